@@ -1,0 +1,222 @@
+//! A colour's record: what runs on it, what ran, and who may change it now.
+
+use std::collections::BTreeSet;
+
+use super::operation::{Slot, Task};
+use super::{Actor, Digest, Selector, Timestamp};
+
+/// One of the two services as CDM keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Colour {
+    /// Which one.
+    pub selector: Selector,
+    /// The deploy at work.
+    pub slot: Option<Slot>,
+    /// Who relies on it as it is, or is changing it.
+    pub hold: Hold,
+    /// What was deployed, newest first, at most [`Colour::HISTORY`].
+    pub releases: Vec<Release>,
+    /// Raised by every write.
+    pub version: u64,
+}
+
+/// Who relies on a colour, or is changing it. Moves share it; a deploy takes it alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// The deploy that has it alone.
+    pub deploy: Option<u64>,
+    /// The operations and rollouts that point routes to it.
+    pub moves: BTreeSet<u64>,
+}
+
+/// How a hold is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HoldMode {
+    /// With other moves.
+    Shared,
+    /// Alone.
+    Alone,
+}
+
+impl Hold {
+    /// Takes the hold for `number`; `false` when it has to wait. Taking it twice is taking it once.
+    pub fn take(&mut self, number: u64, mode: HoldMode) -> bool {
+        if crate::bug!(HoldIgnored) {
+            return true;
+        }
+        match mode {
+            HoldMode::Shared if self.deploy.is_none() => {
+                self.moves.insert(number);
+                true
+            }
+            HoldMode::Alone if self.moves.is_empty() && self.deploy.is_none_or(|holder| holder == number) => {
+                self.deploy = Some(number);
+                true
+            }
+            HoldMode::Shared | HoldMode::Alone => false,
+        }
+    }
+
+    /// Lets go of whatever `number` has.
+    pub fn release(&mut self, number: u64) {
+        self.moves.remove(&number);
+        if self.deploy == Some(number) {
+            self.deploy = None;
+        }
+    }
+}
+
+/// One deploy of a digest to a colour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The image.
+    pub digest: Digest,
+    /// When it was set.
+    pub at: Timestamp,
+    /// Who asked.
+    pub by: Actor,
+    /// The operation that set it.
+    pub number: u64,
+    /// What is known of the digest.
+    pub verdict: Verdict,
+    /// Why, where there is something to say.
+    pub reason: Option<String>,
+    /// Since when every pod of it has been available.
+    pub ready_at: Option<Timestamp>,
+}
+
+/// What is known of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Not long enough in use.
+    Unknown,
+    /// It was fully ready and nothing was held against it, or a person said so.
+    Healthy,
+    /// It crashed, failed its readiness, was absent or halted a rollout, or a person said so.
+    Bad,
+}
+
+impl Verdict {
+    /// The word that users see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// What a finished step changes in a colour's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColourChange {
+    /// Another digest takes the place of the one that runs, which was ready at that moment or not.
+    Replaced {
+        /// The digest that ran.
+        previous: Option<Digest>,
+        /// Whether all its pods were ready.
+        was_ready: bool,
+    },
+    /// The digest was set.
+    Released(Release),
+    /// The newest release got ready.
+    Ready(Timestamp),
+    /// A verdict on a digest.
+    Judged {
+        /// Which.
+        digest: Digest,
+        /// What.
+        verdict: Verdict,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Colour {
+    /// How many releases are kept.
+    pub const HISTORY: usize = 100;
+
+    /// A colour on which nothing was deployed yet.
+    pub fn new(selector: Selector) -> Self {
+        Self { selector, slot: None, hold: Hold::default(), releases: Vec::new(), version: 0 }
+    }
+
+    /// The digest that was set last.
+    pub fn running(&self) -> Option<Digest> {
+        self.releases.first().map(|release| release.digest)
+    }
+
+    /// Writes what a step changed.
+    pub fn apply(&mut self, change: &ColourChange) {
+        match change {
+            ColourChange::Replaced { previous, was_ready } => {
+                for release in &mut self.releases {
+                    let replaced = Some(release.digest) == *previous;
+                    if replaced && *was_ready && release.verdict == Verdict::Unknown {
+                        release.verdict = Verdict::Healthy;
+                        release.reason = Some("ready when it was replaced".to_owned());
+                    }
+                }
+            }
+            ColourChange::Released(release) => {
+                if self.releases.first().is_some_and(|newest| newest.number == release.number) {
+                    return;
+                }
+                // What is known of a digest holds for each of its releases.
+                let known = self.releases.iter().find(|known| known.digest == release.digest);
+                let mut release = release.clone();
+                if let Some(known) = known.filter(|known| known.verdict == Verdict::Healthy) {
+                    release.verdict = known.verdict;
+                    release.reason.clone_from(&known.reason);
+                }
+                self.releases.insert(0, release);
+                self.releases.truncate(Self::HISTORY);
+            }
+            ColourChange::Ready(at) => {
+                if let Some(newest) = self.releases.first_mut() {
+                    newest.ready_at = Some(*at);
+                }
+            }
+            ColourChange::Judged { digest, verdict, reason } => self.judge(digest, *verdict, reason),
+        }
+    }
+
+    /// Writes a verdict to every release of the digest; `false` when there is none.
+    pub fn judge(&mut self, digest: &Digest, verdict: Verdict, reason: &str) {
+        for release in self.releases.iter_mut().filter(|release| release.digest == *digest) {
+            release.verdict = verdict;
+            release.reason = Some(reason.to_owned());
+        }
+    }
+
+    /// The deploy at work.
+    pub fn deploying(&self) -> Option<u64> {
+        self.slot.as_ref().filter(|slot| matches!(slot.task, Task::Deploy(_))).map(|slot| slot.number)
+    }
+}
+
+/// Chooses the digest that a rollback of `own` takes: the newest healthy one, other than the one that runs, of its own
+/// history, then of the other colour's; never one that is bad anywhere.
+pub fn rollback_choice(own: &Colour, other: &Colour, running: Option<Digest>) -> Option<Digest> {
+    let bad = |digest: &Digest| {
+        let mut all = own.releases.iter().chain(&other.releases);
+        all.any(|release| release.digest == *digest && release.verdict == Verdict::Bad)
+    };
+    own.releases
+        .iter()
+        .chain(&other.releases)
+        .filter(|release| release.verdict == Verdict::Healthy || crate::bug!(RollbackTakesAny))
+        .map(|release| release.digest)
+        .find(|digest| Some(*digest) != running && (!bad(digest) || crate::bug!(RollbackTakesAny)))
+}
+
+/// The platform's own record: which operation changes the canary, which rollout moves sites.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// The select at work.
+    pub slot: Option<Slot>,
+    /// The unfinished rollout that moves sites.
+    pub rollout: Option<u64>,
+    /// Raised by every write.
+    pub version: u64,
+}

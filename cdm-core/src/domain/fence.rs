@@ -1,0 +1,58 @@
+//! What tells an owner's effect from that of one who has lost the work since.
+
+use std::fmt;
+
+/// `<number>.<epoch>`: the operation that wrote a thing, and its ownership count at that time.
+///
+/// Every claim of an operation raises its epoch, and so does every change of its direction (an undo). Numbers are
+/// never reused, so two writers never share a fence. A target that keeps the fence of its last write, and refuses a
+/// write that expects another one, cannot be moved by a worker that has lost the operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// The operation's number.
+    pub number: u64,
+    /// The operation's epoch.
+    pub epoch: u64,
+}
+
+impl Fence {
+    /// The fence of operation `number` in its `epoch`.
+    pub const fn new(number: u64, epoch: u64) -> Self {
+        Self { number, epoch }
+    }
+
+    /// Parses what `Display` prints; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (number, epoch) = text.split_once('.')?;
+        Some(Self { number: number.parse().ok()?, epoch: epoch.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.number, self.epoch)
+    }
+}
+
+/// The right to move sites in a rollout: the rollout's number and the term of its owner.
+///
+/// A site remembers the highest grant it has seen and refuses a claim under a lower one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Grant {
+    /// The rollout's number; later rollouts have higher ones.
+    pub rollout: u64,
+    /// Which way: a return outranks the move it undoes.
+    pub leg: Leg,
+    /// The owner's term.
+    pub term: u64,
+}
+
+/// Which way a rollout takes a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Leg {
+    /// To the target.
+    #[default]
+    Out,
+    /// Back to where the site was.
+    Back,
+}

@@ -1,0 +1,119 @@
+//! Why something waits or is parked: never silently, always with what clears it.
+
+use std::fmt;
+
+use super::Timestamp;
+
+/// A stable code for each reason. Programs match on the word, people read what clears it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Code {
+    /// Every attempt of a step was used up, also by workers that were lost in it.
+    AttemptsExhausted,
+    /// The colour is held by something that excludes this.
+    ColourHeld,
+    /// The caches could not be flushed.
+    CacheFlushFailed,
+    /// A step took longer than its deadline.
+    DeadlineExceeded,
+    /// A backend refused for lack of permission.
+    Denied,
+    /// The failure budget of a wave is used up.
+    BudgetExceeded,
+    /// A thing of that name belongs to someone else.
+    Foreign,
+    /// A deploy is under way that this waits for.
+    Deploying,
+    /// The image does not get ready and nothing earlier can be put back.
+    ImageNotReady,
+    /// A job failed.
+    JobFailed,
+    /// A job runs.
+    JobRunning,
+    /// Asked to pause.
+    Paused,
+    /// An earlier attempt's outcome is unknown or a backend was unreachable; it is tried again.
+    Retrying,
+    /// The pods of the service are not all of the wanted digest and available.
+    ServiceNotReady,
+    /// The theme is not there and may not be installed.
+    ThemeMissing,
+    /// A backend asks for fewer calls.
+    Throttled,
+    /// The image is being rolled out.
+    RollingOut,
+    /// A backend refused the request as it stands.
+    Invalid,
+}
+
+impl Code {
+    /// The stable word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::ColourHeld => "colour_held",
+            Self::CacheFlushFailed => "cache_flush_failed",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Denied => "denied",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::Foreign => "foreign",
+            Self::Deploying => "deploying",
+            Self::ImageNotReady => "image_not_ready",
+            Self::JobFailed => "job_failed",
+            Self::JobRunning => "job_running",
+            Self::Paused => "paused",
+            Self::Retrying => "retrying",
+            Self::ServiceNotReady => "service_not_ready",
+            Self::ThemeMissing => "theme_missing",
+            Self::Throttled => "throttled",
+            Self::RollingOut => "rolling_out",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// What clears it, as an instruction.
+    pub const fn clears(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "find out what ends the workers, then retry the operation",
+            Self::ColourHeld => "clears when the other operation on this service rests",
+            Self::CacheFlushFailed => "read the step's log, then retry the operation",
+            Self::DeadlineExceeded => "see why it takes so long, then retry or cancel the operation",
+            Self::Denied => "grant the permission that the message names, then retry the operation",
+            Self::BudgetExceeded => "look at the failed sites, then resume or abort the rollout",
+            Self::Foreign => "remove or rename the other owner's thing, then retry the operation",
+            Self::Deploying => "clears when the deploy rests",
+            Self::ImageNotReady => "deploy a working digest to this service, then cancel the operation",
+            Self::JobFailed => "read the step's log, then retry the operation",
+            Self::JobRunning => "clears when the job ends",
+            Self::Paused => "resume the rollout",
+            Self::Retrying => "clears by itself when the backend answers; see the message",
+            Self::ServiceNotReady => {
+                "clears when every pod of the service is available; deploy a working digest to mend it"
+            }
+            Self::ThemeMissing => {
+                "put the theme into the image or allow its installation, then retry the operation"
+            }
+            Self::Throttled => "clears by itself",
+            Self::RollingOut => "clears when the pods are ready",
+            Self::Invalid => "correct what the message names, then retry or cancel the operation",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why something waits or is parked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The stable code.
+    pub code: Code,
+    /// The particulars.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is given up, or tried again.
+    pub until: Option<Timestamp>,
+}

@@ -1,0 +1,614 @@
+//! The pure part of a rollout: waves, windows, budget, halt and return.
+//!
+//! A rollout's list of sites is frozen when it is accepted. Its owner works on one *window* of that list at a time; a
+//! *checkpoint* writes what became of the window, and in the same write grants the next. So a rollout stops at the
+//! next checkpoint whoever asks, and an owner that lost it can reach no site beyond the last window it was granted.
+
+use std::fmt;
+
+use super::fence::{Grant, Leg};
+use super::reason::{Code, Reason};
+use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, Uid, WorkerId};
+
+/// What a rollout does to each of its sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RolloutKind {
+    /// Assigns it to the target.
+    Upgrade,
+    /// Moves its route and assignment to the target.
+    Promote,
+    /// Flushes its caches only: the hooks of a deploy.
+    Flush,
+}
+
+impl RolloutKind {
+    /// Whether sites change service, which only one unfinished rollout may do.
+    pub const fn moves(self) -> bool {
+        match self {
+            Self::Upgrade | Self::Promote => true,
+            Self::Flush => false,
+        }
+    }
+}
+
+/// How one site came out of one leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// Moved to the target from the other service.
+    Moved,
+    /// It was on the target already, or is not moved by this kind.
+    InPlace,
+    /// Not moved; it is where it was.
+    Failed,
+    /// Moved, and taken back.
+    Returned,
+    /// Not there any more.
+    SkippedGone,
+    /// Not active.
+    SkippedInactive,
+    /// Busy until the end of its window.
+    SkippedBusy,
+    /// Moved, but its caches could not be flushed.
+    Parked,
+}
+
+/// How many sites came out how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tally {
+    /// Where the rollout wants them.
+    pub succeeded: u32,
+    /// Where they were, moved back or never moved.
+    pub failed: u32,
+    /// Gone, inactive or busy.
+    pub skipped: u32,
+    /// Moved, waiting for a person.
+    pub parked: u32,
+}
+
+impl Tally {
+    /// Sites with an outcome.
+    pub const fn resolved(self) -> u32 {
+        self.succeeded + self.failed + self.skipped + self.parked
+    }
+
+    /// Counts one outcome.
+    pub fn add(&mut self, outcome: Outcome) {
+        *self.of(outcome) += 1;
+    }
+
+    /// Takes one outcome back.
+    pub fn remove(&mut self, outcome: Outcome) {
+        let count = self.of(outcome);
+        *count = count.saturating_sub(1);
+    }
+
+    fn of(&mut self, outcome: Outcome) -> &mut u32 {
+        match outcome {
+            Outcome::Moved | Outcome::InPlace => &mut self.succeeded,
+            Outcome::Failed | Outcome::Returned => &mut self.failed,
+            Outcome::SkippedGone | Outcome::SkippedInactive | Outcome::SkippedBusy => &mut self.skipped,
+            Outcome::Parked => &mut self.parked,
+        }
+    }
+}
+
+/// How far one wave goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// So many sites, counted from the first.
+    Count(u32),
+    /// So many hundredths of all sites, rounded up.
+    Percent(u8),
+}
+
+impl Reach {
+    /// Parses `25` or `10%`.
+    ///
+    /// # Errors
+    /// Zero, a percentage over 100, or anything else.
+    pub fn parse(text: &str) -> Result<Self, super::NameError> {
+        let refuse = |rule| super::NameError::new("a wave", rule, text);
+        let parsed = match text.strip_suffix('%') {
+            Some(percent) => percent.parse().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent),
+            None => text.parse().ok().filter(|count| *count > 0).map(Self::Count),
+        };
+        parsed.ok_or_else(|| refuse("a wave is a count such as `25`, or a percentage from `1%` to `100%`"))
+    }
+
+    /// Where the wave ends among `total` sites.
+    pub fn end(&self, total: u32) -> u32 {
+        match self {
+            Self::Count(count) => (*count).min(total),
+            Self::Percent(percent) => {
+                let end = (u64::from(total) * u64::from(*percent)).div_ceil(100);
+                u32::try_from(end).unwrap_or(total)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// One wave.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wave {
+    /// As it was asked for.
+    pub name: String,
+    /// The ordinal after its last site.
+    pub end: u32,
+    /// How its sites came out.
+    pub tally: Tally,
+}
+
+/// Cuts `total` sites into waves.
+///
+/// # Errors
+/// A last wave other than `100%`, or waves that do not grow. Waves that come out empty, because the fleet is small,
+/// are left out.
+pub fn cut(reaches: &[Reach], total: u32) -> Result<Vec<Wave>, super::NameError> {
+    let refuse = |rule, at: &Reach| super::NameError::new("a list of waves", rule, &at.to_string());
+    let Some(last) = reaches.last() else {
+        return Ok(vec![Wave { name: "100%".to_owned(), end: total, tally: Tally::default() }]);
+    };
+    if *last != Reach::Percent(100) {
+        return Err(refuse("the last wave is `100%`", last));
+    }
+    let mut waves: Vec<Wave> = Vec::new();
+    let mut widest = 0;
+    for reach in reaches {
+        // Compared over a fleet so large that rounding hides no order.
+        let width = match reach {
+            Reach::Percent(percent) => Some(*percent),
+            Reach::Count(_) => None,
+        };
+        if width.is_some_and(|width| width <= widest) {
+            return Err(refuse("waves are cumulative: each goes further than the one before", reach));
+        }
+        widest = width.unwrap_or(widest);
+        let end = reach.end(total);
+        if end > waves.last().map_or(0, |wave| wave.end) {
+            waves.push(Wave { name: reach.to_string(), end, tally: Tally::default() });
+        }
+    }
+    Ok(waves)
+}
+
+/// How many sites of a wave may fail before the rollout halts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Budget {
+    /// So many.
+    Count(u32),
+    /// So many hundredths of the wave, rounded down.
+    Percent(u8),
+}
+
+impl Budget {
+    /// How many of a wave of `size` sites may fail.
+    pub fn allows(self, size: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => {
+                u32::try_from(u64::from(size) * u64::from(percent) / 100).unwrap_or(size)
+            }
+        }
+    }
+}
+
+/// Where a rollout is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RolloutStatus {
+    /// Accepted, or waiting for the reason that it names.
+    Waiting,
+    /// An owner moves sites.
+    Running,
+    /// Stopped because someone asked; resumable.
+    Paused,
+    /// Stopped because a wave went over its budget; resumable.
+    Halted,
+    /// Stopped for good.
+    Aborted,
+    /// Every site has an outcome, and no wave went over its budget.
+    Succeeded,
+    /// Its image did not get ready, or a wave went over its budget and its sites were returned.
+    Failed,
+}
+
+/// What can happen to a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RolloutEvent {
+    /// A worker takes it.
+    Claim,
+    /// It has to wait.
+    Wait,
+    /// A request to pause takes effect.
+    Pause,
+    /// A person asks to go on.
+    Resume,
+    /// A wave is over its budget.
+    Halt,
+    /// A request to abort takes effect.
+    Abort,
+    /// Every site has its outcome.
+    Succeed,
+    /// It cannot succeed any more.
+    Fail,
+}
+
+/// A transition that the table of rollouts does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a rollout that is {status} does not take the event `{event}`")]
+pub struct IllegalRollout {
+    /// The status's word.
+    pub status: &'static str,
+    /// The event's word.
+    pub event: &'static str,
+}
+
+impl RolloutEvent {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Claim,
+        Self::Wait,
+        Self::Pause,
+        Self::Resume,
+        Self::Halt,
+        Self::Abort,
+        Self::Succeed,
+        Self::Fail,
+    ];
+
+    /// The event in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Wait => "wait",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Halt => "halt",
+            Self::Abort => "abort",
+            Self::Succeed => "succeed",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+impl RolloutStatus {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Paused,
+        Self::Halted,
+        Self::Aborted,
+        Self::Succeeded,
+        Self::Failed,
+    ];
+
+    /// The word that users see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Halted => "halted",
+            Self::Aborted => "aborted",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing can happen to it any more.
+    pub const fn ended(self) -> bool {
+        match self {
+            Self::Aborted | Self::Succeeded | Self::Failed => true,
+            Self::Waiting | Self::Running | Self::Paused | Self::Halted => false,
+        }
+    }
+
+    /// Whether a worker has something to do.
+    pub const fn runnable(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running => true,
+            Self::Paused | Self::Halted | Self::Aborted | Self::Succeeded | Self::Failed => false,
+        }
+    }
+
+    /// What follows when `event` happens.
+    ///
+    /// # Errors
+    /// [`IllegalRollout`], naming both, for every pair that the table does not have.
+    pub fn next(self, event: RolloutEvent) -> Result<Self, IllegalRollout> {
+        use RolloutEvent as E;
+        match (self, event) {
+            (Self::Waiting | Self::Running, E::Claim) => Ok(Self::Running),
+            (Self::Running, E::Wait) => Ok(Self::Waiting),
+            (Self::Running | Self::Waiting, E::Pause) => Ok(Self::Paused),
+            (Self::Paused | Self::Halted, E::Resume) => Ok(Self::Waiting),
+            (Self::Running, E::Halt) => Ok(Self::Halted),
+            (Self::Running | Self::Waiting | Self::Paused | Self::Halted, E::Abort) => Ok(Self::Aborted),
+            (Self::Running, E::Succeed) => Ok(Self::Succeeded),
+            (Self::Running, E::Fail) => Ok(Self::Failed),
+            _ => Err(IllegalRollout { status: self.as_str(), event: event.as_str() }),
+        }
+    }
+}
+
+/// What someone asked of a rollout that an owner has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Control {
+    /// To pause.
+    Pause,
+    /// To abort; it outranks everything.
+    Abort,
+}
+
+/// A stretch of the frozen list: the ordinals from `start` up to, not including, `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window {
+    /// The first.
+    pub start: u32,
+    /// The one after the last.
+    pub end: u32,
+}
+
+impl Window {
+    /// How many sites at most; a checkpoint is written for each window.
+    pub const SIZE: u32 = 128;
+}
+
+/// A rollout's own record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// Its number, drawn like an operation's.
+    pub number: u64,
+    /// What it does.
+    pub kind: RolloutKind,
+    /// Where to; fixed when it was accepted.
+    pub target: Selector,
+    /// The digest that the target has to run; fixed when it was accepted.
+    pub digest: Option<Digest>,
+    /// The waves and what came out of them.
+    pub waves: Vec<Wave>,
+    /// How many sites at once.
+    pub max_concurrent: u32,
+    /// How many sites of a wave may fail.
+    pub budget: Budget,
+    /// Whether a halt takes the moved sites back.
+    pub auto_return: bool,
+    /// Where it is.
+    pub status: RolloutStatus,
+    /// What was asked of it since the last checkpoint.
+    pub control: Option<Control>,
+    /// Who has it.
+    pub owner: Option<WorkerId>,
+    /// How often it was claimed.
+    pub term: u64,
+    /// Which way it goes.
+    pub leg: Leg,
+    /// The stretch that the owner may touch.
+    pub window: Window,
+    /// On the way back: where it ends.
+    pub reached: u32,
+    /// Which job flushes the window: 1, then one more for each that failed.
+    pub job: u32,
+    /// The first of its members' operation numbers, which follow one another by ordinal.
+    pub first_number: u64,
+    /// How many sites.
+    pub total: u32,
+    /// The deploy that has to succeed first.
+    pub after: Option<OperationId>,
+    /// Whether it has the target's hold.
+    pub holds: bool,
+    /// Why it waits, is paused, halted or failed.
+    pub reason: Option<Reason>,
+    /// When a waiting rollout looks again by itself.
+    pub wake: Option<Timestamp>,
+    /// The rollout whose failed sites this one takes up.
+    pub retry_of: Option<u64>,
+    /// Whose request it was.
+    pub requested_by: Actor,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When a worker first had it.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Raised by every write.
+    pub version: u64,
+}
+
+/// One site of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutMember {
+    /// Which.
+    pub id: SiteId,
+    /// Which incarnation.
+    pub uid: Uid,
+    /// How it came out.
+    pub outcome: Option<Outcome>,
+}
+
+/// A page of a rollout's frozen list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutPage {
+    /// The rollout.
+    pub rollout: u64,
+    /// Which page, from 0.
+    pub page: u32,
+    /// Its sites, in ordinal order.
+    pub members: Vec<RolloutMember>,
+}
+
+impl RolloutPage {
+    /// How many sites a page has; two windows.
+    pub const SIZE: u32 = 256;
+}
+
+impl Rollout {
+    /// The owner's right to claim sites.
+    pub const fn grant(&self) -> Grant {
+        Grant { rollout: self.number, leg: self.leg, term: self.term }
+    }
+
+    /// All waves' counts together.
+    pub fn tally(&self) -> Tally {
+        self.waves.iter().fold(Tally::default(), |sum, wave| Tally {
+            succeeded: sum.succeeded + wave.tally.succeeded,
+            failed: sum.failed + wave.tally.failed,
+            skipped: sum.skipped + wave.tally.skipped,
+            parked: sum.parked + wave.tally.parked,
+        })
+    }
+
+    /// Sites of the granted window without an outcome, while an owner works on them.
+    pub fn running(&self) -> u32 {
+        match (self.status, self.leg) {
+            (RolloutStatus::Running, Leg::Out) => self.window.end.saturating_sub(self.tally().resolved()),
+            _ => 0,
+        }
+    }
+
+    /// Sites that nothing was done to yet.
+    pub fn pending(&self) -> u32 {
+        self.total.saturating_sub(self.tally().resolved()).saturating_sub(self.running())
+    }
+
+    /// The wave that the window lies in.
+    pub fn wave(&self) -> Option<usize> {
+        self.waves.iter().position(|wave| wave.end > self.window.start)
+    }
+
+    /// How many more failures the window's wave bears.
+    pub fn room(&self) -> u32 {
+        let Some(index) = self.wave() else { return 0 };
+        let start = index.checked_sub(1).map_or(0, |before| self.waves[before].end);
+        let wave = &self.waves[index];
+        self.budget.allows(wave.end - start).saturating_sub(wave.tally.failed)
+    }
+
+    fn wave_of(&mut self, ordinal: u32) -> Option<&mut Wave> {
+        self.waves.iter_mut().find(|wave| wave.end > ordinal)
+    }
+
+    /// Counts the outcomes of the window. On the way back an outcome replaces the one before.
+    pub fn count(&mut self, ordinal: u32, before: Option<Outcome>, now: Outcome) {
+        let Some(wave) = self.wave_of(ordinal) else { return };
+        if let Some(before) = before {
+            wave.tally.remove(before);
+        }
+        wave.tally.add(now);
+    }
+
+    /// Decides what follows a checkpoint. `whole` says whether every site of the window has its outcome.
+    ///
+    /// An abort comes first, then a pause, then the budget; only then is the next window granted.
+    pub fn proceed(&mut self, whole: bool, now: Timestamp) {
+        match self.control.take() {
+            Some(Control::Abort) => return self.settle(RolloutEvent::Abort, None, now),
+            Some(Control::Pause) if !crate::bug!(PauseForgotten) => {
+                let reason = Reason {
+                    code: Code::Paused,
+                    message: "paused on request".into(),
+                    since: now,
+                    until: None,
+                };
+                return self.settle(RolloutEvent::Pause, Some(reason), now);
+            }
+            Some(Control::Pause) | None => {}
+        }
+        if self.leg == Leg::Out && self.over_budget() && !crate::bug!(BudgetIgnored) {
+            return self.halt(now);
+        }
+        if !whole {
+            return;
+        }
+        let limit = match self.leg {
+            Leg::Out => self.waves.iter().map(|wave| wave.end).find(|end| *end > self.window.end),
+            Leg::Back => Some(self.reached).filter(|reached| *reached > self.window.end),
+        };
+        match (limit, self.leg) {
+            (Some(end), _) => {
+                let start = self.window.end;
+                self.window = Window { start, end: end.min(start + Window::SIZE) };
+                self.job = 1;
+            }
+            (None, Leg::Out) => self.settle(RolloutEvent::Succeed, None, now),
+            (None, Leg::Back) => {
+                let reason = self.reason.take();
+                self.settle(RolloutEvent::Fail, reason, now);
+            }
+        }
+    }
+
+    /// Whether the window's wave has more failures than it may have.
+    pub fn over_budget(&self) -> bool {
+        let Some(index) = self.wave() else { return false };
+        let start = index.checked_sub(1).map_or(0, |before| self.waves[before].end);
+        let wave = &self.waves[index];
+        wave.tally.failed > self.budget.allows(wave.end - start)
+    }
+
+    fn halt(&mut self, now: Timestamp) {
+        let failed = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
+        let message = format!("{failed} sites of the wave failed, more than its budget");
+        let reason = Reason { code: Code::BudgetExceeded, message, since: now, until: None };
+        if self.auto_return && self.kind.moves() {
+            self.reached = self.window.end;
+            self.leg = Leg::Back;
+            self.window = Window { start: 0, end: self.reached.min(Window::SIZE) };
+            self.job = 1;
+            self.reason = Some(reason);
+        } else {
+            self.settle(RolloutEvent::Halt, Some(reason), now);
+        }
+    }
+
+    /// Lets an event happen that the table has; every other is ignored, since requests and owners race.
+    pub fn settle(&mut self, event: RolloutEvent, reason: Option<Reason>, now: Timestamp) {
+        let Ok(status) = self.status.next(event) else { return };
+        self.status = status;
+        self.reason = reason;
+        if !status.runnable() {
+            self.owner = None;
+            self.wake = None;
+        }
+        if status.ended() {
+            self.finished_at = Some(now);
+        }
+    }
+
+    /// Someone asks for something. What nobody owns changes at once; an owner learns of it at its next checkpoint.
+    ///
+    /// # Errors
+    /// [`IllegalRollout`] when the status does not take it.
+    pub fn ask(&mut self, event: RolloutEvent, now: Timestamp) -> Result<(), IllegalRollout> {
+        let status = self.status.next(event)?;
+        let control = match event {
+            RolloutEvent::Pause => Some(Control::Pause),
+            RolloutEvent::Abort => Some(Control::Abort),
+            _ => None,
+        };
+        match control {
+            Some(control) if self.status.runnable() && (self.owner.is_some() || self.holds) => {
+                self.control = self.control.max(Some(control));
+            }
+            _ => {
+                self.control = None;
+                self.status = status;
+                self.reason = None;
+                self.wake = None;
+                if status.ended() {
+                    self.finished_at = Some(now);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+//! A site's record, and everything that may be written to it.
+
+use super::fence::{Fence, Grant, Leg};
+use super::lifecycle::{Event, Illegal, Life, Phase, State};
+use super::operation::{End, Member, Move, Position, Slot, Status, Task};
+use super::{Actor, Hostnames, ObjectPrefix, Selector, SiteId, SiteName, Theme, Timestamp, Uid, WorkerId};
+
+/// A site.
+///
+/// The operation at work on it lives inside, so that a record and its operation move in one conditional write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// What people call it; free again once the site is gone.
+    pub id: SiteId,
+    /// What everything of it is named by: immutable, never reused.
+    pub uid: Uid,
+    /// The site's title.
+    pub name: SiteName,
+    /// Its theme.
+    pub theme: Theme,
+    /// Where it is served.
+    pub hostnames: Hostnames,
+    /// The service that the record assigns it to.
+    pub service: Selector,
+    /// Where its route was last seen to point, and the fence that was confirmed there.
+    pub route: Option<Routed>,
+    /// Where it rests.
+    pub phase: Phase,
+    /// The operation at work.
+    pub slot: Option<Slot>,
+    /// The highest grant of a rollout that it has seen.
+    pub grant: Grant,
+    /// How the last rollout left it.
+    pub settled: Option<Settled>,
+    /// When it was recorded.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Raised by every write.
+    pub version: u64,
+}
+
+/// A route as it was last confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Routed {
+    /// The service it points to.
+    pub service: Selector,
+    /// The fence it carries.
+    pub fence: Fence,
+}
+
+/// How one leg of a rollout left a site. It stays in the record until the next rollout, so that an owner that takes
+/// over learns what its predecessor had no time to write down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Settled {
+    /// The rollout.
+    pub rollout: u64,
+    /// Which way.
+    pub leg: Leg,
+    /// How it ended.
+    pub outcome: super::rollout::Outcome,
+}
+
+/// What a finished step changes in a site's record. It is written together with the step's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SiteChange {
+    /// The route was confirmed.
+    Routed(Routed),
+    /// The route is gone.
+    Unrouted,
+    /// The record's service.
+    Serve(Selector),
+}
+
+/// A rollout's claim on a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which site.
+    pub id: SiteId,
+    /// Which incarnation of it; another one is refused as gone.
+    pub uid: Uid,
+    /// The owner's right to claim.
+    pub grant: Grant,
+    /// What is claimed.
+    pub want: Want,
+    /// Which member it is.
+    pub ordinal: u32,
+    /// The operation number of that member.
+    pub number: u64,
+    /// The worker.
+    pub owner: WorkerId,
+    /// The rollout's requester.
+    pub requested_by: Actor,
+    /// Now.
+    pub at: Timestamp,
+}
+
+/// What a rollout claims a site for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// To upgrade it to the service.
+    Upgrade(Selector),
+    /// To promote it to the service.
+    Promote(Selector),
+    /// Only to take over what a lost owner has begun, and to keep that owner out where it has not.
+    Settle,
+}
+
+/// What a claim found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The site is the caller's.
+    Taken {
+        /// From where to where.
+        course: Move,
+        /// Where the route was last confirmed.
+        route: Option<Routed>,
+        /// The operation's epoch: 1, or more when a lost owner was taken over.
+        epoch: u64,
+        /// The version after the claim.
+        version: u64,
+    },
+    /// [`Want::Settle`] found nothing begun; the lost owner is kept out from now on.
+    Barred,
+}
+
+/// Why a site refuses a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum ClaimRefused {
+    /// It does not exist, is another incarnation, or is being terminated.
+    #[error("the site is gone")]
+    Gone,
+    /// It is not active.
+    #[error("the site is not active")]
+    NotActive,
+    /// Another operation is at work.
+    #[error("another operation is at work on the site")]
+    Busy,
+    /// A higher grant was seen: the caller is not the owner any more.
+    #[error("another owner has the rollout")]
+    Fenced,
+    /// This leg has settled it already.
+    #[error("the site was settled before")]
+    Settled(super::rollout::Outcome),
+}
+
+/// How a claimed site is let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complete {
+    /// Which site.
+    pub id: SiteId,
+    /// Whose claim.
+    pub grant: Grant,
+    /// The claim's fence.
+    pub fence: Fence,
+    /// How it went.
+    pub outcome: super::rollout::Outcome,
+    /// The service to record, if it changes.
+    pub service: Option<Selector>,
+    /// The route to record, if one was confirmed.
+    pub route: Option<Routed>,
+    /// Now.
+    pub at: Timestamp,
+}
+
+impl Site {
+    /// Its life at this moment.
+    pub fn life(&self) -> Life {
+        Life::Present { phase: self.phase, work: self.slot.as_ref().map(|slot| slot.task.kind()) }
+    }
+
+    /// What users see.
+    pub fn state(&self) -> State {
+        self.life().state().unwrap_or(State::Creating)
+    }
+
+    /// Where its route was last seen to point.
+    pub fn routed_service(&self) -> Option<Selector> {
+        self.route.map(|route| route.service)
+    }
+
+    /// The prefix of its objects.
+    pub const fn prefix(&self) -> ObjectPrefix {
+        ObjectPrefix::of(self.uid)
+    }
+
+    /// Writes what a step changed.
+    pub fn apply(&mut self, change: &SiteChange) {
+        match change {
+            SiteChange::Routed(route) => self.route = Some(*route),
+            SiteChange::Unrouted => self.route = None,
+            SiteChange::Serve(service) => self.service = *service,
+        }
+    }
+
+    /// Puts an accepted operation in place.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the site's state does not take it.
+    pub fn begin(&mut self, slot: Slot, now: Timestamp) -> Result<(), Illegal> {
+        let parked = self.slot.as_ref().is_some_and(|slot| slot.status == Status::Parked);
+        let kind = slot.task.kind();
+        let event =
+            if parked && kind == super::Kind::Terminate { Event::Displace } else { Event::Begin(kind) };
+        self.life().next(event)?;
+        self.slot = Some(slot);
+        self.updated_at = now;
+        Ok(())
+    }
+
+    /// Takes a finished operation out; `None` when the site goes with it.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the state does not take that end.
+    pub fn end(mut self, end: End, now: Timestamp) -> Result<Option<Self>, Illegal> {
+        match self.life().next(Event::End(end))? {
+            Life::Absent => Ok(None),
+            Life::Present { phase, .. } => {
+                self.phase = phase;
+                self.slot = None;
+                self.updated_at = now;
+                Ok(Some(self))
+            }
+        }
+    }
+
+    /// A rollout takes the site.
+    ///
+    /// # Errors
+    /// See [`ClaimRefused`]; a refusal writes nothing.
+    pub fn claim(&mut self, claim: &Claim) -> Result<Claimed, ClaimRefused> {
+        if self.uid != claim.uid || self.state() == State::Terminating {
+            return Err(ClaimRefused::Gone);
+        }
+        if claim.grant < self.grant && !crate::bug!(ClaimIgnoresGrant) {
+            return Err(ClaimRefused::Fenced);
+        }
+        if let Some(settled) = self.settled
+            && (settled.rollout, settled.leg) == (claim.grant.rollout, claim.grant.leg)
+        {
+            self.grant = claim.grant;
+            return Err(ClaimRefused::Settled(settled.outcome));
+        }
+        let epoch = match &self.slot {
+            None => match claim.want {
+                Want::Settle => {
+                    self.grant = claim.grant;
+                    return Ok(Claimed::Barred);
+                }
+                Want::Upgrade(_) | Want::Promote(_) if self.phase != Phase::Active => {
+                    return Err(ClaimRefused::NotActive);
+                }
+                Want::Upgrade(to) | Want::Promote(to) => {
+                    let course = Move { from: self.service, to };
+                    let promote = matches!(claim.want, Want::Promote(_));
+                    let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
+                    self.slot = Some(claim.slot(task));
+                    1
+                }
+            },
+            Some(slot) if slot.number == claim.number => slot.epoch + 1,
+            // Keeping a lost owner out does not need the site to be free.
+            Some(_) if claim.want == Want::Settle => {
+                self.grant = claim.grant;
+                return Ok(Claimed::Barred);
+            }
+            Some(_) => return Err(ClaimRefused::Busy),
+        };
+        self.grant = claim.grant;
+        self.updated_at = claim.at;
+        let Some(slot) = &mut self.slot else { return Err(ClaimRefused::Busy) };
+        slot.epoch = epoch;
+        slot.owner = Some(claim.owner.clone());
+        slot.member = slot.member.map(|member| Member { term: claim.grant.term, ..member });
+        let course = match slot.task {
+            Task::Upgrade(course) | Task::Promote(course) => course,
+            Task::Create | Task::Provision | Task::Terminate | Task::Deploy(_) | Task::Select(_) => {
+                return Err(ClaimRefused::Busy);
+            }
+        };
+        Ok(Claimed::Taken { course, route: self.route, epoch, version: self.version + 1 })
+    }
+
+    /// A rollout lets the site go.
+    ///
+    /// # Errors
+    /// [`ClaimRefused::Fenced`] when the claim is not in force any more; nothing is written then.
+    pub fn complete(&mut self, complete: &Complete) -> Result<(), ClaimRefused> {
+        let ours = self.slot.as_ref().is_some_and(|slot| slot.fence() == complete.fence);
+        if (!ours || self.grant != complete.grant) && !crate::bug!(CompleteIgnoresFence) {
+            return Err(ClaimRefused::Fenced);
+        }
+        self.slot = None;
+        self.service = complete.service.unwrap_or(self.service);
+        self.route = complete.route.or(self.route);
+        self.settled = Some(Settled {
+            rollout: complete.grant.rollout,
+            leg: complete.grant.leg,
+            outcome: complete.outcome,
+        });
+        self.updated_at = complete.at;
+        Ok(())
+    }
+}
+
+impl Claim {
+    fn slot(&self, task: Task) -> Slot {
+        Slot {
+            number: self.number,
+            task,
+            pipeline: 1,
+            epoch: 1,
+            owner: Some(self.owner.clone()),
+            status: Status::Running,
+            position: Position::Forward(0),
+            attempts: 1,
+            job: 1,
+            wake: None,
+            waiting_since: None,
+            reason: None,
+            cancel: false,
+            holds: None,
+            member: Some(Member {
+                rollout: self.grant.rollout,
+                ordinal: self.ordinal,
+                leg: self.grant.leg,
+                term: self.grant.term,
+            }),
+            steps: Vec::new(),
+            requested_by: self.requested_by.clone(),
+            retry_of: None,
+            created_at: self.at,
+            started_at: Some(self.at),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")
+)]
+
+pub mod domain;
+pub mod engine;
+pub mod pipelines;
+pub mod ports;
+pub mod services;
+
+#[cfg_attr(
+    not(feature = "seeded-bugs"),
+    allow(unused_imports, reason = "the switch is used in some builds only")
+)]
+pub mod bugs;
+pub(crate) use bugs::bug;

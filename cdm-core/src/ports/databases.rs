@@ -1,0 +1,39 @@
+//! Site databases.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Call, Database, Outcome, PortError};
+use crate::domain::Uid;
+
+/// Makes and drops a site's database and the user of the same name.
+#[async_trait]
+pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
+    /// Where site databases live: host and port, for the stored credentials.
+    fn address(&self) -> (String, u16);
+
+    /// Makes the database and its user, gives that user the rights it needs and no other, and sets its password to the
+    /// one in `credentials`. Idempotent: what is there already is adopted and brought to the same state.
+    ///
+    /// Not atomic: after a lost answer any part may be there, and a repetition completes it.
+    ///
+    /// # Errors
+    /// `Gone` once the uid's database was dropped: a late call cannot bring it back.
+    async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
+
+    /// Ends the user's own connections and drops database and user. Idempotent and final.
+    async fn drop(&self, call: &Call, uid: Uid) -> Outcome<()>;
+
+    /// What is there now.
+    async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError>;
+}
+
+/// What there is of a site's database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SiteDatabase {
+    /// The database exists.
+    pub database: bool,
+    /// The user exists.
+    pub user: bool,
+}

@@ -1,0 +1,326 @@
+//! Records and the journal: two faces of one adapter, because a site and its operation move together or not at all.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Call, Outcome};
+use crate::domain::operation::Home;
+use crate::domain::rollout::RolloutPage;
+use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use crate::domain::{
+    Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId, Rollout,
+    Selector, Site, SiteId, State, Status, Subject, Timestamp, WorkerId,
+};
+
+/// Finds sites.
+///
+/// Reads by name see every write that was applied before. [`SiteRepository::sites`] and [`SiteRepository::count`] may
+/// lag; no decision that needs the truth rests on them.
+#[async_trait]
+pub trait SiteRepository: Send + Sync + fmt::Debug + 'static {
+    /// The site of that id.
+    async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError>;
+
+    /// The site that has claimed a hostname.
+    async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError>;
+
+    /// Sites in order of their ids, after `after`.
+    async fn sites(
+        &self,
+        query: &SiteQuery,
+        after: Option<&SiteId>,
+        limit: usize,
+    ) -> Result<Page<Site, SiteId>, StoreError>;
+
+    /// How many sites a query has.
+    async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError>;
+}
+
+/// Keeps what is intended, what was done and who asked for it.
+#[async_trait]
+pub trait Journal: Send + Sync + fmt::Debug + 'static {
+    /// Writes a batch: all of it or nothing, each record only if it is as the batch expects it.
+    ///
+    /// Every written record keeps `call.write` of its last writer. A batch whose first record was last written under
+    /// the same id was applied before, and answers `Applied`: so a write whose answer was lost is simply repeated.
+    /// A batch of one record costs one request.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused>;
+
+    /// A rollout takes a site: [`Site::claim`], in one request and without a read before. A repetition under the same
+    /// write id answers as the first did.
+    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused>;
+
+    /// A rollout lets a site go: [`Site::complete`], likewise.
+    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused>;
+
+    /// A colour's record; an empty one where nothing was written yet.
+    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError>;
+
+    /// The platform's record; an empty one where nothing was written yet.
+    async fn fleet(&self) -> Result<Fleet, StoreError>;
+
+    /// A rollout's record.
+    async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError>;
+
+    /// One page of a rollout's frozen list.
+    async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError>;
+
+    /// Rollouts, newest first, before `before`.
+    async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError>;
+
+    /// An operation that has ended. One that has not is in its subject's record.
+    async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError>;
+
+    /// Operations, newest first, before `before`; those of rollouts' members are left out. May lag.
+    async fn operations(
+        &self,
+        query: &OperationQuery,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Operation, u64>, StoreError>;
+
+    /// Every operation (but those of rollouts' members) and every rollout that a worker may have to do something for:
+    /// all that are queued, running or waiting. May lag, but not lose: what was admitted is listed in the end.
+    async fn live(&self) -> Result<Vec<Live>, StoreError>;
+
+    /// Draws `count` consecutive numbers that were never drawn before and never will be; answers the first.
+    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused>;
+
+    /// A worker says that it lives, each time with a higher count; `None` says that it stops.
+    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused>;
+
+    /// Every worker that has not said that it stops.
+    async fn beats(&self) -> Result<Vec<Beat>, StoreError>;
+
+    /// The first answer to a request that carried a key, while it is kept (24 hours).
+    async fn idempotency(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+    ) -> Result<Option<IdempotencyRecord>, StoreError>;
+
+    /// Audit entries, newest first.
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError>;
+
+    /// The event feed, oldest first, after `after`.
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError>;
+}
+
+/// One adapter with both faces.
+pub trait Store: SiteRepository + Journal {}
+
+impl<T: SiteRepository + Journal> Store for T {}
+
+/// What a written record must be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Not there.
+    Absent,
+    /// Of this version.
+    Version(u64),
+}
+
+/// One record of a batch. What is written carries the version after the expected one, whatever its field says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A new site, with its hostnames claimed.
+    CreateSite(Box<Site>),
+    /// A site as it shall be, if it is of the version that the field says.
+    Site(Box<Site>),
+    /// No site any more, its hostnames free, if it is of that version.
+    RemoveSite(SiteId, u64),
+    /// A colour, if it is of the version that the field says.
+    Colour(Box<Colour>),
+    /// The platform's record, likewise.
+    Fleet(Fleet),
+    /// A new rollout.
+    CreateRollout(Box<Rollout>),
+    /// A rollout, if it is of the version that the field says.
+    Rollout(Box<Rollout>),
+    /// A page of a rollout, whatever was there: only ever in a batch with the rollout itself.
+    RolloutPage(RolloutPage),
+    /// An ended operation, into its subject's history.
+    History(Box<Operation>),
+}
+
+/// What is written in one go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The records, at most 90; the first one tells a repetition.
+    pub writes: Vec<Write>,
+    /// The request that led to it.
+    pub audit: Option<AuditEntry>,
+    /// The key of that request.
+    pub idempotency: Option<IdempotencyRecord>,
+    /// What the feed is told.
+    pub events: Vec<FeedEvent>,
+}
+
+impl Batch {
+    /// A batch of these records.
+    pub fn of(writes: Vec<Write>) -> Self {
+        Self { writes, ..Self::default() }
+    }
+}
+
+/// Why a store refuses a write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A record is not of the expected version.
+    #[error("{0} has changed meanwhile")]
+    Conflict(String),
+    /// A hostname is claimed by another site.
+    #[error("the hostname `{host}` belongs to the site `{site}`")]
+    HostnameTaken {
+        /// Which.
+        host: Hostname,
+        /// Whose.
+        site: SiteId,
+    },
+    /// The request's key was used before.
+    #[error("the idempotency key was used before")]
+    KeyUsed,
+    /// A site refuses a rollout.
+    #[error("the site refuses the rollout")]
+    Claim(#[source] ClaimRefused),
+    /// The store cannot, for the moment or for good.
+    #[error("the store does not take the write")]
+    Store(#[source] StoreError),
+}
+
+/// Why a store does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not now.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// Fewer calls, please.
+    #[error("the store asks for fewer calls")]
+    Throttled,
+    /// Never, without a change of permissions or set-up.
+    #[error("the store refuses: {0}")]
+    Denied(String),
+}
+
+/// The answer that a request with a key was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Whose key.
+    pub actor: Actor,
+    /// The key.
+    pub key: IdempotencyKey,
+    /// A hash of what was asked.
+    pub fingerprint: u64,
+    /// What came of it, in the services' own words.
+    pub answer: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the event feed is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedEvent {
+    /// When.
+    pub at: Timestamp,
+    /// Whom it is about.
+    pub subject: Option<Subject>,
+    /// The operation, where it is about one.
+    pub operation: Option<OperationId>,
+    /// The rollout, where it is about one.
+    pub rollout: Option<u64>,
+    /// What happened: a status's word, or `step` with the step's name.
+    pub what: String,
+}
+
+/// Which sites.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteQuery {
+    /// Of this service.
+    pub service: Option<Selector>,
+    /// In this state.
+    pub state: Option<State>,
+    /// With this text in id, name or a hostname.
+    pub text: Option<String>,
+}
+
+impl SiteQuery {
+    /// Whether it has `site`.
+    pub fn has(&self, site: &Site) -> bool {
+        let text = self.text.as_deref().is_none_or(|text| {
+            let mut hosts = site.hostnames.all().iter();
+            site.id.as_str().contains(text)
+                || site.name.as_str().contains(text)
+                || hosts.any(|host| host.as_str().contains(text))
+        });
+        text && self.service.is_none_or(|service| service == site.service)
+            && self.state.is_none_or(|state| state == site.state())
+    }
+}
+
+/// Which operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OperationQuery {
+    /// On this site.
+    pub site: Option<SiteId>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+    /// That stand so.
+    pub status: Option<Status>,
+}
+
+impl OperationQuery {
+    /// Whether it has `operation`.
+    pub fn has(&self, operation: &Operation) -> bool {
+        let site = self.site.as_ref();
+        site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
+            && self.kind.is_none_or(|kind| kind == operation.slot.task.kind())
+            && self.status.is_none_or(|status| status == operation.slot.status)
+            && matches!(operation.id.home, Home::Subject(_))
+    }
+}
+
+/// Part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T, C> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<C>,
+}
+
+/// Something a worker may have to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// What.
+    pub subject: LiveSubject,
+    /// The operation's or rollout's number.
+    pub number: u64,
+    /// Who has it.
+    pub owner: Option<WorkerId>,
+    /// Whether it only waits, and until when at most; `None` when it is to be run.
+    pub wake: Option<Timestamp>,
+    /// Whether someone asked something of it.
+    pub asked: bool,
+}
+
+/// What a worker may have to work on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LiveSubject {
+    /// The operation in a record.
+    Operation(Subject),
+    /// A rollout.
+    Rollout(u64),
+}
+
+/// A worker's sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Whose.
+    pub worker: WorkerId,
+    /// How often it has beaten.
+    pub count: u64,
+}

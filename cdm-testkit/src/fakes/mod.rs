@@ -1,0 +1,13 @@
+//! Stateful fakes of every port, in memory. Each passes its port's contract suite.
+
+mod cluster;
+mod databases;
+mod objects;
+mod secrets;
+mod store;
+
+pub use cluster::{FakeCluster, ImageScript, JobScript};
+pub use databases::FakeDatabases;
+pub use objects::FakeObjects;
+pub use secrets::FakeSecrets;
+pub use store::FakeStore;
