@@ -1,8 +1,9 @@
 //! What tests of the core, of its adapters and of programs built on it need: fakes that keep state and promises, a
 //! simulated clock, fault injection, one contract suite per port, and a world in which all of it plays together.
 
-pub mod log;
+pub mod build;
 pub mod clock;
-pub mod ids;
-pub mod fakes;
 pub mod contract;
+pub mod fakes;
+pub mod ids;
+pub mod log;

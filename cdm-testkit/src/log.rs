@@ -90,6 +90,11 @@ impl EffectLog {
         }
     }
 
+    /// Whether effects are kept; what is costly to prepare for [`EffectLog::push`] is left out when they are not.
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// How many effects there are.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |log| log.lock().unwrap_or_else(PoisonError::into_inner).len())

@@ -14,6 +14,8 @@ pub struct Colour {
     pub slot: Option<Slot>,
     /// Who relies on it as it is, or is changing it.
     pub hold: Hold,
+    /// The digest that was set last, or put back.
+    pub running: Option<Digest>,
     /// What was deployed, newest first, at most [`Colour::HISTORY`].
     pub releases: Vec<Release>,
     /// Raised by every write.
@@ -119,6 +121,8 @@ pub enum ColourChange {
     },
     /// The digest was set.
     Released(Release),
+    /// What ran before the newest release was put back.
+    Restored(Option<Digest>),
     /// The newest release got ready.
     Ready(Timestamp),
     /// A verdict on a digest.
@@ -138,12 +142,7 @@ impl Colour {
 
     /// A colour on which nothing was deployed yet.
     pub fn new(selector: Selector) -> Self {
-        Self { selector, slot: None, hold: Hold::default(), releases: Vec::new(), version: 0 }
-    }
-
-    /// The digest that was set last.
-    pub fn running(&self) -> Option<Digest> {
-        self.releases.first().map(|release| release.digest)
+        Self { selector, slot: None, hold: Hold::default(), running: None, releases: Vec::new(), version: 0 }
     }
 
     /// Writes what a step changed.
@@ -165,6 +164,7 @@ impl Colour {
                 // What is known of a digest holds for each of its releases.
                 let known = self.releases.iter().find(|known| known.digest == release.digest);
                 let mut release = release.clone();
+                self.running = Some(release.digest);
                 if let Some(known) = known.filter(|known| known.verdict == Verdict::Healthy) {
                     release.verdict = known.verdict;
                     release.reason.clone_from(&known.reason);
@@ -172,6 +172,7 @@ impl Colour {
                 self.releases.insert(0, release);
                 self.releases.truncate(Self::HISTORY);
             }
+            ColourChange::Restored(digest) => self.running = *digest,
             ColourChange::Ready(at) => {
                 if let Some(newest) = self.releases.first_mut() {
                     newest.ready_at = Some(*at);

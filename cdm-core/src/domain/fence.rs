@@ -56,3 +56,14 @@ pub enum Leg {
     /// Back to where the site was.
     Back,
 }
+
+impl Leg {
+    /// The epoch of a member's first claim on this leg. Both legs have the same operation number, and must never share
+    /// a fence.
+    pub const fn first_epoch(self) -> u64 {
+        match self {
+            Self::Out => 1,
+            Self::Back => 1 << 32,
+        }
+    }
+}

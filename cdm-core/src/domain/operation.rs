@@ -272,8 +272,8 @@ impl fmt::Display for OperationId {
 pub enum Task {
     /// See [`Kind::Create`].
     Create,
-    /// See [`Kind::Provision`].
-    Provision,
+    /// See [`Kind::Provision`]; the service that the record named when it was accepted.
+    Provision(Selector),
     /// See [`Kind::Upgrade`].
     Upgrade(Move),
     /// See [`Kind::Promote`].
@@ -291,7 +291,7 @@ impl Task {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Create => Kind::Create,
-            Self::Provision => Kind::Provision,
+            Self::Provision(_) => Kind::Provision,
             Self::Upgrade(_) => Kind::Upgrade,
             Self::Promote(_) => Kind::Promote,
             Self::Terminate => Kind::Terminate,
@@ -308,11 +308,15 @@ pub struct Move {
     pub from: Selector,
     /// The active canary at that moment.
     pub to: Selector,
+    /// Where its route pointed at that moment.
+    pub routed: Selector,
 }
 
 /// An image on its way to a colour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deploy {
+    /// To which colour.
+    pub selector: Selector,
     /// The image.
     pub digest: Digest,
     /// Whether the sites of that colour are routed to it afterwards.

@@ -81,7 +81,9 @@ impl Code {
             Self::BudgetExceeded => "look at the failed sites, then resume or abort the rollout",
             Self::Foreign => "remove or rename the other owner's thing, then retry the operation",
             Self::Deploying => "clears when the deploy rests",
-            Self::ImageNotReady => "deploy a working digest to this service, then cancel the operation",
+            Self::ImageNotReady => {
+                "deploy a working digest to this service; the deploy takes this operation's place"
+            }
             Self::JobFailed => "read the step's log, then retry the operation",
             Self::JobRunning => "clears when the job ends",
             Self::Paused => "resume the rollout",

@@ -396,6 +396,8 @@ pub struct Rollout {
     pub window: Window,
     /// On the way back: where it ends.
     pub reached: u32,
+    /// Whether sites of the window may be claimed by an owner that did not come to its end.
+    pub unsettled: bool,
     /// Which job flushes the window: 1, then one more for each that failed.
     pub job: u32,
     /// The first of its members' operation numbers, which follow one another by ordinal.
@@ -404,8 +406,10 @@ pub struct Rollout {
     pub total: u32,
     /// The deploy that has to succeed first.
     pub after: Option<OperationId>,
-    /// Whether it has the target's hold.
-    pub holds: bool,
+    /// Which colour's hold it has.
+    pub holds: Option<Selector>,
+    /// Whether the window's sites have their outcomes, and only their caches are still to be flushed.
+    pub flushing: bool,
     /// Why it waits, is paused, halted or failed.
     pub reason: Option<Reason>,
     /// When a waiting rollout looks again by itself.
@@ -455,6 +459,43 @@ impl Rollout {
     /// The owner's right to claim sites.
     pub const fn grant(&self) -> Grant {
         Grant { rollout: self.number, leg: self.leg, term: self.term }
+    }
+
+    /// Where the sites go on the present leg.
+    pub const fn destination(&self) -> Selector {
+        match self.leg {
+            Leg::Out => self.target,
+            Leg::Back => self.target.other(),
+        }
+    }
+
+    /// The hold that it needs as it stands.
+    pub fn hold(&self) -> Option<Selector> {
+        let routes = self.control.is_none()
+            && self.kind == RolloutKind::Promote
+            && self.status == RolloutStatus::Running
+            && self.after.is_none();
+        routes.then(|| self.destination())
+    }
+
+    /// A worker takes it. The first claim grants the first window.
+    pub fn claim(&mut self, worker: &WorkerId, now: Timestamp) {
+        let Ok(status) = self.status.next(RolloutEvent::Claim) else { return };
+        self.status = status;
+        self.owner = Some(worker.clone());
+        self.term += 1;
+        self.wake = None;
+        self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
+        self.started_at = self.started_at.or(Some(now));
+    }
+
+    /// Grants the first window; `false` when there is no site.
+    pub fn open(&mut self) -> bool {
+        let Some(first) = self.waves.first() else { return false };
+        if self.window.end == 0 {
+            self.window = Window { start: 0, end: first.end.min(Window::SIZE) };
+        }
+        self.window.end > 0
     }
 
     /// All waves' counts together.
@@ -538,6 +579,7 @@ impl Rollout {
                 let start = self.window.end;
                 self.window = Window { start, end: end.min(start + Window::SIZE) };
                 self.job = 1;
+                self.flushing = false;
             }
             (None, Leg::Out) => self.settle(RolloutEvent::Succeed, None, now),
             (None, Leg::Back) => {
@@ -564,6 +606,7 @@ impl Rollout {
             self.leg = Leg::Back;
             self.window = Window { start: 0, end: self.reached.min(Window::SIZE) };
             self.job = 1;
+            self.flushing = false;
             self.reason = Some(reason);
         } else {
             self.settle(RolloutEvent::Halt, Some(reason), now);
@@ -596,7 +639,7 @@ impl Rollout {
             _ => None,
         };
         match control {
-            Some(control) if self.status.runnable() && (self.owner.is_some() || self.holds) => {
+            Some(control) if self.status.runnable() && (self.owner.is_some() || self.window.end > 0) => {
                 self.control = self.control.max(Some(control));
             }
             _ => {

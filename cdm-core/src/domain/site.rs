@@ -115,7 +115,7 @@ pub enum Claimed {
         course: Move,
         /// Where the route was last confirmed.
         route: Option<Routed>,
-        /// The operation's epoch: 1, or more when a lost owner was taken over.
+        /// The operation's epoch: the leg's first, or more when a lost owner was taken over.
         epoch: u64,
         /// The version after the claim.
         version: u64,
@@ -153,8 +153,8 @@ pub struct Complete {
     pub grant: Grant,
     /// The claim's fence.
     pub fence: Fence,
-    /// How it went.
-    pub outcome: super::rollout::Outcome,
+    /// How it went; `None` when nothing was done and the site is still to come.
+    pub outcome: Option<super::rollout::Outcome>,
     /// The service to record, if it changes.
     pub service: Option<Selector>,
     /// The route to record, if one was confirmed.
@@ -229,7 +229,8 @@ impl Site {
     /// # Errors
     /// See [`ClaimRefused`]; a refusal writes nothing.
     pub fn claim(&mut self, claim: &Claim) -> Result<Claimed, ClaimRefused> {
-        if self.uid != claim.uid || self.state() == State::Terminating {
+        let other = self.uid != claim.uid && !crate::bug!(NameNotUid);
+        if other || self.state() == State::Terminating {
             return Err(ClaimRefused::Gone);
         }
         if claim.grant < self.grant && !crate::bug!(ClaimIgnoresGrant) {
@@ -251,11 +252,12 @@ impl Site {
                     return Err(ClaimRefused::NotActive);
                 }
                 Want::Upgrade(to) | Want::Promote(to) => {
-                    let course = Move { from: self.service, to };
+                    let routed = self.routed_service().unwrap_or(self.service);
+                    let course = Move { from: self.service, to, routed };
                     let promote = matches!(claim.want, Want::Promote(_));
                     let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
                     self.slot = Some(claim.slot(task));
-                    1
+                    claim.grant.leg.first_epoch()
                 }
             },
             Some(slot) if slot.number == claim.number => slot.epoch + 1,
@@ -274,7 +276,7 @@ impl Site {
         slot.member = slot.member.map(|member| Member { term: claim.grant.term, ..member });
         let course = match slot.task {
             Task::Upgrade(course) | Task::Promote(course) => course,
-            Task::Create | Task::Provision | Task::Terminate | Task::Deploy(_) | Task::Select(_) => {
+            Task::Create | Task::Provision(_) | Task::Terminate | Task::Deploy(_) | Task::Select(_) => {
                 return Err(ClaimRefused::Busy);
             }
         };
@@ -293,11 +295,8 @@ impl Site {
         self.slot = None;
         self.service = complete.service.unwrap_or(self.service);
         self.route = complete.route.or(self.route);
-        self.settled = Some(Settled {
-            rollout: complete.grant.rollout,
-            leg: complete.grant.leg,
-            outcome: complete.outcome,
-        });
+        let settled = |outcome| Settled { rollout: complete.grant.rollout, leg: complete.grant.leg, outcome };
+        self.settled = complete.outcome.map(settled).or(self.settled);
         self.updated_at = complete.at;
         Ok(())
     }

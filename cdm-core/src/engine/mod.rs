@@ -1,1 +1,23 @@
-//! .
+//! Runs operations so that none is lost, none runs twice at once, and none waits silently.
+//!
+//! [`plan`] decides, synchronously; the [`Runner`] does, and is the only loop that does. A [`Worker`] finds what is to
+//! be run, takes what a lost worker left, and keeps the lease under which all of it happens. The engine knows lists of
+//! named steps; what a step does to a site it does not know.
+
+pub mod plan;
+
+mod budget;
+mod lease;
+mod pipeline;
+mod record;
+mod runner;
+mod settings;
+mod worker;
+
+pub use budget::RetryBudget;
+pub use lease::{Lease, Lost};
+pub use pipeline::{Change, Context, Done, Pipeline, Registry, Stop};
+pub use record::Record;
+pub use runner::{Left, Runner};
+pub use settings::Settings;
+pub use worker::{RolloutDriver, Turn, Worker};

@@ -19,11 +19,11 @@ pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
     /// Not atomic: after a lost answer any part may be there, and a repetition completes it.
     ///
     /// # Errors
-    /// `Gone` once the uid's database was dropped: a late call cannot bring it back.
+    /// `Gone` once the uid's database was removed: a late call cannot bring it back.
     async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
 
     /// Ends the user's own connections and drops database and user. Idempotent and final.
-    async fn drop(&self, call: &Call, uid: Uid) -> Outcome<()>;
+    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()>;
 
     /// What is there now.
     async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError>;

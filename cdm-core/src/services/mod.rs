@@ -1,1 +1,86 @@
-//! .
+//! What a frontend may ask: one method, one intention, one error type. Nothing here knows HTTP or a terminal.
+//!
+//! A method that starts work returns once the intent is stored; the work itself is a [`crate::engine::Worker`]'s.
+
+mod admit;
+mod colours;
+mod error;
+mod operations;
+mod rollouts;
+mod sites;
+
+pub use colours::{DeployRequest, FleetView, Selected, ServiceStatus};
+pub use error::ServiceError;
+pub use rollouts::{RolloutRequest, RolloutScope};
+pub use sites::NewSite;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use crate::domain::{Actor, IdempotencyKey, OperationId};
+use crate::engine::{Registry, Settings};
+use crate::ports::Ports;
+
+/// Everything that may be asked.
+#[derive(Debug)]
+pub struct Services {
+    ports: Ports,
+    registry: Arc<Registry>,
+    settings: Settings,
+    numbers: Mutex<Range<u64>>,
+}
+
+/// Who asks, and how the request is told from others.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who.
+    pub actor: Actor,
+    /// The frontend's name for the request, for the audit.
+    pub id: Option<String>,
+    /// Makes a repetition of the request answer as the first did, for 24 hours.
+    pub key: Option<IdempotencyKey>,
+}
+
+impl Request {
+    /// A request of `actor`, without a key.
+    pub const fn by(actor: Actor) -> Self {
+        Self { actor, id: None, key: None }
+    }
+}
+
+/// What came of a request that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// An operation.
+    Operation(OperationId),
+    /// A rollout.
+    Rollout(u64),
+    /// It was done at once, or there was nothing to do.
+    Done,
+}
+
+impl Accepted {
+    fn encode(&self) -> String {
+        match self {
+            Self::Operation(id) => id.to_string(),
+            Self::Rollout(number) => format!("rollout-{number}"),
+            Self::Done => "done".to_owned(),
+        }
+    }
+
+    fn decode(text: &str) -> Self {
+        let rollout = text.strip_prefix("rollout-").and_then(|number| number.parse().ok());
+        match (OperationId::parse(text), rollout) {
+            (Some(id), _) => Self::Operation(id),
+            (None, Some(number)) => Self::Rollout(number),
+            (None, None) => Self::Done,
+        }
+    }
+}
+
+impl Services {
+    /// Over this world, for operations of these pipelines.
+    pub fn new(ports: Ports, registry: Arc<Registry>, settings: Settings) -> Self {
+        Self { ports, registry, settings, numbers: Mutex::new(0..0) }
+    }
+}

@@ -1,0 +1,227 @@
+//! What the engine asks of a pipeline: a named, versioned list of steps.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Lease, Lost, Record};
+use crate::domain::operation::{Position, Previous, Slot};
+use crate::domain::{Code, ColourChange, HoldMode, Kind, Selector, SiteChange, Tick, Timestamp};
+use crate::ports::{Call, ErrorKind, Outcome, PortError, Ports, StoreError};
+
+/// A named, versioned list of steps.
+///
+/// A step is begun only after its intent was stored, and may be begun again after a crash at any point of it: it looks
+/// first and acts on what is missing. It is asked for one thing at a time and returns at once; waiting is the
+/// engine's.
+#[async_trait]
+pub trait Pipeline: Send + Sync + fmt::Debug + 'static {
+    /// What it does.
+    fn kind(&self) -> Kind;
+
+    /// Raised whenever the list of steps, or what a step relies on, changes. An operation of another version is left
+    /// to a worker that knows it.
+    fn version(&self) -> u32;
+
+    /// The steps, as users see them.
+    fn steps(&self) -> &'static [&'static str];
+
+    /// What undoes them, in order; each looks first, and is content where there is nothing to undo.
+    fn undo(&self) -> &'static [&'static str];
+
+    /// Whether a request to cancel still takes effect once `step` was begun.
+    fn cancellable(&self, step: usize) -> bool;
+
+    /// The hold that the operation needs at its present position.
+    fn hold(&self, slot: &Slot) -> Option<(Selector, HoldMode)>;
+
+    /// Makes one attempt at the step at `at`.
+    ///
+    /// # Errors
+    /// Why the step is not done; see [`Stop`].
+    async fn attempt(&self, context: &Context<'_>, at: Position) -> Result<Done, Stop>;
+}
+
+/// What a finished step leaves.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// What is written together with the result.
+    pub changes: Vec<Change>,
+    /// What there is to say to the user.
+    pub message: Option<String>,
+}
+
+impl Done {
+    /// Done, with these changes.
+    pub const fn with(changes: Vec<Change>) -> Self {
+        Self { changes, message: None }
+    }
+
+    /// Done, with something to say.
+    pub fn saying(message: impl Into<String>) -> Self {
+        Self { changes: Vec::new(), message: Some(message.into()) }
+    }
+}
+
+/// What is written together with a step's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// To the site.
+    Site(SiteChange),
+    /// To the colour.
+    Colour(ColourChange),
+    /// The step's job failed and is followed by another.
+    NextJob,
+    /// The step's job, and what it printed.
+    Job(String, Option<String>),
+    /// What a deploy replaces.
+    Previous(Previous),
+    /// The rollout that runs a deploy's hooks.
+    Rollout(u64),
+}
+
+/// Why a step is not done.
+#[derive(Clone, Debug)]
+pub enum Stop {
+    /// Something was learnt that must be stored first; then the step is attempted again, at once.
+    Note(Vec<Change>),
+    /// It waits for something outside.
+    Wait {
+        /// Why.
+        code: Code,
+        /// The particulars.
+        message: String,
+        /// How long it may wait in all, before it is parked.
+        patience: Duration,
+        /// After how long it looks again, where no news comes.
+        again: Duration,
+        /// What is written down with it.
+        changes: Vec<Change>,
+    },
+    /// It did not work, or nobody knows; it may the next time.
+    Again(PortError),
+    /// A person is needed.
+    Park(Code, String),
+    /// It cannot be done; what was done is to be undone.
+    Fail(Code, String, Vec<Change>),
+    /// The worker has lost the operation.
+    Lost,
+}
+
+impl From<Lost> for Stop {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+impl From<PortError> for Stop {
+    fn from(error: PortError) -> Self {
+        let message = || format!("{error}");
+        match error.kind {
+            ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable => Self::Again(error),
+            ErrorKind::Denied => Self::Park(Code::Denied, message()),
+            ErrorKind::Foreign => Self::Park(Code::Foreign, message()),
+            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::Gone => {
+                Self::Park(Code::Invalid, message())
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        let kind = match error {
+            StoreError::Unavailable(_) => ErrorKind::Unavailable,
+            StoreError::Throttled => ErrorKind::Throttled(None),
+            StoreError::Denied(_) => ErrorKind::Denied,
+        };
+        Self::from(PortError::new("store", kind, error.to_string()))
+    }
+}
+
+/// What an attempt has to work with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The world.
+    pub ports: &'a Ports,
+    /// The record that the operation lives in.
+    pub record: &'a Record,
+    /// The operation.
+    pub slot: &'a Slot,
+    /// Now.
+    pub now: Timestamp,
+    pub(crate) lease: &'a Lease,
+}
+
+impl Context<'_> {
+    /// The context of one call.
+    ///
+    /// # Errors
+    /// [`Lost`] when the lease does not last for it.
+    pub fn call(&self) -> Result<Call, Lost> {
+        self.lease.call(self.ports, self.slot.fence())
+    }
+
+    /// Now, on the monotonic clock.
+    pub fn tick(&self) -> Tick {
+        self.ports.clock.monotonic()
+    }
+}
+
+impl<T> Outcome<T, PortError> {
+    /// The value of an applied call.
+    ///
+    /// # Errors
+    /// Not applied: what the error says. Unknown: again; the next attempt reads back what became of it.
+    pub fn applied(self) -> Result<T, Stop> {
+        match self {
+            Self::Applied(value) => Ok(value),
+            Self::NotApplied(error) => Err(error.into()),
+            Self::Unknown(error) if crate::bug!(TimeoutIsFailure) => {
+                Err(Stop::Fail(Code::Invalid, error.to_string(), Vec::new()))
+            }
+            Self::Unknown(error) => Err(Stop::Again(PortError { kind: ErrorKind::Unavailable, ..error })),
+        }
+    }
+
+    /// Like [`Outcome::applied`], where an error of `kind` means that it is done already.
+    ///
+    /// # Errors
+    /// As [`Outcome::applied`].
+    pub fn applied_or(self, kind: ErrorKind) -> Result<(), Stop> {
+        match self {
+            Self::NotApplied(error) if error.kind == kind => Ok(()),
+            other => other.applied().map(drop),
+        }
+    }
+}
+
+/// The pipelines that a process knows.
+#[derive(Debug, Default)]
+pub struct Registry {
+    pipelines: Vec<Box<dyn Pipeline>>,
+}
+
+impl Registry {
+    /// These.
+    pub fn new(pipelines: Vec<Box<dyn Pipeline>>) -> Self {
+        Self { pipelines }
+    }
+
+    /// The pipeline that runs `slot`; `None` when this process does not know its version.
+    pub fn of(&self, slot: &Slot) -> Option<&dyn Pipeline> {
+        let kind = slot.task.kind();
+        let known = |pipeline: &&Box<dyn Pipeline>| {
+            let version = pipeline.version() == slot.pipeline || crate::bug!(UnknownVersionRun);
+            pipeline.kind() == kind && version
+        };
+        self.pipelines.iter().find(known).map(AsRef::as_ref)
+    }
+
+    /// The newest version of a pipeline.
+    pub fn newest(&self, kind: Kind) -> Option<&dyn Pipeline> {
+        let of_kind = self.pipelines.iter().filter(|pipeline| pipeline.kind() == kind);
+        of_kind.max_by_key(|pipeline| pipeline.version()).map(AsRef::as_ref)
+    }
+}

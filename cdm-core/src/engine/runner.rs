@@ -1,0 +1,361 @@
+//! The only loop that does: it stores an intent, makes the attempt, stores what came of it.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::pipeline::{Change, Context, Done, Pipeline, Registry, Stop};
+use super::plan::{self, Next};
+use super::{Lease, Lost, Record, RetryBudget, Settings};
+use crate::domain::operation::{Operation, Position, Slot, Status};
+use crate::domain::{End, HoldMode, OperationId, Selector, Timestamp};
+use crate::ports::{Batch, ErrorKind, FeedEvent, Outcome, Ports, Refused, StoreError, Write};
+
+/// How a worker left an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It rests, or a person is needed.
+    Resting,
+    /// It waits until then.
+    Waiting(Option<Timestamp>),
+    /// It was given back.
+    HandedOver,
+    /// Another worker has it, or the lease is gone.
+    Lost,
+    /// This process does not know its pipeline's version.
+    Unknown,
+}
+
+/// Runs one operation at a time; many runners' futures may run side by side.
+#[derive(Debug)]
+pub struct Runner<'a> {
+    /// The world.
+    pub ports: &'a Ports,
+    /// What this process can run.
+    pub registry: &'a Registry,
+    /// Under which lease.
+    pub lease: &'a Lease,
+    /// The measures.
+    pub settings: &'a Settings,
+    /// The retry budget, shared by all runners of a process.
+    pub budget: &'a Mutex<RetryBudget>,
+}
+
+/// What one commit changes.
+struct Edit {
+    slot: Slot,
+    changes: Vec<Change>,
+    end: Option<End>,
+}
+
+impl Runner<'_> {
+    /// Takes the operation in `record` and runs it until it rests, waits or is lost. `stopping` is asked at each step
+    /// boundary whether the process wants to end.
+    pub async fn run(&self, record: Record, stopping: &(dyn Fn() -> bool + Sync)) -> Left {
+        let Some(slot) = record.slot() else { return Left::Lost };
+        let Some(pipeline) = self.registry.of(slot) else { return Left::Unknown };
+        let mut claimed = slot.clone();
+        if claimed.owner.as_ref() == Some(self.lease.worker()) && claimed.status == Status::Waiting {
+            claimed.status = Status::Running;
+            claimed.wake = None;
+            let mut record = record;
+            record.set_slot(Some(claimed));
+            return self.go_on(record, pipeline, stopping).await.unwrap_or(Left::Lost);
+        }
+        plan::claim(&mut claimed, self.lease.worker(), self.now());
+        let edit = Edit { slot: claimed, changes: Vec::new(), end: None };
+        match self.commit(&record, edit).await {
+            Ok(Some(record)) => self.go_on(record, pipeline, stopping).await.unwrap_or(Left::Lost),
+            Ok(None) => Left::Resting,
+            Err(Lost) => Left::Lost,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.ports.clock.wall()
+    }
+
+    async fn go_on(
+        &self,
+        mut record: Record,
+        pipeline: &dyn Pipeline,
+        stopping: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Left, Lost> {
+        loop {
+            let Some(slot) = record.slot() else { return Ok(Left::Resting) };
+            let mut slot = slot.clone();
+            let now = self.now();
+            let mut changes = Vec::new();
+            match plan::next(&slot, pipeline, self.settings.attempts, now) {
+                Next::Leave => return Ok(Left::Resting),
+                Next::Sleep => return Ok(Left::Waiting(slot.wake)),
+                Next::Rest(_) => {}
+                Next::Turn => plan::turn(&mut slot, End::Cancelled, now),
+                Next::GiveUp => {
+                    let message = format!("gave up after {} attempts", slot.attempts.saturating_sub(1));
+                    plan::park(&mut slot, crate::domain::Code::AttemptsExhausted, message, now);
+                }
+                Next::Attempt if pipeline.hold(&slot).map(|(selector, _)| selector) != slot.holds => {
+                    // Only the hold is missing; the commit below takes it, or makes the operation wait for it.
+                }
+                Next::Attempt if stopping() => plan::hand_over(&mut slot),
+                Next::Attempt => {
+                    let mut result = self.attempt(&record, &slot, pipeline, now).await;
+                    if crate::bug!(JournalAfterEffect) && result.is_ok() {
+                        // The next step's effect, whose intent nobody stored.
+                        let mut ahead = slot.clone();
+                        plan::done(&mut ahead, pipeline, &Done::default(), now);
+                        if ahead.forward().is_some_and(|step| step < pipeline.steps().len()) {
+                            let _ = self.attempt(&record, &ahead, pipeline, now).await;
+                        }
+                    }
+                    self.absorb(&mut slot, pipeline, &mut result, &mut changes);
+                    if matches!(result, Err(Stop::Lost)) {
+                        return Err(Lost);
+                    }
+                }
+            }
+            let end = match plan::next(&slot, pipeline, self.settings.attempts, now) {
+                Next::Rest(end) => Some(end),
+                _ => None,
+            };
+            let handed_over = slot.status == Status::Queued;
+            match self.commit(&record, Edit { slot, changes, end }).await? {
+                Some(_) if handed_over => return Ok(Left::HandedOver),
+                Some(written) => record = written,
+                None => return Ok(Left::Resting),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        record: &Record,
+        slot: &Slot,
+        pipeline: &dyn Pipeline,
+        now: Timestamp,
+    ) -> Result<Done, Stop> {
+        let context = Context { ports: self.ports, record, slot, now, lease: self.lease };
+        pipeline.attempt(&context, slot.position).await
+    }
+
+    /// Puts an attempt's result into the slot, and what it changes besides into `changes`.
+    fn absorb(
+        &self,
+        slot: &mut Slot,
+        pipeline: &dyn Pipeline,
+        result: &mut Result<Done, Stop>,
+        changes: &mut Vec<Change>,
+    ) {
+        let now = self.now();
+        *changes = match result {
+            Ok(done) => std::mem::take(&mut done.changes),
+            Err(Stop::Note(changes) | Stop::Wait { changes, .. } | Stop::Fail(_, _, changes)) => {
+                std::mem::take(changes)
+            }
+            Err(Stop::Again(_) | Stop::Park(..) | Stop::Lost) => Vec::new(),
+        };
+        for change in changes.iter() {
+            plan::note(slot, change);
+        }
+        match result {
+            Ok(done) => {
+                self.with_budget(|budget| budget.succeeded("step"));
+                plan::done(slot, pipeline, done, now);
+            }
+            Err(stop) => {
+                let pause = match stop {
+                    Stop::Again(error) => {
+                        let asked = match error.kind {
+                            ErrorKind::Throttled(asked) => asked,
+                            _ => None,
+                        };
+                        let (attempt, jitter) = (slot.attempts + 1, self.ports.ids.jitter());
+                        self.with_budget(|budget| {
+                            budget.pause(error.port, attempt, asked, jitter, self.settings)
+                        })
+                    }
+                    _ => Duration::ZERO,
+                };
+                plan::stopped(slot, stop, pause, now);
+            }
+        }
+    }
+
+    fn with_budget<T>(&self, act: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        act(&mut self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Stores an edit over `read`, and answers the record as it then is; `None` when the operation has ended.
+    ///
+    /// A record that changed meanwhile is read again, and if the operation is still this worker's, the same edit is
+    /// made to what is there now: what others may write beside a running operation (a request to cancel, a verdict, a
+    /// hold) is kept.
+    async fn commit(&self, read: &Record, edit: Edit) -> Result<Option<Record>, Lost> {
+        let held = read.slot().map(Slot::fence).ok_or(Lost)?;
+        let owner = read.slot().and_then(|slot| slot.owner.clone());
+        let mut fresh = read.clone();
+        let mut pause = self.settings.pause;
+        loop {
+            let (batch, written) = self.batch(&fresh, &edit).await?;
+            let mut call = self.lease.call(self.ports, edit.slot.fence())?;
+            loop {
+                match self.ports.store.write(&call, &batch).await {
+                    Outcome::Applied(()) => return Ok(written),
+                    Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
+                    Outcome::NotApplied(Refused::Store(_)) | Outcome::Unknown(_) => {
+                        // The same write under the same id: what was applied before is not applied again.
+                        self.sleep(&mut pause).await;
+                        let write = call.write;
+                        call = self.lease.call(self.ports, edit.slot.fence())?;
+                        call.write = write;
+                    }
+                    Outcome::NotApplied(_) => break,
+                }
+            }
+            fresh = self.read_again(&fresh, &mut pause).await?;
+            if crate::bug!(ConflictOverwritten) {
+                let version = fresh.version();
+                fresh = read.clone();
+                fresh.set_version(version);
+                continue;
+            }
+            let still_ours = fresh.slot().is_some_and(|slot| slot.fence() == held && slot.owner == owner);
+            if !still_ours {
+                return Err(Lost);
+            }
+        }
+    }
+
+    async fn read_again(&self, record: &Record, pause: &mut Duration) -> Result<Record, Lost> {
+        loop {
+            match Record::read(self.ports, &record.subject()).await {
+                Ok(Some(record)) => return Ok(record),
+                Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
+                Err(_) => {
+                    self.sleep(pause).await;
+                    self.lease.call(self.ports, crate::domain::Fence::default())?;
+                }
+            }
+        }
+    }
+
+    async fn sleep(&self, pause: &mut Duration) {
+        self.ports.clock.sleep_until(self.ports.clock.monotonic().after(*pause)).await;
+        *pause = (*pause * 2).min(self.settings.longest_pause);
+    }
+
+    /// The batch that makes the edit to `fresh`, and the record as it is afterwards.
+    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<(Batch, Option<Record>), Lost> {
+        let now = self.now();
+        let mut next = fresh.clone();
+        for change in &edit.changes {
+            next.apply(change, now);
+        }
+        let mut slot = edit.slot.clone();
+        slot.cancel |= fresh.slot().is_some_and(|slot| slot.cancel);
+        let mut writes = Vec::new();
+        let wanted = match edit.end {
+            Some(_) => None,
+            None => self.registry.of(&slot).and_then(|pipeline| pipeline.hold(&slot)),
+        };
+        if slot.holds != wanted.map(|(selector, _)| selector) {
+            writes = self.change_hold(&mut next, &mut slot, wanted, now).await?;
+        }
+        let events = self.events(fresh, &slot, edit.end, now);
+        next.set_slot(Some(slot));
+        let written = match edit.end {
+            Some(end) => {
+                let Ok(rest) = next.rest(end, now) else { return Err(Lost) };
+                writes.splice(0..0, rest);
+                None
+            }
+            None => {
+                writes.insert(0, next.clone().write());
+                next.set_version(next.version() + 1);
+                Some(next)
+            }
+        };
+        Ok((Batch { writes, events, ..Batch::default() }, written))
+    }
+
+    /// Lets go of the hold that the slot has and takes the wanted one, in the slot's own record or in a colour's that
+    /// is written with it. A hold that is not to be had makes the operation wait.
+    async fn change_hold(
+        &self,
+        record: &mut Record,
+        slot: &mut Slot,
+        wanted: Option<(Selector, HoldMode)>,
+        now: Timestamp,
+    ) -> Result<Vec<Write>, Lost> {
+        let mut writes = Vec::new();
+        let mut pause = self.settings.pause;
+        for selector in Selector::ALL {
+            let takes = wanted.filter(|(wanted, _)| *wanted == selector);
+            if slot.holds != Some(selector) && takes.is_none() {
+                continue;
+            }
+            let mut other = None;
+            let colour = match record {
+                Record::Colour(colour) if colour.selector == selector => &mut **colour,
+                Record::Site(_) | Record::Colour(_) | Record::Fleet(_) => {
+                    let read = loop {
+                        match self.ports.store.colour(selector).await {
+                            Ok(colour) => break colour,
+                            Err(StoreError::Denied(_)) => return Err(Lost),
+                            Err(_) => {
+                                self.sleep(&mut pause).await;
+                                self.lease.call(self.ports, slot.fence())?;
+                            }
+                        }
+                    };
+                    other.insert(read)
+                }
+            };
+            match takes {
+                None => colour.hold.release(slot.number),
+                Some((_, mode)) if colour.hold.take(slot.number, mode) => {}
+                Some(_) => {
+                    let stop = Stop::Wait {
+                        code: crate::domain::Code::ColourHeld,
+                        message: format!("`{selector}` is held by another operation"),
+                        patience: Duration::from_secs(3_600),
+                        again: self.settings.scan,
+                        changes: Vec::new(),
+                    };
+                    plan::stopped(slot, &stop, Duration::ZERO, now);
+                    continue;
+                }
+            }
+            slot.holds = takes.map(|(selector, _)| selector);
+            if let Some(colour) = other {
+                writes.push(Write::Colour(Box::new(colour)));
+            }
+        }
+        Ok(writes)
+    }
+
+    /// What the feed is told of an edit: a change of status, or of the step.
+    fn events(&self, before: &Record, slot: &Slot, end: Option<End>, now: Timestamp) -> Vec<FeedEvent> {
+        let Some(old) = before.slot() else { return Vec::new() };
+        let status = end.map_or(slot.status, Status::Ended);
+        let subject = before.subject();
+        let id = Operation::live(subject.clone(), slot.clone()).id;
+        let event = |what: String| FeedEvent {
+            at: now,
+            subject: Some(subject.clone()),
+            operation: Some(OperationId::clone(&id)),
+            rollout: None,
+            what,
+        };
+        let mut events = Vec::new();
+        if let (Position::Forward(step), true) = (old.position, old.position != slot.position)
+            && let Some(step) = slot.steps.get(step)
+        {
+            events.push(event(format!("step {} {}", step.name, step.status.as_str())));
+        }
+        if old.status != status {
+            events.push(event(status.as_str().to_owned()));
+        }
+        events
+    }
+}

@@ -1,0 +1,330 @@
+//! Finds what is to be run, takes what a lost worker left, and keeps the lease.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::future::{Either, join_all, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::task::AtomicWaker;
+
+use super::{Lease, Left, Record, Registry, RetryBudget, Runner, Settings};
+use crate::domain::{Fence, Tick, Timestamp, WorkerId};
+use crate::ports::{LiveSubject, Mark, Outcome, Ports};
+
+/// Drives a rollout; the engine finds it and keeps its owner's lease.
+#[async_trait]
+pub trait RolloutDriver: Send + Sync + fmt::Debug + 'static {
+    /// Takes the rollout and drives it until it ends, waits or is lost.
+    async fn drive(&self, worker: &Worker, number: u64) -> Left;
+}
+
+/// A process's share in the work. Any number of them may run on one store.
+#[derive(Debug)]
+pub struct Worker {
+    ports: Ports,
+    registry: Arc<Registry>,
+    rollouts: Arc<dyn RolloutDriver>,
+    settings: Settings,
+    lease: Lease,
+    budget: Mutex<RetryBudget>,
+    state: Mutex<State>,
+    beats: AtomicU64,
+    stopping: AtomicBool,
+    poked: AtomicBool,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Every worker's last count, and since when it has stood there.
+    seen: HashMap<WorkerId, (u64, Tick)>,
+    /// What this worker runs now.
+    busy: BTreeSet<LiveSubject>,
+    /// Whether something of this worker's waits.
+    waiting: bool,
+    /// How far the cluster's changes were followed, and whether there was news since the last look.
+    mark: Mark,
+    news: bool,
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// How many operations and rollouts were run.
+    pub ran: usize,
+    /// When something that waits wants to be looked at again.
+    pub wake: Option<Timestamp>,
+}
+
+impl Worker {
+    /// A worker of that name; see [`WorkerId::new`].
+    pub fn new(
+        id: WorkerId,
+        ports: Ports,
+        registry: Arc<Registry>,
+        rollouts: Arc<dyn RolloutDriver>,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            lease: Lease::new(id, &settings),
+            ports,
+            registry,
+            rollouts,
+            settings,
+            budget: Mutex::default(),
+            state: Mutex::default(),
+            beats: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            poked: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Its lease.
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The world.
+    pub const fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The measures.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether it was asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Asks it to stop: it takes nothing new, gives back what it has at the next step boundary, and [`Worker::run`]
+    /// returns.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Tells it that there may be work, so that it need not wait for its next look.
+    pub fn poke(&self) {
+        self.poked.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a sign of life; the lease is renewed only if it has arrived for certain.
+    pub async fn beat(&self) {
+        let sent = self.ports.clock.monotonic();
+        let call = crate::ports::Call {
+            deadline: sent.after(self.settings.call),
+            write: self.ports.ids.write(),
+            fence: Fence::default(),
+        };
+        let count = self.beats.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Outcome::Applied(()) = self.ports.store.beat(&call, self.lease.worker(), Some(count)).await {
+            self.lease.renewed(sent);
+        }
+    }
+
+    async fn keep_beating(&self) {
+        loop {
+            let next = self.ports.clock.monotonic().after(self.settings.beat);
+            self.ports.clock.sleep_until(next).await;
+            self.beat().await;
+        }
+    }
+
+    /// Looks once, and runs everything it finds until it rests or waits. For tests and for a process that lives only
+    /// as long as there is work; servers use [`Worker::run`].
+    pub async fn turn(&self) -> Turn {
+        self.beat().await;
+        let (found, mut wake) = self.find().await;
+        let ran = found.len();
+        let work = join_all(found.into_iter().map(|subject| self.drive(subject)));
+        let left = match select(Box::pin(work), Box::pin(self.keep_beating())).await {
+            Either::Left((left, _)) => left,
+            Either::Right(((), _)) => Vec::new(),
+        };
+        for left in left {
+            if let Left::Waiting(Some(at)) = left {
+                wake = Some(wake.map_or(at, |wake: Timestamp| wake.min(at)));
+            }
+        }
+        Turn { ran, wake }
+    }
+
+    /// Works until [`Worker::stop`].
+    pub async fn run(&self) {
+        self.beat().await;
+        let mut beating = Box::pin(self.keep_beating());
+        let mut work = FuturesUnordered::new();
+        loop {
+            if !self.stopping() {
+                let room = self.settings.concurrency.saturating_sub(work.len());
+                let (found, _) = self.find().await;
+                for (index, subject) in found.into_iter().enumerate() {
+                    if index < room {
+                        work.push(self.drive(subject));
+                    } else {
+                        self.state().busy.remove(&subject);
+                    }
+                }
+            } else if work.is_empty() {
+                break;
+            }
+            let idle = async {
+                if work.is_empty() {
+                    self.idle().await
+                } else {
+                    select(work.next(), Box::pin(self.idle())).await;
+                }
+            };
+            select(Box::pin(idle), &mut beating).await;
+        }
+        drop(beating);
+        let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
+        // Should the answer be lost, the others find out by the lease.
+        let _ = self.ports.store.beat(&call, self.lease.worker(), None).await;
+    }
+
+    /// Returns when there may be something to do.
+    async fn idle(&self) {
+        let poked = std::future::poll_fn(|context| {
+            self.waker.register(context.waker());
+            if self.poked.swap(false, Ordering::SeqCst) || self.stopping() {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        });
+        let until = self.ports.clock.monotonic().after(self.settings.scan);
+        let timer = self.ports.clock.sleep_until(until);
+        let (waiting, mark) = {
+            let state = self.state();
+            (state.waiting, state.mark)
+        };
+        let news = async {
+            if !waiting {
+                return std::future::pending().await;
+            }
+            match self.ports.cluster.changes(mark, self.settings.scan).await {
+                Ok((changed, _)) if !changed.is_empty() => {}
+                // The timer brings the next look.
+                Ok(_) | Err(_) => std::future::pending().await,
+            }
+        };
+        select(select(Box::pin(poked), timer), Box::pin(news)).await;
+    }
+
+    /// What this worker is to run now, marked as being run; and when the first that waits wants to be looked at.
+    async fn find(&self) -> (Vec<LiveSubject>, Option<Timestamp>) {
+        let Ok(beats) = self.ports.store.beats().await else { return (Vec::new(), None) };
+        let now = self.ports.clock.monotonic();
+        let mut alive = BTreeSet::new();
+        {
+            let mut state = self.state();
+            state.seen.retain(|worker, _| beats.iter().any(|beat| beat.worker == *worker));
+            for beat in beats {
+                let seen = state.seen.entry(beat.worker.clone()).or_insert((beat.count, now));
+                if seen.0 != beat.count {
+                    *seen = (beat.count, now);
+                }
+                if now.since(seen.1) <= self.settings.lease {
+                    alive.insert(beat.worker);
+                }
+            }
+        }
+        let Ok(live) = self.ports.store.live().await else { return (Vec::new(), None) };
+        self.follow().await;
+        let wall = self.ports.clock.wall();
+        let mut state = self.state();
+        let news = std::mem::take(&mut state.news);
+        let (mut found, mut wake, mut waiting) = (Vec::new(), None::<Timestamp>, false);
+        for item in live {
+            let mine = item.owner.as_ref() == Some(self.lease.worker());
+            let due = match &item.owner {
+                None => item.wake.is_none_or(|wake| wake <= wall) || item.asked,
+                Some(_) if mine => item.asked || news || item.wake.is_none_or(|wake| wake <= wall),
+                Some(owner) => !alive.contains(owner),
+            };
+            if state.busy.contains(&item.subject) {
+                continue;
+            }
+            if due {
+                state.busy.insert(item.subject.clone());
+                found.push(item.subject);
+            } else if mine || item.owner.is_none() {
+                waiting = true;
+                wake = Some(wake.map_or(item.wake.unwrap_or(wall), |at| at.min(item.wake.unwrap_or(wall))));
+            }
+        }
+        state.waiting = waiting;
+        drop(state);
+        (found, wake)
+    }
+
+    /// Hears the cluster's news, if something of this worker's waits.
+    async fn follow(&self) {
+        let (waiting, mark) = {
+            let state = self.state();
+            (state.waiting, state.mark)
+        };
+        if !waiting {
+            return;
+        }
+        if let Ok((changed, mark)) = self.ports.cluster.changes(mark, std::time::Duration::ZERO).await {
+            let mut state = self.state();
+            state.mark = mark;
+            state.news |= !changed.is_empty();
+        }
+    }
+
+    async fn drive(&self, subject: LiveSubject) -> Left {
+        let left = match &subject {
+            LiveSubject::Rollout(number) => self.rollouts.drive(self, *number).await,
+            LiveSubject::Operation(at) => match Record::read(&self.ports, at).await {
+                Ok(Some(record)) if self.may_take(&record) => {
+                    let runner = Runner {
+                        ports: &self.ports,
+                        registry: &self.registry,
+                        lease: &self.lease,
+                        settings: &self.settings,
+                        budget: &self.budget,
+                    };
+                    runner.run(record, &|| self.stopping()).await
+                }
+                Ok(_) | Err(_) => Left::Lost,
+            },
+        };
+        let mut state = self.state();
+        state.busy.remove(&subject);
+        state.waiting |= matches!(left, Left::Waiting(_));
+        drop(state);
+        left
+    }
+
+    /// Whether the owner that the record itself names, which the list may have been late to show, has lost it.
+    pub(crate) fn may_take_from(&self, owner: Option<&WorkerId>) -> bool {
+        let Some(owner) = owner else { return true };
+        if owner == self.lease.worker() {
+            return true;
+        }
+        let now = self.ports.clock.monotonic();
+        self.state().seen.get(owner).is_none_or(|(_, since)| now.since(*since) > self.settings.lease)
+    }
+
+    fn may_take(&self, record: &Record) -> bool {
+        record.slot().is_some_and(|slot| {
+            let waits = !slot.status.rests();
+            waits && slot.member.is_none() && self.may_take_from(slot.owner.as_ref())
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! create: `CreateSecrets`. The record and its hostnames are claimed by the admission itself.
+
+use async_trait::async_trait;
+
+use super::{Platform, site};
+use crate::domain::operation::{Position, Slot};
+use crate::domain::{Code, DatabaseName, HoldMode, Kind, SecretKind, SecretName, Selector, Site};
+use crate::engine::{Context, Done, Pipeline, Stop};
+use crate::ports::{Cms, Credentials, Database, ErrorKind, StoredSecret};
+
+#[derive(Debug)]
+pub(super) struct Create {
+    platform: Platform,
+}
+
+impl Create {
+    pub(super) const fn new(platform: Platform) -> Self {
+        Self { platform }
+    }
+
+    async fn create_secrets(&self, context: &Context<'_>, site: &Site) -> Result<Done, Stop> {
+        let secrets = &context.ports.secrets;
+        for kind in SecretKind::ALL {
+            let name = SecretName { uid: site.uid, kind };
+            match secrets.read(&name).await? {
+                Some(StoredSecret::Value(_)) => {}
+                Some(StoredSecret::Deleting) => {
+                    return Err(Stop::Park(
+                        Code::Invalid,
+                        format!("the secret `{name}` is scheduled for deletion"),
+                    ));
+                }
+                None => {
+                    let value = self.draw(context, site, kind);
+                    secrets.create(&context.call()?, &name, &value).await.applied_or(ErrorKind::Exists)?;
+                }
+            }
+        }
+        Ok(Done::default())
+    }
+
+    fn draw(&self, context: &Context<'_>, site: &Site, kind: SecretKind) -> Credentials {
+        let password = context.ports.ids.password();
+        match kind {
+            SecretKind::Database => {
+                let (host, port) = context.ports.databases.address();
+                let name = DatabaseName::of(site.uid).to_string();
+                Credentials::Database(Database { host, port, dbname: name.clone(), username: name, password })
+            }
+            SecretKind::Cms => Credentials::Cms(Cms {
+                username: self.platform.admin_user.clone(),
+                password,
+                email: self.platform.admin_email.clone(),
+            }),
+        }
+    }
+}
+
+/// Schedules both secrets of the site for deletion; the last word on them, whether they had been stored or not.
+pub(super) async fn delete_secrets(context: &Context<'_>) -> Result<Done, Stop> {
+    let site = site(context)?;
+    for kind in SecretKind::ALL {
+        let name = SecretName { uid: site.uid, kind };
+        context.ports.secrets.schedule_delete(&context.call()?, &name).await.applied()?;
+    }
+    Ok(Done::default())
+}
+
+#[async_trait]
+impl Pipeline for Create {
+    fn kind(&self) -> Kind {
+        Kind::Create
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn steps(&self) -> &'static [&'static str] {
+        &["CreateSecrets"]
+    }
+
+    fn undo(&self) -> &'static [&'static str] {
+        &["DeleteSecrets"]
+    }
+
+    fn cancellable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn hold(&self, _: &Slot) -> Option<(Selector, HoldMode)> {
+        None
+    }
+
+    async fn attempt(&self, context: &Context<'_>, at: Position) -> Result<Done, Stop> {
+        match at {
+            Position::Forward(_) => self.create_secrets(context, site(context)?).await,
+            Position::Undo(..) => delete_secrets(context).await,
+        }
+    }
+}

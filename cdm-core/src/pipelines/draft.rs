@@ -1,0 +1,160 @@
+//! A rollout before it is accepted: its sites, its waves, its pages.
+
+use crate::domain::fence::Leg;
+use crate::domain::rollout::{self, Budget, Reach, RolloutMember, RolloutPage, Window};
+use crate::domain::{
+    Actor, Digest, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutStatus, Selector, SiteId,
+    Timestamp,
+};
+use crate::ports::{Batch, Ports, SiteQuery, StoreError, Write};
+
+/// Sites at once where nobody says otherwise; more gains nothing at one API server.
+pub(crate) const MAX_CONCURRENT: u32 = 64;
+
+/// Pages that are written together with the rollout itself. A longer list is written before it, under a number that
+/// nobody knows until the rollout is accepted.
+const PAGES_AT_ONCE: usize = 80;
+
+/// Which sites a rollout takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those whose record names this service.
+    Service(Selector),
+    /// All.
+    All,
+    /// These.
+    Sites(Vec<SiteId>),
+}
+
+/// The active sites in a scope, in the order of their ids. A listed site that is not there is left out.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn membership(ports: &Ports, scope: &Scope) -> Result<Vec<RolloutMember>, StoreError> {
+    let mut members = Vec::new();
+    let member =
+        |site: &crate::domain::Site| RolloutMember { id: site.id.clone(), uid: site.uid, outcome: None };
+    let service = match scope {
+        Scope::Sites(ids) => {
+            for id in ids {
+                members.extend(ports.store.site(id).await?.iter().map(member));
+            }
+            members.sort_by(|a, b| a.id.cmp(&b.id));
+            members.dedup_by(|a, b| a.id == b.id);
+            return Ok(members);
+        }
+        Scope::Service(selector) => Some(*selector),
+        Scope::All => None,
+    };
+    let query = SiteQuery { service, ..SiteQuery::default() };
+    let mut after = None;
+    loop {
+        let page = ports.store.sites(&query, after.as_ref(), 1_000).await?;
+        members.extend(page.items.iter().filter(|site| site.phase == Phase::Active).map(member));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(members),
+        }
+    }
+}
+
+/// How many members, as the counts of a rollout are kept.
+pub(crate) fn count(members: &[RolloutMember]) -> u32 {
+    u32::try_from(members.len()).unwrap_or(u32::MAX)
+}
+
+/// Everything about a rollout that is fixed when it is accepted.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Its number.
+    pub number: u64,
+    /// What it does.
+    pub kind: RolloutKind,
+    /// Where to.
+    pub target: Selector,
+    /// The digest the target has to run.
+    pub digest: Option<Digest>,
+    /// The sites.
+    pub members: Vec<RolloutMember>,
+    /// The waves; none for a single one.
+    pub waves: Vec<Reach>,
+    /// How many sites at once.
+    pub max_concurrent: u32,
+    /// How many may fail.
+    pub budget: Budget,
+    /// Whether a halt takes the moved sites back.
+    pub auto_return: bool,
+    /// The deploy that has to succeed first.
+    pub after: Option<OperationId>,
+    /// The rollout whose failed sites these are.
+    pub retry_of: Option<u64>,
+    /// The first of the members' operation numbers.
+    pub first_number: u64,
+    /// Whose request it is.
+    pub requested_by: Actor,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Draft {
+    /// The rollout's record.
+    ///
+    /// # Errors
+    /// When the waves do not cover the sites.
+    pub fn head(&self) -> Result<Rollout, NameError> {
+        let total = count(&self.members);
+        Ok(Rollout {
+            number: self.number,
+            kind: self.kind,
+            target: self.target,
+            digest: self.digest,
+            waves: rollout::cut(&self.waves, total)?,
+            max_concurrent: self.max_concurrent.max(1),
+            budget: self.budget,
+            auto_return: self.auto_return,
+            status: RolloutStatus::Waiting,
+            control: None,
+            owner: None,
+            term: 0,
+            leg: Leg::Out,
+            window: Window::default(),
+            reached: 0,
+            job: 1,
+            first_number: self.first_number,
+            total,
+            after: self.after.clone(),
+            holds: None,
+            flushing: false,
+            unsettled: false,
+            reason: None,
+            wake: None,
+            retry_of: self.retry_of,
+            requested_by: self.requested_by.clone(),
+            created_at: self.now,
+            started_at: None,
+            finished_at: None,
+            version: 0,
+        })
+    }
+
+    /// The batches that create it: those of its pages that must come first, and the one that is its acceptance.
+    ///
+    /// # Errors
+    /// As [`Draft::head`].
+    pub fn batches(&self) -> Result<(Vec<Batch>, Batch), NameError> {
+        let head = self.head()?;
+        let chunks = self.members.chunks(RolloutPage::SIZE as usize).enumerate();
+        let mut pages: Vec<Write> = chunks
+            .map(|(page, members)| {
+                let page = u32::try_from(page).unwrap_or(u32::MAX);
+                Write::RolloutPage(RolloutPage { rollout: self.number, page, members: members.to_vec() })
+            })
+            .collect();
+        let mut before = Vec::new();
+        while pages.len() > PAGES_AT_ONCE {
+            before.push(Batch::of(pages.drain(..PAGES_AT_ONCE).collect()));
+        }
+        pages.insert(0, Write::CreateRollout(Box::new(head)));
+        Ok((before, Batch::of(pages)))
+    }
+}

@@ -1,0 +1,101 @@
+//! provision: `CreateDatabase`, `CreateObjects`, `Install`, `Ingress`, `ActivateTheme`.
+//!
+//! Nothing is undone: what a cancelled provision leaves is adopted by the next one, and removed by terminate.
+
+use async_trait::async_trait;
+
+use super::route::{Missing, point};
+use super::{Platform, at_work, jobs, site};
+use crate::domain::operation::{Position, Slot};
+use crate::domain::{Code, HoldMode, Kind, SecretKind, SecretName, Selector, Site, Task};
+use crate::engine::{Context, Done, Pipeline, Stop};
+use crate::ports::{Credentials, JobKind, StoredSecret};
+
+#[derive(Debug)]
+pub(super) struct Provision {
+    platform: Platform,
+}
+
+impl Provision {
+    pub(super) const fn new(platform: Platform) -> Self {
+        Self { platform }
+    }
+}
+
+/// The database's user gets the password that is stored, never one that is only about to be.
+async fn create_database(context: &Context<'_>, site: &Site) -> Result<Done, Stop> {
+    let name = SecretName { uid: site.uid, kind: SecretKind::Database };
+    let Some(StoredSecret::Value(Credentials::Database(credentials))) =
+        context.ports.secrets.read(&name).await?
+    else {
+        return Err(Stop::Park(Code::Invalid, format!("the secret `{name}` holds no database credentials")));
+    };
+    #[cfg(feature = "seeded-bugs")]
+    let credentials = {
+        use crate::bugs::{Bug, planted};
+        use secrecy::ExposeSecret;
+        if planted(Bug::SecretInReason) {
+            let message = format!("cannot connect with {}", credentials.password.expose_secret());
+            return Err(Stop::Park(Code::Invalid, message));
+        }
+        let redrawn = planted(Bug::SecretRedrawn);
+        let password = if redrawn { context.ports.ids.password() } else { credentials.password.clone() };
+        crate::ports::Database { password, ..credentials }
+    };
+    context.ports.databases.ensure(&context.call()?, site.uid, &credentials).await.applied()?;
+    Ok(Done::default())
+}
+
+#[async_trait]
+impl Pipeline for Provision {
+    fn kind(&self) -> Kind {
+        Kind::Provision
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn steps(&self) -> &'static [&'static str] {
+        &["CreateDatabase", "CreateObjects", "Install", "Ingress", "ActivateTheme"]
+    }
+
+    fn undo(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn cancellable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn hold(&self, slot: &Slot) -> Option<(Selector, HoldMode)> {
+        match (&slot.task, slot.position) {
+            (Task::Provision(service), Position::Forward(3)) if at_work(slot) => {
+                Some((*service, HoldMode::Shared))
+            }
+            _ => None,
+        }
+    }
+
+    async fn attempt(&self, context: &Context<'_>, at: Position) -> Result<Done, Stop> {
+        let site = site(context)?;
+        let Position::Forward(step) = at else { return Ok(Done::default()) };
+        match step {
+            0 => create_database(context, site).await,
+            1 => {
+                context.ports.objects.put_marker(&context.call()?, &site.prefix()).await.applied()?;
+                Ok(Done::default())
+            }
+            2 => {
+                let (hostnames, title) = (site.hostnames.clone(), site.name.clone());
+                let kind = JobKind::Install { uid: site.uid, hostnames, title };
+                jobs::job_step(context, &self.platform, kind, site.service, Code::JobFailed).await
+            }
+            3 => point(context, &self.platform, site.service, Missing::Create).await,
+            _ => {
+                let kind = JobKind::ActivateTheme { uid: site.uid, theme: site.theme.clone() };
+                jobs::job_step(context, &self.platform, kind, site.service, Code::JobFailed).await
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The window's caches, flushed by one job.
+
+use super::owner::{Owner, flushable};
+use crate::domain::rollout::{Control, Outcome as MemberOutcome};
+use crate::domain::{JobName, Uid};
+use crate::engine::Lost;
+use crate::ports::{ErrorKind, Job, JobKind, JobSpec, JobState, Outcome};
+
+impl Owner<'_> {
+    /// Flushes the caches of the window's sites. A site whose flush failed stays where it is and is counted as parked.
+    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
+        let sites: Vec<(u32, Uid)> = {
+            let flushable = self.members().filter(|(_, member)| flushable(member.outcome));
+            flushable.map(|(ordinal, member)| (ordinal, member.uid)).collect()
+        };
+        if sites.is_empty() {
+            return Ok(());
+        }
+        let started = self.worker.ports().clock.monotonic();
+        loop {
+            let waited = self.worker.ports().clock.monotonic().since(started);
+            let failed = match self.flush_job(&sites).await? {
+                Some(JobState::Succeeded { failed }) => failed.into_iter().map(|(uid, _)| uid).collect(),
+                Some(JobState::Failed { .. }) if self.head.job % self.platform.job_tries != 0 => {
+                    self.commit(Vec::new(), |head| {
+                        head.job += 1;
+                        true
+                    })
+                    .await?;
+                    continue;
+                }
+                Some(JobState::Failed { .. }) => sites.iter().map(|(_, uid)| *uid).collect(),
+                Some(JobState::Running) | None if self.aborted().await => Vec::new(),
+                Some(JobState::Running) | None if waited < self.platform.job_patience => {
+                    let mut pause = std::time::Duration::from_secs(1);
+                    self.pause(&mut pause).await;
+                    continue;
+                }
+                Some(JobState::Running) | None => sites.iter().map(|(_, uid)| *uid).collect(),
+            };
+            let parked: Vec<(u32, MemberOutcome)> = sites
+                .iter()
+                .filter(|(_, uid)| failed.contains(uid))
+                .map(|(ordinal, _)| (*ordinal, MemberOutcome::Parked))
+                .collect();
+            if !parked.is_empty() {
+                self.write_outcomes(&parked, None).await?;
+            }
+            return Ok(());
+        }
+    }
+
+    /// One look at the window's job, which is started where it is not there.
+    async fn flush_job(&self, sites: &[(u32, Uid)]) -> Result<Option<JobState>, Lost> {
+        let name =
+            JobName::of_window("flush-caches", self.head.number, self.head.window.start, self.flush_number());
+        let cluster = &self.worker.ports().cluster;
+        match cluster.job(&name).await {
+            Ok(Some(Job { state, .. })) => return Ok(Some(state)),
+            Ok(None) => {}
+            Err(_) => return Ok(None),
+        }
+        let kind = JobKind::FlushCaches { uids: sites.iter().map(|(_, uid)| *uid).collect() };
+        let spec = JobSpec { name, service: self.head.destination(), kind };
+        match cluster.run_job(&self.call()?, &spec).await {
+            Outcome::Applied(()) => Ok(Some(JobState::Running)),
+            Outcome::NotApplied(error) if error.kind == ErrorKind::Exists || error.is_retryable() => Ok(None),
+            Outcome::NotApplied(error) => {
+                Ok(Some(JobState::Failed { message: error.to_string(), theme_missing: false }))
+            }
+            Outcome::Unknown(_) => Ok(None),
+        }
+    }
+
+    /// Both legs flush the same windows, under names of their own.
+    fn flush_number(&self) -> u32 {
+        match self.head.leg {
+            crate::domain::Leg::Out => self.head.job,
+            crate::domain::Leg::Back => 1_000 + self.head.job,
+        }
+    }
+
+    /// Whether the flush is not worth waiting for any more.
+    async fn aborted(&self) -> bool {
+        let head = self.worker.ports().store.rollout(self.head.number).await;
+        matches!(head, Ok(Some(head)) if head.control == Some(Control::Abort))
+    }
+}

@@ -1,0 +1,239 @@
+//! One site of a rollout, from its claim to its completion.
+
+use std::time::Duration;
+
+use crate::domain::fence::Grant;
+use crate::domain::operation::Move;
+use crate::domain::rollout::{Outcome as MemberOutcome, RolloutMember};
+use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
+use crate::domain::{Actor, Fence, Leg, RolloutKind, Routed, Selector};
+use crate::engine::{Lost, Worker};
+use crate::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
+
+/// What all sites of a window share.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) kind: RolloutKind,
+    pub(super) grant: Grant,
+    pub(super) destination: Selector,
+    pub(super) first_number: u64,
+    pub(super) requested_by: Actor,
+    /// What is begun already is only finished, and nothing is moved: someone wants the rollout to stop.
+    pub(super) still: bool,
+}
+
+/// How a site was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// With an outcome.
+    Out(MemberOutcome),
+    /// Another operation is at work on it.
+    Busy,
+    /// Untouched, and out of a lost owner's reach.
+    Barred,
+    /// Claimed, and the cluster does not answer: it is finished when it does.
+    Unreachable,
+}
+
+/// How often the cluster is asked about one site before the rollout waits for it.
+const TRIES: u32 = 4;
+
+impl Shared<'_> {
+    /// Claims the site and moves it.
+    pub(super) async fn go(&self, ordinal: u32, member: &RolloutMember) -> Result<Taken, Lost> {
+        let want = match self.kind {
+            RolloutKind::Promote => Want::Promote(self.destination),
+            RolloutKind::Upgrade => Want::Upgrade(self.destination),
+            RolloutKind::Flush => return Ok(Taken::Out(MemberOutcome::InPlace)),
+        };
+        self.take(ordinal, member, want).await
+    }
+
+    /// Finishes what a lost owner began on the site; where it began nothing, keeps it from beginning.
+    pub(super) async fn settle(&self, ordinal: u32, member: &RolloutMember) -> Result<Taken, Lost> {
+        if self.kind.moves() { self.take(ordinal, member, Want::Settle).await } else { Ok(Taken::Barred) }
+    }
+
+    async fn take(&self, ordinal: u32, member: &RolloutMember, want: Want) -> Result<Taken, Lost> {
+        let ports = self.worker.ports();
+        let number = self.first_number + u64::from(ordinal);
+        let claim = Claim {
+            id: member.id.clone(),
+            uid: member.uid,
+            grant: self.grant,
+            want,
+            ordinal,
+            number,
+            owner: self.worker.lease().worker().clone(),
+            requested_by: self.requested_by.clone(),
+            at: ports.clock.wall(),
+        };
+        let mut call = self.worker.lease().call(ports, Fence::new(number, 0))?;
+        let mut pause = self.worker.settings().pause;
+        let claimed = loop {
+            match ports.store.claim(&call, &claim).await {
+                Outcome::Applied(claimed) => break claimed,
+                Outcome::NotApplied(Refused::Claim(refused)) => {
+                    return match refused {
+                        ClaimRefused::Gone => Ok(Taken::Out(MemberOutcome::SkippedGone)),
+                        ClaimRefused::NotActive => Ok(Taken::Out(MemberOutcome::SkippedInactive)),
+                        ClaimRefused::Busy => Ok(Taken::Busy),
+                        ClaimRefused::Settled(outcome) => Ok(Taken::Out(outcome)),
+                        ClaimRefused::Fenced => Err(Lost),
+                    };
+                }
+                Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
+                Outcome::NotApplied(_) | Outcome::Unknown(_) => {
+                    self.sleep(&mut pause).await;
+                    let again = self.worker.lease().call(ports, Fence::new(number, 0))?;
+                    call = crate::ports::Call { write: call.write, ..again };
+                }
+            }
+        };
+        let (course, route, epoch) = match claimed {
+            Claimed::Barred => return Ok(Taken::Barred),
+            Claimed::Taken { course, route, epoch, .. } => (course, route, epoch),
+        };
+        let fence = Fence::new(number, epoch);
+        let routed = match self.kind {
+            RolloutKind::Promote => self.point(member, course, route, fence).await?,
+            RolloutKind::Upgrade | RolloutKind::Flush => Pointed::At(route),
+        };
+        let (outcome, service, route) = match routed {
+            Pointed::Unreachable => return Ok(Taken::Unreachable),
+            Pointed::Refused if self.grant.leg == Leg::Back => (MemberOutcome::Parked, None, None),
+            Pointed::Refused => (MemberOutcome::Failed, None, None),
+            Pointed::Still(seen) => {
+                self.complete(member, fence, None, None, Some(seen)).await?;
+                return Ok(Taken::Barred);
+            }
+            Pointed::At(seen) => {
+                let moved = course.from != course.to || course.routed != course.to;
+                let outcome = match (self.grant.leg, moved) {
+                    (Leg::Back, _) => MemberOutcome::Returned,
+                    (Leg::Out, true) => MemberOutcome::Moved,
+                    (Leg::Out, false) => MemberOutcome::InPlace,
+                };
+                (outcome, Some(course.to), seen)
+            }
+        };
+        self.complete(member, fence, Some(outcome), service, route).await?;
+        Ok(Taken::Out(outcome))
+    }
+
+    async fn complete(
+        &self,
+        member: &RolloutMember,
+        fence: Fence,
+        outcome: Option<MemberOutcome>,
+        service: Option<Selector>,
+        route: Option<Routed>,
+    ) -> Result<(), Lost> {
+        let ports = self.worker.ports();
+        let at = ports.clock.wall();
+        let complete =
+            Complete { id: member.id.clone(), grant: self.grant, fence, outcome, service, route, at };
+        let mut call = self.worker.lease().call(ports, fence)?;
+        let mut pause = self.worker.settings().pause;
+        loop {
+            match ports.store.complete(&call, &complete).await {
+                Outcome::Applied(()) => return Ok(()),
+                Outcome::NotApplied(Refused::Claim(_) | Refused::Store(StoreError::Denied(_))) => {
+                    return Err(Lost);
+                }
+                Outcome::NotApplied(_) | Outcome::Unknown(_) => {
+                    self.sleep(&mut pause).await;
+                    let again = self.worker.lease().call(ports, fence)?;
+                    call = crate::ports::Call { write: call.write, ..again };
+                }
+            }
+        }
+    }
+
+    /// Points the route. Without trouble that is one request: the record knows the fence that the route carries.
+    async fn point(
+        &self,
+        member: &RolloutMember,
+        course: Move,
+        confirmed: Option<Routed>,
+        fence: Fence,
+    ) -> Result<Pointed, Lost> {
+        let ports = self.worker.ports();
+        let here = Pointed::At(Some(Routed { service: course.to, fence }));
+        let Some(confirmed) = confirmed else { return Ok(Pointed::Refused) };
+        // A route that points there already needs no request, unless a lost owner may have sent one.
+        let first = fence.epoch == self.grant.leg.first_epoch();
+        if confirmed.service == course.to && first {
+            return Ok(Pointed::At(Some(confirmed)));
+        }
+        let mut expect = confirmed.fence;
+        let mut look = !first || self.still;
+        let mut to = course.to;
+        let mut pause = self.worker.settings().pause;
+        for _ in 0..TRIES {
+            if look {
+                match ports.cluster.route(member.uid).await {
+                    Ok(Some(route)) if route.fence == fence && route.service == course.to => return Ok(here),
+                    Ok(Some(route)) => {
+                        expect = route.fence;
+                        to = if self.still { route.service } else { course.to };
+                    }
+                    Ok(None) => return Ok(Pointed::Refused),
+                    Err(error) if error.is_retryable() => {
+                        self.sleep(&mut pause).await;
+                        continue;
+                    }
+                    Err(_) => return Ok(Pointed::Unreachable),
+                }
+            }
+            let call = self.worker.lease().call(ports, fence)?;
+            match ports.cluster.move_route(&call, member.uid, expect, to).await {
+                Outcome::Applied(()) if to == course.to => return Ok(here),
+                Outcome::Applied(()) => return Ok(Pointed::Still(Routed { service: to, fence })),
+                Outcome::NotApplied(error) => match error.kind {
+                    ErrorKind::Conflict => {}
+                    ErrorKind::Throttled(asked) => self.sleep_at_least(&mut pause, asked).await,
+                    ErrorKind::Unavailable => self.sleep(&mut pause).await,
+                    // Nothing was applied, and nothing that was sent before is still under way.
+                    _ if !look => return Ok(Pointed::Refused),
+                    _ => return Ok(refused_after_doubt(&error)),
+                },
+                Outcome::Unknown(_) => self.sleep(&mut pause).await,
+            }
+            look = true;
+        }
+        Ok(Pointed::Unreachable)
+    }
+
+    async fn sleep(&self, pause: &mut Duration) {
+        self.sleep_at_least(pause, None).await;
+    }
+
+    async fn sleep_at_least(&self, pause: &mut Duration, asked: Option<Duration>) {
+        let clock = &self.worker.ports().clock;
+        let until = clock.monotonic().after((*pause).max(asked.unwrap_or_default()));
+        clock.sleep_until(until).await;
+        *pause = (*pause * 2).min(self.worker.settings().longest_pause);
+    }
+}
+
+/// After an unknown outcome a refusal alone does not say where the route is.
+fn refused_after_doubt(error: &PortError) -> Pointed {
+    match error.kind {
+        ErrorKind::NotFound => Pointed::Refused,
+        _ => Pointed::Unreachable,
+    }
+}
+
+/// Where a site's route was left.
+enum Pointed {
+    /// Where it is wanted, as the record shall have it.
+    At(Option<Routed>),
+    /// Where it was, out of reach of whatever a lost owner has sent.
+    Still(Routed),
+    /// Where it was; the cluster does not want it elsewhere.
+    Refused,
+    /// Nobody knows.
+    Unreachable,
+}

@@ -1,0 +1,582 @@
+//! The owner of a rollout: its windows and its checkpoints.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::member::{Shared, Taken};
+use crate::domain::rollout::{Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
+use crate::domain::{
+    Code, End, Fence, HoldMode, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Selector, Status,
+};
+use crate::domain::{Tick, Timestamp};
+use crate::engine::{Left, Lost, Worker};
+use crate::pipelines::Platform;
+use crate::ports::{Batch, Call, FeedEvent, Outcome, Refused, StoreError, Write};
+
+/// A worker that has a rollout.
+#[derive(Debug)]
+pub(super) struct Owner<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) platform: &'a Platform,
+    pub(super) head: Rollout,
+    pub(super) pages: BTreeMap<u32, RolloutPage>,
+    looked: Tick,
+}
+
+/// Why a window was left before each of its sites had an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    /// Someone asked to pause or abort.
+    Asked,
+    /// The wave is over its budget.
+    Budget,
+    /// The destination is not ready.
+    NotReady,
+    /// A claimed site is in doubt and the cluster does not answer.
+    Unreachable,
+    /// The process wants to end.
+    Stopping,
+}
+
+/// How often an owner looks whether someone asked something, while a window lasts.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a busy site is tried again before the window is left without it.
+const BUSY_TRIES: u32 = 3;
+
+impl<'a> Owner<'a> {
+    /// Takes the rollout; `None` when there is nothing to do.
+    pub(super) async fn take(
+        worker: &'a Worker,
+        platform: &'a Platform,
+        number: u64,
+    ) -> Result<Option<Self>, Left> {
+        let ports = worker.ports();
+        let Ok(Some(head)) = ports.store.rollout(number).await else { return Err(Left::Lost) };
+        if !head.status.runnable() {
+            return Ok(None);
+        }
+        if !worker.may_take_from(head.owner.as_ref()) {
+            return Err(Left::Lost);
+        }
+        let now = ports.clock.wall();
+        if head.status == RolloutStatus::Waiting
+            && head.wake.is_some_and(|wake| wake > now)
+            && head.control.is_none()
+        {
+            return Err(Left::Waiting(head.wake));
+        }
+        let looked = ports.clock.monotonic();
+        let mut owner = Self { worker, platform, head, pages: BTreeMap::new(), looked };
+        let (version, unsettled) = (owner.head.version, owner.head.unsettled);
+        let claimed = owner
+            .commit(Vec::new(), |head| {
+                if head.version != version {
+                    return false;
+                }
+                head.claim(worker.lease().worker(), now);
+                head.unsettled = true;
+                if head.after.is_none() && !head.open() {
+                    head.settle(RolloutEvent::Succeed, None, now);
+                }
+                true
+            })
+            .await;
+        if claimed.is_err() {
+            return Err(Left::Lost);
+        }
+        // What the store has is that sites may be claimed from now on; whether they were before decides what is next.
+        owner.head.unsettled = unsettled;
+        Ok(Some(owner))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.worker.ports().clock.wall()
+    }
+
+    /// Drives it until it ends, waits or is given back.
+    pub(super) async fn run(&mut self) -> Result<Left, Lost> {
+        if let Some(left) = self.await_deploy().await? {
+            return Ok(left);
+        }
+        while self.head.status == RolloutStatus::Running {
+            self.load().await?;
+            let mut early = None;
+            if !self.head.flushing {
+                early = self.window().await?;
+            }
+            let moving = matches!(early, None | Some(Early::Asked | Early::Budget));
+            if moving && self.head.flushing {
+                self.flush().await?;
+            }
+            if let Some(left) = self.checkpoint(early).await? {
+                return Ok(left);
+            }
+        }
+        Ok(match self.head.status {
+            RolloutStatus::Waiting => Left::Waiting(self.head.wake),
+            _ => Left::Resting,
+        })
+    }
+
+    /// A rollout that deploys first waits for that.
+    async fn await_deploy(&mut self) -> Result<Option<Left>, Lost> {
+        let Some(deploy) = self.head.after.clone() else { return Ok(None) };
+        let ended = match self.worker.ports().store.history(&deploy).await {
+            Ok(ended) => ended,
+            Err(_) => None,
+        };
+        let now = self.now();
+        let status = ended.as_ref().map(|operation| operation.slot.status);
+        let why = ended.and_then(|operation| operation.slot.reason).map_or_else(String::new, |r| r.message);
+        let again = self.worker.settings().scan;
+        self.commit(Vec::new(), |head| {
+            match status {
+                Some(Status::Ended(End::Succeeded)) => {
+                    head.after = None;
+                    if !head.open() {
+                        head.settle(RolloutEvent::Succeed, None, now);
+                    }
+                }
+                Some(_) => {
+                    let message = format!("{deploy} did not succeed: {why}");
+                    let reason = Reason { code: Code::ImageNotReady, message, since: now, until: None };
+                    head.settle(RolloutEvent::Fail, Some(reason), now);
+                }
+                None if head.control.is_some() => head.proceed(false, now),
+                None => wait(head, Code::Deploying, format!("{deploy} is under way"), now, again),
+            }
+            true
+        })
+        .await?;
+        Ok(match self.head.status {
+            RolloutStatus::Running => None,
+            RolloutStatus::Waiting => Some(Left::Waiting(self.head.wake)),
+            _ => Some(Left::Resting),
+        })
+    }
+
+    /// Reads the pages that the window lies in.
+    async fn load(&mut self) -> Result<(), Lost> {
+        let window = self.head.window;
+        let first = window.start / RolloutPage::SIZE;
+        let last = window.end.saturating_sub(1) / RolloutPage::SIZE;
+        self.pages.retain(|page, _| (first..=last).contains(page));
+        let mut pause = self.worker.settings().pause;
+        for page in first..=last {
+            while !self.pages.contains_key(&page) {
+                match self.worker.ports().store.rollout_page(self.head.number, page).await {
+                    Ok(Some(read)) => {
+                        self.pages.insert(page, read);
+                    }
+                    Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
+                    Err(_) => {
+                        self.pause(&mut pause).await;
+                        self.worker.lease().call(self.worker.ports(), Fence::default())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The window's sites, with their ordinals.
+    pub(super) fn members(&self) -> impl Iterator<Item = (u32, &RolloutMember)> {
+        let window = self.head.window;
+        let all = self.pages.values().flat_map(|page| {
+            let start = page.page * RolloutPage::SIZE;
+            (start..).zip(&page.members)
+        });
+        all.filter(move |(ordinal, _)| (window.start..window.end).contains(ordinal))
+    }
+
+    /// The window's sites that this leg has still to do something to.
+    fn todo(&self) -> Vec<(u32, RolloutMember)> {
+        let open = |outcome: Option<MemberOutcome>| match self.head.leg {
+            Leg::Out => outcome.is_none(),
+            Leg::Back => outcome == Some(MemberOutcome::Moved),
+        };
+        let todo = self.members().filter(|(_, member)| open(member.outcome));
+        todo.map(|(ordinal, member)| (ordinal, member.clone())).collect()
+    }
+
+    /// Moves the window's sites, and writes their outcomes down.
+    async fn window(&mut self) -> Result<Option<Early>, Lost> {
+        let mut outcomes = Vec::new();
+        let mut early = None;
+        let todo = self.todo();
+        if self.head.unsettled && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
+            let still = self.head.control.is_some();
+            if !still && !self.ready().await? {
+                return Ok(Some(Early::NotReady));
+            }
+            early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
+        }
+        if early != Some(Early::Unreachable) {
+            self.head.unsettled = false;
+        }
+        let settled: Vec<u32> = outcomes.iter().map(|(ordinal, _)| *ordinal).collect();
+        let todo: Vec<_> = todo.into_iter().filter(|(ordinal, _)| !settled.contains(ordinal)).collect();
+        if early.is_none() && !todo.is_empty() {
+            early = self.send(&todo, Pass::Move, &mut outcomes).await?;
+        }
+        if !outcomes.is_empty() {
+            self.write_outcomes(&outcomes, early).await?;
+        }
+        Ok(early)
+    }
+
+    /// Writes outcomes into their pages and counts them, in one batch.
+    pub(super) async fn write_outcomes(
+        &mut self,
+        outcomes: &[(u32, MemberOutcome)],
+        early: Option<Early>,
+    ) -> Result<(), Lost> {
+        let mut before = Vec::with_capacity(outcomes.len());
+        for (ordinal, outcome) in outcomes {
+            let page = self.pages.get_mut(&(ordinal / RolloutPage::SIZE));
+            let index = (ordinal % RolloutPage::SIZE) as usize;
+            if let Some(member) = page.and_then(|page| page.members.get_mut(index)) {
+                before.push((*ordinal, member.outcome, *outcome));
+                member.outcome = Some(*outcome);
+            }
+        }
+        let pages = self.pages.values().cloned().map(Write::RolloutPage).collect();
+        let flush = self.members().any(|(_, member)| flushable(member.outcome));
+        let comes_back = matches!(early, Some(Early::NotReady | Early::Unreachable | Early::Stopping));
+        self.commit(pages, |head| {
+            for (ordinal, before, outcome) in &before {
+                head.count(*ordinal, *before, *outcome);
+            }
+            head.flushing = flush && !comes_back;
+            true
+        })
+        .await
+    }
+
+    /// Sends sites on their way, as many at once as the rollout allows.
+    async fn send(
+        &mut self,
+        todo: &[(u32, RolloutMember)],
+        pass: Pass,
+        outcomes: &mut Vec<(u32, MemberOutcome)>,
+    ) -> Result<Option<Early>, Lost> {
+        let shared = Shared {
+            worker: self.worker,
+            kind: self.head.kind,
+            grant: self.head.grant(),
+            destination: self.head.destination(),
+            first_number: self.head.first_number,
+            requested_by: self.head.requested_by.clone(),
+            still: pass == Pass::Settle { still: true },
+        };
+        let shared = &shared;
+        let go = |ordinal: u32, member: &'_ RolloutMember| {
+            let member = member.clone();
+            async move {
+                let taken = match pass {
+                    Pass::Settle { .. } => shared.settle(ordinal, &member).await,
+                    Pass::Move => shared.go(ordinal, &member).await,
+                };
+                (ordinal, member, taken)
+            }
+        };
+        let most = self.head.max_concurrent.min(self.worker_share()) as usize;
+        let room = self.head.room();
+        let (mut failed, mut early) = (0, None);
+        let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
+        let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
+        let mut tries = 0;
+        let mut flight = FuturesUnordered::new();
+        loop {
+            if queue.is_empty() && flight.is_empty() && !busy.is_empty() && early.is_none() {
+                tries += 1;
+                if tries > BUSY_TRIES {
+                    outcomes.extend(busy.drain(..).map(|(ordinal, _)| (ordinal, MemberOutcome::SkippedBusy)));
+                } else {
+                    let clock = &self.worker.ports().clock;
+                    clock.sleep_until(clock.monotonic().after(self.worker.settings().scan)).await;
+                    queue.append(&mut busy);
+                }
+            }
+            // Refilled by halves, so that one look at the service serves many sites.
+            if early.is_none() && !queue.is_empty() && flight.len() <= most / 2 {
+                early = match pass {
+                    Pass::Move => self.may_go_on().await?,
+                    Pass::Settle { .. } => None,
+                };
+                while early.is_none() && flight.len() < most {
+                    let Some((ordinal, member)) = queue.pop() else { break };
+                    flight.push(go(ordinal, &member));
+                }
+                if crate::bug!(WindowOverrun) && queue.is_empty() {
+                    let beyond = self.head.window.end;
+                    let next = self
+                        .pages
+                        .values()
+                        .flat_map(|page| (page.page * RolloutPage::SIZE..).zip(&page.members));
+                    if let Some((ordinal, member)) = next.into_iter().find(|(ordinal, _)| *ordinal == beyond)
+                    {
+                        flight.push(go(ordinal, member));
+                    }
+                }
+            }
+            let Some((ordinal, member, taken)) = flight.next().await else {
+                if early.is_some() || (queue.is_empty() && busy.is_empty()) {
+                    break;
+                }
+                continue;
+            };
+            match taken? {
+                Taken::Out(outcome) => {
+                    outcomes.push((ordinal, outcome));
+                    failed += u32::from(outcome == MemberOutcome::Failed);
+                    if failed > room && self.head.leg == Leg::Out && !crate::bug!(BudgetIgnored) {
+                        early = early.or(Some(Early::Budget));
+                    }
+                }
+                Taken::Busy => busy.push((ordinal, member)),
+                Taken::Barred => {}
+                Taken::Unreachable => early = Some(Early::Unreachable),
+            }
+        }
+        Ok(early)
+    }
+
+    fn worker_share(&self) -> u32 {
+        u32::try_from(self.worker.settings().concurrency).unwrap_or(u32::MAX)
+    }
+
+    /// Whether more sites may be sent on their way.
+    async fn may_go_on(&mut self) -> Result<Option<Early>, Lost> {
+        if self.worker.stopping() {
+            return Ok(Some(Early::Stopping));
+        }
+        let now = self.worker.ports().clock.monotonic();
+        if self.head.control.is_none() && now.since(self.looked) >= LOOK {
+            self.looked = now;
+            if let Ok(Some(head)) = self.worker.ports().store.rollout(self.head.number).await {
+                self.head.control = head.control;
+            }
+        }
+        if self.head.control.is_some() && !crate::bug!(PauseForgotten) {
+            return Ok(Some(Early::Asked));
+        }
+        Ok(if self.ready().await? { None } else { Some(Early::NotReady) })
+    }
+
+    /// The look at the destination, immediately before sites are moved there.
+    async fn ready(&self) -> Result<bool, Lost> {
+        if self.head.kind != RolloutKind::Promote || crate::bug!(RouteBeforeReady) {
+            return Ok(true);
+        }
+        match self.worker.ports().cluster.service(self.head.destination()).await {
+            Ok(view) => Ok(view.is_ready()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
+    async fn checkpoint(&mut self, early: Option<Early>) -> Result<Option<Left>, Lost> {
+        let now = self.now();
+        let again = self.worker.settings().scan;
+        let whole = early.is_none() && self.todo().is_empty();
+        let (unsettled, destination) = (self.head.unsettled, self.head.destination());
+        self.commit(Vec::new(), |head| {
+            head.unsettled = unsettled;
+            match early {
+                Some(Early::Unreachable) => {
+                    wait(head, Code::Retrying, "the cluster does not answer".into(), now, again);
+                }
+                Some(Early::NotReady) if head.control.is_none() => {
+                    let message = format!("`{destination}` is not ready");
+                    wait(head, Code::ServiceNotReady, message, now, again);
+                }
+                Some(Early::Stopping) if head.control.is_none() => {
+                    head.settle(RolloutEvent::Wait, None, now);
+                    head.owner = None;
+                }
+                None | Some(_) => {
+                    head.flushing = false;
+                    if !whole {
+                        head.job += 1;
+                    }
+                    head.proceed(whole, now);
+                }
+            }
+            // What goes on claims again.
+            head.unsettled |= head.status == RolloutStatus::Running;
+            true
+        })
+        .await?;
+        self.head.unsettled = unsettled;
+        Ok(match (self.head.status, early) {
+            (RolloutStatus::Waiting, Some(Early::Stopping)) => Some(Left::HandedOver),
+            (RolloutStatus::Waiting, _) => Some(Left::Waiting(self.head.wake)),
+            (RolloutStatus::Running, _) => None,
+            _ => Some(Left::Resting),
+        })
+    }
+
+    /// Writes the rollout, edited, over what the store has, as long as this owner has it. Takes and lets go of the hold
+    /// that it then needs; without it the rollout waits. Frees the fleet when it ends.
+    pub(super) async fn commit(
+        &mut self,
+        pages: Vec<Write>,
+        edit: impl Fn(&mut Rollout) -> bool,
+    ) -> Result<(), Lost> {
+        let ports = self.worker.ports();
+        let mine = (self.head.owner.clone(), self.head.term);
+        let mut fresh = self.head.clone();
+        let mut pause = self.worker.settings().pause;
+        loop {
+            let mut next = fresh.clone();
+            if !edit(&mut next) {
+                return Err(Lost);
+            }
+            let mut writes = self.holds(&mut next).await?;
+            writes.insert(0, Write::Rollout(Box::new(next.clone())));
+            writes.extend(pages.iter().cloned());
+            let events = self.events(&fresh, &next);
+            let batch = Batch { writes, events, ..Batch::default() };
+            let mut call = self.call()?;
+            loop {
+                match ports.store.write(&call, &batch).await {
+                    Outcome::Applied(()) => {
+                        next.version += 1;
+                        self.head = next;
+                        return Ok(());
+                    }
+                    Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
+                    Outcome::NotApplied(Refused::Store(_)) | Outcome::Unknown(_) => {
+                        self.pause(&mut pause).await;
+                        call = Call { write: call.write, ..self.call()? };
+                    }
+                    Outcome::NotApplied(_) => break,
+                }
+            }
+            fresh = loop {
+                match ports.store.rollout(self.head.number).await {
+                    Ok(Some(head)) => break head,
+                    Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
+                    Err(_) => {
+                        self.pause(&mut pause).await;
+                        self.call()?;
+                    }
+                }
+            };
+            if (fresh.owner.clone(), fresh.term) != mine {
+                return Err(Lost);
+            }
+        }
+    }
+
+    /// The records that a change of holds, or the end, changes besides.
+    async fn holds(&self, next: &mut Rollout) -> Result<Vec<Write>, Lost> {
+        let ports = self.worker.ports();
+        let mut writes = Vec::new();
+        let mut pause = self.worker.settings().pause;
+        let wanted = next.hold();
+        for selector in Selector::ALL {
+            let takes = wanted == Some(selector);
+            if (next.holds == Some(selector)) == takes {
+                continue;
+            }
+            let mut colour = loop {
+                match ports.store.colour(selector).await {
+                    Ok(colour) => break colour,
+                    Err(StoreError::Denied(_)) => return Err(Lost),
+                    Err(_) => {
+                        self.pause(&mut pause).await;
+                        self.call()?;
+                    }
+                }
+            };
+            if !takes {
+                colour.hold.release(next.number);
+                next.holds = next.holds.filter(|held| *held != selector);
+            } else if colour.hold.take(next.number, HoldMode::Shared) {
+                next.holds = Some(selector);
+            } else {
+                let (now, again) = (self.now(), self.worker.settings().scan);
+                next.unsettled = self.head.unsettled;
+                wait(next, Code::ColourHeld, format!("a deploy has `{selector}`"), now, again);
+                continue;
+            }
+            writes.push(Write::Colour(Box::new(colour)));
+        }
+        if next.status.ended() && next.kind.moves() {
+            let fleet = loop {
+                match ports.store.fleet().await {
+                    Ok(fleet) => break fleet,
+                    Err(StoreError::Denied(_)) => return Err(Lost),
+                    Err(_) => {
+                        self.pause(&mut pause).await;
+                        self.call()?;
+                    }
+                }
+            };
+            if fleet.rollout == Some(next.number) {
+                writes.push(Write::Fleet(crate::domain::Fleet { rollout: None, ..fleet }));
+            }
+        }
+        Ok(writes)
+    }
+
+    fn events(&self, before: &Rollout, after: &Rollout) -> Vec<FeedEvent> {
+        let changed = before.status != after.status || before.window != after.window;
+        let what = match changed {
+            true => format!("{} {}/{}", after.status.as_str(), after.tally().resolved(), after.total),
+            false => return Vec::new(),
+        };
+        vec![FeedEvent { at: self.now(), subject: None, operation: None, rollout: Some(after.number), what }]
+    }
+
+    pub(super) fn call(&self) -> Result<Call, Lost> {
+        self.worker.lease().call(self.worker.ports(), Fence::new(self.head.number, self.head.term))
+    }
+
+    pub(super) async fn pause(&self, pause: &mut Duration) {
+        let clock = &self.worker.ports().clock;
+        clock.sleep_until(clock.monotonic().after(*pause)).await;
+        *pause = (*pause * 2).min(self.worker.settings().longest_pause);
+    }
+}
+
+/// Which way sites are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// What a lost owner began is finished.
+    Settle {
+        /// Without moving anything.
+        still: bool,
+    },
+    /// On.
+    Move,
+}
+
+/// Whether a site's caches are to be flushed: it is where the rollout, or its return, wants it.
+pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
+    match outcome {
+        Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::Returned) => true,
+        Some(
+            MemberOutcome::Failed
+            | MemberOutcome::SkippedGone
+            | MemberOutcome::SkippedInactive
+            | MemberOutcome::SkippedBusy
+            | MemberOutcome::Parked,
+        )
+        | None => false,
+    }
+}
+
+/// The rollout waits, and is anybody's who comes when it is time.
+fn wait(head: &mut Rollout, code: Code, message: String, now: Timestamp, again: Duration) {
+    let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
+    let since = kept.as_ref().map_or(now, |reason| reason.since);
+    let until = Some(now.after(again));
+    head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(Reason { code, message, since, until })), now);
+    head.owner = None;
+    head.wake = until;
+}

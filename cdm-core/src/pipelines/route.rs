@@ -1,0 +1,84 @@
+//! Pointing a site's route: never to a service that is not ready, never over someone who came later.
+
+use super::{Platform, site};
+use crate::domain::{Code, Fence, Routed, Selector, SiteChange};
+use crate::engine::{Change, Context, Done, Stop};
+use crate::ports::{ErrorKind, Outcome, RouteSpec};
+
+/// Whether a route may be pointed to a service that is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// A route that is not there is created.
+    Create,
+    /// A live site has a route; that it is gone is for a person to judge.
+    Park,
+}
+
+/// Makes one attempt at pointing the site's route to `to`.
+///
+/// It ends with a write of this operation's fence in any case, also where the route points to `to` already: so what
+/// an earlier attempt or an earlier owner sent, and nobody heard of again, cannot arrive afterwards.
+pub(super) async fn point(
+    context: &Context<'_>,
+    platform: &Platform,
+    to: Selector,
+    missing: Missing,
+) -> Result<Done, Stop> {
+    let site = site(context)?;
+    let cluster = &context.ports.cluster;
+    let fence = context.slot.fence();
+    let done =
+        |fence: Fence| Done::with(vec![Change::Site(SiteChange::Routed(Routed { service: to, fence }))]);
+    match cluster.route(site.uid).await? {
+        Some(route) if route.service == to && route.fence == fence => Ok(done(fence)),
+        Some(route) => {
+            if route.service != to {
+                await_ready(context, platform, to).await?;
+            }
+            let call = context.call()?;
+            let outcome = cluster.move_route(&call, site.uid, route.fence, to).await;
+            if crate::bug!(RouteFenceIgnored)
+                && matches!(&outcome, Outcome::NotApplied(error) if error.kind == ErrorKind::Conflict)
+                && let Some(route) = cluster.route(site.uid).await?
+            {
+                cluster.move_route(&call, site.uid, route.fence, to).await.applied()?;
+                return Ok(done(fence));
+            }
+            outcome.applied()?;
+            Ok(done(fence))
+        }
+        None if missing == Missing::Park => {
+            Err(Stop::Park(Code::Foreign, format!("the route of `{}` is not there any more", site.id)))
+        }
+        None => {
+            await_ready(context, platform, to).await?;
+            let spec = RouteSpec {
+                uid: site.uid,
+                site: site.id.clone(),
+                hostnames: site.hostnames.clone(),
+                service: to,
+            };
+            match cluster.put_route(&context.call()?, &spec).await {
+                // It was there after all; the next attempt sees it.
+                Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => Err(Stop::Note(Vec::new())),
+                outcome => outcome.applied().map(|()| done(fence)),
+            }
+        }
+    }
+}
+
+/// The look immediately before the write.
+async fn await_ready(context: &Context<'_>, platform: &Platform, to: Selector) -> Result<(), Stop> {
+    let view = context.ports.cluster.service(to).await?;
+    if view.is_ready() || crate::bug!(RouteBeforeReady) {
+        return Ok(());
+    }
+    let why = view.failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
+    Err(Stop::Wait {
+        code: Code::ServiceNotReady,
+        message: format!("`{to}` has {} of {} pods available{why}", view.available, view.desired),
+        patience: platform.ready_patience,
+        again: platform.look_again,
+        changes: Vec::new(),
+    })
+}

@@ -1,0 +1,259 @@
+//! The door: a request is decided on what the store has, and stored with its audit entry, its key and its event in one
+//! write; or it is not accepted.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use super::{Accepted, Request, ServiceError, Services};
+use crate::domain::operation::{Position, Slot, Status, Step, Task};
+use crate::domain::{AuditEntry, Fence, OperationId, Subject, Timestamp};
+use crate::engine::Registry;
+use crate::ports::{Batch, Call, FeedEvent, IdempotencyRecord, Outcome, Refused, StoreError};
+
+/// How often a request is decided anew because the record changed under it, and how often a lost answer is asked for.
+const TRIES: u32 = 8;
+/// How many numbers are drawn at once.
+const BLOCK: u32 = 16;
+
+/// What a request comes to, decided on what was read.
+pub(super) struct Decision {
+    /// What is written.
+    pub(super) batch: Batch,
+    /// What is answered.
+    pub(super) accepted: Accepted,
+}
+
+impl Decision {
+    /// Nothing is written.
+    pub(super) fn answer(accepted: Accepted) -> Self {
+        Self { batch: Batch::default(), accepted }
+    }
+}
+
+impl Services {
+    pub(super) fn now(&self) -> Timestamp {
+        self.ports.clock.wall()
+    }
+
+    pub(super) fn call(&self) -> Call {
+        Call {
+            deadline: self.ports.clock.monotonic().after(self.settings.call),
+            write: self.ports.ids.write(),
+            fence: Fence::default(),
+        }
+    }
+
+    /// Decides and stores. `decide` is asked again whenever what it read has changed before the write.
+    pub(super) async fn admit<F, Fut>(
+        &self,
+        request: &Request,
+        action: &'static str,
+        target: &str,
+        body: &str,
+        decide: F,
+    ) -> Result<Accepted, ServiceError>
+    where
+        F: Fn() -> Fut + Send,
+        Fut: Future<Output = Result<Decision, ServiceError>> + Send,
+    {
+        let fingerprint = fingerprint(action, target, body);
+        let result = self.decide_and_write(request, action, target, fingerprint, decide).await;
+        if let Err(error) = &result
+            && !matches!(error, ServiceError::Unavailable(_) | ServiceError::Unknown)
+        {
+            // The refusal stands whether or not its entry can be written.
+            let audit = Some(self.audit(request, action, target, error.code(), None));
+            let _ = self.ports.store.write(&self.call(), &Batch { audit, ..Batch::default() }).await;
+        }
+        result
+    }
+
+    async fn decide_and_write<F, Fut>(
+        &self,
+        request: &Request,
+        action: &'static str,
+        target: &str,
+        fingerprint: u64,
+        decide: F,
+    ) -> Result<Accepted, ServiceError>
+    where
+        F: Fn() -> Fut + Send,
+        Fut: Future<Output = Result<Decision, ServiceError>> + Send,
+    {
+        for _ in 0..TRIES {
+            if let Some(key) = &request.key
+                && let Some(record) = self.ports.store.idempotency(&request.actor, key).await?
+            {
+                let same = record.fingerprint == fingerprint;
+                return if same {
+                    Ok(Accepted::decode(&record.answer))
+                } else {
+                    Err(ServiceError::KeyReused)
+                };
+            }
+            let Decision { mut batch, accepted } = decide().await?;
+            let operation = match &accepted {
+                Accepted::Operation(id) => Some(id.clone()),
+                Accepted::Rollout(_) | Accepted::Done => None,
+            };
+            batch.audit = Some(self.audit(request, action, target, "accepted", operation));
+            batch.idempotency = request.key.clone().map(|key| IdempotencyRecord {
+                actor: request.actor.clone(),
+                key,
+                fingerprint,
+                answer: accepted.encode(),
+                at: self.now(),
+            });
+            match self.write(&batch).await? {
+                Written::Stored => return Ok(accepted),
+                Written::Changed => {}
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// Writes a batch; a lost answer is asked for under the same write id.
+    pub(super) async fn write(&self, batch: &Batch) -> Result<Written, ServiceError> {
+        let mut call = self.call();
+        let mut pause = self.settings.pause;
+        let mut unknown = false;
+        for _ in 0..TRIES {
+            match self.ports.store.write(&call, batch).await {
+                Outcome::Applied(()) => return Ok(Written::Stored),
+                Outcome::NotApplied(Refused::HostnameTaken { host, site }) => {
+                    return Err(ServiceError::HostnameTaken { host, site });
+                }
+                Outcome::NotApplied(Refused::Conflict(_) | Refused::KeyUsed | Refused::Claim(_)) => {
+                    return Ok(Written::Changed);
+                }
+                Outcome::NotApplied(Refused::Store(error @ StoreError::Denied(_))) => {
+                    return Err(error.into());
+                }
+                Outcome::NotApplied(Refused::Store(_)) => {}
+                Outcome::Unknown(_) => unknown = true,
+            }
+            let clock = &self.ports.clock;
+            clock.sleep_until(clock.monotonic().after(pause)).await;
+            pause = (pause * 2).min(self.settings.longest_pause);
+            call = Call { write: call.write, ..self.call() };
+        }
+        Err(if unknown {
+            ServiceError::Unknown
+        } else {
+            ServiceError::Unavailable("the store is busy".into())
+        })
+    }
+
+    pub(super) fn audit(
+        &self,
+        request: &Request,
+        action: &'static str,
+        target: &str,
+        outcome: &'static str,
+        operation: Option<OperationId>,
+    ) -> AuditEntry {
+        AuditEntry {
+            at: self.now(),
+            actor: request.actor.clone(),
+            action,
+            target: target.to_owned(),
+            request_id: request.id.clone(),
+            outcome,
+            operation,
+        }
+    }
+
+    /// A fresh number.
+    pub(super) async fn number(&self) -> Result<u64, ServiceError> {
+        let next = |block: &mut std::ops::Range<u64>| block.next();
+        let block = |services: &Self| {
+            next(&mut services.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        };
+        if let Some(number) = block(self) {
+            return Ok(number);
+        }
+        let first = self.numbers(BLOCK).await?;
+        let mut kept = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *kept = first + 1..first + u64::from(BLOCK);
+        Ok(first)
+    }
+
+    /// `count` fresh numbers in a row; what is drawn by a call whose answer was lost is a gap.
+    pub(super) async fn numbers(&self, count: u32) -> Result<u64, ServiceError> {
+        let mut pause = self.settings.pause;
+        for _ in 0..TRIES {
+            match self.ports.store.numbers(&self.call(), count).await {
+                Outcome::Applied(first) => return Ok(first),
+                Outcome::NotApplied(Refused::Store(error @ StoreError::Denied(_))) => {
+                    return Err(error.into());
+                }
+                Outcome::NotApplied(_) | Outcome::Unknown(_) => {
+                    let clock = &self.ports.clock;
+                    clock.sleep_until(clock.monotonic().after(pause)).await;
+                    pause = (pause * 2).min(self.settings.longest_pause);
+                }
+            }
+        }
+        Err(ServiceError::Unavailable("the store draws no numbers".into()))
+    }
+}
+
+/// What became of an admission's write.
+pub(super) enum Written {
+    /// It is stored.
+    Stored,
+    /// Something changed since it was read.
+    Changed,
+}
+
+/// A slot for an operation that was just asked for.
+pub(super) fn queued(
+    registry: &Registry,
+    number: u64,
+    task: Task,
+    request: &Request,
+    now: Timestamp,
+) -> Slot {
+    let pipeline = registry.newest(task.kind());
+    let steps = pipeline.map_or(&[][..], |pipeline| pipeline.steps());
+    Slot {
+        number,
+        pipeline: pipeline.map_or(1, |pipeline| pipeline.version()),
+        task,
+        epoch: 0,
+        owner: None,
+        status: Status::Queued,
+        position: Position::Forward(0),
+        attempts: 0,
+        job: 1,
+        wake: None,
+        waiting_since: None,
+        reason: None,
+        cancel: false,
+        holds: None,
+        member: None,
+        steps: steps.iter().map(|name| Step::pending(name)).collect(),
+        requested_by: request.actor.clone(),
+        retry_of: None,
+        created_at: now,
+        started_at: None,
+    }
+}
+
+/// The event of an operation that was just asked for.
+pub(super) fn queued_event(id: &OperationId, subject: Subject, now: Timestamp) -> FeedEvent {
+    FeedEvent {
+        at: now,
+        subject: Some(subject),
+        operation: Some(id.clone()),
+        rollout: None,
+        what: "queued".into(),
+    }
+}
+
+fn fingerprint(action: &str, target: &str, body: &str) -> u64 {
+    // Compared only with its own kind, by processes of the same build or, after an upgrade, refused as another request.
+    let mut hasher = DefaultHasher::new();
+    (action, target, body).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,142 @@
+//! The one error that frontends see.
+
+use crate::domain::lifecycle::Illegal;
+use crate::domain::operation::IllegalEvent;
+use crate::domain::rollout::IllegalRollout;
+use crate::domain::{Hostname, NameError, OperationId, SiteId};
+use crate::ports::{PortError, StoreError};
+
+/// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such thing.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What, with its name.
+        what: String,
+    },
+    /// A site of that id exists.
+    #[error("the site `{0}` exists already")]
+    SiteExists(SiteId),
+    /// A hostname is claimed by another site.
+    #[error("the hostname `{host}` belongs to the site `{site}`")]
+    HostnameTaken {
+        /// Which.
+        host: Hostname,
+        /// Whose.
+        site: SiteId,
+    },
+    /// The state does not take it.
+    #[error("{0}")]
+    IllegalTransition(String),
+    /// Another operation is at work.
+    #[error("the operation `{0}` is at work; wait for it, or cancel it")]
+    OperationInFlight(OperationId),
+    /// A rollout is in the way.
+    #[error("rollout {0} is unfinished; wait for it, or abort it")]
+    RolloutInFlight(u64),
+    /// There is no digest to roll back to.
+    #[error("no earlier digest is known to be healthy; mark one, or deploy another")]
+    NoHealthyDigest,
+    /// The idempotency key came with another request before.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The request is wrong as it stands.
+    #[error("{0}")]
+    Invalid(String),
+    /// Someone else was faster, again and again.
+    #[error("the record keeps changing; try again")]
+    Contended,
+    /// A backend does not answer; nothing was changed.
+    #[error("a backend does not answer: {0}")]
+    Unavailable(String),
+    /// A backend's answer was lost; the request may have been accepted.
+    #[error("the outcome is unknown; repeat the request with the same idempotency key, or look")]
+    Unknown,
+}
+
+impl ServiceError {
+    /// The stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::SiteExists(_) => "site_exists",
+            Self::HostnameTaken { .. } => "hostname_taken",
+            Self::IllegalTransition(_) => "illegal_transition",
+            Self::OperationInFlight(_) => "operation_in_flight",
+            Self::RolloutInFlight(_) => "rollout_in_flight",
+            Self::NoHealthyDigest => "no_healthy_digest",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::Invalid(_) => "invalid",
+            Self::Contended => "contended",
+            Self::Unavailable(_) => "unavailable",
+            Self::Unknown => "outcome_unknown",
+        }
+    }
+
+    /// Whether the same request may be accepted later without anyone doing anything.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::OperationInFlight(_)
+            | Self::RolloutInFlight(_)
+            | Self::Contended
+            | Self::Unavailable(_)
+            | Self::Unknown => true,
+            Self::NotFound { .. }
+            | Self::SiteExists(_)
+            | Self::HostnameTaken { .. }
+            | Self::IllegalTransition(_)
+            | Self::NoHealthyDigest
+            | Self::KeyReused
+            | Self::Invalid(_) => false,
+        }
+    }
+
+    pub(super) fn no_site(id: &SiteId) -> Self {
+        Self::NotFound { what: format!("the site `{id}`") }
+    }
+
+    pub(super) fn no_operation(id: &OperationId) -> Self {
+        Self::NotFound { what: format!("the operation `{id}`") }
+    }
+
+    pub(super) fn no_rollout(number: u64) -> Self {
+        Self::NotFound { what: format!("the rollout {number}") }
+    }
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<PortError> for ServiceError {
+    fn from(error: PortError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<Illegal> for ServiceError {
+    fn from(illegal: Illegal) -> Self {
+        Self::IllegalTransition(illegal.to_string())
+    }
+}
+
+impl From<IllegalEvent> for ServiceError {
+    fn from(illegal: IllegalEvent) -> Self {
+        Self::IllegalTransition(illegal.to_string())
+    }
+}
+
+impl From<IllegalRollout> for ServiceError {
+    fn from(illegal: IllegalRollout) -> Self {
+        Self::IllegalTransition(illegal.to_string())
+    }
+}
+
+impl From<NameError> for ServiceError {
+    fn from(error: NameError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}

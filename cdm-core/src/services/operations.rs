@@ -1,0 +1,229 @@
+//! What may be asked of operations, and of the records of what was asked.
+
+use super::admit::{Decision, queued};
+use super::{Accepted, Request, ServiceError, Services};
+use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
+use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
+use crate::domain::{AuditEntry, End, OperationId, Status};
+use crate::engine::{Record, plan};
+use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
+
+impl Services {
+    /// An operation, at work or ended.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn operation(&self, id: &OperationId) -> Result<Operation, ServiceError> {
+        let found = match &id.home {
+            Home::Subject(subject) => self.own_operation(id, subject).await?,
+            Home::Rollout(rollout, ordinal) => self.member_operation(id, *rollout, *ordinal).await?,
+        };
+        found.ok_or_else(|| ServiceError::no_operation(id))
+    }
+
+    async fn own_operation(
+        &self,
+        id: &OperationId,
+        subject: &Subject,
+    ) -> Result<Option<Operation>, ServiceError> {
+        let record = Record::read(&self.ports, subject).await?;
+        let slot = record.as_ref().and_then(Record::slot).filter(|slot| slot.number == id.number);
+        if let Some(slot) = slot {
+            return Ok(Some(Operation::live(subject.clone(), slot.clone())));
+        }
+        Ok(self.ports.store.history(id).await?)
+    }
+
+    /// A member's operation is told from its page, and from its site while it is at work.
+    async fn member_operation(
+        &self,
+        id: &OperationId,
+        number: u64,
+        ordinal: u32,
+    ) -> Result<Option<Operation>, ServiceError> {
+        let Some(rollout) = self.ports.store.rollout(number).await? else { return Ok(None) };
+        let page = self.ports.store.rollout_page(number, ordinal / RolloutPage::SIZE).await?;
+        let index = (ordinal % RolloutPage::SIZE) as usize;
+        let member = page.and_then(|page| page.members.into_iter().nth(index));
+        let Some(member) = member.filter(|_| Self::member_id(&rollout, ordinal) == *id) else {
+            return Ok(None);
+        };
+        let subject = Subject::Site(member.id.clone());
+        let site = self.ports.store.site(&member.id).await?;
+        let live = site.as_ref().and_then(|site| site.slot.clone()).filter(|slot| slot.number == id.number);
+        if let Some(slot) = live {
+            return Ok(Some(Operation::live(subject, slot)));
+        }
+        let routed = rollout.target.other();
+        let course = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
+        let promote = rollout.kind == crate::domain::RolloutKind::Promote;
+        let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
+        let request = Request::by(rollout.requested_by.clone());
+        let mut slot = queued(&self.registry, id.number, task, &request, rollout.created_at);
+        slot.steps.clear();
+        slot.started_at = rollout.started_at;
+        slot.status = match member.outcome {
+            None => Status::Queued,
+            Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(End::Succeeded),
+            Some(MemberOutcome::Failed | MemberOutcome::Returned) => Status::Ended(End::Failed),
+            Some(MemberOutcome::Parked) => Status::Parked,
+            Some(
+                MemberOutcome::SkippedBusy | MemberOutcome::SkippedGone | MemberOutcome::SkippedInactive,
+            ) => Status::Ended(End::Cancelled),
+        };
+        Ok(Some(Operation { id: id.clone(), subject, slot, finished_at: rollout.finished_at }))
+    }
+
+    /// Operations, newest first; those of rollouts' members are left out.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn operations(
+        &self,
+        query: &OperationQuery,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Operation, u64>, ServiceError> {
+        Ok(self.ports.store.operations(query, before, limit.min(1_000)).await?)
+    }
+
+    /// Lets a parked operation go on, or repeats one that failed or was cancelled as a new one.
+    ///
+    /// # Errors
+    /// `not_found`; `illegal_transition` when it is neither.
+    pub async fn retry(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
+        let operation = self.operation(id).await?;
+        let Status::Ended(end) = operation.slot.status else {
+            return self
+                .change_slot(request, "operation.retry", id, |slot| {
+                    slot.status.next(Event::Retry)?;
+                    plan::retry(slot);
+                    Ok(())
+                })
+                .await;
+        };
+        match (end, &operation.subject, &operation.slot.task) {
+            (End::Succeeded, _, _) => {
+                Err(ServiceError::IllegalTransition("an operation that succeeded is not retried".to_owned()))
+            }
+            (End::Failed | End::Cancelled, Subject::Site(site), task) => {
+                self.begin(request, site, task.kind(), Some(id)).await
+            }
+            (End::Failed | End::Cancelled, Subject::Colour(_), Task::Deploy(deploy)) => {
+                self.admit(request, "operation.retry", &id.to_string(), "", || {
+                    self.decide_deploy(request, deploy.selector, deploy.digest, deploy.promote, Some(id))
+                })
+                .await
+            }
+            (End::Failed | End::Cancelled, _, _) => {
+                Err(ServiceError::IllegalTransition("select the service again".to_owned()))
+            }
+        }
+    }
+
+    /// Asks an operation to stop. It does at its next step boundary, and what it did is undone where that is its
+    /// pipeline's promise.
+    ///
+    /// # Errors
+    /// `not_found`; `illegal_transition` when it has ended, or has gone too far.
+    pub async fn cancel(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
+        self.change_slot(request, "operation.cancel", id, |slot| {
+            let begun = slot.attempts > 0 || slot.position != Position::Forward(0);
+            let pipeline = self.registry.newest(slot.task.kind());
+            let too_far = match slot.position {
+                Position::Forward(step) => {
+                    begun && !pipeline.is_some_and(|pipeline| pipeline.cancellable(step))
+                }
+                Position::Undo(..) => false,
+            };
+            if too_far {
+                let kind = slot.task.kind();
+                return Err(ServiceError::IllegalTransition(format!(
+                    "this {kind} has gone too far to be cancelled"
+                )));
+            }
+            slot.status = slot.status.next(Event::Cancel)?;
+            slot.cancel = true;
+            slot.reason = None;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn change_slot(
+        &self,
+        request: &Request,
+        action: &'static str,
+        id: &OperationId,
+        change: impl Fn(&mut Slot) -> Result<(), ServiceError> + Send + Sync,
+    ) -> Result<Accepted, ServiceError> {
+        let change = &change;
+        self.admit(request, action, &id.to_string(), "", || async move {
+            let subject = match &id.home {
+                Home::Subject(subject) => subject.clone(),
+                Home::Rollout(rollout, _) => return Err(ServiceError::RolloutInFlight(*rollout)),
+            };
+            let mut record =
+                Record::read(&self.ports, &subject).await?.ok_or_else(|| ServiceError::no_operation(id))?;
+            let slot = record.slot().filter(|slot| slot.number == id.number).cloned();
+            let Some(mut slot) = slot else {
+                let ended =
+                    self.ports.store.history(id).await?.ok_or_else(|| ServiceError::no_operation(id))?;
+                let status = ended.slot.status;
+                return Err(ServiceError::IllegalTransition(format!("the operation has {status} already")));
+            };
+            // A terminate that took the place of a parked create has nowhere to go back to.
+            if let (Record::Site(site), true) = (&record, action == "operation.cancel") {
+                let cancelled = crate::domain::lifecycle::Event::End(End::Cancelled);
+                site.life().next(cancelled)?;
+            }
+            change(&mut slot)?;
+            let event = FeedEvent {
+                at: self.now(),
+                subject: Some(subject),
+                operation: Some(id.clone()),
+                rollout: None,
+                what: slot.status.as_str().to_owned(),
+            };
+            record.set_slot(Some(slot));
+            let batch = Batch { events: vec![event], ..Batch::of(vec![record.write()]) };
+            Ok(Decision { batch, accepted: Accepted::Operation(id.clone()) })
+        })
+        .await
+    }
+
+    /// What a step's job printed; `None` where it has printed nothing, or is no job.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn step_log(&self, id: &OperationId, step: &str) -> Result<Option<String>, ServiceError> {
+        let operation = self.operation(id).await?;
+        let step = operation.slot.steps.into_iter().find(|known| known.name == step);
+        step.map(|step| step.log)
+            .ok_or_else(|| ServiceError::NotFound { what: format!("that step of `{id}`") })
+    }
+
+    /// Who asked for what, newest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn audit_log(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<AuditEntry, u64>, ServiceError> {
+        Ok(self.ports.store.audit(before, limit.min(1_000)).await?)
+    }
+
+    /// What happened, oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn events(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<FeedEvent, u64>, ServiceError> {
+        Ok(self.ports.store.events(after, limit.min(1_000)).await?)
+    }
+}

@@ -1,0 +1,260 @@
+//! What may be asked of rollouts.
+
+use super::admit::{Decision, Written};
+use super::{Accepted, Request, ServiceError, Services};
+use crate::domain::operation::Hooks;
+use crate::domain::rollout::{
+    Budget, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, RolloutStatus,
+};
+use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, Selector, SiteId};
+use crate::pipelines::{Draft, Scope, membership};
+use crate::ports::{Batch, FeedEvent, Page, Write};
+
+/// A rollout to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutRequest {
+    /// Whether routes are moved too.
+    pub promote: bool,
+    /// The digest that the target has to run; it is deployed first where it does not.
+    pub digest: Option<Digest>,
+    /// Which sites.
+    pub scope: RolloutScope,
+    /// The waves; none for a single one.
+    pub waves: Vec<Reach>,
+    /// How many sites at once.
+    pub max_concurrent: u32,
+    /// How many sites of a wave may fail.
+    pub budget: Budget,
+    /// Whether a halt takes the moved sites back.
+    pub auto_return: bool,
+}
+
+impl Default for RolloutRequest {
+    fn default() -> Self {
+        Self {
+            promote: false,
+            digest: None,
+            scope: RolloutScope::Active,
+            waves: Vec::new(),
+            max_concurrent: 64,
+            budget: Budget::Count(0),
+            auto_return: false,
+        }
+    }
+}
+
+/// Which sites a rollout takes, in the user's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RolloutScope {
+    /// Those on the active canary service.
+    Active,
+    /// Those on the other one.
+    Inactive,
+    /// All.
+    All,
+    /// These.
+    Sites(Vec<SiteId>),
+}
+
+impl Services {
+    /// Starts a rollout to the active canary service. Its target, its digest and its sites are fixed here.
+    ///
+    /// # Errors
+    /// `rollout_in_flight` while another unfinished rollout moves sites; those of [`Services::deploy`] where it has to
+    /// deploy first; `invalid` for waves that do not make sense.
+    pub async fn rollout(
+        &self,
+        request: &Request,
+        wanted: &RolloutRequest,
+    ) -> Result<Accepted, ServiceError> {
+        self.admit(request, "rollout.start", "fleet", &format!("{wanted:?}"), || async {
+            let target = self.canary().await?;
+            let scope = match &wanted.scope {
+                RolloutScope::Active => Scope::Service(target),
+                RolloutScope::Inactive => Scope::Service(target.other()),
+                RolloutScope::All => Scope::All,
+                RolloutScope::Sites(ids) => Scope::Sites(ids.clone()),
+            };
+            let members = membership(&self.ports, &scope).await?;
+            self.decide_rollout(request, wanted, target, members, None).await
+        })
+        .await
+    }
+
+    async fn decide_rollout(
+        &self,
+        request: &Request,
+        wanted: &RolloutRequest,
+        target: Selector,
+        members: Vec<RolloutMember>,
+        retry_of: Option<u64>,
+    ) -> Result<Decision, ServiceError> {
+        let fleet = self.ports.store.fleet().await?;
+        if let Some(other) = fleet.rollout {
+            return Err(ServiceError::RolloutInFlight(other));
+        }
+        let running = self.ports.cluster.service(target).await?.digest;
+        let (mut after, mut extra) = (None, Vec::new());
+        if let Some(digest) = wanted.digest.filter(|digest| Some(*digest) != running) {
+            let deploy = self.deploy_writes(request, target, digest, false, Hooks::Skip, None).await?;
+            (after, extra) = (Some(deploy.0), deploy.1);
+        }
+        let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let first_number = self.numbers(count.max(1)).await?;
+        let draft = Draft {
+            number: self.number().await?,
+            kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
+            target,
+            digest: wanted.digest.or(running),
+            members,
+            waves: wanted.waves.clone(),
+            max_concurrent: wanted.max_concurrent,
+            budget: wanted.budget,
+            auto_return: wanted.auto_return,
+            after,
+            retry_of,
+            first_number,
+            requested_by: request.actor.clone(),
+            now: self.now(),
+        };
+        let (before, mut batch) = draft.batches()?;
+        for pages in &before {
+            if let Written::Changed = self.write(pages).await? {
+                return Err(ServiceError::Contended);
+            }
+        }
+        batch.writes.push(Write::Fleet(Fleet { rollout: Some(draft.number), ..fleet }));
+        batch.writes.extend(extra);
+        batch.events = vec![self.rollout_event(draft.number, "waiting")];
+        Ok(Decision { batch, accepted: Accepted::Rollout(draft.number) })
+    }
+
+    fn rollout_event(&self, number: u64, what: &str) -> FeedEvent {
+        FeedEvent {
+            at: self.now(),
+            subject: None,
+            operation: None,
+            rollout: Some(number),
+            what: what.to_owned(),
+        }
+    }
+
+    /// Pauses a rollout: no site is begun after the next checkpoint.
+    ///
+    /// # Errors
+    /// `not_found`, `illegal_transition`.
+    pub async fn pause(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+        self.ask(request, "rollout.pause", number, RolloutEvent::Pause).await
+    }
+
+    /// Lets a paused or halted rollout go on.
+    ///
+    /// # Errors
+    /// As [`Services::pause`].
+    pub async fn resume(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+        self.ask(request, "rollout.resume", number, RolloutEvent::Resume).await
+    }
+
+    /// Stops a rollout for good, before its owner's next grant of work. It outranks everything else that was asked.
+    ///
+    /// # Errors
+    /// As [`Services::pause`].
+    pub async fn abort(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+        self.ask(request, "rollout.abort", number, RolloutEvent::Abort).await
+    }
+
+    async fn ask(
+        &self,
+        request: &Request,
+        action: &'static str,
+        number: u64,
+        event: RolloutEvent,
+    ) -> Result<Accepted, ServiceError> {
+        self.admit(request, action, &number.to_string(), "", || async {
+            let mut rollout = self.get_rollout(number).await?;
+            rollout.ask(event, self.now())?;
+            let mut writes = Vec::new();
+            if rollout.status.ended() {
+                let fleet = self.ports.store.fleet().await?;
+                if fleet.rollout == Some(number) {
+                    writes.push(Write::Fleet(Fleet { rollout: None, ..fleet }));
+                }
+            }
+            let events = vec![self.rollout_event(number, event.as_str())];
+            writes.insert(0, Write::Rollout(Box::new(rollout)));
+            Ok(Decision { batch: Batch { events, ..Batch::of(writes) }, accepted: Accepted::Rollout(number) })
+        })
+        .await
+    }
+
+    /// Starts a new rollout, of the same kind, with the sites of an ended one that failed or were skipped.
+    ///
+    /// # Errors
+    /// `illegal_transition` while it has not ended; those of [`Services::rollout`].
+    pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+        self.admit(request, "rollout.retry", &number.to_string(), "", || async {
+            let rollout = self.get_rollout(number).await?;
+            if !rollout.status.ended() {
+                let status = rollout.status.as_str();
+                return Err(ServiceError::IllegalTransition(format!(
+                    "a rollout that is {status} is not retried"
+                )));
+            }
+            let members = self.unfinished(&rollout).await?;
+            let wanted = RolloutRequest {
+                promote: rollout.kind == RolloutKind::Promote,
+                digest: None,
+                max_concurrent: rollout.max_concurrent,
+                budget: rollout.budget,
+                auto_return: rollout.auto_return,
+                ..RolloutRequest::default()
+            };
+            self.decide_rollout(request, &wanted, rollout.target, members, Some(number)).await
+        })
+        .await
+    }
+
+    /// The sites that are not where the rollout wanted them.
+    async fn unfinished(&self, rollout: &Rollout) -> Result<Vec<RolloutMember>, ServiceError> {
+        let mut members = Vec::new();
+        for page in 0..rollout.total.div_ceil(RolloutPage::SIZE) {
+            let page = self.ports.store.rollout_page(rollout.number, page).await?;
+            let all = page.into_iter().flat_map(|page| page.members);
+            members.extend(all.filter(|member| match member.outcome {
+                Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::SkippedGone) => false,
+                Some(_) => true,
+                None => rollout.status == RolloutStatus::Aborted,
+            }));
+        }
+        for member in &mut members {
+            member.outcome = None;
+        }
+        Ok(members)
+    }
+
+    /// A rollout.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn get_rollout(&self, number: u64) -> Result<Rollout, ServiceError> {
+        self.ports.store.rollout(number).await?.ok_or_else(|| ServiceError::no_rollout(number))
+    }
+
+    /// Rollouts, newest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn rollouts(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Rollout, u64>, ServiceError> {
+        Ok(self.ports.store.rollouts(before, limit.min(1_000)).await?)
+    }
+
+    /// The operation of a rollout's member.
+    pub(super) fn member_id(rollout: &Rollout, ordinal: u32) -> OperationId {
+        let number = rollout.first_number + u64::from(ordinal);
+        OperationId { number, home: crate::domain::operation::Home::Rollout(rollout.number, ordinal) }
+    }
+}

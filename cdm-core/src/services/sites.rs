@@ -1,0 +1,186 @@
+//! What may be asked of sites.
+
+use super::admit::{Decision, queued, queued_event};
+use super::{Accepted, Request, ServiceError, Services};
+use crate::domain::lifecycle::Phase;
+use crate::domain::operation::{Move, Operation, Status, Subject, Task};
+use crate::domain::{Grant, Hostnames, Kind, OperationId, Selector, Site, SiteId, SiteName, Theme};
+use crate::ports::{Batch, Page, SiteQuery, Write};
+
+/// A site to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSite {
+    /// Its id.
+    pub id: SiteId,
+    /// Its title.
+    pub name: SiteName,
+    /// Its theme.
+    pub theme: Theme,
+    /// Where it is to be served.
+    pub hostnames: Hostnames,
+    /// The service; the active canary where none is named.
+    pub service: Option<Selector>,
+}
+
+impl Services {
+    /// Creates a site: its record, its claims on hostnames and its credentials.
+    ///
+    /// # Errors
+    /// `site_exists`, `hostname_taken`; nothing is claimed then.
+    pub async fn create_site(&self, request: &Request, new: &NewSite) -> Result<Accepted, ServiceError> {
+        let body = format!("{new:?}");
+        self.admit(request, "site.create", new.id.as_str(), &body, || async {
+            if self.ports.store.site(&new.id).await?.is_some() {
+                return Err(ServiceError::SiteExists(new.id.clone()));
+            }
+            for host in new.hostnames.all() {
+                if let Some(site) = self.ports.store.hostname(host).await? {
+                    return Err(ServiceError::HostnameTaken { host: host.clone(), site });
+                }
+            }
+            let service = match new.service {
+                Some(service) => service,
+                None => self.canary().await?,
+            };
+            let now = self.now();
+            let slot = queued(&self.registry, self.number().await?, Task::Create, request, now);
+            let id = OperationId::on(slot.number, Subject::Site(new.id.clone()));
+            let site = Site {
+                id: new.id.clone(),
+                uid: self.ports.ids.uid(now),
+                name: new.name.clone(),
+                theme: new.theme.clone(),
+                hostnames: new.hostnames.clone(),
+                service,
+                route: None,
+                phase: Phase::New,
+                slot: Some(slot),
+                grant: Grant::default(),
+                settled: None,
+                created_at: now,
+                updated_at: now,
+                version: 0,
+            };
+            let events = vec![queued_event(&id, Subject::Site(new.id.clone()), now)];
+            let batch = Batch { events, ..Batch::of(vec![Write::CreateSite(Box::new(site))]) };
+            Ok(Decision { batch, accepted: Accepted::Operation(id) })
+        })
+        .await
+    }
+
+    /// Makes a created site live.
+    ///
+    /// # Errors
+    /// `not_found`, `illegal_transition`, `operation_in_flight`.
+    pub async fn provision(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
+        self.begin(request, id, Kind::Provision, None).await
+    }
+
+    /// Assigns a site to the active canary service without moving its route.
+    ///
+    /// # Errors
+    /// As [`Services::provision`].
+    pub async fn upgrade(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
+        self.begin(request, id, Kind::Upgrade, None).await
+    }
+
+    /// Moves a site's route and assignment to the active canary service.
+    ///
+    /// # Errors
+    /// As [`Services::provision`].
+    pub async fn promote(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
+        self.begin(request, id, Kind::Promote, None).await
+    }
+
+    /// Removes a site for good. While that is under way, another request answers with the same operation. A parked
+    /// operation of the site ends cancelled.
+    ///
+    /// # Errors
+    /// As [`Services::provision`].
+    pub async fn terminate(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
+        self.begin(request, id, Kind::Terminate, None).await
+    }
+
+    pub(super) async fn begin(
+        &self,
+        request: &Request,
+        id: &SiteId,
+        kind: Kind,
+        retry_of: Option<&OperationId>,
+    ) -> Result<Accepted, ServiceError> {
+        let action = match kind {
+            Kind::Provision => "site.provision",
+            Kind::Upgrade => "site.upgrade",
+            Kind::Promote => "site.promote",
+            Kind::Terminate => "site.delete",
+            Kind::Create | Kind::Deploy | Kind::Select => {
+                return Err(ServiceError::IllegalTransition(format!("a {kind} is not repeated by itself")));
+            }
+        };
+        self.admit(request, action, id.as_str(), "", || self.decide(request, id, kind, retry_of)).await
+    }
+
+    async fn decide(
+        &self,
+        request: &Request,
+        id: &SiteId,
+        kind: Kind,
+        retry_of: Option<&OperationId>,
+    ) -> Result<Decision, ServiceError> {
+        let Some(mut site) = self.ports.store.site(id).await? else { return Err(ServiceError::no_site(id)) };
+        let now = self.now();
+        let subject = Subject::Site(id.clone());
+        let mut writes = Vec::new();
+        if let Some(slot) = &site.slot {
+            let at_work = Operation::live(subject.clone(), slot.clone());
+            match (kind, slot.task.kind(), slot.status) {
+                (Kind::Terminate, Kind::Terminate, _) => {
+                    return Ok(Decision::answer(Accepted::Operation(at_work.id)));
+                }
+                (Kind::Terminate, _, Status::Parked) => {
+                    let mut displaced = Operation { finished_at: Some(now), ..at_work };
+                    displaced.slot.status = slot.status.next(crate::domain::operation::Event::Displace)?;
+                    writes.push(Write::History(Box::new(displaced)));
+                }
+                _ => return Err(ServiceError::OperationInFlight(at_work.id)),
+            }
+        }
+        let course =
+            |to| Move { from: site.service, to, routed: site.routed_service().unwrap_or(site.service) };
+        let task = match kind {
+            Kind::Provision => Task::Provision(site.service),
+            Kind::Upgrade => Task::Upgrade(course(self.canary().await?)),
+            Kind::Promote => Task::Promote(course(self.canary().await?)),
+            _ => Task::Terminate,
+        };
+        let mut slot = queued(&self.registry, self.number().await?, task, request, now);
+        slot.retry_of = retry_of.cloned();
+        let operation = OperationId::on(slot.number, subject.clone());
+        site.begin(slot, now)?;
+        writes.insert(0, Write::Site(Box::new(site)));
+        let events = vec![queued_event(&operation, subject, now)];
+        let batch = Batch { events, ..Batch::of(writes) };
+        Ok(Decision { batch, accepted: Accepted::Operation(operation) })
+    }
+
+    /// A site.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn site(&self, id: &SiteId) -> Result<Site, ServiceError> {
+        self.ports.store.site(id).await?.ok_or_else(|| ServiceError::no_site(id))
+    }
+
+    /// Sites in the order of their ids, at most 1,000 at once.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn sites(
+        &self,
+        query: &SiteQuery,
+        after: Option<&SiteId>,
+        limit: usize,
+    ) -> Result<Page<Site, SiteId>, ServiceError> {
+        Ok(self.ports.store.sites(query, after, limit.min(1_000)).await?)
+    }
+}

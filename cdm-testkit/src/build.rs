@@ -1,0 +1,126 @@
+//! Records as tests want them: whole, valid and the same every time, so that a test says only what it is about.
+
+use cdm_core::domain::operation::Position;
+use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage, Tally, Wave, Window};
+use cdm_core::domain::{
+    Actor, Grant, Hostnames, Leg, Phase, Rollout, RolloutKind, RolloutStatus, Selector, Site, SiteId,
+    SiteName, Slot, Status, Task, Theme, Timestamp, Uid,
+};
+
+/// When every built record was made.
+pub const BORN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// An active site on blue, without a route and without an operation, served at `<id>.example.org`. Its version is 0:
+/// it was never written. Its uid follows from the id.
+///
+/// # Panics
+/// When `id` is no site id.
+pub fn site(id: &str) -> Site {
+    let host = format!("{id}.example.org");
+    Site {
+        id: parsed(SiteId::parse(id)),
+        uid: uid(id),
+        name: parsed(SiteName::parse(&format!("Site {id}"))),
+        theme: parsed(Theme::parse("plain")),
+        hostnames: parsed(Hostnames::parse(&[&host], &host)),
+        service: Selector::Blue,
+        route: None,
+        phase: Phase::Active,
+        slot: None,
+        grant: Grant::default(),
+        settled: None,
+        created_at: BORN,
+        updated_at: BORN,
+        version: 0,
+    }
+}
+
+/// The uid that [`site`] gives the site `id`.
+pub fn uid(id: &str) -> Uid {
+    // FNV-1a, 128 bits wide: https://datatracker.ietf.org/doc/html/draft-eastlake-fnv
+    let hash = id.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    });
+    Uid::from_parts(BORN.millis(), hash)
+}
+
+/// Who asks for everything that is built here.
+///
+/// # Panics
+/// Never: the name keeps the rules.
+pub fn actor() -> Actor {
+    parsed(Actor::parse("tester"))
+}
+
+/// Operation `number`, queued, at the first step of version 1 of its pipeline.
+pub fn slot(number: u64, task: Task) -> Slot {
+    Slot {
+        number,
+        task,
+        pipeline: 1,
+        epoch: 0,
+        owner: None,
+        status: Status::Queued,
+        position: Position::Forward(0),
+        attempts: 0,
+        job: 1,
+        wake: None,
+        waiting_since: None,
+        reason: None,
+        cancel: false,
+        holds: None,
+        member: None,
+        steps: Vec::new(),
+        requested_by: actor(),
+        retry_of: None,
+        created_at: BORN,
+        started_at: None,
+    }
+}
+
+/// Rollout `number` of `total` sites to `target` in one wave, accepted, with no window granted yet. Its members' operation
+/// numbers begin after its own.
+pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> Rollout {
+    Rollout {
+        number,
+        kind,
+        target,
+        digest: None,
+        waves: vec![Wave { name: "100%".to_owned(), end: total, tally: Tally::default() }],
+        max_concurrent: 8,
+        budget: Budget::Count(0),
+        auto_return: false,
+        status: RolloutStatus::Waiting,
+        control: None,
+        owner: None,
+        term: 0,
+        leg: Leg::Out,
+        window: Window::default(),
+        reached: 0,
+        unsettled: false,
+        flushing: false,
+        job: 1,
+        first_number: number + 1,
+        total,
+        after: None,
+        holds: None,
+        reason: None,
+        wake: None,
+        retry_of: None,
+        requested_by: actor(),
+        created_at: BORN,
+        started_at: None,
+        finished_at: None,
+        version: 0,
+    }
+}
+
+/// Page `page` of the frozen list of rollout `number`: these sites, none with an outcome.
+pub fn page(number: u64, page: u32, sites: &[Site]) -> RolloutPage {
+    let member = |site: &Site| RolloutMember { id: site.id.clone(), uid: site.uid, outcome: None };
+    RolloutPage { rollout: number, page, members: sites.iter().map(member).collect() }
+}
+
+fn parsed<T>(result: Result<T, cdm_core::domain::NameError>) -> T {
+    result.unwrap_or_else(|broken| panic!("a test builds with a name that is none: {broken}"))
+}

@@ -1,0 +1,80 @@
+//! The store in memory keeps the promises of its ports, and what it tells tests about itself is true.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdm_core::domain::{Fence, Tick};
+use cdm_core::ports::{Batch, Call, Journal, Outcome, Refused, SiteRepository, StoreError, Write, WriteId};
+use cdm_testkit::build;
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::contract::{self, Cx, Settle};
+use cdm_testkit::fakes::FakeStore;
+use cdm_testkit::ids::SeededIds;
+use cdm_testkit::log::{EffectLog, What};
+use futures_util::FutureExt;
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("a fake answers at once")
+}
+
+fn call(write: u64) -> Call {
+    Call { deadline: Tick::default(), write: WriteId(write), fence: Fence::new(9, 1) }
+}
+
+/// Moves the clock; the fake itself needs no time.
+#[derive(Debug)]
+struct Moments(SimClock);
+
+#[async_trait::async_trait]
+impl Settle for Moments {
+    async fn settle(&self) {
+        self.0.advance(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn the_fake_keeps_the_contract() {
+    for log in [EffectLog::new(), EffectLog::off()] {
+        let (clock, ids) = (SimClock::new(), SeededIds::new(1));
+        let store = FakeStore::new(log, clock.clone());
+        now(contract::store::suite(&store, &Cx::new(&clock, &ids, &Moments(clock.clone()))));
+    }
+}
+
+#[test]
+fn the_log_has_each_record_as_it_was_and_is() {
+    let log = EffectLog::new();
+    let store = FakeStore::new(log.clone(), SimClock::new());
+    let site = build::site("rrr");
+    let create = Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
+    assert_eq!(now(store.write(&call(1), &create)), Outcome::Applied(()));
+    assert_eq!(now(store.write(&call(1), &create)), Outcome::Applied(()));
+    assert!(store.bump(&site.id));
+    assert!(matches!(now(store.write(&call(1), &create)), Outcome::NotApplied(Refused::Conflict(_))));
+    let remove = Batch::of(vec![Write::RemoveSite(site.id.clone(), 2)]);
+    assert_eq!(now(store.write(&call(2), &remove)), Outcome::Applied(()));
+    let at = |version| Some(Arc::new(cdm_core::domain::Site { version, ..site.clone() }));
+    let told: Vec<_> = log.since(0).into_iter().map(|effect| (effect.by, effect.what)).collect();
+    let expected = vec![
+        (Fence::new(9, 1), What::Site(None, at(1))),
+        (Fence::default(), What::Site(at(1), at(2))),
+        (Fence::new(9, 1), What::Site(at(2), None)),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(store.requests(), 4);
+    assert_eq!(store.counts().into_iter().collect::<Vec<_>>(), [("write", 4)]);
+}
+
+#[test]
+fn what_adapters_would_answer_differently_is_denied() {
+    let store = FakeStore::new(EffectLog::off(), SimClock::new());
+    let site = Box::new(build::site("rrr"));
+    let twice = Batch::of(vec![Write::CreateSite(site.clone()), Write::CreateSite(site.clone())]);
+    let answer = now(store.write(&call(1), &twice));
+    assert!(matches!(answer, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))), "{answer:?}");
+    assert_eq!(now(store.site(&site.id)), Ok(None));
+    let many = (0..91).map(|n| Write::CreateSite(Box::new(build::site(&format!("r{n}")))));
+    let answer = now(store.write(&call(2), &Batch::of(many.collect())));
+    assert!(matches!(answer, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))), "{answer:?}");
+    assert_eq!((store.all_sites(), store.hostnames()), (vec![], vec![]));
+}
