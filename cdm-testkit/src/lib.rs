@@ -2,8 +2,11 @@
 //! simulated clock, fault injection, one contract suite per port, and a world in which all of it plays together.
 
 pub mod build;
+pub mod check;
 pub mod clock;
 pub mod contract;
 pub mod fakes;
+pub mod faults;
 pub mod ids;
 pub mod log;
+pub mod world;

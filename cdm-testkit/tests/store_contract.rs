@@ -51,7 +51,7 @@ fn the_log_has_each_record_as_it_was_and_is() {
     assert_eq!(now(store.write(&call(1), &create)), Outcome::Applied(()));
     assert!(store.bump(&site.id));
     assert!(matches!(now(store.write(&call(1), &create)), Outcome::NotApplied(Refused::Conflict(_))));
-    let remove = Batch::of(vec![Write::RemoveSite(site.id.clone(), 2)]);
+    let remove = Batch::of(vec![Write::RemoveSite(site.id.clone(), site.uid, 2)]);
     assert_eq!(now(store.write(&call(2), &remove)), Outcome::Applied(()));
     let at = |version| Some(Arc::new(cdm_core::domain::Site { version, ..site.clone() }));
     let told: Vec<_> = log.since(0).into_iter().map(|effect| (effect.by, effect.what)).collect();

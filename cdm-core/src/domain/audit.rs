@@ -1,5 +1,7 @@
 //! Who asked for what.
 
+use std::borrow::Cow;
+
 use super::{Actor, OperationId, Timestamp};
 
 /// One mutating request, accepted or refused. A rollout is one, whatever the number of its sites.
@@ -10,13 +12,13 @@ pub struct AuditEntry {
     /// Who.
     pub actor: Actor,
     /// What, such as `site.promote`.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// To what: a site id, a colour, a rollout, an operation.
     pub target: String,
     /// The request's id, as the frontend gave it.
     pub request_id: Option<String>,
     /// `accepted`, or the stable code of the refusal.
-    pub outcome: &'static str,
+    pub outcome: Cow<'static, str>,
     /// The operation that came of it.
     pub operation: Option<OperationId>,
 }

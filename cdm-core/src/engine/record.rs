@@ -108,11 +108,11 @@ impl Record {
         }
         self = match self {
             Self::Site(site) => {
-                let (id, version) = (site.id.clone(), site.version);
+                let (id, uid, version) = (site.id.clone(), site.uid, site.version);
                 match site.end(end, now)? {
                     Some(site) => Self::Site(Box::new(site)),
                     None => {
-                        writes.insert(0, Write::RemoveSite(id, version));
+                        writes.insert(0, Write::RemoveSite(id, uid, version));
                         return Ok(writes);
                     }
                 }

@@ -36,6 +36,9 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     /// Sets the image, or puts a whole template back, if the workload still carries the fence `expect`; it carries
     /// `call.fence` afterwards. The pods follow in their own time.
     ///
+    /// A repetition of a call that was applied is a `Conflict`: the caller recognises its own fence when it looks.
+    /// Setting what the workload runs already raises the fence and restarts nothing.
+    ///
     /// # Errors
     /// `Conflict` when the workload carries another fence.
     async fn set_image(
@@ -63,7 +66,8 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     /// `Conflict` when the route carries another fence; `NotFound` when there is none.
     async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()>;
 
-    /// Removes everything of the uid: route, jobs with their pods, anchor. Idempotent and final: what a late call
+    /// Removes everything of the uid: route, jobs with their pods, anchor. Idempotent and final, also for a uid that had
+    /// nothing yet: what a late call
     /// creates under that uid is refused, or collected at once.
     async fn release(&self, call: &Call, uid: Uid) -> Outcome<()>;
 
@@ -79,7 +83,7 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
 
     /// What changed since `mark`, and the mark to ask with next; waits at most `wait` for news.
     ///
-    /// News may be lost or come twice; whoever hears of it looks at the whole object. A mark that is too old answers
+    /// News may come late or twice, never not at all; whoever hears of it looks at the whole object. A mark that is too old answers
     /// as if everything had changed.
     async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError>;
 }

@@ -22,7 +22,7 @@ pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
     /// `Gone` once the uid's database was removed: a late call cannot bring it back.
     async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
 
-    /// Ends the user's own connections and drops database and user. Idempotent and final.
+    /// Ends the user's own connections and drops database and user. Idempotent and final, also for a uid that had none.
     async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()>;
 
     /// What is there now.

@@ -15,7 +15,8 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
     async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()>;
 
     /// Up to 1,000 keys in `prefix`, after `after`, in order; every version, delete marker and unfinished upload
-    /// counts as a key of its own. Sees every write that was applied before.
+    /// counts as a key of its own
+    /// (`<object key>?<what tells it>`). Sees every write that was applied before.
     async fn page(&self, prefix: &ObjectPrefix, after: Option<&str>) -> Result<ObjectPage, PortError>;
 
     /// Deletes up to 1,000 keys of `prefix`; a missing key counts as deleted.
@@ -24,7 +25,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
     /// words; only an empty list means that all are gone.
     ///
     /// # Errors
-    /// `Invalid` for a key outside the prefix; nothing is deleted then.
+    /// `Invalid` for a key outside the prefix, or more than 1,000; nothing is deleted then.
     async fn delete(
         &self,
         call: &Call,

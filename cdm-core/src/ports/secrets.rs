@@ -24,6 +24,9 @@ pub trait SecretStore: Send + Sync + fmt::Debug + 'static {
     async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()>;
 
     /// What `name` holds now; `None` when nothing was ever stored. May lag behind a create by moments.
+    ///
+    /// # Errors
+    /// `Foreign` when it holds something that CDM did not put there.
     async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError>;
 
     /// Makes `name` unreadable now and deletes it when the store's recovery window (7 days) ends.

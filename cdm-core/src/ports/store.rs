@@ -10,7 +10,7 @@ use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
 use crate::domain::{
     Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId, Rollout,
-    Selector, Site, SiteId, State, Status, Subject, Timestamp, WorkerId,
+    Selector, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
 };
 
 /// Finds sites.
@@ -44,13 +44,15 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     ///
     /// Every written record keeps `call.write` of its last writer. A batch whose first record was last written under
     /// the same id was applied before, and answers `Applied`: so a write whose answer was lost is simply repeated.
+    /// That memory reaches as far as the last writer of the record: once someone else has written it, a repetition is a
+    /// conflict, and its caller has to look. A batch without records, which only keeps an audit entry, may be kept twice.
     /// A batch of one record costs one request.
     ///
     /// # Errors
     /// See [`Refused`].
     async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused>;
 
-    /// A rollout takes a site: [`Site::claim`], in one request and without a read before. A repetition under the same
+    /// A rollout takes a site: [`Site::claim`], without a read before, and in one request where the site is free. A repetition under the same
     /// write id answers as the first did.
     async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused>;
 
@@ -106,7 +108,8 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// Audit entries, newest first.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError>;
 
-    /// The event feed, oldest first, after `after`.
+    /// The event feed, oldest first, after `after`. `next` is where to go on from, also after the last event so far; it
+    /// is `None` only where there was nothing.
     async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError>;
 }
 
@@ -129,10 +132,11 @@ pub enum Expect {
 pub enum Write {
     /// A new site, with its hostnames claimed.
     CreateSite(Box<Site>),
-    /// A site as it shall be, if it is of the version that the field says.
+    /// A site as it shall be, if what is there is of its uid and of the version that the field says. Its hostnames are
+    /// those that it was created with.
     Site(Box<Site>),
-    /// No site any more, its hostnames free, if it is of that version.
-    RemoveSite(SiteId, u64),
+    /// No site any more, its hostnames free, if it is of that uid and version.
+    RemoveSite(SiteId, Uid, u64),
     /// A colour, if it is of the version that the field says.
     Colour(Box<Colour>),
     /// The platform's record, likewise.

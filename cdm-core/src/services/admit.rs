@@ -155,10 +155,10 @@ impl Services {
         AuditEntry {
             at: self.now(),
             actor: request.actor.clone(),
-            action,
+            action: action.into(),
             target: target.to_owned(),
             request_id: request.id.clone(),
-            outcome,
+            outcome: outcome.into(),
             operation,
         }
     }

@@ -54,7 +54,7 @@ pub async fn drop_removes_both_and_is_final(port: &dyn SiteDatabases, cx: &Cx<'_
     let (ensure, drop) = (cx.call(), cx.call());
     applied(PROMISE, port.ensure(&ensure, uid, &value).await);
     for call in [drop, drop, cx.call()] {
-        applied(PROMISE, port.drop(&call, uid).await);
+        applied(PROMISE, port.remove(&call, uid).await);
         assert_closed(PROMISE, port, &ensure, uid, &value).await;
         assert_closed(PROMISE, port, &cx.call(), uid, &value).await;
     }
@@ -64,7 +64,7 @@ pub async fn drop_removes_both_and_is_final(port: &dyn SiteDatabases, cx: &Cx<'_
 pub async fn drop_of_nothing_is_final(port: &dyn SiteDatabases, cx: &Cx<'_>) {
     const PROMISE: &str = "a drop of nothing closes the uid";
     let uid = cx.uid();
-    applied(PROMISE, port.drop(&cx.call(), uid).await);
+    applied(PROMISE, port.remove(&cx.call(), uid).await);
     assert_closed(PROMISE, port, &cx.call(), uid, &credentials(port, cx, uid)).await;
 }
 
@@ -75,7 +75,7 @@ pub async fn other_uids_are_untouched(port: &dyn SiteDatabases, cx: &Cx<'_>) {
     for uid in [kept, dropped] {
         applied(PROMISE, port.ensure(&cx.call(), uid, &credentials(port, cx, uid)).await);
     }
-    applied(PROMISE, port.drop(&cx.call(), dropped).await);
+    applied(PROMISE, port.remove(&cx.call(), dropped).await);
     assert_seen(PROMISE, port, dropped, NEITHER).await;
     assert_seen(PROMISE, port, kept, BOTH).await;
 }

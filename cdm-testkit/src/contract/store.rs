@@ -143,11 +143,14 @@ pub async fn an_old_version_is_refused(store: &dyn Store, cx: &Cx<'_>) {
     conflict("a version that was never written", scene.try_write(vec![Write::Site(Box::new(ahead))]).await);
     conflict(
         "removing an old version",
-        scene.try_write(vec![Write::RemoveSite(read.id.clone(), read.version)]).await,
+        scene.try_write(vec![Write::RemoveSite(read.id.clone(), read.uid, read.version)]).await,
     );
     let absent = scene.site("absent");
     conflict("a site that is not there", scene.try_write(vec![Write::Site(Box::new(absent.clone()))]).await);
-    conflict("removing what is not there", scene.try_write(vec![Write::RemoveSite(absent.id, 1)]).await);
+    conflict(
+        "removing what is not there",
+        scene.try_write(vec![Write::RemoveSite(absent.id, absent.uid, 1)]).await,
+    );
     assert_eq!(scene.read(&read.id).await, Some(newer), "refused writes leave the site as it was");
 }
 
@@ -155,7 +158,7 @@ pub async fn an_old_version_is_refused(store: &dyn Store, cx: &Cx<'_>) {
 pub async fn another_incarnation_is_refused(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let old = scene.create(scene.site("a")).await;
-    scene.write(vec![Write::RemoveSite(old.id.clone(), old.version)]).await;
+    scene.write(vec![Write::RemoveSite(old.id.clone(), old.uid, old.version)]).await;
     let new = scene.create(scene.site("a")).await;
     assert_eq!(old.version, new.version, "a site begins at version 1");
     conflict("a write of another incarnation", scene.try_write(vec![Write::Site(Box::new(old))]).await);
@@ -246,7 +249,8 @@ pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &Cx<'_>) {
 pub async fn a_repeated_removal_is_applied(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let site = scene.create(scene.site("a")).await;
-    let (call, removal) = (scene.call(), Batch::of(vec![Write::RemoveSite(site.id.clone(), site.version)]));
+    let (call, removal) =
+        (scene.call(), Batch::of(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]));
     for _ in 0..2 {
         applied("a repeated removal", store.write(&call, &removal).await);
     }
@@ -270,7 +274,7 @@ pub async fn names_are_no_prefixes(store: &dyn Store, cx: &Cx<'_>) {
     assert_eq!(scene.operations(&query).await, Vec::<u64>::new(), "operations of `ab` are not those of `a`");
     let host = short.hostnames.canonical();
     assert_eq!(scene.owner(host).await.as_ref(), Some(&short.id), "the hostname of `a` is that of `a`");
-    scene.write(vec![Write::RemoveSite(short.id.clone(), short.version)]).await;
+    scene.write(vec![Write::RemoveSite(short.id.clone(), short.uid, short.version)]).await;
     assert!(scene.read(&long.id).await.is_some(), "removing `a` spares `ab`");
     let owner = scene.owner(long.hostnames.canonical()).await;
     assert_eq!(owner, Some(long.id), "removing `a` spares the hostname of `ab`");
@@ -281,7 +285,7 @@ pub async fn removal_frees_names(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let site = scene.create(scene.site("a")).await;
     let host = site.hostnames.canonical().clone();
-    scene.write(vec![Write::RemoveSite(site.id.clone(), site.version)]).await;
+    scene.write(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
     assert_eq!(scene.read(&site.id).await, None, "a removed site is gone");
     assert_eq!(scene.owner(&host).await, None, "a removal frees the hostnames");
     let heir = Site { hostnames: hostnames(&[host.as_str()]), ..scene.site("heir") };
@@ -580,7 +584,7 @@ pub async fn live_lists_what_is_to_be_done(store: &dyn Store, cx: &Cx<'_>) {
     site = scene.change(&site, |site| site.slot = None).await;
     scene.lists(&subject, None, "an operation that has ended").await;
     site = scene.change(&site, |site| site.slot = Some(slot.clone())).await;
-    scene.write(vec![Write::RemoveSite(site.id.clone(), site.version)]).await;
+    scene.write(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
     scene.lists(&subject, None, "an operation that went with its site").await;
 
     let mut fleet = answered("fleet", store.fleet().await);
@@ -851,10 +855,10 @@ impl<'a> Scene<'a> {
         AuditEntry {
             at: self.wall(),
             actor: build::actor(),
-            action: "site.promote",
+            action: "site.promote".into(),
             target: format!("{}{target}", self.tag),
             request_id: Some(self.tag.clone()),
-            outcome: "accepted",
+            outcome: "accepted".into(),
             operation: Some(OperationId::on(1, Subject::Fleet)),
         }
     }

@@ -81,7 +81,7 @@ impl SiteDatabases for FakeDatabases {
         Outcome::Applied(())
     }
 
-    async fn drop(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()> {
         if let Some(Held::Made(_)) = self.lock().insert(uid, Held::Dropped) {
             self.log(call.fence, What::DatabaseDropped(uid));
         }

@@ -284,7 +284,12 @@ impl Journal for FakeStore {
     async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
         let state = self.asked("events");
         let newer = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        Ok(page(state.events.range(newer).map(|(at, event)| (*at, event.clone())), limit))
+        let mut seen = None;
+        let events = state.events.range(newer).take(limit.max(1)).map(|(at, event)| {
+            seen = Some(*at);
+            event.clone()
+        });
+        Ok(Page { items: events.collect(), next: seen })
     }
 }
 
@@ -354,7 +359,7 @@ impl State {
     fn last_writer(&self, write: &Write) -> Option<WriteId> {
         match write {
             Write::CreateSite(site) | Write::Site(site) => self.sites.get(&site.id)?.write,
-            Write::RemoveSite(id, _) => self.removed.get(id).copied(),
+            Write::RemoveSite(id, ..) => self.removed.get(id).copied(),
             Write::Colour(colour) => self.colours.get(&colour.selector)?.write,
             Write::Fleet(_) => self.fleet.write,
             Write::CreateRollout(rollout) | Write::Rollout(rollout) => {
@@ -400,7 +405,9 @@ impl State {
             Write::Site(new) => {
                 site(&new.id).is_some_and(|old| (old.version, old.uid) == (new.version, new.uid))
             }
-            Write::RemoveSite(id, version) => site(id).is_some_and(|site| site.version == *version),
+            Write::RemoveSite(id, uid, version) => {
+                site(id).is_some_and(|site| site.version == *version && site.uid == *uid)
+            }
             Write::Colour(colour) => {
                 let record = self.colours.get(&colour.selector);
                 record.map_or(0, |record| record.value.version) == colour.version
@@ -419,7 +426,7 @@ impl State {
         match write {
             Write::CreateSite(site) => self.put_site(call, site, 1),
             Write::Site(site) => self.put_site(call, site, site.version + 1),
-            Write::RemoveSite(id, _) => self.remove_site(call, id),
+            Write::RemoveSite(id, ..) => self.remove_site(call, id),
             Write::Colour(colour) => {
                 let (value, record) =
                     written(call, Colour { version: colour.version + 1, ..Colour::clone(colour) });
@@ -599,7 +606,7 @@ fn single(slot: Option<&Slot>) -> Option<u64> {
 fn name(write: &Write) -> String {
     match write {
         Write::CreateSite(site) | Write::Site(site) => Subject::Site(site.id.clone()).to_string(),
-        Write::RemoveSite(id, _) => Subject::Site(id.clone()).to_string(),
+        Write::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
         Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
         Write::Fleet(_) => Subject::Fleet.to_string(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),

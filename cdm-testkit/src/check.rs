@@ -1,0 +1,419 @@
+//! The invariants that hold after every single effect, checked over the effect log as it grows.
+//!
+//! Each has a name; a violation is written down with it, and a campaign that finds one fails. What must hold only at
+//! rest is in [`crate::world`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cdm_core::domain::lifecycle::{Event, Life, Phase};
+use cdm_core::domain::operation::{Position, Slot, Status};
+use cdm_core::domain::{
+    Colour, End, Fence, Fleet, Hostname, JobName, Kind, Rollout, SecretName, Selector, Site, SiteId, Uid,
+};
+
+use crate::log::{Effect, EffectLog, What};
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// How it was broken.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+/// Checks a log as it grows. Clones share what was found.
+#[derive(Clone, Debug)]
+pub struct Checker(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    log: EffectLog,
+    read: usize,
+    found: Vec<Violation>,
+    sites: BTreeMap<SiteId, Arc<Site>>,
+    ids: BTreeMap<Uid, SiteId>,
+    colours: BTreeMap<Selector, Arc<Colour>>,
+    fleet: Fleet,
+    rollouts: BTreeMap<u64, Arc<Rollout>>,
+    looked: BTreeMap<Selector, bool>,
+    released: BTreeSet<Uid>,
+    secrets: BTreeSet<SecretName>,
+    secrets_ever: BTreeSet<SecretName>,
+    databases: BTreeSet<Uid>,
+    routes: BTreeMap<Uid, Selector>,
+    jobs: BTreeSet<JobName>,
+    steps_with_job: BTreeMap<(u64, usize, u32, &'static str), u32>,
+    /// Sites that existed before and belong to nobody's test: they are never touched.
+    bystanders: BTreeSet<SiteId>,
+}
+
+impl Checker {
+    /// Checks what is in `log` from now on.
+    pub fn new(log: EffectLog) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            log,
+            read: 0,
+            found: Vec::new(),
+            sites: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            colours: BTreeMap::new(),
+            fleet: Fleet::default(),
+            rollouts: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            released: BTreeSet::new(),
+            secrets: BTreeSet::new(),
+            secrets_ever: BTreeSet::new(),
+            databases: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            jobs: BTreeSet::new(),
+            steps_with_job: BTreeMap::new(),
+            bystanders: BTreeSet::new(),
+        })))
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nothing of that site may change.
+    pub fn leave_alone(&self, id: &SiteId) {
+        self.state().bystanders.insert(id.clone());
+    }
+
+    /// Reads on in the log.
+    pub fn check(&self) {
+        let mut state = self.state();
+        let effects = state.log.since(state.read);
+        state.read += effects.len();
+        for effect in &effects {
+            state.effect(effect);
+        }
+    }
+
+    /// What was broken so far.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.check();
+        self.state().found.clone()
+    }
+}
+
+impl State {
+    fn broken(&mut self, invariant: &'static str, detail: String) {
+        self.found.push(Violation { invariant, detail });
+    }
+
+    fn effect(&mut self, effect: &Effect) {
+        let by = effect.by;
+        match &effect.what {
+            What::Site(before, after) => self.site(before.as_ref(), after.as_ref()),
+            What::Colour(colour) => {
+                self.colours.insert(colour.selector, Arc::clone(colour));
+            }
+            What::Fleet(fleet) => self.fleet = fleet.clone(),
+            What::Rollout(rollout) => self.rollout(rollout),
+            What::Ended(_) | What::Refused(_) => {}
+            What::Looked(selector, ready) => {
+                self.looked.insert(*selector, *ready);
+            }
+            What::SecretCreated(name) => {
+                self.intended(by, name.uid, &["CreateSecrets"], effect);
+                if !self.secrets_ever.insert(*name) {
+                    self.broken("CreateOnce", format!("the secret {name} was created again"));
+                }
+                self.secrets.insert(*name);
+            }
+            What::SecretDeleted(name) => {
+                self.intended(by, name.uid, &["DeleteSecrets"], effect);
+                self.destroys_last(name.uid, effect);
+                self.secrets.remove(name);
+            }
+            What::MarkerPut(uid) => self.intended(by, *uid, &["CreateObjects"], effect),
+            What::ObjectDeleted(uid, _) => {
+                self.intended(by, *uid, &["DeleteObjects"], effect);
+                self.destroys_last(*uid, effect);
+            }
+            What::DatabaseEnsured { uid, created } => {
+                self.intended(by, *uid, &["CreateDatabase"], effect);
+                if *created && !self.databases.insert(*uid) {
+                    self.broken("CreateOnce", format!("the database of {uid} was created twice"));
+                }
+            }
+            What::DatabaseDropped(uid) => {
+                self.intended(by, *uid, &["DropDatabase"], effect);
+                self.destroys_last(*uid, effect);
+                self.databases.remove(uid);
+            }
+            What::CanarySet(..) => {
+                if self.slot(by).is_none() {
+                    self.broken("JournalFirst", format!("nobody's {effect:?}"));
+                }
+            }
+            What::ImageSet(selector, _) => self.image_set(by, *selector, effect),
+            What::RouteCreated(uid, to) => {
+                self.intended(by, *uid, &["Ingress"], effect);
+                self.route_ready(*to, effect);
+                if self.routes.insert(*uid, *to).is_some() {
+                    self.broken("CreateOnce", format!("a second route of {uid}"));
+                }
+            }
+            What::RouteMoved(uid, from, to) => {
+                self.intended(by, *uid, &["Ingress", "PatchIngress"], effect);
+                self.owned(by, effect);
+                if from != to {
+                    self.route_ready(*to, effect);
+                }
+                self.routes.insert(*uid, *to);
+            }
+            What::Released(uid, _) => {
+                self.intended(by, *uid, &["RemoveIngress"], effect);
+                self.released.insert(*uid);
+                self.routes.remove(uid);
+            }
+            What::JobStarted(name, uid, word) => self.job(by, name, *uid, word, effect),
+        }
+    }
+
+    /// The operation of that number that has not ended, with the site it works on.
+    fn slot(&self, by: Fence) -> Option<(&Slot, Option<&Site>)> {
+        let sites = self.sites.values().map(|site| (site.slot.as_ref(), Some(&**site)));
+        let colours = self.colours.values().map(|colour| (colour.slot.as_ref(), None));
+        let fleet = std::iter::once((self.fleet.slot.as_ref(), None));
+        let mut all = sites.chain(colours).chain(fleet);
+        all.find_map(|(slot, site)| slot.filter(|slot| slot.number == by.number).map(|slot| (slot, site)))
+    }
+
+    /// `JournalFirst`, `NoForeign`, `PrefixSegment`: whoever does this has stored the intent to, for that very site.
+    fn intended(&mut self, by: Fence, uid: Uid, steps: &[&str], effect: &Effect) {
+        let Some((slot, site)) = self.slot(by) else {
+            return self.broken("JournalFirst", format!("nobody's {effect:?}"));
+        };
+        let names: &[&str] = match (slot.task.kind(), slot.position) {
+            (kind, Position::Forward(step)) => steps_of(kind).get(step..=step).unwrap_or_default(),
+            (Kind::Create, Position::Undo(..)) => &["DeleteSecrets"],
+            (Kind::Promote, Position::Undo(..)) => &["PatchIngress"],
+            (_, Position::Undo(..)) => &[],
+        };
+        let owner = site.map(|site| (site.id.clone(), site.uid));
+        let step = names.iter().any(|name| steps.contains(name));
+        if !step {
+            let at = format!("{} at {:?}", slot.task.kind(), slot.position);
+            self.broken("JournalFirst", format!("{effect:?} by a {at}"));
+        }
+        match owner {
+            Some((id, own)) if own != uid => {
+                self.broken("NoForeign", format!("an operation on `{id}` ({own}) touched {uid}: {effect:?}"));
+            }
+            Some((id, _)) if self.bystanders.contains(&id) => {
+                self.broken("NoForeign", format!("`{id}` was touched: {effect:?}"));
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// `OneOwner`: a worker whose operation was taken over does not get through to what is fenced.
+    fn owned(&mut self, by: Fence, effect: &Effect) {
+        if let Some((slot, _)) = self.slot(by)
+            && slot.epoch != by.epoch
+        {
+            let epoch = slot.epoch;
+            self.broken("OneOwner", format!("{effect:?}, but the operation's epoch is {epoch}"));
+        }
+    }
+
+    fn route_ready(&mut self, to: Selector, effect: &Effect) {
+        if self.looked.get(&to) != Some(&true) {
+            self.broken("RouteReady", format!("{effect:?} without a look that saw `{to}` ready"));
+        }
+    }
+
+    fn destroys_last(&mut self, uid: Uid, effect: &Effect) {
+        let creating =
+            self.ids.get(&uid).and_then(|id| self.sites.get(id)).is_some_and(|site| site.phase == Phase::New);
+        if !self.released.contains(&uid) && !creating {
+            self.broken("DestroyLast", format!("{effect:?} while the site may be routed"));
+        }
+    }
+
+    fn image_set(&mut self, by: Fence, selector: Selector, effect: &Effect) {
+        self.owned(by, effect);
+        let deploys = self.slot(by).is_some_and(|(slot, _)| slot.task.kind() == Kind::Deploy);
+        if !deploys {
+            self.broken("JournalFirst", format!("nobody's {effect:?}"));
+        }
+        let moves = self.colours.get(&selector).map(|colour| colour.hold.moves.clone()).unwrap_or_default();
+        if !moves.is_empty() {
+            self.broken("RouteReady", format!("{effect:?} while {moves:?} move sites there"));
+        }
+    }
+
+    fn job(&mut self, by: Fence, name: &JobName, uid: Option<Uid>, word: &'static str, effect: &Effect) {
+        if !self.jobs.insert(name.clone()) {
+            self.broken("CreateOnce", format!("the job {name} was started twice"));
+        }
+        if let Some(rollout) = self.rollouts.get(&by.number) {
+            if !rollout.flushing {
+                self.broken("JournalFirst", format!("{effect:?} outside a flush"));
+            }
+            return;
+        }
+        let step = match word {
+            "install" => "Install",
+            "activate-theme" => "ActivateTheme",
+            _ => "FlushCaches",
+        };
+        match uid {
+            Some(uid) => self.intended(by, uid, &[step], effect),
+            None => self.broken("JournalFirst", format!("nobody's {effect:?}")),
+        }
+        let Some((slot, _)) = self.slot(by) else { return };
+        let key = (slot.number, slot.forward().unwrap_or_default(), slot.job, word);
+        let started = self.steps_with_job.entry(key).or_default();
+        *started += 1;
+        if *started > 1 {
+            self.broken("CreateOnce", format!("{effect:?} beside another job of the same step"));
+        }
+    }
+
+    fn site(&mut self, before: Option<&Arc<Site>>, after: Option<&Arc<Site>>) {
+        let life = |site: Option<&Arc<Site>>| site.map_or(Life::Absent, |site| site.life());
+        let (was, is) = (life(before), life(after));
+        if was != is && !transitions(was).contains(&is) {
+            self.broken("LegalTransition", format!("{was:?} became {is:?}"));
+        }
+        let slot = |site: Option<&Arc<Site>>| site.and_then(|site| site.slot.clone());
+        if let (Some(old), Some(new)) = (slot(before), slot(after))
+            && old.number != new.number
+            && old.status != Status::Parked
+        {
+            self.broken("OneOpPerSite", format!("operation {} took the place of {}", new.number, old.number));
+        }
+        if let (Some(before), Some(after)) = (before, after) {
+            let unrouted = before.route.is_some() && after.route.is_none();
+            let leaving = after.slot.as_ref().is_some_and(|slot| slot.task.kind() == Kind::Terminate);
+            if unrouted && !leaving {
+                self.broken("RouteAlways", format!("`{}` lost its route", after.id));
+            }
+        }
+        if let Some(touched) = before.or(after)
+            && self.bystanders.contains(&touched.id)
+        {
+            self.broken("NoForeign", format!("the record of `{}` was written", touched.id));
+        }
+        match (before, after) {
+            (None, Some(site)) => {
+                let hosts: BTreeSet<&Hostname> = site.hostnames.all().iter().collect();
+                let other = self
+                    .sites
+                    .values()
+                    .find(|other| other.hostnames.all().iter().any(|host| hosts.contains(host)));
+                if let Some(other) = other {
+                    let detail = format!("`{}` and `{}` share a hostname", other.id, site.id);
+                    self.broken("OneOpPerSite", detail);
+                }
+                if self.ids.insert(site.uid, site.id.clone()).is_some() {
+                    self.broken("NoForeign", format!("the uid {} was used again", site.uid));
+                }
+            }
+            (Some(site), None) => {
+                self.sites.remove(&site.id);
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        if let Some(site) = after {
+            self.member(before, site);
+            self.sites.insert(site.id.clone(), Arc::clone(site));
+        }
+    }
+
+    /// `WaveBound`: a rollout reaches no site beyond its window, and no more at once than it may.
+    fn member(&mut self, before: Option<&Arc<Site>>, site: &Arc<Site>) {
+        let member = |site: &Site| site.slot.as_ref().and_then(|slot| slot.member);
+        let Some(now) = member(site) else { return };
+        if before.and_then(|before| member(before)) == Some(now) {
+            return;
+        }
+        let Some(rollout) = self.rollouts.get(&now.rollout).map(Arc::clone) else {
+            return self.broken("JournalFirst", format!("`{}` was claimed for no rollout", site.id));
+        };
+        let window = rollout.window;
+        if !(window.start..window.end).contains(&now.ordinal) {
+            self.broken("WaveBound", format!("member {} was claimed outside {window:?}", now.ordinal));
+        }
+        let others = self.sites.values().filter(|other| other.id != site.id);
+        let held =
+            others.filter_map(|other| member(other)).filter(|other| other.rollout == now.rollout).count();
+        if held + 1 > rollout.max_concurrent as usize {
+            self.broken("WaveBound", format!("{} sites at once", held + 1));
+        }
+        if rollout.status != cdm_core::domain::RolloutStatus::Running {
+            self.broken(
+                "WaveBound",
+                format!("a site was claimed while the rollout is {}", rollout.status.as_str()),
+            );
+        }
+    }
+
+    fn rollout(&mut self, rollout: &Arc<Rollout>) {
+        let tally = rollout.tally();
+        let sum = tally.resolved() + rollout.running() + rollout.pending();
+        if sum != rollout.total {
+            self.broken(
+                "TotalsAgree",
+                format!("{tally:?} and {} running of {}", rollout.running(), rollout.total),
+            );
+        }
+        if let Some(old) = self.rollouts.get(&rollout.number).map(Arc::clone) {
+            let legal = old.status == rollout.status
+                || cdm_core::domain::rollout::RolloutEvent::ALL
+                    .iter()
+                    .filter_map(|event| old.status.next(*event).ok())
+                    .flat_map(|next| {
+                        let then = cdm_core::domain::rollout::RolloutEvent::ALL;
+                        then.into_iter().filter_map(move |event| next.next(event).ok()).chain([next])
+                    })
+                    .any(|next| next == rollout.status);
+            if !legal {
+                let (was, is) = (old.status.as_str(), rollout.status.as_str());
+                self.broken("LegalTransition", format!("a rollout that was {was} became {is}"));
+            }
+            let stops = old.control.is_some() && rollout.control.is_some();
+            if stops && old.window != rollout.window {
+                self.broken("WaveBound", "a window was granted although someone asked to stop".to_owned());
+            }
+            if old.control.is_some() && rollout.control.is_none() && rollout.status.runnable() {
+                self.broken("WaveBound", format!("a request to stop was lost: {:?}", old.control));
+            }
+        }
+        self.rollouts.insert(rollout.number, Arc::clone(rollout));
+    }
+}
+
+/// Every life that one event, or a terminate's displacement, leads to.
+fn transitions(life: Life) -> Vec<Life> {
+    let begins = Kind::ALL.map(Event::Begin);
+    let ends = [End::Succeeded, End::Failed, End::Cancelled].map(Event::End);
+    let events = begins.into_iter().chain(ends).chain([Event::Displace]);
+    events.filter_map(|event| life.next(event).ok()).collect()
+}
+
+/// The steps of each pipeline, as the product's contract names them.
+const fn steps_of(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Create => &["CreateSecrets"],
+        Kind::Provision => &["CreateDatabase", "CreateObjects", "Install", "Ingress", "ActivateTheme"],
+        Kind::Upgrade => &["PatchService", "FlushCaches"],
+        Kind::Promote => &["PatchIngress", "PatchService", "FlushCaches"],
+        Kind::Terminate => &["RemoveIngress", "DropDatabase", "DeleteObjects", "DeleteSecrets"],
+        Kind::Deploy => &["PatchImage", "WaitReady", "PatchCanaryEnv", "Hooks"],
+        Kind::Select => &["PatchCanaryEnv"],
+    }
+}

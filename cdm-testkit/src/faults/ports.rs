@@ -1,0 +1,412 @@
+//! A decorator per port: each method goes through the gate, and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdm_core::domain::rollout::RolloutPage;
+use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::{
+    Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, ObjectPrefix,
+    Operation, OperationId, Rollout, SecretName, Selector, Site, SiteId, Uid, WorkerId,
+};
+use cdm_core::ports::{
+    Batch, Beat, Call, Canary, CanaryVersion, Changed, ClusterOps, Credentials, Database, FeedEvent,
+    IdempotencyRecord, ImageWant, Job, JobSpec, Journal, Live, Mark, ObjectPage, ObjectStore, OperationQuery,
+    Outcome, Page, PortError, Ports, Refused, Route, RouteSpec, SecretStore, ServiceView, SiteDatabase,
+    SiteDatabases, SiteQuery, SiteRepository, Store, StoreError, StoredSecret,
+};
+
+use super::Gate;
+
+/// Puts a gate before every port but clock and chance.
+pub fn faulty(ports: &Ports, gate: &Gate) -> Ports {
+    Ports {
+        store: Arc::new(Faulty { inner: ports.store.clone(), gate: gate.clone() }),
+        secrets: Arc::new(Faulty { inner: ports.secrets.clone(), gate: gate.clone() }),
+        objects: Arc::new(Faulty { inner: ports.objects.clone(), gate: gate.clone() }),
+        databases: Arc::new(Faulty { inner: ports.databases.clone(), gate: gate.clone() }),
+        cluster: Arc::new(Faulty { inner: ports.cluster.clone(), gate: gate.clone() }),
+        clock: ports.clock.clone(),
+        ids: ports.ids.clone(),
+    }
+}
+
+/// A port behind a gate.
+#[derive(Debug)]
+struct Faulty<P: ?Sized> {
+    inner: Arc<P>,
+    gate: Gate,
+}
+
+/// `change!(self, "name", call, (args), method)`: the call goes through the gate with arguments of its own, so that it
+/// can happen again, or later.
+macro_rules! change {
+    ($self:ident, $name:literal, $call:ident, ($($arg:ident),*), $method:ident) => {{
+        let (inner, call) = (Arc::clone(&$self.inner), *$call);
+        $(let $arg = $arg.to_owned();)*
+        $self.gate.change($name, move || {
+            let inner = Arc::clone(&inner);
+            $(let $arg = $arg.clone();)*
+            Box::pin(async move { inner.$method(&call, $(&$arg),*).await })
+        }).await
+    }};
+}
+
+/// The same for a read; with `lags` the answer may be an older one, `nothing` being the oldest.
+macro_rules! read {
+    ($self:ident, $name:literal, ($($arg:ident),*), $method:ident) => {{
+        let inner = Arc::clone(&$self.inner);
+        $(let $arg = $arg.to_owned();)*
+        $self.gate.read($name, None, |_| None, move || {
+            let inner = Arc::clone(&inner);
+            $(let $arg = $arg.clone();)*
+            Box::pin(async move { inner.$method($(&$arg),*).await })
+        }).await
+    }};
+    ($self:ident, $name:literal, ($($arg:ident),*), $method:ident, lags $nothing:expr) => {{
+        let inner = Arc::clone(&$self.inner);
+        $(let $arg = $arg.to_owned();)*
+        let key = format!(concat!($name, " {:?}"), ($(&$arg,)*));
+        $self.gate.read($name, Some(key), $nothing, move || {
+            let inner = Arc::clone(&inner);
+            $(let $arg = $arg.clone();)*
+            Box::pin(async move { inner.$method($(&$arg),*).await })
+        }).await
+    }};
+}
+
+fn no_more<T>(now: &Option<T>) -> Option<Option<T>> {
+    now.is_some().then_some(None)
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SecretStore for Faulty<dyn SecretStore> {
+    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
+        change!(self, "secrets.create", call, (name, value), create)
+    }
+
+    async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
+        let inner = Arc::clone(&self.inner);
+        let name = *name;
+        // Credentials are kept nowhere, not even to answer a stale read: nothing is the only older answer.
+        let read = || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.read(&name).await.map(|found| Held(Arc::new(found))) })
+                as super::gate::Calling<_>
+        };
+        let key = Some(format!("secrets.read {name}"));
+        let none = |now: &Held| now.0.is_some().then(|| Held(Arc::new(None)));
+        self.gate.read("secrets.read", key, none, read).await.map(|held| (*held.0).clone())
+    }
+
+    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+        change!(self, "secrets.schedule_delete", call, (name), schedule_delete)
+    }
+}
+
+/// A read secret; two are the same when they are as much there.
+#[derive(Clone)]
+struct Held(Arc<Option<StoredSecret>>);
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        matches!(
+            (&*self.0, &*other.0),
+            (None, None)
+                | (Some(StoredSecret::Deleting), Some(StoredSecret::Deleting))
+                | (Some(StoredSecret::Value(_)), Some(StoredSecret::Value(_)))
+        )
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for Faulty<dyn ObjectStore> {
+    async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()> {
+        change!(self, "objects.put_marker", call, (prefix), put_marker)
+    }
+
+    async fn page(&self, prefix: &ObjectPrefix, after: Option<&str>) -> Result<ObjectPage, PortError> {
+        let (inner, prefix, after) = (Arc::clone(&self.inner), *prefix, after.map(str::to_owned));
+        let read = move || {
+            let (inner, after) = (Arc::clone(&inner), after.clone());
+            Box::pin(async move { inner.page(&prefix, after.as_deref()).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("objects.page", None, |_| None, read).await
+    }
+
+    async fn delete(
+        &self,
+        call: &Call,
+        prefix: &ObjectPrefix,
+        keys: &[String],
+    ) -> Outcome<Vec<(String, String)>> {
+        change!(self, "objects.delete", call, (prefix, keys), delete)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SiteDatabases for Faulty<dyn SiteDatabases> {
+    fn address(&self) -> (String, u16) {
+        self.inner.address()
+    }
+
+    async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+        let (inner, call, credentials) = (Arc::clone(&self.inner), *call, credentials.clone());
+        let ensure = move || {
+            let (inner, credentials) = (Arc::clone(&inner), credentials.clone());
+            Box::pin(async move { inner.ensure(&call, uid, &credentials).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("databases.ensure", ensure).await
+    }
+
+    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()> {
+        let (inner, call) = (Arc::clone(&self.inner), *call);
+        let remove = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.remove(&call, uid).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("databases.remove", remove).await
+    }
+
+    async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError> {
+        self.inner.seen(uid).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ClusterOps for Faulty<dyn ClusterOps> {
+    async fn canary(&self) -> Result<Option<Canary>, PortError> {
+        read!(self, "cluster.canary", (), canary)
+    }
+
+    async fn set_canary(
+        &self,
+        call: &Call,
+        expect: Option<&CanaryVersion>,
+        selector: Selector,
+        digest: Option<Digest>,
+    ) -> Outcome<()> {
+        let (inner, call, expect) = (Arc::clone(&self.inner), *call, expect.cloned());
+        let set = move || {
+            let (inner, expect) = (Arc::clone(&inner), expect.clone());
+            Box::pin(async move { inner.set_canary(&call, expect.as_ref(), selector, digest).await })
+                as super::gate::Calling<_>
+        };
+        self.gate.change("cluster.set_canary", set).await
+    }
+
+    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.service(selector).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("cluster.service", None, |_| None, read).await
+    }
+
+    async fn set_image(
+        &self,
+        call: &Call,
+        selector: Selector,
+        expect: Fence,
+        want: &ImageWant,
+    ) -> Outcome<()> {
+        let (inner, call, want) = (Arc::clone(&self.inner), *call, want.clone());
+        let set = move || {
+            let (inner, want) = (Arc::clone(&inner), want.clone());
+            Box::pin(async move { inner.set_image(&call, selector, expect, &want).await })
+                as super::gate::Calling<_>
+        };
+        self.gate.change("cluster.set_image", set).await
+    }
+
+    async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.route(uid).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("cluster.route", Some(format!("route {uid}")), |_: &Option<Route>| None, read).await
+    }
+
+    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+        change!(self, "cluster.put_route", call, (spec), put_route)
+    }
+
+    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+        let (inner, call) = (Arc::clone(&self.inner), *call);
+        let send = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.move_route(&call, uid, expect, to).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("cluster.move_route", send).await
+    }
+
+    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()> {
+        let (inner, call) = (Arc::clone(&self.inner), *call);
+        let release = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.release(&call, uid).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("cluster.release", release).await
+    }
+
+    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()> {
+        change!(self, "cluster.run_job", call, (spec), run_job)
+    }
+
+    async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError> {
+        read!(self, "cluster.job", (name), job, lags no_more)
+    }
+
+    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.changes(mark, wait).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("cluster.changes", None, |_| None, read).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl SiteRepository for Faulty<dyn Store> {
+    async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
+        read!(self, "store.site", (id), site)
+    }
+
+    async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {
+        read!(self, "store.hostname", (host), hostname)
+    }
+
+    async fn sites(
+        &self,
+        query: &SiteQuery,
+        after: Option<&SiteId>,
+        limit: usize,
+    ) -> Result<Page<Site, SiteId>, StoreError> {
+        let (inner, query, after) = (Arc::clone(&self.inner), query.clone(), after.cloned());
+        let read = move || {
+            let (inner, query, after) = (Arc::clone(&inner), query.clone(), after.clone());
+            Box::pin(async move { inner.sites(&query, after.as_ref(), limit).await })
+                as super::gate::Calling<_>
+        };
+        self.gate.read("store.sites", None, |_| None, read).await
+    }
+
+    async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError> {
+        read!(self, "store.count", (query), count)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Journal for Faulty<dyn Store> {
+    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+        change!(self, "store.write", call, (batch), write)
+    }
+
+    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+        change!(self, "store.claim", call, (claim), claim)
+    }
+
+    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
+        change!(self, "store.complete", call, (complete), complete)
+    }
+
+    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.colour(selector).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("store.colour", None, |_| None, read).await
+    }
+
+    async fn fleet(&self) -> Result<Fleet, StoreError> {
+        read!(self, "store.fleet", (), fleet)
+    }
+
+    async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.rollout(number).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("store.rollout", None, |_| None, read).await
+    }
+
+    async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.rollout_page(number, page).await }) as super::gate::Calling<_>
+        };
+        self.gate.read("store.rollout_page", None, |_| None, read).await
+    }
+
+    async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError> {
+        self.inner.rollouts(before, limit).await
+    }
+
+    async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError> {
+        read!(self, "store.history", (id), history)
+    }
+
+    async fn operations(
+        &self,
+        query: &OperationQuery,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Operation, u64>, StoreError> {
+        self.inner.operations(query, before, limit).await
+    }
+
+    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+        read!(self, "store.live", (), live, lags |now: &Vec<Live>| (!now.is_empty()).then(Vec::new))
+    }
+
+    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+        let (inner, call) = (Arc::clone(&self.inner), *call);
+        let draw = move || {
+            let inner = Arc::clone(&inner);
+            Box::pin(async move { inner.numbers(&call, count).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("store.numbers", draw).await
+    }
+
+    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+        let (inner, call, worker) = (Arc::clone(&self.inner), *call, worker.clone());
+        let beat = move || {
+            let (inner, worker) = (Arc::clone(&inner), worker.clone());
+            Box::pin(async move { inner.beat(&call, &worker, count).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("store.beat", beat).await
+    }
+
+    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+        read!(self, "store.beats", (), beats)
+    }
+
+    async fn idempotency(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        read!(self, "store.idempotency", (actor, key), idempotency)
+    }
+
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {
+        self.inner.audit(before, limit).await
+    }
+
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
+        self.inner.events(after, limit).await
+    }
+}

@@ -1,0 +1,523 @@
+//! A whole platform in memory, with processes that die, stand still and go on, on a clock that only moves when nobody
+//! can do anything.
+
+mod rest;
+mod scenario;
+mod summary;
+
+pub use scenario::{Scenario, scenarios};
+pub use summary::Summary;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use cdm_core::domain::{
+    Actor, Digest, Hostnames, IdempotencyKey, OperationId, Selector, SiteId, SiteName, Status, Theme,
+    Timestamp, WorkerId,
+};
+use cdm_core::engine::{Registry, Settings, Turn, Worker};
+use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::ports::{Clock, Ports};
+use cdm_core::services::{Accepted, DeployRequest, NewSite, Request, ServiceError, Services};
+
+use crate::check::{Checker, Violation};
+use crate::clock::SimClock;
+use crate::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use crate::faults::{Gate, Halt, faulty};
+use crate::ids::SeededIds;
+use crate::log::EffectLog;
+
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+/// A request's future.
+pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>>>>;
+
+/// The simulated platform.
+#[derive(Debug)]
+pub struct World {
+    /// Time.
+    pub clock: SimClock,
+    /// Everything that happened.
+    pub log: EffectLog,
+    /// What must hold after every effect.
+    pub checker: Checker,
+    /// Between the core and every port.
+    pub gate: Gate,
+    /// Records and journal.
+    pub store: FakeStore,
+    /// Credentials.
+    pub secrets: FakeSecrets,
+    /// Files.
+    pub objects: FakeObjects,
+    /// Databases.
+    pub databases: FakeDatabases,
+    /// Services, routes, jobs.
+    pub cluster: FakeCluster,
+    raw: Ports,
+    ports: Ports,
+    registry: Arc<Registry>,
+    rollouts: Arc<Rollouts>,
+    settings: Settings,
+    process: Process,
+    processes: u32,
+    zombies: Zombies,
+    keys: u64,
+    foreign: Vec<String>,
+}
+
+/// One process of the platform: a worker, and the services that a frontend would hold.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its worker.
+    pub worker: Arc<Worker>,
+    /// Its services.
+    pub services: Arc<Services>,
+}
+
+#[derive(Default)]
+struct Zombies(Vec<Running>);
+
+impl std::fmt::Debug for Zombies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} processes that stand still", self.0.len())
+    }
+}
+
+/// How long a future was driven.
+enum Driven<T> {
+    Done(T),
+    Crashed,
+    Paused,
+}
+
+/// How many times a future is polled before it counts as stuck.
+const POLLS: usize = 200_000;
+/// How many turns a world may take to come to rest.
+const TURNS: usize = 6_000;
+
+impl World {
+    /// A platform with both colours running `digest(0)`, blue the canary.
+    pub fn new(seed: u64) -> Self {
+        let clock = SimClock::new();
+        let log = EffectLog::new();
+        let store = FakeStore::new(log.clone(), clock.clone());
+        let secrets = FakeSecrets::new(log.clone(), clock.clone());
+        let objects = FakeObjects::new(log.clone(), clock.clone());
+        let databases = FakeDatabases::new(log.clone(), clock.clone());
+        let cluster = FakeCluster::new(log.clone(), clock.clone());
+        for selector in Selector::ALL {
+            cluster.install(selector, digest(0));
+        }
+        let raw = Ports {
+            store: Arc::new(store.clone()),
+            secrets: Arc::new(secrets.clone()),
+            objects: Arc::new(objects.clone()),
+            databases: Arc::new(databases.clone()),
+            cluster: Arc::new(cluster.clone()),
+            clock: Arc::new(clock.clone()),
+            ids: Arc::new(SeededIds::new(seed)),
+        };
+        let gate = Gate::default();
+        let checker = Checker::new(log.clone());
+        let check = checker.clone();
+        gate.check_with(Arc::new(move || check.check()));
+        let ports = faulty(&raw, &gate);
+        let platform = Platform::default();
+        let registry = Arc::new(registry(&platform));
+        let rollouts = Arc::new(Rollouts::new(platform));
+        let settings = Settings::default();
+        let process = start(&ports, &registry, &rollouts, &settings, 1);
+        Self {
+            clock,
+            log,
+            checker,
+            gate,
+            store,
+            secrets,
+            objects,
+            databases,
+            cluster,
+            raw,
+            ports,
+            registry,
+            rollouts,
+            settings,
+            process,
+            processes: 1,
+            zombies: Zombies::default(),
+            keys: 0,
+            foreign: Vec::new(),
+        }
+    }
+
+    /// The ports without the gate.
+    pub const fn raw(&self) -> &Ports {
+        &self.raw
+    }
+
+    /// The ports behind the gate.
+    pub const fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The process that runs now.
+    pub fn process(&self) -> Process {
+        self.process.clone()
+    }
+
+    /// Another process on the same platform.
+    pub fn start(&mut self) -> Process {
+        self.processes += 1;
+        start(&self.ports, &self.registry, &self.rollouts, &self.settings, self.processes)
+    }
+
+    /// The process that runs now is gone; another one takes its place.
+    pub fn restart(&mut self) {
+        self.process = self.start();
+    }
+
+    /// Polls a future until it is done or its process is stopped. Where it can do nothing, time passes.
+    fn drive<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> Driven<T> {
+        let mut future: Pin<Box<dyn Future<Output = T>>> = Box::pin(future);
+        let waker = Waker::noop();
+        for _ in 0..POLLS {
+            self.wake_zombies();
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(waker)) {
+                let _ = self.gate.take_halt();
+                return Driven::Done(value);
+            }
+            match self.gate.take_halt() {
+                Some(Halt::Crashed) => return Driven::Crashed,
+                Some(Halt::Paused) => {
+                    self.zombies.0.push(Box::pin(async move { drop(future.await) }));
+                    return Driven::Paused;
+                }
+                None => self.let_time_pass(),
+            }
+        }
+        panic!("a future was polled {POLLS} times and is not done");
+    }
+
+    fn let_time_pass(&self) {
+        let next = [self.clock.next_sleeper(), self.cluster.next_event()].into_iter().flatten().min();
+        match next {
+            Some(next) if next > self.clock.monotonic() => self.clock.advance_to(next),
+            Some(_) | None => self.clock.advance(Duration::from_millis(1)),
+        }
+    }
+
+    /// Lets processes that stood still go on, if they may.
+    fn wake_zombies(&mut self) {
+        if self.zombies.0.is_empty() || !self.gate.released() {
+            return;
+        }
+        let mut zombies = std::mem::take(&mut self.zombies.0);
+        zombies
+            .retain_mut(|zombie| zombie.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let _ = self.gate.take_halt();
+        self.zombies.0.append(&mut zombies);
+    }
+
+    /// Lets processes that stood still go on to their end.
+    pub fn finish_zombies(&mut self) {
+        self.gate.release();
+        for _ in 0..2_000 {
+            if self.zombies.0.is_empty() {
+                return;
+            }
+            self.wake_zombies();
+            self.let_time_pass();
+        }
+        // A worker's turn that lost everything ends; one that goes on for ever is cut off like a process.
+        self.zombies.0.clear();
+    }
+
+    /// Asks the services something, as a client that does not give up: the process may die under it, the answer may be
+    /// lost, and then it asks again under the same key.
+    ///
+    /// # Errors
+    /// The services' refusal.
+    pub fn ask<T: 'static>(
+        &mut self,
+        request: impl Fn(Arc<Services>, Request) -> Asking<T>,
+    ) -> Result<T, ServiceError> {
+        self.keys += 1;
+        let key = IdempotencyKey::parse(&format!("key-{}", self.keys)).ok();
+        let request_of = Request { key, id: None, ..Request::by(actor()) };
+        for attempt in 0..12 {
+            let services = Arc::clone(&self.process.services);
+            match self.drive(request(services, request_of.clone())) {
+                Driven::Done(Err(ServiceError::Unavailable(_) | ServiceError::Unknown)) => {
+                    self.clock.advance(Duration::from_secs(1));
+                    if attempt > 2 {
+                        self.heal();
+                    }
+                }
+                Driven::Done(answer) => return answer,
+                Driven::Crashed | Driven::Paused => self.restart(),
+            }
+        }
+        panic!("nobody answers a request");
+    }
+
+    /// Nothing goes wrong any more, and what was late arrives.
+    pub fn heal(&mut self) {
+        let gate = self.gate.clone();
+        let _ = self.drive(async move { gate.heal().await });
+    }
+
+    /// Lets the worker look once; what it ran, unless its process was stopped.
+    pub fn turn(&mut self) -> Option<Turn> {
+        let worker = Arc::clone(&self.process.worker);
+        match self.drive(async move { worker.turn().await }) {
+            Driven::Done(turn) => Some(turn),
+            Driven::Crashed | Driven::Paused => {
+                self.restart();
+                None
+            }
+        }
+    }
+
+    /// Whether no worker has anything to do.
+    pub fn rests(&self) -> bool {
+        self.live().is_empty()
+    }
+
+    fn live(&self) -> Vec<cdm_core::ports::Live> {
+        now(self.raw.store.live()).unwrap_or_default()
+    }
+
+    /// Lets the workers work until nobody has anything to do.
+    pub fn run(&mut self) {
+        for _ in 0..TURNS {
+            let turn = self.turn();
+            if self.rests() {
+                return;
+            }
+            let Some(turn) = turn else { continue };
+            if turn.ran == 0 {
+                let wake = turn.wake.map(|at| at.since(self.clock.wall()));
+                let event = self.cluster.next_event().map(|at| at.since(self.clock.monotonic()));
+                let pause = [wake, event].into_iter().flatten().filter(|pause| !pause.is_zero()).min();
+                self.clock.advance(pause.unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(30)));
+            }
+        }
+        panic!("the world does not come to rest: {:#?}", self.live());
+    }
+
+    /// Lets faults end: what was late arrives, who stood still goes on, and whatever is parked is retried once it can
+    /// succeed.
+    pub fn converge(&mut self) {
+        self.run();
+        for _ in 0..6 {
+            self.heal();
+            self.finish_zombies();
+            self.run();
+            let parked = self.parked();
+            if parked.is_empty() {
+                return;
+            }
+            for id in parked {
+                let _ = self.ask(move |services, request| {
+                    let id = id.clone();
+                    Box::pin(async move { services.retry(&request, &id).await })
+                });
+            }
+            self.run();
+        }
+    }
+
+    /// Operations that a person would have to look at.
+    pub fn parked(&self) -> Vec<OperationId> {
+        let sites = self.store.all_sites();
+        let of_sites = sites.into_iter().filter_map(|site| {
+            let slot = site.slot.clone().filter(|slot| slot.status == Status::Parked)?;
+            Some(OperationId::on(slot.number, cdm_core::domain::Subject::Site(site.id)))
+        });
+        let of_colours = Selector::ALL.into_iter().filter_map(|selector| {
+            let slot = now(self.raw.store.colour(selector))
+                .ok()?
+                .slot
+                .filter(|slot| slot.status == Status::Parked)?;
+            Some(OperationId::on(slot.number, cdm_core::domain::Subject::Colour(selector)))
+        });
+        let fleet = now(self.raw.store.fleet()).ok().and_then(|fleet| fleet.slot);
+        let of_fleet = fleet
+            .filter(|slot| slot.status == Status::Parked)
+            .map(|slot| OperationId::on(slot.number, cdm_core::domain::Subject::Fleet));
+        of_sites.chain(of_colours).chain(of_fleet).collect()
+    }
+
+    /// Everything that is broken: after any effect so far, or now, at rest.
+    pub fn violations(&mut self) -> Vec<Violation> {
+        let mut found = self.checker.violations();
+        found.extend(rest::violations(self));
+        found
+    }
+
+    /// Puts things of a stranger beside those of the site: they must still be there in the end.
+    pub fn surround(&mut self, id: &str) {
+        let Some(site) = self.store.all_sites().into_iter().find(|site| site.id.as_str() == id) else {
+            return;
+        };
+        let uid = site.uid.to_string();
+        let (stem, last) = uid.split_at(uid.len() - 1);
+        let neighbour = if last == "0" { "1" } else { "0" };
+        for key in [format!("sites/{stem}{neighbour}/index.php"), format!("sites/{stem}{neighbour}/.cdm")] {
+            self.objects.seed(key.clone());
+            self.foreign.push(key);
+        }
+    }
+
+    /// Keys of strangers that [`World::surround`] put there.
+    pub fn foreign(&self) -> &[String] {
+        &self.foreign
+    }
+
+    /// Creates a site `id` at `<id>.example.org`.
+    ///
+    /// # Errors
+    /// The services' refusal.
+    pub fn create(&mut self, id: &str) -> Result<Accepted, ServiceError> {
+        let new = new_site(id);
+        self.ask(move |services, request| {
+            let new = new.clone();
+            Box::pin(async move { services.create_site(&request, &new).await })
+        })
+    }
+
+    /// Creates and provisions a site, and waits for it.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn settle_site(&mut self, id: &str) {
+        self.create(id).unwrap_or_else(|error| panic!("`{id}` is not created: {error}"));
+        self.run();
+        self.on_site(id, Verb::Provision)
+            .unwrap_or_else(|error| panic!("`{id}` is not provisioned: {error}"));
+        self.run();
+    }
+
+    /// Asks for something to be done to a site.
+    ///
+    /// # Errors
+    /// The services' refusal.
+    pub fn on_site(&mut self, id: &str, verb: Verb) -> Result<Accepted, ServiceError> {
+        let id = site_id(id);
+        self.ask(move |services, request| {
+            let id = id.clone();
+            Box::pin(async move {
+                match verb {
+                    Verb::Provision => services.provision(&request, &id).await,
+                    Verb::Upgrade => services.upgrade(&request, &id).await,
+                    Verb::Promote => services.promote(&request, &id).await,
+                    Verb::Terminate => services.terminate(&request, &id).await,
+                }
+            })
+        })
+    }
+
+    /// Makes a colour the canary.
+    ///
+    /// # Errors
+    /// The services' refusal.
+    pub fn select(&mut self, selector: Selector) -> Result<(), ServiceError> {
+        self.ask(move |services, request| {
+            Box::pin(async move { services.select(&request, selector).await.map(drop) })
+        })
+    }
+
+    /// Deploys a digest.
+    ///
+    /// # Errors
+    /// The services' refusal.
+    pub fn deploy(
+        &mut self,
+        digest: Digest,
+        service: Selector,
+        promote: bool,
+    ) -> Result<Accepted, ServiceError> {
+        let deploy = DeployRequest { digest, service: Some(service), promote };
+        self.ask(move |services, request| Box::pin(async move { services.deploy(&request, deploy).await }))
+    }
+
+    /// Now, as people read it.
+    pub fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+}
+
+/// What may be asked of a site that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make it live.
+    Provision,
+    /// Assign it to the canary.
+    Upgrade,
+    /// Move it to the canary.
+    Promote,
+    /// Remove it.
+    Terminate,
+}
+
+fn start(
+    ports: &Ports,
+    registry: &Arc<Registry>,
+    rollouts: &Arc<Rollouts>,
+    settings: &Settings,
+    number: u32,
+) -> Process {
+    let id = WorkerId::new(&format!("worker-{number}"));
+    let rollouts: Arc<dyn cdm_core::engine::RolloutDriver> = rollouts.clone();
+    let worker = Worker::new(id, ports.clone(), Arc::clone(registry), rollouts, settings.clone());
+    let services = Services::new(ports.clone(), Arc::clone(registry), settings.clone());
+    Process { worker: Arc::new(worker), services: Arc::new(services) }
+}
+
+/// The value of a future that never waits.
+///
+/// # Panics
+/// When it waits.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("a future waits that should not"),
+    }
+}
+
+/// The digest of the `n`th image.
+///
+/// # Panics
+/// Never: the text is a digest.
+pub fn digest(n: u8) -> Digest {
+    Digest::parse(&format!("{n:02x}").repeat(32)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn site_id(id: &str) -> SiteId {
+    SiteId::parse(id).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn actor() -> Actor {
+    crate::build::actor()
+}
+
+/// The site `id`, to be served at `<id>.example.org` and `www.<id>.example.org`.
+///
+/// # Panics
+/// When `id` is no site id.
+pub fn new_site(id: &str) -> NewSite {
+    let host = format!("{id}.example.org");
+    let hosts = [host.clone(), format!("www.{host}")];
+    let parse = || -> Result<NewSite, cdm_core::domain::NameError> {
+        Ok(NewSite {
+            id: SiteId::parse(id)?,
+            name: SiteName::parse(&format!("Site {id}"))?,
+            theme: Theme::parse("plain")?,
+            hostnames: Hostnames::parse(&hosts, &host)?,
+            service: None,
+        })
+    };
+    parse().unwrap_or_else(|error| panic!("{error}"))
+}

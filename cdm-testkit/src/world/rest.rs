@@ -1,0 +1,155 @@
+//! What must hold at rest: nothing is left over, nothing is missing, nothing leaks, nothing goes on being written.
+
+use std::collections::BTreeSet;
+
+use cdm_core::domain::lifecycle::Phase;
+use cdm_core::domain::{SecretKind, SecretName, Uid};
+use cdm_core::ports::Credentials;
+
+use super::{World, now};
+use crate::check::Violation;
+use crate::ids::SECRET_MARKER;
+
+/// What is broken now.
+pub(super) fn violations(world: &mut World) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut broken = |invariant, detail: String| found.push(Violation { invariant, detail });
+    let sites = world.store.all_sites();
+    let uids: BTreeSet<Uid> = sites.iter().map(|site| site.uid).collect();
+
+    let orphan = |uid: &Uid| !uids.contains(uid);
+    for (name, _) in world.secrets.values().iter().filter(|(name, _)| orphan(&name.uid)) {
+        broken("NoOrphans", format!("the secret {name}"));
+    }
+    for uid in world.databases.uids().iter().filter(|uid| orphan(uid)) {
+        broken("NoOrphans", format!("the database of {uid}"));
+    }
+    for route in world.cluster.routes().iter().filter(|route| orphan(&route.uid)) {
+        broken("NoOrphans", format!("the route of {}", route.uid));
+    }
+    for (name, ..) in world.cluster.jobs().iter().filter(|(_, uid, _)| uid.as_ref().is_some_and(orphan)) {
+        broken("NoOrphans", format!("the job {name}"));
+    }
+    for key in world.objects.keys() {
+        let uid = key
+            .strip_prefix("sites/")
+            .and_then(|rest| rest.split('/').next())
+            .and_then(|uid| Uid::parse(uid).ok());
+        let known = uid.is_some_and(|uid| uids.contains(&uid));
+        if !known && !world.foreign().contains(&key) {
+            broken("NoOrphans", format!("the object {key}"));
+        }
+    }
+    for key in world.foreign() {
+        if !world.objects.keys().contains(key) {
+            broken("NoForeign", format!("a stranger's {key} is gone"));
+        }
+    }
+    let owners: BTreeSet<_> = sites.iter().map(|site| site.id.clone()).collect();
+    for (host, owner) in world.store.hostnames() {
+        if !owners.contains(&owner) {
+            broken("NoOrphans", format!("the hostname {host} of `{owner}`"));
+        }
+    }
+
+    let secrets = world.secrets.values();
+    let stored =
+        |name: &SecretName| secrets.iter().find(|(stored, _)| stored == name).map(|(_, value)| value);
+    for site in &sites {
+        let database = stored(&SecretName { uid: site.uid, kind: SecretKind::Database });
+        let cms = stored(&SecretName { uid: site.uid, kind: SecretKind::Cms });
+        if site.phase != Phase::New && site.slot.is_none() && (database.is_none() || cms.is_none()) {
+            broken("Complete", format!("`{}` has no credentials", site.id));
+        }
+        if world.databases.uids().contains(&site.uid)
+            && let Some(Credentials::Database(credentials)) = database
+            && !world.databases.password_is(site.uid, &credentials.password)
+        {
+            broken("Complete", format!("the password of `{}` is not the stored one", site.id));
+        }
+        if site.phase == Phase::Active && site.slot.is_none() {
+            let routes = world.cluster.routes();
+            let route = routes.iter().find(|route| route.uid == site.uid);
+            if route.map(|route| route.service) != site.routed_service() {
+                broken("Complete", format!("the route of `{}` is not where its record says", site.id));
+            }
+            if route.is_none() {
+                broken("RouteAlways", format!("`{}` is active without a route", site.id));
+            }
+            if !world.databases.uids().contains(&site.uid) {
+                broken("Complete", format!("`{}` is active without a database", site.id));
+            }
+            if !world.objects.keys().contains(&site.prefix().marker()) {
+                broken("Complete", format!("`{}` is active without its prefix", site.id));
+            }
+        }
+    }
+
+    for rollout in world.store.all_rollouts() {
+        let outcomes = world.store.pages(rollout.number).into_iter().flat_map(|page| page.members);
+        let mut recount = cdm_core::domain::rollout::Tally::default();
+        for outcome in outcomes.filter_map(|member| member.outcome) {
+            recount.add(outcome);
+        }
+        if recount != rollout.tally() {
+            broken("TotalsAgree", format!("{:?} are counted, {recount:?} are there", rollout.tally()));
+        }
+        if rollout.status.ended() {
+            let held = sites.iter().filter(|site| {
+                let member = site.slot.as_ref().and_then(|slot| slot.member);
+                member.is_some_and(|member| member.rollout == rollout.number)
+            });
+            for site in held {
+                broken("NoLostWork", format!("`{}` is still held by an ended rollout", site.id));
+            }
+        }
+        if !rollout.status.runnable() && rollout.holds.is_some() {
+            broken("NoOrphans", format!("a rollout that is {} has a hold", rollout.status.as_str()));
+        }
+    }
+    for selector in cdm_core::domain::Selector::ALL {
+        let Ok(colour) = now(world.raw().store.colour(selector)) else { continue };
+        let idle = colour.slot.is_none();
+        let busy = sites.iter().any(|site| site.slot.is_some());
+        if idle && colour.hold.deploy.is_some() || !busy && world.rests() && !colour.hold.moves.is_empty() {
+            broken("NoOrphans", format!("a hold on `{selector}`: {:?}", colour.hold));
+        }
+    }
+
+    if world.rests() {
+        let before = world.log.len();
+        world.clock.advance(std::time::Duration::from_secs(120));
+        for _ in 0..2 {
+            let _ = world.turn();
+        }
+        let after = world.log.since(before);
+        let writes = after.iter().filter(|effect| !matches!(effect.what, crate::log::What::Looked(..)));
+        if let Some(effect) = writes.into_iter().next() {
+            broken("Stable", format!("{effect:?} at rest"));
+        }
+    }
+
+    if let Some(sink) = leak(world) {
+        broken("NoSecretOut", sink);
+    }
+    found
+}
+
+/// The first sink that a secret got into.
+fn leak(world: &World) -> Option<String> {
+    let store = &world.raw().store;
+    let events =
+        now(store.events(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
+    let audit =
+        now(store.audit(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
+    let operations = now(store.operations(&cdm_core::ports::OperationQuery::default(), None, 1_000_000));
+    let sinks = [
+        ("the events", events),
+        ("the audit", audit),
+        ("the operations", operations.map(|page| format!("{:?}", page.items)).unwrap_or_default()),
+        ("the sites", format!("{:?}", world.store.all_sites())),
+        ("the log", format!("{:?}", world.log.since(0))),
+        ("the jobs", format!("{:?}", world.cluster.jobs())),
+    ];
+    sinks.into_iter().find(|(_, text)| text.contains(SECRET_MARKER)).map(|(sink, _)| sink.to_owned())
+}

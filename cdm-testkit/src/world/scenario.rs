@@ -1,0 +1,206 @@
+//! The stories that are broken at every call: one per pipeline, and the ways in which each can end.
+
+use cdm_core::domain::colour::Verdict;
+use cdm_core::domain::rollout::{Budget, Reach};
+use cdm_core::domain::{Selector, Status};
+use cdm_core::ports::PodFailure;
+use cdm_core::services::{Accepted, RolloutRequest, RolloutScope};
+
+use super::{Verb, World, digest};
+use crate::fakes::ImageScript;
+
+/// A story: what is so before, and what is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What is so before.
+    pub before: fn(&mut World),
+    /// What is asked, until it rests.
+    pub act: fn(&mut World),
+}
+
+/// All of them.
+pub fn scenarios() -> Vec<Scenario> {
+    let scenario = |name, before, act| Scenario { name, before, act };
+    vec![
+        scenario("create", neighbours, |world| {
+            let _ = world.create("rrr");
+            world.run();
+        }),
+        scenario("provision", created, |world| {
+            let _ = world.on_site("rrr", Verb::Provision);
+            world.run();
+        }),
+        scenario("upgrade", on_green, |world| {
+            let _ = world.on_site("rrr", Verb::Upgrade);
+            world.run();
+        }),
+        scenario("promote", on_green, |world| {
+            let _ = world.on_site("rrr", Verb::Promote);
+            world.run();
+        }),
+        scenario("promote-cancelled", flush_fails, |world| {
+            let promoted = world.on_site("rrr", Verb::Promote);
+            world.run();
+            cancel(world, promoted.ok());
+        }),
+        scenario("terminate", with_files, |world| {
+            let _ = world.on_site("rrr", Verb::Terminate);
+            world.run();
+        }),
+        scenario("select", neighbours, |world| {
+            let _ = world.select(Selector::Green);
+            world.run();
+        }),
+        scenario("deploy", active, |world| {
+            let _ = world.deploy(digest(1), Selector::Blue, false);
+            world.run();
+        }),
+        scenario("deploy-promote", on_green, |world| {
+            let _ = world.deploy(digest(1), Selector::Green, true);
+            world.run();
+        }),
+        scenario("deploy-broken", broken_image, |world| {
+            let _ = world.deploy(digest(9), Selector::Blue, false);
+            world.run();
+        }),
+        scenario("rollback", two_releases, |world| {
+            let _ = world.ask(|services, request| {
+                Box::pin(async move { services.rollback(&request, Some(Selector::Blue)).await })
+            });
+            world.run();
+        }),
+        scenario("rollout-promote", fleet_on_blue, |world| {
+            rollout(world, true, Budget::Count(0), false);
+        }),
+        scenario("rollout-upgrade", fleet_on_blue, |world| {
+            rollout(world, false, Budget::Count(0), false);
+        }),
+        scenario("rollout-deploys", fleet_on_blue, |world| {
+            let wanted = RolloutRequest {
+                promote: true,
+                digest: Some(digest(1)),
+                scope: RolloutScope::Inactive,
+                ..RolloutRequest::default()
+            };
+            start_rollout(world, wanted);
+            world.run();
+        }),
+    ]
+}
+
+/// Sites of other tenants, whose ids are as like as can be.
+fn neighbours(world: &mut World) {
+    for id in ["rr", "rrrr"] {
+        world.settle_site(id);
+        world.checker.leave_alone(&super::site_id(id));
+    }
+}
+
+fn created(world: &mut World) {
+    neighbours(world);
+    let _ = world.create("rrr");
+    world.run();
+}
+
+fn active(world: &mut World) {
+    world.settle_site("rrr");
+}
+
+fn on_green(world: &mut World) {
+    neighbours(world);
+    world.settle_site("rrr");
+    let _ = world.select(Selector::Green);
+    world.run();
+}
+
+/// Every flush job fails, until the tries are used up; the promote parks.
+fn flush_fails(world: &mut World) {
+    on_green(world);
+    let failed = || crate::fakes::JobScript {
+        takes: std::time::Duration::from_secs(1),
+        result: cdm_core::ports::JobState::Failed { message: "no cache".to_owned(), theme_missing: false },
+    };
+    world.cluster.script_job("flush-caches", vec![failed(), failed(), failed()]);
+}
+
+fn with_files(world: &mut World) {
+    neighbours(world);
+    world.settle_site("rrr");
+    world.surround("rrr");
+    world.objects.page_size(3);
+    let sites = world.store.all_sites();
+    let Some(site) = sites.iter().find(|site| site.id.as_str() == "rrr") else { return };
+    for file in 0..7 {
+        world.objects.seed(format!("{}wp-content/{file}.jpg", site.prefix()));
+    }
+    world.objects.seed(format!("{}wp-content/0.jpg?version=1", site.prefix()));
+}
+
+fn broken_image(world: &mut World) {
+    world.settle_site("rrr");
+    let failure = PodFailure { definite: true, blames_image: true, message: "CrashLoopBackOff".to_owned() };
+    let script =
+        ImageScript { ready_after: None, failure: Some((std::time::Duration::from_secs(20), failure)) };
+    world.cluster.script(digest(9), script);
+}
+
+fn two_releases(world: &mut World) {
+    world.settle_site("rrr");
+    for image in [1, 2] {
+        let _ = world.deploy(digest(image), Selector::Blue, false);
+        world.run();
+    }
+    let _ = world.ask(|services, request| {
+        Box::pin(async move { services.mark(&request, digest(2), Verdict::Bad, "slow").await })
+    });
+}
+
+/// Five sites on blue, one created only, green selected.
+fn fleet_on_blue(world: &mut World) {
+    for id in ["a", "ab", "abc", "b", "c"] {
+        world.settle_site(id);
+    }
+    let _ = world.create("d");
+    world.run();
+    let _ = world.select(Selector::Green);
+    world.run();
+}
+
+fn rollout(world: &mut World, promote: bool, budget: Budget, auto_return: bool) {
+    let wanted = RolloutRequest {
+        promote,
+        scope: RolloutScope::All,
+        waves: vec![Reach::Count(1), Reach::Percent(50), Reach::Percent(100)],
+        max_concurrent: 2,
+        budget,
+        auto_return,
+        digest: None,
+    };
+    start_rollout(world, wanted);
+    world.run();
+}
+
+fn start_rollout(world: &mut World, wanted: RolloutRequest) {
+    let _ = world.ask(move |services, request| {
+        let wanted = wanted.clone();
+        Box::pin(async move { services.rollout(&request, &wanted).await })
+    });
+}
+
+/// Cancels an operation that is parked.
+fn cancel(world: &mut World, accepted: Option<Accepted>) {
+    let Some(Accepted::Operation(id)) = accepted else { return };
+    let _ = world.ask(move |services, request| {
+        let id = id.clone();
+        Box::pin(async move {
+            let operation = services.operation(&id).await?;
+            match operation.slot.status {
+                Status::Ended(_) => Ok(Accepted::Operation(id)),
+                _ => services.cancel(&request, &id).await,
+            }
+        })
+    });
+    world.run();
+}

@@ -1,0 +1,157 @@
+//! What a run came to, without what differs from run to run: the differential oracle compares two of these.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use cdm_core::domain::operation::{Operation, Status, Subject};
+use cdm_core::domain::{Selector, Uid};
+
+use super::{World, now};
+use crate::log::What;
+
+/// The end state of a world, and how often each thing was created, deleted and moved on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary(BTreeMap<String, String>);
+
+impl Summary {
+    /// What `world` came to.
+    pub fn of(world: &World) -> Self {
+        let mut all = BTreeMap::new();
+        let mut names: BTreeMap<Uid, String> = BTreeMap::new();
+        let log = world.log.since(0);
+        let mut generations: BTreeMap<String, u32> = BTreeMap::new();
+        for effect in &log {
+            if let What::Site(None, Some(site)) = &effect.what {
+                let generation = generations.entry(site.id.to_string()).or_default();
+                *generation += 1;
+                names.insert(site.uid, format!("{}#{generation}", site.id));
+            }
+        }
+        let name = |uid: &Uid| names.get(uid).cloned().unwrap_or_else(|| "stranger".to_owned());
+        let mut put = |key: String, value: String| {
+            all.insert(key, value);
+        };
+
+        for site in world.store.all_sites() {
+            let slot = site.slot.as_ref().map(|slot| format!("{} {}", slot.task.kind(), slot.status));
+            let state = format!("{} {} {:?} {slot:?}", site.state(), site.service, site.routed_service());
+            put(format!("site {}", name(&site.uid)), state);
+            let objects = world.objects.keys().iter().filter(|key| site.prefix().holds(key)).count();
+            put(format!("objects {}", name(&site.uid)), objects.to_string());
+        }
+        for (host, owner) in world.store.hostnames() {
+            put(format!("hostname {host}"), owner.to_string());
+        }
+        for route in world.cluster.routes() {
+            put(format!("route {}", name(&route.uid)), route.service.to_string());
+        }
+        let secrets = world.secrets.values();
+        for (secret, _) in &secrets {
+            put(format!("secret {} {:?}", name(&secret.uid), secret.kind), "stored".to_owned());
+        }
+        for secret in world.secrets.deleting() {
+            put(format!("secret {} {:?}", name(&secret.uid), secret.kind), "deleting".to_owned());
+        }
+        for uid in world.databases.uids() {
+            put(format!("database {}", name(&uid)), "there".to_owned());
+        }
+        for selector in Selector::ALL {
+            if let Ok(colour) = now(world.raw().store.colour(selector)) {
+                let releases: Vec<String> =
+                    colour.releases.iter().map(|r| format!("{} {:?}", r.digest.short(), r.verdict)).collect();
+                let running = colour.running.map(|digest| digest.short());
+                put(
+                    format!("colour {selector}"),
+                    format!("{running:?} {releases:?} {:?}", colour.slot.is_some()),
+                );
+            }
+            if let Ok(view) = now(world.raw().cluster.service(selector)) {
+                let digest = view.digest.map(|digest| digest.short());
+                put(format!("service {selector}"), format!("{digest:?} ready={}", view.is_ready()));
+            }
+        }
+        if let Ok(canary) = now(world.raw().cluster.canary()) {
+            let canary = canary.map(|canary| (canary.selector, canary.digest.map(|digest| digest.short())));
+            put("canary".to_owned(), format!("{canary:?}"));
+        }
+        for (index, rollout) in world.store.all_rollouts().iter().enumerate() {
+            let status = rollout.status.as_str();
+            put(format!("rollout {index}"), format!("{status} {:?} of {}", rollout.tally(), rollout.total));
+        }
+
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for effect in &log {
+            if let Some(key) = counted(&effect.what, &name) {
+                *counts.entry(key).or_default() += 1;
+            }
+        }
+        for (key, count) in counts {
+            put(key, count.to_string());
+        }
+        Self(all)
+    }
+
+    /// Where two worlds differ, in words; empty where they agree.
+    pub fn difference(&self, other: &Self) -> Vec<String> {
+        let keys = self.0.keys().chain(other.0.keys());
+        let mut keys: Vec<&String> = keys.collect();
+        keys.sort();
+        keys.dedup();
+        let nothing = String::from("-");
+        keys.into_iter()
+            .filter_map(|key| {
+                let (mine, theirs) =
+                    (self.0.get(key).unwrap_or(&nothing), other.0.get(key).unwrap_or(&nothing));
+                (mine != theirs).then(|| format!("{key}: {mine} | {theirs}"))
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, value) in &self.0 {
+            writeln!(f, "{key}: {value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The name under which an effect is counted: creates, deletes, moves and ends. What may repeat without harm is not.
+fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
+    Some(match what {
+        What::SecretCreated(secret) => format!("n secret created {} {:?}", name(&secret.uid), secret.kind),
+        What::SecretDeleted(secret) => format!("n secret deleted {} {:?}", name(&secret.uid), secret.kind),
+        What::MarkerPut(uid) => format!("n marker put {}", name(uid)),
+        What::ObjectDeleted(uid, _) => format!("n objects deleted {}", name(uid)),
+        What::DatabaseEnsured { uid, created: true } => format!("n database created {}", name(uid)),
+        What::DatabaseDropped(uid) => format!("n database dropped {}", name(uid)),
+        What::CanarySet(selector, _) => format!("n canary set {selector}"),
+        What::ImageSet(selector, digest) => {
+            format!("n image set {selector} {:?}", digest.map(|digest| digest.short()))
+        }
+        What::RouteCreated(uid, to) => format!("n route created {} {to}", name(uid)),
+        What::RouteMoved(uid, from, to) if from != to => format!("n route moved {} {to}", name(uid)),
+        What::Released(uid, _) => format!("n released {}", name(uid)),
+        What::JobStarted(_, Some(uid), word) => format!("n job {word} {}", name(uid)),
+        What::JobStarted(_, None, word) => format!("n job {word} batch"),
+        What::Ended(operation) => ended(operation),
+        What::DatabaseEnsured { created: false, .. }
+        | What::RouteMoved(..)
+        | What::Site(..)
+        | What::Colour(_)
+        | What::Fleet(_)
+        | What::Rollout(_)
+        | What::Looked(..)
+        | What::Refused(_) => return None,
+    })
+}
+
+fn ended(operation: &Operation) -> String {
+    let subject = match &operation.subject {
+        Subject::Site(id) => id.to_string(),
+        other => other.to_string(),
+    };
+    let status: Status = operation.slot.status;
+    format!("n ended {} {subject} {status}", operation.slot.task.kind())
+}
