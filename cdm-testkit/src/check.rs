@@ -157,7 +157,7 @@ impl State {
                     self.broken("JournalFirst", format!("nobody's {effect:?}"));
                 }
             }
-            What::ImageSet(selector, _) => self.image_set(by, *selector, effect),
+            What::ImageSet(selector, ..) => self.image_set(by, *selector, effect),
             What::RouteCreated(uid, to) => {
                 self.intended(by, *uid, &["Ingress"], effect);
                 self.route_ready(*to, effect);

@@ -52,8 +52,8 @@ pub enum What {
     DatabaseDropped(Uid),
     /// The canary was set.
     CanarySet(Selector, Option<Digest>),
-    /// A workload was given an image or a template.
-    ImageSet(Selector, Option<Digest>),
+    /// A workload was given an image or a template: what it ran, what it runs; the same for a fence alone.
+    ImageSet(Selector, Option<Digest>, Option<Digest>),
     /// Someone looked at a service, and saw it ready or not.
     Looked(Selector, bool),
     /// A route was created.

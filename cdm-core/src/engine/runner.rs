@@ -94,7 +94,9 @@ impl Runner<'_> {
                     let message = format!("gave up after {} attempts", slot.attempts.saturating_sub(1));
                     plan::park(&mut slot, crate::domain::Code::AttemptsExhausted, message, now);
                 }
-                Next::Attempt if pipeline.hold(&slot).map(|(selector, _)| selector) != slot.holds => {
+                Next::Attempt
+                    if pipeline.hold(&slot).is_some_and(|(selector, _)| slot.holds != Some(selector)) =>
+                {
                     // Only the hold is missing; the commit below takes it, or makes the operation wait for it.
                 }
                 Next::Attempt if stopping() => plan::hand_over(&mut slot),
@@ -259,7 +261,7 @@ impl Runner<'_> {
             None => self.registry.of(&slot).and_then(|pipeline| pipeline.hold(&slot)),
         };
         if slot.holds != wanted.map(|(selector, _)| selector) {
-            writes = self.change_hold(&mut next, &mut slot, wanted, now).await?;
+            writes = self.change_hold(&mut next, &mut slot, wanted, edit.end.is_some()).await?;
         }
         let events = self.events(fresh, &slot, edit.end, now);
         next.set_slot(Some(slot));
@@ -285,13 +287,15 @@ impl Runner<'_> {
         record: &mut Record,
         slot: &mut Slot,
         wanted: Option<(Selector, HoldMode)>,
-        now: Timestamp,
+        ends: bool,
     ) -> Result<Vec<Write>, Lost> {
+        let now = self.now();
         let mut writes = Vec::new();
         let mut pause = self.settings.pause;
+        let held = slot.holds;
         for selector in Selector::ALL {
             let takes = wanted.filter(|(wanted, _)| *wanted == selector);
-            if slot.holds != Some(selector) && takes.is_none() {
+            if held != Some(selector) && takes.is_none() {
                 continue;
             }
             let mut other = None;
@@ -300,13 +304,24 @@ impl Runner<'_> {
                 Record::Site(_) | Record::Colour(_) | Record::Fleet(_) => {
                     let read = loop {
                         match self.ports.store.colour(selector).await {
-                            Ok(colour) => break colour,
-                            Err(StoreError::Denied(_)) => return Err(Lost),
+                            Ok(colour) => break Some(colour),
+                            Err(StoreError::Denied(_)) => break None,
                             Err(_) => {
                                 self.sleep(&mut pause).await;
                                 self.lease.call(self.ports, slot.fence())?;
                             }
                         }
+                    };
+                    let Some(read) = read else {
+                        // What is held stays so, and is let go of later; but not left behind.
+                        if ends {
+                            return Err(Lost);
+                        }
+                        if takes.is_some() {
+                            let message = format!("the store refuses the record of `{selector}`");
+                            plan::park(slot, crate::domain::Code::Denied, message, now);
+                        }
+                        continue;
                     };
                     other.insert(read)
                 }
@@ -326,7 +341,10 @@ impl Runner<'_> {
                     continue;
                 }
             }
-            slot.holds = takes.map(|(selector, _)| selector);
+            match takes {
+                Some((selector, _)) => slot.holds = Some(selector),
+                None => slot.holds = slot.holds.filter(|held| *held != selector),
+            }
             if let Some(colour) = other {
                 writes.push(Write::Colour(Box::new(colour)));
             }

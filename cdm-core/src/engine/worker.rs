@@ -43,6 +43,8 @@ struct State {
     seen: HashMap<WorkerId, (u64, Tick)>,
     /// What this worker runs now.
     busy: BTreeSet<LiveSubject>,
+    /// What this worker could not go on with, how often in a row, and when it tries again.
+    resting: HashMap<LiveSubject, (u32, Tick)>,
     /// Whether something of this worker's waits.
     waiting: bool,
     /// How far the cluster's changes were followed, and whether there was news since the last look.
@@ -258,6 +260,12 @@ impl Worker {
             if state.busy.contains(&item.subject) {
                 continue;
             }
+            let tired = state.resting.get(&item.subject).filter(|(_, until)| *until > now);
+            if let Some((_, until)) = tired {
+                let at = wall.after(until.since(now));
+                wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                continue;
+            }
             if due {
                 state.busy.insert(item.subject.clone());
                 found.push(item.subject);
@@ -307,6 +315,16 @@ impl Worker {
         let mut state = self.state();
         state.busy.remove(&subject);
         state.waiting |= matches!(left, Left::Waiting(_));
+        if left == Left::Lost {
+            // Whatever kept it from going on is given time; another owner is found out by the list.
+            let now = self.ports.clock.monotonic();
+            let (times, until) = state.resting.entry(subject).or_insert((0, now));
+            *times += 1;
+            let pause = self.settings.scan.saturating_mul(1 << (*times - 1).min(8));
+            *until = now.after(pause.min(self.settings.longest_pause));
+        } else {
+            state.resting.remove(&subject);
+        }
         drop(state);
         left
     }

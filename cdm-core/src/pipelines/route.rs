@@ -1,9 +1,14 @@
 //! Pointing a site's route: never to a service that is not ready, never over someone who came later.
 
+use std::time::Duration;
+
 use super::{Platform, site};
 use crate::domain::{Code, Fence, Routed, Selector, SiteChange};
 use crate::engine::{Change, Context, Done, Stop};
 use crate::ports::{ErrorKind, Outcome, RouteSpec};
+
+/// How long a live site's route may be out of sight.
+const MISSING: Duration = Duration::from_secs(60);
 
 /// Whether a route may be pointed to a service that is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +52,14 @@ pub(super) async fn point(
             outcome.applied()?;
             Ok(done(fence))
         }
-        None if missing == Missing::Park => {
-            Err(Stop::Park(Code::Foreign, format!("the route of `{}` is not there any more", site.id)))
-        }
+        // The view may lag; only a route that stays away is for a person to judge.
+        None if missing == Missing::Park => Err(Stop::Wait {
+            code: Code::Retrying,
+            message: format!("the route of `{}` is not to be seen", site.id),
+            patience: MISSING,
+            again: platform.look_again,
+            changes: Vec::new(),
+        }),
         None => {
             await_ready(context, platform, to).await?;
             let spec = RouteSpec {

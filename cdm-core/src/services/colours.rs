@@ -212,6 +212,8 @@ impl Services {
         let mut writes = Vec::new();
         if let Some(slot) = &colour.slot {
             writes.push(displace(Subject::Colour(selector), slot, now)?);
+            let number = slot.number;
+            colour.hold.release(number);
         }
         let fleet = self.ports.store.fleet().await?;
         if let Some(rollout) = fleet.rollout.filter(|rollout| colour.hold.moves.contains(rollout)) {

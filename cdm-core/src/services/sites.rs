@@ -141,6 +141,11 @@ impl Services {
                     let mut displaced = Operation { finished_at: Some(now), ..at_work };
                     displaced.slot.status = slot.status.next(crate::domain::operation::Event::Displace)?;
                     writes.push(Write::History(Box::new(displaced)));
+                    if let Some(selector) = slot.holds {
+                        let mut colour = self.ports.store.colour(selector).await?;
+                        colour.hold.release(slot.number);
+                        writes.push(Write::Colour(Box::new(colour)));
+                    }
                 }
                 _ => return Err(ServiceError::OperationInFlight(at_work.id)),
             }

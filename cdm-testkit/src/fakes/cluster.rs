@@ -230,6 +230,7 @@ impl ClusterOps for FakeCluster {
                 None => return not_applied(ErrorKind::Invalid, "the template is none of this cluster's"),
             },
         };
+        let before = state.service(selector).running.as_ref().map(|running| running.digest);
         // As in Kubernetes, a write that leaves the template as it is restarts nothing.
         if !state.service(selector).runs(want) {
             let template = match want {
@@ -243,7 +244,7 @@ impl ClusterOps for FakeCluster {
             service.deploy(now, digest, template, script);
         }
         state.service(selector).fence = call.fence;
-        self.log(call.fence, || What::ImageSet(selector, Some(digest)));
+        self.log(call.fence, || What::ImageSet(selector, before, Some(digest)));
         Outcome::Applied(())
     }
 

@@ -220,10 +220,9 @@ impl Gate {
         self.checked();
     }
 
-    /// Whether every planned fault has happened.
-    pub fn all_fired(&self) -> bool {
-        let state = self.state();
-        state.fired.len() == state.plan.len()
+    /// How many of the planned faults have happened.
+    pub fn fired(&self) -> usize {
+        self.state().fired.len()
     }
 
     /// What has stopped the process that runs, once.

@@ -94,8 +94,10 @@ enum Driven<T> {
 
 /// How many times a future is polled before it counts as stuck.
 const POLLS: usize = 200_000;
+/// After how many turns someone looks what is wrong, and mends it.
+const PATIENCE: usize = 200;
 /// How many turns a world may take to come to rest.
-const TURNS: usize = 6_000;
+const TURNS: usize = 1_500;
 
 impl World {
     /// A platform with both colours running `digest(0)`, blue the canary.
@@ -291,9 +293,16 @@ impl World {
 
     /// Lets the workers work until nobody has anything to do.
     pub fn run(&mut self) {
-        for _ in 0..TURNS {
+        for number in 1..=TURNS {
             let turn = self.turn();
             if self.rests() {
+                return;
+            }
+            if number == PATIENCE {
+                self.heal();
+            }
+            // What waits for an operation that is parked waits for a person.
+            if number > PATIENCE + PATIENCE / 4 && !self.parked().is_empty() {
                 return;
             }
             let Some(turn) = turn else { continue };

@@ -140,8 +140,7 @@ fn leak(world: &World) -> Option<String> {
     let store = &world.raw().store;
     let events =
         now(store.events(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
-    let audit =
-        now(store.audit(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
+    let audit = now(store.audit(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
     let operations = now(store.operations(&cdm_core::ports::OperationQuery::default(), None, 1_000_000));
     let sinks = [
         ("the events", events),

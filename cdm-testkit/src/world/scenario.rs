@@ -18,11 +18,13 @@ pub struct Scenario {
     pub before: fn(&mut World),
     /// What is asked, until it rests.
     pub act: fn(&mut World),
+    /// Whether a run with faults also makes the same effects on the way: not where a person decides by what is parked.
+    pub same_way: bool,
 }
 
 /// All of them.
 pub fn scenarios() -> Vec<Scenario> {
-    let scenario = |name, before, act| Scenario { name, before, act };
+    let scenario = |name, before, act| Scenario { name, before, act, same_way: name != "promote-cancelled" };
     vec![
         scenario("create", neighbours, |world| {
             let _ = world.create("rrr");

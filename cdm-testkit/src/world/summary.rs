@@ -91,6 +91,13 @@ impl Summary {
         Self(all)
     }
 
+    /// The end state alone, without the counts of what was done on the way.
+    #[must_use]
+    pub fn end_state(mut self) -> Self {
+        self.0.retain(|key, _| !key.starts_with("n "));
+        self
+    }
+
     /// Where two worlds differ, in words; empty where they agree.
     pub fn difference(&self, other: &Self) -> Vec<String> {
         let keys = self.0.keys().chain(other.0.keys());
@@ -127,8 +134,8 @@ fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
         What::DatabaseEnsured { uid, created: true } => format!("n database created {}", name(uid)),
         What::DatabaseDropped(uid) => format!("n database dropped {}", name(uid)),
         What::CanarySet(selector, _) => format!("n canary set {selector}"),
-        What::ImageSet(selector, digest) => {
-            format!("n image set {selector} {:?}", digest.map(|digest| digest.short()))
+        What::ImageSet(selector, from, to) if from != to => {
+            format!("n image set {selector} {:?}", to.map(|digest| digest.short()))
         }
         What::RouteCreated(uid, to) => format!("n route created {} {to}", name(uid)),
         What::RouteMoved(uid, from, to) if from != to => format!("n route moved {} {to}", name(uid)),
@@ -138,6 +145,7 @@ fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
         What::Ended(operation) => ended(operation),
         What::DatabaseEnsured { created: false, .. }
         | What::RouteMoved(..)
+        | What::ImageSet(..)
         | What::Site(..)
         | What::Colour(_)
         | What::Fleet(_)

@@ -1,25 +1,32 @@
 //! The window's caches, flushed by one job.
 
+use super::member::code;
 use super::owner::{Owner, flushable};
 use crate::domain::rollout::{Control, Outcome as MemberOutcome};
-use crate::domain::{JobName, Uid};
+use crate::domain::{Code, JobName, Uid};
 use crate::engine::Lost;
 use crate::ports::{ErrorKind, Job, JobKind, JobSpec, JobState, Outcome};
 
 impl Owner<'_> {
     /// Flushes the caches of the window's sites. A site whose flush failed stays where it is and is counted as parked.
-    pub(super) async fn flush(&mut self) -> Result<(), Lost> {
+    ///
+    /// Answers the code of what keeps it from being done, where that is no job's failure.
+    pub(super) async fn flush(&mut self) -> Result<Option<Code>, Lost> {
         let sites: Vec<(u32, Uid)> = {
             let flushable = self.members().filter(|(_, member)| flushable(member.outcome));
             flushable.map(|(ordinal, member)| (ordinal, member.uid)).collect()
         };
         if sites.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let started = self.worker.ports().clock.monotonic();
         loop {
             let waited = self.worker.ports().clock.monotonic().since(started);
-            let failed = match self.flush_job(&sites).await? {
+            let state = match self.flush_job(&sites).await? {
+                Ok(state) => state,
+                Err(code) => return Ok(Some(code)),
+            };
+            let failed = match state {
                 Some(JobState::Succeeded { failed }) => failed.into_iter().map(|(uid, _)| uid).collect(),
                 Some(JobState::Failed { .. }) if self.head.job % self.platform.job_tries != 0 => {
                     self.commit(Vec::new(), |head| {
@@ -46,29 +53,33 @@ impl Owner<'_> {
             if !parked.is_empty() {
                 self.write_outcomes(&parked, None).await?;
             }
-            return Ok(());
+            return Ok(None);
         }
     }
 
     /// One look at the window's job, which is started where it is not there.
-    async fn flush_job(&self, sites: &[(u32, Uid)]) -> Result<Option<JobState>, Lost> {
+    async fn flush_job(&self, sites: &[(u32, Uid)]) -> Result<Result<Option<JobState>, Code>, Lost> {
         let name =
             JobName::of_window("flush-caches", self.head.number, self.head.window.start, self.flush_number());
         let cluster = &self.worker.ports().cluster;
         match cluster.job(&name).await {
-            Ok(Some(Job { state, .. })) => return Ok(Some(state)),
+            Ok(Some(Job { state, .. })) => return Ok(Ok(Some(state))),
             Ok(None) => {}
-            Err(_) => return Ok(None),
+            Err(error) if error.is_retryable() => return Ok(Ok(None)),
+            Err(error) => return Ok(Err(code(&error))),
         }
         let kind = JobKind::FlushCaches { uids: sites.iter().map(|(_, uid)| *uid).collect() };
         let spec = JobSpec { name, service: self.head.destination(), kind };
         match cluster.run_job(&self.call()?, &spec).await {
-            Outcome::Applied(()) => Ok(Some(JobState::Running)),
-            Outcome::NotApplied(error) if error.kind == ErrorKind::Exists || error.is_retryable() => Ok(None),
-            Outcome::NotApplied(error) => {
-                Ok(Some(JobState::Failed { message: error.to_string(), theme_missing: false }))
+            Outcome::Applied(()) => Ok(Ok(Some(JobState::Running))),
+            Outcome::NotApplied(error) if error.kind == ErrorKind::Exists || error.is_retryable() => {
+                Ok(Ok(None))
             }
-            Outcome::Unknown(_) => Ok(None),
+            Outcome::NotApplied(error) if error.kind == ErrorKind::Denied => Ok(Err(Code::Denied)),
+            Outcome::NotApplied(error) => {
+                Ok(Ok(Some(JobState::Failed { message: error.to_string(), theme_missing: false })))
+            }
+            Outcome::Unknown(_) => Ok(Ok(None)),
         }
     }
 

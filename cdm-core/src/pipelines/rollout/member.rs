@@ -6,7 +6,7 @@ use crate::domain::fence::Grant;
 use crate::domain::operation::Move;
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutMember};
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
-use crate::domain::{Actor, Fence, Leg, RolloutKind, Routed, Selector};
+use crate::domain::{Actor, Code, Fence, Leg, RolloutKind, Routed, Selector};
 use crate::engine::{Lost, Worker};
 use crate::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
 
@@ -32,8 +32,8 @@ pub(super) enum Taken {
     Busy,
     /// Untouched, and out of a lost owner's reach.
     Barred,
-    /// Claimed, and the cluster does not answer: it is finished when it does.
-    Unreachable,
+    /// Claimed, and the cluster does not say: it is finished when it does.
+    Unreachable(Code),
 }
 
 /// How often the cluster is asked about one site before the rollout waits for it.
@@ -101,7 +101,7 @@ impl Shared<'_> {
             RolloutKind::Upgrade | RolloutKind::Flush => Pointed::At(route),
         };
         let (outcome, service, route) = match routed {
-            Pointed::Unreachable => return Ok(Taken::Unreachable),
+            Pointed::Unreachable(code) => return Ok(Taken::Unreachable(code)),
             Pointed::Refused if self.grant.leg == Leg::Back => (MemberOutcome::Parked, None, None),
             Pointed::Refused => (MemberOutcome::Failed, None, None),
             Pointed::Still(seen) => {
@@ -184,7 +184,7 @@ impl Shared<'_> {
                         self.sleep(&mut pause).await;
                         continue;
                     }
-                    Err(_) => return Ok(Pointed::Unreachable),
+                    Err(error) => return Ok(Pointed::Unreachable(code(&error))),
                 }
             }
             let call = self.worker.lease().call(ports, fence)?;
@@ -195,15 +195,19 @@ impl Shared<'_> {
                     ErrorKind::Conflict => {}
                     ErrorKind::Throttled(asked) => self.sleep_at_least(&mut pause, asked).await,
                     ErrorKind::Unavailable => self.sleep(&mut pause).await,
+                    // No site's fault.
+                    ErrorKind::Denied => return Ok(Pointed::Unreachable(Code::Denied)),
+                    ErrorKind::NotFound => return Ok(Pointed::Refused),
                     // Nothing was applied, and nothing that was sent before is still under way.
                     _ if !look => return Ok(Pointed::Refused),
-                    _ => return Ok(refused_after_doubt(&error)),
+                    // After an unknown outcome a refusal alone does not say where the route is.
+                    _ => return Ok(Pointed::Unreachable(code(&error))),
                 },
                 Outcome::Unknown(_) => self.sleep(&mut pause).await,
             }
             look = true;
         }
-        Ok(Pointed::Unreachable)
+        Ok(Pointed::Unreachable(Code::Retrying))
     }
 
     async fn sleep(&self, pause: &mut Duration) {
@@ -218,11 +222,12 @@ impl Shared<'_> {
     }
 }
 
-/// After an unknown outcome a refusal alone does not say where the route is.
-fn refused_after_doubt(error: &PortError) -> Pointed {
+/// Why the rollout waits after such an error.
+pub(super) const fn code(error: &PortError) -> Code {
     match error.kind {
-        ErrorKind::NotFound => Pointed::Refused,
-        _ => Pointed::Unreachable,
+        ErrorKind::Denied => Code::Denied,
+        ErrorKind::Throttled(_) => Code::Throttled,
+        _ => Code::Retrying,
     }
 }
 
@@ -234,6 +239,6 @@ enum Pointed {
     Still(Routed),
     /// Where it was; the cluster does not want it elsewhere.
     Refused,
-    /// Nobody knows.
-    Unreachable,
+    /// Nobody knows; and it says nothing about the site.
+    Unreachable(Code),
 }

@@ -34,8 +34,10 @@ pub(super) enum Early {
     Budget,
     /// The destination is not ready.
     NotReady,
-    /// A claimed site is in doubt and the cluster does not answer.
-    Unreachable,
+    /// A claimed site is in doubt, and the cluster does not say.
+    Unreachable(Code),
+    /// The caches cannot be flushed for now.
+    Backend(Code),
     /// The process wants to end.
     Stopping,
 }
@@ -108,7 +110,7 @@ impl<'a> Owner<'a> {
             }
             let moving = matches!(early, None | Some(Early::Asked | Early::Budget));
             if moving && self.head.flushing {
-                self.flush().await?;
+                early = self.flush().await?.map(Early::Backend).or(early);
             }
             if let Some(left) = self.checkpoint(early).await? {
                 return Ok(left);
@@ -213,7 +215,7 @@ impl<'a> Owner<'a> {
             }
             early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
         }
-        if early != Some(Early::Unreachable) {
+        if !matches!(early, Some(Early::Unreachable(_))) {
             self.head.unsettled = false;
         }
         let settled: Vec<u32> = outcomes.iter().map(|(ordinal, _)| *ordinal).collect();
@@ -244,7 +246,7 @@ impl<'a> Owner<'a> {
         }
         let pages = self.pages.values().cloned().map(Write::RolloutPage).collect();
         let flush = self.members().any(|(_, member)| flushable(member.outcome));
-        let comes_back = matches!(early, Some(Early::NotReady | Early::Unreachable | Early::Stopping));
+        let comes_back = matches!(early, Some(Early::NotReady | Early::Unreachable(_) | Early::Stopping));
         self.commit(pages, |head| {
             for (ordinal, before, outcome) in &before {
                 head.count(*ordinal, *before, *outcome);
@@ -338,7 +340,7 @@ impl<'a> Owner<'a> {
                 }
                 Taken::Busy => busy.push((ordinal, member)),
                 Taken::Barred => {}
-                Taken::Unreachable => early = Some(Early::Unreachable),
+                Taken::Unreachable(code) => early = Some(Early::Unreachable(code)),
             }
         }
         Ok(early)
@@ -386,8 +388,11 @@ impl<'a> Owner<'a> {
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;
             match early {
-                Some(Early::Unreachable) => {
-                    wait(head, Code::Retrying, "the cluster does not answer".into(), now, again);
+                Some(Early::Unreachable(code)) => {
+                    wait(head, code, "the cluster does not move a route".into(), now, again);
+                }
+                Some(Early::Backend(code)) if head.control.is_none() => {
+                    wait(head, code, "the cluster runs no job".into(), now, again);
                 }
                 Some(Early::NotReady) if head.control.is_none() => {
                     let message = format!("`{destination}` is not ready");
@@ -477,10 +482,10 @@ impl<'a> Owner<'a> {
         let ports = self.worker.ports();
         let mut writes = Vec::new();
         let mut pause = self.worker.settings().pause;
-        let wanted = next.hold();
+        let (wanted, held) = (next.hold(), next.holds);
         for selector in Selector::ALL {
             let takes = wanted == Some(selector);
-            if (next.holds == Some(selector)) == takes {
+            if (held == Some(selector)) == takes {
                 continue;
             }
             let mut colour = loop {

@@ -1,0 +1,298 @@
+//! What a call costs a client besides the wire: the text of its request is written, the text of an answer is read.
+//!
+//! Requests are encoded from what the caller brings: to DynamoDB's JSON for the store, to a JSON Patch or a Job for the
+//! cluster. Answers are texts of the real shape and length, made once. Signing, TLS and HTTP are left out, which makes
+//! the caller's own share look larger than it will be.
+
+use std::hint::black_box;
+
+use cdm_core::domain::operation::{Operation, Slot};
+use cdm_core::domain::rollout::RolloutPage;
+use cdm_core::domain::{Colour, Fence, Rollout, Selector, Site};
+use cdm_core::ports::{Batch, Call, JobSpec, Write};
+use cdm_testkit::build;
+use serde_json::{Value, json};
+
+use crate::tap::{Ask, Tap};
+
+/// Encodes and decodes for every call.
+#[derive(Debug)]
+pub(crate) struct Codec {
+    site: String,
+    rollout: String,
+    page: String,
+    colour: String,
+    route: String,
+    service: String,
+    job: String,
+}
+
+impl Codec {
+    pub(crate) fn new() -> Self {
+        let mut site = build::site("site-000001");
+        site.slot = Some(build::slot(1, cdm_core::domain::Task::Terminate));
+        let kind = cdm_core::domain::RolloutKind::Promote;
+        let rollout = build::rollout(1, kind, Selector::Green, 1_000);
+        let members = vec![site.clone(); RolloutPage::SIZE as usize];
+        let item = |value: Value| json!({ "Item": value }).to_string();
+        Self {
+            rollout: item(rollout_item(&rollout)),
+            page: item(page_item(&build::page(1, 0, &members))),
+            colour: item(colour_item(&Colour::new(Selector::Green))),
+            route: kubernetes("networking.k8s.io/v1", "Ingress", &site.uid.to_string()),
+            service: kubernetes("apps/v1", "Deployment", "green-deployment"),
+            job: kubernetes("batch/v1", "Job", "flush-caches-1-0-1"),
+            site: json!({ "Attributes": site_item(&site) }).to_string(),
+        }
+    }
+
+    fn exchange(&self, ask: Ask<'_>) -> (Option<Value>, &str) {
+        match ask {
+            Ask::Claim(call, claim) => {
+                let values = json!({
+                    ":uid": s(claim.uid), ":grant": s(grant(&claim.grant)), ":number": n(claim.number),
+                    ":owner": s(&claim.owner), ":ordinal": n(claim.ordinal), ":want": s(format!("{:?}", claim.want)),
+                    ":by": s(&claim.requested_by), ":at": n(claim.at.millis()), ":write": n(call.write.0),
+                    ":one": n(1), ":active": s("active"),
+                });
+                let set = "SET slot = :slot, #g = :grant, updatedAt = :at, writeId = :write ADD version :one";
+                let when = "uid = :uid AND phase = :active AND #g <= :grant AND attribute_not_exists(slot)";
+                (Some(update(claim.id.as_str(), set, when, values, "ALL_NEW")), &self.site)
+            }
+            Ask::Complete(call, complete) => {
+                let route = complete.route.map(|route| s(format!("{} {}", route.service, route.fence)));
+                let values = json!({
+                    ":grant": s(grant(&complete.grant)), ":fence": s(complete.fence),
+                    ":service": complete.service.map(s), ":route": route,
+                    ":settled": s(format!("{:?}", complete.outcome)), ":at": n(complete.at.millis()),
+                    ":write": n(call.write.0), ":one": n(1),
+                });
+                let set = "SET service = :service, route = :route, settled = :settled, updatedAt = :at, \
+                           writeId = :write REMOVE slot ADD version :one";
+                let when = "slot.fence = :fence AND #g = :grant";
+                (Some(update(complete.id.as_str(), set, when, values, "NONE")), "{}")
+            }
+            Ask::Write(call, batch) => (Some(transaction(call, batch)), "{}"),
+            Ask::Beat(call, worker, count) => {
+                let item = json!({ "pk": s(format!("W#{worker}")), "count": count.map(n), "w": n(call.write.0) });
+                (Some(json!({ "TableName": "cdm", "Item": item })), "{}")
+            }
+            Ask::MoveRoute(call, uid, expect, to) => (Some(patch(call, uid.to_string(), expect, to)), &self.route),
+            Ask::RunJob(call, spec) => (Some(job(call, spec)), &self.job),
+            Ask::Site(id) => (Some(key("S", id.as_str())), &self.site),
+            Ask::Colour(selector) => (Some(key("C", selector.as_str())), &self.colour),
+            Ask::Fleet => (Some(key("F", "fleet")), &self.colour),
+            Ask::Rollout(number) => (Some(key("R", &number.to_string())), &self.rollout),
+            Ask::RolloutPage(number, page) => (Some(key("R", &format!("{number}#{page}"))), &self.page),
+            Ask::Live | Ask::Beats => (Some(key("L", "live")), &self.colour),
+            // A read of the API server has no body.
+            Ask::Service(_) => (None, &self.service),
+            Ask::Route(_) => (None, &self.route),
+            Ask::Job(_) => (None, &self.job),
+            Ask::Changes(_) | Ask::Other(_) => (None, "{}"),
+        }
+    }
+}
+
+impl Tap for Codec {
+    fn asked(&self, ask: Ask<'_>) {
+        let (request, answer) = self.exchange(ask);
+        if let Some(request) = request {
+            black_box(request.to_string());
+        }
+        match serde_json::from_str::<Value>(answer) {
+            Ok(answer) => drop(black_box(answer)),
+            Err(error) => panic!("an answer is no JSON: {error}"),
+        }
+    }
+}
+
+fn s(text: impl ToString) -> Value {
+    json!({ "S": text.to_string() })
+}
+
+fn n(number: impl Into<u64>) -> Value {
+    json!({ "N": number.into().to_string() })
+}
+
+fn grant(grant: &cdm_core::domain::Grant) -> String {
+    format!("{:012}.{:?}.{}", grant.rollout, grant.leg, grant.term)
+}
+
+fn key(kind: &str, of: &str) -> Value {
+    json!({ "TableName": "cdm", "Key": { "pk": s(format!("{kind}#{of}")), "sk": s("HEAD") }, "ConsistentRead": true })
+}
+
+fn update(site: &str, set: &str, when: &str, values: Value, answer: &str) -> Value {
+    json!({
+        "TableName": "cdm",
+        "Key": { "pk": s(format!("S#{site}")), "sk": s("SITE") },
+        "UpdateExpression": set,
+        "ConditionExpression": when,
+        "ExpressionAttributeNames": { "#g": "grant" },
+        "ExpressionAttributeValues": values,
+        "ReturnValues": answer,
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    })
+}
+
+fn transaction(call: &Call, batch: &Batch) -> Value {
+    let put = |item: Value| {
+        json!({ "Put": {
+            "TableName": "cdm", "Item": item, "ConditionExpression": "version = :version",
+            "ExpressionAttributeValues": { ":version": n(1), ":write": n(call.write.0) },
+        } })
+    };
+    let mut items: Vec<Value> = batch
+        .writes
+        .iter()
+        .map(|write| match write {
+            Write::CreateSite(site) | Write::Site(site) => put(site_item(site)),
+            Write::RemoveSite(id, ..) => json!({ "Delete": key("S", id.as_str()) }),
+            Write::Colour(colour) => put(colour_item(colour)),
+            Write::Fleet(fleet) => put(json!({ "pk": s("F"), "version": n(fleet.version) })),
+            Write::CreateRollout(rollout) | Write::Rollout(rollout) => put(rollout_item(rollout)),
+            Write::RolloutPage(page) => put(page_item(page)),
+            Write::History(operation) => put(history_item(operation)),
+        })
+        .collect();
+    items.extend(batch.events.iter().map(|event| {
+        put(json!({ "pk": s(format!("E#{}", event.at.millis() / 3_600_000)), "what": s(&event.what) }))
+    }));
+    json!({ "TransactItems": items })
+}
+
+fn site_item(site: &Site) -> Value {
+    let hosts: Vec<Value> = site.hostnames.all().iter().map(s).collect();
+    json!({
+        "pk": s(format!("S#{}", site.id)), "sk": s("SITE"), "uid": s(site.uid), "name": s(&site.name),
+        "theme": s(&site.theme), "hostnames": { "L": hosts }, "service": s(site.service),
+        "route": site.route.map(|route| s(format!("{} {}", route.service, route.fence))),
+        "phase": s(format!("{:?}", site.phase)), "grant": s(grant(&site.grant)),
+        "slot": site.slot.as_ref().map(slot_map), "settled": s(format!("{:?}", site.settled)),
+        "createdAt": n(site.created_at.millis()), "updatedAt": n(site.updated_at.millis()),
+        "version": n(site.version),
+    })
+}
+
+fn slot_map(slot: &Slot) -> Value {
+    let steps: Vec<Value> = slot
+        .steps
+        .iter()
+        .map(|step| {
+            json!({ "M": {
+                "name": s(&step.name), "status": s(step.status.as_str()), "attempts": n(step.attempts),
+                "job": step.job.as_ref().map(s), "log": step.log.as_ref().map(s),
+                "startedAt": step.started_at.map(|at| n(at.millis())),
+                "finishedAt": step.finished_at.map(|at| n(at.millis())),
+                "message": step.message.as_ref().map(s),
+            } })
+        })
+        .collect();
+    json!({ "M": {
+        "number": n(slot.number), "task": s(format!("{:?}", slot.task)), "pipeline": n(slot.pipeline),
+        "epoch": n(slot.epoch), "owner": slot.owner.as_ref().map(s), "status": s(slot.status),
+        "position": s(format!("{:?}", slot.position)), "attempts": n(slot.attempts), "job": n(slot.job),
+        "wake": slot.wake.map(|at| n(at.millis())), "cancel": { "BOOL": slot.cancel },
+        "member": slot.member.map(|member| s(format!("{}.{}", member.rollout, member.ordinal))),
+        "steps": { "L": steps }, "requestedBy": s(&slot.requested_by),
+        "createdAt": n(slot.created_at.millis()),
+    } })
+}
+
+fn colour_item(colour: &Colour) -> Value {
+    let moves: Vec<Value> = colour.hold.moves.iter().map(|number| n(*number)).collect();
+    json!({
+        "pk": s(format!("C#{}", colour.selector)), "sk": s("SVC"), "moves": { "L": moves },
+        "deploy": colour.hold.deploy.map(n), "running": colour.running.map(s), "version": n(colour.version),
+    })
+}
+
+fn rollout_item(rollout: &Rollout) -> Value {
+    let waves: Vec<Value> = rollout
+        .waves
+        .iter()
+        .map(|wave| {
+            let tally = wave.tally;
+            json!({ "M": {
+                "name": s(&wave.name), "end": n(wave.end), "succeeded": n(tally.succeeded),
+                "failed": n(tally.failed), "skipped": n(tally.skipped), "parked": n(tally.parked),
+            } })
+        })
+        .collect();
+    json!({
+        "pk": s(format!("R#{}", rollout.number)), "sk": s("HEAD"), "status": s(rollout.status.as_str()),
+        "target": s(rollout.target), "digest": rollout.digest.map(s), "waves": { "L": waves },
+        "owner": rollout.owner.as_ref().map(s), "term": n(rollout.term),
+        "window": s(format!("{}-{}", rollout.window.start, rollout.window.end)), "job": n(rollout.job),
+        "total": n(rollout.total), "flushing": { "BOOL": rollout.flushing },
+        "unsettled": { "BOOL": rollout.unsettled }, "requestedBy": s(&rollout.requested_by),
+        "createdAt": n(rollout.created_at.millis()), "version": n(rollout.version),
+    })
+}
+
+/// The list of a page is one text, as short as it can be: it is written twice for each page.
+fn page_item(page: &RolloutPage) -> Value {
+    let members: Vec<String> = page
+        .members
+        .iter()
+        .map(|member| format!("{} {} {}", member.id, member.uid, member.outcome.map_or(0, |outcome| outcome as u8)))
+        .collect();
+    json!({ "pk": s(format!("R#{}", page.rollout)), "sk": s(format!("P#{}", page.page)), "sites": s(members.join("\n")) })
+}
+
+fn history_item(operation: &Operation) -> Value {
+    json!({
+        "pk": s(&operation.id), "sk": s("OP"), "slot": slot_map(&operation.slot),
+        "finishedAt": operation.finished_at.map(|at| n(at.millis())),
+    })
+}
+
+fn patch(call: &Call, uid: String, expect: Fence, to: Selector) -> Value {
+    let fence = "/metadata/annotations/cdm.example.org~1fence";
+    json!([
+        { "op": "test", "path": "/metadata/labels/cdm.example.org~1uid", "value": uid },
+        { "op": "test", "path": fence, "value": expect.to_string() },
+        { "op": "replace", "path": fence, "value": call.fence.to_string() },
+        { "op": "replace", "path": "/spec/rules/0/http/paths/0/backend/service/name", "value": to.as_str() },
+    ])
+}
+
+fn job(call: &Call, spec: &JobSpec) -> Value {
+    let args = format!("{:?}", spec.kind);
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": { "name": spec.name.as_str(), "annotations": { "cdm.example.org/fence": call.fence.to_string() } },
+        "spec": { "backoffLimit": 0, "template": { "spec": {
+            "restartPolicy": "Never",
+            "containers": [{ "name": "job", "image": spec.service.as_str(), "args": [args] }],
+        } } },
+    })
+}
+
+/// An object as an API server answers it, with the fields it adds of its own.
+fn kubernetes(version: &str, kind: &str, name: &str) -> String {
+    let managed = |manager: &str| {
+        json!({
+            "manager": manager, "operation": "Update", "apiVersion": version, "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1",
+            "fieldsV1": { "f:metadata": { "f:annotations": { "f:cdm.example.org/fence": {} } },
+                          "f:spec": { "f:rules": {}, "f:template": { "f:spec": { "f:containers": {} } } } },
+        })
+    };
+    json!({
+        "apiVersion": version, "kind": kind,
+        "metadata": {
+            "name": name, "namespace": "sites", "uid": "0d3a5c2e-7f0e-4f0b-9a53-0f4fb4a3d8b1",
+            "resourceVersion": "123456", "generation": 7, "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": { "cdm.example.org/uid": name, "app.kubernetes.io/managed-by": "cdm" },
+            "annotations": { "cdm.example.org/fence": "123.1" },
+            "managedFields": [managed("cdm"), managed("controller")],
+        },
+        "spec": { "ingressClassName": "nginx", "rules": [{ "host": "site-000001.example.org", "http": { "paths": [
+            { "path": "/", "pathType": "Prefix", "backend": { "service": { "name": "green", "port": { "number": 80 } } } }
+        ] } }] },
+        "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } },
+    })
+    .to_string()
+}

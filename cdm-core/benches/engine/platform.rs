@@ -1,0 +1,231 @@
+//! A platform of fakes with many sites, and the two ways of working on it: the engine, and a bare loop.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use cdm_core::domain::{
+    Fence, Routed, RolloutStatus, Selector, Site, SiteId, Timestamp, Tick, Uid, WorkerId,
+};
+use cdm_core::engine::{Settings, Worker};
+use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
+use cdm_core::ports::{Batch, Call, ClusterOps, Clock, IdSource, Journal, Outcome, Ports, RouteSpec, Write, WriteId};
+use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
+use cdm_testkit::build;
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use cdm_testkit::ids::SeededIds;
+use cdm_testkit::log::EffectLog;
+use cdm_testkit::world::{digest, now};
+use secrecy::SecretString;
+
+use crate::codec::Codec;
+use crate::tap::{Recorded, Recorder, Tap, Trace, replay, tapped};
+
+/// What the fakes cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fakes {
+    /// As little as a map in memory.
+    Free,
+    /// Each call encodes a request and decodes an answer besides.
+    Encoding,
+}
+
+/// What is asked of single sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Single {
+    Upgrade,
+    Promote,
+}
+
+/// A platform.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    clock: SimClock,
+    store: FakeStore,
+    cluster: FakeCluster,
+    ports: Ports,
+    recorder: Option<Recorder>,
+    services: Services,
+    worker: Worker,
+}
+
+/// Write ids for what is set up besides, out of the way of those that are recorded and used again.
+#[derive(Debug)]
+struct OtherIds(SeededIds);
+
+impl IdSource for OtherIds {
+    fn uid(&self, now: Timestamp) -> Uid {
+        self.0.uid(now)
+    }
+
+    fn password(&self) -> SecretString {
+        self.0.password()
+    }
+
+    fn write(&self) -> WriteId {
+        WriteId(self.0.write().0 | 1 << 48)
+    }
+
+    fn jitter(&self) -> f64 {
+        self.0.jitter()
+    }
+}
+
+impl Platform {
+    /// A platform of `sites` active sites, all on blue; `recorded` if its engine's calls are to be kept.
+    pub(crate) fn new(sites: u32, fakes: Fakes, recorder: Option<Recorder>) -> Self {
+        let clock = SimClock::new();
+        let log = EffectLog::off;
+        let store = FakeStore::new(log(), clock.clone());
+        let cluster = FakeCluster::new(log(), clock.clone());
+        let raw = Ports {
+            store: Arc::new(store.clone()),
+            secrets: Arc::new(FakeSecrets::new(log(), clock.clone())),
+            objects: Arc::new(FakeObjects::new(log(), clock.clone())),
+            databases: Arc::new(FakeDatabases::new(log(), clock.clone())),
+            cluster: Arc::new(cluster.clone()),
+            clock: Arc::new(clock.clone()),
+            ids: Arc::new(OtherIds(SeededIds::new(2))),
+        };
+        let mut ports = Ports { ids: Arc::new(SeededIds::new(1)), ..raw.clone() };
+        if fakes == Fakes::Encoding {
+            let codec: Arc<dyn Tap> = Arc::new(Codec::new());
+            ports = tapped(&ports, &codec);
+        }
+        if let Some(recorder) = &recorder {
+            let recorder: Arc<dyn Tap> = Arc::new(recorder.clone());
+            ports = tapped(&ports, &recorder);
+        }
+        let settings = Settings::default();
+        let measures = Measures::default();
+        let pipelines = Arc::new(registry(&measures));
+        let worker = Worker::new(
+            WorkerId::new("worker-1"),
+            ports.clone(),
+            Arc::clone(&pipelines),
+            Arc::new(Rollouts::new(measures)),
+            settings.clone(),
+        );
+        let services = Services::new(raw, pipelines, settings);
+        let platform = Self { clock, store, cluster, ports, recorder, services, worker };
+        platform.populate(sites);
+        platform
+    }
+
+    fn populate(&self, sites: u32) {
+        for selector in Selector::ALL {
+            self.cluster.install(selector, digest(0));
+        }
+        for n in 0..sites {
+            let route = Routed { service: Selector::Blue, fence: Fence::default() };
+            let site = Site { route: Some(route), ..build::site(site_id(n).as_str()) };
+            let spec = RouteSpec {
+                uid: site.uid,
+                site: site.id.clone(),
+                hostnames: site.hostnames.clone(),
+                service: route.service,
+            };
+            done(now(self.cluster.put_route(&self.call(u64::from(n) + 1, Fence::default()), &spec)));
+            let batch = Batch::of(vec![Write::CreateSite(Box::new(site))]);
+            done(now(self.store.write(&self.call(u64::from(n) + 1, Fence::default()), &batch)));
+        }
+    }
+
+    fn call(&self, write: u64, fence: Fence) -> Call {
+        Call { deadline: Tick::from_millis(u64::MAX), write: WriteId(write | 1 << 49), fence }
+    }
+
+    /// Makes a colour the canary, so that what is accepted next goes there.
+    pub(crate) fn aim(&self, to: Selector) {
+        let canary = now(self.cluster.canary()).unwrap_or_else(|error| panic!("{error}"));
+        let version = canary.map(|canary| canary.version);
+        done(now(self.cluster.set_canary(&self.call(0, Fence::default()), version.as_ref(), to, Some(digest(0)))));
+    }
+
+    /// Accepts a rollout that moves every site to the canary.
+    pub(crate) fn accept_rollout(&self) -> u64 {
+        let wanted =
+            RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
+        match now(self.services.rollout(&Request::by(build::actor()), &wanted)) {
+            Ok(Accepted::Rollout(number)) => number,
+            other => panic!("the rollout is not accepted: {other:?}"),
+        }
+    }
+
+    /// Accepts one operation for each of these sites.
+    pub(crate) fn accept_singles(&self, single: Single, sites: std::ops::Range<u32>) {
+        let request = Request::by(build::actor());
+        for n in sites {
+            let id = site_id(n);
+            let accepted = match single {
+                Single::Upgrade => now(self.services.upgrade(&request, &id)),
+                Single::Promote => now(self.services.promote(&request, &id)),
+            };
+            assert!(matches!(accepted, Ok(Accepted::Operation(_))), "{id} is not accepted: {accepted:?}");
+        }
+    }
+
+    /// Lets the engine work until nothing is left to do.
+    pub(crate) fn work(&self) {
+        while let Some(wake) = self.simulate(self.worker.turn()).wake {
+            self.advance(wake.since(self.clock.wall()));
+        }
+    }
+
+    /// Makes the calls of a trace in a bare loop.
+    pub(crate) fn replay(&self, trace: &Trace) {
+        self.simulate(replay(&self.ports, &self.clock, trace));
+    }
+
+    /// The calls that the engine made since the last time.
+    pub(crate) fn recorded(&self) -> Trace {
+        self.recorder.as_ref().map(Recorder::take).unwrap_or_default()
+    }
+
+    /// Polls a future to its end; where it can do nothing, time passes, which costs nothing here.
+    fn simulate<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return value;
+            }
+            let Some(next) = self.clock.next_sleeper() else { panic!("nobody waits, and nothing happens") };
+            self.advance(next.since(self.clock.monotonic()));
+        }
+    }
+
+    fn advance(&self, span: std::time::Duration) {
+        if let Some(recorder) = &self.recorder {
+            recorder.push(Recorded::Advance(span));
+        }
+        self.clock.advance(span);
+    }
+
+    /// Everything is where it was wanted, and nothing is left to do.
+    pub(crate) fn assert_moved(&self, to: Selector, routed: Selector) {
+        assert!(now(self.store.live()).is_ok_and(|live| live.is_empty()), "something is left to do");
+        for rollout in self.store.all_rollouts() {
+            assert_eq!(rollout.status, RolloutStatus::Succeeded, "a rollout did not succeed");
+            assert_eq!(rollout.tally().succeeded, rollout.total, "sites were left out");
+        }
+        let routes = self.cluster.routes();
+        assert!(routes.iter().all(|route| route.service == routed), "a route does not point to {routed}");
+        let wrong = self.store.all_sites().into_iter().find(|site| site.service != to || site.slot.is_some());
+        assert!(wrong.is_none(), "a site is not at rest on {to}: {wrong:?}");
+    }
+
+    /// Both have come to the same.
+    pub(crate) fn assert_same(&self, other: &Self) {
+        assert_eq!(self.store.all_sites(), other.store.all_sites(), "the bare loop left other sites");
+        assert_eq!(self.cluster.routes(), other.cluster.routes(), "the bare loop left other routes");
+    }
+}
+
+fn done<E: std::fmt::Debug>(outcome: Outcome<(), E>) {
+    assert!(matches!(outcome, Outcome::Applied(())), "the set-up was refused: {outcome:?}");
+}
+
+fn site_id(n: u32) -> SiteId {
+    SiteId::parse(&format!("site-{n:06}")).unwrap_or_else(|error| panic!("{error}"))
+}
