@@ -315,7 +315,7 @@ fn the_walls_stop_what_they_are_for() {
     assert_eq!(caught("ports/store.rs", "fn f(x: crate::services::Request) {}"), 1);
     assert_eq!(caught("engine/plan.rs", "use crate::{domain::Site, services::Services};"), 1);
     assert_eq!(caught("pipelines/rollout/owner.rs", "use super::super::super::services::Services;"), 1);
-    assert_eq!(caught("helpers/mod.rs", ""), 1);
+    assert_eq!(caught("cellar/mod.rs", ""), 1);
     assert_eq!(
         wrong_uses("engine/plan.rs", "\nuse crate::pipelines::Draft;")[0],
         "engine/plan.rs:2: `engine` must not use `pipelines`"

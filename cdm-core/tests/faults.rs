@@ -4,9 +4,15 @@
 //! same counts of creates, deletes and moves as the run without. The invariants are checked after every effect of
 //! either. A planned fault that did not happen fails the campaign.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a replayed plan is printed, and named by the environment"
+)]
+
 mod campaign;
 
-use campaign::{Campaign, full, seed};
+use campaign::{Campaign, caught, full, seed};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::ids::Rng;
 use cdm_testkit::world::{Scenario, Summary, World, scenarios};
@@ -51,10 +57,7 @@ fn broken(reference: &Reference, plan: &Plan, must_fire: usize) -> Result<(), St
         wrong.extend(difference);
         wrong
     };
-    let wrong = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panicked".to_owned());
-        vec![text.lines().next().unwrap_or_default().to_owned()]
-    });
+    let wrong = caught(run).unwrap_or_else(|panic| vec![panic]);
     if wrong.is_empty() {
         return Ok(());
     }
@@ -79,15 +82,13 @@ fn singles(reference: &Reference) -> Vec<(usize, Fault)> {
 
 #[test]
 fn single_faults() {
-    let mut campaign = Campaign::new("single-faults");
-    let mut calls = Vec::new();
-    for scenario in scenarios() {
-        let reference = reference(scenario);
-        calls.push(format!("{} {}", scenario.name, reference.trace.len()));
-        for (at, fault) in singles(&reference) {
-            campaign.run(broken(&reference, &Plan(vec![(at, fault)]), 1));
-        }
-    }
+    let references: Vec<Reference> = scenarios().into_iter().map(reference).collect();
+    let calls: Vec<String> =
+        references.iter().map(|r| format!("{} {}", r.scenario.name, r.trace.len())).collect();
+    let all: Vec<_> =
+        references.iter().flat_map(|r| singles(r).into_iter().map(move |single| (r, single))).collect();
+    let campaign =
+        Campaign::new("single-faults").over(&all, |(r, single)| broken(r, &Plan(vec![*single]), 1));
     campaign.end(&format!("calls without faults: {}", calls.join(", ")));
 }
 
@@ -102,7 +103,6 @@ fn pairs() {
             all.extend(later.map(|second| (index, [*first, *second])));
         }
     }
-    let mut campaign = Campaign::new("pairs");
     let total = all.len();
     let seed = seed();
     let sample = if full() { total } else { 20_000.min(total) };
@@ -110,12 +110,12 @@ fn pairs() {
     for drawn in 0..sample {
         // A partial Fisher-Yates shuffle: a sample without repetition.
         let rest = (total - drawn) as u64;
-        let at = drawn + usize::try_from(rng.below(rest)).unwrap_or_default();
-        all.swap(drawn, at);
-        let (index, pair) = all[drawn];
-        // The second may lie on a path that the first one has closed.
-        campaign.run(broken(&references[index], &Plan(pair.to_vec()), 1));
+        all.swap(drawn, drawn + usize::try_from(rng.below(rest)).unwrap_or_default());
     }
+    all.truncate(sample);
+    // The second fault may lie on a path that the first one has closed.
+    let campaign = Campaign::new("pairs")
+        .over(&all, |(index, pair)| broken(&references[*index], &Plan(pair.to_vec()), 1));
     campaign.end(&format!("of {total} pairs, seed {seed}"));
 }
 

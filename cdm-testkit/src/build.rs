@@ -96,6 +96,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         term: 0,
         leg: Leg::Out,
         window: Window::default(),
+        forgiven: 0,
         reached: 0,
         unsettled: false,
         flushing: false,

@@ -53,7 +53,7 @@ impl Codec {
                     ":uid": s(claim.uid), ":grant": s(grant(&claim.grant)), ":number": n(claim.number),
                     ":owner": s(&claim.owner), ":ordinal": n(claim.ordinal), ":want": s(format!("{:?}", claim.want)),
                     ":by": s(&claim.requested_by), ":at": n(claim.at.millis()), ":write": n(call.write.0),
-                    ":one": n(1), ":active": s("active"),
+                    ":one": n(1u32), ":active": s("active"),
                 });
                 let set = "SET slot = :slot, #g = :grant, updatedAt = :at, writeId = :write ADD version :one";
                 let when = "uid = :uid AND phase = :active AND #g <= :grant AND attribute_not_exists(slot)";
@@ -65,7 +65,7 @@ impl Codec {
                     ":grant": s(grant(&complete.grant)), ":fence": s(complete.fence),
                     ":service": complete.service.map(s), ":route": route,
                     ":settled": s(format!("{:?}", complete.outcome)), ":at": n(complete.at.millis()),
-                    ":write": n(call.write.0), ":one": n(1),
+                    ":write": n(call.write.0), ":one": n(1u32),
                 });
                 let set = "SET service = :service, route = :route, settled = :settled, updatedAt = :at, \
                            writeId = :write REMOVE slot ADD version :one";
@@ -74,10 +74,13 @@ impl Codec {
             }
             Ask::Write(call, batch) => (Some(transaction(call, batch)), "{}"),
             Ask::Beat(call, worker, count) => {
-                let item = json!({ "pk": s(format!("W#{worker}")), "count": count.map(n), "w": n(call.write.0) });
+                let item =
+                    json!({ "pk": s(format!("W#{worker}")), "count": count.map(n), "w": n(call.write.0) });
                 (Some(json!({ "TableName": "cdm", "Item": item })), "{}")
             }
-            Ask::MoveRoute(call, uid, expect, to) => (Some(patch(call, uid.to_string(), expect, to)), &self.route),
+            Ask::MoveRoute(call, uid, expect, to) => {
+                (Some(patch(call, uid.to_string(), expect, to)), &self.route)
+            }
             Ask::RunJob(call, spec) => (Some(job(call, spec)), &self.job),
             Ask::Site(id) => (Some(key("S", id.as_str())), &self.site),
             Ask::Colour(selector) => (Some(key("C", selector.as_str())), &self.colour),
@@ -140,7 +143,7 @@ fn transaction(call: &Call, batch: &Batch) -> Value {
     let put = |item: Value| {
         json!({ "Put": {
             "TableName": "cdm", "Item": item, "ConditionExpression": "version = :version",
-            "ExpressionAttributeValues": { ":version": n(1), ":write": n(call.write.0) },
+            "ExpressionAttributeValues": { ":version": n(1u32), ":write": n(call.write.0) },
         } })
     };
     let mut items: Vec<Value> = batch
@@ -236,7 +239,9 @@ fn page_item(page: &RolloutPage) -> Value {
     let members: Vec<String> = page
         .members
         .iter()
-        .map(|member| format!("{} {} {}", member.id, member.uid, member.outcome.map_or(0, |outcome| outcome as u8)))
+        .map(|member| {
+            format!("{} {} {}", member.id, member.uid, member.outcome.map_or(0, |outcome| outcome as u8))
+        })
         .collect();
     json!({ "pk": s(format!("R#{}", page.rollout)), "sk": s(format!("P#{}", page.page)), "sites": s(members.join("\n")) })
 }

@@ -72,8 +72,7 @@ impl fmt::Display for Rounds {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let digits = f.precision().unwrap_or(0);
-        let text = format!("{:.digits$} [{least:.digits$}–{most:.digits$}]", self.median());
-        f.pad(&text)
+        write!(f, "{:.digits$} [{least:.digits$}–{most:.digits$}]", self.median())
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use cdm_core::domain::{
-    Fence, Routed, RolloutStatus, Selector, Site, SiteId, Timestamp, Tick, Uid, WorkerId,
+    Fence, RolloutStatus, Routed, Selector, Site, SiteId, Tick, Timestamp, Uid, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
-use cdm_core::ports::{Batch, Call, ClusterOps, Clock, IdSource, Journal, Outcome, Ports, RouteSpec, Write, WriteId};
+use cdm_core::ports::{
+    Batch, Call, Clock, ClusterOps, IdSource, Journal, Outcome, Ports, RouteSpec, Write, WriteId,
+};
 use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
@@ -140,7 +142,12 @@ impl Platform {
     pub(crate) fn aim(&self, to: Selector) {
         let canary = now(self.cluster.canary()).unwrap_or_else(|error| panic!("{error}"));
         let version = canary.map(|canary| canary.version);
-        done(now(self.cluster.set_canary(&self.call(0, Fence::default()), version.as_ref(), to, Some(digest(0)))));
+        done(now(self.cluster.set_canary(
+            &self.call(0, Fence::default()),
+            version.as_ref(),
+            to,
+            Some(digest(0)),
+        )));
     }
 
     /// Accepts a rollout that moves every site to the canary.

@@ -142,9 +142,12 @@ impl Request {
     pub(crate) const fn is_step(self) -> bool {
         match self {
             Self::Claim | Self::Complete | Self::Write | Self::Route | Self::Job => true,
-            Self::Beat | Self::StoreRead | Self::ServiceRead | Self::RouteRead | Self::JobRead | Self::News => {
-                false
-            }
+            Self::Beat
+            | Self::StoreRead
+            | Self::ServiceRead
+            | Self::RouteRead
+            | Self::JobRead
+            | Self::News => false,
         }
     }
 }

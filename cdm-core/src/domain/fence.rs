@@ -24,7 +24,8 @@ impl Fence {
     /// Parses what `Display` prints; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, epoch) = text.split_once('.')?;
-        Some(Self { number: number.parse().ok()?, epoch: epoch.parse().ok()? })
+        let fence = Self { number: number.parse().ok()?, epoch: epoch.parse().ok()? };
+        (fence.to_string() == text).then_some(fence)
     }
 }
 

@@ -254,7 +254,8 @@ impl OperationId {
             None if home == "fleet" => Home::Subject(Subject::Fleet),
             Some(_) | None => return None,
         };
-        Some(Self { number, home })
+        let id = Self { number, home };
+        (id.to_string() == text).then_some(id)
     }
 }
 

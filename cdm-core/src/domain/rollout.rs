@@ -161,17 +161,17 @@ pub fn cut(reaches: &[Reach], total: u32) -> Result<Vec<Wave>, super::NameError>
         return Err(refuse("the last wave is `100%`", last));
     }
     let mut waves: Vec<Wave> = Vec::new();
-    let mut widest = 0;
+    // A count and a percentage are compared by what they come to; two of a kind by what they say, since in a small fleet
+    // they may come to the same.
+    let (mut count, mut percent) = (0, 0);
     for reach in reaches {
-        // Compared over a fleet so large that rounding hides no order.
-        let width = match reach {
-            Reach::Percent(percent) => Some(*percent),
-            Reach::Count(_) => None,
+        let grows = match reach {
+            Reach::Percent(next) => std::mem::replace(&mut percent, *next) < *next,
+            Reach::Count(next) => std::mem::replace(&mut count, *next) < *next,
         };
-        if width.is_some_and(|width| width <= widest) {
+        if !grows {
             return Err(refuse("waves are cumulative: each goes further than the one before", reach));
         }
-        widest = width.unwrap_or(widest);
         let end = reach.end(total);
         if end > waves.last().map_or(0, |wave| wave.end) {
             waves.push(Wave { name: reach.to_string(), end, tally: Tally::default() });
@@ -394,6 +394,8 @@ pub struct Rollout {
     pub leg: Leg,
     /// The stretch that the owner may touch.
     pub window: Window,
+    /// Failures of the window's wave that a person has seen and resumed over.
+    pub forgiven: u32,
     /// On the way back: where it ends.
     pub reached: u32,
     /// Whether sites of the window may be claimed by an owner that did not come to its end.
@@ -531,7 +533,7 @@ impl Rollout {
         let Some(index) = self.wave() else { return 0 };
         let start = index.checked_sub(1).map_or(0, |before| self.waves[before].end);
         let wave = &self.waves[index];
-        self.budget.allows(wave.end - start).saturating_sub(wave.tally.failed)
+        self.budget.allows(wave.end - start).saturating_sub(wave.tally.failed.saturating_sub(self.forgiven))
     }
 
     fn wave_of(&mut self, ordinal: u32) -> Option<&mut Wave> {
@@ -554,12 +556,10 @@ impl Rollout {
         match self.control.take() {
             Some(Control::Abort) => return self.settle(RolloutEvent::Abort, None, now),
             Some(Control::Pause) if !crate::bug!(PauseForgotten) => {
-                let reason = Reason {
-                    code: Code::Paused,
-                    message: "paused on request".into(),
-                    since: now,
-                    until: None,
-                };
+                let message = "paused on request".to_owned();
+                let paused = Reason { code: Code::Paused, message, since: now, until: None };
+                // Why it goes back is what it ends with.
+                let reason = self.reason.take().filter(|_| self.leg == Leg::Back).unwrap_or(paused);
                 return self.settle(RolloutEvent::Pause, Some(reason), now);
             }
             Some(Control::Pause) | None => {}
@@ -577,6 +577,9 @@ impl Rollout {
         match (limit, self.leg) {
             (Some(end), _) => {
                 let start = self.window.end;
+                if self.waves.iter().any(|wave| wave.end == start) {
+                    self.forgiven = 0;
+                }
                 self.window = Window { start, end: end.min(start + Window::SIZE) };
                 self.job = 1;
                 self.flushing = false;
@@ -594,7 +597,7 @@ impl Rollout {
         let Some(index) = self.wave() else { return false };
         let start = index.checked_sub(1).map_or(0, |before| self.waves[before].end);
         let wave = &self.waves[index];
-        wave.tally.failed > self.budget.allows(wave.end - start)
+        wave.tally.failed.saturating_sub(self.forgiven) > self.budget.allows(wave.end - start)
     }
 
     fn halt(&mut self, now: Timestamp) {
@@ -643,9 +646,12 @@ impl Rollout {
                 self.control = self.control.max(Some(control));
             }
             _ => {
+                if event == RolloutEvent::Resume && self.status == RolloutStatus::Halted {
+                    self.forgiven = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
+                }
                 self.control = None;
                 self.status = status;
-                self.reason = None;
+                self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
                 self.wake = None;
                 if status.ended() {
                     self.finished_at = Some(now);

@@ -115,7 +115,10 @@ pub fn hand_over(slot: &mut Slot) {
 
 /// A step is done.
 pub fn done(slot: &mut Slot, pipeline: &dyn Pipeline, done: &Done, now: Timestamp) {
-    slot.reason = None;
+    // Why it failed is what it ends with.
+    if !matches!(slot.position, Position::Undo(_, End::Failed)) {
+        slot.reason = None;
+    }
     slot.status = Status::Running;
     match slot.position {
         Position::Forward(index) => {
@@ -201,7 +204,8 @@ pub fn retry(slot: &mut Slot) {
         _ => false,
     });
     slot.job += u32::from(job_failed);
-    slot.attempts = 0;
+    // One stays counted: what was begun once is not taken for untouched.
+    slot.attempts = slot.attempts.min(1);
     slot.waiting_since = None;
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pipeline::{Change, Context, Done, Pipeline, Registry, Stop};
 use super::plan::{self, Next};
 use super::{Lease, Lost, Record, RetryBudget, Settings};
-use crate::domain::operation::{Operation, Position, Slot, Status};
+use crate::domain::operation::{Position, Slot, Status};
 use crate::domain::{End, HoldMode, OperationId, Selector, Timestamp};
 use crate::ports::{Batch, ErrorKind, FeedEvent, Outcome, Ports, Refused, StoreError, Write};
 
@@ -195,10 +195,10 @@ impl Runner<'_> {
     async fn commit(&self, read: &Record, edit: Edit) -> Result<Option<Record>, Lost> {
         let held = read.slot().map(Slot::fence).ok_or(Lost)?;
         let owner = read.slot().and_then(|slot| slot.owner.clone());
-        let mut fresh = read.clone();
+        let mut again: Option<Record> = None;
         let mut pause = self.settings.pause;
         loop {
-            let (batch, written) = self.batch(&fresh, &edit).await?;
+            let (batch, written) = self.batch(again.as_ref().unwrap_or(read), &edit).await?;
             let mut call = self.lease.call(self.ports, edit.slot.fence())?;
             loop {
                 match self.ports.store.write(&call, &batch).await {
@@ -214,17 +214,18 @@ impl Runner<'_> {
                     Outcome::NotApplied(_) => break,
                 }
             }
-            fresh = self.read_again(&fresh, &mut pause).await?;
+            let fresh = self.read_again(read, &mut pause).await?;
             if crate::bug!(ConflictOverwritten) {
-                let version = fresh.version();
-                fresh = read.clone();
-                fresh.set_version(version);
+                let mut overwritten = read.clone();
+                overwritten.set_version(fresh.version());
+                again = Some(overwritten);
                 continue;
             }
             let still_ours = fresh.slot().is_some_and(|slot| slot.fence() == held && slot.owner == owner);
             if !still_ours {
                 return Err(Lost);
             }
+            again = Some(fresh);
         }
     }
 
@@ -356,8 +357,11 @@ impl Runner<'_> {
     fn events(&self, before: &Record, slot: &Slot, end: Option<End>, now: Timestamp) -> Vec<FeedEvent> {
         let Some(old) = before.slot() else { return Vec::new() };
         let status = end.map_or(slot.status, Status::Ended);
+        if old.status == status && old.position == slot.position {
+            return Vec::new();
+        }
         let subject = before.subject();
-        let id = Operation::live(subject.clone(), slot.clone()).id;
+        let id = OperationId::on(slot.number, subject.clone());
         let event = |what: String| FeedEvent {
             at: now,
             subject: Some(subject.clone()),

@@ -118,6 +118,7 @@ impl Draft {
             term: 0,
             leg: Leg::Out,
             window: Window::default(),
+            forgiven: 0,
             reached: 0,
             job: 1,
             first_number: self.first_number,
@@ -141,15 +142,14 @@ impl Draft {
     ///
     /// # Errors
     /// As [`Draft::head`].
-    pub fn batches(&self) -> Result<(Vec<Batch>, Batch), NameError> {
+    pub fn batches(self) -> Result<(Vec<Batch>, Batch), NameError> {
         let head = self.head()?;
-        let chunks = self.members.chunks(RolloutPage::SIZE as usize).enumerate();
-        let mut pages: Vec<Write> = chunks
-            .map(|(page, members)| {
-                let page = u32::try_from(page).unwrap_or(u32::MAX);
-                Write::RolloutPage(RolloutPage { rollout: self.number, page, members: members.to_vec() })
-            })
-            .collect();
+        let mut pages: Vec<Write> = Vec::new();
+        let mut members = self.members.into_iter();
+        for page in 0..head.total.div_ceil(RolloutPage::SIZE) {
+            let members = members.by_ref().take(RolloutPage::SIZE as usize).collect();
+            pages.push(Write::RolloutPage(RolloutPage { rollout: self.number, page, members }));
+        }
         let mut before = Vec::new();
         while pages.len() > PAGES_AT_ONCE {
             before.push(Batch::of(pages.drain(..PAGES_AT_ONCE).collect()));

@@ -117,16 +117,17 @@ impl Services {
             requested_by: request.actor.clone(),
             now: self.now(),
         };
+        let number = draft.number;
         let (before, mut batch) = draft.batches()?;
         for pages in &before {
             if let Written::Changed = self.write(pages).await? {
                 return Err(ServiceError::Contended);
             }
         }
-        batch.writes.push(Write::Fleet(Fleet { rollout: Some(draft.number), ..fleet }));
+        batch.writes.push(Write::Fleet(Fleet { rollout: Some(number), ..fleet }));
         batch.writes.extend(extra);
-        batch.events = vec![self.rollout_event(draft.number, "waiting")];
-        Ok(Decision { batch, accepted: Accepted::Rollout(draft.number) })
+        batch.events = vec![self.rollout_event(number, "waiting")];
+        Ok(Decision { batch, accepted: Accepted::Rollout(number) })
     }
 
     fn rollout_event(&self, number: u64, what: &str) -> FeedEvent {

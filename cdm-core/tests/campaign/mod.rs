@@ -1,6 +1,37 @@
 //! What every campaign does: count its runs, keep the first failures, print one line.
 
 #![allow(dead_code, reason = "each campaign uses its part")]
+#![allow(clippy::print_stdout, reason = "a campaign's line is its result")]
+#![allow(clippy::disallowed_methods, reason = "how long a campaign is comes from the environment")]
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs something that may panic; a panic's first line is its failure, and is printed only with the campaign's.
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                loud(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    QUIET.set(false);
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        text.as_deref().and_then(|text| text.lines().next()).unwrap_or("panicked").to_owned()
+    })
+}
 
 /// A campaign under way.
 pub(crate) struct Campaign {
@@ -28,6 +59,27 @@ impl Campaign {
                 self.failures.push(failure);
             }
         }
+    }
+
+    /// Runs `run` over all of `items`, on two threads.
+    pub(crate) fn over<T: Sync>(
+        mut self,
+        items: &[T],
+        run: impl Fn(&T) -> Result<(), String> + Sync,
+    ) -> Self {
+        let half = items.len().div_ceil(2);
+        let run = &run;
+        std::thread::scope(|scope| {
+            let halves: Vec<_> = items
+                .chunks(half.max(1))
+                .map(|half| scope.spawn(move || half.iter().map(run).collect::<Vec<_>>()))
+                .collect();
+            for results in halves {
+                let failed = |_| vec![Err("a campaign's thread panicked".to_owned())];
+                results.join().unwrap_or_else(failed).into_iter().for_each(|result| self.run(result));
+            }
+        });
+        self
     }
 
     /// Prints the line, and fails if a run did.

@@ -400,7 +400,10 @@ impl Gate {
             late.await;
         }
         let answer = match fault {
-            Some(Fault::CrashBefore | Fault::CrashAfterEffect) => return std::future::pending().await,
+            Some(Fault::CrashBefore | Fault::CrashAfterEffect) => {
+                self.state().halt = Some(Halt::Crashed);
+                return std::future::pending().await;
+            }
             Some(fault @ (Fault::Transient | Fault::Throttled | Fault::Permanent)) => {
                 Err(E::error(name, fault))
             }

@@ -216,9 +216,11 @@ impl World {
             return;
         }
         let mut zombies = std::mem::take(&mut self.zombies.0);
-        zombies
-            .retain_mut(|zombie| zombie.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        let _ = self.gate.take_halt();
+        zombies.retain_mut(|zombie| {
+            let pending = zombie.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+            let halt = self.gate.take_halt();
+            pending && halt != Some(Halt::Crashed)
+        });
         self.zombies.0.append(&mut zombies);
     }
 

@@ -135,6 +135,7 @@ impl<'a> Owner<'a> {
         let again = self.worker.settings().scan;
         self.commit(Vec::new(), |head| {
             match status {
+                _ if head.control.is_some() => head.proceed(false, now),
                 Some(Status::Ended(End::Succeeded)) => {
                     head.after = None;
                     if !head.open() {
@@ -146,7 +147,6 @@ impl<'a> Owner<'a> {
                     let reason = Reason { code: Code::ImageNotReady, message, since: now, until: None };
                     head.settle(RolloutEvent::Fail, Some(reason), now);
                 }
-                None if head.control.is_some() => head.proceed(false, now),
                 None => wait(head, Code::Deploying, format!("{deploy} is under way"), now, again),
             }
             true

@@ -1,0 +1,77 @@
+//! What a process of the platform holds: the services that its frontend asks, and the worker that does the work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdm_core::domain::{Operation, OperationId, WorkerId};
+use cdm_core::engine::{RolloutDriver, Settings, Worker};
+use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::ports::{ClusterOps, Ports};
+use cdm_core::services::{ServiceError, Services};
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::fakes::{FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use cdm_testkit::ids::SeededIds;
+use cdm_testkit::log::EffectLog;
+
+/// One process. Any number of them may run on one store, each under a name of its own.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// For its frontend.
+    pub services: Arc<Services>,
+    /// To be spawned: `worker.run()`.
+    pub worker: Arc<Worker>,
+}
+
+impl Process {
+    /// A process of that name on these ports, with the default measures.
+    pub fn new(name: &str, ports: &Ports) -> Self {
+        let (platform, settings) = (Platform::default(), Settings::default());
+        let pipelines = Arc::new(registry(&platform));
+        let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
+        let services = Services::new(ports.clone(), Arc::clone(&pipelines), settings.clone());
+        let worker = Worker::new(WorkerId::new(name), ports.clone(), pipelines, rollouts, settings);
+        Self { services: Arc::new(services), worker: Arc::new(worker) }
+    }
+}
+
+/// The operation once it has ended or a person is needed.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn rested(ports: &Ports, services: &Services, id: &OperationId) -> Result<Operation, ServiceError> {
+    loop {
+        let operation = services.operation(id).await?;
+        if operation.slot.status.rests() {
+            return Ok(operation);
+        }
+        moment(ports).await;
+    }
+}
+
+/// Returns when no operation and no rollout is at work.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn quiet(ports: &Ports) -> Result<(), ServiceError> {
+    while !ports.store.live().await?.is_empty() {
+        moment(ports).await;
+    }
+    Ok(())
+}
+
+async fn moment(ports: &Ports) {
+    ports.clock.sleep_until(ports.clock.monotonic().after(Duration::from_millis(500))).await;
+}
+
+/// Ports over memory, with this cluster; everything else is the test kit's.
+pub fn in_memory(cluster: Arc<dyn ClusterOps>, clock: &SimClock, log: &EffectLog) -> Ports {
+    Ports {
+        store: Arc::new(FakeStore::new(log.clone(), clock.clone())),
+        secrets: Arc::new(FakeSecrets::new(log.clone(), clock.clone())),
+        objects: Arc::new(FakeObjects::new(log.clone(), clock.clone())),
+        databases: Arc::new(FakeDatabases::new(log.clone(), clock.clone())),
+        cluster,
+        clock: Arc::new(clock.clone()),
+        ids: Arc::new(SeededIds::new(1)),
+    }
+}
