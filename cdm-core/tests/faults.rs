@@ -173,7 +173,15 @@ fn shown(what: &cdm_testkit::log::What) -> String {
             format!("colour {} {:?} {:?}", colour.selector, slot(colour.slot.as_ref()), colour.hold)
         }
         What::Rollout(r) => {
-            format!("rollout {:?} {:?} {:?} term {} {:?}", r.status, r.window, r.control, r.term, r.tally())
+            format!(
+                "rollout {:?} {:?} {:?} term {} {:?} {:?}",
+                r.status,
+                r.window,
+                r.control,
+                r.term,
+                r.tally(),
+                r.owner.as_ref().map(|owner| owner.as_str())
+            )
         }
         other => format!("{other:?}"),
     }

@@ -42,7 +42,7 @@ struct State {
     sites: BTreeMap<SiteId, Arc<Site>>,
     ids: BTreeMap<Uid, SiteId>,
     colours: BTreeMap<Selector, Arc<Colour>>,
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     rollouts: BTreeMap<u64, Arc<Rollout>>,
     looked: BTreeMap<Selector, bool>,
     released: BTreeSet<Uid>,
@@ -66,7 +66,7 @@ impl Checker {
             sites: BTreeMap::new(),
             ids: BTreeMap::new(),
             colours: BTreeMap::new(),
-            fleet: Fleet::default(),
+            fleet: Arc::default(),
             rollouts: BTreeMap::new(),
             looked: BTreeMap::new(),
             released: BTreeSet::new(),
@@ -118,7 +118,7 @@ impl State {
             What::Colour(colour) => {
                 self.colours.insert(colour.selector, Arc::clone(colour));
             }
-            What::Fleet(fleet) => self.fleet = fleet.clone(),
+            What::Fleet(fleet) => self.fleet = Arc::clone(fleet),
             What::Rollout(rollout) => self.rollout(rollout),
             What::Ended(_) | What::Refused(_) => {}
             What::Looked(selector, ready) => {

@@ -28,7 +28,7 @@ pub enum What {
     /// A colour's record was written.
     Colour(Arc<Colour>),
     /// The platform's record was written.
-    Fleet(Fleet),
+    Fleet(Arc<Fleet>),
     /// A rollout's record was written.
     Rollout(Arc<Rollout>),
     /// An operation ended.

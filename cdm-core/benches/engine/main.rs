@@ -111,7 +111,7 @@ impl Trio {
                 platform.aim(self.to);
             }
             let batches: Vec<std::ops::Range<u32>> = match self.load {
-                Load::Rollout => vec![0..self.sites],
+                Load::Rollout => std::iter::once(0..self.sites).collect(),
                 Load::Single(_) => {
                     (0..self.sites / AT_ONCE).map(|n| n * AT_ONCE..(n + 1) * AT_ONCE).collect()
                 }
@@ -128,7 +128,7 @@ impl Trio {
                 for (request, count) in counts(&trace) {
                     *self.counts.entry(request).or_default() += count;
                 }
-                let engine_first = (self.rounds + pass as usize + index) % 2 == 0;
+                let engine_first = (self.rounds + pass as usize + index).is_multiple_of(2);
                 if engine_first {
                     engine += time(|| self.engine.work()).0;
                 }
@@ -303,7 +303,7 @@ fn memory_of(sites: u32) {
         platform.accept_rollout();
         let (accepted, peak) = measure::resident()?;
         let (accepting, kept) = (megabytes(peak, before), megabytes(accepted, before));
-        let _ = measure::forget_peak().then_some(())?;
+        measure::forget_peak().then_some(())?;
         platform.work();
         let (after, peak) = measure::resident()?;
         Some([megabytes(before, 0), accepting, kept, megabytes(peak, accepted), megabytes(after, accepted)])

@@ -163,6 +163,21 @@ impl Context<'_> {
         self.lease.call(self.ports, self.slot.fence())
     }
 
+    /// Makes sure that the operation is still this worker's.
+    ///
+    /// What was read before this and is expected by a write after it, is from before anyone else took over: so a
+    /// successor's fence can never be read and then overwritten.
+    ///
+    /// # Errors
+    /// [`Stop::Lost`] when it is not; when the store does not answer, as that says.
+    pub async fn still_owner(&self) -> Result<(), Stop> {
+        let record = Record::read(self.ports, &self.record.subject()).await?;
+        let slot = record.as_ref().and_then(Record::slot);
+        let ours =
+            slot.is_some_and(|slot| slot.fence() == self.slot.fence() && slot.owner == self.slot.owner);
+        if ours || crate::bug!(RouteFenceIgnored) { Ok(()) } else { Err(Stop::Lost) }
+    }
+
     /// Now, on the monotonic clock.
     pub fn tick(&self) -> Tick {
         self.ports.clock.monotonic()
@@ -212,11 +227,10 @@ impl Registry {
     /// The pipeline that runs `slot`; `None` when this process does not know its version.
     pub fn of(&self, slot: &Slot) -> Option<&dyn Pipeline> {
         let kind = slot.task.kind();
-        let known = |pipeline: &&Box<dyn Pipeline>| {
+        self.pipelines.iter().map(AsRef::as_ref).find(|pipeline| {
             let version = pipeline.version() == slot.pipeline || crate::bug!(UnknownVersionRun);
             pipeline.kind() == kind && version
-        };
-        self.pipelines.iter().find(known).map(AsRef::as_ref)
+        })
     }
 
     /// The newest version of a pipeline.

@@ -199,9 +199,8 @@ pub fn retry(slot: &mut Slot) {
     let Ok(status) = slot.status.next(Event::Retry) else { return };
     slot.status = status;
     // A job that failed is followed by another; one that may still run is looked at again.
-    let job_failed = slot.reason.take().is_some_and(|reason| match reason.code {
-        Code::JobFailed | Code::CacheFlushFailed | Code::ThemeMissing => true,
-        _ => false,
+    let job_failed = slot.reason.take().is_some_and(|reason| {
+        matches!(reason.code, Code::JobFailed | Code::CacheFlushFailed | Code::ThemeMissing)
     });
     slot.job += u32::from(job_failed);
     // One stays counted: what was begun once is not taken for untouched.

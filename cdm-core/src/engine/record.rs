@@ -14,7 +14,7 @@ pub enum Record {
     /// A colour.
     Colour(Box<Colour>),
     /// The platform.
-    Fleet(Fleet),
+    Fleet(Box<Fleet>),
 }
 
 impl Record {
@@ -26,7 +26,7 @@ impl Record {
         Ok(match subject {
             Subject::Site(id) => ports.store.site(id).await?.map(|site| Self::Site(Box::new(site))),
             Subject::Colour(selector) => Some(Self::Colour(Box::new(ports.store.colour(*selector).await?))),
-            Subject::Fleet => Some(Self::Fleet(ports.store.fleet().await?)),
+            Subject::Fleet => Some(Self::Fleet(Box::new(ports.store.fleet().await?))),
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pipeline::{Change, Context, Done, Pipeline, Registry, Stop};
 use super::plan::{self, Next};
 use super::{Lease, Lost, Record, RetryBudget, Settings};
-use crate::domain::operation::{Position, Slot, Status};
+use crate::domain::operation::{Event, Position, Slot, Status};
 use crate::domain::{End, HoldMode, OperationId, Selector, Timestamp};
 use crate::ports::{Batch, ErrorKind, FeedEvent, Outcome, Ports, Refused, StoreError, Write};
 
@@ -55,7 +55,7 @@ impl Runner<'_> {
         let Some(pipeline) = self.registry.of(slot) else { return Left::Unknown };
         let mut claimed = slot.clone();
         if claimed.owner.as_ref() == Some(self.lease.worker()) && claimed.status == Status::Waiting {
-            claimed.status = Status::Running;
+            claimed.status = claimed.status.next(Event::Wake).unwrap_or(claimed.status);
             claimed.wake = None;
             let mut record = record;
             record.set_slot(Some(claimed));
@@ -101,6 +101,8 @@ impl Runner<'_> {
                 }
                 Next::Attempt if stopping() => plan::hand_over(&mut slot),
                 Next::Attempt => {
+                    // A wait that was over before it was even stored.
+                    slot.status = slot.status.next(Event::Wake).unwrap_or(slot.status);
                     let mut result = self.attempt(&record, &slot, pipeline, now).await;
                     if crate::bug!(JournalAfterEffect) && result.is_ok() {
                         // The next step's effect, whose intent nobody stored.

@@ -233,7 +233,6 @@ impl Worker {
         let mut alive = BTreeSet::new();
         {
             let mut state = self.state();
-            state.seen.retain(|worker, _| beats.iter().any(|beat| beat.worker == *worker));
             for beat in beats {
                 let seen = state.seen.entry(beat.worker.clone()).or_insert((beat.count, now));
                 if seen.0 != beat.count {
@@ -255,7 +254,11 @@ impl Worker {
             let due = match &item.owner {
                 None => item.wake.is_none_or(|wake| wake <= wall) || item.asked,
                 Some(_) if mine => item.asked || news || item.wake.is_none_or(|wake| wake <= wall),
-                Some(owner) => !alive.contains(owner),
+                // Also one that is not listed is given a lease's time: it may have come since the list was read.
+                Some(owner) => {
+                    let (_, since) = *state.seen.entry(owner.clone()).or_insert((0, now));
+                    !alive.contains(owner) && now.since(since) > self.settings.lease
+                }
             };
             if state.busy.contains(&item.subject) {
                 continue;
@@ -336,7 +339,7 @@ impl Worker {
             return true;
         }
         let now = self.ports.clock.monotonic();
-        self.state().seen.get(owner).is_none_or(|(_, since)| now.since(*since) > self.settings.lease)
+        self.state().seen.get(owner).is_some_and(|(_, since)| now.since(*since) > self.settings.lease)
     }
 
     fn may_take(&self, record: &Record) -> bool {

@@ -53,6 +53,9 @@ impl Deploy {
                 return Err(Stop::Note(vec![Change::Previous(previous), Change::Colour(replaced)]));
             }
         }
+        if ours {
+            context.still_owner().await?;
+        }
         let want = ImageWant::Digest(deploy.digest);
         let call = context.call()?;
         context.ports.cluster.set_image(&call, deploy.selector, view.fence, &want).await.applied()?;
@@ -171,9 +174,8 @@ impl Deploy {
                     changes: Vec::new(),
                 });
             }
-            batch
-                .writes
-                .push(crate::ports::Write::Fleet(crate::domain::Fleet { rollout: Some(number), ..fleet }));
+            let marked = crate::domain::Fleet { rollout: Some(number), ..fleet };
+            batch.writes.push(crate::ports::Write::Fleet(Box::new(marked)));
         }
         for batch in pages.iter().chain([&batch]) {
             match store.write(&context.call()?, batch).await {
@@ -192,6 +194,7 @@ impl Deploy {
         };
         let view = context.ports.cluster.service(deploy.selector).await?;
         if view.fence != context.slot.fence() {
+            context.still_owner().await?;
             let want = ImageWant::Template(template);
             let call = context.call()?;
             context.ports.cluster.set_image(&call, deploy.selector, view.fence, &want).await.applied()?;

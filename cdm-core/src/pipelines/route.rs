@@ -37,6 +37,9 @@ pub(super) async fn point(
     match cluster.route(site.uid).await? {
         Some(route) if route.service == to && route.fence == fence => Ok(done(fence)),
         Some(route) => {
+            if site.route.is_none_or(|confirmed| confirmed.fence != route.fence) {
+                context.still_owner().await?;
+            }
             if route.service != to {
                 await_ready(context, platform, to).await?;
             }

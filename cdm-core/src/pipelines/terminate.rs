@@ -35,9 +35,10 @@ async fn delete_objects(context: &Context<'_>) -> Result<Done, Stop> {
         if page.keys.is_empty() {
             return Ok(Done::default());
         }
-        let keys = if crate::bug!(HalfDeletePage) { &page.keys[..page.keys.len() / 2] } else { &page.keys };
+        let (half, ignored) = (crate::bug!(HalfDeletePage), crate::bug!(DeleteErrorsIgnored));
+        let keys = if half { &page.keys[..page.keys.len() / 2] } else { &page.keys };
         let refused = context.ports.objects.delete(&context.call()?, &prefix, keys).await.applied()?;
-        if crate::bug!(DeleteErrorsIgnored) || (crate::bug!(HalfDeletePage) && !page.more) {
+        if ignored || (half && !page.more) {
             return Ok(Done::default());
         }
         if let Some((key, why)) = refused.into_iter().next() {

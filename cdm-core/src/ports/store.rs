@@ -140,12 +140,14 @@ pub enum Write {
     /// A colour, if it is of the version that the field says.
     Colour(Box<Colour>),
     /// The platform's record, likewise.
-    Fleet(Fleet),
+    Fleet(Box<Fleet>),
     /// A new rollout.
     CreateRollout(Box<Rollout>),
     /// A rollout, if it is of the version that the field says.
     Rollout(Box<Rollout>),
-    /// A page of a rollout, whatever was there: only ever in a batch with the rollout itself.
+    /// A page of a rollout, whatever was there. A new rollout's pages are written with it; those of a list too long for
+    /// one batch are written before it, while no rollout of that number is there yet. So there may be pages of a
+    /// rollout that never comes.
     RolloutPage(RolloutPage),
     /// An ended operation, into its subject's history.
     History(Box<Operation>),

@@ -123,7 +123,7 @@ impl Services {
                 let slot = queued(&self.registry, self.number().await?, Task::Select(selector), request, now);
                 let id = OperationId::on(slot.number, Subject::Fleet);
                 let events = vec![queued_event(&id, Subject::Fleet, now)];
-                let write = Write::Fleet(Fleet { slot: Some(slot), ..fleet });
+                let write = Write::Fleet(Box::new(Fleet { slot: Some(slot), ..fleet }));
                 Ok(Decision {
                     batch: Batch { events, ..Batch::of(vec![write]) },
                     accepted: Accepted::Operation(id),
@@ -159,7 +159,7 @@ impl Services {
     }
 
     /// Deploys the newest healthy digest other than the one that runs; see
-    /// [`rollback_choice`](crate::domain::colour::rollback_choice).
+    /// [`rollback_choice`].
     ///
     /// # Errors
     /// `no_healthy_digest`, and those of [`Services::deploy`].

@@ -124,7 +124,7 @@ impl Services {
                 return Err(ServiceError::Contended);
             }
         }
-        batch.writes.push(Write::Fleet(Fleet { rollout: Some(number), ..fleet }));
+        batch.writes.push(Write::Fleet(Box::new(Fleet { rollout: Some(number), ..fleet })));
         batch.writes.extend(extra);
         batch.events = vec![self.rollout_event(number, "waiting")];
         Ok(Decision { batch, accepted: Accepted::Rollout(number) })
@@ -178,7 +178,7 @@ impl Services {
             if rollout.status.ended() {
                 let fleet = self.ports.store.fleet().await?;
                 if fleet.rollout == Some(number) {
-                    writes.push(Write::Fleet(Fleet { rollout: None, ..fleet }));
+                    writes.push(Write::Fleet(Box::new(Fleet { rollout: None, ..fleet })));
                 }
             }
             let events = vec![self.rollout_event(number, event.as_str())];

@@ -103,6 +103,9 @@ impl CallSite {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan(pub Vec<(usize, Fault)>);
 
+/// How many calls a world may make in its life: far more than any story needs, and few enough that a loop is found.
+const MOST: u64 = 200_000;
+
 /// What stopped a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
@@ -118,6 +121,9 @@ pub struct Gate(Arc<Mutex<State>>);
 
 type Check = Arc<dyn Fn() + Send + Sync>;
 
+/// What a read answered, of whatever type.
+type Answer = Arc<dyn Any + Send + Sync>;
+
 struct State {
     armed: bool,
     calls: usize,
@@ -131,7 +137,7 @@ struct State {
     late: VecDeque<(usize, Calling<()>)>,
     resume_at: usize,
     released: bool,
-    seen: BTreeMap<String, (Option<Arc<dyn Any + Send + Sync>>, Arc<dyn Any + Send + Sync>)>,
+    seen: BTreeMap<String, (Option<Answer>, Answer)>,
     check: Option<Check>,
     total: u64,
 }
@@ -257,6 +263,13 @@ impl Gate {
     fn enter(&self, name: &'static str, changes: bool, stale: bool) -> (Option<Fault>, Vec<Calling<()>>) {
         let mut state = self.state();
         state.total += 1;
+        assert!(state.total < MOST, "BoundedCalls: {MOST} calls, the last of them `{name}`");
+        // A process that was stopped makes no further call, whatever else of it was about to.
+        match state.halt {
+            Some(Halt::Crashed) => return (Some(Fault::CrashBefore), Vec::new()),
+            Some(Halt::Paused) => return (Some(Fault::Paused(0)), Vec::new()),
+            None => {}
+        }
         if state.crash_next {
             state.crash_next = false;
             state.halt = Some(Halt::Crashed);

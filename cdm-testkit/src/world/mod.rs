@@ -102,6 +102,15 @@ const TURNS: usize = 1_500;
 impl World {
     /// A platform with both colours running `digest(0)`, blue the canary.
     pub fn new(seed: u64) -> Self {
+        let world = Self::bare(seed);
+        for selector in Selector::ALL {
+            world.cluster.install(selector, digest(0));
+        }
+        world
+    }
+
+    /// A platform whose two services run nothing yet, blue the canary.
+    pub fn bare(seed: u64) -> Self {
         let clock = SimClock::new();
         let log = EffectLog::new();
         let store = FakeStore::new(log.clone(), clock.clone());
@@ -109,9 +118,6 @@ impl World {
         let objects = FakeObjects::new(log.clone(), clock.clone());
         let databases = FakeDatabases::new(log.clone(), clock.clone());
         let cluster = FakeCluster::new(log.clone(), clock.clone());
-        for selector in Selector::ALL {
-            cluster.install(selector, digest(0));
-        }
         let raw = Ports {
             store: Arc::new(store.clone()),
             secrets: Arc::new(secrets.clone()),

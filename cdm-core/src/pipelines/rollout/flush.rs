@@ -28,7 +28,9 @@ impl Owner<'_> {
             };
             let failed = match state {
                 Some(JobState::Succeeded { failed }) => failed.into_iter().map(|(uid, _)| uid).collect(),
-                Some(JobState::Failed { .. }) if self.head.job % self.platform.job_tries != 0 => {
+                Some(JobState::Failed { .. })
+                    if !self.head.job.is_multiple_of(self.platform.job_tries.max(1)) =>
+                {
                     self.commit(Vec::new(), |head| {
                         head.job += 1;
                         true

@@ -176,6 +176,7 @@ impl Shared<'_> {
                 match ports.cluster.route(member.uid).await {
                     Ok(Some(route)) if route.fence == fence && route.service == course.to => return Ok(here),
                     Ok(Some(route)) => {
+                        self.still_owner(member, fence).await?;
                         expect = route.fence;
                         to = if self.still { route.service } else { course.to };
                     }
@@ -208,6 +209,25 @@ impl Shared<'_> {
             look = true;
         }
         Ok(Pointed::Unreachable(Code::Retrying))
+    }
+
+    /// Makes sure that the site is still this owner's, between a look at its route and a write that expects what was
+    /// seen: see [`crate::engine::Context::still_owner`].
+    async fn still_owner(&self, member: &RolloutMember, fence: Fence) -> Result<(), Lost> {
+        let mut pause = self.worker.settings().pause;
+        loop {
+            match self.worker.ports().store.site(&member.id).await {
+                Ok(site) => {
+                    let slot = site.and_then(|site| site.slot);
+                    return if slot.is_some_and(|slot| slot.fence() == fence) { Ok(()) } else { Err(Lost) };
+                }
+                Err(StoreError::Denied(_)) => return Err(Lost),
+                Err(_) => {
+                    self.sleep(&mut pause).await;
+                    self.worker.lease().call(self.worker.ports(), fence)?;
+                }
+            }
+        }
     }
 
     async fn sleep(&self, pause: &mut Duration) {

@@ -125,10 +125,7 @@ impl<'a> Owner<'a> {
     /// A rollout that deploys first waits for that.
     async fn await_deploy(&mut self) -> Result<Option<Left>, Lost> {
         let Some(deploy) = self.head.after.clone() else { return Ok(None) };
-        let ended = match self.worker.ports().store.history(&deploy).await {
-            Ok(ended) => ended,
-            Err(_) => None,
-        };
+        let ended = self.worker.ports().store.history(&deploy).await.unwrap_or_default();
         let now = self.now();
         let status = ended.as_ref().map(|operation| operation.slot.status);
         let why = ended.and_then(|operation| operation.slot.reason).map_or_else(String::new, |r| r.message);
@@ -523,7 +520,7 @@ impl<'a> Owner<'a> {
                 }
             };
             if fleet.rollout == Some(next.number) {
-                writes.push(Write::Fleet(crate::domain::Fleet { rollout: None, ..fleet }));
+                writes.push(Write::Fleet(Box::new(crate::domain::Fleet { rollout: None, ..fleet })));
             }
         }
         Ok(writes)

@@ -1,0 +1,290 @@
+//! Waves, budgets, and what follows a checkpoint.
+
+use cdm_core::domain::rollout::{
+    Budget, Control, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window, cut,
+};
+use cdm_core::domain::{Code, Leg, Rollout, RolloutKind, RolloutStatus, Selector, SiteId, Uid, WorkerId};
+use cdm_core::pipelines::Draft;
+use proptest::prelude::*;
+
+use super::{NOW, actor, seeded};
+
+fn reaches(texts: &[&str]) -> Vec<Reach> {
+    texts.iter().map(|text| Reach::parse(text).expect("a wave")).collect()
+}
+
+/// The sizes of the waves.
+fn sizes(texts: &[&str], total: u32) -> Vec<u32> {
+    let waves = cut(&reaches(texts), total).expect("waves");
+    let starts = std::iter::once(0).chain(waves.iter().map(|wave| wave.end));
+    waves.iter().zip(starts).map(|(wave, start)| wave.end - start).collect()
+}
+
+#[test]
+fn waves() {
+    assert_eq!(sizes(&["1", "10%", "100%"], 400), [1, 39, 360]);
+    assert_eq!(sizes(&["1", "10%", "100%"], 401), [1, 40, 360], "10% of 401 is rounded up");
+    assert_eq!(sizes(&["1", "10%", "100%"], 5), [1, 4], "a wave that comes out empty is left out");
+    assert_eq!(sizes(&["25", "100%"], 10), [10]);
+    assert_eq!(sizes(&["100%"], 7), [7]);
+    assert_eq!(sizes(&[], 7), [7]);
+    assert_eq!(sizes(&["1", "100%"], 0), [] as [u32; 0]);
+    assert_eq!(sizes(&["1%", "100%"], u32::MAX), [42_949_673, u32::MAX - 42_949_673]);
+}
+
+#[test]
+fn waves_that_are_refused() {
+    for list in [&["10%"][..], &["1", "99%"], &["5"], &["100%", "5"]] {
+        let error = cut(&reaches(list), 400).expect_err("the last is not 100%");
+        assert_eq!(error.rule(), "the last wave is `100%`", "{list:?}");
+    }
+    for list in [&["20%", "10%", "100%"][..], &["10%", "10%", "100%"], &["100%", "100%"]] {
+        assert!(cut(&reaches(list), 400).is_err(), "{list:?}");
+    }
+}
+
+/// That counts do not grow is told as well as that percentages do not.
+#[test]
+fn counts_that_do_not_grow_are_refused() {
+    for list in [&["25", "10", "100%"][..], &["5", "5", "100%"]] {
+        assert!(cut(&reaches(list), 400).is_err(), "{list:?} is accepted as {:?}", sizes(list, 400));
+    }
+}
+
+#[test]
+fn reaches_are_parsed() {
+    assert_eq!(Reach::parse("25"), Ok(Reach::Count(25)));
+    assert_eq!(Reach::parse("1%"), Ok(Reach::Percent(1)));
+    assert_eq!(Reach::parse("100%"), Ok(Reach::Percent(100)));
+    for wrong in ["", "0", "0%", "101%", "256%", "-1", "1.5", "10 %", " 1", "%", "%5", "ten", "4294967296"] {
+        assert!(Reach::parse(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn budgets() {
+    for (budget, size, allowed) in [
+        (Budget::Count(0), 100, 0),
+        (Budget::Count(3), 100, 3),
+        (Budget::Percent(0), 100, 0),
+        (Budget::Percent(5), 100, 5),
+        (Budget::Percent(5), 39, 1),
+        (Budget::Percent(5), 19, 0),
+        (Budget::Percent(100), 39, 39),
+        (Budget::Percent(50), u32::MAX, u32::MAX / 2),
+    ] {
+        assert_eq!(budget.allows(size), allowed, "{budget:?} of {size}");
+    }
+}
+
+fn wave_lists() -> impl Strategy<Value = Vec<Reach>> {
+    let percents = prop::collection::btree_set(1..100_u8, 0..4);
+    (prop::option::of(1..30_u32), percents).prop_map(|(count, percents)| {
+        let count = count.map(Reach::Count).into_iter();
+        count.chain(percents.into_iter().map(Reach::Percent)).chain([Reach::Percent(100)]).collect()
+    })
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop::sample::select(vec![
+        Outcome::Moved,
+        Outcome::Moved,
+        Outcome::Moved,
+        Outcome::InPlace,
+        Outcome::Failed,
+        Outcome::Parked,
+        Outcome::SkippedGone,
+        Outcome::SkippedInactive,
+        Outcome::SkippedBusy,
+    ])
+}
+
+/// A rollout that a worker has, with its first window granted.
+fn running(total: u32, waves: &[Reach], budget: Budget, auto_return: bool) -> Rollout {
+    let member = |random: u32| RolloutMember {
+        id: SiteId::parse(&format!("s{random}")).expect("a site id"),
+        uid: Uid::from_parts(1, random.into()),
+        outcome: None,
+    };
+    let draft = Draft {
+        number: 7,
+        kind: RolloutKind::Promote,
+        target: Selector::Green,
+        digest: None,
+        members: (0..total).map(member).collect(),
+        waves: waves.to_vec(),
+        max_concurrent: 64,
+        budget,
+        auto_return,
+        after: None,
+        retry_of: None,
+        first_number: 8,
+        requested_by: actor(),
+        now: NOW,
+    };
+    let mut rollout = draft.head().expect("waves");
+    rollout.claim(&WorkerId::new("worker"), NOW);
+    rollout.open();
+    rollout
+}
+
+fn starts(rollout: &Rollout) -> Vec<u32> {
+    std::iter::once(0).chain(rollout.waves.iter().map(|wave| wave.end)).collect()
+}
+
+proptest! {
+    #![proptest_config(seeded())]
+
+    #[test]
+    fn waves_cover_all_sites_in_order(list in wave_lists(), total in 1..3_000_u32) {
+        let waves = cut(&list, total).expect("waves");
+        let ends: Vec<u32> = waves.iter().map(|wave| wave.end).collect();
+        prop_assert_eq!(ends.last(), Some(&total));
+        prop_assert!(ends.is_sorted_by(|a, b| a < b) && ends[0] > 0, "{ends:?}");
+        for wave in &waves {
+            let exact = match Reach::parse(&wave.name).expect("its own name") {
+                Reach::Count(count) => u64::from(count.min(total)) * 100,
+                Reach::Percent(percent) => u64::from(total) * u64::from(percent),
+            };
+            let end = u64::from(wave.end) * 100;
+            prop_assert!((exact..exact + 100).contains(&end), "{} of {total} ends at {}", wave.name, wave.end);
+        }
+    }
+
+    #[test]
+    fn reaches_are_what_they_show(text in "\\PC{0,4}|[0-9]{1,10}%?|\\+?[0-9]{1,3}%?") {
+        if let Ok(reach) = Reach::parse(&text) {
+            let end = reach.end(1_000);
+            prop_assert!((1..=1_000).contains(&end), "{text} ends at {end}");
+            prop_assert_eq!(Reach::parse(&reach.to_string()), Ok(reach));
+        }
+    }
+
+    #[test]
+    fn budgets_are_rounded_down(percent in 0..=100_u8, size in any::<u32>()) {
+        let allowed = u64::from(Budget::Percent(percent).allows(size));
+        let exact = u64::from(size) * u64::from(percent);
+        prop_assert!(allowed * 100 <= exact && exact < (allowed + 1) * 100);
+    }
+
+    #[test]
+    fn windows_and_counts(
+        list in wave_lists(),
+        total in 1..700_u32,
+        drawn in prop::collection::vec(outcome(), 700),
+        allowed in 0..4_u32,
+        auto_return in any::<bool>(),
+    ) {
+        let mut rollout = running(total, &list, Budget::Count(allowed), auto_return);
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; total as usize];
+        let (mut last, mut granted) = (Window::default(), 0);
+        while rollout.status == RolloutStatus::Running {
+            let Window { start, end } = rollout.window;
+            prop_assert!(granted <= 2 * total, "it does not end");
+            granted += 1;
+            prop_assert!(start < end && end <= total && end - start <= Window::SIZE, "{:?}", rollout.window);
+            if rollout.leg == Leg::Out {
+                let mut ends = rollout.waves.iter().map(|wave| wave.end);
+                prop_assert!(!ends.any(|wave| start < wave && wave < end), "{:?}", rollout.window);
+                prop_assert_eq!(start, last.end);
+            }
+            last = rollout.window;
+            for ordinal in start..end {
+                let before = outcomes[ordinal as usize];
+                let now = match (rollout.leg, before) {
+                    (Leg::Out, _) => drawn[ordinal as usize],
+                    (Leg::Back, Some(Outcome::Moved)) => Outcome::Returned,
+                    (Leg::Back, _) => continue,
+                };
+                outcomes[ordinal as usize] = Some(now);
+                rollout.count(ordinal, before, now);
+            }
+            rollout.proceed(true, NOW);
+            for (wave, start) in rollout.waves.iter().zip(starts(&rollout)) {
+                let mut recount = Tally::default();
+                let sites = &outcomes[start as usize..wave.end as usize];
+                sites.iter().flatten().for_each(|outcome| recount.add(*outcome));
+                prop_assert_eq!(recount, wave.tally);
+            }
+            let tally = rollout.tally();
+            prop_assert_eq!(tally.resolved() + rollout.running() + rollout.pending(), total);
+        }
+        let over = rollout.waves.iter().any(|wave| {
+            let of_wave = rollout.waves.iter().position(|other| other == wave).expect("itself");
+            let sites = &outcomes[starts(&rollout)[of_wave] as usize..wave.end as usize];
+            let failed = sites.iter().flatten().filter(|outcome| **outcome == Outcome::Failed).count();
+            failed > allowed as usize
+        });
+        let expected = match (over, auto_return) {
+            (false, _) => RolloutStatus::Succeeded,
+            (true, false) => RolloutStatus::Halted,
+            (true, true) => RolloutStatus::Failed,
+        };
+        prop_assert_eq!(rollout.status, expected);
+        if over {
+            prop_assert_eq!(rollout.reason.as_ref().map(|reason| reason.code), Some(Code::BudgetExceeded));
+        }
+        if rollout.status == RolloutStatus::Failed {
+            prop_assert!(!outcomes.contains(&Some(Outcome::Moved)), "a moved site was not returned");
+        }
+    }
+}
+
+#[test]
+fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
+    let grants = [Reach::Count(1), Reach::Percent(100)];
+    for whole in [false, true] {
+        for over in [false, true] {
+            for control in [None, Some(Control::Pause), Some(Control::Abort)] {
+                let mut rollout = running(10, &grants, Budget::Count(0), false);
+                rollout.count(0, None, if over { Outcome::Failed } else { Outcome::Moved });
+                rollout.control = control;
+                rollout.proceed(whole, NOW);
+                let expected = match (control, over) {
+                    (Some(Control::Abort), _) => RolloutStatus::Aborted,
+                    (Some(Control::Pause), _) => RolloutStatus::Paused,
+                    (None, true) => RolloutStatus::Halted,
+                    (None, false) => RolloutStatus::Running,
+                };
+                assert_eq!(rollout.status, expected, "{control:?}, over budget: {over}, whole: {whole}");
+                let granted = expected == RolloutStatus::Running && whole;
+                let window = if granted { Window { start: 1, end: 10 } } else { Window { start: 0, end: 1 } };
+                assert_eq!(rollout.window, window, "{control:?}, over budget: {over}, whole: {whole}");
+                assert_eq!(rollout.control, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_owner_is_asked_and_the_unowned_changes_at_once() {
+    let mut owned = running(10, &[], Budget::Count(0), false);
+    assert_eq!(owned.ask(RolloutEvent::Pause, NOW), Ok(()));
+    assert_eq!((owned.status, owned.control), (RolloutStatus::Running, Some(Control::Pause)));
+    assert_eq!(owned.ask(RolloutEvent::Abort, NOW), Ok(()));
+    assert_eq!(owned.ask(RolloutEvent::Pause, NOW), Ok(()));
+    assert_eq!(owned.control, Some(Control::Abort), "a later pause does not take an abort back");
+    assert!(owned.ask(RolloutEvent::Resume, NOW).is_err());
+    owned.proceed(true, NOW);
+    assert_eq!((owned.status, owned.finished_at), (RolloutStatus::Aborted, Some(NOW)));
+    for event in [RolloutEvent::Pause, RolloutEvent::Resume, RolloutEvent::Abort] {
+        let error = owned.ask(event, NOW).expect_err("it has ended").to_string();
+        assert!(error.contains("aborted") && error.contains(event.as_str()), "{error}");
+    }
+
+    // A waiting rollout that has begun may have claimed sites: its next owner settles them before it stops.
+    let mut waiting = running(10, &[], Budget::Count(0), false);
+    waiting.settle(RolloutEvent::Wait, None, NOW);
+    waiting.owner = None;
+    assert_eq!(waiting.ask(RolloutEvent::Abort, NOW), Ok(()));
+    assert_eq!((waiting.status, waiting.control), (RolloutStatus::Waiting, Some(Control::Abort)));
+
+    let mut fresh = Rollout { status: RolloutStatus::Waiting, owner: None, ..waiting };
+    (fresh.window, fresh.control) = (Window::default(), None);
+    assert_eq!(fresh.ask(RolloutEvent::Pause, NOW), Ok(()));
+    assert_eq!((fresh.status, fresh.control), (RolloutStatus::Paused, None));
+    assert_eq!(fresh.ask(RolloutEvent::Resume, NOW), Ok(()));
+    assert_eq!(fresh.status, RolloutStatus::Waiting);
+    assert_eq!(fresh.ask(RolloutEvent::Abort, NOW), Ok(()));
+    assert_eq!((fresh.status, fresh.finished_at), (RolloutStatus::Aborted, Some(NOW)));
+}

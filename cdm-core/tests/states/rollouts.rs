@@ -1,0 +1,333 @@
+//! A rollout with its sites, as its owner and those who ask change it.
+
+use std::fmt::Debug;
+
+use cdm_core::domain::rollout::{Budget, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window};
+use cdm_core::domain::{
+    Code, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutStatus, Selector, SiteId, Subject, Uid,
+};
+use cdm_core::pipelines::Draft;
+
+use crate::records::digest;
+use crate::search::{By, Machine, Step, named};
+use crate::{LONG, NOW, actor, worker};
+
+/// A rollout, and what its owner has written of its sites.
+#[derive(Clone)]
+pub(crate) struct Moving {
+    rollout: Rollout,
+    outcomes: Vec<Option<Outcome>>,
+}
+
+/// Why a window is left early, as far as the record shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Early {
+    /// Someone asked for something, or the wave is over its budget.
+    Stop,
+    /// What it needs is not there, or the process wants to end.
+    Wait,
+}
+
+impl Moving {
+    /// Every shape that the search begins with.
+    pub(crate) fn all() -> Vec<Self> {
+        let single = (3, vec![]);
+        let canary = (3, vec![Reach::Count(1), Reach::Percent(100)]);
+        let wide = (Window::SIZE + 2, vec![Reach::Count(1), Reach::Percent(100)]);
+        let empty = (0, vec![]);
+        let mut all = Vec::new();
+        for (total, waves) in [empty, single, canary, wide] {
+            for kind in [RolloutKind::Promote, RolloutKind::Upgrade, RolloutKind::Flush] {
+                for auto_return in [false, true] {
+                    for deploys in [false, true] {
+                        all.push(Self::new(total, waves.clone(), kind, auto_return, deploys));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn new(total: u32, waves: Vec<Reach>, kind: RolloutKind, auto_return: bool, deploys: bool) -> Self {
+        let member = |random| RolloutMember {
+            id: SiteId::parse(&format!("s{random}")).expect("a site id"),
+            uid: Uid::from_parts(1, random),
+            outcome: None,
+        };
+        let draft = Draft {
+            number: 7,
+            kind,
+            target: Selector::Green,
+            digest: Some(digest()),
+            members: (0..u128::from(total)).map(member).collect(),
+            waves,
+            max_concurrent: 64,
+            budget: Budget::Count(1),
+            auto_return,
+            after: deploys.then(|| OperationId::on(6, Subject::Colour(Selector::Green))),
+            retry_of: None,
+            first_number: 8,
+            requested_by: actor(),
+            now: NOW,
+        };
+        let outcomes = vec![None; total as usize];
+        Self { rollout: draft.head().expect("a rollout"), outcomes }
+    }
+
+    pub(crate) fn status(&self) -> RolloutStatus {
+        self.rollout.status
+    }
+
+    fn edit(&self, act: impl FnOnce(&mut Rollout)) -> Step<Self> {
+        let mut next = self.clone();
+        act(&mut next.rollout);
+        Step::To(next)
+    }
+
+    /// A worker takes it.
+    fn claim(&self) -> Step<Self> {
+        let mut next = self.clone();
+        next.rollout.claim(&worker(), NOW);
+        match self.status().next(RolloutEvent::Claim) {
+            Ok(_) if next.rollout.term == self.rollout.term => {
+                return Step::Wrong("claimed under the same term".to_owned());
+            }
+            Ok(_) => {}
+            Err(illegal) if next.rollout == self.rollout => {
+                return named(&illegal, self.status().as_str(), RolloutEvent::Claim.as_str());
+            }
+            Err(illegal) => return Step::Wrong(format!("{illegal}, and it took it")),
+        }
+        next.rollout.term = 1;
+        if next.rollout.after.is_none() && !next.rollout.open() {
+            next.rollout.settle(RolloutEvent::Succeed, None, NOW);
+        }
+        Step::To(next)
+    }
+
+    fn ask(&self, event: RolloutEvent) -> Step<Self> {
+        let mut next = self.clone();
+        match next.rollout.ask(event, NOW) {
+            Ok(()) => Step::To(next),
+            Err(illegal) if next.rollout == self.rollout => {
+                named(&illegal, self.status().as_str(), event.as_str())
+            }
+            Err(illegal) => Step::Wrong(format!("{illegal}, and it took it")),
+        }
+    }
+
+    /// What the owner does while the deploy before it is under way.
+    fn deploys(&self) -> Vec<(By, String, Step<Self>)> {
+        let step = |event: &str, step| (By::Itself, event.to_owned(), step);
+        let succeeded = self.edit(|head| {
+            head.after = None;
+            if !head.open() {
+                head.settle(RolloutEvent::Succeed, None, NOW);
+            }
+        });
+        let failed =
+            self.edit(|head| head.settle(RolloutEvent::Fail, Some(reason(Code::ImageNotReady)), NOW));
+        let looked = self.edit(|head| match head.control {
+            Some(_) => head.proceed(false, NOW),
+            None => wait(head, Code::Deploying),
+        });
+        vec![step("deploy succeeded", succeeded), step("deploy failed", failed), step("look", looked)]
+    }
+
+    /// The window's sites that this leg has still to do something to.
+    fn todo(&self) -> Vec<u32> {
+        let Window { start, end } = self.rollout.window;
+        let open = |ordinal: &u32| match (self.rollout.leg, self.outcomes[*ordinal as usize]) {
+            (Leg::Out, outcome) => outcome.is_none(),
+            (Leg::Back, outcome) => outcome == Some(Outcome::Moved),
+        };
+        (start..end).filter(open).collect()
+    }
+
+    /// Outcomes are written down: of the first sites `bad`, of all others `good`.
+    fn count(&self, todo: &[u32], bad: usize, outcomes: (Outcome, Outcome)) -> Step<Self> {
+        let mut next = self.clone();
+        for (index, ordinal) in todo.iter().enumerate() {
+            let outcome = if index < bad { outcomes.0 } else { outcomes.1 };
+            let before = next.outcomes[*ordinal as usize].replace(outcome);
+            next.rollout.count(*ordinal, before, outcome);
+        }
+        next.rollout.flushing = !next.flushable().is_empty();
+        Step::To(next)
+    }
+
+    /// The window's sites whose caches are to be flushed.
+    fn flushable(&self) -> Vec<u32> {
+        let Window { start, end } = self.rollout.window;
+        let there = |ordinal: &u32| match self.outcomes[*ordinal as usize] {
+            Some(Outcome::Moved | Outcome::InPlace | Outcome::Returned) => true,
+            Some(_) | None => false,
+        };
+        (start..end).filter(there).collect()
+    }
+
+    /// What the owner does to a window.
+    fn window(&self) -> Vec<(By, String, Step<Self>)> {
+        let mut steps = Vec::new();
+        let mut step = |event: String, step| steps.push((By::Itself, event, step));
+        let todo = self.todo();
+        let (bad, good) = match self.rollout.leg {
+            Leg::Out if self.rollout.kind.moves() => (Outcome::Failed, Outcome::Moved),
+            Leg::Out => (Outcome::Parked, Outcome::InPlace),
+            Leg::Back => (Outcome::Parked, Outcome::Returned),
+        };
+        if !self.rollout.flushing && !todo.is_empty() {
+            for failed in 0..=todo.len().min(2) {
+                step(
+                    format!("{failed} sites {bad:?}, the rest {good:?}"),
+                    self.count(&todo, failed, (bad, good)),
+                );
+            }
+            step("all skipped".to_owned(), self.count(&todo, 0, (bad, Outcome::SkippedBusy)));
+            let Window { start, end } = self.rollout.window;
+            if todo.len() as u32 == end - start && todo.len() > 1 {
+                for failed in 0..2 {
+                    step(format!("the first {failed} {bad:?}"), self.count(&todo[..1], failed, (bad, good)));
+                }
+            }
+        }
+        let flushable = self.flushable();
+        if self.rollout.flushing && !flushable.is_empty() {
+            step("flush failed".to_owned(), self.count(&flushable, 0, (bad, Outcome::Parked)));
+        }
+        // What a lost owner wrote is flushed before the rest of the window is done.
+        if todo.is_empty() || self.rollout.flushing {
+            step("checkpoint".to_owned(), self.checkpoint(None));
+        }
+        if self.rollout.control.is_some() || self.rollout.over_budget() {
+            step("checkpoint, early".to_owned(), self.checkpoint(Some(Early::Stop)));
+        }
+        step("checkpoint, not ready".to_owned(), self.checkpoint(Some(Early::Wait)));
+        steps
+    }
+
+    fn checkpoint(&self, early: Option<Early>) -> Step<Self> {
+        let whole = early.is_none() && self.todo().is_empty();
+        self.edit(|head| match early {
+            Some(Early::Wait) if head.control.is_none() => {
+                head.flushing = false;
+                wait(head, Code::ServiceNotReady);
+            }
+            None | Some(_) => {
+                head.flushing = false;
+                head.proceed(whole, NOW);
+                head.job = 1;
+            }
+        })
+    }
+}
+
+fn reason(code: Code) -> Reason {
+    Reason { code, message: "why".to_owned(), since: NOW, until: None }
+}
+
+/// As the owner does: on the way back, the reason for it is kept.
+fn wait(head: &mut Rollout, code: Code) {
+    let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
+    head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(reason(code))), NOW);
+    head.owner = None;
+    head.wake = Some(NOW.after(LONG));
+}
+
+impl Machine for Moving {
+    fn key(&self) -> String {
+        let Rollout {
+            kind,
+            auto_return,
+            total,
+            status,
+            control,
+            leg,
+            window,
+            reached,
+            forgiven,
+            flushing,
+            ..
+        } = &self.rollout;
+        let tallies: Vec<Tally> = self.rollout.waves.iter().map(|wave| wave.tally).collect();
+        let (owner, after) = (self.rollout.owner.is_some(), self.rollout.after.is_some());
+        let why = self.rollout.reason.as_ref().map(|reason| reason.code);
+        let todo = self.todo().len();
+        let moved = self.outcomes.iter().skip(window.end as usize).filter(|o| **o == Some(Outcome::Moved));
+        format!(
+            "{kind:?} {total} {auto_return} {} {control:?} {leg:?} {window:?} {reached} {forgiven} {:?} {todo} {}",
+            status.as_str(),
+            (flushing, owner, after, why),
+            tallies
+                .iter()
+                .map(|t| format!("{}+{}+{}+{} ", t.succeeded, t.failed, t.skipped, t.parked))
+                .collect::<String>()
+                + &moved.count().to_string(),
+        )
+    }
+
+    fn events(&self) -> Vec<(By, String, Step<Self>)> {
+        let mut events = vec![
+            (By::Person, "pause".to_owned(), self.ask(RolloutEvent::Pause)),
+            (By::Person, "resume".to_owned(), self.ask(RolloutEvent::Resume)),
+            (By::Abort, "abort".to_owned(), self.ask(RolloutEvent::Abort)),
+            (By::Itself, "claim".to_owned(), self.claim()),
+        ];
+        if self.status() == RolloutStatus::Running && self.rollout.owner.is_some() {
+            events.extend(if self.rollout.after.is_some() { self.deploys() } else { self.window() });
+        }
+        events
+    }
+
+    fn sound(&self) -> Result<(), String> {
+        let rollout = &self.rollout;
+        let Window { start, end } = rollout.window;
+        let mut from = 0;
+        for wave in &rollout.waves {
+            let mut counted = Tally::default();
+            self.outcomes[from as usize..wave.end as usize]
+                .iter()
+                .flatten()
+                .for_each(|one| counted.add(*one));
+            if counted != wave.tally {
+                return Err(format!("the wave's tally is {:?}, and its sites say {counted:?}", wave.tally));
+            }
+            if rollout.leg == Leg::Out && start < wave.end && wave.end < end {
+                return Err("a window crosses the end of its wave".to_owned());
+            }
+            from = wave.end;
+        }
+        let counts = rollout.tally().resolved() + rollout.running() + rollout.pending();
+        let checks = [
+            (end.saturating_sub(start) <= Window::SIZE && end <= rollout.total, "a window is too wide"),
+            (counts == rollout.total, "the counts do not sum to the total"),
+            (rollout.status.runnable() || rollout.owner.is_none(), "what does not run has an owner"),
+            (
+                rollout.status.runnable() || rollout.status.ended() || rollout.control.is_none(),
+                "a stop is still asked for",
+            ),
+            (rollout.status.ended() == rollout.finished_at.is_some(), "an end without its time"),
+            (rollout.hold().is_none() || rollout.status == RolloutStatus::Running, "it rests and holds"),
+        ];
+        if let Some((_, wrong)) = checks.iter().find(|(holds, _)| !holds) {
+            return Err((*wrong).to_owned());
+        }
+        match rollout.status {
+            RolloutStatus::Succeeded if rollout.tally().resolved() != rollout.total => {
+                Err("succeeded, with sites left".to_owned())
+            }
+            RolloutStatus::Halted | RolloutStatus::Failed if rollout.reason.is_none() => {
+                Err(format!("{} without a reason", rollout.status.as_str()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn rests(&self) -> bool {
+        !self.status().runnable()
+    }
+
+    fn ended(&self) -> bool {
+        self.status().ended()
+    }
+}

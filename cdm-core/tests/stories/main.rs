@@ -1,0 +1,232 @@
+//! Stories: what a person would tell of the platform, one sentence a test, played on the simulated world and judged by
+//! what is in the stores, the bucket and the cluster afterwards.
+
+mod asked;
+mod colours;
+mod engine;
+mod rollouts;
+mod sites;
+mod waves;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use cdm_core::domain::operation::Operation;
+use cdm_core::domain::{Code, OperationId, Rollout, Selector, Site, Status, Uid};
+use cdm_core::engine::Turn;
+use cdm_core::ports::{Clock, JobState, PodFailure};
+use cdm_core::services::{Accepted, RolloutRequest, ServiceError};
+use cdm_testkit::fakes::{ImageScript, JobScript};
+use cdm_testkit::faults::{CallSite, Halt};
+use cdm_testkit::world::{Process, World, now};
+
+/// The site's record.
+fn site(world: &World, id: &str) -> Site {
+    let found = world.store.all_sites().into_iter().find(|site| site.id.as_str() == id);
+    found.unwrap_or_else(|| panic!("there is no site `{id}`"))
+}
+
+fn exists(world: &World, id: &str) -> bool {
+    world.store.all_sites().iter().any(|site| site.id.as_str() == id)
+}
+
+/// Where the cluster routes the site.
+fn routed(world: &World, id: &str) -> Option<Selector> {
+    let uid = site(world, id).uid;
+    world.cluster.routes().into_iter().find(|route| route.uid == uid).map(|route| route.service)
+}
+
+/// The operation that a request was answered with.
+fn begun(accepted: Result<Accepted, ServiceError>) -> OperationId {
+    match accepted {
+        Ok(Accepted::Operation(id)) => id,
+        other => panic!("no operation: {other:?}"),
+    }
+}
+
+fn operation(world: &World, id: &OperationId) -> Operation {
+    now(world.process().services.operation(id)).unwrap_or_else(|error| panic!("{id}: {error}"))
+}
+
+fn status(world: &World, id: &OperationId) -> Status {
+    operation(world, id).slot.status
+}
+
+/// Why the operation waits or is parked.
+fn code(world: &World, id: &OperationId) -> Option<Code> {
+    operation(world, id).slot.reason.map(|reason| reason.code)
+}
+
+/// The operation is parked, for that reason.
+fn assert_parked(world: &World, id: &OperationId, why: Code) {
+    let slot = operation(world, id).slot;
+    assert_eq!((slot.status, slot.reason.as_ref().map(|reason| reason.code)), (Status::Parked, Some(why)));
+}
+
+fn retry(world: &mut World, id: &OperationId) -> Result<Accepted, ServiceError> {
+    let id = id.clone();
+    world.ask(move |services, request| {
+        let id = id.clone();
+        Box::pin(async move { services.retry(&request, &id).await })
+    })
+}
+
+fn cancel(world: &mut World, id: &OperationId) -> Result<Accepted, ServiceError> {
+    let id = id.clone();
+    world.ask(move |services, request| {
+        let id = id.clone();
+        Box::pin(async move { services.cancel(&request, &id).await })
+    })
+}
+
+fn roll(world: &mut World, wanted: &RolloutRequest) -> Result<Accepted, ServiceError> {
+    let wanted = wanted.clone();
+    world.ask(move |services, request| {
+        let wanted = wanted.clone();
+        Box::pin(async move { services.rollout(&request, &wanted).await })
+    })
+}
+
+/// The number of a rollout that was accepted.
+fn number(accepted: Result<Accepted, ServiceError>) -> u64 {
+    match accepted {
+        Ok(Accepted::Rollout(number)) => number,
+        other => panic!("no rollout: {other:?}"),
+    }
+}
+
+fn rollout(world: &World, number: u64) -> Rollout {
+    let found = world.store.all_rollouts().into_iter().find(|rollout| rollout.number == number);
+    found.unwrap_or_else(|| panic!("there is no rollout {number}"))
+}
+
+/// Nothing is broken.
+fn assert_sound(world: &mut World) {
+    let broken: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Everything there is of a uid, its secrets' values left out but told apart.
+fn things(world: &World, uid: Uid) -> Vec<String> {
+    let mut all: Vec<String> = world
+        .store
+        .all_sites()
+        .iter()
+        .filter(|site| site.uid == uid)
+        .map(|site| {
+            format!(
+                "{site:?} {:?}",
+                world.store.hostnames().iter().filter(|(_, id)| *id == site.id).collect::<Vec<_>>()
+            )
+        })
+        .collect();
+    all.extend(world.objects.keys().into_iter().filter(|key| key.starts_with(&format!("sites/{uid}/"))));
+    for (name, value) in world.secrets.values().into_iter().filter(|(name, _)| name.uid == uid) {
+        let set = world.databases.password_is(uid, value.password());
+        all.push(format!("the secret {name}, the database's: {set}"));
+    }
+    all.extend(world.databases.uids().iter().filter(|held| **held == uid).map(|_| "a database".to_owned()));
+    all.extend(
+        world.cluster.routes().iter().filter(|route| route.uid == uid).map(|route| format!("{route:?}")),
+    );
+    all.extend(
+        world.cluster.jobs().iter().filter(|(_, owner, _)| *owner == Some(uid)).map(|job| format!("{job:?}")),
+    );
+    all
+}
+
+/// That many jobs that fail after a second.
+fn failing(jobs: usize) -> Vec<JobScript> {
+    let result = JobState::Failed { message: "no cache".to_owned(), theme_missing: false };
+    vec![JobScript { takes: Duration::from_secs(1), result }; jobs]
+}
+
+/// Pods that fail for good after 20 seconds.
+fn never_ready(blames_image: bool, message: &str) -> ImageScript {
+    let failure = PodFailure { definite: true, blames_image, message: message.to_owned() };
+    ImageScript { ready_after: None, failure: Some((Duration::from_secs(20), failure)) }
+}
+
+/// The calls that `act` makes, in order, on a world of its own.
+fn calls(before: impl FnOnce(&mut World), act: impl FnOnce(&mut World)) -> Vec<CallSite> {
+    let mut world = World::new(1);
+    before(&mut world);
+    world.gate.start_trace();
+    act(&mut world);
+    world.gate.trace()
+}
+
+/// Which of the calls is the first of that name.
+fn first(calls: &[CallSite], name: &str) -> usize {
+    calls.iter().position(|call| call.name == name).unwrap_or_else(|| panic!("nobody calls `{name}`"))
+}
+
+/// A future that a test polls by hand.
+struct Hand<T>(Pin<Box<dyn Future<Output = T>>>);
+
+/// How a future was left by a poll.
+enum Left<T> {
+    /// Done.
+    Done(T),
+    /// It stands still in a call, and goes on when the gate lets it.
+    Still,
+    /// It waits for time to pass.
+    Waits,
+}
+
+impl<T> Hand<T> {
+    fn new(future: impl Future<Output = T> + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+
+    fn poll(&mut self, world: &World) -> Left<T> {
+        let polled = self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match (polled, world.gate.take_halt()) {
+            (Poll::Ready(value), _) => Left::Done(value),
+            (Poll::Pending, Some(Halt::Paused | Halt::Crashed)) => Left::Still,
+            (Poll::Pending, None) => Left::Waits,
+        }
+    }
+
+    /// Lets time pass until it stands still; `false` when it is done before.
+    fn stands_still(&mut self, world: &World) -> bool {
+        for _ in 0..10_000 {
+            match self.poll(world) {
+                Left::Done(_) => return false,
+                Left::Still => return true,
+                Left::Waits => pass(world),
+            }
+        }
+        panic!("neither done nor still");
+    }
+
+    /// Lets time pass until it is done.
+    fn finish(mut self, world: &World) -> T {
+        world.gate.release();
+        for _ in 0..10_000 {
+            match self.poll(world) {
+                Left::Done(value) => return value,
+                Left::Still | Left::Waits => pass(world),
+            }
+        }
+        panic!("not done");
+    }
+}
+
+/// One turn of that process's worker.
+fn turn(process: &Process) -> Hand<Turn> {
+    let worker = Arc::clone(&process.worker);
+    Hand::new(async move { worker.turn().await })
+}
+
+/// Time passes, to the next moment at which something happens.
+fn pass(world: &World) {
+    let next = [world.clock.next_sleeper(), world.cluster.next_event()].into_iter().flatten().min();
+    match next {
+        Some(next) if next > world.clock.monotonic() => world.clock.advance_to(next),
+        Some(_) | None => world.clock.advance(Duration::from_millis(1)),
+    }
+}

@@ -1,0 +1,317 @@
+//! Rollouts of a whole fleet, told from outside.
+
+use std::time::Duration;
+
+use cdm_core::domain::rollout::{Budget, Outcome, Reach, Tally};
+use cdm_core::domain::{Code, End, RolloutKind, RolloutStatus, Selector, Status};
+use cdm_core::ports::JobState;
+use cdm_core::services::{Accepted, RolloutRequest, RolloutScope, ServiceError};
+use cdm_testkit::fakes::JobScript;
+use cdm_testkit::faults::{Fault, Plan};
+use cdm_testkit::log::What;
+use cdm_testkit::world::{Verb, World, digest, now};
+
+use super::asked::{Wish, ask};
+use super::waves::{all, fleet, nth, on_green, outcomes, stands};
+use super::{
+    assert_parked, assert_sound, begun, cancel, failing, never_ready, number, roll, rollout, routed, site, status,
+    turn,
+};
+
+/// One wave.
+fn at_once() -> RolloutRequest {
+    RolloutRequest { waves: Vec::new(), ..all(0) }
+}
+
+fn retry_rollout(world: &mut World, number: u64) -> Result<Accepted, ServiceError> {
+    world.ask(move |services, request| {
+        Box::pin(async move { services.retry_rollout(&request, number).await })
+    })
+}
+
+/// The `n`th site's own promote is parked: nobody else may work on it.
+fn busy(world: &mut World, n: u32) -> cdm_core::domain::OperationId {
+    world.cluster.script_job("flush-caches", failing(3));
+    let promote = begun(world.on_site(&nth(n), Verb::Upgrade));
+    world.run();
+    assert_parked(world, &promote, Code::CacheFlushFailed);
+    promote
+}
+
+#[test]
+fn a_site_that_another_operation_works_on_is_skipped_as_busy_and_left_to_it() {
+    let mut world = fleet(6);
+    let parked = busy(&mut world, 2);
+    let before = site(&world, &nth(2));
+    let number = number(roll(&mut world, &all(0)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(outcomes(&world, number)[2], Some(Outcome::SkippedBusy));
+    let after = site(&world, &nth(2));
+    assert_eq!((after.slot, after.service, after.route), (before.slot, before.service, before.route));
+    assert_eq!(on_green(&world, 6), [0, 1, 3, 4, 5]);
+    let _ = cancel(&mut world, &parked).unwrap();
+    world.run();
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_site_that_goes_before_its_turn_is_skipped_and_one_that_comes_later_is_not_in_it() {
+    let mut world = fleet(6);
+    let number = number(roll(&mut world, &all(0)));
+    ask(&mut world, number, Wish::Pause).unwrap();
+    let _ = begun(world.on_site(&nth(3), Verb::Terminate));
+    let _ = begun(world.on_site(&nth(4), Verb::Terminate));
+    world.run();
+    // Another site under the id of one that went is another site.
+    let elsewhere = RolloutScope::All;
+    world.settle_site(&nth(4));
+    world.settle_site("later");
+    assert_eq!(site(&world, "later").service, Selector::Green);
+    ask(&mut world, number, Wish::Resume).unwrap();
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    let outcomes = outcomes(&world, number);
+    assert_eq!(outcomes.len(), 6);
+    assert_eq!((outcomes[3], outcomes[4]), (Some(Outcome::SkippedGone), Some(Outcome::SkippedGone)));
+    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 4, skipped: 2, ..Tally::default() });
+    let untouched = site(&world, "later");
+    assert_eq!((untouched.settled, untouched.grant), (None, cdm_core::domain::Grant::default()));
+    assert_eq!(elsewhere, RolloutScope::All);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_second_rollout_is_refused_until_the_first_has_ended() {
+    let mut world = fleet(3);
+    let first = number(roll(&mut world, &all(0)));
+    assert_eq!(roll(&mut world, &all(0)).unwrap_err(), ServiceError::RolloutInFlight(first));
+    ask(&mut world, first, Wish::Pause).unwrap();
+    let upgrade = RolloutRequest { promote: false, ..all(0) };
+    assert_eq!(roll(&mut world, &upgrade).unwrap_err(), ServiceError::RolloutInFlight(first));
+    assert_eq!(retry_rollout(&mut world, first).unwrap_err().code(), "illegal_transition");
+    ask(&mut world, first, Wish::Resume).unwrap();
+    world.run();
+    let second = number(roll(&mut world, &upgrade));
+    world.run();
+    assert_eq!(stands(&world, second), (RolloutStatus::Succeeded, None));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_one_is_not() {
+    let mut seen = 0;
+    for call in (0..).step_by(5) {
+        let mut world = fleet(4);
+        let number = number(roll(&mut world, &all(0)));
+        world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
+        let mut owner = turn(&world.process());
+        if !owner.stands_still(&world) {
+            break;
+        }
+        world.restart();
+        let moving = now(world.raw().store.colour(Selector::Green)).unwrap().hold.moves.contains(&number);
+        let answer = world.deploy(digest(1), Selector::Green, false);
+        if moving {
+            assert_eq!(answer.unwrap_err(), ServiceError::RolloutInFlight(number), "call {call}");
+            seen += 1;
+        } else {
+            let _ = begun(answer);
+        }
+        let _ = begun(world.deploy(digest(2), Selector::Blue, false));
+        let _ = owner.finish(&world);
+        world.run();
+        assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded, "call {call}");
+        assert_eq!(on_green(&world, 4).len(), 4);
+        let view = now(world.raw().cluster.service(Selector::Blue)).unwrap();
+        assert_eq!(view.digest, Some(digest(2)));
+        assert_sound(&mut world);
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+#[test]
+fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has_mended_it() {
+    let mut world = fleet(12);
+    let number = number(roll(&mut world, &all(0)));
+    // The first wave's caches are being flushed when the target breaks.
+    let mut owner = turn(&world.process());
+    while on_green(&world, 12).is_empty() {
+        assert!(matches!(owner.poll(&world), super::Left::Waits));
+    }
+    world.cluster.break_service(Selector::Green, None);
+    let _ = owner.finish(&world);
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::ServiceNotReady)));
+    assert_eq!(on_green(&world, 12), [0]);
+    let colour = now(world.raw().store.colour(Selector::Green)).unwrap();
+    assert!(colour.hold.moves.is_empty() && rollout(&world, number).holds.is_none());
+    world.clock.advance(Duration::from_secs(3_600));
+    let _ = world.turn();
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::ServiceNotReady)));
+    let deploy = begun(world.deploy(digest(1), Selector::Green, false));
+    world.run();
+    assert_eq!(status(&world, &deploy), Status::Ended(End::Succeeded));
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(on_green(&world, 12).len(), 12);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_flush_that_fails_for_some_sites_parks_those_alone() {
+    let mut world = fleet(6);
+    let uid = site(&world, &nth(2)).uid;
+    let result = JobState::Succeeded { failed: vec![(uid, "no cache".to_owned())] };
+    world.cluster.script_job("flush-caches", vec![JobScript { takes: Duration::from_secs(1), result }]);
+    let number = number(roll(&mut world, &at_once()));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    let expected: Vec<_> = (0..6).map(|n| Some(if n == 2 { Outcome::Parked } else { Outcome::Moved })).collect();
+    assert_eq!(outcomes(&world, number), expected);
+    // Nothing is moved back.
+    assert_eq!(on_green(&world, 6).len(), 6);
+    let again = super::number(retry_rollout(&mut world, number));
+    world.run();
+    assert_eq!(rollout(&world, again).total, 1);
+    assert_eq!(outcomes(&world, again), [Some(Outcome::InPlace)]);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_flush_whose_jobs_all_fail_parks_the_windows_sites_and_the_next_window_goes_on() {
+    let mut world = fleet(6);
+    world.cluster.script_job("flush-caches", failing(3));
+    let waves = vec![Reach::Count(2), Reach::Percent(100)];
+    let number = number(roll(&mut world, &RolloutRequest { waves, ..all(0) }));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 4, parked: 2, ..Tally::default() });
+    assert_eq!(on_green(&world, 6).len(), 6);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_rollout_of_no_site_succeeds() {
+    let mut world = fleet(0);
+    let scopes = [RolloutScope::All, RolloutScope::Active, RolloutScope::Inactive, RolloutScope::Sites(Vec::new())];
+    for scope in scopes {
+        let number = number(roll(&mut world, &RolloutRequest { scope, ..all(0) }));
+        world.run();
+        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+        assert_eq!(rollout(&world, number).total, 0);
+    }
+    let wanted = RolloutRequest { digest: Some(digest(1)), ..all(0) };
+    let number = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(now(world.raw().cluster.service(Selector::Green)).unwrap().digest, Some(digest(1)));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_retry_takes_up_the_sites_that_the_rollout_did_not_bring_over() {
+    let mut world = fleet(6);
+    let parked = busy(&mut world, 2);
+    let _ = begun(world.on_site(&nth(5), Verb::Terminate));
+    let once = number(roll(&mut world, &at_once()));
+    world.run();
+    assert_eq!(rollout(&world, once).tally(), Tally { succeeded: 4, skipped: 2, ..Tally::default() });
+    let _ = cancel(&mut world, &parked).unwrap();
+    world.run();
+    let again = number(retry_rollout(&mut world, once));
+    let rollout = rollout(&world, again);
+    assert_eq!((rollout.retry_of, rollout.total, rollout.kind), (Some(once), 1, RolloutKind::Promote));
+    world.run();
+    assert_eq!(outcomes(&world, again), [Some(Outcome::Moved)]);
+    assert_eq!(routed(&world, &nth(2)), Some(Selector::Green));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_retry_of_an_aborted_rollout_takes_up_the_sites_that_it_never_came_to() {
+    let mut world = fleet(6);
+    let once = number(roll(&mut world, &all(0)));
+    ask(&mut world, once, Wish::Abort).unwrap();
+    world.run();
+    let again = number(retry_rollout(&mut world, once));
+    world.run();
+    assert_eq!(rollout(&world, again).total, 6);
+    assert_eq!(on_green(&world, 6).len(), 6);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_rollout_whose_deploy_fails_has_failed_and_moved_no_site() {
+    let mut world = fleet(6);
+    let before: Vec<_> = (0..6).map(|n| site(&world, &nth(n))).collect();
+    world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
+    let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
+    let number = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::ImageNotReady)));
+    let message = rollout(&world, number).reason.unwrap().message;
+    assert!(message.contains("CrashLoopBackOff"), "{message}");
+    assert_eq!((0..6).map(|n| site(&world, &nth(n))).collect::<Vec<_>>(), before);
+    assert_eq!(outcomes(&world, number), [None; 6]);
+    // The fleet is free again, and the colour runs what it ran.
+    assert_eq!(now(world.raw().cluster.service(Selector::Green)).unwrap().digest, Some(digest(0)));
+    let _ = super::number(roll(&mut world, &all(0)));
+    world.run();
+    assert_eq!(on_green(&world, 6).len(), 6);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
+    let mut world = fleet(6);
+    world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
+    let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
+    let once = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
+    let again = number(retry_rollout(&mut world, once));
+    world.run();
+    assert_eq!(rollout(&world, again).total, 6);
+    assert_eq!(on_green(&world, 6).len(), 6);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_retry_of_a_rollout_that_went_back_takes_up_every_site_also_those_it_never_came_to() {
+    let mut world = fleet(10);
+    super::waves::lose_route(&world, 1);
+    let waves = vec![Reach::Count(3), Reach::Percent(100)];
+    let once = number(roll(&mut world, &RolloutRequest { auto_return: true, waves, ..all(0) }));
+    world.run();
+    assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
+    // What was wrong with the site is gone with it.
+    let _ = begun(world.on_site(&nth(1), Verb::Terminate));
+    world.run();
+    let again = number(retry_rollout(&mut world, once));
+    world.run();
+    let moved = (0..10).filter(|n| *n != 1).filter(|n| routed(&world, &nth(*n)) == Some(Selector::Green)).count();
+    assert_eq!((rollout(&world, again).status, moved), (RolloutStatus::Succeeded, 9));
+    let broken: Vec<_> = world.violations().iter().map(ToString::to_string).collect();
+    assert!(broken.iter().all(|broken| broken.contains("Released(")), "{broken:#?}");
+}
+
+#[test]
+fn six_hundred_sites_over_pages_and_windows_come_over_once_though_two_owners_die() {
+    let mut world = fleet(600);
+    let wanted = RolloutRequest { max_concurrent: 64, budget: Budget::Percent(0), ..all(0) };
+    let number = number(roll(&mut world, &wanted));
+    // In the second page, and in the last window.
+    world.gate.arm(Plan(vec![(900, Fault::CrashAfterEffect), (1_700, Fault::CrashBefore)]));
+    world.run();
+    assert_eq!(world.gate.fired(), 2);
+    let rollout = rollout(&world, number);
+    assert_eq!(rollout.status, RolloutStatus::Succeeded);
+    assert!(rollout.term >= 3, "{}", rollout.term);
+    assert_eq!(world.store.pages(number).len(), 3);
+    assert_eq!(rollout.tally(), Tally { succeeded: 600, ..Tally::default() });
+    assert_eq!(on_green(&world, 600).len(), 600);
+    let moves = world.log.since(0).into_iter().filter(|effect| {
+        matches!(effect.what, What::RouteMoved(_, from, to) if from != to)
+    });
+    assert_eq!(moves.count(), 600);
+    assert_sound(&mut world);
+}

@@ -1,0 +1,230 @@
+//! What is listed, counted and drawn: complete, in order, and once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cdm_core::domain::operation::Member;
+use cdm_core::domain::rollout::Control;
+use cdm_core::domain::{
+    Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus, Selector, Site, SiteName, Slot, Status,
+    Subject, Task, WorkerId,
+};
+use cdm_core::ports::{Batch, Live, LiveSubject, OperationQuery, SiteQuery, Store, Write};
+use futures_util::future::join;
+
+use super::super::Cx;
+use super::scene::{Scene, answered, applied, provision};
+use crate::build;
+
+/// What is queued, running or waiting is listed, with what a worker has to know; what rests is not.
+pub async fn live_lists_what_is_to_be_done(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut site = scene.create(Site { phase: Phase::Created, ..scene.site("a") }).await;
+    let mut slot = scene.slot(provision()).await;
+    let (worker, wake) = (WorkerId::new(&scene.tag), scene.wall().after(Duration::from_secs(60)));
+    let about = |slot: &Slot, wake| Live {
+        subject: LiveSubject::Operation(Subject::Site(site.id.clone())),
+        number: slot.number,
+        owner: slot.owner.clone(),
+        wake,
+        asked: slot.cancel,
+    };
+    let mut steps = vec![(slot.clone(), Some(about(&slot, None)))];
+    (slot.status, slot.owner) = (Status::Running, Some(worker));
+    steps.push((slot.clone(), Some(about(&slot, None))));
+    (slot.status, slot.wake) = (Status::Waiting, Some(wake));
+    steps.push((slot.clone(), Some(about(&slot, Some(wake)))));
+    slot.cancel = true;
+    steps.push((slot.clone(), Some(about(&slot, Some(wake)))));
+    (slot.status, slot.owner, slot.wake, slot.cancel) = (Status::Parked, None, None, false);
+    steps.push((slot.clone(), None));
+    slot.status = Status::Queued;
+    steps.push((slot.clone(), Some(about(&slot, None))));
+    let member = Member { rollout: slot.number, ordinal: 0, leg: Leg::Out, term: 1 };
+    steps.push((Slot { member: Some(member), status: Status::Running, ..slot.clone() }, None));
+    let subject = LiveSubject::Operation(Subject::Site(site.id.clone()));
+    for (slot, expected) in steps {
+        let status = slot.status;
+        site = scene.change(&site, |site| site.slot = Some(slot)).await;
+        scene.lists(&subject, expected, &format!("an operation that is {status}")).await;
+    }
+    site = scene.change(&site, |site| site.slot = Some(slot.clone())).await;
+    site = scene.change(&site, |site| site.slot = None).await;
+    scene.lists(&subject, None, "an operation that has ended").await;
+    site = scene.change(&site, |site| site.slot = Some(slot.clone())).await;
+    scene.write(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
+    scene.lists(&subject, None, "an operation that went with its site").await;
+
+    let mut fleet = answered("fleet", store.fleet().await);
+    fleet.slot = Some(scene.slot(Task::Select(Selector::Blue)).await);
+    let number = fleet.slot.as_ref().map(|slot| slot.number);
+    scene.write(vec![Write::Fleet(Box::new(fleet.clone()))]).await;
+    let subject = LiveSubject::Operation(Subject::Fleet);
+    let expected =
+        number.map(|number| Live { subject: subject.clone(), number, owner: None, wake: None, asked: false });
+    scene.lists(&subject, expected, "a queued select").await;
+    (fleet.slot, fleet.version) = (None, fleet.version + 1);
+    scene.write(vec![Write::Fleet(Box::new(fleet))]).await;
+    scene.lists(&subject, None, "a select that has ended").await;
+}
+
+/// Rollouts are listed while they wait or run, and no longer.
+pub async fn live_lists_rollouts(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut rollout = build::rollout(scene.number().await, RolloutKind::Flush, Selector::Blue, 1);
+    let (number, worker) = (rollout.number, Some(WorkerId::new(&scene.tag)));
+    let subject = LiveSubject::Rollout(number);
+    let wake = Some(scene.wall().after(Duration::from_secs(60)));
+    let live =
+        |owner, wake, asked| Some(Live { subject: LiveSubject::Rollout(number), number, owner, wake, asked });
+    scene.write(vec![Write::CreateRollout(Box::new(rollout.clone()))]).await;
+    rollout.version = 1;
+    scene.lists(&subject, live(None, None, false), "an accepted rollout").await;
+    let steps = [
+        (RolloutStatus::Waiting, None, wake, None, live(None, wake, false)),
+        (RolloutStatus::Running, worker.clone(), None, None, live(worker.clone(), None, false)),
+        (RolloutStatus::Running, worker.clone(), None, Some(Control::Pause), live(worker, None, true)),
+        (RolloutStatus::Paused, None, None, None, None),
+        (RolloutStatus::Waiting, None, None, None, live(None, None, false)),
+        (RolloutStatus::Halted, None, None, None, None),
+        (RolloutStatus::Aborted, None, None, None, None),
+    ];
+    for (status, owner, wake, control, expected) in steps {
+        (rollout.status, rollout.owner, rollout.wake, rollout.control) = (status, owner, wake, control);
+        scene.write(vec![Write::Rollout(Box::new(rollout.clone()))]).await;
+        rollout.version += 1;
+        scene.lists(&subject, expected, &format!("a rollout that is {}", status.as_str())).await;
+    }
+}
+
+/// Live and ended operations are one list, newest first; what has ended is found by its id.
+pub async fn operations_are_listed_newest_first(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let site = scene.create(Site { phase: Phase::Created, ..scene.site("a") }).await;
+    let mut numbers = Vec::new();
+    for task in [Task::Create, provision(), provision()] {
+        let ended = scene.ended(&site.id, scene.number().await, task);
+        let call = scene.call();
+        for _ in 0..2 {
+            let batch = Batch::of(vec![Write::History(Box::new(ended.clone()))]);
+            applied("history, also repeated", store.write(&call, &batch).await);
+        }
+        assert_eq!(
+            answered("history", store.history(&ended.id).await).as_ref(),
+            Some(&ended),
+            "history is kept"
+        );
+        numbers.insert(0, ended.id.number);
+    }
+    let parked = Slot { status: Status::Parked, ..scene.slot(provision()).await };
+    numbers.insert(0, parked.number);
+    let on = OperationId::on(parked.number, Subject::Site(site.id.clone()));
+    scene.change(&site, |site| site.slot = Some(parked)).await;
+    assert_eq!(
+        answered("history", store.history(&on).await),
+        None,
+        "what has not ended is in its subject's record"
+    );
+    let of_site = OperationQuery { site: Some(site.id.clone()), ..OperationQuery::default() };
+    scene
+        .eventually("every operation of a site, newest first", async || {
+            scene.operations(&of_site).await == numbers
+        })
+        .await;
+    let created = OperationQuery { kind: Some(Kind::Create), ..of_site.clone() };
+    assert_eq!(scene.operations(&created).await, numbers[3..], "operations are found by kind");
+    let resting = OperationQuery { status: Some(Status::Parked), ..of_site };
+    assert_eq!(scene.operations(&resting).await, numbers[..1], "operations are found by status");
+}
+
+/// Drawn numbers are positive, consecutive within a draw, and drawn once.
+pub async fn numbers_never_repeat(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut drawn = BTreeSet::new();
+    for counts in [(1, 1), (5, 300), (1, 2)] {
+        let (one, two) = (scene.call(), scene.call());
+        let (first, second) = join(store.numbers(&one, counts.0), store.numbers(&two, counts.1)).await;
+        for (first, count) in [(applied("numbers", first), counts.0), (applied("numbers", second), counts.1)]
+        {
+            for number in (first..).take(count as usize) {
+                assert!(number > 0 && drawn.insert(number), "a number is drawn once: {number}");
+            }
+        }
+    }
+}
+
+/// Pages of sites follow one another in order of ids, and the last one says that it is the last.
+pub async fn sites_come_in_order(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut ids = Vec::new();
+    for suffix in ["e", "c", "a", "d", "b"] {
+        let mut site = scene.site(suffix);
+        site.service = if suffix == "c" { Selector::Green } else { Selector::Blue };
+        site.phase = if suffix == "d" { Phase::Created } else { Phase::Active };
+        site.name = SiteName::parse(&format!("Ours {}", scene.tag)).expect("a site name");
+        ids.push(scene.create(site).await.id);
+    }
+    ids.sort();
+    let all = SiteQuery { text: Some(scene.tag.clone()), ..SiteQuery::default() };
+    let green = SiteQuery { service: Some(Selector::Green), ..all.clone() };
+    let active = SiteQuery { state: Some(cdm_core::domain::State::Active), ..all.clone() };
+    let host = SiteQuery { text: Some(format!("{}.example", ids[4])), ..SiteQuery::default() };
+    let active_ids = [0, 1, 2, 4].map(|at| ids[at].clone());
+    for (query, expected) in
+        [(all, &ids[..]), (green, &ids[2..3]), (active, &active_ids[..]), (host, &ids[4..])]
+    {
+        scene.eventually("what a query has", async || scene.sites(&query).await == expected).await;
+        let count = async || answered("count", store.count(&query).await) == expected.len() as u64;
+        scene.eventually("how many sites a query has", count).await;
+    }
+}
+
+/// Audit entries are read newest first, and the last page says that it is the last.
+pub async fn audit_is_newest_first(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut expected = Vec::new();
+    for at in 0..5 {
+        let entry = scene.audit(&at.to_string());
+        let batch = Batch { audit: Some(entry.clone()), ..Batch::default() };
+        applied("an audit entry alone", store.write(&scene.call(), &batch).await);
+        expected.insert(0, entry);
+    }
+    assert_eq!(scene.audits().await, expected, "audit entries are read once each, newest first");
+}
+
+/// Events are read oldest first, also those of one batch, and the last page says that it is the last.
+pub async fn events_are_oldest_first(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let site = scene.create(scene.site("a")).await;
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let version = scene.version(&site.id).await;
+        let events = [1, 2].map(|at| scene.event(&format!("{round}-{at}")));
+        expected.extend(events.clone());
+        let writes = vec![Write::Site(Box::new(Site { version, ..site.clone() }))];
+        let batch = Batch { events: events.to_vec(), ..Batch::of(writes) };
+        applied("events", store.write(&scene.call(), &batch).await);
+    }
+    assert_eq!(scene.events().await, expected, "events are read once each, oldest first");
+}
+
+/// A worker is listed with its last beat until it says that it stops.
+pub async fn beats_are_listed_until_they_stop(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let workers = ["w", "w2"].map(|name| WorkerId::new(&format!("{}{name}", scene.tag)));
+    let count = async |worker: &WorkerId| {
+        let beats = answered("beats", store.beats().await);
+        beats.into_iter().find(|beat| beat.worker == *worker).map(|beat| beat.count)
+    };
+    for beat in [1, 2, 7] {
+        for worker in &workers {
+            applied("a beat", store.beat(&scene.call(), worker, Some(beat)).await);
+            assert_eq!(count(worker).await, Some(beat), "a worker's last beat is listed");
+        }
+    }
+    for _ in 0..2 {
+        applied("a stop, also repeated", store.beat(&scene.call(), &workers[0], None).await);
+    }
+    assert_eq!(count(&workers[0]).await, None, "a worker that has stopped is not listed");
+    assert_eq!(count(&workers[1]).await, Some(7), "the others are");
+}

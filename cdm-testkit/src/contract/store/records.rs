@@ -1,0 +1,401 @@
+//! Records, batches and keys: all or nothing, each write once, and nothing that is out of date.
+
+use cdm_core::domain::rollout::Outcome as Came;
+use cdm_core::domain::{RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp};
+use cdm_core::ports::{Batch, IdempotencyRecord, OperationQuery, Outcome, Refused, Store, Write};
+use futures_util::future::join;
+
+use super::super::Cx;
+use super::scene::{Scene, answered, applied, conflict, host, hostnames, provision, refused};
+use crate::build;
+
+/// A created site is found by id and by each hostname, at version 1 whatever its field said.
+pub async fn creation_claims_hostnames(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut site = scene.site("a");
+    let other = format!("www.{}.example.org", site.id);
+    site.hostnames = hostnames(&[site.hostnames.canonical().as_str(), &other]);
+    site.version = 7;
+    scene.write(vec![Write::CreateSite(Box::new(site.clone()))]).await;
+    site.version = 1;
+    assert_eq!(scene.read(&site.id).await.as_ref(), Some(&site), "a created site is read back, at version 1");
+    for host in site.hostnames.all() {
+        assert_eq!(scene.owner(host).await.as_ref(), Some(&site.id), "creation claims every hostname");
+    }
+    assert_eq!(scene.owner(&host(&format!("x.{other}"))).await, None, "nobody has a hostname nobody claimed");
+}
+
+/// A second site cannot take a hostname, and nothing of it is left behind.
+pub async fn a_hostname_has_one_owner(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let owner = scene.create(scene.site("owner")).await;
+    let mut thief = scene.site("thief");
+    let (own, stolen) = (thief.hostnames.canonical().clone(), owner.hostnames.canonical().clone());
+    thief.hostnames = hostnames(&[own.as_str(), stolen.as_str()]);
+    let answer = refused(
+        "a claimed hostname",
+        scene.try_write(vec![Write::CreateSite(Box::new(thief.clone()))]).await,
+    );
+    let expected = Refused::HostnameTaken { host: stolen.clone(), site: owner.id.clone() };
+    assert_eq!(answer, expected, "the refusal names the hostname and its owner");
+    assert_eq!(scene.read(&thief.id).await, None, "a refused creation leaves no site");
+    assert_eq!(scene.owner(&own).await, None, "a refused creation claims no hostname");
+    assert_eq!(scene.owner(&stolen).await, Some(owner.id), "the hostname stays with its owner");
+}
+
+/// Creating an id that exists is a conflict, and changes nothing.
+pub async fn an_id_has_one_site(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let first = scene.create(scene.site("a")).await;
+    let mut second = scene.site("a");
+    second.hostnames = hostnames(&[&format!("second.{}.example.org", second.id)]);
+    let hosts = second.hostnames.clone();
+    conflict("an id that exists", scene.try_write(vec![Write::CreateSite(Box::new(second))]).await);
+    assert_eq!(
+        scene.read(&first.id).await.as_ref(),
+        Some(&first),
+        "a refused creation leaves the site as it was"
+    );
+    assert_eq!(scene.owner(hosts.canonical()).await, None, "a refused creation claims no hostname");
+}
+
+/// Of two creations of one id at the same time, one is applied and the other is a conflict.
+pub async fn concurrent_creations_have_one_winner(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let (one, mut two) = (scene.site("a"), scene.site("a"));
+    two.hostnames = hostnames(&[&format!("two.{}.example.org", two.id)]);
+    let answers = join(
+        scene.try_write(vec![Write::CreateSite(Box::new(one.clone()))]),
+        scene.try_write(vec![Write::CreateSite(Box::new(two.clone()))]),
+    );
+    let (winner, loser, lost) = match answers.await {
+        (Outcome::Applied(()), lost) => (one, two, lost),
+        (lost, Outcome::Applied(())) => (two, one, lost),
+        neither => panic!("one of two concurrent creations is applied: {neither:?}"),
+    };
+    conflict("the other of two concurrent creations", lost);
+    let uid = scene.read(&winner.id).await.map(|site| site.uid);
+    assert_eq!(uid, Some(winner.uid), "the site is the winner's");
+    assert_eq!(scene.owner(loser.hostnames.canonical()).await, None, "the loser claims no hostname");
+}
+
+/// A write raises the version by one; whoever has read before it is refused.
+pub async fn an_old_version_is_refused(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let read = scene.create(scene.site("a")).await;
+    let mut newer = read.clone();
+    newer.service = Selector::Green;
+    scene.write(vec![Write::Site(Box::new(newer.clone()))]).await;
+    newer.version += 1;
+    assert_eq!(scene.read(&read.id).await.as_ref(), Some(&newer), "a write raises the version by one");
+    conflict(
+        "a version that was read before another write",
+        scene.try_write(vec![Write::Site(Box::new(read.clone()))]).await,
+    );
+    let ahead = Site { version: newer.version + 1, ..newer.clone() };
+    conflict("a version that was never written", scene.try_write(vec![Write::Site(Box::new(ahead))]).await);
+    conflict(
+        "removing an old version",
+        scene.try_write(vec![Write::RemoveSite(read.id.clone(), read.uid, read.version)]).await,
+    );
+    let absent = scene.site("absent");
+    conflict("a site that is not there", scene.try_write(vec![Write::Site(Box::new(absent.clone()))]).await);
+    conflict(
+        "removing what is not there",
+        scene.try_write(vec![Write::RemoveSite(absent.id, absent.uid, 1)]).await,
+    );
+    assert_eq!(scene.read(&read.id).await, Some(newer), "refused writes leave the site as it was");
+}
+
+/// What was read of a removed site does not fit its successor, though the versions are the same.
+pub async fn another_incarnation_is_refused(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let old = scene.create(scene.site("a")).await;
+    scene.write(vec![Write::RemoveSite(old.id.clone(), old.uid, old.version)]).await;
+    let new = scene.create(scene.site("a")).await;
+    assert_eq!(old.version, new.version, "a site begins at version 1");
+    conflict("a write of another incarnation", scene.try_write(vec![Write::Site(Box::new(old))]).await);
+    assert_eq!(scene.read(&new.id).await.as_ref(), Some(&new), "the successor stays as it was");
+}
+
+/// One record out of date keeps the whole batch out, with its audit entry, its key and its events.
+pub async fn a_batch_is_all_or_nothing(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let (good, stale) = (scene.create(scene.site("good")).await, scene.create(scene.site("stale")).await);
+    scene.write(vec![Write::Site(Box::new(stale.clone()))]).await;
+    let (new, number) = (scene.site("new"), scene.number().await);
+    let operation = scene.ended(&good.id, number, provision());
+    let rollout = build::rollout(scene.number().await, RolloutKind::Flush, Selector::Blue, 1);
+    let batch = Batch {
+        writes: vec![
+            Write::Site(Box::new(good.clone())),
+            Write::CreateSite(Box::new(new.clone())),
+            Write::CreateRollout(Box::new(rollout.clone())),
+            Write::RolloutPage(build::page(rollout.number, 0, std::slice::from_ref(&good))),
+            Write::History(Box::new(operation.clone())),
+            Write::Site(Box::new(stale)),
+        ],
+        audit: Some(scene.audit("nothing")),
+        idempotency: Some(scene.key("nothing")),
+        events: vec![scene.event("nothing")],
+    };
+    conflict("a batch with one record out of date", store.write(&scene.call(), &batch).await);
+    assert_eq!(
+        scene.read(&good.id).await,
+        Some(good),
+        "a refused batch leaves its other records as they were"
+    );
+    assert_eq!(scene.read(&new.id).await, None, "a refused batch creates nothing");
+    assert_eq!(scene.owner(new.hostnames.canonical()).await, None, "a refused batch claims nothing");
+    let kept = (
+        answered("rollout", store.rollout(rollout.number).await).is_some(),
+        answered("rollout_page", store.rollout_page(rollout.number, 0).await).is_some(),
+        answered("history", store.history(&operation.id).await).is_some(),
+        scene.kept("nothing").await.is_some(),
+        scene.audits().await.len(),
+        scene.events().await.len(),
+    );
+    assert_eq!(kept, (false, false, false, false, 0, 0), "a refused batch leaves no trace");
+}
+
+/// The same batch under the same write id is applied again, and written once.
+pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut site = scene.site("a");
+    let batch = Batch {
+        writes: vec![Write::CreateSite(Box::new(site.clone()))],
+        audit: Some(scene.audit("create")),
+        idempotency: Some(scene.key("create")),
+        events: vec![scene.event("create")],
+    };
+    let call = scene.call();
+    for _ in 0..3 {
+        applied("a repeated creation", store.write(&call, &batch).await);
+    }
+    site.version = 1;
+    assert_eq!(scene.read(&site.id).await.as_ref(), Some(&site), "a repeated creation is written once");
+    let second = scene.create(scene.site("b")).await;
+    let writes = vec![Write::Site(Box::new(site.clone())), Write::Site(Box::new(second.clone()))];
+    let batch = Batch {
+        audit: Some(scene.audit("change")),
+        events: vec![scene.event("change")],
+        ..Batch::of(writes)
+    };
+    let call = scene.call();
+    for _ in 0..2 {
+        applied("a repeated change", store.write(&call, &batch).await);
+    }
+    let versions = (scene.version(&site.id).await, scene.version(&second.id).await);
+    assert_eq!(versions, (2, 2), "a repeated change is written once");
+    assert_eq!(
+        (scene.audits().await.len(), scene.events().await.len()),
+        (2, 2),
+        "repetitions leave no second trace"
+    );
+    let alone = Batch::of(vec![Write::Site(Box::new(Site { version: 2, ..second.clone() }))]);
+    applied("a write after it", store.write(&scene.call(), &alone).await);
+    applied("the batch again: its first record is still its own", store.write(&call, &batch).await);
+    assert_eq!(scene.version(&second.id).await, 3, "a repetition does not undo what came after");
+}
+
+/// A removal whose answer was lost is repeated, also when the id was given away since.
+pub async fn a_repeated_removal_is_applied(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let site = scene.create(scene.site("a")).await;
+    let (call, removal) =
+        (scene.call(), Batch::of(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]));
+    for _ in 0..2 {
+        applied("a repeated removal", store.write(&call, &removal).await);
+    }
+    let next = scene.create(scene.site("a")).await;
+    applied("a removal that is repeated late", store.write(&call, &removal).await);
+    assert_eq!(scene.read(&site.id).await, Some(next), "a repeated removal spares the site that came after");
+}
+
+/// A site whose id begins like another's has nothing of it.
+pub async fn names_are_no_prefixes(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let long = scene.create(scene.site("ab")).await;
+    let id = scene.id("a");
+    assert_eq!(scene.read(&id).await, None, "`ab` is not `a`");
+    let short = scene.create(scene.site("a")).await;
+    let busy = scene.slot(provision()).await;
+    scene.change(&long, |site| site.slot = Some(busy.clone())).await;
+    let ended = scene.ended(&long.id, scene.number().await, Task::Create);
+    scene.write(vec![Write::History(Box::new(ended))]).await;
+    let query = OperationQuery { site: Some(short.id.clone()), ..OperationQuery::default() };
+    assert_eq!(scene.operations(&query).await, Vec::<u64>::new(), "operations of `ab` are not those of `a`");
+    let host = short.hostnames.canonical();
+    assert_eq!(scene.owner(host).await.as_ref(), Some(&short.id), "the hostname of `a` is that of `a`");
+    scene.write(vec![Write::RemoveSite(short.id.clone(), short.uid, short.version)]).await;
+    assert!(scene.read(&long.id).await.is_some(), "removing `a` spares `ab`");
+    let owner = scene.owner(long.hostnames.canonical()).await;
+    assert_eq!(owner, Some(long.id), "removing `a` spares the hostname of `ab`");
+}
+
+/// After a removal its hostnames are free, and the id begins again with another uid.
+pub async fn removal_frees_names(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let site = scene.create(scene.site("a")).await;
+    let host = site.hostnames.canonical().clone();
+    scene.write(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
+    assert_eq!(scene.read(&site.id).await, None, "a removed site is gone");
+    assert_eq!(scene.owner(&host).await, None, "a removal frees the hostnames");
+    let heir = Site { hostnames: hostnames(&[host.as_str()]), ..scene.site("heir") };
+    let heir = scene.create(heir).await;
+    assert_eq!(
+        scene.owner(&host).await.as_ref(),
+        Some(&heir.id),
+        "another site takes a hostname that is free"
+    );
+    let mut again = scene.site("a");
+    again.hostnames = hostnames(&[&format!("again.{}.example.org", again.id)]);
+    assert_ne!(again.uid, site.uid, "ids name each uid once");
+    assert_eq!(scene.create(again).await.version, 1, "an id that is free begins again");
+}
+
+/// The colours' records and the platform's begin empty at version 0 and are fenced by version like a site's.
+pub async fn shared_records_carry_versions(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let number = scene.number().await;
+    for selector in Selector::ALL {
+        let mut colour = answered("colour", store.colour(selector).await);
+        assert_eq!(colour.selector, selector, "each colour has a record of its own");
+        let stale = colour.clone();
+        colour.hold.moves.insert(number);
+        let call = scene.call();
+        for _ in 0..2 {
+            let batch = Batch::of(vec![Write::Colour(Box::new(colour.clone()))]);
+            applied("a colour's write, also repeated", store.write(&call, &batch).await);
+        }
+        colour.version += 1;
+        assert_eq!(answered("colour", store.colour(selector).await), colour, "a colour is written once");
+        conflict("a colour's old version", scene.try_write(vec![Write::Colour(Box::new(stale))]).await);
+        colour.hold.release(number);
+        scene.write(vec![Write::Colour(Box::new(colour))]).await;
+    }
+    let stale = answered("fleet", store.fleet().await);
+    let mut fleet = stale.clone();
+    fleet.rollout = Some(number);
+    scene.write(vec![Write::Fleet(Box::new(fleet.clone()))]).await;
+    fleet.version += 1;
+    assert_eq!(answered("fleet", store.fleet().await), fleet, "the platform's record is read back");
+    conflict(
+        "the platform's old version",
+        scene.try_write(vec![Write::Fleet(Box::new(stale.clone()))]).await,
+    );
+    let newer = cdm_core::domain::Fleet { version: fleet.version, ..stale };
+    scene.write(vec![Write::Fleet(Box::new(newer))]).await;
+}
+
+/// A rollout is created once, fenced by version, and its pages are read back; lists are newest first.
+pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        let mut rollout = build::rollout(scene.number().await, RolloutKind::Upgrade, Selector::Green, 2);
+        let pages = [scene.site("a"), scene.site("b")].map(|site| vec![site]);
+        let mut writes = vec![Write::CreateRollout(Box::new(rollout.clone()))];
+        for (at, sites) in (0..).zip(&pages) {
+            writes.push(Write::RolloutPage(build::page(rollout.number, at, sites)));
+        }
+        scene.write(writes).await;
+        conflict(
+            "a rollout that exists",
+            scene.try_write(vec![Write::CreateRollout(Box::new(rollout.clone()))]).await,
+        );
+        rollout.version = 1;
+        let read = answered("rollout", store.rollout(rollout.number).await);
+        assert_eq!(read.as_ref(), Some(&rollout), "a rollout begins at version 1");
+        let mut page = build::page(rollout.number, 1, &pages[1]);
+        let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
+        assert_eq!(read.as_ref(), Some(&page), "a page is read back");
+        page.members[0].outcome = Some(Came::Moved);
+        let stale = rollout.clone();
+        rollout.status = RolloutStatus::Succeeded;
+        scene.write(vec![Write::Rollout(Box::new(rollout.clone())), Write::RolloutPage(page.clone())]).await;
+        page.members[0].outcome = None;
+        conflict(
+            "a rollout's old version",
+            scene.try_write(vec![Write::Rollout(Box::new(stale)), Write::RolloutPage(page.clone())]).await,
+        );
+        page.members[0].outcome = Some(Came::Moved);
+        let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
+        assert_eq!(read, Some(page), "a page is replaced with its rollout, or not at all");
+        assert_eq!(
+            answered("rollout_page", store.rollout_page(rollout.number, 2).await),
+            None,
+            "no page, no answer"
+        );
+        numbers.push(rollout.number);
+    }
+    numbers.reverse();
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let page = answered("rollouts", store.rollouts(before, 2).await);
+        assert!(page.items.len() <= 2, "a page has no more items than were asked for");
+        seen.extend(
+            page.items.iter().map(|rollout| rollout.number).filter(|number| numbers.contains(number)),
+        );
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, numbers, "rollouts are listed once each, newest first");
+}
+
+/// A key is used once by one actor, and its first answer is read back.
+pub async fn a_key_is_used_once(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let record = scene.key("key");
+    assert_eq!(scene.kept("key").await, None, "an unused key has no answer");
+    let site = scene.site("a");
+    let with = |write, record: &IdempotencyRecord| Batch {
+        idempotency: Some(record.clone()),
+        ..Batch::of(vec![write])
+    };
+    let create = with(Write::CreateSite(Box::new(site.clone())), &record);
+    applied("a write with a key", store.write(&scene.call(), &create).await);
+    assert_eq!(scene.kept("key").await.as_ref(), Some(&record), "the first answer is read back");
+    let answer = refused("the same request again", store.write(&scene.call(), &create).await);
+    assert_eq!(answer, Refused::KeyUsed, "a used key outranks the conflict that its first use has caused");
+    let other = scene.site("b");
+    let second = IdempotencyRecord { answer: "another".to_owned(), ..record.clone() };
+    let again = with(Write::CreateSite(Box::new(other.clone())), &second);
+    assert_eq!(
+        refused("a used key", store.write(&scene.call(), &again).await),
+        Refused::KeyUsed,
+        "a key is used once"
+    );
+    assert_eq!(scene.read(&other.id).await, None, "a batch under a used key writes nothing");
+    assert_eq!(scene.kept("key").await.as_ref(), Some(&record), "the first answer stays");
+    let actor = cdm_core::domain::Actor::parse("someone else").expect("an actor");
+    let theirs = IdempotencyRecord { actor: actor.clone(), ..second };
+    applied(
+        "another's key",
+        store.write(&scene.call(), &with(Write::CreateSite(Box::new(other)), &theirs)).await,
+    );
+    let read = answered("idempotency", store.idempotency(&actor, &theirs.key).await);
+    assert_eq!(read, Some(theirs), "each actor has keys of its own");
+}
+
+/// A key's answer is kept for 24 hours; then the key is as good as new.
+pub async fn an_old_key_is_forgotten(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let now = scene.wall().millis();
+    let young = Timestamp::from_millis(now.saturating_sub(23 * 60 * 60 * 1000));
+    let old = Timestamp::from_millis(now.saturating_sub(25 * 60 * 60 * 1000));
+    for (name, at, kept) in [("young", young, true), ("old", old, false)] {
+        let batch = |id: &str, record| Batch {
+            idempotency: Some(record),
+            ..Batch::of(vec![Write::CreateSite(Box::new(scene.site(id)))])
+        };
+        let record = IdempotencyRecord { at, ..scene.key(name) };
+        applied("a key", store.write(&scene.call(), &batch(&format!("{name}1"), record.clone())).await);
+        assert_eq!(scene.kept(name).await, kept.then_some(record), "an answer is kept for 24 hours");
+        let again = store.write(&scene.call(), &batch(&format!("{name}2"), scene.key(name))).await;
+        assert_eq!(again == Outcome::Applied(()), !kept, "a key is free again after 24 hours, not before");
+    }
+}
