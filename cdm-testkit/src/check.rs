@@ -142,7 +142,10 @@ impl State {
                 self.destroys_last(*uid, effect);
             }
             What::DatabaseEnsured { uid, created } => {
-                self.intended(by, *uid, &["CreateDatabase"], effect);
+                // Bringing what is there to the same state again is no effect anyone can see.
+                if *created {
+                    self.intended(by, *uid, &["CreateDatabase"], effect);
+                }
                 if *created && !self.databases.insert(*uid) {
                     self.broken("CreateOnce", format!("the database of {uid} was created twice"));
                 }
@@ -295,6 +298,18 @@ impl State {
             && old.status != Status::Parked
         {
             self.broken("OneOpPerSite", format!("operation {} took the place of {}", new.number, old.number));
+        }
+        if let (Some(old), Some(new)) = (slot(before), slot(after))
+            && old.number == new.number
+            && old.owner.is_some()
+            && new.owner.is_some()
+            && old.owner != new.owner
+            && old.epoch >= new.epoch
+        {
+            self.broken(
+                "OneOwner",
+                format!("operation {} was taken over in epoch {}", new.number, new.epoch),
+            );
         }
         if let (Some(before), Some(after)) = (before, after) {
             let unrouted = before.route.is_some() && after.route.is_none();

@@ -126,7 +126,9 @@ fn an_abort_outranks_a_pause_whichever_was_asked_first_at_any_call() {
 #[test]
 fn a_pause_and_a_resume_at_once_change_nothing_in_the_end() {
     for call in (0..).step_by(3) {
-        let Some((mut world, number, answers, _)) = asked_at(call, &[Wish::Pause, Wish::Resume]) else { break };
+        let Some((mut world, number, answers, _)) = asked_at(call, &[Wish::Pause, Wish::Resume]) else {
+            break;
+        };
         if rollout(&world, number).status == RolloutStatus::Paused {
             assert!(!answers[1], "call {call}: a resume was accepted and lost");
             ask(&mut world, number, Wish::Resume).unwrap();

@@ -66,7 +66,7 @@ fn a_good_image_is_deployed_given_to_the_canary_and_the_colours_sites_are_flushe
     let release = release(&world, Selector::Blue, digest(1));
     assert!(release.ready_at.is_some() && release.reason.is_none(), "{release:?}");
     let flushes = world.log.since(0).into_iter().filter(|effect| {
-        matches!(&effect.what, What::JobStarted(name, None, "flush-caches") if name.as_str().starts_with("rollout-"))
+        matches!(&effect.what, What::JobStarted(name, _, "flush-caches") if name.as_str().starts_with("rollout-"))
     });
     assert_eq!(flushes.count(), 1);
     assert_eq!(routed(&world, "a"), Some(Selector::Blue));

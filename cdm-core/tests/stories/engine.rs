@@ -1,1 +1,403 @@
+//! Workers that die, stop, stand still and race, told from outside.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdm_core::domain::operation::Position;
+use cdm_core::domain::{Code, End, OperationId, RolloutStatus, Selector, State, Status, Tick, Timestamp, WorkerId};
+use cdm_core::engine::{Settings, Worker};
+use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write, WriteId};
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::faults::{CallSite, Fault, Plan};
+use cdm_testkit::log::What;
+use cdm_testkit::world::{Process, Verb, World, now};
+
+use super::waves::{all, fleet, on_green};
+use super::{
+    Hand, Left, assert_parked, assert_sound, begun, calls, code, first, number, operation, pass, retry, roll,
+    rollout, routed, site, status, turn,
+};
+
+/// Who has the operation on the site.
+fn owner(world: &World, id: &str) -> Option<WorkerId> {
+    site(world, id).slot.and_then(|slot| slot.owner)
+}
+
+/// The world's clock, for a worker that must not ask it for ever without letting time pass.
+#[derive(Debug)]
+struct Patience {
+    clock: SimClock,
+    asked: AtomicU64,
+}
+
+impl Patience {
+    fn spent(&self) {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
+        assert!(asked < 20_000, "a worker goes round and round without letting time pass");
+    }
+}
+
+#[async_trait]
+impl Clock for Patience {
+    fn wall(&self) -> Timestamp {
+        self.spent();
+        self.clock.wall()
+    }
+
+    fn monotonic(&self) -> Tick {
+        self.spent();
+        self.clock.monotonic()
+    }
+
+    async fn sleep_until(&self, until: Tick) {
+        self.clock.sleep_until(until).await;
+    }
+}
+
+/// A worker as a server runs it.
+fn server(world: &World, name: &str) -> (Arc<Worker>, Hand<()>) {
+    let clock = Patience { clock: world.clock.clone(), asked: AtomicU64::new(0) };
+    let ports = Ports { clock: Arc::new(clock), ..world.ports().clone() };
+    let platform = Platform::default();
+    let rollouts = Arc::new(Rollouts::new(platform.clone()));
+    let pipelines = Arc::new(registry(&platform));
+    let worker = Arc::new(Worker::new(WorkerId::new(name), ports, pipelines, rollouts, Settings::default()));
+    let run = Arc::clone(&worker);
+    (worker, Hand::new(async move { run.run().await }))
+}
+
+fn turns(world: &mut World) {
+    let _ = world.turn();
+}
+
+#[test]
+fn an_operation_that_kills_its_worker_every_time_is_parked_and_others_go_on() {
+    let create = |world: &mut World| drop(world.create("a"));
+    let deadly = first(&calls(create, turns), "secrets.create");
+    let mut world = World::new(1);
+    let killer = begun(world.create("a"));
+    let other = begun(world.create("b"));
+    for attempt in 1..=8 {
+        world.gate.arm(Plan(vec![(deadly, Fault::CrashBefore)]));
+        assert_eq!(world.turn(), None, "attempt {attempt}");
+        assert_eq!(operation(&world, &killer).slot.attempts, attempt);
+        // The next process sees the lost one's last sign of life, and does what nobody has meanwhile.
+        world.gate.arm(Plan::default());
+        let _ = world.turn();
+        assert_eq!(status(&world, &other), Status::Ended(End::Succeeded));
+        world.clock.advance(Duration::from_secs(30));
+    }
+    let _ = world.turn();
+    assert_parked(&world, &killer, Code::AttemptsExhausted);
+    let message = operation(&world, &killer).slot.reason.unwrap().message;
+    assert!(message.contains("8 attempts"), "{message}");
+    let _ = retry(&mut world, &killer).unwrap();
+    world.run();
+    assert_eq!(status(&world, &killer), Status::Ended(End::Succeeded));
+    assert_sound(&mut world);
+}
+
+/// Has the site's operation be of that version of its pipeline, as a newer process would have accepted it.
+fn of_version(world: &World, id: &str, version: u32) {
+    let mut site = site(world, id);
+    if let Some(slot) = &mut site.slot {
+        slot.pipeline = version;
+    }
+    let deadline = world.clock.monotonic().after(Duration::from_secs(8));
+    let call = Call { deadline, write: WriteId(u64::MAX), fence: cdm_core::domain::Fence::default() };
+    let written = now(world.raw().store.write(&call, &Batch::of(vec![Write::Site(Box::new(site))])));
+    assert_eq!(written, Outcome::Applied(()));
+}
+
+#[test]
+fn an_operation_of_an_unknown_version_is_left_alone_while_others_run() {
+    let mut world = World::new(1);
+    world.settle_site("a");
+    let unknown = begun(world.on_site("a", Verb::Promote));
+    of_version(&world, "a", 99);
+    let before = site(&world, "a");
+    let other = begun(world.create("b"));
+    for _ in 0..20 {
+        let _ = world.turn();
+        world.clock.advance(Duration::from_secs(2));
+    }
+    assert_eq!(status(&world, &other), Status::Ended(End::Succeeded));
+    assert_eq!((site(&world, "a"), status(&world, &unknown)), (before, Status::Queued));
+    // A process that knows it comes.
+    of_version(&world, "a", 1);
+    world.run();
+    assert_eq!(status(&world, &unknown), Status::Ended(End::Succeeded));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_server_does_not_ask_for_an_operation_of_an_unknown_version_again_and_again() {
+    let mut world = World::new(1);
+    world.settle_site("a");
+    let _ = begun(world.on_site("a", Verb::Promote));
+    of_version(&world, "a", 99);
+    // Five looks, of some calls each, are due in ten seconds.
+    const MOST: usize = 300;
+    world.gate.arm(Plan(vec![(MOST, Fault::Paused(255))]));
+    let (worker, mut server) = server(&world, "server");
+    let end = world.clock.monotonic().after(Duration::from_secs(10));
+    while world.clock.monotonic() < end {
+        match server.poll(&world) {
+            Left::Waits => pass(&world),
+            Left::Still => {
+                let left = end.since(world.clock.monotonic());
+                panic!("{MOST} calls, and {left:?} of ten seconds are left");
+            }
+            Left::Done(()) => panic!("the server has stopped"),
+        }
+    }
+    worker.stop();
+    server.finish(&world);
+    of_version(&world, "a", 1);
+    world.run();
+    assert_sound(&mut world);
+}
+
+/// A created site `a` whose provision is queued.
+fn provision(world: &mut World) -> OperationId {
+    let _ = world.create("a");
+    world.run();
+    begun(world.on_site("a", Verb::Provision))
+}
+
+#[test]
+fn a_worker_told_to_stop_hands_over_at_the_next_step_and_another_goes_on_at_once() {
+    let queued = |world: &mut World| drop(provision(world));
+    let ensure = first(&calls(queued, turns), "databases.ensure");
+    let mut world = World::new(1);
+    let provision = provision(&mut world);
+    world.gate.arm(Plan(vec![(ensure, Fault::Paused(255))]));
+    let (first, mut server) = server(&world, "server");
+    assert!(server.stands_still(&world));
+    first.stop();
+    let stopped = world.clock.monotonic();
+    server.finish(&world);
+    let slot = operation(&world, &provision).slot;
+    assert_eq!((slot.status, slot.owner, slot.position), (Status::Queued, None, Position::Forward(1)));
+    world.restart();
+    let _ = world.turn();
+    assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
+    assert_eq!(code(&world, &provision), Some(Code::JobRunning));
+    assert!(world.clock.monotonic().since(stopped) < Duration::from_secs(1));
+    world.run();
+    let slot = operation(&world, &provision).slot;
+    assert_eq!(slot.status, Status::Ended(End::Succeeded));
+    assert!(slot.steps.iter().all(|step| step.attempts == 1), "{:?}", slot.steps);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_worker_told_to_stop_leaves_what_waits_and_another_has_it_without_waiting_for_the_lease() {
+    let mut world = World::new(1);
+    let provision = provision(&mut world);
+    let (first, mut server) = server(&world, "server");
+    while code(&world, &provision) != Some(Code::JobRunning) {
+        assert!(matches!(server.poll(&world), Left::Waits));
+    }
+    world.restart();
+    // The second one sees the first one's sign of life, and keeps its hands off.
+    let _ = world.turn();
+    assert_eq!(owner(&world, "a").as_ref(), Some(first.lease().worker()));
+    let stopped = world.clock.monotonic();
+    first.stop();
+    server.finish(&world);
+    let _ = world.turn();
+    assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
+    assert!(world.clock.monotonic().since(stopped) < Duration::from_secs(1));
+    world.run();
+    assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
+    let mut world = fleet(12);
+    let number = number(roll(&mut world, &all(0)));
+    let (first, mut server) = server(&world, "server");
+    while on_green(&world, 12).is_empty() {
+        assert!(matches!(server.poll(&world), Left::Waits));
+    }
+    first.stop();
+    server.finish(&world);
+    let rollout_then = rollout(&world, number);
+    assert_eq!((rollout_then.status, rollout_then.owner), (RolloutStatus::Waiting, None));
+    assert!(on_green(&world, 12).len() < 12);
+    world.restart();
+    let stopped = world.clock.monotonic();
+    let _ = world.turn();
+    assert!(
+        on_green(&world, 12).len() == 12 && world.clock.monotonic().since(stopped) < Duration::from_secs(20)
+    );
+    world.run();
+    assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded);
+    assert_sound(&mut world);
+}
+
+/// `a` lives on blue, and is to be promoted to green.
+fn promote(world: &mut World) -> OperationId {
+    world.settle_site("a");
+    world.select(Selector::Green).unwrap();
+    world.run();
+    begun(world.on_site("a", Verb::Promote))
+}
+
+fn promote_calls() -> Vec<CallSite> {
+    calls(|world| drop(promote(world)), World::run)
+}
+
+#[test]
+fn a_worker_that_lost_its_lease_at_any_call_changes_nothing_any_more() {
+    for call in 0..promote_calls().len() {
+        let mut world = World::new(1);
+        let promoted = promote(&mut world);
+        world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
+        let lost = world.process();
+        let mut slow = turn(&lost);
+        while !slow.stands_still(&world) {
+            world.clock.advance(Duration::from_secs(2));
+            slow = turn(&lost);
+            if world.rests() {
+                break;
+            }
+        }
+        world.restart();
+        let _ = world.turn();
+        world.clock.advance(Duration::from_secs(60));
+        world.run();
+        assert_eq!(status(&world, &promoted), Status::Ended(End::Succeeded), "call {call}");
+        let before = world.log.len();
+        let record = site(&world, "a");
+        let _ = slow.finish(&world);
+        let after = world.log.since(before);
+        let changes: Vec<_> = after
+            .iter()
+            .filter(|effect| !matches!(effect.what, What::Looked(..) | What::Refused(_)))
+            .collect();
+        assert!(changes.is_empty(), "call {call}: {changes:#?}");
+        assert_eq!((site(&world, "a"), routed(&world, "a")), (record, Some(Selector::Green)), "call {call}");
+        assert_sound(&mut world);
+    }
+}
+
+#[test]
+fn of_two_workers_on_one_store_one_runs_an_operation_however_they_interleave() {
+    for call in 0..promote_calls().len() {
+        let mut world = World::new(1);
+        let promoted = promote(&mut world);
+        world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
+        let both = [world.process(), world.start()];
+        let mut slow = turn(&both[0]);
+        if slow.stands_still(&world) {
+            let _ = turn_of(&world, &both[1]);
+            let _ = slow.finish(&world);
+        }
+        for _ in 0..40 {
+            if world.rests() {
+                break;
+            }
+            for process in &both {
+                let _ = turn_of(&world, process);
+            }
+            world.clock.advance(Duration::from_secs(1));
+        }
+        let slot = operation(&world, &promoted).slot;
+        assert_eq!(slot.status, Status::Ended(End::Succeeded), "call {call}");
+        assert!(slot.steps.iter().all(|step| step.attempts == 1), "call {call}: {:?}", slot.steps);
+        assert_eq!(slot.epoch, 1, "call {call}");
+        assert_sound(&mut world);
+    }
+}
+
+/// A turn in which nobody else's call is let go on.
+fn turn_of(world: &World, process: &Process) -> cdm_core::engine::Turn {
+    let mut turn = turn(process);
+    for _ in 0..1_000 {
+        match turn.poll(world) {
+            Left::Done(done) => return done,
+            Left::Still | Left::Waits => pass(world),
+        }
+    }
+    panic!("a turn does not end");
+}
+
+#[test]
+fn a_backend_that_asks_for_fewer_calls_is_asked_again_and_no_operation_is_parked_or_failed() {
+    let length = calls(|world| drop(provision(world)), World::run).len();
+    for from in 0..length {
+        let mut world = World::new(1);
+        let provision = provision(&mut world);
+        world.gate.arm(Plan((from..from + 5).map(|call| (call, Fault::Throttled)).collect()));
+        world.run();
+        assert!(world.gate.fired() > 0, "from call {from}");
+        let slot = operation(&world, &provision).slot;
+        assert_eq!(slot.status, Status::Ended(End::Succeeded), "from call {from}");
+        assert_eq!(site(&world, "a").state(), State::Active);
+        let parked = world.log.since(0).into_iter().any(|effect| match effect.what {
+            What::Site(_, Some(site)) => site.slot.as_ref().is_some_and(|slot| slot.status == Status::Parked),
+            _ => false,
+        });
+        assert!(!parked, "from call {from}");
+        assert_sound(&mut world);
+    }
+}
+
+const HOUR: i64 = 3_600_000;
+
+#[test]
+fn a_wall_clock_that_jumps_an_hour_takes_no_operation_from_a_worker_that_lives() {
+    let ensure = first(&calls(|world| drop(provision(world)), turns), "databases.ensure");
+    let mut world = World::new(1);
+    let provision = provision(&mut world);
+    world.gate.arm(Plan(vec![(ensure, Fault::Paused(255))]));
+    let first = world.process();
+    let mut slow = turn(&first);
+    assert!(slow.stands_still(&world));
+    world.restart();
+    for jump in [HOUR, -HOUR, -HOUR, HOUR, HOUR, -HOUR].into_iter().cycle().take(18) {
+        world.clock.skew_wall(jump);
+        world.clock.advance(Duration::from_secs(4));
+        // Its call hangs, but it gives signs of life.
+        assert!(matches!(slow.poll(&world), Left::Waits));
+        let _ = world.turn();
+        assert_eq!(owner(&world, "a").as_ref(), Some(first.worker.lease().worker()));
+        assert_eq!(operation(&world, &provision).slot.epoch, 1);
+    }
+    let _ = slow.finish(&world);
+    assert!(operation(&world, &provision).slot.position > Position::Forward(0));
+    world.run();
+    assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_an_hour_back_or_forth_neither_delays_nor_hastens_the_end_of_a_lease() {
+    let ensure = first(&calls(|world| drop(provision(world)), turns), "databases.ensure");
+    for jump in [HOUR, 0, -HOUR] {
+        let mut world = World::new(1);
+        let provision = provision(&mut world);
+        world.gate.arm(Plan(vec![(ensure, Fault::CrashBefore)]));
+        assert_eq!(world.turn(), None);
+        let _ = world.turn();
+        world.clock.skew_wall(jump);
+        for seconds in [1, 10, 9] {
+            world.clock.advance(Duration::from_secs(seconds));
+            let _ = world.turn();
+            assert_eq!(operation(&world, &provision).slot.epoch, 1, "{jump}");
+        }
+        world.clock.advance(Duration::from_secs(1));
+        let _ = world.turn();
+        assert_eq!(operation(&world, &provision).slot.epoch, 2, "{jump}");
+        assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
+        world.run();
+        assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded), "{jump}");
+        assert_sound(&mut world);
+    }
+}

@@ -14,8 +14,8 @@ use cdm_testkit::world::{Verb, World, digest, now};
 use super::asked::{Wish, ask};
 use super::waves::{all, fleet, nth, on_green, outcomes, stands};
 use super::{
-    assert_parked, assert_sound, begun, cancel, failing, never_ready, number, roll, rollout, routed, site, status,
-    turn,
+    assert_parked, assert_sound, begun, cancel, failing, never_ready, number, roll, rollout, routed, site,
+    status, turn,
 };
 
 /// One wave.
@@ -24,9 +24,8 @@ fn at_once() -> RolloutRequest {
 }
 
 fn retry_rollout(world: &mut World, number: u64) -> Result<Accepted, ServiceError> {
-    world.ask(move |services, request| {
-        Box::pin(async move { services.retry_rollout(&request, number).await })
-    })
+    world
+        .ask(move |services, request| Box::pin(async move { services.retry_rollout(&request, number).await }))
 }
 
 /// The `n`th site's own promote is parked: nobody else may work on it.
@@ -165,7 +164,8 @@ fn a_flush_that_fails_for_some_sites_parks_those_alone() {
     let number = number(roll(&mut world, &at_once()));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    let expected: Vec<_> = (0..6).map(|n| Some(if n == 2 { Outcome::Parked } else { Outcome::Moved })).collect();
+    let expected: Vec<_> =
+        (0..6).map(|n| Some(if n == 2 { Outcome::Parked } else { Outcome::Moved })).collect();
     assert_eq!(outcomes(&world, number), expected);
     // Nothing is moved back.
     assert_eq!(on_green(&world, 6).len(), 6);
@@ -192,7 +192,8 @@ fn a_flush_whose_jobs_all_fail_parks_the_windows_sites_and_the_next_window_goes_
 #[test]
 fn a_rollout_of_no_site_succeeds() {
     let mut world = fleet(0);
-    let scopes = [RolloutScope::All, RolloutScope::Active, RolloutScope::Inactive, RolloutScope::Sites(Vec::new())];
+    let scopes =
+        [RolloutScope::All, RolloutScope::Active, RolloutScope::Inactive, RolloutScope::Sites(Vec::new())];
     for scope in scopes {
         let number = number(roll(&mut world, &RolloutRequest { scope, ..all(0) }));
         world.run();
@@ -288,7 +289,8 @@ fn a_retry_of_a_rollout_that_went_back_takes_up_every_site_also_those_it_never_c
     world.run();
     let again = number(retry_rollout(&mut world, once));
     world.run();
-    let moved = (0..10).filter(|n| *n != 1).filter(|n| routed(&world, &nth(*n)) == Some(Selector::Green)).count();
+    let moved =
+        (0..10).filter(|n| *n != 1).filter(|n| routed(&world, &nth(*n)) == Some(Selector::Green)).count();
     assert_eq!((rollout(&world, again).status, moved), (RolloutStatus::Succeeded, 9));
     let broken: Vec<_> = world.violations().iter().map(ToString::to_string).collect();
     assert!(broken.iter().all(|broken| broken.contains("Released(")), "{broken:#?}");
@@ -309,9 +311,11 @@ fn six_hundred_sites_over_pages_and_windows_come_over_once_though_two_owners_die
     assert_eq!(world.store.pages(number).len(), 3);
     assert_eq!(rollout.tally(), Tally { succeeded: 600, ..Tally::default() });
     assert_eq!(on_green(&world, 600).len(), 600);
-    let moves = world.log.since(0).into_iter().filter(|effect| {
-        matches!(effect.what, What::RouteMoved(_, from, to) if from != to)
-    });
+    let moves = world
+        .log
+        .since(0)
+        .into_iter()
+        .filter(|effect| matches!(effect.what, What::RouteMoved(_, from, to) if from != to));
     assert_eq!(moves.count(), 600);
     assert_sound(&mut world);
 }

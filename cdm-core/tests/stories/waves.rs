@@ -64,7 +64,8 @@ pub(super) fn assert_sound_but(world: &mut World, lost: &[u32]) {
             known.iter().any(|known| detail.contains(known))
         })
     };
-    let broken: Vec<String> = world.violations().iter().map(ToString::to_string).filter(|v| !own(v)).collect();
+    let broken: Vec<String> =
+        world.violations().iter().map(ToString::to_string).filter(|v| !own(v)).collect();
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
@@ -179,7 +180,10 @@ fn a_rollout_over_its_budget_that_returns_takes_every_moved_site_back_and_ends_f
     assert!(!outcomes.contains(&Some(Outcome::Moved)), "{outcomes:?}");
     for n in 0..20 {
         let site = site(&world, &nth(n));
-        assert_eq!((site.service, site.routed_service(), site.slot), (Selector::Blue, Some(Selector::Blue), None));
+        assert_eq!(
+            (site.service, site.routed_service(), site.slot),
+            (Selector::Blue, Some(Selector::Blue), None)
+        );
     }
     assert_sound_but(&mut world, &[7]);
 }

@@ -36,7 +36,7 @@ pub enum Fault {
     Duplicate,
     /// The answer is lost, and the call takes effect that many calls later.
     Delayed(u8),
-    /// The process stands still here, for longer than its lease; it goes on that many calls later.
+    /// The process stands still here; it goes on that many calls later, or with [`u8::MAX`] when it is let.
     Paused(u8),
     /// The read answers what was so before.
     Stale,
@@ -133,6 +133,7 @@ struct State {
     tracing: bool,
     halt: Option<Halt>,
     crash_next: bool,
+    crash_at: Option<&'static str>,
     denied: BTreeSet<&'static str>,
     late: VecDeque<(usize, Calling<()>)>,
     resume_at: usize,
@@ -140,6 +141,7 @@ struct State {
     seen: BTreeMap<String, (Option<Answer>, Answer)>,
     check: Option<Check>,
     total: u64,
+    changes: u64,
 }
 
 impl fmt::Debug for Gate {
@@ -159,6 +161,7 @@ impl Default for Gate {
             tracing: false,
             halt: None,
             crash_next: false,
+            crash_at: None,
             denied: BTreeSet::new(),
             late: VecDeque::new(),
             resume_at: usize::MAX,
@@ -166,6 +169,7 @@ impl Default for Gate {
             seen: BTreeMap::new(),
             check: None,
             total: 0,
+            changes: 0,
         })))
     }
 }
@@ -187,6 +191,11 @@ impl Gate {
         state.calls = 0;
         state.plan = plan.0;
         state.fired.clear();
+    }
+
+    /// The next call of that name kills its process.
+    pub fn crash_at(&self, name: &'static str) {
+        self.state().crash_at = Some(name);
     }
 
     /// From now on calls are written down; they are answered by [`Gate::trace`].
@@ -247,6 +256,11 @@ impl Gate {
         state.released || state.calls >= state.resume_at
     }
 
+    /// All calls since the gate was made that change something, but for signs of life.
+    pub fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
     /// All calls since the gate was made.
     pub fn total(&self) -> u64 {
         self.state().total
@@ -263,6 +277,7 @@ impl Gate {
     fn enter(&self, name: &'static str, changes: bool, stale: bool) -> (Option<Fault>, Vec<Calling<()>>) {
         let mut state = self.state();
         state.total += 1;
+        state.changes += u64::from(changes && name != "store.beat");
         assert!(state.total < MOST, "BoundedCalls: {MOST} calls, the last of them `{name}`");
         // A process that was stopped makes no further call, whatever else of it was about to.
         match state.halt {
@@ -270,8 +285,9 @@ impl Gate {
             Some(Halt::Paused) => return (Some(Fault::Paused(0)), Vec::new()),
             None => {}
         }
-        if state.crash_next {
+        if state.crash_next || state.crash_at == Some(name) {
             state.crash_next = false;
+            state.crash_at = None;
             state.halt = Some(Halt::Crashed);
             return (Some(Fault::CrashBefore), Vec::new());
         }
@@ -301,7 +317,8 @@ impl Gate {
             Some(Fault::Paused(calls)) => {
                 state.halt = Some(Halt::Paused);
                 state.released = false;
-                state.resume_at = call + 1 + usize::from(calls);
+                let for_good = calls == u8::MAX;
+                state.resume_at = if for_good { usize::MAX } else { call + 1 + usize::from(calls) };
             }
             Some(Fault::Permanent) => {
                 state.denied.insert(name);

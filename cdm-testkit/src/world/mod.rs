@@ -4,9 +4,11 @@
 mod rest;
 mod scenario;
 mod summary;
+mod zombie;
 
 pub use scenario::{Scenario, scenarios};
 pub use summary::Summary;
+pub use zombie::{Wake, Woken, zombie};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cdm_core::domain::{
-    Actor, Digest, Hostnames, IdempotencyKey, OperationId, Selector, SiteId, SiteName, Status, Theme,
+    Actor, Digest, Hostnames, IdempotencyKey, OperationId, Selector, SiteId, SiteName, Status, Theme, Tick,
     Timestamp, WorkerId,
 };
 use cdm_core::engine::{Registry, Settings, Turn, Worker};
@@ -63,6 +65,11 @@ pub struct World {
     process: Process,
     processes: u32,
     zombies: Zombies,
+    wake_at: Option<usize>,
+    paused_at: Tick,
+    late_changes: u64,
+    in_turn: bool,
+    worker_stood_still: bool,
     keys: u64,
     foreign: Vec<String>,
 }
@@ -155,6 +162,11 @@ impl World {
             process,
             processes: 1,
             zombies: Zombies::default(),
+            wake_at: None,
+            paused_at: Tick::default(),
+            late_changes: 0,
+            in_turn: false,
+            worker_stood_still: false,
             keys: 0,
             foreign: Vec::new(),
         }
@@ -199,6 +211,8 @@ impl World {
             match self.gate.take_halt() {
                 Some(Halt::Crashed) => return Driven::Crashed,
                 Some(Halt::Paused) => {
+                    self.paused_at = self.clock.monotonic();
+                    self.worker_stood_still = self.in_turn;
                     self.zombies.0.push(Box::pin(async move { drop(future.await) }));
                     return Driven::Paused;
                 }
@@ -218,9 +232,18 @@ impl World {
 
     /// Lets processes that stood still go on, if they may.
     fn wake_zombies(&mut self) {
-        if self.zombies.0.is_empty() || !self.gate.released() {
+        if self.zombies.0.is_empty() {
             return;
         }
+        if self.wake_at.is_some_and(|effects| effects <= self.log.len()) {
+            self.wake_at = None;
+            self.gate.release();
+        }
+        if !self.gate.released() {
+            return;
+        }
+        let lost = self.clock.monotonic().since(self.paused_at) > self.settings.lease;
+        let before = self.gate.changes();
         let mut zombies = std::mem::take(&mut self.zombies.0);
         zombies.retain_mut(|zombie| {
             let pending = zombie.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
@@ -228,6 +251,9 @@ impl World {
             pending && halt != Some(Halt::Crashed)
         });
         self.zombies.0.append(&mut zombies);
+        if lost && self.worker_stood_still {
+            self.late_changes += self.gate.changes() - before;
+        }
     }
 
     /// Lets processes that stood still go on to their end.
@@ -281,7 +307,10 @@ impl World {
     /// Lets the worker look once; what it ran, unless its process was stopped.
     pub fn turn(&mut self) -> Option<Turn> {
         let worker = Arc::clone(&self.process.worker);
-        match self.drive(async move { worker.turn().await }) {
+        self.in_turn = true;
+        let driven = self.drive(async move { worker.turn().await });
+        self.in_turn = false;
+        match driven {
             Driven::Done(turn) => Some(turn),
             Driven::Crashed | Driven::Paused => {
                 self.restart();
@@ -458,6 +487,25 @@ impl World {
     ) -> Result<Accepted, ServiceError> {
         let deploy = DeployRequest { digest, service: Some(service), promote };
         self.ask(move |services, request| Box::pin(async move { services.deploy(&request, deploy).await }))
+    }
+
+    /// Changes a site's record behind everyone's back.
+    ///
+    /// # Panics
+    /// When there is no such site.
+    pub fn edit_site(&mut self, id: &str, edit: impl FnOnce(&mut cdm_core::domain::Site)) {
+        let sites = self.store.all_sites();
+        let mut site =
+            sites.into_iter().find(|site| site.id.as_str() == id).unwrap_or_else(|| panic!("no site `{id}`"));
+        edit(&mut site);
+        let call = cdm_core::ports::Call {
+            deadline: self.clock.monotonic(),
+            write: self.raw.ids.write(),
+            fence: cdm_core::domain::Fence::default(),
+        };
+        let batch = cdm_core::ports::Batch::of(vec![cdm_core::ports::Write::Site(Box::new(site))]);
+        let written = now(self.raw.store.write(&call, &batch));
+        assert_eq!(written, cdm_core::ports::Outcome::Applied(()), "`{id}` is edited");
     }
 
     /// Now, as people read it.

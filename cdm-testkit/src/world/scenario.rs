@@ -150,7 +150,7 @@ fn broken_image(world: &mut World) {
 
 fn two_releases(world: &mut World) {
     world.settle_site("rrr");
-    for image in [1, 2] {
+    for image in [1, 2, 3] {
         let _ = world.deploy(digest(image), Selector::Blue, false);
         world.run();
     }
