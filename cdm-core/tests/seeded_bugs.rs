@@ -82,7 +82,8 @@ fn seeded_bugs() {
         // Where an invariant is named, it has to be that one.
         let word = name.split(' ').next().unwrap_or_default();
         let invariant = word.chars().filter(|letter| letter.is_uppercase()).count() > 1;
-        let seen: Vec<String> = seen.into_iter().filter(|seen| !invariant || seen.starts_with(word)).collect();
+        let seen: Vec<String> =
+            seen.into_iter().filter(|seen| !invariant || seen.starts_with(word)).collect();
         if let Some(first) = seen.first() {
             println!("  {bug:?} is caught by {name}: {}", first.chars().take(120).collect::<String>());
         }

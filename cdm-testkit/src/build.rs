@@ -106,6 +106,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         after: None,
         holds: None,
         reason: None,
+        waiting_since: None,
         wake: None,
         retry_of: None,
         requested_by: actor(),

@@ -128,6 +128,7 @@ impl Draft {
             flushing: false,
             unsettled: false,
             reason: None,
+            waiting_since: None,
             wake: None,
             retry_of: self.retry_of,
             requested_by: self.requested_by.clone(),

@@ -59,7 +59,10 @@ impl Services {
         let fingerprint = fingerprint(action, target, body);
         let result = self.decide_and_write(request, action, target, fingerprint, decide).await;
         if let Err(error) = &result
-            && !matches!(error, ServiceError::Unavailable(_) | ServiceError::Unknown)
+            && !matches!(
+                error,
+                ServiceError::Unavailable(_) | ServiceError::Denied(_) | ServiceError::Unknown
+            )
         {
             // The refusal stands whether or not its entry can be written.
             let audit = Some(self.audit(request, action, target, error.code(), None));

@@ -47,6 +47,9 @@ pub enum ServiceError {
     /// Someone else was faster, again and again.
     #[error("the record keeps changing; try again")]
     Contended,
+    /// A backend refuses for lack of permission or set-up; nothing was changed.
+    #[error("a backend refuses: {0}")]
+    Denied(String),
     /// A backend does not answer; nothing was changed.
     #[error("a backend does not answer: {0}")]
     Unavailable(String),
@@ -69,6 +72,7 @@ impl ServiceError {
             Self::KeyReused => "idempotency_key_reused",
             Self::Invalid(_) => "invalid",
             Self::Contended => "contended",
+            Self::Denied(_) => "backend_denied",
             Self::Unavailable(_) => "unavailable",
             Self::Unknown => "outcome_unknown",
         }
@@ -88,6 +92,7 @@ impl ServiceError {
             | Self::IllegalTransition(_)
             | Self::NoHealthyDigest
             | Self::KeyReused
+            | Self::Denied(_)
             | Self::Invalid(_) => false,
         }
     }
@@ -107,13 +112,20 @@ impl ServiceError {
 
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            StoreError::Denied(_) => Self::Denied(error.to_string()),
+            StoreError::Unavailable(_) | StoreError::Throttled => Self::Unavailable(error.to_string()),
+        }
     }
 }
 
 impl From<PortError> for ServiceError {
     fn from(error: PortError) -> Self {
-        Self::Unavailable(error.to_string())
+        if error.is_retryable() {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Denied(error.to_string())
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::admit::{Decision, queued};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
-use crate::domain::{AuditEntry, End, OperationId, Status};
+use crate::domain::{AuditEntry, End, OperationId, Status, Tick};
 use crate::engine::{Record, plan};
 use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
 
@@ -92,10 +92,15 @@ impl Services {
     /// # Errors
     /// `not_found`; `illegal_transition` when it is neither.
     pub async fn retry(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
+        self.admit(request, "operation.retry", &id.to_string(), "", || self.decide_retry(request, id)).await
+    }
+
+    async fn decide_retry(&self, request: &Request, id: &OperationId) -> Result<Decision, ServiceError> {
         let operation = self.operation(id).await?;
+        let refuse = |why: &str| Err(ServiceError::IllegalTransition(why.to_owned()));
         let Status::Ended(end) = operation.slot.status else {
             return self
-                .change_slot(request, "operation.retry", id, |slot| {
+                .decide_slot(id, |slot, _| {
                     slot.status.next(Event::Retry)?;
                     plan::retry(slot);
                     Ok(())
@@ -103,21 +108,15 @@ impl Services {
                 .await;
         };
         match (end, &operation.subject, &operation.slot.task) {
-            (End::Succeeded, _, _) => {
-                Err(ServiceError::IllegalTransition("an operation that succeeded is not retried".to_owned()))
-            }
+            (End::Succeeded, _, _) => refuse("an operation that succeeded is not retried"),
+            (_, _, Task::Create) => refuse("a site whose creation was undone is created again"),
             (End::Failed | End::Cancelled, Subject::Site(site), task) => {
-                self.begin(request, site, task.kind(), Some(id)).await
+                self.decide(request, site, task.kind(), Some(id)).await
             }
             (End::Failed | End::Cancelled, Subject::Colour(_), Task::Deploy(deploy)) => {
-                self.admit(request, "operation.retry", &id.to_string(), "", || {
-                    self.decide_deploy(request, deploy.selector, deploy.digest, deploy.promote, Some(id))
-                })
-                .await
+                self.decide_deploy(request, deploy.selector, deploy.digest, deploy.promote, Some(id)).await
             }
-            (End::Failed | End::Cancelled, _, _) => {
-                Err(ServiceError::IllegalTransition("select the service again".to_owned()))
-            }
+            (End::Failed | End::Cancelled, _, _) => refuse("select the service again"),
         }
     }
 
@@ -127,7 +126,11 @@ impl Services {
     /// # Errors
     /// `not_found`; `illegal_transition` when it has ended, or has gone too far.
     pub async fn cancel(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
-        self.change_slot(request, "operation.cancel", id, |slot| {
+        let ask = |slot: &mut Slot, record: &Record| {
+            // A terminate that took the place of a parked create has nowhere to go back to.
+            if let Record::Site(site) = record {
+                site.life().next(crate::domain::lifecycle::Event::End(End::Cancelled))?;
+            }
             let begun = slot.attempts > 0 || slot.position != Position::Forward(0);
             let pipeline = self.registry.newest(slot.task.kind());
             let too_far = match slot.position {
@@ -142,54 +145,60 @@ impl Services {
                     "this {kind} has gone too far to be cancelled"
                 )));
             }
+            if slot.status == Status::Parked {
+                slot.reason = None;
+            }
             slot.status = slot.status.next(Event::Cancel)?;
             slot.cancel = true;
-            slot.reason = None;
             Ok(())
-        })
-        .await
+        };
+        self.admit(request, "operation.cancel", &id.to_string(), "", || self.decide_slot(id, ask)).await
     }
 
-    async fn change_slot(
+    /// Decides on a change of an operation that has not ended.
+    async fn decide_slot(
         &self,
-        request: &Request,
-        action: &'static str,
         id: &OperationId,
-        change: impl Fn(&mut Slot) -> Result<(), ServiceError> + Send + Sync,
-    ) -> Result<Accepted, ServiceError> {
-        let change = &change;
-        self.admit(request, action, &id.to_string(), "", || async move {
-            let subject = match &id.home {
-                Home::Subject(subject) => subject.clone(),
-                Home::Rollout(rollout, _) => return Err(ServiceError::RolloutInFlight(*rollout)),
-            };
-            let mut record =
-                Record::read(&self.ports, &subject).await?.ok_or_else(|| ServiceError::no_operation(id))?;
-            let slot = record.slot().filter(|slot| slot.number == id.number).cloned();
-            let Some(mut slot) = slot else {
-                let ended =
-                    self.ports.store.history(id).await?.ok_or_else(|| ServiceError::no_operation(id))?;
-                let status = ended.slot.status;
-                return Err(ServiceError::IllegalTransition(format!("the operation has {status} already")));
-            };
-            // A terminate that took the place of a parked create has nowhere to go back to.
-            if let (Record::Site(site), true) = (&record, action == "operation.cancel") {
-                let cancelled = crate::domain::lifecycle::Event::End(End::Cancelled);
-                site.life().next(cancelled)?;
+        change: impl Fn(&mut Slot, &Record) -> Result<(), ServiceError> + Send,
+    ) -> Result<Decision, ServiceError> {
+        let Home::Subject(subject) = &id.home else {
+            let why = "a rollout's member does not change by itself; ask the rollout";
+            return Err(ServiceError::IllegalTransition(why.to_owned()));
+        };
+        let mut record =
+            Record::read(&self.ports, subject).await?.ok_or_else(|| ServiceError::no_operation(id))?;
+        let slot = record.slot().filter(|slot| slot.number == id.number).cloned();
+        let Some(mut slot) = slot else {
+            let ended = self.ports.store.history(id).await?.ok_or_else(|| ServiceError::no_operation(id))?;
+            let status = ended.slot.status;
+            return Err(ServiceError::IllegalTransition(format!("the operation has {status} already")));
+        };
+        change(&mut slot, &record)?;
+        let event = FeedEvent {
+            at: self.now(),
+            subject: Some(subject.clone()),
+            operation: Some(id.clone()),
+            rollout: None,
+            what: slot.status.as_str().to_owned(),
+        };
+        record.set_slot(Some(slot));
+        let batch = Batch { events: vec![event], ..Batch::of(vec![record.write()]) };
+        Ok(Decision { batch, accepted: Accepted::Operation(id.clone()) })
+    }
+
+    /// Waits until an operation rests, at most until `until`; answers it as it then is.
+    ///
+    /// # Errors
+    /// As [`Services::operation`]. That it does not rest in time is none.
+    pub async fn rested(&self, id: &OperationId, until: Tick) -> Result<Operation, ServiceError> {
+        loop {
+            let operation = self.operation(id).await?;
+            let now = self.ports.clock.monotonic();
+            if operation.slot.status.rests() || now >= until {
+                return Ok(operation);
             }
-            change(&mut slot)?;
-            let event = FeedEvent {
-                at: self.now(),
-                subject: Some(subject),
-                operation: Some(id.clone()),
-                rollout: None,
-                what: slot.status.as_str().to_owned(),
-            };
-            record.set_slot(Some(slot));
-            let batch = Batch { events: vec![event], ..Batch::of(vec![record.write()]) };
-            Ok(Decision { batch, accepted: Accepted::Operation(id.clone()) })
-        })
-        .await
+            self.ports.clock.sleep_until(now.after(self.settings.scan).min(until)).await;
+        }
     }
 
     /// What a step's job printed; `None` where it has printed nothing, or is no job.

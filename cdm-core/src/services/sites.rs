@@ -73,7 +73,7 @@ impl Services {
     /// # Errors
     /// `not_found`, `illegal_transition`, `operation_in_flight`.
     pub async fn provision(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
-        self.begin(request, id, Kind::Provision, None).await
+        self.begin(request, id, Kind::Provision).await
     }
 
     /// Assigns a site to the active canary service without moving its route.
@@ -81,7 +81,7 @@ impl Services {
     /// # Errors
     /// As [`Services::provision`].
     pub async fn upgrade(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
-        self.begin(request, id, Kind::Upgrade, None).await
+        self.begin(request, id, Kind::Upgrade).await
     }
 
     /// Moves a site's route and assignment to the active canary service.
@@ -89,7 +89,7 @@ impl Services {
     /// # Errors
     /// As [`Services::provision`].
     pub async fn promote(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
-        self.begin(request, id, Kind::Promote, None).await
+        self.begin(request, id, Kind::Promote).await
     }
 
     /// Removes a site for good. While that is under way, another request answers with the same operation. A parked
@@ -98,29 +98,21 @@ impl Services {
     /// # Errors
     /// As [`Services::provision`].
     pub async fn terminate(&self, request: &Request, id: &SiteId) -> Result<Accepted, ServiceError> {
-        self.begin(request, id, Kind::Terminate, None).await
+        self.begin(request, id, Kind::Terminate).await
     }
 
-    pub(super) async fn begin(
-        &self,
-        request: &Request,
-        id: &SiteId,
-        kind: Kind,
-        retry_of: Option<&OperationId>,
-    ) -> Result<Accepted, ServiceError> {
+    async fn begin(&self, request: &Request, id: &SiteId, kind: Kind) -> Result<Accepted, ServiceError> {
         let action = match kind {
             Kind::Provision => "site.provision",
             Kind::Upgrade => "site.upgrade",
             Kind::Promote => "site.promote",
-            Kind::Terminate => "site.delete",
-            Kind::Create | Kind::Deploy | Kind::Select => {
-                return Err(ServiceError::IllegalTransition(format!("a {kind} is not repeated by itself")));
-            }
+            Kind::Terminate | Kind::Create | Kind::Deploy | Kind::Select => "site.delete",
         };
-        self.admit(request, action, id.as_str(), "", || self.decide(request, id, kind, retry_of)).await
+        self.admit(request, action, id.as_str(), "", || self.decide(request, id, kind, None)).await
     }
 
-    async fn decide(
+    /// Decides on an operation of an existing site.
+    pub(super) async fn decide(
         &self,
         request: &Request,
         id: &SiteId,
@@ -131,6 +123,9 @@ impl Services {
         let now = self.now();
         let subject = Subject::Site(id.clone());
         let mut writes = Vec::new();
+        if let Some(member) = site.slot.as_ref().and_then(|slot| slot.member) {
+            return Err(ServiceError::RolloutInFlight(member.rollout));
+        }
         if let Some(slot) = &site.slot {
             let at_work = Operation::live(subject.clone(), slot.clone());
             match (kind, slot.task.kind(), slot.status) {

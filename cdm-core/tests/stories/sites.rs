@@ -251,6 +251,20 @@ fn a_terminate_is_not_cancelled_once_remove_ingress_has_begun_nor_when_it_is_ret
     world.heal();
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
+    assert!(!exists(&world, "a"));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn an_operation_that_has_ended_is_not_cancelled_and_says_so_also_when_its_site_is_gone() {
+    let mut world = World::new(1);
+    world.settle_site("a");
+    let promoted = begun(world.on_site("a", Verb::Promote));
+    world.run();
+    assert_eq!(cancel(&mut world, &promoted).unwrap_err().code(), "illegal_transition");
+    let terminated = begun(world.on_site("a", Verb::Terminate));
+    world.run();
+    assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
     assert_eq!(cancel(&mut world, &terminated).unwrap_err().code(), "illegal_transition");
     assert_sound(&mut world);
 }

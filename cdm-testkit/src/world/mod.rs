@@ -285,7 +285,9 @@ impl World {
         for attempt in 0..12 {
             let services = Arc::clone(&self.process.services);
             match self.drive(request(services, request_of.clone())) {
-                Driven::Done(Err(ServiceError::Unavailable(_) | ServiceError::Unknown)) => {
+                Driven::Done(Err(
+                    ServiceError::Unavailable(_) | ServiceError::Denied(_) | ServiceError::Unknown,
+                )) => {
                     self.clock.advance(Duration::from_secs(1));
                     if attempt > 2 {
                         self.heal();

@@ -130,6 +130,8 @@ pub struct Rollout {
     pub flushing: bool,
     /// Why it waits, is paused, halted or failed.
     pub reason: Option<Reason>,
+    /// Since when it has not come on, for the deadline of a wait.
+    pub waiting_since: Option<Timestamp>,
     /// When a waiting rollout looks again by itself.
     pub wake: Option<Timestamp>,
     /// The rollout whose failed sites this one takes up.
@@ -293,6 +295,7 @@ impl Rollout {
         match (limit, self.leg) {
             (Some(end), _) => {
                 let start = self.window.end;
+                self.waiting_since = None;
                 if self.waves.iter().any(|wave| wave.end == start) {
                     self.forgiven = 0;
                 }
@@ -366,6 +369,7 @@ impl Rollout {
                     self.forgiven = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
                 }
                 self.control = None;
+                self.waiting_since = None;
                 self.status = status;
                 self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
                 self.wake = None;

@@ -144,7 +144,7 @@ impl<'a> Owner<'a> {
                     let reason = Reason { code: Code::ImageNotReady, message, since: now, until: None };
                     head.settle(RolloutEvent::Fail, Some(reason), now);
                 }
-                None => wait(head, Code::Deploying, format!("{deploy} is under way"), now, again),
+                None => wait(head, Code::Deploying, format!("{deploy} is under way"), now, again, None),
             }
             true
         })
@@ -382,18 +382,19 @@ impl<'a> Owner<'a> {
         let again = self.worker.settings().scan;
         let whole = early.is_none() && self.todo().is_empty();
         let (unsettled, destination) = (self.head.unsettled, self.head.destination());
+        let patience = Some(self.platform.ready_patience);
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;
             match early {
                 Some(Early::Unreachable(code)) => {
-                    wait(head, code, "the cluster does not move a route".into(), now, again);
+                    wait(head, code, "the cluster does not move a route".into(), now, again, None);
                 }
                 Some(Early::Backend(code)) if head.control.is_none() => {
-                    wait(head, code, "the cluster runs no job".into(), now, again);
+                    wait(head, code, "the cluster runs no job".into(), now, again, patience);
                 }
                 Some(Early::NotReady) if head.control.is_none() => {
                     let message = format!("`{destination}` is not ready");
-                    wait(head, Code::ServiceNotReady, message, now, again);
+                    wait(head, Code::ServiceNotReady, message, now, again, patience);
                 }
                 Some(Early::Stopping) if head.control.is_none() => {
                     head.settle(RolloutEvent::Wait, None, now);
@@ -503,7 +504,7 @@ impl<'a> Owner<'a> {
             } else {
                 let (now, again) = (self.now(), self.worker.settings().scan);
                 next.unsettled = self.head.unsettled;
-                wait(next, Code::ColourHeld, format!("a deploy has `{selector}`"), now, again);
+                wait(next, Code::ColourHeld, format!("a deploy has `{selector}`"), now, again, None);
                 continue;
             }
             writes.push(Write::Colour(Box::new(colour)));
@@ -573,12 +574,22 @@ pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
     }
 }
 
-/// The rollout waits, and is anybody's who comes when it is time.
-fn wait(head: &mut Rollout, code: Code, message: String, now: Timestamp, again: Duration) {
+/// The rollout waits, and is anybody's who comes when it is time. One that has waited for longer than `patience` is
+/// paused with its reason, for a person to resume.
+fn wait(
+    head: &mut Rollout,
+    code: Code,
+    message: String,
+    now: Timestamp,
+    again: Duration,
+    patience: Option<Duration>,
+) {
+    let since = *head.waiting_since.get_or_insert(now);
+    let deadline = patience.map(|patience| since.after(patience));
+    let given_up = deadline.is_some_and(|deadline| now >= deadline);
     let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
-    let since = kept.as_ref().map_or(now, |reason| reason.since);
-    let until = Some(now.after(again));
-    head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(Reason { code, message, since, until })), now);
+    let reason = kept.unwrap_or(Reason { code, message, since, until: deadline });
+    head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now);
     head.owner = None;
-    head.wake = until;
+    head.wake = Some(now.after(again)).filter(|_| !given_up);
 }

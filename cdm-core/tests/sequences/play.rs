@@ -1,0 +1,427 @@
+//! Plays a sequence, and judges every answer and every rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdm_core::domain::{Hostnames, IdempotencyKey, OperationId, Selector, Timestamp};
+use cdm_core::engine::Settings;
+use cdm_core::pipelines::{Platform, registry};
+use cdm_core::ports::{Clock, JobState, PodFailure};
+use cdm_core::services::{Accepted, DeployRequest, Request, ServiceError, Services};
+use cdm_testkit::fakes::{ImageScript, JobScript};
+use cdm_testkit::faults::{Fault, Plan};
+use cdm_testkit::world::{Asking, Verb, World, digest, new_site, now};
+
+use super::commands::{BROKEN, Command, HOMELESS, JOBS, SITES, Steer};
+use super::model::{ACCEPTED, Model, hosts_of, promotes};
+
+/// How many turns a rest in the middle has; what waits for longer waits on.
+const TURNS: usize = 60;
+/// How many turns the last one has, before a person looks.
+const PATIENCE: usize = 400;
+/// How long the answer to a request is remembered under its key.
+const REMEMBERED: Duration = Duration::from_secs(23 * 3_600);
+
+/// What happened how often.
+pub(crate) type Histogram = BTreeMap<&'static str, u64>;
+
+/// A request, with what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) command: Command,
+    pub(crate) operation: Option<OperationId>,
+    pub(crate) rollout: Option<u64>,
+}
+
+struct Play {
+    world: World,
+    /// The services without the gate.
+    services: Services,
+    model: Model,
+    histogram: Histogram,
+    wrong: Vec<String>,
+    operations: Vec<OperationId>,
+    rollouts: Vec<u64>,
+    keys: u64,
+    last: Option<(Wish, Result<Accepted, ServiceError>, Timestamp)>,
+    armed: Option<(usize, Fault)>,
+    /// A backend may refuse until someone mends it.
+    denied: bool,
+    accepted: usize,
+    refused: usize,
+    /// Refusals whose audit entry a fault may have lost or doubled.
+    unsure: usize,
+}
+
+/// Plays a sequence; what is wrong with what came of it.
+pub(crate) fn play(seed: u64, commands: &[Command]) -> (Histogram, Vec<String>) {
+    let mut play = Play::new(seed);
+    for command in commands {
+        play.command(command);
+        play.look();
+        if !play.wrong.is_empty() {
+            let at = format!("{command:?}");
+            play.wrong.iter_mut().for_each(|wrong| *wrong = format!("{wrong} (after {at})"));
+            return (play.histogram, play.wrong);
+        }
+    }
+    play.end();
+    (play.histogram, play.wrong)
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let world = World::new(seed);
+        let never = |definite, blames_image, message: &str| {
+            let failure = PodFailure { definite, blames_image, message: message.to_owned() };
+            ImageScript { ready_after: None, failure: Some((Duration::from_secs(20), failure)) }
+        };
+        world.cluster.script(digest(BROKEN), never(true, true, "CrashLoopBackOff"));
+        world.cluster.script(digest(HOMELESS), never(true, false, "Unschedulable"));
+        let registry = Arc::new(registry(&Platform::default()));
+        let services = Services::new(world.raw().clone(), registry, Settings::default());
+        Self {
+            world,
+            services,
+            model: Model::new(),
+            histogram: Histogram::new(),
+            wrong: Vec::new(),
+            operations: Vec::new(),
+            rollouts: Vec::new(),
+            keys: 0,
+            last: None,
+            armed: None,
+            denied: false,
+            accepted: 0,
+            refused: 0,
+            unsure: 0,
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.histogram.entry(what).or_default() += 1;
+    }
+
+    /// At rest, what must be is compared with what is.
+    fn look(&mut self) {
+        if self.world.rests() && !self.world.has_zombie() {
+            let wrong = self.model.rest(&self.world, &self.services);
+            self.wrong.extend(wrong);
+        }
+    }
+
+    fn command(&mut self, command: &Command) {
+        match command {
+            Command::Turns(turns) => {
+                for _ in 0..*turns {
+                    let _ = self.world.turn();
+                }
+            }
+            Command::Rest => self.rest(TURNS),
+            Command::Advance(span) => self.world.clock.advance(*span),
+            Command::Crash => self.world.restart(),
+            Command::Break(selector) => self.world.cluster.break_service(*selector, None),
+            Command::Mend(selector) => self.world.cluster.mend_service(*selector),
+            Command::FailJobs(job, times) => {
+                let result = JobState::Failed { message: "exit code 1".to_owned(), theme_missing: false };
+                let script = JobScript { takes: Duration::from_secs(1), result };
+                self.world.cluster.script_job(JOBS[*job], vec![script; *times]);
+            }
+            Command::Inject(at, fault) => return self.inject(*at, *fault),
+            Command::Expire(nth) => {
+                if !self.expire(*nth) {
+                    return;
+                }
+            }
+            Command::Repeat => {
+                if !self.repeat() {
+                    return;
+                }
+            }
+            Command::Steer(_, nth) => {
+                let Some(number) = self.rollouts.iter().rev().nth(*nth).copied() else { return };
+                self.request(Wish { command: command.clone(), operation: None, rollout: Some(number) });
+            }
+            Command::Cancel(nth) | Command::Retry(nth) => {
+                let Some(id) = self.operations.iter().rev().nth(*nth).cloned() else { return };
+                self.request(Wish { command: command.clone(), operation: Some(id), rollout: None });
+            }
+            _ => self.request(Wish { command: command.clone(), operation: None, rollout: None }),
+        }
+        self.count(command.kind());
+    }
+
+    fn inject(&mut self, at: usize, fault: Fault) {
+        self.disarm();
+        self.world.gate.arm(Plan(vec![(at, fault)]));
+        self.world.gate.start_trace();
+        self.armed = Some((at, fault));
+        self.denied |= fault == Fault::Permanent;
+    }
+
+    /// Counts the armed fault if it has happened, to a call that it can happen to.
+    fn disarm(&mut self) {
+        let Some((at, fault)) = self.armed.take() else { return };
+        let fired = self.world.gate.fired() > 0;
+        let trace = self.world.gate.trace();
+        if fired && trace.get(at).is_some_and(|call| call.takes(fault)) {
+            self.count(name(fault));
+        }
+    }
+
+    /// The cluster forgets a job that nobody waits for.
+    fn expire(&mut self, nth: usize) -> bool {
+        let busy = self.world.store.all_sites().into_iter().filter(|site| site.slot.is_some());
+        let busy: Vec<_> = busy.map(|site| site.uid).collect();
+        let rolling = self.world.store.all_rollouts().iter().any(|rollout| !rollout.status.ended());
+        let jobs = self.world.cluster.jobs();
+        let mut free = jobs.iter().filter(|(_, uid, state)| {
+            let awaited = uid.map_or(rolling, |uid| busy.contains(&uid) || rolling);
+            !awaited && *state != JobState::Running
+        });
+        let job = free.nth(nth).map(|(name, ..)| name.clone());
+        job.map(|name| self.world.cluster.expire_job(&name)).is_some()
+    }
+
+    /// The last request once more: what was accepted is answered as before.
+    fn repeat(&mut self) -> bool {
+        let Some((wish, answer, at)) = self.last.clone() else { return false };
+        if self.world.clock.wall().since(at) > REMEMBERED {
+            return false;
+        }
+        if answer.is_err() {
+            self.ask(wish);
+            return true;
+        }
+        let again = self.send(&wish);
+        if again != answer {
+            self.wrong.push(format!("Repeat: {wish:?} was answered {answer:?}, then {again:?}"));
+        }
+        true
+    }
+
+    fn request(&mut self, wish: Wish) {
+        self.keys += 1;
+        self.ask(wish);
+    }
+
+    fn ask(&mut self, wish: Wish) {
+        let rests = self.world.rests() && !self.world.has_zombie();
+        let (canary, fired) = (self.canary(), self.world.gate.fired());
+        let at_rest = rests.then(|| self.model.answer(&wish, &self.world, &self.services));
+        let answer = self.send(&wish);
+        let clean = fired == self.world.gate.fired() && !self.denied;
+        let code = answer.as_ref().map_or_else(ServiceError::code, |_| ACCEPTED);
+        let legal = at_rest.filter(|_| clean).unwrap_or_else(|| Model::legal(&wish));
+        if !legal.contains(&code) {
+            self.wrong.push(format!("Answer: {wish:?} is {code}, not one of {legal:?}: {answer:?}"));
+        }
+        self.count(code);
+        match &answer {
+            Ok(accepted) => {
+                self.accepted += 1;
+                let canary = canary.filter(|_| clean && self.canary() == canary);
+                self.keep(accepted, canary, hosts_of(&wish.command));
+            }
+            // A retry that is refused on a first look at its operation leaves no entry.
+            Err(_) if matches!(wish.command, Command::Retry(_)) => self.unsure += 1,
+            Err(_) if clean => self.refused += 1,
+            Err(_) => self.unsure += 1,
+        }
+        self.last = Some((wish, answer, self.world.clock.wall()));
+    }
+
+    fn keep(&mut self, accepted: &Accepted, canary: Option<Selector>, hosts: usize) {
+        match accepted {
+            Accepted::Operation(id) => {
+                self.model.accepted(id.clone(), canary, hosts);
+                if !self.operations.contains(id) {
+                    self.operations.push(id.clone());
+                }
+            }
+            Accepted::Rollout(number) => {
+                let all = self.world.store.all_rollouts();
+                let deploy = all.into_iter().find(|it| it.number == *number).and_then(|it| it.after);
+                if let Some(id) = deploy {
+                    self.model.accepted(id, None, 0);
+                }
+                if !self.rollouts.contains(number) {
+                    self.rollouts.push(*number);
+                }
+            }
+            Accepted::Done => {}
+        }
+    }
+
+    fn canary(&self) -> Option<Selector> {
+        let canary = now(self.world.raw().cluster.canary()).ok()?;
+        Some(canary.map_or(Selector::Blue, |canary| canary.selector))
+    }
+
+    fn send(&mut self, wish: &Wish) -> Result<Accepted, ServiceError> {
+        let key = IdempotencyKey::parse(&format!("sequence-{}", self.keys)).ok();
+        self.world.ask(|services, request| sent(services, Request { key: key.clone(), ..request }, wish.clone()))
+    }
+
+    /// Lets the workers work, for so many turns at most.
+    fn rest(&mut self, turns: usize) {
+        for _ in 0..turns {
+            let turn = self.world.turn();
+            if self.world.rests() {
+                return;
+            }
+            let Some(turn) = turn.filter(|turn| turn.ran == 0) else { continue };
+            let wake = turn.wake.map(|at| at.since(self.world.clock.wall()));
+            let event = self.world.cluster.next_event().map(|at| at.since(self.world.clock.monotonic()));
+            let pause = [wake, event].into_iter().flatten().filter(|pause| !pause.is_zero()).min();
+            let pause = pause.unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(30));
+            self.world.clock.advance(pause);
+        }
+    }
+
+    /// Faults end, services are mended, people do what is asked of them; then everything rests, and is as it must be.
+    fn end(&mut self) {
+        self.disarm();
+        for image in [BROKEN, HOMELESS] {
+            self.world.cluster.script(digest(image), ImageScript::default());
+        }
+        for _ in 0..4 {
+            self.world.heal();
+            self.denied = false;
+            self.world.finish_zombies();
+            Selector::ALL.into_iter().for_each(|selector| self.world.cluster.mend_service(selector));
+            self.rest(PATIENCE);
+            self.look();
+            if self.world.rests() {
+                break;
+            }
+            self.take_care();
+        }
+        self.world.converge();
+        self.look();
+        let violations: Vec<_> = self.world.violations().iter().map(ToString::to_string).collect();
+        self.wrong.extend(violations);
+        for id in &self.operations {
+            match now(self.services.operation(id)) {
+                Ok(at) if at.slot.status.rests() => {}
+                other => self.wrong.push(format!("Journal: {id} does not rest: {other:?}")),
+            }
+        }
+        for number in &self.rollouts {
+            match now(self.services.get_rollout(*number)) {
+                Ok(rollout) if !rollout.status.runnable() => {}
+                other => self.wrong.push(format!("Journal: rollout {number} does not rest: {other:?}")),
+            }
+        }
+        self.audited();
+    }
+
+    /// What waits for a person gets what it waits for: rollouts that stand still are ended, images that never get ready
+    /// are replaced.
+    fn take_care(&mut self) {
+        for rollout in self.world.store.all_rollouts() {
+            let wish = |steer| Wish {
+                command: Command::Steer(steer, 0),
+                operation: None,
+                rollout: Some(rollout.number),
+            };
+            if !rollout.status.ended() && !rollout.status.runnable() {
+                self.request(wish(Steer::Abort));
+            }
+        }
+        for selector in Selector::ALL {
+            let command = Command::Deploy(1, selector, super::commands::Then::Flush);
+            self.request(Wish { command, operation: None, rollout: None });
+        }
+    }
+
+    /// Every mutating request has its audit entry, and no other has.
+    fn audited(&mut self) {
+        let entries = now(self.world.raw().store.audit(None, usize::MAX)).map(|page| page.items);
+        let entries = entries.unwrap_or_default();
+        let own = entries.iter().filter(|entry| entry.action != "operation.retry" || entry.outcome == ACCEPTED);
+        let (accepted, refused): (Vec<_>, Vec<_>) = own.partition(|entry| entry.outcome == ACCEPTED);
+        let retried = usize::MAX;
+        let _ = retried;
+        if accepted.len() != self.accepted {
+            let detail = format!("{} accepted, {} entries", self.accepted, accepted.len());
+            self.wrong.push(format!("Audit: {detail}"));
+        }
+        let sure = self.unsure == 0 && refused.len() != self.refused;
+        if refused.len() < self.refused || sure {
+            let detail = format!("{} refused, {} entries", self.refused, refused.len());
+            self.wrong.push(format!("Audit: {detail}"));
+        }
+    }
+}
+
+/// The request itself.
+fn sent(services: Arc<Services>, request: Request, wish: Wish) -> Asking<Accepted> {
+    Box::pin(async move {
+        let number = wish.rollout.unwrap_or_default();
+        let nothing = || Err(ServiceError::Invalid("nothing is asked".to_owned()));
+        match wish.command {
+            Command::Create(site, hosts) => {
+                let (mut new, other) = (new_site(SITES[site]), new_site(SITES[hosts]));
+                new.hostnames = Hostnames::clone(&other.hostnames);
+                services.create_site(&request, &new).await
+            }
+            Command::Site(site, verb) => {
+                let id = super::site_id(site);
+                match verb {
+                    Verb::Provision => services.provision(&request, &id).await,
+                    Verb::Upgrade => services.upgrade(&request, &id).await,
+                    Verb::Promote => services.promote(&request, &id).await,
+                    Verb::Terminate => services.terminate(&request, &id).await,
+                }
+            }
+            Command::Select(selector) => {
+                let selected = services.select(&request, selector).await?;
+                Ok(selected.operation.map_or(Accepted::Done, Accepted::Operation))
+            }
+            Command::Deploy(image, selector, then) => {
+                let deploy =
+                    DeployRequest { digest: digest(image), service: Some(selector), promote: promotes(then) };
+                services.deploy(&request, deploy).await
+            }
+            Command::Rollback(selector) => services.rollback(&request, Some(selector)).await,
+            Command::Mark(image, verdict) => {
+                services.mark(&request, digest(image), verdict, "seen by a person").await
+            }
+            Command::Rollout(wanted) => services.rollout(&request, &wanted).await,
+            Command::Steer(Steer::Pause, _) => services.pause(&request, number).await,
+            Command::Steer(Steer::Resume, _) => services.resume(&request, number).await,
+            Command::Steer(Steer::Abort, _) => services.abort(&request, number).await,
+            Command::Steer(Steer::Retry, _) => services.retry_rollout(&request, number).await,
+            Command::Cancel(_) => match &wish.operation {
+                Some(id) => services.cancel(&request, id).await,
+                None => nothing(),
+            },
+            Command::Retry(_) => match &wish.operation {
+                Some(id) => services.retry(&request, id).await,
+                None => nothing(),
+            },
+            _ => nothing(),
+        }
+    })
+}
+
+/// A fault's name in the histogram.
+pub(crate) const fn name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::CrashBefore => "CrashBefore",
+        Fault::CrashAfterEffect => "CrashAfterEffect",
+        Fault::CrashAfterAnswer => "CrashAfterAnswer",
+        Fault::LostAnswer => "LostAnswer",
+        Fault::LostCall => "LostCall",
+        Fault::Transient => "Transient",
+        Fault::Throttled => "Throttled",
+        Fault::Conflict => "Conflict",
+        Fault::Duplicate => "Duplicate",
+        Fault::Delayed(_) => "Delayed",
+        Fault::Paused(_) => "Paused",
+        Fault::Stale => "Stale",
+        Fault::Permanent => "Permanent",
+    }
+}
