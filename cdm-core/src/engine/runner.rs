@@ -70,6 +70,20 @@ impl Runner<'_> {
         }
     }
 
+    /// Gives back an operation of this worker's that waits.
+    ///
+    /// # Errors
+    /// [`Lost`] when it is not this worker's any more.
+    pub async fn hand_over(&self, record: Record) -> Result<(), Lost> {
+        let Some(slot) = record.slot() else { return Err(Lost) };
+        if slot.owner.as_ref() != Some(self.lease.worker()) || self.registry.of(slot).is_none() {
+            return Err(Lost);
+        }
+        let mut slot = slot.clone();
+        plan::hand_over(&mut slot);
+        self.commit(&record, Edit { slot, changes: Vec::new(), end: None }).await.map(drop)
+    }
+
     fn now(&self) -> Timestamp {
         self.ports.clock.wall()
     }

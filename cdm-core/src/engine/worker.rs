@@ -163,38 +163,60 @@ impl Worker {
         Turn { ran, wake }
     }
 
-    /// Works until [`Worker::stop`].
+    /// Works until [`Worker::stop`]; then gives back what it has, and says that it stops.
     pub async fn run(&self) {
         self.beat().await;
         let mut beating = Box::pin(self.keep_beating());
         let mut work = FuturesUnordered::new();
-        loop {
-            if !self.stopping() {
-                let room = self.settings.concurrency.saturating_sub(work.len());
-                let (found, _) = self.find().await;
-                for (index, subject) in found.into_iter().enumerate() {
-                    if index < room {
-                        work.push(self.drive(subject));
-                    } else {
-                        self.state().busy.remove(&subject);
-                    }
+        while !self.stopping() {
+            let room = self.settings.concurrency.saturating_sub(work.len());
+            let (found, _) = self.find().await;
+            for (index, subject) in found.into_iter().enumerate() {
+                if index < room {
+                    work.push(self.drive(subject));
+                } else {
+                    self.state().busy.remove(&subject);
                 }
-            } else if work.is_empty() {
-                break;
             }
             let idle = async {
                 if work.is_empty() {
-                    self.idle().await
+                    self.idle().await;
                 } else {
                     select(work.next(), Box::pin(self.idle())).await;
                 }
             };
             select(Box::pin(idle), &mut beating).await;
         }
+        while !work.is_empty() {
+            select(work.next(), &mut beating).await;
+        }
+        self.give_back().await;
         drop(beating);
         let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
         // Should the answer be lost, the others find out by the lease.
         let _ = self.ports.store.beat(&call, self.lease.worker(), None).await;
+    }
+
+    /// Gives back what waits, so that another worker need not wait for the lease to have it. What cannot be given back
+    /// is found by the lease.
+    async fn give_back(&self) {
+        let Ok(live) = self.ports.store.live().await else { return };
+        for item in live.into_iter().filter(|item| item.owner.as_ref() == Some(self.lease.worker())) {
+            let LiveSubject::Operation(subject) = &item.subject else { continue };
+            if let Ok(Some(record)) = Record::read(&self.ports, subject).await {
+                let _ = self.runner().hand_over(record).await;
+            }
+        }
+    }
+
+    fn runner(&self) -> Runner<'_> {
+        Runner {
+            ports: &self.ports,
+            registry: &self.registry,
+            lease: &self.lease,
+            settings: &self.settings,
+            budget: &self.budget,
+        }
     }
 
     /// Returns when there may be something to do.
@@ -303,14 +325,7 @@ impl Worker {
             LiveSubject::Rollout(number) => self.rollouts.drive(self, *number).await,
             LiveSubject::Operation(at) => match Record::read(&self.ports, at).await {
                 Ok(Some(record)) if self.may_take(&record) => {
-                    let runner = Runner {
-                        ports: &self.ports,
-                        registry: &self.registry,
-                        lease: &self.lease,
-                        settings: &self.settings,
-                        budget: &self.budget,
-                    };
-                    runner.run(record, &|| self.stopping()).await
+                    self.runner().run(record, &|| self.stopping()).await
                 }
                 Ok(_) | Err(_) => Left::Lost,
             },
@@ -318,7 +333,7 @@ impl Worker {
         let mut state = self.state();
         state.busy.remove(&subject);
         state.waiting |= matches!(left, Left::Waiting(_));
-        if left == Left::Lost {
+        if matches!(left, Left::Lost | Left::Unknown) {
             // Whatever kept it from going on is given time; another owner is found out by the list.
             let now = self.ports.clock.monotonic();
             let (times, until) = state.resting.entry(subject).or_insert((0, now));

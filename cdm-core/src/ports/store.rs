@@ -146,8 +146,8 @@ pub enum Write {
     /// A rollout, if it is of the version that the field says.
     Rollout(Box<Rollout>),
     /// A page of a rollout, whatever was there. A new rollout's pages are written with it; those of a list too long for
-    /// one batch are written before it, while no rollout of that number is there yet. So there may be pages of a
-    /// rollout that never comes.
+    /// one batch are written before it, and refused as a conflict once a rollout of that number is there: afterwards a
+    /// page is only written in a batch with its rollout. So there may be pages of a rollout that never comes.
     RolloutPage(RolloutPage),
     /// An ended operation, into its subject's history.
     History(Box<Operation>),

@@ -63,6 +63,7 @@ impl Services {
         slot.steps.clear();
         slot.started_at = rollout.started_at;
         slot.status = match member.outcome {
+            None if rollout.status.ended() => Status::Ended(End::Cancelled),
             None => Status::Queued,
             Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(End::Succeeded),
             Some(MemberOutcome::Failed | MemberOutcome::Returned) => Status::Ended(End::Failed),
@@ -165,10 +166,9 @@ impl Services {
             let why = "a rollout's member does not change by itself; ask the rollout";
             return Err(ServiceError::IllegalTransition(why.to_owned()));
         };
-        let mut record =
-            Record::read(&self.ports, subject).await?.ok_or_else(|| ServiceError::no_operation(id))?;
-        let slot = record.slot().filter(|slot| slot.number == id.number).cloned();
-        let Some(mut slot) = slot else {
+        let record = Record::read(&self.ports, subject).await?;
+        let slot = record.as_ref().and_then(Record::slot).filter(|slot| slot.number == id.number).cloned();
+        let (Some(mut record), Some(mut slot)) = (record, slot) else {
             let ended = self.ports.store.history(id).await?.ok_or_else(|| ServiceError::no_operation(id))?;
             let status = ended.slot.status;
             return Err(ServiceError::IllegalTransition(format!("the operation has {status} already")));

@@ -4,7 +4,7 @@ use super::admit::{Decision, Written};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
-    Budget, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, RolloutStatus,
+    Budget, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage,
 };
 use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, Selector, SiteId};
 use crate::pipelines::{Draft, Scope, membership};
@@ -204,7 +204,7 @@ impl Services {
             let members = self.unfinished(&rollout).await?;
             let wanted = RolloutRequest {
                 promote: rollout.kind == RolloutKind::Promote,
-                digest: None,
+                digest: rollout.digest,
                 max_concurrent: rollout.max_concurrent,
                 budget: rollout.budget,
                 auto_return: rollout.auto_return,
@@ -224,7 +224,7 @@ impl Services {
             members.extend(all.filter(|member| match member.outcome {
                 Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::SkippedGone) => false,
                 Some(_) => true,
-                None => rollout.status == RolloutStatus::Aborted,
+                None => true,
             }));
         }
         for member in &mut members {

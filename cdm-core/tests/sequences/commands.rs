@@ -51,8 +51,8 @@ pub(crate) enum Command {
     Cancel(usize),
     /// An operation is to be tried again.
     Retry(usize),
-    /// The last request once more, under the same key.
-    Repeat,
+    /// A request once more, under the same key; counted back from the last.
+    Repeat(usize),
     /// The worker takes so many turns, wherever that leaves its work.
     Turns(usize),
     /// The workers work until nobody has anything to do.
@@ -94,9 +94,32 @@ pub(crate) enum Steer {
 impl Command {
     /// Every kind.
     pub(crate) const KINDS: [&str; 26] = [
-        "create", "provision", "upgrade", "promote", "terminate", "select", "deploy", "deploy-promote",
-        "rollback", "mark", "rollout", "pause", "resume", "abort", "retry-rollout", "cancel", "retry",
-        "repeat", "turns", "rest", "advance", "crash", "break", "mend", "expire", "fail-jobs",
+        "create",
+        "provision",
+        "upgrade",
+        "promote",
+        "terminate",
+        "select",
+        "deploy",
+        "deploy-promote",
+        "rollback",
+        "mark",
+        "rollout",
+        "pause",
+        "resume",
+        "abort",
+        "retry-rollout",
+        "cancel",
+        "retry",
+        "repeat",
+        "turns",
+        "rest",
+        "advance",
+        "crash",
+        "break",
+        "mend",
+        "expire",
+        "fail-jobs",
     ];
 
     /// Its kind; those of faults are counted by fault.
@@ -119,7 +142,7 @@ impl Command {
             Self::Steer(Steer::Retry, _) => "retry-rollout",
             Self::Cancel(_) => "cancel",
             Self::Retry(_) => "retry",
-            Self::Repeat => "repeat",
+            Self::Repeat(_) => "repeat",
             Self::Turns(_) => "turns",
             Self::Rest => "rest",
             Self::Advance(_) => "advance",
@@ -137,8 +160,18 @@ impl Command {
 pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
     // How far each site would be, had everything gone well: absent, created, active.
     let mut guess = [0_u8; SITES.len()];
-    let mut commands = Vec::with_capacity(LENGTH);
-    while commands.len() < LENGTH {
+    let mut commands = Vec::new();
+    // Some platforms are in use already.
+    if rng.chance(0.7) {
+        let sites = 1 + index(rng, SITES.len());
+        commands.extend((0..sites).map(|site| Command::Create(site, site)));
+        commands.push(Command::Rest);
+        commands.extend((0..sites).map(|site| Command::Site(site, Verb::Provision)));
+        commands.push(Command::Rest);
+        guess[..sites].fill(2);
+    }
+    let length = commands.len() + LENGTH;
+    while commands.len() < length {
         let command = match rng.below(100) {
             0..27 => {
                 let site = index(rng, SITES.len());
@@ -175,8 +208,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
             }
             56..59 => Command::Cancel(index(rng, 4)),
             59..63 => Command::Retry(index(rng, 4)),
-            63..65 => Command::Repeat,
-            65..73 => Command::Turns(1 + index(rng, 4)),
+            63..66 => Command::Repeat(index(rng, 4)),
+            66..73 => Command::Turns(1 + index(rng, 4)),
             73..82 => Command::Rest,
             82..84 => Command::Advance(Duration::from_secs(1 + rng.below(60))),
             84..87 => Command::Crash,
@@ -191,7 +224,7 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
         };
         commands.push(command);
     }
-    commands.truncate(LENGTH);
+    commands.truncate(length);
     commands
 }
 

@@ -34,7 +34,8 @@ fn site_id(site: usize) -> SiteId {
 
 /// What is wrong with a sequence, if anything is.
 fn wrong(seed: u64, commands: &[Command]) -> (Histogram, Vec<String>) {
-    caught(|| play(seed, commands)).unwrap_or_else(|panic| (Histogram::new(), vec![format!("Panic: {panic}")]))
+    caught(|| play(seed, commands))
+        .unwrap_or_else(|panic| (Histogram::new(), vec![format!("Panic: {panic}")]))
 }
 
 /// What a failure is of: two runs fail in the same way when this is the same.

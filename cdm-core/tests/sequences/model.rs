@@ -129,9 +129,9 @@ impl Model {
                 vec![if wanted { ACCEPTED } else { "no_healthy_digest" }]
             }
             Command::Mark(image, _) => {
-                let known = colours(world.raw()).iter().any(|colour| {
-                    colour.releases.iter().any(|release| release.digest == digest(*image))
-                });
+                let known = colours(world.raw())
+                    .iter()
+                    .any(|colour| colour.releases.iter().any(|release| release.digest == digest(*image)));
                 vec![if known { ACCEPTED } else { "not_found" }]
             }
             Command::Rollout(wanted) => {
@@ -189,9 +189,10 @@ impl Model {
 
     fn retry_answer(&self, at: &Operation, world: &World) -> &'static str {
         let site = |verb| match &at.subject {
-            Subject::Site(id) => {
-                SITES.iter().position(|site| *site == id.as_str()).map(|site| self.site_answer(site, verb, world))
-            }
+            Subject::Site(id) => SITES
+                .iter()
+                .position(|site| *site == id.as_str())
+                .map(|site| self.site_answer(site, verb, world)),
             Subject::Colour(_) | Subject::Fleet => None,
         };
         let answer = match (at.slot.status, at.slot.task.kind()) {
@@ -346,7 +347,8 @@ impl Model {
             }
         }
         if self.parked_on(&Subject::Fleet).is_none() {
-            let is = now(world.raw().cluster.canary()).ok().flatten().map_or(Selector::Blue, |it| it.selector);
+            let is =
+                now(world.raw().cluster.canary()).ok().flatten().map_or(Selector::Blue, |it| it.selector);
             if is != self.canary {
                 wrong.push(format!("Canary: it is {is}, not {}", self.canary));
             }

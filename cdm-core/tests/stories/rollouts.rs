@@ -6,7 +6,7 @@ use cdm_core::domain::rollout::{Budget, Outcome, Reach, Tally};
 use cdm_core::domain::{Code, End, RolloutKind, RolloutStatus, Selector, Status};
 use cdm_core::ports::JobState;
 use cdm_core::services::{Accepted, RolloutRequest, RolloutScope, ServiceError};
-use cdm_testkit::fakes::JobScript;
+use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::log::What;
 use cdm_testkit::world::{Verb, World, digest, now};
@@ -142,7 +142,7 @@ fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has
     assert_eq!(on_green(&world, 12), [0]);
     let colour = now(world.raw().store.colour(Selector::Green)).unwrap();
     assert!(colour.hold.moves.is_empty() && rollout(&world, number).holds.is_none());
-    world.clock.advance(Duration::from_secs(3_600));
+    world.clock.advance(Duration::from_secs(600));
     let _ = world.turn();
     assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::ServiceNotReady)));
     let deploy = begun(world.deploy(digest(1), Selector::Green, false));
@@ -150,6 +150,22 @@ fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has
     assert_eq!(status(&world, &deploy), Status::Ended(End::Succeeded));
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(on_green(&world, 12).len(), 12);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_rollout_whose_target_stays_unready_pauses_with_the_reason_and_is_resumed() {
+    let mut world = fleet(3);
+    world.cluster.break_service(Selector::Green, None);
+    let number = number(roll(&mut world, &at_once()));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::ServiceNotReady)));
+    world.cluster.mend_service(Selector::Green);
+    world
+        .ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }))
+        .unwrap();
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_sound(&mut world);
 }
 
@@ -267,10 +283,13 @@ fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
     let once = number(roll(&mut world, &wanted));
     world.run();
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
+    // The same digest is deployed first again; whatever kept it from getting ready is mended.
+    world.cluster.script(digest(9), ImageScript::default());
     let again = number(retry_rollout(&mut world, once));
     world.run();
     assert_eq!(rollout(&world, again).total, 6);
     assert_eq!(on_green(&world, 6).len(), 6);
+    assert_eq!(now(world.raw().cluster.service(Selector::Green)).unwrap().digest, Some(digest(9)));
     assert_sound(&mut world);
 }
 

@@ -319,6 +319,10 @@ pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
             "a rollout's old version",
             scene.try_write(vec![Write::Rollout(Box::new(stale)), Write::RolloutPage(page.clone())]).await,
         );
+        conflict(
+            "a page by itself, once its rollout is there",
+            scene.try_write(vec![Write::RolloutPage(page.clone())]).await,
+        );
         page.members[0].outcome = Some(Came::Moved);
         let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
         assert_eq!(read, Some(page), "a page is replaced with its rollout, or not at all");

@@ -132,7 +132,14 @@ impl State {
         }
         let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
         for write in writes {
-            if !self.as_expected(write) {
+            let alone = |page: &RolloutPage| {
+                !writes
+                    .iter()
+                    .any(|write| matches!(write, Write::Rollout(rollout) if rollout.number == page.rollout))
+            };
+            let late = matches!(write, Write::RolloutPage(page)
+                if alone(page) && self.rollouts.contains_key(&page.rollout));
+            if late || !self.as_expected(write) {
                 return Err(Refused::Conflict(name(write)));
             }
             if let Write::Site(site) = write
