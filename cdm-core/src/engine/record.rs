@@ -92,6 +92,23 @@ impl Record {
         }
     }
 
+    /// The record as it is once that write was applied; `None` for a write that leaves no record with an operation.
+    pub(crate) fn written(write: Write) -> Option<Self> {
+        let mut record = match write {
+            Write::Site(site) => Self::Site(site),
+            Write::Colour(colour) => Self::Colour(colour),
+            Write::Fleet(fleet) => Self::Fleet(fleet),
+            Write::CreateSite(_)
+            | Write::RemoveSite(..)
+            | Write::CreateRollout(_)
+            | Write::Rollout(_)
+            | Write::RolloutPage(_)
+            | Write::History(_) => return None,
+        };
+        record.set_version(record.version() + 1);
+        Some(record)
+    }
+
     /// The writes that take its operation out: the record without it, or no record any more, and the history.
     ///
     /// # Errors

@@ -214,11 +214,12 @@ impl Runner<'_> {
         let mut again: Option<Record> = None;
         let mut pause = self.settings.pause;
         loop {
-            let (batch, written) = self.batch(again.as_ref().unwrap_or(read), &edit).await?;
+            let mut batch = self.batch(again.as_ref().unwrap_or(read), &edit).await?;
             let mut call = self.lease.call(self.ports, edit.slot.fence())?;
             loop {
                 match self.ports.store.write(&call, &batch).await {
-                    Outcome::Applied(()) => return Ok(written),
+                    Outcome::Applied(()) if edit.end.is_some() => return Ok(None),
+                    Outcome::Applied(()) => return Ok(Record::written(batch.writes.swap_remove(0))),
                     Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
                     Outcome::NotApplied(Refused::Store(_)) | Outcome::Unknown(_) => {
                         // The same write under the same id: what was applied before is not applied again.
@@ -263,8 +264,8 @@ impl Runner<'_> {
         *pause = (*pause * 2).min(self.settings.longest_pause);
     }
 
-    /// The batch that makes the edit to `fresh`, and the record as it is afterwards.
-    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<(Batch, Option<Record>), Lost> {
+    /// The batch that makes the edit to `fresh`; its first write is the record as it is afterwards.
+    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<Batch, Lost> {
         let now = self.now();
         let mut next = fresh.clone();
         for change in &edit.changes {
@@ -282,19 +283,14 @@ impl Runner<'_> {
         }
         let events = self.events(fresh, &slot, edit.end, now);
         next.set_slot(Some(slot));
-        let written = match edit.end {
+        match edit.end {
             Some(end) => {
                 let Ok(rest) = next.rest(end, now) else { return Err(Lost) };
                 writes.splice(0..0, rest);
-                None
             }
-            None => {
-                writes.insert(0, next.clone().write());
-                next.set_version(next.version() + 1);
-                Some(next)
-            }
-        };
-        Ok((Batch { writes, events, ..Batch::default() }, written))
+            None => writes.insert(0, next.write()),
+        }
+        Ok(Batch { writes, events, ..Batch::default() })
     }
 
     /// Lets go of the hold that the slot has and takes the wanted one, in the slot's own record or in a colour's that
