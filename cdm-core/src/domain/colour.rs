@@ -218,6 +218,9 @@ pub struct Fleet {
     pub slot: Option<Slot>,
     /// The unfinished rollout that moves sites.
     pub rollout: Option<u64>,
+    /// The highest number of a rollout that moved sites: the next has a higher one, whoever drew it and when, because
+    /// sites tell a lost owner's grant by it.
+    pub newest: u64,
     /// Raised by every write.
     pub version: u64,
 }

@@ -127,12 +127,7 @@ impl Deploy {
             return Ok(Done::saying("left to the rollout that asked for this deploy"));
         }
         let store = &context.ports.store;
-        let Some(number) = deploy.rollout else {
-            return match store.numbers(&context.call()?, 1).await {
-                Outcome::Applied(number) => Err(Stop::Note(vec![Change::Rollout(number)])),
-                Outcome::NotApplied(refused) | Outcome::Unknown(refused) => Err(store_stop(&refused)),
-            };
-        };
+        let Some(number) = deploy.rollout else { return Err(draw_rollout(context).await) };
         if store.rollout(number).await?.is_some() {
             return Ok(Done::saying(format!("rollout {number}")));
         }
@@ -174,7 +169,11 @@ impl Deploy {
                     changes: Vec::new(),
                 });
             }
-            let marked = crate::domain::Fleet { rollout: Some(number), ..fleet };
+            // Another has come and gone since the number was drawn, and sites would take this one's grants for older.
+            if number < fleet.newest {
+                return Err(draw_rollout(context).await);
+            }
+            let marked = crate::domain::Fleet { rollout: Some(number), newest: number, ..fleet };
             batch.writes.push(crate::ports::Write::Fleet(Box::new(marked)));
         }
         for batch in pages.iter().chain([&batch]) {
@@ -200,6 +199,18 @@ impl Deploy {
             context.ports.cluster.set_image(&call, deploy.selector, view.fence, &want).await.applied()?;
         }
         Ok(Done::with(vec![Change::Colour(ColourChange::Restored(previous.digest))]))
+    }
+}
+
+/// Draws the number of the rollout that runs the hooks, and has it written down before it is used.
+async fn draw_rollout(context: &Context<'_>) -> Stop {
+    let call = match context.call() {
+        Ok(call) => call,
+        Err(lost) => return lost.into(),
+    };
+    match context.ports.store.numbers(&call, 1).await {
+        Outcome::Applied(number) => Stop::Note(vec![Change::Rollout(number)]),
+        Outcome::NotApplied(refused) | Outcome::Unknown(refused) => store_stop(&refused),
     }
 }
 

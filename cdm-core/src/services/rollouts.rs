@@ -102,7 +102,8 @@ impl Services {
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let first_number = self.numbers(count.max(1)).await?;
         let draft = Draft {
-            number: self.number().await?,
+            // Drawn after the fleet was read, so it is higher than that of every rollout accepted before.
+            number: self.numbers(1).await?,
             kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
             target,
             digest: wanted.digest.or(running),
@@ -124,7 +125,7 @@ impl Services {
                 return Err(ServiceError::Contended);
             }
         }
-        batch.writes.push(Write::Fleet(Box::new(Fleet { rollout: Some(number), ..fleet })));
+        batch.writes.push(Write::Fleet(Box::new(Fleet { rollout: Some(number), newest: number, ..fleet })));
         batch.writes.extend(extra);
         batch.events = vec![self.rollout_event(number, "waiting")];
         Ok(Decision { batch, accepted: Accepted::Rollout(number) })

@@ -88,13 +88,17 @@ impl Model {
     pub(crate) fn legal(wish: &Wish) -> Vec<&'static str> {
         let codes: &[&str] = match &wish.command {
             Command::Create(..) => &["site_exists", "hostname_taken"],
-            Command::Site(..) => &["not_found", "illegal_transition", "operation_in_flight"],
+            Command::Site(..) => {
+                &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight"]
+            }
             Command::Select(_) => &["operation_in_flight"],
             Command::Deploy(..) => &["operation_in_flight", "rollout_in_flight"],
             Command::Rollback(_) => &["operation_in_flight", "rollout_in_flight", "no_healthy_digest"],
             Command::Mark(..) => &["not_found"],
             Command::Rollout(_) => &["operation_in_flight", "rollout_in_flight", "invalid"],
-            Command::Steer(Steer::Retry, _) => &["not_found", "illegal_transition", "rollout_in_flight"],
+            Command::Steer(Steer::Retry, _) => {
+                &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight"]
+            }
             Command::Steer(..) | Command::Cancel(_) => &["not_found", "illegal_transition"],
             Command::Retry(_) => {
                 &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight"]
@@ -148,7 +152,7 @@ impl Model {
                 vec![rollout.map_or("not_found", |rollout| steer_answer(*steer, rollout, world))]
             }
             Command::Cancel(_) => match of(services, wish) {
-                Some(at) => self.cancel_answer(&at),
+                Some(at) => Self::cancel_answer(&at),
                 None => vec!["not_found"],
             },
             Command::Retry(_) => vec![match of(services, wish) {
@@ -173,11 +177,9 @@ impl Model {
     }
 
     /// An operation that waits for a person may be stopped, but for those that cannot be taken back.
-    fn cancel_answer(&self, at: &Operation) -> Vec<&'static str> {
+    fn cancel_answer(at: &Operation) -> Vec<&'static str> {
         if at.slot.status != Status::Parked {
-            // Of a site that is gone there is nothing to stop.
-            let gone = matches!(&at.subject, Subject::Site(id) if self.index(id.as_str()).is_none());
-            return vec![if gone { "not_found" } else { "illegal_transition" }];
+            return vec!["illegal_transition"];
         }
         let early = !matches!(at.slot.position, Position::Forward(2..));
         vec![match at.slot.task.kind() {
@@ -206,11 +208,6 @@ impl Model {
             (_, _) => None,
         };
         answer.unwrap_or("illegal_transition")
-    }
-
-    /// Whether the site of that id was there at the last rest.
-    fn index(&self, id: &str) -> Option<usize> {
-        SITES.iter().position(|site| *site == id).filter(|site| self.sites.contains_key(site))
     }
 
     /// Takes in what has come to an end, and answers what is not as it must be. For a world at rest.

@@ -221,11 +221,12 @@ impl Play {
         match &answer {
             Ok(accepted) => {
                 self.accepted += 1;
+                // Where a process stood still, the request was under way twice: the slower may be refused what the
+                // faster was granted.
+                self.unsure += usize::from(!clean);
                 let canary = canary.filter(|_| clean && self.canary() == canary);
                 self.keep(accepted, canary, hosts_of(&wish.command));
             }
-            // A retry that is refused on a first look at its operation leaves no entry.
-            Err(_) if matches!(wish.command, Command::Retry(_)) => self.unsure += 1,
             Err(_) if clean => self.refused += 1,
             Err(_) => self.unsure += 1,
         }
@@ -245,13 +246,14 @@ impl Play {
                 }
             }
             Accepted::Rollout(number) => {
+                if self.rollouts.contains(number) {
+                    return;
+                }
+                self.rollouts.push(*number);
                 let all = self.world.store.all_rollouts();
                 let deploy = all.into_iter().find(|it| it.number == *number).and_then(|it| it.after);
                 if let Some(id) = deploy {
                     self.model.accepted(id, None, 0);
-                }
-                if !self.rollouts.contains(number) {
-                    self.rollouts.push(*number);
                 }
             }
             Accepted::Done => {}
@@ -304,6 +306,9 @@ impl Play {
             self.take_care();
         }
         self.audited();
+        if !self.world.rests() {
+            return self.restless();
+        }
         self.world.converge();
         self.look();
         let violations: Vec<_> = self.world.violations().iter().map(ToString::to_string).collect();
@@ -322,6 +327,15 @@ impl Play {
         }
     }
 
+    /// Names what does not come to rest although nothing is in its way.
+    fn restless(&mut self) {
+        let live = now(self.world.raw().store.live()).unwrap_or_default();
+        let live: Vec<_> = live.into_iter().map(|live| live.subject).collect();
+        let grants = self.world.store.all_sites().into_iter().map(|site| (site.id, site.grant));
+        let grants: Vec<_> = grants.collect();
+        self.wrong.push(format!("Rest: {live:?} goes on for ever; {grants:?}"));
+    }
+
     /// The services on which a deploy waits for a person.
     fn parked_colours(&self) -> Vec<Selector> {
         let of = |id: OperationId| match id.home {
@@ -332,7 +346,7 @@ impl Play {
     }
 
     /// What waits for a person gets what it waits for: rollouts that stand still are ended, images that never get ready
-    /// are replaced.
+    /// are replaced, everything else is tried again.
     fn take_care(&mut self) {
         for rollout in self.world.store.all_rollouts() {
             let wish = |steer| Wish {
@@ -344,7 +358,14 @@ impl Play {
                 self.request(wish(Steer::Abort));
             }
         }
-        for selector in self.parked_colours() {
+        let colours = self.parked_colours();
+        for id in self.world.parked() {
+            let replaced = matches!(id.home, Home::Subject(Subject::Colour(_)));
+            if !replaced {
+                self.request(Wish { command: Command::Retry(0), operation: Some(id), rollout: None });
+            }
+        }
+        for selector in colours {
             let command = Command::Deploy(1, selector, super::commands::Then::Flush);
             self.request(Wish { command, operation: None, rollout: None });
         }

@@ -336,3 +336,25 @@ fn six_hundred_sites_over_pages_and_windows_come_over_once_though_two_owners_die
     assert_eq!(moves.count(), 600);
     assert_sound(&mut world);
 }
+
+#[test]
+fn a_rollout_of_a_process_that_had_drawn_its_numbers_before_another_moves_sites_too() {
+    let mut world = fleet(3);
+    // This process has numbers left of a block that it drew long ago; another starts, draws later ones and rolls out.
+    let elder = world.process();
+    world.restart();
+    let first = number(roll(&mut world, &all(0)));
+    world.run();
+    assert_eq!(rollout(&world, first).status, RolloutStatus::Succeeded);
+    world.select(Selector::Blue).unwrap();
+    world.run();
+    let request = cdm_core::services::Request::by(cdm_testkit::build::actor());
+    let wanted = all(0);
+    let accepted = now(elder.services.rollout(&request, &wanted));
+    let second = number(accepted);
+    assert!(second > first, "{second} after {first}");
+    world.run();
+    assert_eq!(stands(&world, second), (RolloutStatus::Succeeded, None));
+    assert!(on_green(&world, 3).is_empty());
+    assert_sound(&mut world);
+}
