@@ -45,6 +45,8 @@ struct State {
     busy: BTreeSet<LiveSubject>,
     /// What this worker could not go on with, how often in a row, and when it tries again.
     resting: HashMap<LiveSubject, (u32, Tick)>,
+    /// Whose request was looked at already: one that still waits does so for its own reason.
+    heard: BTreeSet<LiveSubject>,
     /// Whether something of this worker's waits.
     waiting: bool,
     /// How far the cluster's changes were followed, and whether there was news since the last look.
@@ -271,11 +273,18 @@ impl Worker {
         let mut state = self.state();
         let news = std::mem::take(&mut state.news);
         let (mut found, mut wake, mut waiting) = (Vec::new(), None::<Timestamp>, false);
+        let listed: BTreeSet<LiveSubject> = live.iter().map(|item| item.subject.clone()).collect();
+        state.heard.retain(|subject| listed.contains(subject));
+        state.resting.retain(|subject, _| listed.contains(subject));
         for item in live {
             let mine = item.owner.as_ref() == Some(self.lease.worker());
+            if !item.asked {
+                state.heard.remove(&item.subject);
+            }
+            let asked = item.asked && !state.heard.contains(&item.subject);
             let due = match &item.owner {
-                None => item.wake.is_none_or(|wake| wake <= wall) || item.asked,
-                Some(_) if mine => item.asked || news || item.wake.is_none_or(|wake| wake <= wall),
+                None => item.wake.is_none_or(|wake| wake <= wall) || asked,
+                Some(_) if mine => asked || news || item.wake.is_none_or(|wake| wake <= wall),
                 // Also one that is not listed is given a lease's time: it may have come since the list was read.
                 Some(owner) => {
                     let (_, since) = *state.seen.entry(owner.clone()).or_insert((0, now));
@@ -293,6 +302,9 @@ impl Worker {
             }
             if due {
                 state.busy.insert(item.subject.clone());
+                if item.asked {
+                    state.heard.insert(item.subject.clone());
+                }
                 found.push(item.subject);
             } else if mine || item.owner.is_none() {
                 waiting = true;
