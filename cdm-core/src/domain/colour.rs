@@ -1,9 +1,13 @@
 //! A colour's record: what runs on it, what ran, and who may change it now.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::operation::{Slot, Task};
 use super::{Actor, Digest, Selector, Timestamp};
+
+/// How long a digest is ready before that alone speaks for it.
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(300);
 
 /// One of the two services as CDM keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +183,18 @@ impl Colour {
                 }
             }
             ColourChange::Judged { digest, verdict, reason } => self.judge(digest, *verdict, reason),
+        }
+    }
+
+    /// Takes the running digest for healthy once it has been ready for [`HEALTHY_AFTER`] and is so now.
+    pub fn ripen(&mut self, ready: bool, now: Timestamp) {
+        let ripe = |release: &&Release| {
+            let long = release.ready_at.is_some_and(|at| now.since(at) >= HEALTHY_AFTER);
+            Some(release.digest) == self.running && release.verdict == Verdict::Unknown && long
+        };
+        if let Some(digest) = self.releases.iter().find(ripe).map(|release| release.digest).filter(|_| ready)
+        {
+            self.judge(&digest, Verdict::Healthy, "ready for five minutes, and now");
         }
     }
 

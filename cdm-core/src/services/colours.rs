@@ -79,8 +79,7 @@ impl Services {
     }
 
     async fn service(&self, selector: Selector) -> Result<ServiceStatus, ServiceError> {
-        let view = self.ports.cluster.service(selector).await?;
-        let colour = self.ports.store.colour(selector).await?;
+        let (colour, view) = self.judged(selector).await?;
         let query = SiteQuery { service: Some(selector), ..SiteQuery::default() };
         let sites = self.ports.store.count(&query).await?;
         let running = colour.releases.iter().find(|release| Some(release.digest) == view.digest);
@@ -174,10 +173,9 @@ impl Services {
                 Some(selector) => selector,
                 None => self.canary().await?,
             };
-            let own = self.ports.store.colour(selector).await?;
-            let other = self.ports.store.colour(selector.other()).await?;
-            let running = self.ports.cluster.service(selector).await?.digest;
-            let digest = rollback_choice(&own, &other, running).ok_or(ServiceError::NoHealthyDigest)?;
+            let (own, view) = self.judged(selector).await?;
+            let (other, _) = self.judged(selector.other()).await?;
+            let digest = rollback_choice(&own, &other, view.digest).ok_or(ServiceError::NoHealthyDigest)?;
             self.decide_deploy(request, selector, digest, false, None).await
         })
         .await
@@ -240,7 +238,15 @@ impl Services {
     /// # Errors
     /// When the store does not answer.
     pub async fn history(&self, selector: Selector) -> Result<Vec<Release>, ServiceError> {
-        Ok(self.ports.store.colour(selector).await?.releases)
+        Ok(self.judged(selector).await?.0.releases)
+    }
+
+    /// A colour with the verdict that time alone has brought, and how its service stands.
+    async fn judged(&self, selector: Selector) -> Result<(Colour, ServiceView), ServiceError> {
+        let view = self.ports.cluster.service(selector).await?;
+        let mut colour = self.ports.store.colour(selector).await?;
+        colour.ripen(view.is_ready() && view.digest == colour.running, self.now());
+        Ok((colour, view))
     }
 
     /// A person's verdict on a digest, for both services.

@@ -334,3 +334,22 @@ fn a_deploy_that_waits_too_long_parks_and_one_cancelled_on_the_way_is_taken_back
     assert_eq!(colour(&world, Selector::Blue).running, Some(digest(0)));
     assert_sound(&mut world);
 }
+
+#[test]
+fn a_digest_that_was_ready_for_five_minutes_is_healthy_while_it_is_ready() {
+    let mut world = World::new(1);
+    let _ = world.deploy(digest(1), Selector::Blue, false).unwrap();
+    world.run();
+    let verdict = |world: &mut World| {
+        let history =
+            world.ask(|services, _| Box::pin(async move { services.history(Selector::Blue).await }));
+        history.unwrap()[0].verdict
+    };
+    assert_eq!(verdict(&mut world), Verdict::Unknown);
+    world.clock.advance(std::time::Duration::from_secs(300));
+    world.cluster.break_service(Selector::Blue, None);
+    assert_eq!(verdict(&mut world), Verdict::Unknown);
+    world.cluster.mend_service(Selector::Blue);
+    assert_eq!(verdict(&mut world), Verdict::Healthy);
+    assert_sound(&mut world);
+}
