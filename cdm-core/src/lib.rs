@@ -10,6 +10,10 @@ pub mod pipelines;
 pub mod ports;
 pub mod services;
 
+pub mod adapters;
+#[cfg(feature = "wiring")]
+pub mod wiring;
+
 #[cfg_attr(
     not(feature = "seeded-bugs"),
     allow(unused_imports, reason = "the switch is used in some builds only")

@@ -20,6 +20,7 @@ pub mod operation;
 pub mod reason;
 pub mod rollout;
 pub mod site;
+pub mod token;
 
 pub use audit::AuditEntry;
 pub use colour::{Colour, ColourChange, Fleet, Hold, HoldMode, Release, Verdict};
@@ -34,5 +35,6 @@ pub use reason::{Code, Reason};
 pub use rollout::{Rollout, RolloutKind, RolloutStatus};
 pub use selector::Selector;
 pub use site::{Routed, Site, SiteChange};
+pub use token::{Role, Token, TokenHash};
 pub use time::{Tick, Timestamp};
 pub use uid::Uid;

@@ -25,7 +25,7 @@ impl Uid {
             |text| text.bytes().all(|b| digit(b).is_some()),
             "a uid holds only digits and lower-case letters other than i, l, o and u",
         ),
-        (|text| text.as_bytes() < b"8", "a uid begins with a digit from 0 to 7"),
+        (|text| text < "8", "a uid begins with a digit from 0 to 7"),
     ];
 
     /// Makes a uid of a time and of randomness, of which it uses the lowest 80 bits.

@@ -41,6 +41,8 @@ pub struct Worker {
 struct State {
     /// Every worker's last count, and since when it has stood there.
     seen: HashMap<WorkerId, (u64, Tick)>,
+    /// Workers whose process is known to have ended.
+    ended: BTreeSet<WorkerId>,
     /// What this worker runs now.
     busy: BTreeSet<LiveSubject>,
     /// What this worker could not go on with, how often in a row, and when it tries again.
@@ -257,7 +259,8 @@ impl Worker {
         let mut alive = BTreeSet::new();
         {
             let mut state = self.state();
-            for beat in beats {
+            state.ended = beats.iter().filter(|beat| beat.ended).map(|beat| beat.worker.clone()).collect();
+            for beat in beats.into_iter().filter(|beat| !beat.ended) {
                 let seen = state.seen.entry(beat.worker.clone()).or_insert((beat.count, now));
                 if seen.0 != beat.count {
                     *seen = (beat.count, now);
@@ -286,6 +289,7 @@ impl Worker {
                 None => item.wake.is_none_or(|wake| wake <= wall) || asked,
                 Some(_) if mine => asked || news || item.wake.is_none_or(|wake| wake <= wall),
                 // Also one that is not listed is given a lease's time: it may have come since the list was read.
+                Some(owner) if state.ended.contains(owner) => true,
                 Some(owner) => {
                     let (_, since) = *state.seen.entry(owner.clone()).or_insert((0, now));
                     !alive.contains(owner) && now.since(since) > self.settings.lease
@@ -366,7 +370,9 @@ impl Worker {
             return true;
         }
         let now = self.ports.clock.monotonic();
-        self.state().seen.get(owner).is_some_and(|(_, since)| now.since(*since) > self.settings.lease)
+        let state = self.state();
+        let silent = state.seen.get(owner).is_some_and(|(_, since)| now.since(*since) > self.settings.lease);
+        silent || state.ended.contains(owner)
     }
 
     fn may_take(&self, record: &Record) -> bool {

@@ -10,6 +10,7 @@ mod databases;
 mod objects;
 mod secrets;
 mod store;
+mod tokens;
 
 pub use call::{Call, ErrorKind, Outcome, PortError, WriteId};
 pub use clock::{Clock, IdSource};
@@ -24,6 +25,7 @@ pub use store::{
     Batch, Beat, Expect, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Page,
     Refused, SiteQuery, SiteRepository, Store, StoreError, Write,
 };
+pub use tokens::TokenStore;
 
 use std::sync::Arc;
 

@@ -329,4 +329,7 @@ pub struct Beat {
     pub worker: WorkerId,
     /// How often it has beaten.
     pub count: u64,
+    /// Whether the store knows for certain that its process has ended. Most stores cannot know, and say `false`; where
+    /// it is known, others need not wait for the lease.
+    pub ended: bool,
 }

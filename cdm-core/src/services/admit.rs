@@ -58,6 +58,9 @@ impl Services {
     {
         let fingerprint = fingerprint(action, target, body);
         let result = self.decide_and_write(request, action, target, fingerprint, decide).await;
+        if let (Ok(_), Some(worker)) = (&result, &self.worker) {
+            worker.poke();
+        }
         if let Err(error) = &result
             && !matches!(
                 error,

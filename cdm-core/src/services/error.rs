@@ -3,7 +3,7 @@
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{Hostname, NameError, OperationId, SiteId};
+use crate::domain::{Actor, Hostname, NameError, OperationId, SiteId};
 use crate::ports::{PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
@@ -35,6 +35,9 @@ pub enum ServiceError {
     /// A rollout is in the way.
     #[error("rollout {0} is unfinished; wait for it, or abort it")]
     RolloutInFlight(u64),
+    /// Tokens keep their names for ever.
+    #[error("a token has, or had, the name `{0}`; choose another")]
+    TokenExists(Actor),
     /// There is no digest to roll back to.
     #[error("no earlier digest is known to be healthy; mark one, or deploy another")]
     NoHealthyDigest,
@@ -68,6 +71,7 @@ impl ServiceError {
             Self::IllegalTransition(_) => "illegal_transition",
             Self::OperationInFlight(_) => "operation_in_flight",
             Self::RolloutInFlight(_) => "rollout_in_flight",
+            Self::TokenExists(_) => "token_exists",
             Self::NoHealthyDigest => "no_healthy_digest",
             Self::KeyReused => "idempotency_key_reused",
             Self::Invalid(_) => "invalid",
@@ -91,6 +95,7 @@ impl ServiceError {
             | Self::HostnameTaken { .. }
             | Self::IllegalTransition(_)
             | Self::NoHealthyDigest
+            | Self::TokenExists(_)
             | Self::KeyReused
             | Self::Denied(_)
             | Self::Invalid(_) => false,

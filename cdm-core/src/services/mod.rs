@@ -2,6 +2,7 @@
 //!
 //! A method that starts work returns once the intent is stored; the work itself is a [`crate::engine::Worker`]'s.
 
+mod access;
 mod admit;
 mod colours;
 mod error;
@@ -9,6 +10,7 @@ mod operations;
 mod rollouts;
 mod sites;
 
+pub use access::{Access, NewToken};
 pub use colours::{DeployRequest, FleetView, Selected, ServiceStatus};
 pub use error::ServiceError;
 pub use rollouts::{RolloutRequest, RolloutScope};
@@ -18,7 +20,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::domain::{Actor, IdempotencyKey, OperationId};
-use crate::engine::{Registry, Settings};
+use crate::engine::{Registry, Settings, Worker};
 use crate::ports::Ports;
 
 /// Everything that may be asked.
@@ -28,6 +30,8 @@ pub struct Services {
     registry: Arc<Registry>,
     settings: Settings,
     numbers: Mutex<Range<u64>>,
+    /// Told of what was accepted, so that it begins at once.
+    worker: Option<Arc<Worker>>,
 }
 
 /// Who asks, and how the request is told from others.
@@ -81,6 +85,12 @@ impl Accepted {
 impl Services {
     /// Over this world, for operations of these pipelines.
     pub fn new(ports: Ports, registry: Arc<Registry>, settings: Settings) -> Self {
-        Self { ports, registry, settings, numbers: Mutex::new(0..0) }
+        Self { ports, registry, settings, numbers: Mutex::new(0..0), worker: None }
+    }
+
+    /// Tells `worker`, of the same process, of all that is accepted. Without one the work begins when some worker looks.
+    #[must_use]
+    pub fn with_worker(self, worker: Arc<Worker>) -> Self {
+        Self { worker: Some(worker), ..self }
     }
 }

@@ -8,6 +8,10 @@ use crate::domain::{AuditEntry, End, OperationId, Status, Tick};
 use crate::engine::{Record, plan};
 use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
 
+/// After how long whoever waits for an operation looks for the first time; each later look is twice as far, up to a
+/// quarter of the time between a worker's looks.
+const FIRST_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+
 impl Services {
     /// An operation, at work or ended.
     ///
@@ -191,13 +195,15 @@ impl Services {
     /// # Errors
     /// As [`Services::operation`]. That it does not rest in time is none.
     pub async fn rested(&self, id: &OperationId, until: Tick) -> Result<Operation, ServiceError> {
+        let mut pause = FIRST_LOOK;
         loop {
             let operation = self.operation(id).await?;
             let now = self.ports.clock.monotonic();
             if operation.slot.status.rests() || now >= until {
                 return Ok(operation);
             }
-            self.ports.clock.sleep_until(now.after(self.settings.scan).min(until)).await;
+            self.ports.clock.sleep_until(now.after(pause).min(until)).await;
+            pause = (pause * 2).min(self.settings.scan / 4);
         }
     }
 

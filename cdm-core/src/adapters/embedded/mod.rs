@@ -1,0 +1,14 @@
+//! Everything on one machine, in one directory: durable, and safe to kill at any instant.
+//!
+//! ```text
+//! cdm.db           records, journal, audit, events, tokens, sealed secrets, what the local cluster shall be
+//! key              the key that seals the secrets (0600)
+//! objects/         site files, one directory per site
+//! databases/       site databases, one SQLite file per site
+//! workers/         one locked file per process at work
+//! cluster.lock     held by the process that runs the local cluster
+//! ```
+
+mod file;
+
+pub use file::{File, OpenError};

@@ -1,0 +1,1 @@
+//! Filled in by the adapters that it is about.
