@@ -91,6 +91,14 @@ pub struct Release {
     pub ready_at: Option<Timestamp>,
 }
 
+impl Release {
+    /// A digest that nobody told of: it ran when a deploy came to replace it.
+    fn found(digest: Digest, at: Timestamp, by: &Actor) -> Self {
+        let reason = Some("found running; deployed by someone else".to_owned());
+        Self { digest, at, by: by.clone(), number: 0, verdict: Verdict::Unknown, reason, ready_at: None }
+    }
+}
+
 /// What is known of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
@@ -122,6 +130,10 @@ pub enum ColourChange {
         previous: Option<Digest>,
         /// Whether all its pods were ready.
         was_ready: bool,
+        /// When.
+        at: Timestamp,
+        /// By whose deploy.
+        by: Actor,
     },
     /// The digest was set.
     Released(Release),
@@ -152,7 +164,11 @@ impl Colour {
     /// Writes what a step changed.
     pub fn apply(&mut self, change: &ColourChange) {
         match change {
-            ColourChange::Replaced { previous, was_ready } => {
+            ColourChange::Replaced { previous, was_ready, at, by } => {
+                let known = |digest: &Digest| self.releases.iter().any(|release| release.digest == *digest);
+                if let Some(digest) = previous.filter(|digest| !known(digest)) {
+                    self.releases.insert(0, Release::found(digest, *at, by));
+                }
                 for release in &mut self.releases {
                     let replaced = Some(release.digest) == *previous;
                     if replaced && *was_ready && release.verdict == Verdict::Unknown {

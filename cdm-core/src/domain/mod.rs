@@ -35,6 +35,6 @@ pub use reason::{Code, Reason};
 pub use rollout::{Rollout, RolloutKind, RolloutStatus};
 pub use selector::Selector;
 pub use site::{Routed, Site, SiteChange};
-pub use token::{Role, Token, TokenHash};
 pub use time::{Tick, Timestamp};
+pub use token::{Role, Token, TokenHash};
 pub use uid::Uid;

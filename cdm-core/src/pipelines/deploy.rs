@@ -47,7 +47,12 @@ impl Deploy {
             Some(previous) if ours || previous.fence == view.fence => {}
             // Not looked at yet, or changed since by someone else: what is there now is what is to be put back.
             Some(_) | None => {
-                let replaced = ColourChange::Replaced { previous: view.digest, was_ready: view.is_ready() };
+                let replaced = ColourChange::Replaced {
+                    previous: view.digest,
+                    was_ready: view.is_ready(),
+                    at: context.now,
+                    by: context.slot.requested_by.clone(),
+                };
                 let previous =
                     Previous { fence: view.fence, template: view.template.clone(), digest: view.digest };
                 return Err(Stop::Note(vec![Change::Previous(previous), Change::Colour(replaced)]));

@@ -50,10 +50,16 @@ fn a_rollback_takes_the_newest_healthy_digest() {
 #[test]
 fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
     let mut blue = colour(Selector::Blue, &[(1, Verdict::Unknown), (2, Verdict::Bad)]);
-    blue.apply(&ColourChange::Replaced { previous: Some(digest(1)), was_ready: false });
+    let replaced = |previous, was_ready| ColourChange::Replaced {
+        previous: Some(digest(previous)),
+        was_ready,
+        at: NOW,
+        by: actor(),
+    };
+    blue.apply(&replaced(1, false));
     assert_eq!(blue.releases[0].verdict, Verdict::Unknown);
-    blue.apply(&ColourChange::Replaced { previous: Some(digest(1)), was_ready: true });
-    blue.apply(&ColourChange::Replaced { previous: Some(digest(2)), was_ready: true });
+    blue.apply(&replaced(1, true));
+    blue.apply(&replaced(2, true));
     assert_eq!((blue.releases[0].verdict, blue.releases[1].verdict), (Verdict::Healthy, Verdict::Bad));
     for number in 2_000..2_200 {
         let release = Release { number, digest: digest(3), ..blue.releases[0].clone() };
@@ -62,6 +68,17 @@ fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
     }
     assert_eq!(blue.releases.len(), Colour::HISTORY);
     assert_eq!((blue.running, blue.releases[0].number), (Some(digest(3)), 2_199));
+}
+
+#[test]
+fn a_digest_found_running_is_kept_and_can_be_rolled_back_to() {
+    let (mut blue, none) = (Colour::new(Selector::Blue), Colour::new(Selector::Green));
+    let found = ColourChange::Replaced { previous: Some(digest(1)), was_ready: true, at: NOW, by: actor() };
+    blue.apply(&found);
+    blue.apply(&found);
+    let kept: Vec<_> = blue.releases.iter().map(|release| (release.digest, release.verdict)).collect();
+    assert_eq!(kept, [(digest(1), Verdict::Healthy)]);
+    assert_eq!(rollback_choice(&blue, &none, Some(digest(2))), Some(digest(1)));
 }
 
 proptest! {

@@ -174,9 +174,9 @@ fn a_rollback_takes_the_newest_healthy_digest_and_never_a_bad_one() {
     world.run();
     assert_eq!(status(&world, &back), Status::Ended(End::Succeeded));
     assert_eq!(running(&world, Selector::Blue), (Some(digest(2)), true));
-    // The next one goes past what runs; what was replaced while it was ready counts as healthy by then.
+    // The next one goes past what runs, and past what ran before the first deploy; what was replaced while it was ready counts as healthy by then.
     assert_eq!(release(&world, Selector::Blue, digest(4)).verdict, Verdict::Healthy);
-    for image in [1, 4] {
+    for image in [0, 1, 4] {
         let _ = mark(&mut world, digest(image), Verdict::Bad).unwrap();
     }
     let refused = rollback(&mut world, Selector::Blue).unwrap_err();

@@ -44,7 +44,8 @@ impl File {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE)
             .foreign_keys(true);
-        let pool = |most| SqlitePoolOptions::new().max_connections(most).idle_timeout(None).max_lifetime(None);
+        let pool =
+            |most| SqlitePoolOptions::new().max_connections(most).idle_timeout(None).max_lifetime(None);
         let failed = |source| OpenError { path: path.to_owned(), source };
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
         let read = pool(READERS).connect_with(options.clone()).await.map_err(failed)?;

@@ -241,7 +241,9 @@ impl Journal for FakeStore {
     async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
         let state = self.asked("beats");
         let beats = state.beats.iter();
-        Ok(beats.map(|(worker, count)| Beat { worker: worker.clone(), count: *count, ended: false }).collect())
+        Ok(beats
+            .map(|(worker, count)| Beat { worker: worker.clone(), count: *count, ended: false })
+            .collect())
     }
 
     async fn idempotency(
