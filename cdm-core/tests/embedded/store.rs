@@ -1,1 +1,72 @@
-//! Filled in by the adapters that it is about.
+//! The store in a file: the contract, and what becomes of it when a process ends.
+
+use std::sync::Arc;
+
+use cdm_core::adapters::embedded::{EmbeddedStore, EmbeddedTokens, File, Presence};
+use cdm_core::domain::WorkerId;
+use cdm_core::ports::{Journal, SiteQuery, SiteRepository};
+use cdm_testkit::contract::{store, tokens};
+
+use super::support::Bench;
+
+async fn open(bench: &Bench, worker: &str) -> EmbeddedStore {
+    let presence = Presence::open(&bench.dir.path().join("workers"), &WorkerId::new(worker)).unwrap();
+    let file = File::open(&bench.dir.path().join("cdm.db")).await.unwrap();
+    EmbeddedStore::open(file, Arc::new(bench.clock), presence).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_every_promise_of_a_store() {
+    let bench = Bench::new().await;
+    store::suite(&open(&bench, "one").await, &bench.cx()).await;
+}
+
+#[tokio::test]
+async fn tokens_keep_their_promises() {
+    let bench = Bench::new().await;
+    let kept = EmbeddedTokens::open(bench.file.clone()).await.unwrap();
+    tokens::suite(&kept, &bench.cx()).await;
+    tokens::suite(&cdm_testkit::fakes::FakeTokens::default(), &bench.cx()).await;
+}
+
+#[tokio::test]
+async fn a_reopened_file_has_everything() {
+    let bench = Bench::new().await;
+    let before = open(&bench, "one").await;
+    store::creation_claims_hostnames(&before, &bench.cx()).await;
+    let sites = before.sites(&SiteQuery::default(), None, 10).await.unwrap();
+    assert!(!sites.items.is_empty());
+    let after = open(&bench, "two").await;
+    assert_eq!(after.sites(&SiteQuery::default(), None, 10).await.unwrap(), sites);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_handles_that_create_one_site_one_wins() {
+    let bench = Bench::new().await;
+    let (one, two) = (open(&bench, "one").await, open(&bench, "two").await);
+    let cx = bench.cx();
+    tokio::join!(
+        store::concurrent_creations_have_one_winner(&one, &cx),
+        store::concurrent_creations_have_one_winner(&two, &cx),
+    );
+}
+
+#[tokio::test]
+async fn a_worker_whose_process_has_ended_is_known_at_once_and_forgotten_with_the_next_that_stops() {
+    let bench = Bench::new().await;
+    let (one, two) = (WorkerId::new("one"), WorkerId::new("two"));
+    let (first, second) = (open(&bench, "one").await, open(&bench, "two").await);
+    let _ = first.beat(&bench.cx().call(), &one, Some(1)).await;
+    let _ = second.beat(&bench.cx().call(), &two, Some(1)).await;
+    let ended = async || -> Vec<(String, bool)> {
+        let beats = second.beats().await.unwrap();
+        beats.iter().map(|beat| (beat.worker.to_string(), beat.ended)).collect()
+    };
+    assert_eq!(ended().await, [("one".to_owned(), false), ("two".to_owned(), false)]);
+    // The lock goes with its file, as it does when a process is killed.
+    drop(first);
+    assert_eq!(ended().await, [("one".to_owned(), true), ("two".to_owned(), false)]);
+    let _ = second.beat(&bench.cx().call(), &two, None).await;
+    assert_eq!(ended().await, []);
+    assert_eq!(std::fs::read_dir(bench.dir.path().join("workers")).unwrap().count(), 0);
+}

@@ -10,5 +10,6 @@ pub mod databases;
 pub mod objects;
 pub mod secrets;
 pub mod store;
+pub mod tokens;
 
 pub use cx::{Cx, Settle};

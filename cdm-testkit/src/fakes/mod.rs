@@ -5,9 +5,11 @@ mod databases;
 mod objects;
 mod secrets;
 mod store;
+mod tokens;
 
 pub use cluster::{FakeCluster, ImageScript, JobScript};
 pub use databases::FakeDatabases;
 pub use objects::FakeObjects;
 pub use secrets::FakeSecrets;
 pub use store::FakeStore;
+pub use tokens::FakeTokens;

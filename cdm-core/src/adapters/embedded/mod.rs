@@ -10,5 +10,11 @@
 //! ```
 
 mod file;
+mod presence;
+mod store;
+mod tokens;
 
 pub use file::{File, OpenError};
+pub use presence::Presence;
+pub use store::EmbeddedStore;
+pub use tokens::EmbeddedTokens;

@@ -1,0 +1,35 @@
+//! What SQLite's errors mean to a caller.
+
+use crate::ports::{Refused, StoreError};
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It is refused.
+    Refused(Refused),
+    /// The file did not do it.
+    Sql(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(Refused::Store(error))
+    }
+}
+
+/// A statement that failed: the file may be busy, the disk full. Its text is SQLite's own and holds no value.
+pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}

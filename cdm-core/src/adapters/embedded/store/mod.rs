@@ -1,0 +1,226 @@
+//! Records and the journal in SQLite: each call one transaction.
+
+mod change;
+mod error;
+mod read;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::file::File;
+use super::presence::Presence;
+use crate::domain::rollout::RolloutPage;
+use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::{
+    Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
+    Site, SiteId, WorkerId,
+};
+use crate::ports::{
+    Batch, Beat, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Live, OperationQuery, Outcome, Page,
+    Refused, SiteQuery, SiteRepository, StoreError,
+};
+use change::Change;
+use error::{Failure, unavailable};
+
+/// How long a request's key is kept.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// The store; clones share it.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    file: File,
+    clock: Arc<dyn Clock>,
+    presence: Presence,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmbeddedStore")
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `file`, making its tables where they are missing. `presence` tells which workers of this
+    /// machine have ended.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn open(file: File, clock: Arc<dyn Clock>, presence: Presence) -> Result<Self, StoreError> {
+        file.ensure(include_str!("schema.sql")).await.map_err(|error| unavailable(&error))?;
+        Ok(Self { file, clock, presence })
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.fleet().await.map(drop)
+    }
+
+    /// Runs a change in a transaction of its own. What fails before the commit has changed nothing; of what fails in the
+    /// commit nobody knows.
+    async fn change<T: Send>(&self, call: &Call, change: impl Change<T>) -> Outcome<T, Refused> {
+        if self.clock.monotonic() > call.deadline {
+            let late = StoreError::Unavailable("the call's deadline has passed".to_owned());
+            return Outcome::NotApplied(Refused::Store(late));
+        }
+        let refuse = |error: &sqlx::Error| Outcome::NotApplied(Refused::Store(unavailable(error)));
+        let mut transaction = match self.file.begin().await {
+            Ok(transaction) => transaction,
+            Err(error) => return refuse(&error),
+        };
+        match change.run(&mut transaction, call, self.clock.wall()).await {
+            Ok(value) => match transaction.commit().await {
+                Ok(()) => Outcome::Applied(value),
+                Err(error) => Outcome::Unknown(Refused::Store(unavailable(&error))),
+            },
+            Err(Failure::Refused(refused)) => Outcome::NotApplied(refused),
+            Err(Failure::Sql(error)) => refuse(&error),
+        }
+    }
+}
+
+#[async_trait]
+impl SiteRepository for EmbeddedStore {
+    async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
+        read::document("SELECT body FROM sites WHERE id = ?", id.as_str(), self.file.reader()).await
+    }
+
+    async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {
+        let query = sqlx::query("SELECT site FROM hostnames WHERE host = ?").bind(host.as_str());
+        let row = query.fetch_optional(self.file.reader()).await.map_err(|error| unavailable(&error))?;
+        row.map(|row| read::parsed(&row, 0, |text| SiteId::parse(text).ok())).transpose()
+    }
+
+    async fn sites(
+        &self,
+        query: &SiteQuery,
+        after: Option<&SiteId>,
+        limit: usize,
+    ) -> Result<Page<Site, SiteId>, StoreError> {
+        read::sites(self.file.reader(), query, after, limit).await
+    }
+
+    async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError> {
+        read::count(self.file.reader(), query).await
+    }
+}
+
+#[async_trait]
+impl Journal for EmbeddedStore {
+    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+        self.change(call, change::Write(batch)).await
+    }
+
+    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+        match self.change(call, change::ClaimSite(claim)).await {
+            Outcome::Applied(answer) => match answer {
+                Ok(claimed) => Outcome::Applied(claimed),
+                Err(refused) => Outcome::NotApplied(Refused::Claim(refused)),
+            },
+            Outcome::NotApplied(refused) => Outcome::NotApplied(refused),
+            Outcome::Unknown(refused) => Outcome::Unknown(refused),
+        }
+    }
+
+    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
+        self.change(call, change::CompleteSite(complete)).await
+    }
+
+    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
+        let name = change::colour_name(selector);
+        let found =
+            read::document("SELECT body FROM shared WHERE name = ?", &name, self.file.reader()).await?;
+        Ok(found.unwrap_or_else(|| Colour::new(selector)))
+    }
+
+    async fn fleet(&self) -> Result<Fleet, StoreError> {
+        let sql = "SELECT body FROM shared WHERE name = ?";
+        Ok(read::document(sql, change::FLEET, self.file.reader()).await?.unwrap_or_default())
+    }
+
+    async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {
+        let sql = "SELECT body FROM rollouts WHERE number = ?";
+        read::document(sql, read::integer(number), self.file.reader()).await
+    }
+
+    async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError> {
+        read::rollout_page(self.file.reader(), number, page).await
+    }
+
+    async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError> {
+        let sql = "SELECT number, body FROM rollouts WHERE number < ? ORDER BY number DESC LIMIT ?";
+        read::page(sql, before, limit, self.file.reader()).await
+    }
+
+    async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError> {
+        let sql = "SELECT body FROM history WHERE id = ?";
+        read::document(sql, &id.to_string(), self.file.reader()).await
+    }
+
+    async fn operations(
+        &self,
+        query: &OperationQuery,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Operation, u64>, StoreError> {
+        read::operations(self, query, before, limit).await
+    }
+
+    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+        read::live(self.file.reader()).await
+    }
+
+    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+        self.change(call, change::Draw(count)).await
+    }
+
+    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+        let ended = if count.is_some() { Vec::new() } else { self.presence.ended() };
+        match self.change(call, change::BeatOf { worker, count, ended: &ended }).await {
+            Outcome::Applied(gone) => {
+                if count.is_none() {
+                    self.presence.forget(&gone);
+                    self.presence.leave(worker);
+                }
+                Outcome::Applied(())
+            }
+            Outcome::NotApplied(refused) => Outcome::NotApplied(refused),
+            Outcome::Unknown(refused) => Outcome::Unknown(refused),
+        }
+    }
+
+    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+        let query = sqlx::query("SELECT worker, count FROM beats ORDER BY worker");
+        let rows = query.fetch_all(self.file.reader()).await.map_err(|error| unavailable(&error))?;
+        let beat = |row: &sqlx::sqlite::SqliteRow| -> Result<Beat, StoreError> {
+            let worker = read::parsed(row, 0, |text| Some(WorkerId::new(text)))?;
+            let count: i64 = row.try_get(1).map_err(|error| unavailable(&error))?;
+            Ok(Beat { ended: self.presence.has_ended(&worker), worker, count: read::natural(count) })
+        };
+        rows.iter().map(beat).collect()
+    }
+
+    async fn idempotency(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let found = read::kept(self.file.reader(), actor, key).await?;
+        Ok(found.filter(|record| self.clock.wall().since(record.at) < KEPT))
+    }
+
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {
+        let sql = "SELECT seq, body FROM audit WHERE seq < ? ORDER BY seq DESC LIMIT ?";
+        read::page(sql, before, limit, self.file.reader()).await
+    }
+
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
+        read::events(self.file.reader(), after, limit).await
+    }
+}

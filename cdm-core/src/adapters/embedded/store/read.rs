@@ -1,0 +1,234 @@
+//! Lists and lookups.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqlitePool};
+
+use super::EmbeddedStore;
+use super::error::unavailable;
+use crate::adapters::records::{self, Record};
+use crate::domain::rollout::RolloutPage;
+use crate::domain::{Actor, IdempotencyKey, Operation, Selector, Site, SiteId, Subject, Timestamp, WorkerId};
+use crate::ports::{
+    FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Page, SiteQuery,
+    SiteRepository, StoreError,
+};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// A number of ours as SQLite keeps it. No number of ours needs the 64th bit.
+pub(super) fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that SQLite kept.
+pub(super) fn natural(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// Everything that is below this comes first in a list that goes down.
+fn before_or_all(before: Option<u64>) -> i64 {
+    before.map_or(i64::MAX, integer)
+}
+
+/// How many rows to ask for, so that one tells whether there are more.
+fn one_more(limit: usize) -> i64 {
+    i64::try_from(limit.max(1)).unwrap_or(i64::MAX - 1) + 1
+}
+
+fn text(row: &SqliteRow, column: usize) -> Result<String> {
+    row.try_get(column).map_err(|error| unavailable(&error))
+}
+
+fn number(row: &SqliteRow, column: usize) -> Result<u64> {
+    row.try_get(column).map(natural).map_err(|error| unavailable(&error))
+}
+
+/// A text column, parsed.
+pub(super) fn parsed<T>(row: &SqliteRow, column: usize, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
+    let text = text(row, column)?;
+    parse(&text).ok_or_else(|| StoreError::Denied("a column cannot be read".to_owned()))
+}
+
+/// The one document that a statement finds.
+pub(super) async fn document<'q, T: Record, B>(
+    sql: &'static str,
+    bind: B,
+    pool: &SqlitePool,
+) -> Result<Option<T>>
+where
+    B: sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + 'q,
+{
+    let row = sqlx::query(sql).bind(bind).fetch_optional(pool).await.map_err(|error| unavailable(&error))?;
+    row.map(|row| records::decode(&text(&row, 0)?)).transpose()
+}
+
+/// A page of a list that goes down by a number; the statement selects number and body.
+pub(super) async fn page<T: Record>(
+    sql: &'static str,
+    before: Option<u64>,
+    limit: usize,
+    pool: &SqlitePool,
+) -> Result<Page<T, u64>> {
+    let query = sqlx::query(sql).bind(before_or_all(before)).bind(one_more(limit));
+    let rows = query.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
+    let item = |row: &SqliteRow| Ok((number(row, 0)?, records::decode(&text(row, 1)?)?));
+    cut(rows.iter().map(item).collect::<Result<Vec<_>>>()?, limit)
+}
+
+/// The first of `items`, and where the next page begins if there are more.
+fn cut<T, C: Clone>(mut items: Vec<(C, T)>, limit: usize) -> Result<Page<T, C>> {
+    let more = items.len() > limit.max(1);
+    items.truncate(limit.max(1));
+    let next = items.last().map(|(cursor, _)| cursor.clone()).filter(|_| more);
+    Ok(Page { items: items.into_iter().map(|(_, item)| item).collect(), next })
+}
+
+const SITES: &str = "SELECT id, body FROM sites WHERE id > ?1 AND (?2 IS NULL OR service = ?2) \
+                     AND (?3 IS NULL OR state = ?3) AND (?4 IS NULL OR instr(search, ?4) > 0) \
+                     ORDER BY id LIMIT ?5";
+
+pub(super) async fn sites(
+    pool: &SqlitePool,
+    query: &SiteQuery,
+    after: Option<&SiteId>,
+    limit: usize,
+) -> Result<Page<Site, SiteId>> {
+    let asked = sqlx::query(SITES)
+        .bind(after.map_or("", SiteId::as_str))
+        .bind(query.service.map(Selector::as_str))
+        .bind(query.state.map(|state| state.as_str()))
+        .bind(query.text.as_deref())
+        .bind(one_more(limit));
+    let rows = asked.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
+    let site = |row: &SqliteRow| {
+        let site: Site = records::decode(&text(row, 1)?)?;
+        Ok((site.id.clone(), site))
+    };
+    cut(rows.iter().map(site).collect::<Result<Vec<_>>>()?, limit)
+}
+
+const COUNT: &str = "SELECT count(*) FROM sites WHERE (?1 IS NULL OR service = ?1) \
+                     AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(search, ?3) > 0)";
+
+pub(super) async fn count(pool: &SqlitePool, query: &SiteQuery) -> Result<u64> {
+    let asked = sqlx::query(COUNT)
+        .bind(query.service.map(Selector::as_str))
+        .bind(query.state.map(|state| state.as_str()))
+        .bind(query.text.as_deref());
+    let row = asked.fetch_one(pool).await.map_err(|error| unavailable(&error))?;
+    number(&row, 0)
+}
+
+pub(super) async fn rollout_page(pool: &SqlitePool, rollout: u64, page: u32) -> Result<Option<RolloutPage>> {
+    let query = sqlx::query("SELECT body FROM pages WHERE rollout = ? AND page = ?");
+    let query = query.bind(integer(rollout)).bind(i64::from(page));
+    let row = query.fetch_optional(pool).await.map_err(|error| unavailable(&error))?;
+    row.map(|row| records::decode(&text(&row, 0)?)).transpose()
+}
+
+pub(super) async fn kept(
+    pool: &SqlitePool,
+    actor: &Actor,
+    key: &IdempotencyKey,
+) -> Result<Option<IdempotencyRecord>> {
+    let query = sqlx::query("SELECT body FROM keys WHERE actor = ? AND key = ?");
+    let query = query.bind(actor.as_str()).bind(key.as_str());
+    let row = query.fetch_optional(pool).await.map_err(|error| unavailable(&error))?;
+    row.map(|row| records::decode(&text(&row, 0)?)).transpose()
+}
+
+pub(super) async fn events(
+    pool: &SqlitePool,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<Page<FeedEvent, u64>> {
+    let query = sqlx::query("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?");
+    let query = query.bind(integer(after.unwrap_or(0))).bind(one_more(limit) - 1);
+    let rows = query.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
+    let next = rows.last().map(|row| number(row, 0)).transpose()?;
+    let items = rows.iter().map(|row| records::decode(&text(row, 1)?)).collect::<Result<_>>()?;
+    Ok(Page { items, next })
+}
+
+/// The subject that `Subject`'s `Display` printed.
+fn subject(text: &str) -> Option<Subject> {
+    match text.split_once('-') {
+        Some(("site", id)) => SiteId::parse(id).ok().map(Subject::Site),
+        Some(("service", selector)) => Selector::parse(selector).ok().map(Subject::Colour),
+        Some(_) => None,
+        None => Some(Subject::Fleet).filter(|fleet| fleet.to_string() == text),
+    }
+}
+
+pub(super) async fn live(pool: &SqlitePool) -> Result<Vec<Live>> {
+    const WORKING: &str = "SELECT number, owner, CASE status WHEN 'waiting' THEN wake END, asked, subject \
+                           FROM working WHERE NOT rests ORDER BY number";
+    const ACTIVE: &str = "SELECT number, owner, wake, asked FROM rollouts WHERE active ORDER BY number";
+    let fetch =
+        |sql| async move { sqlx::query(sql).fetch_all(pool).await.map_err(|error| unavailable(&error)) };
+    let item = |row: &SqliteRow, subject| -> Result<Live> {
+        let column = |error: sqlx::Error| unavailable(&error);
+        let owner: Option<String> = row.try_get(1).map_err(column)?;
+        let wake: Option<i64> = row.try_get(2).map_err(column)?;
+        Ok(Live {
+            subject,
+            number: number(row, 0)?,
+            owner: owner.as_deref().map(WorkerId::new),
+            wake: wake.map(|wake| Timestamp::from_millis(natural(wake))),
+            asked: row.try_get(3).map_err(column)?,
+        })
+    };
+    let mut live = Vec::new();
+    for row in fetch(WORKING).await? {
+        live.push(item(&row, LiveSubject::Operation(parsed(&row, 4, subject)?))?);
+    }
+    for row in fetch(ACTIVE).await? {
+        live.push(item(&row, LiveSubject::Rollout(number(&row, 0)?))?);
+    }
+    Ok(live)
+}
+
+/// What narrows a list of operations, for both tables; `?1` is the number to stay below.
+const ENDED: &str = "SELECT number, body FROM history WHERE NOT member AND number < ?1 \
+                     AND (?2 IS NULL OR subject = ?2) AND (?3 IS NULL OR kind = ?3) \
+                     AND (?4 IS NULL OR status = ?4) ORDER BY number DESC LIMIT ?5";
+const AT_WORK: &str = "SELECT number, subject FROM working WHERE number < ?1 \
+                       AND (?2 IS NULL OR subject = ?2) AND (?3 IS NULL OR kind = ?3) \
+                       AND (?4 IS NULL OR status = ?4) ORDER BY number DESC LIMIT ?5";
+
+pub(super) async fn operations(
+    store: &EmbeddedStore,
+    query: &OperationQuery,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Page<Operation, u64>> {
+    let site = query.site.as_ref().map(|site| Subject::Site(site.clone()).to_string());
+    let fetch = |sql| {
+        let asked = sqlx::query(sql)
+            .bind(before_or_all(before))
+            .bind(site.as_deref())
+            .bind(query.kind.map(|kind| kind.as_str()))
+            .bind(query.status.map(|status| status.as_str()))
+            .bind(one_more(limit));
+        async { asked.fetch_all(store.file.reader()).await.map_err(|error| unavailable(&error)) }
+    };
+    let mut found: Vec<(u64, Operation)> = Vec::new();
+    // First those at work: one that ends in between is then seen twice rather than not at all.
+    for row in fetch(AT_WORK).await? {
+        let (number, subject) = (number(&row, 0)?, parsed(&row, 1, subject)?);
+        let slot = match &subject {
+            Subject::Site(id) => store.site(id).await?.and_then(|site| site.slot),
+            Subject::Colour(selector) => store.colour(*selector).await?.slot,
+            Subject::Fleet => store.fleet().await?.slot,
+        };
+        let slot = slot.filter(|slot| slot.number == number);
+        found.extend(slot.map(|slot| (number, Operation::live(subject, slot))));
+    }
+    for row in fetch(ENDED).await? {
+        let operation: Operation = records::decode(&text(&row, 1)?)?;
+        found.retain(|(_, known)| known.id != operation.id);
+        found.push((number(&row, 0)?, operation));
+    }
+    found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    cut(found, limit)
+}

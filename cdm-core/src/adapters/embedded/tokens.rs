@@ -1,0 +1,116 @@
+//! Tokens in SQLite.
+
+use async_trait::async_trait;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::file::File;
+use crate::adapters::records;
+use crate::domain::{Timestamp, Token, TokenHash, Uid};
+use crate::ports::{Call, ErrorKind, Outcome, PortError, StoreError, TokenStore};
+
+const PORT: &str = "tokens";
+
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS tokens (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE, body TEXT NOT NULL
+) WITHOUT ROWID";
+
+/// The records of tokens; clones share them.
+#[derive(Clone, Debug)]
+pub struct EmbeddedTokens {
+    file: File,
+}
+
+impl EmbeddedTokens {
+    /// Opens the tokens in `file`, making their table where it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn open(file: File) -> Result<Self, PortError> {
+        file.ensure(SCHEMA).await.map_err(|error| unavailable(&error))?;
+        Ok(Self { file })
+    }
+}
+
+fn unavailable(error: &sqlx::Error) -> PortError {
+    PortError::new(PORT, ErrorKind::Unavailable, error.to_string())
+}
+
+fn unreadable(error: &StoreError) -> PortError {
+    PortError::new(PORT, ErrorKind::Denied, error.to_string())
+}
+
+fn token(row: &SqliteRow) -> Result<Token, PortError> {
+    let body: String = row.try_get(0).map_err(|error| unavailable(&error))?;
+    records::decode(&body).map_err(|error| unreadable(&error))
+}
+
+#[async_trait]
+impl TokenStore for EmbeddedTokens {
+    async fn create(&self, _call: &Call, token: &Token) -> Outcome<()> {
+        let body = match records::encode(token) {
+            Ok(body) => body,
+            Err(error) => return Outcome::NotApplied(unreadable(&error)),
+        };
+        let made = async {
+            let mut on = self.file.begin().await?;
+            let query = sqlx::query("INSERT OR IGNORE INTO tokens VALUES (?, ?, ?, ?)")
+                .bind(token.id.to_string())
+                .bind(token.name.as_str())
+                .bind(token.hash.0.to_vec())
+                .bind(&body);
+            let made = query.execute(&mut *on).await?.rows_affected();
+            let again = sqlx::query("SELECT 1 FROM tokens WHERE id = ? AND body = ?");
+            let again = again.bind(token.id.to_string()).bind(&body).fetch_optional(&mut *on).await?;
+            Ok((on, made == 1 || again.is_some()))
+        };
+        match made.await {
+            Ok((on, true)) => committed(on.commit().await, ()),
+            Ok((_, false)) => {
+                let message = "another token has, or had, that name";
+                Outcome::NotApplied(PortError::new(PORT, ErrorKind::Exists, message))
+            }
+            Err(error) => Outcome::NotApplied(unavailable(&error)),
+        }
+    }
+
+    async fn by_hash(&self, hash: &TokenHash) -> Result<Option<Token>, PortError> {
+        let query = sqlx::query("SELECT body FROM tokens WHERE hash = ?").bind(hash.0.to_vec());
+        let row = query.fetch_optional(self.file.reader()).await.map_err(|error| unavailable(&error))?;
+        row.as_ref().map(token).transpose()
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, PortError> {
+        let query = sqlx::query("SELECT body FROM tokens ORDER BY id");
+        let rows = query.fetch_all(self.file.reader()).await.map_err(|error| unavailable(&error))?;
+        rows.iter().map(token).collect()
+    }
+
+    async fn revoke(&self, _call: &Call, id: Uid, at: Timestamp) -> Outcome<Token> {
+        let found = async {
+            let mut on = self.file.begin().await.map_err(|error| unavailable(&error))?;
+            let query = sqlx::query("SELECT body FROM tokens WHERE id = ?").bind(id.to_string());
+            let row = query.fetch_optional(&mut *on).await.map_err(|error| unavailable(&error))?;
+            let none = || PortError::new(PORT, ErrorKind::NotFound, "there is no such token");
+            let mut token = token(&row.ok_or_else(none)?)?;
+            token.revoked_at = token.revoked_at.or(Some(at));
+            let body = records::encode(&token).map_err(|error| unreadable(&error))?;
+            let query =
+                sqlx::query("UPDATE tokens SET body = ? WHERE id = ?").bind(body).bind(id.to_string());
+            query.execute(&mut *on).await.map_err(|error| unavailable(&error))?;
+            Ok((on, token))
+        };
+        match found.await {
+            Ok((on, token)) => committed(on.commit().await, token),
+            Err(error) => Outcome::NotApplied(error),
+        }
+    }
+}
+
+/// What is known after a commit.
+fn committed<T>(commit: Result<(), sqlx::Error>, value: T) -> Outcome<T> {
+    match commit {
+        Ok(()) => Outcome::Applied(value),
+        Err(error) => Outcome::Unknown(unavailable(&error)),
+    }
+}

@@ -1,0 +1,338 @@
+//! Operations with their slots, and the records of what was asked.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_with::{DisplayFromStr, serde_as};
+
+use super::mirror;
+use super::rollouts::LegDef;
+use super::text::{Millis, Text};
+use crate::domain::operation::{
+    Deploy, End, Hooks, Member, Move, Operation, Position, Previous, Slot, Status, Step, StepStatus, Subject,
+    Task,
+};
+use crate::domain::{
+    Actor, AuditEntry, Code, Digest, Fence, IdempotencyKey, Leg, OperationId, Reason, Role, Selector, SiteId,
+    Template, Timestamp, Token, TokenHash, Uid, WorkerId,
+};
+use crate::ports::{FeedEvent, IdempotencyRecord};
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Operation", rename_all = "camelCase")]
+pub(crate) struct OperationDef {
+    #[serde_as(as = "Text")]
+    id: OperationId,
+    #[serde_as(as = "SubjectDef")]
+    subject: Subject,
+    #[serde_as(as = "SlotDef")]
+    slot: Slot,
+    #[serde_as(as = "Option<Millis>")]
+    finished_at: Option<Timestamp>,
+}
+mirror!(OperationDef, Operation);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Slot", rename_all = "camelCase")]
+pub(crate) struct SlotDef {
+    number: u64,
+    #[serde_as(as = "TaskDef")]
+    task: Task,
+    pipeline: u32,
+    epoch: u64,
+    #[serde_as(as = "Option<Text>")]
+    owner: Option<WorkerId>,
+    #[serde_as(as = "StatusDef")]
+    status: Status,
+    #[serde_as(as = "PositionDef")]
+    position: Position,
+    attempts: u32,
+    job: u32,
+    #[serde_as(as = "Option<Millis>")]
+    wake: Option<Timestamp>,
+    #[serde_as(as = "Option<Millis>")]
+    waiting_since: Option<Timestamp>,
+    #[serde_as(as = "Option<ReasonDef>")]
+    reason: Option<Reason>,
+    cancel: bool,
+    #[serde_as(as = "Option<Text>")]
+    holds: Option<Selector>,
+    #[serde_as(as = "Option<MemberDef>")]
+    member: Option<Member>,
+    #[serde_as(as = "Vec<StepDef>")]
+    steps: Vec<Step>,
+    #[serde_as(as = "DisplayFromStr")]
+    requested_by: Actor,
+    #[serde_as(as = "Option<Text>")]
+    retry_of: Option<OperationId>,
+    #[serde_as(as = "Millis")]
+    created_at: Timestamp,
+    #[serde_as(as = "Option<Millis>")]
+    started_at: Option<Timestamp>,
+}
+mirror!(SlotDef, Slot);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Subject", rename_all = "camelCase")]
+enum SubjectDef {
+    Site(#[serde_as(as = "DisplayFromStr")] SiteId),
+    Colour(#[serde_as(as = "Text")] Selector),
+    Fleet,
+}
+mirror!(SubjectDef, Subject);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Task", rename_all = "camelCase")]
+enum TaskDef {
+    Create,
+    Provision(#[serde_as(as = "Text")] Selector),
+    Upgrade(#[serde_as(as = "MoveDef")] Move),
+    Promote(#[serde_as(as = "MoveDef")] Move),
+    Terminate,
+    Deploy(#[serde_as(as = "Box<DeployDef>")] Box<Deploy>),
+    Select(#[serde_as(as = "Text")] Selector),
+}
+mirror!(TaskDef, Task);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Move", rename_all = "camelCase")]
+pub(crate) struct MoveDef {
+    #[serde_as(as = "Text")]
+    from: Selector,
+    #[serde_as(as = "Text")]
+    to: Selector,
+    #[serde_as(as = "Text")]
+    routed: Selector,
+}
+mirror!(MoveDef, Move);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Deploy", rename_all = "camelCase")]
+struct DeployDef {
+    #[serde_as(as = "Text")]
+    selector: Selector,
+    #[serde_as(as = "DisplayFromStr")]
+    digest: Digest,
+    promote: bool,
+    #[serde_as(as = "HooksDef")]
+    hooks: Hooks,
+    #[serde_as(as = "Option<PreviousDef>")]
+    previous: Option<Previous>,
+    rollout: Option<u64>,
+}
+mirror!(DeployDef, Deploy);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Hooks", rename_all = "camelCase")]
+enum HooksDef {
+    Run,
+    Skip,
+}
+mirror!(HooksDef, Hooks);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Previous", rename_all = "camelCase")]
+struct PreviousDef {
+    #[serde_as(as = "FenceDef")]
+    fence: Fence,
+    #[serde_as(as = "Option<Text>")]
+    template: Option<Template>,
+    #[serde_as(as = "Option<DisplayFromStr>")]
+    digest: Option<Digest>,
+}
+mirror!(PreviousDef, Previous);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Fence")]
+pub(crate) struct FenceDef {
+    number: u64,
+    epoch: u64,
+}
+mirror!(FenceDef, Fence);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Status", rename_all = "camelCase")]
+enum StatusDef {
+    Queued,
+    Running,
+    Waiting,
+    Parked,
+    Ended(#[serde_as(as = "EndDef")] End),
+}
+mirror!(StatusDef, Status);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "End", rename_all = "camelCase")]
+enum EndDef {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+mirror!(EndDef, End);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Position", rename_all = "camelCase")]
+enum PositionDef {
+    Forward(usize),
+    Undo(usize, #[serde_as(as = "EndDef")] End),
+}
+mirror!(PositionDef, Position);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Member", rename_all = "camelCase")]
+struct MemberDef {
+    rollout: u64,
+    ordinal: u32,
+    #[serde_as(as = "LegDef")]
+    leg: Leg,
+    term: u64,
+}
+mirror!(MemberDef, Member);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Step", rename_all = "camelCase")]
+struct StepDef {
+    name: Cow<'static, str>,
+    #[serde_as(as = "StepStatusDef")]
+    status: StepStatus,
+    attempts: u32,
+    job: Option<String>,
+    log: Option<String>,
+    #[serde_as(as = "Option<Millis>")]
+    started_at: Option<Timestamp>,
+    #[serde_as(as = "Option<Millis>")]
+    finished_at: Option<Timestamp>,
+    message: Option<String>,
+}
+mirror!(StepDef, Step);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "StepStatus", rename_all = "camelCase")]
+enum StepStatusDef {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Skipped,
+}
+mirror!(StepStatusDef, StepStatus);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Reason", rename_all = "camelCase")]
+pub(crate) struct ReasonDef {
+    #[serde_as(as = "CodeDef")]
+    code: Code,
+    message: String,
+    #[serde_as(as = "Millis")]
+    since: Timestamp,
+    #[serde_as(as = "Option<Millis>")]
+    until: Option<Timestamp>,
+}
+mirror!(ReasonDef, Reason);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Code", rename_all = "snake_case")]
+enum CodeDef {
+    AttemptsExhausted,
+    ColourHeld,
+    CacheFlushFailed,
+    DeadlineExceeded,
+    Denied,
+    BudgetExceeded,
+    Foreign,
+    Deploying,
+    ImageNotReady,
+    JobFailed,
+    JobRunning,
+    Paused,
+    Retrying,
+    ServiceNotReady,
+    ThemeMissing,
+    Throttled,
+    RollingOut,
+    Invalid,
+}
+mirror!(CodeDef, Code);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AuditEntry", rename_all = "camelCase")]
+pub(crate) struct AuditEntryDef {
+    #[serde_as(as = "Millis")]
+    at: Timestamp,
+    #[serde_as(as = "DisplayFromStr")]
+    actor: Actor,
+    action: Cow<'static, str>,
+    target: String,
+    request_id: Option<String>,
+    outcome: Cow<'static, str>,
+    #[serde_as(as = "Option<Text>")]
+    operation: Option<OperationId>,
+}
+mirror!(AuditEntryDef, AuditEntry);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "FeedEvent", rename_all = "camelCase")]
+pub(crate) struct FeedEventDef {
+    #[serde_as(as = "Millis")]
+    at: Timestamp,
+    #[serde_as(as = "Option<SubjectDef>")]
+    subject: Option<Subject>,
+    #[serde_as(as = "Option<Text>")]
+    operation: Option<OperationId>,
+    rollout: Option<u64>,
+    what: String,
+}
+mirror!(FeedEventDef, FeedEvent);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "IdempotencyRecord", rename_all = "camelCase")]
+pub(crate) struct IdempotencyRecordDef {
+    #[serde_as(as = "DisplayFromStr")]
+    actor: Actor,
+    #[serde_as(as = "DisplayFromStr")]
+    key: IdempotencyKey,
+    fingerprint: u64,
+    answer: String,
+    #[serde_as(as = "Millis")]
+    at: Timestamp,
+}
+mirror!(IdempotencyRecordDef, IdempotencyRecord);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Token", rename_all = "camelCase")]
+pub(crate) struct TokenDef {
+    #[serde_as(as = "DisplayFromStr")]
+    id: Uid,
+    #[serde_as(as = "DisplayFromStr")]
+    name: Actor,
+    #[serde_as(as = "Text")]
+    role: Role,
+    #[serde_as(as = "Text")]
+    hash: TokenHash,
+    loopback_only: bool,
+    #[serde_as(as = "DisplayFromStr")]
+    created_by: Actor,
+    #[serde_as(as = "Millis")]
+    created_at: Timestamp,
+    #[serde_as(as = "Option<Millis>")]
+    expires_at: Option<Timestamp>,
+    #[serde_as(as = "Option<Millis>")]
+    revoked_at: Option<Timestamp>,
+}
+mirror!(TokenDef, Token);

@@ -1,0 +1,88 @@
+//! Values that are kept as one text or one number.
+
+use std::fmt::Display;
+
+use serde::{Deserialize, Deserializer, Serializer};
+use serde_with::{DeserializeAs, SerializeAs};
+
+use crate::domain::{OperationId, Role, Selector, Template, Timestamp, TokenHash, WorkerId};
+
+/// A value as the text that it is printed and parsed as.
+pub(super) struct Text;
+
+/// What can be kept as [`Text`].
+trait Texted: Sized {
+    fn text(&self) -> String;
+    fn of(text: &str) -> Option<Self>;
+}
+
+macro_rules! texted {
+    ($($type:ty: $print:expr, $parse:expr;)*) => {
+        $(
+            impl Texted for $type {
+                fn text(&self) -> String {
+                    let print: fn(&Self) -> String = $print;
+                    print(self)
+                }
+
+                fn of(text: &str) -> Option<Self> {
+                    let parse: fn(&str) -> Option<Self> = $parse;
+                    parse(text)
+                }
+            }
+
+            impl SerializeAs<$type> for Text {
+                fn serialize_as<S: Serializer>(value: &$type, to: S) -> Result<S::Ok, S::Error> {
+                    to.serialize_str(&value.text())
+                }
+            }
+
+            impl<'de> DeserializeAs<'de, $type> for Text {
+                fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
+                    let text = String::deserialize(from)?;
+                    let wrong = || serde::de::Error::custom(format!("`{text}` is no {}", stringify!($type)));
+                    <$type as Texted>::of(&text).ok_or_else(wrong)
+                }
+            }
+        )*
+    };
+}
+
+texted! {
+    Selector: printed, |text| Self::parse(text).ok();
+    Role: printed, |text| Self::parse(text).ok();
+    OperationId: printed, Self::parse;
+    WorkerId: printed, |text| Some(Self::new(text));
+    Template: |template| template.as_str().to_owned(), |text| Some(Self::new(text));
+    TokenHash: |hash| hash.0.iter().map(|byte| format!("{byte:02x}")).collect(), hash;
+}
+
+fn printed(value: &impl Display) -> String {
+    value.to_string()
+}
+
+fn hash(hex: &str) -> Option<TokenHash> {
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(TokenHash(bytes))
+}
+
+/// A moment in milliseconds since 1970.
+pub(super) struct Millis;
+
+impl SerializeAs<Timestamp> for Millis {
+    fn serialize_as<S: Serializer>(value: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(value.millis())
+    }
+}
+
+impl<'de> DeserializeAs<'de, Timestamp> for Millis {
+    fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        u64::deserialize(from).map(Timestamp::from_millis)
+    }
+}
