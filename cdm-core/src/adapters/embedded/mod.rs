@@ -9,12 +9,23 @@
 //! cluster.lock     held by the process that runs the local cluster
 //! ```
 
+mod calls;
+mod databases;
+mod disk;
 mod file;
+mod objects;
 mod presence;
+mod seal;
+mod secrets;
 mod store;
 mod tokens;
+mod tree;
 
+pub use databases::{DatabasesError, EmbeddedDatabases};
 pub use file::{File, OpenError};
+pub use objects::{EmbeddedObjects, ObjectsError};
 pub use presence::Presence;
+pub use seal::KeyError;
+pub use secrets::{EmbeddedSecrets, SecretsError};
 pub use store::EmbeddedStore;
 pub use tokens::EmbeddedTokens;

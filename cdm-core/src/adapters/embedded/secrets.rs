@@ -1,0 +1,274 @@
+//! Secrets as sealed rows of the SQLite file.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::File;
+use super::calls::{unavailable, within};
+use super::seal::{KeyError, Seal, make_key, read_key};
+use crate::domain::{SecretKind, SecretName, Timestamp};
+use crate::ports::{
+    Call, Clock, Cms, Credentials, Database, ErrorKind, Outcome, PortError, SecretStore, StoredSecret,
+};
+
+const PORT: &str = "secrets";
+const RECOVERY_WINDOW: Duration = Duration::from_hours(7 * 24);
+/// No secret has this name: what is sealed under it shows that a key is the right one.
+const PROOF: &str = "key";
+
+/// A row is never deleted. It holds a value (`sealed` alone), or is closed: within its recovery window (`until` lies
+/// ahead), or for good.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, sealed BLOB, until INTEGER) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS secrets_key (only INTEGER PRIMARY KEY CHECK (only = 1), proof BLOB NOT NULL) STRICT;
+";
+
+/// Why the secrets cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// There is no key to seal with, or not the right one.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The file does not take them.
+    #[error("the database file does not take the secrets; see that it is whole and may be written")]
+    File(#[from] sqlx::Error),
+}
+
+/// Keeps credentials in the SQLite file, sealed; clones share it.
+///
+/// A value is bound to its name: the row's content under another name is worth nothing.
+#[derive(Clone)]
+pub struct EmbeddedSecrets {
+    file: File,
+    seal: Arc<Seal>,
+    clock: Arc<dyn Clock>,
+}
+
+impl EmbeddedSecrets {
+    /// Opens the secrets in `file`, with the key in the file at `key_path`, which is made when nothing is sealed yet.
+    ///
+    /// # Errors
+    /// When the key may be read by others, is none, is not the one that the values are sealed with, or is missing
+    /// while there are values; and when either file cannot be used.
+    pub async fn open(file: File, key_path: &Path, clock: Arc<dyn Clock>) -> Result<Self, SecretsError> {
+        file.ensure(SCHEMA).await?;
+        // The write lock keeps another process that starts from making another key.
+        let mut tx = file.begin().await?;
+        forget(&mut tx, clock.wall()).await?;
+        let held = sqlx::query("SELECT EXISTS (SELECT 1 FROM secrets WHERE sealed IS NOT NULL)");
+        let held: bool = held.fetch_one(&mut *tx).await?.try_get(0)?;
+        let path = || key_path.to_owned();
+        let key = match read_key(key_path)? {
+            Some(key) => key,
+            None if held => return Err(KeyError::Missing { path: path() }.into()),
+            None => make_key(key_path)?,
+        };
+        let seal = Seal::new(&key);
+        let proof = sqlx::query("SELECT proof FROM secrets_key").fetch_optional(&mut *tx).await?;
+        let proof: Option<Vec<u8>> = proof.map(|row| row.try_get(0)).transpose()?;
+        let proven = proof.is_some_and(|proof| seal.open(PROOF, &proof).is_some());
+        if !proven && held {
+            return Err(KeyError::Wrong { path: path() }.into());
+        }
+        if !proven {
+            let proof = seal.seal(PROOF, &[]).map_err(KeyError::Chance)?;
+            let put =
+                sqlx::query("INSERT OR REPLACE INTO secrets_key (only, proof) VALUES (1, ?)").bind(proof);
+            put.execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(Self { file, seal: Arc::new(seal), clock })
+    }
+
+    /// Whether the secrets can be read, with the key that they are sealed with.
+    ///
+    /// # Errors
+    /// `Unavailable` when the file does not answer, `Denied` when its secrets are sealed with another key.
+    pub async fn check(&self) -> Result<(), PortError> {
+        let proof = sqlx::query("SELECT proof FROM secrets_key").fetch_one(self.file.reader()).await;
+        let proof: Vec<u8> =
+            proof.and_then(|row| row.try_get(0)).map_err(|error| unavailable(PORT, &error))?;
+        self.seal.open(PROOF, &proof).map(drop).ok_or_else(sealed_otherwise)
+    }
+
+    async fn insert(&self, name: &SecretName, sealed: Vec<u8>) -> Outcome<()> {
+        let refused = match self.try_insert(name, sealed).await {
+            Ok(Ok(tx)) => return committed(tx).await,
+            Ok(Err(refused)) => refused,
+            Err(error) => unavailable(PORT, &error),
+        };
+        Outcome::NotApplied(refused)
+    }
+
+    /// The transaction that stores the value and is yet to be committed, or why it must not be stored.
+    async fn try_insert(
+        &self,
+        name: &SecretName,
+        sealed: Vec<u8>,
+    ) -> Result<Result<Transaction<'static, Sqlite>, PortError>, sqlx::Error> {
+        let mut tx = self.file.begin().await?;
+        forget(&mut tx, self.clock.wall()).await?;
+        let id = name.to_string();
+        let row =
+            sqlx::query("SELECT sealed IS NOT NULL AND until IS NULL FROM secrets WHERE name = ?").bind(&id);
+        if let Some(row) = row.fetch_optional(&mut *tx).await? {
+            let (kind, message) = match row.try_get(0)? {
+                true => (ErrorKind::Exists, "holds a value"),
+                false => (ErrorKind::Gone, "was scheduled for deletion"),
+            };
+            return Ok(Err(PortError::new(PORT, kind, format!("the secret {id} {message}"))));
+        }
+        let put = sqlx::query("INSERT INTO secrets (name, sealed) VALUES (?, ?)").bind(id).bind(sealed);
+        put.execute(&mut *tx).await?;
+        Ok(Ok(tx))
+    }
+
+    async fn close(&self, name: &SecretName) -> Outcome<()> {
+        match self.try_close(name).await {
+            Ok(tx) => committed(tx).await,
+            Err(error) => Outcome::NotApplied(unavailable(PORT, &error)),
+        }
+    }
+
+    async fn try_close(&self, name: &SecretName) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        let now = self.clock.wall();
+        let mut tx = self.file.begin().await?;
+        forget(&mut tx, now).await?;
+        let close = "INSERT INTO secrets (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET until = ?2
+                     WHERE sealed IS NOT NULL AND until IS NULL";
+        let close = sqlx::query(close).bind(name.to_string()).bind(millis(now.after(RECOVERY_WINDOW)));
+        close.execute(&mut *tx).await?;
+        Ok(tx)
+    }
+
+    async fn row(&self, name: &SecretName) -> Result<Option<(Option<Vec<u8>>, Option<i64>)>, sqlx::Error> {
+        let row = sqlx::query("SELECT sealed, until FROM secrets WHERE name = ?").bind(name.to_string());
+        let row = row.fetch_optional(self.file.reader()).await?;
+        row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+    }
+}
+
+#[async_trait]
+impl SecretStore for EmbeddedSecrets {
+    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
+        let refused = |kind, message: &str| Outcome::NotApplied(PortError::new(PORT, kind, message));
+        let Some(plain) = write(name.kind, value) else {
+            return refused(ErrorKind::Invalid, "the credentials are not of the kind that the name says");
+        };
+        let Ok(sealed) = self.seal.seal(&name.to_string(), &plain) else {
+            return refused(ErrorKind::Unavailable, "the machine gives no random numbers");
+        };
+        within(&*self.clock, call.deadline, PORT, self.insert(name, sealed)).await
+    }
+
+    async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
+        let row = self.row(name).await.map_err(|error| unavailable(PORT, &error))?;
+        let (sealed, until) = row.unwrap_or_default();
+        match (sealed, until) {
+            (_, Some(until)) => Ok((until > millis(self.clock.wall())).then_some(StoredSecret::Deleting)),
+            (None, None) => Ok(None),
+            (Some(sealed), None) => {
+                let plain = self.seal.open(&name.to_string(), &sealed).ok_or_else(sealed_otherwise)?;
+                let value = read(name.kind, &plain).ok_or_else(|| {
+                    let message = format!("the secret {name} holds something that is no credentials");
+                    PortError::new(PORT, ErrorKind::Foreign, message)
+                })?;
+                Ok(Some(StoredSecret::Value(value)))
+            }
+        }
+    }
+
+    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+        within(&*self.clock, call.deadline, PORT, self.close(name)).await
+    }
+}
+
+impl fmt::Debug for EmbeddedSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedSecrets").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Drops the values whose recovery window has ended, and keeps their names closed.
+async fn forget(tx: &mut Transaction<'static, Sqlite>, now: Timestamp) -> Result<(), sqlx::Error> {
+    let forget = sqlx::query("UPDATE secrets SET sealed = NULL WHERE sealed IS NOT NULL AND until <= ?");
+    forget.bind(millis(now)).execute(&mut **tx).await.map(drop)
+}
+
+/// A commit that fails may yet have reached the disk.
+async fn committed(tx: Transaction<'static, Sqlite>) -> Outcome<()> {
+    match tx.commit().await {
+        Ok(()) => Outcome::Applied(()),
+        Err(error) => Outcome::Unknown(unavailable(PORT, &error)),
+    }
+}
+
+fn sealed_otherwise() -> PortError {
+    PortError::new(PORT, ErrorKind::Denied, "a stored value cannot be unsealed with this key")
+}
+
+fn millis(at: Timestamp) -> i64 {
+    i64::try_from(at.millis()).unwrap_or(i64::MAX)
+}
+
+#[derive(Serialize, Deserialize)]
+struct DatabaseForm<T> {
+    host: T,
+    port: u16,
+    dbname: T,
+    username: T,
+    password: T,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CmsForm<T> {
+    username: T,
+    password: T,
+    email: T,
+}
+
+/// The credentials as JSON; `None` when they are of another kind.
+fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<Vec<u8>>> {
+    // Room enough that the buffer never moves and leaves a copy behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(4096));
+    let password = value.password().expose_secret();
+    let written = match (kind, value) {
+        (
+            SecretKind::Database,
+            Credentials::Database(Database { host, port, dbname, username, password: _ }),
+        ) => {
+            let form = DatabaseForm { host: host.as_str(), port: *port, dbname, username, password };
+            serde_json::to_writer(&mut *plain, &form)
+        }
+        (SecretKind::Cms, Credentials::Cms(Cms { username, password: _, email })) => {
+            serde_json::to_writer(&mut *plain, &CmsForm { username: username.as_str(), password, email })
+        }
+        (SecretKind::Database, Credentials::Cms(_)) | (SecretKind::Cms, Credentials::Database(_)) => {
+            return None;
+        }
+    };
+    written.ok().map(|()| plain)
+}
+
+fn read(kind: SecretKind, plain: &[u8]) -> Option<Credentials> {
+    match kind {
+        SecretKind::Database => {
+            let DatabaseForm { host, port, dbname, username, password } =
+                serde_json::from_slice(plain).ok()?;
+            let password = SecretString::from(password);
+            Some(Credentials::Database(Database { host, port, dbname, username, password }))
+        }
+        SecretKind::Cms => {
+            let CmsForm { username, password, email } = serde_json::from_slice(plain).ok()?;
+            Some(Credentials::Cms(Cms { username, password: SecretString::from(password), email }))
+        }
+    }
+}
