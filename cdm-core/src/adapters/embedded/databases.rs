@@ -239,3 +239,10 @@ fn failed(cause: &io::Error) -> PortError {
 fn error(kind: ErrorKind, message: &str) -> PortError {
     PortError::new(PORT, kind, message)
 }
+
+#[async_trait]
+impl super::TenantDatabases for EmbeddedDatabases {
+    async fn connect(&self, credentials: &Database) -> Result<SqliteConnection, PortError> {
+        Self::connect(self, credentials).await
+    }
+}

@@ -10,6 +10,7 @@
 //! ```
 
 mod calls;
+mod cluster;
 mod databases;
 mod disk;
 mod file;
@@ -21,6 +22,10 @@ mod store;
 mod tokens;
 mod tree;
 
+pub use cluster::{
+    ClusterOpenError, Host, HostError, ImageSpec, LocalCluster, LocalSettings, Readiness, TenantDatabases,
+    Tenants,
+};
 pub use databases::{DatabasesError, EmbeddedDatabases};
 pub use file::{File, OpenError};
 pub use objects::{EmbeddedObjects, ObjectsError};

@@ -1,0 +1,130 @@
+//! What a pod answers to a request for a site: the page of the tenant that the hostname is of.
+
+use std::sync::Arc;
+
+use hyper::header::{HeaderName, HeaderValue, LOCATION};
+use hyper::{Request, StatusCode};
+
+use super::host::World;
+use super::http::{self, Answer};
+use super::tenants::Options;
+use crate::domain::{Digest, Hostname, Selector, Site, Uid};
+use crate::ports::PortError;
+
+pub(super) const SERVICE: HeaderName = HeaderName::from_static("x-cdm-service");
+const SITE: HeaderName = HeaderName::from_static("x-cdm-site");
+const DIGEST: HeaderName = HeaderName::from_static("x-cdm-digest");
+
+/// Answers as the image `digest` in the service `service` does.
+pub(super) async fn answer<B>(
+    world: &World,
+    service: Selector,
+    digest: Digest,
+    request: &Request<B>,
+) -> Answer {
+    let answers = world.cluster.images().of(digest).answers;
+    let mut answer = if answers == 200 {
+        tenant(world, service, digest, request).await
+    } else {
+        let status = StatusCode::from_u16(answers).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        http::text(status, format!("There has been a critical error on this website. ({digest})"))
+    };
+    let headers = answer.headers_mut();
+    headers.insert(SERVICE, HeaderValue::from_static(service.as_str()));
+    if let Ok(digest) = HeaderValue::from_str(&digest.to_string()) {
+        headers.insert(DIGEST, digest);
+    }
+    answer
+}
+
+async fn tenant<B>(world: &World, service: Selector, digest: Digest, request: &Request<B>) -> Answer {
+    let Some((host, port)) = http::host(request) else {
+        return http::text(StatusCode::BAD_REQUEST, "the request names no host".to_owned());
+    };
+    let site = match find(world, &host).await {
+        Ok(Some(site)) => site,
+        Ok(None) => return http::text(StatusCode::NOT_FOUND, format!("no tenant has the host `{host}`")),
+        Err(message) => return http::text(StatusCode::SERVICE_UNAVAILABLE, message),
+    };
+    let mut answer = if site.hostnames.canonical().as_str() == host {
+        match options(world, service, site.uid).await {
+            Ok(Some(options)) => http::html(StatusCode::OK, page(&site, &options, service, digest)),
+            Ok(None) => http::text(StatusCode::SERVICE_UNAVAILABLE, "not installed".to_owned()),
+            Err(error) => {
+                let message = format!("Error establishing a database connection: {}", error.message);
+                http::text(StatusCode::SERVICE_UNAVAILABLE, message)
+            }
+        }
+    } else {
+        canonical(&world.cluster.settings.site_scheme, &site, port, request)
+    };
+    if let Ok(id) = HeaderValue::from_str(site.id.as_str()) {
+        answer.headers_mut().insert(SITE, id);
+    }
+    answer
+}
+
+async fn find(world: &World, host: &str) -> Result<Option<Site>, String> {
+    let Ok(host) = Hostname::parse(host) else { return Ok(None) };
+    let repository = &world.tenants.repository;
+    let Some(id) = repository.hostname(&host).await.map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    repository.site(&id).await.map_err(|error| error.to_string())
+}
+
+async fn options(world: &World, service: Selector, uid: Uid) -> Result<Option<Arc<Options>>, PortError> {
+    let cache = world.cache(service);
+    let reading = match cache.get(uid) {
+        Ok(options) => return Ok(Some(options)),
+        Err(reading) => reading,
+    };
+    let Some(options) = world.tenants.options(uid).await? else { return Ok(None) };
+    let options = Arc::new(options);
+    cache.keep(uid, reading, &options);
+    Ok(Some(options))
+}
+
+/// Sends the client to the site's canonical hostname, on the port that it came by.
+fn canonical<B>(scheme: &str, site: &Site, port: Option<u16>, request: &Request<B>) -> Answer {
+    let port = port.map_or_else(String::new, |port| format!(":{port}"));
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let to = format!("{scheme}://{}{port}{path}", site.hostnames.canonical());
+    let mut answer = http::text(StatusCode::MOVED_PERMANENTLY, format!("moved to {to}"));
+    if let Ok(to) = HeaderValue::from_str(&to) {
+        answer.headers_mut().insert(LOCATION, to);
+    }
+    answer
+}
+
+fn page(site: &Site, options: &Options, service: Selector, digest: Digest) -> String {
+    let title = escaped(&options.title);
+    let rows = [
+        ("site", site.id.as_str()),
+        ("address", &options.siteurl),
+        ("theme", &options.theme),
+        ("service", service.as_str()),
+        ("image", &digest.to_string()),
+    ]
+    .map(|(name, value)| format!("    <dt>{name}</dt><dd>{}</dd>\n", escaped(value)))
+    .concat();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n  <meta charset=\"utf-8\">\n  <title>{title}</title>\n\
+         </head>\n<body class=\"{service}\">\n  <h1>{title}</h1>\n  <dl>\n{rows}  </dl>\n</body>\n</html>\n"
+    )
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}

@@ -1,0 +1,173 @@
+//! How templates, jobs and failures are written down, and read back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Digest, Hostnames, JobName, SiteId, SiteName, Theme, Uid};
+use crate::ports::{JobKind, JobState, PodFailure};
+
+#[derive(Serialize, Deserialize)]
+struct TemplateShape {
+    image: String,
+    revision: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FailureShape {
+    definite: bool,
+    blames_image: bool,
+    message: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "kebab-case")]
+enum KindShape {
+    Install { uid: String, hostnames: Vec<String>, canonical: String, title: String },
+    ActivateTheme { uid: String, theme: String },
+    FlushCaches { uids: Vec<String> },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum StateShape {
+    Running,
+    Succeeded { failed: Vec<(String, String)> },
+    Failed { message: String, theme_missing: bool },
+}
+
+/// A template of this digest; the revision makes it unlike every other.
+pub(super) fn template(image: Digest, revision: i64) -> String {
+    text(&TemplateShape { image: image.to_string(), revision })
+}
+
+/// The digest in a template; `None` where the text is none of this cluster's.
+pub(super) fn digest_in(template: &str) -> Option<Digest> {
+    let shape: TemplateShape = serde_json::from_str(template).ok()?;
+    Digest::parse(&shape.image).ok()
+}
+
+/// The revision in a template, to name pods by.
+pub(super) fn revision_in(template: &str) -> i64 {
+    serde_json::from_str(template).map_or(0, |shape: TemplateShape| shape.revision)
+}
+
+pub(super) fn failure(failure: &PodFailure) -> String {
+    let PodFailure { definite, blames_image, message } = failure.clone();
+    text(&FailureShape { definite, blames_image, message })
+}
+
+pub(super) fn parse_failure(text: &str) -> Option<PodFailure> {
+    let FailureShape { definite, blames_image, message } = serde_json::from_str(text).ok()?;
+    Some(PodFailure { definite, blames_image, message })
+}
+
+pub(super) fn kind(kind: &JobKind) -> String {
+    text(&match kind {
+        JobKind::Install { uid, hostnames, title } => KindShape::Install {
+            uid: uid.to_string(),
+            hostnames: names(hostnames),
+            canonical: hostnames.canonical().to_string(),
+            title: title.to_string(),
+        },
+        JobKind::ActivateTheme { uid, theme } => {
+            KindShape::ActivateTheme { uid: uid.to_string(), theme: theme.to_string() }
+        }
+        JobKind::FlushCaches { uids } => {
+            KindShape::FlushCaches { uids: uids.iter().map(ToString::to_string).collect() }
+        }
+    })
+}
+
+pub(super) fn parse_kind(text: &str) -> Option<JobKind> {
+    Some(match serde_json::from_str(text).ok()? {
+        KindShape::Install { uid, hostnames, canonical, title } => JobKind::Install {
+            uid: Uid::parse(&uid).ok()?,
+            hostnames: Hostnames::parse(&hostnames, &canonical).ok()?,
+            title: SiteName::parse(&title).ok()?,
+        },
+        KindShape::ActivateTheme { uid, theme } => {
+            JobKind::ActivateTheme { uid: Uid::parse(&uid).ok()?, theme: Theme::parse(&theme).ok()? }
+        }
+        KindShape::FlushCaches { uids } => {
+            JobKind::FlushCaches { uids: uids.iter().map(|uid| Uid::parse(uid).ok()).collect::<Option<_>>()? }
+        }
+    })
+}
+
+pub(super) fn state(state: &JobState) -> String {
+    text(&match state.clone() {
+        JobState::Running => StateShape::Running,
+        JobState::Succeeded { failed } => StateShape::Succeeded {
+            failed: failed.into_iter().map(|(uid, message)| (uid.to_string(), message)).collect(),
+        },
+        JobState::Failed { message, theme_missing } => StateShape::Failed { message, theme_missing },
+    })
+}
+
+pub(super) fn parse_state(text: &str) -> Option<JobState> {
+    Some(match serde_json::from_str(text).ok()? {
+        StateShape::Running => JobState::Running,
+        StateShape::Succeeded { failed } => JobState::Succeeded {
+            failed: failed
+                .into_iter()
+                .map(|(uid, message)| Some((Uid::parse(&uid).ok()?, message)))
+                .collect::<Option<_>>()?,
+        },
+        StateShape::Failed { message, theme_missing } => JobState::Failed { message, theme_missing },
+    })
+}
+
+/// The hostnames of a route: the canonical one first, then all in their order.
+pub(super) fn hostnames(hostnames: &Hostnames) -> String {
+    text(&(hostnames.canonical().to_string(), names(hostnames)))
+}
+
+pub(super) fn parse_hostnames(text: &str) -> Option<Hostnames> {
+    let (canonical, names): (String, Vec<String>) = serde_json::from_str(text).ok()?;
+    Hostnames::parse(&names, &canonical).ok()
+}
+
+/// The job's name that reads like this. A name is made of its parts only; any parts that give the same text do.
+pub(super) fn job_name(text: &str) -> Option<JobName> {
+    let numbered = |text: &str| -> Option<(String, u64)> {
+        let (rest, number) = text.rsplit_once('-')?;
+        Some((rest.to_owned(), number.parse().ok()?))
+    };
+    let plain = numbered(text).map(|parts| (parts, 1));
+    let ((rest, number), attempt) = plain.or_else(|| {
+        let (first, attempt) = text.rsplit_once("-r")?;
+        Some((numbered(first)?, attempt.parse().ok()?))
+    })?;
+    let (head, job) = rest.split_once('-')?;
+    let name = JobName::of_site(&SiteId::parse(head).ok()?, job, number, attempt);
+    (name.as_str() == text).then_some(name)
+}
+
+fn names(hostnames: &Hostnames) -> Vec<String> {
+    hostnames.all().iter().map(ToString::to_string).collect()
+}
+
+/// These shapes are of texts and numbers only, which always have a JSON text.
+fn text<T: Serialize>(shape: &T) -> String {
+    serde_json::to_string(shape).unwrap_or_else(|error| unreachable!("texts and numbers: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jobs_name_is_read_back() {
+        let site = SiteId::parse("a-site-with-4-parts").unwrap();
+        for name in [
+            JobName::of_site(&site, "install", 7, 1),
+            JobName::of_site(&site, "activate-theme", u64::MAX, 3),
+            JobName::of_window("flush-caches", 12, 40, 2),
+            JobName::of_site(&SiteId::parse("c01jgz6q3r5s7t9v2w4x6y8z0ab").unwrap(), "install", u64::MAX, 12),
+        ] {
+            assert_eq!(job_name(name.as_str()), Some(name));
+        }
+        for text in ["", "x", "-1", "a-b-c", "A-install-1"] {
+            assert_eq!(job_name(text), None, "{text}");
+        }
+    }
+}
