@@ -1,2 +1,20 @@
-//! The REST server over `cdm-core`: requests in, one service call each, answers out. Empty for now: nothing of it is
-//! built yet.
+//! The REST server as a library: [`router`] over the services, [`serve`] on a socket.
+
+pub mod api;
+mod app;
+mod auth;
+mod error;
+mod events;
+mod input;
+mod limits;
+mod metrics;
+mod openapi;
+mod request;
+mod router;
+mod routes;
+mod serve;
+
+pub use app::{App, Backend, Health, HttpSettings};
+pub use error::{FieldError, Problem};
+pub use router::{local_router, router};
+pub use serve::serve;

@@ -24,7 +24,7 @@ use cdm_testkit::fakes::{FakeSecrets, FakeStore};
 use cdm_testkit::log::EffectLog;
 use secrecy::SecretString;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -123,7 +123,9 @@ impl Machine {
         for (kind, value) in [(SecretKind::Database, database), (SecretKind::Cms, cms)] {
             applied(self.secrets.create(&self.call(), &SecretName { uid, kind }, &value).await);
         }
-        std::fs::write(self.bench.dir.path().join(format!("site_{uid}")), b"").expect("a database");
+        let path = self.bench.dir.path().join(format!("site_{uid}"));
+        let made = SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await;
+        made.expect("a database").close().await.expect("an end");
         site
     }
 
@@ -306,6 +308,38 @@ async fn a_broken_image_serves_nobody_and_the_old_pods_go_on() {
     applied(machine.cluster.set_image(&machine.call(), Selector::Blue, view.fence, &want).await);
     let back = machine.ready(&machine.cluster, Selector::Blue).await;
     assert_eq!((back.template, back.digest), (first.template, first.digest));
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_lost_while_pods_and_routes_change() {
+    let machine = Machine::new().await;
+    let host = machine.host().await;
+    let site = machine.site("shop").await;
+    let first = machine.cluster.service(Selector::Blue).await.expect("a view");
+    let canary = machine.cluster.canary().await.expect("a canary").expect("one from the first");
+    assert_eq!((first.digest, first.fence), (Some(LocalCluster::initial_image()), Fence::default()));
+    assert_eq!((canary.selector, canary.digest), (Selector::Blue, first.digest));
+    machine.install(&site).await;
+    let mut fence = machine.route(&site, Selector::Blue).await;
+    machine.ready(&machine.cluster, Selector::Blue).await;
+    for letter in ['1', '2', '3'] {
+        machine.set_image(Selector::Blue, image(letter)).await;
+        let mut served = 0;
+        while !machine.cluster.service(Selector::Blue).await.expect("a view").is_ready() || served < 20 {
+            assert_eq!(get(&host, "shop.test", "/").await.status, 200);
+            served += 1;
+            assert!(served < 20_000, "a rollout ends");
+        }
+        assert_eq!(get(&host, "shop.test", "/").await.header("x-cdm-digest"), image(letter).to_string());
+    }
+    machine.ready(&machine.cluster, Selector::Green).await;
+    for to in [Selector::Green, Selector::Blue].into_iter().cycle().take(40) {
+        let call = machine.call();
+        applied(machine.cluster.move_route(&call, site.uid, fence, to).await);
+        fence = call.fence;
+        assert_eq!(get(&host, "shop.test", "/").await.header("x-cdm-service"), to.as_str());
+    }
     host.stop().await;
 }
 

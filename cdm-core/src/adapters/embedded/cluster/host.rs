@@ -290,9 +290,12 @@ impl Turn {
         while !running.busy.is_idle() && self.cluster.clock.monotonic() < until {
             self.cluster.pause(GLANCE).await;
         }
-        let Running { mut controllers, mut router, _mark, _seat, .. } = running;
+        let Running { mut controllers, mut router, _mark: mark, _seat: seat, .. } = running;
         router.shutdown().await;
         controllers.shutdown().await;
+        // The lock last: whoever takes it finds nothing of this boot at work.
+        drop(mark);
+        drop(seat);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use http_body_util::{Either, Empty, Limited};
 use hyper::body::{Body, Incoming};
@@ -17,6 +18,9 @@ use super::http::{self, Answer, MOST_BODY, Sent};
 use super::pages::SERVICE;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-cdm-route");
+
+/// How long a pod may take over the head of its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is between two neighbours and not handed on (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] =
@@ -62,7 +66,7 @@ pub(super) async fn route(world: Arc<World>, request: Request<Incoming>) -> Answ
             let message = format!("no pod of the service `{}` is ready", leads.service);
             http::text(StatusCode::SERVICE_UNAVAILABLE, message)
         } else {
-            forward(&world, &pods, &host, request).await
+            forward(&world, &pods, request).await
         }
     };
     answer.headers_mut().insert(ROUTE, HeaderValue::from(leads.generation));
@@ -71,12 +75,13 @@ pub(super) async fn route(world: Arc<World>, request: Request<Incoming>) -> Answ
 }
 
 /// Hands a request to the first of `pods` that takes it; one with a body is handed on once.
-async fn forward(world: &World, pods: &[SocketAddr], host: &str, request: Request<Incoming>) -> Answer {
+async fn forward(world: &World, pods: &[SocketAddr], request: Request<Incoming>) -> Answer {
     let (mut parts, body) = request.into_parts();
     remove_hop_by_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    if !parts.headers.contains_key(HOST) {
-        let Ok(host) = HeaderValue::from_str(host) else {
+    // A target in absolute form says the host, whatever the header says (RFC 9112, 3.2.2).
+    if let Some(authority) = parts.uri.authority() {
+        let Ok(host) = HeaderValue::from_str(authority.as_str()) else {
             return http::text(StatusCode::BAD_REQUEST, "the request names no host".to_owned());
         };
         parts.headers.insert(HOST, host);
@@ -90,7 +95,13 @@ async fn forward(world: &World, pods: &[SocketAddr], host: &str, request: Reques
         };
         parts.uri = uri;
         let sent: Sent = body.take().map_or_else(|| Either::Left(Empty::new()), Either::Right);
-        match world.http.request(Request::from_parts(parts.clone(), sent)).await {
+        let answered = tokio::select! {
+            answered = world.http.request(Request::from_parts(parts.clone(), sent)) => answered,
+            () = world.cluster.pause(PATIENCE) => {
+                return http::text(StatusCode::GATEWAY_TIMEOUT, "the pod did not answer in time".to_owned());
+            }
+        };
+        match answered {
             Ok(answer) => {
                 let mut answer = answer.map(Either::Right);
                 remove_hop_by_hop(answer.headers_mut());

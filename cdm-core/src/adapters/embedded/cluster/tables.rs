@@ -173,7 +173,7 @@ pub(super) struct Seen {
     pub(super) failure: Option<PodFailure>,
 }
 
-/// Writes down what was seen under `boot`.
+/// Writes down what was seen under `boot`, unless another one has taken over since.
 pub(super) async fn set_seen(
     conn: &mut SqliteConnection,
     selector: Selector,
@@ -183,7 +183,8 @@ pub(super) async fn set_seen(
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     sqlx::query(
         "INSERT OR REPLACE INTO cluster_status
-         (selector, boot, generation, updated, ready, available, total, failure) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         (selector, boot, generation, updated, ready, available, total, failure)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM cluster_host WHERE boot = ?2)",
     )
     .bind(selector.as_str())
     .bind(boot)

@@ -1,0 +1,186 @@
+//! The command line as types: what may be typed, and what `--help` says of it.
+
+mod ops;
+mod platform;
+mod site;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use ops::{OpCommand, RolloutCommand};
+pub use platform::{
+    AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, ServicesCommand, TokenCommand,
+};
+pub use platform::{RolloutArgs, Verdict};
+pub use site::{Colour, CreateArgs, DeleteArgs, SiteCommand, SiteFilter};
+
+const EXAMPLES: &str = "\
+Examples:
+  cdm site create shop --theme storefront --hostname shop.example.com --name 'The shop'
+  cdm site provision shop
+  cdm services deploy sha256:<64 hex digits>
+  cdm services rollout --promote --scope inactive --waves 1,10%,100%
+  cdm op list --status parked
+  cdm site list -o json
+
+Exit codes:
+  0 done    1 the work failed, was cancelled or is parked    2 usage    3 not allowed    4 not found
+  5 conflict    6 the wait timed out    7 partly done    8 server unreachable";
+
+/// Manages many sites on two shared services.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cdm", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command has.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Address of the server
+    #[arg(
+        long,
+        global = true,
+        env = "CDM_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    pub server: String,
+    /// File that holds the token (or set CDM_TOKEN or CDM_TOKEN_FILE)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Do the work in this process on the store itself, without a server
+    #[arg(long, global = true)]
+    pub local: bool,
+    /// Directory of the embedded store, with --local
+    #[arg(long, global = true, env = "CDM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file, with --local
+    #[arg(long, global = true, env = "CDM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Do not wait for the work: print its id
+    #[arg(long, global = true)]
+    pub no_wait: bool,
+    /// How long to wait for the work, such as 90s, 10m or 1h30m
+    #[arg(long, global = true, default_value = "10m", value_parser = duration, value_name = "TIME")]
+    pub timeout: Duration,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Key under which the server knows a repetition of this request
+    #[arg(long, global = true, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// When to colour (NO_COLOR is honoured)
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    Table,
+    /// What the server said, as JSON.
+    Json,
+    /// What the server said, as YAML.
+    Yaml,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Create, move and delete sites
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// The two services, their images and verdicts
+    #[command(subcommand, visible_alias = "service")]
+    Services(ServicesCommand),
+    /// Moves of many sites
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    /// Operations: what is being done, and what came of it
+    #[command(subcommand, visible_alias = "operation")]
+    Op(OpCommand),
+    /// Tokens that may call the API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Who asked for what
+    Audit(AuditArgs),
+    /// What happens, as it happens, until Ctrl-C
+    Events,
+    /// Whether the server and each backend answer, and the token works
+    Doctor,
+    /// Play a site's life and a rollout that meets a broken image, all in this process
+    Demo(DemoArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  cdm completion bash > /etc/bash_completion.d/cdm")]
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Man(ManArgs),
+    /// The local cluster of an embedded store
+    #[command(subcommand)]
+    Local(LocalCommand),
+}
+
+/// A shell that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Bash.
+    Bash,
+    /// Zsh.
+    Zsh,
+    /// Fish.
+    Fish,
+    /// PowerShell.
+    #[value(name = "powershell")]
+    PowerShell,
+}
+
+/// How much of a list to read.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Paging {
+    /// How many to list at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pub limit: u64,
+    /// List all, however many
+    #[arg(long, conflicts_with = "limit")]
+    pub all: bool,
+}
+
+/// Reads a span of time such as `90s`, `10m` or `1h30m`; a bare number is seconds.
+///
+/// # Errors
+/// When the text is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("`{text}` is not a span of time such as 90s, 10m or 1h30m"))?;
+    Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))
+}

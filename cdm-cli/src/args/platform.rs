@@ -1,0 +1,237 @@
+//! Arguments of `cdm services`, `cdm token` and the commands without a noun.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+
+use super::{Colour, Paging};
+
+/// `cdm services …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ServicesCommand {
+    /// Show both services and the active canary
+    #[command(visible_alias = "get")]
+    Show,
+    /// Make a service the active canary
+    Select {
+        /// The service
+        #[arg(value_enum)]
+        service: Colour,
+    },
+    /// Deploy an image to the active canary, or to the named service
+    #[command(after_help = "Example:\n  cdm services deploy sha256:<64 hex digits> --promote")]
+    Deploy {
+        /// Digest of the image: 64 hex digits, with or without sha256:
+        image: String,
+        /// Route the service's sites to it as well
+        #[arg(long)]
+        promote: bool,
+        /// The service [default: the active canary]
+        #[arg(long, value_enum)]
+        service: Option<Colour>,
+    },
+    /// Upgrade or promote many sites, in waves
+    #[command(
+        after_help = "Examples:\n  cdm services rollout --promote --scope inactive --waves 1,10%,100%\n  \
+                      cdm services rollout --image sha256:<64 hex digits> --failure-budget 2% --auto-rollback"
+    )]
+    Rollout(RolloutArgs),
+    /// Images that ran on a service, newest first, with their verdicts
+    History {
+        /// The service
+        #[arg(value_enum)]
+        service: Colour,
+        /// How much to list.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Say that a digest is healthy or bad
+    #[command(
+        after_help = "Example:\n  cdm services mark sha256:<64 hex digits> bad --reason 'loses uploads'"
+    )]
+    Mark {
+        /// The digest
+        digest: String,
+        /// What it is
+        #[arg(value_enum)]
+        verdict: Verdict,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Deploy the newest healthy digest other than the one that runs
+    Rollback {
+        /// The service [default: the active canary]
+        #[arg(long, value_enum)]
+        service: Option<Colour>,
+    },
+}
+
+/// What a person says of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Verdict {
+    /// It may be rolled back to.
+    Healthy,
+    /// It may not.
+    Bad,
+}
+
+impl Verdict {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// `cdm services rollout`.
+#[derive(Args, Clone, Debug)]
+pub struct RolloutArgs {
+    /// Digest to deploy first, if the canary does not run it
+    #[arg(long, value_name = "DIGEST")]
+    pub image: Option<String>,
+    /// Move the sites' routes as well
+    #[arg(long)]
+    pub promote: bool,
+    /// Which sites
+    #[arg(long, default_value = "active", value_parser = ["active", "inactive", "all"])]
+    pub scope: String,
+    /// Exactly these sites
+    #[arg(long, value_delimiter = ',', conflicts_with = "scope", value_name = "ID")]
+    pub sites: Vec<String>,
+    /// How far each wave goes: counts or percents, the last 100%
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub waves: Vec<String>,
+    /// How many sites at once
+    #[arg(long, value_name = "N")]
+    pub max_concurrent: Option<u32>,
+    /// How many sites of a wave may fail: a count or a percent
+    #[arg(long, value_name = "N|P%")]
+    pub failure_budget: Option<String>,
+    /// Send the moved sites back when a wave is over its budget
+    #[arg(long)]
+    pub auto_rollback: bool,
+}
+
+/// `cdm token …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token; it is shown this once
+    #[command(after_help = "Example:\n  cdm token create ci --role operator --expires-in 720h")]
+    Create {
+        /// What it is called
+        name: String,
+        /// What it may do
+        #[arg(long, value_parser = ["viewer", "operator", "admin"])]
+        role: String,
+        /// When it ends: a time such as 2030-01-31T00:00:00Z
+        #[arg(long, value_parser = timestamp, value_name = "TIME")]
+        expires_at: Option<String>,
+        /// After how long it ends, such as 720h
+        #[arg(long, value_parser = super::duration, conflicts_with = "expires_at", value_name = "TIME")]
+        expires_in: Option<std::time::Duration>,
+    },
+    /// List tokens; what they are is not shown
+    #[command(visible_alias = "ls")]
+    List {
+        /// How much to list.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// End a token at once
+    Revoke {
+        /// The token's id
+        id: String,
+    },
+}
+
+fn timestamp(text: &str) -> Result<String, String> {
+    text.parse::<jiff::Timestamp>()
+        .map(|at| at.to_string())
+        .map_err(|_| format!("`{text}` is not a time such as 2030-01-31T00:00:00Z"))
+}
+
+/// `cdm audit`.
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// Only what this actor asked for
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// Only what concerns this site
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Only since this time, such as 2030-01-31T00:00:00Z
+    #[arg(long, value_parser = timestamp, value_name = "TIME")]
+    pub since: Option<String>,
+    /// How much to list.
+    #[command(flatten)]
+    pub paging: Paging,
+}
+
+/// `cdm demo`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DemoArgs {
+    /// Go on serving afterwards, until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `cdm man`.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// The directory to write into; it is made if need be
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `cdm local …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LocalCommand {
+    /// Declare how an image behaves in the local cluster
+    #[command(group(ArgGroup::new("behaviour").required(true).args(["never_ready", "failing", "healthy"])))]
+    Image {
+        /// Digest of the image
+        digest: String,
+        /// How it behaves.
+        #[command(flatten)]
+        behaviour: BehaviourArgs,
+    },
+}
+
+/// The three ways an image may be declared to behave, as flags.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct BehaviourArgs {
+    /// Its pods never get ready
+    #[arg(long)]
+    never_ready: bool,
+    /// Its pods get ready and answer 500
+    #[arg(long)]
+    failing: bool,
+    /// It works
+    #[arg(long)]
+    healthy: bool,
+}
+
+/// How an image of the local cluster behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageBehaviour {
+    /// Its pods never get ready.
+    NeverReady,
+    /// Its pods get ready and answer 500.
+    Failing,
+    /// It works.
+    Healthy,
+}
+
+impl BehaviourArgs {
+    /// The one that was named.
+    pub fn behaviour(self) -> ImageBehaviour {
+        match (self.never_ready, self.failing, self.healthy) {
+            (true, _, _) => ImageBehaviour::NeverReady,
+            (_, true, _) => ImageBehaviour::Failing,
+            (_, _, true | false) => ImageBehaviour::Healthy,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Arguments of `cdm site`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Paging;
+
+/// One of the two services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// The service `blue`.
+    Blue,
+    /// The service `green`.
+    Green,
+}
+
+impl Colour {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Blue => "blue",
+            Self::Green => "green",
+        }
+    }
+}
+
+/// `cdm site …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SiteCommand {
+    /// Create a site: its record, hostnames and credentials
+    #[command(after_help = "Example:\n  cdm site create shop --theme storefront \\\n      \
+                      --hostname shop.example.com --hostname www.shop.example.com --name 'The shop'")]
+    Create(CreateArgs),
+    /// List sites
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  cdm site list --service green\n  cdm site list --all -o json"
+    )]
+    List(SiteFilter),
+    /// Show a site
+    #[command(visible_alias = "show")]
+    Get {
+        /// The site's id
+        id: String,
+    },
+    /// Give a site its database, files, installation and route
+    Provision {
+        /// The site's id
+        id: String,
+    },
+    /// Set a site's service to the active canary and flush its caches; the route stays
+    Upgrade {
+        /// The site's id
+        id: String,
+    },
+    /// Point a site's route to the active canary
+    Promote {
+        /// The site's id
+        id: String,
+    },
+    /// Remove a site for good: route, database, files and credentials
+    #[command(
+        visible_alias = "terminate",
+        after_help = "Asks for the site's id. In a script:\n  cdm site delete shop --confirm shop"
+    )]
+    Delete(DeleteArgs),
+}
+
+/// `cdm site create`.
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// The site's id: lower-case letters, digits and single dashes, at most 32
+    pub id: String,
+    /// Its theme
+    #[arg(long)]
+    pub theme: String,
+    /// A hostname it answers to; repeat for more
+    #[arg(long = "hostname", required = true, value_delimiter = ',', value_name = "HOST")]
+    pub hostnames: Vec<String>,
+    /// The hostname that the others redirect to [default: the first]
+    #[arg(long = "canonical", value_name = "HOST")]
+    pub canonical: Option<String>,
+    /// Its title [default: the id]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The service it belongs to [default: the active canary]
+    #[arg(long, value_enum)]
+    pub service: Option<Colour>,
+}
+
+/// `cdm site list`.
+#[derive(Args, Clone, Debug)]
+pub struct SiteFilter {
+    /// Only those of this service
+    #[arg(long, value_enum)]
+    pub service: Option<Colour>,
+    /// Only those in this state, such as active
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only those whose id, name or hostnames contain this
+    #[arg(short = 's', long = "search", value_name = "TEXT")]
+    pub search: Option<String>,
+    /// How much to list.
+    #[command(flatten)]
+    pub paging: Paging,
+}
+
+/// `cdm site delete`.
+#[derive(Args, Clone, Debug)]
+pub struct DeleteArgs {
+    /// The site's id
+    pub id: String,
+    /// The site's id once more, where nobody can be asked
+    #[arg(long, value_name = "ID")]
+    pub confirm: Option<String>,
+}

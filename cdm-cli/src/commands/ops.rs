@@ -1,0 +1,73 @@
+//! `cdm op …` and `cdm rollout …`.
+
+use super::Session;
+use crate::args::{OpCommand, RolloutCommand};
+use crate::error::{CliError, Subject};
+use crate::exit::Exit;
+use crate::transport::{Method, segment};
+use crate::view::Shape;
+use crate::wait::Goal;
+
+pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let path = |id: &str| Subject::operation(id).path();
+    match command {
+        OpCommand::List { site, kind, status, rollout, paging } => {
+            let filters = [
+                ("site", site.as_deref()),
+                ("kind", kind.as_deref()),
+                ("status", status.as_deref()),
+                ("rollout", rollout.as_deref()),
+            ];
+            let (items, more) = session.client().list("/operations", &filters, paging).await?;
+            session.printer.list(Shape::Operation, &items, more)?;
+            Ok(Exit::Done)
+        }
+        OpCommand::Get { id } => session.show(Shape::Operation, &path(&id)).await,
+        OpCommand::Watch { id } => {
+            let first = session.client().get(&path(&id)).await?;
+            session.watch(Subject::operation(id), first, Goal::Success).await
+        }
+        OpCommand::Log { id, step } => {
+            let log = session.client().text(&format!("{}/steps/{}/log", path(&id), segment(&step))).await?;
+            session.printer.bytes(&log)?;
+            Ok(Exit::Done)
+        }
+        OpCommand::Retry { id } => {
+            session.work(Method::Post, &format!("{}/retry", path(&id)), None, Goal::Success).await
+        }
+        OpCommand::Cancel { id } => {
+            session.work(Method::Post, &format!("{}/cancel", path(&id)), None, Goal::End).await
+        }
+    }
+}
+
+pub(super) async fn rollout(command: RolloutCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let path = |id: &str| Subject::rollout(id).path();
+    match command {
+        RolloutCommand::List { paging } => {
+            let (items, more) = session.client().list("/rollouts", &[], paging).await?;
+            session.printer.list(Shape::Rollout, &items, more)?;
+            Ok(Exit::Done)
+        }
+        RolloutCommand::Get { id } => session.show(Shape::Rollout, &path(&id)).await,
+        RolloutCommand::Watch { id } => {
+            let first = session.client().get(&path(&id)).await?;
+            session.watch(Subject::rollout(id), first, Goal::Success).await
+        }
+        RolloutCommand::Pause { id } => {
+            // A pause is in force when it is accepted; there is nothing to wait for.
+            let answer = session.client().change(Method::Post, &format!("{}/pause", path(&id)), None).await?;
+            session.printer.value(Shape::Rollout, &answer.value)?;
+            Ok(Exit::Done)
+        }
+        RolloutCommand::Resume { id } => {
+            session.work(Method::Post, &format!("{}/resume", path(&id)), None, Goal::Success).await
+        }
+        RolloutCommand::Abort { id } => {
+            session.work(Method::Post, &format!("{}/abort", path(&id)), None, Goal::End).await
+        }
+        RolloutCommand::Retry { id } => {
+            session.work(Method::Post, &format!("{}/retry", path(&id)), None, Goal::Success).await
+        }
+    }
+}

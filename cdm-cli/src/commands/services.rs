@@ -1,0 +1,87 @@
+//! `cdm services …`.
+
+use serde_json::{Map, Value, json};
+
+use super::Session;
+use crate::args::{RolloutArgs, ServicesCommand};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::transport::{Method, segment};
+use crate::view::Shape;
+use crate::wait::Goal;
+
+pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    match command {
+        ServicesCommand::Show => session.show(Shape::Services, "/services").await,
+        ServicesCommand::Select { service } => {
+            let body = json!({ "selector": service.as_str() });
+            let answer = session.client().change(Method::Post, "/services", Some(body)).await?;
+            if answer.status == 202 {
+                return session.see_through(answer, Goal::Success).await;
+            }
+            for warning in answer.value.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+                session.printer.warn(&crate::view::plain(warning));
+            }
+            session.printer.value(Shape::Selection, &answer.value)?;
+            Ok(Exit::Done)
+        }
+        ServicesCommand::Deploy { image, promote, service } => {
+            let mut body = json!({ "imageTag": image });
+            if promote {
+                body["promote"] = true.into();
+            }
+            if let Some(service) = service {
+                body["service"] = service.as_str().into();
+            }
+            session.work(Method::Post, "/services", Some(body), Goal::Success).await
+        }
+        ServicesCommand::Rollout(args) => {
+            session.work(Method::Put, "/services", Some(rollout(args)), Goal::Success).await
+        }
+        ServicesCommand::History { service, paging } => {
+            let path = format!("/services/{}/history", service.as_str());
+            let (items, more) = session.client().list(&path, &[], paging).await?;
+            session.printer.list(Shape::Release, &items, more)?;
+            Ok(Exit::Done)
+        }
+        ServicesCommand::Mark { digest, verdict, reason } => {
+            let path = format!("/services/history/{}", segment(&digest));
+            let body = json!({ "verdict": verdict.as_str(), "reason": reason });
+            let answer = session.client().change(Method::Post, &path, Some(body)).await?;
+            session.printer.value(Shape::Release, &answer.value)?;
+            Ok(Exit::Done)
+        }
+        ServicesCommand::Rollback { service } => {
+            let body = match service {
+                Some(service) => json!({ "service": service.as_str() }),
+                None => json!({}),
+            };
+            session.work(Method::Post, "/services/rollback", Some(body), Goal::Success).await
+        }
+    }
+}
+
+/// Only what was typed: the server has the defaults.
+fn rollout(args: RolloutArgs) -> Value {
+    let mut body = Map::new();
+    body.insert("promote".into(), args.promote.into());
+    if let Some(image) = args.image {
+        body.insert("imageTag".into(), image.into());
+    }
+    let scope = if args.sites.is_empty() { args.scope.into() } else { json!({ "sites": args.sites }) };
+    body.insert("scope".into(), scope);
+    if !args.waves.is_empty() {
+        body.insert("waves".into(), args.waves.into());
+    }
+    if let Some(number) = args.max_concurrent {
+        body.insert("maxConcurrent".into(), number.into());
+    }
+    if let Some(budget) = args.failure_budget {
+        let budget = budget.parse::<u32>().map_or_else(|_| Value::from(budget), Value::from);
+        body.insert("failureBudget".into(), budget);
+    }
+    if args.auto_rollback {
+        body.insert("autoRollback".into(), true.into());
+    }
+    Value::Object(body)
+}

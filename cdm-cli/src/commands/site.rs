@@ -1,0 +1,89 @@
+//! `cdm site …`.
+
+use serde_json::json;
+
+use super::Session;
+use crate::args::{Colour, CreateArgs, DeleteArgs, SiteCommand, SiteFilter};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::transport::{Method, segment};
+use crate::view::Shape;
+use crate::wait::Goal;
+use crate::world::Person;
+
+pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    match command {
+        SiteCommand::Create(args) => create(args, session).await,
+        SiteCommand::List(filter) => list(filter, session).await,
+        SiteCommand::Get { id } => session.show(Shape::Site, &path(&id)).await,
+        SiteCommand::Provision { id } => {
+            session.work(Method::Post, &format!("{}/provision", path(&id)), None, Goal::Success).await
+        }
+        SiteCommand::Upgrade { id } => {
+            session.work(Method::Put, &format!("{}/upgrade", path(&id)), None, Goal::Success).await
+        }
+        SiteCommand::Promote { id } => {
+            session.work(Method::Put, &format!("{}/promote", path(&id)), None, Goal::Success).await
+        }
+        SiteCommand::Delete(args) => {
+            confirm(&args, session)?;
+            session.work(Method::Delete, &path(&args.id), None, Goal::Success).await
+        }
+    }
+}
+
+async fn create(args: CreateArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let canonical = args.canonical.as_ref().or(args.hostnames.first());
+    let mut body = json!({
+        "id": args.id,
+        "theme": args.theme,
+        "hostnames": args.hostnames,
+        "name": args.name.as_ref().unwrap_or(&args.id),
+        "canonicalHostname": canonical,
+    });
+    if let Some(service) = args.service {
+        body["service"] = service.as_str().into();
+    }
+    let answer = session.client().change(Method::Post, "/sites/create", Some(body)).await?;
+    if answer.status == 202 {
+        return session.see_through(answer, Goal::Success).await;
+    }
+    session.printer.value(Shape::Site, &answer.value)?;
+    Ok(Exit::Done)
+}
+
+async fn list(filter: SiteFilter, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let filters = [
+        ("service", filter.service.map(Colour::as_str)),
+        ("state", filter.state.as_deref()),
+        ("q", filter.search.as_deref()),
+    ];
+    let (items, more) = session.client().list("/sites", &filters, filter.paging).await?;
+    session.printer.list(Shape::Site, &items, more)?;
+    Ok(Exit::Done)
+}
+
+/// Nothing is awaited before the answer, so that Ctrl-C at the question still ends the process.
+fn confirm(args: &DeleteArgs, session: &mut Session<'_>) -> Result<(), CliError> {
+    let unconfirmed = || CliError::Unconfirmed { site: args.id.clone() };
+    let said = match (&args.confirm, &mut session.person) {
+        (Some(said), _) => said.clone(),
+        (None, Person::Absent) => return Err(unconfirmed()),
+        (None, Person::Present(person)) => {
+            session.printer.prompt(&format!(
+                "This removes site `{}` with its database and files. Type its id to go on:",
+                args.id
+            ));
+            let mut line = String::new();
+            person
+                .read_line(&mut line)
+                .map_err(|source| CliError::Io { what: "reading the answer".into(), source })?;
+            line.trim().to_owned()
+        }
+    };
+    if said == args.id { Ok(()) } else { Err(unconfirmed()) }
+}
+
+fn path(id: &str) -> String {
+    format!("/sites/{}", segment(id))
+}

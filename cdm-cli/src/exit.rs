@@ -1,0 +1,86 @@
+//! What the process ends with. No other place knows the numbers.
+
+use crate::error::CliError;
+use crate::wait::Ending;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for is done.
+    Done,
+    /// The work failed, was cancelled or is parked.
+    Failed,
+    /// The request was wrong.
+    Usage,
+    /// The token may not do this, or is none.
+    Denied,
+    /// There is no such thing.
+    NotFound,
+    /// Something stands against it.
+    Conflict,
+    /// The work goes on, but the wait for it ended.
+    TimedOut,
+    /// A rollout ended with some sites not moved.
+    Partly,
+    /// The server does not answer.
+    Unreachable,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Denied => 3,
+            Self::NotFound => 4,
+            Self::Conflict => 5,
+            Self::TimedOut => 6,
+            Self::Partly => 7,
+            Self::Unreachable => 8,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// Of an HTTP status that is none of success.
+    pub const fn of_status(status: u16) -> Self {
+        match status {
+            400 | 413 | 415 | 422 => Self::Usage,
+            401 | 403 => Self::Denied,
+            404 | 410 => Self::NotFound,
+            409 => Self::Conflict,
+            502..=504 => Self::Unreachable,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<&CliError> for Exit {
+    fn from(error: &CliError) -> Self {
+        match error {
+            CliError::Refused(problem) => Self::of_status(problem.status),
+            CliError::Transport(_) => Self::Unreachable,
+            CliError::Usage(_) | CliError::Unconfirmed { .. } => Self::Usage,
+            CliError::Interrupted { .. } => Self::Interrupted,
+            CliError::WaitTimedOut { .. } => Self::TimedOut,
+            CliError::NotBuiltIn(_) | CliError::Answer(_) | CliError::Failed(_) | CliError::Io { .. } => {
+                Self::Failed
+            }
+            // Whoever reads the output has closed it: nothing is wrong.
+            CliError::Closed => Self::Done,
+        }
+    }
+}
+
+impl From<Ending> for Exit {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Done => Self::Done,
+            Ending::Failed => Self::Failed,
+            Ending::Partly => Self::Partly,
+        }
+    }
+}

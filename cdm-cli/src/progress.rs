@@ -1,0 +1,155 @@
+//! How work is shown while it is waited for: a bar on a terminal, lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::error::{Subject, SubjectKind};
+use crate::printer::{Printer, Talk, clean};
+use crate::view::plain;
+use crate::world::Screen;
+
+/// What has been shown of some work.
+pub(crate) struct Progress {
+    kind: SubjectKind,
+    id: String,
+    bar: Option<ProgressBar>,
+    steps: BTreeMap<String, String>,
+    reason: String,
+    line: String,
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    /// Nothing shown yet.
+    pub(crate) fn new(subject: &Subject, printer: &Printer) -> Self {
+        let bar = (printer.screen == Screen::Terminal && printer.talk == Talk::Normal).then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self {
+            kind: subject.kind,
+            id: clean(&subject.id),
+            bar,
+            steps: BTreeMap::new(),
+            reason: String::new(),
+            line: String::new(),
+        }
+    }
+
+    /// Shows what is new.
+    pub(crate) fn show(&mut self, value: &Value, printer: &mut Printer) {
+        match self.kind {
+            SubjectKind::Operation => self.operation(value, printer),
+            SubjectKind::Rollout => self.rollout(value, printer),
+        }
+        let reason = value.get("reason").filter(|reason| !reason.is_null()).map(reason).unwrap_or_default();
+        if reason != self.reason {
+            if !reason.is_empty() {
+                self.say(&format!("{}: {reason}", text(value, "status")), printer);
+            }
+            self.reason = reason;
+        }
+    }
+
+    fn operation(&mut self, value: &Value, printer: &mut Printer) {
+        let steps = value.get("steps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let mut done = 0_u64;
+        let mut at = String::new();
+        for step in steps {
+            let (name, status) = (text(step, "name"), text(step, "status"));
+            match status.as_str() {
+                "succeeded" | "skipped" => done += 1,
+                "running" | "failed" => at.clone_from(&name),
+                _ => {}
+            }
+            let before = self.steps.insert(name.clone(), status.clone());
+            if before.as_ref() != Some(&status) && status != "pending" {
+                let message = text(step, "message");
+                let colon = if message.is_empty() { "" } else { ": " };
+                // On a terminal the bar tells what runs.
+                if self.bar.is_none() || status != "running" {
+                    self.say(&format!("step {name} {status}{colon}{message}"), printer);
+                }
+            }
+        }
+        let message = format!("{} {}: {} {at}", text(value, "kind"), self.id, text(value, "status"));
+        self.draw(done, steps.len() as u64, message.trim_end().to_owned());
+    }
+
+    fn rollout(&mut self, value: &Value, printer: &mut Printer) {
+        let waves = value.get("waves").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let count = |of: &Value, key: &str| of.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let open = |wave: &&Value| count(wave, "pending") + count(wave, "running") > 0;
+        let at = waves.iter().position(|wave| open(&wave)).unwrap_or(waves.len().saturating_sub(1));
+        let mut line = format!("{}: {}", self.id, text(value, "status"));
+        if let Some(wave) = waves.get(at) {
+            line += &format!(", wave {}/{}: {}", at + 1, waves.len(), counts(wave, &count));
+        }
+        if waves.len() > 1 {
+            line += &format!("; all: {}", counts(value, &count));
+        }
+        let ended = ["succeeded", "failed", "skipped", "parked"].map(|key| count(value, key)).iter().sum();
+        self.draw(ended, count(value, "total"), line.clone());
+        if self.bar.is_none() && line != self.line {
+            self.say(&line, printer);
+        }
+        self.line = line;
+    }
+
+    fn draw(&self, done: u64, of: u64, message: String) {
+        let Some(bar) = &self.bar else { return };
+        if of > 0 && bar.length() != Some(of) {
+            bar.set_length(of);
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {wide_msg} {elapsed}")
+            {
+                bar.set_style(style.progress_chars("=> "));
+            }
+        }
+        bar.set_position(done);
+        bar.set_message(message);
+    }
+
+    fn say(&self, line: &str, printer: &mut Printer) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| printer.note(line)),
+            None => printer.note(line),
+        }
+    }
+
+    /// Clears what was drawn.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn counts(of: &Value, count: &impl Fn(&Value, &str) -> u64) -> String {
+    let mut text = format!("{} of {} succeeded", count(of, "succeeded"), count(of, "total"));
+    for key in ["failed", "parked", "skipped", "running"] {
+        match count(of, key) {
+            0 => {}
+            number => text += &format!(", {number} {key}"),
+        }
+    }
+    text
+}
+
+fn reason(value: &Value) -> String {
+    format!("{}: {}", text(value, "code"), text(value, "message"))
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value.get(key).map(plain).unwrap_or_default()
+}

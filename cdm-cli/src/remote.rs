@@ -1,0 +1,142 @@
+//! The API over the network.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::StreamExt;
+use reqwest::Url;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::CliError;
+use crate::sse;
+use crate::transport::{Listening, Method, Request, Response, Transport, TransportError, target};
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// The server answers within a minute, also when it is asked to wait.
+const ANSWER: Duration = Duration::from_secs(90);
+
+/// A server somewhere.
+pub struct Remote {
+    client: reqwest::Client,
+    base: String,
+    authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    /// The server at `address`, asked with `token`.
+    ///
+    /// # Errors
+    /// When the address is no URL of HTTP, or the token cannot be sent.
+    pub fn new(address: &str, token: Option<&SecretString>) -> Result<Self, CliError> {
+        let bad = |why: String| CliError::Usage(format!("`{address}` is no address of a server: {why}"));
+        let url = Url::parse(address).map_err(|error| bad(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(bad("it begins with http:// or https://".into()));
+        }
+        if url.username() != "" || url.password().is_some() {
+            return Err(CliError::Usage("the address of a server holds no password; set CDM_TOKEN".into()));
+        }
+        let authorization = match token {
+            None => None,
+            Some(token) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
+                    .map_err(|_| CliError::Usage("the token holds characters that no token holds".into()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        install_crypto();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("cdm/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT);
+        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            // A proxy has its own loopback.
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| CliError::Failed(format!("no HTTP client: {error}")))?;
+        Ok(Self { client, base: url.as_str().trim_end_matches('/').to_owned(), authorization })
+    }
+
+    fn builder(&self, method: Method, target: &str) -> reqwest::RequestBuilder {
+        let method = match method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let builder = self.client.request(method, format!("{}{target}", self.base));
+        match &self.authorization {
+            Some(value) => builder.header(AUTHORIZATION, value.clone()),
+            None => builder,
+        }
+    }
+
+    fn error(&self, error: reqwest::Error) -> TransportError {
+        TransportError { server: self.base.clone(), source: Box::new(Told(innermost(&error))) }
+    }
+
+    async fn whole(&self, response: reqwest::Response) -> Result<Response, TransportError> {
+        let status = response.status().as_u16();
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers =
+            response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+        let body = response.bytes().await.map_err(|error| self.error(error))?.to_vec();
+        Ok(Response { status, headers, body })
+    }
+}
+
+#[async_trait]
+impl Transport for Remote {
+    async fn send(&self, request: Request) -> Result<Response, TransportError> {
+        let mut builder =
+            self.builder(request.method, &target(&request.path, &request.query)).timeout(ANSWER);
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(body) = &request.body {
+            builder = builder.json(body);
+        }
+        let response = builder.send().await.map_err(|error| self.error(error))?;
+        self.whole(response).await
+    }
+
+    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<Listening, TransportError> {
+        let mut builder = self.builder(Method::Get, path).header(ACCEPT, "text/event-stream");
+        if let Some(id) = last_event_id {
+            builder = builder.header("last-event-id", id);
+        }
+        let response = builder.send().await.map_err(|error| self.error(error))?;
+        if !response.status().is_success() {
+            return Ok(Listening::Refused(self.whole(response).await?));
+        }
+        Ok(Listening::Open(sse::events(response.bytes_stream().boxed(), self.base.clone())))
+    }
+}
+
+/// What happened, without the address that the message around it names.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
+
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// Another part of the process may have been first; then it has chosen the same.
+pub(crate) fn install_crypto() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}

@@ -1,0 +1,166 @@
+//! Each command asks for what its name says.
+
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Setting, run, run_in};
+
+const DIGEST: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn operation() -> Value {
+    json!({ "id": "op-1", "kind": "provision", "status": "succeeded", "steps": [] })
+}
+
+fn rollout() -> Value {
+    json!({ "id": "rollout-1", "status": "succeeded", "waves": [], "total": 0, "succeeded": 0 })
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_is_asked_for_by_method_path_and_body() {
+    let deploy = format!(r#"POST /services {{"imageTag":"{DIGEST}"}}"#);
+    let deploy_to = format!(r#"POST /services {{"imageTag":"{DIGEST}","promote":true,"service":"green"}}"#);
+    let cases: [(&[&str], &str); 17] = [
+        (&["site", "provision", "shop"], "POST /sites/shop/provision"),
+        (&["site", "upgrade", "shop"], "PUT /sites/shop/upgrade"),
+        (&["site", "promote", "shop"], "PUT /sites/shop/promote"),
+        (&["site", "delete", "shop", "--confirm", "shop"], "DELETE /sites/shop"),
+        (&["services", "deploy", DIGEST], &deploy),
+        (&["services", "deploy", DIGEST, "--promote", "--service", "green"], &deploy_to),
+        (&["services", "rollback"], "POST /services/rollback {}"),
+        (&["services", "rollback", "--service", "blue"], r#"POST /services/rollback {"service":"blue"}"#),
+        (&["services", "rollout"], r#"PUT /services {"promote":false,"scope":"active"}"#),
+        (
+            &["services", "rollout", "--promote", "--sites", "a,b", "--waves", "1,10%,100%"],
+            r#"PUT /services {"promote":true,"scope":{"sites":["a","b"]},"waves":["1","10%","100%"]}"#,
+        ),
+        (
+            &["services", "rollout", "--scope", "all", "--max-concurrent", "8", "--failure-budget", "2"],
+            r#"PUT /services {"failureBudget":2,"maxConcurrent":8,"promote":false,"scope":"all"}"#,
+        ),
+        (
+            &["services", "rollout", "--failure-budget", "2%", "--auto-rollback"],
+            r#"PUT /services {"autoRollback":true,"failureBudget":"2%","promote":false,"scope":"active"}"#,
+        ),
+        (&["op", "retry", "op-1"], "POST /operations/op-1/retry"),
+        (&["op", "cancel", "op-1"], "POST /operations/op-1/cancel"),
+        (&["rollout", "resume", "rollout-1"], "POST /rollouts/rollout-1/resume"),
+        (&["rollout", "abort", "rollout-1"], "POST /rollouts/rollout-1/abort"),
+        (&["rollout", "retry", "rollout-1"], "POST /rollouts/rollout-1/retry"),
+    ];
+    for (line, expected) in cases {
+        let what = expected.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let of_rollout = what.contains("rollouts/") || what.starts_with("PUT /services");
+        let ran =
+            run(Fake::default().says(&what, 202, if of_rollout { rollout() } else { operation() }), line)
+                .await;
+        assert_eq!(ran.fake.asked(), [expected], "{line:?}: {}", ran.err);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_are_asked_for_by_path_and_filters() {
+    let cases: [(&[&str], &str); 12] = [
+        (&["site", "get", "shop"], "GET /sites/shop"),
+        (&["site", "get", "../x y"], "GET /sites/..%2Fx%20y"),
+        (
+            &["site", "list", "--service", "green", "--state", "active", "-s", "sh&p"],
+            "GET /sites?service=green&state=active&q=sh%26p&limit=100",
+        ),
+        (&["services", "show"], "GET /services"),
+        (&["services", "history", "blue"], "GET /services/blue/history?limit=100"),
+        (&["rollout", "list", "--limit", "3"], "GET /rollouts?limit=3"),
+        (&["rollout", "get", "rollout-1"], "GET /rollouts/rollout-1"),
+        (
+            &["op", "list", "--status", "parked", "--rollout", "r"],
+            "GET /operations?status=parked&rollout=r&limit=100",
+        ),
+        (&["op", "get", "op-1"], "GET /operations/op-1"),
+        (&["token", "list", "--all"], "GET /tokens?limit=500"),
+        (
+            &["audit", "--actor", "ci", "--since", "2029-01-01T00:00:00Z"],
+            "GET /audit?actor=ci&since=2029-01-01T00%3A00%3A00Z&limit=100",
+        ),
+        (&["op", "log", "op-1", "Install"], "GET /operations/op-1/steps/Install/log"),
+    ];
+    for (line, expected) in cases {
+        let what = expected.split('?').next().unwrap();
+        let ran = run(Fake::default().says(what, 200, json!({ "items": [], "next": null })), line).await;
+        assert_eq!(ran.fake.asked(), [expected], "{line:?}");
+        assert_eq!(ran.exit.code(), 0, "{line:?}: {}", ran.err);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_changes_are_done_at_once() {
+    let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
+    let cases: [(&[&str], u16, &str); 5] = [
+        (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
+        (&["services", "mark", DIGEST, "bad", "--reason", "loses uploads"], 200, &mark),
+        (&["rollout", "pause", "rollout-1"], 202, "POST /rollouts/rollout-1/pause"),
+        (&["token", "revoke", "t-1"], 200, "DELETE /tokens/t-1"),
+        (
+            &["token", "create", "ci", "--role", "operator", "--expires-in", "24h"],
+            201,
+            r#"POST /tokens {"expiresAt":"2030-01-02T00:00:00Z","name":"ci","role":"operator"}"#,
+        ),
+    ];
+    for (line, status, expected) in cases {
+        let what = expected.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let ran =
+            run(Fake::default().says(&what, status, json!({ "message": "done", "token": "once" })), line)
+                .await;
+        assert_eq!(ran.fake.asked(), [expected], "{line:?}");
+        assert_eq!(ran.exit.code(), 0, "{line:?}: {}", ran.err);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_is_created_with_defaults_and_a_key() {
+    let line = [
+        "site",
+        "create",
+        "shop",
+        "--theme",
+        "t",
+        "--hostname",
+        "a.example,b.example",
+        "--idempotency-key",
+        "k",
+    ];
+    let ran = run(
+        Fake::default().says("POST /sites/create", 201, json!({ "id": "shop", "state": "created" })),
+        &line,
+    )
+    .await;
+    let body = r#"{"canonicalHostname":"a.example","hostnames":["a.example","b.example"],"id":"shop","name":"shop","theme":"t"}"#;
+    assert_eq!(ran.fake.asked(), [format!("POST /sites/create {body}")]);
+    assert_eq!(ran.fake.headers(), [("idempotency-key", "k".to_owned())]);
+    assert!(ran.out.contains("created"), "{}", ran.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_alone_is_on_standard_output() {
+    let fake =
+        Fake::default().says("POST /tokens", 201, json!({ "id": "t", "name": "ci", "token": "s3cret" }));
+    let ran = run(fake, &["token", "create", "ci", "--role", "viewer"]).await;
+    assert_eq!(ran.out, "s3cret\n");
+    assert!(!ran.err.contains("s3cret"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_wants_the_id() {
+    let scripted = || Fake::default().says("DELETE /sites/shop", 202, operation());
+    let typed = |types| Setting { types, ..Setting::default() };
+
+    let piped = run(scripted(), &["site", "delete", "shop"]).await;
+    assert_eq!((piped.exit.code(), piped.fake.asked().len()), (2, 0));
+    assert!(piped.err.contains("--confirm shop"), "{}", piped.err);
+
+    let wrong = run(scripted(), &["site", "delete", "shop", "--confirm", "ship"]).await;
+    assert_eq!((wrong.exit.code(), wrong.fake.asked().len()), (2, 0));
+
+    for (types, code, requests) in [("shop\n", 0, 1), ("yes\n", 2, 0), ("", 2, 0)] {
+        let ran = run_in(scripted(), &["site", "delete", "shop"], typed(Some(types))).await;
+        assert_eq!((ran.exit.code(), ran.fake.asked().len()), (code, requests), "typed {types:?}");
+        assert!(ran.err.contains("Type its id"), "{}", ran.err);
+    }
+}

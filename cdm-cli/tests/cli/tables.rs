@@ -1,0 +1,111 @@
+//! What people and programs see of lists and things.
+
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Setting, run, run_in};
+
+fn site(id: &str) -> Value {
+    json!({
+        "id": id, "state": "active", "service": "blue", "routedService": "green", "canonicalHostname": "a.example",
+        "theme": "t", "operation": null, "createdAt": "2029-12-31T23:55:00Z"
+    })
+}
+
+fn page(ids: std::ops::Range<u32>, next: Option<&str>) -> Value {
+    json!({ "items": ids.map(|id| json!({ "id": format!("s{id}") })).collect::<Vec<_>>(), "next": next })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_is_a_table_for_people() {
+    let fake = || Fake::default().says("GET /sites", 200, json!({ "items": [site("shop")], "next": null }));
+    let ran = run(fake(), &["site", "list"]).await;
+    assert_eq!(
+        ran.out,
+        "ID     STATE    SERVICE   ROUTED   HOSTNAME    THEME   OPERATION   AGE\n\
+         shop   active   blue      green    a.example   t       -           5m\n"
+    );
+    let narrow = Setting { width: Some(50), ..Setting::default() };
+    let ran = run_in(fake(), &["site", "list"], narrow).await;
+    assert!(ran.out.lines().all(|line| line.chars().count() <= 50), "{}", ran.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_is_the_servers_words_for_programs() {
+    let fake = || Fake::default().says("GET /sites", 200, json!({ "items": [site("shop")], "next": null }));
+    let ran = run(fake(), &["site", "list", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), json!({ "items": [site("shop")] }));
+    let ran = run(fake(), &["site", "list", "-o", "yaml"]).await;
+    assert_eq!(serde_norway::from_str::<Value>(&ran.out).unwrap(), json!({ "items": [site("shop")] }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_list_says_so_beside_the_output() {
+    let fake = || Fake::default().says("GET /sites", 200, json!({ "items": [], "next": null }));
+    let ran = run(fake(), &["site", "list"]).await;
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "no sites\n"));
+    let ran = run(fake(), &["site", "list", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), json!({ "items": [] }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_follow_cursors_up_to_the_limit() {
+    let fake = || {
+        Fake::default().says("GET /sites", 200, page(0..3, Some("c/1"))).says(
+            "GET /sites",
+            200,
+            page(3..6, Some("c2")),
+        )
+    };
+    let ran = run(fake(), &["site", "list", "--limit", "5", "-o", "json"]).await;
+    assert_eq!(ran.fake.asked(), ["GET /sites?limit=5", "GET /sites?limit=2&cursor=c%2F1"]);
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(printed["items"].as_array().unwrap().len(), 5);
+    assert!(ran.err.contains("there are more"), "{}", ran.err);
+
+    let ran =
+        run(fake().says("GET /sites", 200, page(6..7, None)), &["site", "list", "--all", "-o", "json"]).await;
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((printed["items"].as_array().unwrap().len(), ran.err.as_str()), (7, ""));
+
+    let circle = Fake::default().says("GET /sites", 200, page(0..3, Some("c")));
+    assert_eq!(run(circle, &["site", "list", "--all"]).await.exit.code(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_shows_its_steps() {
+    let operation = json!({
+        "id": "op-1", "kind": "provision", "status": "parked", "site": "shop", "rollout": null,
+        "reason": { "code": "job_failed", "message": "exit 1", "until": null },
+        "createdAt": "2029-12-31T00:00:00Z",
+        "steps": [
+            { "name": "Install", "status": "succeeded", "attempts": 1, "job": "shop-install-1",
+              "startedAt": "2029-12-31T00:00:00Z", "finishedAt": "2029-12-31T00:01:30Z", "message": null },
+            { "name": "Ingress", "status": "running", "attempts": 2, "message": "again" }
+        ]
+    });
+    let ran = run(Fake::default().says("GET /operations/op-1", 200, operation), &["op", "get", "op-1"]).await;
+    for part in
+        ["reason:", "job_failed: exit 1\n", "2029-12-31T00:00:00Z (24h)", "shop-install-1", "90s", "again"]
+    {
+        assert!(ran.out.contains(part), "{part} in {}", ran.out);
+    }
+    assert!(!ran.out.contains("rollout"), "{}", ran.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_show_which_is_the_canary() {
+    let services = json!({
+        "canary": { "selector": "green", "image": "r@sha256:b" },
+        "services": {
+            "blue": { "image": "r@sha256:a", "desired": 2, "ready": 2, "updated": 2, "sites": 5, "verdict": "healthy" },
+            "green": { "image": "r@sha256:b", "desired": 2, "ready": 1, "updated": 2, "sites": 0, "verdict": "unknown" }
+        }
+    });
+    let ran = run(Fake::default().says("GET /services", 200, services), &["services", "show"]).await;
+    assert_eq!(
+        ran.out,
+        "SERVICE   CANARY   READY   UPDATED   SITES   VERDICT   IMAGE\n\
+         blue      -        2/2     2         5       healthy   r@sha256:a\n\
+         green     active   1/2     2         0       unknown   r@sha256:b\n"
+    );
+}

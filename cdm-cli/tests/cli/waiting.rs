@@ -1,0 +1,174 @@
+//! Waiting for work: events cut and resumed, polling, time running out, Ctrl-C.
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Script, Setting, event, run, run_in};
+
+const PROVISION: &str = "POST /sites/shop/provision";
+const LOOK: &str = "GET /operations/op-1";
+
+fn operation(status: &str, install: &str) -> Value {
+    json!({
+        "id": "op-1", "kind": "provision", "site": "shop", "status": status,
+        "steps": [{ "name": "Install", "status": install, "attempts": 1 }],
+        "reason": null
+    })
+}
+
+fn rollout(status: &str, succeeded: u64, failed: u64) -> Value {
+    json!({
+        "id": "rollout-1", "status": status, "total": 4, "succeeded": succeeded, "failed": failed, "running": 0,
+        "pending": 4 - succeeded - failed, "skipped": 0, "parked": 0,
+        "waves": [
+            { "name": "1", "total": 4, "succeeded": succeeded, "failed": failed, "pending": 4 - succeeded - failed }
+        ]
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_cut_goes_on_where_it_was() {
+    let fake = Fake::default()
+        .says(PROVISION, 202, operation("queued", "pending"))
+        .says(LOOK, 200, operation("running", "running"))
+        .says(LOOK, 200, operation("running", "running"))
+        .says(LOOK, 200, operation("running", "running"))
+        .says(LOOK, 200, operation("succeeded", "succeeded"))
+        .streams(Script::Cut(vec![event("7", "step")]))
+        .streams(Script::Hang(vec![event("8", "step"), event("9", "end")]));
+    let ran = run(fake, &["site", "provision", "shop", "-o", "json"]).await;
+    assert_eq!(ran.exit.code(), 0, "{}", ran.err);
+    let path = "/operations/op-1/events".to_owned();
+    assert_eq!(ran.fake.listened(), [(path.clone(), None), (path, Some("7".into()))]);
+    assert_eq!(ran.err, "step Install running\nstep Install succeeded\n");
+    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(printed, operation("succeeded", "succeeded"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_events_it_polls_and_a_server_that_comes_back_is_waited_for() {
+    let fake = Fake::default()
+        .says(PROVISION, 202, operation("queued", "pending"))
+        .silent(LOOK)
+        .says(LOOK, 503, json!({ "code": "unavailable" }))
+        .says(LOOK, 200, operation("succeeded", "succeeded"))
+        .streams(Script::Away)
+        .streams(Script::Refused(404));
+    let ran = run(fake, &["site", "provision", "shop"]).await;
+    assert_eq!(ran.exit.code(), 0, "{}", ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stays_away_is_given_up() {
+    let fake = Fake::default().says(PROVISION, 202, operation("queued", "pending")).silent(LOOK);
+    let ran = run(fake, &["site", "provision", "shop"]).await;
+    assert_eq!(ran.exit.code(), 8, "{}", ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_hang_do_not_hang_the_wait() {
+    let fake = Fake::default()
+        .says(PROVISION, 202, operation("queued", "pending"))
+        .says(LOOK, 200, operation("running", "running"))
+        .says(LOOK, 200, operation("succeeded", "succeeded"))
+        .streams(Script::Hang(Vec::new()));
+    let ran = run(fake, &["site", "provision", "shop", "-q"]).await;
+    assert_eq!((ran.exit.code(), ran.err.as_str()), (0, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_in_time() {
+    let fake = Fake::default()
+        .says(PROVISION, 202, operation("queued", "pending"))
+        .says(LOOK, 200, operation("running", "running"))
+        .streams(Script::Hang(Vec::new()));
+    let ran = run(fake, &["site", "provision", "shop", "--timeout", "1m30s"]).await;
+    assert_eq!(ran.exit.code(), 6, "{}", ran.err);
+    assert!(ran.err.contains("cdm op watch op-1"), "{}", ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ctrl_c_leaves_the_work_and_says_how_to_come_back() {
+    let fake = Fake::default()
+        .says(PROVISION, 202, operation("queued", "pending"))
+        .says(LOOK, 200, operation("running", "running"))
+        .streams(Script::Hang(vec![event("1", "step")]));
+    let interrupt = async {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let setting = Setting { interrupt: interrupt.boxed().shared(), ..Setting::default() };
+    let ran = run_in(fake, &["site", "provision", "shop"], setting).await;
+    assert_eq!(ran.exit.code(), 130);
+    assert!(ran.err.ends_with("the operation goes on; come back with: cdm op watch op-1\n"), "{}", ran.err);
+    assert_eq!(ran.out, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_wait_gets_the_id() {
+    let fake = || Fake::default().says(PROVISION, 202, operation("queued", "pending"));
+    let ran = run(fake(), &["site", "provision", "shop", "--no-wait"]).await;
+    assert_eq!((ran.exit.code(), ran.out.as_str(), ran.err.as_str()), (0, "op-1\n", ""));
+    let ran = run(fake(), &["site", "provision", "shop", "--no-wait", "-o", "yaml"]).await;
+    assert!(ran.out.starts_with("id: op-1\n"), "{}", ran.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_work_says_why_and_what_clears_it() {
+    let mut parked = operation("parked", "running");
+    parked["reason"] = json!({ "code": "theme_missing", "message": "theme `t` is not in the image" });
+    let fake = Fake::default().says(LOOK, 200, parked);
+    let ran = run(fake, &["op", "watch", "op-1"]).await;
+    assert_eq!(ran.exit.code(), 1);
+    assert!(ran.err.contains("parked: theme_missing: theme `t` is not in the image"), "{}", ran.err);
+    assert!(ran.err.contains("hint: put the theme into the image"), "{}", ran.err);
+    assert!(ran.err.contains("cdm op retry op-1"), "{}", ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rollouts_tell_their_waves_and_how_they_ended() {
+    let cases = [
+        (rollout("succeeded", 4, 0), 0),
+        (rollout("succeeded", 3, 1), 7),
+        (rollout("halted", 1, 1), 7),
+        (rollout("failed", 0, 0), 1),
+        (rollout("aborted", 0, 0), 1),
+    ];
+    for (last, code) in cases {
+        let fake = Fake::default()
+            .says("PUT /services", 202, rollout("running", 0, 0))
+            .says("GET /rollouts/rollout-1", 200, last.clone())
+            .streams(Script::Cut(vec![event("1", "end")]));
+        let ran = run(fake, &["services", "rollout", "--promote"]).await;
+        assert_eq!(ran.exit.code(), code, "{last}");
+        assert!(ran.err.contains("rollout-1: running, wave 1/1: 0 of 4 succeeded\n"), "{}", ran.err);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ended_on_purpose_is_done() {
+    let cancel = Fake::default()
+        .says("POST /operations/op-1/cancel", 202, operation("parked", "failed"))
+        .says(LOOK, 200, operation("cancelled", "failed"));
+    assert_eq!(run(cancel, &["op", "cancel", "op-1"]).await.exit.code(), 0);
+
+    let abort = Fake::default().says("POST /rollouts/rollout-1/abort", 202, rollout("halted", 1, 1)).says(
+        "GET /rollouts/rollout-1",
+        200,
+        rollout("aborted", 1, 1),
+    );
+    assert_eq!(run(abort, &["rollout", "abort", "rollout-1"]).await.exit.code(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_events_are_printed_over_connections() {
+    let mut first = event("1", "step");
+    first.data =
+        json!({ "at": "2030-01-01T00:00:00Z", "subject": "op-1", "what": "step succeeded" }).to_string();
+    let fake = Fake::default().streams(Script::Cut(vec![first])).streams(Script::Cut(Vec::new()));
+    let ran = run(fake, &["events"]).await;
+    assert_eq!(ran.exit.code(), 0, "{}", ran.err);
+    assert_eq!(ran.out, "2030-01-01T00:00:00Z  op-1  step succeeded\n");
+    assert_eq!(ran.fake.listened()[1], ("/events".into(), Some("1".into())));
+}

@@ -1,0 +1,287 @@
+//! A rollout on the wire.
+
+use cdm_core::domain::SiteId;
+use cdm_core::domain::rollout::{self, Budget, Reach, RolloutKind, RolloutStatus};
+use cdm_core::services::{RolloutRequest, RolloutScope};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::operation::Reason;
+use super::services::{Flag, digest};
+use super::time;
+use crate::error::Refusal;
+use crate::input::Fields;
+
+/// Sites at once, at most.
+const CONCURRENT: std::ops::RangeInclusive<u32> = 1..=512;
+
+/// A rollout's id.
+pub(crate) fn id(number: u64) -> String {
+    format!("rollout-{number}")
+}
+
+/// The number of a rollout's id.
+pub(crate) fn number(id: &str) -> Option<u64> {
+    let number = id.strip_prefix("rollout-")?.parse().ok()?;
+    (self::id(number) == id).then_some(number)
+}
+
+/// A rollout over many sites.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// Its opaque name.
+    pub id: String,
+    /// `upgrade`, `promote` or `flush`.
+    pub kind: String,
+    /// Whether routes move too.
+    pub promote: bool,
+    /// The image that the service has to run.
+    #[schema(required = true)]
+    pub image_tag: Option<String>,
+    /// Where the sites go.
+    pub service: String,
+    /// The digest that the service has to run.
+    #[schema(required = true)]
+    pub digest: Option<String>,
+    /// Where it is.
+    pub status: String,
+    /// The waves.
+    pub waves: Vec<Wave>,
+    /// All sites.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Sites at once, at most.
+    pub max_concurrent: u32,
+    /// How many sites of a wave may fail: a count or a percentage.
+    pub failure_budget: String,
+    /// Whether a halt takes the moved sites back.
+    pub auto_rollback: bool,
+    /// The deploy that comes first.
+    #[schema(required = true)]
+    pub after: Option<String>,
+    /// The rollout whose failed sites it takes up.
+    #[schema(required = true)]
+    pub retry_of: Option<String>,
+    /// Why it waits, is paused, halted or failed.
+    #[schema(required = true)]
+    pub reason: Option<Reason>,
+    /// Whose request it was.
+    pub requested_by: String,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// When a worker first had it.
+    #[schema(required = true, format = DateTime)]
+    pub started_at: Option<String>,
+    /// When it ended.
+    #[schema(required = true, format = DateTime)]
+    pub finished_at: Option<String>,
+}
+
+/// How many sites are where.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Counts {
+    /// All.
+    pub total: u32,
+    /// Where the rollout wants them.
+    pub succeeded: u32,
+    /// Where they were, moved back or never moved.
+    pub failed: u32,
+    /// At work.
+    pub running: u32,
+    /// Nothing was done to them yet.
+    pub pending: u32,
+    /// Gone, inactive or busy.
+    pub skipped: u32,
+    /// Moved, waiting for a person.
+    pub parked: u32,
+}
+
+/// One wave.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Wave {
+    /// As it was asked for.
+    pub name: String,
+    /// Its sites.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+impl Counts {
+    const fn new(total: u32, running: u32, tally: rollout::Tally) -> Self {
+        let rollout::Tally { succeeded, failed, skipped, parked } = tally;
+        let pending = total.saturating_sub(tally.resolved()).saturating_sub(running);
+        Self { total, succeeded, failed, running, pending, skipped, parked }
+    }
+}
+
+impl Rollout {
+    pub(crate) fn new(rollout: &rollout::Rollout, image: Option<String>) -> Self {
+        let working = rollout.status == RolloutStatus::Running && rollout.running() > 0;
+        let mut start = 0;
+        let waves = rollout.waves.iter().map(|wave| {
+            let total = wave.end - std::mem::replace(&mut start, wave.end);
+            let begun = rollout.window.end.min(wave.end).saturating_sub(wave.end - total);
+            let running = if working { begun.saturating_sub(wave.tally.resolved()) } else { 0 };
+            Wave { name: wave.name.clone(), counts: Counts::new(total, running, wave.tally) }
+        });
+        Self {
+            id: id(rollout.number),
+            kind: match rollout.kind {
+                RolloutKind::Upgrade => "upgrade",
+                RolloutKind::Promote => "promote",
+                RolloutKind::Flush => "flush",
+            }
+            .to_owned(),
+            promote: rollout.kind == RolloutKind::Promote,
+            image_tag: image,
+            service: rollout.target.to_string(),
+            digest: rollout.digest.map(|digest| digest.to_string()),
+            status: rollout.status.as_str().to_owned(),
+            waves: waves.collect(),
+            counts: Counts::new(rollout.total, rollout.running(), rollout.tally()),
+            max_concurrent: rollout.max_concurrent,
+            failure_budget: match rollout.budget {
+                Budget::Count(count) => count.to_string(),
+                Budget::Percent(percent) => format!("{percent}%"),
+            },
+            auto_rollback: rollout.auto_return,
+            after: rollout.after.as_ref().map(ToString::to_string),
+            retry_of: rollout.retry_of.map(id),
+            reason: rollout.reason.as_ref().map(Reason::from),
+            requested_by: rollout.requested_by.to_string(),
+            created_at: time(rollout.created_at),
+            started_at: rollout.started_at.map(time),
+            finished_at: rollout.finished_at.map(time),
+        }
+    }
+}
+
+/// A rollout to start.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StartRollout {
+    /// The image that the service has to run; the one that it runs where it is left out.
+    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    pub image_tag: Option<String>,
+    /// Whether routes move too.
+    pub promote: Flag,
+    /// Which sites; those on the active canary where it is left out.
+    pub scope: Option<Scope>,
+    /// How far each wave goes: counts or percentages, cumulative, the last `100%`.
+    pub waves: Option<Vec<String>>,
+    /// Sites at once, at most.
+    #[schema(minimum = 1, maximum = 512)]
+    pub max_concurrent: Option<u32>,
+    /// How many sites of a wave may fail.
+    pub failure_budget: Option<BudgetText>,
+    /// Whether a halt takes the moved sites back.
+    pub auto_rollback: Option<bool>,
+    /// To come.
+    #[schema(ignore)]
+    pub gate: Option<Value>,
+    /// To come.
+    #[schema(ignore)]
+    pub bake: Option<Value>,
+    /// To come.
+    #[schema(ignore)]
+    pub dry_run: Option<Value>,
+    /// To come.
+    #[schema(ignore)]
+    pub plan_hash: Option<Value>,
+}
+
+/// Which sites.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Scope {
+    /// Those on a service, or all.
+    Word(ScopeWord),
+    /// These.
+    Sites(ScopeSites),
+}
+
+/// Those on the active canary, those on the other service, or all.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScopeWord {
+    /// Those on the active canary.
+    Active,
+    /// Those on the other service.
+    Inactive,
+    /// All.
+    All,
+}
+
+/// Sites by name.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeSites {
+    /// Their ids.
+    pub sites: Vec<String>,
+}
+
+/// A count, or a percentage of the wave.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum BudgetText {
+    /// So many.
+    Count(u32),
+    /// So many hundredths, such as `5%`.
+    Percent(String),
+}
+
+impl StartRollout {
+    pub(crate) fn parse(&self) -> Result<RolloutRequest, Refusal> {
+        let later = [
+            ("gate", &self.gate),
+            ("bake", &self.bake),
+            ("dryRun", &self.dry_run),
+            ("planHash", &self.plan_hash),
+        ];
+        if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
+            return Err(Refusal::coded("not_available", field, format!("`{field}` is not available yet")));
+        }
+        let digest = self.image_tag.as_deref().map(digest).transpose()?;
+        let mut fields = Fields::default();
+        let scope = match &self.scope {
+            None | Some(Scope::Word(ScopeWord::Active)) => Some(RolloutScope::Active),
+            Some(Scope::Word(ScopeWord::Inactive)) => Some(RolloutScope::Inactive),
+            Some(Scope::Word(ScopeWord::All)) => Some(RolloutScope::All),
+            Some(Scope::Sites(named)) => {
+                let ids = named.sites.iter().map(|id| fields.take("scope.sites", SiteId::parse(id)));
+                ids.collect::<Option<Vec<_>>>().map(RolloutScope::Sites)
+            }
+        };
+        let waves = self.waves.iter().flatten().map(|wave| fields.take("waves", Reach::parse(wave)));
+        let waves = waves.collect::<Option<Vec<_>>>();
+        if let Some(waves) = &waves {
+            fields.take("waves", rollout::cut(waves, 1_000_000));
+        }
+        let max_concurrent = self.max_concurrent.unwrap_or(64);
+        if !CONCURRENT.contains(&max_concurrent) {
+            fields.refuse("maxConcurrent", "from 1 to 512 sites at once");
+        }
+        let budget = match &self.failure_budget {
+            None => Some(Budget::Count(0)),
+            Some(BudgetText::Count(count)) => Some(Budget::Count(*count)),
+            Some(BudgetText::Percent(text)) => {
+                let number = text.strip_suffix('%').unwrap_or("").parse::<u8>().ok();
+                let number = number.filter(|number| *number <= 100 && format!("{number}%") == *text);
+                if number.is_none() {
+                    fields.refuse("failureBudget", "a budget is a count, or a percentage such as \"5%\"");
+                }
+                number.map(Budget::Percent)
+            }
+        };
+        let promote = self.promote.is_set();
+        let auto_return = self.auto_rollback.unwrap_or(false);
+        let taken = (|| {
+            let (scope, waves, budget) = (scope?, waves?, budget?);
+            Some(RolloutRequest { promote, digest, scope, waves, max_concurrent, budget, auto_return })
+        })();
+        fields.end(taken)
+    }
+}

@@ -1,0 +1,225 @@
+//! The two services, their images and what is asked of them, on the wire.
+
+use std::collections::BTreeMap;
+
+use cdm_core::domain::colour::{self, Verdict};
+use cdm_core::domain::{Digest, OperationId, Selector, Subject};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::time;
+use crate::error::Refusal;
+
+/// Both services and which one is the canary.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Services {
+    /// The active canary.
+    pub canary: Canary,
+    /// By name: `blue` and `green`.
+    pub services: BTreeMap<String, Service>,
+    /// The unfinished rollout that moves sites.
+    #[schema(required = true)]
+    pub rollout: Option<String>,
+}
+
+/// The active canary.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Canary {
+    /// The service.
+    pub selector: String,
+    /// Its image.
+    #[schema(required = true)]
+    pub image: Option<String>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Service {
+    /// Its image; null where it runs none by digest.
+    #[schema(required = true)]
+    pub image: Option<String>,
+    /// Pods wanted.
+    pub desired: u32,
+    /// Pods of the present template.
+    pub updated: u32,
+    /// Pods that pass their readiness check.
+    pub ready: u32,
+    /// Pods that are available and run the wanted digest.
+    pub available: u32,
+    /// How many sites its record names.
+    pub sites: u64,
+    /// What is known of its digest: `unknown`, `healthy` or `bad`.
+    pub verdict: String,
+    /// The deploy at work on it.
+    #[schema(required = true)]
+    pub operation: Option<String>,
+}
+
+/// What came of a selection.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Selected {
+    /// In words.
+    pub message: String,
+    /// Whether another service was active before.
+    pub changed: bool,
+    /// The active canary now.
+    pub canary: Canary,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}
+
+/// A selection that is done, or the operation of a deploy that was waited for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Changed {
+    /// Of `selector`.
+    Selected(Selected),
+    /// Of `imageTag`.
+    Deployed(Box<super::operation::Operation>),
+}
+
+/// One deploy of a digest to a service.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// To which service.
+    pub service: String,
+    /// The digest.
+    pub digest: String,
+    /// When.
+    #[schema(format = DateTime)]
+    pub deployed_at: String,
+    /// By whom.
+    pub deployed_by: String,
+    /// The operation that did it; null for a digest that was found running.
+    #[schema(required = true)]
+    pub operation: Option<String>,
+    /// What is known of the digest: `unknown`, `healthy` or `bad`.
+    pub verdict: String,
+    /// Why.
+    #[schema(required = true)]
+    pub reason: Option<String>,
+    /// Since when every pod of it has been available.
+    #[schema(required = true, format = DateTime)]
+    pub ready_at: Option<String>,
+}
+
+impl Release {
+    pub(crate) fn new(selector: Selector, release: &colour::Release) -> Self {
+        let operation = OperationId::on(release.number, Subject::Colour(selector));
+        Self {
+            service: selector.to_string(),
+            digest: release.digest.to_string(),
+            deployed_at: time(release.at),
+            deployed_by: release.by.to_string(),
+            operation: (release.number > 0).then(|| operation.to_string()),
+            verdict: release.verdict.as_str().to_owned(),
+            reason: release.reason.clone(),
+            ready_at: release.ready_at.map(time),
+        }
+    }
+}
+
+/// `true` or `false`, also as text, since clients send it so.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Flag {
+    /// As JSON has it.
+    Bool(bool),
+    /// As text.
+    Text(FlagText),
+}
+
+/// `"true"` or `"false"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FlagText {
+    /// Yes.
+    True,
+    /// No.
+    False,
+}
+
+impl Flag {
+    /// Whether it is set.
+    pub const fn is_set(self) -> bool {
+        match self {
+            Self::Bool(set) => set,
+            Self::Text(text) => matches!(text, FlagText::True),
+        }
+    }
+}
+
+/// Either `selector`, to make a service the active canary, or `imageTag`, to deploy an image.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangeServices {
+    /// The service to make the active canary.
+    #[schema(pattern = "^(blue|green)$")]
+    pub selector: Option<String>,
+    /// The digest to deploy.
+    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    pub image_tag: Option<String>,
+    /// Whether the service's sites are routed to it afterwards; only with an image.
+    pub promote: Option<Flag>,
+    /// The service to deploy to, the active canary where it is left out; only with an image.
+    #[schema(pattern = "^(blue|green)$")]
+    pub service: Option<String>,
+}
+
+/// Which service to roll back.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The service; the active canary where it is left out.
+    #[schema(pattern = "^(blue|green)$")]
+    pub service: Option<String>,
+}
+
+/// A person's verdict on a digest.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// What.
+    pub verdict: MarkVerdict,
+    /// Why.
+    #[schema(min_length = 1, max_length = 500)]
+    pub reason: String,
+}
+
+/// What a person may say of a digest.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MarkVerdict {
+    /// Nothing.
+    Unknown,
+    /// It serves.
+    Healthy,
+    /// Never again.
+    Bad,
+}
+
+impl From<MarkVerdict> for Verdict {
+    fn from(verdict: MarkVerdict) -> Self {
+        match verdict {
+            MarkVerdict::Unknown => Self::Unknown,
+            MarkVerdict::Healthy => Self::Healthy,
+            MarkVerdict::Bad => Self::Bad,
+        }
+    }
+}
+
+/// An `imageTag`. What could be a tag is told so.
+pub(crate) fn digest(text: &str) -> Result<Digest, Refusal> {
+    Digest::parse(text).map_err(|broken| {
+        let of_tag = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let tag = (1..=128).contains(&text.len()) && text.bytes().all(of_tag) && text.len() != 64;
+        if tag {
+            let message =
+                "an image is named by its digest: 64 hexadecimal digits; tags can move, and are not allowed";
+            Refusal::coded("tags_not_allowed", "imageTag", message)
+        } else {
+            Refusal::field("imageTag", broken.rule())
+        }
+    })
+}

@@ -1,0 +1,141 @@
+//! What the server is made of, and how much it bears.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdm_core::ports::Clock;
+use cdm_core::services::{Access, Services};
+use cdm_core::wiring::Process;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::Hub;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::request::Ids;
+
+/// Everything that the routes need, in one hand.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// What may be asked.
+    pub services: Arc<Services>,
+    /// Who may ask.
+    pub access: Arc<Access>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What `/readyz` tells.
+    pub health: Arc<dyn Health>,
+    /// The measures.
+    pub settings: HttpSettings,
+}
+
+impl App {
+    /// Serves a process of the platform.
+    pub fn of(process: &Arc<Process>, settings: HttpSettings) -> Self {
+        Self {
+            services: Arc::clone(process.services()),
+            access: Arc::clone(process.access()),
+            clock: Arc::clone(&process.ports().clock),
+            health: Arc::clone(process) as _,
+            settings,
+        }
+    }
+}
+
+#[async_trait]
+impl Health for Process {
+    async fn backends(&self) -> Vec<Backend> {
+        let states = Self::backends(self).await.into_iter();
+        states.map(|state| Backend { name: state.name.to_owned(), problem: state.problem }).collect()
+    }
+}
+
+/// Tells how the backends are.
+#[async_trait]
+pub trait Health: Send + Sync + fmt::Debug + 'static {
+    /// Every backend, the healthy ones too.
+    async fn backends(&self) -> Vec<Backend>;
+}
+
+/// How one backend is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name, such as `store`.
+    pub name: String,
+    /// What is wrong with it; `None` when nothing is. Never a secret.
+    pub problem: Option<String>,
+}
+
+/// The server's measures. Plain values.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// The longest body, in bytes.
+    pub body: usize,
+    /// How long a request may take; streams may take longer.
+    pub timeout: Duration,
+    /// Requests a second of one token.
+    pub rate: NonZeroU32,
+    /// How many of them may come at once.
+    pub burst: NonZeroU32,
+    /// Failed authentications a minute of one address.
+    pub failures: NonZeroU32,
+    /// How many event streams may be open.
+    pub streams: usize,
+    /// The image repository, without tag; shown before digests.
+    pub repository: Option<String>,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            body: 64 * 1024,
+            timeout: Duration::from_secs(90),
+            rate: NonZeroU32::MIN.saturating_add(199),
+            burst: NonZeroU32::MIN.saturating_add(399),
+            failures: NonZeroU32::MIN.saturating_add(29),
+            streams: 256,
+            repository: None,
+        }
+    }
+}
+
+/// What all requests of one router share.
+pub(crate) type Shared = Arc<Server>;
+
+/// An [`App`] with what is counted and kept beside it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) app: App,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) ids: Ids,
+    pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Server {
+    pub(crate) fn new(app: App, stopping: CancellationToken) -> Shared {
+        let hub = Hub::new(Arc::clone(&app.services), Arc::clone(&app.clock));
+        Arc::new(Self {
+            limits: Limits::new(&app.settings, &app.clock),
+            metrics: Metrics::new(),
+            hub,
+            ids: Ids::new(),
+            streams: Arc::default(),
+            stopping,
+            app,
+        })
+    }
+
+    /// An image as users see it.
+    pub(crate) fn image(&self, digest: Option<cdm_core::domain::Digest>) -> Option<String> {
+        digest.map(|digest| match &self.app.settings.repository {
+            Some(repository) => format!("{repository}@{digest}"),
+            None => digest.to_string(),
+        })
+    }
+}

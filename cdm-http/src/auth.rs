@@ -1,0 +1,136 @@
+//! Who asks, and whether they may.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use cdm_core::domain::token::{Role, Token};
+use cdm_core::domain::{Actor, IdempotencyKey};
+use cdm_core::services::{self, ServiceError};
+use secrecy::SecretString;
+
+use crate::app::{Server, Shared};
+use crate::error::Refusal;
+use crate::request::RequestId;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    actor: Actor,
+    role: Role,
+    /// To be looked at again by what goes on for long; `None` for a caller in this process.
+    pub(crate) pass: Option<Pass>,
+}
+
+/// A token as it came, and from where.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    token: SecretString,
+    loopback: bool,
+}
+
+impl Caller {
+    /// A caller in this process, who may do everything.
+    pub(crate) const fn local(actor: Actor) -> Self {
+        Self { actor, role: Role::Admin, pass: None }
+    }
+}
+
+impl Pass {
+    /// The token, if it serves now.
+    pub(crate) async fn look(&self, server: &Server) -> Result<Option<Token>, ServiceError> {
+        let token = server.app.access.identify(&self.token).await?;
+        Ok(token.filter(|token| self.loopback || !token.loopback_only))
+    }
+}
+
+/// Lets requests with a token in, as often as it may ask.
+pub(crate) async fn authenticate(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    match admit(&server, request.headers(), address).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn admit(server: &Server, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Refusal> {
+    let loopback = address.is_none_or(|address| address.to_canonical().is_loopback());
+    let pass = bearer(headers).map(|token| Pass { token, loopback });
+    let token = match &pass {
+        Some(pass) => pass.look(server).await?,
+        None => None,
+    };
+    let Some(token) = token else {
+        let failure = server.limits.failure(address);
+        return Err(failure.map_or_else(Refusal::too_many, |()| Refusal::unauthorized()));
+    };
+    server.limits.request(&token.name).map_err(Refusal::too_many)?;
+    Ok(Caller { actor: token.name, role: token.role, pass })
+}
+
+/// The token of an `Authorization: Bearer …`.
+fn bearer(headers: &HeaderMap) -> Option<SecretString> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| SecretString::from(token))
+}
+
+/// A request of someone who has the role.
+fn asked(parts: &mut Parts, needed: Role) -> Result<(services::Request, Option<Pass>), Refusal> {
+    let caller = parts.extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
+    if caller.role < needed {
+        return Err(Refusal::forbidden(needed, caller.role));
+    }
+    let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
+    let key =
+        parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe()).map(key).transpose()?;
+    Ok((services::Request { actor: caller.actor.clone(), id, key }, caller.pass.clone()))
+}
+
+fn key(value: &HeaderValue) -> Result<IdempotencyKey, Refusal> {
+    let text = value.to_str().unwrap_or("\u{fffd}");
+    IdempotencyKey::parse(text).map_err(|broken| Refusal::field("Idempotency-Key", broken.rule()))
+}
+
+/// Anyone with a token; with the token, for streams.
+#[derive(Debug)]
+pub(crate) struct Viewer(pub(crate) Option<Pass>);
+
+/// Someone who may operate.
+#[derive(Debug)]
+pub(crate) struct Operator(pub(crate) services::Request);
+
+/// Someone who may do everything.
+#[derive(Debug)]
+pub(crate) struct Admin(pub(crate) services::Request);
+
+impl<S: Send + Sync> FromRequestParts<S> for Viewer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        Ok(Self(asked(parts, Role::Viewer)?.1))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        Ok(Self(asked(parts, Role::Operator)?.0))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        Ok(Self(asked(parts, Role::Admin)?.0))
+    }
+}

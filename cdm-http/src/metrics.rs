@@ -1,0 +1,82 @@
+//! Counters for Prometheus. Each server has its own recorder, so that several of them may live in one process.
+
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+const META: Metadata<'static> = Metadata::new("cdm_http", Level::INFO, Some("cdm_http"));
+const REQUESTS: &str = "cdm_http_requests_total";
+const SECONDS: &str = "cdm_http_request_duration_seconds";
+const RUNNING: &str = "cdm_http_requests_in_flight";
+const STREAMS: &str = "cdm_http_event_streams";
+/// Bounds of the histogram's buckets, in seconds.
+const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
+
+/// What is counted.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let builder = PrometheusBuilder::new();
+        let builder = builder.set_buckets(&BUCKETS).unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder = builder.build_recorder();
+        recorder.describe_counter(REQUESTS.into(), None, "Requests that were answered.".into());
+        recorder.describe_histogram(SECONDS.into(), None, "How long answers took.".into());
+        recorder.describe_gauge(RUNNING.into(), None, "Requests that are being answered.".into());
+        recorder.describe_gauge(STREAMS.into(), None, "Event streams that are open.".into());
+        let handle = recorder.handle();
+        Self { recorder, handle }
+    }
+
+    /// A request has come; it counts as running until the guard is dropped.
+    pub(crate) fn begin(&self) -> Gauge {
+        self.gauge(RUNNING)
+    }
+
+    /// A stream was opened, likewise.
+    pub(crate) fn stream(&self) -> Gauge {
+        self.gauge(STREAMS)
+    }
+
+    fn gauge(&self, name: &'static str) -> Gauge {
+        let gauge = self.recorder.register_gauge(&Key::from_static_name(name), &META);
+        gauge.increment(1.0);
+        Gauge(gauge)
+    }
+
+    /// A request was answered. `route` is a pattern, never a path.
+    pub(crate) fn answered(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        let method = Label::from_static_parts("method", method);
+        let route = Label::new("route", route.to_owned());
+        let labels = vec![method.clone(), route.clone(), Label::new("status", status.to_string())];
+        let requests = Key::from_parts(REQUESTS, labels);
+        self.recorder.register_counter(&requests, &META).increment(1);
+        let seconds = Key::from_parts(SECONDS, vec![method, route]);
+        self.recorder.register_histogram(&seconds, &META).record(took.as_secs_f64());
+    }
+
+    /// All of it, in Prometheus's text format.
+    pub(crate) fn render(&self) -> String {
+        self.handle.render()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Counts something as going on for as long as it lives.
+pub(crate) struct Gauge(metrics::Gauge);
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

@@ -1,0 +1,94 @@
+//! The routes in one router, with what every request goes through.
+
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::{Extension, Router};
+use cdm_core::domain::Actor;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::{App, Server, Shared};
+use crate::auth::{Caller, authenticate};
+use crate::request::{finish, in_time, panicked};
+use crate::routes::{events, operations, rollouts, services, sites, system, tokens};
+
+/// The server's routes, for callers who bring a token.
+pub fn router(app: App) -> Router {
+    stoppable(app, CancellationToken::new())
+}
+
+/// The same; once `stopping` is cancelled it is not ready, and its streams end.
+pub(crate) fn stoppable(app: App, stopping: CancellationToken) -> Router {
+    let server = Server::new(app, stopping);
+    let (guarded, _) = guarded().split_for_parts();
+    let guarded = guarded.route_layer(from_fn_with_state(Shared::clone(&server), authenticate));
+    whole(server, guarded)
+}
+
+/// The routes for callers in this process: every request is an administrator's, `actor`'s, and needs no token.
+pub fn local_router(app: App, actor: Actor) -> Router {
+    let server = Server::new(app, CancellationToken::new());
+    let (guarded, _) = guarded().split_for_parts();
+    whole(server, guarded.route_layer(Extension(Caller::local(actor))))
+}
+
+fn whole(server: Shared, guarded: Router<Shared>) -> Router {
+    let (open, _) = open().split_for_parts();
+    open.merge(guarded)
+        .layer(from_fn_with_state(Shared::clone(&server), in_time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(no_sniff))
+        .layer(from_fn_with_state(Shared::clone(&server), finish))
+        .with_state(server)
+}
+
+/// A browser takes an answer for what it says it is.
+async fn no_sniff(request: Request, next: Next) -> axum::response::Response {
+    let mut response = next.run(request).await;
+    let value = axum::http::HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(axum::http::header::X_CONTENT_TYPE_OPTIONS, value);
+    response
+}
+
+/// Routes that need no token.
+pub(crate) fn open() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(system::live))
+        .routes(routes!(system::ready))
+        .routes(routes!(system::document))
+}
+
+/// Routes that need one.
+pub(crate) fn guarded() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(sites::create))
+        .routes(routes!(sites::list))
+        .routes(routes!(sites::get, sites::delete))
+        .routes(routes!(sites::provision))
+        .routes(routes!(sites::upgrade))
+        .routes(routes!(sites::promote))
+        .routes(routes!(services::show, services::change, services::roll_out))
+        .routes(routes!(services::rollback))
+        .routes(routes!(services::history))
+        .routes(routes!(services::mark))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::get))
+        .routes(routes!(operations::log))
+        .routes(routes!(operations::retry))
+        .routes(routes!(operations::cancel))
+        .routes(routes!(operations::audit))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::get))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::abort))
+        .routes(routes!(rollouts::retry))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(events::all))
+        .routes(routes!(events::of_operation))
+        .routes(routes!(events::of_rollout))
+        .routes(routes!(system::metrics))
+}

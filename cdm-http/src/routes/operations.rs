@@ -1,0 +1,232 @@
+//! What is asked of operations, and the record of what was asked.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use cdm_core::domain::operation::{End, Home};
+use cdm_core::domain::{Actor, Kind, OperationId, SiteId, Status, Subject};
+use cdm_core::ports::OperationQuery;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::api::audit::AuditEntry;
+use crate::api::list::Listing;
+use crate::api::operation::Operation;
+use crate::api::{moment, rollout};
+use crate::app::{Server, Shared};
+use crate::auth::{Operator, Viewer};
+use crate::error::Refusal;
+use crate::input::{Named, Nothing, Paging, Params, Part, Wait, cursor, parsed};
+
+/// How many pages a filter looks at before it hands the rest to the next request.
+const PAGES: usize = 32;
+
+/// Which operations.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OperationFilter {
+    /// On this site.
+    #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
+    site: Option<String>,
+    /// Of this kind.
+    #[param(pattern = "^(create|provision|upgrade|promote|terminate|deploy|select)$", nullable = false)]
+    kind: Option<String>,
+    /// That stand so.
+    #[param(pattern = "^(queued|running|waiting|parked|succeeded|failed|cancelled)$", nullable = false)]
+    status: Option<String>,
+    /// Of this rollout's sites, in the rollout's order.
+    #[param(nullable = false)]
+    rollout: Option<String>,
+    /// Items at most; 100 where it is left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<String>,
+    /// Where to go on: what an earlier page said in `next`.
+    #[param(nullable = false)]
+    cursor: Option<String>,
+}
+
+const STATUSES: [Status; 7] = [
+    Status::Queued,
+    Status::Running,
+    Status::Waiting,
+    Status::Parked,
+    Status::Ended(End::Succeeded),
+    Status::Ended(End::Failed),
+    Status::Ended(End::Cancelled),
+];
+
+/// Lists operations, newest first; those of rollouts' sites only with `rollout`.
+#[utoipa::path(get, path = "/operations", tag = "operations", params(OperationFilter), responses(
+    (status = 200, body = Listing<Operation>)))]
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    _: Viewer,
+    Params(filter): Params<OperationFilter>,
+) -> Result<Json<Listing<Operation>>, Refusal> {
+    let kind = filter.kind.as_deref().map(|text| {
+        let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+        known.ok_or_else(|| Refusal::field("kind", "there is no such kind"))
+    });
+    let status = filter.status.as_deref().map(|text| {
+        let known = STATUSES.into_iter().find(|status| status.as_str() == text);
+        known.ok_or_else(|| Refusal::field("status", "there is no such status"))
+    });
+    let site = parsed("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
+    let query = OperationQuery { site, kind: kind.transpose()?, status: status.transpose()? };
+    let list = if filter.rollout.is_some() { 'm' } else { 'o' };
+    let paging = Paging::new(list, filter.limit.as_deref(), filter.cursor.as_deref())?;
+    if let Some(id) = &filter.rollout {
+        let number =
+            rollout::number(id).ok_or_else(|| Refusal::field("rollout", "there is no such rollout"))?;
+        return members(&server, number, &query, &paging).await.map(Json);
+    }
+    let page = server.app.services.operations(&query, paging.position()?, paging.limit).await?;
+    let items = page.items.iter().map(Operation::from).collect();
+    Ok(Json(Listing { items, next: page.next.map(|next| cursor('o', next)) }))
+}
+
+/// The operations of a rollout's sites, in its order. At most `limit` sites are looked at.
+async fn members(
+    server: &Server,
+    number: u64,
+    query: &OperationQuery,
+    paging: &Paging,
+) -> Result<Listing<Operation>, Refusal> {
+    let rollout = server.app.services.get_rollout(number).await?;
+    let first = paging.position::<u32>()?.unwrap_or(0);
+    let limit = u32::try_from(paging.limit).unwrap_or(u32::MAX);
+    let end = rollout.total.min(first.saturating_add(limit));
+    let mut items = Vec::new();
+    for ordinal in first..end {
+        let number = rollout.first_number + u64::from(ordinal);
+        let id = OperationId { number, home: Home::Rollout(rollout.number, ordinal) };
+        let operation = server.app.services.operation(&id).await?;
+        let site = query.site.as_ref();
+        let has = site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
+            && query.kind.is_none_or(|kind| kind == operation.slot.task.kind())
+            && query.status.is_none_or(|status| status == operation.slot.status);
+        if has {
+            items.push(Operation::from(&operation));
+        }
+    }
+    Ok(Listing { items, next: (end < rollout.total).then(|| cursor('m', end)) })
+}
+
+/// Shows an operation; waits for its rest where asked to.
+#[utoipa::path(get, path = "/operations/{id}", tag = "operations", params(("id" = String, Path), Wait), responses(
+    (status = 200, body = Operation)))]
+pub(crate) async fn get(
+    State(server): State<Shared>,
+    _: Viewer,
+    Part(id): Part<OperationId>,
+    Params(wait): Params<Wait>,
+) -> Result<Json<Operation>, Refusal> {
+    let span = wait.span()?.unwrap_or_default();
+    Ok(Json(Operation::from(&server.rested(&id, span).await?)))
+}
+
+/// Shows what a step's job printed.
+#[utoipa::path(get, path = "/operations/{id}/steps/{name}/log", tag = "operations",
+    params(("id" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub(crate) async fn log(
+    State(server): State<Shared>,
+    _: Viewer,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    _: Params<Nothing>,
+) -> Result<Response, Refusal> {
+    let Path((id, step)) = path.map_err(|_| Refusal::not_found("what the path names"))?;
+    let log = server.app.services.step_log(&OperationId::named(&id)?, &step).await?.unwrap_or_default();
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, log).into_response())
+}
+
+/// Lets a parked operation go on, or repeats one that failed or was cancelled.
+#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", params(("id" = String, Path), Wait),
+    responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn retry(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<OperationId>,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    server.answer(server.app.services.retry(&request, &id).await?, span).await
+}
+
+/// Asks an operation to stop.
+#[utoipa::path(post, path = "/operations/{id}/cancel", tag = "operations", params(("id" = String, Path), Wait),
+    responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn cancel(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<OperationId>,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    server.answer(server.app.services.cancel(&request, &id).await?, span).await
+}
+
+/// Which entries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AuditFilter {
+    /// Of this actor.
+    #[param(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", nullable = false)]
+    actor: Option<String>,
+    /// Of this site.
+    #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
+    site: Option<String>,
+    /// At this moment or later: RFC 3339.
+    #[param(format = DateTime, nullable = false)]
+    since: Option<String>,
+    /// Items at most; 100 where it is left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<String>,
+    /// Where to go on: what an earlier page said in `next`.
+    #[param(nullable = false)]
+    cursor: Option<String>,
+}
+
+/// Lists who asked for what, newest first; a page of a filtered list may be short and still have a next.
+#[utoipa::path(get, path = "/audit", tag = "audit", params(AuditFilter), responses(
+    (status = 200, body = Listing<AuditEntry>)))]
+pub(crate) async fn audit(
+    State(server): State<Shared>,
+    _: Viewer,
+    Params(filter): Params<AuditFilter>,
+) -> Result<Json<Listing<AuditEntry>>, Refusal> {
+    let actor = parsed("actor", filter.actor.as_deref().map(Actor::parse).transpose())?;
+    let site = parsed("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
+    let since = filter.since.as_deref().map(|text| {
+        moment(text).ok_or_else(|| Refusal::field("since", "a moment is written as in RFC 3339"))
+    });
+    let since = since.transpose()?;
+    let paging = Paging::new('a', filter.limit.as_deref(), filter.cursor.as_deref())?;
+    let mut before = paging.position::<u64>()?;
+    let mut items = Vec::new();
+    for _ in 0..PAGES {
+        let page = server.app.services.audit_log(before, paging.limit - items.len()).await?;
+        let over = page.items.last().is_some_and(|entry| since.is_some_and(|since| entry.at < since));
+        before = page.next.filter(|_| !over);
+        let of_site = |entry: &cdm_core::domain::AuditEntry, site: &SiteId| {
+            let subject = Home::Subject(Subject::Site(site.clone()));
+            let named = entry.action.starts_with("site.") && entry.target == site.as_str();
+            named || entry.operation.as_ref().is_some_and(|operation| operation.home == subject)
+        };
+        let found = page.items.iter().filter(|entry| {
+            actor.as_ref().is_none_or(|actor| entry.actor == *actor)
+                && since.is_none_or(|since| entry.at >= since)
+                && site.as_ref().is_none_or(|site| of_site(entry, site))
+        });
+        items.extend(found.map(AuditEntry::from));
+        if before.is_none() || items.len() >= paging.limit {
+            break;
+        }
+    }
+    Ok(Json(Listing { items, next: before.map(|before| cursor('a', before)) }))
+}

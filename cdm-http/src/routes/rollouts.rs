@@ -1,0 +1,122 @@
+//! What is asked of rollouts.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::api::list::Listing;
+use crate::api::rollout::{Rollout, number};
+use crate::app::{Server, Shared};
+use crate::auth::{Operator, Viewer};
+use crate::error::Refusal;
+use crate::input::{Named, Nothing, Paging, Params, Part, cursor};
+
+/// A rollout's number, from its id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RolloutId(pub(crate) u64);
+
+impl Named for RolloutId {
+    fn named(text: &str) -> Result<Self, Refusal> {
+        number(text).map(Self).ok_or_else(|| Refusal::not_found("the rollout"))
+    }
+}
+
+/// Which part of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Pages {
+    /// Items at most; 100 where it is left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<String>,
+    /// Where to go on: what an earlier page said in `next`.
+    #[param(nullable = false)]
+    cursor: Option<String>,
+}
+
+impl Pages {
+    /// The part of the list that `list` names.
+    pub(crate) fn of(&self, list: char) -> Result<Paging, Refusal> {
+        Paging::new(list, self.limit.as_deref(), self.cursor.as_deref())
+    }
+}
+
+fn shown(server: &Server, rollout: &cdm_core::domain::Rollout) -> Rollout {
+    Rollout::new(rollout, server.image(rollout.digest))
+}
+
+/// Lists rollouts, newest first.
+#[utoipa::path(get, path = "/rollouts", tag = "rollouts", params(Pages), responses(
+    (status = 200, body = Listing<Rollout>)))]
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    _: Viewer,
+    Params(pages): Params<Pages>,
+) -> Result<Json<Listing<Rollout>>, Refusal> {
+    let paging = pages.of('r')?;
+    let page = server.app.services.rollouts(paging.position()?, paging.limit).await?;
+    let items = page.items.iter().map(|rollout| shown(&server, rollout)).collect();
+    Ok(Json(Listing { items, next: page.next.map(|next| cursor('r', next)) }))
+}
+
+/// Shows a rollout.
+#[utoipa::path(get, path = "/rollouts/{id}", tag = "rollouts", params(("id" = String, Path)), responses(
+    (status = 200, body = Rollout)))]
+pub(crate) async fn get(
+    State(server): State<Shared>,
+    _: Viewer,
+    Part(id): Part<RolloutId>,
+    _: Params<Nothing>,
+) -> Result<Json<Rollout>, Refusal> {
+    Ok(Json(shown(&server, &server.app.services.get_rollout(id.0).await?)))
+}
+
+/// Pauses a rollout: no site is begun after its next checkpoint.
+#[utoipa::path(post, path = "/rollouts/{id}/pause", tag = "rollouts", params(("id" = String, Path)), responses(
+    (status = 202, body = Rollout), (status = 409)))]
+pub(crate) async fn pause(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<RolloutId>,
+    _: Params<Nothing>,
+) -> Result<Response, Refusal> {
+    server.answer(server.app.services.pause(&request, id.0).await?, None).await
+}
+
+/// Lets a paused or halted rollout go on.
+#[utoipa::path(post, path = "/rollouts/{id}/resume", tag = "rollouts", params(("id" = String, Path)), responses(
+    (status = 202, body = Rollout), (status = 409)))]
+pub(crate) async fn resume(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<RolloutId>,
+    _: Params<Nothing>,
+) -> Result<Response, Refusal> {
+    server.answer(server.app.services.resume(&request, id.0).await?, None).await
+}
+
+/// Stops a rollout for good.
+#[utoipa::path(post, path = "/rollouts/{id}/abort", tag = "rollouts", params(("id" = String, Path)), responses(
+    (status = 202, body = Rollout), (status = 409)))]
+pub(crate) async fn abort(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<RolloutId>,
+    _: Params<Nothing>,
+) -> Result<Response, Refusal> {
+    server.answer(server.app.services.abort(&request, id.0).await?, None).await
+}
+
+/// Starts a new rollout with the sites of an ended one that failed or were skipped.
+#[utoipa::path(post, path = "/rollouts/{id}/retry", tag = "rollouts", params(("id" = String, Path)), responses(
+    (status = 202, body = Rollout), (status = 409)))]
+pub(crate) async fn retry(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<RolloutId>,
+    _: Params<Nothing>,
+) -> Result<Response, Refusal> {
+    server.answer(server.app.services.retry_rollout(&request, id.0).await?, None).await
+}

@@ -1,0 +1,178 @@
+//! What is asked of the two services.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use cdm_core::domain::operation::{End, Status};
+use cdm_core::domain::{Digest, Selector};
+use cdm_core::services::{DeployRequest, FleetView, Request};
+
+use super::{AT_ONCE, told};
+use crate::api::list::Listing;
+use crate::api::operation::Operation;
+use crate::api::rollout::{self, Rollout, StartRollout};
+use crate::api::services::{
+    Canary, ChangeServices, Mark, Release, Rollback, Selected, Service, Services, digest,
+};
+use crate::app::{Server, Shared};
+use crate::auth::{Admin, Operator, Viewer};
+use crate::error::Refusal;
+use crate::input::{Body, Named, Nothing, Params, Part, Wait, parsed};
+
+/// Shows both services and the active canary.
+#[utoipa::path(get, path = "/services", tag = "services", responses((status = 200, body = Services)))]
+pub(crate) async fn show(
+    State(server): State<Shared>,
+    _: Viewer,
+    _: Params<Nothing>,
+) -> Result<Json<Services>, Refusal> {
+    let view = server.app.services.services().await?;
+    let mut services = BTreeMap::new();
+    for status in &view.services {
+        let seen = &status.view;
+        let service = Service {
+            image: server.image(seen.digest),
+            desired: seen.desired,
+            updated: seen.updated,
+            ready: seen.ready,
+            available: seen.available,
+            sites: status.sites,
+            verdict: status.verdict.as_str().to_owned(),
+            operation: status.operation.as_ref().map(ToString::to_string),
+        };
+        services.insert(seen.selector.to_string(), service);
+    }
+    Ok(Json(Services { canary: canary(&server, &view), services, rollout: view.rollout.map(rollout::id) }))
+}
+
+fn canary(server: &Server, view: &FleetView) -> Canary {
+    Canary { selector: view.canary.to_string(), image: server.image(view.image) }
+}
+
+/// Selects the active canary, or deploys an image.
+#[utoipa::path(post, path = "/services", tag = "services", request_body = ChangeServices, params(Wait), responses(
+    (status = 200, body = crate::api::services::Changed),
+    (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn change(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Params(wait): Params<Wait>,
+    Body(body): Body<ChangeServices>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    match (&body.selector, &body.image_tag) {
+        (Some(_), Some(_)) => Err(Refusal::field("selector", "either a selector or an image, not both")),
+        (None, None) if body.promote.is_some() => Err(Refusal::field("promote", "only with an image")),
+        (None, None) => Err(Refusal::field("selector", "a selector or an image is needed")),
+        (Some(_), None) if body.promote.is_some() => Err(Refusal::field("promote", "only with an image")),
+        (Some(_), None) if body.service.is_some() => Err(Refusal::field("service", "only with an image")),
+        (Some(selector), None) => {
+            let selector = parsed("selector", Selector::parse(selector))?;
+            select(&server, &request, selector, span.unwrap_or(AT_ONCE)).await
+        }
+        (None, Some(image)) => {
+            let service = body.service.as_deref().map(Selector::parse).transpose();
+            let promote = body.promote.is_some_and(crate::api::services::Flag::is_set);
+            let deploy =
+                DeployRequest { digest: digest(image)?, service: parsed("service", service)?, promote };
+            server.answer(server.app.services.deploy(&request, deploy).await?, span).await
+        }
+    }
+}
+
+async fn select(
+    server: &Server,
+    request: &Request,
+    selector: Selector,
+    span: std::time::Duration,
+) -> Result<Response, Refusal> {
+    let selected = server.app.services.select(request, selector).await?;
+    let message = match &selected.operation {
+        None => format!("{selector} is the active canary already"),
+        Some(id) => {
+            let operation = server.rested(id, span).await?;
+            if operation.slot.status != Status::Ended(End::Succeeded) {
+                return Ok(told(StatusCode::ACCEPTED, &operation));
+            }
+            format!("{selector} is the active canary now")
+        }
+    };
+    let canary = canary(server, &server.app.services.services().await?);
+    let changed = selected.operation.is_some();
+    Ok(Json(Selected { message, changed, canary, warnings: selected.warnings }).into_response())
+}
+
+/// Starts a rollout to the active canary.
+#[utoipa::path(put, path = "/services", tag = "rollouts", request_body = StartRollout, responses(
+    (status = 202, body = Rollout), (status = 409)))]
+pub(crate) async fn roll_out(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    _: Params<Nothing>,
+    Body(body): Body<StartRollout>,
+) -> Result<Response, Refusal> {
+    let accepted = server.app.services.rollout(&request, &body.parse()?).await?;
+    server.answer(accepted, None).await
+}
+
+/// Deploys the newest healthy digest other than the one that runs.
+#[utoipa::path(post, path = "/services/rollback", tag = "services", request_body = Rollback, params(Wait), responses(
+    (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn rollback(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Params(wait): Params<Wait>,
+    Body(body): Body<Rollback>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    let service = parsed("service", body.service.as_deref().map(Selector::parse).transpose())?;
+    server.answer(server.app.services.rollback(&request, service).await?, span).await
+}
+
+/// Lists what was deployed to a service, newest first; at most 100 are kept.
+#[utoipa::path(get, path = "/services/{selector}/history", tag = "services",
+    params(("selector" = String, Path)), responses((status = 200, body = Listing<Release>)))]
+pub(crate) async fn history(
+    State(server): State<Shared>,
+    _: Viewer,
+    Part(selector): Part<Selector>,
+    _: Params<Nothing>,
+) -> Result<Json<Listing<Release>>, Refusal> {
+    let releases = server.app.services.history(selector).await?;
+    let items = releases.iter().map(|release| Release::new(selector, release)).collect();
+    Ok(Json(Listing { items, next: None }))
+}
+
+impl Named for Digest {
+    fn named(text: &str) -> Result<Self, Refusal> {
+        parsed("digest", Self::parse(text))
+    }
+}
+
+/// Marks a digest, for both services; answers its releases.
+#[utoipa::path(post, path = "/services/history/{digest}", tag = "services", request_body = Mark,
+    params(("digest" = String, Path)), responses((status = 200, body = Listing<Release>), (status = 409)))]
+pub(crate) async fn mark(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Part(digest): Part<Digest>,
+    _: Params<Nothing>,
+    Body(body): Body<Mark>,
+) -> Result<Json<Listing<Release>>, Refusal> {
+    let reason = body.reason.trim();
+    let printable = !reason.chars().any(char::is_control);
+    if reason.is_empty() || body.reason.chars().count() > 500 || !printable {
+        return Err(Refusal::field("reason", "a reason is 1 to 500 printable characters"));
+    }
+    server.app.services.mark(&request, digest, body.verdict.into(), reason).await?;
+    let mut items = Vec::new();
+    for selector in Selector::ALL {
+        let releases = server.app.services.history(selector).await?;
+        let of_digest = releases.iter().filter(|release| release.digest == digest);
+        items.extend(of_digest.map(|release| Release::new(selector, release)));
+    }
+    Ok(Json(Listing { items, next: None }))
+}

@@ -1,0 +1,155 @@
+//! What is asked of sites.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use cdm_core::domain::operation::{End, Status};
+use cdm_core::domain::{Selector, SiteId, State as SiteState};
+use cdm_core::ports::SiteQuery;
+use cdm_core::services::Accepted;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{AT_ONCE, located, told};
+use crate::api::list::Listing;
+use crate::api::operation::Operation;
+use crate::api::site::{CreateSite, Site};
+use crate::app::Shared;
+use crate::auth::{Admin, Operator, Viewer};
+use crate::error::Refusal;
+use crate::input::{Body, Nothing, Paging, Params, Part, Wait, cursor, parsed};
+
+/// Creates a site.
+#[utoipa::path(post, path = "/sites/create", tag = "sites", request_body = CreateSite, params(Wait), responses(
+    (status = 201, body = Site, headers(("location" = String, description = "The site."))),
+    (status = 202, body = Operation, headers(("location" = String, description = "The operation."))),
+    (status = 409)))]
+pub(crate) async fn create(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Params(wait): Params<Wait>,
+    Body(body): Body<CreateSite>,
+) -> Result<Response, Refusal> {
+    let (span, new) = (wait.span()?.unwrap_or(AT_ONCE), body.parse()?);
+    let accepted = server.app.services.create_site(&request, &new).await?;
+    let Accepted::Operation(id) = accepted else { return server.answer(accepted, None).await };
+    let operation = server.rested(&id, span).await?;
+    if operation.slot.status == Status::Ended(End::Succeeded)
+        && let Ok(site) = server.app.services.site(&new.id).await
+    {
+        let location = format!("/sites/{}", site.id);
+        return Ok(located(StatusCode::CREATED, &location, Json(Site::from(&site))));
+    }
+    Ok(told(StatusCode::ACCEPTED, &operation))
+}
+
+/// Which sites.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SiteFilter {
+    /// Of this service.
+    #[param(pattern = "^(blue|green)$", nullable = false)]
+    service: Option<String>,
+    /// In this state.
+    #[param(
+        pattern = "^(creating|created|provisioning|active|upgrading|promoting|terminating)$",
+        nullable = false
+    )]
+    state: Option<String>,
+    /// With this text in id, name or a hostname.
+    #[param(nullable = false)]
+    q: Option<String>,
+    /// Items at most; 100 where it is left out.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<String>,
+    /// Where to go on: what an earlier page said in `next`.
+    #[param(nullable = false)]
+    cursor: Option<String>,
+}
+
+/// Lists sites, in the order of their ids.
+#[utoipa::path(get, path = "/sites", tag = "sites", params(SiteFilter), responses(
+    (status = 200, body = Listing<Site>)))]
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    _: Viewer,
+    Params(filter): Params<SiteFilter>,
+) -> Result<Json<Listing<Site>>, Refusal> {
+    let paging = Paging::new('s', filter.limit.as_deref(), filter.cursor.as_deref())?;
+    let service = filter.service.as_deref().map(Selector::parse).transpose();
+    let state = filter.state.as_deref().map(|text| {
+        let known = SiteState::ALL.into_iter().find(|state| state.as_str() == text);
+        known.ok_or_else(|| Refusal::field("state", "a site has no such state"))
+    });
+    let query = SiteQuery { service: parsed("service", service)?, state: state.transpose()?, text: filter.q };
+    let after = paging.position::<SiteId>()?;
+    let page = server.app.services.sites(&query, after.as_ref(), paging.limit).await?;
+    let items = page.items.iter().map(Site::from).collect();
+    Ok(Json(Listing { items, next: page.next.map(|next| cursor('s', next)) }))
+}
+
+/// Shows a site.
+#[utoipa::path(get, path = "/sites/{id}", tag = "sites", params(("id" = String, Path)), responses(
+    (status = 200, body = Site)))]
+pub(crate) async fn get(
+    State(server): State<Shared>,
+    _: Viewer,
+    Part(id): Part<SiteId>,
+    _: Params<Nothing>,
+) -> Result<Json<Site>, Refusal> {
+    Ok(Json(Site::from(&server.app.services.site(&id).await?)))
+}
+
+/// Makes a created site live.
+#[utoipa::path(post, path = "/sites/{id}/provision", tag = "sites", params(("id" = String, Path), Wait), responses(
+    (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn provision(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<SiteId>,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    server.answer(server.app.services.provision(&request, &id).await?, span).await
+}
+
+/// Assigns a site to the active canary without moving its route.
+#[utoipa::path(put, path = "/sites/{id}/upgrade", tag = "sites", params(("id" = String, Path), Wait), responses(
+    (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn upgrade(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<SiteId>,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    server.answer(server.app.services.upgrade(&request, &id).await?, span).await
+}
+
+/// Moves a site's route and assignment to the active canary.
+#[utoipa::path(put, path = "/sites/{id}/promote", tag = "sites", params(("id" = String, Path), Wait), responses(
+    (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn promote(
+    State(server): State<Shared>,
+    Operator(request): Operator,
+    Part(id): Part<SiteId>,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    server.answer(server.app.services.promote(&request, &id).await?, span).await
+}
+
+/// Removes a site for good.
+#[utoipa::path(delete, path = "/sites/{id}", tag = "sites", params(("id" = String, Path), Wait), responses(
+    (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
+pub(crate) async fn delete(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Part(id): Part<SiteId>,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Refusal> {
+    let span = wait.span()?;
+    server.answer(server.app.services.terminate(&request, &id).await?, span).await
+}

@@ -1,0 +1,7 @@
+//! The server's routes over fakes: what is refused, what is answered, and how.
+
+mod answers;
+mod document;
+mod refusals;
+mod streams;
+mod support;

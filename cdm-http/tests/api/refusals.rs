@@ -1,0 +1,154 @@
+//! What is refused, and how.
+
+use axum::body::Body;
+use axum::http::Request;
+use cdm_core::domain::token::Role;
+use cdm_http::HttpSettings;
+
+use crate::support::{Bed, digest, new_site};
+
+/// Every guarded route with the least role that may use it.
+const ROUTES: [(&str, Role); 33] = [
+    ("POST /sites/create", Role::Operator),
+    ("GET /sites", Role::Viewer),
+    ("GET /sites/rrr", Role::Viewer),
+    ("POST /sites/rrr/provision", Role::Operator),
+    ("PUT /sites/rrr/upgrade", Role::Operator),
+    ("PUT /sites/rrr/promote", Role::Operator),
+    ("DELETE /sites/rrr", Role::Admin),
+    ("GET /services", Role::Viewer),
+    ("POST /services", Role::Admin),
+    ("PUT /services", Role::Operator),
+    ("POST /services/rollback", Role::Admin),
+    ("GET /services/blue/history", Role::Viewer),
+    ("POST /services/history/0", Role::Admin),
+    ("GET /operations", Role::Viewer),
+    ("GET /operations/op-1-fleet", Role::Viewer),
+    ("GET /operations/op-1-fleet/steps/X/log", Role::Viewer),
+    ("POST /operations/op-1-fleet/retry", Role::Operator),
+    ("POST /operations/op-1-fleet/cancel", Role::Operator),
+    ("GET /operations/op-1-fleet/events", Role::Viewer),
+    ("GET /rollouts", Role::Viewer),
+    ("GET /rollouts/rollout-1", Role::Viewer),
+    ("POST /rollouts/rollout-1/pause", Role::Operator),
+    ("POST /rollouts/rollout-1/resume", Role::Operator),
+    ("POST /rollouts/rollout-1/abort", Role::Operator),
+    ("POST /rollouts/rollout-1/retry", Role::Operator),
+    ("GET /rollouts/rollout-1/events", Role::Viewer),
+    ("GET /audit", Role::Viewer),
+    ("GET /audit?limit=1", Role::Viewer),
+    ("GET /metrics", Role::Viewer),
+    ("GET /tokens", Role::Admin),
+    ("POST /tokens", Role::Admin),
+    ("DELETE /tokens/0", Role::Admin),
+    ("GET /tokens?limit=2", Role::Admin),
+];
+
+#[tokio::test]
+async fn each_route_takes_its_role_and_no_less() {
+    let bed = Bed::new().await;
+    for (line, least) in ROUTES {
+        for role in Role::ALL {
+            let answer = bed.send(bed.request(role, line, None)).await;
+            let refused = answer.status.as_u16() == 403;
+            assert_eq!(refused, role < least, "{line} as {role}: {}", answer.text);
+            if refused {
+                assert_eq!(answer.code(), "forbidden");
+                assert!(answer.text.contains(&format!("`{least}`")), "{}", answer.text);
+            }
+        }
+        let (method, path) = line.split_once(' ').expect("a line");
+        let bare = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
+        let answer = bed.send(bare).await;
+        assert!([401, 429].contains(&answer.status.as_u16()), "{line}: {}", answer.status);
+    }
+}
+
+#[tokio::test]
+async fn input_that_breaks_a_rule_is_told_by_its_field() {
+    let bed = Bed::new().await;
+    let site = new_site("rrr");
+    let cases = [
+        ("POST /sites/create", "{", 400, "malformed_json", None),
+        ("POST /sites/create", "[]", 422, "invalid", None),
+        ("POST /sites/create", &site.replace("\"rrr\"", "\"R--r\""), 422, "invalid", Some("id")),
+        ("POST /sites/create", &site.replace("\"plain\"", "7"), 422, "invalid", Some("theme")),
+        ("POST /sites/create", &site.replace("\"name\"", "\"nam\""), 422, "invalid", Some("nam")),
+        ("POST /sites/create?wait=61s", &site, 422, "invalid", Some("wait")),
+        ("POST /sites/create?wait=", &site, 422, "invalid", Some("wait")),
+        ("POST /services", "{}", 422, "invalid", Some("selector")),
+        ("POST /services", r#"{"selector":"red"}"#, 422, "invalid", Some("selector")),
+        ("POST /services", r#"{"selector":"blue","promote":true}"#, 422, "invalid", Some("promote")),
+        ("POST /services", r#"{"imageTag":"dev"}"#, 422, "tags_not_allowed", Some("imageTag")),
+        ("PUT /services", r#"{"promote":true,"bake":3}"#, 422, "not_available", Some("bake")),
+        ("PUT /services", r#"{"promote":"yes"}"#, 422, "invalid", Some("promote")),
+        ("PUT /services", r#"{"promote":true,"waves":["10%"]}"#, 422, "invalid", Some("waves")),
+        ("PUT /services", r#"{"promote":true,"maxConcurrent":0}"#, 422, "invalid", Some("maxConcurrent")),
+        ("PUT /services", r#"{"promote":true,"failureBudget":"x"}"#, 422, "invalid", Some("failureBudget")),
+        ("POST /tokens", r#"{"name":"x","role":"root"}"#, 422, "invalid", Some("role")),
+        ("GET /sites?limit=0", "", 422, "invalid", Some("limit")),
+        ("GET /sites?cursor=zz", "", 422, "invalid", Some("cursor")),
+        ("GET /sites?colour=blue", "", 422, "invalid", Some("colour")),
+        ("GET /sites/Nope", "", 422, "invalid", Some("id")),
+        ("GET /sites/nope", "", 404, "not_found", None),
+        ("GET /operations/nope", "", 404, "not_found", None),
+        ("GET /nope", "", 404, "not_found", None),
+        ("PATCH /sites", "", 405, "method_not_allowed", None),
+    ];
+    for (line, body, status, code, field) in cases {
+        let answer = bed.ask(line, (!body.is_empty()).then_some(body)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (status, code),
+            "{line} {body} {}",
+            answer.text
+        );
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+        let problem = answer.json();
+        assert_eq!(problem["type"], format!("/errors/{code}"));
+        assert_eq!(problem["requestId"], answer.headers["x-request-id"].to_str().expect("text"));
+        if let Some(field) = field {
+            assert_eq!(problem["errors"][0]["field"], field, "{line} {body} {}", answer.text);
+        }
+        assert_eq!(status == 405, answer.headers.contains_key("allow"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_json_says_so_and_is_short() {
+    let bed = Bed::with(HttpSettings { body: 200, ..HttpSettings::default() }).await;
+    let long = format!("{{\"id\":\"{}\"}}", "x".repeat(300));
+    assert_eq!(bed.ask("POST /sites/create", Some(&long)).await.status, 413);
+    let mut text = bed.request(Role::Admin, "POST /sites/create", Some("{}"));
+    text.headers_mut().insert("content-type", "text/plain".parse().expect("a value"));
+    assert_eq!(bed.send(text).await.status, 415);
+}
+
+#[tokio::test]
+async fn conflicts_name_what_is_in_the_way() {
+    let bed = Bed::new().await;
+    assert_eq!(bed.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
+    let again = bed.ask("POST /sites/create", Some(&new_site("rrr"))).await;
+    assert_eq!((again.status.as_u16(), again.code().as_str()), (409, "site_exists"));
+    let promote = bed.ask("PUT /sites/rrr/promote", None).await;
+    assert_eq!((promote.status.as_u16(), promote.code().as_str()), (409, "illegal_transition"));
+    let mark = r#"{"verdict":"bad","reason":"no"}"#;
+    let unknown = bed.ask(&format!("POST /services/history/{}", digest('f')), Some(mark)).await;
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn one_token_asks_so_often_and_one_address_fails_so_often() {
+    let few = std::num::NonZeroU32::MIN;
+    let bed =
+        Bed::with(HttpSettings { rate: few, burst: few, failures: few, ..HttpSettings::default() }).await;
+    assert_eq!(bed.ask("GET /sites", None).await.status, 200);
+    let limited = bed.ask("GET /sites", None).await;
+    assert_eq!((limited.status.as_u16(), limited.code().as_str()), (429, "rate_limited"));
+    assert!(limited.headers.contains_key("retry-after"));
+    let bare = || Request::builder().uri("/sites").body(Body::empty()).expect("a request");
+    let first = bed.send(bare()).await;
+    assert_eq!((first.status.as_u16(), first.code().as_str()), (401, "unauthorized"));
+    assert!(first.headers.contains_key("www-authenticate"));
+    assert_eq!(bed.send(bare()).await.status, 429);
+}

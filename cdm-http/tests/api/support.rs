@@ -1,0 +1,198 @@
+//! A server over fakes, whose clock moves on whenever nobody can go on without it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use cdm_core::domain::token::{Role, Token, TokenHash};
+use cdm_core::domain::{Actor, Digest, Selector, Timestamp, Uid, WorkerId};
+use cdm_core::engine::{RolloutDriver, Settings, Worker};
+use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, PortError, Ports, TokenStore};
+use cdm_core::services::{self, Access, NewToken, Services};
+use cdm_http::{App, Backend, Health, HttpSettings};
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use cdm_testkit::ids::SeededIds;
+use cdm_testkit::log::EffectLog;
+use http_body_util::BodyExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tower::ServiceExt;
+
+/// Tokens in memory.
+#[derive(Debug, Default)]
+struct Tokens(Mutex<Vec<Token>>);
+
+#[async_trait]
+impl TokenStore for Tokens {
+    async fn create(&self, _: &Call, token: &Token) -> Outcome<()> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.iter().any(|known| known.name == token.name) {
+            return Outcome::NotApplied(PortError::new("tokens", ErrorKind::Exists, "taken"));
+        }
+        all.push(token.clone());
+        Outcome::Applied(())
+    }
+
+    async fn by_hash(&self, hash: &TokenHash) -> Result<Option<Token>, PortError> {
+        Ok(self.tokens().await?.into_iter().find(|token| token.hash == *hash))
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, PortError> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn revoke(&self, _: &Call, id: Uid, at: Timestamp) -> Outcome<Token> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.iter_mut().find(|token| token.id == id) {
+            Some(token) => {
+                token.revoked_at = token.revoked_at.or(Some(at));
+                Outcome::Applied(token.clone())
+            }
+            None => Outcome::NotApplied(PortError::new("tokens", ErrorKind::NotFound, "unknown")),
+        }
+    }
+}
+
+/// Backends that are as a test says.
+#[derive(Debug, Default)]
+pub(crate) struct Backends(pub(crate) Mutex<Option<String>>);
+
+#[async_trait]
+impl Health for Backends {
+    async fn backends(&self) -> Vec<Backend> {
+        let problem = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        vec![Backend { name: "store".into(), problem }]
+    }
+}
+
+/// A server with a token of each role.
+pub(crate) struct Bed {
+    pub(crate) app: App,
+    pub(crate) router: Router,
+    pub(crate) health: Arc<Backends>,
+    tokens: Vec<(Role, SecretString)>,
+}
+
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+pub(crate) fn digest(letter: char) -> String {
+    letter.to_string().repeat(64)
+}
+
+impl Bed {
+    pub(crate) async fn new() -> Self {
+        Self::with(HttpSettings::default()).await
+    }
+
+    pub(crate) async fn with(settings: HttpSettings) -> Self {
+        let (clock, log) = (SimClock::new(), EffectLog::new());
+        let cluster = FakeCluster::new(log.clone(), clock.clone());
+        for selector in Selector::ALL {
+            cluster.install(selector, Digest::parse(&digest('a')).expect("a digest"));
+        }
+        let ports = Ports {
+            store: Arc::new(FakeStore::new(log.clone(), clock.clone())),
+            secrets: Arc::new(FakeSecrets::new(log.clone(), clock.clone())),
+            objects: Arc::new(FakeObjects::new(log.clone(), clock.clone())),
+            databases: Arc::new(FakeDatabases::new(log, clock.clone())),
+            cluster: Arc::new(cluster.clone()),
+            clock: Arc::new(clock.clone()),
+            ids: Arc::new(SeededIds::new(1)),
+        };
+        let (platform, measures) = (Platform::default(), Settings::default());
+        let pipelines = Arc::new(registry(&platform));
+        let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
+        let name = WorkerId::new("tester");
+        let worker =
+            Arc::new(Worker::new(name, ports.clone(), Arc::clone(&pipelines), rollouts, measures.clone()));
+        let services = Services::new(ports.clone(), pipelines, measures).with_worker(Arc::clone(&worker));
+        let access = Arc::new(Access::new(Arc::new(Tokens::default()), ports, Duration::from_secs(8)));
+        let mut tokens = Vec::new();
+        for role in Role::ALL {
+            let name = Actor::parse(role.as_str()).expect("a name");
+            let request = services::Request::by(name.clone());
+            let new = NewToken { name, role, expires_at: None };
+            tokens.push((role, access.create(&request, &new).await.expect("a token").1));
+        }
+        tokio::spawn(async move { worker.run().await });
+        tokio::spawn(pump(clock.clone()));
+        let health = Arc::new(Backends::default());
+        let app = App {
+            services: Arc::new(services),
+            access,
+            clock: Arc::new(clock) as Arc<dyn Clock>,
+            health: Arc::clone(&health) as Arc<dyn Health>,
+            settings,
+        };
+        Self { router: cdm_http::router(app.clone()), app, health, tokens }
+    }
+
+    pub(crate) fn token(&self, role: Role) -> String {
+        let found = self.tokens.iter().find(|(known, _)| *known == role).expect("a token");
+        found.1.expose_secret().to_owned()
+    }
+
+    /// A request with the token of a role.
+    pub(crate) fn request(&self, role: Role, line: &str, body: Option<&str>) -> Request<Body> {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header("authorization", format!("Bearer {}", self.token(role)));
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        request.body(Body::from(body.unwrap_or_default().to_owned())).expect("a request")
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    /// Asks as an administrator.
+    pub(crate) async fn ask(&self, line: &str, body: Option<&str>) -> Answer {
+        self.send(self.request(Role::Admin, line, body)).await
+    }
+}
+
+/// A body that creates a site.
+pub(crate) fn new_site(id: &str) -> String {
+    serde_json::json!({"id": id, "theme": "plain", "hostnames": [format!("{id}.example.org")],
+        "name": "A site", "canonicalHostname": format!("{id}.example.org")})
+    .to_string()
+}
+
+/// Moves the clock on whenever all others have had their turn.
+async fn pump(clock: SimClock) {
+    loop {
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+        match clock.next_sleeper() {
+            Some(next) => clock.advance_to(next),
+            None => tokio::task::yield_now().await,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The real `cdm-server`, over real HTTP on free ports, as its users meet it.
+
+mod life;
+mod refusals;
+mod server;
+mod shutdown;
+mod streams;

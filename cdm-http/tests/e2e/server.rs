@@ -1,0 +1,233 @@
+//! Starts the server in a directory of its own, asks it, and ends it: by itself, by SIGTERM or by SIGKILL.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The administrator's token of every test.
+pub(crate) const ADMIN: &str = "an-administrator-of-the-tests-0123456789";
+
+/// A server and where it keeps its things.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where the API is.
+    pub(crate) url: String,
+    /// Where sites are served.
+    pub(crate) router: String,
+    /// Everything that it has logged.
+    pub(crate) log: Arc<Mutex<String>>,
+    pub(crate) client: Client,
+}
+
+/// A directory for a server.
+pub(crate) fn directory() -> TempDir {
+    TempDir::new().expect("a directory for the test")
+}
+
+/// A client; also installs what the client's TLS runs on, though no test speaks TLS.
+pub(crate) fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
+}
+
+impl Server {
+    /// Starts a server on `dir` with quick pods and jobs, and waits until it says where it listens.
+    pub(crate) fn start(dir: &Path) -> Self {
+        let config = dir.join("cdm.toml");
+        std::fs::write(&config, "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n")
+            .expect("a configuration");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cdm-server"))
+            .arg("--config")
+            .arg(&config)
+            .env("CDM_LISTEN", "127.0.0.1:0")
+            .env("CDM_ROUTER_LISTEN", "127.0.0.1:0")
+            .env("CDM_DATA_DIR", dir.join("data"))
+            .env("CDM_ADMIN_TOKEN", ADMIN)
+            .env("CDM_LOG_FORMAT", "json")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut lines = BufReader::new(child.stderr.take().expect("the server's log")).lines();
+        let (mut url, mut router) = (String::new(), String::new());
+        while url.is_empty() || router.is_empty() {
+            let line = lines.next().and_then(Result::ok).unwrap_or_else(|| {
+                panic!("the server ended before it listened:\n{}", log.lock().expect("the log"))
+            });
+            if let Ok(entry) = serde_json::from_str::<Value>(&line) {
+                let field =
+                    |name: &str| entry["fields"][name].as_str().map(|value| format!("http://{value}"));
+                url = field("address").unwrap_or(url);
+                router = field("router").unwrap_or(router);
+            }
+            log.lock().expect("the log").push_str(&(line + "\n"));
+        }
+        let rest = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                rest.lock().expect("the log").push_str(&(line + "\n"));
+            }
+        });
+        Self { child, url, router, log, client: client() }
+    }
+
+    /// Asks with a token; `None`: without one.
+    pub(crate) async fn ask_as(
+        &self,
+        token: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Response {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.expect("an answer")
+    }
+
+    /// Asks as the administrator, and answers the status with the JSON that came.
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+        let answer = self.ask_as(Some(ADMIN), method, path, body).await;
+        (answer.status(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Reads as the administrator; panics unless there is something.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let (status, value) = self.ask(Method::GET, path, None).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {value}");
+        value
+    }
+
+    /// Asks for long work and waits until it rests; panics unless it succeeded.
+    pub(crate) async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+        let (status, operation) = self.ask(method, &format!("{path}?wait=30s"), body).await;
+        assert_eq!((status, &operation["status"]), (StatusCode::OK, &"succeeded".into()), "{operation}");
+        operation
+    }
+
+    /// An operation or a rollout at rest: its stream of events ends then.
+    pub(crate) async fn rested(&self, path: &str) -> Value {
+        let events = self.ask_as(Some(ADMIN), Method::GET, &format!("{path}/events"), None).await;
+        assert_eq!(events.status(), StatusCode::OK, "{path}");
+        events.text().await.expect("a stream that ends");
+        self.get(path).await
+    }
+
+    /// A site's page, through the router: status, headers and text.
+    pub(crate) async fn page(&self, host: &str) -> Response {
+        let request = self.client.get(&self.router).header("host", host);
+        request.send().await.expect("an answer of the router")
+    }
+
+    /// Makes a token of a role.
+    pub(crate) async fn token(&self, role: &str) -> (String, String) {
+        let body = serde_json::json!({"name": format!("{role}-{}", self.url.len()), "role": role});
+        let (status, made) = self.ask(Method::POST, "/tokens", Some(&body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+        let text = |key: &str| made[key].as_str().unwrap_or_else(|| panic!("no {key} in {made}")).to_owned();
+        (text("id"), text("token"))
+    }
+
+    /// Ends the server at once.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+    }
+
+    /// Tells the server to end, and waits until it has.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let id = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &id]).status().expect("a signal");
+        assert!(told.success());
+        self.child.wait().expect("an end")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a request to create a site says.
+pub(crate) fn new_site(id: &str) -> Value {
+    serde_json::json!({
+        "id": id,
+        "name": format!("The site {id}"),
+        "theme": "twentytwentyfive",
+        "hostnames": [format!("{id}.example.com"), format!("www.{id}.example.com")],
+        "canonicalHostname": format!("{id}.example.com"),
+    })
+}
+
+/// Every file below a directory, with its bytes.
+pub(crate) fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), std::fs::read(&path).unwrap_or_default()));
+        }
+    }
+    found
+}
+
+/// Every password that the platform in `data` keeps, unsealed.
+pub(crate) async fn passwords(data: &Path) -> Vec<String> {
+    use cdm_core::domain::{SecretKind, SecretName};
+    use cdm_core::ports::{SecretStore, SiteQuery, SiteRepository, StoredSecret};
+    use secrecy::ExposeSecret;
+    let backends = Backends::open(data).await;
+    let mut found = Vec::new();
+    for site in backends.store.sites(&SiteQuery::default(), None, 1_000).await.expect("sites").items {
+        for kind in SecretKind::ALL {
+            let name = SecretName { uid: site.uid, kind };
+            if let Ok(Some(StoredSecret::Value(value))) = backends.secrets.read(&name).await {
+                found.push(value.password().expose_secret().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The backends of a data directory, opened beside or after the server.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    pub(crate) store: cdm_core::adapters::embedded::EmbeddedStore,
+    pub(crate) secrets: cdm_core::adapters::embedded::EmbeddedSecrets,
+    pub(crate) databases: cdm_core::adapters::embedded::EmbeddedDatabases,
+}
+
+impl Backends {
+    pub(crate) async fn open(data: &Path) -> Self {
+        use cdm_core::adapters::SystemClock;
+        use cdm_core::adapters::embedded::{
+            EmbeddedDatabases, EmbeddedSecrets, EmbeddedStore, File, Presence,
+        };
+        use cdm_core::domain::WorkerId;
+        let clock: Arc<dyn cdm_core::ports::Clock> = Arc::new(SystemClock::new());
+        let file = File::open(&data.join("cdm.db")).await.expect("the file");
+        let presence =
+            Presence::open(&data.join("observers"), &WorkerId::new("observer")).expect("a presence");
+        Self {
+            store: EmbeddedStore::open(file.clone(), Arc::clone(&clock), presence).await.expect("the store"),
+            secrets: EmbeddedSecrets::open(file.clone(), &data.join("key"), clock).await.expect("secrets"),
+            databases: EmbeddedDatabases::open(file, &data.join("databases")).await.expect("databases"),
+        }
+    }
+}
