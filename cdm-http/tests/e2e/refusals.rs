@@ -18,18 +18,19 @@ async fn every_route_asks_for_its_role() {
     for (path, item) in api["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else { continue };
-            if operation["security"].as_array().is_some_and(Vec::is_empty) || path == "/events" {
+            let open = ["/healthz", "/readyz", "/openapi.json"].contains(&path.as_str());
+            assert!(operation["responses"].is_object());
+            if open || path == "/events" {
                 continue;
             }
             let path = path.replace("{digest}", &"a".repeat(64)).replace("{selector}", "blue");
             let path = path.replace('{', "").replace('}', "");
             let none = server.ask_as(None, method.clone(), &path, None).await.status();
             let wrong = server.ask_as(Some("cdm_nobody"), method.clone(), &path, None).await.status();
-            assert_eq!(
-                (none, wrong),
-                (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED),
-                "{method} {path}"
-            );
+            // Too many wrong tokens from one address are refused as such.
+            let refusals = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
+            assert!(refusals.contains(&none) && refusals.contains(&wrong), "{method} {path}: {none} {wrong}");
+            assert!(asked > 5 || none == StatusCode::UNAUTHORIZED, "{method} {path}: {none}");
             let as_viewer = server.ask_as(Some(&viewer), method.clone(), &path, None).await.status();
             let as_operator = server.ask_as(Some(&operator), method.clone(), &path, None).await.status();
             let admins = path.starts_with("/tokens")
