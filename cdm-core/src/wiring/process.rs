@@ -111,7 +111,6 @@ impl Process {
             progress_deadline: config.progress_deadline,
             job: config.job,
             site_scheme: config.site_scheme.clone(),
-            ..LocalSettings::default()
         };
         let cluster = LocalCluster::open(file.clone(), local, Arc::clone(&clock))
             .await

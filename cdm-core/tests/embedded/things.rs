@@ -1,5 +1,7 @@
 //! Secrets, objects and site databases of one directory: their ports' promises, and what only files can show.
 
+#![expect(clippy::disallowed_methods, reason = "what stands in the files is what these tests are about")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

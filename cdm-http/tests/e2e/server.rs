@@ -210,15 +210,12 @@ pub(crate) async fn passwords(data: &Path) -> Vec<String> {
 pub(crate) struct Backends {
     pub(crate) store: cdm_core::adapters::embedded::EmbeddedStore,
     pub(crate) secrets: cdm_core::adapters::embedded::EmbeddedSecrets,
-    pub(crate) databases: cdm_core::adapters::embedded::EmbeddedDatabases,
 }
 
 impl Backends {
     pub(crate) async fn open(data: &Path) -> Self {
         use cdm_core::adapters::SystemClock;
-        use cdm_core::adapters::embedded::{
-            EmbeddedDatabases, EmbeddedSecrets, EmbeddedStore, File, Presence,
-        };
+        use cdm_core::adapters::embedded::{EmbeddedSecrets, EmbeddedStore, File, Presence};
         use cdm_core::domain::WorkerId;
         let clock: Arc<dyn cdm_core::ports::Clock> = Arc::new(SystemClock::new());
         let file = File::open(&data.join("cdm.db")).await.expect("the file");
@@ -227,7 +224,6 @@ impl Backends {
         Self {
             store: EmbeddedStore::open(file.clone(), Arc::clone(&clock), presence).await.expect("the store"),
             secrets: EmbeddedSecrets::open(file.clone(), &data.join("key"), clock).await.expect("secrets"),
-            databases: EmbeddedDatabases::open(file, &data.join("databases")).await.expect("databases"),
         }
     }
 }

@@ -80,9 +80,8 @@ impl EmbeddedObjects {
     }
 
     async fn put(&self, deadline: Tick, key: &str) -> Outcome<()> {
-        let path = match ObjectPath::parse(key) {
-            Ok(path) => path,
-            Err(_) => return Outcome::NotApplied(error(ErrorKind::Invalid, "the marker's key is no path")),
+        let Ok(path) = ObjectPath::parse(key) else {
+            return Outcome::NotApplied(error(ErrorKind::Invalid, "the marker's key is no path"));
         };
         if self.clock.monotonic() > deadline {
             return Outcome::NotApplied(error(ErrorKind::Unavailable, "the request's deadline has passed"));

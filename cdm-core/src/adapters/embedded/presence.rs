@@ -19,7 +19,6 @@ impl Presence {
     ///
     /// # Errors
     /// When the file cannot be made.
-    #[expect(clippy::disallowed_methods, reason = "files are this adapter's business")]
     pub fn open(dir: &Path, worker: &WorkerId) -> std::io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let own = OpenOptions::new().create(true).append(true).open(file(dir, worker))?;
