@@ -36,9 +36,6 @@ pub enum CliError {
         /// What goes on.
         subject: Subject,
     },
-    /// This build cannot do that.
-    #[error("{0} is not built in yet")]
-    NotBuiltIn(&'static str),
     /// The server answered what no server of this kind answers.
     #[error("the server's answer was not understood: {0}")]
     Answer(String),

@@ -66,9 +66,7 @@ impl From<&CliError> for Exit {
             CliError::Usage(_) | CliError::Unconfirmed { .. } => Self::Usage,
             CliError::Interrupted { .. } => Self::Interrupted,
             CliError::WaitTimedOut { .. } => Self::TimedOut,
-            CliError::NotBuiltIn(_) | CliError::Answer(_) | CliError::Failed(_) | CliError::Io { .. } => {
-                Self::Failed
-            }
+            CliError::Answer(_) | CliError::Failed(_) | CliError::Io { .. } => Self::Failed,
             // Whoever reads the output has closed it: nothing is wrong.
             CliError::Closed => Self::Done,
         }

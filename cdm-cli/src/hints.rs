@@ -44,7 +44,6 @@ pub fn for_error(error: &CliError) -> Option<String> {
         CliError::Answer(_) => Some("is this the address of a CDM server? Try: cdm doctor".into()),
         CliError::Usage(_)
         | CliError::Interrupted { .. }
-        | CliError::NotBuiltIn(_)
         | CliError::Failed(_)
         | CliError::Io { .. }
         | CliError::Closed => None,

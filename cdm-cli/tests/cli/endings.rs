@@ -115,10 +115,8 @@ async fn the_doctor_tells_backends_and_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn seams_say_so() {
-    for line in [&["demo"][..], &["local", "image", "d", "--failing"]] {
-        let ran = run(Fake::default(), line).await;
-        assert_eq!(ran.exit.code(), 1);
-        assert!(ran.err.contains("not built in yet"), "{}", ran.err);
-    }
+async fn an_image_that_is_none_is_a_usage_error() {
+    let ran = run(Fake::default(), &["local", "image", "d", "--failing"]).await;
+    assert_eq!(ran.exit.code(), 2);
+    assert!(ran.err.contains("64 hexadecimal digits"), "{}", ran.err);
 }
