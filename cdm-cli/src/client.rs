@@ -57,6 +57,14 @@ impl Client<'_> {
         json(self.transport.send(request).await?)
     }
 
+    /// Reads a list that comes whole, and keeps as much of it as is wanted.
+    ///
+    /// # Errors
+    /// When the server does not answer, or refuses.
+    pub async fn short_list(&self, path: &str, paging: Paging) -> Result<(Vec<Value>, More), CliError> {
+        Ok(cut(items(self.get(path).await?)?, paging, More::None))
+    }
+
     /// Reads a list, page by page.
     ///
     /// # Errors
@@ -67,10 +75,10 @@ impl Client<'_> {
         filters: &[(&str, Option<&str>)],
         paging: Paging,
     ) -> Result<(Vec<Value>, More), CliError> {
-        let mut items = Vec::new();
+        let mut all = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let have = items.len() as u64;
+            let have = all.len() as u64;
             let wanted = if paging.all { PAGE } else { (paging.limit - have).min(PAGE) };
             let given =
                 filters.iter().filter_map(|(key, value)| Some(((*key).to_owned(), (*value)?.to_owned())));
@@ -78,26 +86,29 @@ impl Client<'_> {
             query.push(("limit".into(), wanted.to_string()));
             query.extend(cursor.iter().map(|cursor| ("cursor".to_owned(), cursor.clone())));
             let request = Request { path: path.to_owned(), query, ..Request::default() };
-            let mut page = json(self.transport.send(request).await?)?.value;
-            // A list that is short by nature may come without pages.
-            if let Value::Array(all) = page {
-                items.extend(all);
-                return Ok(cut(items, paging, More::None));
-            }
-            match page.get_mut("items").map(Value::take) {
-                Some(Value::Array(more)) => items.extend(more),
-                _ => return Err(CliError::Answer("a list without `items`".into())),
-            }
+            let page = json(self.transport.send(request).await?)?.value;
             let next = page.get("next").and_then(Value::as_str).map(str::to_owned);
-            let Some(next) = next else { return Ok(cut(items, paging, More::None)) };
-            if !paging.all && items.len() as u64 >= paging.limit {
-                return Ok(cut(items, paging, More::Left));
+            all.extend(items(page)?);
+            let Some(next) = next else { return Ok(cut(all, paging, More::None)) };
+            if !paging.all && all.len() as u64 >= paging.limit {
+                return Ok(cut(all, paging, More::Left));
             }
             if cursor.as_ref() == Some(&next) {
                 return Err(CliError::Answer("the same cursor twice".into()));
             }
             cursor = Some(next);
         }
+    }
+}
+
+/// The items of a part of a list.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn items(mut answer: Value) -> Result<Vec<Value>, CliError> {
+    match answer.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => Ok(items),
+        _ => Err(CliError::Answer("a list without `items`".into())),
     }
 }
 

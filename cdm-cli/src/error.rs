@@ -5,6 +5,7 @@ use std::io;
 use serde_json::Value;
 
 use crate::transport::{Response, TransportError};
+use crate::way::Way;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +123,8 @@ impl Subject {
     }
 
     /// The command that comes back to it.
-    pub fn come_back(&self) -> String {
-        format!("cdm {} watch {}", self.kind.command(), self.id)
+    pub fn come_back(&self, way: &Way) -> String {
+        way.command(&format!("{} watch {}", self.kind.command(), self.id))
     }
 }
 

@@ -29,6 +29,36 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All of them, by number.
+    pub const ALL: [Self; 10] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::Denied,
+        Self::NotFound,
+        Self::Conflict,
+        Self::TimedOut,
+        Self::Partly,
+        Self::Unreachable,
+        Self::Interrupted,
+    ];
+
+    /// What it means, for people.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "the work failed, was cancelled or is parked",
+            Self::Usage => "usage: the arguments or the input are wrong, or a deletion was not confirmed",
+            Self::Denied => "not allowed: no token, a wrong one, or one whose role does not suffice",
+            Self::NotFound => "not found",
+            Self::Conflict => "conflict: something else is at work, or the state does not take it",
+            Self::TimedOut => "the wait timed out; the work goes on",
+            Self::Partly => "partly done: a rollout ended, and some sites were not moved",
+            Self::Unreachable => "the server, or a backend of it, does not answer",
+            Self::Interrupted => "Ctrl-C; the work goes on",
+        }
+    }
+
     /// The process's exit code.
     pub const fn code(self) -> u8 {
         match self {

@@ -4,6 +4,7 @@ use cdm_core::domain::Code;
 use serde_json::Value;
 
 use crate::error::{CliError, Problem, Subject};
+use crate::way::{Sent, Way};
 
 const CODES: [Code; 18] = [
     Code::AttemptsExhausted,
@@ -26,22 +27,25 @@ const CODES: [Code; 18] = [
     Code::Invalid,
 ];
 
-/// What to do about an error, if there is something.
-pub fn for_error(error: &CliError) -> Option<String> {
+/// What to do about an error, if there is something; commands are as they would be typed on this `way`.
+pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
     match error {
-        CliError::Refused(problem) => for_problem(problem),
+        CliError::Refused(problem) => for_problem(problem, way),
         CliError::Transport(error) => Some(format!(
             "is the server running at {}? Name another with --server or CDM_SERVER, or work without one: --local",
             error.server
         )),
         CliError::Unconfirmed { site } => {
-            Some(format!("in a script: cdm site delete {site} --confirm {site}"))
+            let delete = way.command(&format!("site delete {site} --confirm {site}"));
+            Some(format!("in a script: {delete}"))
         }
         CliError::WaitTimedOut { subject } => Some(format!(
             "come back with: {}; wait longer with --timeout, or not at all with --no-wait",
-            subject.come_back()
+            subject.come_back(way)
         )),
-        CliError::Answer(_) => Some("is this the address of a CDM server? Try: cdm doctor".into()),
+        CliError::Answer(_) => {
+            Some(format!("is this the address of a CDM server? Try: {}", way.command("doctor")))
+        }
         CliError::Usage(_)
         | CliError::Interrupted { .. }
         | CliError::Failed(_)
@@ -50,38 +54,72 @@ pub fn for_error(error: &CliError) -> Option<String> {
     }
 }
 
-fn for_problem(problem: &Problem) -> Option<String> {
-    let watch = problem.operation.as_ref().map(|id| Subject::operation(id.as_str()).come_back());
+fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
+    let cdm = |words: &str| way.command(words);
+    let watch = problem.operation.as_ref().map(|id| Subject::operation(id.as_str()).come_back(way));
     let rollout = problem.rollout.as_deref();
+    let watch_rollout = |id: &str| Subject::rollout(id).come_back(way);
     Some(match problem.code.as_str() {
         "operation_in_flight" => match (watch, rollout) {
             (Some(watch), _) => format!("wait for it: {watch}"),
-            (None, Some(id)) => format!("wait for it: cdm rollout watch {id}"),
-            (None, None) => "see what is at work: cdm op list".into(),
+            (None, Some(id)) => format!("wait for it: {}", watch_rollout(id)),
+            (None, None) => format!("see what is at work: {}", cdm("op list")),
         },
         "rollout_in_flight" => match rollout {
-            Some(id) => format!("wait for it: cdm rollout watch {id}, or end it: cdm rollout abort {id}"),
-            None => "see which: cdm rollout list; wait for it, or abort it".into(),
+            Some(id) => {
+                let abort = cdm(&format!("rollout abort {id}"));
+                format!("wait for it: {}, or end it: {abort}", watch_rollout(id))
+            }
+            None => format!("see which: {}; wait for it, or abort it", cdm("rollout list")),
         },
-        "unauthorized" => "set CDM_TOKEN, or name a file that holds the token with --token-file".into(),
-        "forbidden" => "the token's role does not allow this; ask an admin for another: cdm token create".into(),
-        "not_found" => "check the name; a terminated site is gone, its operations stay: cdm op list --site ID".into(),
-        "site_exists" => "take another id, or look at that site: cdm site get ID".into(),
+        "unauthorized" => match way.token {
+            Sent::No => {
+                "no token was sent: set CDM_TOKEN, or name a file that holds it with --token-file. The first \
+                         start of cdm-server printed an administrator's; --local needs none"
+                    .into()
+            }
+            Sent::Yes => {
+                "the token that was sent is not known here, or has ended: look at CDM_TOKEN or --token-file"
+                    .into()
+            }
+        },
+        "forbidden" => format!(
+            "the token's role does not allow this; ask an administrator for another: {}",
+            cdm("token create")
+        ),
+        "not_found" => format!(
+            "check the name: {}, {}; a terminated site is gone, its operations stay: {}",
+            cdm("site list"),
+            cdm("op list"),
+            cdm("op list --site ID")
+        ),
+        "site_exists" => format!("take another id, or look at that site: {}", cdm("site get ID")),
         "hostname_taken" => "take another hostname, or delete the site that has it".into(),
-        "illegal_transition" => "look at the state: cdm site get ID, or cdm op get ID".into(),
-        "no_healthy_digest" => {
-            "see what ran: cdm services history blue; mark a digest: cdm services mark DIGEST healthy --reason …, \
-             or deploy another"
-                .into()
+        "illegal_transition" => {
+            format!(
+                "look at the state: {}, {} or {}",
+                cdm("site get ID"),
+                cdm("op get ID"),
+                cdm("rollout get ID")
+            )
         }
+        "no_healthy_digest" => format!(
+            "see what ran: {}; mark a digest: {}, or deploy another",
+            cdm("services history blue"),
+            cdm("services mark DIGEST healthy --reason …")
+        ),
         "idempotency_key_reused" => "use a fresh --idempotency-key for each request".into(),
-        "backend_denied" => "grant the server what the message names, then ask again; see: cdm doctor".into(),
-        "unavailable" => "ask again in a moment; see which backend is away: cdm doctor".into(),
-        "contended" | "throttled" | "too_many_requests" => "ask again in a moment".into(),
-        "outcome_unknown" => {
-            "the request may have been accepted: repeat it with the same --idempotency-key, or look first: cdm op list"
-                .into()
+        "backend_denied" => {
+            format!("grant the server what the message names, then ask again; see: {}", cdm("doctor"))
         }
+        "unavailable" => format!("ask again in a moment; see which backend is away: {}", cdm("doctor")),
+        "contended" | "throttled" | "rate_limited" => "ask again in a moment".into(),
+        "outcome_unknown" | "timed_out" => format!(
+            "the request may have been accepted: repeat it with the same --idempotency-key, or look first: {}",
+            cdm("op list")
+        ),
+        // What is wrong with the input is said field by field.
+        "invalid" => return None,
         code => clears(code)?.to_owned(),
     })
 }
@@ -92,15 +130,17 @@ pub fn clears(code: &str) -> Option<&'static str> {
 }
 
 /// What to do about work that rests without being done, with the commands for it.
-pub fn for_rest(subject: &Subject, value: &Value) -> Option<String> {
+pub fn for_rest(subject: &Subject, value: &Value, way: &Way) -> Option<String> {
     let clears = value.pointer("/reason/code").and_then(Value::as_str).and_then(clears);
     let (noun, id) = (subject.kind.command(), &subject.id);
+    let cdm = |verb: &str| way.command(&format!("{noun} {verb} {id}"));
     let commands = match value.get("status").and_then(Value::as_str)? {
-        "parked" => format!("cdm {noun} retry {id}, or cdm {noun} cancel {id}"),
-        "halted" | "paused" => format!("cdm {noun} resume {id}, or cdm {noun} abort {id}"),
-        "failed" if noun == "op" => format!("cdm op get {id}, cdm op retry {id}"),
+        "parked" => format!("{}, or {}", cdm("retry"), cdm("cancel")),
+        "halted" | "paused" => format!("{}, or {}", cdm("resume"), cdm("abort")),
+        "failed" if noun == "op" => format!("{}, or {}", cdm("get"), cdm("retry")),
         "failed" | "aborted" | "succeeded" if noun == "rollout" => {
-            format!("see which sites: cdm op list --rollout {id}")
+            let members = way.command(&format!("op list --rollout {id}"));
+            format!("see which sites: {members}, and take up those that were not moved: {}", cdm("retry"))
         }
         _ => return clears.map(str::to_owned),
     };

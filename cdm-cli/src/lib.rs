@@ -14,6 +14,7 @@ pub mod error;
 pub mod exit;
 pub mod hints;
 pub mod local;
+pub mod manual;
 pub mod printer;
 mod progress;
 pub mod remote;
@@ -21,13 +22,14 @@ pub mod sse;
 pub mod transport;
 mod view;
 pub mod wait;
+pub mod way;
 pub mod world;
 
 use std::ffi::OsString;
 use std::sync::Arc;
 
 use cdm_core::wiring::Process;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use futures_util::future::{Either, select};
 
 pub use args::Cli;
@@ -43,25 +45,32 @@ use local::LocalOptions;
 use printer::{Printer, Talk};
 use transport::Transport;
 use wait::Wait;
+use way::{Sent, Way};
 use world::Person;
 
 /// Reads the arguments, does what they say in this process's own surroundings, and gives the exit code.
 pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = Cli::command().try_get_matches_from(&args);
+    let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and the version come this way too. There is nowhere to say that they could not be printed.
             drop(error.print());
             return if error.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() };
         }
     };
-    let world = World::of_process(cli.global.color);
+    let mut world = World::of_process(cli.global.color);
+    if let Some(program) = args.first() {
+        world.way = Way::typed(program, &matches);
+    }
     run(cli, world).await.code()
 }
 
 /// Does what the arguments say, and says how it ended.
 pub async fn run(cli: Cli, world: World) -> Exit {
-    let World { clock, out, err, width, screen, paint, person, interrupt, token, transport } = world;
+    let World { clock, out, err, width, screen, paint, person, interrupt, token, transport, way } = world;
     let global = cli.global;
     let printer = Printer {
         out,
@@ -71,7 +80,8 @@ pub async fn run(cli: Cli, world: World) -> Exit {
         width,
         screen,
         paint,
-        now: clock.wall(),
+        clock: Arc::clone(&clock),
+        way,
     };
     let options = LocalOptions { config: global.config.clone(), data_dir: global.data_dir.clone() };
     let mut desk = Desk { printer, person };
@@ -80,12 +90,12 @@ pub async fn run(cli: Cli, world: World) -> Exit {
         Command::Man(args) => commands::manual(&args.dir, &mut desk.printer),
         Command::Demo(args) => demo::run(args, &mut desk.printer, interrupt.clone()).await,
         Command::Local(LocalCommand::Image { digest, behaviour }) => {
-            local::declare_image(&options, &digest, behaviour.behaviour()).await.map(|()| Exit::Done)
+            commands::declare_image(&options, &digest, behaviour.behaviour(), &mut desk.printer).await
         }
         command => {
             let opened = match transport {
                 Some(transport) => Ok((transport, None)),
-                None => open(&global, &options, &token).await,
+                None => open(&global, &options, &token, &mut desk.printer.way).await,
             };
             match opened {
                 Ok((transport, process)) => {
@@ -103,6 +113,9 @@ pub async fn run(cli: Cli, world: World) -> Exit {
                     };
                     desk = Desk { printer: session.printer, person: session.person };
                     if let Some(process) = process {
+                        if matches!(done, Err(CliError::Interrupted { .. })) {
+                            desk.printer.note("giving the work back at its next step boundary");
+                        }
                         process.stop(local::GRACE).await;
                     }
                     done
@@ -130,11 +143,13 @@ async fn open(
     global: &args::Global,
     options: &LocalOptions,
     token: &world::TokenSource,
+    way: &mut Way,
 ) -> Result<(Arc<dyn Transport>, Option<Arc<Process>>), CliError> {
     if global.local {
         let (local, process) = local::open(options).await?;
         return Ok((Arc::new(local), Some(process)));
     }
     let token = token.read(global.token_file.as_deref())?;
+    way.token = if token.is_some() { Sent::Yes } else { Sent::No };
     Ok((Arc::new(remote::Remote::new(&global.server, token.as_ref())?), None))
 }

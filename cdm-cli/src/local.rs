@@ -134,7 +134,8 @@ pub async fn open(options: &LocalOptions) -> Result<(Local, Arc<Process>), CliEr
     Ok((Local::new(router, None, None), process))
 }
 
-/// Declares how an image behaves in the local cluster of an embedded store, also while a server runs on it.
+/// Declares how an image behaves in the local cluster of an embedded store, also while a server runs on it; gives the
+/// digest and where the store is.
 ///
 /// # Errors
 /// When the digest is none, or the store cannot be opened.
@@ -142,17 +143,19 @@ pub async fn declare_image(
     options: &LocalOptions,
     digest: &str,
     behaviour: ImageBehaviour,
-) -> Result<(), CliError> {
+) -> Result<(Digest, PathBuf), CliError> {
     let digest = Digest::parse(digest).map_err(|error| CliError::Usage(error.to_string()))?;
     let spec = match behaviour {
         ImageBehaviour::NeverReady => ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() },
         ImageBehaviour::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
         ImageBehaviour::Healthy => ImageSpec::default(),
     };
-    let process = opened(&configuration(options)?).await?;
+    let config = configuration(options)?;
+    let process = opened(&config).await?;
     let declared = process.cluster().declare(digest, spec).await;
     process.stop(GRACE).await;
-    declared.map_err(|error| CliError::Failed(error.to_string()))
+    declared.map_err(|error| CliError::Failed(error.to_string()))?;
+    Ok((digest, config.data_dir))
 }
 
 fn configuration(options: &LocalOptions) -> Result<Config, CliError> {

@@ -3,15 +3,18 @@
 use std::error::Error;
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use cdm_core::domain::Timestamp;
+use cdm_core::ports::Clock;
 use serde_json::{Value, json};
 
 use crate::args::Format;
 use crate::error::{CliError, Subject};
 use crate::hints;
 use crate::view::{self, Shape};
+use crate::way::{Place, Way};
 use crate::world::{Paint, Screen};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
@@ -36,7 +39,8 @@ pub struct Printer {
     pub(crate) width: Option<usize>,
     pub(crate) screen: Screen,
     pub(crate) paint: Paint,
-    pub(crate) now: Timestamp,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) way: Way,
 }
 
 impl fmt::Debug for Printer {
@@ -49,13 +53,18 @@ impl fmt::Debug for Printer {
 }
 
 impl Printer {
+    /// The time of day, which ages are told from.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
     /// What the server said of one thing.
     ///
     /// # Errors
     /// When standard output does not take it.
     pub fn value(&mut self, shape: Shape, value: &Value) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => view::one(shape, value, self.now, self.width),
+            Format::Table => view::one(shape, value, self.now(), self.width),
             Format::Json | Format::Yaml => self.machine(value)?,
         };
         self.text(&text)
@@ -71,7 +80,7 @@ impl Printer {
                 self.note(&format!("no {}", shape.plural()));
                 return Ok(());
             }
-            Format::Table => view::many(shape, items, self.now, self.width),
+            Format::Table => view::many(shape, items, self.now(), self.width),
             Format::Json | Format::Yaml => self.machine(&json!({ "items": items }))?,
         };
         self.text(&text)?;
@@ -155,13 +164,30 @@ impl Printer {
             CliError::Closed => return,
             CliError::Interrupted { subject: Some(subject) } => {
                 let noun = subject.kind.noun();
-                self.message(None, &format!("the {noun} goes on; come back with: {}", subject.come_back()));
+                let goes_on = match self.way.place() {
+                    Place::Server => format!("the {noun} goes on; come back with"),
+                    Place::Here => {
+                        format!("the {noun} is given back; the next process on this store goes on with it")
+                    }
+                };
+                self.message(None, &format!("{goes_on}: {}", subject.come_back(&self.way)));
                 return;
             }
             CliError::Interrupted { subject: None } => return,
             _ => {}
         }
         let mut text = error.to_string();
+        let mut fields = &[][..];
+        if let CliError::Refused(problem) = error {
+            fields = &problem.errors;
+            // The detail is that of the first field: it is said once, and where there are more, with its field.
+            let first = fields.first().is_some_and(|(_, message)| *message == problem.detail);
+            match fields {
+                [_] if first => fields = &[],
+                [_, ..] if first => text = format!("{} fields are not right", fields.len()),
+                _ => {}
+            }
+        }
         let mut cause = match error {
             CliError::Transport(error) => error.source(),
             _ => error.source(),
@@ -171,12 +197,10 @@ impl Printer {
             cause = next.source();
         }
         self.message(Some((RED, "error:")), &text);
-        if let CliError::Refused(problem) = error {
-            for (field, message) in &problem.errors {
-                self.message(None, &format!("  {field}: {message}"));
-            }
+        for (field, message) in fields {
+            self.message(None, &format!("  {field}: {message}"));
         }
-        if let Some(hint) = hints::for_error(error) {
+        if let Some(hint) = hints::for_error(error, &self.way) {
             self.hint(&hint);
         }
         if let CliError::Refused(problem) = error

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use crate::args::Color;
 use crate::error::CliError;
 use crate::transport::Transport;
+use crate::way::Way;
 
 /// Ends when the person presses Ctrl-C.
 pub type Interrupt = Shared<BoxFuture<'static, ()>>;
@@ -38,6 +39,8 @@ pub struct World {
     pub interrupt: Interrupt,
     /// The token, if the environment holds or names one.
     pub token: TokenSource,
+    /// How the person got here.
+    pub way: Way,
     /// A way to the API that takes the place of what the arguments name.
     pub transport: Option<Arc<dyn Transport>>,
 }
@@ -149,6 +152,7 @@ impl World {
             },
             interrupt: interrupt(),
             token: token_of_environment(),
+            way: Way::default(),
             transport: None,
         }
     }
@@ -174,6 +178,12 @@ fn token_of_environment() -> TokenSource {
         token: set("CDM_TOKEN").map(|token| SecretString::from(token.to_string_lossy().trim().to_owned())),
         file: set("CDM_TOKEN_FILE").map(PathBuf::from),
     }
+}
+
+/// The directory that a shell has to search to find this program as `cdm`; none where it does already.
+#[expect(clippy::disallowed_methods, reason = "the one place of the command line that reads the environment")]
+pub(crate) fn unsearched() -> Option<String> {
+    crate::way::directory(std::env::current_exe().ok().as_deref(), std::env::var_os("PATH").as_deref())
 }
 
 /// A variable of this process's environment.

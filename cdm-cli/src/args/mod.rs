@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use ops::{OpCommand, RolloutCommand};
+pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
 pub use platform::{
     AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, ServicesCommand, TokenCommand,
 };
 pub use platform::{RolloutArgs, Verdict};
-pub use site::{Colour, CreateArgs, DeleteArgs, SiteCommand, SiteFilter};
+pub use site::{Colour, CreateArgs, DeleteArgs, STATES, SiteCommand, SiteFilter};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,19 +23,25 @@ Examples:
   cdm services deploy sha256:<64 hex digits>
   cdm services rollout --promote --scope inactive --waves 1,10%,100%
   cdm op list --status parked
-  cdm site list -o json
+  cdm site list -o json | jq -r '.items[].id'
+  cdm demo
 
 Exit codes:
   0 done    1 the work failed, was cancelled or is parked    2 usage    3 not allowed    4 not found
-  5 conflict    6 the wait timed out    7 partly done    8 server unreachable";
+  5 conflict    6 the wait timed out    7 partly done    8 server unreachable    130 Ctrl-C, the work goes on
+
+Nothing running yet? `cdm demo` needs no server; `cdm --local` works on a store of its own.";
 
 /// Manages many sites on two shared services.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cdm", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 100)]
+#[command(name = "cdm", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 100, disable_help_flag = true)]
 pub struct Cli {
     /// Options that every command has.
     #[command(flatten)]
     pub global: Global,
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort, help_heading = "Options of every command")]
+    pub help: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -43,6 +49,7 @@ pub struct Cli {
 
 /// Options that every command has.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Address of the server
     #[arg(
@@ -111,39 +118,67 @@ pub enum Color {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create, move and delete sites
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cdm site create shop --theme storefront --hostname shop.example.com\n  \
+                      cdm site provision shop\n  cdm site list --service green"
+    )]
     Site(SiteCommand),
     /// The two services, their images and verdicts
-    #[command(subcommand, visible_alias = "service")]
+    #[command(
+        subcommand,
+        visible_alias = "service",
+        after_help = "Examples:\n  cdm services show\n  cdm services select green\n  \
+                      cdm services deploy sha256:<64 hex digits>\n  cdm services rollback"
+    )]
     Services(ServicesCommand),
-    /// Moves of many sites
-    #[command(subcommand)]
+    /// Moves of many sites; `cdm services rollout` starts one
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cdm rollout list\n  cdm rollout watch rollout-3\n  cdm rollout pause rollout-3"
+    )]
     Rollout(RolloutCommand),
     /// Operations: what is being done, and what came of it
-    #[command(subcommand, visible_alias = "operation")]
+    #[command(
+        subcommand,
+        visible_alias = "operation",
+        after_help = "Examples:\n  cdm op list --status parked\n  cdm op watch op-78-site-shop\n  \
+                      cdm op retry op-78-site-shop"
+    )]
     Op(OpCommand),
     /// Tokens that may call the API
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cdm token create ci --role operator --expires-in 720h > ci.token\n  \
+                      cdm --token-file ci.token site list\n  cdm token list"
+    )]
     Token(TokenCommand),
     /// Who asked for what
     Audit(AuditArgs),
-    /// What happens, as it happens, until Ctrl-C
+    /// What happens, as it happens, until Ctrl-C; with -o json an object a line
+    #[command(after_help = "Examples:\n  cdm events\n  cdm events -o json | jq -r .what")]
     Events,
     /// Whether the server and each backend answer, and the token works
+    #[command(after_help = "Examples:\n  cdm doctor\n  cdm --local doctor")]
     Doctor,
     /// Play a site's life and a rollout that meets a broken image, all in this process
     Demo(DemoArgs),
     /// Print the completion script of a shell
-    #[command(after_help = "Example:\n  cdm completion bash > /etc/bash_completion.d/cdm")]
+    #[command(
+        after_help = "Examples:\n  cdm completion bash > ~/.local/share/bash-completion/completions/cdm\n  \
+                      cdm completion zsh > ~/.zfunc/_cdm\n  \
+                      cdm completion fish > ~/.config/fish/completions/cdm.fish\n  \
+                      cdm completion powershell >> $PROFILE"
+    )]
     Completion {
         /// The shell
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write the manual pages
+    /// Write the manual pages, one for each command
     Man(ManArgs),
     /// The local cluster of an embedded store
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  cdm local image sha256:<64 hex digits> --failing")]
     Local(LocalCommand),
 }
 

@@ -4,6 +4,13 @@ use clap::Subcommand;
 
 use super::Paging;
 
+/// The kinds of operations, as the API has them.
+pub const KINDS: [&str; 7] = ["create", "provision", "upgrade", "promote", "terminate", "deploy", "select"];
+
+/// The statuses of operations, as the API has them.
+pub const STATUSES: [&str; 7] =
+    ["queued", "running", "waiting", "parked", "succeeded", "failed", "cancelled"];
+
 /// `cdm op …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum OpCommand {
@@ -16,11 +23,11 @@ pub enum OpCommand {
         /// Only those of this site
         #[arg(long)]
         site: Option<String>,
-        /// Only those of this kind, such as provision
-        #[arg(long)]
+        /// Only those of this kind
+        #[arg(long, value_parser = KINDS)]
         kind: Option<String>,
-        /// Only those in this status, such as parked
-        #[arg(long)]
+        /// Only those in this status
+        #[arg(long, value_parser = STATUSES)]
         status: Option<String>,
         /// Only those of this rollout
         #[arg(long)]
@@ -30,12 +37,16 @@ pub enum OpCommand {
         paging: Paging,
     },
     /// Show an operation and its steps
-    #[command(visible_alias = "show")]
+    #[command(
+        visible_alias = "show",
+        after_help = "Examples:\n  cdm op get op-78-site-shop\n  cdm op get op-78-site-shop -o json | jq -r .status"
+    )]
     Get {
         /// The operation's id
         id: String,
     },
     /// Wait for an operation and tell what it does
+    #[command(after_help = "Example:\n  cdm op watch op-78-site-shop --timeout 1h")]
     Watch {
         /// The operation's id
         id: String,
@@ -49,11 +60,13 @@ pub enum OpCommand {
         step: String,
     },
     /// Continue a parked operation, or do a failed or cancelled one again
+    #[command(after_help = "Example:\n  cdm op retry op-78-site-shop")]
     Retry {
         /// The operation's id
         id: String,
     },
     /// Cancel an operation
+    #[command(after_help = "Example:\n  cdm op cancel op-78-site-shop")]
     Cancel {
         /// The operation's id
         id: String,
@@ -64,39 +77,47 @@ pub enum OpCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub enum RolloutCommand {
     /// List rollouts
-    #[command(visible_alias = "ls")]
+    #[command(visible_alias = "ls", after_help = "Example:\n  cdm rollout list --limit 5")]
     List {
         /// How much to list.
         #[command(flatten)]
         paging: Paging,
     },
     /// Show a rollout and its waves
-    #[command(visible_alias = "show")]
+    #[command(
+        visible_alias = "show",
+        after_help = "Examples:\n  cdm rollout get rollout-3\n  cdm op list --rollout rollout-3 --status failed"
+    )]
     Get {
         /// The rollout's id
         id: String,
     },
     /// Wait for a rollout and tell how far it is
+    #[command(after_help = "Example:\n  cdm rollout watch rollout-3 --timeout 2h")]
     Watch {
         /// The rollout's id
         id: String,
     },
     /// Start no more sites until resumed
+    #[command(after_help = "Example:\n  cdm rollout pause rollout-3")]
     Pause {
         /// The rollout's id
         id: String,
     },
     /// Go on with a paused or halted rollout
+    #[command(after_help = "Example:\n  cdm rollout resume rollout-3")]
     Resume {
         /// The rollout's id
         id: String,
     },
     /// End a rollout; sites that were moved stay where they are
+    #[command(after_help = "Example:\n  cdm rollout abort rollout-3")]
     Abort {
         /// The rollout's id
         id: String,
     },
-    /// Begin again with the sites that failed
+    /// Begin again with the sites that were not moved
+    #[command(after_help = "Example:\n  cdm rollout retry rollout-3")]
     Retry {
         /// The rollout's id
         id: String,

@@ -10,9 +10,10 @@ use super::{Colour, Paging};
 #[derive(Clone, Debug, Subcommand)]
 pub enum ServicesCommand {
     /// Show both services and the active canary
-    #[command(visible_alias = "get")]
+    #[command(visible_alias = "get", after_help = "Example:\n  cdm services show")]
     Show,
     /// Make a service the active canary
+    #[command(after_help = "Example:\n  cdm services select green")]
     Select {
         /// The service
         #[arg(value_enum)]
@@ -37,6 +38,7 @@ pub enum ServicesCommand {
     )]
     Rollout(RolloutArgs),
     /// Images that ran on a service, newest first, with their verdicts
+    #[command(after_help = "Example:\n  cdm services history green --limit 5")]
     History {
         /// The service
         #[arg(value_enum)]
@@ -45,7 +47,7 @@ pub enum ServicesCommand {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Say that a digest is healthy or bad
+    /// Say that a digest is healthy or bad, on both services
     #[command(
         after_help = "Example:\n  cdm services mark sha256:<64 hex digits> bad --reason 'loses uploads'"
     )]
@@ -60,6 +62,7 @@ pub enum ServicesCommand {
         reason: String,
     },
     /// Deploy the newest healthy digest other than the one that runs
+    #[command(after_help = "Examples:\n  cdm services rollback\n  cdm services rollback --service blue")]
     Rollback {
         /// The service [default: the active canary]
         #[arg(long, value_enum)]
@@ -74,6 +77,8 @@ pub enum Verdict {
     Healthy,
     /// It may not.
     Bad,
+    /// Nothing is said of it any more.
+    Unknown,
 }
 
 impl Verdict {
@@ -82,6 +87,7 @@ impl Verdict {
         match self {
             Self::Healthy => "healthy",
             Self::Bad => "bad",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -95,19 +101,19 @@ pub struct RolloutArgs {
     /// Move the sites' routes as well
     #[arg(long)]
     pub promote: bool,
-    /// Which sites
+    /// Which sites: those of the active canary, those of the other service, or all
     #[arg(long, default_value = "active", value_parser = ["active", "inactive", "all"])]
     pub scope: String,
     /// Exactly these sites
     #[arg(long, value_delimiter = ',', conflicts_with = "scope", value_name = "ID")]
     pub sites: Vec<String>,
-    /// How far each wave goes: counts or percents, the last 100%
+    /// How far each wave goes: counts or percents, the last 100% [default: one wave]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub waves: Vec<String>,
-    /// How many sites at once
+    /// How many sites at once [default: 64]
     #[arg(long, value_name = "N")]
     pub max_concurrent: Option<u32>,
-    /// How many sites of a wave may fail: a count or a percent
+    /// How many sites of a wave may fail: a count or a percent [default: 0]
     #[arg(long, value_name = "N|P%")]
     pub failure_budget: Option<String>,
     /// Send the moved sites back when a wave is over its budget
@@ -133,14 +139,15 @@ pub enum TokenCommand {
         #[arg(long, value_parser = super::duration, conflicts_with = "expires_at", value_name = "TIME")]
         expires_in: Option<std::time::Duration>,
     },
-    /// List tokens; what they are is not shown
-    #[command(visible_alias = "ls")]
+    /// List tokens, revoked ones too; their text is not shown
+    #[command(visible_alias = "ls", after_help = "Example:\n  cdm token list")]
     List {
         /// How much to list.
         #[command(flatten)]
         paging: Paging,
     },
     /// End a token at once
+    #[command(after_help = "Example:\n  cdm token revoke 01kb2m4x9q7r3t5v6w8y0z1a2b")]
     Revoke {
         /// The token's id
         id: String,
@@ -155,6 +162,9 @@ fn timestamp(text: &str) -> Result<String, String> {
 
 /// `cdm audit`.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  cdm audit --site shop\n  cdm audit --actor ci --since 2030-01-31T00:00:00Z -o json"
+)]
 pub struct AuditArgs {
     /// Only what this actor asked for
     #[arg(long)]
@@ -172,6 +182,7 @@ pub struct AuditArgs {
 
 /// `cdm demo`.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(after_help = "Examples:\n  cdm demo\n  cdm demo --keep")]
 pub struct DemoArgs {
     /// Go on serving afterwards, until Ctrl-C
     #[arg(long)]
@@ -180,6 +191,7 @@ pub struct DemoArgs {
 
 /// `cdm man`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  cdm man --dir ~/.local/share/man/man1 && man cdm-site-create")]
 pub struct ManArgs {
     /// The directory to write into; it is made if need be
     #[arg(long, value_name = "DIR")]
@@ -190,7 +202,11 @@ pub struct ManArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum LocalCommand {
     /// Declare how an image behaves in the local cluster
-    #[command(group(ArgGroup::new("behaviour").required(true).args(["never_ready", "failing", "healthy"])))]
+    #[command(
+        after_help = "Examples:\n  cdm local image sha256:<64 hex digits> --never-ready\n  \
+                      cdm local image sha256:<64 hex digits> --healthy",
+        group(ArgGroup::new("behaviour").required(true).args(["never_ready", "failing", "healthy"]))
+    )]
     Image {
         /// Digest of the image
         digest: String,
@@ -223,6 +239,26 @@ pub enum ImageBehaviour {
     Failing,
     /// It works.
     Healthy,
+}
+
+impl ImageBehaviour {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NeverReady => "never-ready",
+            Self::Failing => "failing",
+            Self::Healthy => "healthy",
+        }
+    }
+
+    /// What it means, for people.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::NeverReady => "pods of this image never get ready",
+            Self::Failing => "pods of this image get ready and answer 500",
+            Self::Healthy => "pods of this image work",
+        }
+    }
 }
 
 impl BehaviourArgs {

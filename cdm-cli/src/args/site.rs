@@ -4,6 +4,10 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::Paging;
 
+/// The states of sites, as the API has them.
+pub const STATES: [&str; 7] =
+    ["creating", "created", "provisioning", "active", "upgrading", "promoting", "terminating"];
+
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Colour {
@@ -37,22 +41,25 @@ pub enum SiteCommand {
     )]
     List(SiteFilter),
     /// Show a site
-    #[command(visible_alias = "show")]
+    #[command(visible_alias = "show", after_help = "Example:\n  cdm site get shop")]
     Get {
         /// The site's id
         id: String,
     },
     /// Give a site its database, files, installation and route
+    #[command(after_help = "Example:\n  cdm site provision shop")]
     Provision {
         /// The site's id
         id: String,
     },
     /// Set a site's service to the active canary and flush its caches; the route stays
+    #[command(after_help = "Example:\n  cdm site upgrade shop")]
     Upgrade {
         /// The site's id
         id: String,
     },
     /// Point a site's route to the active canary
+    #[command(after_help = "Example:\n  cdm site promote shop")]
     Promote {
         /// The site's id
         id: String,
@@ -60,7 +67,8 @@ pub enum SiteCommand {
     /// Remove a site for good: route, database, files and credentials
     #[command(
         visible_alias = "terminate",
-        after_help = "Asks for the site's id. In a script:\n  cdm site delete shop --confirm shop"
+        after_help = "Asks for the site's id on a terminal; in a script --confirm says it.\n\n\
+                      Examples:\n  cdm site delete shop\n  cdm site delete shop --confirm shop"
     )]
     Delete(DeleteArgs),
 }
@@ -68,7 +76,7 @@ pub enum SiteCommand {
 /// `cdm site create`.
 #[derive(Args, Clone, Debug)]
 pub struct CreateArgs {
-    /// The site's id: lower-case letters, digits and single dashes, at most 32
+    /// The site's id: lower-case letters, digits and single dashes, at most 32 characters
     pub id: String,
     /// Its theme
     #[arg(long)]
@@ -93,8 +101,8 @@ pub struct SiteFilter {
     /// Only those of this service
     #[arg(long, value_enum)]
     pub service: Option<Colour>,
-    /// Only those in this state, such as active
-    #[arg(long)]
+    /// Only those in this state
+    #[arg(long, value_parser = STATES)]
     pub state: Option<String>,
     /// Only those whose id, name or hostnames contain this
     #[arg(short = 's', long = "search", value_name = "TEXT")]

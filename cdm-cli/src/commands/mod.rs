@@ -8,7 +8,7 @@ mod site;
 
 use serde_json::Value;
 
-pub(crate) use offline::{completion, manual};
+pub(crate) use offline::{completion, declare_image, manual};
 
 use crate::args::Command;
 use crate::client::{Answer, Client};
@@ -19,6 +19,7 @@ use crate::printer::Printer;
 use crate::transport::Method;
 use crate::view::Shape;
 use crate::wait::{Goal, Wait, ending};
+use crate::way::Place;
 use crate::world::Person;
 
 /// What a command that asks the API has at hand.
@@ -83,6 +84,10 @@ impl<'a> Session<'a> {
         let subject = subject(&answer.value)?;
         if self.waiting == Waiting::No {
             self.printer.begun(&subject, &answer.value)?;
+            if self.printer.way.place() == Place::Here {
+                let watch = subject.come_back(&self.printer.way);
+                self.printer.note(&format!("it waits for the next process on this store, such as: {watch}"));
+            }
             return Ok(Exit::Done);
         }
         self.watch(subject, answer.value, goal).await
@@ -98,14 +103,22 @@ impl<'a> Session<'a> {
         self.printer.value(shape, &value)?;
         let exit = Exit::from(ending(subject.kind, &value, goal));
         if exit != Exit::Done
-            && let Some(hint) = hints::for_rest(&subject, &value)
+            && let Some(hint) = hints::for_rest(&subject, &value, &self.printer.way)
         {
             self.printer.hint(&hint);
         }
         if let (Exit::Done, Some(rollout)) = (exit, value.get("rollout").and_then(Value::as_str))
             && subject.kind == crate::error::SubjectKind::Operation
         {
-            self.printer.note(&format!("its sites are moved by a rollout: cdm rollout watch {rollout}"));
+            let rollout = Subject::rollout(rollout);
+            // A deploy to a service without sites has drawn a number for a rollout that it did not need.
+            if let Ok(found) = self.client().get(&rollout.path()).await {
+                let what = match found.get("promote").and_then(Value::as_bool) {
+                    Some(true) => "the service's sites are routed to it by a rollout",
+                    Some(false) | None => "the caches of the service's sites are flushed by a rollout",
+                };
+                self.printer.note(&format!("{what}: {}", rollout.come_back(&self.printer.way)));
+            }
         }
         Ok(exit)
     }

@@ -1,13 +1,18 @@
-//! Completions and manual pages: what needs no server.
+//! Completions, manual pages and the local cluster's images: what asks no server.
 
+use std::io::Write;
 use std::path::Path;
 
 use clap::CommandFactory;
+use serde_json::json;
 
-use crate::args::{Cli, Shell};
+use crate::args::{Cli, Format, ImageBehaviour, Shell};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::local::{self, LocalOptions};
+use crate::manual;
 use crate::printer::Printer;
+use crate::view::Shape;
 
 pub(crate) fn completion(shell: Shell, printer: &mut Printer) -> Result<Exit, CliError> {
     let shell = match shell {
@@ -28,7 +33,45 @@ pub(crate) fn manual(directory: &Path, printer: &mut Printer) -> Result<Exit, Cl
         source,
     };
     std::fs::create_dir_all(directory).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), directory).map_err(failed)?;
-    printer.note(&format!("manual pages are in `{}`", directory.display()));
+    let mut names = Vec::new();
+    for (name, page) in manual::pages(Cli::command()) {
+        std::fs::File::create(directory.join(&name))
+            .and_then(|mut file| file.write_all(&page))
+            .map_err(failed)?;
+        names.push(name);
+    }
+    match printer.format {
+        Format::Table => {
+            printer.note(&format!("{} manual pages are in `{}`", names.len(), directory.display()));
+        }
+        Format::Json | Format::Yaml => {
+            printer.value(
+                Shape::Done,
+                &json!({ "directory": directory.display().to_string(), "pages": names }),
+            )?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn declare_image(
+    options: &LocalOptions,
+    digest: &str,
+    behaviour: ImageBehaviour,
+    printer: &mut Printer,
+) -> Result<Exit, CliError> {
+    let (digest, directory) = local::declare_image(options, digest, behaviour).await?;
+    let report = json!({
+        "digest": digest.to_string(),
+        "behaviour": behaviour.as_str(),
+        "dataDir": directory.display().to_string(),
+    });
+    match printer.format {
+        Format::Table => {
+            let what = behaviour.told();
+            printer.note(&format!("in the local cluster of `{}`, {what}: {digest}", directory.display()));
+        }
+        Format::Json | Format::Yaml => printer.value(Shape::Done, &report)?,
+    }
     Ok(Exit::Done)
 }

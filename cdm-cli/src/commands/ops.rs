@@ -1,7 +1,9 @@
 //! `cdm op …` and `cdm rollout …`.
 
+use serde_json::json;
+
 use super::Session;
-use crate::args::{OpCommand, RolloutCommand};
+use crate::args::{Format, OpCommand, RolloutCommand};
 use crate::error::{CliError, Subject};
 use crate::exit::Exit;
 use crate::transport::{Method, segment};
@@ -29,7 +31,17 @@ pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> 
         }
         OpCommand::Log { id, step } => {
             let log = session.client().text(&format!("{}/steps/{}/log", path(&id), segment(&step))).await?;
-            session.printer.bytes(&log)?;
+            match session.printer.format {
+                Format::Table if log.is_empty() => {
+                    session.printer.note(&format!("step {step} wrote nothing"));
+                }
+                Format::Table => session.printer.bytes(&log)?,
+                Format::Json | Format::Yaml => {
+                    let log = String::from_utf8_lossy(&log);
+                    let report = json!({ "operation": id, "step": step, "log": log });
+                    session.printer.value(Shape::Done, &report)?;
+                }
+            }
             Ok(Exit::Done)
         }
         OpCommand::Retry { id } => {

@@ -60,7 +60,7 @@ pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> R
 }
 
 fn after(session: &Session<'_>, span: std::time::Duration) -> Result<String, CliError> {
-    let end = u128::from(session.printer.now.millis()) + span.as_millis();
+    let end = u128::from(session.printer.now().millis()) + span.as_millis();
     i64::try_from(end)
         .ok()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
@@ -113,62 +113,33 @@ pub(super) async fn events(session: &mut Session<'_>) -> Result<Exit, CliError> 
     }
 }
 
-/// Asks whether the server is ready, and then whether it takes the token.
+/// Asks whether the server is ready, backend by backend, and then whether it takes the token.
 pub(super) async fn doctor(session: &mut Session<'_>) -> Result<Exit, CliError> {
     let client = session.client();
     let ready = client.transport.send(Request { path: "/readyz".into(), ..Request::default() }).await?;
-    let told: Value = serde_json::from_slice(&ready.body).unwrap_or(Value::Null);
     let is_ready = (200..300).contains(&ready.status);
-    if !is_ready && ready.status != 503 {
+    let told: Value = serde_json::from_slice(&ready.body).unwrap_or(Value::Null);
+    let backends = told.get("backends").filter(|backends| backends.is_array());
+    let (true, Some(backends)) = (is_ready || ready.status == 503, backends) else {
         accepted(ready)?;
         return Err(CliError::Answer("its readiness".into()));
-    }
+    };
     let token = client.get("/services").await;
     let report = json!({
-        "ready": is_ready,
-        "backends": told,
+        "server": told.get("status"),
+        "backends": backends,
         "token": match &token { Ok(_) => "accepted".to_owned(), Err(error) => error.to_string() },
     });
-    match session.printer.format {
-        Format::Table => {
-            let mut text = format!("{:<12} {}\n", "server", if is_ready { "ready" } else { "not ready" });
-            for (name, state) in backends(&told) {
-                text += &format!("{name:<12} {state}\n");
-            }
-            text += &format!("{:<12} {}\n", "token", plain(&report["token"]));
-            session.printer.text(&text)?;
-        }
-        Format::Json | Format::Yaml => session.printer.value(Shape::Services, &report)?,
-    }
+    session.printer.value(Shape::Health, &report)?;
     match token {
         // A server that is not ready may not be able to judge a token.
         _ if !is_ready => Ok(Exit::Unreachable),
         Ok(_) => Ok(Exit::Done),
         Err(error) => {
-            if let Some(hint) = hints::for_error(&error) {
+            if let Some(hint) = hints::for_error(&error, &session.printer.way) {
                 session.printer.hint(&hint);
             }
             Ok(Exit::from(&error))
         }
-    }
-}
-
-/// The backends by name, whether they come as an object or as a list.
-fn backends(told: &Value) -> Vec<(String, String)> {
-    let found = ["backends", "checks"].iter().find_map(|key| told.get(key));
-    match found.unwrap_or(told) {
-        Value::Object(fields) => {
-            fields.iter().map(|(name, state)| (plain(&Value::from(name.as_str())), plain(state))).collect()
-        }
-        Value::Array(items) => items
-            .iter()
-            .map(|item| {
-                let rest = item.as_object().into_iter().flatten().filter(|(key, _)| *key != "name");
-                let rest: serde_json::Map<_, _> =
-                    rest.map(|(key, value)| (key.clone(), value.clone())).collect();
-                (item.get("name").map(plain).unwrap_or_default(), plain(&Value::Object(rest)))
-            })
-            .collect(),
-        _ => Vec::new(),
     }
 }

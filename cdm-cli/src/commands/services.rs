@@ -4,8 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::Session;
 use crate::args::{RolloutArgs, ServicesCommand};
+use crate::client::items;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::printer::More;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
 use crate::wait::Goal;
@@ -40,7 +42,7 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
         }
         ServicesCommand::History { service, paging } => {
             let path = format!("/services/{}/history", service.as_str());
-            let (items, more) = session.client().list(&path, &[], paging).await?;
+            let (items, more) = session.client().short_list(&path, paging).await?;
             session.printer.list(Shape::Release, &items, more)?;
             Ok(Exit::Done)
         }
@@ -48,7 +50,7 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             let path = format!("/services/history/{}", segment(&digest));
             let body = json!({ "verdict": verdict.as_str(), "reason": reason });
             let answer = session.client().change(Method::Post, &path, Some(body)).await?;
-            session.printer.value(Shape::Release, &answer.value)?;
+            session.printer.list(Shape::Release, &items(answer.value)?, More::None)?;
             Ok(Exit::Done)
         }
         ServicesCommand::Rollback { service } => {

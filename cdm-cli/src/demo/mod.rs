@@ -6,10 +6,13 @@ mod story;
 use std::io::Write;
 use std::time::Instant;
 
-use crate::args::DemoArgs;
+use serde_json::{Value, json};
+
+use crate::args::{DemoArgs, Format};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::printer::Printer;
+use crate::view::Shape;
 use stage::{Stage, Trouble};
 
 /// What the demo ended with.
@@ -24,6 +27,7 @@ enum Ending {
 /// One claim, and whether it was seen to hold.
 #[derive(Debug)]
 struct Check {
+    chapter: usize,
     claim: String,
     seen: Result<String, String>,
 }
@@ -32,7 +36,7 @@ struct Check {
 struct Narrator<'a> {
     out: &'a mut (dyn Write + Send),
     checks: Vec<Check>,
-    chapter: usize,
+    chapters: Vec<String>,
 }
 
 impl Narrator<'_> {
@@ -41,8 +45,8 @@ impl Narrator<'_> {
     }
 
     fn chapter(&mut self, title: &str) -> Result<(), Trouble> {
-        self.chapter += 1;
-        Ok(writeln!(self.out, "\n{}. {title}", self.chapter)?)
+        self.chapters.push(title.to_owned());
+        Ok(writeln!(self.out, "\n{}. {title}", self.chapters.len())?)
     }
 
     /// Keeps a claim with what was seen, and says so.
@@ -51,21 +55,35 @@ impl Narrator<'_> {
             Ok(what) => writeln!(self.out, "   ok  {claim}: {what}")?,
             Err(what) => writeln!(self.out, "   NOT {claim}: {what}")?,
         }
-        self.checks.push(Check { claim: claim.to_owned(), seen });
+        self.checks.push(Check { chapter: self.chapters.len(), claim: claim.to_owned(), seen });
         Ok(())
     }
 
     /// The closing table.
     fn close(&mut self, seconds: f64) -> Result<Ending, Trouble> {
         let held = self.checks.iter().filter(|check| check.seen.is_ok()).count();
-        writeln!(self.out, "\nChecked from outside, through the API and the router:\n")?;
-        let wide = self.checks.iter().map(|check| check.claim.chars().count()).max().unwrap_or(0);
-        for check in &self.checks {
-            let mark = if check.seen.is_ok() { "yes" } else { "NO" };
-            writeln!(self.out, "  {:<wide$}  {mark}", check.claim)?;
+        writeln!(self.out, "\nWhat was checked from outside, through the API and the router:\n")?;
+        writeln!(self.out, "  HELD    CHAPTER")?;
+        for (chapter, title) in (1..).zip(&self.chapters) {
+            let of = self.checks.iter().filter(|check| check.chapter == chapter);
+            let all = of.clone().count();
+            let held = of.filter(|check| check.seen.is_ok()).count();
+            writeln!(self.out, "  {:<7} {chapter}. {title}", format!("{held}/{all}"))?;
+        }
+        for check in self.checks.iter().filter(|check| check.seen.is_err()) {
+            writeln!(self.out, "\n  NOT: {}. {}", check.chapter, check.claim)?;
         }
         writeln!(self.out, "\n{held} of {} claims held, in {seconds:.1} s", self.checks.len())?;
         Ok(if held == self.checks.len() { Ending::Held } else { Ending::Broken })
+    }
+
+    /// The same for a program.
+    fn report(&self, seconds: f64) -> Value {
+        let claims = self.checks.iter().map(|check| {
+            let (Ok(seen) | Err(seen)) = &check.seen;
+            json!({ "chapter": check.chapter, "claim": check.claim, "held": check.seen.is_ok(), "seen": seen })
+        });
+        json!({ "chapters": self.chapters, "claims": claims.collect::<Vec<_>>(), "seconds": seconds })
     }
 }
 
@@ -78,9 +96,21 @@ pub async fn run(
     printer: &mut Printer,
     interrupted: impl Future<Output = ()> + Send,
 ) -> Result<Exit, CliError> {
-    match play(args, &mut *printer.out, interrupted).await {
-        Ok(Ending::Held) => Ok(Exit::Done),
-        Ok(Ending::Broken) => Ok(Exit::Failed),
+    // For a program the result is the data, and the story goes beside it.
+    let played = match printer.format {
+        Format::Table => play(args, &mut *printer.out, interrupted).await,
+        Format::Json | Format::Yaml => play(args, &mut *printer.err, interrupted).await,
+    };
+    match played {
+        Ok((ending, report)) => {
+            if printer.format != Format::Table {
+                printer.value(Shape::Done, &report)?;
+            }
+            Ok(match ending {
+                Ending::Held => Exit::Done,
+                Ending::Broken => Exit::Failed,
+            })
+        }
         Err(trouble) => Err(CliError::Failed(format!("the demo cannot go on: {}", whole(&*trouble)))),
     }
 }
@@ -90,18 +120,20 @@ async fn play(
     args: DemoArgs,
     out: &mut (dyn Write + Send),
     interrupted: impl Future<Output = ()> + Send,
-) -> Result<Ending, Trouble> {
+) -> Result<(Ending, Value), Trouble> {
     let began = Instant::now();
     let stage = Stage::start().await?;
-    let mut narrator = Narrator { out, checks: Vec::new(), chapter: 0 };
+    let mut narrator = Narrator { out, checks: Vec::new(), chapters: Vec::new() };
     story::play(&stage, &mut narrator).await?;
-    let ending = narrator.close(began.elapsed().as_secs_f64())?;
+    let seconds = began.elapsed().as_secs_f64();
+    let ending = narrator.close(seconds)?;
+    let report = narrator.report(seconds);
     if args.keep {
         narrator.say(&stage.invitation())?;
         interrupted.await;
     }
     stage.end().await;
-    Ok(ending)
+    Ok((ending, report))
 }
 
 /// An error with everything below it.

@@ -95,10 +95,13 @@ impl Stage {
 
     /// What to try next, for whoever keeps the platform.
     pub(super) fn invitation(&self) -> String {
+        let search = crate::world::unsearched()
+            .map(|directory| format!("  export PATH={directory}:\"$PATH\"\n"))
+            .unwrap_or_default();
         format!(
-            "\nThe platform goes on. In another terminal:\n\n  export CDM_SERVER={}\n  export CDM_TOKEN={}\n  \
-             cdm site list\n  cdm services show\n  curl -i -H 'Host: books.example.com' {}/\n\n\
-             Its data lies in {} and goes with it. Ctrl-C ends it.",
+            "\nThe platform goes on. In another terminal:\n\n{search}  export CDM_SERVER={}\n  export CDM_TOKEN={}\n  \
+             cdm site list\n  cdm services show\n  cdm services history green\n  cdm op list\n  cdm audit --limit 5\n  \
+             curl -i -H 'Host: books.example.com' {}/\n\nIts data lies in `{}` and goes with it. Ctrl-C ends it.",
             self.api,
             self.token.expose_secret(),
             self.router,

@@ -35,6 +35,7 @@ async fn codes_have_hints() {
         ("operation_in_flight", "cdm op watch op-9"),
         ("rollout_in_flight", "cdm rollout abort rollout-3"),
         ("unauthorized", "CDM_TOKEN"),
+        ("not_found", "cdm site list"),
         ("forbidden", "role"),
         ("hostname_taken", "another hostname"),
         ("no_healthy_digest", "cdm services mark"),
@@ -62,7 +63,7 @@ async fn every_field_is_named_and_no_control_character_reaches_the_terminal() {
     let ran = run(Fake::default().says(GET, 422, problem), &["site", "get", "shop"]).await;
     assert!(
         ran.err.starts_with(
-            "error: two fields are\u{fffd}[2J wrong\n  theme: is empty\n  hostnames[1]: is an address\nhint: "
+            "error: two fields are\u{fffd}[2J wrong\n  theme: is empty\n  hostnames[1]: is an address\n"
         ),
         "{}",
         ran.err
@@ -91,12 +92,13 @@ async fn a_reader_that_goes_away_is_no_error() {
 
 #[tokio::test(start_paused = true)]
 async fn the_doctor_tells_backends_and_token() {
-    let ready = json!({ "status": "ready", "backends": { "store": "ok", "cluster": "ok" } });
+    let backend = |name: &str| json!({ "name": name, "ready": true, "problem": null });
+    let ready = json!({ "status": "ready", "backends": [backend("store"), backend("cluster")] });
     let well = Fake::default().says("GET /readyz", 200, ready.clone()).says("GET /services", 200, json!({}));
     let ran = run(well, &["doctor"]).await;
     assert_eq!(ran.exit.code(), 0, "{}", ran.err);
     assert!(
-        ran.out.contains("store        ok\n") && ran.out.contains("token        accepted\n"),
+        ran.out.contains("store     true    -\n") && ran.out.contains("token:    accepted\n"),
         "{}",
         ran.out
     );
@@ -110,8 +112,11 @@ async fn the_doctor_tells_backends_and_token() {
     assert_eq!(ran.exit.code(), 3);
     assert!(ran.out.contains("no such token") && ran.err.contains("CDM_TOKEN"), "{}{}", ran.out, ran.err);
 
-    let ill = Fake::default().says("GET /readyz", 503, ready).says("GET /services", 503, json!({}));
-    assert_eq!(run(ill, &["doctor"]).await.exit.code(), 8);
+    let ill = json!({ "status": "not_ready", "backends": [{ "name": "store", "ready": false, "problem": "locked" }] });
+    let ill = Fake::default().says("GET /readyz", 503, ill).says("GET /services", 503, json!({}));
+    let ran = run(ill, &["doctor"]).await;
+    assert_eq!(ran.exit.code(), 8);
+    assert!(ran.out.contains("store     false   locked\n"), "{}", ran.out);
 }
 
 #[tokio::test(start_paused = true)]

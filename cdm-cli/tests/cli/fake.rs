@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use cdm_cli::transport::{Event, Listening, Request, Response, Transport, TransportError, target};
+use cdm_cli::way::Way;
 use cdm_cli::world::{Interrupt, Paint, Person, Screen, TokenSource, World};
 use cdm_cli::{Cli, Exit};
 use cdm_core::adapters::SystemClock;
@@ -219,6 +220,7 @@ pub(crate) async fn run_in(fake: Fake, line: &[&str], setting: Setting) -> Ran {
         },
         interrupt: setting.interrupt,
         token: TokenSource::default(),
+        way: Way::default(),
         transport: Some(fake.clone()),
     };
     let exit = cdm_cli::run(cli, world).await;

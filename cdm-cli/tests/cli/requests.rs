@@ -66,7 +66,7 @@ async fn reads_are_asked_for_by_path_and_filters() {
             "GET /sites?service=green&state=active&q=sh%26p&limit=100",
         ),
         (&["services", "show"], "GET /services"),
-        (&["services", "history", "blue"], "GET /services/blue/history?limit=100"),
+        (&["services", "history", "blue"], "GET /services/blue/history"),
         (&["rollout", "list", "--limit", "3"], "GET /rollouts?limit=3"),
         (&["rollout", "get", "rollout-1"], "GET /rollouts/rollout-1"),
         (
@@ -105,9 +105,11 @@ async fn small_changes_are_done_at_once() {
     ];
     for (line, status, expected) in cases {
         let what = expected.split(' ').take(2).collect::<Vec<_>>().join(" ");
-        let ran =
-            run(Fake::default().says(&what, status, json!({ "message": "done", "token": "once" })), line)
-                .await;
+        let ran = run(
+            Fake::default().says(&what, status, json!({ "message": "done", "token": "once", "items": [] })),
+            line,
+        )
+        .await;
         assert_eq!(ran.fake.asked(), [expected], "{line:?}");
         assert_eq!(ran.exit.code(), 0, "{line:?}: {}", ran.err);
     }

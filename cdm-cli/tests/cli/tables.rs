@@ -97,15 +97,15 @@ async fn services_show_which_is_the_canary() {
     let services = json!({
         "canary": { "selector": "green", "image": "r@sha256:b" },
         "services": {
-            "blue": { "image": "r@sha256:a", "desired": 2, "ready": 2, "updated": 2, "sites": 5, "verdict": "healthy" },
-            "green": { "image": "r@sha256:b", "desired": 2, "ready": 1, "updated": 2, "sites": 0, "verdict": "unknown" }
+            "blue": { "image": "r@sha256:a", "desired": 2, "ready": 2, "updated": 2, "available": 2, "sites": 5, "verdict": "healthy" },
+            "green": { "image": "r@sha256:b", "desired": 2, "ready": 1, "updated": 2, "available": 1, "sites": 0, "verdict": "unknown" }
         }
     });
     let ran = run(Fake::default().says("GET /services", 200, services), &["services", "show"]).await;
     assert_eq!(
         ran.out,
-        "SERVICE   CANARY   READY   UPDATED   SITES   VERDICT   IMAGE\n\
-         blue      -        2/2     2         5       healthy   r@sha256:a\n\
-         green     active   1/2     2         0       unknown   r@sha256:b\n"
+        "SERVICE   CANARY   READY   UPDATED   AVAILABLE   SITES   VERDICT   OPERATION   IMAGE\n\
+         blue      -        2/2     2         2           5       healthy   -           r@sha256:a\n\
+         green     active   1/2     2         1           0       unknown   -           r@sha256:b\n"
     );
 }

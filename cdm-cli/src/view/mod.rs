@@ -1,0 +1,187 @@
+//! Tables: which fields of each thing people see, and how.
+
+mod columns;
+mod table;
+
+use cdm_core::domain::Timestamp;
+use serde_json::Value;
+
+use crate::age;
+use crate::printer::clean;
+pub use columns::Shape;
+use columns::{Columns, Worth};
+use table::Column;
+
+/// One thing.
+pub(crate) fn one(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
+    match shape {
+        Shape::Services => services(value, now, width),
+        Shape::Selection => {
+            format!("{}\n", value.get("message").and_then(Value::as_str).map_or_else(String::new, clean))
+        }
+        Shape::Site
+        | Shape::Operation
+        | Shape::Rollout
+        | Shape::Token
+        | Shape::Audit
+        | Shape::Release
+        | Shape::Health
+        | Shape::Done => described(shape, value, now, width),
+    }
+}
+
+/// Many things.
+pub(crate) fn many(shape: Shape, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
+    table(shape.columns(), items, now, width)
+}
+
+/// One event, on a line: when, whom it is about, what.
+pub(crate) fn event(value: &Value) -> String {
+    let part = |key: &str| value.get(key).map(plain).filter(|text| !text.is_empty());
+    let about = part("subject").or_else(|| part("rollout"));
+    let parts = [part("at"), about, part("operation"), part("what")];
+    format!("{}\n", parts.into_iter().flatten().collect::<Vec<_>>().join("  "))
+}
+
+fn services(value: &Value, now: Timestamp, width: Option<usize>) -> String {
+    let canary = value.pointer("/canary/selector").cloned().unwrap_or_default();
+    let rows = value
+        .get("services")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, service)| service.is_object())
+        .map(|(name, service)| {
+            let mut row = service.clone();
+            row["#name"] = Value::from(name.as_str());
+            row["#canary"] = Value::from(if canary == name.as_str() { "active" } else { "" });
+            row["#ready"] =
+                Value::from(format!("{}/{}", field(service, "/ready", now), field(service, "/desired", now)));
+            row
+        });
+    table(Shape::Services.columns(), &rows.collect::<Vec<_>>(), now, width)
+}
+
+/// Every field on a line of its own, then a table of the parts.
+fn described(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
+    let (parts, columns) = shape.parts_columns().unwrap_or(("", &[]));
+    let mut rows = Vec::new();
+    let mut fields: Vec<_> = value.as_object().into_iter().flatten().collect();
+    fields.sort_by_key(|(key, _)| place(key));
+    for (key, field) in fields {
+        if key == parts || field.is_null() {
+            continue;
+        }
+        let shown = match field {
+            Value::Object(_) if key == "reason" => reason(field),
+            Value::String(text) if is_time(key) => {
+                age::of(text, now).map_or_else(|| clean(text), |age| format!("{} ({age})", clean(text)))
+            }
+            other => plain(other),
+        };
+        rows.push((format!("{}:", clean(key)), shown));
+    }
+    let mut text = table::pairs(rows, width);
+    if let Some(items) = value.get(parts).and_then(Value::as_array).filter(|items| !items.is_empty()) {
+        text.push('\n');
+        text.push_str(&table(columns, items, now, width));
+    }
+    text
+}
+
+/// What one looks for first comes first, times come last, and the rest stays between them as it is.
+fn place(key: &str) -> usize {
+    const FIRST: [&str; 15] = [
+        "id",
+        "name",
+        "kind",
+        "site",
+        "state",
+        "status",
+        "reason",
+        "service",
+        "routedService",
+        "imageTag",
+        "total",
+        "succeeded",
+        "failed",
+        "canonicalHostname",
+        "hostnames",
+    ];
+    const LAST: [&str; 5] = ["createdAt", "startedAt", "updatedAt", "finishedAt", "version"];
+    let first = FIRST.iter().position(|known| *known == key);
+    let last = LAST.iter().position(|known| *known == key).map(|at| FIRST.len() + 1 + at);
+    first.or(last).unwrap_or(FIRST.len())
+}
+
+fn reason(value: &Value) -> String {
+    let part = |key: &str| value.get(key).map(plain).unwrap_or_default();
+    match part("until").as_str() {
+        "" => format!("{}: {}", part("code"), part("message")),
+        until => format!("{}: {} (until {until})", part("code"), part("message")),
+    }
+}
+
+fn table(columns: &Columns, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
+    let cell = |item: &Value, path: &str| Some(field(item, path, now)).filter(|text| !text.is_empty());
+    let columns = columns.iter().map(|&(heading, path, worth): &(_, _, Worth)| {
+        let cells = items.iter().map(|item| cell(item, path).unwrap_or_else(|| "-".into()));
+        Column { heading, worth, cells: cells.collect() }
+    });
+    table::drawn(columns.collect(), width)
+}
+
+fn field(item: &Value, path: &str, now: Timestamp) -> String {
+    match path {
+        "#step" => step(item),
+        "#took" => took(item, now),
+        "/reason" if item.get("reason").is_some_and(Value::is_object) => {
+            item.pointer("/reason/code").map(plain).unwrap_or_default()
+        }
+        path if path.starts_with('#') => item.get(path).map(plain).unwrap_or_default(),
+        path => match item.pointer(path) {
+            Some(Value::String(text)) if is_time(path) => age::of(text, now).unwrap_or_else(|| clean(text)),
+            Some(value) => plain(value),
+            None => String::new(),
+        },
+    }
+}
+
+fn is_time(path: &str) -> bool {
+    path.ends_with("At") || path.ends_with("/at") || path == "at"
+}
+
+/// The step that an operation is at, or that it stopped at.
+fn step(operation: &Value) -> String {
+    let steps = operation.get("steps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let status = |step: &Value| step.get("status").map(plain).unwrap_or_default();
+    let done = steps.iter().filter(|step| matches!(status(step).as_str(), "succeeded" | "skipped")).count();
+    if steps.is_empty() {
+        return String::new();
+    }
+    let current = steps.iter().find(|step| matches!(status(step).as_str(), "running" | "failed"));
+    let name = current.and_then(|step| step.get("name")).map(plain).unwrap_or_default();
+    format!("{done}/{} {name}", steps.len()).trim_end().to_owned()
+}
+
+fn took(step: &Value, now: Timestamp) -> String {
+    let Some(started) = step.get("startedAt").and_then(Value::as_str) else { return String::new() };
+    match step.get("finishedAt").and_then(Value::as_str) {
+        Some(finished) => age::between(started, finished).unwrap_or_default(),
+        None => age::of(started, now).unwrap_or_default(),
+    }
+}
+
+/// A value as people write it.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => clean(text),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let pairs = fields.iter().filter(|(_, value)| !value.is_null());
+            pairs.map(|(key, value)| format!("{}={}", clean(key), plain(value))).collect::<Vec<_>>().join(" ")
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
