@@ -83,10 +83,10 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
                     .into()
             }
         },
-        "forbidden" => format!(
-            "the token's role does not allow this; ask an administrator for another: {}",
-            cdm("token create")
-        ),
+        // Not on this way: the token that is on it would be refused again.
+        "forbidden" => {
+            "the token's role does not allow this; an administrator makes others: cdm token create".into()
+        }
         "not_found" => format!(
             "check the name: {}, {}; a terminated site is gone, its operations stay: {}",
             cdm("site list"),

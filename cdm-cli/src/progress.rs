@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     steps: BTreeMap<String, String>,
     reason: String,
+    /// What the last step said, which a reason need not say again.
+    message: String,
     line: String,
 }
 
@@ -42,6 +44,7 @@ impl Progress {
             bar,
             steps: BTreeMap::new(),
             reason: String::new(),
+            message: String::new(),
             line: String::new(),
         }
     }
@@ -55,7 +58,10 @@ impl Progress {
         let reason = value.get("reason").filter(|reason| !reason.is_null()).map(reason).unwrap_or_default();
         if reason != self.reason {
             if !reason.is_empty() {
-                self.say(&format!("{}: {reason}", text(value, "status")), printer);
+                let said = value.pointer("/reason/message").map(plain).is_some_and(|it| it == self.message);
+                let shown = if said { value.pointer("/reason/code").map(plain) } else { None };
+                let shown = shown.as_ref().unwrap_or(&reason);
+                self.say(&format!("{}: {shown}", text(value, "status")), printer);
             }
             self.reason = reason;
         }
@@ -79,6 +85,7 @@ impl Progress {
                 // On a terminal the bar tells what runs.
                 if self.bar.is_none() || status != "running" {
                     self.say(&format!("step {name} {status}{colon}{message}"), printer);
+                    self.message = message;
                 }
             }
         }

@@ -51,10 +51,13 @@ impl Narrator<'_> {
 
     /// Keeps a claim with what was seen, and says so.
     fn check(&mut self, claim: &str, seen: Result<String, String>) -> Result<(), Trouble> {
-        match &seen {
-            Ok(what) => writeln!(self.out, "   ok  {claim}: {what}")?,
-            Err(what) => writeln!(self.out, "   NOT {claim}: {what}")?,
-        }
+        let (mark, what) = match &seen {
+            Ok(what) => ("ok ", what),
+            Err(what) => ("NOT", what),
+        };
+        // What was seen may be a whole sentence of the platform's; then it has lines of its own.
+        let gap = if claim.len() + what.len() > 90 { "\n         " } else { " " };
+        writeln!(self.out, "   {mark} {claim}:{gap}{}", what.replace("; ", &format!(";{gap}")))?;
         self.checks.push(Check { chapter: self.chapters.len(), claim: claim.to_owned(), seen });
         Ok(())
     }
@@ -131,6 +134,9 @@ async fn play(
     if args.keep {
         narrator.say(&stage.invitation())?;
         interrupted.await;
+    } else {
+        narrator
+            .say("\nNothing of it is left. To look around in such a platform yourself: cdm demo --keep")?;
     }
     stage.end().await;
     Ok((ending, report))

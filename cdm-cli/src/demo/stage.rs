@@ -93,6 +93,11 @@ impl Stage {
         Ok(self.process.cluster().declare(digest, spec).await?)
     }
 
+    /// Where it is reached.
+    pub(super) fn addresses(&self) -> String {
+        format!("The API is at {}; the router serves the sites at {}, by their Host.", self.api, self.router)
+    }
+
     /// What to try next, for whoever keeps the platform.
     pub(super) fn invitation(&self) -> String {
         let search = crate::world::unsearched()

@@ -29,6 +29,7 @@ fn image(letter: &str) -> Result<Digest, Trouble> {
 /// Plays it from the first site to the last page.
 pub(super) async fn play(stage: &Stage, to: &mut Narrator<'_>) -> Result<(), Trouble> {
     to.say("Cloud Deployment Manager: a platform in one process, observed from outside.")?;
+    to.say(&stage.addresses())?;
     create_and_provision(stage, to).await?;
     move_to_green(stage, to).await?;
     broken_images(stage, to).await?;
@@ -96,6 +97,7 @@ async fn broken_images(stage: &Stage, to: &mut Narrator<'_>) -> Result<(), Troub
     to.check("its deploy fails and is undone", is(operation["status"] == "failed", || brief(&operation)))?;
     page(stage, to, "books", "green", Some(good)).await?;
     stage.ask(Method::POST, "/services", Some(&json!({"selector": "blue"}))).await?;
+    to.say("       (blue is the canary again, so that there are sites to be moved to it)")?;
     let body = json!({"imageTag": stuck.to_string(), "promote": true, "scope": "inactive"});
     let rollout = rollout(stage, &body).await?;
     let none = rollout["status"] == "failed" && rollout["succeeded"] == 0;

@@ -91,7 +91,7 @@ fn described(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) 
 
 /// What one looks for first comes first, times come last, and the rest stays between them as it is.
 fn place(key: &str) -> usize {
-    const FIRST: [&str; 15] = [
+    const FIRST: [&str; 19] = [
         "id",
         "name",
         "kind",
@@ -105,6 +105,10 @@ fn place(key: &str) -> usize {
         "total",
         "succeeded",
         "failed",
+        "parked",
+        "skipped",
+        "running",
+        "pending",
         "canonicalHostname",
         "hostnames",
     ];

@@ -53,7 +53,7 @@ fn the_rollout_goes_on_in_the_server() {
 fn without_a_server_the_next_process_goes_on() {
     let home = tempfile::tempdir().expect("a directory");
     let file = home.path().join("cdm.toml");
-    std::fs::write(&file, "[local]\npod_start_ms = 50\njob_ms = 1500\n").expect("a file");
+    std::fs::write(&file, "[local]\npod_start_ms = 50\njob_ms = 3000\n").expect("a file");
     let (config, data) = (file.display().to_string(), home.path().join("data").display().to_string());
     let local = |words: &[&str]| {
         let mut all = vec!["--local", "--data-dir", &data, "--config", &config];
