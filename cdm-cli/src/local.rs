@@ -159,7 +159,13 @@ pub async fn declare_image(
 }
 
 fn configuration(options: &LocalOptions) -> Result<Config, CliError> {
-    let mut config = Config::load(options.config.as_deref(), &crate::world::environment)
+    // Also where there is no home directory to lie in, a directory that was named is enough.
+    let named = options.data_dir.as_ref().map(|dir| dir.display().to_string());
+    let environment = |name: &str| match name {
+        "CDM_DATA_DIR" => named.clone().or_else(|| crate::world::environment(name)),
+        _ => crate::world::environment(name),
+    };
+    let mut config = Config::load(options.config.as_deref(), &environment)
         .map_err(|error| CliError::Usage(error.to_string()))?;
     if let Some(dir) = &options.data_dir {
         config.data_dir.clone_from(dir);

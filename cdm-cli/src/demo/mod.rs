@@ -6,6 +6,7 @@ mod story;
 use std::io::Write;
 use std::time::Instant;
 
+use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 
 use crate::args::{DemoArgs, Format};
@@ -13,6 +14,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::printer::Printer;
 use crate::view::Shape;
+use crate::world::Interrupt;
 use stage::{Stage, Trouble};
 
 /// What the demo ended with.
@@ -22,6 +24,8 @@ enum Ending {
     Held,
     /// At least one did not.
     Broken,
+    /// Ctrl-C came before the end.
+    Interrupted,
 }
 
 /// One claim, and whether it was seen to hold.
@@ -90,15 +94,11 @@ impl Narrator<'_> {
     }
 }
 
-/// Plays the story and says what it sees; `interrupted` ends a platform that is kept.
+/// Plays the story and says what it sees; `interrupted` ends it, or a platform that is kept.
 ///
 /// # Errors
 /// When the platform cannot be started, or does not answer at all.
-pub async fn run(
-    args: DemoArgs,
-    printer: &mut Printer,
-    interrupted: impl Future<Output = ()> + Send,
-) -> Result<Exit, CliError> {
+pub async fn run(args: DemoArgs, printer: &mut Printer, interrupted: Interrupt) -> Result<Exit, CliError> {
     // For a program the result is the data, and the story goes beside it.
     let played = match printer.format {
         Format::Table => play(args, &mut *printer.out, interrupted).await,
@@ -112,6 +112,7 @@ pub async fn run(
             Ok(match ending {
                 Ending::Held => Exit::Done,
                 Ending::Broken => Exit::Failed,
+                Ending::Interrupted => Exit::Interrupted,
             })
         }
         Err(trouble) => Err(CliError::Failed(format!("the demo cannot go on: {}", whole(&*trouble)))),
@@ -122,12 +123,24 @@ pub async fn run(
 async fn play(
     args: DemoArgs,
     out: &mut (dyn Write + Send),
-    interrupted: impl Future<Output = ()> + Send,
+    interrupted: Interrupt,
 ) -> Result<(Ending, Value), Trouble> {
     let began = Instant::now();
     let stage = Stage::start().await?;
     let mut narrator = Narrator { out, checks: Vec::new(), chapters: Vec::new() };
-    story::play(&stage, &mut narrator).await?;
+    let told = {
+        let story = std::pin::pin!(story::play(&stage, &mut narrator));
+        match select(story, interrupted.clone()).await {
+            Either::Left((told, _)) => Some(told),
+            Either::Right(_) => None,
+        }
+    };
+    let Some(told) = told else {
+        stage.end().await;
+        narrator.say("\nInterrupted. Nothing of it is left.")?;
+        return Ok((Ending::Interrupted, narrator.report(began.elapsed().as_secs_f64())));
+    };
+    told?;
     let seconds = began.elapsed().as_secs_f64();
     let ending = narrator.close(seconds)?;
     let report = narrator.report(seconds);

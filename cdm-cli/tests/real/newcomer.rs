@@ -33,6 +33,26 @@ fn a_site_without_any_server_lies_in_the_home_directory() {
 }
 
 #[test]
+fn a_directory_that_is_named_needs_no_home() {
+    let home = tempfile::tempdir().expect("a directory");
+    let data = home.path().join("data").display().to_string();
+    let mut list = cdm(home.path(), &["--local", "--data-dir", &data, "site", "list"]);
+    assert!(ran(list.env_clear()).ends(0).err.contains("no sites"));
+}
+
+#[test]
+fn a_demo_that_is_interrupted_leaves_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut command = cdm(home.path(), &["demo"]);
+    let mut demo = Running::start(command.env("TMPDIR", home.path()), Stream::Out);
+    demo.until("bakery is created");
+    demo.interrupt();
+    let (code, said) = demo.end();
+    assert_eq!(code, 130, "{said}");
+    assert!(std::fs::read_dir(home.path()).expect("home").next().is_none(), "{said}");
+}
+
+#[test]
 fn what_the_kept_demo_suggests_works_when_it_is_pasted() {
     let home = tempfile::tempdir().expect("a directory");
     let mut demo = Running::start(&mut cdm(home.path(), &["demo", "--keep"]), Stream::Out);
