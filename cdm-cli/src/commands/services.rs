@@ -11,10 +11,21 @@ use crate::printer::More;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
 use crate::wait::Goal;
+use crate::way::Place;
 
 pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
-        ServicesCommand::Show => session.show(Shape::Services, "/services").await,
+        ServicesCommand::Show => {
+            let value = session.client().get("/services").await?;
+            session.printer.value(Shape::Services, &value)?;
+            if session.printer.way.place() == Place::Here && starting(&value) {
+                session.printer.note(
+                    "the local cluster runs as long as a process is on its store: it has begun with this command, \
+                     and its pods need a moment",
+                );
+            }
+            Ok(Exit::Done)
+        }
         ServicesCommand::Select { service } => {
             let body = json!({ "selector": service.as_str() });
             let answer = session.client().change(Method::Post, "/services", Some(body)).await?;
@@ -61,6 +72,13 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             session.work(Method::Post, "/services/rollback", Some(body), Goal::Success).await
         }
     }
+}
+
+/// Whether a service has fewer pods than it wants.
+fn starting(services: &Value) -> bool {
+    let count = |service: &Value, key: &str| service.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let services = services.get("services").and_then(Value::as_object);
+    services.is_some_and(|all| all.values().any(|one| count(one, "ready") < count(one, "desired")))
 }
 
 /// Only what was typed: the server has the defaults.

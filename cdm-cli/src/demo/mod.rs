@@ -115,6 +115,7 @@ pub async fn run(args: DemoArgs, printer: &mut Printer, interrupted: Interrupt) 
                 Ending::Interrupted => Exit::Interrupted,
             })
         }
+        Err(trouble) if closed(&*trouble) => Err(CliError::Closed),
         Err(trouble) => Err(CliError::Failed(format!("the demo cannot go on: {}", whole(&*trouble)))),
     }
 }
@@ -153,6 +154,12 @@ async fn play(
     }
     stage.end().await;
     Ok((ending, report))
+}
+
+/// Whether whoever read the story has gone.
+fn closed(trouble: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let source = trouble.downcast_ref::<std::io::Error>();
+    source.is_some_and(|source| source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// An error with everything below it.

@@ -8,8 +8,10 @@ use super::columns::Worth;
 
 /// Between two columns.
 const GAP: usize = 3;
-/// A column is not cut below this while there is another way.
+/// A column is not cut below this while another can be.
 const FLOOR: usize = 12;
+/// Before a column is cut below this, those that may go, go.
+const ROOM: usize = 20;
 
 /// A heading with its worth, and what stands below it.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ pub(super) fn pairs(pairs: Vec<(String, String)>, width: Option<usize>) -> Strin
 fn least(columns: &[Column]) -> usize {
     let widths = columns.iter().enumerate().map(|(index, column)| match index {
         0 => column.width(),
-        _ => column.width().min(FLOOR.max(column.heading.chars().count())),
+        _ => column.width().min(ROOM.max(column.heading.chars().count())),
     });
     widths.sum::<usize>() + GAP * columns.len().saturating_sub(1)
 }

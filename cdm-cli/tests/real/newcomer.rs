@@ -41,6 +41,16 @@ fn a_directory_that_is_named_needs_no_home() {
 }
 
 #[test]
+fn a_reader_of_the_demo_may_leave() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{{ {CDM} demo; echo \"exit $?\" >&2; }} | head -1")]);
+    alone(&mut shell, home.path());
+    let ran = ran(&mut shell).ends(0);
+    assert_eq!((ran.out.lines().count(), ran.err.as_str()), (1, "exit 0\n"));
+}
+
+#[test]
 fn a_demo_that_is_interrupted_leaves_nothing() {
     let home = tempfile::tempdir().expect("a directory");
     let mut command = cdm(home.path(), &["demo"]);
