@@ -6,6 +6,7 @@
 
 pub mod plan;
 
+mod beside;
 mod budget;
 mod lease;
 mod pipeline;
@@ -14,6 +15,7 @@ mod runner;
 mod settings;
 mod worker;
 
+pub(crate) use beside::{beside, next};
 pub use budget::RetryBudget;
 pub use lease::{Lease, Lost};
 pub use pipeline::{Change, Context, Done, Pipeline, Registry, Stop};

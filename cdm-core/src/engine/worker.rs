@@ -10,7 +10,7 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::task::AtomicWaker;
 
-use super::{Lease, Left, Record, Registry, RetryBudget, Runner, Settings};
+use super::{Lease, Left, Record, Registry, RetryBudget, Runner, Settings, beside};
 use crate::domain::{Fence, Tick, Timestamp, WorkerId};
 use crate::ports::{LiveSubject, Mark, Outcome, Ports};
 
@@ -174,7 +174,11 @@ impl Worker {
         let mut work = FuturesUnordered::new();
         while !self.stopping() {
             let room = self.settings.concurrency.saturating_sub(work.len());
-            let (found, _) = self.find().await;
+            let find = select(Box::pin(self.find()), &mut beating);
+            let found = match beside(find, &mut work, &mut Vec::new()).await {
+                Either::Left(((found, _), _)) => found,
+                Either::Right(((), _)) => Vec::new(),
+            };
             for (index, subject) in found.into_iter().enumerate() {
                 if index < room {
                     work.push(self.drive(subject));
@@ -194,7 +198,7 @@ impl Worker {
         while !work.is_empty() {
             select(work.next(), &mut beating).await;
         }
-        self.give_back().await;
+        select(Box::pin(self.give_back()), &mut beating).await;
         drop(beating);
         let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
         // Should the answer be lost, the others find out by the lease.

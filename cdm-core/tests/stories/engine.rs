@@ -60,7 +60,7 @@ impl Clock for Patience {
 }
 
 /// A worker as a server runs it.
-fn server(world: &World, name: &str) -> (Arc<Worker>, Hand<()>) {
+pub(super) fn server(world: &World, name: &str) -> (Arc<Worker>, Hand<()>) {
     let clock = Patience { clock: world.clock.clone(), asked: AtomicU64::new(0) };
     let ports = Ports { clock: Arc::new(clock), ..world.ports().clone() };
     let platform = Platform::default();

@@ -4,6 +4,7 @@
 mod asked;
 mod colours;
 mod engine;
+mod narrow;
 mod rollouts;
 mod sites;
 mod waves;

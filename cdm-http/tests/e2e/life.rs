@@ -125,6 +125,15 @@ async fn no_secret_is_said_anywhere() {
         let answer = server.ask_as(Some(super::server::ADMIN), Method::GET, path, None).await;
         said += &answer.text().await.unwrap();
     }
+    for operation in server.get("/operations").await["items"].as_array().unwrap() {
+        let events = format!("/operations/{}/events", operation["id"].as_str().unwrap());
+        let events = server.ask_as(Some(super::server::ADMIN), Method::GET, &events, None).await;
+        said += &events.text().await.unwrap();
+    }
+    assert!(said.contains("event: end"), "the streams were read");
+    let arguments = server.arguments();
+    assert!(arguments.contains("--config"), "{arguments}");
+    said += &arguments;
     said += &server.log.lock().unwrap();
     let data = dir.path().join("data");
     let secrets = super::server::passwords(&data).await;

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
@@ -11,6 +12,9 @@ use tempfile::TempDir;
 
 /// The administrator's token of every test.
 pub(crate) const ADMIN: &str = "an-administrator-of-the-tests-0123456789";
+
+/// How long a server may take to say where it listens.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server and where it keeps its things.
 #[derive(Debug)]
@@ -36,46 +40,65 @@ pub(crate) fn client() -> Client {
     Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
 
+/// Starts the process of a server on `dir`; its log is to be read.
+pub(crate) fn begin(dir: &Path) -> Child {
+    let config = dir.join("cdm.toml");
+    std::fs::write(&config, "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n")
+        .expect("a configuration");
+    Command::new(env!("CARGO_BIN_EXE_cdm-server"))
+        .arg("--config")
+        .arg(&config)
+        .env("CDM_LISTEN", "127.0.0.1:0")
+        .env("CDM_ROUTER_LISTEN", "127.0.0.1:0")
+        .env("CDM_DATA_DIR", dir.join("data"))
+        .env("CDM_ADMIN_TOKEN", ADMIN)
+        .env("CDM_LOG_FORMAT", "json")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server starts")
+}
+
 impl Server {
     /// Starts a server on `dir` with quick pods and jobs, and waits until it says where it listens.
     pub(crate) fn start(dir: &Path) -> Self {
-        let config = dir.join("cdm.toml");
-        std::fs::write(&config, "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n")
-            .expect("a configuration");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cdm-server"))
-            .arg("--config")
-            .arg(&config)
-            .env("CDM_LISTEN", "127.0.0.1:0")
-            .env("CDM_ROUTER_LISTEN", "127.0.0.1:0")
-            .env("CDM_DATA_DIR", dir.join("data"))
-            .env("CDM_ADMIN_TOKEN", ADMIN)
-            .env("CDM_LOG_FORMAT", "json")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        let mut child = begin(dir);
         let log = Arc::new(Mutex::new(String::new()));
-        let mut lines = BufReader::new(child.stderr.take().expect("the server's log")).lines();
-        let (mut url, mut router) = (String::new(), String::new());
-        while url.is_empty() || router.is_empty() {
-            let line = lines.next().and_then(Result::ok).unwrap_or_else(|| {
-                panic!("the server ended before it listened:\n{}", log.lock().expect("the log"))
-            });
-            if let Ok(entry) = serde_json::from_str::<Value>(&line) {
-                let field =
-                    |name: &str| entry["fields"][name].as_str().map(|value| format!("http://{value}"));
-                url = field("address").unwrap_or(url);
-                router = field("router").unwrap_or(router);
-            }
-            log.lock().expect("the log").push_str(&(line + "\n"));
-        }
-        let rest = Arc::clone(&log);
+        let (tell, told) = mpsc::channel();
+        let (lines, rest) =
+            (BufReader::new(child.stderr.take().expect("the server's log")).lines(), Arc::clone(&log));
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                rest.lock().expect("the log").push_str(&(line + "\n"));
+                rest.lock().expect("the log").push_str(&format!("{line}\n"));
+                // Nobody listens any more once it is known where the server does.
+                let _ = tell.send(line);
             }
         });
-        Self { child, url, router, log, client: client() }
+        let mut server = Self { child, url: String::new(), router: String::new(), log, client: client() };
+        while server.url.is_empty() || server.router.is_empty() {
+            let Ok(line) = told.recv_timeout(PATIENCE) else {
+                panic!("the server does not say where it listens:\n{}", server.log.lock().expect("the log"))
+            };
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
+            let field = |name: &str| entry["fields"][name].as_str().map(|value| format!("http://{value}"));
+            if let Some(address) = field("address") {
+                server.url = address;
+            }
+            if let Some(router) = field("router") {
+                server.router = router;
+            }
+        }
+        server
+    }
+
+    /// What a list of processes shows of it: its arguments.
+    pub(crate) fn arguments(&self) -> String {
+        let id = self.child.id();
+        let shown = std::fs::read(format!("/proc/{id}/cmdline")).or_else(|_| {
+            let asked = Command::new("ps").args(["-ww", "-o", "args=", "-p", &id.to_string()]).output();
+            asked.map(|output| output.stdout)
+        });
+        String::from_utf8_lossy(&shown.expect("a list of processes")).replace('\0', " ")
     }
 
     /// Asks with a token; `None`: without one.

@@ -10,6 +10,8 @@ use std::task::Poll;
 
 use cdm_core::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
 
+use super::line::{Line, Place};
+
 /// A future of a port call.
 pub(super) type Calling<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -140,6 +142,7 @@ struct State {
     released: bool,
     seen: BTreeMap<String, (Option<Answer>, Answer)>,
     check: Option<Check>,
+    line: Option<Line>,
     total: u64,
     changes: u64,
 }
@@ -168,6 +171,7 @@ impl Default for Gate {
             released: false,
             seen: BTreeMap::new(),
             check: None,
+            line: None,
             total: 0,
             changes: 0,
         })))
@@ -191,6 +195,18 @@ impl Gate {
         state.calls = 0;
         state.plan = plan.0;
         state.fired.clear();
+    }
+
+    /// From now on there is one connection: each call waits for it, and has it for longer than one poll. Only whoever
+    /// waits for news of the cluster has another.
+    pub fn narrow(&self) {
+        self.state().line = Some(Line::default());
+    }
+
+    /// Waits for the connection where there is only one.
+    async fn connection(&self, name: &str) -> Option<Place> {
+        let line = self.state().line.clone().filter(|_| name != "cluster.changes")?;
+        Some(line.wait().await)
     }
 
     /// The next call of that name kills its process.
@@ -349,6 +365,7 @@ impl Gate {
         T: Send + 'static,
         E: Injected + Send + 'static,
     {
+        let _connection = self.connection(name).await;
         let (fault, due) = self.enter(name, true, false);
         for late in due {
             late.await;
@@ -405,6 +422,7 @@ impl Gate {
         T: Clone + PartialEq + Send + Sync + 'static,
         E: Injected + Send + 'static,
     {
+        let _connection = self.connection(name).await;
         // What a stale read would answer is known only once the true answer is.
         let mut older = None;
         if let Some(key) = &key

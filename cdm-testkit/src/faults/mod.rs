@@ -4,6 +4,7 @@
 //! see [`Fault`]. A gate keeps a trace of the calls it saw, from which every plan worth running is enumerated.
 
 mod gate;
+mod line;
 mod ports;
 
 pub use gate::{CallSite, Fault, Gate, Halt, Plan};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::FuturesUnordered;
 
 use super::member::{Shared, Taken};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
@@ -11,7 +11,7 @@ use crate::domain::{
     Code, End, Fence, HoldMode, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Selector, Status,
 };
 use crate::domain::{Tick, Timestamp};
-use crate::engine::{Left, Lost, Worker};
+use crate::engine::{Left, Lost, Worker, beside, next};
 use crate::pipelines::Platform;
 use crate::ports::{Batch, Call, FeedEvent, Outcome, Refused, StoreError, Write};
 
@@ -287,9 +287,14 @@ impl<'a> Owner<'a> {
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
         let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
         let mut tries = 0;
-        let mut flight = FuturesUnordered::new();
+        let (mut flight, mut landed) = (FuturesUnordered::new(), Vec::new());
         loop {
-            if queue.is_empty() && flight.is_empty() && !busy.is_empty() && early.is_none() {
+            if queue.is_empty()
+                && flight.is_empty()
+                && landed.is_empty()
+                && !busy.is_empty()
+                && early.is_none()
+            {
                 tries += 1;
                 if tries > BUSY_TRIES {
                     outcomes.extend(busy.drain(..).map(|(ordinal, _)| (ordinal, MemberOutcome::SkippedBusy)));
@@ -302,7 +307,7 @@ impl<'a> Owner<'a> {
             // Refilled by halves, so that one look at the service serves many sites.
             if early.is_none() && !queue.is_empty() && flight.len() <= most / 2 {
                 early = match pass {
-                    Pass::Move => self.may_go_on().await?,
+                    Pass::Move => beside(self.may_go_on(), &mut flight, &mut landed).await?,
                     Pass::Settle { .. } => None,
                 };
                 while early.is_none() && flight.len() < most {
@@ -321,7 +326,7 @@ impl<'a> Owner<'a> {
                     }
                 }
             }
-            let Some((ordinal, member, taken)) = flight.next().await else {
+            let Some((ordinal, member, taken)) = next(&mut landed, &mut flight).await else {
                 if early.is_some() || (queue.is_empty() && busy.is_empty()) {
                     break;
                 }
