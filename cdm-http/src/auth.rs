@@ -38,6 +38,11 @@ impl Caller {
     pub(crate) const fn local(actor: Actor) -> Self {
         Self { actor, role: Role::Admin, pass: None }
     }
+
+    /// Refuses a caller whose role is not enough.
+    pub(crate) fn may(&self, needed: Role) -> Result<(), Refusal> {
+        if self.role < needed { Err(Refusal::forbidden(needed, self.role)) } else { Ok(()) }
+    }
 }
 
 impl Pass {
@@ -85,9 +90,7 @@ fn bearer(headers: &HeaderMap) -> Option<SecretString> {
 /// A request of someone who has the role.
 fn asked(parts: &mut Parts, needed: Role) -> Result<(services::Request, Option<Pass>), Refusal> {
     let caller = parts.extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
-    if caller.role < needed {
-        return Err(Refusal::forbidden(needed, caller.role));
-    }
+    caller.may(needed)?;
     let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
     let key =
         parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe()).map(key).transpose()?;

@@ -62,6 +62,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 fn wrong(path: &str, message: &str) -> Refusal {
     let named = message.split('`').nth(1).filter(|_| path == "." || path == "?");
     let message = message.split(" at line ").next().unwrap_or(message);
+    if named.is_none() && path == "." {
+        return Refusal::field("body", "the body is an object");
+    }
     Refusal::field(named.unwrap_or(path), message)
 }
 

@@ -1,21 +1,37 @@
-//! The OpenAPI document: made from the routes, with the refusals that every route has in common.
+//! The OpenAPI document: made from the routes, with what every route has in common.
 
 use std::sync::OnceLock;
 
-use utoipa::OpenApi;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Components, ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
+use utoipa::{OpenApi, openapi};
 
 use crate::error::{FieldError, PROBLEM_JSON, Problem};
 
+/// What the document begins with.
+const ABOUT: &str = "Many WordPress sites on two services, `blue` and `green`, of which one is the active canary.\n\n\
+Every route but `/healthz`, `/readyz` and `/openapi.json` takes a token: `Authorization: Bearer …`. A `viewer` reads; an \
+`operator` creates, provisions, upgrades, promotes, rolls out, retries and cancels; an `admin` also selects, deploys, \
+rolls back, terminates, marks digests and keeps tokens.\n\n\
+Long work is answered with 202, the operation and its `Location`; with `?wait=30s` with 200 once the operation rests, \
+however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
+
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Cloud Deployment Manager", description = "Many sites on two services, blue and green."),
-    components(schemas(Problem, FieldError)),
+    info(title = "Cloud Deployment Manager", description = ABOUT),
+    components(schemas(Problem, FieldError, crate::api::event::Event)),
     tags(
-        (name = "sites"), (name = "services"), (name = "rollouts"), (name = "operations"),
-        (name = "audit"), (name = "tokens"), (name = "events"), (name = "system"))
+        (name = "sites", description = "Tenant sites, from their creation to their end."),
+        (name = "services", description = "Blue and green, their images, and which of them is the active canary."),
+        (name = "rollouts", description = "Many sites moved to the active canary, in waves."),
+        (name = "operations", description = "Work that was accepted: its steps, why it waits, how it ended."),
+        (name = "audit", description = "Who asked for what."),
+        (name = "tokens", description = "Who may ask."),
+        (name = "events", description = "Server-Sent Events. A stream resumes after `Last-Event-ID`."),
+        (name = "system", description = "How the server itself is."))
 )]
 struct Head;
 
@@ -29,7 +45,7 @@ pub(crate) fn text() -> &'static str {
     })
 }
 
-fn document() -> utoipa::openapi::OpenApi {
+fn document() -> openapi::OpenApi {
     let mut document = Head::openapi();
     document.merge(crate::router::open().into_openapi());
     let mut guarded = crate::router::guarded().into_openapi();
@@ -38,6 +54,12 @@ fn document() -> utoipa::openapi::OpenApi {
         let writes = item.post.iter_mut().chain(item.put.iter_mut()).chain(item.delete.iter_mut());
         for (operation, writes) in reads.chain(writes.map(|operation| (operation, true))) {
             refusals(operation, path, writes);
+            if let Some(last) = last_event(operation) {
+                operation.parameters.get_or_insert_default().push(last.into());
+            }
+            if writes && !path.starts_with("/tokens") {
+                operation.parameters.get_or_insert_default().push(key().into());
+            }
         }
     }
     document.merge(guarded);
@@ -58,6 +80,12 @@ fn document() -> utoipa::openapi::OpenApi {
 fn refusals(operation: &mut Operation, path: &str, writes: bool) {
     operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
     let body = operation.request_body.is_some();
+    // Nothing in it has to be said.
+    if path == "/services/rollback"
+        && let Some(RefOr::T(body)) = &mut operation.request_body
+    {
+        body.required = Some(Required::False);
+    }
     let named = path.contains('{');
     let all = [("401", true), ("403", true), ("422", true), ("429", true), ("500", true), ("503", true)];
     let some = [("404", named || path == "/operations"), ("409", writes && !named)];
@@ -74,7 +102,7 @@ fn refusals(operation: &mut Operation, path: &str, writes: bool) {
     }
 }
 
-fn problem(status: &str) -> RefOr<utoipa::openapi::Response> {
+fn problem(status: &str) -> RefOr<openapi::Response> {
     let schema = Ref::from_schema_name("Problem");
     let content = ContentBuilder::new().schema(Some(schema)).build();
     let said = match status {
@@ -90,21 +118,80 @@ fn problem(status: &str) -> RefOr<utoipa::openapi::Response> {
         "503" => "A backend does not answer.",
         _ => "Something went wrong.",
     };
-    ResponseBuilder::new().description(said).content(PROBLEM_JSON, content).build().into()
+    let response = ResponseBuilder::new().description(said).content(PROBLEM_JSON, content);
+    let response = match status {
+        "401" => response.header("WWW-Authenticate", header(Type::String, "What kind of token is wanted.")),
+        "429" => {
+            response.header("Retry-After", header(Type::Integer, "After how many seconds to ask again."))
+        }
+        "503" => response.header(
+            "Retry-After",
+            header(Type::Integer, "After how many seconds to ask again, where that may help."),
+        ),
+        _ => response,
+    };
+    response.build().into()
 }
 
-/// Gives successes without words theirs.
+fn header(kind: Type, said: &str) -> Header {
+    let schema = ObjectBuilder::new().schema_type(kind).build();
+    HeaderBuilder::new().schema(Some(schema)).description(Some(said)).build()
+}
+
+/// Gives successes without words theirs, and every answer its headers.
 fn describe(operation: &mut Operation) {
+    operation.parameters.get_or_insert_default().push(request_id().into());
+    let long = operation.responses.responses.contains_key("202");
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if response.description.is_empty() {
-            let said = match status.as_str() {
-                "200" => "Done.",
-                "201" => "Made.",
-                "202" => "Accepted; see Location.",
+            let said = match (status.as_str(), long) {
+                ("200", true) => "At rest, however it ended: what `wait` waited for.",
+                ("200", false) => "Done.",
+                ("201", _) => "Made.",
+                ("202", _) => "Accepted; `Location` is where to look.",
                 _ => "Not ready.",
             };
             said.clone_into(&mut response.description);
         }
+        if status == "202" || (status == "200" && long) {
+            response.headers.insert("Location".to_owned(), header(Type::String, "Where to look.").into());
+        }
+        let said = "The request's id, as in the audit and the log.";
+        response.headers.insert("X-Request-Id".to_owned(), header(Type::String, said).into());
     }
+}
+
+/// `Idempotency-Key`, which every writing route but those of tokens takes: a token's text is not kept, so none can be
+/// said a second time.
+fn key() -> Parameter {
+    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,255}$"));
+    let said =
+        "Repeats one request: the same key with the same request is answered as the first was, for 24 hours.";
+    parameter("Idempotency-Key", said).schema(Some(schema)).build()
+}
+
+/// `Last-Event-ID`, by which a stream goes on: the same as its parameter `after`.
+fn last_event(operation: &Operation) -> Option<Parameter> {
+    let mut all = operation.parameters.iter().flatten();
+    let after = all.find_map(|parameter| match parameter {
+        RefOr::T(parameter) if parameter.name == "after" => parameter.schema.clone(),
+        _ => None,
+    })?;
+    let said = "The id of the last event that was seen; goes before `after`.";
+    Some(parameter("Last-Event-ID", said).schema(Some(after)).build())
+}
+
+fn request_id() -> Parameter {
+    let said = "The request's id: 1 to 128 visible ASCII characters. Another one is replaced, a missing one is made up.";
+    let schema = ObjectBuilder::new().schema_type(Type::String);
+    parameter("X-Request-Id", said).schema(Some(schema)).build()
+}
+
+fn parameter(name: &str, said: &str) -> ParameterBuilder {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(said))
 }

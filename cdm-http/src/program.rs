@@ -88,7 +88,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
             told.cancel();
         }
     });
-    let settings = HttpSettings { repository: config.image_repository.clone(), ..HttpSettings::default() };
+    let usual = HttpSettings::default();
+    let settings = HttpSettings {
+        rate: config.rate.unwrap_or(usual.rate),
+        burst: config.burst.unwrap_or(usual.burst),
+        failures: config.failures.unwrap_or(usual.failures),
+        repository: config.image_repository.clone(),
+        ..usual
+    };
     let app = App::of(&process, settings);
     let served = cdm_http::serve(listener, app, shutdown, GRACE / 2).await;
     tracing::info!("giving work back");

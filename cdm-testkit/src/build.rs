@@ -3,8 +3,8 @@
 use cdm_core::domain::operation::Position;
 use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage, Tally, Wave, Window};
 use cdm_core::domain::{
-    Actor, Grant, Hostnames, Leg, Phase, Rollout, RolloutKind, RolloutStatus, Selector, Site, SiteId,
-    SiteName, Slot, Status, Task, Theme, Timestamp, Uid,
+    Actor, Grant, Hostnames, Leg, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, Site,
+    SiteId, SiteName, Slot, Status, Task, Theme, Timestamp, Uid,
 };
 
 /// When every built record was made.
@@ -86,6 +86,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         kind,
         target,
         digest: None,
+        scope: RolloutScope::All,
         waves: vec![Wave { name: "100%".to_owned(), end: total, tally: Tally::default() }],
         max_concurrent: 8,
         budget: Budget::Count(0),

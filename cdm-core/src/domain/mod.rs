@@ -32,7 +32,7 @@ pub use lifecycle::{Phase, State};
 pub use name::{Actor, IdempotencyKey, NameError, SiteId, SiteName, Theme};
 pub use operation::{End, Kind, Operation, OperationId, Slot, Status, Subject, Task};
 pub use reason::{Code, Reason};
-pub use rollout::{Rollout, RolloutKind, RolloutStatus};
+pub use rollout::{Rollout, RolloutKind, RolloutScope, RolloutStatus};
 pub use selector::Selector;
 pub use site::{Routed, Site, SiteChange};
 pub use time::{Tick, Timestamp};

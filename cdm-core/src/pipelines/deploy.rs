@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use super::draft::{self, Scope};
 use super::{Platform, select};
 use crate::domain::operation::{self, Hooks, Position, Previous, Slot};
-use crate::domain::rollout::{Budget, RolloutKind};
+use crate::domain::rollout::{Budget, RolloutKind, RolloutScope};
 use crate::domain::{Code, Colour, ColourChange, HoldMode, Kind, Release, Selector, Status, Task, Verdict};
 use crate::engine::{Change, Context, Done, Pipeline, Record, Stop};
 use crate::ports::{ErrorKind, ImageWant, Outcome, PortError, Refused, ServiceView};
@@ -150,6 +150,7 @@ impl Deploy {
             kind,
             target: deploy.selector,
             digest: Some(deploy.digest),
+            scope: RolloutScope::Service(deploy.selector),
             members,
             waves: Vec::new(),
             max_concurrent: draft::MAX_CONCURRENT,

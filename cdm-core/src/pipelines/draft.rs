@@ -3,8 +3,8 @@
 use crate::domain::fence::Leg;
 use crate::domain::rollout::{self, Budget, Reach, RolloutMember, RolloutPage, Window};
 use crate::domain::{
-    Actor, Digest, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutStatus, Selector, SiteId,
-    Timestamp,
+    Actor, Digest, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus,
+    Selector, SiteId, Timestamp,
 };
 use crate::ports::{Batch, Ports, SiteQuery, StoreError, Write};
 
@@ -74,6 +74,8 @@ pub struct Draft {
     pub target: Selector,
     /// The digest the target has to run.
     pub digest: Option<Digest>,
+    /// As it was asked for.
+    pub scope: RolloutScope,
     /// The sites.
     pub members: Vec<RolloutMember>,
     /// The waves; none for a single one.
@@ -108,6 +110,7 @@ impl Draft {
             kind: self.kind,
             target: self.target,
             digest: self.digest,
+            scope: self.scope.clone(),
             waves: rollout::cut(&self.waves, total)?,
             max_concurrent: self.max_concurrent.max(1),
             budget: self.budget,

@@ -13,8 +13,10 @@ mod sites;
 pub use access::{Access, NewToken};
 pub use colours::{DeployRequest, FleetView, Selected, ServiceStatus};
 pub use error::ServiceError;
-pub use rollouts::{RolloutRequest, RolloutScope};
+pub use rollouts::RolloutRequest;
 pub use sites::NewSite;
+
+pub use crate::domain::RolloutScope;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,7 @@ use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
     Budget, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage,
 };
-use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, Selector, SiteId};
+use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, RolloutScope, Selector};
 use crate::pipelines::{Draft, Scope, membership};
 use crate::ports::{Batch, FeedEvent, Page, Write};
 
@@ -43,19 +43,6 @@ impl Default for RolloutRequest {
     }
 }
 
-/// Which sites a rollout takes, in the user's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RolloutScope {
-    /// Those on the active canary service.
-    Active,
-    /// Those on the other one.
-    Inactive,
-    /// All.
-    All,
-    /// These.
-    Sites(Vec<SiteId>),
-}
-
 impl Services {
     /// Starts a rollout to the active canary service. Its target, its digest and its sites are fixed here.
     ///
@@ -73,6 +60,7 @@ impl Services {
                 RolloutScope::Active => Scope::Service(target),
                 RolloutScope::Inactive => Scope::Service(target.other()),
                 RolloutScope::All => Scope::All,
+                RolloutScope::Service(selector) => Scope::Service(*selector),
                 RolloutScope::Sites(ids) => Scope::Sites(ids.clone()),
             };
             let members = membership(&self.ports, &scope).await?;
@@ -107,6 +95,7 @@ impl Services {
             kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
             target,
             digest: wanted.digest.or(running),
+            scope: wanted.scope.clone(),
             members,
             waves: wanted.waves.clone(),
             max_concurrent: wanted.max_concurrent,
@@ -206,6 +195,7 @@ impl Services {
             let wanted = RolloutRequest {
                 promote: rollout.kind == RolloutKind::Promote,
                 digest: rollout.digest,
+                scope: rollout.scope.clone(),
                 max_concurrent: rollout.max_concurrent,
                 budget: rollout.budget,
                 auto_return: rollout.auto_return,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -35,6 +36,12 @@ pub struct Config {
     pub workers: usize,
     /// Whether an image may be named by a tag that can move. `CDM_ALLOW_TAGS`, `allow_tags`.
     pub allow_tags: bool,
+    /// Requests a second of one token; `None`: the server's own measure. `limits.rate`.
+    pub rate: Option<NonZeroU32>,
+    /// How many of them may come at once, likewise. `limits.burst`.
+    pub burst: Option<NonZeroU32>,
+    /// Failed authentications a minute of one address, likewise. `limits.failures`.
+    pub failures: Option<NonZeroU32>,
     /// What is logged: a filter. `CDM_LOG`, `log`.
     pub log: String,
     /// How; `None`: as text on a terminal, else as JSON. `CDM_LOG_FORMAT`, `log_format`.
@@ -110,6 +117,7 @@ impl Config {
         };
         let site = raw.site.unwrap_or_default();
         let local = raw.local.unwrap_or_default();
+        let limits = raw.limits.unwrap_or_default();
         let text = |variable: &str, key: &str, of_file, default: &str| {
             pick(variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
         };
@@ -159,6 +167,9 @@ impl Config {
             ),
             workers,
             allow_tags: parsed(allow_tags, "false", "`true` or `false`", |_| true)?,
+            rate: limits.rate,
+            burst: limits.burst,
+            failures: limits.failures,
             log: text("CDM_LOG", "log", raw.log, "info"),
             log_format,
             pod_start: millis(local.pod_start_ms, 400),
@@ -268,5 +279,6 @@ mod tests {
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", "short")]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_SITE_SCHEME", "ftp")]), "CDM_SITE_SCHEME");
         assert!(toml::from_str::<Raw>("colour = 'blue'").is_err(), "an unknown key");
+        assert!(toml::from_str::<Raw>("[limits]\nrate = 0").is_err(), "no request at all");
     }
 }

@@ -1,5 +1,7 @@
 //! What a configuration file may say: every key optional, no other key known.
 
+use std::num::NonZeroU32;
+
 use serde::Deserialize;
 
 /// The file as it is written.
@@ -16,8 +18,18 @@ pub(super) struct Raw {
     pub(super) allow_tags: Option<bool>,
     pub(super) log: Option<String>,
     pub(super) log_format: Option<String>,
+    pub(super) limits: Option<RawLimits>,
     pub(super) site: Option<RawSite>,
     pub(super) local: Option<RawLocal>,
+}
+
+/// `[limits]`: how much the API bears; each at least 1.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) rate: Option<NonZeroU32>,
+    pub(super) burst: Option<NonZeroU32>,
+    pub(super) failures: Option<NonZeroU32>,
 }
 
 /// `[site]`: what new sites are installed with.

@@ -3,7 +3,9 @@
 use cdm_core::domain::rollout::{
     Budget, Control, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window, cut,
 };
-use cdm_core::domain::{Code, Leg, Rollout, RolloutKind, RolloutStatus, Selector, SiteId, Uid, WorkerId};
+use cdm_core::domain::{
+    Code, Leg, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, SiteId, Uid, WorkerId,
+};
 use cdm_core::pipelines::Draft;
 use proptest::prelude::*;
 
@@ -111,6 +113,7 @@ fn running(total: u32, waves: &[Reach], budget: Budget, auto_return: bool) -> Ro
         kind: RolloutKind::Promote,
         target: Selector::Green,
         digest: None,
+        scope: RolloutScope::All,
         members: (0..total).map(member).collect(),
         waves: waves.to_vec(),
         max_concurrent: 64,

@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use cdm_core::domain::rollout::{Budget, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window};
 use cdm_core::domain::{
-    Code, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutStatus, Selector, SiteId, Subject, Uid,
+    Code, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, SiteId,
+    Subject, Uid,
 };
 use cdm_core::pipelines::Draft;
 
@@ -59,6 +60,7 @@ impl Moving {
             kind,
             target: Selector::Green,
             digest: Some(digest()),
+            scope: RolloutScope::All,
             members: (0..u128::from(total)).map(member).collect(),
             waves,
             max_concurrent: 64,

@@ -209,8 +209,9 @@ fn a_rollout_of_no_site_succeeds() {
     let scopes =
         [RolloutScope::All, RolloutScope::Active, RolloutScope::Inactive, RolloutScope::Sites(Vec::new())];
     for scope in scopes {
-        let number = number(roll(&mut world, &RolloutRequest { scope, ..all(0) }));
+        let number = number(roll(&mut world, &RolloutRequest { scope: scope.clone(), ..all(0) }));
         world.run();
+        assert_eq!(rollout(&world, number).scope, scope);
         assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
         assert_eq!(rollout(&world, number).total, 0);
     }

@@ -8,6 +8,7 @@ pub mod rollout;
 pub mod services;
 pub mod site;
 pub mod token;
+pub mod words;
 
 use cdm_core::domain::Timestamp;
 

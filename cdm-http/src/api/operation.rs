@@ -5,6 +5,7 @@ use cdm_core::domain::{Subject, Task};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::words::{OperationKind, OperationStatus, ServiceName, StepState};
 use super::{rollout, time};
 
 /// What was asked for, how far it is, and how it ended.
@@ -16,12 +17,13 @@ pub struct Operation {
     /// Unique over the platform.
     pub number: u64,
     /// What it does.
+    #[schema(value_type = OperationKind)]
     pub kind: String,
     /// The site that it is about.
     #[schema(required = true)]
     pub site: Option<String>,
     /// The service that it is about.
-    #[schema(required = true)]
+    #[schema(required = true, value_type = Option<ServiceName>)]
     pub service: Option<String>,
     /// The rollout that it belongs to, or that runs its hooks.
     #[schema(required = true)]
@@ -29,7 +31,8 @@ pub struct Operation {
     /// The operation that it repeats.
     #[schema(required = true)]
     pub retry_of: Option<String>,
-    /// `queued`, `running`, `waiting`, `parked`, `succeeded`, `failed` or `cancelled`.
+    /// Where it is.
+    #[schema(value_type = OperationStatus)]
     pub status: String,
     /// Its steps.
     pub steps: Vec<Step>,
@@ -55,7 +58,8 @@ pub struct Operation {
 pub struct Step {
     /// Its name.
     pub name: String,
-    /// `pending`, `running`, `succeeded`, `failed` or `skipped`.
+    /// Where it is.
+    #[schema(value_type = StepState)]
     pub status: String,
     /// How often it was begun.
     pub attempts: u32,

@@ -10,11 +10,15 @@ use utoipa::ToSchema;
 use super::operation::Reason;
 use super::services::{Flag, digest};
 use super::time;
+use super::words::{RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, rollout_kind};
 use crate::error::Refusal;
 use crate::input::Fields;
 
 /// Sites at once, at most.
 const CONCURRENT: std::ops::RangeInclusive<u32> = 1..=512;
+
+/// Sites of one rollout, at most.
+const MOST: u32 = 1_000_000;
 
 /// A rollout's id.
 pub(crate) fn id(number: u64) -> String {
@@ -33,7 +37,8 @@ pub(crate) fn number(id: &str) -> Option<u64> {
 pub struct Rollout {
     /// Its opaque name.
     pub id: String,
-    /// `upgrade`, `promote` or `flush`.
+    /// What it does to each of its sites.
+    #[schema(value_type = RolloutWord)]
     pub kind: String,
     /// Whether routes move too.
     pub promote: bool,
@@ -41,11 +46,15 @@ pub struct Rollout {
     #[schema(required = true)]
     pub image_tag: Option<String>,
     /// Where the sites go.
+    #[schema(value_type = ServiceName)]
     pub service: String,
     /// The digest that the service has to run.
     #[schema(required = true)]
     pub digest: Option<String>,
+    /// Which sites were asked for; a retry shows what the first rollout was asked for.
+    pub scope: ScopeShown,
     /// Where it is.
+    #[schema(value_type = StatusWord)]
     pub status: String,
     /// The waves.
     pub waves: Vec<Wave>,
@@ -78,6 +87,30 @@ pub struct Rollout {
     /// When it ended.
     #[schema(required = true, format = DateTime)]
     pub finished_at: Option<String>,
+}
+
+/// Which sites were asked for, as the request said it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ScopeShown {
+    /// In a word.
+    Word(ScopeName),
+    /// These.
+    Sites(ScopeSites),
+}
+
+impl From<&RolloutScope> for ScopeShown {
+    fn from(scope: &RolloutScope) -> Self {
+        match scope {
+            RolloutScope::Active => Self::Word(ScopeName("active")),
+            RolloutScope::Inactive => Self::Word(ScopeName("inactive")),
+            RolloutScope::All => Self::Word(ScopeName("all")),
+            RolloutScope::Service(selector) => Self::Word(ScopeName(selector.as_str())),
+            RolloutScope::Sites(sites) => {
+                Self::Sites(ScopeSites { sites: sites.iter().map(ToString::to_string).collect() })
+            }
+        }
+    }
 }
 
 /// How many sites are where.
@@ -129,16 +162,12 @@ impl Rollout {
         });
         Self {
             id: id(rollout.number),
-            kind: match rollout.kind {
-                RolloutKind::Upgrade => "upgrade",
-                RolloutKind::Promote => "promote",
-                RolloutKind::Flush => "flush",
-            }
-            .to_owned(),
+            kind: rollout_kind(rollout.kind).to_owned(),
             promote: rollout.kind == RolloutKind::Promote,
             image_tag: image,
             service: rollout.target.to_string(),
             digest: rollout.digest.map(|digest| digest.to_string()),
+            scope: ScopeShown::from(&rollout.scope),
             status: rollout.status.as_str().to_owned(),
             waves: waves.collect(),
             counts: Counts::new(rollout.total, rollout.running(), rollout.tally()),
@@ -171,6 +200,7 @@ pub struct StartRollout {
     /// Which sites; those on the active canary where it is left out.
     pub scope: Option<Scope>,
     /// How far each wave goes: counts or percentages, cumulative, the last `100%`.
+    #[schema(value_type = Option<Vec<WaveText>>)]
     pub waves: Option<Vec<String>>,
     /// Sites at once, at most.
     #[schema(minimum = 1, maximum = 512)]
@@ -216,21 +246,36 @@ pub enum ScopeWord {
 }
 
 /// Sites by name.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScopeSites {
     /// Their ids.
     pub sites: Vec<String>,
 }
 
+/// How far a wave goes: a count or a percentage of all sites.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, pattern = "^([1-9][0-9]{0,6}|(100|[1-9][0-9]?)%)$")]
+pub struct WaveText(pub String);
+
+/// So many sites.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[schema(value_type = u32, minimum = 0, maximum = 1_000_000)]
+pub struct BudgetCount(pub u32);
+
+/// So many hundredths of a wave's sites.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(value_type = String, pattern = "^(0|[1-9][0-9]?|100)%$")]
+pub struct BudgetPercent(pub String);
+
 /// A count, or a percentage of the wave.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum BudgetText {
     /// So many.
-    Count(u32),
+    Count(BudgetCount),
     /// So many hundredths, such as `5%`.
-    Percent(String),
+    Percent(BudgetPercent),
 }
 
 impl StartRollout {
@@ -258,7 +303,7 @@ impl StartRollout {
         let waves = self.waves.iter().flatten().map(|wave| fields.take("waves", Reach::parse(wave)));
         let waves = waves.collect::<Option<Vec<_>>>();
         if let Some(waves) = &waves {
-            fields.take("waves", rollout::cut(waves, 1_000_000));
+            fields.take("waves", rollout::cut(waves, MOST));
         }
         let max_concurrent = self.max_concurrent.unwrap_or(64);
         if !CONCURRENT.contains(&max_concurrent) {
@@ -266,8 +311,13 @@ impl StartRollout {
         }
         let budget = match &self.failure_budget {
             None => Some(Budget::Count(0)),
-            Some(BudgetText::Count(count)) => Some(Budget::Count(*count)),
-            Some(BudgetText::Percent(text)) => {
+            Some(BudgetText::Count(BudgetCount(count))) => {
+                if *count > MOST {
+                    fields.refuse("failureBudget", "a budget is at most 1000000 sites");
+                }
+                Some(Budget::Count(*count))
+            }
+            Some(BudgetText::Percent(BudgetPercent(text))) => {
                 let number = text.strip_suffix('%').unwrap_or("").parse::<u8>().ok();
                 let number = number.filter(|number| *number <= 100 && format!("{number}%") == *text);
                 if number.is_none() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time;
+use super::words::{ServiceName, VerdictWord};
 use crate::error::Refusal;
 
 /// Both services and which one is the canary.
@@ -26,6 +27,7 @@ pub struct Services {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Canary {
     /// The service.
+    #[schema(value_type = ServiceName)]
     pub selector: String,
     /// Its image.
     #[schema(required = true)]
@@ -48,7 +50,8 @@ pub struct Service {
     pub available: u32,
     /// How many sites its record names.
     pub sites: u64,
-    /// What is known of its digest: `unknown`, `healthy` or `bad`.
+    /// What is known of its digest.
+    #[schema(value_type = VerdictWord)]
     pub verdict: String,
     /// The deploy at work on it.
     #[schema(required = true)]
@@ -83,6 +86,7 @@ pub enum Changed {
 #[serde(rename_all = "camelCase")]
 pub struct Release {
     /// To which service.
+    #[schema(value_type = ServiceName)]
     pub service: String,
     /// The digest.
     pub digest: String,
@@ -94,7 +98,8 @@ pub struct Release {
     /// The operation that did it; null for a digest that was found running.
     #[schema(required = true)]
     pub operation: Option<String>,
-    /// What is known of the digest: `unknown`, `healthy` or `bad`.
+    /// What is known of the digest.
+    #[schema(value_type = VerdictWord)]
     pub verdict: String,
     /// Why.
     #[schema(required = true)]
@@ -150,20 +155,50 @@ impl Flag {
     }
 }
 
-/// Either `selector`, to make a service the active canary, or `imageTag`, to deploy an image.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+/// Either a service to make the active canary, or an image to deploy.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ServicesChange {
+    /// Selects.
+    Select(SelectService),
+    /// Deploys.
+    Deploy(DeployImage),
+}
+
+/// A service to make the active canary.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelectService {
+    /// The service.
+    #[schema(value_type = ServiceName)]
+    pub selector: String,
+}
+
+/// An image to deploy.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeployImage {
+    /// The digest to deploy.
+    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    pub image_tag: String,
+    /// Whether the service's sites are routed to it afterwards.
+    pub promote: Option<Flag>,
+    /// The service to deploy to; the active canary where it is left out.
+    #[schema(value_type = Option<ServiceName>)]
+    pub service: Option<String>,
+}
+
+/// What [`ServicesChange`] says, as it comes: so that what is wrong can be told by its field.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeServices {
     /// The service to make the active canary.
-    #[schema(pattern = "^(blue|green)$")]
     pub selector: Option<String>,
     /// The digest to deploy.
-    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
     pub image_tag: Option<String>,
     /// Whether the service's sites are routed to it afterwards; only with an image.
     pub promote: Option<Flag>,
     /// The service to deploy to, the active canary where it is left out; only with an image.
-    #[schema(pattern = "^(blue|green)$")]
     pub service: Option<String>,
 }
 
@@ -172,7 +207,7 @@ pub struct ChangeServices {
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The service; the active canary where it is left out.
-    #[schema(pattern = "^(blue|green)$")]
+    #[schema(value_type = Option<ServiceName>)]
     pub service: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time;
+use super::words::{ServiceName, SiteState};
 use crate::error::Refusal;
 use crate::input::Fields;
 
@@ -28,11 +29,13 @@ pub struct Site {
     /// The hostname that the others redirect to.
     pub canonical_hostname: String,
     /// The service that the record assigns it to.
+    #[schema(value_type = ServiceName)]
     pub service: String,
     /// Where its route was last seen to point; null without one.
-    #[schema(required = true)]
+    #[schema(required = true, value_type = Option<ServiceName>)]
     pub routed_service: Option<String>,
     /// Where it is in its life.
+    #[schema(value_type = SiteState)]
     pub state: String,
     /// The operation at work on it.
     #[schema(required = true)]
@@ -110,7 +113,7 @@ pub struct CreateSite {
     #[schema(min_items = 1, max_items = 16)]
     pub hostnames: Vec<String>,
     /// The service; the active canary where none is named.
-    #[schema(pattern = "^(blue|green)$")]
+    #[schema(value_type = Option<ServiceName>)]
     pub service: Option<String>,
     /// Its title: printable characters.
     #[schema(min_length = 1, max_length = 200)]

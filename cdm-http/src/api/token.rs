@@ -5,6 +5,7 @@ use cdm_core::services::NewToken;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::words::RoleName;
 use super::{moment, time};
 use crate::error::Refusal;
 use crate::input::Fields;
@@ -17,7 +18,8 @@ pub struct Token {
     pub id: String,
     /// Who asks with it.
     pub name: String,
-    /// What it may do: `viewer`, `operator` or `admin`.
+    /// What it may do.
+    #[schema(value_type = RoleName)]
     pub role: String,
     /// Whether it serves callers on the server's machine only.
     pub loopback_only: bool,
@@ -73,7 +75,7 @@ pub struct CreateToken {
     #[schema(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", min_length = 1, max_length = 100)]
     pub name: String,
     /// What it may do.
-    #[schema(pattern = "^(viewer|operator|admin)$")]
+    #[schema(value_type = RoleName)]
     pub role: String,
     /// Until when it serves: RFC 3339, in the future; for ever where it is left out.
     #[schema(format = DateTime)]

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
 use super::rollouts::RolloutId;
-use crate::api::event::Event;
+use crate::api::event::{Event, Frame};
 use crate::api::rollout;
 use crate::app::{Server, Shared};
 use crate::auth::{Pass, Viewer};
@@ -83,8 +83,10 @@ impl About {
 }
 
 /// Follows everything.
-#[utoipa::path(get, path = "/events", tag = "events", params(After), responses(
-    (status = 200, body = String, content_type = "text/event-stream")))]
+///
+/// The stream does not end by itself. Events come at least once, in order for each subject.
+#[utoipa::path(get, path = "/events", operation_id = "followAll", tag = "events", params(After), responses(
+    (status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn all(
     State(server): State<Shared>,
     Viewer(pass): Viewer,
@@ -95,8 +97,8 @@ pub(crate) async fn all(
 }
 
 /// Follows an operation; ends once it rests.
-#[utoipa::path(get, path = "/operations/{id}/events", tag = "events", params(("id" = String, Path), After),
-    responses((status = 200, body = String, content_type = "text/event-stream")))]
+#[utoipa::path(get, path = "/operations/{id}/events", operation_id = "followOperation", tag = "events", params(("id" = String, Path, description = "Which operation."), After),
+    responses((status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn of_operation(
     State(server): State<Shared>,
     Viewer(pass): Viewer,
@@ -109,8 +111,8 @@ pub(crate) async fn of_operation(
 }
 
 /// Follows a rollout; ends once it rests.
-#[utoipa::path(get, path = "/rollouts/{id}/events", tag = "events", params(("id" = String, Path), After),
-    responses((status = 200, body = String, content_type = "text/event-stream")))]
+#[utoipa::path(get, path = "/rollouts/{id}/events", operation_id = "followRollout", tag = "events", params(("id" = String, Path, description = "Which rollout."), After),
+    responses((status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn of_rollout(
     State(server): State<Shared>,
     Viewer(pass): Viewer,
@@ -130,11 +132,12 @@ async fn open(
     about: About,
 ) -> Result<Response, Refusal> {
     let last = headers.get("last-event-id").map(|id| ("Last-Event-ID", id.to_str().unwrap_or("?")));
-    let place = last.or_else(|| after.after.as_deref().map(|after| ("after", after)));
-    let place = place.map(|(field, text)| {
-        Place::parse(text).ok_or_else(|| Refusal::field(field, "this is no id of an event"))
-    });
-    let place = place.transpose()?;
+    let after = after.after.as_deref().map(|after| ("after", after));
+    let parse =
+        |(field, text)| Place::parse(text).ok_or_else(|| Refusal::field(field, "this is no id of an event"));
+    // Both are judged, though one goes before the other.
+    let (last, after) = (last.map(parse).transpose()?, after.map(parse).transpose()?);
+    let place = last.or(after);
     let seat = Seat::take(&server)?;
     let listener = server.hub.listen(place).await?;
     let (sender, receiver) = mpsc::channel(64);

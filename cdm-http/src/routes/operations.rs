@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::operation::{End, Home};
-use cdm_core::domain::{Actor, Kind, OperationId, SiteId, Status, Subject};
+use cdm_core::domain::operation::Home;
+use cdm_core::domain::{Actor, Kind, OperationId, SiteId, Subject};
 use cdm_core::ports::OperationQuery;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use crate::api::audit::AuditEntry;
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
+use crate::api::words::{OperationKind, OperationStatus, STATUSES};
 use crate::api::{moment, rollout};
 use crate::app::{Server, Shared};
 use crate::auth::{Operator, Viewer};
@@ -31,10 +32,10 @@ pub(crate) struct OperationFilter {
     #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
     site: Option<String>,
     /// Of this kind.
-    #[param(pattern = "^(create|provision|upgrade|promote|terminate|deploy|select)$", nullable = false)]
+    #[param(value_type = OperationKind, required = false)]
     kind: Option<String>,
     /// That stand so.
-    #[param(pattern = "^(queued|running|waiting|parked|succeeded|failed|cancelled)$", nullable = false)]
+    #[param(value_type = OperationStatus, required = false)]
     status: Option<String>,
     /// Of this rollout's sites, in the rollout's order.
     #[param(nullable = false)]
@@ -43,22 +44,12 @@ pub(crate) struct OperationFilter {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
-    #[param(nullable = false)]
+    #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     cursor: Option<String>,
 }
 
-const STATUSES: [Status; 7] = [
-    Status::Queued,
-    Status::Running,
-    Status::Waiting,
-    Status::Parked,
-    Status::Ended(End::Succeeded),
-    Status::Ended(End::Failed),
-    Status::Ended(End::Cancelled),
-];
-
 /// Lists operations, newest first; those of rollouts' sites only with `rollout`.
-#[utoipa::path(get, path = "/operations", tag = "operations", params(OperationFilter), responses(
+#[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(OperationFilter), responses(
     (status = 200, body = Listing<Operation>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
@@ -115,7 +106,7 @@ async fn members(
 }
 
 /// Shows an operation; waits for its rest where asked to.
-#[utoipa::path(get, path = "/operations/{id}", tag = "operations", params(("id" = String, Path), Wait), responses(
+#[utoipa::path(get, path = "/operations/{id}", operation_id = "getOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait), responses(
     (status = 200, body = Operation)))]
 pub(crate) async fn get(
     State(server): State<Shared>,
@@ -128,8 +119,8 @@ pub(crate) async fn get(
 }
 
 /// Shows what a step's job printed.
-#[utoipa::path(get, path = "/operations/{id}/steps/{name}/log", tag = "operations",
-    params(("id" = String, Path), ("name" = String, Path)),
+#[utoipa::path(get, path = "/operations/{id}/steps/{name}/log", operation_id = "getStepLog", tag = "operations",
+    params(("id" = String, Path, description = "Which operation."), ("name" = String, Path, description = "Which step.")),
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn log(
     State(server): State<Shared>,
@@ -145,7 +136,9 @@ pub(crate) async fn log(
 }
 
 /// Lets a parked operation go on, or repeats one that failed or was cancelled.
-#[utoipa::path(post, path = "/operations/{id}/retry", tag = "operations", params(("id" = String, Path), Wait),
+///
+/// A repetition is a new operation with `retryOf`.
+#[utoipa::path(post, path = "/operations/{id}/retry", operation_id = "retryOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn retry(
     State(server): State<Shared>,
@@ -158,7 +151,9 @@ pub(crate) async fn retry(
 }
 
 /// Asks an operation to stop.
-#[utoipa::path(post, path = "/operations/{id}/cancel", tag = "operations", params(("id" = String, Path), Wait),
+///
+/// What was done is undone where that can be; an operation that has gone too far answers 409.
+#[utoipa::path(post, path = "/operations/{id}/cancel", operation_id = "cancelOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn cancel(
     State(server): State<Shared>,
@@ -188,12 +183,12 @@ pub(crate) struct AuditFilter {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
-    #[param(nullable = false)]
+    #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     cursor: Option<String>,
 }
 
 /// Lists who asked for what, newest first; a page of a filtered list may be short and still have a next.
-#[utoipa::path(get, path = "/audit", tag = "audit", params(AuditFilter), responses(
+#[utoipa::path(get, path = "/audit", operation_id = "listAudit", tag = "audit", params(AuditFilter), responses(
     (status = 200, body = Listing<AuditEntry>)))]
 pub(crate) async fn audit(
     State(server): State<Shared>,

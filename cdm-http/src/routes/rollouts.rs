@@ -32,7 +32,7 @@ pub(crate) struct Pages {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
-    #[param(nullable = false)]
+    #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     cursor: Option<String>,
 }
 
@@ -48,7 +48,7 @@ fn shown(server: &Server, rollout: &cdm_core::domain::Rollout) -> Rollout {
 }
 
 /// Lists rollouts, newest first.
-#[utoipa::path(get, path = "/rollouts", tag = "rollouts", params(Pages), responses(
+#[utoipa::path(get, path = "/rollouts", operation_id = "listRollouts", tag = "rollouts", params(Pages), responses(
     (status = 200, body = Listing<Rollout>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
@@ -62,7 +62,7 @@ pub(crate) async fn list(
 }
 
 /// Shows a rollout.
-#[utoipa::path(get, path = "/rollouts/{id}", tag = "rollouts", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/rollouts/{id}", operation_id = "getRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 200, body = Rollout)))]
 pub(crate) async fn get(
     State(server): State<Shared>,
@@ -74,7 +74,7 @@ pub(crate) async fn get(
 }
 
 /// Pauses a rollout: no site is begun after its next checkpoint.
-#[utoipa::path(post, path = "/rollouts/{id}/pause", tag = "rollouts", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/rollouts/{id}/pause", operation_id = "pauseRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn pause(
     State(server): State<Shared>,
@@ -86,7 +86,7 @@ pub(crate) async fn pause(
 }
 
 /// Lets a paused or halted rollout go on.
-#[utoipa::path(post, path = "/rollouts/{id}/resume", tag = "rollouts", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/rollouts/{id}/resume", operation_id = "resumeRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn resume(
     State(server): State<Shared>,
@@ -98,7 +98,7 @@ pub(crate) async fn resume(
 }
 
 /// Stops a rollout for good.
-#[utoipa::path(post, path = "/rollouts/{id}/abort", tag = "rollouts", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/rollouts/{id}/abort", operation_id = "abortRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn abort(
     State(server): State<Shared>,
@@ -110,7 +110,7 @@ pub(crate) async fn abort(
 }
 
 /// Starts a new rollout with the sites of an ended one that failed or were skipped.
-#[utoipa::path(post, path = "/rollouts/{id}/retry", tag = "rollouts", params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/rollouts/{id}/retry", operation_id = "retryRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn retry(
     State(server): State<Shared>,

@@ -2,28 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cdm_core::domain::operation::{End, Status};
-use cdm_core::domain::{Digest, Selector};
+use cdm_core::domain::{Digest, Role, Selector};
 use cdm_core::services::{DeployRequest, FleetView, Request};
 
 use super::{AT_ONCE, told};
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
 use crate::api::rollout::{self, Rollout, StartRollout};
+use crate::api::services::ServicesChange;
 use crate::api::services::{
     Canary, ChangeServices, Mark, Release, Rollback, Selected, Service, Services, digest,
 };
+use crate::api::words::ServiceName;
 use crate::app::{Server, Shared};
-use crate::auth::{Admin, Operator, Viewer};
+use crate::auth::{Admin, Caller, Operator, Viewer};
 use crate::error::Refusal;
 use crate::input::{Body, Named, Nothing, Params, Part, Wait, parsed};
 
 /// Shows both services and the active canary.
-#[utoipa::path(get, path = "/services", tag = "services", responses((status = 200, body = Services)))]
+#[utoipa::path(get, path = "/services", operation_id = "getServices", tag = "services", responses((status = 200, body = Services)))]
 pub(crate) async fn show(
     State(server): State<Shared>,
     _: Viewer,
@@ -53,7 +55,16 @@ fn canary(server: &Server, view: &FleetView) -> Canary {
 }
 
 /// Selects the active canary, or deploys an image.
-#[utoipa::path(post, path = "/services", tag = "services", request_body = ChangeServices, params(Wait), responses(
+///
+/// With `selector` the service becomes the active canary: 200 once that is done. With `imageTag` the digest is deployed
+/// to the active canary, or to `service`: 202 with the operation, or 200 after `wait`. Either one or the other.
+#[utoipa::path(post, path = "/services", operation_id = "changeServices", tag = "services", request_body(content = ServicesChange, examples(
+    ("select" = (summary = "Make green the active canary", value = json!({"selector": "green"}))),
+    ("deploy" = (summary = "Deploy an image to the active canary", value = json!({
+        "imageTag": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}))),
+    ("deploy-and-promote" = (summary = "Deploy an image to blue, and route the sites on blue to it", value = json!({
+        "imageTag": "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+        "promote": true, "service": "blue"}))))), params(Wait), responses(
     (status = 200, body = crate::api::services::Changed),
     (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn change(
@@ -106,20 +117,41 @@ async fn select(
 }
 
 /// Starts a rollout to the active canary.
-#[utoipa::path(put, path = "/services", tag = "rollouts", request_body = StartRollout, responses(
+///
+/// Its target, digest and sites are fixed here; later sites are not in it. With `imageTag`, which takes the role `admin`,
+/// the digest is deployed first where the service runs another one.
+#[utoipa::path(put, path = "/services", operation_id = "startRollout", tag = "rollouts", request_body(content = StartRollout, examples(
+    ("move" = (summary = "Move the sites on the other service in three waves, and take them back if two of a wave fail",
+        value = json!({"promote": true, "scope": "inactive", "waves": ["1", "10%", "100%"], "failureBudget": 1,
+            "autoRollback": true}))),
+    ("upgrade" = (summary = "Assign the sites on the active canary to it again, and flush their caches; as text, as older clients send it",
+        value = json!({"promote": "false"}))),
+    ("sites" = (summary = "Promote two sites", value = json!({"promote": true, "scope": {"sites": ["rrr", "tulips"]}}))),
+    ("image" = (summary = "Deploy an image to the active canary first; an administrator's", value = json!({
+        "imageTag": "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", "promote": true,
+        "scope": "all", "maxConcurrent": 16, "failureBudget": "5%"}))))), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn roll_out(
     State(server): State<Shared>,
     Operator(request): Operator,
+    Extension(caller): Extension<Caller>,
     _: Params<Nothing>,
     Body(body): Body<StartRollout>,
 ) -> Result<Response, Refusal> {
+    if body.image_tag.is_some() {
+        caller.may(Role::Admin)?;
+    }
     let accepted = server.app.services.rollout(&request, &body.parse()?).await?;
     server.answer(accepted, None).await
 }
 
 /// Deploys the newest healthy digest other than the one that runs.
-#[utoipa::path(post, path = "/services/rollback", tag = "services", request_body = Rollback, params(Wait), responses(
+///
+/// Of the service's own history, then of the other's; never one that is marked bad. Database schemas are not reverted:
+/// images have to be compatible one version back.
+#[utoipa::path(post, path = "/services/rollback", operation_id = "rollBackService", tag = "services", request_body(content = Rollback, examples(
+    ("canary" = (summary = "The active canary", value = json!({}))),
+    ("named" = (summary = "A service by name", value = json!({"service": "blue"}))))), params(Wait), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn rollback(
     State(server): State<Shared>,
@@ -133,8 +165,8 @@ pub(crate) async fn rollback(
 }
 
 /// Lists what was deployed to a service, newest first; at most 100 are kept.
-#[utoipa::path(get, path = "/services/{selector}/history", tag = "services",
-    params(("selector" = String, Path)), responses((status = 200, body = Listing<Release>)))]
+#[utoipa::path(get, path = "/services/{selector}/history", operation_id = "getServiceHistory", tag = "services",
+    params(("selector" = ServiceName, Path, description = "Which service.")), responses((status = 200, body = Listing<Release>)))]
 pub(crate) async fn history(
     State(server): State<Shared>,
     _: Viewer,
@@ -153,8 +185,11 @@ impl Named for Digest {
 }
 
 /// Marks a digest, for both services; answers its releases.
-#[utoipa::path(post, path = "/services/history/{digest}", tag = "services", request_body = Mark,
-    params(("digest" = String, Path)), responses((status = 200, body = Listing<Release>), (status = 409)))]
+#[utoipa::path(post, path = "/services/history/{digest}", operation_id = "markDigest", tag = "services", request_body(content = Mark, examples(
+    ("bad" = (summary = "Never again", value = json!({"verdict": "bad", "reason": "the checkout page is blank"}))),
+    ("healthy" = (summary = "A rollback may take it", value = json!({"verdict": "healthy", "reason": "a week without complaint"}))))),
+    params(
+        ("digest" = String, Path, pattern = "^(sha256:)?[0-9a-f]{64}$", description = "Which digest.")), responses((status = 200, body = Listing<Release>), (status = 409)))]
 pub(crate) async fn mark(
     State(server): State<Shared>,
     Admin(request): Admin,

@@ -15,15 +15,25 @@ use super::{AT_ONCE, located, told};
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
 use crate::api::site::{CreateSite, Site};
+use crate::api::words::{ServiceName, SiteState as StateWord};
 use crate::app::Shared;
 use crate::auth::{Admin, Operator, Viewer};
 use crate::error::Refusal;
 use crate::input::{Body, Nothing, Paging, Params, Part, Wait, cursor, parsed};
 
 /// Creates a site.
-#[utoipa::path(post, path = "/sites/create", tag = "sites", request_body = CreateSite, params(Wait), responses(
-    (status = 201, body = Site, headers(("location" = String, description = "The site."))),
-    (status = 202, body = Operation, headers(("location" = String, description = "The operation."))),
+///
+/// Claims the id and the hostnames, and makes its credentials. Answers 201 when that is done within 10 s, or within
+/// `wait`, else 202 with the operation.
+#[utoipa::path(post, path = "/sites/create", operation_id = "createSite", tag = "sites", request_body(content = CreateSite, examples(
+    ("site" = (summary = "A site with two hostnames", value = json!({"id": "rrr", "name": "Roses, roses, roses",
+        "theme": "twentytwentyfive", "hostnames": ["rrr.example.com", "www.rrr.example.com"],
+        "canonicalHostname": "rrr.example.com"}))),
+    ("on-green" = (summary = "A site on the green service", value = json!({"id": "tulips", "name": "Tulips",
+        "theme": "twentytwentyfive", "hostnames": ["tulips.example.com"], "canonicalHostname": "tulips.example.com",
+        "service": "green"}))))), params(Wait), responses(
+    (status = 201, body = Site, headers(("Location" = String, description = "The site."))),
+    (status = 202, body = Operation),
     (status = 409)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
@@ -50,13 +60,10 @@ pub(crate) async fn create(
 #[into_params(parameter_in = Query)]
 pub(crate) struct SiteFilter {
     /// Of this service.
-    #[param(pattern = "^(blue|green)$", nullable = false)]
+    #[param(value_type = ServiceName, required = false)]
     service: Option<String>,
     /// In this state.
-    #[param(
-        pattern = "^(creating|created|provisioning|active|upgrading|promoting|terminating)$",
-        nullable = false
-    )]
+    #[param(value_type = StateWord, required = false)]
     state: Option<String>,
     /// With this text in id, name or a hostname.
     #[param(nullable = false)]
@@ -65,12 +72,12 @@ pub(crate) struct SiteFilter {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
-    #[param(nullable = false)]
+    #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     cursor: Option<String>,
 }
 
 /// Lists sites, in the order of their ids.
-#[utoipa::path(get, path = "/sites", tag = "sites", params(SiteFilter), responses(
+#[utoipa::path(get, path = "/sites", operation_id = "listSites", tag = "sites", params(SiteFilter), responses(
     (status = 200, body = Listing<Site>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
@@ -91,7 +98,7 @@ pub(crate) async fn list(
 }
 
 /// Shows a site.
-#[utoipa::path(get, path = "/sites/{id}", tag = "sites", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/sites/{id}", operation_id = "getSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site.")), responses(
     (status = 200, body = Site)))]
 pub(crate) async fn get(
     State(server): State<Shared>,
@@ -103,7 +110,9 @@ pub(crate) async fn get(
 }
 
 /// Makes a created site live.
-#[utoipa::path(post, path = "/sites/{id}/provision", tag = "sites", params(("id" = String, Path), Wait), responses(
+///
+/// Database, object prefix, `wp core install`, route, theme. What cannot go on parks, and says what clears it.
+#[utoipa::path(post, path = "/sites/{id}/provision", operation_id = "provisionSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn provision(
     State(server): State<Shared>,
@@ -116,7 +125,9 @@ pub(crate) async fn provision(
 }
 
 /// Assigns a site to the active canary without moving its route.
-#[utoipa::path(put, path = "/sites/{id}/upgrade", tag = "sites", params(("id" = String, Path), Wait), responses(
+///
+/// Its caches are flushed afterwards. `service` and `routedService` differ until it is promoted.
+#[utoipa::path(put, path = "/sites/{id}/upgrade", operation_id = "upgradeSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn upgrade(
     State(server): State<Shared>,
@@ -129,7 +140,9 @@ pub(crate) async fn upgrade(
 }
 
 /// Moves a site's route and assignment to the active canary.
-#[utoipa::path(put, path = "/sites/{id}/promote", tag = "sites", params(("id" = String, Path), Wait), responses(
+///
+/// The route moves only to a service that is ready at a look before the write, and never goes away in between.
+#[utoipa::path(put, path = "/sites/{id}/promote", operation_id = "promoteSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn promote(
     State(server): State<Shared>,
@@ -142,7 +155,10 @@ pub(crate) async fn promote(
 }
 
 /// Removes a site for good.
-#[utoipa::path(delete, path = "/sites/{id}", tag = "sites", params(("id" = String, Path), Wait), responses(
+///
+/// Route, database and user, objects, secrets and record, in that order. A second request while it runs answers with the
+/// same operation.
+#[utoipa::path(delete, path = "/sites/{id}", operation_id = "deleteSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn delete(
     State(server): State<Shared>,

@@ -41,13 +41,13 @@ pub(crate) struct BackendStatus {
 }
 
 /// Tells that the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "system", security(()), responses((status = 200, body = Live)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "system", security(()), responses((status = 200, body = Live)))]
 pub(crate) async fn live(_: Params<Nothing>) -> Json<Live> {
     Json(Live { status: "ok" })
 }
 
 /// Tells whether every backend answers.
-#[utoipa::path(get, path = "/readyz", tag = "system", security(()), responses(
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "system", security(()), responses(
     (status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(crate) async fn ready(State(server): State<Shared>, _: Params<Nothing>) -> Response {
     let all = server.app.health.backends().await;
@@ -66,7 +66,7 @@ pub(crate) async fn ready(State(server): State<Shared>, _: Params<Nothing>) -> R
 }
 
 /// Shows what was counted, for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "system", responses(
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "system", responses(
     (status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn metrics(
     State(server): State<Shared>,
@@ -78,7 +78,7 @@ pub(crate) async fn metrics(
 }
 
 /// Shows this document.
-#[utoipa::path(get, path = "/openapi.json", tag = "system", security(()), responses(
+#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "system", security(()), responses(
     (status = 200, body = Object)))]
 pub(crate) async fn document(_: Params<Nothing>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], crate::openapi::text()).into_response()

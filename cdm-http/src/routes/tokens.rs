@@ -22,7 +22,7 @@ impl Named for Uid {
 }
 
 /// Lists tokens in the order of their birth, revoked ones too.
-#[utoipa::path(get, path = "/tokens", tag = "tokens", params(Pages), responses(
+#[utoipa::path(get, path = "/tokens", operation_id = "listTokens", tag = "tokens", params(Pages), responses(
     (status = 200, body = Listing<Token>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
@@ -39,7 +39,10 @@ pub(crate) async fn list(
 }
 
 /// Makes a token; its text is shown this once.
-#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = CreateToken, responses(
+#[utoipa::path(post, path = "/tokens", operation_id = "createToken", tag = "tokens", request_body(content = CreateToken, examples(
+    ("pipeline" = (summary = "For a pipeline, for ever", value = json!({"name": "pipeline", "role": "operator"}))),
+    ("guest" = (summary = "To look, until a day", value = json!({"name": "guest", "role": "viewer",
+        "expiresAt": "2099-12-31T00:00:00Z"}))))), responses(
     (status = 201, body = MadeToken), (status = 409)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
@@ -57,7 +60,7 @@ pub(crate) async fn create(
 }
 
 /// Ends a token's service, from the next request on.
-#[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/tokens/{id}", operation_id = "revokeToken", tag = "tokens", params(("id" = String, Path, description = "Which token: its `id`, not its text.")), responses(
     (status = 200, body = Token)))]
 pub(crate) async fn revoke(
     State(server): State<Shared>,

@@ -72,8 +72,40 @@ async fn a_selection_says_whether_it_changed_anything() {
     assert_eq!(rollout.status, 202, "{}", rollout.text);
     let id = rollout.json()["id"].as_str().expect("an id").to_owned();
     assert_eq!(rollout.headers["location"], format!("/rollouts/{id}"));
+    assert_eq!(rollout.json()["scope"], "all");
     assert_eq!(bed.ask(&format!("GET /operations?rollout={id}"), None).await.status, 200);
     assert_eq!(bed.ask("GET /services", None).await.json()["services"]["blue"]["sites"], 0);
+}
+
+/// The scope is shown as it was asked for; of a deploy's hooks it is the service.
+#[tokio::test]
+async fn a_rollout_says_which_sites_it_was_asked_for() {
+    let bed = Bed::new().await;
+    assert_eq!(bed.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
+    assert_eq!(bed.ask("POST /sites/rrr/provision?wait=1m", None).await.status, 200);
+    let cases = [
+        (r#"{"promote":true}"#, r#""active""#),
+        (r#"{"promote":true,"scope":"inactive"}"#, r#""inactive""#),
+        (r#"{"promote":true,"scope":{"sites":["rrr","sss"]}}"#, r#"{"sites":["rrr","sss"]}"#),
+    ];
+    for (body, scope) in cases {
+        let rollout = bed.ask("PUT /services", Some(body)).await.json();
+        assert_eq!(rollout["scope"].to_string(), scope, "{rollout}");
+        let path = format!("GET /rollouts/{}/events", rollout["id"].as_str().expect("an id"));
+        assert_eq!(bed.ask(&path, None).await.status, 200);
+    }
+    let deploy = format!(r#"{{"imageTag":"{}"}}"#, digest('b'));
+    let deployed = bed.ask("POST /services?wait=60", Some(&deploy)).await.json();
+    let hooks = format!("GET /rollouts/{}", deployed["rollout"].as_str().expect("hooks"));
+    assert_eq!(bed.ask(&hooks, None).await.json()["scope"], "blue");
+}
+
+/// The body of a rollback has nothing that must be said.
+#[tokio::test]
+async fn a_rollback_needs_no_body() {
+    let bed = Bed::new().await;
+    let refused = bed.ask("POST /services/rollback", None).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (409, "no_healthy_digest"));
 }
 
 #[tokio::test]

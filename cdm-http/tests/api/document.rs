@@ -1,6 +1,10 @@
 //! The committed OpenAPI document is the one that is served.
 
-use crate::support::Bed;
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::{Bed, served};
 
 #[tokio::test]
 async fn the_committed_document_is_the_served_one() {
@@ -19,9 +23,77 @@ async fn the_committed_document_is_the_served_one() {
         for (method, operation) in item.as_object().expect("an item") {
             assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{method} {path}");
             for (status, response) in operation["responses"].as_object().expect("responses") {
+                if status.as_str() < "4" {
+                    assert!(response["headers"]["X-Request-Id"].is_object(), "{method} {path} {status}");
+                }
                 let described = response["description"].as_str().is_some_and(|said| !said.is_empty());
                 assert!(described && response["content"].is_object(), "{method} {path} {status}");
             }
         }
     }
+}
+
+/// Every operation with its path and method.
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("an item") {
+            all.push((format!("{method} {path}"), operation));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_operation_has_a_name_of_its_own_and_every_body_examples() {
+    let document = served().await;
+    let mut names = BTreeSet::new();
+    for (line, operation) in operations(&document) {
+        let name = operation["operationId"].as_str().unwrap_or_default();
+        assert!(name.len() > 6 && names.insert(name), "{line}: `{name}`");
+        if operation["requestBody"].is_object() {
+            let examples = &operation["requestBody"]["content"]["application/json"]["examples"];
+            let examples = examples.as_object().unwrap_or_else(|| panic!("{line} has no example"));
+            assert!(examples.values().all(|one| one["summary"].is_string() && one["value"].is_object()));
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(parameter["description"].is_string(), "{line}: {parameter}");
+            assert_eq!(parameter["required"], parameter["in"] == "path", "{line}: {parameter}");
+        }
+    }
+}
+
+/// What clients may send and have to expect beside the bodies.
+#[tokio::test]
+async fn headers_are_in_the_document() {
+    let document = served().await;
+    for (line, operation) in operations(&document) {
+        let takes = |name: &str| {
+            let all = operation["parameters"].as_array().into_iter().flatten();
+            all.into_iter().any(|parameter| parameter["name"] == name && parameter["in"] == "header")
+        };
+        let (writes, of_token) = (!line.starts_with("get "), line.contains("/tokens"));
+        assert!(takes("X-Request-Id"), "{line}");
+        assert_eq!(takes("Idempotency-Key"), writes && !of_token, "{line}");
+        assert_eq!(takes("Last-Event-ID"), line.ends_with("/events"), "{line}");
+        let says = |status: &str, name: &str| operation["responses"][status]["headers"][name].is_object();
+        let guarded = operation["responses"]["401"].is_object();
+        assert_eq!(says("429", "Retry-After"), guarded, "{line}");
+        assert_eq!(says("202", "Location"), operation["responses"]["202"].is_object(), "{line}");
+        if operation["parameters"].to_string().contains("\"wait\"") && writes {
+            let either = says("200", "Location") || says("201", "Location");
+            assert!(either && says("202", "Location"), "{line}: 200 after `wait`, or 202");
+        }
+    }
+}
+
+/// A set of words that is closed is listed.
+#[tokio::test]
+async fn closed_sets_are_enumerations() {
+    let document = served().await;
+    let words = |name: &str| document["components"]["schemas"][name]["enum"].as_array().map_or(0, Vec::len);
+    let sets = ["ServiceName", "SiteState", "OperationKind", "OperationStatus", "StepState", "RolloutWord"];
+    assert_eq!(sets.map(words), [2, 7, 7, 7, 5, 3]);
+    assert_eq!(words("FrameKind"), 4);
+    assert_eq!(["RolloutStatus", "VerdictWord", "RoleName", "ScopeName"].map(words), [7, 3, 3, 5]);
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod document;
+mod postman;
 mod refusals;
 mod streams;
 mod support;

@@ -64,13 +64,27 @@ async fn each_route_takes_its_role_and_no_less() {
     }
 }
 
+/// Starting a rollout is an operator's; whatever names an image may deploy it, which is not.
+#[tokio::test]
+async fn an_operator_rolls_out_but_names_no_image() {
+    let bed = Bed::new().await;
+    let named = format!(r#"{{"promote":true,"imageTag":"{}"}}"#, digest('a'));
+    let refused = bed.send(bed.request(Role::Operator, "PUT /services", Some(&named))).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
+    assert!(refused.text.contains("`admin`"), "{}", refused.text);
+    let plain = bed.request(Role::Operator, "PUT /services", Some(r#"{"promote":true}"#));
+    assert_eq!(bed.send(plain).await.status, 202);
+    assert_eq!(bed.ask("GET /rollouts", None).await.json()["items"].as_array().map(Vec::len), Some(1));
+}
+
 #[tokio::test]
 async fn input_that_breaks_a_rule_is_told_by_its_field() {
     let bed = Bed::new().await;
     let site = new_site("rrr");
     let cases = [
         ("POST /sites/create", "{", 400, "malformed_json", None),
-        ("POST /sites/create", "[]", 422, "invalid", None),
+        ("POST /sites/create", "[]", 422, "invalid", Some("body")),
+        ("POST /services/rollback", "null", 422, "invalid", Some("body")),
         ("POST /sites/create", &site.replace("\"rrr\"", "\"R--r\""), 422, "invalid", Some("id")),
         ("POST /sites/create", &site.replace("\"plain\"", "7"), 422, "invalid", Some("theme")),
         ("POST /sites/create", &site.replace("\"name\"", "\"nam\""), 422, "invalid", Some("nam")),
@@ -85,6 +99,13 @@ async fn input_that_breaks_a_rule_is_told_by_its_field() {
         ("PUT /services", r#"{"promote":true,"waves":["10%"]}"#, 422, "invalid", Some("waves")),
         ("PUT /services", r#"{"promote":true,"maxConcurrent":0}"#, 422, "invalid", Some("maxConcurrent")),
         ("PUT /services", r#"{"promote":true,"failureBudget":"x"}"#, 422, "invalid", Some("failureBudget")),
+        (
+            "PUT /services",
+            r#"{"promote":true,"failureBudget":1000001}"#,
+            422,
+            "invalid",
+            Some("failureBudget"),
+        ),
         ("POST /tokens", r#"{"name":"x","role":"root"}"#, 422, "invalid", Some("role")),
         ("GET /sites?limit=0", "", 422, "invalid", Some("limit")),
         ("GET /sites?cursor=zz", "", 422, "invalid", Some("cursor")),

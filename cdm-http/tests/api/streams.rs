@@ -31,6 +31,10 @@ async fn a_stream_of_an_operation_tells_all_and_ends() {
     let rest = bed.send(request).await.text;
     assert!(rest.contains(frames[1]) && !rest.contains(frames[0]), "{place}: {rest}");
     assert_eq!(bed.ask("GET /events?after=x", None).await.status, 422);
+    // What goes before it does not excuse it.
+    let mut both = bed.request(Role::Viewer, &format!("GET /operations/{id}/events?after="), None);
+    both.headers_mut().insert("last-event-id", place.parse().expect("a value"));
+    assert_eq!(bed.send(both).await.json()["errors"][0]["field"], "after");
 }
 
 #[tokio::test]

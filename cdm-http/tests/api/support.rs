@@ -177,6 +177,11 @@ impl Bed {
     }
 }
 
+/// The document as it is served.
+pub(crate) async fn served() -> Value {
+    Bed::new().await.ask("GET /openapi.json", None).await.json()
+}
+
 /// A body that creates a site.
 pub(crate) fn new_site(id: &str) -> String {
     serde_json::json!({"id": id, "theme": "plain", "hostnames": [format!("{id}.example.org")],

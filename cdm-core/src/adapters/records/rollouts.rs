@@ -7,8 +7,8 @@ use super::mirror;
 use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
-    Budget, Control, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutStatus, Tally, Wave,
-    Window,
+    Budget, Control, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope, RolloutStatus,
+    Tally, Wave, Window,
 };
 use crate::domain::{
     Actor, Digest, Grant, Leg, OperationId, Reason, Selector, SiteId, Timestamp, Uid, WorkerId,
@@ -25,6 +25,10 @@ pub(crate) struct RolloutDef {
     target: Selector,
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,
+    /// Records of before it was kept have none: what a request without one means.
+    #[serde(default)]
+    #[serde_as(as = "ScopeDef")]
+    scope: RolloutScope,
     #[serde_as(as = "Vec<WaveDef>")]
     waves: Vec<Wave>,
     max_concurrent: u32,
@@ -104,6 +108,18 @@ enum RolloutKindDef {
     Flush,
 }
 mirror!(RolloutKindDef, RolloutKind);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RolloutScope", rename_all = "camelCase")]
+enum ScopeDef {
+    Active,
+    Inactive,
+    All,
+    Service(#[serde_as(as = "Text")] Selector),
+    Sites(#[serde_as(as = "Vec<DisplayFromStr>")] Vec<SiteId>),
+}
+mirror!(ScopeDef, RolloutScope);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
@@ -195,3 +211,34 @@ pub(crate) enum OutcomeDef {
     Parked,
 }
 mirror!(OutcomeDef, Outcome);
+
+#[cfg(test)]
+mod tests {
+    use super::super::{decode, encode};
+    use super::*;
+
+    /// As it was written before a rollout kept its scope.
+    const OLD: &str = r#"{"format":1,"record":{"number":7,"kind":"promote","target":"green","digest":null,"waves":[],
+        "maxConcurrent":64,"budget":{"count":0},"autoReturn":false,"status":"waiting","control":null,"owner":null,
+        "term":0,"leg":"out","window":{"start":0,"end":0},"forgiven":0,"reached":0,"unsettled":false,"job":1,
+        "firstNumber":8,"total":0,"after":null,"holds":null,"flushing":false,"reason":null,"waitingSince":null,
+        "wake":null,"retryOf":null,"requestedBy":"someone","createdAt":0,"startedAt":null,"finishedAt":null,
+        "version":1}}"#;
+
+    #[test]
+    fn a_scope_is_kept_and_an_old_record_has_the_usual_one() {
+        let mut rollout: Rollout = decode(OLD).unwrap();
+        assert_eq!(rollout.scope, RolloutScope::Active);
+        let sites = vec![SiteId::parse("rrr").unwrap()];
+        for scope in [
+            RolloutScope::Active,
+            RolloutScope::Inactive,
+            RolloutScope::All,
+            RolloutScope::Service(Selector::Blue),
+            RolloutScope::Sites(sites),
+        ] {
+            rollout.scope = scope;
+            assert_eq!(decode::<Rollout>(&encode(&rollout).unwrap()).unwrap(), rollout);
+        }
+    }
+}

@@ -35,6 +35,22 @@ impl RolloutKind {
     }
 }
 
+/// Which sites a rollout takes, in the words of whoever asked for it. Its frozen list says which they were.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RolloutScope {
+    /// Those on the active canary service.
+    #[default]
+    Active,
+    /// Those on the other one.
+    Inactive,
+    /// All.
+    All,
+    /// Those on this service: the hooks of a deploy to it.
+    Service(Selector),
+    /// These.
+    Sites(Vec<SiteId>),
+}
+
 /// How one site came out of one leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
@@ -90,6 +106,8 @@ pub struct Rollout {
     pub target: Selector,
     /// The digest that the target has to run; fixed when it was accepted.
     pub digest: Option<Digest>,
+    /// Which sites were asked for; of a retry, as the first one had it.
+    pub scope: RolloutScope,
     /// The waves and what came out of them.
     pub waves: Vec<Wave>,
     /// How many sites at once.

@@ -1,0 +1,79 @@
+//! Closed sets of words, as the OpenAPI document lists them: made from the domain's own lists, so that none is forgotten.
+
+use cdm_core::domain::colour::Verdict;
+use cdm_core::domain::operation::{End, StepStatus};
+use cdm_core::domain::{self, Role, RolloutKind, Selector, Status};
+use serde::Serialize;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+/// Every status of an operation.
+pub(crate) const STATUSES: [Status; 7] = [
+    Status::Queued,
+    Status::Running,
+    Status::Waiting,
+    Status::Parked,
+    Status::Ended(End::Succeeded),
+    Status::Ended(End::Failed),
+    Status::Ended(End::Cancelled),
+];
+
+const STEPS: [StepStatus; 5] = [
+    StepStatus::Pending,
+    StepStatus::Running,
+    StepStatus::Succeeded,
+    StepStatus::Failed,
+    StepStatus::Skipped,
+];
+
+const ROLLOUTS: [RolloutKind; 3] = [RolloutKind::Upgrade, RolloutKind::Promote, RolloutKind::Flush];
+
+/// What a rollout does to each of its sites, in a word.
+pub(crate) const fn rollout_kind(kind: RolloutKind) -> &'static str {
+    match kind {
+        RolloutKind::Upgrade => "upgrade",
+        RolloutKind::Promote => "promote",
+        RolloutKind::Flush => "flush",
+    }
+}
+
+const VERDICTS: [Verdict; 3] = [Verdict::Unknown, Verdict::Healthy, Verdict::Bad];
+
+fn schema(description: &str, words: Vec<&'static str>) -> RefOr<Schema> {
+    let object = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+    object.enum_values(Some(words)).into()
+}
+
+macro_rules! words {
+    ($($name:ident: $said:literal, $words:expr;)*) => {
+        $(
+            #[doc = $said]
+            #[derive(Clone, Copy, Debug, Serialize)]
+            pub struct $name(pub &'static str);
+
+            impl PartialSchema for $name {
+                fn schema() -> RefOr<Schema> {
+                    schema($said, $words)
+                }
+            }
+
+            impl ToSchema for $name {}
+        )*
+    };
+}
+
+words! {
+    ServiceName: "One of the two services.", Selector::ALL.iter().map(|one| one.as_str()).collect();
+    SiteState: "Where a site is in its life.", domain::State::ALL.iter().map(|one| one.as_str()).collect();
+    OperationKind: "What an operation does.", domain::Kind::ALL.iter().map(|one| one.as_str()).collect();
+    OperationStatus: "Where an operation is; `parked` waits for a person.", STATUSES.iter().map(|one| one.as_str()).collect();
+    StepState: "Where a step is.", STEPS.iter().map(|one| one.as_str()).collect();
+    RolloutWord: "What a rollout does to each of its sites; `flush` flushes caches only: the hooks of a deploy.",
+        ROLLOUTS.into_iter().map(rollout_kind).collect();
+    ScopeName: "Which sites: those on the active canary, those on the other service, all; or, for the hooks of a deploy, those on the service that is named.",
+        ["active", "inactive", "all"].into_iter().chain(Selector::ALL.iter().map(|one| one.as_str())).collect();
+    RolloutStatus: "Where a rollout is; `paused` and `halted` can be resumed.", domain::RolloutStatus::ALL.iter().map(|one| one.as_str()).collect();
+    VerdictWord: "What is known of a digest.", VERDICTS.iter().map(|one| one.as_str()).collect();
+    RoleName: "What a token may do; each role may do what the one before it may.", Role::ALL.iter().map(|one| one.as_str()).collect();
+}
