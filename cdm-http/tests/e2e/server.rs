@@ -42,9 +42,15 @@ pub(crate) fn client() -> Client {
 
 /// Starts the process of a server on `dir`; its log is to be read.
 pub(crate) fn begin(dir: &Path) -> Child {
+    begin_with(dir, QUICK)
+}
+
+/// Pods and jobs that take milliseconds.
+const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n";
+
+fn begin_with(dir: &Path, configuration: &str) -> Child {
     let config = dir.join("cdm.toml");
-    std::fs::write(&config, "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n")
-        .expect("a configuration");
+    std::fs::write(&config, configuration).expect("a configuration");
     Command::new(env!("CARGO_BIN_EXE_cdm-server"))
         .arg("--config")
         .arg(&config)
@@ -62,7 +68,20 @@ pub(crate) fn begin(dir: &Path) -> Child {
 impl Server {
     /// Starts a server on `dir` with quick pods and jobs, and waits until it says where it listens.
     pub(crate) fn start(dir: &Path) -> Self {
-        let mut child = begin(dir);
+        Self::start_with(dir, QUICK)
+    }
+
+    /// The same with pods and jobs that take a while, so that something is under way when the next request comes.
+    pub(crate) fn start_slow(dir: &Path) -> Self {
+        Self::start_with(dir, "[local]
+pod_start_ms = 600
+progress_deadline_ms = 9000
+job_ms = 400
+")
+    }
+
+    fn start_with(dir: &Path, configuration: &str) -> Self {
+        let mut child = begin_with(dir, configuration);
         let log = Arc::new(Mutex::new(String::new()));
         let (tell, told) = mpsc::channel();
         let (lines, rest) =

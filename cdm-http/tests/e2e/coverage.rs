@@ -1,0 +1,177 @@
+//! Nothing of the API is left out: each route was asked with success, and each code of docs/errors.md was provoked.
+
+use std::collections::BTreeSet;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::server::{ADMIN, Server, directory, new_site};
+
+/// Codes that nobody can provoke from outside, and why.
+const FROM_WITHIN: [(&str, &str); 6] = [
+    (
+        "contended",
+        "the record has to change between each reading and writing of one request, eight times over",
+    ),
+    ("backend_denied", "the embedded backends refuse nobody"),
+    ("unavailable", "the embedded store answers as long as the server does"),
+    ("outcome_unknown", "an answer of the store has to be lost; the campaigns of cdm-core lose them"),
+    ("timed_out", "no request of an embedded server takes 90 s"),
+    ("not_ready", "a server that ends; tests/e2e/shutdown.rs ends one"),
+];
+
+fn id(value: &Value) -> &str {
+    value["id"].as_str().unwrap_or_else(|| panic!("no id in {value}"))
+}
+
+/// Asks for everything once, in an order in which all of it succeeds.
+async fn ask_everything(server: &Server) {
+    let get = async |path: &str| {
+        let answer = server.ask_as(Some(ADMIN), Method::GET, path, None).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer
+    };
+    for path in ["/healthz", "/readyz", "/openapi.json", "/metrics", "/services", "/events"] {
+        get(path).await;
+    }
+    for site in ["one", "two"] {
+        assert_eq!(
+            server.ask(Method::POST, "/sites/create", Some(&new_site(site))).await.0,
+            StatusCode::CREATED
+        );
+    }
+    let provisioned = server.done(Method::POST, "/sites/one/provision", None).await;
+    get(&format!("/operations/{}/steps/Install/log", id(&provisioned))).await;
+    server.rested(&format!("/operations/{}", id(&provisioned))).await;
+    server.ask(Method::POST, "/services", Some(&json!({"selector": "green"}))).await;
+    server.done(Method::POST, "/services", Some(&json!({"imageTag": "a".repeat(64)}))).await;
+    server.done(Method::PUT, "/sites/one/upgrade", None).await;
+    server.done(Method::PUT, "/sites/one/promote", None).await;
+    server.done(Method::POST, "/services/rollback", Some(&json!({}))).await;
+    get("/services/green/history").await;
+    let mark = json!({"verdict": "healthy", "reason": "it serves"});
+    let path = format!("/services/history/{}", "a".repeat(64));
+    assert_eq!(server.ask(Method::POST, &path, Some(&mark)).await.0, StatusCode::OK);
+    get("/sites?service=green").await;
+
+    // Its pods take a while to start, and the rollout waits for them.
+    let body = json!({"promote": true, "imageTag": "c".repeat(64)});
+    let (status, rollout) = server.ask(Method::PUT, "/services", Some(&body)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{rollout}");
+    let path = format!("/rollouts/{}", id(&rollout));
+    assert_eq!(server.ask(Method::POST, &format!("{path}/pause"), None).await.0, StatusCode::ACCEPTED);
+    assert_eq!(server.rested(&path).await["status"], "paused");
+    assert_eq!(server.ask(Method::POST, &format!("{path}/resume"), None).await.0, StatusCode::ACCEPTED);
+    assert_eq!(server.ask(Method::POST, &format!("{path}/abort"), None).await.0, StatusCode::ACCEPTED);
+    assert_eq!(server.rested(&path).await["status"], "aborted");
+    let deploy = server.rested(&format!("/operations/{}", rollout["after"].as_str().unwrap())).await;
+    assert_eq!(deploy["status"], "succeeded", "{deploy}");
+    get(&format!("/operations?rollout={}", id(&rollout))).await;
+    assert_eq!(server.ask(Method::POST, &format!("{path}/retry"), None).await.0, StatusCode::ACCEPTED);
+    get("/rollouts").await;
+
+    let (_, begun) = server.ask(Method::POST, "/sites/two/provision", None).await;
+    let path = format!("/operations/{}", id(&begun));
+    assert_eq!(server.ask(Method::POST, &format!("{path}/cancel"), None).await.0, StatusCode::ACCEPTED);
+    assert_eq!(server.rested(&path).await["status"], "cancelled");
+    assert_eq!(server.ask(Method::POST, &format!("{path}/retry"), None).await.0, StatusCode::ACCEPTED);
+    let (token, _) = server.token("viewer").await;
+    get("/tokens").await;
+    assert_eq!(server.ask(Method::DELETE, &format!("/tokens/{token}"), None).await.0, StatusCode::OK);
+    get("/audit").await;
+    server.done(Method::DELETE, "/sites/one", None).await;
+    for path in ["/operations", "/metrics"] {
+        get(path).await;
+    }
+}
+
+#[tokio::test]
+async fn every_request_of_the_document_was_answered_with_success() {
+    let dir = directory();
+    let server = Server::start_slow(dir.path());
+    ask_everything(&server).await;
+    // The server itself has counted what it answered.
+    let metrics = server.ask_as(Some(ADMIN), Method::GET, "/metrics", None).await.text().await.unwrap();
+    let document = server.get("/openapi.json").await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let labels = format!("method=\"{}\",route=\"{path}\",status=\"2", method.to_uppercase());
+            assert!(metrics.contains(&labels), "{method} {path} was never answered with success:\n{metrics}");
+        }
+    }
+}
+
+/// The codes of both tables: whatever begins a row in backticks.
+fn codes() -> BTreeSet<String> {
+    let text = include_str!("../../../docs/errors.md");
+    let (before, after) = text.split_once("## What the REST server adds").unwrap();
+    let (added, _) = after.split_once("\n## ").unwrap();
+    let rows = before.lines().chain(added.lines()).filter_map(|line| line.strip_prefix("| `"));
+    let firsts = rows.filter_map(|row| row.split(" |").next().map(|first| first.replace('`', "")));
+    firsts.flat_map(|first| first.split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[tokio::test]
+async fn every_code_of_the_documents_was_met_or_cannot_be() {
+    let dir = directory();
+    let server = Server::start_slow(dir.path());
+    let (_, operator) = server.token("operator").await;
+    let mut met = BTreeSet::new();
+    let mut meet = |problem: &Value| met.insert(problem["code"].as_str().unwrap_or_default().to_owned());
+    let site = new_site("one");
+    server.ask(Method::POST, "/sites/create", Some(&site)).await;
+    let mut taken = new_site("other");
+    taken["hostnames"] = site["hostnames"].clone();
+    taken["canonicalHostname"] = site["canonicalHostname"].clone();
+    let slow = json!({"promote": true, "imageTag": "c".repeat(64)});
+    let token = json!({"name": "twice", "role": "viewer"});
+    let cases = [
+        (Method::GET, "/sites/nobody", None),
+        (Method::POST, "/sites/create", Some(site)),
+        (Method::POST, "/sites/create", Some(taken)),
+        (Method::PUT, "/sites/one/promote", None),
+        (Method::POST, "/services/rollback", Some(json!({}))),
+        (Method::POST, "/tokens", Some(token.clone())),
+        (Method::POST, "/tokens", Some(token)),
+        (Method::GET, "/sites?limit=0", None),
+        (Method::PATCH, "/sites", None),
+        (Method::PUT, "/services", Some(json!({"promote": true, "gate": {}}))),
+        (Method::POST, "/services", Some(json!({"imageTag": "dev"}))),
+        // Of both pairs the first is accepted, and under way while the second asks.
+        (Method::PUT, "/services", Some(slow)),
+        (Method::PUT, "/services", Some(json!({"promote": true}))),
+        (Method::POST, "/sites/one/provision", None),
+        (Method::POST, "/sites/one/provision", None),
+    ];
+    for (method, path, body) in cases {
+        meet(&server.ask(method, path, body.as_ref()).await.1);
+    }
+    let send = |key: &'static str, kind: &'static str, body: Vec<u8>| {
+        let request = server.client.post(format!("{}/sites/create", server.url)).bearer_auth(ADMIN);
+        request.header("idempotency-key", key).header("content-type", kind).body(body).send()
+    };
+    let json_kind = "application/json";
+    let two = |name: &str| serde_json::to_vec(&new_site(name)).unwrap();
+    for (key, kind, body) in [
+        ("1", json_kind, two("two")),
+        ("1", json_kind, two("three")),
+        ("2", json_kind, b"{".to_vec()),
+        ("3", json_kind, vec![b' '; 65 * 1024]),
+        ("4", "text/plain", b"{}".to_vec()),
+    ] {
+        meet(&send(key, kind, body).await.unwrap().json().await.unwrap());
+    }
+    let ask = async |token: &str, path: &str| -> Value {
+        server.ask_as(Some(token), Method::DELETE, path, None).await.json().await.unwrap()
+    };
+    meet(&ask(&operator, "/sites/one").await);
+    for _ in 0..40 {
+        meet(&ask("nobody", "/sites/one").await);
+    }
+    met.remove("");
+    let within: BTreeSet<String> = FROM_WITHIN.iter().map(|(code, _)| (*code).to_owned()).collect();
+    assert!(met.is_disjoint(&within), "it can be met from outside: {met:?}");
+    let all: BTreeSet<String> = met.union(&within).cloned().collect();
+    let known = codes();
+    assert_eq!(all, known, "left: met or explained; right: docs/errors.md");
+}
