@@ -31,7 +31,7 @@ async fn ask_everything(server: &Server) {
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         answer
     };
-    for path in ["/healthz", "/readyz", "/openapi.json", "/metrics", "/services", "/events"] {
+    for path in ["/healthz", "/readyz", "/openapi.json", "/metrics", "/services", "/events", "/sites"] {
         get(path).await;
     }
     for site in ["one", "two"] {
@@ -52,7 +52,7 @@ async fn ask_everything(server: &Server) {
     let mark = json!({"verdict": "healthy", "reason": "it serves"});
     let path = format!("/services/history/{}", "a".repeat(64));
     assert_eq!(server.ask(Method::POST, &path, Some(&mark)).await.0, StatusCode::OK);
-    get("/sites?service=green").await;
+    get("/sites/one").await;
 
     // Its pods take a while to start, and the rollout waits for them.
     let body = json!({"promote": true, "imageTag": "c".repeat(64)});
