@@ -140,6 +140,7 @@ impl Shape {
                 ("TARGET", "/target", Must),
                 ("OUTCOME", "/outcome", Must),
                 ("OPERATION", "/operation", Must),
+                ("ROLLOUT", "/rollout", May),
                 ("REQUEST", "/requestId", May),
             ],
             Self::Release => &[

@@ -21,4 +21,6 @@ pub struct AuditEntry {
     pub outcome: Cow<'static, str>,
     /// The operation that came of it.
     pub operation: Option<OperationId>,
+    /// The rollout that came of it, or that was asked.
+    pub rollout: Option<u64>,
 }

@@ -132,15 +132,17 @@ impl Deploy {
             return Ok(Done::saying("left to the rollout that asked for this deploy"));
         }
         let store = &context.ports.store;
-        let Some(number) = deploy.rollout else { return Err(draw_rollout(context).await) };
-        if store.rollout(number).await?.is_some() {
+        if let Some(number) = deploy.rollout
+            && store.rollout(number).await?.is_some()
+        {
             return Ok(Done::saying(format!("rollout {number}")));
         }
-        let kind = if deploy.promote { RolloutKind::Promote } else { RolloutKind::Flush };
         let members = draft::membership(context.ports, &Scope::Service(deploy.selector)).await?;
         if members.is_empty() {
             return Ok(Done::saying("no site on this service"));
         }
+        let Some(number) = deploy.rollout else { return Err(draw_rollout(context).await) };
+        let kind = if deploy.promote { RolloutKind::Promote } else { RolloutKind::Flush };
         let first_number = match store.numbers(&context.call()?, draft::count(&members)).await {
             Outcome::Applied(first) => first,
             Outcome::NotApplied(refused) | Outcome::Unknown(refused) => return Err(store_stop(&refused)),

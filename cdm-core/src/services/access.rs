@@ -182,6 +182,7 @@ impl Access {
             request_id: request.id.clone(),
             outcome: outcome.into(),
             operation: None,
+            rollout: None,
         };
         // What was done stands whether or not its entry can be written.
         let batch = Batch { audit: Some(entry), ..Batch::default() };

@@ -68,7 +68,7 @@ impl Services {
             )
         {
             // The refusal stands whether or not its entry can be written.
-            let audit = Some(self.audit(request, action, target, error.code(), None));
+            let audit = Some(self.audit(request, action, target, error.code(), &Accepted::Done));
             let _ = self.ports.store.write(&self.call(), &Batch { audit, ..Batch::default() }).await;
         }
         result
@@ -98,11 +98,7 @@ impl Services {
                 };
             }
             let Decision { mut batch, accepted } = decide().await?;
-            let operation = match &accepted {
-                Accepted::Operation(id) => Some(id.clone()),
-                Accepted::Rollout(_) | Accepted::Done => None,
-            };
-            batch.audit = Some(self.audit(request, action, target, "accepted", operation));
+            batch.audit = Some(self.audit(request, action, target, "accepted", &accepted));
             batch.idempotency = request.key.clone().map(|key| IdempotencyRecord {
                 actor: request.actor.clone(),
                 key,
@@ -156,8 +152,13 @@ impl Services {
         action: &'static str,
         target: &str,
         outcome: &'static str,
-        operation: Option<OperationId>,
+        accepted: &Accepted,
     ) -> AuditEntry {
+        let (operation, rollout) = match accepted {
+            Accepted::Operation(id) => (Some(id.clone()), None),
+            Accepted::Rollout(number) => (None, Some(*number)),
+            Accepted::Done => (None, None),
+        };
         AuditEntry {
             at: self.now(),
             actor: request.actor.clone(),
@@ -166,6 +167,7 @@ impl Services {
             request_id: request.id.clone(),
             outcome: outcome.into(),
             operation,
+            rollout,
         }
     }
 

@@ -161,7 +161,7 @@ impl Services {
         number: u64,
         event: RolloutEvent,
     ) -> Result<Accepted, ServiceError> {
-        self.admit(request, action, &number.to_string(), "", || async {
+        self.admit(request, action, &format!("rollout-{number}"), "", || async {
             let mut rollout = self.get_rollout(number).await?;
             rollout.ask(event, self.now())?;
             let mut writes = Vec::new();
@@ -183,7 +183,7 @@ impl Services {
     /// # Errors
     /// `illegal_transition` while it has not ended; those of [`Services::rollout`].
     pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, "rollout.retry", &number.to_string(), "", || async {
+        self.admit(request, "rollout.retry", &format!("rollout-{number}"), "", || async {
             let rollout = self.get_rollout(number).await?;
             if !rollout.status.ended() {
                 let status = rollout.status.as_str();

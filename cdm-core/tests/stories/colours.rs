@@ -1,7 +1,7 @@
 //! Images on two services, told from outside.
 
 use cdm_core::domain::colour::{Release, Verdict};
-use cdm_core::domain::{Code, Colour, Digest, End, Selector, State, Status};
+use cdm_core::domain::{Code, Colour, Digest, End, Selector, State, Status, Task};
 use cdm_core::ports::{Canary, Clock};
 use cdm_core::services::{Accepted, ServiceError};
 use cdm_testkit::faults::{Fault, Plan};
@@ -70,6 +70,18 @@ fn a_good_image_is_deployed_given_to_the_canary_and_the_colours_sites_are_flushe
     });
     assert_eq!(flushes.count(), 1);
     assert_eq!(routed(&world, "a"), Some(Selector::Blue));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_deploy_to_a_service_without_sites_names_no_rollout() {
+    let mut world = World::new(1);
+    let deploy = begun(world.deploy(digest(1), Selector::Green, false));
+    world.run();
+    let operation = operation(&world, &deploy);
+    assert_eq!(operation.slot.status, Status::Ended(End::Succeeded));
+    let Task::Deploy(task) = operation.slot.task else { panic!("a deploy: {:?}", operation.slot.task) };
+    assert_eq!(task.rollout, None, "there is no rollout of that number");
     assert_sound(&mut world);
 }
 

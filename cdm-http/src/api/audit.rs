@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::time;
+use super::{rollout, time};
 
 /// One mutating request, accepted or refused.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -26,6 +26,9 @@ pub struct AuditEntry {
     /// The operation that came of it.
     #[schema(required = true)]
     pub operation: Option<String>,
+    /// The rollout that came of it, or that was asked.
+    #[schema(required = true)]
+    pub rollout: Option<String>,
 }
 
 impl From<&cdm_core::domain::AuditEntry> for AuditEntry {
@@ -38,6 +41,7 @@ impl From<&cdm_core::domain::AuditEntry> for AuditEntry {
             request_id: entry.request_id.clone(),
             outcome: entry.outcome.to_string(),
             operation: entry.operation.as_ref().map(ToString::to_string),
+            rollout: entry.rollout.map(rollout::id),
         }
     }
 }

@@ -73,6 +73,8 @@ async fn a_selection_says_whether_it_changed_anything() {
     let id = rollout.json()["id"].as_str().expect("an id").to_owned();
     assert_eq!(rollout.headers["location"], format!("/rollouts/{id}"));
     assert_eq!(rollout.json()["scope"], "all");
+    let audit = bed.ask("GET /audit?limit=1", None).await.json();
+    assert_eq!(audit["items"][0]["rollout"], id.as_str(), "{audit}");
     assert_eq!(bed.ask(&format!("GET /operations?rollout={id}"), None).await.status, 200);
     assert_eq!(bed.ask("GET /services", None).await.json()["services"]["blue"]["sites"], 0);
 }

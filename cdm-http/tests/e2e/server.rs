@@ -40,15 +40,11 @@ pub(crate) fn client() -> Client {
     Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
 
-/// Starts the process of a server on `dir`; its log is to be read.
-pub(crate) fn begin(dir: &Path) -> Child {
-    begin_with(dir, QUICK)
-}
-
 /// Pods and jobs that take milliseconds.
-const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n";
+pub(crate) const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n";
 
-fn begin_with(dir: &Path, configuration: &str) -> Child {
+/// Starts the process of a server on `dir`; its log is to be read.
+pub(crate) fn begin(dir: &Path, configuration: &str) -> Child {
     let config = dir.join("cdm.toml");
     std::fs::write(&config, configuration).expect("a configuration");
     Command::new(env!("CARGO_BIN_EXE_cdm-server"))
@@ -73,15 +69,18 @@ impl Server {
 
     /// The same with pods and jobs that take a while, so that something is under way when the next request comes.
     pub(crate) fn start_slow(dir: &Path) -> Self {
-        Self::start_with(dir, "[local]
+        Self::start_with(
+            dir,
+            "[local]
 pod_start_ms = 600
 progress_deadline_ms = 9000
 job_ms = 400
-")
+",
+        )
     }
 
     fn start_with(dir: &Path, configuration: &str) -> Self {
-        let mut child = begin_with(dir, configuration);
+        let mut child = begin(dir, configuration);
         let log = Arc::new(Mutex::new(String::new()));
         let (tell, told) = mpsc::channel();
         let (lines, rest) =

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use cdm_testkit::ids::Rng;
 use reqwest::Method;
 use serde_json::json;
-use server::{Server, begin, client, directory};
+use server::{QUICK, Server, begin, client, directory};
 use tenants::{Board, Patient};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -113,7 +113,7 @@ async fn play(
         board.killed(now());
         past.kills += 1;
         while past.kills < plan.kills && chance.below(STILLBORN) == 0 {
-            let mut child = begin(dir.path());
+            let mut child = begin(dir.path(), QUICK);
             let typical = past.starts[past.starts.len() / 2].as_micros() as u64;
             let span = Duration::from_micros(chance.below(typical.max(1)));
             let _ = tokio::time::timeout(span, std::future::pending::<()>()).await;

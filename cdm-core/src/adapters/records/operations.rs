@@ -280,6 +280,9 @@ pub(crate) struct AuditEntryDef {
     outcome: Cow<'static, str>,
     #[serde_as(as = "Option<Text>")]
     operation: Option<OperationId>,
+    /// Entries of before have none.
+    #[serde(default)]
+    rollout: Option<u64>,
 }
 mirror!(AuditEntryDef, AuditEntry);
 

@@ -62,6 +62,7 @@ impl<'a> Scene<'a> {
             request_id: Some(self.tag.clone()),
             outcome: "accepted".into(),
             operation: Some(OperationId::on(1, Subject::Fleet)),
+            rollout: Some(7),
         }
     }
 
