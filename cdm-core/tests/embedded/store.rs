@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use cdm_core::adapters::embedded::{EmbeddedStore, EmbeddedTokens, File, Presence};
-use cdm_core::domain::WorkerId;
-use cdm_core::ports::{Journal, SiteQuery, SiteRepository};
+use cdm_core::domain::{Site, Tick, WorkerId};
+use cdm_core::ports::{Batch, Call, Journal, Outcome, Refused, SiteQuery, SiteRepository, Write};
+use cdm_testkit::build;
 use cdm_testkit::contract::{store, tokens};
+use futures_util::future::join_all;
 
 use super::support::Bench;
 
@@ -69,4 +71,38 @@ async fn a_worker_whose_process_has_ended_is_known_at_once_and_forgotten_with_th
     let _ = second.beat(&bench.cx().call(), &two, None).await;
     assert_eq!(ended().await, []);
     assert_eq!(std::fs::read_dir(bench.dir.path().join("workers")).unwrap().count(), 0);
+}
+
+/// What many ask for at once comes under few commits; each of them is answered for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_under_one_commit_stand_or_fall_alone() {
+    let bench = Bench::new().await;
+    let store = open(&bench, "one").await;
+    let sites: Vec<_> = (0..100).map(|n| build::site(&format!("s{n}"))).collect();
+    let batch = |site: &Site| Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
+    let late = Call { deadline: Tick::default(), ..bench.cx().call() };
+    // Each site twice.
+    let answers = join_all(sites.iter().chain(&sites).map(|site| {
+        let (call, batch, store) = (bench.cx().call(), batch(site), &store);
+        async move { store.write(&call, &batch).await }
+    }));
+    let (answers, refused) = tokio::join!(answers, store.numbers(&late, 1));
+    let count = |wanted: fn(&Outcome<(), Refused>) -> bool| answers.iter().filter(|it| wanted(it)).count();
+    assert_eq!(count(|answer| matches!(answer, Outcome::Applied(()))), 100);
+    assert_eq!(count(|answer| matches!(answer, Outcome::NotApplied(Refused::Conflict(_)))), 100);
+    assert!(matches!(refused, Outcome::NotApplied(Refused::Store(_))), "{refused:?}");
+    assert_eq!(store.numbers(&bench.cx().call(), 1).await, Outcome::Applied(1), "no number was drawn");
+    assert_eq!(store.count(&SiteQuery::default()).await, Ok(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_does_no_harm() {
+    let bench = Bench::new().await;
+    let store = open(&bench, "one").await;
+    let call = bench.cx().call();
+    let mut asked = Box::pin(store.numbers(&call, 1));
+    assert!(futures_util::poll!(&mut asked).is_pending(), "nothing is committed within a poll");
+    drop(asked);
+    let Outcome::Applied(first) = store.numbers(&bench.cx().call(), 1).await else { panic!("no number") };
+    assert!(first <= 2, "{first}");
 }

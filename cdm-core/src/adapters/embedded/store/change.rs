@@ -15,7 +15,7 @@ use crate::ports::{Call, Refused, WriteId};
 
 pub(super) use batch::Write;
 
-/// A change: run in a transaction, which is undone when it fails.
+/// A change: run within a transaction, where what it did is undone when it fails.
 #[async_trait]
 pub(super) trait Change<T>: Send + Sync {
     async fn run(&self, on: &mut SqliteConnection, call: &Call, now: Timestamp) -> Result<T, Failure>;
@@ -76,10 +76,10 @@ async fn update(
     Ok(())
 }
 
-pub(super) struct ClaimSite<'a>(pub(super) &'a Claim);
+pub(super) struct ClaimSite(pub(super) Claim);
 
 #[async_trait]
-impl Change<Result<Claimed, ClaimRefused>> for ClaimSite<'_> {
+impl Change<Result<Claimed, ClaimRefused>> for ClaimSite {
     async fn run(
         &self,
         on: &mut SqliteConnection,
@@ -93,7 +93,7 @@ impl Change<Result<Claimed, ClaimRefused>> for ClaimSite<'_> {
             return Ok(answer);
         }
         let seen = site.grant;
-        let answer = site.claim(self.0);
+        let answer = site.claim(&self.0);
         let changed = match answer {
             Ok(Claimed::Taken { .. }) => true,
             Ok(Claimed::Barred) | Err(ClaimRefused::Settled(_)) => site.grant != seen,
@@ -108,10 +108,10 @@ impl Change<Result<Claimed, ClaimRefused>> for ClaimSite<'_> {
     }
 }
 
-pub(super) struct CompleteSite<'a>(pub(super) &'a Complete);
+pub(super) struct CompleteSite(pub(super) Complete);
 
 #[async_trait]
-impl Change<()> for CompleteSite<'_> {
+impl Change<()> for CompleteSite {
     async fn run(&self, on: &mut SqliteConnection, call: &Call, _now: Timestamp) -> Result<(), Failure> {
         let Some(Lying { mut site, write, .. }) = site(on, &self.0.id).await? else {
             return Err(Refused::Claim(ClaimRefused::Gone).into());
@@ -119,7 +119,7 @@ impl Change<()> for CompleteSite<'_> {
         if write == Some(bits(call.write)) {
             return Ok(());
         }
-        site.complete(self.0).map_err(Refused::Claim)?;
+        site.complete(&self.0).map_err(Refused::Claim)?;
         update(on, call, site, None).await
     }
 }
@@ -138,18 +138,18 @@ impl Change<u64> for Draw {
 }
 
 /// A sign of life, or the word that there will be none any more.
-pub(super) struct BeatOf<'a> {
-    pub(super) worker: &'a WorkerId,
+pub(super) struct BeatOf {
+    pub(super) worker: WorkerId,
     pub(super) count: Option<u64>,
     /// Workers that have ended: the beats of those that own nothing go too.
-    pub(super) ended: &'a [WorkerId],
+    pub(super) ended: Vec<WorkerId>,
 }
 
 const OWNS: &str = "SELECT 1 FROM working WHERE owner = ?1 AND NOT rests \
                     UNION ALL SELECT 1 FROM rollouts WHERE owner = ?1 AND active LIMIT 1";
 
 #[async_trait]
-impl Change<Vec<WorkerId>> for BeatOf<'_> {
+impl Change<Vec<WorkerId>> for BeatOf {
     /// Answers the workers that nobody has to ask for any more.
     async fn run(
         &self,
@@ -159,11 +159,11 @@ impl Change<Vec<WorkerId>> for BeatOf<'_> {
     ) -> Result<Vec<WorkerId>, Failure> {
         let Some(count) = self.count else {
             let mut gone = Vec::new();
-            for worker in self.ended {
+            for worker in &self.ended {
                 let owns = sqlx::query(OWNS).bind(worker.as_str()).fetch_optional(&mut *on).await?;
                 gone.extend(owns.is_none().then(|| worker.clone()));
             }
-            for worker in gone.iter().chain([self.worker]) {
+            for worker in gone.iter().chain([&self.worker]) {
                 let query = sqlx::query("DELETE FROM beats WHERE worker = ?");
                 query.bind(worker.as_str()).execute(&mut *on).await?;
             }

@@ -1,8 +1,9 @@
-//! Records and the journal in SQLite: each call one transaction.
+//! Records and the journal in SQLite: each call in whole or not at all, several of them under one commit.
 
 mod change;
 mod error;
 mod read;
+mod writer;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::ports::{
     Batch, Beat, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Live, OperationQuery, Outcome, Page,
     Refused, SiteQuery, SiteRepository, StoreError,
 };
-use change::Change;
-use error::{Failure, unavailable};
+use error::unavailable;
+use writer::Writer;
 
 /// How long a request's key is kept.
 const KEPT: Duration = Duration::from_hours(24);
@@ -35,6 +36,7 @@ pub struct EmbeddedStore {
     file: File,
     clock: Arc<dyn Clock>,
     presence: Presence,
+    writer: Writer,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -51,7 +53,8 @@ impl EmbeddedStore {
     /// When the file cannot be written.
     pub async fn open(file: File, clock: Arc<dyn Clock>, presence: Presence) -> Result<Self, StoreError> {
         file.ensure(include_str!("schema.sql")).await.map_err(|error| unavailable(&error))?;
-        Ok(Self { file, clock, presence })
+        let writer = Writer::start(file.clone(), Arc::clone(&clock));
+        Ok(Self { file, clock, presence, writer })
     }
 
     /// Whether the store answers.
@@ -60,28 +63,6 @@ impl EmbeddedStore {
     /// Why it does not.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.fleet().await.map(drop)
-    }
-
-    /// Runs a change in a transaction of its own. What fails before the commit has changed nothing; of what fails in the
-    /// commit nobody knows.
-    async fn change<T: Send>(&self, call: &Call, change: impl Change<T>) -> Outcome<T, Refused> {
-        if self.clock.monotonic() > call.deadline {
-            let late = StoreError::Unavailable("the call's deadline has passed".to_owned());
-            return Outcome::NotApplied(Refused::Store(late));
-        }
-        let refuse = |error: &sqlx::Error| Outcome::NotApplied(Refused::Store(unavailable(error)));
-        let mut transaction = match self.file.begin().await {
-            Ok(transaction) => transaction,
-            Err(error) => return refuse(&error),
-        };
-        match change.run(&mut transaction, call, self.clock.wall()).await {
-            Ok(value) => match transaction.commit().await {
-                Ok(()) => Outcome::Applied(value),
-                Err(error) => Outcome::Unknown(Refused::Store(unavailable(&error))),
-            },
-            Err(Failure::Refused(refused)) => Outcome::NotApplied(refused),
-            Err(Failure::Sql(error)) => refuse(&error),
-        }
     }
 }
 
@@ -114,11 +95,11 @@ impl SiteRepository for EmbeddedStore {
 #[async_trait]
 impl Journal for EmbeddedStore {
     async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
-        self.change(call, change::Write(batch)).await
+        self.writer.change(call, change::Write(batch.clone())).await
     }
 
     async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
-        match self.change(call, change::ClaimSite(claim)).await {
+        match self.writer.change(call, change::ClaimSite(claim.clone())).await {
             Outcome::Applied(answer) => match answer {
                 Ok(claimed) => Outcome::Applied(claimed),
                 Err(refused) => Outcome::NotApplied(Refused::Claim(refused)),
@@ -129,7 +110,7 @@ impl Journal for EmbeddedStore {
     }
 
     async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
-        self.change(call, change::CompleteSite(complete)).await
+        self.writer.change(call, change::CompleteSite(complete.clone())).await
     }
 
     async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
@@ -177,12 +158,12 @@ impl Journal for EmbeddedStore {
     }
 
     async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
-        self.change(call, change::Draw(count)).await
+        self.writer.change(call, change::Draw(count)).await
     }
 
     async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
         let ended = if count.is_some() { Vec::new() } else { self.presence.ended() };
-        match self.change(call, change::BeatOf { worker, count, ended: &ended }).await {
+        match self.writer.change(call, change::BeatOf { worker: worker.clone(), count, ended }).await {
             Outcome::Applied(gone) => {
                 if count.is_none() {
                     self.presence.forget(&gone);

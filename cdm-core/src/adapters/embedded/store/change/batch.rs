@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
+use super::super::KEPT;
 use super::super::error::Failure;
 use super::super::read::integer;
-use super::super::{Change, KEPT};
-use super::{FLEET, bits, colour_name, put};
+use super::{Change, FLEET, bits, colour_name, put};
 use crate::adapters::records;
 use crate::domain::{Hostname, SiteId, Subject, Timestamp};
 use crate::ports::{self, Batch, Call, Refused, StoreError};
@@ -19,12 +19,12 @@ const MOST: usize = 90;
 /// Events that are kept, the newest; older ones go, a block at a time.
 const FEED: i64 = 100_000;
 
-pub(in super::super) struct Write<'a>(pub(in super::super) &'a Batch);
+pub(in super::super) struct Write(pub(in super::super) Batch);
 
 #[async_trait]
-impl Change<()> for Write<'_> {
+impl Change<()> for Write {
     async fn run(&self, on: &mut SqliteConnection, call: &Call, now: Timestamp) -> Result<(), Failure> {
-        let batch = self.0;
+        let batch = &self.0;
         if let Some(first) = batch.writes.first()
             && last_writer(on, first).await? == Some(bits(call.write))
         {
