@@ -1,0 +1,138 @@
+//! Servers that are alike but for what stands behind them, all in this process and on one runtime.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use cdm_core::adapters::SystemClock;
+use cdm_core::domain::token::Role;
+use cdm_core::domain::{Actor, Fence};
+use cdm_core::engine::Settings;
+use cdm_core::pipelines::{Platform, registry};
+use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write};
+use cdm_core::services::{Access, NewToken, Request, Services};
+use cdm_core::wiring::{Config, Process};
+use cdm_http::{App, HttpSettings};
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::fakes::{FakeStore, FakeTokens};
+use cdm_testkit::log::EffectLog;
+use hyper::body::Bytes;
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::measure::must;
+
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(8);
+/// Sites written in one transaction while a directory is filled.
+const TOGETHER: usize = 100;
+
+/// A server that listens, and the token that it knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Arm {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+}
+
+/// The id of the nth site; all are of one length, so that all answers are.
+pub(crate) fn id(n: usize) -> String {
+    format!("site-{n:05}")
+}
+
+/// What a server in `dir` is configured with; jobs of its local cluster take `job`.
+pub(crate) fn config(dir: &Path, job: Duration) -> Config {
+    let environment = |name: &str| match name {
+        "CDM_DATA_DIR" => Some(dir.display().to_string()),
+        "CDM_ROUTER_LISTEN" => Some("127.0.0.1:0".to_owned()),
+        _ => None,
+    };
+    let mut config = must("a configuration", Config::load(None, &environment));
+    config.job = job;
+    config
+}
+
+/// A platform in `dir`.
+pub(crate) async fn open(config: &Config) -> Arc<Process> {
+    Arc::new(must("a platform", Process::open(config).await))
+}
+
+/// Writes the sites `0..sites` as if they had been provisioned.
+pub(crate) async fn fill(ports: &Ports, sites: usize) {
+    let all: Vec<usize> = (0..sites).collect();
+    for some in all.chunks(TOGETHER) {
+        let site = |n: &usize| Write::CreateSite(Box::new(cdm_testkit::build::site(&id(*n))));
+        let batch = Batch::of(some.iter().map(site).collect());
+        let deadline = ports.clock.monotonic().after(CALL);
+        let call = Call { deadline, write: ports.ids.write(), fence: Fence::default() };
+        match ports.store.write(&call, &batch).await {
+            Outcome::Applied(()) => {}
+            other => panic!("sites are not written: {other:?}"),
+        }
+    }
+}
+
+/// A server in which nothing slows a fast client: the limits are out of reach.
+fn unlimited() -> HttpSettings {
+    let most = NonZeroU32::new(100_000_000).unwrap_or(NonZeroU32::MIN);
+    HttpSettings { rate: most, burst: most, ..HttpSettings::default() }
+}
+
+/// The server as it is.
+pub(crate) async fn whole(process: &Arc<Process>) -> Arm {
+    serve("the server", App::of(process, unlimited())).await
+}
+
+/// The server with its tokens in memory.
+pub(crate) async fn tokens_in_memory(process: &Arc<Process>) -> Arm {
+    let access = Access::new(Arc::new(FakeTokens::default()), process.ports().clone(), CALL);
+    let app = App { access: Arc::new(access), ..App::of(process, unlimited()) };
+    serve("tokens in memory", app).await
+}
+
+/// The server with tokens and records in memory: what is left is its own work.
+pub(crate) async fn all_in_memory(process: &Arc<Process>, sites: usize) -> Arm {
+    let store = Arc::new(FakeStore::new(EffectLog::new(), SimClock::new()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let ports = Ports { store, clock: Arc::clone(&clock), ..process.ports().clone() };
+    fill(&Ports { clock: Arc::new(SimClock::new()), ..ports.clone() }, sites).await;
+    let access = Access::new(Arc::new(FakeTokens::default()), ports.clone(), CALL);
+    let pipelines = Arc::new(registry(&Platform::default()));
+    let services = Services::new(ports, pipelines, Settings::default());
+    let app = App { access: Arc::new(access), services: Arc::new(services), ..App::of(process, unlimited()) };
+    serve("all in memory", app).await
+}
+
+/// A handler that answers `body` to whatever site it is asked for, and does nothing else.
+pub(crate) async fn bare(body: Bytes) -> Arm {
+    let answer = move || {
+        let body = body.clone();
+        async move { ([(CONTENT_TYPE, "application/json")], body) }
+    };
+    let routes = Router::new().route("/sites", get(answer.clone())).route("/sites/{id}", get(answer));
+    let listener = listen().await;
+    let address = must("an address", listener.local_addr());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Arm { name: "bare handler", address, token: "Bearer nobody-looks-at-this".to_owned() }
+}
+
+async fn serve(name: &'static str, app: App) -> Arm {
+    let actor = |text: &str| must("a name", Actor::parse(text));
+    let new = NewToken { name: actor(&name.replace(' ', "-")), role: Role::Operator, expires_at: None };
+    let made = app.access.create(&Request::by(actor("bench")), &new).await;
+    let (_, token) = must("a token", made);
+    let listener = listen().await;
+    let address = must("an address", listener.local_addr());
+    tokio::spawn(cdm_http::serve(listener, app, CancellationToken::new(), CALL));
+    Arm { name, address, token: format!("Bearer {}", token.expose_secret()) }
+}
+
+async fn listen() -> TcpListener {
+    must("a socket", TcpListener::bind("127.0.0.1:0").await)
+}

@@ -1,0 +1,133 @@
+//! What a read costs: one site, and a page of a long list.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
+use tokio::runtime::Runtime;
+
+use crate::arms::{self, Arm};
+use crate::client::{Asked, Load, load, once};
+use crate::measure::Rounds;
+use crate::{CONNECTIONS, MANY, ROUNDS};
+
+/// Requests of a round: for one site, and for a page.
+const SINGLES: usize = 10_000;
+const PAGES: usize = 400;
+/// Sites of a page.
+const PAGE: usize = 100;
+
+/// One arm's rounds.
+#[derive(Default)]
+struct Measured {
+    rate: Rounds,
+    p50: Rounds,
+    p99: Rounds,
+    server: Rounds,
+    bytes: usize,
+}
+
+impl Measured {
+    fn push(&mut self, load: &Load) {
+        self.rate.push(load.rate);
+        self.p50.push(load.p50.as_secs_f64() * 1e3);
+        self.p99.push(load.p99.as_secs_f64() * 1e3);
+        self.server.push(load.server_us);
+        self.bytes = load.bytes;
+    }
+}
+
+fn asked(arm: &Arm, line: fn(usize) -> String) -> Asked {
+    Asked {
+        address: arm.address,
+        token: arm.token.clone(),
+        method: Method::GET,
+        line: Arc::new(move |n| (line(n), String::new())),
+        status: StatusCode::OK,
+    }
+}
+
+fn one(n: usize) -> String {
+    // A stride that meets every site and never the one before.
+    format!("/sites/{}", arms::id(n * 7_919 % MANY))
+}
+
+fn page(n: usize) -> String {
+    match n * PAGE % MANY {
+        0 => format!("/sites?limit={PAGE}"),
+        first => {
+            let place = format!("s{}", arms::id(first - 1));
+            let cursor: String = place.bytes().map(|byte| format!("{byte:02x}")).collect();
+            format!("/sites?limit={PAGE}&cursor={cursor}")
+        }
+    }
+}
+
+/// Both tables.
+pub(crate) fn measure(runtime: &Runtime) {
+    let dir = crate::directory();
+    let process = runtime.block_on(async {
+        let process = arms::open(&arms::config(dir.path(), Duration::from_millis(5))).await;
+        arms::fill(process.ports(), MANY).await;
+        process
+    });
+    let servers = runtime.block_on(async {
+        [
+            arms::all_in_memory(&process, MANY).await,
+            arms::tokens_in_memory(&process).await,
+            arms::whole(&process).await,
+        ]
+    });
+    println!(
+        "\n(a) `GET /sites/{{id}}`, each of {MANY} sites in turn, {CONNECTIONS} connections, {SINGLES} requests a \
+         round; targets: 0.60 of the rate, 1.6 of the p99\n"
+    );
+    compare(runtime, &servers, one, SINGLES);
+    println!(
+        "\n(b) `GET /sites?limit={PAGE}` over {MANY} sites, {CONNECTIONS} connections, {PAGES} requests a round\n"
+    );
+    compare(runtime, &servers, page, PAGES);
+    runtime.block_on(process.stop(Duration::from_secs(5)));
+}
+
+/// The bare handler, which answers what the first server answers, against all of them in turns.
+fn compare(runtime: &Runtime, servers: &[Arm], line: fn(usize) -> String, requests: usize) {
+    let answers: Vec<Bytes> =
+        servers.iter().map(|arm| runtime.block_on(once(&asked(arm, line), 1))).collect();
+    let [.., body] = answers.as_slice() else { return };
+    let lengths: Vec<usize> = answers.iter().map(Bytes::len).collect();
+    let bare = runtime.block_on(arms::bare(body.clone()));
+    let arms: Vec<&Arm> = std::iter::once(&bare).chain(servers).collect();
+    let mut measured: Vec<Measured> = arms.iter().map(|_| Measured::default()).collect();
+    for round in 0..=ROUNDS {
+        let mut order: Vec<usize> = (0..arms.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            let load = load(&asked(arms[index], line), CONNECTIONS, requests);
+            if round > 0 {
+                measured[index].push(&load);
+            }
+        }
+    }
+    println!(
+        "| arm | a second | of the bare handler's | p50, ms | p99, ms | of its p99 | server's processor, µs |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let base = &measured[0];
+    for (arm, own) in arms.iter().zip(&measured) {
+        println!(
+            "| {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} |",
+            arm.name,
+            own.rate,
+            own.rate.with(&base.rate, |own, base| own / base),
+            own.p50,
+            own.p99,
+            own.p99.with(&base.p99, |own, base| own / base),
+            own.server,
+        );
+    }
+    println!("\nA body has {lengths:?} bytes; the rounds of an arm brought {} bytes each.", base.bytes);
+}
