@@ -8,6 +8,8 @@ use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 
 /// How long a statement waits for another process's transaction.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Rows that a statement may be ahead of its reader: a page, so that the two do not wake each other row by row.
+const ROWS: usize = 1_024;
 /// Connections that only read.
 const READERS: u32 = 4;
 
@@ -43,9 +45,15 @@ impl File {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE)
+            .row_buffer_size(ROWS)
             .foreign_keys(true);
-        let pool =
-            |most| SqlitePoolOptions::new().max_connections(most).idle_timeout(None).max_lifetime(None);
+        let pool = |most| {
+            SqlitePoolOptions::new()
+                .max_connections(most)
+                .test_before_acquire(false)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
         let failed = |source| OpenError { path: path.to_owned(), source };
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
         let read = pool(READERS).connect_with(options.clone()).await.map_err(failed)?;
@@ -68,9 +76,11 @@ impl File {
         sqlx::query("PRAGMA data_version").fetch_one(&self.watch).await?.try_get(0)
     }
 
-    /// Makes tables where they are missing.
+    /// Makes tables where they are missing: all of them at once, since each commit waits for the disk.
     pub(super) async fn ensure(&self, schema: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(schema).execute(&self.write).await.map(drop)
+        let mut on = self.begin().await?;
+        sqlx::raw_sql(schema).execute(&mut *on).await?;
+        on.commit().await
     }
 
     /// Ends every connection; the file is then in one piece, without a log beside it.

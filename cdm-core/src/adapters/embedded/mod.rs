@@ -19,6 +19,7 @@ mod presence;
 mod seal;
 mod secrets;
 mod store;
+mod together;
 mod tokens;
 mod tree;
 

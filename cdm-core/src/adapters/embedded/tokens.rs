@@ -1,10 +1,14 @@
 //! Tokens in SQLite.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::file::File;
+use super::together::Together;
 use crate::adapters::records;
 use crate::domain::{Timestamp, Token, TokenHash, Uid};
 use crate::ports::{Call, ErrorKind, Outcome, PortError, StoreError, TokenStore};
@@ -19,6 +23,7 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS tokens (
 #[derive(Clone, Debug)]
 pub struct EmbeddedTokens {
     file: File,
+    by_hash: Arc<Together<TokenHash, Token, PortError>>,
 }
 
 impl EmbeddedTokens {
@@ -28,7 +33,7 @@ impl EmbeddedTokens {
     /// When the file cannot be written.
     pub async fn open(file: File) -> Result<Self, PortError> {
         file.ensure(SCHEMA).await.map_err(|error| unavailable(&error))?;
-        Ok(Self { file })
+        Ok(Self { file, by_hash: Arc::default() })
     }
 }
 
@@ -43,6 +48,19 @@ fn unreadable(error: &StoreError) -> PortError {
 fn token(row: &SqliteRow) -> Result<Token, PortError> {
     let body: String = row.try_get(0).map_err(|error| unavailable(&error))?;
     records::decode(&body).map_err(|error| unreadable(&error))
+}
+
+/// The tokens of these hashes. Those who ask at once have few tokens among them, most often one.
+async fn of_hashes(file: File, hashes: Vec<TokenHash>) -> Result<HashMap<TokenHash, Token>, PortError> {
+    let mut found = HashMap::new();
+    for hash in hashes {
+        let query = sqlx::query("SELECT body FROM tokens WHERE hash = ?").bind(hash.0.to_vec());
+        let row = query.fetch_optional(file.reader()).await.map_err(|error| unavailable(&error))?;
+        if let Some(token) = row.as_ref().map(token).transpose()? {
+            found.insert(hash, token);
+        }
+    }
+    Ok(found)
 }
 
 #[async_trait]
@@ -75,9 +93,7 @@ impl TokenStore for EmbeddedTokens {
     }
 
     async fn by_hash(&self, hash: &TokenHash) -> Result<Option<Token>, PortError> {
-        let query = sqlx::query("SELECT body FROM tokens WHERE hash = ?").bind(hash.0.to_vec());
-        let row = query.fetch_optional(self.file.reader()).await.map_err(|error| unavailable(&error))?;
-        row.as_ref().map(token).transpose()
+        self.by_hash.get(hash, &|hashes| of_hashes(self.file.clone(), hashes)).await
     }
 
     async fn tokens(&self) -> Result<Vec<Token>, PortError> {

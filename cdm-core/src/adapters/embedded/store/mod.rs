@@ -14,6 +14,7 @@ use sqlx::Row;
 
 use super::file::File;
 use super::presence::Presence;
+use super::together::Together;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, Claimed, Complete};
 use crate::domain::{
@@ -37,6 +38,7 @@ pub struct EmbeddedStore {
     clock: Arc<dyn Clock>,
     presence: Presence,
     writer: Writer,
+    by_id: Arc<Together<SiteId, Site, StoreError>>,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -54,7 +56,7 @@ impl EmbeddedStore {
     pub async fn open(file: File, clock: Arc<dyn Clock>, presence: Presence) -> Result<Self, StoreError> {
         file.ensure(include_str!("schema.sql")).await.map_err(|error| unavailable(&error))?;
         let writer = Writer::start(file.clone(), Arc::clone(&clock));
-        Ok(Self { file, clock, presence, writer })
+        Ok(Self { file, clock, presence, writer, by_id: Arc::default() })
     }
 
     /// Whether the store answers.
@@ -69,7 +71,7 @@ impl EmbeddedStore {
 #[async_trait]
 impl SiteRepository for EmbeddedStore {
     async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
-        read::document("SELECT body FROM sites WHERE id = ?", id.as_str(), self.file.reader()).await
+        self.by_id.get(id, &|ids| read::sites_of(self.file.clone(), ids)).await
     }
 
     async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {

@@ -1,10 +1,13 @@
 //! Lists and lookups.
 
+use std::collections::HashMap;
+
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqlitePool};
 
 use super::EmbeddedStore;
 use super::error::unavailable;
+use crate::adapters::embedded::file::File;
 use crate::adapters::records::{self, Record};
 use crate::domain::rollout::RolloutPage;
 use crate::domain::{Actor, IdempotencyKey, Operation, Selector, Site, SiteId, Subject, Timestamp, WorkerId};
@@ -81,6 +84,24 @@ fn cut<T, C: Clone>(mut items: Vec<(C, T)>, limit: usize) -> Result<Page<T, C>> 
     items.truncate(limit.max(1));
     let next = items.last().map(|(cursor, _)| cursor.clone()).filter(|_| more);
     Ok(Page { items: items.into_iter().map(|(_, item)| item).collect(), next })
+}
+
+/// The sites of these ids, as far as there are such.
+pub(super) async fn sites_of(file: File, ids: Vec<SiteId>) -> Result<HashMap<SiteId, Site>> {
+    const ONE: &str = "SELECT id, body FROM sites WHERE id = ?";
+    const SOME: &str = "SELECT id, body FROM sites WHERE id IN (SELECT value FROM json_each(?))";
+    let (sql, names) = match ids.as_slice() {
+        [id] => (ONE, id.as_str().to_owned()),
+        // No id has a character that JSON would write otherwise.
+        _ => (SOME, format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","))),
+    };
+    let query = sqlx::query(sql).bind(names);
+    let rows = query.fetch_all(file.reader()).await.map_err(|error| unavailable(&error))?;
+    let site = |row: &SqliteRow| {
+        let site: Site = records::decode(&text(row, 1)?)?;
+        Ok((site.id.clone(), site))
+    };
+    rows.iter().map(site).collect()
 }
 
 const SITES: &str = "SELECT id, body FROM sites WHERE id > ?1 AND (?2 IS NULL OR service = ?2) \
