@@ -45,6 +45,7 @@ struct Format {
 #[derive(Deserialize)]
 #[serde(bound = "T: Record")]
 struct Read<T: Record> {
+    format: u32,
     #[serde_as(as = "T::Mirror")]
     record: T,
 }
@@ -62,12 +63,17 @@ pub(crate) fn encode<T: Record>(record: &T) -> Result<String, StoreError> {
 /// # Errors
 /// [`StoreError::Denied`] for another format, and for what is no such record.
 pub(crate) fn decode<T: Record>(document: &str) -> Result<T, StoreError> {
-    let Format { format } = part(document)?;
+    let read = part::<Read<T>>(document);
+    // A document of another format is refused for that, whatever else it is; the usual one is gone through once.
+    let format = match &read {
+        Ok(read) => read.format,
+        Err(_) => part::<Format>(document)?.format,
+    };
     if format != FORMAT {
         let message = format!("a record of format {format} cannot be read by this version; use a newer one");
         return Err(StoreError::Denied(message));
     }
-    Ok(part::<Read<T>>(document)?.record)
+    Ok(read?.record)
 }
 
 fn part<T: DeserializeOwned>(document: &str) -> Result<T, StoreError> {
