@@ -59,9 +59,12 @@ pub(crate) async fn finish(State(server): State<Shared>, mut request: Request, n
     let status = response.status().as_u16();
     server.metrics.answered(method, &route, status, took);
     tracing::info!(request_id = %id, method, route, status, took_ms = took.as_millis(), "answered");
+    let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
+        headers.insert(REQUEST_ID, value);
     }
+    // A browser takes an answer for what it says it is.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

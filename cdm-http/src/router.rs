@@ -1,7 +1,6 @@
 //! The routes in one router, with what every request goes through.
 
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use cdm_core::domain::Actor;
 use tokio_util::sync::CancellationToken;
@@ -39,17 +38,8 @@ fn whole(server: Shared, guarded: Router<Shared>) -> Router {
     open.merge(guarded)
         .layer(from_fn_with_state(Shared::clone(&server), in_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(no_sniff))
         .layer(from_fn_with_state(Shared::clone(&server), finish))
         .with_state(server)
-}
-
-/// A browser takes an answer for what it says it is.
-async fn no_sniff(request: Request, next: Next) -> axum::response::Response {
-    let mut response = next.run(request).await;
-    let value = axum::http::HeaderValue::from_static("nosniff");
-    response.headers_mut().insert(axum::http::header::X_CONTENT_TYPE_OPTIONS, value);
-    response
 }
 
 /// Routes that need no token.
