@@ -31,7 +31,7 @@ use crate::measure::must;
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(8);
 /// Sites written in one transaction while a directory is filled.
-const TOGETHER: usize = 100;
+const TOGETHER: usize = 80;
 
 /// A server that listens, and the token that it knows.
 #[derive(Clone, Debug)]
