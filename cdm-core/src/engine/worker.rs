@@ -174,8 +174,9 @@ impl Worker {
         let mut work = FuturesUnordered::new();
         while !self.stopping() {
             let room = self.settings.concurrency.saturating_sub(work.len());
+            let mut ended = Vec::new();
             let find = select(Box::pin(self.find()), &mut beating);
-            let found = match beside(find, &mut work, &mut Vec::new()).await {
+            let found = match beside(find, &mut work, &mut ended).await {
                 Either::Left(((found, _), _)) => found,
                 Either::Right(((), _)) => Vec::new(),
             };
@@ -185,6 +186,10 @@ impl Worker {
                 } else {
                     self.state().busy.remove(&subject);
                 }
+            }
+            if !ended.is_empty() {
+                // There may be more room, and more to do, than was found.
+                continue;
             }
             let idle = async {
                 if work.is_empty() {
