@@ -2,10 +2,12 @@
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "embedded")]
 mod records;
-#[cfg(feature = "embedded")]
+#[cfg(feature = "machine")]
 mod system;
 
-#[cfg(feature = "embedded")]
+#[cfg(feature = "machine")]
 pub use system::{OsIds, SystemClock};
