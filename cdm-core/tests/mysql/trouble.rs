@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, SiteDatabase, SiteDatabases};
+use cdm_testkit::contract::databases;
 use sqlx::Connection;
 
 use crate::server::Server;
@@ -178,4 +179,31 @@ async fn a_server_that_was_killed_goes_on_where_it_was() {
     server.go(&[]).await;
     assert_eq!(lab.databases.remove(&lab.bench.cx().call(), kept).await, Outcome::Applied(()));
     assert_eq!(lab.databases.seen(kept).await, Ok(NEITHER));
+}
+
+/// What the operations guide gives the administrator.
+const ADMINISTRATOR: [&str; 5] = [
+    "CREATE USER cdm IDENTIFIED BY 'a-password'",
+    "GRANT CREATE USER, PROCESS, CONNECTION ADMIN ON *.* TO cdm",
+    "GRANT SELECT ON mysql.* TO cdm",
+    "GRANT SELECT, INSERT, CREATE ON cdm.* TO cdm",
+    "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, \
+     LOCK TABLES ON `site\\_%`.* TO cdm WITH GRANT OPTION",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_administrator_of_the_guide_is_enough() {
+    let Some(server) = Server::start(&[]).await else { return };
+    let root = Lab::at(&server.url());
+    let mut admin = root.admin().await;
+    for statement in ADMINISTRATOR {
+        run(&mut admin, statement).await.expect(statement);
+    }
+    let lab = Lab::at(&server.url().replace("root@", "cdm:a-password@"));
+    databases::suite(&lab.databases, &lab.bench.cx()).await;
+    lab.databases.check().await.expect("it answers");
+    let (uid, credentials) = lab.site().await;
+    let mut user = lab.login(&credentials).await.expect("the user");
+    assert_eq!(lab.databases.remove(&lab.bench.cx().call(), uid).await, Outcome::Applied(()));
+    user.ping().await.expect_err("ended");
 }
