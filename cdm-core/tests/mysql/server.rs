@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::Lab;
+use crate::{Lab, parts};
 
 /// The server and where its data lies; both go with it.
 #[derive(Debug)]
@@ -16,12 +16,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A fresh server; nothing where MariaDB is not installed.
+    /// A fresh server; nothing where the shared one was not started, which brings the programs.
     pub(crate) async fn start(options: &[&str]) -> Option<Self> {
+        parts::address("CDM_TEST_MYSQL")?;
         let data = tempfile::tempdir().expect("a directory");
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let mut install = command("mariadb-install-db")?;
+        let mut install = command("mariadb-install-db").expect("MariaDB's programs");
         install.args(["--no-defaults", "--basedir=/usr", "--skip-test-db", "--innodb-log-file-size=8M"]);
         install.arg("--auth-root-authentication-method=normal").arg(of("datadir", data.path()));
         install.stdout(Stdio::null()).stderr(Stdio::null());
