@@ -15,30 +15,21 @@ const LOOK: Duration = Duration::from_millis(150);
 /// Events read at once.
 const PAGE: usize = 100;
 
-/// A place in the feed: after the cursor, and after so many events behind it. The store names the ends of pages only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    after: Option<u64>,
-    skip: usize,
-}
+/// A place in the feed: after the event of that number; before all of them where it is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u64);
 
 impl Place {
     /// Parses what `Display` prints.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (after, skip) = text.split_once('.').unwrap_or((text, "0"));
-        let after = if after == "s" { None } else { Some(after.parse().ok()?) };
-        let place = Self { after, skip: skip.parse().ok()? };
+        let place = Self(text.parse().ok()?);
         (place.to_string() == text).then_some(place)
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.after {
-            Some(after) => write!(f, "{after}")?,
-            None => f.write_str("s")?,
-        }
-        if self.skip > 0 { write!(f, ".{}", self.skip) } else { Ok(()) }
+        self.0.fmt(f)
     }
 }
 
@@ -72,16 +63,9 @@ impl Hub {
         Ok(Listener { hub: Arc::clone(self), tail, place, fresh: true })
     }
 
-    /// The present end of the feed; found page by page the first time.
+    /// The present end of the feed.
     async fn end(&self) -> Result<Place, ServiceError> {
-        let mut place = self.tail.borrow().unwrap_or_default();
-        loop {
-            let page = self.services.events(place.after, 1_000).await?;
-            match page.next {
-                Some(next) if !page.items.is_empty() => place.after = Some(next),
-                _ => return Ok(place),
-            }
-        }
+        Ok(Place(self.services.last_event().await?.unwrap_or(0)))
     }
 
     async fn look(self: Arc<Self>) {
@@ -122,25 +106,10 @@ impl Listener {
 
     /// The next events, each with the place after it; none at the end of the feed.
     pub(crate) async fn read(&mut self) -> Result<Vec<(Place, FeedEvent)>, ServiceError> {
-        loop {
-            let Place { after, skip } = self.place;
-            let page = self.hub.services.events(after, PAGE).await?;
-            let (count, Some(next)) = (page.items.len(), page.next) else { return Ok(Vec::new()) };
-            if count == 0 {
-                return Ok(Vec::new());
-            }
-            let end = Place { after: Some(next), skip: skip.saturating_sub(count) };
-            if skip >= count {
-                self.place = end;
-                continue;
-            }
-            let place =
-                |index: usize| if index + 1 == count { end } else { Place { after, skip: index + 1 } };
-            let events = page.items.into_iter().enumerate().skip(skip);
-            let events = events.map(|(index, event)| (place(index), event)).collect();
-            self.place = end;
-            return Ok(events);
-        }
+        let events = self.hub.services.events(Some(self.place.0), PAGE).await?;
+        let events: Vec<_> = events.into_iter().map(|(number, event)| (Place(number), event)).collect();
+        self.place = events.last().map_or(self.place, |(place, _)| *place);
+        Ok(events)
     }
 
     /// After an error: look again even without news.

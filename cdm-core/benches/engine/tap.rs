@@ -361,9 +361,14 @@ impl Journal for TappedStore {
         self.inner.audit(before, limit).await
     }
 
-    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
         self.tap.asked(Ask::Other("events"));
         self.inner.events(after, limit).await
+    }
+
+    async fn last_event(&self) -> Result<Option<u64>, StoreError> {
+        self.tap.asked(Ask::Other("last_event"));
+        self.inner.last_event().await
     }
 }
 

@@ -108,9 +108,12 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// Audit entries, newest first.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError>;
 
-    /// The event feed, oldest first, after `after`. `next` is where to go on from, also after the last event so far; it
-    /// is `None` only where there was nothing.
-    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError>;
+    /// The event feed, oldest first: those after number `after`, each with its number, which it keeps. Numbers
+    /// begin at 1 and grow; some may be left out.
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError>;
+
+    /// The number of the last event so far; `None` where there was none.
+    async fn last_event(&self) -> Result<Option<u64>, StoreError>;
 }
 
 /// One adapter with both faces.

@@ -230,7 +230,7 @@ impl Services {
         Ok(self.ports.store.audit(before, limit.min(1_000)).await?)
     }
 
-    /// What happened, oldest first.
+    /// What happened, oldest first, each event with its number.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -238,7 +238,15 @@ impl Services {
         &self,
         after: Option<u64>,
         limit: usize,
-    ) -> Result<Page<FeedEvent, u64>, ServiceError> {
+    ) -> Result<Vec<(u64, FeedEvent)>, ServiceError> {
         Ok(self.ports.store.events(after, limit.min(1_000)).await?)
+    }
+
+    /// The number of the last event so far.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn last_event(&self) -> Result<Option<u64>, ServiceError> {
+        Ok(self.ports.store.last_event().await?)
     }
 }

@@ -24,7 +24,7 @@ use cdm_testkit::fakes::{FakeSecrets, FakeStore};
 use cdm_testkit::log::EffectLog;
 use secrecy::SecretString;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -380,6 +380,29 @@ async fn a_theme_shows_after_its_job_and_a_missing_one_fails() {
     assert!(get(&host, "shop.test", "/").await.body.contains("<dd>plain</dd>"));
     let missing = machine.job(Selector::Blue, activate("absent")).await;
     assert!(matches!(missing.state, JobState::Failed { theme_missing: true, .. }), "{missing:?}");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ended_jobs_of_several_sites_the_newest_are_kept() {
+    let machine = Machine::new().await;
+    let path = machine.bench.dir.path().join("cdm.db");
+    let mut on = SqliteConnectOptions::new().filename(path).connect().await.expect("the file");
+    let old = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
+               INSERT INTO cluster_jobs (name, uid, service, kind, running, state, log, boot, attempts)
+               SELECT 'rollout-0-flush-caches-' || i, iif(i = 2, 'a-site', NULL), 'blue', '', 0,
+                      '{\"state\":\"succeeded\",\"failed\":[]}', '', NULL, 1 FROM n";
+    sqlx::query(old).execute(&mut on).await.expect("jobs");
+    let host = machine.host().await;
+    let uids = vec![build::uid("a"), build::uid("b")];
+    machine.job(Selector::Blue, JobKind::FlushCaches { uids }).await;
+    let kept = "SELECT count(*), min(rowid) FROM cluster_jobs WHERE uid IS NULL";
+    let kept = sqlx::query(kept).fetch_one(&mut on).await.expect("a count");
+    assert_eq!(
+        (kept.get::<i64, _>(0), kept.get::<i64, _>(1)),
+        (1_000, 202),
+        "those of one site do not count"
+    );
     host.stop().await;
 }
 

@@ -37,7 +37,7 @@ const ALIVE: Duration = Duration::from_secs(15);
 #[into_params(parameter_in = Query)]
 pub(crate) struct After {
     /// The id of the last event that was seen; with the present where it is left out. `Last-Event-ID` goes before it.
-    #[param(pattern = r"^(s|0|[1-9][0-9]{0,17})(\.[1-9][0-9]{0,5})?$", nullable = false)]
+    #[param(pattern = "^(0|[1-9][0-9]{0,17})$", nullable = false)]
     after: Option<String>,
 }
 

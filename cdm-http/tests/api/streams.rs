@@ -11,7 +11,7 @@ async fn a_stream_of_an_operation_tells_all_and_ends() {
     let operation = bed.ask("POST /sites/rrr/provision", None).await.json();
     let id = operation["id"].as_str().expect("an id");
     let stream =
-        bed.send(bed.request(Role::Viewer, &format!("GET /operations/{id}/events?after=s"), None)).await;
+        bed.send(bed.request(Role::Viewer, &format!("GET /operations/{id}/events?after=0"), None)).await;
     assert_eq!(stream.headers["content-type"], "text/event-stream");
     assert_eq!(stream.headers["cache-control"], "no-store");
     assert_eq!(stream.headers["x-accel-buffering"], "no");

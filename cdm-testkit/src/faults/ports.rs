@@ -406,7 +406,11 @@ impl Journal for Faulty<dyn Store> {
         self.inner.audit(before, limit).await
     }
 
-    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
         self.inner.events(after, limit).await
+    }
+
+    async fn last_event(&self) -> Result<Option<u64>, StoreError> {
+        self.inner.last_event().await
     }
 }

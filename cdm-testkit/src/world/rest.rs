@@ -138,8 +138,7 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
 /// The first sink that a secret got into.
 fn leak(world: &World) -> Option<String> {
     let store = &world.raw().store;
-    let events =
-        now(store.events(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
+    let events = now(store.events(None, 1_000_000)).map(|events| format!("{events:?}")).unwrap_or_default();
     let audit = now(store.audit(None, 1_000_000)).map(|page| format!("{:?}", page.items)).unwrap_or_default();
     let operations = now(store.operations(&cdm_core::ports::OperationQuery::default(), None, 1_000_000));
     let sinks = [

@@ -192,7 +192,7 @@ pub async fn audit_is_newest_first(store: &dyn Store, cx: &Cx<'_>) {
     assert_eq!(scene.audits().await, expected, "audit entries are read once each, newest first");
 }
 
-/// Events are read oldest first, also those of one batch, and the last page says that it is the last.
+/// Events are read oldest first, also those of one batch; each keeps its number, and the last of them is known.
 pub async fn events_are_oldest_first(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let site = scene.create(scene.site("a")).await;
@@ -206,6 +206,18 @@ pub async fn events_are_oldest_first(store: &dyn Store, cx: &Cx<'_>) {
         applied("events", store.write(&scene.call(), &batch).await);
     }
     assert_eq!(scene.events().await, expected, "events are read once each, oldest first");
+    let all = answered("events", store.events(None, 1_000_000).await);
+    let own = all.iter().position(|(_, event)| *event == expected[0]).expect("the first event");
+    let after = all[own].0;
+    let rest = answered("events", store.events(Some(after), 1_000_000).await);
+    assert!(rest.starts_with(&all[own + 1..]), "an event has the same number wherever a page begins");
+    let last = answered("last_event", store.last_event().await);
+    assert!(
+        last >= all.last().map(|(number, _)| *number),
+        "the last event is not before those that were read"
+    );
+    let beyond = answered("events", store.events(last, 1).await);
+    assert!(beyond.iter().all(|(number, _)| Some(*number) > last), "nothing up to the last comes after it");
 }
 
 /// A worker is listed with its last beat until it says that it stops.

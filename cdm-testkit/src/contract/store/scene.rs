@@ -177,13 +177,17 @@ impl<'a> Scene<'a> {
     }
 
     pub(super) async fn events(&self) -> Vec<FeedEvent> {
-        let (mut events, mut after) = (Vec::new(), None);
+        let (mut events, mut after) = (Vec::new(), Some(0));
         loop {
-            let page = answered("events", self.store.events(after, 3).await);
-            assert!(page.items.len() <= 3, "a page has no more items than were asked for");
-            events.extend(page.items.into_iter().filter(|event| event.what.starts_with(&self.tag)));
-            after = page.next;
-            if after.is_none() {
+            let some = answered("events", self.store.events(after, 3).await);
+            assert!(some.len() <= 3, "no more are read than were asked for");
+            let before = after;
+            for (number, event) in some {
+                assert!(after < Some(number), "numbers grow");
+                after = Some(number);
+                events.extend(Some(event).filter(|event| event.what.starts_with(&self.tag)));
+            }
+            if after == before {
                 return events;
             }
         }

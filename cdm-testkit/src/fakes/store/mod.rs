@@ -260,15 +260,15 @@ impl Journal for FakeStore {
         Ok(page(state.audit.range(older).rev().map(|(at, entry)| (*at, entry.clone())), limit))
     }
 
-    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
         let state = self.asked("events");
         let newer = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let mut seen = None;
-        let events = state.events.range(newer).take(limit.max(1)).map(|(at, event)| {
-            seen = Some(*at);
-            event.clone()
-        });
-        Ok(Page { items: events.collect(), next: seen })
+        let events = state.events.range(newer).take(limit.max(1));
+        Ok(events.map(|(number, event)| (*number, event.clone())).collect())
+    }
+
+    async fn last_event(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.asked("last_event").events.last_key_value().map(|(number, _)| *number))
     }
 }
 

@@ -16,6 +16,12 @@ use crate::ports::{Changed, Job, JobKind, JobState};
 /// Jobs that run at a time; others wait for their turn.
 const MOST: usize = 16;
 
+/// Ended jobs of several sites that are kept. Those of one site go with it.
+const KEPT: i64 = 1_000;
+const FORGET: &str = "DELETE FROM cluster_jobs WHERE rowid IN (
+    SELECT rowid FROM cluster_jobs WHERE uid IS NULL AND running = 0 ORDER BY rowid DESC LIMIT -1 OFFSET ?
+)";
+
 /// A job that shall run.
 #[derive(Debug)]
 pub(super) struct Due {
@@ -131,6 +137,9 @@ async fn end(world: &World, due: &Due, job: &Job) -> Result<(), sqlx::Error> {
     // A job whose site was released has no row any more, and nobody to tell.
     if ended.rows_affected() > 0 {
         news::tell(&mut tx, &Changed::Job(due.name.clone())).await?;
+        if due.kind.uid().is_none() {
+            sqlx::query(FORGET).bind(KEPT).execute(&mut *tx).await?;
+        }
     }
     tx.commit().await?;
     world.cluster.tell();

@@ -203,7 +203,11 @@ impl Journal for EmbeddedStore {
         read::page(sql, before, limit, self.file.reader()).await
     }
 
-    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Page<FeedEvent, u64>, StoreError> {
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
         read::events(self.file.reader(), after, limit).await
+    }
+
+    async fn last_event(&self) -> Result<Option<u64>, StoreError> {
+        read::last_event(self.file.reader()).await
     }
 }

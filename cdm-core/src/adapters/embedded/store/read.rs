@@ -162,13 +162,17 @@ pub(super) async fn events(
     pool: &SqlitePool,
     after: Option<u64>,
     limit: usize,
-) -> Result<Page<FeedEvent, u64>> {
+) -> Result<Vec<(u64, FeedEvent)>> {
     let query = sqlx::query("SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?");
     let query = query.bind(integer(after.unwrap_or(0))).bind(one_more(limit) - 1);
     let rows = query.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
-    let next = rows.last().map(|row| number(row, 0)).transpose()?;
-    let items = rows.iter().map(|row| records::decode(&text(row, 1)?)).collect::<Result<_>>()?;
-    Ok(Page { items, next })
+    rows.iter().map(|row| Ok((number(row, 0)?, records::decode(&text(row, 1)?)?))).collect()
+}
+
+pub(super) async fn last_event(pool: &SqlitePool) -> Result<Option<u64>> {
+    let row = sqlx::query("SELECT max(seq) FROM events").fetch_one(pool).await;
+    let last = row.and_then(|row| row.try_get::<Option<i64>, _>(0));
+    last.map(|last| last.map(natural)).map_err(|error| unavailable(&error))
 }
 
 /// The subject that `Subject`'s `Display` printed.
