@@ -1,5 +1,7 @@
 //! What stands behind the ports: one folder per backend, each behind its feature. Nothing but `wiring` names an adapter.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "mysql")]
