@@ -2,11 +2,13 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "mysql")]
 pub mod mysql;
-#[cfg(feature = "embedded")]
+#[cfg(any(feature = "embedded", feature = "dynamodb"))]
 mod records;
 #[cfg(feature = "machine")]
 mod system;

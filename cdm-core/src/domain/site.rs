@@ -303,7 +303,8 @@ impl Site {
 }
 
 impl Claim {
-    fn slot(&self, task: Task) -> Slot {
+    /// The operation that the claim puts into a free site.
+    pub(crate) fn slot(&self, task: Task) -> Slot {
         Slot {
             number: self.number,
             task,

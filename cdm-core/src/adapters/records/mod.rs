@@ -4,6 +4,8 @@
 //! that a mirror has every field. A document begins with the number of its format. A document of another format, or one
 //! that breaks a rule of the domain, is an error and never a guess.
 
+#[cfg(feature = "embedded")]
+mod answers;
 mod operations;
 mod rollouts;
 mod sites;
@@ -13,10 +15,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_with::{DeserializeAs, SerializeAs, serde_as};
 
-use crate::domain::{AuditEntry, Colour, Fleet, Operation, Rollout, Site, Token, rollout::RolloutPage};
+use crate::domain::{
+    AuditEntry, Colour, Fleet, Operation, Rollout, Site, Slot, Token, rollout::RolloutPage, site::Settled,
+};
 use crate::ports::{FeedEvent, IdempotencyRecord, StoreError};
 
-pub(crate) use sites::Answer;
+#[cfg(feature = "embedded")]
+pub(crate) use answers::Answer;
 
 /// The format of every document that this version writes.
 const FORMAT: u32 = 1;
@@ -121,5 +126,6 @@ records! {
     FeedEvent => operations::FeedEventDef,
     IdempotencyRecord => operations::IdempotencyRecordDef,
     Token => operations::TokenDef,
-    Answer => sites::AnswerDef,
+    Slot => operations::SlotDef,
+    Settled => sites::SettledDef,
 }

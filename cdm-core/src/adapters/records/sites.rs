@@ -6,14 +6,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::mirror;
-use super::operations::{FenceDef, MoveDef, SlotDef};
+use super::operations::{FenceDef, SlotDef};
 use super::rollouts::{GrantDef, LegDef, OutcomeDef};
 use super::text::{Millis, Text};
 use crate::domain::colour::{Colour, Fleet, Hold, Release, Verdict};
 use crate::domain::lifecycle::Phase;
-use crate::domain::operation::{Move, Slot};
+use crate::domain::operation::Slot;
 use crate::domain::rollout::Outcome;
-use crate::domain::site::{ClaimRefused, Claimed, Routed, Settled, Site};
+use crate::domain::site::{Routed, Settled, Site};
 use crate::domain::{
     Actor, Digest, Grant, Hostnames, Leg, Selector, SiteId, SiteName, Theme, Timestamp, Uid,
 };
@@ -86,7 +86,7 @@ mirror!(RoutedDef, Routed);
 #[serde_as]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Settled", rename_all = "camelCase")]
-struct SettledDef {
+pub(crate) struct SettledDef {
     rollout: u64,
     #[serde_as(as = "LegDef")]
     leg: Leg,
@@ -169,60 +169,3 @@ pub(crate) struct FleetDef {
     version: u64,
 }
 mirror!(FleetDef, Fleet);
-
-/// What a claim was answered, kept so that a repetition of it is answered the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer(pub(crate) Result<Claimed, ClaimRefused>);
-
-#[serde_as]
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum AnswerDef {
-    Taken {
-        #[serde_as(as = "MoveDef")]
-        course: Move,
-        #[serde_as(as = "Option<RoutedDef>")]
-        route: Option<Routed>,
-        epoch: u64,
-        version: u64,
-    },
-    Barred,
-    Gone,
-    NotActive,
-    Busy,
-    Fenced,
-    Settled(#[serde_as(as = "OutcomeDef")] Outcome),
-}
-
-impl AnswerDef {
-    fn serialize<S: Serializer>(value: &Answer, to: S) -> Result<S::Ok, S::Error> {
-        let mirror = match value.0 {
-            Ok(Claimed::Taken { course, route, epoch, version }) => {
-                Self::Taken { course, route, epoch, version }
-            }
-            Ok(Claimed::Barred) => Self::Barred,
-            Err(ClaimRefused::Gone) => Self::Gone,
-            Err(ClaimRefused::NotActive) => Self::NotActive,
-            Err(ClaimRefused::Busy) => Self::Busy,
-            Err(ClaimRefused::Fenced) => Self::Fenced,
-            Err(ClaimRefused::Settled(outcome)) => Self::Settled(outcome),
-        };
-        Serialize::serialize(&mirror, to)
-    }
-
-    fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Answer, D::Error> {
-        let mirror: Self = Deserialize::deserialize(from)?;
-        Ok(Answer(match mirror {
-            Self::Taken { course, route, epoch, version } => {
-                Ok(Claimed::Taken { course, route, epoch, version })
-            }
-            Self::Barred => Ok(Claimed::Barred),
-            Self::Gone => Err(ClaimRefused::Gone),
-            Self::NotActive => Err(ClaimRefused::NotActive),
-            Self::Busy => Err(ClaimRefused::Busy),
-            Self::Fenced => Err(ClaimRefused::Fenced),
-            Self::Settled(outcome) => Err(ClaimRefused::Settled(outcome)),
-        }))
-    }
-}
-mirror!(AnswerDef, Answer);

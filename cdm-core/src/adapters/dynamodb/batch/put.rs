@@ -1,0 +1,179 @@
+//! The changes that write one record of a batch, each under the condition that it is as the batch expects it.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::{For, Planned};
+use crate::adapters::dynamodb::change::{ABSENT, Change};
+use crate::adapters::dynamodb::item::{
+    Item, Key, SHARDS, document, list_work, live, number, put, text, written_by,
+};
+use crate::adapters::dynamodb::site;
+use crate::domain::operation::Home;
+use crate::domain::rollout::RolloutPage;
+use crate::domain::{Colour, Fleet, Hostnames, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Uid};
+use crate::ports::{StoreError, WriteId};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Whose write it was, which records without a version are told apart by.
+const NOT_OURS: &str = "(attribute_not_exists(#write) OR #write <> :write)";
+
+pub(super) fn create_site(at: usize, site: &Site, write: WriteId) -> Result<Vec<Planned>> {
+    let item = site::to_item(&Site { version: 1, ..site.clone() }, write)?;
+    let mut planned = vec![record(at, Key::site(&site.id), Change::put(item).when(ABSENT))];
+    for host in site.hostnames.all() {
+        planned.push(Planned {
+            what: For::Host(at, host.clone()),
+            key: Key::host(host),
+            change: Change::put(site::host_item(host, &site.id)).when(ABSENT),
+        });
+    }
+    Ok(planned)
+}
+
+pub(super) fn site(at: usize, site: &Site, write: WriteId) -> Result<Planned> {
+    let item = site::to_item(&Site { version: site.version + 1, ..site.clone() }, write)?;
+    let change = Change::put(item)
+        .when("#version = :version AND #uid = :uid AND #hostnames = :hostnames AND #canonicalHostname = :canonical")
+        .with(":version", number(site.version))
+        .with(":uid", text(site.uid.to_string()))
+        .with(":hostnames", site::hostnames(&site.hostnames))
+        .with(":canonical", text(site.hostnames.canonical().as_str()));
+    Ok(record(at, Key::site(&site.id), change))
+}
+
+/// What removes a site: its item, its hostnames, and a note of whose write it was.
+pub(super) fn remove_site(
+    at: usize,
+    (id, uid, version): (&SiteId, Uid, u64),
+    hostnames: Option<&Hostnames>,
+    write: WriteId,
+    expires: AttributeValue,
+) -> Vec<Planned> {
+    let key = Key::site(id);
+    let change = Change::delete(key.clone())
+        .when("#version = :version AND #uid = :uid")
+        .with(":version", number(version))
+        .with(":uid", text(uid.to_string()));
+    let mut planned = vec![record(at, key, change)];
+    for host in hostnames.into_iter().flat_map(Hostnames::all) {
+        let key = Key::host(host);
+        let change = Change::delete(key.clone())
+            .when(format!("{ABSENT} OR #site = :site"))
+            .with(":site", text(id.as_str()));
+        planned.push(record(at, key, change));
+    }
+    let key = Key::gone(id);
+    let mut item = key.item();
+    put(&mut item, "write", written_by(write));
+    put(&mut item, "expires", expires);
+    planned.push(record(at, key, Change::put(item)));
+    planned
+}
+
+pub(super) fn colour(at: usize, colour: &Colour, write: WriteId) -> Result<Planned> {
+    let after = Colour { version: colour.version + 1, ..colour.clone() };
+    shared(at, Key::colour(colour.selector), (colour.version, document(&after)?), colour.slot.as_ref(), write)
+}
+
+pub(super) fn fleet(at: usize, fleet: &Fleet, write: WriteId) -> Result<Planned> {
+    let after = Fleet { version: fleet.version + 1, ..fleet.clone() };
+    shared(at, Key::fleet(), (fleet.version, document(&after)?), fleet.slot.as_ref(), write)
+}
+
+fn shared(
+    at: usize,
+    key: Key,
+    (version, document): (u64, AttributeValue),
+    slot: Option<&Slot>,
+    write: WriteId,
+) -> Result<Planned> {
+    let mut item = versioned(&key, version + 1, document, write);
+    list_work(&mut item, slot);
+    let change = match version {
+        0 => Change::put(item).when(ABSENT),
+        _ => Change::put(item).when("#version = :version").with(":version", number(version)),
+    };
+    Ok(record(at, key, change))
+}
+
+pub(super) fn create_rollout(at: usize, rollout: &Rollout, write: WriteId) -> Result<Planned> {
+    let item = rollout_item(&Rollout { version: 1, ..rollout.clone() }, write)?;
+    Ok(record(at, Key::rollout(rollout.number), Change::put(item).when(ABSENT)))
+}
+
+pub(super) fn rollout(at: usize, rollout: &Rollout, write: WriteId) -> Result<Planned> {
+    let item = rollout_item(&Rollout { version: rollout.version + 1, ..rollout.clone() }, write)?;
+    let change = Change::put(item).when("#version = :version").with(":version", number(rollout.version));
+    Ok(record(at, Key::rollout(rollout.number), change))
+}
+
+fn rollout_item(rollout: &Rollout, write: WriteId) -> Result<Item> {
+    let mut item = versioned(&Key::rollout(rollout.number), rollout.version, document(rollout)?, write);
+    if rollout.status.runnable() || rollout.control.is_some() {
+        put(&mut item, "work", text(live(rollout.number % SHARDS)));
+        put(&mut item, "number", number(rollout.number));
+        put(&mut item, "opAsked", AttributeValue::Bool(rollout.control.is_some()));
+        if let Some(owner) = &rollout.owner {
+            put(&mut item, "opOwner", text(owner.as_str()));
+        }
+        if let Some(wake) = rollout.wake.filter(|_| rollout.status == RolloutStatus::Waiting) {
+            put(&mut item, "opWake", number(wake.millis()));
+        }
+    }
+    Ok(item)
+}
+
+fn versioned(key: &Key, version: u64, document: AttributeValue, write: WriteId) -> Item {
+    let mut item = key.item();
+    put(&mut item, "version", number(version));
+    put(&mut item, "document", document);
+    put(&mut item, "write", written_by(write));
+    item
+}
+
+/// A page. One that comes without its rollout must find none.
+pub(super) fn page(
+    at: usize,
+    page: &RolloutPage,
+    with_rollout: bool,
+    write: WriteId,
+) -> Result<Vec<Planned>> {
+    let key = Key::page(page.rollout, page.page);
+    let mut item = key.item();
+    put(&mut item, "document", document(page)?);
+    put(&mut item, "write", written_by(write));
+    let change = not_again(at, Change::put(item), write);
+    let mut planned = vec![record(at, key, change)];
+    if !with_rollout {
+        let key = Key::rollout(page.rollout);
+        planned.push(record(at, key.clone(), Change::check(key).when(ABSENT)));
+    }
+    Ok(planned)
+}
+
+/// An operation that has ended is written once; what became of it does not change.
+pub(super) fn history(at: usize, operation: &Operation, write: WriteId) -> Result<Planned> {
+    let key = Key::history(&operation.id);
+    let mut values = vec![("document", document(operation)?), ("write", written_by(write))];
+    if matches!(operation.id.home, Home::Subject(_)) {
+        values.push(("work", text("ended")));
+        values.push(("number", number(operation.id.number)));
+        values.push(("opKind", text(operation.slot.task.kind().as_str())));
+        values.push(("opStatus", text(operation.slot.status.as_str())));
+    }
+    let sets = values.iter().map(|(name, _)| format!("#{name} = if_not_exists(#{name}, :{name})"));
+    let change = Change::update(key.clone(), format!("SET {}", sets.collect::<Vec<_>>().join(", ")));
+    let change =
+        values.into_iter().fold(change, |change, (name, value)| change.with(&format!(":{name}"), value));
+    Ok(record(at, key, not_again(at, change, write)))
+}
+
+/// A first record tells a repetition; one without a version does so by whose write it is of.
+fn not_again(at: usize, change: Change, write: WriteId) -> Change {
+    if at > 0 { change } else { change.when(NOT_OURS).with(":write", written_by(write)) }
+}
+
+fn record(at: usize, key: Key, change: Change) -> Planned {
+    Planned { what: For::Record(at), key, change }
+}

@@ -1,0 +1,212 @@
+//! Records, the journal and tokens in one DynamoDB table; `docs/dynamodb.md` has its keys and what each request costs.
+//!
+//! Truth is read by key and strongly; an index only tells where to look. A record carries whose write it was last, by which
+//! a lost answer is recognised; the client's own tokens are not relied upon.
+
+mod batch;
+mod bootstrap;
+mod change;
+mod claims;
+mod failure;
+mod feed;
+mod item;
+mod lists;
+mod site;
+mod table;
+mod tokens;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::change::Change;
+use self::failure::Failure;
+use self::feed::Feed;
+use self::item::{Key, Read, number, text};
+use self::table::Ask;
+use crate::adapters::records::Record;
+use crate::domain::rollout::RolloutPage;
+use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::{
+    Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
+    Site, SiteId, WorkerId,
+};
+use crate::ports::{
+    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, OperationQuery, Outcome, Page, Refused,
+    SiteQuery, SiteRepository, StoreError,
+};
+
+pub use table::DynamoTable;
+pub use tokens::DynamoTokens;
+
+/// How long a request's key is kept.
+const KEPT: Duration = Duration::from_hours(24);
+/// How long a worker is listed that says nothing any more, not even that it stops.
+const SILENT: Duration = Duration::from_hours(7 * 24);
+
+/// Records and the journal in a table; clones share it.
+#[derive(Clone)]
+pub struct DynamoStore {
+    table: DynamoTable,
+    feed: Arc<Feed>,
+}
+
+impl fmt::Debug for DynamoStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoStore").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl DynamoStore {
+    /// The store in a table.
+    pub fn new(table: DynamoTable) -> Self {
+        Self { table, feed: Arc::default() }
+    }
+
+    /// The document that an item of this key has.
+    async fn document<T: Record>(&self, key: &Key) -> Result<Option<T>, StoreError> {
+        let item = self.table.get(key, self.table.soon()).await?;
+        item.map(|item| Read(&item).document("document")).transpose()
+    }
+}
+
+#[async_trait]
+impl SiteRepository for DynamoStore {
+    async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
+        let item = self.table.get(&Key::site(id), self.table.soon()).await?;
+        item.as_ref().map(site::of_item).transpose()
+    }
+
+    async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {
+        let item = self.table.get(&Key::host(host), self.table.soon()).await?;
+        item.map(|item| Read(&item).parsed("site", |text| SiteId::parse(text).ok())).transpose()
+    }
+
+    async fn sites(
+        &self,
+        query: &SiteQuery,
+        after: Option<&SiteId>,
+        limit: usize,
+    ) -> Result<Page<Site, SiteId>, StoreError> {
+        lists::sites(&self.table, query, after, limit).await
+    }
+
+    async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError> {
+        lists::count(&self.table, query).await
+    }
+}
+
+#[async_trait]
+impl Journal for DynamoStore {
+    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+        batch::write(&self.table, call, batch).await
+    }
+
+    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+        claims::claim(&self.table, call, claim).await
+    }
+
+    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
+        claims::complete(&self.table, call, complete).await
+    }
+
+    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
+        let found = self.document(&Key::colour(selector)).await?;
+        Ok(found.unwrap_or_else(|| Colour::new(selector)))
+    }
+
+    async fn fleet(&self) -> Result<Fleet, StoreError> {
+        Ok(self.document(&Key::fleet()).await?.unwrap_or_default())
+    }
+
+    async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {
+        self.document(&Key::rollout(number)).await
+    }
+
+    async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError> {
+        self.document(&Key::page(number, page)).await
+    }
+
+    async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError> {
+        lists::rollouts(&self.table, before, limit).await
+    }
+
+    async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError> {
+        self.document(&Key::history(id)).await
+    }
+
+    async fn operations(
+        &self,
+        query: &OperationQuery,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Operation, u64>, StoreError> {
+        lists::operations(&self.table, query, before, limit).await
+    }
+
+    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+        lists::live(&self.table).await
+    }
+
+    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+        let change = Change::update(Key::numbers(), "ADD #drawn :count").with(":count", number(count.into()));
+        match self.table.write(call, &[change]).await {
+            Ok(item) => match Read(&item.unwrap_or_default()).number("drawn") {
+                Ok(drawn) => Outcome::Applied(drawn.saturating_sub(u64::from(count)) + 1),
+                Err(error) => Failure::Lost(error).refused(),
+            },
+            Err(failure) => failure.refused(),
+        }
+    }
+
+    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+        let key = Key::worker(worker.as_str());
+        let change = match count {
+            None => Change::delete(key),
+            // A late one does not make a worker look older than it is.
+            Some(count) => Change::update(key, "SET #count = :count, #expires = :expires")
+                .when("attribute_not_exists(#count) OR #count <= :count")
+                .with(":count", number(count))
+                .with(":expires", batch::seconds(self.table.clock.wall().after(SILENT))),
+        };
+        match self.table.write(call, &[change]).await {
+            Ok(_) | Err(Failure::Unmet(_)) => Outcome::Applied(()),
+            Err(failure) => failure.refused(),
+        }
+    }
+
+    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+        let values = vec![(":workers", text("W"))];
+        let ask = Ask { index: None, keys: "#pk = :workers", values, backwards: false, limit: 1_000 };
+        let items = self.table.ask(ask).all().await?;
+        let beat = |item: &item::Item| {
+            let read = Read(item);
+            Ok(Beat { worker: WorkerId::new(read.text("sk")?), count: read.number("count")?, ended: false })
+        };
+        items.iter().map(beat).collect()
+    }
+
+    async fn idempotency(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let found: Option<IdempotencyRecord> =
+            self.document(&Key::idempotency(actor.as_str(), key.as_str())).await?;
+        Ok(found.filter(|record| self.table.clock.wall().since(record.at) < KEPT))
+    }
+
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {
+        feed::audit(&self.table, before, limit).await
+    }
+
+    async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
+        self.feed.events(&self.table, after.unwrap_or(0), limit).await
+    }
+
+    async fn last_event(&self) -> Result<Option<u64>, StoreError> {
+        self.feed.last(&self.table).await
+    }
+}

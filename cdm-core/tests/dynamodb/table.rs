@@ -1,0 +1,173 @@
+//! The table itself, and what lies in it, seen with another client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
+use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
+use cdm_core::domain::{Fence, Routed, Selector, Site};
+use cdm_core::ports::{Journal, Outcome, StoreError, Write};
+
+use super::lost::{claim, complete};
+use super::{Lab, aws};
+
+async fn client(lab: &Lab) -> Client {
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http);
+    Client::new(&config.endpoint_url(&lab.direct).load().await)
+}
+
+async fn item(client: &Client, lab: &Lab, pk: &str, sk: &str) -> HashMap<String, AttributeValue> {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let request = client.get_item().table_name(&lab.name).key("pk", text(pk)).key("sk", text(sk));
+    request.send().await.expect("an answer").item.expect("an item")
+}
+
+/// `docs/tenant-contract.md`, attribute by attribute.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_finds_what_it_was_promised() {
+    for lab in Lab::all().await {
+        let client = client(&lab).await;
+        let site = lab.site("rrr").await;
+        let host = item(&client, &lab, "H#rrr.example.org", "HOST").await;
+        assert_eq!(host["site"], AttributeValue::S("rrr".to_owned()));
+        assert_eq!(host["contract"], AttributeValue::N("1".to_owned()));
+        let uid = site.uid;
+        let shown = item(&client, &lab, "S#rrr", "SITE").await;
+        for (name, value) in [
+            ("id", "rrr".to_owned()),
+            ("uid", uid.to_string()),
+            ("name", "Site rrr".to_owned()),
+            ("theme", "plain".to_owned()),
+            ("service", "blue".to_owned()),
+            ("canonicalHostname", "rrr.example.org".to_owned()),
+            ("state", "active".to_owned()),
+            ("objectPrefix", format!("sites/{uid}/")),
+        ] {
+            assert_eq!(shown[name], AttributeValue::S(value), "{name}");
+        }
+        for (name, value) in [("contract", "1"), ("version", "1")] {
+            assert_eq!(shown[name], AttributeValue::N(value.to_owned()), "{name}");
+        }
+        let text = |text: String| AttributeValue::S(text);
+        assert_eq!(shown["routedService"], AttributeValue::Null(true));
+        assert_eq!(shown["hostnames"], AttributeValue::L(vec![text("rrr.example.org".to_owned())]));
+        let database = HashMap::from([("name".to_owned(), text(format!("site_{uid}")))]);
+        assert_eq!(shown["database"], AttributeValue::M(database));
+        let secrets = [
+            ("database".to_owned(), text(format!("{uid}/db"))),
+            ("cms".to_owned(), text(format!("{uid}/cms"))),
+        ];
+        assert_eq!(shown["secrets"], AttributeValue::M(HashMap::from(secrets)));
+    }
+}
+
+/// What a rollout changes in place is what a whole write would have left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_shows_in_the_item() {
+    for lab in Lab::all().await {
+        let client = client(&lab).await;
+        let site = lab.site("rrr").await;
+        let rollout = lab.number().await;
+        let claimed = lab.store.claim(&lab.bench.cx().call(), &claim(&site, rollout, 1)).await;
+        assert!(matches!(claimed, Outcome::Applied(_)));
+        let shown = item(&client, &lab, "S#rrr", "SITE").await;
+        assert_eq!(shown["state"], AttributeValue::S("promoting".to_owned()));
+        assert!(!shown.contains_key("work"), "a member is not listed by itself");
+        let route = Routed { service: Selector::Green, fence: Fence::new(rollout + 1, 1) };
+        let complete = cdm_core::domain::site::Complete { route: Some(route), ..complete(&site, rollout, 1) };
+        assert_eq!(lab.store.complete(&lab.bench.cx().call(), &complete).await, Outcome::Applied(()));
+        let shown = item(&client, &lab, "S#rrr", "SITE").await;
+        for (name, value) in [("state", "active"), ("service", "green"), ("routedService", "green")] {
+            assert_eq!(shown[name], AttributeValue::S(value.to_owned()), "{name}");
+        }
+        // The same site, written as a whole, has the same attributes.
+        let site = cdm_core::ports::SiteRepository::site(&lab.store, &site.id)
+            .await
+            .expect("an answer")
+            .expect("a site");
+        lab.write(vec![Write::Site(Box::new(site))]).await;
+        let whole = item(&client, &lab, "S#rrr", "SITE").await;
+        let differ = whole
+            .iter()
+            .filter(|(name, value)| shown.get(*name) != Some(*value))
+            .map(|(name, _)| name.as_str());
+        let mut differ: Vec<&str> = differ.collect();
+        differ.sort_unstable();
+        assert_eq!(differ, ["version", "write"]);
+        assert_eq!(whole.len(), shown.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_made_once_and_checked() {
+    for lab in Lab::all().await {
+        lab.table.bootstrap().await.expect("what is there is left alone");
+        lab.table.check().await.expect("it is as it shall be");
+        let seen = lab.proxy.seen();
+        let changes = ["CreateTable", "UpdateTimeToLive"];
+        assert!(!seen.iter().any(|operation| changes.contains(&operation.as_str())), "{seen:?}");
+        let client = client(&lab).await;
+        let expiry = client.describe_time_to_live().table_name(&lab.name).send().await.expect("an answer");
+        let expiry = expiry.time_to_live_description.expect("a description");
+        assert_eq!(expiry.attribute_name(), Some("expires"));
+
+        let clock = Arc::new(lab.bench.clock);
+        let none = DynamoTable::new(&aws(Some(&lab.direct)).await, "no-such-table", clock);
+        let missing = none.check().await;
+        assert!(
+            matches!(&missing, Err(StoreError::Denied(why)) if why.contains("--bootstrap")),
+            "{missing:?}"
+        );
+        let fleet = DynamoStore::new(none).fleet().await;
+        assert!(matches!(&fleet, Err(StoreError::Denied(why)) if why.contains("--bootstrap")), "{fleet:?}");
+    }
+}
+
+/// A table that someone else made is refused, not changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strange_table_is_refused() {
+    for lab in Lab::all().await {
+        let (client, name) = (client(&lab).await, format!("{}-strange", lab.name));
+        let definition = aws_sdk_dynamodb::types::AttributeDefinition::builder().attribute_name("id");
+        let key = aws_sdk_dynamodb::types::KeySchemaElement::builder().attribute_name("id");
+        let made = client
+            .create_table()
+            .table_name(&name)
+            .billing_mode(aws_sdk_dynamodb::types::BillingMode::PayPerRequest)
+            .attribute_definitions(
+                definition.attribute_type(ScalarAttributeType::S).build().expect("a definition"),
+            )
+            .key_schema(key.key_type(aws_sdk_dynamodb::types::KeyType::Hash).build().expect("a key"));
+        made.send().await.expect("a table");
+        let table = DynamoTable::new(&aws(Some(&lab.direct)).await, &name, Arc::new(lab.bench.clock));
+        for refused in [table.check().await, table.bootstrap().await] {
+            assert!(
+                matches!(&refused, Err(StoreError::Denied(why)) if why.contains("other keys")),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+/// Everything that a site can hold comes back as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_is_read_as_it_was_written() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        let fence = Fence::new(u64::MAX >> 1, 1 << 40);
+        let full = Site {
+            route: Some(Routed { service: Selector::Green, fence }),
+            grant: cdm_core::domain::Grant {
+                rollout: u64::MAX >> 1,
+                leg: cdm_core::domain::Leg::Back,
+                term: 9,
+            },
+            ..site.clone()
+        };
+        lab.write(vec![Write::Site(Box::new(full.clone()))]).await;
+        let read = cdm_core::ports::SiteRepository::site(&lab.store, &site.id).await.expect("an answer");
+        assert_eq!(read, Some(Site { version: 2, ..full }));
+    }
+}

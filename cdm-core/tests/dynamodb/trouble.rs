@@ -1,0 +1,101 @@
+//! What a server says that will not, and a server that says nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdm_core::ports::{Batch, Call, Clock, Journal, Outcome, Refused, SiteRepository, StoreError, Write};
+use tokio::sync::Semaphore;
+
+use super::Lab;
+use super::lost::event;
+use super::proxy::Fault;
+
+const THROTTLED: &str =
+    r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}"#;
+const FAILED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"sorry"}"#;
+const DENIED: &str =
+    r#"{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"User: x is not authorized"}"#;
+const MET: &str =
+    r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionConflictException","message":"ongoing"}"#;
+const GIVEN_UP: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","Message":"cancelled",
+    "CancellationReasons":[{"Code":"None"},{"Code":"TransactionConflict","Message":"ongoing"}]}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_certain_and_a_failure_is_not() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        let write = Batch::of(vec![Write::Site(Box::new(site.clone()))]);
+        let mut answers = Vec::new();
+        for (status, body) in [(400, THROTTLED), (400, DENIED), (500, FAILED), (503, "")] {
+            lab.proxy.next("PutItem", Fault::Answer(status, body));
+            answers.push(lab.store.write(&lab.bench.cx().call(), &write).await);
+        }
+        assert_eq!(answers[0], Outcome::NotApplied(Refused::Store(StoreError::Throttled)));
+        assert!(matches!(&answers[1], Outcome::NotApplied(Refused::Store(StoreError::Denied(why)))
+            if why.contains("AccessDeniedException") && !why.contains("User")));
+        for answer in &answers[2..] {
+            assert!(
+                matches!(answer, Outcome::Unknown(Refused::Store(StoreError::Unavailable(_)))),
+                "{answer:?}"
+            );
+        }
+        lab.proxy.next("GetItem", Fault::Answer(400, THROTTLED));
+        assert_eq!(lab.store.site(&site.id).await, Err(StoreError::Throttled));
+        assert_eq!(lab.proxy.seen().len(), 5, "nothing is repeated behind the engine's back");
+    }
+}
+
+/// Writes that meet at an item are apart the next time; nobody has to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_meet_are_tried_again() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        lab.proxy.next("PutItem", Fault::Answer(400, MET));
+        lab.write(vec![Write::Site(Box::new(site.clone()))]).await;
+        assert_eq!(lab.proxy.seen(), ["PutItem", "PutItem"]);
+        lab.proxy.next("TransactWriteItems", Fault::Answer(400, GIVEN_UP));
+        lab.write(vec![Write::RemoveSite(site.id.clone(), site.uid, 2)]).await;
+        assert_eq!(lab.proxy.seen(), ["GetItem", "TransactWriteItems", "TransactWriteItems"]);
+        for _ in 0..5 {
+            lab.proxy.next("UpdateItem", Fault::Answer(400, MET));
+        }
+        let drawn = lab.store.numbers(&lab.bench.cx().call(), 1).await;
+        assert!(
+            matches!(drawn, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))),
+            "{drawn:?}"
+        );
+    }
+}
+
+/// A call ends by its deadline, whatever the server does; one that comes late asks for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_by_its_deadline() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        let never = Arc::new(Semaphore::new(0));
+        let write = Batch::of(vec![Write::Site(Box::new(site))]);
+        lab.proxy.next("PutItem", Fault::Hold(never));
+        let deadline = lab.bench.clock.monotonic().after(Duration::from_millis(200));
+        let call = Call { deadline, ..lab.bench.cx().call() };
+        let late = lab.store.write(&call, &write).await;
+        assert!(matches!(late, Outcome::Unknown(Refused::Store(StoreError::Unavailable(_)))), "{late:?}");
+        lab.proxy.seen();
+        let told = Batch { events: vec![event("late")], ..write };
+        let late = lab.store.write(&call, &told).await;
+        assert!(matches!(late, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))), "{late:?}");
+        assert_eq!(lab.proxy.seen(), Vec::<String>::new());
+    }
+}
+
+/// A draw whose answer was lost leaves its batch unasked for: that is certain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_draw_writes_nothing() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        let told = Batch { events: vec![event("x")], ..Batch::of(vec![Write::Site(Box::new(site.clone()))]) };
+        lab.proxy.next("UpdateItem", Fault::LoseAnswer);
+        let lost = lab.store.write(&lab.bench.cx().call(), &told).await;
+        assert!(matches!(lost, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))), "{lost:?}");
+        assert_eq!(lab.store.site(&site.id).await.expect("an answer").map(|site| site.version), Some(1));
+    }
+}
