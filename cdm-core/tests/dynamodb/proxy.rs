@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     /// It arrives when the semaphore has a permit.
     Hold(Arc<Semaphore>),
     /// It is answered by this, and not served.
-    Answer(u16, &'static str),
+    Answer(u16, String),
 }
 
 #[derive(Debug, Default)]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
 use cdm_core::domain::{Fence, Routed, Selector, Site};
 use cdm_core::ports::{Journal, Outcome, StoreError, Write};
@@ -12,10 +14,16 @@ use cdm_core::ports::{Journal, Outcome, StoreError, Write};
 use super::lost::{claim, complete};
 use super::{Lab, aws};
 
-async fn client(lab: &Lab) -> Client {
-    let http = aws_smithy_http_client::Builder::new().build_http();
+/// Another client, which is told of nothing but the address.
+pub(super) async fn client(endpoint: Option<&str>) -> Client {
+    let tls = Provider::Rustls(CryptoMode::Ring);
+    let http = aws_smithy_http_client::Builder::new().tls_provider(tls).build_https();
     let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http);
-    Client::new(&config.endpoint_url(&lab.direct).load().await)
+    let config = match endpoint {
+        Some(endpoint) => config.endpoint_url(endpoint),
+        None => config,
+    };
+    Client::new(&config.load().await)
 }
 
 async fn item(client: &Client, lab: &Lab, pk: &str, sk: &str) -> HashMap<String, AttributeValue> {
@@ -28,7 +36,7 @@ async fn item(client: &Client, lab: &Lab, pk: &str, sk: &str) -> HashMap<String,
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_finds_what_it_was_promised() {
     for lab in Lab::all().await {
-        let client = client(&lab).await;
+        let client = client(Some(&lab.direct)).await;
         let site = lab.site("rrr").await;
         let host = item(&client, &lab, "H#rrr.example.org", "HOST").await;
         assert_eq!(host["site"], AttributeValue::S("rrr".to_owned()));
@@ -67,7 +75,7 @@ async fn the_image_finds_what_it_was_promised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_shows_in_the_item() {
     for lab in Lab::all().await {
-        let client = client(&lab).await;
+        let client = client(Some(&lab.direct)).await;
         let site = lab.site("rrr").await;
         let rollout = lab.number().await;
         let claimed = lab.store.claim(&lab.bench.cx().call(), &claim(&site, rollout, 1)).await;
@@ -108,7 +116,7 @@ async fn a_table_is_made_once_and_checked() {
         let seen = lab.proxy.seen();
         let changes = ["CreateTable", "UpdateTimeToLive"];
         assert!(!seen.iter().any(|operation| changes.contains(&operation.as_str())), "{seen:?}");
-        let client = client(&lab).await;
+        let client = client(Some(&lab.direct)).await;
         let expiry = client.describe_time_to_live().table_name(&lab.name).send().await.expect("an answer");
         let expiry = expiry.time_to_live_description.expect("a description");
         assert_eq!(expiry.attribute_name(), Some("expires"));
@@ -129,7 +137,7 @@ async fn a_table_is_made_once_and_checked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strange_table_is_refused() {
     for lab in Lab::all().await {
-        let (client, name) = (client(&lab).await, format!("{}-strange", lab.name));
+        let (client, name) = (client(Some(&lab.direct)).await, format!("{}-strange", lab.name));
         let definition = aws_sdk_dynamodb::types::AttributeDefinition::builder().attribute_name("id");
         let key = aws_sdk_dynamodb::types::KeySchemaElement::builder().attribute_name("id");
         let made = client

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::ports::{Batch, Call, Clock, Journal, Outcome, Refused, SiteRepository, StoreError, Write};
+use cdm_core::domain::{Hostnames, Site};
+use cdm_core::ports::{
+    Batch, Call, Clock, Journal, Outcome, Refused, SiteQuery, SiteRepository, StoreError, Write,
+};
+use cdm_testkit::build;
 use tokio::sync::Semaphore;
 
 use super::Lab;
@@ -27,7 +31,7 @@ async fn a_refusal_is_certain_and_a_failure_is_not() {
         let write = Batch::of(vec![Write::Site(Box::new(site.clone()))]);
         let mut answers = Vec::new();
         for (status, body) in [(400, THROTTLED), (400, DENIED), (500, FAILED), (503, "")] {
-            lab.proxy.next("PutItem", Fault::Answer(status, body));
+            lab.proxy.next("PutItem", Fault::Answer(status, body.to_owned()));
             answers.push(lab.store.write(&lab.bench.cx().call(), &write).await);
         }
         assert_eq!(answers[0], Outcome::NotApplied(Refused::Store(StoreError::Throttled)));
@@ -39,7 +43,7 @@ async fn a_refusal_is_certain_and_a_failure_is_not() {
                 "{answer:?}"
             );
         }
-        lab.proxy.next("GetItem", Fault::Answer(400, THROTTLED));
+        lab.proxy.next("GetItem", Fault::Answer(400, THROTTLED.to_owned()));
         assert_eq!(lab.store.site(&site.id).await, Err(StoreError::Throttled));
         assert_eq!(lab.proxy.seen().len(), 5, "nothing is repeated behind the engine's back");
     }
@@ -50,14 +54,14 @@ async fn a_refusal_is_certain_and_a_failure_is_not() {
 async fn writes_that_meet_are_tried_again() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        lab.proxy.next("PutItem", Fault::Answer(400, MET));
+        lab.proxy.next("PutItem", Fault::Answer(400, MET.to_owned()));
         lab.write(vec![Write::Site(Box::new(site.clone()))]).await;
         assert_eq!(lab.proxy.seen(), ["PutItem", "PutItem"]);
-        lab.proxy.next("TransactWriteItems", Fault::Answer(400, GIVEN_UP));
+        lab.proxy.next("TransactWriteItems", Fault::Answer(400, GIVEN_UP.to_owned()));
         lab.write(vec![Write::RemoveSite(site.id.clone(), site.uid, 2)]).await;
         assert_eq!(lab.proxy.seen(), ["GetItem", "TransactWriteItems", "TransactWriteItems"]);
         for _ in 0..5 {
-            lab.proxy.next("UpdateItem", Fault::Answer(400, MET));
+            lab.proxy.next("UpdateItem", Fault::Answer(400, MET.to_owned()));
         }
         let drawn = lab.store.numbers(&lab.bench.cx().call(), 1).await;
         assert!(
@@ -97,5 +101,70 @@ async fn a_lost_draw_writes_nothing() {
         let lost = lab.store.write(&lab.bench.cx().call(), &told).await;
         assert!(matches!(lost, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))), "{lost:?}");
         assert_eq!(lab.store.site(&site.id).await.expect("an answer").map(|site| site.version), Some(1));
+    }
+}
+
+/// DynamoDB may answer a part of what it was asked for by keys; the rest is asked for again, unless nothing came.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_unread_is_asked_for_again() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        let left = |read: &str| {
+            let keys = r#"{"Keys":[{"pk":{"S":"S#a"},"sk":{"S":"SITE"}}],"ConsistentRead":true}"#;
+            let name = &lab.name;
+            format!(r#"{{"Responses":{{"{name}":[{read}]}},"UnprocessedKeys":{{"{name}":{keys}}}}}"#)
+        };
+        let another = r#"{"pk":{"S":"S#b"},"sk":{"S":"SITE"}}"#;
+        lab.proxy.next("BatchGetItem", Fault::Answer(200, left(another)));
+        let page = lab.store.sites(&SiteQuery::default(), None, 10).await.expect("a page");
+        assert_eq!(page.items, [site]);
+        lab.proxy.next("BatchGetItem", Fault::Answer(200, left("")));
+        let page = lab.store.sites(&SiteQuery::default(), None, 10).await;
+        assert_eq!(page, Err(StoreError::Throttled));
+    }
+}
+
+/// What no store takes is refused before anything is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsound_batch_is_refused() {
+    for lab in Lab::all().await {
+        let site = lab.site("a").await;
+        let write = || Write::Site(Box::new(site.clone()));
+        let many = |hosts: usize| -> Vec<Write> {
+            (0..80)
+                .map(|at| {
+                    let names: Vec<String> =
+                        (0..hosts).map(|host| format!("h{host}.s{at}.example.org")).collect();
+                    let hostnames = Hostnames::parse(&names, &names[0]).expect("hostnames");
+                    Write::CreateSite(Box::new(Site { hostnames, ..build::site(&format!("s{at}")) }))
+                })
+                .collect()
+        };
+        let call = lab.bench.cx().call();
+        for writes in [vec![write(), write()], (0..91).map(|_| write()).collect(), many(1)] {
+            let refused = lab.store.write(&call, &Batch::of(writes)).await;
+            assert!(
+                matches!(refused, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))),
+                "{refused:?}"
+            );
+        }
+        let twice =
+            many(1).into_iter().take(1).chain(many(1).into_iter().take(2).skip(1).map(|write| match write {
+                Write::CreateSite(site) => {
+                    let hostnames =
+                        Hostnames::parse(&["h0.s0.example.org"], "h0.s0.example.org").expect("hostnames");
+                    Write::CreateSite(Box::new(Site { hostnames, ..*site }))
+                }
+                other => other,
+            }));
+        let refused = lab.store.write(&call, &Batch::of(twice.collect())).await;
+        assert!(matches!(refused, Outcome::NotApplied(Refused::HostnameTaken { .. })), "{refused:?}");
+        assert_eq!(lab.proxy.seen(), Vec::<String>::new());
+
+        let hostnames = Hostnames::parse(&["else.example.org"], "else.example.org").expect("hostnames");
+        let moved = Write::Site(Box::new(Site { hostnames, ..site.clone() }));
+        let refused = lab.store.write(&call, &Batch::of(vec![moved])).await;
+        assert!(matches!(refused, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))), "{refused:?}");
+        assert_eq!(lab.store.site(&site.id).await, Ok(Some(site)));
     }
 }
