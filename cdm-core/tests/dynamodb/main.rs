@@ -10,6 +10,7 @@ mod lost;
 #[path = "../parts/mod.rs"]
 mod parts;
 mod proxy;
+mod sweep;
 mod table;
 mod trouble;
 
@@ -112,6 +113,11 @@ impl Lab {
     async fn write(&self, writes: Vec<Write>) {
         let written = self.store.write(&self.bench.cx().call(), &Batch::of(writes)).await;
         assert_eq!(written, Outcome::Applied(()));
+    }
+
+    /// Sets the wall's clock ahead by more than readers of the feed wait.
+    fn wait_a_while(&self) {
+        self.clock.ahead.fetch_add(3_000, Ordering::SeqCst);
     }
 
     async fn number(&self) -> u64 {

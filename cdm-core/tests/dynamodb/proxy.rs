@@ -25,7 +25,10 @@ pub(crate) enum Fault {
 struct State {
     /// The operations that were asked for.
     log: Vec<String>,
+    /// What meets the next request of an operation.
     faults: VecDeque<(&'static str, Fault)>,
+    /// What meets a request of any, after so many others.
+    later: Option<(usize, Fault)>,
 }
 
 /// The way; clones are the same one.
@@ -62,6 +65,17 @@ impl Proxy {
         self.state().faults.push_back((operation, fault));
     }
 
+    /// The request after so many others meets a fault, whatever it asks for.
+    pub(crate) fn after(&self, others: usize, fault: Fault) {
+        self.state().later = Some((others, fault));
+    }
+
+    /// Whether a fault is still to come.
+    pub(crate) fn is_armed(&self) -> bool {
+        let state = self.state();
+        state.later.is_some() || !state.faults.is_empty()
+    }
+
     /// The operations that were asked for since this was asked last.
     pub(crate) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.state().log)
@@ -83,6 +97,12 @@ impl Proxy {
         let mut state = self.state();
         state.log.push(operation.to_owned());
         let _ = self.news.send(());
+        if let Some((others, fault)) = state.later.take() {
+            match others.checked_sub(1) {
+                None => return Some(fault),
+                Some(others) => state.later = Some((others, fault)),
+            }
+        }
         let at = state.faults.iter().position(|(wanted, _)| *wanted == operation)?;
         state.faults.remove(at).map(|(_, fault)| fault)
     }
