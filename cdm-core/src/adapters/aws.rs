@@ -167,11 +167,14 @@ fn of_answer(code: &str, status: u16) -> Told {
         | "MissingAuthenticationToken"
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException" => ErrorKind::Denied,
+        // Says of S3 that the request did not come through in time, with a status that blames the request.
+        "RequestTimeout" => ErrorKind::Unavailable,
         _ => match status {
             404 => ErrorKind::NotFound,
             429 => ErrorKind::Throttled(None),
             401 | 403 => ErrorKind::Denied,
-            500.. => ErrorKind::Unavailable,
+            // S3 may say that all is well, and then that it is not.
+            ..300 | 500.. => ErrorKind::Unavailable,
             _ if code.ends_with("NotFoundException") => ErrorKind::NotFound,
             _ => ErrorKind::Invalid,
         },
@@ -204,6 +207,8 @@ mod tests {
             ("AccessDeniedException", 400, ErrorKind::Denied, false),
             ("InternalServerError", 500, ErrorKind::Unavailable, true),
             ("", 503, ErrorKind::Unavailable, true),
+            ("InternalError", 200, ErrorKind::Unavailable, true),
+            ("RequestTimeout", 400, ErrorKind::Unavailable, true),
         ] {
             let told = of_answer(code, status);
             assert_eq!((told.kind, told.lost), (kind, lost), "{code} {status}");

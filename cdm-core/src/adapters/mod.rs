@@ -2,6 +2,8 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(any(feature = "embedded", feature = "secrets-manager"))]
+mod credentials;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 #[cfg(feature = "embedded")]
@@ -10,6 +12,10 @@ pub mod embedded;
 pub mod mysql;
 #[cfg(any(feature = "embedded", feature = "dynamodb"))]
 mod records;
+#[cfg(feature = "s3")]
+pub mod s3;
+#[cfg(feature = "secrets-manager")]
+pub mod secrets_manager;
 #[cfg(feature = "machine")]
 mod system;
 

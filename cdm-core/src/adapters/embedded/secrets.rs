@@ -6,18 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::zeroize::Zeroizing;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::File;
 use super::calls::{unavailable, within};
 use super::seal::{KeyError, Seal, make_key, read_key};
-use crate::domain::{SecretKind, SecretName, Timestamp};
-use crate::ports::{
-    Call, Clock, Cms, Credentials, Database, ErrorKind, Outcome, PortError, SecretStore, StoredSecret,
-};
+use crate::adapters::credentials;
+use crate::domain::{SecretName, Timestamp};
+use crate::ports::{Call, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret};
 
 const PORT: &str = "secrets";
 const RECOVERY_WINDOW: Duration = Duration::from_hours(7 * 24);
@@ -160,7 +156,7 @@ impl EmbeddedSecrets {
 impl SecretStore for EmbeddedSecrets {
     async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
         let refused = |kind, message: &str| Outcome::NotApplied(PortError::new(PORT, kind, message));
-        let Some(plain) = write(name.kind, value) else {
+        let Some(plain) = credentials::write(name.kind, value) else {
             return refused(ErrorKind::Invalid, "the credentials are not of the kind that the name says");
         };
         let Ok(sealed) = self.seal.seal(&name.to_string(), &plain) else {
@@ -177,7 +173,7 @@ impl SecretStore for EmbeddedSecrets {
             (None, None) => Ok(None),
             (Some(sealed), None) => {
                 let plain = self.seal.open(&name.to_string(), &sealed).ok_or_else(sealed_otherwise)?;
-                let value = read(name.kind, &plain).ok_or_else(|| {
+                let value = credentials::read(name.kind, &plain).ok_or_else(|| {
                     let message = format!("the secret {name} holds something that is no credentials");
                     PortError::new(PORT, ErrorKind::Foreign, message)
                 })?;
@@ -217,58 +213,4 @@ fn sealed_otherwise() -> PortError {
 
 fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.millis()).unwrap_or(i64::MAX)
-}
-
-#[derive(Serialize, Deserialize)]
-struct DatabaseForm<T> {
-    host: T,
-    port: u16,
-    dbname: T,
-    username: T,
-    password: T,
-}
-
-#[derive(Serialize, Deserialize)]
-struct CmsForm<T> {
-    username: T,
-    password: T,
-    email: T,
-}
-
-/// The credentials as JSON; `None` when they are of another kind.
-fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<Vec<u8>>> {
-    // Room enough that the buffer never moves and leaves a copy behind.
-    let mut plain = Zeroizing::new(Vec::with_capacity(4096));
-    let password = value.password().expose_secret();
-    let written = match (kind, value) {
-        (
-            SecretKind::Database,
-            Credentials::Database(Database { host, port, dbname, username, password: _ }),
-        ) => {
-            let form = DatabaseForm { host: host.as_str(), port: *port, dbname, username, password };
-            serde_json::to_writer(&mut *plain, &form)
-        }
-        (SecretKind::Cms, Credentials::Cms(Cms { username, password: _, email })) => {
-            serde_json::to_writer(&mut *plain, &CmsForm { username: username.as_str(), password, email })
-        }
-        (SecretKind::Database, Credentials::Cms(_)) | (SecretKind::Cms, Credentials::Database(_)) => {
-            return None;
-        }
-    };
-    written.ok().map(|()| plain)
-}
-
-fn read(kind: SecretKind, plain: &[u8]) -> Option<Credentials> {
-    match kind {
-        SecretKind::Database => {
-            let DatabaseForm { host, port, dbname, username, password } =
-                serde_json::from_slice(plain).ok()?;
-            let password = SecretString::from(password);
-            Some(Credentials::Database(Database { host, port, dbname, username, password }))
-        }
-        SecretKind::Cms => {
-            let CmsForm { username, password, email } = serde_json::from_slice(plain).ok()?;
-            Some(Credentials::Cms(Cms { username, password: SecretString::from(password), email }))
-        }
-    }
 }

@@ -1,0 +1,63 @@
+//! Credentials as the JSON that the WordPress image reads.
+
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::SecretKind;
+use crate::ports::{Cms, Credentials, Database};
+
+#[derive(Serialize, Deserialize)]
+struct DatabaseForm<T> {
+    host: T,
+    port: u16,
+    dbname: T,
+    username: T,
+    password: T,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CmsForm<T> {
+    username: T,
+    password: T,
+    email: T,
+}
+
+/// The credentials as JSON; `None` when they are of another kind.
+pub(super) fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<Vec<u8>>> {
+    // Room enough that the buffer never moves and leaves a copy behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(4096));
+    let password = value.password().expose_secret();
+    let written = match (kind, value) {
+        (
+            SecretKind::Database,
+            Credentials::Database(Database { host, port, dbname, username, password: _ }),
+        ) => {
+            let form = DatabaseForm { host: host.as_str(), port: *port, dbname, username, password };
+            serde_json::to_writer(&mut *plain, &form)
+        }
+        (SecretKind::Cms, Credentials::Cms(Cms { username, password: _, email })) => {
+            serde_json::to_writer(&mut *plain, &CmsForm { username: username.as_str(), password, email })
+        }
+        (SecretKind::Database, Credentials::Cms(_)) | (SecretKind::Cms, Credentials::Database(_)) => {
+            return None;
+        }
+    };
+    written.ok().map(|()| plain)
+}
+
+/// The credentials of that kind that the JSON holds; `None` when it holds none.
+pub(super) fn read(kind: SecretKind, plain: &[u8]) -> Option<Credentials> {
+    match kind {
+        SecretKind::Database => {
+            let DatabaseForm { host, port, dbname, username, password } =
+                serde_json::from_slice(plain).ok()?;
+            let password = SecretString::from(password);
+            Some(Credentials::Database(Database { host, port, dbname, username, password }))
+        }
+        SecretKind::Cms => {
+            let CmsForm { username, password, email } = serde_json::from_slice(plain).ok()?;
+            Some(Credentials::Cms(Cms { username, password: SecretString::from(password), email }))
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The port's keys, which name a version, a delete marker or an unfinished upload of an object; and how S3 writes them.
+
+use std::fmt;
+
+use aws_sdk_s3::types::EncodingType;
+
+const VERSION: &str = "?versionId=";
+const UPLOAD: &str = "?uploadId=";
+/// The version of an object in a bucket that keeps no versions.
+pub(super) const NULL: &str = "null";
+
+/// What a key of the port names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry<'a> {
+    /// An object, whichever its version is.
+    Object(&'a str),
+    /// A version of an object, or a delete marker.
+    Version(&'a str, &'a str),
+    /// An unfinished upload.
+    Upload(&'a str, &'a str),
+}
+
+impl<'a> Entry<'a> {
+    /// Reads a key from its end: an object's key may itself look like a version's.
+    pub(super) fn parse(key: &'a str) -> Self {
+        let version = key.rsplit_once(VERSION).filter(|(_, id)| is_id(id));
+        let upload = key.rsplit_once(UPLOAD).filter(|(_, id)| is_id(id));
+        match (version, upload) {
+            (Some((key, id)), _) => Self::Version(key, id),
+            (None, Some((key, id))) => Self::Upload(key, id),
+            (None, None) => Self::Object(key),
+        }
+    }
+
+    /// The object's key.
+    pub(super) const fn key(self) -> &'a str {
+        match self {
+            Self::Object(key) | Self::Version(key, _) | Self::Upload(key, _) => key,
+        }
+    }
+
+    pub(super) fn version(self) -> Option<String> {
+        match self {
+            Self::Version(_, id) => Some(id.to_owned()),
+            Self::Object(_) | Self::Upload(..) => None,
+        }
+    }
+
+    /// Whether a request that lists what to delete can name it. Uploads have requests of their own; and such a list is
+    /// XML, which cannot write every character that a key may have.
+    pub(super) fn fits_a_list(&self) -> bool {
+        let writable = |letter: char| match letter {
+            '\t' | '\n' | '\r' => true,
+            '\u{fffe}' | '\u{ffff}' => false,
+            letter => letter >= ' ',
+        };
+        !matches!(self, Self::Upload(..)) && self.key().chars().all(writable)
+    }
+}
+
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(key) => f.write_str(key),
+            Self::Version(key, id) => write!(f, "{key}{VERSION}{id}"),
+            Self::Upload(key, id) => write!(f, "{key}{UPLOAD}{id}"),
+        }
+    }
+}
+
+/// Ids have no question marks and no slashes, in any store.
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['?', '/'])
+}
+
+/// Whether an error says that what was to be deleted is not there.
+pub(super) fn is_gone(code: &str) -> bool {
+    matches!(code, "NoSuchKey" | "NoSuchVersion" | "NoSuchUpload")
+}
+
+/// Reads a key as an answer with this encoding writes it.
+pub(super) fn decoder(encoding: Option<&EncodingType>) -> impl Fn(&str) -> String {
+    let encoded = encoding == Some(&EncodingType::Url);
+    move |key| if encoded { decoded(key) } else { key.to_owned() }
+}
+
+fn decoded(key: &str) -> String {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let [first, after @ ..] = rest {
+        let code = match rest {
+            [b'%', high, low, after @ ..] => hex(*high, *low).map(|byte| (byte, after)),
+            _ => None,
+        };
+        let plain = if *first == b'+' { b' ' } else { *first };
+        let (byte, after) = code.unwrap_or((plain, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
+}
+
+fn hex(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_from_its_end() {
+        for entry in [
+            Entry::Object("sites/u/a.jpg"),
+            Entry::Object("sites/u/a?versionId="),
+            Entry::Object("sites/u/a?versionId=b/c"),
+            Entry::Version("sites/u/a.jpg", "null"),
+            Entry::Version("sites/u/a?versionId=1", "3.L4k_qt"),
+            Entry::Version("sites/u/a?uploadId=1", "2"),
+            Entry::Upload("sites/u/a?versionId=1", "2~x-._"),
+        ] {
+            assert_eq!(Entry::parse(&entry.to_string()), entry);
+        }
+    }
+
+    #[test]
+    fn an_encoded_key_is_read() {
+        let url = decoder(Some(&EncodingType::Url));
+        for (encoded, plain) in [
+            ("sites%2Fu/a+b%2Bc", "sites/u/a b+c"),
+            ("caf%C3%A9%01", "café\u{1}"),
+            ("100%25%2", "100%%2"),
+            ("a%zz%+1", "a%zz% 1"),
+        ] {
+            assert_eq!(url(encoded), plain);
+        }
+        assert_eq!(decoder(None)("a+b%20"), "a+b%20");
+    }
+
+    #[test]
+    fn what_xml_cannot_write_is_deleted_by_itself() {
+        assert!(Entry::Version("sites/u/a\tb\r\n\u{e9}", "1").fits_a_list());
+        for entry in [Entry::Version("a\u{1}", "1"), Entry::Object("\u{ffff}"), Entry::Upload("a", "1")] {
+            assert!(!entry.fits_a_list(), "{entry}");
+        }
+    }
+}
