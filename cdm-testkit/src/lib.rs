@@ -8,5 +8,7 @@ pub mod contract;
 pub mod fakes;
 pub mod faults;
 pub mod ids;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod log;
 pub mod world;

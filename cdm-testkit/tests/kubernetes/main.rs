@@ -1,0 +1,43 @@
+//! The Kubernetes API of the testkit behaves like one, asked over plain HTTP.
+
+mod client;
+mod objects;
+mod patches;
+mod trouble;
+mod watches;
+
+use cdm_testkit::kubernetes::{KubernetesApi, Settings};
+use serde_json::{Value, json};
+
+use client::Client;
+
+const MAPS: &str = "/api/v1/namespaces/cdm/configmaps";
+
+async fn started() -> (KubernetesApi, Client) {
+    let api = KubernetesApi::start(Settings::default()).await.expect("a server");
+    let client = Client::of(&api);
+    (api, client)
+}
+
+fn map(name: &str, labels: Value, data: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": labels}, "data": data,
+    })
+}
+
+/// A Deployment of that many pods of an image.
+fn deployment(name: &str, replicas: u32, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "cdm"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "web", "image": image}]},
+            },
+        },
+    })
+}
