@@ -5,6 +5,8 @@
 
 mod ask;
 mod base64;
+mod containers;
+mod controllers;
 mod faults;
 mod http;
 mod kinds;
@@ -36,6 +38,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+pub use self::containers::{Container, Containers, Exit, Fate, Idle};
 pub use self::faults::{Fault, Matching, Moment, Request, Trouble};
 use self::kinds::Kind;
 pub use self::rbac::User;
@@ -60,6 +63,8 @@ pub struct Settings {
     pub namespaces: Vec<String>,
     /// Who may ask it something, besides an administrator.
     pub users: Vec<User>,
+    /// What the containers of jobs do.
+    pub containers: Arc<dyn Containers>,
 }
 
 /// What moves a server's time.
@@ -77,6 +82,7 @@ impl Default for Settings {
             pace: Pace::Manual,
             namespaces: vec!["default".to_owned(), "cdm".to_owned()],
             users: Vec::new(),
+            containers: Arc::new(Idle),
         }
     }
 }
@@ -128,7 +134,7 @@ impl KubernetesApi {
         };
         let mut users = vec![User::administrator(ADMINISTRATOR, ADMINISTRATORS_TOKEN)];
         users.extend(settings.users);
-        let state = State::new(now, users, &settings.namespaces);
+        let state = State::new(now, users, &settings.namespaces, settings.containers);
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: watch::Sender::new(0) });
         let (stop, stopped) = watch::channel(Running::Yes);
         tokio::spawn(accept(listener, Arc::clone(&shared), stopped.clone()));
@@ -171,7 +177,16 @@ impl KubernetesApi {
     /// Moves the server's time on, and lets everything happen that happens until then. No time lets happen what needs
     /// none.
     pub fn advance(&self, span: Duration) {
-        self.shared.edit(|state| state.advance(span));
+        self.shared.edit(|state| controllers::advance(state, span));
+    }
+
+    /// Decides what becomes of the pods of every image whose name ends so, from now on: the whole name, its digest, its
+    /// tag.
+    pub fn fate(&self, image: &str, fate: Fate) {
+        self.shared.edit(|state| {
+            state.memory.fates.insert(image.to_owned(), fate);
+            state.memory.look_again();
+        });
     }
 
     /// The server's time.
@@ -300,7 +315,7 @@ async fn follow(clock: Arc<dyn Clock>, shared: Arc<Shared>, mut stopped: watch::
             _ = ended(&mut stopped) => return,
         }
         let now = clock.monotonic();
-        shared.edit(|state| state.advance(now.since(last)));
+        shared.edit(|state| controllers::advance(state, now.since(last)));
         last = now;
     }
 }

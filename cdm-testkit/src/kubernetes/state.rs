@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cdm_core::domain::Timestamp;
 use serde_json::{Value, json};
 
 use super::ask::Ask;
+use super::containers::Containers;
+use super::controllers::Memory;
 use super::faults::Ledger;
 use super::kinds::{ACCESS_REVIEW, Kind, Origin, Scope};
 use super::object::Object;
@@ -28,6 +29,7 @@ pub(super) struct State {
     pub(super) users: Vec<User>,
     pub(super) ledger: Ledger,
     pub(super) signals: Signals,
+    pub(super) memory: Memory,
 }
 
 /// What is answered.
@@ -46,7 +48,12 @@ const PATCHES: &str = "application/json-patch+json, application/merge-patch+json
                        application/strategic-merge-patch+json";
 
 impl State {
-    pub(super) fn new(now: Timestamp, users: Vec<User>, namespaces: &[String]) -> Self {
+    pub(super) fn new(
+        now: Timestamp,
+        users: Vec<User>,
+        namespaces: &[String],
+        containers: Arc<dyn Containers>,
+    ) -> Self {
         let mut store = Store::default();
         for name in namespaces {
             let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -55,12 +62,14 @@ impl State {
             namespace.put("/status/phase", "Active");
             store.put(("namespaces", String::new(), name.clone()), namespace);
         }
-        Self { store, now, users, ledger: Ledger::default(), signals: Signals::default() }
-    }
-
-    /// Lets time pass, and what happens in it.
-    pub(super) fn advance(&mut self, span: Duration) {
-        self.now = self.now.after(span);
+        Self {
+            store,
+            now,
+            users,
+            ledger: Ledger::default(),
+            signals: Signals::default(),
+            memory: Memory::new(containers),
+        }
     }
 
     /// The user of a token.
@@ -236,8 +245,49 @@ impl State {
     }
 
     fn log(&self, ask: &Ask, key: &Key) -> Result<String, Refusal> {
-        let _ = self.store.get(key).ok_or_else(|| Refusal::not_found(ask.kind, &ask.name))?;
-        Ok(String::new())
+        let pod = self.store.get(key).ok_or_else(|| Refusal::not_found(ask.kind, &ask.name))?;
+        let all = pod.list("/spec/initContainers").iter().chain(pod.list("/spec/containers"));
+        let names: Vec<&str> = all.map(|spec| spec.text("/name")).collect();
+        let container = match (ask.option("container"), names.as_slice()) {
+            ("", [only]) => only,
+            ("", _) if pod.list("/spec/containers").len() == 1 => pod.text("/spec/containers/0/name"),
+            ("", _) => {
+                let choice = names.join(" ");
+                let message = format!(
+                    "a container name must be specified for pod {}, choose one of: [{choice}]",
+                    ask.name
+                );
+                return Err(Refusal::bad_request(message));
+            }
+            (named, names) if names.contains(&named) => named,
+            (named, _) => {
+                return Err(Refusal::bad_request(format!(
+                    "container {named} is not valid for pod {}",
+                    ask.name
+                )));
+            }
+        };
+        let Some(log) = self.memory.log(pod, container) else {
+            let statuses = ["initContainerStatuses", "containerStatuses"]
+                .map(|list| pod.list(&format!("/status/{list}")));
+            let status = statuses.into_iter().flatten().find(|status| status["name"] == container);
+            if status.is_some_and(|status| status.pointer("/state/waiting").is_none()) {
+                return Ok(String::new());
+            }
+            let reason = status.map(|status| status.text("/state/waiting/reason")).unwrap_or_default();
+            let why = match reason {
+                "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+                other => other.to_owned(),
+            };
+            let message = format!("container {container:?} in pod {:?} is waiting to start: {why}", ask.name);
+            return Err(Refusal::bad_request(message));
+        };
+        let lines: Vec<&str> = log.split_inclusive('\n').collect();
+        let tail = ask.option("tailLines").parse().unwrap_or(usize::MAX);
+        let shown = lines[lines.len().saturating_sub(tail)..].concat();
+        let limit = ask.option("limitBytes").parse().unwrap_or(usize::MAX).min(shown.len());
+        let end = (0..=limit).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0);
+        Ok(shown[..end].to_owned())
     }
 
     /// How many objects there are of each kind.

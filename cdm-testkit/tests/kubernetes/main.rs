@@ -1,7 +1,10 @@
 //! The Kubernetes API of the testkit behaves like one, asked over plain HTTP.
 
 mod client;
+mod deployments;
+mod jobs;
 mod objects;
+mod owners;
 mod patches;
 mod trouble;
 mod watches;
