@@ -20,6 +20,7 @@ mod state;
 mod store;
 mod time;
 mod watching;
+mod wordpress;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ use self::kinds::Kind;
 pub use self::rbac::User;
 use self::state::State;
 use self::store::Key;
+pub use self::wordpress::{Reach, Site, WordPress};
 use self::writes::Run;
 
 /// Between two looks at a clock that runs by itself.

@@ -1,0 +1,466 @@
+//! Containers that behave like `wp` in an image of the tenant contract: strict about what it is asked, silent about
+//! secrets, and with a site in each database.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::containers::{Container, Containers, Exit};
+
+/// The options that every command knows, and whether they have a value.
+const GLOBAL: &[(&str, Value)] = &[
+    ("url", Value::Needed),
+    ("path", Value::Needed),
+    ("quiet", Value::None),
+    ("no-color", Value::None),
+    ("skip-plugins", Value::None),
+    ("skip-themes", Value::None),
+    ("skip-packages", Value::None),
+];
+/// Options that run code or go elsewhere. Whoever can bring one in, runs what he likes.
+const FORBIDDEN: &[&str] = &["exec", "require", "ssh", "http", "prompt", "user", "context"];
+/// The theme of a fresh installation.
+const FIRST_THEME: &str = "twentytwentyfive";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    None,
+    Needed,
+}
+
+/// Sites in their databases, and the themes of the image.
+#[derive(Debug, Default)]
+pub struct WordPress {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sites: BTreeMap<String, Site>,
+    themes: BTreeSet<String>,
+    violations: Vec<String>,
+    down: bool,
+}
+
+/// A site as it is installed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Its address.
+    pub home: String,
+    /// Its title.
+    pub title: String,
+    /// Its administrator.
+    pub user: String,
+    /// The administrator's address.
+    pub email: String,
+    /// Its theme.
+    pub theme: String,
+    /// How often it was installed; more than once is a mistake.
+    pub installations: usize,
+    /// How often its caches were flushed.
+    pub flushes: usize,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("sites", &self.sites)
+            .field("violations", &self.violations)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command with its arguments apart.
+struct Command<'a> {
+    words: Vec<&'a str>,
+    options: BTreeMap<&'a str, &'a str>,
+}
+
+impl WordPress {
+    /// An image with these themes, besides the first one.
+    pub fn with_themes(themes: &[&str]) -> Self {
+        let wordpress = Self::default();
+        wordpress.lock().themes.extend(themes.iter().map(|theme| (*theme).to_owned()));
+        wordpress
+    }
+
+    /// The site of a database.
+    pub fn site(&self, database: &str) -> Option<Site> {
+        self.lock().sites.get(database).cloned()
+    }
+
+    /// How many sites there are.
+    pub fn sites(&self) -> usize {
+        self.lock().sites.len()
+    }
+
+    /// What was against the rules: a secret that shows, an option that runs code. Never the secret itself.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// Takes the databases away, or gives them back.
+    pub fn databases(&self, reach: Reach) {
+        self.lock().down = reach == Reach::Down;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether databases answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// They do.
+    Up,
+    /// They do not.
+    Down,
+}
+
+impl Containers for WordPress {
+    fn run(&self, container: &Container) -> Exit {
+        let mut state = self.lock();
+        if let Some(violation) = violation(container) {
+            let said = format!("{}: {violation}", container.pod);
+            state.violations.push(said);
+            return error(&violation);
+        }
+        match state.wp(container) {
+            Ok(log) => Exit::success(log),
+            Err(exit) => exit,
+        }
+    }
+}
+
+fn error(message: &str) -> Exit {
+    Exit::failure(1, format!("Error: {message}\n"))
+}
+
+/// The credentials that a container was given as files.
+fn secrets(container: &Container) -> Vec<&str> {
+    let password = container.setting("WORDPRESS_DB_PASSWORD");
+    let files = container.files.iter().filter(|(path, _)| path.ends_with(".yml") || path.ends_with(".yaml"));
+    let lines = files.flat_map(|(_, text)| text.lines());
+    let of_files = lines.filter_map(|line| line.trim().strip_prefix("admin_password:"));
+    let of_files = of_files.map(|value| value.trim().trim_matches(['"', '\'']));
+    password.into_iter().chain(of_files).filter(|secret| !secret.is_empty()).collect()
+}
+
+/// What is against the rules, without the secret that it is about.
+fn violation(container: &Container) -> Option<String> {
+    for secret in secrets(container) {
+        if container.argv.iter().any(|argument| argument.contains(secret)) {
+            return Some("a credential stands in the arguments".to_owned());
+        }
+        if let Some((name, _)) = container.env.iter().find(|(_, value)| value.contains(secret)) {
+            return Some(format!("a credential stands in the variable {name}"));
+        }
+        if container.annotations.values().chain(container.labels.values()).any(|value| value.contains(secret))
+        {
+            return Some("a credential stands in the pod's metadata".to_owned());
+        }
+    }
+    let program = container.argv.first().map(String::as_str).unwrap_or_default();
+    let named = program.rsplit('/').next().unwrap_or_default();
+    if named != "wp" {
+        return Some(format!("{program:?} is started, and not wp"));
+    }
+    for argument in container.argv.iter().skip(1) {
+        let option = argument.strip_prefix("--").map(|option| option.split('=').next().unwrap_or_default());
+        if let Some(option) = option.filter(|option| FORBIDDEN.contains(option)) {
+            return Some(format!("the option --{option} is used"));
+        }
+        if option == Some("admin_password") {
+            return Some("the option --admin_password is used".to_owned());
+        }
+        if argument.starts_with('@') {
+            return Some("an alias is used".to_owned());
+        }
+    }
+    None
+}
+
+impl State {
+    fn wp(&mut self, container: &Container) -> Result<String, Exit> {
+        let mut command = Command::read(&container.argv)?;
+        let configuration = configuration(container)?;
+        let of_file = configuration.get("url").and_then(serde_json::Value::as_str);
+        if let Some(url) = of_file {
+            command.options.entry("url").or_insert(url);
+        }
+        let words: Vec<&str> = command.words.clone();
+        let plain: &[(&str, Value)] = &[];
+        match words.as_slice() {
+            ["core", "is-installed"] => {
+                command.knows(plain)?;
+                // As the real one: no output, and 1 as well when the database does not answer.
+                let database = self.database(container)?;
+                self.site(&database, &command).map(|_| String::new()).map_err(|_| Exit::failure(1, ""))
+            }
+            ["core", "install"] => self.install(container, &command, &configuration),
+            ["theme", "activate", theme] => {
+                command.knows(plain)?;
+                let database = self.database(container)?;
+                let there = *theme == FIRST_THEME || self.themes.contains(*theme);
+                let site = self.site(&database, &command)?;
+                if !there {
+                    return Err(error(&format!("The '{theme}' theme could not be found.")));
+                }
+                if site.theme == *theme {
+                    return Ok(format!("Warning: The '{theme}' theme is already active.\n"));
+                }
+                site.theme = (*theme).to_owned();
+                Ok(format!("Success: Switched to '{theme}' theme.\n"))
+            }
+            ["theme", "is-installed" | "is-active", theme] => {
+                command.knows(plain)?;
+                let database = self.database(container)?;
+                let installed = *theme == FIRST_THEME || self.themes.contains(*theme);
+                let site = self.site(&database, &command)?;
+                let holds = if words[1] == "is-active" { site.theme == *theme } else { installed };
+                if holds { Ok(String::new()) } else { Err(Exit::failure(1, "")) }
+            }
+            ["cache", "flush"] => {
+                command.knows(plain)?;
+                let database = self.database(container)?;
+                self.site(&database, &command)?.flushes += 1;
+                Ok("Success: The cache was flushed.\n".to_owned())
+            }
+            ["option", "get", name] => {
+                command.knows(plain)?;
+                let database = self.database(container)?;
+                let site = self.site(&database, &command)?;
+                let value = match *name {
+                    "home" | "siteurl" => &site.home,
+                    "blogname" => &site.title,
+                    "admin_email" => &site.email,
+                    "stylesheet" | "template" => &site.theme,
+                    _ => return Err(error(&format!("Could not get '{name}' option. Does it exist?"))),
+                };
+                Ok(format!("{value}\n"))
+            }
+            words => Err(error(&format!("'{}' is not a registered wp command.", words.join(" ")))),
+        }
+    }
+
+    fn install(
+        &mut self,
+        container: &Container,
+        command: &Command<'_>,
+        configuration: &serde_json::Value,
+    ) -> Result<String, Exit> {
+        let needed = ["title", "admin_user", "admin_email"];
+        let mut known = needed.map(|name| (name, Value::Needed)).to_vec();
+        known.extend([("skip-email", Value::None), ("locale", Value::Needed)]);
+        command.knows(&known)?;
+        let option = |name: &'static str| {
+            let value = command.options.get(name).filter(|value| !value.is_empty());
+            value.ok_or_else(|| error(&format!("Parameter errors:\n missing --{name} parameter")))
+        };
+        let home = option("url")?.trim_end_matches('/').to_owned();
+        let [title, user, email] = [option(needed[0])?, option(needed[1])?, option(needed[2])?];
+        if !email.contains('@') {
+            return Err(error(&format!("The '{email}' email address is invalid.")));
+        }
+        let database = self.database(container)?;
+        if self.sites.contains_key(&database) {
+            return Ok("WordPress is already installed.\n".to_owned());
+        }
+        let password =
+            configuration.pointer("/core install/admin_password").and_then(serde_json::Value::as_str);
+        if password.is_none_or(str::is_empty) {
+            // The real one makes one up and prints it, which nobody wants in a log.
+            let said = format!("{}: core install without a password prints one", container.pod);
+            self.violations.push(said);
+            return Err(error("core install without a password prints one"));
+        }
+        if !command.options.contains_key("skip-email") {
+            return Err(error("core install without --skip-email sends mail"));
+        }
+        let theme = FIRST_THEME.to_owned();
+        let [title, user, email] = [title, user, email].map(|text| (*text).to_owned());
+        let site = Site { home, title, user, email, theme, installations: 1, flushes: 0 };
+        self.sites.insert(database, site);
+        Ok("Success: WordPress installed successfully.\n".to_owned())
+    }
+
+    /// The name of the database that the container has the credentials of.
+    fn database(&self, container: &Container) -> Result<String, Exit> {
+        let names = ["HOST", "NAME", "USER", "PASSWORD"].map(|name| format!("WORDPRESS_DB_{name}"));
+        let [host, name, user, password] =
+            names.each_ref().map(|name| container.setting(name).unwrap_or_default());
+        if self.down || [host, name, user, password].contains(&"") {
+            return Err(error("Error establishing a database connection."));
+        }
+        Ok(name.to_owned())
+    }
+
+    /// The site of a database, if it is the one that the command means.
+    fn site(&mut self, database: &str, command: &Command<'_>) -> Result<&mut Site, Exit> {
+        let Some(site) = self.sites.get_mut(database) else {
+            return Err(error("The site you have requested is not installed."));
+        };
+        let host = |url: &str| url.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned();
+        let Some(url) = command.options.get("url") else {
+            return Err(error("without --url nobody knows which site is meant"));
+        };
+        if host(url) != host(&site.home) {
+            self.violations.push(format!("{url} is not the address of the site in {database}"));
+            return Err(error("the address is another site's"));
+        }
+        Ok(site)
+    }
+}
+
+/// The configuration file of `wp`, as an object.
+fn configuration(container: &Container) -> Result<serde_json::Value, Exit> {
+    let Some(path) = container.env.get("WP_CLI_CONFIG_PATH") else { return Ok(serde_json::Value::Null) };
+    let Some(text) = container.files.get(path) else {
+        return Err(error(&format!("the configuration file {path} is not there")));
+    };
+    serde_norway::from_str(text).map_err(|_| error(&format!("the configuration file {path} is no YAML")))
+}
+
+impl<'a> Command<'a> {
+    fn read(argv: &'a [String]) -> Result<Self, Exit> {
+        let mut command = Self { words: Vec::new(), options: BTreeMap::new() };
+        for argument in argv.iter().skip(1) {
+            match argument.strip_prefix("--") {
+                Some(option) => {
+                    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+                    if command.options.insert(name, value).is_some() {
+                        return Err(error(&format!("--{name} is given twice")));
+                    }
+                }
+                None if argument.starts_with('-') => {
+                    return Err(error(&format!("unknown option {argument:?}")));
+                }
+                None => command.words.push(argument),
+            }
+        }
+        Ok(command)
+    }
+
+    /// That every option is one of these, or one that all commands know, with a value where it needs one.
+    fn knows(&self, known: &[(&str, Value)]) -> Result<(), Exit> {
+        for (name, value) in &self.options {
+            let Some((_, wanted)) = GLOBAL.iter().chain(known).find(|(one, _)| one == name) else {
+                return Err(error(&format!("Parameter errors:\n unknown --{name} parameter")));
+            };
+            if (*wanted == Value::Needed) == value.is_empty() {
+                return Err(error(&format!("Parameter errors:\n --{name} does not fit its value")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWORD: &str = "s3cret-of-the-database";
+    const ADMIN: &str = "s3cret-of-the-admin";
+    const URL: &str = "--url=https://rrr.example.com";
+
+    fn container(argv: &[&str]) -> Container {
+        let file = |name: &str, text: &str| (format!("/run/cdm/{name}"), text.to_owned());
+        let files = [("host", "db"), ("name", "site_1"), ("user", "site_1"), ("password", PASSWORD)];
+        let mut container = Container {
+            argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+            files: files.map(|(name, text)| file(name, text)).into(),
+            ..Container::default()
+        };
+        for name in ["HOST", "NAME", "USER", "PASSWORD"] {
+            let path = format!("/run/cdm/{}", name.to_lowercase());
+            container.env.insert(format!("WORDPRESS_DB_{name}_FILE"), path);
+        }
+        let yaml = format!("core install:\n  admin_password: \"{ADMIN}\"\n");
+        container.files.extend([file("wp-cli.yml", &yaml)]);
+        container.env.insert("WP_CLI_CONFIG_PATH".to_owned(), "/run/cdm/wp-cli.yml".to_owned());
+        container
+    }
+
+    fn install() -> Container {
+        let title = "--title=--exec=system('id');";
+        container(&[
+            "wp",
+            "core",
+            "install",
+            URL,
+            title,
+            "--admin_user=admin",
+            "--admin_email=a@example.com",
+            "--skip-email",
+        ])
+    }
+
+    #[test]
+    fn a_site_is_installed_once_and_proved() {
+        let wordpress = WordPress::with_themes(&["shop"]);
+        let run = |argv: &[&str]| wordpress.run(&container(argv));
+        assert_eq!(run(&["wp", "core", "is-installed", URL]).code, 1);
+        assert_eq!(run(&["wp", "theme", "activate", "shop", URL]).code, 1);
+        for said in ["Success", "already installed"] {
+            let exit = wordpress.run(&install());
+            assert!(exit.code == 0 && exit.log.contains(said), "{exit:?}");
+        }
+        assert_eq!(run(&["wp", "core", "is-installed", URL]).code, 0);
+        assert_eq!(run(&["wp", "option", "get", "home", URL]).log, "https://rrr.example.com\n");
+        assert!(run(&["wp", "theme", "activate", "shop", URL]).log.contains("Success"));
+        assert!(run(&["wp", "theme", "activate", "none", URL]).log.contains("could not be found"));
+        assert_eq!(run(&["wp", "cache", "flush", URL, "--skip-plugins"]).code, 0);
+        let site = wordpress.site("site_1").expect("a site");
+        assert_eq!((site.theme.as_str(), site.installations, site.flushes), ("shop", 1, 1));
+        assert_eq!(site.title, "--exec=system('id');");
+        assert_eq!(wordpress.violations(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_against_the_rules_fails_and_is_remembered() {
+        let wordpress = WordPress::default();
+        let mut shown = install();
+        shown.argv.push(format!("--locale={PASSWORD}"));
+        let mut variable = install();
+        variable.env.insert("WORDPRESS_DB_PASSWORD".to_owned(), PASSWORD.to_owned());
+        let mut silent = install();
+        silent.env.remove("WP_CLI_CONFIG_PATH");
+        let cases = [
+            shown,
+            variable,
+            silent,
+            container(&["sh", "-c", "wp core is-installed"]),
+            container(&["wp", "cache", "flush", URL, "--exec=phpinfo();"]),
+            container(&["wp", "@all", "cache", "flush", URL]),
+        ];
+        let many = cases.len();
+        for case in cases {
+            assert_eq!(wordpress.run(&case).code, 1, "{case:?}");
+        }
+        let violations = wordpress.violations();
+        assert_eq!(violations.len(), many, "{violations:?}");
+        let said = format!("{violations:?} {wordpress:?} {:?}", install());
+        assert!(!said.contains(PASSWORD) && !said.contains(ADMIN), "{said}");
+        assert_eq!(wordpress.sites(), 0);
+    }
+
+    #[test]
+    fn a_command_that_is_not_known_whole_fails() {
+        let wordpress = WordPress::default();
+        wordpress.run(&install());
+        for argv in [
+            &["wp", "cache", "flush", URL, "--fast"][..],
+            &["wp", "cache", "flush"],
+            &["wp", "cache", "flush", "extra", URL],
+            &["wp", "cache", "flush", "--url=https://other.example.com"],
+            &["wp", "db", "drop", URL],
+            &["wp", "cache", "flush", "-x", URL],
+        ] {
+            assert_eq!(wordpress.run(&container(argv)).code, 1, "{argv:?}");
+        }
+        wordpress.databases(Reach::Down);
+        assert_eq!(wordpress.run(&container(&["wp", "cache", "flush", URL])).code, 1);
+        wordpress.databases(Reach::Up);
+        assert_eq!(wordpress.run(&container(&["wp", "cache", "flush", URL])).code, 0);
+    }
+}
