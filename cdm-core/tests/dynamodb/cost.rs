@@ -1,5 +1,7 @@
 //! What each access path costs, counted in requests at the server.
 
+use std::collections::BTreeSet;
+
 use cdm_core::domain::{RolloutKind, Selector, Site, Slot, Task};
 use cdm_core::ports::{Batch, Journal, Outcome, SiteQuery, SiteRepository, Write};
 use cdm_testkit::build;
@@ -71,4 +73,21 @@ async fn reads_cost_what_they_have_to() {
         lab.store.last_event().await.expect("an end");
         assert_eq!(lab.proxy.seen(), ["Query"], "who looks again for the end of the feed asks once");
     }
+}
+
+/// The rights in `docs/dynamodb.md` are those that the ports need, no more and no fewer. A transaction takes the rights of
+/// its parts, and `ConditionCheckItem`.
+pub(super) fn within_the_rights(seen: Vec<String>) {
+    let seen: BTreeSet<String> = seen.into_iter().collect();
+    let wanted = [
+        "BatchGetItem",
+        "DeleteItem",
+        "DescribeTable",
+        "GetItem",
+        "PutItem",
+        "Query",
+        "TransactWriteItems",
+        "UpdateItem",
+    ];
+    assert!(seen.iter().eq(wanted), "{seen:?}");
 }

@@ -133,16 +133,12 @@ async fn aws(endpoint: Option<&str>) -> Aws {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_store_keeps_its_contract() {
+async fn the_contracts_are_kept() {
     for lab in Lab::all().await {
         store::suite(&lab.store, &lab.bench.cx()).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_keep_their_contract() {
-    for lab in Lab::all().await {
         tokens::suite(&DynamoTokens::new(lab.table.clone()), &lab.bench.cx()).await;
+        lab.table.check().await.expect("it answers");
+        cost::within_the_rights(lab.proxy.seen());
     }
 }
 
