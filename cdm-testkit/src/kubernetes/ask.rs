@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::kinds::{ACCESS_REVIEW, Kind, Scope};
 use super::object::Object;
+use super::protobuf;
 use super::rbac::Wish;
 use super::refusal::Refusal;
 use super::writes::Run;
@@ -134,6 +135,10 @@ impl Ask {
     pub(super) fn object(&self) -> Result<Value, Refusal> {
         if self.body.is_empty() {
             return Ok(Value::Null);
+        }
+        if self.content_type.contains("protobuf") {
+            let review = protobuf::access_review(&self.body);
+            return review.ok_or_else(|| Refusal::media_type("application/json, application/yaml"));
         }
         let yaml = self.content_type.contains("yaml");
         let parsed = match std::str::from_utf8(&self.body) {

@@ -19,6 +19,8 @@ use super::kinds::discovery;
 use super::refusal::Refusal;
 use super::state::Answer;
 
+/// Before a token in an address.
+pub(super) const AS: &str = "as";
 const MOST_BYTES: usize = 3 << 20;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -30,11 +32,15 @@ pub(super) async fn respond(
 ) -> Result<Response<Body>, io::Error> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_matches('/').to_owned();
-    let parts: Vec<&str> = path.split('/').collect();
+    let mut parts: Vec<&str> = path.split('/').collect();
+    let mut token = bearer(&head.headers);
+    if parts[0] == AS && parts.len() > 2 {
+        token = parts[1];
+        parts.drain(..2);
+    }
     if ["healthz", "readyz", "livez"].contains(&parts[0]) {
         return Ok(plain(200, "ok"));
     }
-    let token = bearer(&head.headers);
     let Some(user) = shared.lock().user(token).cloned() else { return Ok(refused(&Refusal::unauthorized())) };
     let mut ask = match Ask::read(&head.method, &parts, head.uri.query().unwrap_or_default()) {
         Ok(Some(ask)) => ask,

@@ -12,6 +12,7 @@ mod http;
 mod kinds;
 mod object;
 mod patch;
+mod protobuf;
 mod rbac;
 mod refusal;
 mod rules;
@@ -158,17 +159,17 @@ impl KubernetesApi {
 
     /// A kubeconfig of whoever has that token, for a namespace.
     pub fn kubeconfig_of(&self, token: &str, namespace: &str) -> String {
-        // JSON is YAML.
-        json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "loopback",
-            "clusters": [{"name": "loopback", "cluster": {"server": self.url()}}],
-            "users": [{"name": "loopback", "user": {"token": token}}],
-            "contexts": [{
-                "name": "loopback",
-                "context": {"cluster": "loopback", "user": "loopback", "namespace": namespace},
-            }],
-        })
-        .to_string()
+        kubeconfig(&self.url(), token, namespace)
+    }
+
+    /// The same for clients that send no token without TLS, as kubectl does not: it stands in the address.
+    pub fn kubeconfig_by_address(&self, token: &str, namespace: &str) -> String {
+        kubeconfig(&format!("{}/{}/{token}", self.url(), http::AS), token, namespace)
+    }
+
+    /// The token of the administrator.
+    pub const fn token(&self) -> &'static str {
+        ADMINISTRATORS_TOKEN
     }
 
     /// Ends every connection and takes no new one.
@@ -279,6 +280,20 @@ impl fmt::Debug for KubernetesApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KubernetesApi").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+fn kubeconfig(server: &str, token: &str, namespace: &str) -> String {
+    // JSON is YAML.
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "loopback",
+        "clusters": [{"name": "loopback", "cluster": {"server": server}}],
+        "users": [{"name": "loopback", "user": {"token": token}}],
+        "contexts": [{
+            "name": "loopback",
+            "context": {"cluster": "loopback", "user": "loopback", "namespace": namespace},
+        }],
+    })
+    .to_string()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<Running>) {

@@ -24,9 +24,7 @@ pub(super) struct Lines {
 
 impl Client {
     pub(super) fn of(api: &KubernetesApi) -> Self {
-        let config: Value = serde_json::from_str(&api.kubeconfig("cdm")).expect("a kubeconfig");
-        let token = config["users"][0]["user"]["token"].as_str().expect("a token").to_owned();
-        Self::with_token(api, &token)
+        Self::with_token(api, api.token())
     }
 
     pub(super) fn with_token(api: &KubernetesApi, token: &str) -> Self {

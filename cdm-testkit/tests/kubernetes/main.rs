@@ -3,6 +3,7 @@
 mod client;
 mod deployments;
 mod jobs;
+mod kubectl;
 mod objects;
 mod owners;
 mod patches;

@@ -1,0 +1,280 @@
+//! A second client, which knows nothing of this project: kubectl finds what it expects of a server.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cdm_core::adapters::SystemClock;
+use cdm_core::domain::{Tick, Timestamp};
+use cdm_core::ports::Clock;
+use cdm_testkit::kubernetes::{Container, Containers, Exit, KubernetesApi, Pace, Settings, User};
+use serde_json::{Value, json};
+
+use super::{deployment, map};
+
+const FIRST: &str = "site@sha256:1111111111111111111111111111111111111111111111111111111111111111";
+const SECOND: &str = "site@sha256:2222222222222222222222222222222222222222222222222222222222222222";
+const ROLE: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: cdm}
+rules:
+- apiGroups: ['', apps]
+  resources: [configmaps, deployments]
+  verbs: [get, list]
+";
+
+/// Where kubectl is; nothing, said aloud, where it is not and is not required.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests are told by their surroundings where the real parts are, and say what they skip"
+)]
+fn program() -> Option<PathBuf> {
+    let program = std::env::var_os("CDM_TEST_KUBECTL").filter(|program| !program.is_empty());
+    if program.is_none() {
+        let required = std::env::var("CDM_PARTS").is_ok_and(|wanted| wanted == "required");
+        assert!(!required, "CDM_TEST_KUBECTL names no program; ./tests/run finds one");
+        println!("skipped: CDM_TEST_KUBECTL names no program; ./tests/run finds one");
+    }
+    program.map(PathBuf::from)
+}
+
+/// kubectl with somebody's kubeconfig.
+struct Kubectl {
+    program: PathBuf,
+    home: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Kubectl {
+    fn new(program: PathBuf, who: &str, configuration: &str) -> Self {
+        let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kubectl-{who}"));
+        std::fs::create_dir_all(&home).expect("a directory");
+        let file = home.join("config");
+        std::fs::write(&file, configuration).expect("a file");
+        Self { program, home, configuration: file }
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new(&self.program)
+            .args(arguments)
+            .env("KUBECONFIG", &self.configuration)
+            .env("HOME", &self.home)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        child.stdin.take().expect("an input").write_all(input.as_bytes()).expect("kubectl reads");
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// What it printed, when it was content.
+    fn says(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run(arguments, input);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {arguments:?}: {said}{error}");
+        said
+    }
+
+    /// What it complained of.
+    fn complains(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.run(arguments, input);
+        assert!(!output.status.success(), "kubectl {arguments:?} was content");
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+    }
+
+    fn object(&self, arguments: &[&str]) -> Value {
+        let said = self.says(&[arguments, &["-o", "json"]].concat(), "");
+        serde_json::from_str(&said).expect("JSON")
+    }
+}
+
+/// Prints what it was started with.
+#[derive(Debug)]
+struct Echo;
+
+impl Containers for Echo {
+    fn run(&self, container: &Container) -> Exit {
+        Exit::success(format!("{}\n", container.argv.join(" ")))
+    }
+}
+
+/// A clock on which ten seconds pass in one.
+#[derive(Debug)]
+struct Fast(SystemClock);
+
+const FASTER: u64 = 10;
+
+#[async_trait]
+impl Clock for Fast {
+    fn wall(&self) -> Timestamp {
+        self.0.wall()
+    }
+
+    fn monotonic(&self) -> Tick {
+        Tick::from_millis(self.0.monotonic().millis() * FASTER)
+    }
+
+    async fn sleep_until(&self, until: Tick) {
+        self.0.sleep_until(Tick::from_millis(until.millis().div_ceil(FASTER))).await;
+    }
+}
+
+fn has(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_finds_what_it_expects() {
+    let Some(program) = program() else { return };
+    let reader = User::with_roles("reader", "reader-token", ROLE, "cdm").expect("a role");
+    let settings = Settings {
+        pace: Pace::Clock(Arc::new(Fast(SystemClock::new()))),
+        users: vec![reader],
+        containers: Arc::new(Echo),
+        ..Settings::default()
+    };
+    let api = KubernetesApi::start(settings).await.expect("a server");
+    let kubectl =
+        Kubectl::new(program.clone(), "administrator", &api.kubeconfig_by_address(api.token(), "cdm"));
+    let reader = Kubectl::new(program, "reader", &api.kubeconfig_by_address("reader-token", "cdm"));
+    tokio::task::spawn_blocking(move || {
+        objects(&kubectl);
+        deployments(&kubectl);
+        jobs(&kubectl);
+        rights(&kubectl, &reader);
+    })
+    .await
+    .expect("a story");
+    drop(api);
+}
+
+fn objects(kubectl: &Kubectl) {
+    has(&kubectl.says(&["api-resources"], ""), &["configmaps", "httproutes", "deploy", "jobs"]);
+    // Objects of its own making it sends in a form that is not spoken here.
+    let create = ["create", "--validate=false", "-f", "-"];
+    let one = map("one", json!({}), json!({"a": "1"})).to_string();
+    has(&kubectl.says(&create, &one), &["configmap/one created"]);
+    has(&kubectl.complains(&create, &one), &["AlreadyExists"]);
+    has(&kubectl.complains(&["get", "configmap", "two"], ""), &["NotFound", "configmaps \"two\" not found"]);
+    kubectl.says(&["label", "configmap", "one", "app=blue"], "");
+    kubectl.says(&["annotate", "configmap", "one", "cdm/fence=7"], "");
+    let key = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"password": "x"},
+    });
+    kubectl.says(&create, &key.to_string());
+    has(&kubectl.says(&["get", "configmaps,secrets", "-o", "name"], ""), &["configmap/one", "secret/key"]);
+    assert_eq!(kubectl.says(&["get", "cm", "-l", "app in (green)", "-o", "name"], ""), "");
+    has(&kubectl.says(&["get", "cm", "--field-selector", "metadata.name=one"], ""), &["NAME", "one"]);
+    has(&kubectl.says(&["describe", "configmap", "one"], ""), &["cdm/fence: 7", "app=blue"]);
+    for (kind, patch) in [
+        (
+            "json",
+            r#"[{"op":"test","path":"/data/a","value":"1"},{"op":"replace","path":"/data/a","value":"2"}]"#,
+        ),
+        ("merge", r#"{"data":{"b":"3"}}"#),
+        ("strategic", r#"{"data":{"c":"4"}}"#),
+    ] {
+        kubectl.says(&["patch", "configmap", "one", "--type", kind, "-p", patch], "");
+    }
+    let one = kubectl.object(&["get", "configmap", "one"]);
+    assert_eq!(one["data"], json!({"a": "2", "b": "3", "c": "4"}));
+    let failed = r#"[{"op":"test","path":"/data/a","value":"1"}]"#;
+    kubectl.complains(&["patch", "configmap", "one", "--type", "json", "-p", failed], "");
+    kubectl.says(&["annotate", "configmap", "one", "cdm/fence=8", "--overwrite"], "");
+    has(
+        &kubectl.complains(&["replace", "--validate=false", "-f", "-"], &one.to_string()),
+        &["Conflict", "the object has been modified"],
+    );
+    has(
+        &kubectl.complains(&create, &map("Upper", json!({}), json!({})).to_string()),
+        &["is invalid: metadata.name: Invalid value"],
+    );
+    kubectl.says(&["delete", "configmap", "one"], "");
+    kubectl.complains(&["get", "configmap", "one"], "");
+    let route = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "rrr"},
+        "spec": {"rules": [{"host": "rrr.example.com", "http": {"paths": [{
+            "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "blue", "port": {"number": 80}}},
+        }]}}]},
+    });
+    kubectl.says(&["apply", "--validate=false", "-f", "-"], &route.to_string());
+    has(&kubectl.says(&["describe", "ingress", "rrr"], ""), &["rrr.example.com", "blue:80"]);
+}
+
+fn deployments(kubectl: &Kubectl) {
+    let apply = |object: &Value| kubectl.says(&["apply", "--validate=false", "-f", "-"], &object.to_string());
+    let mut blue = deployment("blue", 2, FIRST);
+    has(&apply(&blue), &["deployment.apps/blue created"]);
+    has(&apply(&blue), &["deployment.apps/blue unchanged"]);
+    let status = || kubectl.says(&["rollout", "status", "deployment/blue", "--timeout=60s"], "");
+    has(&status(), &["successfully rolled out"]);
+    blue["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
+    has(&apply(&blue), &["deployment.apps/blue configured"]);
+    let image = format!("web={SECOND}");
+    has(&kubectl.says(&["set", "image", "deployment/blue", &image], ""), &["image updated"]);
+    has(&status(), &["successfully rolled out"]);
+    let now = kubectl.object(&["get", "deployment", "blue"]);
+    let container = &now["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!((&container["image"], &container["env"][0]["name"]), (&json!(SECOND), &json!("A")));
+    assert_eq!(now["status"]["availableReplicas"], 2);
+    has(
+        &kubectl.says(&["describe", "deployment", "blue"], ""),
+        &["2 desired | 2 updated | 2 total | 2 available", SECOND],
+    );
+    kubectl.says(&["wait", "--for=condition=available", "deployment/blue", "--timeout=60s"], "");
+    kubectl.says(&["rollout", "restart", "deployment/blue"], "");
+    has(&status(), &["successfully rolled out"]);
+    has(&kubectl.says(&["rollout", "history", "deployment/blue"], ""), &["REVISION"]);
+    kubectl.says(&["rollout", "undo", "deployment/blue", "--to-revision=1"], "");
+    has(&status(), &["successfully rolled out"]);
+    let now = kubectl.object(&["get", "deployment", "blue"]);
+    assert_eq!(now["spec"]["template"]["spec"]["containers"][0]["image"], FIRST);
+    let pods = kubectl.object(&["get", "pods", "-l", "app=blue"]);
+    assert_eq!(pods["items"][0]["status"]["containerStatuses"][0]["imageID"], FIRST);
+    has(&kubectl.says(&["describe", "pods", "-l", "app=blue"], ""), &["Running", FIRST]);
+    kubectl.says(&["delete", "deployment", "blue", "--cascade=foreground", "--timeout=60s"], "");
+    assert_eq!(kubectl.says(&["get", "pods", "-l", "app=blue", "-o", "name"], ""), "");
+}
+
+fn jobs(kubectl: &Kubectl) {
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "hello"},
+        "spec": {"backoffLimit": 0, "template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "wp", "image": "site:1", "args": ["hello", "there"]}],
+        }}},
+    });
+    has(
+        &kubectl.says(&["create", "--validate=false", "-f", "-"], &job.to_string()),
+        &["job.batch/hello created"],
+    );
+    kubectl.says(&["wait", "--for=condition=complete", "job/hello", "--timeout=60s"], "");
+    assert_eq!(kubectl.says(&["logs", "job/hello"], ""), "hello there\n");
+    has(&kubectl.says(&["describe", "job", "hello"], ""), &["1 Succeeded"]);
+    kubectl.says(&["delete", "job", "hello", "--cascade=foreground", "--timeout=60s"], "");
+    assert_eq!(kubectl.says(&["get", "pods", "-l", "job-name=hello", "-o", "name"], ""), "");
+}
+
+fn rights(kubectl: &Kubectl, reader: &Kubectl) {
+    assert_eq!(kubectl.says(&["auth", "can-i", "delete", "jobs"], ""), "yes\n");
+    assert_eq!(reader.says(&["auth", "can-i", "list", "deployments.apps"], ""), "yes\n");
+    has(&reader.complains(&["auth", "can-i", "delete", "deployments.apps"], ""), &["no"]);
+    let seen = map("seen", json!({}), json!({})).to_string();
+    kubectl.says(&["create", "--validate=false", "-f", "-"], &seen);
+    reader.says(&["get", "configmap", "seen"], "");
+    let refused = reader.complains(&["delete", "configmap", "seen"], "");
+    has(
+        &refused,
+        &[
+            "Forbidden",
+            "User \"reader\" cannot delete resource \"configmaps\" in API group \"\" in the namespace \"cdm\"",
+        ],
+    );
+}
