@@ -8,6 +8,8 @@ mod credentials;
 pub mod dynamodb;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(any(feature = "embedded", feature = "dynamodb"))]

@@ -119,6 +119,23 @@ impl JobName {
         Self(format!("{head}{tail}"))
     }
 
+    /// The name that reads like this; `None` for a text that is no job's name. Which parts it was made of is not told
+    /// apart.
+    pub fn parse(text: &str) -> Option<Self> {
+        let numbered = |text: &str| -> Option<(String, u64)> {
+            let (rest, number) = text.rsplit_once('-')?;
+            Some((rest.to_owned(), number.parse().ok()?))
+        };
+        let plain = numbered(text).map(|parts| (parts, 1));
+        let ((rest, number), attempt) = plain.or_else(|| {
+            let (first, attempt) = text.rsplit_once("-r")?;
+            Some((numbered(first)?, attempt.parse().ok()?))
+        })?;
+        let (head, job) = rest.split_once('-')?;
+        let name = Self::of_site(&SiteId::parse(head).ok()?, job, number, attempt);
+        (name.0 == text).then_some(name)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

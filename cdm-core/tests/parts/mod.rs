@@ -12,6 +12,7 @@ use cdm_testkit::contract::{Cx, Settle};
 ///
 /// # Panics
 /// When parts are required, and this one is not there.
+#[allow(dead_code, reason = "each test of an adapter compiles this file anew")]
 #[expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -25,6 +26,13 @@ pub(crate) fn address(variable: &str) -> Option<String> {
         println!("skipped: {variable} names no part; ./tests/run starts it");
     }
     address
+}
+
+/// What the surroundings say, where nobody is asked for it.
+#[expect(clippy::disallowed_methods, reason = "tests are told by their surroundings what there is besides")]
+#[allow(dead_code, reason = "each test of an adapter compiles this file anew")]
+pub(crate) fn optional(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
 /// The machine's clock and chance.

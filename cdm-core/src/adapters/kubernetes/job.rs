@@ -1,0 +1,383 @@
+//! A job as an object: the service's own container without probes, hooks and ports, under labels of its own.
+
+use serde_json::{Map, Value, json};
+
+use super::failure::Failure;
+use super::names::{CDM, COMPONENT, MANAGED_BY, UID, text};
+use super::settings::KubernetesSettings;
+use super::wp::{Command, Commands};
+use crate::domain::Uid;
+use crate::ports::{ErrorKind, JobSpec};
+
+/// The component of a job and of its pods.
+pub(super) const JOB: &str = "job";
+/// The label with what a job does.
+pub(super) const WORD: &str = "cdm/job";
+/// The annotation with the line that proves its work.
+pub(super) const PROOF: &str = "cdm/proof";
+/// The annotation of a batch with its sites, in the order of their indexes.
+pub(super) const SITES: &str = "cdm/sites";
+/// The annotation of a batch with the sites that have no address or no credentials any more.
+pub(super) const LEFT_OUT: &str = "cdm/left-out";
+
+/// Where the Secret is mounted.
+const FILES: &str = "/run/cdm";
+/// The volume of the Secret.
+const VOLUME: &str = "cdm-credentials";
+/// The variable with a pod's index in a batch.
+const INDEX: &str = "CDM_INDEX";
+/// Variables with a site's database, of which a job has the forms that name a file.
+const DATABASE: [(&str, &str); 4] = [
+    ("WORDPRESS_DB_HOST", "host"),
+    ("WORDPRESS_DB_NAME", "name"),
+    ("WORDPRESS_DB_USER", "user"),
+    ("WORDPRESS_DB_PASSWORD", "password"),
+];
+/// The variable that names the configuration file of `wp`, and the file.
+const CONFIGURATION: (&str, &str) = ("WP_CLI_CONFIG_PATH", "wp-cli.yml");
+
+/// Whom a job works for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// One site, in one pod.
+    Site,
+    /// Several sites, a pod each.
+    Batch { sites: Vec<Uid>, left_out: Vec<Uid> },
+}
+
+/// The name of a file of a job: a batch has one of each for every index.
+pub(super) fn file(index: Option<usize>, name: &str) -> String {
+    index.map_or_else(|| name.to_owned(), |index| format!("{index}.{name}"))
+}
+
+/// The file with the configuration of `wp`.
+pub(super) fn configuration_file(index: Option<usize>) -> String {
+    file(index, CONFIGURATION.1)
+}
+
+/// The labels of a job and of its pods; never those of the service, which would send them its visitors.
+fn labels(spec: &JobSpec) -> Value {
+    let mut labels = json!({ MANAGED_BY: CDM, COMPONENT: JOB, WORD: spec.kind.word() });
+    if let Some(uid) = spec.kind.uid() {
+        labels[UID] = json!(uid.to_string());
+    }
+    labels
+}
+
+/// The Job, which waits until its Secret is there.
+pub(super) fn object(
+    settings: &KubernetesSettings,
+    deployment: &Value,
+    spec: &JobSpec,
+    (commands, work): (&Commands, &Work),
+    owner: Option<Value>,
+) -> Result<Value, Failure> {
+    let template = deployment.pointer("/spec/template/spec").unwrap_or(&Value::Null);
+    let mut containers = template.get("containers").and_then(Value::as_array).into_iter().flatten();
+    let named = |container: &&Value| text(container, "/name") == Some(&settings.container);
+    let container = containers.find(named).ok_or_else(|| {
+        let message =
+            format!("the Deployment of `{}` has no container `{}`", spec.service, settings.container);
+        Failure::new(ErrorKind::Invalid, message)
+    })?;
+    let mut annotations = json!({});
+    if let Some(proof) = &commands.proof {
+        annotations[PROOF] = json!(proof);
+    }
+    let mut body = json!({
+        "suspend": true,
+        // Whoever started it tries again, under another name.
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": settings.job_deadline.as_secs().max(1),
+        "ttlSecondsAfterFinished": settings.job_kept.as_secs(),
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": { "rules": [
+            { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] },
+        ] },
+        "template": {
+            "metadata": { "labels": labels(spec) },
+            "spec": pod(template, container, spec.name.as_str(), commands, work),
+        },
+    });
+    if let Work::Batch { sites, left_out } = work {
+        let list = |uids: &[Uid]| uids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        annotations[SITES] = json!(list(sites));
+        annotations[LEFT_OUT] = json!(list(left_out));
+        body["completionMode"] = json!("Indexed");
+        body["completions"] = json!(sites.len());
+        body["parallelism"] = json!(sites.len().min(settings.batch_width as usize));
+        // Each index for itself, so that one that fails does not keep the others from it.
+        body["backoffLimitPerIndex"] = json!(1);
+        if let Some(body) = body.as_object_mut() {
+            body.remove("backoffLimit");
+        }
+    }
+    let owners: Vec<Value> = owner.into_iter().collect();
+    Ok(json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": spec.name.as_str(),
+            "labels": labels(spec),
+            "annotations": annotations,
+            "ownerReferences": owners,
+        },
+        "spec": body,
+    }))
+}
+
+/// The pod: where the service's pods may run and as whom, with what its container mounts and no more.
+fn pod(template: &Value, container: &Value, secret: &str, commands: &Commands, work: &Work) -> Value {
+    const KEPT: [&str; 13] = [
+        "dnsConfig",
+        "dnsPolicy",
+        "hostAliases",
+        "imagePullSecrets",
+        "nodeSelector",
+        "os",
+        "preemptionPolicy",
+        "priorityClassName",
+        "runtimeClassName",
+        "schedulerName",
+        "securityContext",
+        "serviceAccountName",
+        "tolerations",
+    ];
+    let mut pod = Map::new();
+    for name in KEPT {
+        if let Some(value) = template.get(name) {
+            pod.insert(name.to_owned(), value.clone());
+        }
+    }
+    // What keeps the service's own pods apart, or together, is about their labels.
+    if let Some(affinity) = template.pointer("/affinity/nodeAffinity") {
+        pod.insert("affinity".to_owned(), json!({ "nodeAffinity": affinity }));
+    }
+    let mounts = |name: Option<&str>| {
+        let mounts = container.get("volumeMounts").and_then(Value::as_array);
+        mounts.into_iter().flatten().any(|mount| text(mount, "/name") == name)
+    };
+    let volumes = template.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    let mut volumes: Vec<Value> = volumes.filter(|volume| mounts(text(volume, "/name"))).cloned().collect();
+    volumes.push(json!({ "name": VOLUME, "secret": { "secretName": secret, "defaultMode": 0o444 } }));
+    pod.insert("volumes".to_owned(), json!(volumes));
+    pod.insert("restartPolicy".to_owned(), json!("Never"));
+    pod.insert("enableServiceLinks".to_owned(), json!(false));
+    pod.insert("automountServiceAccountToken".to_owned(), json!(false));
+    let run = |command: &Command| run(container, command, work);
+    if !commands.before.is_empty() {
+        let before: Vec<Value> = commands.before.iter().map(run).collect();
+        pod.insert("initContainers".to_owned(), json!(before));
+    }
+    pod.insert("containers".to_owned(), json!([run(&commands.last)]));
+    Value::Object(pod)
+}
+
+/// The service's container, with another command.
+fn run(container: &Value, command: &Command, work: &Work) -> Value {
+    const DROPPED: [&str; 10] = [
+        "args",
+        "lifecycle",
+        "livenessProbe",
+        "ports",
+        "readinessProbe",
+        "restartPolicy",
+        "startupProbe",
+        "stdin",
+        "terminationMessagePath",
+        "tty",
+    ];
+    let mut made = container.clone();
+    if let Some(fields) = made.as_object_mut() {
+        fields.retain(|name, _| !DROPPED.contains(&name.as_str()));
+    }
+    made["name"] = json!(command.container);
+    made["command"] = json!(command.argv);
+    made["env"] = json!(environment(container, command, work));
+    made["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
+    let mut mounts: Vec<Value> = mounts.cloned().collect();
+    mounts.push(json!({ "name": VOLUME, "mountPath": FILES, "readOnly": true }));
+    made["volumeMounts"] = json!(mounts);
+    made
+}
+
+/// The service's settings, and where the site's credentials lie. The index comes first: what follows may name it.
+fn environment(container: &Value, command: &Command, work: &Work) -> Vec<Value> {
+    let ours = |name: &str| {
+        name == INDEX
+            || name == CONFIGURATION.0
+            || DATABASE.iter().any(|(variable, _)| name.strip_suffix("_FILE").unwrap_or(name) == *variable)
+    };
+    let mut environment = Vec::new();
+    let prefix = match work {
+        Work::Site => String::new(),
+        Work::Batch { .. } => {
+            let field = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
+            environment.push(json!({ "name": INDEX, "valueFrom": { "fieldRef": { "fieldPath": field } } }));
+            format!("$({INDEX}).")
+        }
+    };
+    let theirs = container.get("env").and_then(Value::as_array).into_iter().flatten();
+    environment.extend(theirs.filter(|variable| !text(variable, "/name").is_some_and(ours)).cloned());
+    let path = |name: &str| format!("{FILES}/{prefix}{name}");
+    environment.extend(
+        DATABASE.iter().map(|(name, file)| json!({ "name": format!("{name}_FILE"), "value": path(file) })),
+    );
+    let configured = match work {
+        Work::Site => command.container == "install",
+        Work::Batch { .. } => true,
+    };
+    if configured {
+        environment.push(json!({ "name": CONFIGURATION.0, "value": path(CONFIGURATION.1) }));
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::kubernetes::wp;
+    use crate::domain::{JobName, Selector, SiteId, Theme};
+    use crate::ports::JobKind;
+
+    fn settings() -> KubernetesSettings {
+        KubernetesSettings::new("sites", "repo")
+    }
+
+    fn deployment() -> Value {
+        let web = json!({
+            "name": "web",
+            "image": "repo@sha256:aa",
+            "args": ["apache2-foreground"],
+            "ports": [{ "containerPort": 80 }],
+            "livenessProbe": {}, "readinessProbe": {}, "startupProbe": {}, "lifecycle": {},
+            "env": [
+                { "name": "CDM_TABLE", "value": "cdm" },
+                { "name": "WORDPRESS_DB_PASSWORD", "value": "shared" },
+                { "name": "WORDPRESS_DB_HOST_FILE", "value": "/else" },
+            ],
+            "envFrom": [{ "configMapRef": { "name": "settings" } }],
+            "volumeMounts": [{ "name": "uploads", "mountPath": "/var/www/uploads" }],
+            "resources": { "limits": { "memory": "512Mi" } },
+        });
+        json!({ "spec": { "template": {
+            "metadata": { "labels": { "app": "blue" }, "annotations": { "a": "b" } },
+            "spec": {
+                "containers": [{ "name": "proxy", "image": "proxy:1" }, web],
+                "initContainers": [{ "name": "first" }],
+                "volumes": [{ "name": "uploads", "emptyDir": {} }, { "name": "proxy", "emptyDir": {} }],
+                "serviceAccountName": "wordpress",
+                "securityContext": { "runAsUser": 33 },
+                "nodeSelector": { "pool": "web" },
+                "affinity": { "podAntiAffinity": {}, "nodeAffinity": { "x": 1 } },
+                "topologySpreadConstraints": [{}],
+                "restartPolicy": "Always",
+            },
+        } } })
+    }
+
+    fn theme_job() -> Value {
+        let spec = JobSpec {
+            name: JobName::of_site(&SiteId::parse("rrr").expect("an id"), "activate-theme", 78, 1),
+            service: Selector::Blue,
+            kind: JobKind::ActivateTheme {
+                uid: Uid::from_parts(1, 1),
+                theme: Theme::parse("twentytwentysix").expect("a theme"),
+            },
+        };
+        let commands = wp::activate_theme(&settings(), "https://rrr.example.com", "twentytwentysix");
+        let owner = Some(json!({ "uid": "anchor" }));
+        object(&settings(), &deployment(), &spec, (&commands, &Work::Site), owner).expect("a job")
+    }
+
+    #[test]
+    fn the_pod_is_the_services_container_alone() {
+        let job = theme_job();
+        let pod = &job["spec"]["template"]["spec"];
+        let containers = pod["containers"].as_array().expect("containers");
+        assert_eq!(containers.len(), 1);
+        let web = &containers[0];
+        for gone in ["args", "ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+            assert_eq!(web[gone], Value::Null, "{gone}");
+        }
+        assert_eq!(web["image"], json!("repo@sha256:aa"));
+        assert_eq!(web["resources"]["limits"]["memory"], json!("512Mi"));
+        assert_eq!(web["command"][0], json!("wp"));
+        assert_eq!(pod["initContainers"].as_array().map(Vec::len), Some(1));
+        assert_eq!(pod["initContainers"][0]["command"][2], json!("activate"));
+        let volumes: Vec<_> = pod["volumes"].as_array().into_iter().flatten().map(|v| &v["name"]).collect();
+        assert_eq!(volumes, ["uploads", VOLUME]);
+        assert_eq!(
+            (&pod["serviceAccountName"], &pod["restartPolicy"]),
+            (&json!("wordpress"), &json!("Never"))
+        );
+        assert_eq!(pod["affinity"], json!({ "nodeAffinity": { "x": 1 } }));
+        assert_eq!(pod["topologySpreadConstraints"], Value::Null);
+    }
+
+    #[test]
+    fn no_label_of_the_service_is_on_the_pod() {
+        let job = theme_job();
+        let labels = &job["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(labels["app"], Value::Null);
+        assert_eq!(labels[UID], json!(Uid::from_parts(1, 1).to_string()));
+        assert_eq!(labels, &job["metadata"]["labels"]);
+    }
+
+    #[test]
+    fn credentials_are_named_as_files_and_nowhere_else() {
+        let job = theme_job();
+        let env = job.pointer("/spec/template/spec/containers/0/env").expect("an environment");
+        let want = json!([
+            { "name": "CDM_TABLE", "value": "cdm" },
+            { "name": "WORDPRESS_DB_HOST_FILE", "value": "/run/cdm/host" },
+            { "name": "WORDPRESS_DB_NAME_FILE", "value": "/run/cdm/name" },
+            { "name": "WORDPRESS_DB_USER_FILE", "value": "/run/cdm/user" },
+            { "name": "WORDPRESS_DB_PASSWORD_FILE", "value": "/run/cdm/password" },
+        ]);
+        assert_eq!(env, &want);
+        assert_eq!(job["spec"]["suspend"], json!(true));
+        assert_eq!(job["metadata"]["ownerReferences"], json!([{ "uid": "anchor" }]));
+    }
+
+    #[test]
+    fn a_batch_has_a_pod_for_each_site() {
+        let uids: Vec<Uid> = (1..=20).map(|n| Uid::from_parts(1, n)).collect();
+        let spec = JobSpec {
+            name: JobName::of_window("flush-caches", 9, 0, 1),
+            service: Selector::Green,
+            kind: JobKind::FlushCaches { uids: uids.clone() },
+        };
+        let work = Work::Batch { sites: uids, left_out: Vec::new() };
+        let commands = wp::flush_caches(&settings());
+        let job = object(&settings(), &deployment(), &spec, (&commands, &work), None).expect("a job");
+        let spec = &job["spec"];
+        assert_eq!((&spec["completions"], &spec["parallelism"]), (&json!(20), &json!(8)));
+        assert_eq!((&spec["backoffLimitPerIndex"], &spec["backoffLimit"]), (&json!(1), &Value::Null));
+        let env =
+            spec.pointer("/template/spec/containers/0/env").and_then(Value::as_array).expect("variables");
+        assert_eq!(env[0]["name"], json!(INDEX));
+        assert_eq!(
+            env.last(),
+            Some(&json!({
+                "name": "WP_CLI_CONFIG_PATH", "value": "/run/cdm/$(CDM_INDEX).wp-cli.yml",
+            }))
+        );
+        assert_eq!(job["metadata"]["ownerReferences"], json!([]));
+        assert_eq!(job["metadata"]["labels"][UID], Value::Null);
+    }
+
+    #[test]
+    fn without_the_named_container_there_is_no_job() {
+        let settings = KubernetesSettings { container: "php".to_owned(), ..settings() };
+        let spec = JobSpec {
+            name: JobName::of_window("flush-caches", 9, 0, 1),
+            service: Selector::Green,
+            kind: JobKind::FlushCaches { uids: Vec::new() },
+        };
+        let commands = wp::flush_caches(&settings);
+        let refused = object(&settings, &deployment(), &spec, (&commands, &Work::Site), None);
+        assert_eq!(refused.map_err(|failure| failure.kind), Err(ErrorKind::Invalid));
+    }
+}

@@ -1,0 +1,217 @@
+//! What became of a job: by the conditions of the Job, by what keeps its pods from starting, and by the proof in its
+//! log.
+
+use serde_json::Value;
+
+use super::job::{LEFT_OUT, PROOF, SITES, WORD};
+use super::names::{annotation, label, text};
+use super::pods;
+use crate::domain::Uid;
+use crate::ports::JobState;
+
+/// The index of a batch's pod.
+const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+
+/// How a Job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Complete,
+    Failed { reason: String, message: String },
+}
+
+/// How it ended; `None` while it has not. Conditions that only announce an end are none.
+pub(super) fn end(job: &Value) -> Option<End> {
+    let is_so =
+        |of_type| pods::condition(job, of_type).filter(|found| text(found, "/status") == Some("True"));
+    if is_so("Complete").is_some() {
+        return Some(End::Complete);
+    }
+    let failed = is_so("Failed")?;
+    let said = |pointer| text(failed, pointer).unwrap_or_default().to_owned();
+    Some(End::Failed { reason: said("/reason"), message: said("/message") })
+}
+
+/// Whether a Job waits for its Secret, and so was not really started.
+pub(super) fn is_suspended(job: &Value) -> bool {
+    job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
+}
+
+/// Whether it works for several sites.
+pub(super) fn is_batch(job: &Value) -> bool {
+    annotation(job, SITES).is_some()
+}
+
+/// What is known of a job that has not ended. One whose image does not come fails at once: its Job would wait for the
+/// whole of its deadline.
+pub(super) fn unfinished(pods: &[Value]) -> JobState {
+    let troubles = pods.iter().filter_map(pods::trouble);
+    match troubles.filter(|trouble| trouble.cause.is_pull()).max_by_key(|trouble| trouble.cause) {
+        Some(trouble) => JobState::Failed { message: trouble.message, theme_missing: false },
+        None => JobState::Running,
+    }
+}
+
+/// The state of a job for one site that has ended, whose containers printed `logs`; `proved` is the last one's.
+pub(super) fn of_site(job: &Value, end: &End, pods: &[Value], logs: &str, proved: Option<&str>) -> JobState {
+    match end {
+        End::Complete => match annotation(job, PROOF) {
+            None => JobState::Succeeded { failed: Vec::new() },
+            Some(proof) if proved.is_some_and(|log| log.lines().any(|line| line.trim() == proof)) => {
+                JobState::Succeeded { failed: Vec::new() }
+            }
+            Some(proof) => JobState::Failed {
+                message: match proved.map(pods::tail).filter(|log| !log.is_empty()) {
+                    Some(log) => {
+                        format!("it ended without an error, but `{proof}` is not what it found: {log}")
+                    }
+                    None => format!("it ended without an error, but nothing shows `{proof}`"),
+                },
+                theme_missing: false,
+            },
+        },
+        End::Failed { reason, message } => {
+            let words = pods.iter().rev().find_map(pods::last_words);
+            let is_theme = label(job, WORD) == Some("activate-theme");
+            let said = |text: &str| text.contains("could not be found");
+            let theme_missing = is_theme && (said(logs) || words.as_deref().is_some_and(said));
+            let message = words.unwrap_or_else(|| message.clone());
+            JobState::Failed { message: format!("{reason}: {message}"), theme_missing }
+        }
+    }
+}
+
+/// The state of a batch that has ended.
+pub(super) fn of_batch(job: &Value, end: &End, pods: &[Value]) -> JobState {
+    let listed =
+        |name| annotation(job, name).unwrap_or_default().split(',').filter_map(|uid| Uid::parse(uid).ok());
+    let sites: Vec<Uid> = listed(SITES).collect();
+    let left_out = listed(LEFT_OUT).map(|uid| (uid, "it has no address or no credentials".to_owned()));
+    let failed = match end {
+        End::Complete => Vec::new(),
+        End::Failed { reason, .. } if reason == "FailedIndexes" => {
+            indexes(text(job, "/status/failedIndexes").unwrap_or_default())
+        }
+        End::Failed { reason, message } => {
+            return JobState::Failed { message: format!("{reason}: {message}"), theme_missing: false };
+        }
+    };
+    let failed = failed.into_iter().filter_map(|index| {
+        let of_index =
+            |pod: &&Value| annotation(pod, INDEX).and_then(|text| text.parse().ok()) == Some(index);
+        let words = pods.iter().filter(of_index).find_map(pods::last_words);
+        Some((*sites.get(index)?, words.unwrap_or_else(|| "its pod failed".to_owned())))
+    });
+    JobState::Succeeded { failed: failed.chain(left_out).collect() }
+}
+
+/// The numbers of a text such as `1,3-5`.
+fn indexes(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
+    };
+    // A batch is a window of a rollout; a range that is longer is none of ours.
+    const MOST: usize = 100_000;
+    text.split(',').filter_map(range).flatten().take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(word: &str, condition: &str, reason: &str) -> Value {
+        json!({
+            "metadata": {
+                "labels": { WORD: word },
+                "annotations": { PROOF: "https://rrr.example.com" },
+            },
+            "status": { "conditions": [
+                { "type": condition, "status": "True", "reason": reason, "message": "as it is" },
+            ] },
+        })
+    }
+
+    fn failed_pod(container: &str, words: &str) -> Value {
+        let ended = json!({ "terminated": { "exitCode": 1, "reason": "Error", "message": words } });
+        json!({ "status": { "initContainerStatuses": [{ "name": container, "state": ended }] } })
+    }
+
+    #[test]
+    fn an_end_that_is_only_announced_is_none() {
+        assert_eq!(end(&job("install", "SuccessCriteriaMet", "")), None);
+        assert_eq!(end(&job("install", "FailureTarget", "DeadlineExceeded")), None);
+        assert_eq!(end(&job("install", "Complete", "")), Some(End::Complete));
+    }
+
+    #[test]
+    fn an_end_without_an_error_is_no_proof() {
+        let job = job("install", "Complete", "");
+        let state = |proved| of_site(&job, &End::Complete, &[], "", proved);
+        let done = JobState::Succeeded { failed: Vec::new() };
+        assert_eq!(state(Some("Warning: x\nhttps://rrr.example.com\n")), done);
+        for other in [None, Some(""), Some("https://rrr.example.com/site"), Some("https://other.example.com")]
+        {
+            assert!(matches!(state(other), JobState::Failed { theme_missing: false, .. }), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_theme_that_is_not_there_is_told_apart() {
+        let missing = "Error: The 'nope' theme could not be found.";
+        let state = |word, words| {
+            let job = job(word, "Failed", "BackoffLimitExceeded");
+            let end = end(&job).expect("an end");
+            of_site(&job, &end, &[failed_pod("activate", words)], "", None)
+        };
+        let JobState::Failed { message, theme_missing: true } = state("activate-theme", missing) else {
+            panic!("{:?}", state("activate-theme", missing));
+        };
+        assert_eq!(message, format!("BackoffLimitExceeded: `activate` ended with 1: {missing}"));
+        for (word, words) in [("activate-theme", "Error: no database"), ("install", missing)] {
+            assert!(matches!(state(word, words), JobState::Failed { theme_missing: false, .. }));
+        }
+    }
+
+    #[test]
+    fn an_image_that_does_not_come_fails_the_job_at_once() {
+        let waiting = |reason: &str| {
+            let state = json!({ "waiting": { "reason": reason, "message": "not found" } });
+            json!({ "metadata": { "name": "p" }, "status": { "initContainerStatuses": [{ "state": state }] } })
+        };
+        let JobState::Failed { message, .. } = unfinished(&[waiting("ErrImagePull")]) else {
+            panic!("it fails")
+        };
+        assert!(message.contains("ErrImagePull"), "{message}");
+        assert_eq!(unfinished(&[waiting("PodInitializing")]), JobState::Running);
+        assert_eq!(unfinished(&[]), JobState::Running);
+    }
+
+    #[test]
+    fn a_batch_tells_which_sites_failed() {
+        let uids: Vec<Uid> = (1..=7).map(|n| Uid::from_parts(1, n)).collect();
+        let texts: Vec<String> = uids.iter().map(ToString::to_string).collect();
+        let mut job = job("flush-caches", "Failed", "FailedIndexes");
+        job["metadata"]["annotations"] = json!({ SITES: texts[..6].join(","), LEFT_OUT: texts[6] });
+        job["status"]["failedIndexes"] = json!("1,3-4");
+        let mut pod = failed_pod("flush", "Error: no");
+        pod["metadata"] = json!({ "annotations": { INDEX: "3" } });
+        let end = end(&job).expect("an end");
+        let JobState::Succeeded { failed } = of_batch(&job, &end, &[pod]) else { panic!("a batch") };
+        let told: Vec<Uid> = failed.iter().map(|(uid, _)| *uid).collect();
+        assert_eq!(told, [uids[1], uids[3], uids[4], uids[6]]);
+        assert_eq!(failed[1].1, "`flush` ended with 1: Error: no");
+        assert_eq!(
+            of_batch(&job, &End::Complete, &[]),
+            JobState::Succeeded { failed: vec![failed[3].clone()] }
+        );
+    }
+
+    #[test]
+    fn indexes_read_as_the_server_writes_them() {
+        assert_eq!(indexes("1,3-5,7"), [1, 3, 4, 5, 7]);
+        assert_eq!(indexes(""), [] as [usize; 0]);
+        assert_eq!(indexes("x,2-y,9"), [9]);
+    }
+}

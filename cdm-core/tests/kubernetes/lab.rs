@@ -1,0 +1,257 @@
+//! A cluster of its own for each test: two services that run an image, an account with the shipped role, and containers
+//! that behave like `wp`.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdm_core::adapters::kubernetes::{
+    Access, KubernetesCluster, KubernetesError, KubernetesSettings, RouteKind,
+};
+use cdm_core::domain::Selector;
+use cdm_core::domain::{
+    DatabaseName, Digest, Hostnames, JobName, SecretKind, SecretName, SiteId, SiteName, Theme, Uid,
+};
+use cdm_core::ports::{
+    Call, Clock, ClusterOps, Cms, Credentials, Database, Job, JobKind, JobSpec, JobState, Outcome, PortError,
+    RouteSpec, SecretStore, StoredSecret,
+};
+use cdm_testkit::contract::cluster::Images;
+use cdm_testkit::contract::{Cx, Settle};
+use cdm_testkit::kubernetes::{Containers, KubernetesApi, Settings, User, WordPress};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::parts::Bench;
+
+pub(crate) const NAMESPACE: &str = "wp-platform";
+pub(crate) const REPOSITORY: &str = "registry.example/wordpress";
+const TOKEN: &str = "the-token-of-cdm";
+const ROLE: &str = include_str!("../../../deploy/kubernetes/role.yaml");
+const HTTP_ROUTES: &str = include_str!("../../../deploy/kubernetes/role-httproute.yaml");
+/// What every password of the lab contains.
+pub(crate) const CANARY: &str = "hush-canary";
+
+pub(crate) static IMAGES: LazyLock<Images> =
+    LazyLock::new(|| Images { first: digest("1"), second: digest("2") });
+
+pub(crate) fn digest(digit: &str) -> Digest {
+    Digest::parse(&digit.repeat(64)).expect("a digest")
+}
+
+pub(crate) fn ingress() -> RouteKind {
+    RouteKind::Ingress { class: Some("public".to_owned()), tls_secret: None }
+}
+
+pub(crate) fn gateway() -> RouteKind {
+    RouteKind::HttpRoute { gateway: "front".to_owned(), namespace: None, section: None }
+}
+
+/// The account with the role that is shipped for those routes.
+pub(crate) fn account(route: &RouteKind) -> User {
+    match route {
+        RouteKind::Ingress { .. } => User::with_roles("cdm", TOKEN, ROLE, NAMESPACE).expect("a role"),
+        RouteKind::HttpRoute { .. } => {
+            let roles = format!("{ROLE}\n---\n{HTTP_ROUTES}");
+            let user = User::with_roles("cdm", TOKEN, &roles, NAMESPACE).expect("a role");
+            let last_of_first = user.rules() - 2;
+            user.without_rule(last_of_first)
+        }
+    }
+}
+
+/// Credentials for any site, whenever they are asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Vault;
+
+#[async_trait]
+impl SecretStore for Vault {
+    async fn create(&self, _: &Call, _: &SecretName, _: &Credentials) -> Outcome<()> {
+        Outcome::Applied(())
+    }
+
+    async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
+        let password = SecretString::from(format!("{CANARY}-{}", name.uid));
+        Ok(Some(StoredSecret::Value(match name.kind {
+            SecretKind::Database => {
+                let dbname = DatabaseName::of(name.uid).to_string();
+                let username = dbname.clone();
+                Credentials::Database(Database {
+                    host: "db.internal".to_owned(),
+                    port: 3306,
+                    dbname,
+                    username,
+                    password,
+                })
+            }
+            SecretKind::Cms => {
+                let (username, email) = ("admin".to_owned(), "admin@example.com".to_owned());
+                Credentials::Cms(Cms { username, password, email })
+            }
+        })))
+    }
+
+    async fn schedule_delete(&self, _: &Call, _: &SecretName) -> Outcome<()> {
+        Outcome::Applied(())
+    }
+}
+
+/// A cluster by these settings and that access.
+pub(crate) async fn opened(
+    settings: KubernetesSettings,
+    access: &Access,
+) -> Result<KubernetesCluster, KubernetesError> {
+    KubernetesCluster::new(settings, access, Arc::new(Vault), Arc::new(Bench::new().clock)).await
+}
+
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) bench: Bench,
+    pub(crate) api: KubernetesApi,
+    pub(crate) wordpress: Arc<WordPress>,
+    pub(crate) cluster: KubernetesCluster,
+    _directory: TempDir,
+}
+
+impl Lab {
+    pub(crate) async fn start(route: RouteKind) -> Self {
+        let account = account(&route);
+        Self::with(route, account).await
+    }
+
+    pub(crate) async fn with(route: RouteKind, account: User) -> Self {
+        let wordpress = Arc::new(WordPress::with_themes(&["shop"]));
+        let containers = Arc::clone(&wordpress) as Arc<dyn Containers>;
+        Self::running(route, account, wordpress, containers).await
+    }
+
+    /// A lab whose jobs' containers are others.
+    pub(crate) async fn with_containers(containers: Arc<dyn Containers>) -> Self {
+        Self::running(ingress(), account(&ingress()), Arc::default(), containers).await
+    }
+
+    async fn running(
+        route: RouteKind,
+        account: User,
+        wordpress: Arc<WordPress>,
+        containers: Arc<dyn Containers>,
+    ) -> Self {
+        let namespaces = vec![NAMESPACE.to_owned()];
+        let settings = Settings { namespaces, users: vec![account], containers, ..Settings::default() };
+        let api = KubernetesApi::start(settings).await.expect("a server");
+        for selector in Selector::ALL {
+            api.put(&deployment(selector)).expect("a service");
+        }
+        api.advance(Duration::from_secs(60));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("kubeconfig");
+        let write = std::fs::write(&path, api.kubeconfig_of(TOKEN, NAMESPACE));
+        write.expect("a file");
+        let bench = Bench::new();
+        let settings = KubernetesSettings { route, ..KubernetesSettings::new(NAMESPACE, REPOSITORY) };
+        let access = Access::Kubeconfig { path, context: None };
+        let cluster = KubernetesCluster::new(settings, &access, Arc::new(Vault), Arc::new(bench.clock));
+        let cluster = cluster.await.expect("a cluster");
+        Self { bench, api, wordpress, cluster, _directory: directory }
+    }
+
+    pub(crate) fn cx(&self) -> Cx<'_> {
+        Cx::new(&self.bench.clock, &self.bench.ids, self)
+    }
+
+    /// Panics if anything was refused for want of rights, or a container saw what it must not.
+    #[track_caller]
+    pub(crate) fn assert_allowed(&self) {
+        let denied: Vec<_> = self.api.requests().into_iter().filter(|request| request.code == 403).collect();
+        assert_eq!(denied, [], "the shipped role allows what is done");
+        assert_eq!(self.wordpress.violations(), Vec::<String>::new());
+    }
+
+    pub(crate) fn route_spec(&self, uid: Uid, hosts: &[&str]) -> RouteSpec {
+        let hostnames = Hostnames::parse(hosts, hosts[0]).expect("hostnames");
+        RouteSpec { uid, site: self.cx().site(uid), hostnames, service: Selector::Blue }
+    }
+
+    pub(crate) fn install(&self, uid: Uid, title: &str) -> JobSpec {
+        let host = format!("{uid}.example.com");
+        let hostnames = Hostnames::parse(&[&host], &host).expect("hostnames");
+        let title = SiteName::parse(title).expect("a title");
+        self.job(JobKind::Install { uid, hostnames, title })
+    }
+
+    pub(crate) fn theme(&self, uid: Uid, theme: &str) -> JobSpec {
+        self.job(JobKind::ActivateTheme { uid, theme: Theme::parse(theme).expect("a theme") })
+    }
+
+    pub(crate) fn job(&self, kind: JobKind) -> JobSpec {
+        let site = SiteId::parse("rrr").expect("a site id");
+        let name = JobName::of_site(&site, kind.word(), self.cx().number(), 1);
+        JobSpec { name, service: Selector::Blue, kind }
+    }
+
+    /// Starts a job, which has to be applied, and follows it to its end.
+    pub(crate) async fn finish(&self, spec: &JobSpec) -> Job {
+        assert_eq!(self.cluster.run_job(&self.cx().call(), spec).await, Outcome::Applied(()));
+        self.ended(&spec.name).await
+    }
+
+    pub(crate) async fn ended(&self, name: &JobName) -> Job {
+        self.cx()
+            .until("a job ends", async || {
+                let job = self.cluster.job(name).await.expect("an answer");
+                job.filter(|job| job.state != JobState::Running)
+            })
+            .await
+    }
+
+    /// A call whose time is over soon.
+    pub(crate) fn short_call(&self) -> Call {
+        let deadline = self.bench.clock.monotonic().after(Duration::from_millis(150));
+        Call { deadline, ..self.cx().call() }
+    }
+
+    /// How many requests of that verb and resource were heard.
+    pub(crate) fn count(&self, verb: &str, resource: &str) -> usize {
+        let requests = self.api.requests();
+        requests.iter().filter(|request| request.verb == verb && request.resource == resource).count()
+    }
+}
+
+#[async_trait]
+impl Settle for Lab {
+    /// A second of the cluster; what it tells watches then is heard within milliseconds.
+    async fn settle(&self) {
+        self.api.advance(Duration::from_secs(1));
+        self.bench.clock.sleep_until(self.bench.clock.monotonic().after(Duration::from_millis(5))).await;
+    }
+}
+
+/// A service as someone set it up, with what must not get into a job's pod.
+pub(crate) fn deployment(selector: Selector) -> Value {
+    let probe = json!({ "httpGet": { "path": "/", "port": 80 } });
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": { "name": format!("{selector}-deployment"), "namespace": NAMESPACE },
+        "spec": {
+            "replicas": 2,
+            "selector": { "matchLabels": { "app": selector.as_str() } },
+            "template": {
+                "metadata": { "labels": { "app": selector.as_str() } },
+                "spec": { "containers": [
+                    { "name": "proxy", "image": "proxy:1" },
+                    {
+                        "name": "web",
+                        "image": format!("{REPOSITORY}:6.8"),
+                        "ports": [{ "containerPort": 80 }],
+                        "readinessProbe": probe,
+                        "livenessProbe": probe,
+                        "lifecycle": { "preStop": { "exec": { "command": ["sleep", "5"] } } },
+                        "env": [{ "name": "CDM_TABLE", "value": "cdm" }],
+                    },
+                ] },
+            },
+        },
+    })
+}
