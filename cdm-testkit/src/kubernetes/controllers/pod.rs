@@ -296,9 +296,8 @@ fn backoff(times: u32) -> Duration {
 }
 
 fn pull_failure(reason: &str, image: &str, fate: Fate) -> Value {
-    let message = match (reason, fate) {
-        ("ImagePullBackOff", _) => format!("Back-off pulling image {image:?}"),
-        (_, Fate::Refused) => format!(
+    let said = match fate {
+        Fate::Refused => format!(
             "rpc error: code = Unknown desc = {REGISTRY} {image:?}: failed to resolve reference {image:?}: unexpected \
              status from HEAD request: 429 Too Many Requests"
         ),
@@ -306,6 +305,11 @@ fn pull_failure(reason: &str, image: &str, fate: Fate) -> Value {
             "rpc error: code = NotFound desc = {REGISTRY} {image:?}: failed to resolve reference {image:?}: {image}: \
              not found"
         ),
+    };
+    // As kubelets since 1.32 say: the failure itself follows.
+    let message = match reason {
+        "ImagePullBackOff" => format!("Back-off pulling image {image:?}: ErrImagePull: {said}"),
+        _ => said,
     };
     json!({"waiting": {"reason": reason, "message": message}})
 }
