@@ -1,4 +1,5 @@
-//! Site files in S3: the promises of the port on moto, behind a doorman who is as strict as S3.
+//! Site files in S3: the promises of the port on moto, behind a doorman who is as strict as S3, and with
+//! `CDM_TEST_AWS=1` on an account.
 
 #[path = "../parts/mod.rs"]
 mod parts;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::s3::{S3Objects, S3Settings};
 use cdm_core::domain::{ObjectPrefix, Uid};
@@ -68,9 +71,7 @@ impl Lab {
         let region = Some("eu-central-1".to_owned());
         let aws = Aws::load(&AwsSettings { region, ..AwsSettings::default() }).await;
         let objects = S3Objects::new(&aws, &settings, Arc::new(bench.clock));
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).endpoint_url(moto);
-        let config =
-            config.region("eu-central-1").http_client(aws_smithy_http_client::Builder::new().build_http());
+        let config = config().endpoint_url(moto).region("eu-central-1");
         let config = aws_sdk_s3::config::Builder::from(&config.load().await).force_path_style(true).build();
         Some(Self { bench, strict, objects, client: Client::from_conf(config), bucket })
     }
@@ -80,8 +81,7 @@ impl Lab {
     }
 
     async fn object(&self, key: &str) {
-        let put = self.client.put_object().bucket(&self.bucket).key(key).body(b"x".to_vec().into());
-        put.send().await.unwrap_or_else(|error| panic!("{key:?} is put: {error:?}"));
+        self.plant(&[key.to_owned()]).await;
     }
 
     async fn upload(&self, key: &str) -> String {
@@ -119,10 +119,36 @@ impl Lab {
 #[async_trait]
 impl Plant for Lab {
     async fn plant(&self, keys: &[String]) {
+        Planted { client: &self.client, bucket: &self.bucket }.plant(keys).await;
+    }
+}
+
+/// Objects that are put past the adapter.
+#[derive(Debug)]
+struct Planted<'a> {
+    client: &'a Client,
+    bucket: &'a str,
+}
+
+#[async_trait]
+impl Plant for Planted<'_> {
+    async fn plant(&self, keys: &[String]) {
         for some in keys.chunks(16) {
-            join_all(some.iter().map(|key| self.object(key))).await;
+            let puts = some.iter().map(|key| {
+                let put = self.client.put_object().bucket(self.bucket).key(key);
+                put.body(b"x".to_vec().into()).send()
+            });
+            for put in join_all(puts).await {
+                put.expect("an object is put");
+            }
         }
     }
+}
+
+/// For a client of the test's own.
+fn config() -> aws_config::ConfigLoader {
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http.build_https())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,4 +180,36 @@ async fn a_bucket_is_made_where_there_is_none_and_left_as_it_is_where_there_is_o
     lab.strict.wire.asked();
     lab.objects.bootstrap().await.expect("nothing to do");
     assert_eq!(lab.strict.wire.operations(), ["HeadBucket"]);
+}
+
+/// In a bucket of its own, that is emptied and deleted afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_keeps_the_contract() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests are told by their surroundings whether there is an account"
+    )]
+    if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
+        return;
+    }
+    let bench = Bench::new();
+    let bucket = format!("cdm-test-{}", bench.cx().uid());
+    let settings = S3Settings { bucket: bucket.clone(), ..S3Settings::default() };
+    let objects = S3Objects::new(&Aws::load(&AwsSettings::default()).await, &settings, Arc::new(bench.clock));
+    objects.bootstrap().await.expect("a bucket is made");
+    let client = Client::new(&config().load().await);
+    let (planted, suite) = (Planted { client: &client, bucket: &bucket }, bench.cx());
+    objects::suite(&objects, &planted, &suite).await;
+    objects.check().await.expect("it answers");
+    loop {
+        let listed = client.list_object_versions().bucket(&bucket).send().await.expect("versions");
+        if listed.versions().is_empty() {
+            break;
+        }
+        for held in listed.versions() {
+            let delete = client.delete_object().bucket(&bucket).set_key(held.key().map(str::to_owned));
+            delete.set_version_id(held.version_id().map(str::to_owned)).send().await.expect("deleted");
+        }
+    }
+    client.delete_bucket().bucket(bucket).send().await.expect("the bucket goes");
 }

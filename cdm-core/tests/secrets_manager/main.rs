@@ -1,4 +1,5 @@
-//! Credentials in Secrets Manager: the promises of the port on moto, and on a stand-in that is as strict as AWS.
+//! Credentials in Secrets Manager: the promises of the port on moto, on a stand-in that is as strict as AWS, and with
+//! `CDM_TEST_AWS=1` on an account.
 
 #[path = "../parts/mod.rs"]
 mod parts;
@@ -10,7 +11,9 @@ mod wire;
 use std::sync::Arc;
 
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::types::Tag;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use cdm_core::adapters::SystemClock;
 use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::secrets_manager::{PrefixError, SecretsManager, SecretsManagerSettings};
@@ -51,10 +54,7 @@ impl Lab {
 
     /// A client of the test's own, past the adapter.
     async fn client(&self) -> Client {
-        let config =
-            aws_config::defaults(aws_config::BehaviorVersion::latest()).endpoint_url(self.wire.endpoint());
-        let http = aws_smithy_http_client::Builder::new().build_http();
-        Client::new(&config.http_client(http).load().await)
+        Client::new(&config().endpoint_url(self.wire.endpoint()).load().await)
     }
 
     fn name(&self, kind: SecretKind) -> SecretName {
@@ -76,6 +76,12 @@ impl Lab {
     async fn reads(&self, name: &SecretName) -> Option<StoredSecret> {
         self.secrets.read(name).await.expect("an answer")
     }
+}
+
+/// For a client of the test's own.
+fn config() -> aws_config::ConfigLoader {
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http.build_https())
 }
 
 async fn secrets(endpoint: &str, prefix: &str, clock: SystemClock) -> Result<SecretsManager, PrefixError> {
@@ -275,5 +281,31 @@ async fn a_prefix_is_judged() {
     }
     for prefix in ["cdm", "a/b_c+d=e.f@g-h", most.as_str()] {
         with(prefix).await.expect(prefix);
+    }
+}
+
+/// Below a prefix of its own, whose secrets are deleted afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_keeps_the_contract() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests are told by their surroundings whether there is an account"
+    )]
+    if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
+        return;
+    }
+    let bench = Bench::new();
+    let prefix = format!("cdm-test/{}", bench.cx().uid());
+    let settings = SecretsManagerSettings { prefix: prefix.clone() };
+    let aws = Aws::load(&AwsSettings::default()).await;
+    let secrets = SecretsManager::new(&aws, &settings, Arc::new(bench.clock)).expect("settings");
+    contract::secrets::suite(&secrets, &bench.cx()).await;
+    secrets.check().await.expect("it answers");
+    let client = Client::new(&config().load().await);
+    let named = Filter::builder().key(FilterNameStringType::Name).values(format!("{prefix}/")).build();
+    let listed = client.list_secrets().filters(named).include_planned_deletion(true).max_results(100);
+    for secret in listed.send().await.expect("secrets").secret_list() {
+        let delete = client.delete_secret().set_secret_id(secret.arn().map(str::to_owned));
+        delete.force_delete_without_recovery(true).send().await.expect("deleted");
     }
 }
