@@ -26,6 +26,7 @@ pub(super) struct Ask {
     pub(super) part: String,
     pub(super) query: BTreeMap<String, String>,
     pub(super) content_type: String,
+    pub(super) agent: String,
     pub(super) body: Bytes,
 }
 
@@ -96,6 +97,7 @@ impl Ask {
             part: part.to_owned(),
             query,
             content_type: String::new(),
+            agent: String::new(),
             body: Bytes::new(),
         }))
     }
@@ -157,6 +159,14 @@ impl Ask {
     /// The name of what is to be created, as far as the body tells.
     pub(super) fn created(&self) -> String {
         self.object().map(|object| object.text("/metadata/name").to_owned()).unwrap_or_default()
+    }
+
+    /// Who writes, as owners of fields are named.
+    pub(super) fn manager(&self) -> &str {
+        match self.option("fieldManager") {
+            "" => self.agent.split('/').next().unwrap_or_default(),
+            named => named,
+        }
     }
 
     /// The delete options of the body.

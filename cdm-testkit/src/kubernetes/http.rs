@@ -50,6 +50,7 @@ pub(super) async fn respond(
         }
         Err(refusal) => return Ok(refused(&refusal)),
     };
+    ask.agent = text(&head.headers, header::USER_AGENT).to_owned();
     ask.content_type = text(&head.headers, header::CONTENT_TYPE).to_owned();
     match Limited::new(body, MOST_BYTES).collect().await {
         Ok(whole) => ask.body = whole.to_bytes(),

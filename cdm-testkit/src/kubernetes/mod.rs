@@ -11,6 +11,7 @@ mod faults;
 mod http;
 mod kinds;
 mod object;
+mod owners;
 mod patch;
 mod protobuf;
 mod rbac;

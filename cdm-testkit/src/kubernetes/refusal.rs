@@ -122,6 +122,21 @@ impl Refusal {
         Self::new(409, "Conflict", message).about(kind, name)
     }
 
+    /// Somebody else owns these fields: each with its owner.
+    pub(super) fn owned(conflicts: &[(String, String)]) -> Self {
+        let plural = if conflicts.len() == 1 { "" } else { "s" };
+        let told = |(owner, field): &(String, String)| format!("conflict with {owner:?}: {field}");
+        let told: Vec<_> = conflicts.iter().map(told).collect();
+        let many = conflicts.len();
+        let message = format!("Apply failed with {many} conflict{plural}: {}", told.join(", "));
+        let cause = |(owner, field): &(String, String)| {
+            let message = format!("conflict with {owner:?}");
+            json!({"reason": "FieldManagerConflict", "message": message, "field": field})
+        };
+        let causes: Vec<Value> = conflicts.iter().map(cause).collect();
+        Self { details: json!({"causes": causes}), ..Self::new(409, "Conflict", message) }
+    }
+
     pub(super) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }

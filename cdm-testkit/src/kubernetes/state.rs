@@ -12,6 +12,7 @@ use super::controllers::Memory;
 use super::faults::Ledger;
 use super::kinds::{ACCESS_REVIEW, Kind, Origin, Scope};
 use super::object::Object;
+use super::owners::{self, Force};
 use super::patch;
 use super::rbac::{User, Wish, denied};
 use super::refusal::Refusal;
@@ -44,8 +45,9 @@ pub(super) enum Answer {
 
 const WARNING: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
                        remove them or set propagationPolicy=Orphan to suppress this warning";
-const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
-                       application/strategic-merge-patch+json";
+const PATCHES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+const APPLY: &str = "application/apply-patch+yaml";
 
 impl State {
     pub(super) fn new(
@@ -109,10 +111,14 @@ impl State {
                 Ok(Answer::Object(201, created.as_ref().clone()))
             }
             "update" => {
-                let object = ask.object()?;
+                let mut object = ask.object()?;
+                if let Some(before) = self.store.get(&key) {
+                    owners::note(before, &mut object, ask.manager(), self.now);
+                }
                 let updated = writes::update(&mut self.store, ask.kind, &key, part(ask), object, ask.run()?)?;
                 Ok(Answer::Object(200, updated.as_ref().clone()))
             }
+            "patch" if ask.content_type.starts_with(APPLY) => self.apply(user, ask, &key),
             "patch" => self.patch(ask, &key),
             "delete" => self.delete(ask, &key),
             _ => self.delete_all(ask),
@@ -199,8 +205,31 @@ impl State {
             }
             _ => return Err(Refusal::media_type(PATCHES)),
         }
+        owners::note(&before, &mut patched, ask.manager(), self.now);
         let updated = writes::update(&mut self.store, ask.kind, key, part(ask), patched, ask.run()?)?;
         Ok(Answer::Object(200, updated.as_ref().clone()))
+    }
+
+    /// Creates an object, or brings it to what somebody applies.
+    fn apply(&mut self, user: &User, ask: &Ask, key: &Key) -> Result<Answer, Refusal> {
+        let applied = ask.object()?;
+        let live = self.store.get(key).cloned();
+        let force = if ask.option("force") == "true" { Force::Yes } else { Force::No };
+        let manager = ask.option("fieldManager");
+        let mut object = owners::apply(live.as_deref(), &applied, manager, force, self.now)?;
+        object.default_to("/metadata/name", ask.name.as_str());
+        if live.is_some() {
+            let part = part(ask);
+            let updated = writes::update(&mut self.store, ask.kind, key, part, object, ask.run()?)?;
+            return Ok(Answer::Object(200, updated.as_ref().clone()));
+        }
+        let wish = Wish { verb: "create", name: "", ..ask.wish(ask.kind.plural) };
+        if !user.may(&wish) {
+            return Err(Refusal::forbidden(ask.kind, &ask.name, &denied(user.name(), &wish, ask.kind)));
+        }
+        let run = ask.run()?;
+        let created = writes::create(&mut self.store, self.now, ask.kind, &ask.namespace, object, run)?;
+        Ok(Answer::Object(201, created.as_ref().clone()))
     }
 
     fn delete(&mut self, ask: &Ask, key: &Key) -> Result<Answer, Refusal> {

@@ -163,7 +163,7 @@ fn objects(kubectl: &Kubectl) {
     let one = map("one", json!({}), json!({"a": "1"})).to_string();
     has(&kubectl.says(&create, &one), &["configmap/one created"]);
     has(&kubectl.complains(&create, &one), &["AlreadyExists"]);
-    has(&kubectl.complains(&["get", "configmap", "two"], ""), &["NotFound", "configmaps \"two\" not found"]);
+    has(&kubectl.complains(&["get", "configmap", "no"], ""), &["NotFound", "configmaps \"no\" not found"]);
     kubectl.says(&["label", "configmap", "one", "app=blue"], "");
     kubectl.says(&["annotate", "configmap", "one", "cdm/fence=7"], "");
     let key = json!({
@@ -198,6 +198,11 @@ fn objects(kubectl: &Kubectl) {
         &["is invalid: metadata.name: Invalid value"],
     );
     kubectl.says(&["delete", "configmap", "one"], "");
+    let applied = map("two", json!({}), json!({"a": "1"})).to_string();
+    let apply = ["apply", "--server-side", "--validate=false", "-f", "-"];
+    for _ in 0..2 {
+        has(&kubectl.says(&apply, &applied), &["configmap/two serverside-applied"]);
+    }
     kubectl.complains(&["get", "configmap", "one"], "");
     let route = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "rrr"},

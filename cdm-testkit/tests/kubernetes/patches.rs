@@ -1,6 +1,6 @@
 //! Patches: JSON with `test`, merge, strategic merge.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{MAPS, deployment, map, started};
 
@@ -58,4 +58,67 @@ async fn a_strategic_patch_finds_a_container_by_its_name() {
         (code, &containers[0]["image"], &containers[1]["image"]),
         (200, &json!("site:1"), &json!("proxy:2"))
     );
+}
+
+#[tokio::test]
+async fn an_applied_object_leaves_what_others_own() {
+    let (_api, client) = started().await;
+    let path =
+        |manager: &str| format!("/apis/apps/v1/namespaces/cdm/deployments/blue?fieldManager={manager}");
+    let apply =
+        async |manager: &str, object: &Value| client.patch(&path(manager), "apply-patch+yaml", object).await;
+    let (code, made) = apply("people", &deployment("blue", 2, "site:1")).await;
+    assert_eq!(code, 201, "{made}");
+    let mut image = deployment("blue", 2, "site:2");
+    image["spec"] = json!({"template": {"spec": {"containers": [{"name": "web", "image": "site:2"}]}}});
+    let (code, refused) = apply("cdm", &image).await;
+    assert_eq!((code, &refused["reason"]), (409, &json!("Conflict")));
+    let cause = &refused["details"]["causes"][0];
+    assert_eq!(cause["reason"], "FieldManagerConflict");
+    assert_eq!(cause["field"], ".spec.template.spec.containers[name=\"web\"].image");
+    let (code, taken) =
+        client.patch(&format!("{}&force=true", path("cdm")), "apply-patch+yaml", &image).await;
+    let container = |object: &Value| object["spec"]["template"]["spec"]["containers"][0].clone();
+    assert_eq!(
+        (code, &container(&taken)["image"], &taken["spec"]["replicas"]),
+        (200, &json!("site:2"), &json!(2))
+    );
+    // What was applied and is applied no more goes, and nothing else.
+    let mut more = image.clone();
+    let list = json!([{"name": "web", "image": "site:2"}, {"name": "proxy", "image": "proxy:1"}]);
+    more["spec"]["template"]["spec"]["containers"] = list;
+    more["metadata"]["labels"] = json!({"x": "y"});
+    let (_, two) = apply("cdm", &more).await;
+    assert_eq!(two["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(2));
+    let (_, one) = apply("cdm", &image).await;
+    assert_eq!(one["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
+    assert_eq!((one["metadata"].get("labels"), &container(&one)["image"]), (None, &json!("site:2")));
+    // Applying the same once more changes nothing; a plain write takes what it changes.
+    assert_eq!(apply("cdm", &image).await, (200, one.clone()));
+    let scaled = json!({"spec": {"replicas": 5}});
+    client.patch("/apis/apps/v1/namespaces/cdm/deployments/blue", "merge-patch+json", &scaled).await;
+    let (code, refused) = apply("people", &deployment("blue", 2, "site:2")).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (409, &json!(".spec.replicas")));
+    assert!(
+        refused["message"].as_str().is_some_and(|message| message.contains("conflict with \"plain\"")),
+        "{refused}"
+    );
+    let (code, _) =
+        client.patch("/apis/apps/v1/namespaces/cdm/deployments/blue", "apply-patch+yaml", &image).await;
+    assert_eq!(code, 422, "nobody applies without a name");
+}
+
+#[tokio::test]
+async fn what_was_there_before_it_was_applied_belongs_to_somebody() {
+    let (_api, client) = started().await;
+    client.post(MAPS, &map("one", json!({}), json!({"a": "1", "b": "2"}))).await;
+    let path = format!("{MAPS}/one?fieldManager=cdm");
+    let (code, refused) =
+        client.patch(&path, "apply-patch+yaml", &map("one", json!({}), json!({"a": "9"}))).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (409, &json!(".data.a")));
+    let (code, kept) =
+        client.patch(&path, "apply-patch+yaml", &map("one", json!({}), json!({"c": "3"}))).await;
+    assert_eq!((code, &kept["data"]), (200, &json!({"a": "1", "b": "2", "c": "3"})));
+    let (_, gone) = client.patch(&path, "apply-patch+yaml", &map("one", json!({}), json!({}))).await;
+    assert_eq!(gone["data"], json!({"a": "1", "b": "2"}));
 }
