@@ -263,3 +263,24 @@ async fn who_deletes_a_job_and_says_nothing_keeps_its_pods() {
         assert_eq!((client.get(ONE).await.0, api.objects("pods", "cdm").len()), (404, left), "{query}");
     }
 }
+
+#[tokio::test]
+async fn a_thousand_jobs_end_and_are_told_by_one_watch() {
+    const MANY: usize = 1_000;
+    let (api, client) = started().await;
+    let mut watch = client.watch(&format!("{ALL}?watch=true")).await;
+    for number in 0..MANY {
+        let mut one = job(&["hello"], json!({}));
+        one["apiVersion"] = json!("batch/v1");
+        one["metadata"] = json!({"name": format!("job-{number}"), "namespace": "cdm"});
+        assert_eq!(api.put(&one), Ok(()));
+    }
+    api.advance(Duration::from_secs(30));
+    let mut complete = 0;
+    while complete < MANY {
+        let event = watch.event().await;
+        complete += ends(&event["object"]).iter().filter(|(kind, _)| kind == "Complete").count();
+    }
+    assert_eq!(api.requests().len(), 1);
+    assert_eq!(api.counts()["pods"], MANY);
+}

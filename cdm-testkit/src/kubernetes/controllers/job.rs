@@ -13,11 +13,13 @@ use super::super::store::{Key, Store};
 use super::super::time::written;
 use super::super::writes::{self, Propagation, Run};
 use super::replicas::suffix;
-use super::{Memory, all, collect, condition, has_condition, keep, leaving, owned, pod_of};
+use super::{Memory, all, by_controller, collect, condition, has_condition, keep, leaving, pod_of};
 
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(360);
+
+type Pods = Vec<(Key, Arc<Value>)>;
 
 /// What a job's controller has counted.
 #[derive(Debug, Default)]
@@ -55,13 +57,15 @@ pub(super) fn look(store: &mut Store, memory: &mut Memory, now: Timestamp) {
     let jobs = all(store, "jobs");
     let there: BTreeSet<&str> = jobs.iter().map(|(_, job)| job.text("/metadata/uid")).collect();
     memory.jobs.retain(|uid, _| there.contains(uid.as_str()));
+    let mut owned = by_controller(store, "pods");
     for (key, job) in &jobs {
         if leaving(job) {
             continue;
         }
         let uid = job.text("/metadata/uid").to_owned();
         let mut tally = memory.jobs.remove(&uid).unwrap_or_default();
-        look_at(store, memory, now, key, job, &mut tally);
+        let pods = owned.remove(&uid).unwrap_or_default();
+        look_at(store, memory, now, (key, job), &mut tally, pods);
         memory.jobs.insert(uid, tally);
     }
 }
@@ -74,9 +78,9 @@ fn look_at(
     store: &mut Store,
     memory: &mut Memory,
     now: Timestamp,
-    key: &Key,
-    job: &Arc<Value>,
+    (key, job): (&Key, &Value),
     tally: &mut Tally,
+    mut pods: Pods,
 ) {
     if let Some(finished) = tally.finished {
         if let Some(keep) = seconds(job, "/spec/ttlSecondsAfterFinished") {
@@ -88,7 +92,6 @@ fn look_at(
         }
         return;
     }
-    let pods = owned(store, "pods", job);
     count(tally, job, &pods, now);
     if job.is("/spec/suspend") {
         tally.started = None;
@@ -108,19 +111,18 @@ fn look_at(
         }
         judge(tally, job);
         if tally.end.is_none() {
-            spawn(store, memory, now, key, job, tally, &pods);
+            spawn(store, memory, now, (key, job), tally, &mut pods);
         } else {
             for (pod, _) in active(&pods).into_iter().filter(|(_, pod)| !leaving(pod)) {
                 collect::delete(store, now, &pod, Propagation::Background);
             }
         }
     }
-    let pods = owned(store, "pods", job);
     show(store, now, key, job, tally, &pods);
 }
 
 /// Pods that have not ended.
-fn active(pods: &[(Key, Arc<Value>)]) -> Vec<(Key, Arc<Value>)> {
+fn active(pods: &Pods) -> Pods {
     let over = |pod: &Value| ["Succeeded", "Failed"].contains(&pod.text("/status/phase"));
     pods.iter().filter(|(_, pod)| !over(pod)).cloned().collect()
 }
@@ -136,7 +138,7 @@ fn index(pod: &Value) -> i64 {
 }
 
 /// Counts the pods that ended, and those that vanished.
-fn count(tally: &mut Tally, job: &Value, pods: &[(Key, Arc<Value>)], now: Timestamp) {
+fn count(tally: &mut Tally, job: &Value, pods: &Pods, now: Timestamp) {
     for (_, pod) in pods {
         let uid = pod.text("/metadata/uid");
         let phase = pod.text("/status/phase");
@@ -268,10 +270,9 @@ fn spawn(
     store: &mut Store,
     memory: &mut Memory,
     now: Timestamp,
-    key: &Key,
-    job: &Value,
+    (key, job): (&Key, &Value),
     tally: &mut Tally,
-    pods: &[(Key, Arc<Value>)],
+    pods: &mut Pods,
 ) {
     let replaced_late = job.text("/spec/podReplacementPolicy") == "Failed";
     let mut running = active(pods);
@@ -318,9 +319,10 @@ fn spawn(
             }
             give_index(&mut pod);
         }
-        pod.put("/metadata/name", name);
+        pod.put("/metadata/name", name.as_str());
         if let Ok(pod) = writes::create(store, now, kind, &key.1, pod, Run::Real) {
             tally.under_way.insert(pod.text("/metadata/uid").to_owned());
+            pods.push((("pods", key.1.clone(), name), pod));
         }
     }
 }
@@ -359,14 +361,7 @@ fn ranges(indexes: &BTreeSet<i64>) -> String {
     written.collect::<Vec<_>>().join(",")
 }
 
-fn show(
-    store: &mut Store,
-    now: Timestamp,
-    key: &Key,
-    job: &Value,
-    tally: &mut Tally,
-    pods: &[(Key, Arc<Value>)],
-) {
+fn show(store: &mut Store, now: Timestamp, key: &Key, job: &Value, tally: &mut Tally, pods: &Pods) {
     let active = active(pods);
     let terminating = active.iter().filter(|(_, pod)| leaving(pod)).count();
     let ready = active.iter().filter(|(_, pod)| has_condition(pod, "Ready")).count();

@@ -125,6 +125,18 @@ fn owned(store: &Store, resource: &str, owner: &Value) -> Vec<(Key, Arc<Value>)>
         .collect()
 }
 
+/// The objects of a resource that controllers made, by the controller's uid.
+fn by_controller(store: &Store, resource: &str) -> BTreeMap<String, Vec<(Key, Arc<Value>)>> {
+    let mut all_by_uid: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (key, object) in all(store, resource) {
+        let mut owners = object.list("/metadata/ownerReferences").iter();
+        if let Some(owner) = owners.find(|reference| reference.is("/controller")) {
+            all_by_uid.entry(owner.text("/uid").to_owned()).or_default().push((key, Arc::clone(&object)));
+        }
+    }
+    all_by_uid
+}
+
 /// Writes an object if that changes it.
 fn keep(store: &mut Store, key: &Key, object: Value) {
     if store.get(key).is_some_and(|before| **before != object) {

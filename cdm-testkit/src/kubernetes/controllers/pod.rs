@@ -31,6 +31,8 @@ pub(super) struct Life {
     pub(super) logs: BTreeMap<String, String>,
     ready_since: Option<Timestamp>,
     gone_at: Option<Timestamp>,
+    /// The version in which its end was shown; nothing follows on that.
+    rests: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -77,9 +79,12 @@ pub(super) fn look(store: &mut Store, memory: &mut Memory, now: Timestamp) {
         let mut life = memory.pods.remove(&uid).unwrap_or_default();
         if leaving(pod) {
             leave(store, memory, now, key, pod, &mut life);
-        } else {
+        } else if life.rests.as_deref() != Some(pod.text("/metadata/resourceVersion")) {
             live(store, memory, now, pod, &mut life);
             show(store, now, key, pod, &life, memory);
+            if let (Stage::Over, Some(shown)) = (&life.stage, store.get(key)) {
+                life.rests = Some(shown.text("/metadata/resourceVersion").to_owned());
+            }
         }
         memory.pods.insert(uid, life);
     }
