@@ -69,6 +69,7 @@ proptest! {
         for name in [JobName::of_site(&site, job, number, attempt), JobName::of_window(job, number, start, attempt)] {
             let text = name.as_str();
             prop_assert!(text.len() <= JobName::LIMIT, "{text}");
+            prop_assert_eq!(JobName::parse(text), Some(name.clone()));
             prop_assert!(text.ends_with(&tail), "{text} lost {tail}");
             prop_assert!(text.starts_with(|first: char| first.is_ascii_lowercase()), "{text}");
             prop_assert!(text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{text}");
@@ -110,4 +111,11 @@ fn a_site_called_ab_is_not_touched_by_one_called_a() {
     let (one, two) = (a.prefix().to_string(), ab.prefix().to_string());
     assert!(one != two && !one.starts_with(&two) && !two.starts_with(&one));
     assert!(one.ends_with('/') && !a.prefix().holds(&ab.prefix().marker()));
+}
+
+#[test]
+fn what_is_no_jobs_name_is_not_read_as_one() {
+    for text in ["", "x", "-1", "a-b-c", "A-install-1", "rrr-install-007"] {
+        assert_eq!(JobName::parse(text), None, "{text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! A cluster of its own for each test: two services that run an image, an account with the shipped role, and containers
 //! that behave like `wp`.
 
+use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use cdm_testkit::contract::{Cx, Settle};
 use cdm_testkit::kubernetes::{Containers, KubernetesApi, Settings, User, WordPress};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
 
 use crate::parts::Bench;
 
@@ -111,7 +112,7 @@ pub(crate) struct Lab {
     pub(crate) api: KubernetesApi,
     pub(crate) wordpress: Arc<WordPress>,
     pub(crate) cluster: KubernetesCluster,
-    _directory: TempDir,
+    _kubeconfig: NamedTempFile,
 }
 
 impl Lab {
@@ -144,16 +145,15 @@ impl Lab {
             api.put(&deployment(selector)).expect("a service");
         }
         api.advance(Duration::from_secs(60));
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("kubeconfig");
-        let write = std::fs::write(&path, api.kubeconfig_of(TOKEN, NAMESPACE));
-        write.expect("a file");
+        let mut kubeconfig = NamedTempFile::new().expect("a file");
+        kubeconfig.write_all(api.kubeconfig_of(TOKEN, NAMESPACE).as_bytes()).expect("a kubeconfig");
+        let path = kubeconfig.path().to_owned();
         let bench = Bench::new();
         let settings = KubernetesSettings { route, ..KubernetesSettings::new(NAMESPACE, REPOSITORY) };
         let access = Access::Kubeconfig { path, context: None };
         let cluster = KubernetesCluster::new(settings, &access, Arc::new(Vault), Arc::new(bench.clock));
         let cluster = cluster.await.expect("a cluster");
-        Self { bench, api, wordpress, cluster, _directory: directory }
+        Self { bench, api, wordpress, cluster, _kubeconfig: kubeconfig }
     }
 
     pub(crate) fn cx(&self) -> Cx<'_> {
@@ -223,7 +223,7 @@ impl Settle for Lab {
     /// A second of the cluster; what it tells watches then is heard within milliseconds.
     async fn settle(&self) {
         self.api.advance(Duration::from_secs(1));
-        self.bench.clock.sleep_until(self.bench.clock.monotonic().after(Duration::from_millis(5))).await;
+        self.bench.clock.sleep_until(self.bench.clock.monotonic().after(Duration::from_millis(20))).await;
     }
 }
 

@@ -1,11 +1,27 @@
 //! The same contract on a real cluster, in a namespace that was made for it: see `docs/operations.md`.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use cdm_core::adapters::kubernetes::{Access, KubernetesSettings};
 use cdm_core::domain::Digest;
+use cdm_core::ports::Clock;
 use cdm_testkit::contract::cluster::{Images, suite};
+use cdm_testkit::contract::{Cx, Settle};
 
 use crate::lab::opened;
 use crate::parts::{self, Bench};
+
+/// A cluster takes its time.
+#[derive(Debug)]
+struct Slow(Bench);
+
+#[async_trait]
+impl Settle for Slow {
+    async fn settle(&self) {
+        self.0.clock.sleep_until(self.0.clock.monotonic().after(Duration::from_secs(1))).await;
+    }
+}
 
 /// With `CDM_TEST_KUBECONFIG`: its current context's cluster, the namespace `CDM_TEST_NAMESPACE`, which has both
 /// Deployments, and two digests of `CDM_TEST_IMAGE` that get ready there, `CDM_TEST_DIGESTS`, with a comma between.
@@ -22,5 +38,6 @@ async fn the_contract_is_kept_on_a_real_cluster() {
     let access = Access::Kubeconfig { path: path.into(), context: None };
     let cluster = opened(settings, &access).await.expect("a cluster");
     cluster.bootstrap().await.expect("all in order");
-    suite(&cluster, images, &Bench::new().cx()).await;
+    let slow = Slow(Bench::new());
+    suite(&cluster, images, &Cx::new(&slow.0.clock, &slow.0.ids, &slow)).await;
 }

@@ -1,7 +1,7 @@
 //! Routes: a stranger's stays a stranger's, and a move is one request.
 
 use cdm_core::domain::{Fence, Selector};
-use cdm_core::ports::{ClusterOps, ErrorKind, Outcome};
+use cdm_core::ports::{Clock, ClusterOps, ErrorKind, Outcome};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, NAMESPACE, gateway, ingress};
@@ -125,4 +125,27 @@ async fn what_a_site_has_belongs_to_its_anchor_and_goes_with_it() {
         .await;
     let tombstone = lab.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).expect("a tombstone");
     assert_ne!(tombstone["metadata"]["uid"], anchor["metadata"]["uid"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tombstones_are_swept_when_they_have_stood_long_enough() {
+    let lab = Lab::start(ingress()).await;
+    let (old, young) = (lab.cx().uid(), lab.cx().uid());
+    let days = |days: u64| lab.bench.clock.wall().millis() - days * 24 * 3_600_000;
+    for (uid, released) in [(old, days(2)), (young, days(0))] {
+        let labels = json!({
+            "app.kubernetes.io/managed-by": "cdm",
+            "app.kubernetes.io/component": "tombstone",
+            "cdm/uid": uid.to_string(),
+        });
+        let annotations = json!({ "cdm/released": released.to_string() });
+        let name = format!("cdm-{uid}");
+        let metadata =
+            json!({ "name": name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations });
+        let tombstone = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
+        lab.api.put(&tombstone).expect("a tombstone");
+    }
+    assert_eq!(lab.cluster.release(&lab.cx().call(), lab.cx().uid()).await, Outcome::Applied(()));
+    let stands = |uid| lab.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).is_some();
+    assert_eq!((stands(old), stands(young)), (false, true));
 }

@@ -9,11 +9,12 @@ use serde_json::json;
 
 use crate::lab::{IMAGES, Lab, NAMESPACE, ingress};
 
-/// Follows the changes until `wanted` is among them, or anything may be.
+/// Follows the changes until `wanted` is among them, or anything may be. A watch that was told to begin anew pauses
+/// before it does.
 async fn hears(lab: &Lab, mark: &mut Mark, wanted: &Changed) {
     lab.cx()
         .until("the changes tell", async || {
-            let (news, next) = lab.cluster.changes(*mark, Duration::from_millis(20)).await.expect("news");
+            let (news, next) = lab.cluster.changes(*mark, Duration::from_millis(500)).await.expect("news");
             *mark = next;
             (news.contains(wanted) || news.contains(&Changed::Anything)).then_some(())
         })

@@ -28,11 +28,19 @@ pub(crate) fn address(variable: &str) -> Option<String> {
     address
 }
 
-/// What the surroundings say, where nobody is asked for it.
-#[expect(clippy::disallowed_methods, reason = "tests are told by their surroundings what there is besides")]
+/// What the surroundings say of a part that only some have; `None`, said aloud, where they say nothing.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests are told by their surroundings what there is besides, and say what they skip"
+)]
 #[allow(dead_code, reason = "each test of an adapter compiles this file anew")]
 pub(crate) fn optional(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|value| !value.is_empty())
+    let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        println!("skipped: {variable} is not set");
+    }
+    value
 }
 
 /// The machine's clock and chance.
@@ -47,6 +55,7 @@ impl Bench {
         Self { clock: SystemClock::new(), ids: OsIds::new().expect("chance") }
     }
 
+    #[allow(dead_code, reason = "each test of an adapter compiles this file anew")]
     pub(crate) fn cx(&self) -> Cx<'_> {
         Cx::new(&self.clock, &self.ids, self)
     }

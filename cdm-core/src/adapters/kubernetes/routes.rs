@@ -9,7 +9,7 @@ use super::image::is_test;
 use super::names::{CDM, MANAGED_BY, fence, of_site, site_of};
 use super::settings::KubernetesSettings;
 use super::shape;
-use crate::domain::{Fence, Selector, Uid};
+use crate::domain::{Fence, Hostname, Selector, Uid};
 use crate::ports::{Call, ErrorKind, Route, RouteSpec};
 
 pub(super) async fn read(
@@ -38,8 +38,8 @@ pub(super) async fn put(
         }
     }
     let strangers = session.list(resource, &format!("{MANAGED_BY}!={CDM}")).await?;
-    let is_ours = |host: &&str| spec.hostnames.all().iter().any(|ours| ours.as_str() == *host);
-    if strangers.iter().any(|stranger| shape::hosts(stranger).iter().any(|host| is_ours(&host))) {
+    let ours: Vec<&str> = spec.hostnames.all().iter().map(Hostname::as_str).collect();
+    if strangers.iter().any(|stranger| shape::hosts(stranger).iter().any(|host| ours.contains(host))) {
         return Err(foreign());
     }
     match session.create(resource, &shape::object(settings, spec, call.fence, &anchor.owner())).await {

@@ -239,7 +239,7 @@ async fn release(conn: &mut SqliteConnection, uid: Uid) -> Result<(), Stop> {
     sqlx::query("DELETE FROM cluster_hostnames WHERE uid = ?").bind(&text).execute(&mut *conn).await?;
     let jobs = sqlx::query("DELETE FROM cluster_jobs WHERE uid = ? RETURNING name").bind(&text);
     for row in jobs.fetch_all(&mut *conn).await? {
-        let name: JobName = shapes::job_name(row.try_get(0)?).ok_or_else(|| damaged("a job's name"))?;
+        let name = JobName::parse(row.try_get(0)?).ok_or_else(|| damaged("a job's name"))?;
         news::tell(conn, &Changed::Job(name)).await?;
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::{Row, SqliteConnection};
 
 use super::tables::{bump, count, damaged};
-use super::{GLANCE, Inner, shapes};
-use crate::domain::Selector;
+use super::{GLANCE, Inner};
+use crate::domain::{JobName, Selector};
 use crate::ports::{Changed, Mark};
 
 /// Counts changes.
@@ -96,7 +96,7 @@ async fn look(inner: &Inner, mark: Mark) -> Result<(Vec<Changed>, Mark), sqlx::E
 
 fn parse(thing: &str) -> Result<Changed, sqlx::Error> {
     let changed = match thing.split_once('/') {
-        Some(("job", name)) => shapes::job_name(name).map(Changed::Job),
+        Some(("job", name)) => JobName::parse(name).map(Changed::Job),
         Some(("service", selector)) => Selector::parse(selector).ok().map(Changed::Service),
         Some(_) => None,
         None => (thing == "anything").then_some(Changed::Anything),

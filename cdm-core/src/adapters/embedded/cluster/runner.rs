@@ -90,7 +90,7 @@ async fn due(world: &World) -> Result<Vec<Due>, sqlx::Error> {
         let (name, service, kind): (String, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         due.push(Due {
-            name: shapes::job_name(&name).ok_or_else(|| damaged("a job's name"))?,
+            name: JobName::parse(&name).ok_or_else(|| damaged("a job's name"))?,
             service: Selector::parse(&service).map_err(|_| damaged("a selector"))?,
             kind: shapes::parse_kind(&kind).ok_or_else(|| damaged("a job's kind"))?,
         });

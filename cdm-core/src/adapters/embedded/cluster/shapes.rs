@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Digest, Hostnames, JobName, SiteId, SiteName, Theme, Uid};
+use crate::domain::{Digest, Hostnames, SiteName, Theme, Uid};
 use crate::ports::{JobKind, JobState, PodFailure};
 
 #[derive(Serialize, Deserialize)]
@@ -126,22 +126,6 @@ pub(super) fn parse_hostnames(text: &str) -> Option<Hostnames> {
     Hostnames::parse(&names, &canonical).ok()
 }
 
-/// The job's name that reads like this. A name is made of its parts only; any parts that give the same text do.
-pub(super) fn job_name(text: &str) -> Option<JobName> {
-    let numbered = |text: &str| -> Option<(String, u64)> {
-        let (rest, number) = text.rsplit_once('-')?;
-        Some((rest.to_owned(), number.parse().ok()?))
-    };
-    let plain = numbered(text).map(|parts| (parts, 1));
-    let ((rest, number), attempt) = plain.or_else(|| {
-        let (first, attempt) = text.rsplit_once("-r")?;
-        Some((numbered(first)?, attempt.parse().ok()?))
-    })?;
-    let (head, job) = rest.split_once('-')?;
-    let name = JobName::of_site(&SiteId::parse(head).ok()?, job, number, attempt);
-    (name.as_str() == text).then_some(name)
-}
-
 fn names(hostnames: &Hostnames) -> Vec<String> {
     hostnames.all().iter().map(ToString::to_string).collect()
 }
@@ -149,25 +133,4 @@ fn names(hostnames: &Hostnames) -> Vec<String> {
 /// These shapes are of texts and numbers only, which always have a JSON text.
 fn text<T: Serialize>(shape: &T) -> String {
     serde_json::to_string(shape).unwrap_or_else(|error| unreachable!("texts and numbers: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_jobs_name_is_read_back() {
-        let site = SiteId::parse("a-site-with-4-parts").unwrap();
-        for name in [
-            JobName::of_site(&site, "install", 7, 1),
-            JobName::of_site(&site, "activate-theme", u64::MAX, 3),
-            JobName::of_window("flush-caches", 12, 40, 2),
-            JobName::of_site(&SiteId::parse("c01jgz6q3r5s7t9v2w4x6y8z0ab").unwrap(), "install", u64::MAX, 12),
-        ] {
-            assert_eq!(job_name(name.as_str()), Some(name));
-        }
-        for text in ["", "x", "-1", "a-b-c", "A-install-1"] {
-            assert_eq!(job_name(text), None, "{text}");
-        }
-    }
 }
