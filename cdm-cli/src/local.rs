@@ -152,9 +152,12 @@ pub async fn declare_image(
     };
     let config = configuration(options)?;
     let process = opened(&config).await?;
-    let declared = process.cluster().declare(digest, spec).await;
+    let declared = match process.local_cluster() {
+        Some(cluster) => cluster.declare(digest, spec).await.map_err(|error| error.to_string()),
+        None => Err("only images of the local cluster can be declared; this one is another".to_owned()),
+    };
     process.stop(GRACE).await;
-    declared.map_err(|error| CliError::Failed(error.to_string()))?;
+    declared.map_err(CliError::Failed)?;
     Ok((digest, config.data_dir))
 }
 

@@ -70,7 +70,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     log_to_stderr(&config)?;
     let process = Arc::new(Process::open(&config).await?);
     if arguments.bootstrap {
-        writeln!(std::io::stdout(), "everything is there in `{}`", config.data_dir.display())?;
+        process.bootstrap().await?;
+        writeln!(std::io::stdout(), "everything is there")?;
         process.stop(GRACE).await;
         return Ok(());
     }
@@ -150,7 +151,10 @@ fn announce(address: SocketAddr, process: &Process) {
     tracing::info!(%address, "the API is at http://{address}");
     match process.router_address() {
         Some(router) => tracing::info!(%router, "sites are served at http://{router}, by their Host"),
-        None => tracing::info!("another process hosts the local cluster"),
+        None if process.local_cluster().is_some() => {
+            tracing::info!("another process hosts the local cluster")
+        }
+        None => {}
     }
 }
 

@@ -90,7 +90,8 @@ impl Stage {
             }
             super::story::Flaw::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
         };
-        Ok(self.process.cluster().declare(digest, spec).await?)
+        let cluster = self.process.local_cluster().ok_or("the cluster is another")?;
+        Ok(cluster.declare(digest, spec).await?)
     }
 
     /// Where it is reached.

@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
+use super::choice::Choice;
+use super::cloud_config::CloudConfig;
+use super::given::{parsed, pick, secret};
 use super::raw::Raw;
 
 /// What a process is configured with.
@@ -18,10 +20,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the local cluster's router. `CDM_ROUTER_LISTEN`, `router_listen`.
     pub router_listen: SocketAddr,
-    /// Where everything embedded lies. `CDM_DATA_DIR`, `data_dir`.
+    /// Where everything embedded lies; empty where nothing is and none was named. `CDM_DATA_DIR`, `data_dir`.
     pub data_dir: PathBuf,
-    /// Which backends. `CDM_BACKEND`, `backend`.
-    pub backend: Backend,
+    /// Which backends. `CDM_BACKEND`, `backend`, `backends.…`.
+    pub backends: Choice,
     /// The bootstrap administrator's token. `CDM_ADMIN_TOKEN`, `CDM_ADMIN_TOKEN_FILE`, `admin_token_file`.
     pub admin_token: Option<SecretString>,
     /// The image repository, without tag, that digests belong to. `CDM_IMAGE_REPOSITORY`, `image_repository`.
@@ -46,19 +48,14 @@ pub struct Config {
     pub log: String,
     /// How; `None`: as text on a terminal, else as JSON. `CDM_LOG_FORMAT`, `log_format`.
     pub log_format: Option<LogFormat>,
+    /// What those in the cloud are told.
+    pub cloud: CloudConfig,
     /// How long a pod of the local cluster takes to start. `local.pod_start_ms`.
     pub pod_start: Duration,
     /// How long the local cluster waits for an image to get ready. `local.progress_deadline_ms`.
     pub progress_deadline: Duration,
     /// How long a job of the local cluster takes. `local.job_ms`.
     pub job: Duration,
-}
-
-/// Which backends a process works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// Everything in one directory.
-    Embedded,
 }
 
 /// How log lines are written.
@@ -100,35 +97,28 @@ impl Config {
             None => Raw::default(),
             Some(path) => {
                 let refuse = |message: String| ConfigError { key: path.display().to_string(), message };
-                let text = read(path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| refuse(format!("cannot be read: {error}")))?;
                 toml::from_str(&text).map_err(|error| refuse(error.to_string().trim().replace('\n', " ")))?
             }
         };
         Self::of(raw, environment)
     }
 
-    fn of(raw: Raw, environment: Environment<'_>) -> Result<Self, ConfigError> {
-        let pick = |variable: &str, key: &str, of_file: Option<String>| {
-            let of_environment = environment(variable).filter(|value| !value.is_empty());
-            match of_environment {
-                Some(value) => Some((variable.to_owned(), value)),
-                None => of_file.map(|value| (key.to_owned(), value)),
-            }
-        };
-        let site = raw.site.unwrap_or_default();
-        let local = raw.local.unwrap_or_default();
-        let limits = raw.limits.unwrap_or_default();
+    fn of(mut raw: Raw, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let pick = |variable: &str, key: &str, of_file| pick(environment, variable, key, of_file);
+        let site = raw.site.take().unwrap_or_default();
+        let local = raw.local.take().unwrap_or_default();
+        let limits = raw.limits.take().unwrap_or_default();
+        let backends = Choice::of(environment, raw.backend.take(), raw.backends.take().unwrap_or_default())?;
         let text = |variable: &str, key: &str, of_file, default: &str| {
             pick(variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
         };
-        let backend = match pick("CDM_BACKEND", "backend", raw.backend) {
-            None => Backend::Embedded,
-            Some((key, value)) => Backend::parse(&value).map_err(|message| ConfigError { key, message })?,
-        };
-        let log_format = pick("CDM_LOG_FORMAT", "log_format", raw.log_format)
+        let log_format = pick("CDM_LOG_FORMAT", "log_format", raw.log_format.take())
             .map(|(key, value)| LogFormat::parse(&value).map_err(|message| ConfigError { key, message }))
             .transpose()?;
         let site_scheme = match pick("CDM_SITE_SCHEME", "site.scheme", site.scheme) {
+            None if backends.cluster.is_cloud() => "https".to_owned(),
             None => "http".to_owned(),
             Some((_, value)) if value == "http" || value == "https" => value,
             Some((key, value)) => {
@@ -138,54 +128,55 @@ impl Config {
                 });
             }
         };
-        let workers = pick("CDM_WORKERS", "workers", raw.workers.map(|count| count.to_string()));
+        let workers = pick("CDM_WORKERS", "workers", raw.workers.take().map(|count| count.to_string()));
         let workers = parsed(workers, "64", "a number from 1 to 1024", |count| (1..=1024).contains(count))?;
-        let allow_tags = pick("CDM_ALLOW_TAGS", "allow_tags", raw.allow_tags.map(|yes| yes.to_string()));
+        let allow_tags =
+            pick("CDM_ALLOW_TAGS", "allow_tags", raw.allow_tags.take().map(|yes| yes.to_string()));
         let address = "an address and a port, such as 127.0.0.1:8080";
-        let listen = pick("CDM_LISTEN", "listen", raw.listen);
-        let router = pick("CDM_ROUTER_LISTEN", "router_listen", raw.router_listen);
-        let data_dir = match pick("CDM_DATA_DIR", "data_dir", raw.data_dir) {
+        let listen = pick("CDM_LISTEN", "listen", raw.listen.take());
+        let router = pick("CDM_ROUTER_LISTEN", "router_listen", raw.router_listen.take());
+        let data_dir = match pick("CDM_DATA_DIR", "data_dir", raw.data_dir.take()) {
             Some((_, path)) => PathBuf::from(path),
+            // A container has no home directory.
+            None if backends.is_all_cloud() => PathBuf::new(),
             None => default_data_dir()?,
         };
+        let image_repository = pick("CDM_IMAGE_REPOSITORY", "image_repository", raw.image_repository.take())
+            .map(|(_, value)| value);
+        let email =
+            pick("CDM_SITE_ADMIN_EMAIL", "site.admin_email", site.admin_email).map(|(_, value)| value);
+        if backends.cluster.is_cloud() {
+            let needed = |key: &str, given: &Option<String>, what: &str| match given {
+                Some(_) => Ok(()),
+                None => Err(ConfigError { key: key.to_owned(), message: format!("is not set; {what}") }),
+            };
+            needed("CDM_IMAGE_REPOSITORY", &image_repository, "name the image's repository, without a tag")?;
+            needed("CDM_SITE_ADMIN_EMAIL", &email, "name the address of new sites' administrator")?;
+        }
+        let site_admin_email = email.unwrap_or_else(|| "admin@example.com".to_owned());
         let millis = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
         Ok(Self {
             listen: parsed(listen, "127.0.0.1:8080", address, |_| true)?,
             router_listen: parsed(router, "127.0.0.1:8088", address, |_| true)?,
             data_dir,
-            backend,
-            admin_token: admin_token(environment, raw.admin_token_file)?,
-            image_repository: pick("CDM_IMAGE_REPOSITORY", "image_repository", raw.image_repository)
-                .map(|(_, value)| value),
+            backends,
+            admin_token: admin_token(environment, raw.admin_token_file.take())?,
+            image_repository,
             site_scheme,
             site_admin_user: text("CDM_SITE_ADMIN_USER", "site.admin_user", site.admin_user, "admin"),
-            site_admin_email: text(
-                "CDM_SITE_ADMIN_EMAIL",
-                "site.admin_email",
-                site.admin_email,
-                "admin@example.com",
-            ),
+            site_admin_email,
             workers,
             allow_tags: parsed(allow_tags, "false", "`true` or `false`", |_| true)?,
             rate: limits.rate,
             burst: limits.burst,
             failures: limits.failures,
-            log: text("CDM_LOG", "log", raw.log, "info"),
+            log: text("CDM_LOG", "log", raw.log.take(), "info"),
             log_format,
+            cloud: CloudConfig::of(environment, raw, &backends)?,
             pod_start: millis(local.pod_start_ms, 400),
             progress_deadline: millis(local.progress_deadline_ms, 5_000),
             job: millis(local.job_ms, 150),
         })
-    }
-}
-
-impl Backend {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "embedded" => Ok(Self::Embedded),
-            "cloud" => Err("this build has no cloud backends; use `embedded`".to_owned()),
-            other => Err(format!("\"{other}\" is no backend; use `embedded`")),
-        }
     }
 }
 
@@ -199,47 +190,17 @@ impl LogFormat {
     }
 }
 
-/// What was given under a key, or the default.
-fn parsed<T: FromStr>(
-    given: Option<(String, String)>,
-    default: &str,
-    rule: &str,
-    fits: impl Fn(&T) -> bool,
-) -> Result<T, ConfigError> {
-    let (key, text) = given.unwrap_or_else(|| (String::new(), default.to_owned()));
-    let value = text.trim().parse().ok().filter(fits);
-    value.ok_or_else(|| ConfigError { key, message: format!("\"{text}\" is not {rule}") })
-}
-
 fn admin_token(
     environment: Environment<'_>,
     of_file: Option<String>,
 ) -> Result<Option<SecretString>, ConfigError> {
-    let given = environment("CDM_ADMIN_TOKEN").filter(|value| !value.is_empty());
-    let path = environment("CDM_ADMIN_TOKEN_FILE").filter(|value| !value.is_empty());
-    let (key, text) = match (given, path.map(|path| ("CDM_ADMIN_TOKEN_FILE", path)), of_file) {
-        (Some(text), _, _) => ("CDM_ADMIN_TOKEN", text),
-        (None, Some((key, path)), _) => (key, secret_file(key, &path)?),
-        (None, None, Some(path)) => ("admin_token_file", secret_file("admin_token_file", &path)?),
-        (None, None, None) => return Ok(None),
-    };
-    if text.len() < 32 {
+    let of_file = of_file.map(|path| ("admin_token_file", path));
+    let Some((key, token)) = secret(environment, "CDM_ADMIN_TOKEN", of_file)? else { return Ok(None) };
+    if token.expose_secret().len() < 32 {
         let message = "an administrator's token has at least 32 characters".to_owned();
-        return Err(ConfigError { key: key.to_owned(), message });
+        return Err(ConfigError { key, message });
     }
-    Ok(Some(SecretString::from(text)))
-}
-
-fn secret_file(key: &str, path: &str) -> Result<String, ConfigError> {
-    let text = read(Path::new(path)).map_err(|error| ConfigError {
-        key: key.to_owned(),
-        message: format!("`{path}` cannot be read: {error}"),
-    })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    std::fs::read_to_string(path)
+    Ok(Some(token))
 }
 
 fn default_data_dir() -> Result<PathBuf, ConfigError> {
@@ -252,6 +213,8 @@ fn default_data_dir() -> Result<PathBuf, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "cloud")]
+    use crate::wiring::Backend;
 
     fn of(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let ask = |name: &str| {
@@ -275,10 +238,41 @@ mod tests {
         let key = |environment: &[(&str, &str)]| of("", environment).unwrap_err().key;
         assert_eq!(key(&[dir, ("CDM_LISTEN", "nowhere")]), "CDM_LISTEN");
         assert_eq!(key(&[dir, ("CDM_WORKERS", "0")]), "CDM_WORKERS");
-        assert_eq!(key(&[dir, ("CDM_BACKEND", "cloud")]), "CDM_BACKEND");
+        assert_eq!(key(&[dir, ("CDM_BACKEND", "clouds")]), "CDM_BACKEND");
+        assert_eq!(key(&[dir, ("CDM_ROUTES", "roads")]), "CDM_ROUTES");
+        assert_eq!(key(&[dir, ("CDM_ROUTES", "httproute")]), "CDM_ROUTES", "without a Gateway");
+        assert_eq!(key(&[dir, ("CDM_S3_PATH_STYLE", "perhaps")]), "CDM_S3_PATH_STYLE");
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", "short")]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_SITE_SCHEME", "ftp")]), "CDM_SITE_SCHEME");
         assert!(toml::from_str::<Raw>("colour = 'blue'").is_err(), "an unknown key");
         assert!(toml::from_str::<Raw>("[limits]\nrate = 0").is_err(), "no request at all");
+    }
+
+    #[test]
+    #[cfg(not(feature = "cloud"))]
+    fn a_build_without_the_cloud_says_how_to_get_it() {
+        let refused = of("", &[("CDM_DATA_DIR", "/data"), ("CDM_BACKEND", "cloud")]).unwrap_err();
+        assert_eq!(refused.key, "CDM_BACKEND");
+        assert!(refused.message.contains("--features cloud"), "{refused}");
+    }
+
+    #[test]
+    #[cfg(feature = "cloud")]
+    fn the_cloud_says_what_it_needs_and_each_port_may_be_elsewhere() {
+        let mut given = vec![("CDM_DATA_DIR", "/data"), ("CDM_BACKEND", "cloud")];
+        for (key, value) in [
+            ("CDM_IMAGE_REPOSITORY", "registry.example.com/wordpress"),
+            ("CDM_SITE_ADMIN_EMAIL", "admin@example.org"),
+            ("CDM_BUCKET", "files"),
+            ("CDM_DATABASE_URL", "mysql://cdm:hush@db.internal/"),
+        ] {
+            assert_eq!(of("", &given).unwrap_err().key, key);
+            given.push((key, value));
+        }
+        assert_eq!(of("", &given[1..]).unwrap().data_dir, PathBuf::new(), "nothing lies on this machine");
+        let config = of("[backends]\nobjects = 'embedded'", &given).unwrap();
+        assert_eq!((config.backends.store, config.backends.objects), (Backend::Cloud, Backend::Embedded));
+        assert_eq!(config.site_scheme, "https");
+        assert!(!format!("{config:?}").contains("hush"), "a password is shown to nobody");
     }
 }

@@ -1,8 +1,18 @@
 //! From configuration to a running platform. The only room that names an adapter.
 
+mod backends;
+mod choice;
+#[cfg(feature = "cloud")]
+mod cloud;
+mod cloud_config;
 mod config;
+mod given;
+mod machine;
 mod process;
 mod raw;
 
-pub use config::{Backend, Config, ConfigError, Environment, LogFormat};
-pub use process::{BackendState, Process, StartError};
+pub use backends::{BackendState, StartError};
+pub use choice::{Backend, Choice};
+pub use cloud_config::{AwsConfig, CloudConfig, KubernetesConfig, Routes};
+pub use config::{Config, ConfigError, Environment, LogFormat};
+pub use process::Process;

@@ -1,5 +1,6 @@
 //! What a configuration file may say: every key optional, no other key known.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serde::Deserialize;
@@ -12,6 +13,7 @@ pub(super) struct Raw {
     pub(super) router_listen: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) backend: Option<String>,
+    pub(super) backends: Option<RawBackends>,
     pub(super) admin_token_file: Option<String>,
     pub(super) image_repository: Option<String>,
     pub(super) workers: Option<usize>,
@@ -21,6 +23,86 @@ pub(super) struct Raw {
     pub(super) limits: Option<RawLimits>,
     pub(super) site: Option<RawSite>,
     pub(super) local: Option<RawLocal>,
+    pub(super) table: Option<String>,
+    pub(super) bucket: Option<String>,
+    pub(super) s3_path_style: Option<bool>,
+    pub(super) secret_prefix: Option<String>,
+    pub(super) aws: Option<RawAws>,
+    pub(super) database: Option<RawDatabase>,
+    pub(super) kubernetes: Option<RawKubernetes>,
+}
+
+/// `[backends]`: another backend than `backend` for some ports.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBackends {
+    pub(super) store: Option<String>,
+    pub(super) secrets: Option<String>,
+    pub(super) objects: Option<String>,
+    pub(super) cluster: Option<String>,
+}
+
+/// `[aws]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAws {
+    pub(super) region: Option<String>,
+    pub(super) profile: Option<String>,
+    pub(super) endpoint: Option<String>,
+}
+
+/// `[database]`: the server of the sites' databases.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDatabase {
+    pub(super) url_file: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) user_host: Option<String>,
+}
+
+/// `[kubernetes]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKubernetes {
+    pub(super) kubeconfig: Option<String>,
+    pub(super) context: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) canary_configmap: Option<String>,
+    pub(super) canary_key: Option<String>,
+    pub(super) container: Option<String>,
+    pub(super) blue: Option<RawNames>,
+    pub(super) green: Option<RawNames>,
+    pub(super) port: Option<u16>,
+    pub(super) wp: Option<Vec<String>>,
+    pub(super) routes: Option<String>,
+    pub(super) ingress: Option<RawIngress>,
+    pub(super) gateway: Option<RawGateway>,
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+}
+
+/// `[kubernetes.blue]`, `[kubernetes.green]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNames {
+    pub(super) deployment: Option<String>,
+    pub(super) service: Option<String>,
+}
+
+/// `[kubernetes.ingress]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIngress {
+    pub(super) class: Option<String>,
+    pub(super) tls_secret: Option<String>,
+}
+
+/// `[kubernetes.gateway]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGateway {
+    pub(super) name: String,
+    pub(super) namespace: Option<String>,
+    pub(super) section: Option<String>,
 }
 
 /// `[limits]`: how much the API bears; each at least 1.

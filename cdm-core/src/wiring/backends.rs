@@ -1,0 +1,140 @@
+//! The backends of one process behind their ports, each by the configuration's choice, and what no port asks of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::choice::Backend;
+#[cfg(feature = "cloud")]
+use super::cloud::Cloud;
+use super::config::Config;
+use super::machine::Machine;
+use crate::adapters::embedded::OpenError;
+use crate::domain::WorkerId;
+use crate::ports::{Clock, IdSource, Ports, TokenStore};
+
+/// Why a process cannot start: what could not be opened, and the reason below it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} cannot be opened")]
+pub struct StartError {
+    what: String,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StartError {
+    pub(super) fn of(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { what: what.to_owned(), source: source.into() }
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        Self::of("the data directory", error)
+    }
+}
+
+/// How a backend stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendState {
+    /// Which port it is behind.
+    pub name: &'static str,
+    /// Why it does not serve; `None` when it does.
+    pub problem: Option<String>,
+}
+
+/// What a process asks of a backend besides its port.
+#[async_trait]
+pub(super) trait Care: Send + Sync + fmt::Debug {
+    /// Why it does not serve.
+    async fn look(&self) -> Result<(), String>;
+
+    /// Makes what is missing and touches nothing that exists.
+    async fn make(&self) -> Result<(), String>;
+}
+
+/// A backend: behind its port, and to be cared for.
+#[derive(Debug)]
+pub(super) struct Opened<P: ?Sized> {
+    pub(super) port: Arc<P>,
+    pub(super) care: Arc<dyn Care>,
+}
+
+/// Everything opened.
+#[derive(Debug)]
+pub(super) struct Backends {
+    pub(super) ports: Ports,
+    pub(super) tokens: Arc<dyn TokenStore>,
+    pub(super) machine: Machine,
+    cared: Vec<(&'static str, Arc<dyn Care>)>,
+}
+
+impl Backends {
+    /// Opens what the configuration names.
+    pub(super) async fn open(
+        config: &Config,
+        worker: &WorkerId,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Result<Self, StartError> {
+        let mut machine = Machine::new(config, Arc::clone(&clock));
+        #[cfg(feature = "cloud")]
+        let cloud = Cloud::new(config, Arc::clone(&clock)).await;
+        let choice = &config.backends;
+        let (store, tokens) = match choice.store {
+            Backend::Embedded => (machine.store(worker).await?, machine.tokens().await?),
+            #[cfg(feature = "cloud")]
+            Backend::Cloud => cloud.store(),
+        };
+        let secrets = match choice.secrets {
+            Backend::Embedded => machine.secrets().await?,
+            #[cfg(feature = "cloud")]
+            Backend::Cloud => cloud.secrets()?,
+        };
+        let objects = match choice.objects {
+            Backend::Embedded => machine.objects().await?,
+            #[cfg(feature = "cloud")]
+            Backend::Cloud => cloud.objects(),
+        };
+        let (databases, cluster) = match choice.cluster {
+            Backend::Embedded => machine.platform(&store.port, &secrets.port).await?,
+            #[cfg(feature = "cloud")]
+            Backend::Cloud => cloud.platform(&secrets.port).await?,
+        };
+        let cared = vec![
+            ("store", store.care),
+            ("secrets", secrets.care),
+            ("objects", objects.care),
+            ("databases", databases.care),
+            ("cluster", cluster.care),
+        ];
+        let ports = Ports {
+            store: store.port,
+            secrets: secrets.port,
+            objects: objects.port,
+            databases: databases.port,
+            cluster: cluster.port,
+            clock,
+            ids,
+        };
+        Ok(Self { ports, tokens, machine, cared })
+    }
+
+    /// How every backend stands.
+    pub(super) async fn states(&self) -> Vec<BackendState> {
+        let ask = |(name, care): &(&'static str, Arc<dyn Care>)| {
+            let (name, care) = (*name, Arc::clone(care));
+            async move { BackendState { name, problem: care.look().await.err() } }
+        };
+        futures_util::future::join_all(self.cared.iter().map(ask)).await
+    }
+
+    /// Makes what is missing, one backend after the other.
+    pub(super) async fn bootstrap(&self) -> Result<(), StartError> {
+        for (name, care) in &self.cared {
+            care.make().await.map_err(|problem| StartError::of(&format!("the backend `{name}`"), problem))?;
+        }
+        Ok(())
+    }
+}

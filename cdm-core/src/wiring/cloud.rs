@@ -1,0 +1,157 @@
+//! The cloud backends, from configuration to behind their ports.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::backends::{Care, Opened, StartError};
+use super::cloud_config::{CloudConfig, KubernetesConfig, Routes};
+use super::config::Config;
+use super::machine::told;
+use crate::adapters::aws::{Aws, AwsSettings};
+use crate::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
+use crate::adapters::kubernetes::{
+    Access, ColourNames, KubernetesCluster, KubernetesSettings, RouteKind, Scheme,
+};
+use crate::adapters::mysql::{MysqlDatabases, MysqlSettings};
+use crate::adapters::s3::{S3Objects, S3Settings};
+use crate::adapters::secrets_manager::{SecretsManager, SecretsManagerSettings};
+use crate::ports::{Clock, ClusterOps, ObjectStore, SecretStore, SiteDatabases, Store, TokenStore};
+
+/// What the cloud backends are opened with.
+pub(super) struct Cloud<'a> {
+    config: &'a CloudConfig,
+    image_repository: &'a str,
+    https: bool,
+    aws: Aws,
+    clock: Arc<dyn Clock>,
+}
+
+impl<'a> Cloud<'a> {
+    /// Looks for credentials; connects to nothing else.
+    pub(super) async fn new(config: &'a Config, clock: Arc<dyn Clock>) -> Self {
+        let aws = &config.cloud.aws;
+        let settings = AwsSettings {
+            region: aws.region.clone(),
+            profile: aws.profile.clone(),
+            endpoint: aws.endpoint.clone(),
+        };
+        Self {
+            config: &config.cloud,
+            image_repository: config.image_repository.as_deref().unwrap_or_default(),
+            https: config.site_scheme == "https",
+            aws: Aws::load(&settings).await,
+            clock,
+        }
+    }
+
+    pub(super) fn store(&self) -> (Opened<dyn Store>, Arc<dyn TokenStore>) {
+        let table = DynamoTable::new(&self.aws, &self.config.table, Arc::clone(&self.clock));
+        let (store, tokens) = (DynamoStore::new(table.clone()), DynamoTokens::new(table.clone()));
+        (Opened { port: Arc::new(store), care: Arc::new(table) }, Arc::new(tokens))
+    }
+
+    pub(super) fn secrets(&self) -> Result<Opened<dyn SecretStore>, StartError> {
+        let settings = SecretsManagerSettings { prefix: self.config.secret_prefix.clone() };
+        let secrets = SecretsManager::new(&self.aws, &settings, Arc::clone(&self.clock));
+        let secrets = Arc::new(secrets.map_err(|error| StartError::of("AWS Secrets Manager", error))?);
+        Ok(Opened { port: Arc::clone(&secrets) as _, care: secrets })
+    }
+
+    pub(super) fn objects(&self) -> Opened<dyn ObjectStore> {
+        let settings = S3Settings {
+            bucket: self.config.bucket.clone(),
+            endpoint: None,
+            path_style: self.config.s3_path_style,
+        };
+        let objects = Arc::new(S3Objects::new(&self.aws, &settings, Arc::clone(&self.clock)));
+        Opened { port: Arc::clone(&objects) as _, care: objects }
+    }
+
+    /// The databases on their server, and the cluster whose pods use them.
+    pub(super) async fn platform(
+        &self,
+        secrets: &Arc<dyn SecretStore>,
+    ) -> Result<(Opened<dyn SiteDatabases>, Opened<dyn ClusterOps>), StartError> {
+        let settings = MysqlSettings {
+            url: self.config.database_url.clone().unwrap_or_default(),
+            password: None,
+            address: self.config.database_address.clone(),
+            user_host: self.config.database_user_host.clone(),
+        };
+        let databases = MysqlDatabases::new(&settings, Arc::clone(&self.clock));
+        let databases = Arc::new(databases.map_err(|error| StartError::of("the database server", error))?);
+        let kubernetes = &self.config.kubernetes;
+        let settings = self.settings(kubernetes);
+        let access = match &kubernetes.kubeconfig {
+            None => Access::InCluster,
+            Some(path) => Access::Kubeconfig { path: path.clone(), context: kubernetes.context.clone() },
+        };
+        let cluster =
+            KubernetesCluster::new(settings, &access, Arc::clone(secrets), Arc::clone(&self.clock)).await;
+        let cluster = Arc::new(cluster.map_err(|error| StartError::of("Kubernetes", error))?);
+        let databases = Opened { port: Arc::clone(&databases) as _, care: databases };
+        Ok((databases, Opened { port: Arc::clone(&cluster) as _, care: cluster }))
+    }
+
+    fn settings(&self, config: &KubernetesConfig) -> KubernetesSettings {
+        let names = |(deployment, service): &(String, String)| ColourNames {
+            deployment: deployment.clone(),
+            service: service.clone(),
+        };
+        let route = match config.routes.clone() {
+            Routes::Ingress { class, tls_secret } => RouteKind::Ingress { class, tls_secret },
+            Routes::HttpRoute { name, namespace, section } => {
+                RouteKind::HttpRoute { gateway: name, namespace, section }
+            }
+        };
+        KubernetesSettings {
+            canary_config_map: config.canary_config_map.clone(),
+            canary_key: config.canary_key.clone(),
+            container: config.container.clone(),
+            blue: names(&config.blue),
+            green: names(&config.green),
+            port: config.port,
+            wp: config.wp.clone(),
+            route,
+            route_annotations: config.annotations.clone(),
+            scheme: if self.https { Scheme::Https } else { Scheme::Http },
+            ..KubernetesSettings::new(&config.namespace, self.image_repository)
+        }
+    }
+}
+
+/// What has an account or a server of its own is set up there.
+macro_rules! set_up_elsewhere {
+    ($($backend:ty),+) => {$(
+        #[async_trait]
+        impl Care for $backend {
+            async fn look(&self) -> Result<(), String> {
+                told(<$backend>::check(self).await)
+            }
+
+            async fn make(&self) -> Result<(), String> {
+                self.look().await
+            }
+        }
+    )+};
+}
+
+/// What CDM can make by itself.
+macro_rules! made_by_bootstrap {
+    ($($backend:ty),+) => {$(
+        #[async_trait]
+        impl Care for $backend {
+            async fn look(&self) -> Result<(), String> {
+                told(<$backend>::check(self).await)
+            }
+
+            async fn make(&self) -> Result<(), String> {
+                told(<$backend>::bootstrap(self).await)
+            }
+        }
+    )+};
+}
+
+set_up_elsewhere!(SecretsManager, MysqlDatabases);
+made_by_bootstrap!(DynamoTable, S3Objects, KubernetesCluster);

@@ -1,0 +1,206 @@
+//! What the cloud backends are configured with. Plain values: builds without these backends judge them too.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use super::choice::Choice;
+use super::config::{ConfigError, Environment};
+use super::given::{parsed, pick, secret};
+use super::raw::{Raw, RawKubernetes, RawNames};
+
+/// What the cloud backends are configured with.
+#[derive(Clone, Debug)]
+pub struct CloudConfig {
+    /// The DynamoDB table. `CDM_TABLE`, `table`.
+    pub table: String,
+    /// The S3 bucket. `CDM_BUCKET`, `bucket`.
+    pub bucket: String,
+    /// Whether the bucket stands in the path of S3's addresses. `CDM_S3_PATH_STYLE`, `s3_path_style`.
+    pub s3_path_style: bool,
+    /// What the names of secrets begin with. `CDM_SECRET_PREFIX`, `secret_prefix`.
+    pub secret_prefix: String,
+    /// The database server and its administrator. `CDM_DATABASE_URL`, `CDM_DATABASE_URL_FILE`, `database.url_file`.
+    pub database_url: Option<SecretString>,
+    /// Host and port by which sites reach it, where these are others than the URL's. `database.address`.
+    pub database_address: Option<(String, u16)>,
+    /// From where sites' users may connect. `database.user_host`.
+    pub database_user_host: String,
+    /// The AWS region, profile and endpoint, where they are not in AWS's own variables. `aws.region`, …
+    pub aws: AwsConfig,
+    /// Kubernetes. `CDM_NAMESPACE`, `CDM_CANARY_CONFIGMAP`, `CDM_ROUTES`, `kubernetes.…`.
+    pub kubernetes: KubernetesConfig,
+}
+
+/// Where AWS is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AwsConfig {
+    /// `aws.region`.
+    pub region: Option<String>,
+    /// `aws.profile`.
+    pub profile: Option<String>,
+    /// `aws.endpoint`.
+    pub endpoint: Option<String>,
+}
+
+/// Where Kubernetes is and what things are called there.
+#[derive(Clone, Debug)]
+pub struct KubernetesConfig {
+    /// A kubeconfig file; `None`: the account of the pod. `KUBECONFIG`, `kubernetes.kubeconfig`.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of it; `None`: its current one. `kubernetes.context`.
+    pub context: Option<String>,
+    /// The namespace.
+    pub namespace: String,
+    /// The canary's ConfigMap.
+    pub canary_config_map: String,
+    /// Its key. `kubernetes.canary_key`.
+    pub canary_key: String,
+    /// The container that runs the image. `kubernetes.container`.
+    pub container: String,
+    /// Deployment and Service of blue. `kubernetes.blue`.
+    pub blue: (String, String),
+    /// Deployment and Service of green. `kubernetes.green`.
+    pub green: (String, String),
+    /// The Services' port. `kubernetes.port`.
+    pub port: u16,
+    /// What `wp` is in the image. `kubernetes.wp`.
+    pub wp: Vec<String>,
+    /// What routes are.
+    pub routes: Routes,
+    /// Annotations of every route. `kubernetes.annotations`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a site's route is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routes {
+    /// An Ingress. `kubernetes.ingress`.
+    Ingress {
+        /// Its class.
+        class: Option<String>,
+        /// The Secret with its certificate.
+        tls_secret: Option<String>,
+    },
+    /// An HTTPRoute. `kubernetes.gateway`.
+    HttpRoute {
+        /// The Gateway.
+        name: String,
+        /// Its namespace.
+        namespace: Option<String>,
+        /// Its listener.
+        section: Option<String>,
+    },
+}
+
+impl CloudConfig {
+    pub(super) fn of(environment: Environment<'_>, raw: Raw, choice: &Choice) -> Result<Self, ConfigError> {
+        let text = |variable: &str, key: &str, of_file, default: &str| {
+            pick(environment, variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
+        };
+        let database = raw.database.unwrap_or_default();
+        let url = secret(
+            environment,
+            "CDM_DATABASE_URL",
+            database.url_file.map(|path| ("database.url_file", path)),
+        )?;
+        let aws = raw.aws.unwrap_or_default();
+        // A store that is not AWS's own has no host name for every bucket, as a rule.
+        let elsewhere = aws.endpoint.is_some()
+            || ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"].iter().any(|name| environment(name).is_some());
+        let path_style = raw.s3_path_style.map(|yes: bool| yes.to_string());
+        let path_style = pick(environment, "CDM_S3_PATH_STYLE", "s3_path_style", path_style);
+        let path_style = parsed(path_style, &elsewhere.to_string(), "`true` or `false`", |_| true)?;
+        let made = Self {
+            table: text("CDM_TABLE", "table", raw.table, "cdm"),
+            bucket: text("CDM_BUCKET", "bucket", raw.bucket, ""),
+            s3_path_style: path_style,
+            secret_prefix: text("CDM_SECRET_PREFIX", "secret_prefix", raw.secret_prefix, "cdm"),
+            database_url: url.map(|(_, url)| url),
+            database_address: database.address.map(address).transpose()?,
+            database_user_host: database.user_host.unwrap_or_else(|| "%".to_owned()),
+            aws: AwsConfig { region: aws.region, profile: aws.profile, endpoint: aws.endpoint },
+            kubernetes: KubernetesConfig::of(environment, raw.kubernetes.unwrap_or_default())?,
+        };
+        let missing = |key: &str, what: &str| {
+            Err(ConfigError { key: key.to_owned(), message: format!("is not set; {what}") })
+        };
+        if choice.objects.is_cloud() && made.bucket.is_empty() {
+            return missing("CDM_BUCKET", "name the S3 bucket for the sites' files");
+        }
+        if choice.cluster.is_cloud() && made.database_url.is_none() {
+            return missing(
+                "CDM_DATABASE_URL",
+                "say where the sites' databases are: mysql://user:password@host:port/",
+            );
+        }
+        Ok(made)
+    }
+}
+
+impl KubernetesConfig {
+    fn of(environment: Environment<'_>, raw: RawKubernetes) -> Result<Self, ConfigError> {
+        let text = |variable: &str, key: &str, of_file, default: &str| {
+            pick(environment, variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
+        };
+        let (ingress, gateway) = (raw.ingress.unwrap_or_default(), raw.gateway);
+        let routes = match pick(environment, "CDM_ROUTES", "kubernetes.routes", raw.routes) {
+            None => Routes::Ingress { class: ingress.class, tls_secret: ingress.tls_secret },
+            Some((_, kind)) if kind == "ingress" => {
+                Routes::Ingress { class: ingress.class, tls_secret: ingress.tls_secret }
+            }
+            Some((key, kind)) if kind == "httproute" => {
+                let message =
+                    "`httproute` needs `[kubernetes.gateway]` with the `name` of a Gateway".to_owned();
+                let gateway = gateway.ok_or(ConfigError { key, message })?;
+                Routes::HttpRoute {
+                    name: gateway.name,
+                    namespace: gateway.namespace,
+                    section: gateway.section,
+                }
+            }
+            Some((key, kind)) => {
+                return Err(ConfigError {
+                    key,
+                    message: format!("\"{kind}\" is neither `ingress` nor `httproute`"),
+                });
+            }
+        };
+        let names = |colour: &str, given: Option<RawNames>| {
+            let given = given.unwrap_or_default();
+            let usual = || (format!("{colour}-deployment"), colour.to_owned());
+            (given.deployment.unwrap_or_else(|| usual().0), given.service.unwrap_or_else(|| usual().1))
+        };
+        let kubeconfig = pick(environment, "KUBECONFIG", "kubernetes.kubeconfig", raw.kubeconfig);
+        Ok(Self {
+            kubeconfig: kubeconfig.map(|(_, path)| PathBuf::from(path)),
+            context: raw.context,
+            namespace: text("CDM_NAMESPACE", "kubernetes.namespace", raw.namespace, "wp-platform"),
+            canary_config_map: text(
+                "CDM_CANARY_CONFIGMAP",
+                "kubernetes.canary_configmap",
+                raw.canary_configmap,
+                "canary-env",
+            ),
+            canary_key: raw.canary_key.unwrap_or_else(|| "canaryEnv".to_owned()),
+            container: raw.container.unwrap_or_else(|| "web".to_owned()),
+            blue: names("blue", raw.blue),
+            green: names("green", raw.green),
+            port: raw.port.unwrap_or(80),
+            wp: raw.wp.unwrap_or_else(|| vec!["wp".to_owned()]),
+            routes,
+            annotations: raw.annotations.unwrap_or_default(),
+        })
+    }
+}
+
+/// `host:port`.
+fn address(text: String) -> Result<(String, u16), ConfigError> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    let wrong = || ConfigError {
+        key: "database.address".to_owned(),
+        message: format!("\"{text}\" is not a host and a port, such as `db.internal:3306`"),
+    };
+    parsed.ok_or_else(wrong)
+}
