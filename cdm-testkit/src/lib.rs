@@ -11,4 +11,6 @@ pub mod ids;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod log;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 pub mod world;

@@ -45,9 +45,15 @@ pub(crate) const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms
 
 /// Starts the process of a server on `dir`; its log is to be read.
 pub(crate) fn begin(dir: &Path, configuration: &str) -> Child {
+    command(dir, configuration).spawn().expect("the server starts")
+}
+
+/// A server on `dir` that was not started yet; its log is to be read.
+pub(crate) fn command(dir: &Path, configuration: &str) -> Command {
     let config = dir.join("cdm.toml");
     std::fs::write(&config, configuration).expect("a configuration");
-    Command::new(env!("CARGO_BIN_EXE_cdm-server"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cdm-server"));
+    command
         .arg("--config")
         .arg(&config)
         .env("CDM_LISTEN", "127.0.0.1:0")
@@ -56,9 +62,18 @@ pub(crate) fn begin(dir: &Path, configuration: &str) -> Child {
         .env("CDM_ADMIN_TOKEN", ADMIN)
         .env("CDM_LOG_FORMAT", "json")
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the server starts")
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What a server listens for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// Also for visitors of the sites.
+    ApiAndSites,
+    /// Sites are served elsewhere.
+    #[allow(dead_code, reason = "only the tests of the cloud platform have no router")]
+    Api,
 }
 
 impl Server {
@@ -80,7 +95,11 @@ job_ms = 400
     }
 
     fn start_with(dir: &Path, configuration: &str) -> Self {
-        let mut child = begin(dir, configuration);
+        Self::listen(begin(dir, configuration), Serves::ApiAndSites)
+    }
+
+    /// Waits until a process that was just started says where it listens.
+    pub(crate) fn listen(mut child: Child, serves: Serves) -> Self {
         let log = Arc::new(Mutex::new(String::new()));
         let (tell, told) = mpsc::channel();
         let (lines, rest) =
@@ -93,7 +112,7 @@ job_ms = 400
             }
         });
         let mut server = Self { child, url: String::new(), router: String::new(), log, client: client() };
-        while server.url.is_empty() || server.router.is_empty() {
+        while server.url.is_empty() || (serves == Serves::ApiAndSites && server.router.is_empty()) {
             let Ok(line) = told.recv_timeout(PATIENCE) else {
                 panic!("the server does not say where it listens:\n{}", server.log.lock().expect("the log"))
             };
@@ -180,6 +199,12 @@ job_ms = 400
         (text("id"), text("token"))
     }
 
+    /// Stops or continues the process: `-STOP`, `-CONT`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(told.expect("a signal").success());
+    }
+
     /// Ends the server at once.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a kill");
@@ -188,9 +213,7 @@ job_ms = 400
 
     /// Tells the server to end, and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &id]).status().expect("a signal");
-        assert!(told.success());
+        self.signal("-TERM");
         self.child.wait().expect("an end")
     }
 }

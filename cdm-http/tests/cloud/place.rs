@@ -1,0 +1,197 @@
+//! A platform of real parts: MariaDB, moto, the Kubernetes API on loopback, and servers that work on them, each part
+//! behind a proxy that can spoil requests.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdm_core::adapters::{OsIds, SystemClock};
+use cdm_core::ports::{Clock, IdSource};
+use cdm_testkit::kubernetes::{Container, Containers, Exit, KubernetesApi, Pace, Settings, User, WordPress};
+use cdm_testkit::proxy::Proxy;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::parts;
+use super::server::{Server, Serves, client, command, directory};
+
+pub(crate) const NAMESPACE: &str = "wp-platform";
+const REPOSITORY: &str = "registry.example.com/wordpress";
+const TOKEN: &str = "the-service-account";
+
+/// Where the parts are.
+#[derive(Debug)]
+struct Addresses {
+    aws: String,
+    mysql: String,
+    python: String,
+}
+
+/// One platform. Its table, bucket and prefix are its own; databases are told apart by the sites' uids.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: TempDir,
+    addresses: Addresses,
+    /// What its table, bucket and prefix are called.
+    name: String,
+    pub(crate) kubernetes: KubernetesApi,
+    /// What the jobs of its sites did.
+    pub(crate) wordpress: Arc<WordPress>,
+    /// Before each part, by its name.
+    pub(crate) proxies: BTreeMap<&'static str, Proxy>,
+}
+
+impl Place {
+    /// Everything but a server; nothing where the parts were not started.
+    pub(crate) async fn open() -> Option<Self> {
+        let addresses = Addresses {
+            aws: parts::address("CDM_TEST_AWS_ENDPOINT")?,
+            mysql: parts::address("CDM_TEST_MYSQL")?,
+            python: parts::address("CDM_TEST_PYTHON")?,
+        };
+        // Installs what TLS runs on, for whoever comes first.
+        drop(client());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let name = format!("cdm-{:016x}", OsIds::new().expect("chance").write().0);
+        let role = include_str!("../../../deploy/kubernetes/role.yaml");
+        let wordpress = Arc::new(WordPress::with_themes(&["twentytwentyfive"]));
+        let settings = Settings {
+            pace: Pace::Clock(Arc::clone(&clock)),
+            namespaces: vec![NAMESPACE.to_owned()],
+            users: vec![User::with_roles("cdm", TOKEN, role, NAMESPACE).expect("the shipped role")],
+            containers: Arc::new(AtOnce(Arc::clone(&wordpress))),
+        };
+        let kubernetes = KubernetesApi::start(settings).await.expect("the Kubernetes API");
+        for object in services() {
+            kubernetes.put(&object).expect("an object of the platform");
+        }
+        let plain = |url: &str, scheme: &str| url.trim_start_matches(scheme).trim_end_matches('/').to_owned();
+        let mysql = plain(&addresses.mysql, "mysql://root@");
+        let proxies = BTreeMap::from([
+            (
+                "aws",
+                Proxy::http(plain(&addresses.aws, "http://"), Arc::clone(&clock)).await.expect("a proxy"),
+            ),
+            (
+                "kubernetes",
+                Proxy::http(plain(&kubernetes.url(), "http://"), Arc::clone(&clock)).await.expect("a proxy"),
+            ),
+            ("mysql", Proxy::stream(mysql, clock).await.expect("a proxy")),
+        ]);
+        let place = Self { dir: directory(), addresses, name, kubernetes, wordpress, proxies };
+        let kubeconfig = place.kubernetes.kubeconfig_of(TOKEN, NAMESPACE);
+        let kubeconfig = kubeconfig.replace(&place.kubernetes.url(), &place.through("kubernetes"));
+        std::fs::write(place.dir.path().join("kubeconfig"), kubeconfig).expect("a kubeconfig");
+        let made = place.command().arg("--bootstrap").output().expect("the server runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Some(place)
+    }
+
+    fn through(&self, part: &str) -> String {
+        format!("http://{}", self.proxies[part].address())
+    }
+
+    /// A server on this platform that was not started yet.
+    fn command(&self) -> Command {
+        let mut command = command(self.dir.path(), "backend = \"cloud\"\n");
+        let mysql = self.proxies["mysql"].address();
+        command
+            .env_remove("CDM_DATA_DIR")
+            .env("AWS_ENDPOINT_URL", self.through("aws"))
+            .env("KUBECONFIG", self.dir.path().join("kubeconfig"))
+            .env("CDM_TABLE", &self.name)
+            .env("CDM_BUCKET", &self.name)
+            .env("CDM_SECRET_PREFIX", &self.name)
+            .env("CDM_DATABASE_URL", format!("mysql://root@{mysql}/"))
+            .env("CDM_IMAGE_REPOSITORY", REPOSITORY)
+            .env("CDM_SITE_ADMIN_EMAIL", "admin@example.org");
+        command
+    }
+
+    /// Starts a server, and waits until it listens.
+    pub(crate) fn serve(&self) -> Server {
+        Server::listen(self.command().spawn().expect("the server starts"), Serves::Api)
+    }
+
+    /// What the parts hold, asked by other clients than ours.
+    pub(crate) fn outside(&self) -> Outside {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/outside.py");
+        let mut boto3 = Command::new(&self.addresses.python);
+        boto3.arg(script).arg(&self.addresses.aws).args([&self.name, &self.name, &self.name]);
+        let aws: Value = serde_json::from_str(&output(&mut boto3)).expect("what boto3 found");
+        let (host, port) =
+            self.addresses.mysql.trim_start_matches("mysql://root@").split_once(':').expect("a port");
+        let ask = |statement: &str| {
+            let mut client = Command::new("mariadb");
+            client.args(["--no-defaults", "-N", "-uroot", "-h", host, "-P", port.trim_end_matches('/')]);
+            let text = output(client.args(["-e", statement]));
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        Outside {
+            aws,
+            databases: ask("SHOW DATABASES LIKE 'site\\_%'"),
+            users: ask("SELECT user FROM mysql.user WHERE user LIKE 'site\\_%'"),
+            ingresses: self.kubernetes.objects("ingresses", NAMESPACE),
+            secrets: self.kubernetes.objects("secrets", NAMESPACE),
+            jobs: self.kubernetes.objects("jobs", NAMESPACE),
+        }
+    }
+}
+
+/// The stand-in for the image's `wp`, which takes no time.
+#[derive(Debug)]
+struct AtOnce(Arc<WordPress>);
+
+impl Containers for AtOnce {
+    fn run(&self, container: &Container) -> Exit {
+        Exit { takes: Duration::ZERO, ..self.0.run(container) }
+    }
+}
+
+/// What the parts hold.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// As `outside.py` prints it.
+    pub(crate) aws: Value,
+    pub(crate) databases: Vec<String>,
+    pub(crate) users: Vec<String>,
+    pub(crate) ingresses: Vec<Value>,
+    pub(crate) secrets: Vec<Value>,
+    pub(crate) jobs: Vec<Value>,
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The two Deployments with their Services, as an administrator makes them.
+fn services() -> Vec<Value> {
+    ["blue", "green"]
+        .into_iter()
+        .flat_map(|colour| {
+            let labels = json!({"app": colour});
+            let image = format!("{REPOSITORY}@sha256:{}", "0".repeat(64));
+            let container = json!({
+                "name": "web", "image": image, "ports": [{"containerPort": 80}],
+                "readinessProbe": {"httpGet": {"path": "/", "port": 80}},
+            });
+            let deployment = json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": format!("{colour}-deployment"), "namespace": NAMESPACE, "labels": labels},
+                "spec": {
+                    "replicas": 2, "selector": {"matchLabels": labels}, "progressDeadlineSeconds": 30,
+                    "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+                },
+            });
+            let service = json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": colour, "namespace": NAMESPACE},
+                "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 80}]},
+            });
+            [deployment, service]
+        })
+        .collect()
+}
