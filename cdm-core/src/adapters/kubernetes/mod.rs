@@ -141,8 +141,11 @@ impl KubernetesCluster {
 
 async fn config(access: &Access) -> Result<Config, KubernetesError> {
     match access {
-        Access::InCluster => Config::incluster()
-            .map_err(|_| KubernetesError::Access("this is no pod with a service account".to_owned())),
+        Access::InCluster => Config::incluster().map_err(|_| {
+            KubernetesError::Access(
+                "this is no pod with a service account, and no kubeconfig is named (KUBECONFIG)".to_owned(),
+            )
+        }),
         Access::Kubeconfig { path, context } => {
             let refused = |_| {
                 KubernetesError::Access(format!(
