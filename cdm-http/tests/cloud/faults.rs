@@ -1,7 +1,7 @@
 //! One spoiled request in a site's life, at every part in turn: the life goes its way all the same, and in the end
 //! nothing is there twice and nothing is left.
 //!
-//! `CDM_CAMPAIGNS=full` plays 320 plans, otherwise a sample; `CDM_SEED` draws others.
+//! `CDM_CAMPAIGNS=full` plays 320 plans, otherwise 21; `CDM_SEED` draws others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use super::place::{NAMESPACE, Outside, Place};
 use super::server::{ADMIN, Server, new_site};
 
 /// How many platforms side by side, and how many plans are played on each.
-const SAMPLE: (usize, usize) = (3, 6);
+const SAMPLE: (usize, usize) = (3, 7);
 const FULL: (usize, usize) = (4, 80);
 
 /// What can happen to a request of a part.

@@ -1,6 +1,6 @@
 """What is in DynamoDB, Secrets Manager and S3, asked by boto3: one JSON object.
 
-usage: outside.py ENDPOINT TABLE BUCKET SECRET_PREFIX
+usage: outside.py ENDPOINT DYNAMODB_ENDPOINT TABLE BUCKET SECRET_PREFIX
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 
 import boto3
 
-endpoint, table, bucket, prefix = sys.argv[1:]
+endpoint, dynamodb, table, bucket, prefix = sys.argv[1:]
 
 
 def client(service: str):
@@ -25,7 +25,7 @@ def pages(service, operation: str, key: str, **arguments) -> list:
 
 
 s3, secrets = client("s3"), client("secretsmanager")
-items = boto3.resource("dynamodb", endpoint_url=endpoint).Table(table)
+items = boto3.resource("dynamodb", endpoint_url=dynamodb).Table(table)
 rows, start = [], {}
 while True:
     page = items.scan(ConsistentRead=True, **start)

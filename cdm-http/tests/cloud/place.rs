@@ -1,5 +1,5 @@
-//! A platform of real parts: MariaDB, moto, the Kubernetes API on loopback, and servers that work on them, each part
-//! behind a proxy that can spoil requests.
+//! A platform of real parts: MariaDB, moto (Secrets Manager and S3), dynoxide (DynamoDB), the Kubernetes API on loopback;
+//! and servers that work on them, each part behind a proxy that can spoil requests.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -24,6 +24,7 @@ const TOKEN: &str = "the-service-account";
 #[derive(Debug)]
 struct Addresses {
     aws: String,
+    dynamodb: String,
     mysql: String,
     python: String,
 }
@@ -47,6 +48,7 @@ impl Place {
     pub(crate) async fn open() -> Option<Self> {
         let addresses = Addresses {
             aws: parts::address("CDM_TEST_AWS_ENDPOINT")?,
+            dynamodb: parts::address("CDM_TEST_DYNOXIDE")?,
             mysql: parts::address("CDM_TEST_MYSQL")?,
             python: parts::address("CDM_TEST_PYTHON")?,
         };
@@ -74,6 +76,12 @@ impl Place {
                 Proxy::http(plain(&addresses.aws, "http://"), Arc::clone(&clock)).await.expect("a proxy"),
             ),
             (
+                "dynamodb",
+                Proxy::http(plain(&addresses.dynamodb, "http://"), Arc::clone(&clock))
+                    .await
+                    .expect("a proxy"),
+            ),
+            (
                 "kubernetes",
                 Proxy::http(plain(&kubernetes.url(), "http://"), Arc::clone(&clock)).await.expect("a proxy"),
             ),
@@ -99,6 +107,7 @@ impl Place {
         command
             .env_remove("CDM_DATA_DIR")
             .env("AWS_ENDPOINT_URL", self.through("aws"))
+            .env("AWS_ENDPOINT_URL_DYNAMODB", self.through("dynamodb"))
             .env("KUBECONFIG", self.dir.path().join("kubeconfig"))
             .env("CDM_TABLE", &self.name)
             .env("CDM_BUCKET", &self.name)
@@ -118,7 +127,8 @@ impl Place {
     pub(crate) fn outside(&self) -> Outside {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/outside.py");
         let mut boto3 = Command::new(&self.addresses.python);
-        boto3.arg(script).arg(&self.addresses.aws).args([&self.name, &self.name, &self.name]);
+        let at = [&self.addresses.aws, &self.addresses.dynamodb];
+        boto3.arg(script).args(at).args([&self.name, &self.name, &self.name]);
         let aws: Value = serde_json::from_str(&output(&mut boto3)).expect("what boto3 found");
         let (host, port) =
             self.addresses.mysql.trim_start_matches("mysql://root@").split_once(':').expect("a port");
