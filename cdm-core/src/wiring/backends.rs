@@ -50,9 +50,39 @@ pub(super) trait Care: Send + Sync + fmt::Debug {
     /// Why it does not serve.
     async fn look(&self) -> Result<(), String>;
 
-    /// Makes what is missing and touches nothing that exists.
-    async fn make(&self) -> Result<(), String>;
+    /// Makes what is missing and touches nothing that exists; then it serves. What was made when it was opened, or is set
+    /// up where CDM may not, is only looked at.
+    async fn make(&self) -> Result<(), String> {
+        self.look().await
+    }
 }
+
+/// Cares for adapters by their own `check`, and those behind the word `bootstrap` by that too.
+macro_rules! care_for {
+    ($($backend:ty),+ $(; bootstrap $($made:ty),+)?) => {
+        $(
+            #[async_trait]
+            impl Care for $backend {
+                async fn look(&self) -> Result<(), String> {
+                    <$backend>::check(self).await.map_err(|error| error.to_string())
+                }
+            }
+        )+
+        $($(
+            #[async_trait]
+            impl Care for $made {
+                async fn look(&self) -> Result<(), String> {
+                    <$made>::check(self).await.map_err(|error| error.to_string())
+                }
+
+                async fn make(&self) -> Result<(), String> {
+                    <$made>::bootstrap(self).await.map_err(|error| error.to_string())
+                }
+            }
+        )+)?
+    };
+}
+pub(super) use care_for;
 
 /// A backend: behind its port, and to be cared for.
 #[derive(Debug)]

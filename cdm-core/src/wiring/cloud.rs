@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::backends::{Care, Opened, StartError};
+use super::backends::{Care, Opened, StartError, care_for};
 use super::cloud_config::{CloudConfig, KubernetesConfig, Routes};
 use super::config::Config;
-use super::machine::told;
 use crate::adapters::aws::{Aws, AwsSettings};
 use crate::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use crate::adapters::kubernetes::{
@@ -121,37 +120,4 @@ impl<'a> Cloud<'a> {
     }
 }
 
-/// What has an account or a server of its own is set up there.
-macro_rules! set_up_elsewhere {
-    ($($backend:ty),+) => {$(
-        #[async_trait]
-        impl Care for $backend {
-            async fn look(&self) -> Result<(), String> {
-                told(<$backend>::check(self).await)
-            }
-
-            async fn make(&self) -> Result<(), String> {
-                self.look().await
-            }
-        }
-    )+};
-}
-
-/// What CDM can make by itself.
-macro_rules! made_by_bootstrap {
-    ($($backend:ty),+) => {$(
-        #[async_trait]
-        impl Care for $backend {
-            async fn look(&self) -> Result<(), String> {
-                told(<$backend>::check(self).await)
-            }
-
-            async fn make(&self) -> Result<(), String> {
-                told(<$backend>::bootstrap(self).await)
-            }
-        }
-    )+};
-}
-
-set_up_elsewhere!(SecretsManager, MysqlDatabases);
-made_by_bootstrap!(DynamoTable, S3Objects, KubernetesCluster);
+care_for!(SecretsManager, MysqlDatabases; bootstrap DynamoTable, S3Objects, KubernetesCluster);

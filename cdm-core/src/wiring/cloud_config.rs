@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::choice::Choice;
 use super::config::{ConfigError, Environment};
-use super::given::{parsed, pick, secret};
+use super::given::{parsed, pick, secret, text};
 use super::raw::{Raw, RawKubernetes, RawNames};
 
 /// What the cloud backends are configured with.
@@ -97,7 +97,7 @@ pub enum Routes {
 impl CloudConfig {
     pub(super) fn of(environment: Environment<'_>, raw: Raw, choice: &Choice) -> Result<Self, ConfigError> {
         let text = |variable: &str, key: &str, of_file, default: &str| {
-            pick(environment, variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
+            text(environment, variable, key, of_file, default)
         };
         let database = raw.database.unwrap_or_default();
         let url = secret(
@@ -142,7 +142,7 @@ impl CloudConfig {
 impl KubernetesConfig {
     fn of(environment: Environment<'_>, raw: RawKubernetes) -> Result<Self, ConfigError> {
         let text = |variable: &str, key: &str, of_file, default: &str| {
-            pick(environment, variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
+            text(environment, variable, key, of_file, default)
         };
         let (ingress, gateway) = (raw.ingress.unwrap_or_default(), raw.gateway);
         let routes = match pick(environment, "CDM_ROUTES", "kubernetes.routes", raw.routes) {

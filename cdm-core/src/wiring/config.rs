@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::choice::Choice;
 use super::cloud_config::CloudConfig;
-use super::given::{parsed, pick, secret};
+use super::given::{parsed, pick, secret, text};
 use super::raw::Raw;
 
 /// What a process is configured with.
@@ -112,7 +112,7 @@ impl Config {
         let limits = raw.limits.take().unwrap_or_default();
         let backends = Choice::of(environment, raw.backend.take(), raw.backends.take().unwrap_or_default())?;
         let text = |variable: &str, key: &str, of_file, default: &str| {
-            pick(variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
+            text(environment, variable, key, of_file, default)
         };
         let log_format = pick("CDM_LOG_FORMAT", "log_format", raw.log_format.take())
             .map(|(key, value)| LogFormat::parse(&value).map_err(|message| ConfigError { key, message }))

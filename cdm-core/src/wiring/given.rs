@@ -23,6 +23,17 @@ pub(super) fn pick(
     }
 }
 
+/// The text that was given, or the default.
+pub(super) fn text(
+    environment: Environment<'_>,
+    variable: &str,
+    key: &str,
+    of_file: Option<String>,
+    default: &str,
+) -> String {
+    pick(environment, variable, key, of_file).map_or_else(|| default.to_owned(), |(_, value)| value)
+}
+
 /// What was given under a key, or the default.
 pub(super) fn parsed<T: FromStr>(
     given: Option<Named>,

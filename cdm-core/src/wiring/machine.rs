@@ -1,13 +1,12 @@
 //! What of a process lies on its machine: the embedded backends, and the local cluster.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::backends::{Care, Opened, StartError};
+use super::backends::{Care, Opened, StartError, care_for};
 use super::config::Config;
 use crate::adapters::embedded::{
     EmbeddedDatabases, EmbeddedObjects, EmbeddedSecrets, EmbeddedStore, EmbeddedTokens, File, Host,
@@ -126,27 +125,7 @@ impl Machine {
     }
 }
 
-/// What is embedded was made when it was opened.
-macro_rules! made_when_opened {
-    ($($backend:ty),+) => {$(
-        #[async_trait]
-        impl Care for $backend {
-            async fn look(&self) -> Result<(), String> {
-                told(<$backend>::check(self).await)
-            }
-
-            async fn make(&self) -> Result<(), String> {
-                Ok(())
-            }
-        }
-    )+};
-}
-
-made_when_opened!(EmbeddedStore, EmbeddedSecrets, EmbeddedObjects, EmbeddedDatabases, LocalCluster);
-
-pub(super) fn told(result: Result<(), impl Display>) -> Result<(), String> {
-    result.map_err(|error| error.to_string())
-}
+care_for!(EmbeddedStore, EmbeddedSecrets, EmbeddedObjects, EmbeddedDatabases, LocalCluster);
 
 /// Makes a directory that only its owner may enter.
 async fn make_private(dir: &Path) -> std::io::Result<()> {
