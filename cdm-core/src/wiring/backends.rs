@@ -110,22 +110,22 @@ impl Backends {
     ) -> Result<Self, StartError> {
         let mut machine = Machine::new(config, Arc::clone(&clock));
         #[cfg(feature = "cloud")]
-        let cloud = Cloud::new(config, Arc::clone(&clock)).await;
+        let cloud = Cloud::new(config, Arc::clone(&clock));
         let choice = &config.backends;
         let (store, tokens) = match choice.store {
             Backend::Embedded => (machine.store(worker).await?, machine.tokens().await?),
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.store(),
+            Backend::Cloud => cloud.store().await,
         };
         let secrets = match choice.secrets {
             Backend::Embedded => machine.secrets().await?,
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.secrets()?,
+            Backend::Cloud => cloud.secrets().await?,
         };
         let objects = match choice.objects {
             Backend::Embedded => machine.objects().await?,
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.objects(),
+            Backend::Cloud => cloud.objects().await,
         };
         let (databases, cluster) = match choice.cluster {
             Backend::Embedded => machine.platform(&store.port, &secrets.port).await?,

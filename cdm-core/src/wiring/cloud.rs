@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::OnceCell;
 
 use super::backends::{Care, Opened, StartError, care_for};
 use super::cloud_config::{CloudConfig, KubernetesConfig, Routes};
@@ -22,48 +23,53 @@ pub(super) struct Cloud<'a> {
     config: &'a CloudConfig,
     image_repository: &'a str,
     https: bool,
-    aws: Aws,
+    aws: OnceCell<Aws>,
     clock: Arc<dyn Clock>,
 }
 
 impl<'a> Cloud<'a> {
-    /// Looks for credentials; connects to nothing else.
-    pub(super) async fn new(config: &'a Config, clock: Arc<dyn Clock>) -> Self {
-        let aws = &config.cloud.aws;
+    /// Asks nobody anything before something is opened.
+    pub(super) fn new(config: &'a Config, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            config: &config.cloud,
+            image_repository: config.image_repository.as_deref().unwrap_or_default(),
+            https: config.site_scheme == "https",
+            aws: OnceCell::new(),
+            clock,
+        }
+    }
+
+    /// The account. Where region and credentials are not set, the machine's surroundings are asked for them.
+    async fn aws(&self) -> &Aws {
+        let aws = &self.config.aws;
         let settings = AwsSettings {
             region: aws.region.clone(),
             profile: aws.profile.clone(),
             endpoint: aws.endpoint.clone(),
         };
-        Self {
-            config: &config.cloud,
-            image_repository: config.image_repository.as_deref().unwrap_or_default(),
-            https: config.site_scheme == "https",
-            aws: Aws::load(&settings).await,
-            clock,
-        }
+        self.aws.get_or_init(|| async move { Aws::load(&settings).await }).await
     }
 
-    pub(super) fn store(&self) -> (Opened<dyn Store>, Arc<dyn TokenStore>) {
-        let table = DynamoTable::new(&self.aws, &self.config.table, Arc::clone(&self.clock));
+    pub(super) async fn store(&self) -> (Opened<dyn Store>, Arc<dyn TokenStore>) {
+        let table = DynamoTable::new(self.aws().await, &self.config.table, Arc::clone(&self.clock));
         let (store, tokens) = (DynamoStore::new(table.clone()), DynamoTokens::new(table.clone()));
         (Opened { port: Arc::new(store), care: Arc::new(table) }, Arc::new(tokens))
     }
 
-    pub(super) fn secrets(&self) -> Result<Opened<dyn SecretStore>, StartError> {
+    pub(super) async fn secrets(&self) -> Result<Opened<dyn SecretStore>, StartError> {
         let settings = SecretsManagerSettings { prefix: self.config.secret_prefix.clone() };
-        let secrets = SecretsManager::new(&self.aws, &settings, Arc::clone(&self.clock));
+        let secrets = SecretsManager::new(self.aws().await, &settings, Arc::clone(&self.clock));
         let secrets = Arc::new(secrets.map_err(|error| StartError::of("AWS Secrets Manager", error))?);
         Ok(Opened { port: Arc::clone(&secrets) as _, care: secrets })
     }
 
-    pub(super) fn objects(&self) -> Opened<dyn ObjectStore> {
+    pub(super) async fn objects(&self) -> Opened<dyn ObjectStore> {
         let settings = S3Settings {
             bucket: self.config.bucket.clone(),
             endpoint: None,
             path_style: self.config.s3_path_style,
         };
-        let objects = Arc::new(S3Objects::new(&self.aws, &settings, Arc::clone(&self.clock)));
+        let objects = Arc::new(S3Objects::new(self.aws().await, &settings, Arc::clone(&self.clock)));
         Opened { port: Arc::clone(&objects) as _, care: objects }
     }
 
