@@ -12,6 +12,8 @@ pub mod embedded;
 pub mod kubernetes;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "outbound")]
+pub mod outbound;
 #[cfg(any(feature = "embedded", feature = "dynamodb"))]
 mod records;
 #[cfg(feature = "s3")]
