@@ -99,6 +99,16 @@ mod catalogue {
         NameNotUid,
         /// A terminated site's hostnames stay taken.
         HostnamesKept,
+        /// An answer of the service that a site came from is taken for one of the service it went to.
+        OldAnswerCounts,
+        /// A site that the gate speaks against stays where it was moved.
+        UnhealthyStays,
+        /// A site that could not be asked is taken for one that does not work.
+        InconclusiveIsFailure,
+        /// A gate that halts a rollout leaves the image without a verdict.
+        GateAcquits,
+        /// The next wave does not wait.
+        BakeSkipped,
     }
 
     thread_local! {

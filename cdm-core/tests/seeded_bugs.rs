@@ -10,13 +10,13 @@ use std::time::Duration;
 use campaign::{Campaign, caught};
 use cdm_core::bugs::{Bug, plant};
 use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Reach};
+use cdm_core::domain::rollout::{Budget, Gate, Reach};
 use cdm_core::domain::{End, Kind, RolloutStatus, Selector, State, Status};
-use cdm_core::ports::JobState;
+use cdm_core::ports::{Clock, JobState};
 use cdm_core::services::{Accepted, RolloutRequest, RolloutScope};
-use cdm_testkit::fakes::JobScript;
+use cdm_testkit::fakes::{Away, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
-use cdm_testkit::world::{Scenario, Summary, Verb, Wake, World, digest, scenarios, zombie};
+use cdm_testkit::world::{Scenario, Summary, Verb, Wake, World, digest, now, scenarios, zombie};
 
 /// What catches a bug: answers what it saw, and nothing when all was well.
 type Test = fn() -> Vec<String>;
@@ -54,6 +54,11 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::WindowOverrun, "WaveBound in a rollout", || compared("rollout-promote")),
         (Bug::NameNotUid, "a site created again during a rollout", created_again),
         (Bug::HostnamesKept, "NoOrphans after a terminate", || compared("terminate")),
+        (Bug::OldAnswerCounts, "a route that does not come round", || gated(lagging)),
+        (Bug::UnhealthyStays, "the end state of a gate that halts", || compared("rollout-gated-halts")),
+        (Bug::InconclusiveIsFailure, "a site that cannot be asked", || gated(away)),
+        (Bug::GateAcquits, "the verdict of a gate that halts", condemned),
+        (Bug::BakeSkipped, "the time between two waves", baking),
     ]
 }
 
@@ -318,6 +323,54 @@ fn paused_rollout() -> Vec<String> {
     world.run();
     let mut seen = seen_in(&mut world);
     expect(&mut seen, status(&world, number) == RolloutStatus::Paused, "the rollout did not pause");
+    seen
+}
+
+/// A rollout with a gate that cannot speak: it has to pause, and nobody has failed.
+fn gated(silence: fn(&World)) -> Vec<String> {
+    let mut world = fleet(&["a", "b", "c", "d"]);
+    silence(&world);
+    let number = rollout(&mut world, RolloutRequest { gate: Gate::new("/").ok(), ..in_two_waves() });
+    world.run();
+    let mut seen = seen_in(&mut world);
+    expect(&mut seen, status(&world, number) == RolloutStatus::Paused, "the rollout did not pause");
+    seen
+}
+
+/// Visitors see the old service for longer than a gate waits.
+fn lagging(world: &World) {
+    world.probe.lag(Duration::from_secs(600), &world.cluster.routes());
+}
+
+fn away(world: &World) {
+    for site in world.store.all_sites() {
+        world.probe.away(site.uid, Away::Yes);
+    }
+}
+
+/// An image that is ready and answers 500.
+fn condemned() -> Vec<String> {
+    let mut world = fleet(&["a", "b"]);
+    let _ = world.deploy(digest(1), Selector::Green, false);
+    world.run();
+    world.probe.break_digest(digest(1));
+    let _ = rollout(&mut world, RolloutRequest { gate: Gate::new("/").ok(), ..in_two_waves() });
+    world.run();
+    let colour = now(world.raw().store.colour(Selector::Green)).expect("a colour");
+    let bad = colour.releases.iter().any(|release| release.verdict == Verdict::Bad);
+    let mut seen = seen_in(&mut world);
+    expect(&mut seen, bad, "the image is not bad");
+    seen
+}
+
+fn baking() -> Vec<String> {
+    let mut world = fleet(&["a", "b", "c", "d"]);
+    let begun = world.clock.monotonic();
+    let _ = rollout(&mut world, RolloutRequest { bake: Duration::from_secs(600), ..in_two_waves() });
+    world.run();
+    let mut seen = seen_in(&mut world);
+    let took = world.clock.monotonic().since(begun);
+    expect(&mut seen, took >= Duration::from_secs(600), "the next wave did not wait");
     seen
 }
 

@@ -91,6 +91,8 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         max_concurrent: 8,
         budget: Budget::Count(0),
         auto_return: false,
+        gate: None,
+        bake: std::time::Duration::ZERO,
         status: RolloutStatus::Waiting,
         control: None,
         owner: None,
@@ -98,6 +100,11 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         leg: Leg::Out,
         window: Window::default(),
         forgiven: 0,
+        unhealthy: 0,
+        in_place: 0,
+        baking: None,
+        condemned: false,
+        rollback: None,
         reached: 0,
         unsettled: false,
         flushing: false,
@@ -120,7 +127,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
 
 /// Page `page` of the frozen list of rollout `number`: these sites, none with an outcome.
 pub fn page(number: u64, page: u32, sites: &[Site]) -> RolloutPage {
-    let member = |site: &Site| RolloutMember { id: site.id.clone(), uid: site.uid, outcome: None };
+    let member = |site: &Site| RolloutMember::new(site.id.clone(), site.uid);
     RolloutPage { rollout: number, page, members: sites.iter().map(member).collect() }
 }
 

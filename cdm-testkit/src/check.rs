@@ -225,7 +225,7 @@ impl State {
     /// `OneOwner`: a worker whose operation was taken over does not get through to what is fenced.
     fn owned(&mut self, by: Fence, effect: &Effect) {
         if let Some((slot, _)) = self.slot(by)
-            && slot.epoch != by.epoch
+            && slot.epoch != by.claim().epoch
         {
             let epoch = slot.epoch;
             self.broken("OneOwner", format!("{effect:?}, but the operation's epoch is {epoch}"));

@@ -9,7 +9,7 @@ use cdm_core::pipelines::{Platform, Rollouts, registry};
 use cdm_core::ports::{ClusterOps, Ports};
 use cdm_core::services::{ServiceError, Services};
 use cdm_testkit::clock::SimClock;
-use cdm_testkit::fakes::{FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use cdm_testkit::fakes::{FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
 use cdm_testkit::ids::SeededIds;
 use cdm_testkit::log::EffectLog;
 
@@ -70,6 +70,7 @@ pub fn in_memory(cluster: Arc<dyn ClusterOps>, clock: &SimClock, log: &EffectLog
         secrets: Arc::new(FakeSecrets::new(log.clone(), clock.clone())),
         objects: Arc::new(FakeObjects::new(log.clone(), clock.clone())),
         databases: Arc::new(FakeDatabases::new(log.clone(), clock.clone())),
+        probe: Arc::new(FakeProbe::new(Arc::clone(&cluster), clock.clone())),
         cluster,
         clock: Arc::new(clock.clone()),
         ids: Arc::new(SeededIds::new(1)),

@@ -2,6 +2,7 @@
 
 mod ops;
 mod platform;
+mod rollout;
 mod site;
 
 use std::path::PathBuf;
@@ -10,10 +11,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
+pub use platform::Verdict;
 pub use platform::{
     AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, ServicesCommand, TokenCommand,
 };
-pub use platform::{RolloutArgs, Verdict};
+pub use rollout::{GateArgs, RolloutArgs};
 pub use site::{Colour, CreateArgs, DeleteArgs, STATES, SiteCommand, SiteFilter};
 
 const EXAMPLES: &str = "\

@@ -34,9 +34,10 @@ pub enum ServicesCommand {
     /// Upgrade or promote many sites, in waves
     #[command(
         after_help = "Examples:\n  cdm services rollout --promote --scope inactive --waves 1,10%,100%\n  \
-                      cdm services rollout --image sha256:<64 hex digits> --failure-budget 2% --auto-rollback"
+                      cdm services rollout --image sha256:<64 hex digits> --failure-budget 2% --auto-rollback\n  \
+                      cdm services rollout --promote --scope inactive --waves 1,100% --bake 10m --gate-path /"
     )]
-    Rollout(RolloutArgs),
+    Rollout(super::RolloutArgs),
     /// Images that ran on a service, newest first, with their verdicts
     #[command(after_help = "Example:\n  cdm services history green --limit 5")]
     History {
@@ -90,35 +91,6 @@ impl Verdict {
             Self::Unknown => "unknown",
         }
     }
-}
-
-/// `cdm services rollout`.
-#[derive(Args, Clone, Debug)]
-pub struct RolloutArgs {
-    /// Digest to deploy first, if the canary does not run it
-    #[arg(long, value_name = "DIGEST")]
-    pub image: Option<String>,
-    /// Move the sites' routes as well
-    #[arg(long)]
-    pub promote: bool,
-    /// Which sites: those of the active canary, those of the other service, or all
-    #[arg(long, default_value = "active", value_parser = ["active", "inactive", "all"])]
-    pub scope: String,
-    /// Exactly these sites
-    #[arg(long, value_delimiter = ',', conflicts_with = "scope", value_name = "ID")]
-    pub sites: Vec<String>,
-    /// How far each wave goes: counts or percents, the last 100% [default: one wave]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    pub waves: Vec<String>,
-    /// How many sites at once [default: 64]
-    #[arg(long, value_name = "N")]
-    pub max_concurrent: Option<u32>,
-    /// How many sites of a wave may fail: a count or a percent [default: 0]
-    #[arg(long, value_name = "N|P%")]
-    pub failure_budget: Option<String>,
-    /// Send the moved sites back when a wave is over its budget
-    #[arg(long)]
-    pub auto_rollback: bool,
 }
 
 /// `cdm token …`.

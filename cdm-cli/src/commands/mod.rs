@@ -3,6 +3,7 @@
 mod offline;
 mod ops;
 mod platform;
+mod rollout;
 mod services;
 mod site;
 

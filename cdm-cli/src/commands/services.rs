@@ -1,9 +1,10 @@
 //! `cdm services …`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Session;
-use crate::args::{RolloutArgs, ServicesCommand};
+use super::rollout::rollout;
+use crate::args::ServicesCommand;
 use crate::client::items;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -79,29 +80,4 @@ fn starting(services: &Value) -> bool {
     let count = |service: &Value, key: &str| service.get(key).and_then(Value::as_u64).unwrap_or(0);
     let services = services.get("services").and_then(Value::as_object);
     services.is_some_and(|all| all.values().any(|one| count(one, "ready") < count(one, "desired")))
-}
-
-/// Only what was typed: the server has the defaults.
-fn rollout(args: RolloutArgs) -> Value {
-    let mut body = Map::new();
-    body.insert("promote".into(), args.promote.into());
-    if let Some(image) = args.image {
-        body.insert("imageTag".into(), image.into());
-    }
-    let scope = if args.sites.is_empty() { args.scope.into() } else { json!({ "sites": args.sites }) };
-    body.insert("scope".into(), scope);
-    if !args.waves.is_empty() {
-        body.insert("waves".into(), args.waves.into());
-    }
-    if let Some(number) = args.max_concurrent {
-        body.insert("maxConcurrent".into(), number.into());
-    }
-    if let Some(budget) = args.failure_budget {
-        let budget = budget.parse::<u32>().map_or_else(|_| Value::from(budget), Value::from);
-        body.insert("failureBudget".into(), budget);
-    }
-    if args.auto_rollback {
-        body.insert("autoRollback".into(), true.into());
-    }
-    Value::Object(body)
 }

@@ -18,7 +18,7 @@ fn rollout() -> Value {
 async fn work_is_asked_for_by_method_path_and_body() {
     let deploy = format!(r#"POST /services {{"imageTag":"{DIGEST}"}}"#);
     let deploy_to = format!(r#"POST /services {{"imageTag":"{DIGEST}","promote":true,"service":"green"}}"#);
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["site", "provision", "shop"], "POST /sites/shop/provision"),
         (&["site", "upgrade", "shop"], "PUT /sites/shop/upgrade"),
         (&["site", "promote", "shop"], "PUT /sites/shop/promote"),
@@ -28,6 +28,20 @@ async fn work_is_asked_for_by_method_path_and_body() {
         (&["services", "rollback"], "POST /services/rollback {}"),
         (&["services", "rollback", "--service", "blue"], r#"POST /services/rollback {"service":"blue"}"#),
         (&["services", "rollout"], r#"PUT /services {"promote":false,"scope":"active"}"#),
+        (
+            &[
+                "services",
+                "rollout",
+                "--promote",
+                "--bake",
+                "10m",
+                "--gate-path",
+                "/up",
+                "--gate-status",
+                "204",
+            ],
+            r#"PUT /services {"bake":600,"gate":{"path":"/up","status":204},"promote":true,"scope":"active"}"#,
+        ),
         (
             &["services", "rollout", "--promote", "--sites", "a,b", "--waves", "1,10%,100%"],
             r#"PUT /services {"promote":true,"scope":{"sites":["a","b"]},"waves":["1","10%","100%"]}"#,

@@ -15,7 +15,7 @@ use cdm_core::ports::{
 use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
-use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
 use cdm_testkit::ids::SeededIds;
 use cdm_testkit::log::EffectLog;
 use cdm_testkit::world::{digest, now};
@@ -87,6 +87,7 @@ impl Platform {
             objects: Arc::new(FakeObjects::new(log(), clock.clone())),
             databases: Arc::new(FakeDatabases::new(log(), clock.clone())),
             cluster: Arc::new(cluster.clone()),
+            probe: Arc::new(FakeProbe::new(Arc::new(cluster.clone()), clock.clone())),
             clock: Arc::new(clock.clone()),
             ids: Arc::new(OtherIds(SeededIds::new(2))),
         };

@@ -21,6 +21,25 @@ impl Fence {
         Self { number, epoch }
     }
 
+    /// The bits of an epoch that count ownership; those above count the writes of one owner to one thing.
+    const OWNERSHIP: u32 = 40;
+
+    /// The fence of a claim's next write over what carries `there`: of the same claim, and another one than every
+    /// fence that the operation has written there before. A claim that writes a thing more than once needs it, so that
+    /// a late write finds another fence than it expects.
+    pub const fn over(self, there: Self) -> Self {
+        if self.number != there.number {
+            return self;
+        }
+        let writes = (there.epoch >> Self::OWNERSHIP) + 1;
+        Self { epoch: self.epoch | writes << Self::OWNERSHIP, ..self }
+    }
+
+    /// The claim under which it was written.
+    pub const fn claim(self) -> Self {
+        Self { epoch: self.epoch & ((1 << Self::OWNERSHIP) - 1), ..self }
+    }
+
     /// Parses what `Display` prints; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, epoch) = text.split_once('.')?;

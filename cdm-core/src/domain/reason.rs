@@ -17,6 +17,8 @@ pub enum Code {
     DeadlineExceeded,
     /// A backend refused for lack of permission.
     Denied,
+    /// A wave is over, and the next one waits for its time.
+    Baking,
     /// The failure budget of a wave is used up.
     BudgetExceeded,
     /// A thing of that name belongs to someone else.
@@ -25,6 +27,10 @@ pub enum Code {
     Deploying,
     /// The image does not get ready and nothing earlier can be put back.
     ImageNotReady,
+    /// The gate spoke against the site where it was moved, or was to be.
+    GateFailed,
+    /// Whether a site works where it was moved could not be found out.
+    GateInconclusive,
     /// A job failed.
     JobFailed,
     /// A job runs.
@@ -54,10 +60,13 @@ impl Code {
             Self::CacheFlushFailed => "cache_flush_failed",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Denied => "denied",
+            Self::Baking => "baking",
             Self::BudgetExceeded => "budget_exceeded",
             Self::Foreign => "foreign",
             Self::Deploying => "deploying",
             Self::ImageNotReady => "image_not_ready",
+            Self::GateFailed => "gate_failed",
+            Self::GateInconclusive => "gate_inconclusive",
             Self::JobFailed => "job_failed",
             Self::JobRunning => "job_running",
             Self::Paused => "paused",
@@ -78,12 +87,15 @@ impl Code {
             Self::CacheFlushFailed => "read the step's log, then retry the operation",
             Self::DeadlineExceeded => "see why it takes so long, then retry or cancel the operation",
             Self::Denied => "grant the permission that the message names, then retry the operation",
+            Self::Baking => "clears by itself when the wave has had its time",
             Self::BudgetExceeded => "look at the failed sites, then resume or abort the rollout",
             Self::Foreign => "remove or rename the other owner's thing, then retry the operation",
             Self::Deploying => "clears when the deploy rests",
             Self::ImageNotReady => {
                 "deploy a working digest to this service; the deploy takes this operation's place"
             }
+            Self::GateFailed => "see what the site answers on that service, then retry the rollout",
+            Self::GateInconclusive => "see why the site cannot be asked, then resume or abort the rollout",
             Self::JobFailed => "read the step's log, then retry the operation",
             Self::JobRunning => "clears when the job ends",
             Self::Paused => "resume the rollout",

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Lease, Lost, Record};
-use crate::domain::operation::{Position, Previous, Slot};
-use crate::domain::{Code, ColourChange, HoldMode, Kind, Selector, SiteChange, Tick, Timestamp};
+use crate::domain::operation::{Position, Previous, Slot, Status, Step, Task};
+use crate::domain::{Actor, Code, ColourChange, HoldMode, Kind, Selector, SiteChange, Tick, Timestamp};
 use crate::ports::{Call, ErrorKind, Outcome, PortError, Ports, StoreError};
 
 /// A named, versioned list of steps.
@@ -237,5 +237,33 @@ impl Registry {
     pub fn newest(&self, kind: Kind) -> Option<&dyn Pipeline> {
         let of_kind = self.pipelines.iter().filter(|pipeline| pipeline.kind() == kind);
         of_kind.max_by_key(|pipeline| pipeline.version()).map(AsRef::as_ref)
+    }
+
+    /// An operation that was just asked for.
+    pub fn queued(&self, number: u64, task: Task, requested_by: &Actor, now: Timestamp) -> Slot {
+        let pipeline = self.newest(task.kind());
+        let steps = pipeline.map_or(&[][..], |pipeline| pipeline.steps());
+        Slot {
+            number,
+            pipeline: pipeline.map_or(1, |pipeline| pipeline.version()),
+            task,
+            epoch: 0,
+            owner: None,
+            status: Status::Queued,
+            position: Position::Forward(0),
+            attempts: 0,
+            job: 1,
+            wake: None,
+            waiting_since: None,
+            reason: None,
+            cancel: false,
+            holds: None,
+            member: None,
+            steps: steps.iter().map(|name| Step::pending(name)).collect(),
+            requested_by: requested_by.clone(),
+            retry_of: None,
+            created_at: now,
+            started_at: None,
+        }
     }
 }

@@ -99,6 +99,11 @@ impl Worker {
         &self.ports
     }
 
+    /// What it can run.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The measures.
     pub const fn settings(&self) -> &Settings {
         &self.settings

@@ -148,6 +148,8 @@ impl Deploy {
             Outcome::NotApplied(refused) | Outcome::Unknown(refused) => return Err(store_stop(&refused)),
         };
         let draft = draft::Draft {
+            gate: None,
+            bake: std::time::Duration::ZERO,
             number,
             kind,
             target: deploy.selector,

@@ -1,7 +1,9 @@
 //! A rollout before it is accepted: its sites, its waves, its pages.
 
+use std::time::Duration;
+
 use crate::domain::fence::Leg;
-use crate::domain::rollout::{self, Budget, Reach, RolloutMember, RolloutPage, Window};
+use crate::domain::rollout::{self, Budget, Gate, Reach, RolloutMember, RolloutPage, Window};
 use crate::domain::{
     Actor, Digest, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus,
     Selector, SiteId, Timestamp,
@@ -32,8 +34,7 @@ pub enum Scope {
 /// When the store does not answer.
 pub async fn membership(ports: &Ports, scope: &Scope) -> Result<Vec<RolloutMember>, StoreError> {
     let mut members = Vec::new();
-    let member =
-        |site: &crate::domain::Site| RolloutMember { id: site.id.clone(), uid: site.uid, outcome: None };
+    let member = |site: &crate::domain::Site| RolloutMember::new(site.id.clone(), site.uid);
     let service = match scope {
         Scope::Sites(ids) => {
             for id in ids {
@@ -86,6 +87,10 @@ pub struct Draft {
     pub budget: Budget,
     /// Whether a halt takes the moved sites back.
     pub auto_return: bool,
+    /// What each site has to answer.
+    pub gate: Option<Gate>,
+    /// How long it rests between two waves.
+    pub bake: Duration,
     /// The deploy that has to succeed first.
     pub after: Option<OperationId>,
     /// The rollout whose failed sites these are.
@@ -115,6 +120,8 @@ impl Draft {
             max_concurrent: self.max_concurrent.max(1),
             budget: self.budget,
             auto_return: self.auto_return,
+            gate: self.gate.clone(),
+            bake: self.bake,
             status: RolloutStatus::Waiting,
             control: None,
             owner: None,
@@ -122,6 +129,11 @@ impl Draft {
             leg: Leg::Out,
             window: Window::default(),
             forgiven: 0,
+            unhealthy: 0,
+            in_place: 0,
+            baking: None,
+            condemned: false,
+            rollback: None,
             reached: 0,
             job: 1,
             first_number: self.first_number,

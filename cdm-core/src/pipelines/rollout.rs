@@ -5,9 +5,12 @@
 //! writes its outcomes and grants the next. What was begun under a lost owner is finished or fenced before anything
 //! new is begun.
 
+mod commit;
 mod flush;
+mod gated;
 mod member;
 mod owner;
+mod verdict;
 
 use async_trait::async_trait;
 

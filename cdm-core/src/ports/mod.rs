@@ -8,6 +8,7 @@ mod clock;
 mod cluster;
 mod databases;
 mod objects;
+mod probe;
 mod secrets;
 mod store;
 mod tokens;
@@ -20,6 +21,7 @@ pub use cluster::{
 };
 pub use databases::{SiteDatabase, SiteDatabases};
 pub use objects::{ObjectPage, ObjectStore};
+pub use probe::{Check, HealthProbe, Inconclusive, Via};
 pub use secrets::{Cms, Credentials, Database, SecretStore, StoredSecret};
 pub use store::{
     Batch, Beat, Expect, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Page,
@@ -42,6 +44,8 @@ pub struct Ports {
     pub databases: Arc<dyn SiteDatabases>,
     /// Services, routes, jobs.
     pub cluster: Arc<dyn ClusterOps>,
+    /// What sites answer.
+    pub probe: Arc<dyn HealthProbe>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Chance.

@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use super::{Accepted, Request, ServiceError, Services};
-use crate::domain::operation::{Position, Slot, Status, Step, Task};
+use crate::domain::operation::{Slot, Task};
 use crate::domain::{AuditEntry, Fence, OperationId, Subject, Timestamp};
 use crate::engine::Registry;
 use crate::ports::{Batch, Call, FeedEvent, IdempotencyRecord, Outcome, Refused, StoreError};
@@ -222,30 +222,7 @@ pub(super) fn queued(
     request: &Request,
     now: Timestamp,
 ) -> Slot {
-    let pipeline = registry.newest(task.kind());
-    let steps = pipeline.map_or(&[][..], |pipeline| pipeline.steps());
-    Slot {
-        number,
-        pipeline: pipeline.map_or(1, |pipeline| pipeline.version()),
-        task,
-        epoch: 0,
-        owner: None,
-        status: Status::Queued,
-        position: Position::Forward(0),
-        attempts: 0,
-        job: 1,
-        wake: None,
-        waiting_since: None,
-        reason: None,
-        cancel: false,
-        holds: None,
-        member: None,
-        steps: steps.iter().map(|name| Step::pending(name)).collect(),
-        requested_by: request.actor.clone(),
-        retry_of: None,
-        created_at: now,
-        started_at: None,
-    }
+    registry.queued(number, task, &request.actor, now)
 }
 
 /// The event of an operation that was just asked for.

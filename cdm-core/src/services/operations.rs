@@ -4,7 +4,7 @@ use super::admit::{Decision, queued};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
-use crate::domain::{AuditEntry, End, OperationId, Status, Tick};
+use crate::domain::{AuditEntry, Code, End, OperationId, Reason, Status, Tick};
 use crate::engine::{Record, plan};
 use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
 
@@ -66,11 +66,19 @@ impl Services {
         let mut slot = queued(&self.registry, id.number, task, &request, rollout.created_at);
         slot.steps.clear();
         slot.started_at = rollout.started_at;
+        let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
+        slot.reason =
+            member.why.map(|message| Reason { code: Code::GateFailed, message, since, until: None });
         slot.status = match member.outcome {
             None if rollout.status.ended() => Status::Ended(End::Cancelled),
             None => Status::Queued,
             Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(End::Succeeded),
-            Some(MemberOutcome::Failed | MemberOutcome::Returned) => Status::Ended(End::Failed),
+            Some(
+                MemberOutcome::Failed
+                | MemberOutcome::Unhealthy
+                | MemberOutcome::UnhealthyInPlace
+                | MemberOutcome::Returned,
+            ) => Status::Ended(End::Failed),
             Some(MemberOutcome::Parked) => Status::Parked,
             Some(
                 MemberOutcome::SkippedBusy | MemberOutcome::SkippedGone | MemberOutcome::SkippedInactive,

@@ -1,10 +1,12 @@
 //! What may be asked of rollouts.
 
+use std::time::Duration;
+
 use super::admit::{Decision, Written};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
-    Budget, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage,
+    Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage,
 };
 use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, RolloutScope, Selector};
 use crate::pipelines::{Draft, Scope, membership};
@@ -25,8 +27,13 @@ pub struct RolloutRequest {
     pub max_concurrent: u32,
     /// How many sites of a wave may fail.
     pub budget: Budget,
-    /// Whether a halt takes the moved sites back.
+    /// Whether a halt takes the moved sites back, and puts the digest before back where sites were on the target
+    /// already.
     pub auto_return: bool,
+    /// What each site has to answer before and after its move.
+    pub gate: Option<Gate>,
+    /// How long it rests between two waves.
+    pub bake: Duration,
 }
 
 impl Default for RolloutRequest {
@@ -39,6 +46,8 @@ impl Default for RolloutRequest {
             max_concurrent: 64,
             budget: Budget::Count(0),
             auto_return: false,
+            gate: None,
+            bake: Duration::ZERO,
         }
     }
 }
@@ -54,6 +63,9 @@ impl Services {
         request: &Request,
         wanted: &RolloutRequest,
     ) -> Result<Accepted, ServiceError> {
+        if wanted.gate.is_some() && !wanted.promote {
+            return Err(ServiceError::Invalid("a gate is about sites whose routes move".to_owned()));
+        }
         self.admit(request, "rollout.start", "fleet", &format!("{wanted:?}"), || async {
             let target = self.canary().await?;
             let scope = match &wanted.scope {
@@ -101,6 +113,8 @@ impl Services {
             max_concurrent: wanted.max_concurrent,
             budget: wanted.budget,
             auto_return: wanted.auto_return,
+            gate: wanted.gate.clone(),
+            bake: wanted.bake,
             after,
             retry_of,
             first_number,
@@ -199,6 +213,8 @@ impl Services {
                 max_concurrent: rollout.max_concurrent,
                 budget: rollout.budget,
                 auto_return: rollout.auto_return,
+                gate: rollout.gate.clone(),
+                bake: rollout.bake,
                 ..RolloutRequest::default()
             };
             self.decide_rollout(request, &wanted, rollout.target, members, Some(number)).await
@@ -219,7 +235,7 @@ impl Services {
             }));
         }
         for member in &mut members {
-            member.outcome = None;
+            *member = RolloutMember::new(member.id.clone(), member.uid);
         }
         Ok(members)
     }

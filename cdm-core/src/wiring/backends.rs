@@ -127,7 +127,7 @@ impl Backends {
             #[cfg(feature = "cloud")]
             Backend::Cloud => cloud.objects().await,
         };
-        let (databases, cluster) = match choice.cluster {
+        let (databases, cluster, probe) = match choice.cluster {
             Backend::Embedded => machine.platform(&store.port, &secrets.port).await?,
             #[cfg(feature = "cloud")]
             Backend::Cloud => cloud.platform(&secrets.port).await?,
@@ -145,6 +145,7 @@ impl Backends {
             objects: objects.port,
             databases: databases.port,
             cluster: cluster.port,
+            probe,
             clock,
             ids,
         };

@@ -14,9 +14,12 @@ use crate::adapters::kubernetes::{
     Access, ColourNames, KubernetesCluster, KubernetesSettings, RouteKind, Scheme,
 };
 use crate::adapters::mysql::{MysqlDatabases, MysqlSettings};
+use crate::adapters::outbound::probe::{HttpProbe, ProbeSettings};
 use crate::adapters::s3::{S3Objects, S3Settings};
 use crate::adapters::secrets_manager::{SecretsManager, SecretsManagerSettings};
-use crate::ports::{Clock, ClusterOps, ObjectStore, SecretStore, SiteDatabases, Store, TokenStore};
+use crate::ports::{
+    Clock, ClusterOps, HealthProbe, ObjectStore, SecretStore, SiteDatabases, Store, TokenStore,
+};
 
 /// What the cloud backends are opened with.
 pub(super) struct Cloud<'a> {
@@ -77,7 +80,7 @@ impl<'a> Cloud<'a> {
     pub(super) async fn platform(
         &self,
         secrets: &Arc<dyn SecretStore>,
-    ) -> Result<(Opened<dyn SiteDatabases>, Opened<dyn ClusterOps>), StartError> {
+    ) -> Result<(Opened<dyn SiteDatabases>, Opened<dyn ClusterOps>, Arc<dyn HealthProbe>), StartError> {
         let settings = MysqlSettings {
             url: self.config.database_url.clone().unwrap_or_default(),
             password: None,
@@ -96,7 +99,25 @@ impl<'a> Cloud<'a> {
             KubernetesCluster::new(settings, &access, Arc::clone(secrets), Arc::clone(&self.clock)).await;
         let cluster = Arc::new(cluster.map_err(|error| StartError::of("Kubernetes", error))?);
         let databases = Opened { port: Arc::clone(&databases) as _, care: databases };
-        Ok((databases, Opened { port: Arc::clone(&cluster) as _, care: cluster }))
+        let probe = HttpProbe::new(self.probe(kubernetes), Arc::clone(&self.clock));
+        Ok((databases, Opened { port: Arc::clone(&cluster) as _, care: cluster }, Arc::new(probe)))
+    }
+
+    /// Gates ask the services by their names in the cluster.
+    fn probe(&self, config: &KubernetesConfig) -> ProbeSettings {
+        let service =
+            |(_, name): &(String, String)| (format!("{name}.{}.svc", config.namespace), config.port);
+        ProbeSettings {
+            https: self.https,
+            route: self.config.gate.address.clone(),
+            services: self
+                .config
+                .gate
+                .services
+                .clone()
+                .unwrap_or([service(&config.blue), service(&config.green)]),
+            header: self.config.gate.header.clone(),
+        }
     }
 
     fn settings(&self, config: &KubernetesConfig) -> KubernetesSettings {

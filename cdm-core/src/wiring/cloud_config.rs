@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use hyper::header::HeaderName;
 use secrecy::SecretString;
 
 use super::choice::Choice;
 use super::config::{ConfigError, Environment};
 use super::given::{parsed, pick, secret, text};
-use super::raw::{Raw, RawKubernetes, RawNames};
+use super::raw::{Raw, RawGate, RawKubernetes, RawNames};
 
 /// What the cloud backends are configured with.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct CloudConfig {
     pub database_user_host: String,
     /// The AWS region, profile and endpoint, where they are not in AWS's own variables. `aws.region`, …
     pub aws: AwsConfig,
+    /// Where health gates ask. `CDM_GATE_ADDRESS`, `gate.…`.
+    pub gate: GateConfig,
     /// Kubernetes. `CDM_NAMESPACE`, `CDM_CANARY_CONFIGMAP`, `CDM_ROUTES`, `kubernetes.…`.
     pub kubernetes: KubernetesConfig,
 }
@@ -42,6 +45,41 @@ pub struct AwsConfig {
     pub profile: Option<String>,
     /// `aws.endpoint`.
     pub endpoint: Option<String>,
+}
+
+/// Where the health gates of rollouts ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateConfig {
+    /// Host and port at which visitors' requests arrive; `None`: where each hostname leads. `gate.address`.
+    pub address: Option<(String, u16)>,
+    /// Host and port of the services, blue and green; `None`: their names in the cluster. `gate.blue`, `gate.green`.
+    pub services: Option<[(String, u16); 2]>,
+    /// The header that names the service which an answer is from. `gate.header`.
+    pub header: HeaderName,
+}
+
+impl GateConfig {
+    fn of(environment: Environment<'_>, raw: RawGate) -> Result<Self, ConfigError> {
+        let given = pick(environment, "CDM_GATE_ADDRESS", "gate.address", raw.address);
+        let services = match (raw.blue, raw.green) {
+            (Some(blue), Some(green)) => Some([address("gate.blue", blue)?, address("gate.green", green)?]),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                let message = "`blue` and `green` are set together".to_owned();
+                return Err(ConfigError { key: "gate.blue".to_owned(), message });
+            }
+        };
+        let header = raw.header.unwrap_or_else(|| "x-cdm-service".to_owned());
+        let wrong = |_| {
+            let message = format!("\"{header}\" is no name of a header");
+            ConfigError { key: "gate.header".to_owned(), message }
+        };
+        Ok(Self {
+            address: given.map(|(key, text)| address(&key, text)).transpose()?,
+            services,
+            header: header.parse().map_err(wrong)?,
+        })
+    }
 }
 
 /// Where Kubernetes is and what things are called there.
@@ -118,9 +156,10 @@ impl CloudConfig {
             s3_path_style: path_style,
             secret_prefix: text("CDM_SECRET_PREFIX", "secret_prefix", raw.secret_prefix, "cdm"),
             database_url: url.map(|(_, url)| url),
-            database_address: database.address.map(address).transpose()?,
+            database_address: database.address.map(|text| address("database.address", text)).transpose()?,
             database_user_host: database.user_host.unwrap_or_else(|| "%".to_owned()),
             aws: AwsConfig { region: aws.region, profile: aws.profile, endpoint: aws.endpoint },
+            gate: GateConfig::of(environment, raw.gate.unwrap_or_default())?,
             kubernetes: KubernetesConfig::of(environment, raw.kubernetes.unwrap_or_default())?,
         };
         let missing = |key: &str, what: &str| {
@@ -196,11 +235,11 @@ impl KubernetesConfig {
 }
 
 /// `host:port`.
-fn address(text: String) -> Result<(String, u16), ConfigError> {
+fn address(key: &str, text: String) -> Result<(String, u16), ConfigError> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
     let wrong = || ConfigError {
-        key: "database.address".to_owned(),
-        message: format!("\"{text}\" is not a host and a port, such as `db.internal:3306`"),
+        key: key.to_owned(),
+        message: format!("\"{text}\" is not a host and a port, such as `host.internal:3306`"),
     };
     parsed.ok_or_else(wrong)
 }

@@ -10,10 +10,13 @@ use super::backends::{Care, Opened, StartError, care_for};
 use super::config::Config;
 use crate::adapters::embedded::{
     EmbeddedDatabases, EmbeddedObjects, EmbeddedSecrets, EmbeddedStore, EmbeddedTokens, File, Host,
-    LocalCluster, LocalSettings, Presence, Tenants,
+    LocalCluster, LocalProbe, LocalSettings, Presence, Tenants,
 };
+use crate::adapters::outbound::Outbound;
 use crate::domain::WorkerId;
-use crate::ports::{Clock, ClusterOps, ObjectStore, SecretStore, SiteDatabases, Store, TokenStore};
+use crate::ports::{
+    Clock, ClusterOps, HealthProbe, ObjectStore, SecretStore, SiteDatabases, Store, TokenStore,
+};
 
 /// The data directory, its one file, and the local cluster; nothing of it is made before something is opened.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ impl Machine {
         &mut self,
         store: &Arc<dyn Store>,
         secrets: &Arc<dyn SecretStore>,
-    ) -> Result<(Opened<dyn SiteDatabases>, Opened<dyn ClusterOps>), StartError> {
+    ) -> Result<(Opened<dyn SiteDatabases>, Opened<dyn ClusterOps>, Arc<dyn HealthProbe>), StartError> {
         let databases = EmbeddedDatabases::open(self.file().await?, &self.dir.join("databases")).await;
         let databases = Arc::new(databases.map_err(|error| StartError::of("the site databases", error))?);
         let cluster =
@@ -102,7 +105,8 @@ impl Machine {
         self.host = Mutex::new(Some(host));
         self.cluster = Some(Arc::clone(&cluster));
         let databases = Opened { port: Arc::clone(&databases) as _, care: databases };
-        Ok((databases, Opened { port: Arc::clone(&cluster) as _, care: cluster }))
+        let probe = LocalProbe::new(Arc::clone(&cluster), Outbound::new(Arc::clone(&self.clock)));
+        Ok((databases, Opened { port: Arc::clone(&cluster) as _, care: cluster }, Arc::new(probe)))
     }
 
     pub(super) const fn cluster(&self) -> Option<&Arc<LocalCluster>> {

@@ -30,6 +30,17 @@ pub(super) struct Raw {
     pub(super) aws: Option<RawAws>,
     pub(super) database: Option<RawDatabase>,
     pub(super) kubernetes: Option<RawKubernetes>,
+    pub(super) gate: Option<RawGate>,
+}
+
+/// `[gate]`: where the health gates of rollouts ask.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGate {
+    pub(super) address: Option<String>,
+    pub(super) header: Option<String>,
+    pub(super) blue: Option<String>,
+    pub(super) green: Option<String>,
 }
 
 /// `[backends]`: another backend than `backend` for some ports.

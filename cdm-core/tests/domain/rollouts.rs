@@ -103,10 +103,11 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 /// A rollout that a worker has, with its first window granted.
 fn running(total: u32, waves: &[Reach], budget: Budget, auto_return: bool) -> Rollout {
-    let member = |random: u32| RolloutMember {
-        id: SiteId::parse(&format!("s{random}")).expect("a site id"),
-        uid: Uid::from_parts(1, random.into()),
-        outcome: None,
+    let member = |random: u32| {
+        RolloutMember::new(
+            SiteId::parse(&format!("s{random}")).expect("a site id"),
+            Uid::from_parts(1, random.into()),
+        )
     };
     let draft = Draft {
         number: 7,
@@ -119,6 +120,8 @@ fn running(total: u32, waves: &[Reach], budget: Budget, auto_return: bool) -> Ro
         max_concurrent: 64,
         budget,
         auto_return,
+        gate: None,
+        bake: std::time::Duration::ZERO,
         after: None,
         retry_of: None,
         first_number: 8,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cdm_core::domain::Selector;
 use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Reach};
+use cdm_core::domain::rollout::{Budget, Gate, Reach};
 use cdm_core::services::{RolloutRequest, RolloutScope};
 use cdm_testkit::faults::Fault;
 use cdm_testkit::ids::Rng;
@@ -264,8 +264,13 @@ fn rollout(rng: &mut Rng) -> RolloutRequest {
         // These do not make sense.
         _ => vec![Reach::Percent(100), Reach::Count(1)],
     };
+    let promote = rng.chance(0.6);
+    let gate = (promote && rng.chance(0.4)).then(|| Gate::new("/").expect("a gate"));
+    let bake = if rng.chance(0.2) { Duration::from_secs(90) } else { Duration::ZERO };
     RolloutRequest {
-        promote: rng.chance(0.6),
+        promote,
+        gate,
+        bake,
         digest: rng.chance(0.25).then(|| cdm_testkit::world::digest(image(rng))),
         scope,
         waves,

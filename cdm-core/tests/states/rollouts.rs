@@ -50,11 +50,8 @@ impl Moving {
     }
 
     fn new(total: u32, waves: Vec<Reach>, kind: RolloutKind, auto_return: bool, deploys: bool) -> Self {
-        let member = |random| RolloutMember {
-            id: SiteId::parse(&format!("s{random}")).expect("a site id"),
-            uid: Uid::from_parts(1, random),
-            outcome: None,
-        };
+        let id = |random| SiteId::parse(&format!("s{random}")).expect("a site id");
+        let member = |random| RolloutMember::new(id(random), Uid::from_parts(1, random));
         let draft = Draft {
             number: 7,
             kind,
@@ -66,6 +63,8 @@ impl Moving {
             max_concurrent: 64,
             budget: Budget::Count(1),
             auto_return,
+            gate: None,
+            bake: std::time::Duration::ZERO,
             after: deploys.then(|| OperationId::on(6, Subject::Colour(Selector::Green))),
             retry_of: None,
             first_number: 8,

@@ -4,6 +4,7 @@
 mod asked;
 mod colours;
 mod engine;
+mod gates;
 mod narrow;
 mod rollouts;
 mod sites;

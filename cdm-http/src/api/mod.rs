@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod event;
+pub mod gate;
 pub mod list;
 pub mod operation;
 pub mod rollout;

@@ -1,5 +1,7 @@
 //! A rollout on the wire.
 
+use std::time::Duration;
+
 use cdm_core::domain::SiteId;
 use cdm_core::domain::rollout::{self, Budget, Reach, RolloutKind, RolloutStatus};
 use cdm_core::services::{RolloutRequest, RolloutScope};
@@ -7,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::gate::Gate;
 use super::operation::Reason;
 use super::services::{Flag, digest};
 use super::time;
@@ -16,6 +19,9 @@ use crate::input::Fields;
 
 /// Sites at once, at most.
 const CONCURRENT: std::ops::RangeInclusive<u32> = 1..=512;
+
+/// Between two waves, at most.
+const LONGEST_BAKE: Duration = Duration::from_secs(86_400);
 
 /// Sites of one rollout, at most.
 const MOST: u32 = 1_000_000;
@@ -67,6 +73,14 @@ pub struct Rollout {
     pub failure_budget: String,
     /// Whether a halt takes the moved sites back.
     pub auto_rollback: bool,
+    /// What each site has to answer before and after its move.
+    #[schema(required = true)]
+    pub gate: Option<Gate>,
+    /// Seconds between one wave and the next.
+    pub bake: u64,
+    /// The deploy that puts the digest before this one back, where a halt asked for it.
+    #[schema(required = true)]
+    pub rollback: Option<String>,
     /// The deploy that comes first.
     #[schema(required = true)]
     pub after: Option<String>,
@@ -177,6 +191,9 @@ impl Rollout {
                 Budget::Percent(percent) => format!("{percent}%"),
             },
             auto_rollback: rollout.auto_return,
+            gate: rollout.gate.as_ref().map(Gate::from),
+            bake: rollout.bake.as_secs(),
+            rollback: rollout.rollback.as_ref().map(ToString::to_string),
             after: rollout.after.as_ref().map(ToString::to_string),
             retry_of: rollout.retry_of.map(id),
             reason: rollout.reason.as_ref().map(Reason::from),
@@ -209,12 +226,11 @@ pub struct StartRollout {
     pub failure_budget: Option<BudgetText>,
     /// Whether a halt takes the moved sites back.
     pub auto_rollback: Option<bool>,
-    /// To come.
-    #[schema(ignore)]
-    pub gate: Option<Value>,
-    /// To come.
-    #[schema(ignore)]
-    pub bake: Option<Value>,
+    /// What each site has to answer before and after its move; only where routes move.
+    pub gate: Option<Gate>,
+    /// Seconds between one wave and the next.
+    #[schema(minimum = 0, maximum = 86400)]
+    pub bake: Option<u64>,
     /// To come.
     #[schema(ignore)]
     pub dry_run: Option<Value>,
@@ -280,12 +296,7 @@ pub enum BudgetText {
 
 impl StartRollout {
     pub(crate) fn parse(&self) -> Result<RolloutRequest, Refusal> {
-        let later = [
-            ("gate", &self.gate),
-            ("bake", &self.bake),
-            ("dryRun", &self.dry_run),
-            ("planHash", &self.plan_hash),
-        ];
+        let later = [("dryRun", &self.dry_run), ("planHash", &self.plan_hash)];
         if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
             return Err(Refusal::coded("not_available", field, format!("`{field}` is not available yet")));
         }
@@ -327,10 +338,32 @@ impl StartRollout {
             }
         };
         let promote = self.promote.is_set();
+        let gate = self.gate.as_ref().map(|gate| fields.take("gate", gate.parse()));
+        if gate.is_some() && !promote {
+            fields.refuse("gate", "a gate is about sites whose routes move: only with `promote`");
+        }
+        let bake = Duration::from_secs(self.bake.unwrap_or(0));
+        if bake > LONGEST_BAKE {
+            fields.refuse("bake", "from 0 to 86400 seconds between two waves");
+        }
         let auto_return = self.auto_rollback.unwrap_or(false);
         let taken = (|| {
             let (scope, waves, budget) = (scope?, waves?, budget?);
-            Some(RolloutRequest { promote, digest, scope, waves, max_concurrent, budget, auto_return })
+            let gate = match gate {
+                None => None,
+                Some(gate) => Some(gate?),
+            };
+            Some(RolloutRequest {
+                promote,
+                digest,
+                scope,
+                waves,
+                max_concurrent,
+                budget,
+                auto_return,
+                gate,
+                bake,
+            })
         })();
         fields.end(taken)
     }

@@ -15,7 +15,7 @@ use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, PortError, Ports, TokenSt
 use cdm_core::services::{self, Access, NewToken, Services};
 use cdm_http::{App, Backend, Health, HttpSettings};
 use cdm_testkit::clock::SimClock;
-use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
 use cdm_testkit::ids::SeededIds;
 use cdm_testkit::log::EffectLog;
 use http_body_util::BodyExt;
@@ -116,6 +116,7 @@ impl Bed {
             objects: Arc::new(FakeObjects::new(log.clone(), clock.clone())),
             databases: Arc::new(FakeDatabases::new(log, clock.clone())),
             cluster: Arc::new(cluster.clone()),
+            probe: Arc::new(FakeProbe::new(Arc::new(cluster.clone()), clock.clone())),
             clock: Arc::new(clock.clone()),
             ids: Arc::new(SeededIds::new(1)),
         };

@@ -135,7 +135,7 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         (Method::POST, "/tokens", Some(token)),
         (Method::GET, "/sites?limit=0", None),
         (Method::PATCH, "/sites", None),
-        (Method::PUT, "/services", Some(json!({"promote": true, "gate": {}}))),
+        (Method::PUT, "/services", Some(json!({"promote": true, "dryRun": true}))),
         (Method::POST, "/services", Some(json!({"imageTag": "dev"}))),
         // Of both pairs the first is accepted, and under way while the second asks.
         (Method::PUT, "/services", Some(slow)),

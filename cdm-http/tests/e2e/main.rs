@@ -1,6 +1,7 @@
 //! The real `cdm-server`, over real HTTP on free ports, as its users meet it.
 
 mod coverage;
+mod gates;
 mod life;
 mod refusals;
 mod server;

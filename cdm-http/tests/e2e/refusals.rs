@@ -73,8 +73,10 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(problem(Method::POST, services, both).await, (422, "invalid".into()));
     assert_eq!(problem(Method::POST, services, json!({})).await, (422, "invalid".into()));
     assert_eq!(problem(Method::POST, services, json!({"promote": true})).await, (422, "invalid".into()));
-    let gate = json!({"promote": true, "gate": {"path": "/"}});
-    assert_eq!(problem(Method::PUT, services, gate).await, (422, "not_available".into()));
+    let gate = json!({"promote": false, "gate": {"path": "/"}});
+    assert_eq!(problem(Method::PUT, services, gate).await, (422, "invalid".into()));
+    let dry = json!({"promote": true, "dryRun": true});
+    assert_eq!(problem(Method::PUT, services, dry).await, (422, "not_available".into()));
     let rollback = problem(Method::POST, "/services/rollback", json!({})).await;
     assert_eq!(rollback, (409, "no_healthy_digest".into()));
     for path in ["/sites/nobody", "/operations/op-1-fleet", "/rollouts/rollout-9", "/nowhere"] {

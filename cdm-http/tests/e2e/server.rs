@@ -291,3 +291,16 @@ impl Backends {
         }
     }
 }
+
+/// Says how an image behaves on the local cluster of a data directory.
+pub(crate) async fn declare(
+    data: &Path,
+    digest: cdm_core::domain::Digest,
+    image: cdm_core::adapters::embedded::ImageSpec,
+) {
+    use cdm_core::adapters::SystemClock;
+    use cdm_core::adapters::embedded::{File, LocalCluster, LocalSettings};
+    let file = File::open(&data.join("cdm.db")).await.expect("the file");
+    let cluster = LocalCluster::open(file, LocalSettings::default(), Arc::new(SystemClock::new())).await;
+    cluster.expect("the local cluster").declare(digest, image).await.expect("a declared image");
+}

@@ -3,6 +3,7 @@
 mod cluster;
 mod databases;
 mod objects;
+mod probe;
 mod secrets;
 mod store;
 mod tokens;
@@ -10,6 +11,7 @@ mod tokens;
 pub use cluster::{FakeCluster, ImageScript, JobScript};
 pub use databases::FakeDatabases;
 pub use objects::FakeObjects;
+pub use probe::{Away, FakeProbe};
 pub use secrets::FakeSecrets;
 pub use store::FakeStore;
 pub use tokens::FakeTokens;

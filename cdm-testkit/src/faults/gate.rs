@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use cdm_core::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
+use cdm_core::ports::{ErrorKind, Inconclusive, Outcome, PortError, Refused, StoreError};
 
 use super::line::{Line, Place};
 
@@ -492,6 +492,12 @@ impl Injected for PortError {
             _ => ErrorKind::Unavailable,
         };
         Self::new(name, kind, format!("injected {fault:?}"))
+    }
+}
+
+impl Injected for Inconclusive {
+    fn error(name: &'static str, fault: Fault) -> Self {
+        Self(format!("{name}: injected {fault:?}"))
     }
 }
 

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::rollout::RolloutPage;
+use cdm_core::domain::rollout::{Answer, RolloutPage};
 use cdm_core::domain::site::{Claim, Claimed, Complete};
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, ObjectPrefix,
     Operation, OperationId, Rollout, SecretName, Selector, Site, SiteId, Uid, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Beat, Call, Canary, CanaryVersion, Changed, ClusterOps, Credentials, Database, FeedEvent,
-    IdempotencyRecord, ImageWant, Job, JobSpec, Journal, Live, Mark, ObjectPage, ObjectStore, OperationQuery,
-    Outcome, Page, PortError, Ports, Refused, Route, RouteSpec, SecretStore, ServiceView, SiteDatabase,
-    SiteDatabases, SiteQuery, SiteRepository, Store, StoreError, StoredSecret,
+    Batch, Beat, Call, Canary, CanaryVersion, Changed, Check, ClusterOps, Credentials, Database, FeedEvent,
+    HealthProbe, IdempotencyRecord, ImageWant, Inconclusive, Job, JobSpec, Journal, Live, Mark, ObjectPage,
+    ObjectStore, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route, RouteSpec, SecretStore,
+    ServiceView, SiteDatabase, SiteDatabases, SiteQuery, SiteRepository, Store, StoreError, StoredSecret,
 };
 
 use super::Gate;
@@ -27,6 +27,7 @@ pub fn faulty(ports: &Ports, gate: &Gate) -> Ports {
         objects: Arc::new(Faulty { inner: ports.objects.clone(), gate: gate.clone() }),
         databases: Arc::new(Faulty { inner: ports.databases.clone(), gate: gate.clone() }),
         cluster: Arc::new(Faulty { inner: ports.cluster.clone(), gate: gate.clone() }),
+        probe: Arc::new(Faulty { inner: ports.probe.clone(), gate: gate.clone() }),
         clock: ports.clock.clone(),
         ids: ports.ids.clone(),
     }
@@ -103,6 +104,14 @@ impl SecretStore for Faulty<dyn SecretStore> {
 
     async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
         change!(self, "secrets.schedule_delete", call, (name), schedule_delete)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl HealthProbe for Faulty<dyn HealthProbe> {
+    async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
+        read!(self, "probe.probe", (check), probe)
     }
 }
 

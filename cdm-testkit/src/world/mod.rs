@@ -27,7 +27,7 @@ use cdm_core::services::{Accepted, DeployRequest, NewSite, Request, ServiceError
 
 use crate::check::{Checker, Violation};
 use crate::clock::SimClock;
-use crate::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeSecrets, FakeStore};
+use crate::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
 use crate::faults::{Gate, Halt, faulty};
 use crate::ids::SeededIds;
 use crate::log::EffectLog;
@@ -57,6 +57,8 @@ pub struct World {
     pub databases: FakeDatabases,
     /// Services, routes, jobs.
     pub cluster: FakeCluster,
+    /// What sites answer.
+    pub probe: FakeProbe,
     raw: Ports,
     ports: Ports,
     registry: Arc<Registry>,
@@ -125,12 +127,14 @@ impl World {
         let objects = FakeObjects::new(log.clone(), clock.clone());
         let databases = FakeDatabases::new(log.clone(), clock.clone());
         let cluster = FakeCluster::new(log.clone(), clock.clone());
+        let probe = FakeProbe::new(Arc::new(cluster.clone()), clock.clone());
         let raw = Ports {
             store: Arc::new(store.clone()),
             secrets: Arc::new(secrets.clone()),
             objects: Arc::new(objects.clone()),
             databases: Arc::new(databases.clone()),
             cluster: Arc::new(cluster.clone()),
+            probe: Arc::new(probe.clone()),
             clock: Arc::new(clock.clone()),
             ids: Arc::new(SeededIds::new(seed)),
         };
@@ -154,6 +158,7 @@ impl World {
             objects,
             databases,
             cluster,
+            probe,
             raw,
             ports,
             registry,

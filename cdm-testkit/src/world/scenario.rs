@@ -1,8 +1,10 @@
 //! The stories that are broken at every call: one per pipeline, and the ways in which each can end.
 
+use std::time::Duration;
+
 use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Reach};
-use cdm_core::domain::{Selector, Status};
+use cdm_core::domain::rollout::{Budget, Gate, Reach};
+use cdm_core::domain::{Code, Rollout, RolloutStatus, Selector, Status};
 use cdm_core::ports::PodFailure;
 use cdm_core::services::{Accepted, RolloutRequest, RolloutScope};
 
@@ -18,13 +20,17 @@ pub struct Scenario {
     pub before: fn(&mut World),
     /// What is asked, until it rests.
     pub act: fn(&mut World),
-    /// Whether a run with faults also makes the same effects on the way: not where a person decides by what is parked.
+    /// Whether a run with faults also makes the same effects on the way: not where a person decides by what is parked, nor where
+    /// a site that could not be asked goes back and comes again.
     pub same_way: bool,
 }
 
 /// All of them.
 pub fn scenarios() -> Vec<Scenario> {
-    let scenario = |name, before, act| Scenario { name, before, act, same_way: name != "promote-cancelled" };
+    let scenario = |name: &'static str, before, act| {
+        let same_way = name != "promote-cancelled" && !name.starts_with("rollout-gated");
+        Scenario { name, before, act, same_way }
+    };
     vec![
         scenario("create", neighbours, |world| {
             let _ = world.create("rrr");
@@ -78,6 +84,17 @@ pub fn scenarios() -> Vec<Scenario> {
         }),
         scenario("rollout-upgrade", fleet_on_blue, |world| {
             rollout(world, false, Budget::Count(0), false);
+        }),
+        scenario("rollout-gated", one_breaks_on_green, |world| {
+            let gate = Gate::new("/").ok();
+            let waves = vec![Reach::Count(1), Reach::Percent(100)];
+            let bake = Duration::from_secs(60);
+            gated(world, RolloutRequest { gate, waves, bake, budget: Budget::Count(1), ..everyone() });
+        }),
+        scenario("rollout-gated-halts", slow_on_green, |world| {
+            let gate = Gate::new("/").and_then(|gate| gate.with_latency(1_000)?.with_settle(Duration::ZERO));
+            let one = RolloutRequest { max_concurrent: 1, budget: Budget::Count(1), ..everyone() };
+            gated(world, RolloutRequest { gate: gate.ok(), auto_return: true, ..one });
         }),
         scenario("rollout-deploys", fleet_on_blue, |world| {
             let wanted = RolloutRequest {
@@ -159,6 +176,25 @@ fn two_releases(world: &mut World) {
     });
 }
 
+/// One of five sites does not work on green.
+fn one_breaks_on_green(world: &mut World) {
+    fleet_on_blue(world);
+    let _ = world.deploy(digest(1), Selector::Green, false);
+    world.run();
+    let sites = world.store.all_sites();
+    if let Some(site) = sites.iter().find(|site| site.id.as_str() == "ab") {
+        world.probe.break_site(site.uid, digest(1));
+    }
+}
+
+/// Every site is slow on green.
+fn slow_on_green(world: &mut World) {
+    fleet_on_blue(world);
+    let _ = world.deploy(digest(1), Selector::Green, false);
+    world.run();
+    world.probe.slow_down(digest(1), Duration::from_secs(3));
+}
+
 /// Five sites on blue, one created only, green selected.
 fn fleet_on_blue(world: &mut World) {
     for id in ["a", "ab", "abc", "b", "c"] {
@@ -178,10 +214,33 @@ fn rollout(world: &mut World, promote: bool, budget: Budget, auto_return: bool) 
         max_concurrent: 2,
         budget,
         auto_return,
-        digest: None,
+        ..RolloutRequest::default()
     };
     start_rollout(world, wanted);
     world.run();
+}
+
+/// Every site is promoted, two at once.
+fn everyone() -> RolloutRequest {
+    RolloutRequest { promote: true, scope: RolloutScope::All, max_concurrent: 2, ..RolloutRequest::default() }
+}
+
+/// Starts a rollout; who is on duty lets it go on whenever a site could not be asked.
+fn gated(world: &mut World, wanted: RolloutRequest) {
+    start_rollout(world, wanted);
+    world.run();
+    for _ in 0..6 {
+        let all = world.store.all_rollouts();
+        let unasked = |rollout: &&Rollout| {
+            let why = rollout.reason.as_ref().map(|reason| reason.code);
+            rollout.status == RolloutStatus::Paused && why == Some(Code::GateInconclusive)
+        };
+        let Some(number) = all.iter().find(unasked).map(|rollout| rollout.number) else { return };
+        world.heal();
+        let _ = world
+            .ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
+        world.run();
+    }
 }
 
 fn start_rollout(world: &mut World, wanted: RolloutRequest) {

@@ -24,8 +24,8 @@ mod tokens;
 mod tree;
 
 pub use cluster::{
-    ClusterOpenError, Host, HostError, ImageSpec, LocalCluster, LocalSettings, Readiness, TenantDatabases,
-    Tenants,
+    ClusterOpenError, Host, HostError, ImageSpec, LocalCluster, LocalProbe, LocalSettings, Readiness,
+    TenantDatabases, Tenants,
 };
 pub use databases::{DatabasesError, EmbeddedDatabases};
 pub use file::{File, OpenError};

@@ -3,6 +3,8 @@
 //! The name goes into `Host` and into the TLS handshake, the bytes go to the address and nowhere else. No redirect is
 //! followed, no proxy is used, no connection is kept, and of an answer's body only so much is read as was asked for.
 
+pub mod probe;
+
 mod tls;
 
 use std::fmt;

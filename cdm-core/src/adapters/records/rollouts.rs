@@ -1,17 +1,19 @@
 //! Rollouts and the pages of their lists.
 
-use serde::{Deserialize, Serialize};
-use serde_with::{DisplayFromStr, serde_as};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_with::{DeserializeAs, DisplayFromStr, DurationSeconds, SerializeAs, serde_as};
 
 use super::mirror;
 use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
-    Budget, Control, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope, RolloutStatus,
-    Tally, Wave, Window,
+    Budget, Control, Gate, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope,
+    RolloutStatus, Tally, Wave, Window,
 };
 use crate::domain::{
-    Actor, Digest, Grant, Leg, OperationId, Reason, Selector, SiteId, Timestamp, Uid, WorkerId,
+    Actor, Digest, Grant, Leg, NameError, OperationId, Reason, Selector, SiteId, Timestamp, Uid, WorkerId,
 };
 
 #[serde_as]
@@ -35,6 +37,13 @@ pub(crate) struct RolloutDef {
     #[serde_as(as = "BudgetDef")]
     budget: Budget,
     auto_return: bool,
+    #[serde(default)]
+    #[serde_as(as = "Option<GateDef>")]
+    gate: Option<Gate>,
+    /// In seconds.
+    #[serde(default)]
+    #[serde_as(as = "DurationSeconds<u64>")]
+    bake: Duration,
     #[serde_as(as = "RolloutStatusDef")]
     status: RolloutStatus,
     #[serde_as(as = "Option<ControlDef>")]
@@ -47,6 +56,18 @@ pub(crate) struct RolloutDef {
     #[serde_as(as = "WindowDef")]
     window: Window,
     forgiven: u32,
+    #[serde(default)]
+    unhealthy: u32,
+    #[serde(default)]
+    in_place: u32,
+    #[serde(default)]
+    #[serde_as(as = "Option<Millis>")]
+    baking: Option<Timestamp>,
+    #[serde(default)]
+    condemned: bool,
+    #[serde(default)]
+    #[serde_as(as = "Option<Text>")]
+    rollback: Option<OperationId>,
     reached: u32,
     unsettled: bool,
     job: u32,
@@ -76,6 +97,49 @@ pub(crate) struct RolloutDef {
 }
 mirror!(RolloutDef, Rollout);
 
+/// What a gate asks for; whoever reads it judges it anew.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GateDef {
+    path: String,
+    status: u16,
+    contains: Option<String>,
+    /// In thousandths.
+    latency: Option<u32>,
+    /// In seconds.
+    settle: u64,
+}
+
+impl GateDef {
+    fn gate(&self) -> Result<Gate, NameError> {
+        let mut gate =
+            Gate::new(&self.path)?.with_status(self.status)?.with_settle(Duration::from_secs(self.settle))?;
+        if let Some(text) = &self.contains {
+            gate = gate.with_text(text)?;
+        }
+        self.latency.map_or(Ok(gate.clone()), |latency| gate.with_latency(latency))
+    }
+}
+
+impl SerializeAs<Gate> for GateDef {
+    fn serialize_as<S: Serializer>(gate: &Gate, to: S) -> Result<S::Ok, S::Error> {
+        let kept = Self {
+            path: gate.path().to_owned(),
+            status: gate.status(),
+            contains: gate.text().map(str::to_owned),
+            latency: gate.latency(),
+            settle: gate.settle().as_secs(),
+        };
+        kept.serialize(to)
+    }
+}
+
+impl<'de> DeserializeAs<'de, Gate> for GateDef {
+    fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<Gate, D::Error> {
+        Self::deserialize(from)?.gate().map_err(serde::de::Error::custom)
+    }
+}
+
 #[serde_as]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "RolloutPage", rename_all = "camelCase")]
@@ -97,6 +161,8 @@ struct RolloutMemberDef {
     uid: Uid,
     #[serde_as(as = "Option<OutcomeDef>")]
     outcome: Option<Outcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 mirror!(RolloutMemberDef, RolloutMember);
 
@@ -204,6 +270,8 @@ pub(crate) enum OutcomeDef {
     Moved,
     InPlace,
     Failed,
+    Unhealthy,
+    UnhealthyInPlace,
     Returned,
     SkippedGone,
     SkippedInactive,

@@ -4,13 +4,17 @@
 //! *checkpoint* writes what became of the window, and in the same write grants the next. So a rollout stops at the
 //! next checkpoint whoever asks, and an owner that lost it can reach no site beyond the last window it was granted.
 
+mod gate;
 mod status;
 mod waves;
+
+use std::time::Duration;
 
 use super::fence::{Grant, Leg};
 use super::reason::{Code, Reason};
 use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, Uid, WorkerId};
 
+pub use gate::{Answer, Gate, Judgement};
 pub use status::{IllegalRollout, RolloutEvent, RolloutStatus};
 pub use waves::{Budget, Reach, Tally, Wave, cut};
 
@@ -60,7 +64,11 @@ pub enum Outcome {
     InPlace,
     /// Not moved; it is where it was.
     Failed,
-    /// Moved, and taken back.
+    /// The gate spoke against its move before it was moved; it is where it was.
+    Unhealthy,
+    /// It was on the target already, and the gate speaks against it there.
+    UnhealthyInPlace,
+    /// Moved, and taken back: because the gate spoke against it, or all of the rollout was.
     Returned,
     /// Not there any more.
     SkippedGone,
@@ -116,6 +124,10 @@ pub struct Rollout {
     pub budget: Budget,
     /// Whether a halt takes the moved sites back.
     pub auto_return: bool,
+    /// What each site has to answer.
+    pub gate: Option<Gate>,
+    /// How long it rests between two waves.
+    pub bake: Duration,
     /// Where it is.
     pub status: RolloutStatus,
     /// What was asked of it since the last checkpoint.
@@ -130,6 +142,16 @@ pub struct Rollout {
     pub window: Window,
     /// Failures of the window's wave that a person has seen and resumed over.
     pub forgiven: u32,
+    /// Those of the window's failures that are the gate's.
+    pub unhealthy: u32,
+    /// How many sites were on the target already; they cannot be taken back one by one.
+    pub in_place: u32,
+    /// Until when the next wave waits.
+    pub baking: Option<Timestamp>,
+    /// Whether the gate spoke against more sites of a wave than may fail: the image is bad.
+    pub condemned: bool,
+    /// The deploy that puts the digest before this one back, where a halt asked for it.
+    pub rollback: Option<OperationId>,
     /// On the way back: where it ends.
     pub reached: u32,
     /// Whether sites of the window may be claimed by an owner that did not come to its end.
@@ -175,6 +197,15 @@ pub struct RolloutMember {
     pub uid: Uid,
     /// How it came out.
     pub outcome: Option<Outcome>,
+    /// Why, where it came out badly and there is something to say.
+    pub why: Option<String>,
+}
+
+impl RolloutMember {
+    /// A site to which nothing was done yet.
+    pub const fn new(id: SiteId, uid: Uid) -> Self {
+        Self { id, uid, outcome: None, why: None }
+    }
 }
 
 /// A page of a rollout's frozen list.
@@ -267,9 +298,13 @@ impl Rollout {
     /// How many more failures the window's wave bears.
     pub fn room(&self) -> u32 {
         let Some(index) = self.wave() else { return 0 };
+        let failed = self.waves[index].tally.failed.saturating_sub(self.forgiven);
+        self.budget.allows(self.wave_size(index)).saturating_sub(failed)
+    }
+
+    fn wave_size(&self, index: usize) -> u32 {
         let start = index.checked_sub(1).map_or(0, |before| self.waves[before].end);
-        let wave = &self.waves[index];
-        self.budget.allows(wave.end - start).saturating_sub(wave.tally.failed.saturating_sub(self.forgiven))
+        self.waves[index].end - start
     }
 
     fn wave_of(&mut self, ordinal: u32) -> Option<&mut Wave> {
@@ -278,11 +313,28 @@ impl Rollout {
 
     /// Counts the outcomes of the window. On the way back an outcome replaces the one before.
     pub fn count(&mut self, ordinal: u32, before: Option<Outcome>, now: Outcome) {
+        let leg = self.leg;
         let Some(wave) = self.wave_of(ordinal) else { return };
         if let Some(before) = before {
             wave.tally.remove(before);
         }
         wave.tally.add(now);
+        match now {
+            Outcome::InPlace => self.in_place += 1,
+            Outcome::UnhealthyInPlace => {
+                self.in_place += 1;
+                self.unhealthy += 1;
+            }
+            Outcome::Unhealthy => self.unhealthy += 1,
+            Outcome::Returned if leg == Leg::Out => self.unhealthy += 1,
+            Outcome::Returned
+            | Outcome::Moved
+            | Outcome::Failed
+            | Outcome::SkippedGone
+            | Outcome::SkippedInactive
+            | Outcome::SkippedBusy
+            | Outcome::Parked => {}
+        }
     }
 
     /// Decides what follows a checkpoint. `whole` says whether every site of the window has its outcome.
@@ -314,12 +366,14 @@ impl Rollout {
             (Some(end), _) => {
                 let start = self.window.end;
                 self.waiting_since = None;
-                if self.waves.iter().any(|wave| wave.end == start) {
-                    self.forgiven = 0;
-                }
                 self.window = Window { start, end: end.min(start + Window::SIZE) };
                 self.job = 1;
                 self.flushing = false;
+                if self.waves.iter().any(|wave| wave.end == start) {
+                    self.forgiven = 0;
+                    self.unhealthy = 0;
+                    self.bake(now);
+                }
             }
             (None, Leg::Out) => self.settle(RolloutEvent::Succeed, None, now),
             (None, Leg::Back) => {
@@ -332,12 +386,33 @@ impl Rollout {
     /// Whether the window's wave has more failures than it may have.
     pub fn over_budget(&self) -> bool {
         let Some(index) = self.wave() else { return false };
-        let start = index.checked_sub(1).map_or(0, |before| self.waves[before].end);
-        let wave = &self.waves[index];
-        wave.tally.failed.saturating_sub(self.forgiven) > self.budget.allows(wave.end - start)
+        let failed = self.waves[index].tally.failed.saturating_sub(self.forgiven);
+        failed > self.budget.allows(self.wave_size(index))
+    }
+
+    /// Rests between two waves, where that was asked for.
+    fn bake(&mut self, now: Timestamp) {
+        if self.leg == Leg::Back || self.bake.is_zero() || crate::bug!(BakeSkipped) {
+            return;
+        }
+        self.baking = Some(now.after(self.bake));
+        let reason = self.baking_reason(now);
+        self.settle(RolloutEvent::Wait, reason, now);
+        self.owner = None;
+        self.wake = self.baking;
+    }
+
+    /// Why it rests, while it does.
+    fn baking_reason(&self, now: Timestamp) -> Option<Reason> {
+        let until = self.baking.filter(|until| *until > now)?;
+        let wave = self.wave().map_or("", |wave| self.waves[wave].name.as_str());
+        let message = format!("the wave `{wave}` begins when the one before has had its time");
+        Some(Reason { code: Code::Baking, message, since: now, until: Some(until) })
     }
 
     fn halt(&mut self, now: Timestamp) {
+        let allowed = self.wave().map_or(0, |wave| self.budget.allows(self.wave_size(wave)));
+        self.condemned |= self.unhealthy > allowed && !crate::bug!(GateAcquits);
         let failed = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
         let message = format!("{failed} sites of the wave failed, more than its budget");
         let reason = Reason { code: Code::BudgetExceeded, message, since: now, until: None };
@@ -385,12 +460,19 @@ impl Rollout {
             _ => {
                 if event == RolloutEvent::Resume && self.status == RolloutStatus::Halted {
                     self.forgiven = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
+                    self.unhealthy = 0;
                 }
                 self.control = None;
                 self.waiting_since = None;
                 self.status = status;
                 self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
                 self.wake = None;
+                if event == RolloutEvent::Resume
+                    && let Some(baking) = self.baking_reason(now)
+                {
+                    self.wake = baking.until;
+                    self.reason = Some(baking);
+                }
                 if status.ended() {
                     self.finished_at = Some(now);
                 }

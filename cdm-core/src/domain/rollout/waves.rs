@@ -147,7 +147,9 @@ impl Tally {
     fn of(&mut self, outcome: Outcome) -> &mut u32 {
         match outcome {
             Outcome::Moved | Outcome::InPlace => &mut self.succeeded,
-            Outcome::Failed | Outcome::Returned => &mut self.failed,
+            Outcome::Failed | Outcome::Unhealthy | Outcome::UnhealthyInPlace | Outcome::Returned => {
+                &mut self.failed
+            }
             Outcome::SkippedGone | Outcome::SkippedInactive | Outcome::SkippedBusy => &mut self.skipped,
             Outcome::Parked => &mut self.parked,
         }

@@ -1,7 +1,7 @@
 //! The window's caches, flushed by one job.
 
 use super::member::code;
-use super::owner::{Owner, flushable};
+use super::owner::{Out, Owner, flushable};
 use crate::domain::rollout::{Control, Outcome as MemberOutcome};
 use crate::domain::{Code, JobName, Uid};
 use crate::engine::Lost;
@@ -47,10 +47,10 @@ impl Owner<'_> {
                 }
                 Some(JobState::Running) | None => sites.iter().map(|(_, uid)| *uid).collect(),
             };
-            let parked: Vec<(u32, MemberOutcome)> = sites
+            let parked: Vec<Out> = sites
                 .iter()
                 .filter(|(_, uid)| failed.contains(uid))
-                .map(|(ordinal, _)| (*ordinal, MemberOutcome::Parked))
+                .map(|(ordinal, _)| (*ordinal, MemberOutcome::Parked, None))
                 .collect();
             if !parked.is_empty() {
                 self.write_outcomes(&parked, None).await?;

@@ -1,12 +1,15 @@
 //! One site of a rollout, from its claim to its completion.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::gated::Held;
 use crate::domain::fence::Grant;
 use crate::domain::operation::Move;
-use crate::domain::rollout::{Outcome as MemberOutcome, RolloutMember};
+use crate::domain::rollout::{Gate, Outcome as MemberOutcome, RolloutMember};
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
-use crate::domain::{Actor, Code, Fence, Leg, RolloutKind, Routed, Selector};
+use crate::domain::{Actor, Code, Fence, Leg, RolloutKind, Routed, Selector, Tick};
 use crate::engine::{Lost, Worker};
 use crate::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
 
@@ -21,23 +24,32 @@ pub(super) struct Shared<'a> {
     pub(super) requested_by: Actor,
     /// What is begun already is only finished, and nothing is moved: someone wants the rollout to stop.
     pub(super) still: bool,
+    /// What each site has to answer; on the way back nothing.
+    pub(super) gate: Option<&'a Gate>,
+    /// Whether someone asked something of the rollout, and when that was last looked at.
+    pub(super) asked: AtomicBool,
+    pub(super) looked: Mutex<Tick>,
 }
 
 /// How a site was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// With an outcome.
-    Out(MemberOutcome),
+    /// With an outcome, and why where it is a bad one.
+    Out(MemberOutcome, Option<String>),
     /// Another operation is at work on it.
     Busy,
     /// Untouched, and out of a lost owner's reach.
     Barred,
     /// Claimed, and the cluster does not say: it is finished when it does.
     Unreachable(Code),
+    /// Untouched: the target is not ready.
+    NotReady,
+    /// Untouched: whether it works on the target could not be found out, and why.
+    Inconclusive(String),
 }
 
 /// How often the cluster is asked about one site before the rollout waits for it.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 impl Shared<'_> {
     /// Claims the site and moves it.
@@ -45,7 +57,7 @@ impl Shared<'_> {
         let want = match self.kind {
             RolloutKind::Promote => Want::Promote(self.destination),
             RolloutKind::Upgrade => Want::Upgrade(self.destination),
-            RolloutKind::Flush => return Ok(Taken::Out(MemberOutcome::InPlace)),
+            RolloutKind::Flush => return Ok(Taken::Out(MemberOutcome::InPlace, None)),
         };
         self.take(ordinal, member, want).await
     }
@@ -76,10 +88,10 @@ impl Shared<'_> {
                 Outcome::Applied(claimed) => break claimed,
                 Outcome::NotApplied(Refused::Claim(refused)) => {
                     return match refused {
-                        ClaimRefused::Gone => Ok(Taken::Out(MemberOutcome::SkippedGone)),
-                        ClaimRefused::NotActive => Ok(Taken::Out(MemberOutcome::SkippedInactive)),
+                        ClaimRefused::Gone => Ok(Taken::Out(MemberOutcome::SkippedGone, None)),
+                        ClaimRefused::NotActive => Ok(Taken::Out(MemberOutcome::SkippedInactive, None)),
                         ClaimRefused::Busy => Ok(Taken::Busy),
-                        ClaimRefused::Settled(outcome) => Ok(Taken::Out(outcome)),
+                        ClaimRefused::Settled(outcome) => Ok(Taken::Out(outcome, None)),
                         ClaimRefused::Fenced => Err(Lost),
                     };
                 }
@@ -96,6 +108,9 @@ impl Shared<'_> {
             Claimed::Taken { course, route, epoch, .. } => (course, route, epoch),
         };
         let fence = Fence::new(number, epoch);
+        if let Some(gate) = self.gate {
+            return self.gated(&Held { gate, member, course, fence }, route).await;
+        }
         let routed = match self.kind {
             RolloutKind::Promote => self.point(member, course, route, fence).await?,
             RolloutKind::Upgrade | RolloutKind::Flush => Pointed::At(route),
@@ -119,10 +134,29 @@ impl Shared<'_> {
             }
         };
         self.complete(member, fence, Some(outcome), service, route).await?;
-        Ok(Taken::Out(outcome))
+        Ok(Taken::Out(outcome, None))
     }
 
-    async fn complete(
+    /// Whether nothing new is to be begun, and what takes long is to be cut short.
+    pub(super) async fn to_stop(&self) -> bool {
+        let ports = self.worker.ports();
+        if self.worker.stopping() || self.asked.load(Ordering::SeqCst) {
+            return true;
+        }
+        let now = ports.clock.monotonic();
+        let due = {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = now.since(*looked) >= super::owner::LOOK;
+            *looked = if due { now } else { *looked };
+            due
+        };
+        if due && let Ok(Some(head)) = ports.store.rollout(self.grant.rollout).await {
+            self.asked.store(head.control.is_some(), Ordering::SeqCst);
+        }
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    pub(super) async fn complete(
         &self,
         member: &RolloutMember,
         fence: Fence,
@@ -213,7 +247,7 @@ impl Shared<'_> {
 
     /// Makes sure that the site is still this owner's, between a look at its route and a write that expects what was
     /// seen: see [`crate::engine::Context::still_owner`].
-    async fn still_owner(&self, member: &RolloutMember, fence: Fence) -> Result<(), Lost> {
+    pub(super) async fn still_owner(&self, member: &RolloutMember, fence: Fence) -> Result<(), Lost> {
         let mut pause = self.worker.settings().pause;
         loop {
             match self.worker.ports().store.site(&member.id).await {
@@ -230,11 +264,11 @@ impl Shared<'_> {
         }
     }
 
-    async fn sleep(&self, pause: &mut Duration) {
+    pub(super) async fn sleep(&self, pause: &mut Duration) {
         self.sleep_at_least(pause, None).await;
     }
 
-    async fn sleep_at_least(&self, pause: &mut Duration, asked: Option<Duration>) {
+    pub(super) async fn sleep_at_least(&self, pause: &mut Duration, asked: Option<Duration>) {
         let clock = &self.worker.ports().clock;
         let until = clock.monotonic().after((*pause).max(asked.unwrap_or_default()));
         clock.sleep_until(until).await;

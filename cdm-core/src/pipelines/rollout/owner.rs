@@ -1,19 +1,19 @@
 //! The owner of a rollout: its windows and its checkpoints.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
 use super::member::{Shared, Taken};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
-use crate::domain::{
-    Code, End, Fence, HoldMode, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Selector, Status,
-};
+use crate::domain::{Code, End, Fence, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Status};
 use crate::domain::{Tick, Timestamp};
 use crate::engine::{Left, Lost, Worker, beside, next};
 use crate::pipelines::Platform;
-use crate::ports::{Batch, Call, FeedEvent, Outcome, Refused, StoreError, Write};
+use crate::ports::{Call, StoreError, Write};
 
 /// A worker that has a rollout.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Owner<'a> {
     pub(super) head: Rollout,
     pub(super) pages: BTreeMap<u32, RolloutPage>,
     looked: Tick,
+    /// The site that could not be asked, and why.
+    unasked: Option<String>,
 }
 
 /// Why a window was left before each of its sites had an outcome.
@@ -32,6 +34,8 @@ pub(super) enum Early {
     Asked,
     /// The wave is over its budget.
     Budget,
+    /// Whether a site works could not be found out.
+    Inconclusive,
     /// The destination is not ready.
     NotReady,
     /// A claimed site is in doubt, and the cluster does not say.
@@ -43,7 +47,7 @@ pub(super) enum Early {
 }
 
 /// How often an owner looks whether someone asked something, while a window lasts.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How often a busy site is tried again before the window is left without it.
 const BUSY_TRIES: u32 = 3;
 
@@ -70,7 +74,7 @@ impl<'a> Owner<'a> {
             return Err(Left::Waiting(head.wake));
         }
         let looked = ports.clock.monotonic();
-        let mut owner = Self { worker, platform, head, pages: BTreeMap::new(), looked };
+        let mut owner = Self { worker, platform, head, pages: BTreeMap::new(), looked, unasked: None };
         let (version, unsettled) = (owner.head.version, owner.head.unsettled);
         let claimed = owner
             .commit(Vec::new(), |head| {
@@ -93,7 +97,7 @@ impl<'a> Owner<'a> {
         Ok(Some(owner))
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.worker.ports().clock.wall()
     }
 
@@ -108,7 +112,7 @@ impl<'a> Owner<'a> {
             if !self.head.flushing {
                 early = self.window().await?;
             }
-            let moving = matches!(early, None | Some(Early::Asked | Early::Budget));
+            let moving = matches!(early, None | Some(Early::Asked | Early::Budget | Early::Inconclusive));
             if moving && self.head.flushing {
                 early = self.flush().await?.map(Early::Backend).or(early);
             }
@@ -212,10 +216,10 @@ impl<'a> Owner<'a> {
             }
             early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
         }
-        if !matches!(early, Some(Early::Unreachable(_))) {
+        if early.is_none() {
             self.head.unsettled = false;
         }
-        let settled: Vec<u32> = outcomes.iter().map(|(ordinal, _)| *ordinal).collect();
+        let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.0).collect();
         let todo: Vec<_> = todo.into_iter().filter(|(ordinal, _)| !settled.contains(ordinal)).collect();
         if early.is_none() && !todo.is_empty() {
             early = self.send(&todo, Pass::Move, &mut outcomes).await?;
@@ -229,16 +233,17 @@ impl<'a> Owner<'a> {
     /// Writes outcomes into their pages and counts them, in one batch.
     pub(super) async fn write_outcomes(
         &mut self,
-        outcomes: &[(u32, MemberOutcome)],
+        outcomes: &[Out],
         early: Option<Early>,
     ) -> Result<(), Lost> {
         let mut before = Vec::with_capacity(outcomes.len());
-        for (ordinal, outcome) in outcomes {
+        for (ordinal, outcome, why) in outcomes {
             let page = self.pages.get_mut(&(ordinal / RolloutPage::SIZE));
             let index = (ordinal % RolloutPage::SIZE) as usize;
             if let Some(member) = page.and_then(|page| page.members.get_mut(index)) {
                 before.push((*ordinal, member.outcome, *outcome));
                 member.outcome = Some(*outcome);
+                member.why = why.as_deref().map(shortened);
             }
         }
         let pages = self.pages.values().cloned().map(Write::RolloutPage).collect();
@@ -259,8 +264,9 @@ impl<'a> Owner<'a> {
         &mut self,
         todo: &[(u32, RolloutMember)],
         pass: Pass,
-        outcomes: &mut Vec<(u32, MemberOutcome)>,
+        outcomes: &mut Vec<Out>,
     ) -> Result<Option<Early>, Lost> {
+        let gate = self.head.gate.clone().filter(|_| self.head.leg == Leg::Out);
         let shared = Shared {
             worker: self.worker,
             kind: self.head.kind,
@@ -269,6 +275,9 @@ impl<'a> Owner<'a> {
             first_number: self.head.first_number,
             requested_by: self.head.requested_by.clone(),
             still: pass == Pass::Settle { still: true },
+            gate: gate.as_ref(),
+            asked: AtomicBool::new(self.head.control.is_some()),
+            looked: Mutex::new(self.looked),
         };
         let shared = &shared;
         let go = |ordinal: u32, member: &'_ RolloutMember| {
@@ -283,7 +292,10 @@ impl<'a> Owner<'a> {
         };
         let most = self.head.max_concurrent.min(self.worker_share()) as usize;
         let room = self.head.room();
-        let (mut failed, mut early) = (0, None);
+        // What a lost owner's sites came out as counts too.
+        let mut failed = outcomes.iter().map(|(_, outcome, _)| u32::from(fails(*outcome))).sum::<u32>();
+        let mut early =
+            (pass == Pass::Move && failed > room && self.head.leg == Leg::Out).then_some(Early::Budget);
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
         let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
         let mut tries = 0;
@@ -297,7 +309,8 @@ impl<'a> Owner<'a> {
             {
                 tries += 1;
                 if tries > BUSY_TRIES {
-                    outcomes.extend(busy.drain(..).map(|(ordinal, _)| (ordinal, MemberOutcome::SkippedBusy)));
+                    let skipped = |(ordinal, _)| (ordinal, MemberOutcome::SkippedBusy, None);
+                    outcomes.extend(busy.drain(..).map(skipped));
                 } else {
                     let clock = &self.worker.ports().clock;
                     clock.sleep_until(clock.monotonic().after(self.worker.settings().scan)).await;
@@ -333,19 +346,33 @@ impl<'a> Owner<'a> {
                 continue;
             };
             match taken? {
-                Taken::Out(outcome) => {
-                    outcomes.push((ordinal, outcome));
-                    failed += u32::from(outcome == MemberOutcome::Failed);
+                Taken::Out(outcome, why) => {
+                    outcomes.push((ordinal, outcome, why));
+                    failed += u32::from(fails(outcome));
                     if failed > room && self.head.leg == Leg::Out && !crate::bug!(BudgetIgnored) {
                         early = early.or(Some(Early::Budget));
                     }
                 }
                 Taken::Busy => busy.push((ordinal, member)),
+                // A gate may have been cut short.
+                Taken::Barred if shared.gate.is_some() && pass == Pass::Move => {
+                    early = early.or(self.cut_short(shared).await);
+                }
                 Taken::Barred => {}
+                Taken::NotReady => early = early.or(Some(Early::NotReady)),
+                Taken::Inconclusive(why) => {
+                    self.unasked.get_or_insert_with(|| format!("`{}`: {why}", member.id));
+                    early = early.or(Some(Early::Inconclusive));
+                }
                 Taken::Unreachable(code) => early = Some(Early::Unreachable(code)),
             }
         }
         Ok(early)
+    }
+
+    async fn cut_short(&self, shared: &Shared<'_>) -> Option<Early> {
+        let stops = shared.to_stop().await;
+        stops.then(|| if self.worker.stopping() { Early::Stopping } else { Early::Asked })
     }
 
     fn worker_share(&self) -> u32 {
@@ -388,6 +415,7 @@ impl<'a> Owner<'a> {
         let whole = early.is_none() && self.todo().is_empty();
         let (unsettled, destination) = (self.head.unsettled, self.head.destination());
         let patience = Some(self.platform.ready_patience);
+        let (leg, unasked) = (self.head.leg, self.unasked.take());
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;
             match early {
@@ -411,6 +439,13 @@ impl<'a> Owner<'a> {
                         head.job += 1;
                     }
                     head.proceed(whole, now);
+                    let goes_on = head.status == RolloutStatus::Running && head.leg == leg;
+                    if let (Some(Early::Inconclusive), Some(message), true) = (early, &unasked, goes_on) {
+                        let message = shortened(message);
+                        let code = Code::GateInconclusive;
+                        let reason = Reason { code, message, since: now, until: None };
+                        head.settle(RolloutEvent::Pause, Some(reason), now);
+                    }
                 }
             }
             // What goes on claims again.
@@ -427,120 +462,6 @@ impl<'a> Owner<'a> {
         })
     }
 
-    /// Writes the rollout, edited, over what the store has, as long as this owner has it. Takes and lets go of the hold
-    /// that it then needs; without it the rollout waits. Frees the fleet when it ends.
-    pub(super) async fn commit(
-        &mut self,
-        pages: Vec<Write>,
-        edit: impl Fn(&mut Rollout) -> bool,
-    ) -> Result<(), Lost> {
-        let ports = self.worker.ports();
-        let mine = (self.head.owner.clone(), self.head.term);
-        let mut fresh = self.head.clone();
-        let mut pause = self.worker.settings().pause;
-        loop {
-            let mut next = fresh.clone();
-            if !edit(&mut next) {
-                return Err(Lost);
-            }
-            let mut writes = self.holds(&mut next).await?;
-            writes.insert(0, Write::Rollout(Box::new(next.clone())));
-            writes.extend(pages.iter().cloned());
-            let events = self.events(&fresh, &next);
-            let batch = Batch { writes, events, ..Batch::default() };
-            let mut call = self.call()?;
-            loop {
-                match ports.store.write(&call, &batch).await {
-                    Outcome::Applied(()) => {
-                        next.version += 1;
-                        self.head = next;
-                        return Ok(());
-                    }
-                    Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
-                    Outcome::NotApplied(Refused::Store(_)) | Outcome::Unknown(_) => {
-                        self.pause(&mut pause).await;
-                        call = Call { write: call.write, ..self.call()? };
-                    }
-                    Outcome::NotApplied(_) => break,
-                }
-            }
-            fresh = loop {
-                match ports.store.rollout(self.head.number).await {
-                    Ok(Some(head)) => break head,
-                    Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
-                    Err(_) => {
-                        self.pause(&mut pause).await;
-                        self.call()?;
-                    }
-                }
-            };
-            if (fresh.owner.clone(), fresh.term) != mine {
-                return Err(Lost);
-            }
-        }
-    }
-
-    /// The records that a change of holds, or the end, changes besides.
-    async fn holds(&self, next: &mut Rollout) -> Result<Vec<Write>, Lost> {
-        let ports = self.worker.ports();
-        let mut writes = Vec::new();
-        let mut pause = self.worker.settings().pause;
-        let (wanted, held) = (next.hold(), next.holds);
-        for selector in Selector::ALL {
-            let takes = wanted == Some(selector);
-            if (held == Some(selector)) == takes {
-                continue;
-            }
-            let mut colour = loop {
-                match ports.store.colour(selector).await {
-                    Ok(colour) => break colour,
-                    Err(StoreError::Denied(_)) => return Err(Lost),
-                    Err(_) => {
-                        self.pause(&mut pause).await;
-                        self.call()?;
-                    }
-                }
-            };
-            if !takes {
-                colour.hold.release(next.number);
-                next.holds = next.holds.filter(|held| *held != selector);
-            } else if colour.hold.take(next.number, HoldMode::Shared) {
-                next.holds = Some(selector);
-            } else {
-                let (now, again) = (self.now(), self.worker.settings().scan);
-                next.unsettled = self.head.unsettled;
-                wait(next, Code::ColourHeld, format!("a deploy has `{selector}`"), now, again, None);
-                continue;
-            }
-            writes.push(Write::Colour(Box::new(colour)));
-        }
-        if next.status.ended() && next.kind.moves() {
-            let fleet = loop {
-                match ports.store.fleet().await {
-                    Ok(fleet) => break fleet,
-                    Err(StoreError::Denied(_)) => return Err(Lost),
-                    Err(_) => {
-                        self.pause(&mut pause).await;
-                        self.call()?;
-                    }
-                }
-            };
-            if fleet.rollout == Some(next.number) {
-                writes.push(Write::Fleet(Box::new(crate::domain::Fleet { rollout: None, ..fleet })));
-            }
-        }
-        Ok(writes)
-    }
-
-    fn events(&self, before: &Rollout, after: &Rollout) -> Vec<FeedEvent> {
-        let changed = before.status != after.status || before.window != after.window;
-        let what = match changed {
-            true => format!("{} {}/{}", after.status.as_str(), after.tally().resolved(), after.total),
-            false => return Vec::new(),
-        };
-        vec![FeedEvent { at: self.now(), subject: None, operation: None, rollout: Some(after.number), what }]
-    }
-
     pub(super) fn call(&self) -> Result<Call, Lost> {
         self.worker.lease().call(self.worker.ports(), Fence::new(self.head.number, self.head.term))
     }
@@ -549,6 +470,30 @@ impl<'a> Owner<'a> {
         let clock = &self.worker.ports().clock;
         clock.sleep_until(clock.monotonic().after(*pause)).await;
         *pause = (*pause * 2).min(self.worker.settings().longest_pause);
+    }
+}
+
+/// A site's ordinal, how it came out, and why where it came out badly.
+pub(super) type Out = (u32, MemberOutcome, Option<String>);
+
+/// So much of a reason as a page of sites has room for.
+fn shortened(why: &str) -> String {
+    why.chars().take(200).collect()
+}
+
+/// Whether a wave's budget pays for it.
+const fn fails(outcome: MemberOutcome) -> bool {
+    match outcome {
+        MemberOutcome::Failed
+        | MemberOutcome::Unhealthy
+        | MemberOutcome::UnhealthyInPlace
+        | MemberOutcome::Returned => true,
+        MemberOutcome::Moved
+        | MemberOutcome::InPlace
+        | MemberOutcome::SkippedGone
+        | MemberOutcome::SkippedInactive
+        | MemberOutcome::SkippedBusy
+        | MemberOutcome::Parked => false,
     }
 }
 
@@ -570,6 +515,8 @@ pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
         Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::Returned) => true,
         Some(
             MemberOutcome::Failed
+            | MemberOutcome::Unhealthy
+            | MemberOutcome::UnhealthyInPlace
             | MemberOutcome::SkippedGone
             | MemberOutcome::SkippedInactive
             | MemberOutcome::SkippedBusy
@@ -581,7 +528,7 @@ pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
 
 /// The rollout waits, and is anybody's who comes when it is time. One that has waited for longer than `patience` is
 /// paused with its reason, for a person to resume.
-fn wait(
+pub(super) fn wait(
     head: &mut Rollout,
     code: Code,
     message: String,

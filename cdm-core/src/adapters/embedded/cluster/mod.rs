@@ -18,6 +18,7 @@ mod news;
 mod ops;
 mod pages;
 mod pod;
+mod probe;
 mod router;
 mod routes;
 mod runner;
@@ -27,6 +28,7 @@ mod tenants;
 
 pub use host::{Host, HostError};
 pub use images::{ImageSpec, Readiness};
+pub use probe::LocalProbe;
 pub use tenants::{TenantDatabases, Tenants};
 
 use std::fmt;

@@ -16,6 +16,7 @@ use hyper::{Request, StatusCode, Uri, Version};
 use super::host::World;
 use super::http::{self, Answer, MOST_BODY, Sent};
 use super::pages::SERVICE;
+use crate::domain::Selector;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-cdm-route");
 
@@ -57,21 +58,27 @@ pub(super) async fn route(world: Arc<World>, request: Request<Incoming>) -> Answ
     let Some(leads) = world.cluster.routes.find(&host) else {
         return http::text(StatusCode::NOT_FOUND, format!("no route leads from the host `{host}`"));
     };
+    let service = asked_for(request.headers()).unwrap_or(leads.service);
     let most = u64::try_from(MOST_BODY).unwrap_or(u64::MAX);
     let mut answer = if request.body().size_hint().lower() > most {
         http::text(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MOST_BODY} bytes"))
     } else {
-        let pods = world.endpoints(leads.service).in_turn();
+        let pods = world.endpoints(service).in_turn();
         if pods.is_empty() {
-            let message = format!("no pod of the service `{}` is ready", leads.service);
+            let message = format!("no pod of the service `{service}` is ready");
             http::text(StatusCode::SERVICE_UNAVAILABLE, message)
         } else {
             forward(&world, &pods, request).await
         }
     };
     answer.headers_mut().insert(ROUTE, HeaderValue::from(leads.generation));
-    answer.headers_mut().insert(SERVICE, HeaderValue::from_static(leads.service.as_str()));
+    answer.headers_mut().insert(SERVICE, HeaderValue::from_static(service.as_str()));
     answer
+}
+
+/// The service that a request asks for by name, wherever the route of its host leads: for a look before a move.
+fn asked_for(headers: &HeaderMap) -> Option<Selector> {
+    Selector::parse(headers.get(SERVICE)?.to_str().ok()?).ok()
 }
 
 /// Hands a request to the first of `pods` that takes it; one with a body is handed on once.

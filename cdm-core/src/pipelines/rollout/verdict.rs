@@ -1,0 +1,67 @@
+//! What a halt by the gate means for the image: it is bad, and where sites ran on it before the rollout came, the one
+//! before it is put back.
+
+use std::time::Duration;
+
+use super::owner::Owner;
+use crate::domain::colour::rollback_choice;
+use crate::domain::operation::{Deploy, Hooks};
+use crate::domain::{Colour, Digest, Fence, OperationId, Rollout, Subject, Task, Verdict};
+use crate::engine::Lost;
+use crate::ports::{Outcome, Refused, StoreError};
+
+impl Owner<'_> {
+    /// Writes the gate's verdict into the target's record, and where it is asked for the deploy that puts the digest
+    /// before it back: sites that were in place cannot be taken back one by one.
+    pub(super) async fn condemn(&self, next: &mut Rollout, target: &mut Colour) -> Result<(), Lost> {
+        let Some(digest) = next.digest else { return Ok(()) };
+        let why = format!("the gate of rollout-{} spoke against it", next.number);
+        target.judge(&digest, Verdict::Bad, &why);
+        if !next.auto_return || next.in_place == 0 {
+            return Ok(());
+        }
+        let other = self.colour(target.selector.other()).await?;
+        let said = match (rollback_choice(target, &other, Some(digest)), &target.slot) {
+            (Some(previous), None) => {
+                let number = self.number().await?;
+                next.rollback = Some(OperationId::on(number, Subject::Colour(target.selector)));
+                let deploy = put_back(target, previous);
+                let registry = self.worker.registry();
+                target.slot = Some(registry.queued(number, deploy, &next.requested_by, self.now()));
+                format!("{previous} is put back on `{}`", target.selector)
+            }
+            (None, _) => format!("`{}` has no healthy digest that could be put back", target.selector),
+            (Some(_), Some(_)) => {
+                format!("nothing is put back on `{}`: another operation changes it", target.selector)
+            }
+        };
+        if let Some(reason) = &mut next.reason {
+            reason.message = format!("{}; {said}", reason.message);
+        }
+        Ok(())
+    }
+
+    async fn number(&self) -> Result<u64, Lost> {
+        let ports = self.worker.ports();
+        let mut pause: Duration = self.worker.settings().pause;
+        loop {
+            let call = self.worker.lease().call(ports, Fence::default())?;
+            match ports.store.numbers(&call, 1).await {
+                Outcome::Applied(number) => return Ok(number),
+                Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
+                Outcome::NotApplied(_) | Outcome::Unknown(_) => self.pause(&mut pause).await,
+            }
+        }
+    }
+}
+
+fn put_back(target: &Colour, digest: Digest) -> Task {
+    Task::Deploy(Box::new(Deploy {
+        selector: target.selector,
+        digest,
+        promote: false,
+        hooks: Hooks::Run,
+        previous: None,
+        rollout: None,
+    }))
+}

@@ -1,0 +1,276 @@
+//! Rollouts with a health gate, and with time between their waves.
+
+use std::time::Duration;
+
+use cdm_core::domain::colour::Verdict;
+use cdm_core::domain::rollout::{Budget, Gate, Outcome, Reach, Tally};
+use cdm_core::domain::{Code, End, RolloutStatus, Selector, Status};
+use cdm_core::ports::Clock;
+use cdm_core::services::{RolloutRequest, RolloutScope};
+use cdm_testkit::fakes::Away;
+use cdm_testkit::log::What;
+use cdm_testkit::world::{World, digest, now};
+
+use super::asked::{Wish, ask};
+use super::waves::{all, fleet, nth, on_green, outcomes, stands};
+use super::{assert_sound, number, operation, roll, rollout, site};
+
+fn gate() -> Gate {
+    Gate::new("/health").expect("a gate")
+}
+
+fn gated(budget: u32) -> RolloutRequest {
+    RolloutRequest { gate: Some(gate()), ..all(budget) }
+}
+
+/// So many sites on blue, which runs the usual digest; green, the canary, runs another one.
+fn two_images(sites: u32) -> World {
+    let mut world = fleet(sites);
+    world.deploy(digest(1), Selector::Green, false).unwrap();
+    world.run();
+    world
+}
+
+fn whys(world: &World, number: u64) -> Vec<(u32, String)> {
+    let members = world.store.pages(number).into_iter().flat_map(|page| page.members);
+    (0..).zip(members).filter_map(|(n, member)| Some((n, member.why?))).collect()
+}
+
+fn verdict(world: &World, selector: Selector, letter: u8) -> Option<Verdict> {
+    let colour = now(world.raw().store.colour(selector)).unwrap();
+    let release = colour.releases.into_iter().find(|release| release.digest == digest(letter));
+    release.map(|release| release.verdict)
+}
+
+fn moved_routes(world: &World) -> usize {
+    let effects = world.log.since(0);
+    effects.iter().filter(|effect| matches!(effect.what, What::RouteMoved(..))).count()
+}
+
+#[test]
+fn every_site_that_answers_as_it_should_stays_where_it_was_moved() {
+    let mut world = two_images(12);
+    let number = number(roll(&mut world, &gated(0)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(on_green(&world, 12).len(), 12);
+    // Asked at the target and through the route, once each.
+    assert_eq!(world.probe.asked(), 24);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn one_broken_site_goes_back_alone_and_says_why() {
+    let mut world = two_images(40);
+    let broken = site(&world, &nth(17)).uid;
+    world.probe.break_site(broken, digest(1));
+    let number = number(roll(&mut world, &gated(1)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(outcomes(&world, number)[17], Some(Outcome::Unhealthy));
+    let said = whys(&world, number);
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].0, 17);
+    assert!(said[0].1.contains("answers 500 instead of 200"), "{said:?}");
+    assert_eq!(on_green(&world, 40), (0..40).filter(|n| *n != 17).collect::<Vec<_>>());
+    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_site_that_breaks_only_through_its_route_is_taken_back() {
+    // The target itself answers well; what it answers is too slow only when it was moved.
+    let mut world = two_images(6);
+    let quick = gate().with_latency(2_000).unwrap().with_settle(Duration::from_secs(5)).unwrap();
+    world.probe.slow_down(digest(1), Duration::from_millis(400));
+    let wanted = RolloutRequest { gate: Some(quick), ..all(6) };
+    let number = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(outcomes(&world, number), [Some(Outcome::Returned); 6]);
+    assert_eq!(on_green(&world, 6), [0; 0]);
+    for n in 0..6 {
+        assert_eq!(site(&world, &nth(n)).service, Selector::Blue);
+    }
+    assert!(whys(&world, number)[0].1.contains("takes 400 ms, more than 160 ms"));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn an_image_that_is_ready_and_answers_500_halts_in_the_first_wave_and_is_bad() {
+    let mut world = two_images(30);
+    world.probe.break_digest(digest(1));
+    let wanted = RolloutRequest { scope: RolloutScope::Inactive, auto_return: true, ..gated(0) };
+    let number = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::BudgetExceeded)));
+    let head = rollout(&world, number);
+    assert_eq!(head.tally(), Tally { failed: 1, ..Tally::default() });
+    assert_eq!(head.rollback, None);
+    assert_eq!(on_green(&world, 30), [0; 0]);
+    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Bad));
+    assert_eq!(moved_routes(&world), 0);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn an_image_deployed_in_place_that_answers_500_is_put_back_by_auto_rollback() {
+    let mut world = two_images(10);
+    // Everyone is on green, which runs digest 1; digest 2 is deployed over it.
+    let first = number(roll(&mut world, &all(0)));
+    world.run();
+    assert_eq!(stands(&world, first), (RolloutStatus::Succeeded, None));
+    world.probe.break_digest(digest(2));
+    let wanted = RolloutRequest {
+        digest: Some(digest(2)),
+        scope: RolloutScope::Active,
+        auto_return: true,
+        ..gated(0)
+    };
+    let number = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::BudgetExceeded)));
+    let head = rollout(&world, number);
+    let put_back = head.rollback.expect("a deploy");
+    assert_eq!(operation(&world, &put_back).slot.status, Status::Ended(End::Succeeded));
+    let view = now(world.raw().cluster.service(Selector::Green)).unwrap();
+    assert_eq!((view.digest, view.is_ready()), (Some(digest(1)), true));
+    assert_eq!(verdict(&world, Selector::Green, 2), Some(Verdict::Bad));
+    assert_eq!(on_green(&world, 10).len(), 10);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn an_answer_of_the_old_service_does_not_pass_for_the_new_one() {
+    // The target has a text that blue has not; visitors see blue for a while.
+    let mut world = two_images(3);
+    world.probe.lag(Duration::from_secs(8), &world.cluster.routes());
+    let before = world.clock.monotonic();
+    let number = number(roll(&mut world, &gated(0)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(on_green(&world, 3).len(), 3);
+    assert!(world.clock.monotonic().since(before) >= Duration::from_secs(16));
+    assert!(world.probe.asked() > 6);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_route_that_does_not_come_round_is_inconclusive_and_the_site_goes_back() {
+    let mut world = two_images(3);
+    world.probe.lag(Duration::from_secs(600), &world.cluster.routes());
+    let number = number(roll(&mut world, &gated(0)));
+    world.run();
+    let head = rollout(&world, number);
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::GateInconclusive)));
+    let message = head.reason.as_ref().expect("a reason").message.clone();
+    assert!(message.contains("`s000`") && message.contains("still leads to `blue`"), "{message}");
+    assert_eq!((head.tally(), on_green(&world, 3)), (Tally::default(), vec![]));
+    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    assert_eq!(site(&world, &nth(0)).slot, None);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_site_that_cannot_be_asked_pauses_the_rollout_and_is_no_failure() {
+    let mut world = two_images(8);
+    let away = site(&world, &nth(5)).uid;
+    world.probe.away(away, Away::Yes);
+    let number = number(roll(&mut world, &gated(0)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::GateInconclusive)));
+    assert_eq!(rollout(&world, number).tally().failed, 0);
+    assert_eq!(outcomes(&world, number)[5], None);
+    assert!(!on_green(&world, 8).contains(&5));
+    world.probe.away(away, Away::No);
+    ask(&mut world, number, Wish::Resume).unwrap();
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(on_green(&world, 8).len(), 8);
+    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn where_no_answer_names_its_service_the_gate_waits_for_the_route_to_settle() {
+    let mut world = two_images(2);
+    world.probe.nameless();
+    let before = world.clock.monotonic();
+    let number = number(roll(&mut world, &RolloutRequest { waves: Vec::new(), ..gated(0) }));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert!(world.clock.monotonic().since(before) >= Gate::SETTLE);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn an_abort_does_not_wait_for_a_gate() {
+    let mut world = two_images(4);
+    world.probe.lag(Duration::from_secs(600), &world.cluster.routes());
+    let long = gate().with_settle(Gate::LONGEST_SETTLE).unwrap();
+    let wanted = RolloutRequest { gate: Some(long), waves: Vec::new(), ..all(0) };
+    let number = number(roll(&mut world, &wanted));
+    let mut owner = super::turn(&world.process());
+    while on_green(&world, 4).is_empty() {
+        assert!(matches!(owner.poll(&world), super::Left::Waits));
+        super::pass(&world);
+    }
+    let asked = world.clock.monotonic();
+    ask(&mut world, number, Wish::Abort).unwrap();
+    let _ = owner.finish(&world);
+    world.run();
+    assert_eq!(stands(&world, number).0, RolloutStatus::Aborted);
+    assert!(world.clock.monotonic().since(asked) < Duration::from_secs(10));
+    assert_eq!(on_green(&world, 4), [0; 0]);
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_refused_route_is_no_evidence_against_the_image() {
+    let mut world = two_images(3);
+    super::waves::lose_route(&world, 0);
+    let number = number(roll(&mut world, &gated(0)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(Code::BudgetExceeded)));
+    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    super::waves::assert_sound_but(&mut world, &[0]);
+}
+
+#[test]
+fn a_gate_without_moves_is_refused() {
+    let mut world = two_images(1);
+    let refused = roll(&mut world, &RolloutRequest { promote: false, ..gated(0) });
+    assert_eq!(refused.unwrap_err().code(), "invalid");
+}
+
+#[test]
+fn waves_wait_for_their_time_and_a_resumed_one_waits_for_what_is_left() {
+    let mut world = two_images(20);
+    let wanted = RolloutRequest {
+        bake: Duration::from_secs(600),
+        waves: vec![Reach::Count(2), Reach::Percent(100)],
+        budget: Budget::Count(0),
+        ..all(0)
+    };
+    let number = number(roll(&mut world, &wanted));
+    while rollout(&world, number).status != RolloutStatus::Waiting
+        || rollout(&world, number).window.start == 0
+    {
+        let _ = world.turn();
+    }
+    let begun = world.clock.monotonic();
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::Baking)));
+    let until = rollout(&world, number).reason.and_then(|reason| reason.until);
+    assert_eq!(until, rollout(&world, number).baking);
+    assert_eq!(on_green(&world, 20).len(), 2);
+    ask(&mut world, number, Wish::Pause).unwrap();
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::Paused)));
+    ask(&mut world, number, Wish::Resume).unwrap();
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::Baking)));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert!(world.clock.monotonic().since(begun) >= Duration::from_secs(600));
+    assert_eq!(on_green(&world, 20).len(), 20);
+    assert_sound(&mut world);
+}
