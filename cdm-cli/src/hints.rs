@@ -6,27 +6,6 @@ use serde_json::Value;
 use crate::error::{CliError, Problem, Subject};
 use crate::way::{Sent, Way};
 
-const CODES: [Code; 18] = [
-    Code::AttemptsExhausted,
-    Code::ColourHeld,
-    Code::CacheFlushFailed,
-    Code::DeadlineExceeded,
-    Code::Denied,
-    Code::BudgetExceeded,
-    Code::Foreign,
-    Code::Deploying,
-    Code::ImageNotReady,
-    Code::JobFailed,
-    Code::JobRunning,
-    Code::Paused,
-    Code::Retrying,
-    Code::ServiceNotReady,
-    Code::ThemeMissing,
-    Code::Throttled,
-    Code::RollingOut,
-    Code::Invalid,
-];
-
 /// What to do about an error, if there is something; commands are as they would be typed on this `way`.
 pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
     match error {
@@ -108,6 +87,8 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
             cdm("services history blue"),
             cdm("services mark DIGEST healthy --reason …")
         ),
+        "frozen" => format!("see what is frozen, and until when: {}", cdm("freeze list")),
+        "plan_changed" => format!("see what would be done now: {}", cdm("services rollout … --dry-run")),
         "idempotency_key_reused" => "use a fresh --idempotency-key for each request".into(),
         "backend_denied" => {
             format!("grant the server what the message names, then ask again; see: {}", cdm("doctor"))
@@ -126,7 +107,7 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
 
 /// What clears a reason of an operation or rollout.
 pub fn clears(code: &str) -> Option<&'static str> {
-    CODES.into_iter().find(|known| known.as_str() == code).map(Code::clears)
+    Code::ALL.into_iter().find(|known| known.as_str() == code).map(Code::clears)
 }
 
 /// What to do about work that rests without being done, with the commands for it.

@@ -107,6 +107,8 @@ mod catalogue {
         InconclusiveIsFailure,
         /// A gate that halts a rollout leaves the image without a verdict.
         GateAcquits,
+        /// Moves go on in a freeze.
+        FreezeIgnored,
         /// The next wave does not wait.
         BakeSkipped,
     }

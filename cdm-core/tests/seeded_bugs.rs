@@ -13,7 +13,7 @@ use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::rollout::{Budget, Gate, Reach};
 use cdm_core::domain::{End, Kind, RolloutStatus, Selector, State, Status};
 use cdm_core::ports::{Clock, JobState};
-use cdm_core::services::{Accepted, RolloutRequest, RolloutScope};
+use cdm_core::services::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
 use cdm_testkit::fakes::{Away, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Scenario, Summary, Verb, Wake, World, digest, now, scenarios, zombie};
@@ -58,6 +58,7 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::UnhealthyStays, "the end state of a gate that halts", || compared("rollout-gated-halts")),
         (Bug::InconclusiveIsFailure, "a site that cannot be asked", || gated(away)),
         (Bug::GateAcquits, "the verdict of a gate that halts", condemned),
+        (Bug::FreezeIgnored, "a rollout in a freeze", frozen),
         (Bug::BakeSkipped, "the time between two waves", baking),
     ]
 }
@@ -360,6 +361,23 @@ fn condemned() -> Vec<String> {
     let bad = colour.releases.iter().any(|release| release.verdict == Verdict::Bad);
     let mut seen = seen_in(&mut world);
     expect(&mut seen, bad, "the image is not bad");
+    seen
+}
+
+/// A freeze comes after the rollout was accepted, before anyone is moved.
+fn frozen() -> Vec<String> {
+    let mut world = fleet(&["a", "b", "c", "d"]);
+    let number = rollout(&mut world, in_two_waves());
+    let wanted = NewFreeze { sites: None, reason: "a sale".to_owned(), until: None };
+    let _ = world.ask(move |services, request| {
+        let wanted = wanted.clone();
+        Box::pin(async move { services.freeze(&request, &wanted).await })
+    });
+    for _ in 0..20 {
+        let _ = world.turn();
+    }
+    let mut seen = seen_in(&mut world);
+    expect(&mut seen, status(&world, number) == RolloutStatus::Waiting, "the rollout went on");
     seen
 }
 

@@ -177,6 +177,8 @@ const fn status(error: &ServiceError) -> StatusCode {
         | ServiceError::IllegalTransition(_)
         | ServiceError::OperationInFlight(_)
         | ServiceError::RolloutInFlight(_)
+        | ServiceError::Frozen(_)
+        | ServiceError::PlanChanged
         | ServiceError::TokenExists(_)
         | ServiceError::NoHealthyDigest
         | ServiceError::Contended => StatusCode::CONFLICT,
@@ -202,8 +204,10 @@ impl From<ServiceError> for Refusal {
             ServiceError::Unavailable(_) | ServiceError::Unknown => {
                 refusal.retry_after = Some(Duration::ZERO);
             }
+            ServiceError::PlanChanged => refusal.blame("planHash"),
             ServiceError::NotFound { .. }
             | ServiceError::IllegalTransition(_)
+            | ServiceError::Frozen(_)
             | ServiceError::NoHealthyDigest
             | ServiceError::Invalid(_)
             | ServiceError::Contended

@@ -15,7 +15,7 @@ pub use platform::Verdict;
 pub use platform::{
     AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, ServicesCommand, TokenCommand,
 };
-pub use rollout::{GateArgs, RolloutArgs};
+pub use rollout::{FreezeCommand, GateArgs, RolloutArgs};
 pub use site::{Colour, CreateArgs, DeleteArgs, STATES, SiteCommand, SiteFilter};
 
 const EXAMPLES: &str = "\
@@ -148,6 +148,12 @@ pub enum Command {
                       cdm op retry op-78-site-shop"
     )]
     Op(OpCommand),
+    /// Times in which nobody is moved, or some are not
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cdm freeze create --reason 'the sale of the year' --for 48h\n  cdm freeze list"
+    )]
+    Freeze(FreezeCommand),
     /// Tokens that may call the API
     #[command(
         subcommand,

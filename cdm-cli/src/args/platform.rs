@@ -37,7 +37,7 @@ pub enum ServicesCommand {
                       cdm services rollout --image sha256:<64 hex digits> --failure-budget 2% --auto-rollback\n  \
                       cdm services rollout --promote --scope inactive --waves 1,100% --bake 10m --gate-path /"
     )]
-    Rollout(super::RolloutArgs),
+    Rollout(Box<super::RolloutArgs>),
     /// Images that ran on a service, newest first, with their verdicts
     #[command(after_help = "Example:\n  cdm services history green --limit 5")]
     History {
@@ -126,7 +126,7 @@ pub enum TokenCommand {
     },
 }
 
-fn timestamp(text: &str) -> Result<String, String> {
+pub(super) fn timestamp(text: &str) -> Result<String, String> {
     text.parse::<jiff::Timestamp>()
         .map(|at| at.to_string())
         .map_err(|_| format!("`{text}` is not a time such as 2030-01-31T00:00:00Z"))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 /// `cdm services rollout`.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +37,12 @@ pub struct RolloutArgs {
     /// What each site has to answer.
     #[command(flatten)]
     pub gate: GateArgs,
+    /// Show what would be done, and do nothing
+    #[arg(long, conflicts_with = "plan")]
+    pub dry_run: bool,
+    /// Do exactly what a dry run has shown under this hash, or nothing
+    #[arg(long, value_name = "HASH")]
+    pub plan: Option<String>,
 }
 
 /// The health gate of a rollout.
@@ -58,4 +64,39 @@ pub struct GateArgs {
     /// How long a route may take to lead to the new service [default: 30s]
     #[arg(long, value_parser = super::duration, value_name = "TIME", requires = "gate_path")]
     pub gate_settle: Option<Duration>,
+}
+
+/// `cdm freeze …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum FreezeCommand {
+    /// Stop moves: promotes, upgrades and rollouts; deploys and rollbacks go on
+    #[command(after_help = "Examples:\n  cdm freeze create --reason 'the sale of the year' --for 48h\n  \
+                            cdm freeze create --sites shop,blog --reason 'their launch'")]
+    Create {
+        /// Why: what whoever is stopped by it is told
+        #[arg(long)]
+        reason: String,
+        /// These sites only
+        #[arg(long, value_delimiter = ',', value_name = "ID")]
+        sites: Vec<String>,
+        /// After how long it ends by itself, such as 48h
+        #[arg(long = "for", value_parser = super::duration, value_name = "TIME")]
+        lasts: Option<Duration>,
+        /// When it ends by itself: a time such as 2030-01-31T00:00:00Z
+        #[arg(long, value_parser = super::platform::timestamp, conflicts_with = "lasts", value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// List the freezes that hold
+    #[command(visible_alias = "ls", after_help = "Example:\n  cdm freeze list")]
+    List {
+        /// How much to list.
+        #[command(flatten)]
+        paging: super::Paging,
+    },
+    /// End a freeze; a rollout that waits for it goes on
+    #[command(visible_alias = "rm", after_help = "Example:\n  cdm freeze remove freeze-12")]
+    Remove {
+        /// The freeze's id
+        id: String,
+    },
 }

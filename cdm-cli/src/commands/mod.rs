@@ -46,6 +46,7 @@ pub(crate) async fn dispatch(command: Command, session: &mut Session<'_>) -> Res
         Command::Services(command) => services::run(command, session).await,
         Command::Rollout(command) => ops::rollout(command, session).await,
         Command::Op(command) => ops::operation(command, session).await,
+        Command::Freeze(command) => rollout::freeze(command, session).await,
         Command::Token(command) => platform::token(command, session).await,
         Command::Audit(args) => platform::audit(args, session).await,
         Command::Events => platform::events(session).await,

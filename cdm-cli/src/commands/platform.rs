@@ -59,7 +59,7 @@ pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> R
     }
 }
 
-fn after(session: &Session<'_>, span: std::time::Duration) -> Result<String, CliError> {
+pub(super) fn after(session: &Session<'_>, span: std::time::Duration) -> Result<String, CliError> {
     let end = u128::from(session.printer.now().millis()) + span.as_millis();
     i64::try_from(end)
         .ok()

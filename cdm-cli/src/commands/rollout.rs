@@ -1,8 +1,14 @@
-//! The request of `cdm services rollout`.
+//! The request of `cdm services rollout`, its plan, and `cdm freeze …`.
 
 use serde_json::{Map, Value, json};
 
-use crate::args::{GateArgs, RolloutArgs};
+use super::Session;
+use super::platform::after;
+use crate::args::{FreezeCommand, GateArgs, RolloutArgs};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::transport::{Method, segment};
+use crate::view::Shape;
 
 /// Only what was typed: the server has the defaults.
 pub(super) fn rollout(args: RolloutArgs) -> Value {
@@ -32,7 +38,56 @@ pub(super) fn rollout(args: RolloutArgs) -> Value {
     if let Some(gate) = gate(args.gate) {
         body.insert("gate".into(), gate);
     }
+    if args.dry_run {
+        body.insert("dryRun".into(), true.into());
+    }
+    if let Some(hash) = args.plan {
+        body.insert("planHash".into(), hash.into());
+    }
     Value::Object(body)
+}
+
+/// Shows what would be done.
+pub(super) async fn plan(args: RolloutArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let answer = session.client().change(Method::Put, "/services", Some(rollout(args))).await?;
+    session.printer.value(Shape::Plan, &answer.value)?;
+    if let Some(hash) = answer.value.get("planHash").and_then(Value::as_str) {
+        session.printer.note(&format!("nothing was changed; to do it: the same command with --plan {hash}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// `cdm freeze …`.
+pub(super) async fn freeze(command: FreezeCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    match command {
+        FreezeCommand::Create { reason, sites, lasts, until } => {
+            let mut body = json!({ "reason": reason });
+            if !sites.is_empty() {
+                body["sites"] = sites.into();
+            }
+            let ends = match (until, lasts) {
+                (Some(at), _) => Some(at),
+                (None, Some(span)) => Some(after(session, span)?),
+                (None, None) => None,
+            };
+            if let Some(ends) = ends {
+                body["expiresAt"] = ends.into();
+            }
+            let answer = session.client().change(Method::Post, "/freezes", Some(body)).await?;
+            session.printer.value(Shape::Freeze, &answer.value)?;
+        }
+        FreezeCommand::List { paging } => {
+            let (items, more) = session.client().short_list("/freezes", paging).await?;
+            session.printer.list(Shape::Freeze, &items, more)?;
+        }
+        FreezeCommand::Remove { id } => {
+            let path = format!("/freezes/{}", segment(&id));
+            let answer = session.client().change(Method::Delete, &path, None).await?;
+            session.printer.value(Shape::Done, &answer.value)?;
+            session.printer.note(&format!("freeze `{id}` is removed"));
+        }
+    }
+    Ok(Exit::Done)
 }
 
 fn gate(args: GateArgs) -> Option<Value> {

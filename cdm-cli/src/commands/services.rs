@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Session;
-use super::rollout::rollout;
+use super::rollout::{plan, rollout};
 use crate::args::ServicesCommand;
 use crate::client::items;
 use crate::error::CliError;
@@ -50,7 +50,10 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             session.work(Method::Post, "/services", Some(body), Goal::Success).await
         }
         ServicesCommand::Rollout(args) => {
-            session.work(Method::Put, "/services", Some(rollout(args)), Goal::Success).await
+            if args.dry_run {
+                return plan(*args, session).await;
+            }
+            session.work(Method::Put, "/services", Some(rollout(*args)), Goal::Success).await
         }
         ServicesCommand::History { service, paging } => {
             let path = format!("/services/{}/history", service.as_str());

@@ -9,6 +9,10 @@ pub enum Shape {
     Operation,
     /// A rollout.
     Rollout,
+    /// What a rollout would do.
+    Plan,
+    /// A freeze.
+    Freeze,
     /// A token.
     Token,
     /// An entry of the audit.
@@ -47,6 +51,8 @@ impl Shape {
             Self::Site => "sites",
             Self::Operation => "operations",
             Self::Rollout => "rollouts",
+            Self::Plan => "plans",
+            Self::Freeze => "freezes",
             Self::Token => "tokens",
             Self::Audit => "audit entries",
             Self::Release => "releases",
@@ -77,8 +83,10 @@ impl Shape {
         match self {
             Self::Operation => Some(("steps", STEPS)),
             Self::Rollout => Some(("waves", WAVES)),
+            Self::Plan => Some(("waves", PLANNED)),
             Self::Health => Some(("backends", BACKENDS)),
             Self::Site
+            | Self::Freeze
             | Self::Token
             | Self::Audit
             | Self::Release
@@ -123,6 +131,21 @@ impl Shape {
                 ("RUNNING", "/running", May),
                 ("PENDING", "/pending", May),
                 ("AGE", "/createdAt", Must),
+            ],
+            Self::Plan => &[
+                ("SITE", "/id", Must),
+                ("WAVE", "/wave", Must),
+                ("SERVICE", "/service", Must),
+                ("ROUTED", "/routedService", Must),
+                ("CHANGE", "/change", Must),
+            ],
+            Self::Freeze => &[
+                ("ID", "/id", Must),
+                ("SITES", "/sites", Must),
+                ("OWNER", "/owner", Must),
+                ("REASON", "/reason", Must),
+                ("AGE", "/createdAt", May),
+                ("EXPIRES", "/expiresAt", Must),
             ],
             Self::Token => &[
                 ("ID", "/id", Must),
@@ -175,6 +198,13 @@ const STEPS: &Columns = &[
     ("TOOK", "#took", Must),
     ("JOB", "/job", May),
     ("MESSAGE", "/message", Must),
+];
+
+const PLANNED: &Columns = &[
+    ("WAVE", "/name", Must),
+    ("TOTAL", "/total", Must),
+    ("MOVES", "/moves", Must),
+    ("IN PLACE", "/inPlace", Must),
 ];
 
 const WAVES: &Columns = &[

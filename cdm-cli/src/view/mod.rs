@@ -16,12 +16,14 @@ use table::Column;
 pub(crate) fn one(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
     match shape {
         Shape::Services => services(value, now, width),
+        Shape::Plan => plan(value, now, width),
         Shape::Selection => {
             format!("{}\n", value.get("message").and_then(Value::as_str).map_or_else(String::new, clean))
         }
         Shape::Site
         | Shape::Operation
         | Shape::Rollout
+        | Shape::Freeze
         | Shape::Token
         | Shape::Audit
         | Shape::Release
@@ -43,6 +45,34 @@ pub(crate) fn event(value: &Value) -> String {
     format!("{}\n", parts.into_iter().flatten().collect::<Vec<_>>().join("  "))
 }
 
+/// What is to be known before, the waves, and the first sites.
+fn plan(value: &Value, now: Timestamp, width: Option<usize>) -> String {
+    let mut rest = value.clone();
+    let mut taken = |key: &str| rest.as_object_mut().and_then(|rest| rest.remove(key)).unwrap_or_default();
+    let (sites, warnings, calls, steps) = (taken("sites"), taken("warnings"), taken("calls"), taken("steps"));
+    let steps: Vec<_> = steps.as_array().into_iter().flatten().map(plain).collect();
+    rest["steps"] = steps.join(", ").into();
+    let calls = calls.as_object().into_iter().flatten().map(|(name, count)| format!("{name} {count}"));
+    rest["calls"] = calls.collect::<Vec<_>>().join(", ").into();
+    let mut text = described(Shape::Plan, &rest, now, width);
+    if let Some(sites) = sites.as_array().filter(|sites| !sites.is_empty()) {
+        text.push('\n');
+        text.push_str(&table(Shape::Plan.columns(), sites, now, width));
+        let total = value.get("total").and_then(Value::as_u64).unwrap_or(0);
+        let more = total.saturating_sub(sites.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("… and {more} more\n"));
+        }
+    }
+    let warnings = warnings.as_array().into_iter().flatten();
+    let told = warnings.map(|warning| {
+        let part = |key: &str| warning.get(key).map(plain).unwrap_or_default();
+        format!("\nwarning: {}: {}\n", part("code"), part("message"))
+    });
+    text.push_str(&told.collect::<String>());
+    text
+}
+
 fn services(value: &Value, now: Timestamp, width: Option<usize>) -> String {
     let canary = value.pointer("/canary/selector").cloned().unwrap_or_default();
     let rows = value
@@ -59,7 +89,18 @@ fn services(value: &Value, now: Timestamp, width: Option<usize>) -> String {
                 Value::from(format!("{}/{}", field(service, "/ready", now), field(service, "/desired", now)));
             row
         });
-    table(Shape::Services.columns(), &rows.collect::<Vec<_>>(), now, width)
+    let mut text = table(Shape::Services.columns(), &rows.collect::<Vec<_>>(), now, width);
+    for freeze in value.get("freezes").and_then(Value::as_array).into_iter().flatten() {
+        let part = |key: &str| freeze.get(key).map(plain).filter(|text| !text.is_empty());
+        let whom = part("sites").map_or_else(
+            || "all moves are frozen".to_owned(),
+            |sites| format!("moves of {sites} are frozen"),
+        );
+        let until = part("expiresAt").map_or_else(String::new, |end| format!(" until {end}"));
+        let (owner, reason) = (part("owner").unwrap_or_default(), part("reason").unwrap_or_default());
+        text.push_str(&format!("\n{whom} by {owner}{until}: {reason}\n"));
+    }
+    text
 }
 
 /// Every field on a line of its own, then a table of the parts.

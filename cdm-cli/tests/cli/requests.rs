@@ -72,7 +72,7 @@ async fn work_is_asked_for_by_method_path_and_body() {
 
 #[tokio::test(start_paused = true)]
 async fn reads_are_asked_for_by_path_and_filters() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["site", "get", "shop"], "GET /sites/shop"),
         (&["site", "get", "../x y"], "GET /sites/..%2Fx%20y"),
         (
@@ -88,6 +88,7 @@ async fn reads_are_asked_for_by_path_and_filters() {
             "GET /operations?status=parked&rollout=r&limit=100",
         ),
         (&["op", "get", "op-1"], "GET /operations/op-1"),
+        (&["freeze", "list"], "GET /freezes"),
         (&["token", "list", "--all"], "GET /tokens?limit=500"),
         (
             &["audit", "--actor", "ci", "--since", "2029-01-01T00:00:00Z"],

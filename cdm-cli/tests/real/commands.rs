@@ -57,6 +57,7 @@ fn whole(shape: Shape, value: &Value, name: &str) {
     assert!(value.is_object(), "{name}: {value}");
     let items: Vec<&Value> = match shape {
         Shape::Services => value["services"].as_object().expect("services").values().collect(),
+        Shape::Plan => value["sites"].as_array().expect("sites").iter().collect(),
         _ => vec![value],
     };
     for item in items {

@@ -58,6 +58,8 @@ fn images(_: &Place, see: See<'_>) {
 }
 
 fn fleets(place: &Place, see: See<'_>) {
+    let plan = ["services", "rollout", "--promote", "--scope", "all", "--dry-run"];
+    see("services rollout", &plan, One(Shape::Plan));
     let rollout = ["services", "rollout", "--promote", "--scope", "all"];
     see("services rollout", &rollout, One(Shape::Rollout));
     see("rollout list", &["rollout", "list"], Many(Shape::Rollout));
@@ -89,6 +91,11 @@ fn stuck(place: &Place, see: See<'_>) {
 }
 
 fn platform(place: &Place, see: See<'_>) {
+    let freeze = ["freeze", "create", "--reason", "a launch", "--sites", "shop", "--for", "1h"];
+    see("freeze create", &freeze, One(Shape::Freeze));
+    see("freeze list", &["freeze", "list"], Many(Shape::Freeze));
+    let freeze = newest(place, &["freeze", "list"]);
+    see("freeze remove", &["freeze", "remove", &freeze], One(Shape::Done));
     let create = ["token", "create", "ci", "--role", "viewer", "--expires-in", "1h"];
     see("token create", &create, One(Shape::Token));
     see("token list", &["token", "list"], Many(Shape::Token));

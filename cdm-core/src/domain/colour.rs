@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::operation::{Slot, Task};
-use super::{Actor, Digest, Selector, Timestamp};
+use super::{Actor, Digest, Freeze, Selector, Timestamp};
 
 /// How long a digest is ready before that alone speaks for it.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(300);
@@ -253,6 +253,8 @@ pub struct Fleet {
     /// The highest number of a rollout that moved sites: the next has a higher one, whoever drew it and when, because
     /// sites tell a lost owner's grant by it.
     pub newest: u64,
+    /// What stops moves.
+    pub freezes: Vec<Freeze>,
     /// Raised by every write.
     pub version: u64,
 }

@@ -27,6 +27,8 @@ pub enum Code {
     Deploying,
     /// The image does not get ready and nothing earlier can be put back.
     ImageNotReady,
+    /// A freeze stops moves.
+    Frozen,
     /// The gate spoke against the site where it was moved, or was to be.
     GateFailed,
     /// Whether a site works where it was moved could not be found out.
@@ -52,6 +54,32 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::AttemptsExhausted,
+        Self::ColourHeld,
+        Self::CacheFlushFailed,
+        Self::DeadlineExceeded,
+        Self::Denied,
+        Self::Baking,
+        Self::BudgetExceeded,
+        Self::Foreign,
+        Self::Deploying,
+        Self::ImageNotReady,
+        Self::Frozen,
+        Self::GateFailed,
+        Self::GateInconclusive,
+        Self::JobFailed,
+        Self::JobRunning,
+        Self::Paused,
+        Self::Retrying,
+        Self::ServiceNotReady,
+        Self::ThemeMissing,
+        Self::Throttled,
+        Self::RollingOut,
+        Self::Invalid,
+    ];
+
     /// The stable word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,6 +93,7 @@ impl Code {
             Self::Foreign => "foreign",
             Self::Deploying => "deploying",
             Self::ImageNotReady => "image_not_ready",
+            Self::Frozen => "frozen",
             Self::GateFailed => "gate_failed",
             Self::GateInconclusive => "gate_inconclusive",
             Self::JobFailed => "job_failed",
@@ -94,6 +123,7 @@ impl Code {
             Self::ImageNotReady => {
                 "deploy a working digest to this service; the deploy takes this operation's place"
             }
+            Self::Frozen => "clears when the freeze ends or is removed",
             Self::GateFailed => "see what the site answers on that service, then retry the rollout",
             Self::GateInconclusive => "see why the site cannot be asked, then resume or abort the rollout",
             Self::JobFailed => "read the step's log, then retry the operation",

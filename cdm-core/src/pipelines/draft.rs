@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::domain::fence::Leg;
-use crate::domain::rollout::{self, Budget, Gate, Reach, RolloutMember, RolloutPage, Window};
+use crate::domain::rollout::{self, Budget, Candidate, Gate, Reach, RolloutMember, RolloutPage, Window};
 use crate::domain::{
-    Actor, Digest, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus,
-    Selector, SiteId, Timestamp,
+    Actor, Digest, Fleet, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus,
+    Selector, Site, SiteId, Timestamp,
 };
 use crate::ports::{Batch, Ports, SiteQuery, StoreError, Write};
 
@@ -28,21 +28,33 @@ pub enum Scope {
     Sites(Vec<SiteId>),
 }
 
-/// The active sites in a scope, in the order of their ids. A listed site that is not there is left out.
+/// The active sites in a scope, in the order of their ids.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn membership(ports: &Ports, scope: &Scope) -> Result<Vec<RolloutMember>, StoreError> {
-    let mut members = Vec::new();
-    let member = |site: &crate::domain::Site| RolloutMember::new(site.id.clone(), site.uid);
+pub(crate) async fn candidates(
+    ports: &Ports,
+    scope: &Scope,
+    fleet: &Fleet,
+    now: Timestamp,
+) -> Result<Vec<Candidate>, StoreError> {
+    let candidate = |site: &Site| Candidate {
+        id: site.id.clone(),
+        uid: site.uid,
+        service: site.service,
+        routed: site.routed_service(),
+        busy: site.slot.is_some(),
+        frozen: fleet.freezes(&site.id, now).is_some(),
+    };
+    let mut sites = Vec::new();
     let service = match scope {
         Scope::Sites(ids) => {
             for id in ids {
-                members.extend(ports.store.site(id).await?.iter().map(member));
+                sites.extend(ports.store.site(id).await?.iter().map(candidate));
             }
-            members.sort_by(|a, b| a.id.cmp(&b.id));
-            members.dedup_by(|a, b| a.id == b.id);
-            return Ok(members);
+            sites.sort_by(|a, b| a.id.cmp(&b.id));
+            sites.dedup_by(|a, b| a.id == b.id);
+            return Ok(sites);
         }
         Scope::Service(selector) => Some(*selector),
         Scope::All => None,
@@ -51,12 +63,21 @@ pub async fn membership(ports: &Ports, scope: &Scope) -> Result<Vec<RolloutMembe
     let mut after = None;
     loop {
         let page = ports.store.sites(&query, after.as_ref(), 1_000).await?;
-        members.extend(page.items.iter().filter(|site| site.phase == Phase::Active).map(member));
+        sites.extend(page.items.iter().filter(|site| site.phase == Phase::Active).map(candidate));
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(members),
+            None => return Ok(sites),
         }
     }
+}
+
+/// The members of a rollout over a scope: see [`candidates`]. A listed site that is not there is left out.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn membership(ports: &Ports, scope: &Scope) -> Result<Vec<RolloutMember>, StoreError> {
+    let sites = candidates(ports, scope, &Fleet::default(), Timestamp::from_millis(0)).await?;
+    Ok(sites.into_iter().map(RolloutMember::from).collect())
 }
 
 /// How many members, as the counts of a rollout are kept.

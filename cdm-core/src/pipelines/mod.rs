@@ -14,6 +14,7 @@ mod select;
 mod terminate;
 mod upgrade;
 
+pub(crate) use draft::candidates;
 pub use draft::{Draft, Scope, membership};
 pub use rollout::Rollouts;
 

@@ -7,6 +7,7 @@
 
 mod commit;
 mod flush;
+mod frozen;
 mod gated;
 mod member;
 mod owner;

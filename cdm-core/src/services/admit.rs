@@ -157,7 +157,7 @@ impl Services {
         let (operation, rollout) = match accepted {
             Accepted::Operation(id) => (Some(id.clone()), None),
             Accepted::Rollout(number) => (None, Some(*number)),
-            Accepted::Done => (None, None),
+            Accepted::Freeze(_) | Accepted::Done => (None, None),
         };
         AuditEntry {
             at: self.now(),

@@ -4,7 +4,7 @@ use super::admit::{Decision, queued, queued_event};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::colour::{Release, Verdict, rollback_choice};
 use crate::domain::operation::{Deploy, Event, Hooks, Operation, Slot, Status, Subject, Task};
-use crate::domain::{Colour, Digest, Fleet, Kind, OperationId, Selector, Timestamp};
+use crate::domain::{Colour, Digest, Fleet, Freeze, Kind, OperationId, Selector, Timestamp};
 use crate::ports::{Batch, Canary, ServiceView, SiteQuery, Write};
 
 /// An image to deploy.
@@ -29,6 +29,8 @@ pub struct FleetView {
     pub services: [ServiceStatus; 2],
     /// The unfinished rollout that moves sites.
     pub rollout: Option<u64>,
+    /// What stops moves.
+    pub freezes: Vec<Freeze>,
 }
 
 /// One service.
@@ -75,7 +77,9 @@ impl Services {
                 version: crate::ports::CanaryVersion(String::new()),
             },
         };
-        Ok(FleetView { canary: selector, image: digest, services, rollout: fleet.rollout })
+        let now = self.now();
+        let freezes = fleet.freezes.into_iter().filter(|freeze| freeze.holds(now)).collect();
+        Ok(FleetView { canary: selector, image: digest, services, rollout: fleet.rollout, freezes })
     }
 
     async fn service(&self, selector: Selector) -> Result<ServiceStatus, ServiceError> {
@@ -131,7 +135,7 @@ impl Services {
             .await?;
         let operation = match accepted {
             Accepted::Operation(id) => Some(id),
-            Accepted::Rollout(_) | Accepted::Done => None,
+            Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Done => None,
         };
         Ok(Selected { operation, warnings })
     }
@@ -216,6 +220,9 @@ impl Services {
         let fleet = self.ports.store.fleet().await?;
         if let Some(rollout) = fleet.rollout.filter(|rollout| colour.hold.moves.contains(rollout)) {
             return Err(ServiceError::RolloutInFlight(rollout));
+        }
+        if let Some(freeze) = fleet.frozen(now).filter(|_| promote) {
+            return Err(ServiceError::Frozen(Box::new(freeze.clone())));
         }
         let task = Task::Deploy(Box::new(Deploy {
             selector,

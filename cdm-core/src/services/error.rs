@@ -3,7 +3,7 @@
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{Actor, Hostname, NameError, OperationId, SiteId};
+use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, SiteId};
 use crate::ports::{PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
@@ -35,6 +35,12 @@ pub enum ServiceError {
     /// A rollout is in the way.
     #[error("rollout {0} is unfinished; wait for it, or abort it")]
     RolloutInFlight(u64),
+    /// A freeze stops moves.
+    #[error("{}; wait for its end, or remove it", .0.told())]
+    Frozen(Box<Freeze>),
+    /// The fleet is not as it was when the plan was made.
+    #[error("the fleet or the request has changed since the plan was made; make another plan and look at it")]
+    PlanChanged,
     /// Tokens keep their names for ever.
     #[error("a token has, or had, the name `{0}`; choose another")]
     TokenExists(Actor),
@@ -71,6 +77,8 @@ impl ServiceError {
             Self::IllegalTransition(_) => "illegal_transition",
             Self::OperationInFlight(_) => "operation_in_flight",
             Self::RolloutInFlight(_) => "rollout_in_flight",
+            Self::Frozen(_) => "frozen",
+            Self::PlanChanged => "plan_changed",
             Self::TokenExists(_) => "token_exists",
             Self::NoHealthyDigest => "no_healthy_digest",
             Self::KeyReused => "idempotency_key_reused",
@@ -87,6 +95,7 @@ impl ServiceError {
         match self {
             Self::OperationInFlight(_)
             | Self::RolloutInFlight(_)
+            | Self::Frozen(_)
             | Self::Contended
             | Self::Unavailable(_)
             | Self::Unknown => true,
@@ -95,6 +104,7 @@ impl ServiceError {
             | Self::HostnameTaken { .. }
             | Self::IllegalTransition(_)
             | Self::NoHealthyDigest
+            | Self::PlanChanged
             | Self::TokenExists(_)
             | Self::KeyReused
             | Self::Denied(_)

@@ -6,13 +6,16 @@ mod access;
 mod admit;
 mod colours;
 mod error;
+mod freezes;
 mod operations;
+mod plans;
 mod rollouts;
 mod sites;
 
 pub use access::{Access, NewToken};
 pub use colours::{DeployRequest, FleetView, Selected, ServiceStatus};
 pub use error::ServiceError;
+pub use freezes::NewFreeze;
 pub use rollouts::RolloutRequest;
 pub use sites::NewSite;
 
@@ -61,6 +64,8 @@ pub enum Accepted {
     Operation(OperationId),
     /// A rollout.
     Rollout(u64),
+    /// A freeze.
+    Freeze(u64),
     /// It was done at once, or there was nothing to do.
     Done,
 }
@@ -70,16 +75,18 @@ impl Accepted {
         match self {
             Self::Operation(id) => id.to_string(),
             Self::Rollout(number) => format!("rollout-{number}"),
+            Self::Freeze(number) => format!("freeze-{number}"),
             Self::Done => "done".to_owned(),
         }
     }
 
     fn decode(text: &str) -> Self {
-        let rollout = text.strip_prefix("rollout-").and_then(|number| number.parse().ok());
-        match (OperationId::parse(text), rollout) {
-            (Some(id), _) => Self::Operation(id),
-            (None, Some(number)) => Self::Rollout(number),
-            (None, None) => Self::Done,
+        let numbered = |prefix| text.strip_prefix(prefix).and_then(|number| number.parse().ok());
+        match (OperationId::parse(text), numbered("rollout-"), numbered("freeze-")) {
+            (Some(id), ..) => Self::Operation(id),
+            (None, Some(number), _) => Self::Rollout(number),
+            (None, None, Some(number)) => Self::Freeze(number),
+            (None, None, None) => Self::Done,
         }
     }
 }

@@ -81,7 +81,10 @@ impl Services {
             ) => Status::Ended(End::Failed),
             Some(MemberOutcome::Parked) => Status::Parked,
             Some(
-                MemberOutcome::SkippedBusy | MemberOutcome::SkippedGone | MemberOutcome::SkippedInactive,
+                MemberOutcome::SkippedBusy
+                | MemberOutcome::SkippedFrozen
+                | MemberOutcome::SkippedGone
+                | MemberOutcome::SkippedInactive,
             ) => Status::Ended(End::Cancelled),
         };
         Ok(Some(Operation { id: id.clone(), subject, slot, finished_at: rollout.finished_at }))

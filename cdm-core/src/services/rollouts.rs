@@ -6,10 +6,10 @@ use super::admit::{Decision, Written};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
-    Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage,
+    Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, hash,
 };
 use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, RolloutScope, Selector};
-use crate::pipelines::{Draft, Scope, membership};
+use crate::pipelines::Draft;
 use crate::ports::{Batch, FeedEvent, Page, Write};
 
 /// A rollout to start.
@@ -34,6 +34,8 @@ pub struct RolloutRequest {
     pub gate: Option<Gate>,
     /// How long it rests between two waves.
     pub bake: Duration,
+    /// The hash of a plan that has to hold still.
+    pub plan: Option<String>,
 }
 
 impl Default for RolloutRequest {
@@ -48,6 +50,7 @@ impl Default for RolloutRequest {
             auto_return: false,
             gate: None,
             bake: Duration::ZERO,
+            plan: None,
         }
     }
 }
@@ -63,19 +66,14 @@ impl Services {
         request: &Request,
         wanted: &RolloutRequest,
     ) -> Result<Accepted, ServiceError> {
-        if wanted.gate.is_some() && !wanted.promote {
-            return Err(ServiceError::Invalid("a gate is about sites whose routes move".to_owned()));
-        }
+        wanted.judge()?;
         self.admit(request, "rollout.start", "fleet", &format!("{wanted:?}"), || async {
             let target = self.canary().await?;
-            let scope = match &wanted.scope {
-                RolloutScope::Active => Scope::Service(target),
-                RolloutScope::Inactive => Scope::Service(target.other()),
-                RolloutScope::All => Scope::All,
-                RolloutScope::Service(selector) => Scope::Service(*selector),
-                RolloutScope::Sites(ids) => Scope::Sites(ids.clone()),
-            };
-            let members = membership(&self.ports, &scope).await?;
+            let (ground, sites) = self.survey(wanted, target).await?;
+            if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&ground, &sites, &wanted.in_words())) {
+                return Err(ServiceError::PlanChanged);
+            }
+            let members = sites.into_iter().map(RolloutMember::from).collect();
             self.decide_rollout(request, wanted, target, members, None).await
         })
         .await
@@ -92,6 +90,9 @@ impl Services {
         let fleet = self.ports.store.fleet().await?;
         if let Some(other) = fleet.rollout {
             return Err(ServiceError::RolloutInFlight(other));
+        }
+        if let Some(freeze) = fleet.frozen(self.now()) {
+            return Err(ServiceError::Frozen(Box::new(freeze.clone())));
         }
         let running = self.ports.cluster.service(target).await?.digest;
         let (mut after, mut extra) = (None, Vec::new());

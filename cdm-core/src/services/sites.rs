@@ -145,6 +145,9 @@ impl Services {
                 _ => return Err(ServiceError::OperationInFlight(at_work.id)),
             }
         }
+        if matches!(kind, Kind::Upgrade | Kind::Promote) {
+            self.may_move(id).await?;
+        }
         let course =
             |to| Move { from: site.service, to, routed: site.routed_service().unwrap_or(site.service) };
         let task = match kind {

@@ -268,6 +268,7 @@ fn rollout(rng: &mut Rng) -> RolloutRequest {
     let gate = (promote && rng.chance(0.4)).then(|| Gate::new("/").expect("a gate"));
     let bake = if rng.chance(0.2) { Duration::from_secs(90) } else { Duration::ZERO };
     RolloutRequest {
+        plan: None,
         promote,
         gate,
         bake,

@@ -4,8 +4,10 @@
 mod asked;
 mod colours;
 mod engine;
+mod freezes;
 mod gates;
 mod narrow;
+mod plans;
 mod rollouts;
 mod sites;
 mod waves;

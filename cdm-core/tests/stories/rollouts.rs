@@ -96,6 +96,39 @@ fn a_second_rollout_is_refused_until_the_first_has_ended() {
 }
 
 #[test]
+fn a_canary_that_is_switched_under_a_rollout_does_not_turn_it_round() {
+    let mut world = fleet(12);
+    let first = number(roll(&mut world, &all(0)));
+    let mut owner = turn(&world.process());
+    while on_green(&world, 12).is_empty() {
+        assert!(matches!(owner.poll(&world), super::Left::Waits));
+    }
+    world.select(Selector::Blue).unwrap();
+    let _ = owner.finish(&world);
+    world.run();
+    assert_eq!(stands(&world, first), (RolloutStatus::Succeeded, None));
+    assert_eq!((rollout(&world, first).target, on_green(&world, 12).len()), (Selector::Green, 12));
+    // The next one goes where the canary is now.
+    let next = number(roll(&mut world, &all(0)));
+    world.run();
+    assert_eq!((rollout(&world, next).target, on_green(&world, 12).len()), (Selector::Blue, 0));
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_site_that_is_listed_twice_is_taken_once_and_one_that_is_not_there_is_left_out() {
+    let mut world = fleet(3);
+    let named = ["s001", "nobody", "s001", "s000"];
+    let ids = named.iter().map(|id| cdm_core::domain::SiteId::parse(id).unwrap()).collect();
+    let number = number(roll(&mut world, &RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) }));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(outcomes(&world, number), [Some(Outcome::Moved); 2]);
+    assert_eq!(on_green(&world, 3), [0, 1]);
+    assert_sound(&mut world);
+}
+
+#[test]
 fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_one_is_not() {
     let mut seen = 0;
     for call in (0..).step_by(5) {

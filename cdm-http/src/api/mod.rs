@@ -2,9 +2,11 @@
 
 pub mod audit;
 pub mod event;
+pub mod freeze;
 pub mod gate;
 pub mod list;
 pub mod operation;
+pub mod plan;
 pub mod rollout;
 pub mod services;
 pub mod site;

@@ -6,7 +6,6 @@ use cdm_core::domain::SiteId;
 use cdm_core::domain::rollout::{self, Budget, Reach, RolloutKind, RolloutStatus};
 use cdm_core::services::{RolloutRequest, RolloutScope};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::gate::Gate;
@@ -231,12 +230,11 @@ pub struct StartRollout {
     /// Seconds between one wave and the next.
     #[schema(minimum = 0, maximum = 86400)]
     pub bake: Option<u64>,
-    /// To come.
-    #[schema(ignore)]
-    pub dry_run: Option<Value>,
-    /// To come.
-    #[schema(ignore)]
-    pub plan_hash: Option<Value>,
+    /// Whether only the plan is asked for.
+    pub dry_run: Option<bool>,
+    /// The `planHash` of a plan that has to hold still.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    pub plan_hash: Option<String>,
 }
 
 /// Which sites.
@@ -296,10 +294,6 @@ pub enum BudgetText {
 
 impl StartRollout {
     pub(crate) fn parse(&self) -> Result<RolloutRequest, Refusal> {
-        let later = [("dryRun", &self.dry_run), ("planHash", &self.plan_hash)];
-        if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
-            return Err(Refusal::coded("not_available", field, format!("`{field}` is not available yet")));
-        }
         let digest = self.image_tag.as_deref().map(digest).transpose()?;
         let mut fields = Fields::default();
         let scope = match &self.scope {
@@ -342,6 +336,12 @@ impl StartRollout {
         if gate.is_some() && !promote {
             fields.refuse("gate", "a gate is about sites whose routes move: only with `promote`");
         }
+        let hash = |text: &String| {
+            text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if self.plan_hash.as_ref().is_some_and(|text| !hash(text)) {
+            fields.refuse("planHash", "a plan's hash is 64 lower-case hex digits");
+        }
         let bake = Duration::from_secs(self.bake.unwrap_or(0));
         if bake > LONGEST_BAKE {
             fields.refuse("bake", "from 0 to 86400 seconds between two waves");
@@ -363,6 +363,7 @@ impl StartRollout {
                 auto_return,
                 gate,
                 bake,
+                plan: self.plan_hash.clone(),
             })
         })();
         fields.end(taken)

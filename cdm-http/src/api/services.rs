@@ -7,6 +7,7 @@ use cdm_core::domain::{Digest, OperationId, Selector, Subject};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::freeze::Freeze;
 use super::time;
 use super::words::{ServiceName, VerdictWord};
 use crate::error::Refusal;
@@ -21,6 +22,8 @@ pub struct Services {
     /// The unfinished rollout that moves sites.
     #[schema(required = true)]
     pub rollout: Option<String>,
+    /// What stops moves.
+    pub freezes: Vec<Freeze>,
 }
 
 /// The active canary.

@@ -2,6 +2,7 @@
 
 use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::operation::{End, StepStatus};
+use cdm_core::domain::rollout::Change;
 use cdm_core::domain::{self, Role, RolloutKind, Selector, Status};
 use serde::Serialize;
 use utoipa::openapi::RefOr;
@@ -37,6 +38,8 @@ pub(crate) const fn rollout_kind(kind: RolloutKind) -> &'static str {
         RolloutKind::Flush => "flush",
     }
 }
+
+const CHANGES: [Change; 4] = [Change::Move, Change::InPlace, Change::Busy, Change::Frozen];
 
 const VERDICTS: [Verdict; 3] = [Verdict::Unknown, Verdict::Healthy, Verdict::Bad];
 
@@ -74,6 +77,7 @@ words! {
     ScopeName: "Which sites: those on the active canary, those on the other service, all; or, for the hooks of a deploy, those on the service that is named.",
         ["active", "inactive", "all"].into_iter().chain(Selector::ALL.iter().map(|one| one.as_str())).collect();
     RolloutStatus: "Where a rollout is; `paused` and `halted` can be resumed.", domain::RolloutStatus::ALL.iter().map(|one| one.as_str()).collect();
+    ChangeWord: "What would happen to a site.", CHANGES.into_iter().map(super::plan::change).collect();
     VerdictWord: "What is known of a digest.", VERDICTS.iter().map(|one| one.as_str()).collect();
     RoleName: "What a token may do; each role may do what the one before it may.", Role::ALL.iter().map(|one| one.as_str()).collect();
 }

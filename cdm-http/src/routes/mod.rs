@@ -1,6 +1,7 @@
 //! The routes: what is asked of the services, and how the answer is put.
 
 pub(crate) mod events;
+pub(crate) mod freezes;
 pub(crate) mod operations;
 pub(crate) mod rollouts;
 pub(crate) mod services;
@@ -43,7 +44,7 @@ impl Server {
                 Ok(told(if rests { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation))
             }
             Accepted::Rollout(number) => self.rollout(number).await,
-            Accepted::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+            Accepted::Freeze(_) | Accepted::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
 

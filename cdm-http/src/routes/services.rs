@@ -11,8 +11,10 @@ use cdm_core::domain::{Digest, Role, Selector};
 use cdm_core::services::{DeployRequest, FleetView, Request};
 
 use super::{AT_ONCE, told};
+use crate::api::freeze::Freeze;
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
+use crate::api::plan::Plan;
 use crate::api::rollout::{self, Rollout, StartRollout};
 use crate::api::services::ServicesChange;
 use crate::api::services::{
@@ -47,7 +49,13 @@ pub(crate) async fn show(
         };
         services.insert(seen.selector.to_string(), service);
     }
-    Ok(Json(Services { canary: canary(&server, &view), services, rollout: view.rollout.map(rollout::id) }))
+    let freezes = view.freezes.iter().map(Freeze::from).collect();
+    Ok(Json(Services {
+        canary: canary(&server, &view),
+        services,
+        rollout: view.rollout.map(rollout::id),
+        freezes,
+    }))
 }
 
 fn canary(server: &Server, view: &FleetView) -> Canary {
@@ -118,6 +126,9 @@ async fn select(
 
 /// Starts a rollout to the active canary.
 ///
+/// With `dryRun` nothing is changed: 200 with the plan. Its `planHash`, sent with the real request, makes that one refuse
+/// with `plan_changed` if it would do something else by now.
+///
 /// Its target, digest and sites are fixed here; later sites are not in it. With `imageTag`, which takes the role `admin`,
 /// the digest is deployed first where the service runs another one.
 #[utoipa::path(put, path = "/services", operation_id = "startRollout", tag = "rollouts", request_body(content = StartRollout, examples(
@@ -126,10 +137,16 @@ async fn select(
             "autoRollback": true}))),
     ("upgrade" = (summary = "Assign the sites on the active canary to it again, and flush their caches; as text, as older clients send it",
         value = json!({"promote": "false"}))),
+    ("gated" = (summary = "Ask each site before and after its move, and give the first wave ten minutes",
+        value = json!({"promote": true, "scope": "inactive", "waves": ["1%", "100%"], "bake": 600,
+            "gate": {"path": "/", "maxLatencyRatio": 3}, "autoRollback": true}))),
+    ("plan" = (summary = "What the move would do; nothing is changed", value = json!({"promote": true, "scope": "inactive",
+        "waves": ["1", "10%", "100%"], "dryRun": true}))),
     ("sites" = (summary = "Promote two sites", value = json!({"promote": true, "scope": {"sites": ["rrr", "tulips"]}}))),
     ("image" = (summary = "Deploy an image to the active canary first; an administrator's", value = json!({
         "imageTag": "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", "promote": true,
         "scope": "all", "maxConcurrent": 16, "failureBudget": "5%"}))))), responses(
+    (status = 200, body = Plan, description = "With `dryRun`: what would be done"),
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn roll_out(
     State(server): State<Shared>,
@@ -141,8 +158,11 @@ pub(crate) async fn roll_out(
     if body.image_tag.is_some() {
         caller.may(Role::Admin)?;
     }
-    let accepted = server.app.services.rollout(&request, &body.parse()?).await?;
-    server.answer(accepted, None).await
+    let wanted = body.parse()?;
+    if body.dry_run.unwrap_or(false) {
+        return Ok(Json(Plan::from(&server.app.services.plan(&wanted).await?)).into_response());
+    }
+    server.answer(server.app.services.rollout(&request, &wanted).await?, None).await
 }
 
 /// Deploys the newest healthy digest other than the one that runs.

@@ -10,20 +10,21 @@ const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/postma
 const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
 
 /// What the environment knows, and what it says of each.
-const VARIABLES: [(&str, &str); 9] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("baseUrl", "http://127.0.0.1:8080"),
     ("token", ""),
     ("siteId", "rrr"),
     ("operationId", ""),
     ("rolloutId", ""),
     ("tokenId", ""),
+    ("freezeId", ""),
     ("selector", "blue"),
     ("digest", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
     ("step", "Install"),
 ];
 
 /// Keeps the ids of answers, so that the next request can be about them.
-const KEEP_IDS: [&str; 8] = [
+const KEEP_IDS: [&str; 9] = [
     "let body = {};",
     "try { body = pm.response.json(); } catch (error) { /* no JSON */ }",
     "const id = String(body.id || \"\");",
@@ -32,6 +33,7 @@ const KEEP_IDS: [&str; 8] = [
     "if (body.rollout) { pm.environment.set(\"rolloutId\", body.rollout); }",
     "if (body.operation) { pm.environment.set(\"operationId\", body.operation); }",
     "if (body.role) { pm.environment.set(\"tokenId\", id); }",
+    "if (id.startsWith(\"freeze-\")) { pm.environment.set(\"freezeId\", id); }",
 ];
 
 /// The variable that stands in a path for one of its parts.
@@ -41,6 +43,7 @@ fn variable(path: &str, part: &str) -> String {
         ("{id}", Some("operations")) => "operationId",
         ("{id}", Some("rollouts")) => "rolloutId",
         ("{id}", Some("tokens")) => "tokenId",
+        ("{id}", Some("freezes")) => "freezeId",
         ("{selector}", _) => "selector",
         ("{digest}", _) => "digest",
         ("{name}", _) => "step",

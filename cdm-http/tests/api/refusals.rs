@@ -8,7 +8,7 @@ use cdm_http::HttpSettings;
 use crate::support::{Bed, digest, new_site};
 
 /// Every guarded route with the least role that may use it.
-const ROUTES: [(&str, Role); 33] = [
+const ROUTES: [(&str, Role); 36] = [
     ("POST /sites/create", Role::Operator),
     ("GET /sites", Role::Viewer),
     ("GET /sites/rrr", Role::Viewer),
@@ -38,6 +38,9 @@ const ROUTES: [(&str, Role); 33] = [
     ("GET /audit", Role::Viewer),
     ("GET /audit?limit=1", Role::Viewer),
     ("GET /metrics", Role::Viewer),
+    ("GET /freezes", Role::Viewer),
+    ("POST /freezes", Role::Admin),
+    ("DELETE /freezes/freeze-0", Role::Admin),
     ("GET /tokens", Role::Admin),
     ("POST /tokens", Role::Admin),
     ("DELETE /tokens/0", Role::Admin),
@@ -96,6 +99,16 @@ async fn input_that_breaks_a_rule_is_told_by_its_field() {
         ("POST /services", r#"{"imageTag":"dev"}"#, 422, "tags_not_allowed", Some("imageTag")),
         ("PUT /services", r#"{"promote":true,"bake":86401}"#, 422, "invalid", Some("bake")),
         ("PUT /services", r#"{"promote":true,"gate":{"path":"up"}}"#, 422, "invalid", Some("gate")),
+        ("PUT /services", r#"{"promote":true,"planHash":"abc"}"#, 422, "invalid", Some("planHash")),
+        ("POST /freezes", r#"{"reason":" "}"#, 422, "invalid", Some("reason")),
+        ("POST /freezes", r#"{"reason":"x","sites":[]}"#, 422, "invalid", Some("sites")),
+        (
+            "POST /freezes",
+            r#"{"reason":"x","expiresAt":"2001-01-01T00:00:00Z"}"#,
+            422,
+            "invalid",
+            Some("expiresAt"),
+        ),
         ("PUT /services", r#"{"promote":false,"gate":{"path":"/"}}"#, 422, "invalid", Some("gate")),
         (
             "PUT /services",

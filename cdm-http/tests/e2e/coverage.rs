@@ -75,6 +75,12 @@ async fn ask_everything(server: &Server) {
     assert_eq!(server.ask(Method::POST, &format!("{path}/cancel"), None).await.0, StatusCode::ACCEPTED);
     assert_eq!(server.rested(&path).await["status"], "cancelled");
     assert_eq!(server.ask(Method::POST, &format!("{path}/retry"), None).await.0, StatusCode::ACCEPTED);
+    let frozen = json!({"reason": "the sale of the year", "sites": ["one"]});
+    let (status, freeze) = server.ask(Method::POST, "/freezes", Some(&frozen)).await;
+    assert_eq!((status, &freeze["sites"]), (StatusCode::CREATED, &json!(["one"])), "{freeze}");
+    get("/freezes").await;
+    let path = format!("/freezes/{}", id(&freeze));
+    assert_eq!(server.ask(Method::DELETE, &path, None).await.0, StatusCode::OK);
     let (token, _) = server.token("viewer").await;
     get("/tokens").await;
     assert_eq!(server.ask(Method::DELETE, &format!("/tokens/{token}"), None).await.0, StatusCode::OK);
@@ -135,7 +141,9 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         (Method::POST, "/tokens", Some(token)),
         (Method::GET, "/sites?limit=0", None),
         (Method::PATCH, "/sites", None),
-        (Method::PUT, "/services", Some(json!({"promote": true, "dryRun": true}))),
+        (Method::PUT, "/services", Some(json!({"promote": true, "planHash": "0".repeat(64)}))),
+        (Method::POST, "/freezes", Some(json!({"reason": "a launch", "sites": ["one"]}))),
+        (Method::PUT, "/sites/one/promote", None),
         (Method::POST, "/services", Some(json!({"imageTag": "dev"}))),
         // Of both pairs the first is accepted, and under way while the second asks.
         (Method::PUT, "/services", Some(slow)),

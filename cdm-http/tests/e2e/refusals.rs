@@ -35,6 +35,7 @@ async fn every_route_asks_for_its_role() {
             let as_operator = server.ask_as(Some(&operator), method.clone(), &path, None).await.status();
             let admins = path.starts_with("/tokens")
                 || method == Method::DELETE
+                || (path == "/freezes" && method == Method::POST)
                 || path.starts_with("/services/history")
                 || path == "/services/rollback"
                 || (path == "/services" && method == Method::POST);
@@ -75,8 +76,8 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(problem(Method::POST, services, json!({"promote": true})).await, (422, "invalid".into()));
     let gate = json!({"promote": false, "gate": {"path": "/"}});
     assert_eq!(problem(Method::PUT, services, gate).await, (422, "invalid".into()));
-    let dry = json!({"promote": true, "dryRun": true});
-    assert_eq!(problem(Method::PUT, services, dry).await, (422, "not_available".into()));
+    let planned = json!({"promote": true, "planHash": "0".repeat(64)});
+    assert_eq!(problem(Method::PUT, services, planned).await, (409, "plan_changed".into()));
     let rollback = problem(Method::POST, "/services/rollback", json!({})).await;
     assert_eq!(rollback, (409, "no_healthy_digest".into()));
     for path in ["/sites/nobody", "/operations/op-1-fleet", "/rollouts/rollout-9", "/nowhere"] {

@@ -145,7 +145,9 @@ async fn accept(frontend: &Process, new: &NewSite) -> Told<OperationId> {
     frontend.worker.turn().await;
     match frontend.services.provision(&request, &new.id).await? {
         Accepted::Operation(id) => Ok(id),
-        Accepted::Rollout(_) | Accepted::Done => Err("a provision is an operation".into()),
+        Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Done => {
+            Err("a provision is an operation".into())
+        }
     }
 }
 

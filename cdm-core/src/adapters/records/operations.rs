@@ -252,6 +252,7 @@ enum CodeDef {
     Denied,
     Baking,
     BudgetExceeded,
+    Frozen,
     GateFailed,
     GateInconclusive,
     Foreign,

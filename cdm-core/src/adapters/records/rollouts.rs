@@ -276,6 +276,7 @@ pub(crate) enum OutcomeDef {
     SkippedGone,
     SkippedInactive,
     SkippedBusy,
+    SkippedFrozen,
     Parked,
 }
 mirror!(OutcomeDef, Outcome);

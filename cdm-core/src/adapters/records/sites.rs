@@ -15,7 +15,7 @@ use crate::domain::operation::Slot;
 use crate::domain::rollout::Outcome;
 use crate::domain::site::{Routed, Settled, Site};
 use crate::domain::{
-    Actor, Digest, Grant, Hostnames, Leg, Selector, SiteId, SiteName, Theme, Timestamp, Uid,
+    Actor, Digest, Freeze, Grant, Hostnames, Leg, Selector, SiteId, SiteName, Theme, Timestamp, Uid,
 };
 
 #[serde_as]
@@ -166,6 +166,26 @@ pub(crate) struct FleetDef {
     slot: Option<Slot>,
     rollout: Option<u64>,
     newest: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde_as(as = "Vec<FreezeDef>")]
+    freezes: Vec<Freeze>,
     version: u64,
 }
 mirror!(FleetDef, Fleet);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Freeze", rename_all = "camelCase")]
+struct FreezeDef {
+    number: u64,
+    #[serde_as(as = "Option<Vec<DisplayFromStr>>")]
+    sites: Option<Vec<SiteId>>,
+    reason: String,
+    #[serde_as(as = "DisplayFromStr")]
+    by: Actor,
+    #[serde_as(as = "Millis")]
+    at: Timestamp,
+    #[serde_as(as = "Option<Millis>")]
+    until: Option<Timestamp>,
+}
+mirror!(FreezeDef, Freeze);

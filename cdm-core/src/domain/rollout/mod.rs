@@ -5,6 +5,7 @@
 //! next checkpoint whoever asks, and an owner that lost it can reach no site beyond the last window it was granted.
 
 mod gate;
+mod plan;
 mod status;
 mod waves;
 
@@ -15,6 +16,7 @@ use super::reason::{Code, Reason};
 use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, Uid, WorkerId};
 
 pub use gate::{Answer, Gate, Judgement};
+pub use plan::{Calls, Candidate, Change, Ground, Plan, PlannedWave, Timed, Warning, hash};
 pub use status::{IllegalRollout, RolloutEvent, RolloutStatus};
 pub use waves::{Budget, Reach, Tally, Wave, cut};
 
@@ -76,6 +78,8 @@ pub enum Outcome {
     SkippedInactive,
     /// Busy until the end of its window.
     SkippedBusy,
+    /// Its moves are frozen.
+    SkippedFrozen,
     /// Moved, but its caches could not be flushed.
     Parked,
 }
@@ -208,6 +212,12 @@ impl RolloutMember {
     }
 }
 
+impl From<Candidate> for RolloutMember {
+    fn from(site: Candidate) -> Self {
+        Self::new(site.id, site.uid)
+    }
+}
+
 /// A page of a rollout's frozen list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutPage {
@@ -333,6 +343,7 @@ impl Rollout {
             | Outcome::SkippedGone
             | Outcome::SkippedInactive
             | Outcome::SkippedBusy
+            | Outcome::SkippedFrozen
             | Outcome::Parked => {}
         }
     }

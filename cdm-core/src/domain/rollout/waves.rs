@@ -150,7 +150,10 @@ impl Tally {
             Outcome::Failed | Outcome::Unhealthy | Outcome::UnhealthyInPlace | Outcome::Returned => {
                 &mut self.failed
             }
-            Outcome::SkippedGone | Outcome::SkippedInactive | Outcome::SkippedBusy => &mut self.skipped,
+            Outcome::SkippedGone
+            | Outcome::SkippedInactive
+            | Outcome::SkippedBusy
+            | Outcome::SkippedFrozen => &mut self.skipped,
             Outcome::Parked => &mut self.parked,
         }
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
+use super::frozen;
 use super::member::{Shared, Taken};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
-use crate::domain::{Code, End, Fence, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Status};
+use crate::domain::{Code, End, Fence, Freeze, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Status};
 use crate::domain::{Tick, Timestamp};
 use crate::engine::{Left, Lost, Worker, beside, next};
 use crate::pipelines::Platform;
@@ -25,6 +26,10 @@ pub(super) struct Owner<'a> {
     looked: Tick,
     /// The site that could not be asked, and why.
     unasked: Option<String>,
+    /// What stopped moves when it last looked.
+    pub(super) freezes: Vec<Freeze>,
+    /// The freeze of everyone, where there is one.
+    frozen: Option<Freeze>,
 }
 
 /// Why a window was left before each of its sites had an outcome.
@@ -36,6 +41,8 @@ pub(super) enum Early {
     Budget,
     /// Whether a site works could not be found out.
     Inconclusive,
+    /// A freeze stops moves.
+    Frozen,
     /// The destination is not ready.
     NotReady,
     /// A claimed site is in doubt, and the cluster does not say.
@@ -74,7 +81,16 @@ impl<'a> Owner<'a> {
             return Err(Left::Waiting(head.wake));
         }
         let looked = ports.clock.monotonic();
-        let mut owner = Self { worker, platform, head, pages: BTreeMap::new(), looked, unasked: None };
+        let mut owner = Self {
+            worker,
+            platform,
+            head,
+            pages: BTreeMap::new(),
+            looked,
+            unasked: None,
+            freezes: Vec::new(),
+            frozen: None,
+        };
         let (version, unsettled) = (owner.head.version, owner.head.unsettled);
         let claimed = owner
             .commit(Vec::new(), |head| {
@@ -110,9 +126,13 @@ impl<'a> Owner<'a> {
             self.load().await?;
             let mut early = None;
             if !self.head.flushing {
+                self.frozen = self.look_for_freezes().await?;
                 early = self.window().await?;
             }
-            let moving = matches!(early, None | Some(Early::Asked | Early::Budget | Early::Inconclusive));
+            let moving = matches!(
+                early,
+                None | Some(Early::Asked | Early::Budget | Early::Inconclusive | Early::Frozen)
+            );
             if moving && self.head.flushing {
                 early = self.flush().await?.map(Early::Backend).or(early);
             }
@@ -216,7 +236,7 @@ impl<'a> Owner<'a> {
             }
             early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
         }
-        if early.is_none() {
+        if !matches!(early, Some(Early::Unreachable(_))) {
             self.head.unsettled = false;
         }
         let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.0).collect();
@@ -224,6 +244,8 @@ impl<'a> Owner<'a> {
         if early.is_none() && !todo.is_empty() {
             early = self.send(&todo, Pass::Move, &mut outcomes).await?;
         }
+        // A site in doubt stays claimed; whoever comes next, be it only to abort, brings it to an end first.
+        self.head.unsettled |= matches!(early, Some(Early::Unreachable(_)));
         if !outcomes.is_empty() {
             self.write_outcomes(&outcomes, early).await?;
         }
@@ -318,13 +340,16 @@ impl<'a> Owner<'a> {
                 }
             }
             // Refilled by halves, so that one look at the service serves many sites.
-            if early.is_none() && !queue.is_empty() && flight.len() <= most / 2 {
-                early = match pass {
-                    Pass::Move => beside(self.may_go_on(), &mut flight, &mut landed).await?,
-                    Pass::Settle { .. } => None,
-                };
-                while early.is_none() && flight.len() < most {
+            if pass.goes_on(early) && !queue.is_empty() && flight.len() <= most / 2 {
+                if pass == Pass::Move {
+                    early = beside(self.may_go_on(), &mut flight, &mut landed).await?;
+                }
+                while pass.goes_on(early) && flight.len() < most {
                     let Some((ordinal, member)) = queue.pop() else { break };
+                    if pass == Pass::Move && self.is_frozen(&member.id) {
+                        outcomes.push((ordinal, MemberOutcome::SkippedFrozen, None));
+                        continue;
+                    }
                     flight.push(go(ordinal, &member));
                 }
                 if crate::bug!(WindowOverrun) && queue.is_empty() {
@@ -340,7 +365,7 @@ impl<'a> Owner<'a> {
                 }
             }
             let Some((ordinal, member, taken)) = next(&mut landed, &mut flight).await else {
-                if early.is_some() || (queue.is_empty() && busy.is_empty()) {
+                if !pass.goes_on(early) || (queue.is_empty() && busy.is_empty()) {
                     break;
                 }
                 continue;
@@ -390,9 +415,13 @@ impl<'a> Owner<'a> {
             if let Ok(Some(head)) = self.worker.ports().store.rollout(self.head.number).await {
                 self.head.control = head.control;
             }
+            self.frozen = self.look_for_freezes().await?;
         }
         if self.head.control.is_some() && !crate::bug!(PauseForgotten) {
             return Ok(Some(Early::Asked));
+        }
+        if self.frozen.is_some() && self.head.control.is_none() {
+            return Ok(Some(Early::Frozen));
         }
         Ok(if self.ready().await? { None } else { Some(Early::NotReady) })
     }
@@ -415,7 +444,7 @@ impl<'a> Owner<'a> {
         let whole = early.is_none() && self.todo().is_empty();
         let (unsettled, destination) = (self.head.unsettled, self.head.destination());
         let patience = Some(self.platform.ready_patience);
-        let (leg, unasked) = (self.head.leg, self.unasked.take());
+        let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;
             match early {
@@ -428,6 +457,13 @@ impl<'a> Owner<'a> {
                 Some(Early::NotReady) if head.control.is_none() => {
                     let message = format!("`{destination}` is not ready");
                     wait(head, Code::ServiceNotReady, message, now, again, patience);
+                }
+                Some(Early::Frozen) if head.control.is_none() && !head.over_budget() => {
+                    head.flushing = false;
+                    head.job += 1;
+                    if let Some(freeze) = &frozen {
+                        frozen::wait_for(head, freeze, now);
+                    }
                 }
                 Some(Early::Stopping) if head.control.is_none() => {
                     head.settle(RolloutEvent::Wait, None, now);
@@ -493,6 +529,7 @@ const fn fails(outcome: MemberOutcome) -> bool {
         | MemberOutcome::SkippedGone
         | MemberOutcome::SkippedInactive
         | MemberOutcome::SkippedBusy
+        | MemberOutcome::SkippedFrozen
         | MemberOutcome::Parked => false,
     }
 }
@@ -509,6 +546,18 @@ enum Pass {
     Move,
 }
 
+impl Pass {
+    /// Whether further sites are sent. What a lost owner has begun is brought to an end whatever else there is to do:
+    /// once the rollout rests, nobody looks for it any more.
+    const fn goes_on(self, early: Option<Early>) -> bool {
+        match (self, early) {
+            (_, None) => true,
+            (Self::Move, Some(_)) | (Self::Settle { .. }, Some(Early::Unreachable(_))) => false,
+            (Self::Settle { .. }, Some(_)) => true,
+        }
+    }
+}
+
 /// Whether a site's caches are to be flushed: it is where the rollout, or its return, wants it.
 pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
     match outcome {
@@ -520,6 +569,7 @@ pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
             | MemberOutcome::SkippedGone
             | MemberOutcome::SkippedInactive
             | MemberOutcome::SkippedBusy
+            | MemberOutcome::SkippedFrozen
             | MemberOutcome::Parked,
         )
         | None => false,

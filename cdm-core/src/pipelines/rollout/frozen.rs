@@ -1,0 +1,52 @@
+//! Freezes, as a rollout's owner meets them.
+
+use std::time::Duration;
+
+use super::owner::Owner;
+use crate::domain::rollout::RolloutEvent;
+use crate::domain::{Code, Freeze, Leg, Reason, Rollout, SiteId, Timestamp};
+use crate::engine::Lost;
+use crate::ports::StoreError;
+
+/// How long a rollout waits at most before it looks whether a freeze is still there; whoever removes one wakes it.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+impl Owner<'_> {
+    /// Looks at the freezes, where the rollout is on its way out; the one that stops everyone is answered.
+    pub(super) async fn look_for_freezes(&mut self) -> Result<Option<Freeze>, Lost> {
+        if !self.head.kind.moves() || self.head.leg == Leg::Back {
+            self.freezes.clear();
+            return Ok(None);
+        }
+        let mut pause = self.worker.settings().pause;
+        let fleet = loop {
+            match self.worker.ports().store.fleet().await {
+                Ok(fleet) => break fleet,
+                Err(StoreError::Denied(_)) => return Err(Lost),
+                Err(_) => {
+                    self.pause(&mut pause).await;
+                    self.call()?;
+                }
+            }
+        };
+        let frozen = fleet.frozen(self.now()).cloned();
+        self.freezes = fleet.freezes;
+        Ok(frozen)
+    }
+
+    /// Whether a freeze stops this site's move.
+    pub(super) fn is_frozen(&self, site: &SiteId) -> bool {
+        let of_site = |freeze: &Freeze| freeze.sites.as_ref().is_some_and(|sites| sites.contains(site));
+        !self.freezes.is_empty()
+            && self.freezes.iter().any(|freeze| of_site(freeze) && freeze.holds(self.now()))
+    }
+}
+
+/// The rollout waits until the freeze ends, or is removed.
+pub(super) fn wait_for(head: &mut Rollout, freeze: &Freeze, now: Timestamp) {
+    let reason = Reason { code: Code::Frozen, message: freeze.told(), since: now, until: freeze.until };
+    head.settle(RolloutEvent::Wait, Some(reason), now);
+    head.owner = None;
+    let look = now.after(LOOK_AGAIN);
+    head.wake = Some(freeze.until.map_or(look, |until| until.min(look)));
+}

@@ -1,0 +1,99 @@
+//! What may be asked of freezes.
+
+use super::admit::Decision;
+use super::{Accepted, Request, ServiceError, Services};
+use crate::domain::{Code, Fleet, Freeze, RolloutStatus, SiteId, Timestamp};
+use crate::ports::{Batch, Write};
+
+/// A freeze to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFreeze {
+    /// These sites; `None` for all.
+    pub sites: Option<Vec<SiteId>>,
+    /// Why.
+    pub reason: String,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+}
+
+impl Services {
+    /// Stops moves, of all sites or of these, from the next one on. What is under way comes to its end; a rollout waits.
+    ///
+    /// # Errors
+    /// `invalid` for an end that has passed, a reason that is none, or too many freezes.
+    pub async fn freeze(&self, request: &Request, wanted: &NewFreeze) -> Result<Freeze, ServiceError> {
+        let body = format!("{wanted:?}");
+        let reason = Freeze::reason(&wanted.reason)?;
+        let now = self.now();
+        if wanted.until.is_some_and(|until| until <= now) {
+            return Err(ServiceError::Invalid("a freeze ends in the future".to_owned()));
+        }
+        if wanted.sites.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ServiceError::Invalid(
+                "a freeze of no site stops nothing; name sites, or none for all".to_owned(),
+            ));
+        }
+        let accepted = self
+            .admit(request, "freeze.create", "fleet", &body, || async {
+                let mut fleet = self.ports.store.fleet().await?;
+                let number = self.number().await?;
+                let sites = wanted.sites.clone();
+                let by = request.actor.clone();
+                let freeze =
+                    Freeze { number, sites, reason: reason.clone(), by, at: now, until: wanted.until };
+                fleet.freeze(freeze, now)?;
+                let batch = Batch::of(vec![Write::Fleet(Box::new(fleet))]);
+                Ok(Decision { batch, accepted: Accepted::Freeze(number) })
+            })
+            .await?;
+        let Accepted::Freeze(number) = accepted else { return Err(ServiceError::Contended) };
+        let found = self.freezes().await?.into_iter().find(|freeze| freeze.number == number);
+        found.ok_or_else(|| ServiceError::NotFound { what: format!("the freeze {number}") })
+    }
+
+    /// Ends a freeze. A rollout that waits for it goes on.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn thaw(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+        self.admit(request, "freeze.remove", &format!("freeze-{number}"), "", || async {
+            let mut fleet = self.ports.store.fleet().await?;
+            let before = fleet.freezes.len();
+            fleet.freezes.retain(|freeze| freeze.number != number);
+            if fleet.freezes.len() == before {
+                return Err(ServiceError::NotFound { what: format!("the freeze {number}") });
+            }
+            let mut writes = Vec::new();
+            if let Some(rollout) = fleet.rollout {
+                let mut rollout = self.get_rollout(rollout).await?;
+                let frozen = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::Frozen);
+                if rollout.status == RolloutStatus::Waiting && frozen {
+                    rollout.wake = None;
+                    writes.push(Write::Rollout(Box::new(rollout)));
+                }
+            }
+            writes.insert(0, Write::Fleet(Box::new(fleet)));
+            Ok(Decision { batch: Batch::of(writes), accepted: Accepted::Done })
+        })
+        .await
+    }
+
+    /// The freezes that hold, oldest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn freezes(&self) -> Result<Vec<Freeze>, ServiceError> {
+        let now = self.now();
+        let Fleet { freezes, .. } = self.ports.store.fleet().await?;
+        Ok(freezes.into_iter().filter(|freeze| freeze.holds(now)).collect())
+    }
+
+    /// Refuses a move of a site that is frozen.
+    pub(super) async fn may_move(&self, site: &SiteId) -> Result<(), ServiceError> {
+        let fleet = self.ports.store.fleet().await?;
+        match fleet.freezes(site, self.now()) {
+            Some(freeze) => Err(ServiceError::Frozen(Box::new(freeze.clone()))),
+            None => Ok(()),
+        }
+    }
+}

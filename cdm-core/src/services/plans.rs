@@ -1,0 +1,88 @@
+//! What a rollout would do, without doing it; and whether that is still so.
+
+use super::rollouts::RolloutRequest;
+use super::{ServiceError, Services};
+use crate::domain::colour::rollback_choice;
+use crate::domain::rollout::{self, Candidate, Ground, Plan, Timed, Warning};
+use crate::domain::{RolloutKind, RolloutScope, Selector};
+use crate::pipelines::{Scope, candidates};
+
+impl Services {
+    /// What this rollout would do if it were asked for now. Changes nothing.
+    ///
+    /// # Errors
+    /// `invalid` for what [`Services::rollout`] would refuse as that; `not_found` for a site by name that is not there.
+    pub async fn plan(&self, wanted: &RolloutRequest) -> Result<Plan, ServiceError> {
+        wanted.judge()?;
+        let target = self.canary().await?;
+        let (ground, sites) = self.survey(wanted, target).await?;
+        let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
+        let waves = rollout::cut(&wanted.waves, total)?;
+        let mut plan = Plan::new(ground, &waves, &sites, &wanted.in_words());
+        let fleet = self.ports.store.fleet().await?;
+        let mut warn = |code, message| plan.warnings.push(Warning { code, message });
+        if let Some(other) = fleet.rollout {
+            warn(
+                "rollout_in_flight",
+                format!("rollout-{other} is unfinished; until then this one is refused"),
+            );
+        }
+        if let Some(freeze) = fleet.frozen(self.now()) {
+            warn("frozen", format!("{}; until then this rollout is refused", freeze.told()));
+        }
+        Ok(plan)
+    }
+
+    /// What a rollout meets: the services as they stand, and the sites in scope.
+    pub(super) async fn survey(
+        &self,
+        wanted: &RolloutRequest,
+        target: Selector,
+    ) -> Result<(Ground, Vec<Candidate>), ServiceError> {
+        let scope = match &wanted.scope {
+            RolloutScope::Active => Scope::Service(target),
+            RolloutScope::Inactive => Scope::Service(target.other()),
+            RolloutScope::All => Scope::All,
+            RolloutScope::Service(selector) => Scope::Service(*selector),
+            RolloutScope::Sites(ids) => Scope::Sites(ids.clone()),
+        };
+        let fleet = self.ports.store.fleet().await?;
+        let sites = candidates(&self.ports, &scope, &fleet, self.now()).await?;
+        let view = self.ports.cluster.service(target).await?;
+        let put_back = if wanted.auto_return {
+            let store = &self.ports.store;
+            let (own, other) = (store.colour(target).await?, store.colour(target.other()).await?);
+            rollback_choice(&own, &other, wanted.digest.or(view.digest))
+        } else {
+            None
+        };
+        let timed = |latency: Option<u32>| if latency.is_some() { Timed::Yes } else { Timed::No };
+        let ground = Ground {
+            kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
+            target,
+            running: view.digest,
+            digest: wanted.digest.or(view.digest),
+            ready: view.is_ready(),
+            gate: wanted.gate.as_ref().map(|gate| timed(gate.latency())),
+            auto_return: wanted.auto_return,
+            bakes: !wanted.bake.is_zero(),
+            put_back,
+        };
+        Ok((ground, sites))
+    }
+}
+
+impl RolloutRequest {
+    /// The request as far as a plan's hash is about it.
+    pub(super) fn in_words(&self) -> String {
+        format!("{:?}", Self { plan: None, ..self.clone() })
+    }
+
+    /// Refuses what makes no sense whatever the fleet is like.
+    pub(super) fn judge(&self) -> Result<(), ServiceError> {
+        if self.gate.is_some() && !self.promote {
+            return Err(ServiceError::Invalid("a gate is about sites whose routes move".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Plans: what they say, what they cost, and when they hold no more.
+
+use cdm_core::domain::rollout::{Change, Gate, Plan, Reach};
+use cdm_core::domain::{RolloutStatus, Selector};
+use cdm_core::services::{RolloutRequest, RolloutScope, ServiceError};
+use cdm_testkit::world::{Verb, World, digest};
+
+use super::waves::{all, fleet, nth, stands};
+use super::{assert_sound, begun, number, roll};
+
+fn plan(world: &mut World, wanted: &RolloutRequest) -> Plan {
+    let wanted = wanted.clone();
+    let plan = world.ask(move |services, _| {
+        let wanted = wanted.clone();
+        Box::pin(async move { services.plan(&wanted).await })
+    });
+    plan.expect("a plan")
+}
+
+fn codes(plan: &Plan) -> Vec<&'static str> {
+    plan.warnings.iter().map(|warning| warning.code).collect()
+}
+
+fn count(trace: &[cdm_testkit::faults::CallSite], names: &[&str]) -> u64 {
+    trace.iter().filter(|call| names.contains(&call.name)).count() as u64
+}
+
+#[test]
+fn a_plan_costs_what_the_rollout_then_costs() {
+    let gate = Gate::new("/").expect("a gate");
+    let timed = gate.clone().with_latency(5_000).expect("a ratio");
+    let three = vec![Reach::Count(1), Reach::Percent(10), Reach::Percent(100)];
+    for (promote, gate, waves) in [
+        (true, None, three.clone()),
+        (true, None, Vec::new()),
+        (true, Some(gate), three.clone()),
+        (true, Some(timed), three.clone()),
+        (false, None, three),
+    ] {
+        let mut world = fleet(150);
+        for n in [3, 4, 90] {
+            let _ = begun(world.on_site(&nth(n), Verb::Promote));
+        }
+        world.run();
+        let wanted = RolloutRequest { promote, gate, waves, ..all(0) };
+        let planned = plan(&mut world, &wanted);
+        let sums: (u32, u32) =
+            planned.waves.iter().fold((0, 0), |sum, w| (sum.0 + w.moves, sum.1 + w.in_place));
+        assert_eq!(sums, (147, 3));
+        let number = number(roll(&mut world, &wanted));
+        world.gate.start_trace();
+        world.run();
+        let trace = world.gate.trace();
+        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+        let calls = planned.calls;
+        let seen = cdm_core::domain::rollout::Calls {
+            site_writes: count(&trace, &["store.claim", "store.complete"]),
+            route_writes: count(&trace, &["cluster.move_route"]),
+            checkpoints: count(&trace, &["store.write"]),
+            jobs: count(&trace, &["cluster.run_job"]),
+            probes: count(&trace, &["probe.probe"]),
+        };
+        assert_eq!(calls, seen, "{wanted:?}");
+        assert_sound(&mut world);
+    }
+}
+
+#[test]
+fn a_plan_tells_moves_from_sites_in_place_and_changes_nothing() {
+    let mut world = fleet(130);
+    let _ = begun(world.on_site(&nth(0), Verb::Promote));
+    world.run();
+    let wanted = RolloutRequest { auto_return: true, ..all(0) };
+    let planned = plan(&mut world, &wanted);
+    assert!(world.store.all_rollouts().is_empty());
+    assert_eq!(
+        (planned.sites.len(), planned.sites[0].2, planned.sites[1].2),
+        (100, Change::InPlace, Change::Move)
+    );
+    assert_eq!((planned.sites[0].1, planned.sites[1].1, planned.sites[20].1), (0, 1, 2));
+    assert_eq!(planned.steps, ["PatchIngress", "PatchService", "FlushCaches"]);
+    assert_eq!(codes(&planned), ["in_place"]);
+    assert_eq!(planned.hash.len(), 64);
+    assert_eq!(plan(&mut world, &wanted), planned);
+    let image = RolloutRequest { digest: Some(digest(7)), scope: RolloutScope::Active, ..wanted };
+    let planned = plan(&mut world, &image);
+    assert_eq!(codes(&planned), ["deploy_first", "in_place"]);
+    assert!(
+        planned.warnings[1].message.contains("1 sites are on `green` already and see the new image at once")
+    );
+    assert_eq!(planned.steps[..3], ["PatchImage", "WaitReady", "PatchCanaryEnv"]);
+}
+
+#[test]
+fn a_plan_holds_until_something_that_it_rests_on_changes() {
+    let changes: [(&str, fn(&mut World)); 6] = [
+        ("a site more", |world| world.settle_site("new")),
+        ("a site less", |world| {
+            let _ = begun(world.on_site(&nth(3), Verb::Terminate));
+        }),
+        ("a site moved", |world| {
+            let _ = begun(world.on_site(&nth(3), Verb::Promote));
+        }),
+        ("another canary", |world| {
+            world.select(Selector::Blue).unwrap();
+        }),
+        ("another image", |world| {
+            let _ = begun(world.deploy(digest(5), Selector::Green, false));
+        }),
+        ("a site made anew", |world| {
+            let _ = begun(world.on_site(&nth(3), Verb::Terminate));
+            world.run();
+            world.settle_site(&nth(3));
+            let _ = begun(world.on_site(&nth(3), Verb::Promote));
+        }),
+    ];
+    for (what, change) in changes {
+        let mut world = fleet(8);
+        let wanted = all(0);
+        let hash = plan(&mut world, &wanted).hash;
+        change(&mut world);
+        world.run();
+        let before = world.store.all_rollouts().len();
+        let planned = RolloutRequest { plan: Some(hash), ..wanted.clone() };
+        assert_eq!(roll(&mut world, &planned).unwrap_err(), ServiceError::PlanChanged, "{what}");
+        assert_eq!(world.store.all_rollouts().len(), before);
+        let again = RolloutRequest { plan: Some(plan(&mut world, &wanted).hash), ..wanted };
+        let number = number(roll(&mut world, &again));
+        world.run();
+        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None), "{what}");
+        assert_sound(&mut world);
+    }
+    let mut world = fleet(8);
+    let hash = plan(&mut world, &all(0)).hash;
+    let other = RolloutRequest { plan: Some(hash), max_concurrent: 5, ..all(0) };
+    assert_eq!(roll(&mut world, &other).unwrap_err(), ServiceError::PlanChanged);
+}
+
+#[test]
+fn an_empty_scope_and_waves_that_come_to_nothing_are_planned_and_done() {
+    let mut world = fleet(3);
+    let nobody = RolloutRequest { scope: RolloutScope::Active, ..all(0) };
+    let planned = plan(&mut world, &nobody);
+    assert_eq!((planned.waves.len(), codes(&planned)), (0, vec!["empty"]));
+    let number = number(roll(&mut world, &nobody));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    // One percent of three sites is one site, and ten percent are the same one.
+    let waves = vec![Reach::Percent(1), Reach::Percent(10), Reach::Percent(100)];
+    let planned = plan(&mut world, &RolloutRequest { waves, ..all(0) });
+    let named: Vec<_> = planned.waves.iter().map(|wave| (wave.name.as_str(), wave.total)).collect();
+    assert_eq!(named, [("1%", 1), ("100%", 2)]);
+    assert_sound(&mut world);
+}
