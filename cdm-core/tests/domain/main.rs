@@ -3,6 +3,7 @@
 
 mod claims;
 mod colours;
+mod gates;
 mod names;
 mod rollouts;
 

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cdm_core::adapters::embedded::{
-    File, Host, HostError, ImageSpec, LocalCluster, LocalSettings, Readiness, TenantDatabases, Tenants,
+    File, Host, HostError, ImageSpec, LocalCluster, LocalProbe, LocalSettings, Readiness, TenantDatabases,
+    Tenants,
 };
+use cdm_core::adapters::outbound::Outbound;
 use cdm_core::domain::{
     Digest, Fence, Hostnames, JobName, SecretKind, SecretName, Selector, Site, SiteName, Theme, Uid,
 };
 use cdm_core::ports::{
-    Batch, Call, Changed, Clock, ClusterOps, Cms, Credentials, Database, ErrorKind, IdSource, ImageWant, Job,
-    JobKind, JobSpec, JobState, Journal, Mark, Outcome, PortError, RouteSpec, SecretStore, ServiceView,
-    Write,
+    Batch, Call, Changed, Check, Clock, ClusterOps, Cms, Credentials, Database, ErrorKind, HealthProbe,
+    IdSource, ImageWant, Job, JobKind, JobSpec, JobState, Journal, Mark, Outcome, PortError, RouteSpec,
+    SecretStore, ServiceView, Via, Write,
 };
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
@@ -358,6 +360,31 @@ async fn a_failing_image_is_ready_and_fails_its_sites() {
     assert_eq!(get(&host, "shop.test", "/").await.status, 500);
     machine.cluster.declare(image('d'), ImageSpec::default()).await.expect("declared");
     assert_eq!(get(&host, "shop.test", "/").await.status, 200, "running pods follow what is declared");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_router_answers_for_want_of_a_pod_is_from_no_service() {
+    let machine = Machine::new().await;
+    let never = ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() };
+    machine.cluster.declare(LocalCluster::initial_image(), never).await.expect("declared");
+    let host = machine.host().await;
+    let site = machine.site("shop").await;
+    machine.route(&site, Selector::Green).await;
+    let clock = Arc::new(machine.bench.clock);
+    let probe = LocalProbe::new(Arc::new(machine.elsewhere().await), Outbound::new(clock));
+    for via in [Via::Route, Via::Service(Selector::Green)] {
+        let check = Check {
+            uid: site.uid,
+            host: site.hostnames.canonical().clone(),
+            via,
+            path: "/".to_owned(),
+            text: None,
+            patience: Duration::from_secs(10),
+        };
+        let answer = probe.probe(&check).await.expect("an answer");
+        assert_eq!((answer.status, answer.by), (503, None), "{via:?}");
+    }
     host.stop().await;
 }
 

@@ -79,7 +79,12 @@ impl fmt::Debug for HttpProbe {
 impl HealthProbe for HttpProbe {
     async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
         let answered = self.ask(check).await.map_err(|error| Inconclusive(error.to_string()))?;
-        Ok(answer(&answered, check, &self.settings.header))
+        let by = match check.via {
+            // Nothing stands between.
+            Via::Service(selector) => Some(selector),
+            Via::Route => named(&answered, &self.settings.header),
+        };
+        Ok(answer(&answered, check, by))
     }
 }
 
@@ -104,18 +109,18 @@ pub(in crate::adapters) fn asked(
     }
 }
 
-/// What an answer is to a gate. What a service says itself is from that service; through a route, the header says.
-pub(in crate::adapters) fn answer(answered: &Answered, check: &Check, header: &HeaderName) -> Answer {
-    let named = answered.headers.get(header).and_then(|value| value.to_str().ok());
-    let named = named.and_then(|name| Selector::parse(name.trim()).ok());
+/// What an answer that is known to come from `by` is to a gate.
+pub(in crate::adapters) fn answer(answered: &Answered, check: &Check, by: Option<Selector>) -> Answer {
     let found = |text: &String| answered.body.windows(text.len()).any(|window| window == text.as_bytes());
     Answer {
         status: answered.status,
         contains: check.text.as_ref().is_none_or(found),
         took: answered.took.max(Duration::from_millis(1)),
-        by: match check.via {
-            Via::Service(selector) => Some(selector),
-            Via::Route => named,
-        },
+        by,
     }
+}
+
+/// The service that an answer's header names.
+pub(in crate::adapters) fn named(answered: &Answered, header: &HeaderName) -> Option<Selector> {
+    Selector::parse(answered.headers.get(header)?.to_str().ok()?.trim()).ok()
 }

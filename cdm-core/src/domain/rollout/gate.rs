@@ -173,8 +173,13 @@ impl Gate {
         }
     }
 
-    /// What an answer of a service itself says of it, asked without the route: there is no doubt where it comes from.
-    pub fn judge_direct(&self, answer: &Answer) -> Judgement {
+    /// What an answer says of `service`, which was asked itself, without the route. One that is not known to come from
+    /// it, because something else answered in its place, says nothing.
+    pub fn judge_direct(&self, answer: &Answer, service: Selector) -> Judgement {
+        if answer.by != Some(service) {
+            let status = answer.status;
+            return Judgement::NotYet(format!("`{service}` does not answer; {status} comes in its place"));
+        }
         self.wrong(answer).map_or(Judgement::Healthy, Judgement::Unhealthy)
     }
 

@@ -193,7 +193,7 @@ impl Shared<'_> {
         let mut pause = PAUSES.0;
         for last in (0..TRIES).map(|n| n + 1 == TRIES) {
             let spoken = match self.worker.ports().probe.probe(&check).await {
-                Ok(answer) => match held.gate.judge_direct(&answer) {
+                Ok(answer) => match held.gate.judge_direct(&answer, held.course.to) {
                     Judgement::Healthy => return Spoken::Healthy,
                     Judgement::Unhealthy(why) => Spoken::Unhealthy(why),
                     Judgement::NotYet(why) => Spoken::Inconclusive(why),

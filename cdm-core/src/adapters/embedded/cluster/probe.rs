@@ -7,7 +7,7 @@ use hyper::header::HeaderValue;
 use super::LocalCluster;
 use super::pages::SERVICE;
 use crate::adapters::outbound::Outbound;
-use crate::adapters::outbound::probe::{answer, asked};
+use crate::adapters::outbound::probe::{answer, asked, named};
 use crate::domain::rollout::Answer;
 use crate::ports::{Check, HealthProbe, Inconclusive, Via};
 
@@ -41,6 +41,7 @@ impl HealthProbe for LocalProbe {
         let answered =
             self.outbound.ask(asked(router, false, check, headers), MOST_BODY, check.patience).await;
         let answered = answered.map_err(|error| Inconclusive(error.to_string()))?;
-        Ok(answer(&answered, check, &SERVICE))
+        // Either way the router stands between, and answers in the service's place while no pod is ready.
+        Ok(answer(&answered, check, named(&answered, &SERVICE)))
     }
 }

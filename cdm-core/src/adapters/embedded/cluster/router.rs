@@ -72,7 +72,7 @@ pub(super) async fn route(world: Arc<World>, request: Request<Incoming>) -> Answ
         }
     };
     answer.headers_mut().insert(ROUTE, HeaderValue::from(leads.generation));
-    answer.headers_mut().insert(SERVICE, HeaderValue::from_static(service.as_str()));
+    // Which service an answer is from, the pod says itself: the router's own answers, for want of a pod, are from none.
     answer
 }
 
