@@ -8,6 +8,9 @@ use cdm_testkit::world::{Verb, World, digest};
 use super::waves::{all, fleet, nth, stands};
 use super::{assert_sound, begun, number, roll};
 
+/// What happens between a plan and its request, in words and in deed.
+type Happening = (&'static str, fn(&mut World));
+
 fn plan(world: &mut World, wanted: &RolloutRequest) -> Plan {
     let wanted = wanted.clone();
     let plan = world.ask(move |services, _| {
@@ -93,7 +96,7 @@ fn a_plan_tells_moves_from_sites_in_place_and_changes_nothing() {
 
 #[test]
 fn a_plan_holds_until_something_that_it_rests_on_changes() {
-    let changes: [(&str, fn(&mut World)); 6] = [
+    let changes: [Happening; 6] = [
         ("a site more", |world| world.settle_site("new")),
         ("a site less", |world| {
             let _ = begun(world.on_site(&nth(3), Verb::Terminate));

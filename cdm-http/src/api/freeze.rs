@@ -62,12 +62,17 @@ pub struct Removed {
     pub id: String,
 }
 
+/// A site's id.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z](-?[a-z0-9])*$", max_length = 32)]
+pub struct SiteText(pub String);
+
 /// A freeze to begin.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateFreeze {
     /// These sites, one or more; all where it is left out.
-    #[schema(min_items = 1, max_items = 2000)]
+    #[schema(value_type = Option<Vec<SiteText>>, min_items = 1)]
     pub sites: Option<Vec<String>>,
     /// Why: what whoever is stopped by it is told.
     #[schema(min_length = 1, max_length = 500)]

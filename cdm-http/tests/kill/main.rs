@@ -5,6 +5,7 @@
 //! instants.
 
 mod checks;
+mod rollouts;
 #[path = "../e2e/server.rs"]
 #[allow(dead_code, reason = "the other tests of the server ask it for more")]
 mod server;

@@ -1,11 +1,17 @@
 //! The window's caches, flushed by one job.
 
+use std::time::Duration;
+
 use super::member::code;
 use super::owner::{Out, Owner, flushable};
 use crate::domain::rollout::{Control, Outcome as MemberOutcome};
 use crate::domain::{Code, JobName, Uid};
 use crate::engine::Lost;
 use crate::ports::{ErrorKind, Job, JobKind, JobSpec, JobState, Outcome};
+
+/// How soon a job is looked at after it was started; each later look is twice as far, up to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Owner<'_> {
     /// Flushes the caches of the window's sites. A site whose flush failed stays where it is and is counted as parked.
@@ -20,6 +26,7 @@ impl Owner<'_> {
             return Ok(None);
         }
         let started = self.worker.ports().clock.monotonic();
+        let mut pause = FIRST_LOOK;
         loop {
             let waited = self.worker.ports().clock.monotonic().since(started);
             let state = match self.flush_job(&sites).await? {
@@ -41,8 +48,9 @@ impl Owner<'_> {
                 Some(JobState::Failed { .. }) => sites.iter().map(|(_, uid)| *uid).collect(),
                 Some(JobState::Running) | None if self.aborted().await => Vec::new(),
                 Some(JobState::Running) | None if waited < self.platform.job_patience => {
-                    let mut pause = std::time::Duration::from_secs(1);
-                    self.pause(&mut pause).await;
+                    let clock = &self.worker.ports().clock;
+                    clock.sleep_until(clock.monotonic().after(pause)).await;
+                    pause = (pause * 2).min(LAST_LOOK);
                     continue;
                 }
                 Some(JobState::Running) | None => sites.iter().map(|(_, uid)| *uid).collect(),

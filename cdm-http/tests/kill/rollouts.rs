@@ -1,0 +1,182 @@
+//! `kill -9` in the middle of a rollout, at random instants: no site is skipped, at most those that were in flight are
+//! moved again, the counts agree whenever someone looks, and no wave begins before the one before has ended.
+//!
+//! `CDM_CAMPAIGNS=full` moves 10,000 sites, once at half and 20 times at random; otherwise a sample.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cdm_testkit::ids::Rng;
+use futures_util::StreamExt;
+use futures_util::stream;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::now;
+use super::server::{Server, Serves, begin, directory, new_site};
+
+/// How much there is to be done.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    sites: usize,
+    kills: usize,
+}
+
+const SAMPLE: Plan = Plan { sites: 160, kills: 2 };
+const FULL: Plan = Plan { sites: 10_000, kills: 20 };
+/// Sites of a rollout in flight.
+const CONCURRENT: u64 = 32;
+/// How long a rollout may take.
+const LONG: Duration = Duration::from_secs(600);
+
+/// What a rollout was, seen from outside.
+#[derive(Debug)]
+struct Seen {
+    took: Duration,
+    /// Routes that were written more than once.
+    repeated: u64,
+    looks: usize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "a campaign reads its size from the environment")]
+async fn a_rollout_that_is_killed_in_the_middle_skips_nobody_and_repeats_what_was_in_flight() {
+    let plan = if std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full") { FULL } else { SAMPLE };
+    let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
+    let dir = directory();
+    let server = start(dir.path());
+    fleet(&server, plan.sites).await;
+    let mut chance = Rng::new(seed);
+    let whole = moved(server, dir.path(), plan, "green", None).await;
+    let mut killed = Vec::new();
+    for kill in 0..=plan.kills {
+        // The first comes at half.
+        let at = if kill == 0 { 0.5 } else { chance.below(950) as f64 / 1_000.0 };
+        let server = start(dir.path());
+        let target = if kill % 2 == 0 { "blue" } else { "green" };
+        killed.push(moved(server, dir.path(), plan, target, Some(at)).await);
+    }
+    tell(seed, plan, &whole, &killed);
+}
+
+/// Pods and jobs that take milliseconds, and no limit of requests for who looks all the time.
+const SETTINGS: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n[limits]\nrate = 1000000\nburst = 1000000\n";
+
+fn start(dir: &Path) -> Server {
+    tokio::task::block_in_place(|| Server::listen(begin(dir, SETTINGS), Serves::ApiAndSites))
+}
+
+/// Creates and provisions so many sites on blue.
+async fn fleet(server: &Server, sites: usize) {
+    let all = stream::iter(0..sites).map(|n| async move {
+        let id = format!("s{n:05}");
+        let (status, told) = server.ask(Method::POST, "/sites/create?wait=60s", Some(&new_site(&id))).await;
+        assert_eq!(status, StatusCode::CREATED, "{told}");
+        let path = format!("/sites/{id}/provision?wait=60s");
+        let (_, told) = server.ask(Method::POST, &path, None).await;
+        assert_eq!(told["status"], "succeeded", "{told}");
+    });
+    all.buffer_unordered(24).collect::<Vec<()>>().await;
+}
+
+/// The number of the last write of each site's route, by the router's own count.
+async fn generations(server: &Server, sites: usize, service: &str) -> Vec<u64> {
+    let all = stream::iter(0..sites).map(|n| async move {
+        let page = server.page(&format!("s{n:05}.example.com")).await;
+        let header = |name: &str| page.headers()[name].to_str().expect("a text").to_owned();
+        assert_eq!((page.status(), header("x-cdm-service").as_str()), (StatusCode::OK, service), "s{n:05}");
+        header("x-cdm-route").parse::<u64>().expect("a number")
+    });
+    all.buffered(24).collect().await
+}
+
+/// Moves everyone to `target`; with `at` the server is killed when so much of it is done. Ends the server.
+async fn moved(mut server: Server, dir: &Path, plan: Plan, target: &str, at: Option<f64>) -> Seen {
+    let from = if target == "green" { "blue" } else { "green" };
+    let before = generations(&server, plan.sites, from).await;
+    let select = json!({"selector": target});
+    assert_eq!(server.ask(Method::POST, "/services", Some(&select)).await.0, StatusCode::OK);
+    let body = json!({"promote": true, "scope": "inactive", "waves": ["1%", "10%", "100%"],
+        "maxConcurrent": CONCURRENT});
+    let begun = now();
+    let (status, rollout) = server.ask(Method::PUT, "/services", Some(&body)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{rollout}");
+    let path = format!("/rollouts/{}", rollout["id"].as_str().expect("an id"));
+    let (mut looks, mut dead) = (0, at.is_none());
+    let ended = loop {
+        let now = server.get(&path).await;
+        agrees(&now);
+        looks += 1;
+        if !dead || at.is_none() {
+            // A visitor of whichever site: a live site never loses its route.
+            let page = server.page(&format!("s{:05}.example.com", looks % plan.sites)).await;
+            assert_eq!(page.status(), StatusCode::OK, "{now}");
+        }
+        let done = now["succeeded"].as_u64().unwrap_or(0) as f64;
+        if !dead && done >= at.unwrap_or(1.0) * plan.sites as f64 {
+            server.kill();
+            dead = true;
+            server = start(dir);
+            continue;
+        }
+        let status = now["status"].as_str().unwrap_or_default();
+        if !["waiting", "running"].contains(&status) {
+            break now;
+        }
+        assert!(begun.elapsed() < LONG, "{now}");
+        tokio::task::yield_now().await;
+    };
+    let took = begun.elapsed();
+    assert_eq!((&ended["status"], &ended["succeeded"]), (&"succeeded".into(), &plan.sites.into()), "{ended}");
+    let after = generations(&server, plan.sites, target).await;
+    assert!(before.iter().zip(&after).all(|(before, after)| before < after), "a route was not written");
+    // The router counts all writes of routes in one row.
+    let newest = |all: &[u64]| all.iter().copied().max().unwrap_or_default();
+    let repeated = newest(&after) - newest(&before) - plan.sites as u64;
+    assert!(repeated <= if at.is_some() { CONCURRENT } else { 0 }, "{repeated} repeated");
+    let sites = server.get("/sites?limit=1000").await;
+    for site in sites["items"].as_array().expect("sites") {
+        assert_eq!((&site["service"], &site["operation"]), (&target.into(), &Value::Null), "{site}");
+    }
+    server.kill();
+    Seen { took, repeated, looks }
+}
+
+/// `TotalsAgree` and `WaveBound`, as they show.
+fn agrees(rollout: &Value) {
+    let count = |of: &Value, key: &str| of[key].as_u64().unwrap_or_else(|| panic!("{rollout}"));
+    let sum = |of: &Value| {
+        ["succeeded", "failed", "running", "pending", "skipped", "parked"]
+            .map(|key| count(of, key))
+            .iter()
+            .sum::<u64>()
+    };
+    let waves = rollout["waves"].as_array().expect("waves");
+    assert_eq!(sum(rollout), count(rollout, "total"), "{rollout}");
+    let mut open = false;
+    for wave in waves {
+        assert_eq!(sum(wave), count(wave, "total"), "{rollout}");
+        let begun = count(wave, "total") > count(wave, "pending");
+        assert!(!(open && begun), "a wave began before the one before had ended: {rollout}");
+        open |= count(wave, "pending") + count(wave, "running") > 0;
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a campaign's line is its result")]
+fn tell(seed: u64, plan: Plan, whole: &Seen, killed: &[Seen]) {
+    let ratio = |seen: &Seen| seen.took.as_secs_f64() / whole.took.as_secs_f64();
+    let repeated: Vec<u64> = killed.iter().map(|seen| seen.repeated).collect();
+    let looks: usize = killed.iter().map(|seen| seen.looks).sum::<usize>() + whole.looks;
+    let mut ratios: Vec<f64> = killed.iter().skip(1).map(ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "campaign kill-9-rollouts: {} kills, 0 failed, seed {seed}, {} sites; uninterrupted {:.2?}; killed at half {:.2} \
+         of that, at random median {:.2}, most {:.2}; repeated route writes {repeated:?}; {looks} looks",
+        killed.len(),
+        plan.sites,
+        whole.took,
+        killed.first().map_or(0.0, ratio),
+        ratios.get(ratios.len() / 2).copied().unwrap_or_default(),
+        ratios.last().copied().unwrap_or_default(),
+    );
+}
