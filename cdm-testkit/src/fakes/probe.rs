@@ -17,8 +17,8 @@ const USUAL: Duration = Duration::from_millis(80);
 
 /// Asks the sites of a cluster; clones ask the same.
 ///
-/// A site answers 200 with its uid as its text, from the service that its route leads to, and 503 where that is not
-/// ready. It asks the cluster itself and changes nothing there.
+/// A site answers 200 with its uid as its text, from the service that its route leads to, and, from nobody,
+/// 503 where that is not ready. It asks the cluster itself and changes nothing there.
 #[derive(Clone)]
 pub struct FakeProbe {
     state: Arc<Mutex<Script>>,
@@ -150,7 +150,7 @@ impl HealthProbe for FakeProbe {
         let state = self.lock();
         let by = Some(service).filter(|_| !state.nameless || check.via != Via::Route);
         let Some(digest) = view.digest.filter(|_| view.is_ready()) else {
-            return Ok(Answer { status: 503, contains: false, took: USUAL, by });
+            return Ok(Answer { status: 503, contains: false, took: USUAL, by: None });
         };
         let broken = state.broken.contains(&digest) || state.broken_sites.contains(&(check.uid, digest));
         let body = check.uid.to_string();
