@@ -22,6 +22,7 @@ pub mod sse;
 pub mod transport;
 mod view;
 pub mod wait;
+mod watching;
 pub mod way;
 pub mod world;
 
@@ -100,7 +101,8 @@ pub async fn run(cli: Cli, world: World) -> Exit {
             match opened {
                 Ok((transport, process)) => {
                     let client = Client { transport: &*transport, key: global.idempotency_key.as_deref() };
-                    let wait = Wait { client, clock, timeout: global.timeout, interrupt: interrupt.clone() };
+                    let (timeout, told) = (global.timeout, wait::Told::InTheEnd);
+                    let wait = Wait { client, clock, timeout, interrupt: interrupt.clone(), told };
                     let waiting = if global.no_wait { Waiting::No } else { Waiting::Yes };
                     let mut session = Session { wait, waiting, printer: desk.printer, person: desk.person };
                     let done = {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::error::{Subject, SubjectKind};
 use crate::printer::{Printer, Talk, clean};
 use crate::view::plain;
+use crate::watching::Watched;
 use crate::world::Screen;
 
 /// What has been shown of some work.
@@ -22,6 +23,9 @@ pub(crate) struct Progress {
     /// What the last step said, which a reason need not say again.
     message: String,
     line: String,
+    watched: Watched,
+    /// How many sites that failed were told of.
+    failures: usize,
 }
 
 impl fmt::Debug for Progress {
@@ -46,6 +50,8 @@ impl Progress {
             reason: String::new(),
             message: String::new(),
             line: String::new(),
+            watched: Watched::default(),
+            failures: 0,
         }
     }
 
@@ -56,8 +62,9 @@ impl Progress {
             SubjectKind::Rollout => self.rollout(value, printer),
         }
         let reason = value.get("reason").filter(|reason| !reason.is_null()).map(reason).unwrap_or_default();
+        let on_screen = self.bar.is_some() && self.kind == SubjectKind::Rollout;
         if reason != self.reason {
-            if !reason.is_empty() {
+            if !reason.is_empty() && !on_screen {
                 let said = value.pointer("/reason/message").map(plain).is_some_and(|it| it == self.message);
                 let shown = if said { value.pointer("/reason/code").map(plain) } else { None };
                 let shown = shown.as_ref().unwrap_or(&reason);
@@ -94,6 +101,15 @@ impl Progress {
     }
 
     fn rollout(&mut self, value: &Value, printer: &mut Printer) {
+        let now = printer.clock.monotonic();
+        self.watched.see(value, now);
+        if let Some(bar) = &self.bar {
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(self.watched.screen(value, now, printer.width.unwrap_or(80)));
+            return;
+        }
         let waves = value.get("waves").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let count = |of: &Value, key: &str| of.get(key).and_then(Value::as_u64).unwrap_or(0);
         let open = |wave: &&Value| count(wave, "pending") + count(wave, "running") > 0;
@@ -105,12 +121,20 @@ impl Progress {
         if waves.len() > 1 {
             line += &format!("; all: {}", counts(value, &count));
         }
-        let ended = ["succeeded", "failed", "skipped", "parked"].map(|key| count(value, key)).iter().sum();
-        self.draw(ended, count(value, "total"), line.clone());
-        if self.bar.is_none() && line != self.line {
-            self.say(&line, printer);
+        if line != self.line {
+            self.say(&format!("{line}{}", self.watched.speed(value, now)), printer);
         }
         self.line = line;
+        let told = value.get("failures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for failure in told.iter().skip(self.failures) {
+            self.say(&crate::watching::failure(failure), printer);
+        }
+        self.failures = self.failures.max(told.len());
+    }
+
+    /// A rollout with its rate and the time it may still take.
+    pub(crate) fn line(&self, value: &Value, printer: &Printer) -> Value {
+        self.watched.line(value, printer.clock.monotonic())
     }
 
     fn draw(&self, done: u64, of: u64, message: String) {

@@ -58,6 +58,17 @@ pub struct Wait<'a> {
     pub timeout: Duration,
     /// Ctrl-C.
     pub interrupt: Interrupt,
+    /// Whether standard output has what work is each time that it has changed, or in the end alone.
+    pub told: Told,
+}
+
+/// When standard output is told what work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// In the end, by whoever waits.
+    InTheEnd,
+    /// Each time that it has changed, a line each.
+    EachTime,
 }
 
 impl Wait<'_> {
@@ -103,13 +114,18 @@ impl Wait<'_> {
         let mut value = first;
         let mut failures = 0;
         progress.show(&value, printer);
+        self.tell(subject, &value, &progress, printer)?;
         while !rests(subject.kind, &value, goal) {
             stream.news(self).await;
             let looked = self.clock.monotonic();
             match self.client.get(&subject.path()).await {
                 Ok(now) => {
+                    let changed = value != now;
                     (value, failures) = (now, 0);
                     progress.show(&value, printer);
+                    if changed {
+                        self.tell(subject, &value, &progress, printer)?;
+                    }
                 }
                 Err(error) if Exit::from(&error) == Exit::Unreachable && failures < TRIES => {
                     failures += 1;
@@ -120,6 +136,21 @@ impl Wait<'_> {
             stream.looked = Some(looked);
         }
         Ok(value)
+    }
+
+    /// A line of the work as it is now, where that is wanted.
+    fn tell(
+        &self,
+        subject: &Subject,
+        value: &Value,
+        progress: &Progress,
+        printer: &mut Printer,
+    ) -> Result<(), CliError> {
+        match (self.told, subject.kind) {
+            (Told::EachTime, SubjectKind::Rollout) => printer.event(&progress.line(value, printer)),
+            (Told::EachTime, SubjectKind::Operation) => printer.event(value),
+            (Told::InTheEnd, _) => Ok(()),
+        }
     }
 
     async fn pause(&self, from: Tick, span: Duration) {

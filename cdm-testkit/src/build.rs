@@ -102,6 +102,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         forgiven: 0,
         unhealthy: 0,
         in_place: 0,
+        failures: Vec::new(),
         baking: None,
         condemned: false,
         rollback: None,

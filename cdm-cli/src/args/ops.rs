@@ -92,8 +92,10 @@ pub enum RolloutCommand {
         /// The rollout's id
         id: String,
     },
-    /// Wait for a rollout and tell how far it is
-    #[command(after_help = "Example:\n  cdm rollout watch rollout-3 --timeout 2h")]
+    /// Wait for a rollout and tell how far it is; with `-o json` a line each time that it has changed
+    #[command(
+        after_help = "Examples:\n  cdm rollout watch rollout-3 --timeout 2h\n  cdm rollout watch rollout-3 -o json"
+    )]
     Watch {
         /// The rollout's id
         id: String,

@@ -19,7 +19,7 @@ use crate::hints;
 use crate::printer::Printer;
 use crate::transport::Method;
 use crate::view::Shape;
-use crate::wait::{Goal, Wait, ending};
+use crate::wait::{Goal, Told, Wait, ending};
 use crate::way::Place;
 use crate::world::Person;
 
@@ -102,7 +102,9 @@ impl<'a> Session<'a> {
             crate::error::SubjectKind::Operation => Shape::Operation,
             crate::error::SubjectKind::Rollout => Shape::Rollout,
         };
-        self.printer.value(shape, &value)?;
+        if self.wait.told == Told::InTheEnd {
+            self.printer.value(shape, &value)?;
+        }
         let exit = Exit::from(ending(subject.kind, &value, goal));
         if exit != Exit::Done
             && let Some(hint) = hints::for_rest(&subject, &value, &self.printer.way)

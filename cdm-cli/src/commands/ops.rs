@@ -8,7 +8,7 @@ use crate::error::{CliError, Subject};
 use crate::exit::Exit;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
-use crate::wait::Goal;
+use crate::wait::{Goal, Told};
 
 pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let path = |id: &str| Subject::operation(id).path();
@@ -63,6 +63,9 @@ pub(super) async fn rollout(command: RolloutCommand, session: &mut Session<'_>) 
         }
         RolloutCommand::Get { id } => session.show(Shape::Rollout, &path(&id)).await,
         RolloutCommand::Watch { id } => {
+            if session.printer.format == Format::Json {
+                session.wait.told = Told::EachTime;
+            }
             let first = session.client().get(&path(&id)).await?;
             session.watch(Subject::rollout(id), first, Goal::Success).await
         }

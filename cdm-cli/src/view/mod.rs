@@ -132,8 +132,9 @@ fn described(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) 
 
 /// What one looks for first comes first, times come last, and the rest stays between them as it is.
 fn place(key: &str) -> usize {
-    const FIRST: [&str; 19] = [
+    const FIRST: [&str; 22] = [
         "id",
+        "planHash",
         "name",
         "kind",
         "site",
@@ -144,6 +145,8 @@ fn place(key: &str) -> usize {
         "routedService",
         "imageTag",
         "total",
+        "moves",
+        "inPlace",
         "succeeded",
         "failed",
         "parked",

@@ -147,6 +147,32 @@ async fn rollouts_tell_their_waves_and_how_they_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rollout_that_is_watched_names_who_failed_and_as_json_is_a_line_a_change() {
+    let mut second = rollout("running", 2, 1);
+    second["failures"] = json!([{ "site": "shop", "outcome": "returned", "message": "`/` answers 500" }]);
+    let mut last = rollout("succeeded", 3, 1);
+    last["failures"] = second["failures"].clone();
+    let fake = || {
+        Fake::default()
+            .says("GET /rollouts/rollout-1", 200, rollout("running", 0, 0))
+            .says("GET /rollouts/rollout-1", 200, second.clone())
+            .says("GET /rollouts/rollout-1", 200, last.clone())
+            .streams(Script::Cut(vec![event("1", "moved"), event("2", "end")]))
+    };
+    let ran = run(fake(), &["rollout", "watch", "rollout-1"]).await;
+    assert_eq!(ran.exit.code(), 7);
+    assert_eq!(ran.err.matches("shop returned: `/` answers 500").count(), 1, "{}", ran.err);
+    assert!(!ran.err.contains('\u{1b}') && !ran.err.contains('\r'), "{}", ran.err);
+
+    let ran = run(fake(), &["rollout", "watch", "rollout-1", "-o", "json"]).await;
+    let lines: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told: Vec<_> = lines.iter().map(|line| line["succeeded"].as_u64().expect("a count")).collect();
+    assert_eq!((told, ran.exit.code()), (vec![0, 2, 3], 7), "{}", ran.out);
+    assert_eq!(lines[2]["status"], "succeeded");
+    assert!(lines[2].get("rate").is_some() && lines[2].get("secondsLeft").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_ended_on_purpose_is_done() {
     let cancel = Fake::default()
         .says("POST /operations/op-1/cancel", 202, operation("parked", "failed"))

@@ -152,6 +152,7 @@ impl Draft {
             forgiven: 0,
             unhealthy: 0,
             in_place: 0,
+            failures: Vec::new(),
             baking: None,
             condemned: false,
             rollback: None,

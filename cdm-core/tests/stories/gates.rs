@@ -69,7 +69,8 @@ fn one_broken_site_goes_back_alone_and_says_why() {
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(outcomes(&world, number)[17], Some(Outcome::Unhealthy));
     let said = whys(&world, number);
-    assert_eq!(said.len(), 1);
+    let named: Vec<_> = rollout(&world, number).failures.iter().map(|bad| bad.site.to_string()).collect();
+    assert_eq!((said.len(), named), (1, vec![nth(17)]));
     assert_eq!(said[0].0, 17);
     assert!(said[0].1.contains("answers 500 instead of 200"), "{said:?}");
     assert_eq!(on_green(&world, 40), (0..40).filter(|n| *n != 17).collect::<Vec<_>>());

@@ -12,7 +12,9 @@ use super::gate::Gate;
 use super::operation::Reason;
 use super::services::{Flag, digest};
 use super::time;
-use super::words::{RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, rollout_kind};
+use super::words::{
+    OutcomeWord, RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, outcome, rollout_kind,
+};
 use crate::error::Refusal;
 use crate::input::Fields;
 
@@ -66,6 +68,8 @@ pub struct Rollout {
     /// All sites.
     #[serde(flatten)]
     pub counts: Counts,
+    /// The first sites that failed or were parked, at most 20; `GET /operations?rollout=` has them all.
+    pub failures: Vec<Failure>,
     /// Sites at once, at most.
     pub max_concurrent: u32,
     /// How many sites of a wave may fail: a count or a percentage.
@@ -145,6 +149,29 @@ pub struct Counts {
     pub parked: u32,
 }
 
+/// A site that came out badly.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Failure {
+    /// Which.
+    pub site: String,
+    /// How.
+    #[schema(value_type = OutcomeWord)]
+    pub outcome: String,
+    /// Why.
+    #[schema(required = true)]
+    pub message: Option<String>,
+}
+
+impl From<&rollout::Failure> for Failure {
+    fn from(failure: &rollout::Failure) -> Self {
+        Self {
+            site: failure.site.to_string(),
+            outcome: outcome(failure.outcome).to_owned(),
+            message: failure.why.clone(),
+        }
+    }
+}
+
 /// One wave.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Wave {
@@ -184,6 +211,7 @@ impl Rollout {
             status: rollout.status.as_str().to_owned(),
             waves: waves.collect(),
             counts: Counts::new(rollout.total, rollout.running(), rollout.tally()),
+            failures: rollout.failures.iter().map(Failure::from).collect(),
             max_concurrent: rollout.max_concurrent,
             failure_budget: match rollout.budget {
                 Budget::Count(count) => count.to_string(),

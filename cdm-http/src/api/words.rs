@@ -2,7 +2,7 @@
 
 use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::operation::{End, StepStatus};
-use cdm_core::domain::rollout::Change;
+use cdm_core::domain::rollout::{Change, Outcome};
 use cdm_core::domain::{self, Role, RolloutKind, Selector, Status};
 use serde::Serialize;
 use utoipa::openapi::RefOr;
@@ -36,6 +36,26 @@ pub(crate) const fn rollout_kind(kind: RolloutKind) -> &'static str {
         RolloutKind::Upgrade => "upgrade",
         RolloutKind::Promote => "promote",
         RolloutKind::Flush => "flush",
+    }
+}
+
+const OUTCOMES: [Outcome; 5] =
+    [Outcome::Failed, Outcome::Unhealthy, Outcome::UnhealthyInPlace, Outcome::Returned, Outcome::Parked];
+
+/// How a site came out, in a word.
+pub(crate) const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Moved => "moved",
+        Outcome::InPlace => "in_place",
+        Outcome::Failed => "failed",
+        Outcome::Unhealthy => "unhealthy",
+        Outcome::UnhealthyInPlace => "unhealthy_in_place",
+        Outcome::Returned => "returned",
+        Outcome::SkippedGone => "gone",
+        Outcome::SkippedInactive => "inactive",
+        Outcome::SkippedBusy => "busy",
+        Outcome::SkippedFrozen => "frozen",
+        Outcome::Parked => "parked",
     }
 }
 
@@ -78,6 +98,7 @@ words! {
         ["active", "inactive", "all"].into_iter().chain(Selector::ALL.iter().map(|one| one.as_str())).collect();
     RolloutStatus: "Where a rollout is; `paused` and `halted` can be resumed.", domain::RolloutStatus::ALL.iter().map(|one| one.as_str()).collect();
     ChangeWord: "What would happen to a site.", CHANGES.into_iter().map(super::plan::change).collect();
+    OutcomeWord: "How a site came out badly.", OUTCOMES.into_iter().map(outcome).collect();
     VerdictWord: "What is known of a digest.", VERDICTS.iter().map(|one| one.as_str()).collect();
     RoleName: "What a token may do; each role may do what the one before it may.", Role::ALL.iter().map(|one| one.as_str()).collect();
 }

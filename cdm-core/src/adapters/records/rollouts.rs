@@ -9,7 +9,7 @@ use super::mirror;
 use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
-    Budget, Control, Gate, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope,
+    Budget, Control, Failure, Gate, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope,
     RolloutStatus, Tally, Wave, Window,
 };
 use crate::domain::{
@@ -60,6 +60,9 @@ pub(crate) struct RolloutDef {
     unhealthy: u32,
     #[serde(default)]
     in_place: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde_as(as = "Vec<FailureDef>")]
+    failures: Vec<Failure>,
     #[serde(default)]
     #[serde_as(as = "Option<Millis>")]
     baking: Option<Timestamp>,
@@ -165,6 +168,18 @@ struct RolloutMemberDef {
     why: Option<String>,
 }
 mirror!(RolloutMemberDef, RolloutMember);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Failure", rename_all = "camelCase")]
+struct FailureDef {
+    #[serde_as(as = "DisplayFromStr")]
+    site: SiteId,
+    #[serde_as(as = "OutcomeDef")]
+    outcome: Outcome,
+    why: Option<String>,
+}
+mirror!(FailureDef, Failure);
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "RolloutKind", rename_all = "camelCase")]

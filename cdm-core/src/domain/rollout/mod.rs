@@ -150,6 +150,8 @@ pub struct Rollout {
     pub unhealthy: u32,
     /// How many sites were on the target already; they cannot be taken back one by one.
     pub in_place: u32,
+    /// The first sites that came out badly on the way out, at most [`Failure::KEPT`].
+    pub failures: Vec<Failure>,
     /// Until when the next wave waits.
     pub baking: Option<Timestamp>,
     /// Whether the gate spoke against more sites of a wave than may fail: the image is bad.
@@ -203,6 +205,38 @@ pub struct RolloutMember {
     pub outcome: Option<Outcome>,
     /// Why, where it came out badly and there is something to say.
     pub why: Option<String>,
+}
+
+/// A site that came out badly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub site: SiteId,
+    /// How.
+    pub outcome: Outcome,
+    /// Why, where there is something to say.
+    pub why: Option<String>,
+}
+
+impl Failure {
+    /// How many a rollout's record names; its pages have them all.
+    pub const KEPT: usize = 20;
+}
+
+impl Outcome {
+    /// Whether a wave's budget pays for it.
+    pub const fn fails(self) -> bool {
+        match self {
+            Self::Failed | Self::Unhealthy | Self::UnhealthyInPlace | Self::Returned => true,
+            Self::Moved
+            | Self::InPlace
+            | Self::SkippedGone
+            | Self::SkippedInactive
+            | Self::SkippedBusy
+            | Self::SkippedFrozen
+            | Self::Parked => false,
+        }
+    }
 }
 
 impl RolloutMember {
@@ -345,6 +379,14 @@ impl Rollout {
             | Outcome::SkippedBusy
             | Outcome::SkippedFrozen
             | Outcome::Parked => {}
+        }
+    }
+
+    /// Keeps a site that came out badly, while there is room.
+    pub fn tell(&mut self, failure: &Failure) {
+        let bad = failure.outcome.fails() || failure.outcome == Outcome::Parked;
+        if bad && self.leg == Leg::Out && self.failures.len() < Failure::KEPT {
+            self.failures.push(failure.clone());
         }
     }
 

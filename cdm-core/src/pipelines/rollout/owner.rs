@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::frozen;
 use super::member::{Shared, Taken};
-use crate::domain::rollout::{Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
+use crate::domain::rollout::{Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
 use crate::domain::{Code, End, Fence, Freeze, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Status};
 use crate::domain::{Tick, Timestamp};
 use crate::engine::{Left, Lost, Worker, beside, next};
@@ -258,7 +258,7 @@ impl<'a> Owner<'a> {
         outcomes: &[Out],
         early: Option<Early>,
     ) -> Result<(), Lost> {
-        let mut before = Vec::with_capacity(outcomes.len());
+        let (mut before, mut failures) = (Vec::with_capacity(outcomes.len()), Vec::new());
         for (ordinal, outcome, why) in outcomes {
             let page = self.pages.get_mut(&(ordinal / RolloutPage::SIZE));
             let index = (ordinal % RolloutPage::SIZE) as usize;
@@ -266,6 +266,8 @@ impl<'a> Owner<'a> {
                 before.push((*ordinal, member.outcome, *outcome));
                 member.outcome = Some(*outcome);
                 member.why = why.as_deref().map(shortened);
+                let (site, why) = (member.id.clone(), member.why.clone());
+                failures.push(Failure { site, outcome: *outcome, why });
             }
         }
         let pages = self.pages.values().cloned().map(Write::RolloutPage).collect();
@@ -275,6 +277,7 @@ impl<'a> Owner<'a> {
             for (ordinal, before, outcome) in &before {
                 head.count(*ordinal, *before, *outcome);
             }
+            failures.iter().for_each(|failure| head.tell(failure));
             head.flushing = flush && !comes_back;
             true
         })
@@ -315,7 +318,7 @@ impl<'a> Owner<'a> {
         let most = self.head.max_concurrent.min(self.worker_share()) as usize;
         let room = self.head.room();
         // What a lost owner's sites came out as counts too.
-        let mut failed = outcomes.iter().map(|(_, outcome, _)| u32::from(fails(*outcome))).sum::<u32>();
+        let mut failed = outcomes.iter().map(|(_, outcome, _)| u32::from(outcome.fails())).sum::<u32>();
         let mut early =
             (pass == Pass::Move && failed > room && self.head.leg == Leg::Out).then_some(Early::Budget);
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
@@ -373,7 +376,7 @@ impl<'a> Owner<'a> {
             match taken? {
                 Taken::Out(outcome, why) => {
                     outcomes.push((ordinal, outcome, why));
-                    failed += u32::from(fails(outcome));
+                    failed += u32::from(outcome.fails());
                     if failed > room && self.head.leg == Leg::Out && !crate::bug!(BudgetIgnored) {
                         early = early.or(Some(Early::Budget));
                     }
@@ -515,23 +518,6 @@ pub(super) type Out = (u32, MemberOutcome, Option<String>);
 /// So much of a reason as a page of sites has room for.
 fn shortened(why: &str) -> String {
     why.chars().take(200).collect()
-}
-
-/// Whether a wave's budget pays for it.
-const fn fails(outcome: MemberOutcome) -> bool {
-    match outcome {
-        MemberOutcome::Failed
-        | MemberOutcome::Unhealthy
-        | MemberOutcome::UnhealthyInPlace
-        | MemberOutcome::Returned => true,
-        MemberOutcome::Moved
-        | MemberOutcome::InPlace
-        | MemberOutcome::SkippedGone
-        | MemberOutcome::SkippedInactive
-        | MemberOutcome::SkippedBusy
-        | MemberOutcome::SkippedFrozen
-        | MemberOutcome::Parked => false,
-    }
 }
 
 /// Which way sites are sent.

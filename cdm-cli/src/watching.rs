@@ -1,0 +1,246 @@
+//! A rollout as it is watched: its waves, how quick it is, how long it may take, and which sites failed and why.
+//!
+//! Text alone: where and how often it is shown is [`crate::progress`]'s.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cdm_core::domain::Tick;
+use serde_json::Value;
+
+use crate::printer::clean;
+use crate::view::plain;
+
+/// How far back the rate looks.
+const SPAN: Duration = Duration::from_secs(30);
+/// Characters of a wave's bar.
+const BAR: usize = 20;
+/// Failed sites that are named.
+const NAMED: usize = 5;
+
+/// What was seen of a rollout.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    seen: VecDeque<(Tick, u64)>,
+}
+
+impl Watched {
+    /// Takes note of how far it is.
+    pub(crate) fn see(&mut self, value: &Value, now: Tick) {
+        if self.seen.back().is_none_or(|(_, done)| *done != ended(value)) || self.seen.len() < 2 {
+            self.seen.push_back((now, ended(value)));
+        }
+        while self.seen.len() > 2 && self.seen.get(1).is_some_and(|(at, _)| now.since(*at) > SPAN) {
+            self.seen.pop_front();
+        }
+    }
+
+    /// Sites a second, over the last half minute; only while it runs.
+    pub(crate) fn rate(&self, value: &Value, now: Tick) -> Option<f64> {
+        let (first, before) = *self.seen.front()?;
+        let took = now.since(first).as_secs_f64();
+        let done = ended(value).saturating_sub(before);
+        let runs = text(value, "status") == "running";
+        (runs && took >= 1.0 && done > 0).then(|| done as f64 / took)
+    }
+
+    /// How long it may still take, at that rate.
+    pub(crate) fn left(&self, value: &Value, now: Tick) -> Option<Duration> {
+        let open = count(value, "total").saturating_sub(ended(value));
+        let left = open as f64 / self.rate(value, now)?;
+        Some(Duration::from_secs_f64(left.min(1e9)))
+    }
+
+    /// The whole view, on a screen so many characters wide.
+    pub(crate) fn screen(&self, value: &Value, now: Tick, width: usize) -> String {
+        let what =
+            if value.get("promote").and_then(Value::as_bool) == Some(true) { "promote" } else { "upgrade" };
+        let mut lines = vec![format!(
+            "{}  {what} to {}  {}{}",
+            text(value, "id"),
+            text(value, "service"),
+            text(value, "status"),
+            self.speed(value, now)
+        )];
+        let waves = value.get("waves").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let all = (waves.len() > 1).then_some(value);
+        let name = |of: &Value| of.get("name").map_or_else(|| "all".to_owned(), plain);
+        let widest = waves.iter().map(|wave| name(wave).len()).max().unwrap_or(0).max(3);
+        for wave in waves.iter().chain(all) {
+            lines.push(format!("  {:widest$} [{}] {}", name(wave), bar(wave), counts(wave)));
+        }
+        lines.extend(reason(value));
+        lines.extend(failures(value));
+        let cut = |line: &String| line.chars().take(width.max(20)).collect::<String>();
+        lines.iter().map(cut).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Rate and time left, where they are known.
+    pub(crate) fn speed(&self, value: &Value, now: Tick) -> String {
+        let rate = self.rate(value, now).map_or_else(String::new, |rate| format!("  {rate:.1} sites/s"));
+        let left =
+            self.left(value, now).map_or_else(String::new, |left| format!(", about {} left", span(left)));
+        rate + &left
+    }
+
+    /// The value with what is worked out here, for a line of JSON.
+    pub(crate) fn line(&self, value: &Value, now: Tick) -> Value {
+        let mut line = value.clone();
+        line["rate"] = self.rate(value, now).map(|rate| (rate * 10.0).round() / 10.0).into();
+        line["secondsLeft"] = self.left(value, now).map(|left| left.as_secs()).into();
+        line
+    }
+}
+
+/// A line for each of the first sites that failed.
+pub(crate) fn failures(value: &Value) -> Vec<String> {
+    let told = value.get("failures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut lines: Vec<_> = told.iter().take(NAMED).map(failure).collect();
+    let bad = count(value, "failed") + count(value, "parked");
+    let named = lines.len() as u64;
+    if named > 0 && bad > named {
+        lines.push(format!("  … and {} more: cdm op list --rollout {}", bad - named, text(value, "id")));
+    }
+    lines
+}
+
+/// A site that failed, and why.
+pub(crate) fn failure(failure: &Value) -> String {
+    let message = text(failure, "message");
+    let colon = if message.is_empty() { "" } else { ": " };
+    format!("  {} {}{colon}{message}", text(failure, "site"), text(failure, "outcome"))
+}
+
+fn reason(value: &Value) -> Option<String> {
+    let reason = value.get("reason").filter(|reason| !reason.is_null())?;
+    let until = reason.get("until").filter(|until| !until.is_null());
+    let until = until.map_or_else(String::new, |until| format!(" (until {})", plain(until)));
+    Some(format!("  {}: {}{until}", text(reason, "code"), text(reason, "message")))
+}
+
+fn bar(of: &Value) -> String {
+    let total = count(of, "total").max(1);
+    let part = |done: u64| usize::try_from(done * BAR as u64 / total).unwrap_or(BAR).min(BAR);
+    let (done, begun) = (part(ended(of)), part(ended(of) + count(of, "running")));
+    format!("{}{}{}", "=".repeat(done), "-".repeat(begun - done), " ".repeat(BAR - begun))
+}
+
+fn counts(of: &Value) -> String {
+    let mut text = format!("{}/{}", count(of, "succeeded"), count(of, "total"));
+    for key in ["failed", "parked", "skipped", "running"] {
+        match count(of, key) {
+            0 => {}
+            number => text += &format!(", {number} {key}"),
+        }
+    }
+    text
+}
+
+/// Sites with an outcome.
+fn ended(of: &Value) -> u64 {
+    ["succeeded", "failed", "skipped", "parked"].map(|key| count(of, key)).iter().sum()
+}
+
+fn count(of: &Value, key: &str) -> u64 {
+    of.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn text(value: &Value, key: &str) -> String {
+    clean(&value.get(key).map(plain).unwrap_or_default())
+}
+
+/// A time as people say it.
+fn span(span: Duration) -> String {
+    match span.as_secs() {
+        seconds @ 0..=99 => format!("{seconds} s"),
+        seconds @ 100..=5_999 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3_600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wave(name: &str, total: u64, succeeded: u64, failed: u64, running: u64) -> Value {
+        let pending = total - succeeded - failed - running;
+        json!({ "name": name, "total": total, "succeeded": succeeded, "failed": failed, "running": running,
+            "pending": pending, "skipped": 0, "parked": 0 })
+    }
+
+    fn rollout(succeeded: u64, failed: u64) -> Value {
+        let mut value = wave("", 400, 40 + succeeded, failed, 64);
+        value.as_object_mut().expect("an object").remove("name");
+        value["id"] = "rollout-12".into();
+        value["service"] = "green".into();
+        value["promote"] = true.into();
+        value["status"] = "running".into();
+        value["waves"] = json!([
+            wave("1", 1, 1, 0, 0),
+            wave("10%", 39, 39, 0, 0),
+            wave("100%", 360, succeeded, failed, 64),
+        ]);
+        let why = "`/up` answers 500 instead of 200";
+        value["failures"] = (0..failed.min(20))
+            .map(|n| json!({ "site": format!("s{n}"), "outcome": "returned", "message": why }))
+            .collect();
+        value["reason"] = Value::Null;
+        value
+    }
+
+    fn at(seconds: u64) -> Tick {
+        Tick::from_millis(seconds * 1_000)
+    }
+
+    #[test]
+    fn a_screen_has_the_waves_the_rate_and_who_failed() {
+        let mut watched = Watched::default();
+        watched.see(&rollout(20, 0), at(100));
+        watched.see(&rollout(113, 7), at(110));
+        let screen = watched.screen(&rollout(113, 7), at(110), 80);
+        let expected = "\
+rollout-12  promote to green  running  10.0 sites/s, about 24 s left
+  1    [====================] 1/1
+  10%  [====================] 39/39
+  100% [======----          ] 113/360, 7 failed, 64 running
+  all  [========---         ] 153/400, 7 failed, 64 running
+  s0 returned: `/up` answers 500 instead of 200
+  s1 returned: `/up` answers 500 instead of 200
+  s2 returned: `/up` answers 500 instead of 200
+  s3 returned: `/up` answers 500 instead of 200
+  s4 returned: `/up` answers 500 instead of 200
+  … and 2 more: cdm op list --rollout rollout-12";
+        assert_eq!(screen, expected);
+        assert!(screen.lines().all(|line| line.chars().count() <= 80));
+        let narrow = watched.screen(&rollout(113, 7), at(110), 40);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+    }
+
+    #[test]
+    fn what_rests_has_no_rate_and_says_why() {
+        let mut watched = Watched::default();
+        watched.see(&rollout(0, 0), at(0));
+        let mut resting = rollout(50, 0);
+        resting["status"] = "waiting".into();
+        resting["reason"] = json!({ "code": "baking", "message": "the wave `100%` begins later",
+            "until": "2030-01-01T00:10:00.000Z" });
+        watched.see(&resting, at(10));
+        assert_eq!(watched.rate(&resting, at(10)), None);
+        let screen = watched.screen(&resting, at(10), 100);
+        let line = "\n  baking: the wave `100%` begins later (until 2030-01-01T00:10:00.000Z)";
+        assert!(screen.contains(line), "{screen}");
+        assert_eq!(watched.line(&resting, at(10))["secondsLeft"], Value::Null);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_half_minute() {
+        let mut watched = Watched::default();
+        for (second, done) in [(0, 0), (10, 100), (20, 200), (40, 210), (60, 220)] {
+            watched.see(&rollout(done, 0), at(second));
+        }
+        assert_eq!(watched.rate(&rollout(220, 0), at(60)), Some(0.5));
+        assert_eq!(watched.left(&rollout(220, 0), at(60)), Some(Duration::from_secs(280)));
+    }
+}
