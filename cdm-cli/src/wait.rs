@@ -114,7 +114,7 @@ impl Wait<'_> {
         let mut value = first;
         let mut failures = 0;
         progress.show(&value, printer);
-        self.tell(subject, &value, &progress, printer)?;
+        self.tell(subject, &value, progress, printer)?;
         while !rests(subject.kind, &value, goal) {
             stream.news(self).await;
             let looked = self.clock.monotonic();
@@ -124,7 +124,7 @@ impl Wait<'_> {
                     (value, failures) = (now, 0);
                     progress.show(&value, printer);
                     if changed {
-                        self.tell(subject, &value, &progress, printer)?;
+                        self.tell(subject, &value, progress, printer)?;
                     }
                 }
                 Err(error) if Exit::from(&error) == Exit::Unreachable && failures < TRIES => {
