@@ -79,6 +79,22 @@ fn one_broken_site_goes_back_alone_and_says_why() {
 }
 
 #[test]
+fn one_broken_site_of_a_thousand_goes_back_alone() {
+    let mut world = two_images(1_000);
+    let broken = site(&world, &nth(617)).uid;
+    world.probe.break_site(broken, digest(1));
+    let wanted = RolloutRequest { max_concurrent: 64, ..gated(1) };
+    let number = number(roll(&mut world, &wanted));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    let head = rollout(&world, number);
+    assert_eq!(head.tally(), Tally { succeeded: 999, failed: 1, ..Tally::default() });
+    assert_eq!(on_green(&world, 1_000), (0..1_000).filter(|n| *n != 617).collect::<Vec<_>>());
+    assert_eq!((head.failures.len(), head.failures[0].site.to_string()), (1, nth(617)));
+    assert_sound(&mut world);
+}
+
+#[test]
 fn a_site_that_breaks_only_through_its_route_is_taken_back() {
     // The target itself answers well; what it answers is too slow only when it was moved.
     let mut world = two_images(6);

@@ -56,7 +56,41 @@ async fn a_rollout_that_is_killed_in_the_middle_skips_nobody_and_repeats_what_wa
         let target = if kill % 2 == 0 { "blue" } else { "green" };
         killed.push(moved(server, dir.path(), plan, target, Some(at)).await);
     }
-    tell(seed, plan, &whole, &killed);
+    let server = start(dir.path());
+    let target = if plan.kills % 2 == 0 { "green" } else { "blue" };
+    let (latency, late) = aborted(&server, plan, target).await;
+    tell(seed, plan, &whole, &killed, (latency, late));
+}
+
+/// Asks for everyone to be moved to `target`, and aborts when a third is: how long it takes until the rollout has ended,
+/// and how many sites came over meanwhile.
+async fn aborted(server: &Server, plan: Plan, target: &str) -> (Duration, u64) {
+    let select = json!({"selector": target});
+    assert_eq!(server.ask(Method::POST, "/services", Some(&select)).await.0, StatusCode::OK);
+    let body = json!({"promote": true, "scope": "inactive", "maxConcurrent": CONCURRENT});
+    let (_, rollout) = server.ask(Method::PUT, "/services", Some(&body)).await;
+    let path = format!("/rollouts/{}", rollout["id"].as_str().expect("an id"));
+    let done = |rollout: &Value| rollout["succeeded"].as_u64().expect("a count");
+    let before = loop {
+        let now = server.get(&path).await;
+        if done(&now) * 3 >= plan.sites as u64 {
+            break done(&now);
+        }
+    };
+    let asked = now();
+    let (status, told) = server.ask(Method::POST, &format!("{path}/abort"), None).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{told}");
+    loop {
+        let now = server.get(&path).await;
+        agrees(&now);
+        if now["status"] == "aborted" {
+            let late = done(&now) - before;
+            // What was granted before may come over, and nothing after it.
+            assert!(late <= 2 * 128, "{late} came over after the abort");
+            return (asked.elapsed(), late);
+        }
+        assert!(asked.elapsed() < LONG, "{now}");
+    }
 }
 
 /// Pods and jobs that take milliseconds, and no limit of requests for who looks all the time.
@@ -163,7 +197,7 @@ fn agrees(rollout: &Value) {
 }
 
 #[expect(clippy::print_stdout, reason = "a campaign's line is its result")]
-fn tell(seed: u64, plan: Plan, whole: &Seen, killed: &[Seen]) {
+fn tell(seed: u64, plan: Plan, whole: &Seen, killed: &[Seen], (abort, late): (Duration, u64)) {
     let ratio = |seen: &Seen| seen.took.as_secs_f64() / whole.took.as_secs_f64();
     let repeated: Vec<u64> = killed.iter().map(|seen| seen.repeated).collect();
     let looks: usize = killed.iter().map(|seen| seen.looks).sum::<usize>() + whole.looks;
@@ -171,7 +205,7 @@ fn tell(seed: u64, plan: Plan, whole: &Seen, killed: &[Seen]) {
     ratios.sort_by(f64::total_cmp);
     println!(
         "campaign kill-9-rollouts: {} kills, 0 failed, seed {seed}, {} sites; uninterrupted {:.2?}; killed at half {:.2} \
-         of that, at random median {:.2}, most {:.2}; repeated route writes {repeated:?}; {looks} looks",
+         of that, at random median {:.2}, most {:.2}; repeated route writes {repeated:?}; {looks} looks; an abort took {abort:.0?}, and {late} sites came over meanwhile",
         killed.len(),
         plan.sites,
         whole.took,
