@@ -71,7 +71,8 @@ pub(crate) async fn candidates(
     }
 }
 
-/// The members of a rollout over a scope: see [`candidates`]. A listed site that is not there is left out.
+/// The members of a rollout over a scope, in the order of their ids: its active sites, or those that are listed. A
+/// listed site that is not there is left out.
 ///
 /// # Errors
 /// When the store does not answer.

@@ -113,10 +113,23 @@ async fn fleet(server: &Server, sites: usize) {
     all.buffer_unordered(24).collect::<Vec<()>>().await;
 }
 
+/// The site's page; a server that has just started has no pods for a moment.
+async fn once_it_is_served(server: &Server, host: &str) -> reqwest::Response {
+    let begun = now();
+    loop {
+        let page = server.page(host).await;
+        if page.status() != StatusCode::SERVICE_UNAVAILABLE {
+            return page;
+        }
+        assert!(begun.elapsed() < LONG, "{host} is not served");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The number of the last write of each site's route, by the router's own count.
 async fn generations(server: &Server, sites: usize, service: &str) -> Vec<u64> {
     let all = stream::iter(0..sites).map(|n| async move {
-        let page = server.page(&format!("s{n:05}.example.com")).await;
+        let page = once_it_is_served(server, &format!("s{n:05}.example.com")).await;
         let header = |name: &str| page.headers()[name].to_str().expect("a text").to_owned();
         assert_eq!((page.status(), header("x-cdm-service").as_str()), (StatusCode::OK, service), "s{n:05}");
         header("x-cdm-route").parse::<u64>().expect("a number")
