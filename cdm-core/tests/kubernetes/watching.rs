@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cdm_core::domain::{JobName, Selector};
 use cdm_core::ports::{Changed, ClusterOps, ImageWant, JobState, Mark, Outcome};
+use cdm_testkit::kubernetes::{Fault, Matching, Moment, Trouble};
 use serde_json::json;
 
 use crate::lab::{IMAGES, Lab, NAMESPACE, ingress};
@@ -124,6 +125,29 @@ async fn a_watch_that_is_too_old_tells_that_anything_may_have_changed() {
     assert_eq!(lab.cluster.run_job(&lab.cx().call(), &second).await, Outcome::Applied(()));
     hears(&lab, &mut mark, &Changed::Job(second.name.clone())).await;
     assert_eq!(lab.ended(&first.name).await.state, JobState::Succeeded { failed: Vec::new() });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_list_is_too_old_when_it_starts_begins_with_another_list() {
+    let lab = Lab::start(ingress()).await;
+    let mut mark = Mark::default();
+    let expired = Trouble::Answer(410, None);
+    lab.api.fault(Fault::next(Matching::of("watch", "jobs"), Moment::Before, expired).times(2));
+    lab.api.forget_requests();
+    let job = lab.install(lab.cx().uid(), "A Title");
+    assert_eq!(lab.cluster.run_job(&lab.cx().call(), &job).await, Outcome::Applied(()));
+    lab.cx()
+        .until("the jobs are listed again", async || {
+            let (_, next) = lab.cluster.changes(mark, Duration::from_millis(100)).await.expect("news");
+            mark = next;
+            let asked = lab.api.requests();
+            let lists = asked
+                .iter()
+                .filter(|asked| (asked.verb.as_ref(), asked.resource.as_ref()) == ("list", "jobs"));
+            (lists.count() >= 2).then_some(())
+        })
+        .await;
+    assert_eq!(lab.ended(&job.name).await.state, JobState::Succeeded { failed: Vec::new() });
 }
 
 #[tokio::test(flavor = "multi_thread")]

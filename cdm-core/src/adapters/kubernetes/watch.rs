@@ -136,9 +136,27 @@ impl Follow {
     where
         K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize + Send + 'static,
     {
+        loop {
+            self.follow(api.clone(), config.clone()).await;
+        }
+    }
+
+    /// Follows until it has to be begun anew: a list whose version the server does not know any more when the watch
+    /// starts is asked for again by nobody else, and the watch would be refused for ever.
+    async fn follow<K>(&self, api: Api<K>, config: Config)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize + Send + 'static,
+    {
         let events = watcher(api, config).default_backoff();
         pin_mut!(events);
+        let mut too_old = false;
         while let Some(event) = events.next().await {
+            // The second time, so that the pause between two tries lies before the new list.
+            let again = event.as_ref().is_err_and(is_too_old);
+            if again && too_old {
+                return;
+            }
+            too_old = again;
             let mut seen = lock(&self.seen);
             match event {
                 Ok(Event::Init) => {
@@ -240,6 +258,12 @@ fn tell_job(seen: &mut Seen, name: &str) {
 }
 
 /// What a watch's error says, without its details: these may hold what the server said about an object.
+/// Whether a watch did not start because its version is too old.
+fn is_too_old(error: &kube::runtime::watcher::Error) -> bool {
+    use kube::runtime::watcher::Error;
+    matches!(error, Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
 fn failure(error: &kube::runtime::watcher::Error) -> &'static str {
     use kube::runtime::watcher::Error;
     match error {
