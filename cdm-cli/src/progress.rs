@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::error::{Subject, SubjectKind};
 use crate::printer::{Printer, Talk, clean};
 use crate::view::plain;
-use crate::watching::Watched;
+use crate::watching::{Watched, failure, list, told};
 use crate::world::Screen;
 
 /// What has been shown of some work.
@@ -75,7 +75,7 @@ impl Progress {
     }
 
     fn operation(&mut self, value: &Value, printer: &mut Printer) {
-        let steps = value.get("steps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let steps = list(value, "steps");
         let mut done = 0_u64;
         let mut at = String::new();
         for step in steps {
@@ -110,26 +110,16 @@ impl Progress {
             bar.set_message(self.watched.screen(value, now, printer.width.unwrap_or(80)));
             return;
         }
-        let waves = value.get("waves").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let count = |of: &Value, key: &str| of.get(key).and_then(Value::as_u64).unwrap_or(0);
-        let open = |wave: &&Value| count(wave, "pending") + count(wave, "running") > 0;
-        let at = waves.iter().position(|wave| open(&wave)).unwrap_or(waves.len().saturating_sub(1));
-        let mut line = format!("{}: {}", self.id, text(value, "status"));
-        if let Some(wave) = waves.get(at) {
-            line += &format!(", wave {}/{}: {}", at + 1, waves.len(), counts(wave, &count));
-        }
-        if waves.len() > 1 {
-            line += &format!("; all: {}", counts(value, &count));
-        }
+        let line = told(value);
         if line != self.line {
             self.say(&format!("{line}{}", self.watched.speed(value, now)), printer);
         }
         self.line = line;
-        let told = value.get("failures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        for failure in told.iter().skip(self.failures) {
-            self.say(&crate::watching::failure(failure), printer);
+        let failures = list(value, "failures");
+        for bad in failures.iter().skip(self.failures) {
+            self.say(&failure(bad), printer);
         }
-        self.failures = self.failures.max(told.len());
+        self.failures = self.failures.max(failures.len());
     }
 
     /// A rollout with its rate and the time it may still take.
@@ -164,17 +154,6 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
-}
-
-fn counts(of: &Value, count: &impl Fn(&Value, &str) -> u64) -> String {
-    let mut text = format!("{} of {} succeeded", count(of, "succeeded"), count(of, "total"));
-    for key in ["failed", "parked", "skipped", "running"] {
-        match count(of, key) {
-            0 => {}
-            number => text += &format!(", {number} {key}"),
-        }
-    }
-    text
 }
 
 fn reason(value: &Value) -> String {

@@ -62,7 +62,7 @@ impl Watched {
             text(value, "status"),
             self.speed(value, now)
         )];
-        let waves = value.get("waves").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let waves = list(value, "waves");
         let all = (waves.len() > 1).then_some(value);
         let name = |of: &Value| of.get("name").map_or_else(|| "all".to_owned(), plain);
         let widest = waves.iter().map(|wave| name(wave).len()).max().unwrap_or(0).max(3);
@@ -92,9 +92,26 @@ impl Watched {
     }
 }
 
+/// How far a rollout is, on one line: the wave that is open, and all of them.
+pub(crate) fn told(value: &Value) -> String {
+    let waves = list(value, "waves");
+    let open = |wave: &Value| count(wave, "pending") + count(wave, "running") > 0;
+    let at = waves.iter().position(open).unwrap_or(waves.len().saturating_sub(1));
+    let succeeded =
+        |of: &Value| format!("{} of {} succeeded{}", count(of, "succeeded"), count(of, "total"), others(of));
+    let mut line = format!("{}: {}", text(value, "id"), text(value, "status"));
+    if let Some(wave) = waves.get(at) {
+        line += &format!(", wave {}/{}: {}", at + 1, waves.len(), succeeded(wave));
+    }
+    if waves.len() > 1 {
+        line += &format!("; all: {}", succeeded(value));
+    }
+    line
+}
+
 /// A line for each of the first sites that failed.
-pub(crate) fn failures(value: &Value) -> Vec<String> {
-    let told = value.get("failures").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+fn failures(value: &Value) -> Vec<String> {
+    let told = list(value, "failures");
     let mut lines: Vec<_> = told.iter().take(NAMED).map(failure).collect();
     let bad = count(value, "failed") + count(value, "parked");
     let named = lines.len() as u64;
@@ -126,14 +143,18 @@ fn bar(of: &Value) -> String {
 }
 
 fn counts(of: &Value) -> String {
-    let mut text = format!("{}/{}", count(of, "succeeded"), count(of, "total"));
-    for key in ["failed", "parked", "skipped", "running"] {
-        match count(of, key) {
-            0 => {}
-            number => text += &format!(", {number} {key}"),
-        }
-    }
-    text
+    format!("{}/{}{}", count(of, "succeeded"), count(of, "total"), others(of))
+}
+
+/// The counts besides that of the sites that are where they are wanted, as far as there are any.
+fn others(of: &Value) -> String {
+    let told = ["failed", "parked", "skipped", "running"].map(|key| (key, count(of, key)));
+    told.iter().filter(|(_, count)| *count > 0).map(|(key, count)| format!(", {count} {key}")).collect()
+}
+
+/// The parts of that name, none where there are none.
+pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// Sites with an outcome.

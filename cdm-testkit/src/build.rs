@@ -1,11 +1,12 @@
 //! Records as tests want them: whole, valid and the same every time, so that a test says only what it is about.
 
 use cdm_core::domain::operation::Position;
-use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage, Tally, Wave, Window};
+use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage};
 use cdm_core::domain::{
-    Actor, Grant, Hostnames, Leg, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, Site,
-    SiteId, SiteName, Slot, Status, Task, Theme, Timestamp, Uid,
+    Actor, Grant, Hostnames, Phase, Rollout, RolloutKind, RolloutScope, Selector, Site, SiteId, SiteName,
+    Slot, Status, Task, Theme, Timestamp, Uid,
 };
+use cdm_core::pipelines::Draft;
 
 /// When every built record was made.
 pub const BORN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -81,49 +82,27 @@ pub fn slot(number: u64, task: Task) -> Slot {
 /// Rollout `number` of `total` sites to `target` in one wave, accepted, with no window granted yet. Its members' operation
 /// numbers begin after its own.
 pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> Rollout {
-    Rollout {
+    let member = RolloutMember::new(parsed(SiteId::parse("any")), Uid::from_parts(0, 0));
+    let draft = Draft {
         number,
         kind,
         target,
         digest: None,
         scope: RolloutScope::All,
-        waves: vec![Wave { name: "100%".to_owned(), end: total, tally: Tally::default() }],
+        members: vec![member; total as usize],
+        waves: Vec::new(),
         max_concurrent: 8,
         budget: Budget::Count(0),
         auto_return: false,
         gate: None,
         bake: std::time::Duration::ZERO,
-        status: RolloutStatus::Waiting,
-        control: None,
-        owner: None,
-        term: 0,
-        leg: Leg::Out,
-        window: Window::default(),
-        forgiven: 0,
-        unhealthy: 0,
-        in_place: 0,
-        failures: Vec::new(),
-        baking: None,
-        condemned: false,
-        rollback: None,
-        reached: 0,
-        unsettled: false,
-        flushing: false,
-        job: 1,
-        first_number: number + 1,
-        total,
         after: None,
-        holds: None,
-        reason: None,
-        waiting_since: None,
-        wake: None,
         retry_of: None,
+        first_number: number + 1,
         requested_by: actor(),
-        created_at: BORN,
-        started_at: None,
-        finished_at: None,
-        version: 0,
-    }
+        now: BORN,
+    };
+    parsed(draft.head())
 }
 
 /// Page `page` of the frozen list of rollout `number`: these sites, none with an outcome.

@@ -35,6 +35,11 @@ impl Freeze {
         self.until.is_none_or(|until| until > now) && !crate::bug!(FreezeIgnored)
     }
 
+    /// Whether it is of that site by name.
+    pub fn names(&self, site: &SiteId) -> bool {
+        self.sites.as_ref().is_some_and(|sites| sites.contains(site))
+    }
+
     /// Checks a reason.
     ///
     /// # Errors
@@ -66,8 +71,8 @@ impl Fleet {
 
     /// The freeze that stops a site's moves, its own or everyone's.
     pub fn freezes(&self, site: &SiteId, now: Timestamp) -> Option<&Freeze> {
-        let of_site = |freeze: &&Freeze| freeze.sites.as_ref().is_none_or(|sites| sites.contains(site));
-        self.freezes.iter().find(|freeze| of_site(freeze) && freeze.holds(now))
+        let stops = |freeze: &&Freeze| freeze.sites.is_none() || freeze.names(site);
+        self.freezes.iter().find(|freeze| stops(freeze) && freeze.holds(now))
     }
 
     /// Adds a freeze; those that have ended are left out from now on.

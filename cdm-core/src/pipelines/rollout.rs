@@ -16,7 +16,9 @@ mod verdict;
 use async_trait::async_trait;
 
 use super::Platform;
-use crate::engine::{Left, RolloutDriver, Worker};
+use crate::domain::Fence;
+use crate::engine::{Left, Lost, RolloutDriver, Worker};
+use crate::ports::StoreError;
 
 /// Drives rollouts for a [`Worker`].
 #[derive(Debug)]
@@ -38,6 +40,26 @@ impl RolloutDriver for Rollouts {
             Ok(Some(mut owner)) => owner.run().await.unwrap_or(Left::Lost),
             Ok(None) => Left::Resting,
             Err(left) => left,
+        }
+    }
+}
+
+/// Reads until the store answers, as long as the worker has its lease.
+async fn answered<T, F>(worker: &Worker, read: impl Fn() -> F) -> Result<T, Lost>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let clock = &worker.ports().clock;
+    let mut pause = worker.settings().pause;
+    loop {
+        match read().await {
+            Ok(found) => return Ok(found),
+            Err(StoreError::Denied(_)) => return Err(Lost),
+            Err(StoreError::Unavailable(_) | StoreError::Throttled) => {
+                clock.sleep_until(clock.monotonic().after(pause)).await;
+                pause = (pause * 2).min(worker.settings().longest_pause);
+                worker.lease().call(worker.ports(), Fence::default())?;
+            }
         }
     }
 }

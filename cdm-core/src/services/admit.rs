@@ -5,9 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use super::{Accepted, Request, ServiceError, Services};
-use crate::domain::operation::{Slot, Task};
 use crate::domain::{AuditEntry, Fence, OperationId, Subject, Timestamp};
-use crate::engine::Registry;
 use crate::ports::{Batch, Call, FeedEvent, IdempotencyRecord, Outcome, Refused, StoreError};
 
 /// How often a request is decided anew because the record changed under it, and how often a lost answer is asked for.
@@ -212,17 +210,6 @@ pub(super) enum Written {
     Stored,
     /// Something changed since it was read.
     Changed,
-}
-
-/// A slot for an operation that was just asked for.
-pub(super) fn queued(
-    registry: &Registry,
-    number: u64,
-    task: Task,
-    request: &Request,
-    now: Timestamp,
-) -> Slot {
-    registry.queued(number, task, &request.actor, now)
 }
 
 /// The event of an operation that was just asked for.

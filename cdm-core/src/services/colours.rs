@@ -1,6 +1,6 @@
 //! What may be asked of the two services.
 
-use super::admit::{Decision, queued, queued_event};
+use super::admit::{Decision, queued_event};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::colour::{Release, Verdict, rollback_choice};
 use crate::domain::operation::{Deploy, Event, Hooks, Operation, Slot, Status, Subject, Task};
@@ -123,7 +123,8 @@ impl Services {
                     return Ok(Decision::answer(Accepted::Done));
                 }
                 let now = self.now();
-                let slot = queued(&self.registry, self.number().await?, Task::Select(selector), request, now);
+                let slot =
+                    self.registry.queued(self.number().await?, Task::Select(selector), &request.actor, now);
                 let id = OperationId::on(slot.number, Subject::Fleet);
                 let events = vec![queued_event(&id, Subject::Fleet, now)];
                 let write = Write::Fleet(Box::new(Fleet { slot: Some(slot), ..fleet }));
@@ -232,7 +233,7 @@ impl Services {
             previous: None,
             rollout: None,
         }));
-        let mut slot = queued(&self.registry, self.number().await?, task, request, now);
+        let mut slot = self.registry.queued(self.number().await?, task, &request.actor, now);
         slot.retry_of = retry_of.cloned();
         let id = OperationId::on(slot.number, Subject::Colour(selector));
         colour.slot = Some(slot);

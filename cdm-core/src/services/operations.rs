@@ -1,6 +1,6 @@
 //! What may be asked of operations, and of the records of what was asked.
 
-use super::admit::{Decision, queued};
+use super::admit::Decision;
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
@@ -63,7 +63,7 @@ impl Services {
         let promote = rollout.kind == crate::domain::RolloutKind::Promote;
         let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
         let request = Request::by(rollout.requested_by.clone());
-        let mut slot = queued(&self.registry, id.number, task, &request, rollout.created_at);
+        let mut slot = self.registry.queued(id.number, task, &request.actor, rollout.created_at);
         slot.steps.clear();
         slot.started_at = rollout.started_at;
         let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);

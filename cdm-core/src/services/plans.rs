@@ -4,7 +4,7 @@ use super::rollouts::RolloutRequest;
 use super::{ServiceError, Services};
 use crate::domain::colour::rollback_choice;
 use crate::domain::rollout::{self, Candidate, Ground, Plan, Timed, Warning};
-use crate::domain::{RolloutKind, RolloutScope, Selector};
+use crate::domain::{Fleet, RolloutKind, RolloutScope, Selector};
 use crate::pipelines::{Scope, candidates};
 
 impl Services {
@@ -15,11 +15,11 @@ impl Services {
     pub async fn plan(&self, wanted: &RolloutRequest) -> Result<Plan, ServiceError> {
         wanted.judge()?;
         let target = self.canary().await?;
-        let (ground, sites) = self.survey(wanted, target).await?;
+        let fleet = self.ports.store.fleet().await?;
+        let (ground, sites) = self.survey(wanted, target, &fleet).await?;
         let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         let waves = rollout::cut(&wanted.waves, total)?;
         let mut plan = Plan::new(ground, &waves, &sites, &wanted.in_words());
-        let fleet = self.ports.store.fleet().await?;
         let mut warn = |code, message| plan.warnings.push(Warning { code, message });
         if let Some(other) = fleet.rollout {
             warn(
@@ -38,6 +38,7 @@ impl Services {
         &self,
         wanted: &RolloutRequest,
         target: Selector,
+        fleet: &Fleet,
     ) -> Result<(Ground, Vec<Candidate>), ServiceError> {
         let scope = match &wanted.scope {
             RolloutScope::Active => Scope::Service(target),
@@ -46,8 +47,7 @@ impl Services {
             RolloutScope::Service(selector) => Scope::Service(*selector),
             RolloutScope::Sites(ids) => Scope::Sites(ids.clone()),
         };
-        let fleet = self.ports.store.fleet().await?;
-        let sites = candidates(&self.ports, &scope, &fleet, self.now()).await?;
+        let sites = candidates(&self.ports, &scope, fleet, self.now()).await?;
         let view = self.ports.cluster.service(target).await?;
         let put_back = if wanted.auto_return {
             let store = &self.ports.store;

@@ -69,7 +69,8 @@ impl Services {
         wanted.judge()?;
         self.admit(request, "rollout.start", "fleet", &format!("{wanted:?}"), || async {
             let target = self.canary().await?;
-            let (ground, sites) = self.survey(wanted, target).await?;
+            // Who is frozen is decided when each site has its turn.
+            let (ground, sites) = self.survey(wanted, target, &Fleet::default()).await?;
             if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&ground, &sites, &wanted.in_words())) {
                 return Err(ServiceError::PlanChanged);
             }

@@ -1,6 +1,6 @@
 //! What may be asked of sites.
 
-use super::admit::{Decision, queued, queued_event};
+use super::admit::{Decision, queued_event};
 use super::{Accepted, Request, ServiceError, Services};
 use crate::domain::lifecycle::Phase;
 use crate::domain::operation::{Move, Operation, Status, Subject, Task};
@@ -43,7 +43,7 @@ impl Services {
                 None => self.canary().await?,
             };
             let now = self.now();
-            let slot = queued(&self.registry, self.number().await?, Task::Create, request, now);
+            let slot = self.registry.queued(self.number().await?, Task::Create, &request.actor, now);
             let id = OperationId::on(slot.number, Subject::Site(new.id.clone()));
             let site = Site {
                 id: new.id.clone(),
@@ -156,7 +156,7 @@ impl Services {
             Kind::Promote => Task::Promote(course(self.canary().await?)),
             _ => Task::Terminate,
         };
-        let mut slot = queued(&self.registry, self.number().await?, task, request, now);
+        let mut slot = self.registry.queued(self.number().await?, task, &request.actor, now);
         slot.retry_of = retry_of.cloned();
         let operation = OperationId::on(slot.number, subject.clone());
         site.begin(slot, now)?;

@@ -1,4 +1,4 @@
-//! One HTTP request to an address that was looked up, and maybe judged, before: for health checks and notifications.
+//! One HTTP request to an address that was looked up, and maybe judged, before: for health checks.
 //!
 //! The name goes into `Host` and into the TLS handshake, the bytes go to the address and nowhere else. No redirect is
 //! followed, no proxy is used, no connection is kept, and of an answer's body only so much is read as was asked for.

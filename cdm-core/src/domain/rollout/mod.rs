@@ -146,7 +146,7 @@ pub struct Rollout {
     pub window: Window,
     /// Failures of the window's wave that a person has seen and resumed over.
     pub forgiven: u32,
-    /// Those of the window's failures that are the gate's.
+    /// How many sites of the window's wave the gate spoke against, since a person last resumed over them.
     pub unhealthy: u32,
     /// How many sites were on the target already; they cannot be taken back one by one.
     pub in_place: u32,

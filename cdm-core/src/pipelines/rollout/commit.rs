@@ -1,5 +1,6 @@
 //! A write of the rollout's record, with what has to be written in the same go: holds, a verdict, the end.
 
+use super::answered;
 use super::owner::{Owner, wait};
 use crate::domain::{Code, Colour, HoldMode, Rollout, Selector};
 use crate::engine::Lost;
@@ -44,16 +45,7 @@ impl Owner<'_> {
                     Outcome::NotApplied(_) => break,
                 }
             }
-            fresh = loop {
-                match ports.store.rollout(self.head.number).await {
-                    Ok(Some(head)) => break head,
-                    Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
-                    Err(_) => {
-                        self.pause(&mut pause).await;
-                        self.call()?;
-                    }
-                }
-            };
+            fresh = answered(self.worker, || ports.store.rollout(self.head.number)).await?.ok_or(Lost)?;
             if (fresh.owner.clone(), fresh.term) != mine {
                 return Err(Lost);
             }
@@ -64,7 +56,6 @@ impl Owner<'_> {
     async fn colours(&self, next: &mut Rollout, condemns: bool) -> Result<Vec<Write>, Lost> {
         let ports = self.worker.ports();
         let mut writes = Vec::new();
-        let mut pause = self.worker.settings().pause;
         let (wanted, held) = (next.hold(), next.holds);
         for selector in Selector::ALL {
             let takes = wanted == Some(selector);
@@ -92,16 +83,7 @@ impl Owner<'_> {
             writes.push(Write::Colour(Box::new(colour)));
         }
         if next.status.ended() && next.kind.moves() {
-            let fleet = loop {
-                match ports.store.fleet().await {
-                    Ok(fleet) => break fleet,
-                    Err(StoreError::Denied(_)) => return Err(Lost),
-                    Err(_) => {
-                        self.pause(&mut pause).await;
-                        self.call()?;
-                    }
-                }
-            };
+            let fleet = answered(self.worker, || ports.store.fleet()).await?;
             if fleet.rollout == Some(next.number) {
                 writes.push(Write::Fleet(Box::new(crate::domain::Fleet { rollout: None, ..fleet })));
             }
@@ -110,17 +92,7 @@ impl Owner<'_> {
     }
 
     pub(super) async fn colour(&self, selector: Selector) -> Result<Colour, Lost> {
-        let mut pause = self.worker.settings().pause;
-        loop {
-            match self.worker.ports().store.colour(selector).await {
-                Ok(colour) => return Ok(colour),
-                Err(StoreError::Denied(_)) => return Err(Lost),
-                Err(_) => {
-                    self.pause(&mut pause).await;
-                    self.call()?;
-                }
-            }
-        }
+        answered(self.worker, || self.worker.ports().store.colour(selector)).await
     }
 
     fn events(&self, before: &Rollout, after: &Rollout) -> Vec<FeedEvent> {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use super::answered;
 use super::owner::Owner;
 use crate::domain::rollout::RolloutEvent;
 use crate::domain::{Code, Freeze, Leg, Reason, Rollout, SiteId, Timestamp};
 use crate::engine::Lost;
-use crate::ports::StoreError;
 
 /// How long a rollout waits at most before it looks whether a freeze is still there; whoever removes one wakes it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -18,17 +18,7 @@ impl Owner<'_> {
             self.freezes.clear();
             return Ok(None);
         }
-        let mut pause = self.worker.settings().pause;
-        let fleet = loop {
-            match self.worker.ports().store.fleet().await {
-                Ok(fleet) => break fleet,
-                Err(StoreError::Denied(_)) => return Err(Lost),
-                Err(_) => {
-                    self.pause(&mut pause).await;
-                    self.call()?;
-                }
-            }
-        };
+        let fleet = answered(self.worker, || self.worker.ports().store.fleet()).await?;
         let frozen = fleet.frozen(self.now()).cloned();
         self.freezes = fleet.freezes;
         Ok(frozen)
@@ -36,9 +26,7 @@ impl Owner<'_> {
 
     /// Whether a freeze stops this site's move.
     pub(super) fn is_frozen(&self, site: &SiteId) -> bool {
-        let of_site = |freeze: &Freeze| freeze.sites.as_ref().is_some_and(|sites| sites.contains(site));
-        !self.freezes.is_empty()
-            && self.freezes.iter().any(|freeze| of_site(freeze) && freeze.holds(self.now()))
+        self.freezes.iter().any(|freeze| freeze.names(site) && freeze.holds(self.now()))
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use super::answered;
 use super::member::{Shared, Taken, code};
 use crate::domain::operation::Move;
 use crate::domain::rollout::{Gate, Judgement, Outcome as MemberOutcome, RolloutMember};
 use crate::domain::{Code, Fence, Hostname, Routed, Selector};
 use crate::engine::Lost;
-use crate::ports::{Check, ErrorKind, Outcome, StoreError, Via};
+use crate::ports::{Check, ErrorKind, Outcome, Via};
 
 /// How often one answer that speaks against a site is asked for again, and one that does not come.
 const TRIES: u32 = 3;
@@ -249,37 +250,27 @@ impl Shared<'_> {
         }
         let check = check(held, host, via);
         let mut pause = PAUSES.0;
-        for _ in 1..TRIES {
-            if let Ok(answer) = self.worker.ports().probe.probe(&check).await {
-                return Ok((answer.by != Some(held.course.to)).then_some(answer.took));
+        let mut tries = 1;
+        loop {
+            match self.worker.ports().probe.probe(&check).await {
+                Ok(answer) => return Ok((answer.by != Some(held.course.to)).then_some(answer.took)),
+                Err(inconclusive) if tries == TRIES => {
+                    return Err(unasked(format!("before its move: {}", inconclusive.0)));
+                }
+                Err(_) => tries += 1,
             }
             if self.to_stop().await {
                 return Err(Spoken::Stopped);
             }
             self.wait(&mut pause).await;
         }
-        match self.worker.ports().probe.probe(&check).await {
-            Ok(answer) => Ok((answer.by != Some(held.course.to)).then_some(answer.took)),
-            Err(inconclusive) => Err(unasked(format!("before its move: {}", inconclusive.0))),
-        }
     }
 
     /// The hostname that the site is asked by; `None` when it is gone.
     async fn host(&self, member: &RolloutMember) -> Result<Option<Hostname>, Lost> {
-        let mut pause = self.worker.settings().pause;
-        loop {
-            match self.worker.ports().store.site(&member.id).await {
-                Ok(site) => {
-                    let ours = site.filter(|site| site.uid == member.uid);
-                    return Ok(ours.map(|site| site.hostnames.canonical().clone()));
-                }
-                Err(StoreError::Denied(_)) => return Err(Lost),
-                Err(_) => {
-                    self.sleep(&mut pause).await;
-                    self.worker.lease().call(self.worker.ports(), Fence::default())?;
-                }
-            }
-        }
+        let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
+        let ours = site.filter(|site| site.uid == member.uid);
+        Ok(ours.map(|site| site.hostnames.canonical().clone()))
     }
 
     /// Points the route to a service that is ready, or with `None` leaves it where it is and keeps out whatever a lost

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::answered;
 use super::gated::Held;
 use crate::domain::fence::Grant;
 use crate::domain::operation::Move;
@@ -248,20 +249,9 @@ impl Shared<'_> {
     /// Makes sure that the site is still this owner's, between a look at its route and a write that expects what was
     /// seen: see [`crate::engine::Context::still_owner`].
     pub(super) async fn still_owner(&self, member: &RolloutMember, fence: Fence) -> Result<(), Lost> {
-        let mut pause = self.worker.settings().pause;
-        loop {
-            match self.worker.ports().store.site(&member.id).await {
-                Ok(site) => {
-                    let slot = site.and_then(|site| site.slot);
-                    return if slot.is_some_and(|slot| slot.fence() == fence) { Ok(()) } else { Err(Lost) };
-                }
-                Err(StoreError::Denied(_)) => return Err(Lost),
-                Err(_) => {
-                    self.sleep(&mut pause).await;
-                    self.worker.lease().call(self.worker.ports(), fence)?;
-                }
-            }
-        }
+        let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
+        let slot = site.and_then(|site| site.slot);
+        if slot.is_some_and(|slot| slot.fence() == fence) { Ok(()) } else { Err(Lost) }
     }
 
     pub(super) async fn sleep(&self, pause: &mut Duration) {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::frozen;
 use super::member::{Shared, Taken};
+use super::{answered, frozen};
 use crate::domain::rollout::{Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
 use crate::domain::{Code, End, Fence, Freeze, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Status};
 use crate::domain::{Tick, Timestamp};
 use crate::engine::{Left, Lost, Worker, beside, next};
 use crate::pipelines::Platform;
-use crate::ports::{Call, StoreError, Write};
+use crate::ports::{Call, Write};
 
 /// A worker that has a rollout.
 #[derive(Debug)]
@@ -186,19 +186,11 @@ impl<'a> Owner<'a> {
         let first = window.start / RolloutPage::SIZE;
         let last = window.end.saturating_sub(1) / RolloutPage::SIZE;
         self.pages.retain(|page, _| (first..=last).contains(page));
-        let mut pause = self.worker.settings().pause;
         for page in first..=last {
-            while !self.pages.contains_key(&page) {
-                match self.worker.ports().store.rollout_page(self.head.number, page).await {
-                    Ok(Some(read)) => {
-                        self.pages.insert(page, read);
-                    }
-                    Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
-                    Err(_) => {
-                        self.pause(&mut pause).await;
-                        self.worker.lease().call(self.worker.ports(), Fence::default())?;
-                    }
-                }
+            if !self.pages.contains_key(&page) {
+                let store = &self.worker.ports().store;
+                let read = answered(self.worker, || store.rollout_page(self.head.number, page)).await?;
+                self.pages.insert(page, read.ok_or(Lost)?);
             }
         }
         Ok(())
