@@ -75,7 +75,7 @@ impl Services {
                 return Err(ServiceError::PlanChanged);
             }
             let members = sites.into_iter().map(RolloutMember::from).collect();
-            self.decide_rollout(request, wanted, target, members, None).await
+            self.decide_rollout(request, wanted, (target, ground.running), members, None).await
         })
         .await
     }
@@ -84,7 +84,7 @@ impl Services {
         &self,
         request: &Request,
         wanted: &RolloutRequest,
-        target: Selector,
+        (target, running): (Selector, Option<Digest>),
         members: Vec<RolloutMember>,
         retry_of: Option<u64>,
     ) -> Result<Decision, ServiceError> {
@@ -95,7 +95,6 @@ impl Services {
         if let Some(freeze) = fleet.frozen(self.now()) {
             return Err(ServiceError::Frozen(Box::new(freeze.clone())));
         }
-        let running = self.ports.cluster.service(target).await?.digest;
         let (mut after, mut extra) = (None, Vec::new());
         if let Some(digest) = wanted.digest.filter(|digest| Some(*digest) != running) {
             let deploy = self.deploy_writes(request, target, digest, false, Hooks::Skip, None).await?;
@@ -219,7 +218,8 @@ impl Services {
                 bake: rollout.bake,
                 ..RolloutRequest::default()
             };
-            self.decide_rollout(request, &wanted, rollout.target, members, Some(number)).await
+            let running = self.ports.cluster.service(rollout.target).await?.digest;
+            self.decide_rollout(request, &wanted, (rollout.target, running), members, Some(number)).await
         })
         .await
     }
