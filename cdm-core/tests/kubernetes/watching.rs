@@ -22,6 +22,21 @@ async fn hears(lab: &Lab, mark: &mut Mark, wanted: &Changed) {
         .await;
 }
 
+/// Until a watch of each kind is open. What a list tells is heard before that, and a test that closes the watches must not
+/// find none yet.
+async fn watches_are_open(lab: &Lab) {
+    lab.cx()
+        .until("the watches are open", async || {
+            let asked = lab.api.requests();
+            let is_open = |kind: &&str| {
+                let mut asked = asked.iter();
+                asked.any(|asked| asked.verb == "watch" && asked.resource == **kind && asked.code == 200)
+            };
+            ["jobs", "pods", "deployments"].iter().all(|kind| is_open(&kind)).then_some(())
+        })
+        .await;
+}
+
 /// A job that runs, a thousand times under other names, as if they had been started one after the other. They have no
 /// pods: these are the cluster's work, and not what is counted.
 async fn many_jobs(lab: &Lab) -> Vec<JobName> {
@@ -103,6 +118,7 @@ async fn a_watch_that_broke_goes_on_where_it_was() {
     let first = lab.install(lab.cx().uid(), "A Title");
     assert_eq!(lab.cluster.run_job(&lab.cx().call(), &first).await, Outcome::Applied(()));
     hears(&lab, &mut mark, &Changed::Job(first.name)).await;
+    watches_are_open(&lab).await;
     lab.api.drop_watches();
     let second = lab.install(lab.cx().uid(), "A Title");
     assert_eq!(lab.cluster.run_job(&lab.cx().call(), &second).await, Outcome::Applied(()));
@@ -117,6 +133,7 @@ async fn a_watch_that_is_too_old_tells_that_anything_may_have_changed() {
     let first = lab.install(lab.cx().uid(), "A Title");
     assert_eq!(lab.cluster.run_job(&lab.cx().call(), &first).await, Outcome::Applied(()));
     hears(&lab, &mut mark, &Changed::Job(first.name.clone())).await;
+    watches_are_open(&lab).await;
     lab.api.compact();
     lab.api.expire_watches();
     hears(&lab, &mut mark, &Changed::Anything).await;

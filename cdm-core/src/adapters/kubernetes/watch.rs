@@ -257,13 +257,13 @@ fn tell_job(seen: &mut Seen, name: &str) {
     }
 }
 
-/// What a watch's error says, without its details: these may hold what the server said about an object.
 /// Whether a watch did not start because its version is too old.
 fn is_too_old(error: &kube::runtime::watcher::Error) -> bool {
     use kube::runtime::watcher::Error;
     matches!(error, Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
+/// What a watch's error says, without its details: these may hold what the server said about an object.
 fn failure(error: &kube::runtime::watcher::Error) -> &'static str {
     use kube::runtime::watcher::Error;
     match error {
