@@ -1,7 +1,8 @@
 //! `kill -9` in the middle of a rollout, at random instants: no site is skipped, at most those that were in flight are
 //! moved again, the counts agree whenever someone looks, and no wave begins before the one before has ended.
 //!
-//! `CDM_CAMPAIGNS=full` moves 10,000 sites, once at half and 20 times at random; otherwise a sample.
+//! `CDM_CAMPAIGNS=full` moves 10,000 sites, once at half and 20 times at random; otherwise a sample. Every second rollout
+//! that is killed has a gate.
 
 use std::path::Path;
 use std::time::Duration;
@@ -47,14 +48,14 @@ async fn a_rollout_that_is_killed_in_the_middle_skips_nobody_and_repeats_what_wa
     let server = start(dir.path());
     fleet(&server, plan.sites).await;
     let mut chance = Rng::new(seed);
-    let whole = moved(server, dir.path(), plan, "green", None).await;
+    let whole = moved(server, dir.path(), plan, "green", (false, None)).await;
     let mut killed = Vec::new();
     for kill in 0..=plan.kills {
         // The first comes at half.
         let at = if kill == 0 { 0.5 } else { chance.below(950) as f64 / 1_000.0 };
         let server = start(dir.path());
         let target = if kill % 2 == 0 { "blue" } else { "green" };
-        killed.push(moved(server, dir.path(), plan, target, Some(at)).await);
+        killed.push(moved(server, dir.path(), plan, target, (kill % 2 == 1, Some(at))).await);
     }
     let server = start(dir.path());
     let target = if plan.kills % 2 == 0 { "green" } else { "blue" };
@@ -138,13 +139,22 @@ async fn generations(server: &Server, sites: usize, service: &str) -> Vec<u64> {
 }
 
 /// Moves everyone to `target`; with `at` the server is killed when so much of it is done. Ends the server.
-async fn moved(mut server: Server, dir: &Path, plan: Plan, target: &str, at: Option<f64>) -> Seen {
+async fn moved(
+    mut server: Server,
+    dir: &Path,
+    plan: Plan,
+    target: &str,
+    (gated, at): (bool, Option<f64>),
+) -> Seen {
     let from = if target == "green" { "blue" } else { "green" };
     let before = generations(&server, plan.sites, from).await;
     let select = json!({"selector": target});
     assert_eq!(server.ask(Method::POST, "/services", Some(&select)).await.0, StatusCode::OK);
-    let body = json!({"promote": true, "scope": "inactive", "waves": ["1%", "10%", "100%"],
+    let mut body = json!({"promote": true, "scope": "inactive", "waves": ["1%", "10%", "100%"],
         "maxConcurrent": CONCURRENT});
+    if gated {
+        body["gate"] = json!({"path": "/"});
+    }
     let begun = now();
     let (status, rollout) = server.ask(Method::PUT, "/services", Some(&body)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{rollout}");
