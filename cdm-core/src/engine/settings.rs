@@ -21,6 +21,8 @@ pub struct Settings {
     pub longest_pause: Duration,
     /// How often a worker looks for work that nobody told it of.
     pub scan: Duration,
+    /// How often it looks while another worker has something: whose sign of life was seen late is taken for lost late.
+    pub watch: Duration,
     /// How many operations a worker runs at once.
     pub concurrency: usize,
 }
@@ -36,6 +38,7 @@ impl Default for Settings {
             pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(30),
             scan: Duration::from_secs(2),
+            watch: Duration::from_secs(1),
             concurrency: 64,
         }
     }

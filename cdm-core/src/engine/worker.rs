@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{Either, join_all, select};
@@ -51,6 +52,8 @@ struct State {
     heard: BTreeSet<LiveSubject>,
     /// Whether something of this worker's waits.
     waiting: bool,
+    /// When the first of those that are at work beside this one will have been silent for as long as its lease.
+    watched: Option<Tick>,
     /// How far the cluster's changes were followed, and whether there was news since the last look.
     mark: Mark,
     news: bool,
@@ -247,12 +250,16 @@ impl Worker {
                 std::task::Poll::Pending
             }
         });
-        let until = self.ports.clock.monotonic().after(self.settings.scan);
-        let timer = self.ports.clock.sleep_until(until);
-        let (waiting, mark) = {
+        let (waiting, mark, watched) = {
             let state = self.state();
-            (state.waiting, state.mark)
+            (state.waiting, state.mark, state.watched)
         };
+        let now = self.ports.clock.monotonic();
+        let until = match watched {
+            Some(silent) => now.after(self.settings.watch).min(silent.after(Duration::from_millis(1))),
+            None => now.after(self.settings.scan),
+        };
+        let timer = self.ports.clock.sleep_until(until);
         let news = async {
             if !waiting {
                 return std::future::pending().await;
@@ -290,6 +297,7 @@ impl Worker {
         let mut state = self.state();
         let news = std::mem::take(&mut state.news);
         let (mut found, mut wake, mut waiting) = (Vec::new(), None::<Timestamp>, false);
+        let mut watched = None::<Tick>;
         let listed: BTreeSet<LiveSubject> = live.iter().map(|item| item.subject.clone()).collect();
         state.heard.retain(|subject| listed.contains(subject));
         state.resting.retain(|subject, _| listed.contains(subject));
@@ -306,7 +314,12 @@ impl Worker {
                 Some(owner) if state.ended.contains(owner) => true,
                 Some(owner) => {
                     let (_, since) = *state.seen.entry(owner.clone()).or_insert((0, now));
-                    !alive.contains(owner) && now.since(since) > self.settings.lease
+                    let silent = since.after(self.settings.lease);
+                    let lost = !alive.contains(owner) && now > silent;
+                    if !lost {
+                        watched = Some(watched.map_or(silent, |first| first.min(silent)));
+                    }
+                    lost
                 }
             };
             if state.busy.contains(&item.subject) {
@@ -330,6 +343,7 @@ impl Worker {
             }
         }
         state.waiting = waiting;
+        state.watched = watched;
         drop(state);
         (found, wake)
     }
@@ -343,7 +357,7 @@ impl Worker {
         if !waiting {
             return;
         }
-        if let Ok((changed, mark)) = self.ports.cluster.changes(mark, std::time::Duration::ZERO).await {
+        if let Ok((changed, mark)) = self.ports.cluster.changes(mark, Duration::ZERO).await {
             let mut state = self.state();
             state.mark = mark;
             state.news |= !changed.is_empty();

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cdm_core::domain::operation::Position;
+use cdm_core::domain::rollout::Reach;
 use cdm_core::domain::{
     Code, End, OperationId, RolloutStatus, Selector, State, Status, Tick, Timestamp, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{Platform, Rollouts, registry};
 use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write, WriteId};
+use cdm_core::services::RolloutRequest;
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::log::What;
@@ -245,6 +247,48 @@ fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
     world.run();
     assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded);
     assert_sound(&mut world);
+}
+
+#[test]
+fn a_rollout_whose_worker_dies_is_taken_over_within_a_second_after_the_lease() {
+    let settings = Settings::default();
+    // The second one comes, and the first one dies, at every point of a beat.
+    let points = || (0..10).map(|n| Duration::from_millis(10 + 500 * n));
+    for (comes, dies_after) in points().flat_map(|comes| points().map(move |dies| (comes, dies))) {
+        let mut world = fleet(20);
+        // The flush of each takes three seconds.
+        let waves = (1..20).map(Reach::Count).chain([Reach::Percent(100)]).collect();
+        let wanted = RolloutRequest { waves, ..all(0) };
+        let number = number(roll(&mut world, &wanted));
+        let (first, mut dies) = server(&world, "first");
+        let owner = |world: &World| rollout(world, number).owner;
+        let mine = Some(first.lease().worker().clone());
+        while owner(&world) != mine {
+            assert!(matches!(dies.poll(&world), Left::Waits));
+        }
+        let begun = world.clock.monotonic();
+        while world.clock.monotonic() < begun.after(comes) {
+            assert!(matches!(dies.poll(&world), Left::Waits));
+            world.clock.advance(Duration::from_millis(10));
+        }
+        let (second, mut lives) = server(&world, "second");
+        while world.clock.monotonic() < begun.after(Duration::from_secs(10) + dies_after) {
+            assert!(matches!(dies.poll(&world), Left::Waits) && matches!(lives.poll(&world), Left::Waits));
+            world.clock.advance(Duration::from_millis(10));
+        }
+        assert_eq!(owner(&world), mine);
+        drop(dies);
+        let died = world.clock.monotonic();
+        while owner(&world) == mine {
+            assert!(matches!(lives.poll(&world), Left::Waits));
+            pass(&world);
+        }
+        let took = world.clock.monotonic().since(died);
+        assert!(took <= settings.lease + Duration::from_secs(1), "{comes:?}, {dies_after:?}: {took:?}");
+        second.stop();
+        lives.finish(&world);
+        assert_sound(&mut world);
+    }
 }
 
 /// `a` lives on blue, and is to be promoted to green.

@@ -1,0 +1,191 @@
+//! CDM: services and a worker, on the adapters of DynamoDB and Kubernetes.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdm_core::adapters::aws::{Aws, AwsSettings};
+use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
+use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesSettings};
+use cdm_core::adapters::{OsIds, SystemClock};
+use cdm_core::domain::{
+    DatabaseName, Digest, Fence, RolloutStatus, Routed, SecretName, Selector, Site, WorkerId,
+};
+use cdm_core::engine::{Settings, Worker};
+use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
+use cdm_core::ports::{
+    Batch, Call, Clock, ClusterOps, Credentials, Database, IdSource, Journal, Outcome, PortError, Ports,
+    RouteSpec, SecretStore, SiteQuery, SiteRepository, StoredSecret, Write,
+};
+use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
+use cdm_testkit::build;
+use cdm_testkit::clock::SimClock;
+use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe};
+use cdm_testkit::log::EffectLog;
+use futures_util::{StreamExt, stream};
+use secrecy::SecretString;
+use tempfile::NamedTempFile;
+
+use crate::servers::{NAMESPACE, REPOSITORY, Servers};
+
+/// How many sites are made at once.
+const AT_ONCE: usize = 32;
+
+/// A platform with its sites, all of them active and at rest.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) table: String,
+    pub(crate) sites: Vec<Site>,
+    clock: SystemClock,
+    ids: Arc<OsIds>,
+    store: Arc<DynamoStore>,
+    cluster: Arc<KubernetesCluster>,
+    services: Services,
+    worker: Worker,
+    _kubeconfig: NamedTempFile,
+}
+
+impl Engine {
+    /// A platform of `sites` sites on blue.
+    pub(crate) async fn new(servers: &Servers, sites: u32) -> Self {
+        let (clock, ids) = (SystemClock::new(), Arc::new(OsIds::new().expect("chance")));
+        let account = AwsSettings { endpoint: Some(servers.dynamodb.clone()), ..AwsSettings::default() };
+        let name = format!("cdm-bulk-{:016x}", ids.write().0);
+        let table = DynamoTable::new(&Aws::load(&account).await, &name, Arc::new(clock));
+        table.bootstrap().await.expect("a table");
+        let store = Arc::new(DynamoStore::new(table));
+        let mut kubeconfig = NamedTempFile::new().expect("a file");
+        kubeconfig.write_all(servers.kubeconfig.as_bytes()).expect("a kubeconfig");
+        let access = Access::Kubeconfig { path: kubeconfig.path().to_owned(), context: None };
+        let settings = KubernetesSettings::new(NAMESPACE, REPOSITORY);
+        let cluster = KubernetesCluster::new(settings, &access, Arc::new(Vault), Arc::new(clock)).await;
+        let cluster = Arc::new(cluster.expect("a cluster"));
+        // What a promote has nothing to do with.
+        let (log, still) = (EffectLog::off, SimClock::new());
+        let other = Arc::new(FakeCluster::new(log(), still.clone()));
+        let ports = Ports {
+            store: store.clone(),
+            secrets: Arc::new(Vault),
+            objects: Arc::new(FakeObjects::new(log(), still.clone())),
+            databases: Arc::new(FakeDatabases::new(log(), still.clone())),
+            cluster: cluster.clone(),
+            probe: Arc::new(FakeProbe::new(other, still)),
+            clock: Arc::new(clock),
+            ids: ids.clone(),
+        };
+        let (settings, measures) = (Settings::default(), Measures::default());
+        let pipelines = Arc::new(registry(&measures));
+        let id = WorkerId::new("worker-1");
+        let rollouts = Arc::new(Rollouts::new(measures));
+        let worker = Worker::new(id, ports.clone(), Arc::clone(&pipelines), rollouts, settings.clone());
+        let services = Services::new(ports, pipelines, settings);
+        let mut platform = Self {
+            table: name,
+            sites: Vec::new(),
+            clock,
+            ids,
+            store,
+            cluster,
+            services,
+            worker,
+            _kubeconfig: kubeconfig,
+        };
+        let made = stream::iter(0..sites).map(|n| platform.site(n)).buffered(AT_ONCE).collect().await;
+        platform.sites = made;
+        platform
+    }
+
+    async fn site(&self, n: u32) -> Site {
+        let id = format!("site-{n:06}");
+        let route = Routed { service: Selector::Blue, fence: Fence::default() };
+        let site = Site { route: Some(route), uid: self.ids.uid(self.clock.wall()), ..build::site(&id) };
+        let spec = RouteSpec {
+            uid: site.uid,
+            site: site.id.clone(),
+            hostnames: site.hostnames.clone(),
+            service: route.service,
+        };
+        done(self.cluster.put_route(&self.call(), &spec).await);
+        let batch = Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
+        done(self.store.write(&self.call(), &batch).await);
+        site
+    }
+
+    fn call(&self) -> Call {
+        let deadline = self.clock.monotonic().after(Duration::from_secs(30));
+        Call { deadline, write: self.ids.write(), fence: Fence::default() }
+    }
+
+    /// Makes a colour the canary, so that what is accepted next goes there.
+    pub(crate) async fn aim(&self, to: Selector) {
+        let canary = self.cluster.canary().await.expect("the canary");
+        let version = canary.map(|canary| canary.version);
+        let digest = Digest::parse(&"0".repeat(64)).expect("a digest");
+        done(self.cluster.set_canary(&self.call(), version.as_ref(), to, Some(digest)).await);
+    }
+
+    /// Moves every site to the canary, as one rollout from its acceptance to its end.
+    pub(crate) async fn promote(&self) {
+        let wanted =
+            RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
+        let accepted = self.services.rollout(&Request::by(build::actor()), &wanted).await;
+        let Ok(Accepted::Rollout(number)) = accepted else { panic!("it is not accepted: {accepted:?}") };
+        loop {
+            let wake = self.worker.turn().await.wake;
+            let rollout = self.store.rollout(number).await.expect("an answer").expect("a rollout");
+            if rollout.status.ended() {
+                assert_eq!(rollout.status, RolloutStatus::Succeeded, "{rollout:?}");
+                return;
+            }
+            let wait = wake.map_or(Duration::ZERO, |wake| wake.since(self.clock.wall()));
+            self.clock.sleep_until(self.clock.monotonic().after(wait)).await;
+        }
+    }
+
+    /// Everyone is there, in the record and by the route.
+    pub(crate) async fn assert_moved(&self, to: Selector) {
+        let query = SiteQuery { service: Some(to.other()), ..SiteQuery::default() };
+        assert_eq!(self.store.count(&query).await.expect("a count"), 0, "someone was left out");
+        let first = self.sites.first().expect("a site");
+        let route = self.cluster.route(first.uid).await.expect("an answer").expect("a route");
+        assert_eq!(route.service, to);
+    }
+
+    /// Works, where there is nothing to do.
+    pub(crate) async fn idle(&self, span: Duration) {
+        let until = self.clock.sleep_until(self.clock.monotonic().after(span));
+        tokio::select! {
+            () = self.worker.run() => panic!("a worker ends by itself"),
+            () = until => {}
+        }
+    }
+}
+
+fn done<E: std::fmt::Debug>(outcome: Outcome<(), E>) {
+    assert!(matches!(outcome, Outcome::Applied(())), "the set-up was refused: {outcome:?}");
+}
+
+/// Credentials for any site, whenever they are asked for.
+#[derive(Debug)]
+struct Vault;
+
+#[async_trait]
+impl SecretStore for Vault {
+    async fn create(&self, _: &Call, _: &SecretName, _: &Credentials) -> Outcome<()> {
+        Outcome::Applied(())
+    }
+
+    async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
+        let dbname = DatabaseName::of(name.uid).to_string();
+        let username = dbname.clone();
+        let password = SecretString::from("none");
+        let (host, port) = ("db.internal".to_owned(), 3306);
+        let database = Database { host, port, dbname, username, password };
+        Ok(Some(StoredSecret::Value(Credentials::Database(database))))
+    }
+
+    async fn schedule_delete(&self, _: &Call, _: &SecretName) -> Outcome<()> {
+        Outcome::Applied(())
+    }
+}

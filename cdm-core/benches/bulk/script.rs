@@ -1,0 +1,62 @@
+//! A script of `kubectl` and `aws`, where both are there: `CDM_TEST_KUBECTL` names the one, `CDM_TEST_AWS_CLI` the other.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use cdm_core::domain::Selector;
+use tempfile::NamedTempFile;
+
+use crate::raw::{Raw, moved};
+use crate::servers::{NAMESPACE, Servers};
+use crate::{Round, Whose, cpu, round};
+
+/// How many sites at once.
+const AT_ONCE: &str = "8";
+
+/// Moves the first sites to the other service and back.
+pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Selector, sites: u32) -> Option<Round> {
+    let program = |name: &str| {
+        let found = std::env::var(name).ok().filter(|path| !path.is_empty());
+        if found.is_none() {
+            eprintln!("skipped: the script, since {name} names no program");
+        }
+        found
+    };
+    let (kubectl, aws) = (program("CDM_TEST_KUBECTL")?, program("CDM_TEST_AWS_CLI")?);
+    let mut kubeconfig = NamedTempFile::new().expect("a file");
+    kubeconfig.write_all(servers.for_kubectl.as_bytes()).expect("a kubeconfig");
+    let many = usize::try_from(sites / 2).expect("a few");
+    servers.forget();
+    let (begun, before) = (Instant::now(), cpu(Whose::Children));
+    for (step, to) in [(1, to.other()), (2, to)] {
+        let mut arguments = Vec::new();
+        for target in raw.targets.iter_mut().take(many) {
+            // Numbers that the raw client does not use.
+            let fence = 1_000_000 + target.fence % 1_000_000 * 10 + step;
+            let patch = moved(target, fence, to).to_string();
+            let all = [&raw.table, &target.id, &format!("cdm-{}", target.uid), &patch, to.as_str()];
+            arguments.extend(all.iter().flat_map(|word| word.bytes().chain([0])));
+            target.fence = fence;
+        }
+        let mut running = Command::new("xargs")
+            .args(["-0", "-n", "5", "-P", AT_ONCE, "sh"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bulk/script.sh"))
+            .env("KUBECTL", &kubectl)
+            .env("AWS", &aws)
+            .env("KUBECONFIG", kubeconfig.path())
+            .env("AWS_ENDPOINT_URL", &servers.dynamodb)
+            .env("POD_NAMESPACE", NAMESPACE)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("xargs");
+        running.stdin.take().expect("its input").write_all(&arguments).expect("its arguments");
+        assert!(running.wait().expect("its end").success(), "the script failed");
+    }
+    Some(round(
+        (begun.elapsed(), cpu(Whose::Children).saturating_sub(before)),
+        sites / 2 * 2,
+        &servers.counts(),
+    ))
+}

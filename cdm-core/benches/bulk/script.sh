@@ -1,0 +1,13 @@
+#!/bin/sh
+# Moves one site as an operator would by hand: the record says so, the route follows, the record is done.
+# usage: script.sh TABLE ID NAME PATCH SERVICE
+set -eu
+table=$1 id=$2 name=$3 patch=$4 service=$5
+key="{\"pk\":{\"S\":\"S#$id\"},\"sk\":{\"S\":\"SITE\"}}"
+update() {
+    "$AWS" dynamodb update-item --table-name "$table" --key "$key" --update-expression "SET #s = :v" \
+        --expression-attribute-names "{\"#s\":\"$1\"}" --expression-attribute-values "{\":v\":{\"S\":\"$2\"}}"
+}
+update state promoting
+"$KUBECTL" patch ingress "$name" --type json --patch "$patch"
+update service "$service"
