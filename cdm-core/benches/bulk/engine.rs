@@ -4,27 +4,23 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
 use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesSettings};
 use cdm_core::adapters::{OsIds, SystemClock};
-use cdm_core::domain::{
-    DatabaseName, Digest, Fence, RolloutStatus, Routed, SecretName, Selector, Site, WorkerId,
-};
+use cdm_core::domain::{Digest, Fence, JobName, RolloutStatus, Routed, Selector, Site, WorkerId};
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
 use cdm_core::ports::{
-    Batch, Call, Clock, ClusterOps, Credentials, Database, IdSource, Journal, Outcome, PortError, Ports,
-    RouteSpec, SecretStore, SiteQuery, SiteRepository, StoredSecret, Write,
+    Batch, Call, Clock, ClusterOps, IdSource, JobKind, JobSpec, JobState, Journal, Mark, Outcome, Ports,
+    RouteSpec, SiteQuery, SiteRepository, Write,
 };
 use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
-use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe};
+use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets};
 use cdm_testkit::log::EffectLog;
 use futures_util::{StreamExt, stream};
-use secrecy::SecretString;
 use tempfile::NamedTempFile;
 
 use crate::servers::{NAMESPACE, REPOSITORY, Servers};
@@ -43,7 +39,7 @@ pub(crate) struct Engine {
     cluster: Arc<KubernetesCluster>,
     services: Services,
     worker: Worker,
-    _kubeconfig: NamedTempFile,
+    kubeconfig: NamedTempFile,
 }
 
 impl Engine {
@@ -57,16 +53,13 @@ impl Engine {
         let store = Arc::new(DynamoStore::new(table));
         let mut kubeconfig = NamedTempFile::new().expect("a file");
         kubeconfig.write_all(servers.kubeconfig.as_bytes()).expect("a kubeconfig");
-        let access = Access::Kubeconfig { path: kubeconfig.path().to_owned(), context: None };
-        let settings = KubernetesSettings::new(NAMESPACE, REPOSITORY);
-        let cluster = KubernetesCluster::new(settings, &access, Arc::new(Vault), Arc::new(clock)).await;
-        let cluster = Arc::new(cluster.expect("a cluster"));
+        let cluster = Arc::new(cluster(&kubeconfig, KubernetesSettings::new(NAMESPACE, REPOSITORY)).await);
         // What a promote has nothing to do with.
         let (log, still) = (EffectLog::off, SimClock::new());
         let other = Arc::new(FakeCluster::new(log(), still.clone()));
         let ports = Ports {
             store: store.clone(),
-            secrets: Arc::new(Vault),
+            secrets: Arc::new(FakeSecrets::new(log(), still.clone())),
             objects: Arc::new(FakeObjects::new(log(), still.clone())),
             databases: Arc::new(FakeDatabases::new(log(), still.clone())),
             cluster: cluster.clone(),
@@ -80,17 +73,8 @@ impl Engine {
         let rollouts = Arc::new(Rollouts::new(measures));
         let worker = Worker::new(id, ports.clone(), Arc::clone(&pipelines), rollouts, settings.clone());
         let services = Services::new(ports, pipelines, settings);
-        let mut platform = Self {
-            table: name,
-            sites: Vec::new(),
-            clock,
-            ids,
-            store,
-            cluster,
-            services,
-            worker,
-            _kubeconfig: kubeconfig,
-        };
+        let mut platform =
+            Self { table: name, sites: Vec::new(), clock, ids, store, cluster, services, worker, kubeconfig };
         let made = stream::iter(0..sites).map(|n| platform.site(n)).buffered(AT_ONCE).collect().await;
         platform.sites = made;
         platform
@@ -152,6 +136,30 @@ impl Engine {
         assert_eq!(route.service, to);
     }
 
+    /// Flushes the caches of every site, `sites` in each job and `slots` in each pod of it.
+    pub(crate) async fn flush(&self, sites: usize, slots: u32) {
+        let settings = KubernetesSettings::new(NAMESPACE, REPOSITORY);
+        let settings = KubernetesSettings { batch_slots: slots, ..settings };
+        let cluster = &cluster(&self.kubeconfig, settings).await;
+        let jobs = self.sites.chunks(sites).enumerate().map(|(at, some)| async move {
+            let kind = JobKind::FlushCaches { uids: some.iter().map(|site| site.uid).collect() };
+            let at = u32::try_from(at).expect("a few");
+            // A number that no other job has.
+            let name = JobName::of_window(kind.word(), self.ids.write().0, at, 1);
+            let spec = JobSpec { name: name.clone(), service: Selector::Blue, kind };
+            done(cluster.run_job(&self.call(), &spec).await);
+            loop {
+                let job = cluster.job(&name).await.expect("an answer").expect("a job");
+                if job.state != JobState::Running {
+                    assert_eq!(job.state, JobState::Succeeded { failed: Vec::new() });
+                    return;
+                }
+                let (_, _) = cluster.changes(Mark::default(), Duration::from_millis(50)).await.expect("news");
+            }
+        });
+        stream::iter(jobs).buffer_unordered(64).collect::<Vec<()>>().await;
+    }
+
     /// Works, where there is nothing to do.
     pub(crate) async fn idle(&self, span: Duration) {
         let until = self.clock.sleep_until(self.clock.monotonic().after(span));
@@ -166,26 +174,9 @@ fn done<E: std::fmt::Debug>(outcome: Outcome<(), E>) {
     assert!(matches!(outcome, Outcome::Applied(())), "the set-up was refused: {outcome:?}");
 }
 
-/// Credentials for any site, whenever they are asked for.
-#[derive(Debug)]
-struct Vault;
-
-#[async_trait]
-impl SecretStore for Vault {
-    async fn create(&self, _: &Call, _: &SecretName, _: &Credentials) -> Outcome<()> {
-        Outcome::Applied(())
-    }
-
-    async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
-        let dbname = DatabaseName::of(name.uid).to_string();
-        let username = dbname.clone();
-        let password = SecretString::from("none");
-        let (host, port) = ("db.internal".to_owned(), 3306);
-        let database = Database { host, port, dbname, username, password };
-        Ok(Some(StoredSecret::Value(Credentials::Database(database))))
-    }
-
-    async fn schedule_delete(&self, _: &Call, _: &SecretName) -> Outcome<()> {
-        Outcome::Applied(())
-    }
+async fn cluster(kubeconfig: &NamedTempFile, settings: KubernetesSettings) -> KubernetesCluster {
+    let access = Access::Kubeconfig { path: kubeconfig.path().to_owned(), context: None };
+    let secrets = FakeSecrets::new(EffectLog::off(), SimClock::new());
+    let cluster = KubernetesCluster::new(settings, &access, Arc::new(secrets), Arc::new(SystemClock::new()));
+    cluster.await.expect("a cluster")
 }

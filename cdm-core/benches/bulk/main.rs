@@ -35,6 +35,8 @@ const ROUNDS: usize = 5;
 const SITES: u32 = 1_000;
 /// Sites that the script moves in a round.
 const BY_SCRIPT: u32 = 8;
+/// Sites whose caches are flushed: whole windows of a rollout.
+const FLUSHED: u32 = 512;
 /// Sites that idle.
 const IDLE: u32 = 10_000;
 /// How long they are watched.
@@ -46,10 +48,12 @@ fn main() {
     let runtime = runtime.expect("a runtime");
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["servers", dynamodb] => runtime.block_on(servers::serve(dynamodb)),
+        ["flush"] => runtime.block_on(flush()),
         ["idle"] => runtime.block_on(idle()),
         ["promote"] => runtime.block_on(promote()),
         _ => runtime.block_on(async {
             promote().await;
+            flush().await;
             idle().await;
         }),
     }
@@ -176,6 +180,39 @@ fn tell(ours: &Arm, bare: &Arm, scripted: &Arm) {
         let of =
             |arm: &Arm| arm.counts.get(asked).map_or_else(|| "0".to_owned(), |many| format!("{many:.4}"));
         println!("| {asked} | {} | {} | {} |", of(ours), of(bare), of(scripted));
+    }
+    println!();
+}
+
+/// What a controller manager does in a second by its usual settings: one-pod Jobs, and pods of an Indexed Job
+/// (measured on Kubernetes 1.34's own, see `docs/performance.md`).
+const CONTROLLER: (f64, f64) = (3.4, 10.0);
+
+async fn flush() {
+    let Some(dynamodb) = dynoxide() else { return };
+    let servers = Servers::start(&dynamodb);
+    let engine = Engine::new(&servers, FLUSHED).await;
+    println!("## Caches of {FLUSHED} sites\n");
+    println!(
+        "| how | Jobs | pods | requests | a site | the controller's time, s |\n|---|---|---|---|---|---|"
+    );
+    let window = 128;
+    for (how, sites, slots) in [
+        ("a Job for each site", 1, 1),
+        ("Indexed Jobs, a site a pod", window, 1),
+        ("20 sites a pod", window, 20),
+    ] {
+        servers.forget();
+        engine.flush(sites, slots).await;
+        let counts = servers.counts();
+        let jobs = counts.get("Kubernetes: create jobs").copied().unwrap_or_default();
+        let requests: u64 =
+            counts.iter().filter(|(asked, _)| asked.starts_with("Kubernetes")).map(|(_, many)| many).sum();
+        let of_window = u32::try_from(sites).expect("a few").div_ceil(slots);
+        let pods = FLUSHED / u32::try_from(sites).expect("a few") * of_window;
+        let time = if sites == 1 { f64::from(pods) / CONTROLLER.0 } else { f64::from(pods) / CONTROLLER.1 };
+        let each = requests as f64 / f64::from(FLUSHED);
+        println!("| {how} | {jobs} | {pods} | {requests} | {each:.3} | {time:.1} |");
     }
     println!();
 }

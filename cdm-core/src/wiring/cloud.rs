@@ -11,7 +11,7 @@ use super::config::Config;
 use crate::adapters::aws::{Aws, AwsSettings};
 use crate::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use crate::adapters::kubernetes::{
-    Access, ColourNames, KubernetesCluster, KubernetesSettings, RouteKind, Scheme,
+    Access, ColourNames, KubernetesCluster, KubernetesSettings, Lookup, RouteKind, Scheme,
 };
 use crate::adapters::mysql::{MysqlDatabases, MysqlSettings};
 use crate::adapters::outbound::probe::{HttpProbe, ProbeSettings};
@@ -139,6 +139,13 @@ impl<'a> Cloud<'a> {
             green: names(&config.green),
             port: config.port,
             wp: config.wp.clone(),
+            batch_width: config.flush.pods,
+            batch_slots: config.flush.sites_per_pod,
+            batch_memory: config.flush.memory.clone(),
+            lookup: Some(Lookup {
+                table: self.config.table.clone(),
+                secret_prefix: self.config.secret_prefix.clone(),
+            }),
             route,
             route_annotations: config.annotations.clone(),
             scheme: if self.https { Scheme::Https } else { Scheme::Http },

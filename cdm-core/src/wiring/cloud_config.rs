@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::choice::Choice;
 use super::config::{ConfigError, Environment};
 use super::given::{parsed, pick, secret, text};
-use super::raw::{Raw, RawGate, RawKubernetes, RawNames};
+use super::raw::{Raw, RawFlush, RawGate, RawKubernetes, RawNames};
 
 /// What the cloud backends are configured with.
 #[derive(Clone, Debug)]
@@ -105,10 +105,23 @@ pub struct KubernetesConfig {
     pub port: u16,
     /// What `wp` is in the image. `kubernetes.wp`.
     pub wp: Vec<String>,
+    /// How the caches of many sites are flushed. `kubernetes.flush`.
+    pub flush: Flush,
     /// What routes are.
     pub routes: Routes,
     /// Annotations of every route. `kubernetes.annotations`.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// How the caches of many sites are flushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// How many pods are at work at once.
+    pub pods: u32,
+    /// How many sites a pod has at most; 1 for a pod of its own for each.
+    pub sites_per_pod: u32,
+    /// The memory of a site's container.
+    pub memory: String,
 }
 
 /// What a site's route is.
@@ -228,10 +241,27 @@ impl KubernetesConfig {
             green: names("green", raw.green),
             port: raw.port.unwrap_or(80),
             wp: raw.wp.unwrap_or_else(|| vec!["wp".to_owned()]),
+            flush: flush(raw.flush.unwrap_or_default())?,
             routes,
             annotations: raw.annotations.unwrap_or_default(),
         })
     }
+}
+
+/// Judged by what a pod can have: a container needs some 10 MiB of its node to be there at all.
+fn flush(raw: RawFlush) -> Result<Flush, ConfigError> {
+    let within = |key: &str, given: u32, most: u32| match given {
+        many if (1..=most).contains(&many) => Ok(many),
+        many => Err(ConfigError {
+            key: format!("kubernetes.flush.{key}"),
+            message: format!("{many} is not 1 to {most}"),
+        }),
+    };
+    Ok(Flush {
+        pods: within("pods", raw.pods.unwrap_or(4), 1_000)?,
+        sites_per_pod: within("sites_per_pod", raw.sites_per_pod.unwrap_or(20), 100)?,
+        memory: raw.memory.unwrap_or_else(|| "256Mi".to_owned()),
+    })
 }
 
 /// `host:port`.

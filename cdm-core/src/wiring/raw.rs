@@ -85,10 +85,20 @@ pub(super) struct RawKubernetes {
     pub(super) green: Option<RawNames>,
     pub(super) port: Option<u16>,
     pub(super) wp: Option<Vec<String>>,
+    pub(super) flush: Option<RawFlush>,
     pub(super) routes: Option<String>,
     pub(super) ingress: Option<RawIngress>,
     pub(super) gateway: Option<RawGateway>,
     pub(super) annotations: Option<BTreeMap<String, String>>,
+}
+
+/// `[kubernetes.flush]`: how the caches of many sites are flushed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFlush {
+    pub(super) pods: Option<u32>,
+    pub(super) sites_per_pod: Option<u32>,
+    pub(super) memory: Option<String>,
 }
 
 /// `[kubernetes.blue]`, `[kubernetes.green]`.

@@ -202,18 +202,27 @@ fn a_rollout_whose_target_stays_unready_pauses_with_the_reason_and_is_resumed() 
     assert_sound(&mut world);
 }
 
+/// A flush that fails for these sites and is done for the others.
+fn fails_for(world: &World, sites: &[u32]) -> JobScript {
+    let failed = sites.iter().map(|n| (site(world, &nth(*n)).uid, "no cache".to_owned())).collect();
+    JobScript { takes: Duration::from_secs(1), result: JobState::Succeeded { failed } }
+}
+
 #[test]
-fn a_flush_that_fails_for_some_sites_parks_those_alone() {
+fn a_flush_that_fails_for_some_sites_is_tried_again_for_those_alone_and_parks_who_fails_every_time() {
     let mut world = fleet(6);
-    let uid = site(&world, &nth(2)).uid;
-    let result = JobState::Succeeded { failed: vec![(uid, "no cache".to_owned())] };
-    world.cluster.script_job("flush-caches", vec![JobScript { takes: Duration::from_secs(1), result }]);
+    let tries = [&[2, 4][..], &[2], &[2]].map(|sites| fails_for(&world, sites));
+    world.cluster.script_job("flush-caches", tries.to_vec());
     let number = number(roll(&mut world, &at_once()));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     let expected: Vec<_> =
         (0..6).map(|n| Some(if n == 2 { Outcome::Parked } else { Outcome::Moved })).collect();
     assert_eq!(outcomes(&world, number), expected);
+    // A job of one site names it.
+    let jobs = world.cluster.jobs().into_iter().filter(|(name, ..)| name.as_str().contains("flush-caches"));
+    let whose: Vec<_> = jobs.map(|(_, whose, _)| whose).collect();
+    assert_eq!(whose, [None, None, Some(site(&world, &nth(2)).uid)]);
     // Nothing is moved back.
     assert_eq!(on_green(&world, 6).len(), 6);
     let again = super::number(retry_rollout(&mut world, number));

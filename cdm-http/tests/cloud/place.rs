@@ -65,7 +65,7 @@ impl Place {
             containers: Arc::new(AtOnce(Arc::clone(&wordpress))),
         };
         let kubernetes = KubernetesApi::start(settings).await.expect("the Kubernetes API");
-        for object in services() {
+        for object in services(&name) {
             kubernetes.put(&object).expect("an object of the platform");
         }
         let plain = |url: &str, scheme: &str| url.trim_start_matches(scheme).trim_end_matches('/').to_owned();
@@ -177,8 +177,8 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The two Deployments with their Services, as an administrator makes them.
-fn services() -> Vec<Value> {
+/// The two Deployments with their Services, as an administrator makes them; the image finds its sites in that table.
+fn services(table: &str) -> Vec<Value> {
     ["blue", "green"]
         .into_iter()
         .flat_map(|colour| {
@@ -187,6 +187,9 @@ fn services() -> Vec<Value> {
             let container = json!({
                 "name": "web", "image": image, "ports": [{"containerPort": 80}],
                 "readinessProbe": {"httpGet": {"path": "/", "port": 80}},
+                "env": [
+                    {"name": "CDM_TABLE", "value": table}, {"name": "CDM_SECRET_PREFIX", "value": table},
+                ],
             });
             let deployment = json!({
                 "apiVersion": "apps/v1", "kind": "Deployment",

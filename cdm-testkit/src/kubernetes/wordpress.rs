@@ -222,7 +222,7 @@ impl State {
             }
             ["cache", "flush"] => {
                 command.knows(plain)?;
-                let database = self.database(container)?;
+                let database = self.looked_up(container, &command)?;
                 self.site(&database, &command)?.flushes += 1;
                 Ok("Success: The cache was flushed.\n".to_owned())
             }
@@ -295,12 +295,33 @@ impl State {
         Ok(name.to_owned())
     }
 
+    /// The name of the database of the site at the command's address: the image looks it up in the table, as it does for
+    /// a visitor.
+    fn looked_up(&mut self, container: &Container, command: &Command<'_>) -> Result<String, Exit> {
+        if container.env.keys().any(|name| name.starts_with("WORDPRESS_DB_")) {
+            let said = format!("{}: a flush has credentials, and needs none", container.pod);
+            self.violations.push(said);
+            return Err(error("a flush has credentials, and needs none"));
+        }
+        if container.setting("CDM_TABLE").is_none_or(str::is_empty) {
+            return Err(error("nobody says in which table the image looks its sites up"));
+        }
+        if self.down {
+            return Err(error("Error establishing a database connection."));
+        }
+        let Some(url) = command.options.get("url") else {
+            return Err(error("without --url nobody knows which site is meant"));
+        };
+        let of_url = self.sites.iter().find(|(_, site)| host(&site.home) == host(url));
+        let none = || error("The site you have requested is not installed.");
+        of_url.map(|(database, _)| database.clone()).ok_or_else(none)
+    }
+
     /// The site of a database, if it is the one that the command means.
     fn site(&mut self, database: &str, command: &Command<'_>) -> Result<&mut Site, Exit> {
         let Some(site) = self.sites.get_mut(database) else {
             return Err(error("The site you have requested is not installed."));
         };
-        let host = |url: &str| url.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned();
         let Some(url) = command.options.get("url") else {
             return Err(error("without --url nobody knows which site is meant"));
         };
@@ -310,6 +331,11 @@ impl State {
         }
         Ok(site)
     }
+}
+
+/// The host of an address.
+fn host(url: &str) -> &str {
+    url.split("://").last().unwrap_or_default().trim_end_matches('/')
 }
 
 /// The configuration file of `wp`, as an object.
@@ -381,6 +407,15 @@ mod tests {
         container
     }
 
+    /// A container of a batch: an address, and the image's own settings.
+    fn flush(argv: &[&str]) -> Container {
+        let mut container = container(argv);
+        container.files.retain(|path, _| path.ends_with("wp-cli.yml"));
+        container.env.retain(|name, _| !name.starts_with("WORDPRESS_DB_"));
+        container.env.insert("CDM_TABLE".to_owned(), "cdm".to_owned());
+        container
+    }
+
     fn install() -> Container {
         let title = "--title=--exec=system('id');";
         container(&[
@@ -409,7 +444,7 @@ mod tests {
         assert_eq!(run(&["wp", "option", "get", "home", URL]).log, "https://rrr.example.com\n");
         assert!(run(&["wp", "theme", "activate", "shop", URL]).log.contains("Success"));
         assert!(run(&["wp", "theme", "activate", "none", URL]).log.contains("could not be found"));
-        assert_eq!(run(&["wp", "cache", "flush", URL, "--skip-plugins"]).code, 0);
+        assert_eq!(wordpress.run(&flush(&["wp", "cache", "flush", URL, "--skip-plugins"])).code, 0);
         let site = wordpress.site("site_1").expect("a site");
         assert_eq!((site.theme.as_str(), site.installations, site.flushes), ("shop", 1, 1));
         assert_eq!(site.title, "--exec=system('id');");
@@ -432,6 +467,7 @@ mod tests {
             container(&["sh", "-c", "wp core is-installed"]),
             container(&["wp", "cache", "flush", URL, "--exec=phpinfo();"]),
             container(&["wp", "@all", "cache", "flush", URL]),
+            container(&["wp", "cache", "flush", URL]),
         ];
         let many = cases.len();
         for case in cases {
@@ -456,11 +492,15 @@ mod tests {
             &["wp", "db", "drop", URL],
             &["wp", "cache", "flush", "-x", URL],
         ] {
-            assert_eq!(wordpress.run(&container(argv)).code, 1, "{argv:?}");
+            assert_eq!(wordpress.run(&flush(argv)).code, 1, "{argv:?}");
         }
+        let right = flush(&["wp", "cache", "flush", URL]);
+        let mut lost = right.clone();
+        lost.env.remove("CDM_TABLE");
+        assert_eq!(wordpress.run(&lost).code, 1);
         wordpress.databases(Reach::Down);
-        assert_eq!(wordpress.run(&container(&["wp", "cache", "flush", URL])).code, 1);
+        assert_eq!(wordpress.run(&right).code, 1);
         wordpress.databases(Reach::Up);
-        assert_eq!(wordpress.run(&container(&["wp", "cache", "flush", URL])).code, 0);
+        assert_eq!(wordpress.run(&right).code, 0);
     }
 }

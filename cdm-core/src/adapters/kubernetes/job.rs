@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::batch::{self, Batch};
 use super::failure::Failure;
 use super::names::{CDM, COMPONENT, MANAGED_BY, UID, text};
 use super::settings::KubernetesSettings;
 use super::wp::{Command, Commands};
-use crate::domain::Uid;
 use crate::ports::{ErrorKind, JobSpec};
 
 /// The component of a job and of its pods.
@@ -15,15 +15,10 @@ pub(super) const JOB: &str = "job";
 pub(super) const WORD: &str = "cdm/job";
 /// The annotation with the line that proves its work.
 pub(super) const PROOF: &str = "cdm/proof";
-/// The annotation of a batch with its sites, in the order of their indexes.
-pub(super) const SITES: &str = "cdm/sites";
-/// The annotation of a batch with the sites that have no address or no credentials any more.
-pub(super) const LEFT_OUT: &str = "cdm/left-out";
-
-/// Where the Secret is mounted.
+/// Where the job's own files are mounted: a site's credentials, or the addresses of a batch.
 const FILES: &str = "/run/cdm";
-/// The volume of the Secret.
-const VOLUME: &str = "cdm-credentials";
+/// The volume of these files.
+const VOLUME: &str = "cdm-job";
 /// The variable with a pod's index in a batch.
 const INDEX: &str = "CDM_INDEX";
 /// Variables with a site's database, of which a job has the forms that name a file.
@@ -39,21 +34,14 @@ const CONFIGURATION: (&str, &str) = ("WP_CLI_CONFIG_PATH", "wp-cli.yml");
 /// Whom a job works for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// One site, in one pod.
+    /// One site, with its credentials.
     Site,
-    /// Several sites, a pod each.
-    Batch { sites: Vec<Uid>, left_out: Vec<Uid> },
-}
-
-/// The name of a file of a job: a batch has one of each for every index.
-pub(super) fn file(index: Option<usize>, name: &str) -> String {
-    index.map_or_else(|| name.to_owned(), |index| format!("{index}.{name}"))
+    /// Several sites, with nobody's.
+    Batch(Batch),
 }
 
 /// The file with the configuration of `wp`.
-pub(super) fn configuration_file(index: Option<usize>) -> String {
-    file(index, CONFIGURATION.1)
-}
+pub(super) const CONFIGURATION_FILE: &str = CONFIGURATION.1;
 
 /// The labels of a job and of its pods; never those of the service, which would send them its visitors.
 fn labels(spec: &JobSpec) -> Value {
@@ -64,7 +52,7 @@ fn labels(spec: &JobSpec) -> Value {
     labels
 }
 
-/// The Job, which waits until its Secret is there.
+/// The Job, which waits until its files are there.
 pub(super) fn object(
     settings: &KubernetesSettings,
     deployment: &Value,
@@ -96,21 +84,11 @@ pub(super) fn object(
         ] },
         "template": {
             "metadata": { "labels": labels(spec) },
-            "spec": pod(template, container, spec.name.as_str(), commands, work),
+            "spec": pod(settings, template, (container, spec.name.as_str()), commands, work),
         },
     });
-    if let Work::Batch { sites, left_out } = work {
-        let list = |uids: &[Uid]| uids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        annotations[SITES] = json!(list(sites));
-        annotations[LEFT_OUT] = json!(list(left_out));
-        body["completionMode"] = json!("Indexed");
-        body["completions"] = json!(sites.len());
-        body["parallelism"] = json!(sites.len().min(settings.batch_width as usize));
-        // Each index for itself, so that one that fails does not keep the others from it.
-        body["backoffLimitPerIndex"] = json!(1);
-        if let Some(body) = body.as_object_mut() {
-            body.remove("backoffLimit");
-        }
+    if let Work::Batch(batch) = work {
+        batch.write(settings, &mut annotations, &mut body);
     }
     let owners: Vec<Value> = owner.into_iter().collect();
     Ok(json!({
@@ -127,7 +105,13 @@ pub(super) fn object(
 }
 
 /// The pod: where the service's pods may run and as whom, with what its container mounts and no more.
-fn pod(template: &Value, container: &Value, secret: &str, commands: &Commands, work: &Work) -> Value {
+fn pod(
+    settings: &KubernetesSettings,
+    template: &Value,
+    (container, files): (&Value, &str),
+    commands: &Commands,
+    work: &Work,
+) -> Value {
     const KEPT: [&str; 13] = [
         "dnsConfig",
         "dnsPolicy",
@@ -159,22 +143,63 @@ fn pod(template: &Value, container: &Value, secret: &str, commands: &Commands, w
     };
     let volumes = template.get("volumes").and_then(Value::as_array).into_iter().flatten();
     let mut volumes: Vec<Value> = volumes.filter(|volume| mounts(text(volume, "/name"))).cloned().collect();
-    volumes.push(json!({ "name": VOLUME, "secret": { "secretName": secret, "defaultMode": 0o444 } }));
+    volumes.push(match work {
+        Work::Site => json!({ "name": VOLUME, "secret": { "secretName": files, "defaultMode": 0o444 } }),
+        Work::Batch(_) => json!({ "name": VOLUME, "configMap": { "name": files, "defaultMode": 0o444 } }),
+    });
     pod.insert("volumes".to_owned(), json!(volumes));
     pod.insert("restartPolicy".to_owned(), json!("Never"));
     pod.insert("enableServiceLinks".to_owned(), json!(false));
     pod.insert("automountServiceAccountToken".to_owned(), json!(false));
-    let run = |command: &Command| run(container, command, work);
-    if !commands.before.is_empty() {
-        let before: Vec<Value> = commands.before.iter().map(run).collect();
-        pod.insert("initContainers".to_owned(), json!(before));
-    }
-    pod.insert("containers".to_owned(), json!([run(&commands.last)]));
+    let containers = match work {
+        Work::Site => {
+            let before: Vec<Value> =
+                commands.before.iter().map(|command| of_site(container, command)).collect();
+            if !before.is_empty() {
+                pod.insert("initContainers".to_owned(), json!(before));
+            }
+            vec![of_site(container, &commands.last)]
+        }
+        Work::Batch(batch) => {
+            (0..batch.slots()).map(|slot| of_slot(settings, container, &commands.last, slot)).collect()
+        }
+    };
+    pod.insert("containers".to_owned(), json!(containers));
     Value::Object(pod)
 }
 
+/// A container with the credentials of a site.
+fn of_site(container: &Value, command: &Command) -> Value {
+    let path = |name: &str| format!("{FILES}/{name}");
+    let mut environment = environment(container);
+    environment.extend(
+        DATABASE.iter().map(|(name, file)| json!({ "name": format!("{name}_FILE"), "value": path(file) })),
+    );
+    if command.container == "install" {
+        environment.push(json!({ "name": CONFIGURATION.0, "value": path(CONFIGURATION_FILE) }));
+    }
+    run(container, command.container, &command.argv, environment)
+}
+
+/// A container of a batch, which is told a site's address and nothing else. It does little, beside others of its kind, so
+/// it asks for less than the service does.
+fn of_slot(settings: &KubernetesSettings, container: &Value, command: &Command, slot: usize) -> Value {
+    let field = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
+    // The index comes first: what follows may name it.
+    let mut all = vec![json!({ "name": INDEX, "valueFrom": { "fieldRef": { "fieldPath": field } } })];
+    all.extend(environment(container));
+    let path = format!("{FILES}/$({INDEX}).{}", batch::file(slot));
+    all.push(json!({ "name": CONFIGURATION.0, "value": path }));
+    let mut made = run(container, &batch::container(slot), &command.argv, all);
+    made["resources"] = json!({
+        "requests": { "cpu": "20m", "memory": "64Mi" },
+        "limits": { "memory": settings.batch_memory },
+    });
+    made
+}
+
 /// The service's container, with another command.
-fn run(container: &Value, command: &Command, work: &Work) -> Value {
+fn run(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) -> Value {
     const DROPPED: [&str; 10] = [
         "args",
         "lifecycle",
@@ -191,9 +216,9 @@ fn run(container: &Value, command: &Command, work: &Work) -> Value {
     if let Some(fields) = made.as_object_mut() {
         fields.retain(|name, _| !DROPPED.contains(&name.as_str()));
     }
-    made["name"] = json!(command.container);
-    made["command"] = json!(command.argv);
-    made["env"] = json!(environment(container, command, work));
+    made["name"] = json!(name);
+    made["command"] = json!(argv);
+    made["env"] = json!(environment);
     made["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
     let mut mounts: Vec<Value> = mounts.cloned().collect();
@@ -202,43 +227,22 @@ fn run(container: &Value, command: &Command, work: &Work) -> Value {
     made
 }
 
-/// The service's settings, and where the site's credentials lie. The index comes first: what follows may name it.
-fn environment(container: &Value, command: &Command, work: &Work) -> Vec<Value> {
+/// The service's settings, without those that are a job's own.
+fn environment(container: &Value) -> Vec<Value> {
     let ours = |name: &str| {
         name == INDEX
             || name == CONFIGURATION.0
             || DATABASE.iter().any(|(variable, _)| name.strip_suffix("_FILE").unwrap_or(name) == *variable)
     };
-    let mut environment = Vec::new();
-    let prefix = match work {
-        Work::Site => String::new(),
-        Work::Batch { .. } => {
-            let field = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
-            environment.push(json!({ "name": INDEX, "valueFrom": { "fieldRef": { "fieldPath": field } } }));
-            format!("$({INDEX}).")
-        }
-    };
     let theirs = container.get("env").and_then(Value::as_array).into_iter().flatten();
-    environment.extend(theirs.filter(|variable| !text(variable, "/name").is_some_and(ours)).cloned());
-    let path = |name: &str| format!("{FILES}/{prefix}{name}");
-    environment.extend(
-        DATABASE.iter().map(|(name, file)| json!({ "name": format!("{name}_FILE"), "value": path(file) })),
-    );
-    let configured = match work {
-        Work::Site => command.container == "install",
-        Work::Batch { .. } => true,
-    };
-    if configured {
-        environment.push(json!({ "name": CONFIGURATION.0, "value": path(CONFIGURATION.1) }));
-    }
-    environment
+    theirs.filter(|variable| !text(variable, "/name").is_some_and(ours)).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::adapters::kubernetes::wp;
-    use crate::domain::{JobName, Selector, SiteId, Theme};
+    use crate::domain::{JobName, Selector, SiteId, Theme, Uid};
     use crate::ports::JobKind;
 
     fn settings() -> KubernetesSettings {
@@ -342,28 +346,37 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_has_a_pod_for_each_site() {
+    fn a_batch_has_a_container_for_each_slot_and_nobodys_credentials() {
         let uids: Vec<Uid> = (1..=20).map(|n| Uid::from_parts(1, n)).collect();
         let spec = JobSpec {
             name: JobName::of_window("flush-caches", 9, 0, 1),
             service: Selector::Green,
             kind: JobKind::FlushCaches { uids: uids.clone() },
         };
-        let work = Work::Batch { sites: uids, left_out: Vec::new() };
+        let work = Work::Batch(Batch::new(uids, Vec::new(), 8));
         let commands = wp::flush_caches(&settings());
         let job = object(&settings(), &deployment(), &spec, (&commands, &work), None).expect("a job");
-        let spec = &job["spec"];
-        assert_eq!((&spec["completions"], &spec["parallelism"]), (&json!(20), &json!(8)));
-        assert_eq!((&spec["backoffLimitPerIndex"], &spec["backoffLimit"]), (&json!(1), &Value::Null));
-        let env =
-            spec.pointer("/template/spec/containers/0/env").and_then(Value::as_array).expect("variables");
-        assert_eq!(env[0]["name"], json!(INDEX));
-        assert_eq!(
-            env.last(),
-            Some(&json!({
-                "name": "WP_CLI_CONFIG_PATH", "value": "/run/cdm/$(CDM_INDEX).wp-cli.yml",
-            }))
-        );
+        let pod = job.pointer("/spec/template/spec").expect("a pod");
+        let containers = pod["containers"].as_array().expect("containers");
+        let names: Vec<&str> = containers.iter().filter_map(|container| text(container, "/name")).collect();
+        assert_eq!(names, ["flush-0", "flush-1", "flush-2", "flush-3", "flush-4", "flush-5", "flush-6"]);
+        assert_eq!(pod.get("initContainers"), None);
+        for (slot, container) in containers.iter().enumerate() {
+            let env = container["env"].as_array().expect("variables");
+            assert_eq!(env[0]["name"], json!(INDEX));
+            let path = format!("/run/cdm/$(CDM_INDEX).{slot}.yml");
+            assert_eq!(env.last(), Some(&json!({ "name": "WP_CLI_CONFIG_PATH", "value": path })));
+            assert_eq!(container["resources"]["limits"]["memory"], json!("256Mi"));
+            assert_eq!(
+                container["command"],
+                json!(["wp", "cache", "flush", "--skip-plugins", "--skip-themes"])
+            );
+        }
+        let written = pod.to_string();
+        assert!(!written.contains("WORDPRESS_DB") && !written.contains("secretName"), "{written}");
+        let volume =
+            json!({ "name": VOLUME, "configMap": { "name": spec.name.as_str(), "defaultMode": 0o444 } });
+        assert!(pod["volumes"].as_array().expect("volumes").contains(&volume));
         assert_eq!(job["metadata"]["ownerReferences"], json!([]));
         assert_eq!(job["metadata"]["labels"][UID], Value::Null);
     }

@@ -1,20 +1,21 @@
-//! Jobs: made asleep, given their Secret, and woken; looked at with their pods.
+//! Jobs: made asleep, given their files, and woken; looked at with their pods.
 //!
-//! The Secret belongs to the Job and goes with it, so the Job comes first. One that is still asleep counts as not
+//! The files lie in a Secret, those of a batch in a ConfigMap. Either belongs to the Job and goes with it, so the Job
+//! comes first. One that is still asleep counts as not
 //! started, and the next call goes on with it.
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt, stream};
 use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::anchor::{self, Anchor};
-use super::api::{JOBS, PODS, Patch, SECRETS, Session};
+use super::api::{CONFIG_MAPS, JOBS, PODS, Patch, Resource, SECRETS, Session};
+use super::batch::{self, Batch};
 use super::failure::Failure;
 use super::image::is_test;
-use super::job::{self, JOB, Work, configuration_file, file};
+use super::job::{self, CONFIGURATION_FILE, JOB, Work};
 use super::names::{CDM, COMPONENT, MANAGED_BY, label, own_uid, site_of, text};
 use super::pods;
 use super::service;
@@ -26,11 +27,20 @@ use crate::ports::{
     Cms, Credentials, Database, ErrorKind, Job, JobKind, JobSpec, JobState, SecretStore, StoredSecret,
 };
 
-/// How many secrets are read at once.
-const READS: usize = 16;
+/// The files of a job, by their names.
+enum Files {
+    Secret(Vec<(String, SecretString)>),
+    Plain(BTreeMap<String, String>),
+}
 
-/// The contents of a job's Secret, by the names of its files.
-type Files = Vec<(String, SecretString)>;
+impl Files {
+    const fn resource(&self) -> Resource {
+        match self {
+            Self::Secret(_) => SECRETS,
+            Self::Plain(_) => CONFIG_MAPS,
+        }
+    }
+}
 
 pub(super) async fn run(
     session: &Session<'_>,
@@ -48,14 +58,14 @@ pub(super) async fn run(
         }
         Err(failure) => return Err(failure),
     };
-    let secret = secret(name, own_uid(&held), &files)?;
-    if let Err(failure) = session.create(SECRETS, &secret).await {
+    let (resource, files) = (files.resource(), written(name, own_uid(&held), &files)?);
+    if let Err(failure) = session.create(resource, &files).await {
         if failure.kind != ErrorKind::Exists {
             return Err(failure);
         }
         // Of an attempt before, or of a job that is gone.
-        session.delete(SECRETS, name, None).await?;
-        session.create(SECRETS, &secret).await?;
+        session.delete(resource, name, None).await?;
+        session.create(resource, &files).await?;
     }
     let wake = [
         json!({ "op": "test", "path": "/metadata/uid", "value": own_uid(&held) }),
@@ -92,7 +102,7 @@ fn is_ours(job: &Value) -> bool {
     label(job, MANAGED_BY) == Some(CDM) && label(job, COMPONENT) == Some(JOB)
 }
 
-/// The Job and what its Secret will hold.
+/// The Job and its files.
 async fn prepare(
     session: &Session<'_>,
     settings: &KubernetesSettings,
@@ -105,55 +115,40 @@ async fn prepare(
             let address = anchor::address(settings, hostnames);
             let anchor = anchor::ensure(session, *uid, &address).await?;
             let cms = cms(secrets, *uid).await?;
-            let mut files = database_files(None, &required(secrets, *uid).await?);
+            let mut files = database_files(&required(secrets, *uid).await?);
             let configuration = wp::install_configuration(cms.password.expose_secret());
             let configuration = configuration.ok_or_else(|| {
                 invalid("the administrator's password has other characters than letters, digits, `_` and `-`")
             })?;
-            files.push((configuration_file(None), SecretString::from(configuration)));
+            files.push((CONFIGURATION_FILE.to_owned(), SecretString::from(configuration)));
             let site =
                 wp::Site { address: &address, title: title.as_str(), user: &cms.username, email: &cms.email };
             let commands = wp::install(settings, &site);
             let object = make(session, settings, spec, (&commands, &Work::Site), Some(&anchor)).await?;
-            Ok((object, files))
+            Ok((object, Files::Secret(files)))
         }
         JobKind::ActivateTheme { uid, theme } => {
             let anchor = anchored(session, *uid).await?;
-            let files = database_files(None, &required(secrets, *uid).await?);
+            let files = database_files(&required(secrets, *uid).await?);
             let commands = wp::activate_theme(settings, &anchor.address, theme.as_str());
             let object = make(session, settings, spec, (&commands, &Work::Site), Some(&anchor)).await?;
-            Ok((object, files))
+            Ok((object, Files::Secret(files)))
         }
         JobKind::FlushCaches { uids } => {
+            if uids.len() > batch::MOST {
+                return Err(invalid("a batch has at most 2000 sites"));
+            }
             let anchors = anchor::of_many(session, uids).await?;
             let owner = match spec.kind.uid() {
                 Some(uid) => Some(anchored(session, uid).await?),
                 None => None,
             };
-            let with_anchor: Vec<Uid> = anchors.iter().map(|anchor| anchor.uid).collect();
-            let reads = with_anchor
-                .into_iter()
-                .map(|uid| async move { Ok::<_, Failure>((uid, database(secrets, uid).await?)) });
-            let mut databases = stream::iter(reads).buffer_unordered(READS);
-            let mut found = BTreeMap::new();
-            while let Some(read) = databases.next().await {
-                let (uid, database) = read?;
-                found.extend(database.map(|database| (uid, database)));
-            }
-            let (mut sites, mut left_out, mut files) = (Vec::new(), Vec::new(), Files::new());
-            for uid in uids {
-                let anchor = anchors.iter().find(|anchor| anchor.uid == *uid);
-                let (Some(anchor), Some(database)) = (anchor, found.get(uid)) else {
-                    left_out.push(*uid);
-                    continue;
-                };
-                let index = Some(sites.len());
-                files.extend(database_files(index, database));
-                let configuration = SecretString::from(wp::site_configuration(&anchor.address));
-                files.push((configuration_file(index), configuration));
-                sites.push(*uid);
-            }
-            let (commands, work) = (wp::flush_caches(settings), Work::Batch { sites, left_out });
+            let addresses: BTreeMap<Uid, String> =
+                anchors.into_iter().map(|anchor| (anchor.uid, anchor.address)).collect();
+            let (sites, left_out) = uids.iter().partition(|uid| addresses.contains_key(uid));
+            let batch = Batch::new(sites, left_out, settings.batch_slots as usize);
+            let files = Files::Plain(batch.files(&addresses));
+            let (commands, work) = (wp::flush_caches(settings), Work::Batch(batch));
             let object = make(session, settings, spec, (&commands, &work), owner.as_ref()).await?;
             Ok((object, files))
         }
@@ -210,37 +205,43 @@ async fn cms(secrets: &dyn SecretStore, uid: Uid) -> Result<Cms, Failure> {
     }
 }
 
-fn database_files(index: Option<usize>, database: &Database) -> Files {
-    let text = |text: String| SecretString::from(text);
+fn database_files(database: &Database) -> Vec<(String, SecretString)> {
+    let file = |name: &str, text: String| (name.to_owned(), SecretString::from(text));
     vec![
-        (file(index, "host"), text(format!("{}:{}", database.host, database.port))),
-        (file(index, "name"), text(database.dbname.clone())),
-        (file(index, "user"), text(database.username.clone())),
-        (file(index, "password"), database.password.clone()),
+        file("host", format!("{}:{}", database.host, database.port)),
+        file("name", database.dbname.clone()),
+        file("user", database.username.clone()),
+        ("password".to_owned(), database.password.clone()),
     ]
 }
 
-/// The Secret of a job, which goes when the job does.
-fn secret(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
-    let mut data = Map::new();
-    for (file, content) in files {
-        let content = ByteString(content.expose_secret().as_bytes().to_vec());
-        let content = serde_json::to_value(content)
-            .map_err(|_| Failure::new(ErrorKind::Invalid, "a credential cannot be written"))?;
-        data.insert(file.clone(), content);
-    }
+/// The object with the files of a job, which goes when the job does.
+fn written(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
     let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job });
-    Ok(json!({
+    let mut object = json!({
         "apiVersion": "v1",
-        "kind": "Secret",
+        "kind": files.resource().kind,
         "metadata": {
             "name": name,
             "labels": { MANAGED_BY: CDM, COMPONENT: JOB },
             "ownerReferences": [owner],
         },
-        "type": "Opaque",
-        "data": data,
-    }))
+    });
+    match files {
+        Files::Plain(files) => object["data"] = json!(files),
+        Files::Secret(files) => {
+            let mut data = Map::new();
+            for (file, content) in files {
+                let content = ByteString(content.expose_secret().as_bytes().to_vec());
+                let content = serde_json::to_value(content)
+                    .map_err(|_| Failure::new(ErrorKind::Invalid, "a credential cannot be written"))?;
+                data.insert(file.clone(), content);
+            }
+            object["type"] = json!("Opaque");
+            object["data"] = Value::Object(data);
+        }
+    }
+    Ok(object)
 }
 
 pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option<Job>, Failure> {
@@ -253,8 +254,8 @@ pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option
     let Some(end) = verdict::end(&job) else {
         return Ok(Some(Job { state: verdict::unfinished(&pods), log: String::new() }));
     };
-    if verdict::is_batch(&job) {
-        let state = verdict::of_batch(&job, &end, &pods);
+    if let Some(batch) = Batch::read(&job) {
+        let state = batch.verdict(&job, &end, &pods);
         let log = batch_log(&state);
         return Ok(Some(Job { state, log }));
     }

@@ -7,11 +7,13 @@
 mod access;
 mod anchor;
 mod api;
+mod batch;
 mod canary;
 mod failure;
 mod image;
 mod job;
 mod jobs;
+mod lookup;
 mod names;
 mod news;
 mod pods;
@@ -23,7 +25,7 @@ mod verdict;
 mod watch;
 mod wp;
 
-pub use settings::{Access, ColourNames, KubernetesError, KubernetesSettings, RouteKind, Scheme};
+pub use settings::{Access, ColourNames, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme};
 
 use std::fmt;
 use std::sync::Arc;
@@ -94,11 +96,12 @@ impl KubernetesCluster {
         })
     }
 
-    /// Whether the server answers, the role allows what is needed, and both services are there.
+    /// Whether the server answers, the role allows what is needed, both services are there, and their images look sites
+    /// up where they are kept.
     ///
     /// # Errors
     /// `Denied` with the first thing that the role does not allow; `NotFound` or `Invalid` for a service that is not
-    /// there or has no container of that name; `Unavailable` without an answer.
+    /// there, has no container of that name or looks elsewhere; `Unavailable` without an answer.
     pub async fn check(&self) -> Result<(), PortError> {
         let session = self.session(self.clock.monotonic().after(START));
         let work = async {
@@ -106,6 +109,7 @@ impl KubernetesCluster {
             for selector in Selector::ALL {
                 service::read(&session, &self.settings, selector).await?;
             }
+            lookup::check(&session, &self.settings).await?;
             canary::read(&session, &self.settings).await.map(drop)
         };
         session.answer(work).await

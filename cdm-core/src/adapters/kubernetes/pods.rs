@@ -94,17 +94,32 @@ pub(super) fn runs(pod: &Value, container: &str, digest: Digest) -> bool {
     }
 }
 
-/// The last words of a container that failed, with its name.
-pub(super) fn last_words(pod: &Value) -> Option<String> {
-    let failed = |status: &&Value| {
-        status.pointer("/state/terminated/exitCode").and_then(Value::as_i64).is_some_and(|code| code != 0)
-    };
-    let status = statuses(pod).find(failed)?;
-    let name = text(status, "/name").unwrap_or_default();
-    let code = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64).unwrap_or_default();
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended<'a> {
+    pub(super) code: i64,
+    name: &'a str,
+    words: &'a str,
+}
+
+impl Ended<'_> {
+    /// Its last words, with its name.
+    pub(super) fn told(&self) -> String {
+        format!("`{}` ended with {}: {}", self.name, self.code, tail(self.words))
+    }
+}
+
+/// How the container of a status ended; `None` while it has not.
+pub(super) fn exit(status: &Value) -> Option<Ended<'_>> {
+    let code = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64)?;
     let reason = text(status, "/state/terminated/reason").filter(|reason| *reason != "Error");
     let words = text(status, "/state/terminated/message").or(reason).unwrap_or_default();
-    Some(format!("`{name}` ended with {code}: {}", tail(words)))
+    Some(Ended { code, name: text(status, "/name").unwrap_or_default(), words })
+}
+
+/// The last words of a container that failed, with its name.
+pub(super) fn last_words(pod: &Value) -> Option<String> {
+    statuses(pod).filter_map(exit).find(|exit| exit.code != 0).map(|exit| exit.told())
 }
 
 /// The end of a text, on one line.

@@ -68,6 +68,15 @@ impl Scheme {
     }
 }
 
+/// Where sites are kept, as the image is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// The DynamoDB table.
+    pub table: String,
+    /// What the names of secrets begin with.
+    pub secret_prefix: String,
+}
+
 /// How CDM works on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesSettings {
@@ -99,8 +108,14 @@ pub struct KubernetesSettings {
     pub job_deadline: Duration,
     /// How long an ended job is kept, with its pods and their logs.
     pub job_kept: Duration,
-    /// How many sites of a batch are at work at once.
+    /// How many pods of a batch are at work at once.
     pub batch_width: u32,
+    /// How many sites a pod of a batch has at most, each in a container of its own.
+    pub batch_slots: u32,
+    /// How much memory such a container may take, as Kubernetes writes quantities.
+    pub batch_memory: String,
+    /// Where the image has to look sites up; not checked where nothing is set.
+    pub lookup: Option<Lookup>,
 }
 
 impl KubernetesSettings {
@@ -125,7 +140,10 @@ impl KubernetesSettings {
             wp: vec!["wp".to_owned()],
             job_deadline: Duration::from_secs(600),
             job_kept: Duration::from_secs(24 * 3600),
-            batch_width: 8,
+            batch_width: 4,
+            batch_slots: 20,
+            batch_memory: "256Mi".to_owned(),
+            lookup: None,
         }
     }
 
@@ -162,7 +180,11 @@ impl KubernetesSettings {
         if self.image.is_empty() || self.image.contains('@') || self.image.contains(char::is_whitespace) {
             return Err(KubernetesError::Image);
         }
-        if self.wp.is_empty() || self.batch_width == 0 {
+        if self.wp.is_empty()
+            || self.batch_memory.is_empty()
+            || self.batch_width == 0
+            || self.batch_slots == 0
+        {
             return Err(KubernetesError::Nothing);
         }
         Ok(())
@@ -193,8 +215,8 @@ pub enum KubernetesError {
     /// The repository.
     #[error("the image is a repository, without a digest")]
     Image,
-    /// A command or a width of nothing.
-    #[error("the command `wp` and the width of a batch are not empty")]
+    /// A command, or a measure of a batch, of nothing.
+    #[error("the command `wp` is not empty, nor are a batch's pods, sites in a pod, and memory")]
     Nothing,
     /// No way to the API server.
     #[error("there is no access to the cluster: {0}")]

@@ -3,14 +3,10 @@
 
 use serde_json::Value;
 
-use super::job::{LEFT_OUT, PROOF, SITES, WORD};
+use super::job::{PROOF, WORD};
 use super::names::{annotation, label, text};
 use super::pods;
-use crate::domain::Uid;
 use crate::ports::JobState;
-
-/// The index of a batch's pod.
-const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 /// How a Job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +30,6 @@ pub(super) fn end(job: &Value) -> Option<End> {
 /// Whether a Job waits for its Secret, and so was not really started.
 pub(super) fn is_suspended(job: &Value) -> bool {
     job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
-}
-
-/// Whether it works for several sites.
-pub(super) fn is_batch(job: &Value) -> bool {
-    annotation(job, SITES).is_some()
 }
 
 /// What is known of a job that has not ended. One whose image does not come fails at once: its Job would wait for the
@@ -78,41 +69,6 @@ pub(super) fn of_site(job: &Value, end: &End, pods: &[Value], logs: &str, proved
             JobState::Failed { message: format!("{reason}: {message}"), theme_missing }
         }
     }
-}
-
-/// The state of a batch that has ended.
-pub(super) fn of_batch(job: &Value, end: &End, pods: &[Value]) -> JobState {
-    let listed =
-        |name| annotation(job, name).unwrap_or_default().split(',').filter_map(|uid| Uid::parse(uid).ok());
-    let sites: Vec<Uid> = listed(SITES).collect();
-    let left_out = listed(LEFT_OUT).map(|uid| (uid, "it has no address or no credentials".to_owned()));
-    let failed = match end {
-        End::Complete => Vec::new(),
-        End::Failed { reason, .. } if reason == "FailedIndexes" => {
-            indexes(text(job, "/status/failedIndexes").unwrap_or_default())
-        }
-        End::Failed { reason, message } => {
-            return JobState::Failed { message: format!("{reason}: {message}"), theme_missing: false };
-        }
-    };
-    let failed = failed.into_iter().filter_map(|index| {
-        let of_index =
-            |pod: &&Value| annotation(pod, INDEX).and_then(|text| text.parse().ok()) == Some(index);
-        let words = pods.iter().filter(of_index).find_map(pods::last_words);
-        Some((*sites.get(index)?, words.unwrap_or_else(|| "its pod failed".to_owned())))
-    });
-    JobState::Succeeded { failed: failed.chain(left_out).collect() }
-}
-
-/// The numbers of a text such as `1,3-5`.
-fn indexes(text: &str) -> Vec<usize> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
-    };
-    // A batch is a window of a rollout; a range that is longer is none of ours.
-    const MOST: usize = 100_000;
-    text.split(',').filter_map(range).flatten().take(MOST).collect()
 }
 
 #[cfg(test)]
@@ -186,32 +142,5 @@ mod tests {
         assert!(message.contains("ErrImagePull"), "{message}");
         assert_eq!(unfinished(&[waiting("PodInitializing")]), JobState::Running);
         assert_eq!(unfinished(&[]), JobState::Running);
-    }
-
-    #[test]
-    fn a_batch_tells_which_sites_failed() {
-        let uids: Vec<Uid> = (1..=7).map(|n| Uid::from_parts(1, n)).collect();
-        let texts: Vec<String> = uids.iter().map(ToString::to_string).collect();
-        let mut job = job("flush-caches", "Failed", "FailedIndexes");
-        job["metadata"]["annotations"] = json!({ SITES: texts[..6].join(","), LEFT_OUT: texts[6] });
-        job["status"]["failedIndexes"] = json!("1,3-4");
-        let mut pod = failed_pod("flush", "Error: no");
-        pod["metadata"] = json!({ "annotations": { INDEX: "3" } });
-        let end = end(&job).expect("an end");
-        let JobState::Succeeded { failed } = of_batch(&job, &end, &[pod]) else { panic!("a batch") };
-        let told: Vec<Uid> = failed.iter().map(|(uid, _)| *uid).collect();
-        assert_eq!(told, [uids[1], uids[3], uids[4], uids[6]]);
-        assert_eq!(failed[1].1, "`flush` ended with 1: Error: no");
-        assert_eq!(
-            of_batch(&job, &End::Complete, &[]),
-            JobState::Succeeded { failed: vec![failed[3].clone()] }
-        );
-    }
-
-    #[test]
-    fn indexes_read_as_the_server_writes_them() {
-        assert_eq!(indexes("1,3-5,7"), [1, 3, 4, 5, 7]);
-        assert_eq!(indexes(""), [] as [usize; 0]);
-        assert_eq!(indexes("x,2-y,9"), [9]);
     }
 }

@@ -48,6 +48,9 @@ pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Command
 /// The container whose log is the proof.
 pub(super) const PROVE: &str = "prove";
 
+/// The container that flushes caches; those of a batch are numbered.
+pub(super) const FLUSH: &str = "flush";
+
 /// What `core install` is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site<'a> {
@@ -69,7 +72,7 @@ pub(super) fn activate_theme(settings: &KubernetesSettings, address: &str, theme
 
 /// Flushes the object cache of the site that the configuration file of `wp` names.
 pub(super) fn flush_caches(settings: &KubernetesSettings) -> Commands {
-    let last = command(settings, "flush", &["cache", "flush", PLAIN[0], PLAIN[1]]);
+    let last = command(settings, FLUSH, &["cache", "flush", PLAIN[0], PLAIN[1]]);
     Commands { before: Vec::new(), last, proof: None }
 }
 

@@ -14,11 +14,12 @@ const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Owner<'_> {
-    /// Flushes the caches of the window's sites. A site whose flush failed stays where it is and is counted as parked.
+    /// Flushes the caches of the window's sites. Those whose flush failed are tried again by themselves; a site that fails
+    /// as often as a job may stays where it is and is counted as parked.
     ///
     /// Answers the code of what keeps it from being done, where that is no job's failure.
     pub(super) async fn flush(&mut self) -> Result<Option<Code>, Lost> {
-        let sites: Vec<(u32, Uid)> = {
+        let mut sites: Vec<(u32, Uid)> = {
             let flushable = self.members().filter(|(_, member)| flushable(member.outcome));
             flushable.map(|(ordinal, member)| (ordinal, member.uid)).collect()
         };
@@ -33,16 +34,16 @@ impl Owner<'_> {
                 Ok(state) => state,
                 Err(code) => return Ok(Some(code)),
             };
+            let again = !self.head.job.is_multiple_of(self.platform.job_tries.max(1));
             let failed = match state {
+                Some(JobState::Succeeded { failed }) if again && !failed.is_empty() => {
+                    sites.retain(|(_, uid)| failed.iter().any(|(of, _)| of == uid));
+                    self.next_job().await?;
+                    continue;
+                }
                 Some(JobState::Succeeded { failed }) => failed.into_iter().map(|(uid, _)| uid).collect(),
-                Some(JobState::Failed { .. })
-                    if !self.head.job.is_multiple_of(self.platform.job_tries.max(1)) =>
-                {
-                    self.commit(Vec::new(), |head| {
-                        head.job += 1;
-                        true
-                    })
-                    .await?;
+                Some(JobState::Failed { .. }) if again => {
+                    self.next_job().await?;
                     continue;
                 }
                 Some(JobState::Failed { .. }) => sites.iter().map(|(_, uid)| *uid).collect(),
@@ -65,6 +66,16 @@ impl Owner<'_> {
             }
             return Ok(None);
         }
+    }
+
+    /// Another job has the window's next try. An owner that comes after this one and finds that job has the sites that
+    /// it was for; one that does not find it flushes the whole window again, which does no harm.
+    async fn next_job(&mut self) -> Result<(), Lost> {
+        self.commit(Vec::new(), |head| {
+            head.job += 1;
+            true
+        })
+        .await
     }
 
     /// One look at the window's job, which is started where it is not there.

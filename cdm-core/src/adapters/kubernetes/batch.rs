@@ -1,0 +1,244 @@
+//! A job for many sites: a bounded number of them in each index, each in a container of its own, none with credentials.
+//!
+//! The image looks a site up by its address, as it does for a visitor. What became of a site is told by its container's
+//! exit code, so that one that fails is told alone.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::names::{annotation, text};
+use super::pods;
+use super::settings::KubernetesSettings;
+use super::verdict::End;
+use super::wp;
+use crate::domain::Uid;
+use crate::ports::JobState;
+
+/// The annotation with the sites, in their order.
+const SITES: &str = "cdm/sites";
+/// The annotation with the sites that have no address any more.
+const LEFT_OUT: &str = "cdm/left-out";
+/// The annotation with how many sites an index has.
+const SLOTS: &str = "cdm/slots";
+/// The index of a pod.
+const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// The most sites of a batch: their addresses have to find room in one ConfigMap, which has 1 MiB.
+pub(super) const MOST: usize = 2_000;
+
+/// The sites of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    sites: Vec<Uid>,
+    left_out: Vec<Uid>,
+    slots: usize,
+}
+
+impl Batch {
+    /// As few indexes as there can be of at most `most` sites, with about as many sites in each.
+    pub(super) fn new(sites: Vec<Uid>, left_out: Vec<Uid>, most: usize) -> Self {
+        let indexes = sites.len().div_ceil(most.max(1)).max(1);
+        let slots = sites.len().div_ceil(indexes).max(1);
+        Self { sites, left_out, slots }
+    }
+
+    /// How many sites an index has.
+    pub(super) const fn slots(&self) -> usize {
+        self.slots
+    }
+
+    fn indexes(&self) -> usize {
+        self.sites.len().div_ceil(self.slots)
+    }
+
+    fn of_index(&self, index: usize) -> impl Iterator<Item = (usize, Uid)> {
+        let sites = self.sites.iter().skip(index.saturating_mul(self.slots)).take(self.slots);
+        sites.copied().enumerate()
+    }
+
+    /// The configuration files of `wp`, one for each slot of each index. Slots that are left over in the last index get
+    /// the last site once more, which does no harm: a container without its file would fail.
+    pub(super) fn files(&self, addresses: &BTreeMap<Uid, String>) -> BTreeMap<String, String> {
+        let place = |at: usize| {
+            let uid = self.sites.get(at).or(self.sites.last())?;
+            let name = format!("{}.{}", at / self.slots, file(at % self.slots));
+            Some((name, wp::site_configuration(addresses.get(uid)?)))
+        };
+        (0..self.indexes() * self.slots).filter_map(place).collect()
+    }
+
+    /// Makes a Job one of this batch.
+    pub(super) fn write(&self, settings: &KubernetesSettings, annotations: &mut Value, body: &mut Value) {
+        let list = |uids: &[Uid]| uids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        annotations[SITES] = json!(list(&self.sites));
+        annotations[LEFT_OUT] = json!(list(&self.left_out));
+        annotations[SLOTS] = json!(self.slots.to_string());
+        body["completionMode"] = json!("Indexed");
+        body["completions"] = json!(self.indexes());
+        body["parallelism"] = json!(self.indexes().min(settings.batch_width as usize));
+        // Each index for itself, so that one that fails does not keep the others from it. Whoever started the job tries
+        // again, with those that failed.
+        body["backoffLimitPerIndex"] = json!(0);
+        if let Some(body) = body.as_object_mut() {
+            body.remove("backoffLimit");
+        }
+    }
+
+    /// The batch that a Job is; `None` for one of a single site.
+    pub(super) fn read(job: &Value) -> Option<Self> {
+        let listed = |name| {
+            let uids = annotation(job, name).unwrap_or_default().split(',');
+            uids.filter_map(|uid| Uid::parse(uid).ok()).collect::<Vec<_>>()
+        };
+        annotation(job, SITES)?;
+        let slots = annotation(job, SLOTS).and_then(|slots| slots.parse().ok()).unwrap_or(1);
+        Some(Self { sites: listed(SITES), left_out: listed(LEFT_OUT), slots: slots.max(1) })
+    }
+
+    /// The state of a Job of this batch that has ended.
+    pub(super) fn verdict(&self, job: &Value, end: &End, pods: &[Value]) -> JobState {
+        let left_out = self.left_out.iter().map(|uid| (*uid, "it has no address".to_owned()));
+        let indexes = match end {
+            End::Complete => Vec::new(),
+            End::Failed { reason, .. } if reason == "FailedIndexes" => {
+                indexes(text(job, "/status/failedIndexes").unwrap_or_default())
+            }
+            End::Failed { reason, message } => {
+                return JobState::Failed { message: format!("{reason}: {message}"), theme_missing: false };
+            }
+        };
+        let mut failed = Vec::new();
+        for index in indexes {
+            let of_index =
+                |pod: &&Value| annotation(pod, INDEX).and_then(|text| text.parse().ok()) == Some(index);
+            let pods: Vec<&Value> = pods.iter().filter(of_index).collect();
+            for (slot, uid) in self.of_index(index) {
+                failed.extend(failure(&pods, &container(slot)).map(|why| (uid, why)));
+            }
+        }
+        JobState::Succeeded { failed: failed.into_iter().chain(left_out).collect() }
+    }
+}
+
+/// The container of a slot.
+pub(super) fn container(slot: usize) -> String {
+    format!("{}-{slot}", wp::FLUSH)
+}
+
+/// The file of a slot, without its index.
+pub(super) fn file(slot: usize) -> String {
+    format!("{slot}.yml")
+}
+
+/// Why a container did not do its work in any of the pods of its index; `None` where it did.
+fn failure(pods: &[&Value], container: &str) -> Option<String> {
+    let named = |status: &&Value| text(status, "/name") == Some(container);
+    let ended = pods.iter().flat_map(|pod| pods::statuses(pod).filter(named)).filter_map(pods::exit);
+    let exits: Vec<pods::Ended<'_>> = ended.collect();
+    if exits.iter().any(|exit| exit.code == 0) {
+        return None;
+    }
+    Some(
+        exits
+            .last()
+            .map_or_else(|| "nothing tells what became of its container".to_owned(), pods::Ended::told),
+    )
+}
+
+/// The numbers of a text such as `1,3-5`.
+fn indexes(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
+    };
+    // A longer range is none of ours.
+    text.split(',').filter_map(range).flatten().take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uids(many: u128) -> Vec<Uid> {
+        (1..=many).map(|n| Uid::from_parts(1, n)).collect()
+    }
+
+    fn job(batch: &Batch) -> Value {
+        let (mut annotations, mut body) = (json!({}), json!({ "backoffLimit": 0 }));
+        batch.write(&KubernetesSettings::new("sites", "repo"), &mut annotations, &mut body);
+        json!({ "metadata": { "annotations": annotations }, "spec": body })
+    }
+
+    #[test]
+    fn sites_are_spread_over_few_indexes_evenly() {
+        for (sites, indexes, slots) in [(1, 1, 1), (8, 1, 8), (9, 2, 5), (20, 3, 7), (128, 16, 8)] {
+            let batch = Batch::new(uids(sites), Vec::new(), 8);
+            let job = job(&batch);
+            let spec = &job["spec"];
+            assert_eq!((batch.indexes(), batch.slots()), (indexes, slots), "{sites}");
+            assert_eq!(spec["completions"], json!(indexes));
+            assert_eq!(spec["parallelism"], json!(indexes.min(4)));
+            assert_eq!((&spec["backoffLimitPerIndex"], &spec["backoffLimit"]), (&json!(0), &Value::Null));
+            assert_eq!(Batch::read(&job), Some(batch));
+        }
+    }
+
+    #[test]
+    fn every_slot_has_a_file_with_a_sites_address() {
+        let sites = uids(3);
+        let batch = Batch::new(sites.clone(), Vec::new(), 2);
+        let address = |n: usize| format!("https://s{n}.example.com");
+        let addresses = sites.iter().enumerate().map(|(n, uid)| (*uid, address(n))).collect();
+        let files = batch.files(&addresses);
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        assert_eq!(names, ["0.0.yml", "0.1.yml", "1.0.yml", "1.1.yml"]);
+        assert_eq!(files["0.1.yml"], "url: https://s1.example.com\n");
+        // The last site's once more.
+        assert_eq!(files["1.1.yml"], files["1.0.yml"]);
+    }
+
+    #[test]
+    fn a_site_fails_by_its_own_containers_exit() {
+        let sites = uids(7);
+        let batch = Batch::new(sites[..6].to_vec(), vec![sites[6]], 3);
+        let mut job = job(&batch);
+        job["status"]["failedIndexes"] = json!("1");
+        let exit = |slot: usize, code: i64| {
+            let ended = json!({ "exitCode": code, "reason": "Error", "message": "Error: no" });
+            json!({ "name": container(slot), "state": { "terminated": ended } })
+        };
+        let pod = |exits: &[Value]| {
+            json!({
+                "metadata": { "annotations": { INDEX: "1" } },
+                "status": { "containerStatuses": exits },
+            })
+        };
+        let end = End::Failed { reason: "FailedIndexes".to_owned(), message: String::new() };
+        let failed = |pods: &[Value]| {
+            let JobState::Succeeded { failed } = batch.verdict(&job, &end, pods) else { panic!("a batch") };
+            failed
+        };
+        let one = failed(&[pod(&[exit(0, 0), exit(1, 1), exit(2, 0)])]);
+        assert_eq!(one.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [sites[4], sites[6]]);
+        assert_eq!(one[0].1, "`flush-1` ended with 1: Error: no");
+        // A pod that was disturbed counts for what its containers had done.
+        let two = failed(&[pod(&[exit(0, 137), exit(1, 0)]), pod(&[exit(0, 0), exit(1, 1), exit(2, 0)])]);
+        assert_eq!(two.len(), 1);
+        // Nothing is known: nobody is taken for done.
+        assert_eq!(failed(&[]).len(), 4);
+        let end = End::Failed { reason: "DeadlineExceeded".to_owned(), message: "too long".to_owned() };
+        assert!(matches!(batch.verdict(&job, &end, &[]), JobState::Failed { theme_missing: false, .. }));
+        assert_eq!(
+            batch.verdict(&job, &End::Complete, &[]),
+            JobState::Succeeded { failed: vec![(sites[6], "it has no address".to_owned())] }
+        );
+    }
+
+    #[test]
+    fn failed_indexes_are_read_as_kubernetes_writes_them() {
+        assert_eq!(indexes("1,3-5,9"), [1, 3, 4, 5, 9]);
+        assert_eq!(indexes(""), [0; 0]);
+        assert_eq!(indexes("x,2-y"), [0; 0]);
+        assert_eq!(indexes("0-4000000000").len(), MOST);
+    }
+}
