@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::hints;
 use crate::transport::{Listening, Method, Request, segment};
-use crate::view::{Shape, plain};
+use crate::view::{Shape, frozen, plain};
 
 pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
@@ -134,7 +134,12 @@ pub(super) async fn doctor(session: &mut Session<'_>) -> Result<Exit, CliError> 
     match token {
         // A server that is not ready may not be able to judge a token.
         _ if !is_ready => Ok(Exit::Unreachable),
-        Ok(_) => Ok(Exit::Done),
+        Ok(services) => {
+            for freeze in services.get("freezes").and_then(Value::as_array).into_iter().flatten() {
+                session.printer.note(&frozen(freeze));
+            }
+            Ok(Exit::Done)
+        }
         Err(error) => {
             if let Some(hint) = hints::for_error(&error, &session.printer.way) {
                 session.printer.hint(&hint);

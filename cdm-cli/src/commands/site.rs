@@ -1,13 +1,13 @@
 //! `cdm site …`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Session;
-use crate::args::{Colour, CreateArgs, DeleteArgs, SiteCommand, SiteFilter};
+use crate::args::{Colour, CreateArgs, DeleteArgs, Format, SiteCommand, SiteFilter};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::transport::{Method, segment};
-use crate::view::Shape;
+use crate::view::{Shape, frozen};
 use crate::wait::Goal;
 use crate::world::Person;
 
@@ -15,7 +15,7 @@ pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Resu
     match command {
         SiteCommand::Create(args) => create(args, session).await,
         SiteCommand::List(filter) => list(filter, session).await,
-        SiteCommand::Get { id } => session.show(Shape::Site, &path(&id)).await,
+        SiteCommand::Get { id } => get(&id, session).await,
         SiteCommand::Provision { id } => {
             session.work(Method::Post, &format!("{}/provision", path(&id)), None, Goal::Success).await
         }
@@ -30,6 +30,21 @@ pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Resu
             session.work(Method::Delete, &path(&args.id), None, Goal::Success).await
         }
     }
+}
+
+/// Shows a site, and to a person also why it may not be moved.
+async fn get(id: &str, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let ended = session.show(Shape::Site, &path(id)).await?;
+    if session.printer.format == Format::Table {
+        let freezes = session.client().get("/freezes").await?;
+        for freeze in freezes.get("items").and_then(Value::as_array).into_iter().flatten() {
+            let named = freeze.get("sites").and_then(Value::as_array);
+            if named.is_none_or(|sites| sites.iter().any(|site| site.as_str() == Some(id))) {
+                session.printer.note(&frozen(freeze));
+            }
+        }
+    }
+    Ok(ended)
 }
 
 async fn create(args: CreateArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {

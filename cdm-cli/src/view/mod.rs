@@ -91,16 +91,19 @@ fn services(value: &Value, now: Timestamp, width: Option<usize>) -> String {
         });
     let mut text = table(Shape::Services.columns(), &rows.collect::<Vec<_>>(), now, width);
     for freeze in value.get("freezes").and_then(Value::as_array).into_iter().flatten() {
-        let part = |key: &str| freeze.get(key).map(plain).filter(|text| !text.is_empty());
-        let whom = part("sites").map_or_else(
-            || "all moves are frozen".to_owned(),
-            |sites| format!("moves of {sites} are frozen"),
-        );
-        let until = part("expiresAt").map_or_else(String::new, |end| format!(" until {end}"));
-        let (owner, reason) = (part("owner").unwrap_or_default(), part("reason").unwrap_or_default());
-        text.push_str(&format!("\n{whom} by {owner}{until}: {reason}\n"));
+        text.push_str(&format!("\n{}\n", frozen(freeze)));
     }
     text
+}
+
+/// A freeze in a line: whose moves, by whom, until when and why.
+pub(crate) fn frozen(freeze: &Value) -> String {
+    let part = |key: &str| freeze.get(key).map(plain).filter(|text| !text.is_empty());
+    let whom = part("sites")
+        .map_or_else(|| "all moves are frozen".to_owned(), |sites| format!("moves of {sites} are frozen"));
+    let until = part("expiresAt").map_or_else(String::new, |end| format!(" until {end}"));
+    let (owner, reason) = (part("owner").unwrap_or_default(), part("reason").unwrap_or_default());
+    format!("{whom} by {owner}{until}: {reason}")
 }
 
 /// Every field on a line of its own, then a table of the parts.

@@ -73,8 +73,9 @@ async fn work_is_asked_for_by_method_path_and_body() {
 #[tokio::test(start_paused = true)]
 async fn reads_are_asked_for_by_path_and_filters() {
     let cases: [(&[&str], &str); 13] = [
-        (&["site", "get", "shop"], "GET /sites/shop"),
-        (&["site", "get", "../x y"], "GET /sites/..%2Fx%20y"),
+        // A person is told of freezes besides.
+        (&["site", "get", "shop", "-o", "json"], "GET /sites/shop"),
+        (&["site", "get", "../x y", "-o", "json"], "GET /sites/..%2Fx%20y"),
         (
             &["site", "list", "--service", "green", "--state", "active", "-s", "sh&p"],
             "GET /sites?service=green&state=active&q=sh%26p&limit=100",

@@ -72,3 +72,22 @@ fn colour_is_for_terminals_without_no_color() {
     let asked = place.run(&["site", "get", "nobody", "--color", "always"]).ends(4);
     assert!(asked.err.contains("\u{1b}["), "{}", asked.err);
 }
+
+#[test]
+fn whoever_looks_at_a_frozen_site_or_at_the_platform_is_told_why_nothing_moves() {
+    let place = Place::new();
+    for id in ["shop", "blog"] {
+        place.created(id);
+    }
+    place.run(&["freeze", "create", "--reason", "a launch", "--sites", "shop"]).ends(0);
+    for words in [&["site", "get", "shop"][..], &["doctor"], &["services", "show"]] {
+        let ran = place.run(words).ends(0);
+        let told = ran.out + &ran.err;
+        assert!(
+            told.contains("moves of shop are frozen by ") && told.contains("a launch"),
+            "{words:?}: {told}"
+        );
+    }
+    let other = place.run(&["site", "get", "blog"]).ends(0);
+    assert!(!other.err.contains("frozen"), "{}", other.err);
+}
