@@ -28,6 +28,15 @@ use crate::servers::{NAMESPACE, REPOSITORY, Servers};
 /// How many sites are made at once.
 const AT_ONCE: usize = 32;
 
+/// What is made of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Its record and its route.
+    Routed,
+    /// Its record alone: nobody asks for the route of a site that rests.
+    Recorded,
+}
+
 /// A platform with its sites, all of them active and at rest.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -44,7 +53,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// A platform of `sites` sites on blue.
-    pub(crate) async fn new(servers: &Servers, sites: u32) -> Self {
+    pub(crate) async fn new(servers: &Servers, sites: u32, made: Made) -> Self {
         let (clock, ids) = (SystemClock::new(), Arc::new(OsIds::new().expect("chance")));
         let account = AwsSettings { endpoint: Some(servers.dynamodb.clone()), ..AwsSettings::default() };
         let name = format!("cdm-bulk-{:016x}", ids.write().0);
@@ -75,12 +84,12 @@ impl Engine {
         let services = Services::new(ports, pipelines, settings);
         let mut platform =
             Self { table: name, sites: Vec::new(), clock, ids, store, cluster, services, worker, kubeconfig };
-        let made = stream::iter(0..sites).map(|n| platform.site(n)).buffered(AT_ONCE).collect().await;
+        let made = stream::iter(0..sites).map(|n| platform.site(n, made)).buffered(AT_ONCE).collect().await;
         platform.sites = made;
         platform
     }
 
-    async fn site(&self, n: u32) -> Site {
+    async fn site(&self, n: u32, made: Made) -> Site {
         let id = format!("site-{n:06}");
         let route = Routed { service: Selector::Blue, fence: Fence::default() };
         let site = Site { route: Some(route), uid: self.ids.uid(self.clock.wall()), ..build::site(&id) };
@@ -90,7 +99,9 @@ impl Engine {
             hostnames: site.hostnames.clone(),
             service: route.service,
         };
-        done(self.cluster.put_route(&self.call(), &spec).await);
+        if made == Made::Routed {
+            done(self.cluster.put_route(&self.call(), &spec).await);
+        }
         let batch = Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
         done(self.store.write(&self.call(), &batch).await);
         site
@@ -148,13 +159,14 @@ impl Engine {
             let name = JobName::of_window(kind.word(), self.ids.write().0, at, 1);
             let spec = JobSpec { name: name.clone(), service: Selector::Blue, kind };
             done(cluster.run_job(&self.call(), &spec).await);
+            let mut mark = Mark::default();
             loop {
                 let job = cluster.job(&name).await.expect("an answer").expect("a job");
                 if job.state != JobState::Running {
                     assert_eq!(job.state, JobState::Succeeded { failed: Vec::new() });
                     return;
                 }
-                let (_, _) = cluster.changes(Mark::default(), Duration::from_millis(50)).await.expect("news");
+                (_, mark) = cluster.changes(mark, Duration::from_millis(200)).await.expect("news");
             }
         });
         stream::iter(jobs).buffer_unordered(64).collect::<Vec<()>>().await;

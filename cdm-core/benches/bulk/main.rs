@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use cdm_core::domain::Selector;
 
-use engine::Engine;
+use engine::{Engine, Made};
 use measure::Rounds;
 use raw::Raw;
 use servers::{Counts, Servers};
@@ -82,10 +82,10 @@ struct Arm {
 async fn promote() {
     let Some(dynamodb) = dynoxide() else { return };
     let servers: [Servers; 2] = [Servers::start(&dynamodb), Servers::start(&dynamodb)];
-    let engine = Engine::new(&servers[0], SITES).await;
+    let engine = Engine::new(&servers[0], SITES, Made::Routed).await;
     let mut raw = Raw::new(&servers[1]).await;
     // The raw client has sites of its own, made by the same adapters.
-    raw.adopt(&Engine::new(&servers[1], SITES).await);
+    raw.adopt(&Engine::new(&servers[1], SITES, Made::Routed).await);
     let mut to = Selector::Green;
     let [mut ours, mut bare, mut scripted] = <[Arm; 3]>::default();
     for round in 0..=ROUNDS {
@@ -191,7 +191,7 @@ const CONTROLLER: (f64, f64) = (3.4, 10.0);
 async fn flush() {
     let Some(dynamodb) = dynoxide() else { return };
     let servers = Servers::start(&dynamodb);
-    let engine = Engine::new(&servers, FLUSHED).await;
+    let engine = Engine::new(&servers, FLUSHED, Made::Routed).await;
     println!("## Caches of {FLUSHED} sites\n");
     println!(
         "| how | Jobs | pods | requests | a site | the controller's time, s |\n|---|---|---|---|---|---|"
@@ -220,7 +220,7 @@ async fn flush() {
 async fn idle() {
     let Some(dynamodb) = dynoxide() else { return };
     let servers = Servers::start(&dynamodb);
-    let engine = Engine::new(&servers, IDLE).await;
+    let engine = Engine::new(&servers, IDLE, Made::Recorded).await;
     println!("## An idle fleet of {IDLE} sites, one worker, {} seconds\n", MINUTE.as_secs());
     println!("| asked | times |\n|---|---|");
     // What a worker looks at once when it starts is not idling.

@@ -32,7 +32,7 @@ async fn watches_are_open(lab: &Lab) {
                 let mut asked = asked.iter();
                 asked.any(|asked| asked.verb == "watch" && asked.resource == **kind && asked.code == 200)
             };
-            ["jobs", "pods", "deployments"].iter().all(|kind| is_open(&kind)).then_some(())
+            ["jobs", "pods", "deployments"].iter().all(is_open).then_some(())
         })
         .await;
 }

@@ -34,7 +34,7 @@ fn problem(settings: &KubernetesSettings, lookup: &Lookup, deployment: &Value) -
     let wanted = [("CDM_TABLE", &lookup.table), ("CDM_SECRET_PREFIX", &lookup.secret_prefix)];
     wanted.into_iter().find_map(|(name, wanted)| {
         // The last one of a name counts.
-        let given = list("env").filter(|variable| text(variable, "/name") == Some(name)).last();
+        let given = list("env").rfind(|variable| text(variable, "/name") == Some(name));
         let value = match given {
             // What a ConfigMap or a Secret says is not looked into.
             Some(variable) if variable.get("valueFrom").is_some() => return None,
