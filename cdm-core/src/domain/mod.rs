@@ -22,6 +22,7 @@ pub mod reason;
 pub mod rollout;
 pub mod site;
 pub mod token;
+pub mod webhook;
 
 pub use audit::AuditEntry;
 pub use colour::{Colour, ColourChange, Fleet, Hold, HoldMode, Release, Verdict};

@@ -12,6 +12,7 @@ mod probe;
 mod secrets;
 mod store;
 mod tokens;
+mod webhooks;
 
 pub use call::{Call, ErrorKind, Outcome, PortError, WriteId};
 pub use clock::{Clock, IdSource};
@@ -28,6 +29,7 @@ pub use store::{
     Refused, SiteQuery, SiteRepository, Store, StoreError, Write,
 };
 pub use tokens::TokenStore;
+pub use webhooks::{Message, Postman, Undelivered};
 
 use std::sync::Arc;
 

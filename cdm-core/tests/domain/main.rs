@@ -6,6 +6,7 @@ mod colours;
 mod gates;
 mod names;
 mod rollouts;
+mod webhooks;
 
 use cdm_core::domain::{Actor, Timestamp};
 use proptest::prelude::ProptestConfig;

@@ -1,5 +1,7 @@
 //! Requests to addresses that were looked at before: real connections on loopback.
 
+mod webhooks;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

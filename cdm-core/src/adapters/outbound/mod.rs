@@ -4,6 +4,7 @@
 //! followed, no proxy is used, no connection is kept, and of an answer's body only so much is read as was asked for.
 
 pub mod probe;
+pub mod webhook;
 
 mod tls;
 

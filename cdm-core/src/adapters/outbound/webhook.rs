@@ -1,0 +1,122 @@
+//! Webhooks over HTTP: the name is looked up once, all that is found is judged, and the bytes go to what was judged.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+
+use super::{Asked, Outbound, OutboundError};
+use crate::domain::webhook::{Allowed, Receiver};
+use crate::ports::{Clock, Message, Postman, Undelivered};
+
+/// How long look-up, connection, and answer take together at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer that are read. They are not looked at.
+const MOST_BODY: usize = 4 << 10;
+
+/// Looks names up.
+#[async_trait]
+pub trait Lookup: Send + Sync + fmt::Debug + 'static {
+    /// The addresses of a name.
+    ///
+    /// # Errors
+    /// [`OutboundError::NoAddress`], [`OutboundError::Slow`].
+    async fn look_up(
+        &self,
+        name: &str,
+        port: u16,
+        patience: Duration,
+    ) -> Result<Vec<SocketAddr>, OutboundError>;
+}
+
+#[async_trait]
+impl Lookup for Outbound {
+    async fn look_up(
+        &self,
+        name: &str,
+        port: u16,
+        patience: Duration,
+    ) -> Result<Vec<SocketAddr>, OutboundError> {
+        self.resolve(name, port, patience).await
+    }
+}
+
+/// Sends webhooks to addresses out on the internet, and to those inside that are allowed.
+#[derive(Debug)]
+pub struct HttpPostman {
+    outbound: Outbound,
+    lookup: Arc<dyn Lookup>,
+    allowed: Vec<Allowed>,
+    clock: Arc<dyn Clock>,
+}
+
+impl HttpPostman {
+    /// Asks `lookup` for addresses, which is `outbound` itself but for tests.
+    pub fn new(
+        outbound: Outbound,
+        lookup: Arc<dyn Lookup>,
+        allowed: Vec<Allowed>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { outbound, lookup, allowed, clock }
+    }
+}
+
+#[async_trait]
+impl Postman for HttpPostman {
+    async fn post(&self, message: &Message) -> Result<(), Undelivered> {
+        let receiver =
+            Receiver::parse(&message.url, &self.allowed).map_err(|_unshown| Undelivered::NotAllowed)?;
+        let started = self.clock.monotonic();
+        let found =
+            self.lookup.look_up(receiver.host(), receiver.port(), PATIENCE).await.map_err(undelivered)?;
+        let to = receiver.choose(&found).ok_or(Undelivered::Inside)?;
+        let left = PATIENCE.saturating_sub(self.clock.monotonic().since(started));
+        let asked = asked(to, &receiver, message).map_err(undelivered)?;
+        let answered = self.outbound.ask(asked, MOST_BODY, left).await.map_err(undelivered)?;
+        if (200..300).contains(&answered.status) {
+            Ok(())
+        } else {
+            Err(Undelivered::Answered(answered.status))
+        }
+    }
+}
+
+fn asked(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<Asked, OutboundError> {
+    let signature = message.key.sign(&message.id, message.at, message.body.as_bytes());
+    let seconds = (message.at.millis() / 1_000).to_string();
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| OutboundError::NoRequest);
+    let usual = if receiver.tls() { 443 } else { 80 };
+    Ok(Asked {
+        to,
+        tls: receiver.tls(),
+        name: receiver.host().to_owned(),
+        port: (receiver.port() != usual).then(|| receiver.port()),
+        method: Method::POST,
+        target: receiver.target().to_owned(),
+        headers: vec![
+            (USER_AGENT, HeaderValue::from_static("cdm-webhook")),
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (HeaderName::from_static("webhook-id"), value(&message.id)?),
+            (HeaderName::from_static("webhook-timestamp"), value(&seconds)?),
+            (HeaderName::from_static("webhook-signature"), value(&signature)?),
+        ],
+        body: message.body.clone().into(),
+    })
+}
+
+fn undelivered(error: OutboundError) -> Undelivered {
+    match error {
+        OutboundError::NoAddress => Undelivered::Unreachable("the name has no address"),
+        OutboundError::NoRequest => Undelivered::Unreachable("the request is no HTTP"),
+        OutboundError::Unreachable => Undelivered::Unreachable("no connection comes about"),
+        OutboundError::Tls => Undelivered::Unreachable("the certificate is not accepted"),
+        OutboundError::Slow => Undelivered::Unreachable("no connection in time"),
+        OutboundError::TimedOut => Undelivered::NoAnswer("no answer in time"),
+        OutboundError::Broken => Undelivered::NoAnswer("the answer breaks off, or is no HTTP"),
+    }
+}

@@ -1,0 +1,54 @@
+//! Messages to receivers outside.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::domain::Timestamp;
+use crate::domain::webhook::SigningKey;
+
+/// Sends messages to webhooks' receivers.
+#[async_trait]
+pub trait Postman: Send + Sync + fmt::Debug + 'static {
+    /// Sends one message, once, within ten seconds. A receiver has it for certain only after `Ok`; after an error it
+    /// may have it too, so that it is sent again under the same id.
+    ///
+    /// # Errors
+    /// See [`Undelivered`].
+    async fn post(&self, message: &Message) -> Result<(), Undelivered>;
+}
+
+/// One message.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The receiver's address, as it was written.
+    pub url: String,
+    /// The key of the transition.
+    pub id: String,
+    /// When this attempt begins.
+    pub at: Timestamp,
+    /// What it is signed with.
+    pub key: SigningKey,
+    /// JSON.
+    pub body: String,
+}
+
+/// Why a message did not arrive, or may not have. Says nothing of names or addresses, so that it may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undelivered {
+    /// The address is none that a webhook may have, or not any more. Nothing was sent.
+    #[error("the configuration does not allow the address")]
+    NotAllowed,
+    /// The name leads inside. Nothing was sent, nor was a connection opened.
+    #[error("the name has an internal address")]
+    Inside,
+    /// No connection came about. Nothing was sent.
+    #[error("{0}")]
+    Unreachable(&'static str),
+    /// The connection ended, or time was up, without an answer.
+    #[error("{0}")]
+    NoAnswer(&'static str),
+    /// The receiver does not take it; redirects are among these.
+    #[error("the receiver answers {0}")]
+    Answered(u16),
+}
