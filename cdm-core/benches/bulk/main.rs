@@ -184,8 +184,8 @@ fn tell(ours: &Arm, bare: &Arm, scripted: &Arm) {
     println!();
 }
 
-/// What a controller manager does in a second by its usual settings: one-pod Jobs, and pods of an Indexed Job
-/// (measured on Kubernetes 1.34's own, see `docs/performance.md`).
+/// What a controller manager does in a second by its usual settings: one-pod Jobs, and pods of an Indexed Job.
+/// `docs/performance.md` says where that was measured.
 const CONTROLLER: (f64, f64) = (3.4, 10.0);
 
 async fn flush() {

@@ -8,7 +8,7 @@ use cdm_core::domain::Selector;
 use tempfile::NamedTempFile;
 
 use crate::raw::{Raw, moved};
-use crate::servers::{NAMESPACE, Servers};
+use crate::servers::Servers;
 use crate::{Round, Whose, cpu, round};
 
 /// How many sites at once.
@@ -46,7 +46,6 @@ pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Selector, sit
             .env("AWS", &aws)
             .env("KUBECONFIG", kubeconfig.path())
             .env("AWS_ENDPOINT_URL", &servers.dynamodb)
-            .env("POD_NAMESPACE", NAMESPACE)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -54,9 +53,5 @@ pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Selector, sit
         running.stdin.take().expect("its input").write_all(&arguments).expect("its arguments");
         assert!(running.wait().expect("its end").success(), "the script failed");
     }
-    Some(round(
-        (begun.elapsed(), cpu(Whose::Children).saturating_sub(before)),
-        sites / 2 * 2,
-        &servers.counts(),
-    ))
+    Some(round((begun.elapsed(), cpu(Whose::Children).saturating_sub(before)), sites, &servers.counts()))
 }

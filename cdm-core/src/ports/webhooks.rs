@@ -19,7 +19,7 @@ pub trait Postman: Send + Sync + fmt::Debug + 'static {
 }
 
 /// One message.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Message {
     /// The receiver's address, as it was written.
     pub url: String,
@@ -31,6 +31,13 @@ pub struct Message {
     pub key: SigningKey,
     /// JSON.
     pub body: String,
+}
+
+impl fmt::Debug for Message {
+    /// Without the address, which may hold a secret, and the body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 /// Why a message did not arrive, or may not have. Says nothing of names or addresses, so that it may be shown.

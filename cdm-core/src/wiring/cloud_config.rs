@@ -248,7 +248,7 @@ impl KubernetesConfig {
     }
 }
 
-/// Judged by what a pod can have: a container needs some 10 MiB of its node to be there at all.
+/// Memory is left to Kubernetes to judge, as quantities are its own.
 fn flush(raw: RawFlush) -> Result<Flush, ConfigError> {
     let within = |key: &str, given: u32, most: u32| match given {
         many if (1..=most).contains(&many) => Ok(many),

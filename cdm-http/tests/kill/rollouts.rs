@@ -30,6 +30,15 @@ const CONCURRENT: u64 = 32;
 /// How long a rollout may take.
 const LONG: Duration = Duration::from_secs(600);
 
+/// How a rollout is killed.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    /// When so much of it is done.
+    at: f64,
+    /// Whether it asks each site.
+    gated: bool,
+}
+
 /// What a rollout was, seen from outside.
 #[derive(Debug)]
 struct Seen {
@@ -48,14 +57,14 @@ async fn a_rollout_that_is_killed_in_the_middle_skips_nobody_and_repeats_what_wa
     let server = start(dir.path());
     fleet(&server, plan.sites).await;
     let mut chance = Rng::new(seed);
-    let whole = moved(server, dir.path(), plan, "green", (false, None)).await;
+    let whole = moved(server, dir.path(), plan, "green", None).await;
     let mut killed = Vec::new();
     for kill in 0..=plan.kills {
         // The first comes at half.
         let at = if kill == 0 { 0.5 } else { chance.below(950) as f64 / 1_000.0 };
         let server = start(dir.path());
         let target = if kill % 2 == 0 { "blue" } else { "green" };
-        killed.push(moved(server, dir.path(), plan, target, (kill % 2 == 1, Some(at))).await);
+        killed.push(moved(server, dir.path(), plan, target, Some(Kill { at, gated: kill % 2 == 1 })).await);
     }
     let server = start(dir.path());
     let target = if plan.kills % 2 == 0 { "green" } else { "blue" };
@@ -138,21 +147,16 @@ async fn generations(server: &Server, sites: usize, service: &str) -> Vec<u64> {
     all.buffered(24).collect().await
 }
 
-/// Moves everyone to `target`; with `at` the server is killed when so much of it is done. Ends the server.
-async fn moved(
-    mut server: Server,
-    dir: &Path,
-    plan: Plan,
-    target: &str,
-    (gated, at): (bool, Option<f64>),
-) -> Seen {
+/// Moves everyone to `target`; the server may be killed on the way. Ends the server.
+async fn moved(mut server: Server, dir: &Path, plan: Plan, target: &str, kill: Option<Kill>) -> Seen {
+    let at = kill.map(|kill| kill.at);
     let from = if target == "green" { "blue" } else { "green" };
     let before = generations(&server, plan.sites, from).await;
     let select = json!({"selector": target});
     assert_eq!(server.ask(Method::POST, "/services", Some(&select)).await.0, StatusCode::OK);
     let mut body = json!({"promote": true, "scope": "inactive", "waves": ["1%", "10%", "100%"],
         "maxConcurrent": CONCURRENT});
-    if gated {
+    if kill.is_some_and(|kill| kill.gated) {
         body["gate"] = json!({"path": "/"});
     }
     let begun = now();

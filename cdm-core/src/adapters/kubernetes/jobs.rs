@@ -1,8 +1,7 @@
 //! Jobs: made asleep, given their files, and woken; looked at with their pods.
 //!
 //! The files lie in a Secret, those of a batch in a ConfigMap. Either belongs to the Job and goes with it, so the Job
-//! comes first. One that is still asleep counts as not
-//! started, and the next call goes on with it.
+//! comes first. One that is still asleep counts as not started, and the next call goes on with it.
 
 use std::collections::BTreeMap;
 
