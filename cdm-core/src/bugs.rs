@@ -111,6 +111,10 @@ mod catalogue {
         FreezeIgnored,
         /// The next wave does not wait.
         BakeSkipped,
+        /// A receiver that fails is asked again at once.
+        WebhookImpatient,
+        /// A webhook's place moves before its message has arrived.
+        WebhookPlaceFirst,
     }
 
     thread_local! {

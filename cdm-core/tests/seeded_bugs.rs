@@ -14,7 +14,7 @@ use cdm_core::domain::rollout::{Budget, Gate, Reach};
 use cdm_core::domain::{End, Kind, RolloutStatus, Selector, State, Status};
 use cdm_core::ports::{Clock, JobState};
 use cdm_core::services::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
-use cdm_testkit::fakes::{Away, JobScript};
+use cdm_testkit::fakes::{Answer, Away, FakePostman, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Scenario, Summary, Verb, Wake, World, digest, now, scenarios, zombie};
 
@@ -60,6 +60,8 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::GateAcquits, "the verdict of a gate that halts", condemned),
         (Bug::FreezeIgnored, "a rollout in a freeze", frozen),
         (Bug::BakeSkipped, "the time between two waves", baking),
+        (Bug::WebhookImpatient, "a receiver that fails", failing_receiver),
+        (Bug::WebhookPlaceFirst, "a receiver that fails", failing_receiver),
     ]
 }
 
@@ -389,6 +391,23 @@ fn baking() -> Vec<String> {
     let mut seen = seen_in(&mut world);
     let took = world.clock.monotonic().since(begun);
     expect(&mut seen, took >= Duration::from_secs(600), "the next wave did not wait");
+    seen
+}
+
+fn failing_receiver() -> Vec<String> {
+    const URL: &str = "https://hooks.example.com/";
+    let (mut world, mut seen, postman) = (World::new(1), Vec::new(), FakePostman::default());
+    let _ = world.hook(URL, &[]).expect("a webhook");
+    world.settle_site("rrr");
+    postman.answer(URL, Some(Answer::Loses));
+    now(world.courier(&postman).turn());
+    now(world.courier(&postman).turn());
+    expect(&mut seen, postman.brought(URL).len() == 1, "it was asked again at once");
+    postman.answer(URL, None);
+    world.clock.advance(Duration::from_secs(5));
+    now(world.courier(&postman).turn());
+    let ids: Vec<String> = postman.brought(URL).into_iter().map(|message| message.id).collect();
+    expect(&mut seen, ids.len() > 1 && ids[0] == ids[1], "a message that may not have arrived is lost");
     seen
 }
 

@@ -15,7 +15,7 @@ use crate::error::{FieldError, PROBLEM_JSON, Problem};
 const ABOUT: &str = "Many WordPress sites on two services, `blue` and `green`, of which one is the active canary.\n\n\
 Every route but `/healthz`, `/readyz` and `/openapi.json` takes a token: `Authorization: Bearer …`. A `viewer` reads; an \
 `operator` creates, provisions, upgrades, promotes, rolls out, retries and cancels; an `admin` also selects, deploys, \
-rolls back, terminates, marks digests, freezes and keeps tokens.\n\n\
+rolls back, terminates, marks digests, freezes, and keeps webhooks and tokens.\n\n\
 Long work is answered with 202, the operation and its `Location`; with `?wait=30s` with 200 once the operation rests, \
 however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
 
@@ -28,6 +28,7 @@ however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
         (name = "services", description = "Blue and green, their images, and which of them is the active canary."),
         (name = "rollouts", description = "Many sites moved to the active canary, in waves."),
         (name = "freezes", description = "Times in which nobody is moved, or some are not."),
+        (name = "webhooks", description = "Receivers that are told what happens."),
         (name = "operations", description = "Work that was accepted: its steps, why it waits, how it ended."),
         (name = "audit", description = "Who asked for what."),
         (name = "tokens", description = "Who may ask."),

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use crate::app::{App, Server, Shared};
 use crate::auth::{Caller, authenticate};
 use crate::request::{finish, in_time, panicked};
-use crate::routes::{events, freezes, operations, rollouts, services, sites, system, tokens};
+use crate::routes::{events, freezes, operations, rollouts, services, sites, system, tokens, webhooks};
 
 /// The server's routes, for callers who bring a token.
 pub fn router(app: App) -> Router {
@@ -77,6 +77,8 @@ pub(crate) fn guarded() -> OpenApiRouter<Shared> {
         .routes(routes!(rollouts::retry))
         .routes(routes!(freezes::list, freezes::create))
         .routes(routes!(freezes::remove))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::remove))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(events::all))

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cdm_core::domain::lifecycle::{Event, Life, Phase};
 use cdm_core::domain::operation::{Position, Slot, Status};
 use cdm_core::domain::{
-    Colour, End, Fence, Fleet, Hostname, JobName, Kind, Rollout, SecretName, Selector, Site, SiteId, Uid,
+    Colour, End, Fence, Fleet, Hostname, JobName, Kind, Rollout, SecretKind, SecretName, Selector, Site,
+    SiteId, Uid,
 };
 
 use crate::log::{Effect, EffectLog, What};
@@ -124,6 +125,8 @@ impl State {
             What::Looked(selector, ready) => {
                 self.looked.insert(*selector, *ready);
             }
+            // A webhook's key is no operation's: its record is stored first, and at rest each key has one.
+            What::SecretCreated(name) | What::SecretDeleted(name) if name.kind == SecretKind::Webhook => {}
             What::SecretCreated(name) => {
                 self.intended(by, name.uid, &["CreateSecrets"], effect);
                 if !self.secrets_ever.insert(*name) {

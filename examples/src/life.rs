@@ -237,7 +237,7 @@ impl<'a> Life<'a> {
         let asked = async {
             let operation = match request(services, &self.request).await? {
                 Accepted::Operation(id) => Some(rested(ports, services, &id).await?),
-                Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Done => None,
+                Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => None,
             };
             quiet(ports).await?;
             Ok::<_, ServiceError>(operation)

@@ -14,6 +14,7 @@ pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
 pub use platform::Verdict;
 pub use platform::{
     AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, ServicesCommand, TokenCommand,
+    WebhookCommand,
 };
 pub use rollout::{FreezeCommand, GateArgs, RolloutArgs};
 pub use site::{Colour, CreateArgs, DeleteArgs, STATES, SiteCommand, SiteFilter};
@@ -154,6 +155,13 @@ pub enum Command {
         after_help = "Examples:\n  cdm freeze create --reason 'the sale of the year' --for 48h\n  cdm freeze list"
     )]
     Freeze(FreezeCommand),
+    /// Receivers that are told what happens
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cdm webhook create https://hooks.example.com/cdm > webhook.key\n  \
+                      cdm webhook list"
+    )]
+    Webhook(WebhookCommand),
     /// Tokens that may call the API
     #[command(
         subcommand,

@@ -93,6 +93,34 @@ impl Verdict {
     }
 }
 
+/// `cdm webhook …`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Tell a receiver what happens from now on; the key of its signatures is shown this once
+    #[command(after_help = "Examples:\n  cdm webhook create https://hooks.example.com/cdm > webhook.key\n  \
+                            cdm webhook create https://hooks.example.com/cdm --events rollout.halted,operation.parked")]
+    Create {
+        /// Where its messages go: https, and no address inside but those of the server's configuration
+        url: String,
+        /// What it is told [default: what came to its end, or stands still until somebody asks]
+        #[arg(long, value_delimiter = ',', value_name = "EVENT")]
+        events: Vec<String>,
+    },
+    /// List webhooks, and how they stand
+    #[command(visible_alias = "ls", after_help = "Example:\n  cdm webhook list")]
+    List {
+        /// How much to list.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Tell a receiver nothing any more
+    #[command(visible_alias = "rm", after_help = "Example:\n  cdm webhook remove webhook-12")]
+    Remove {
+        /// The webhook's id
+        id: String,
+    },
+}
+
 /// `cdm token …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenCommand {

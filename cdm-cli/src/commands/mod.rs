@@ -6,6 +6,7 @@ mod platform;
 mod rollout;
 mod services;
 mod site;
+mod webhook;
 
 use serde_json::Value;
 
@@ -47,6 +48,7 @@ pub(crate) async fn dispatch(command: Command, session: &mut Session<'_>) -> Res
         Command::Rollout(command) => ops::rollout(command, session).await,
         Command::Op(command) => ops::operation(command, session).await,
         Command::Freeze(command) => rollout::freeze(command, session).await,
+        Command::Webhook(command) => webhook::run(command, session).await,
         Command::Token(command) => platform::token(command, session).await,
         Command::Audit(args) => platform::audit(args, session).await,
         Command::Events => platform::events(session).await,

@@ -13,6 +13,8 @@ pub enum Shape {
     Plan,
     /// A freeze.
     Freeze,
+    /// A webhook.
+    Webhook,
     /// A token.
     Token,
     /// An entry of the audit.
@@ -53,6 +55,7 @@ impl Shape {
             Self::Rollout => "rollouts",
             Self::Plan => "plans",
             Self::Freeze => "freezes",
+            Self::Webhook => "webhooks",
             Self::Token => "tokens",
             Self::Audit => "audit entries",
             Self::Release => "releases",
@@ -87,6 +90,7 @@ impl Shape {
             Self::Health => Some(("backends", BACKENDS)),
             Self::Site
             | Self::Freeze
+            | Self::Webhook
             | Self::Token
             | Self::Audit
             | Self::Release
@@ -146,6 +150,15 @@ impl Shape {
                 ("REASON", "/reason", Must),
                 ("AGE", "/createdAt", May),
                 ("EXPIRES", "/expiresAt", Must),
+            ],
+            Self::Webhook => &[
+                ("ID", "/id", Must),
+                ("STATE", "/state", Must),
+                ("FAILURES", "/failures", Must),
+                ("REASON", "/reason", Must),
+                ("NEXT", "/nextAttemptAt", May),
+                ("AGE", "/createdAt", May),
+                ("URL", "/url", Must),
             ],
             Self::Token => &[
                 ("ID", "/id", Must),

@@ -24,6 +24,7 @@ pub(crate) fn one(shape: Shape, value: &Value, now: Timestamp, width: Option<usi
         | Shape::Operation
         | Shape::Rollout
         | Shape::Freeze
+        | Shape::Webhook
         | Shape::Token
         | Shape::Audit
         | Shape::Release

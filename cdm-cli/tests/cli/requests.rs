@@ -72,7 +72,7 @@ async fn work_is_asked_for_by_method_path_and_body() {
 
 #[tokio::test(start_paused = true)]
 async fn reads_are_asked_for_by_path_and_filters() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         // A person is told of freezes besides.
         (&["site", "get", "shop", "-o", "json"], "GET /sites/shop"),
         (&["site", "get", "../x y", "-o", "json"], "GET /sites/..%2Fx%20y"),
@@ -90,6 +90,7 @@ async fn reads_are_asked_for_by_path_and_filters() {
         ),
         (&["op", "get", "op-1"], "GET /operations/op-1"),
         (&["freeze", "list"], "GET /freezes"),
+        (&["webhook", "list"], "GET /webhooks"),
         (&["token", "list", "--all"], "GET /tokens?limit=500"),
         (
             &["audit", "--actor", "ci", "--since", "2029-01-01T00:00:00Z"],
@@ -108,11 +109,17 @@ async fn reads_are_asked_for_by_path_and_filters() {
 #[tokio::test(start_paused = true)]
 async fn small_changes_are_done_at_once() {
     let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
-    let cases: [(&[&str], u16, &str); 5] = [
+    let cases: [(&[&str], u16, &str); 7] = [
         (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
         (&["services", "mark", DIGEST, "bad", "--reason", "loses uploads"], 200, &mark),
         (&["rollout", "pause", "rollout-1"], 202, "POST /rollouts/rollout-1/pause"),
         (&["token", "revoke", "t-1"], 200, "DELETE /tokens/t-1"),
+        (
+            &["webhook", "create", "https://a.b/c", "--events", "rollout.halted,operation.parked"],
+            201,
+            r#"POST /webhooks {"events":["rollout.halted","operation.parked"],"url":"https://a.b/c"}"#,
+        ),
+        (&["webhook", "remove", "webhook-7"], 200, "DELETE /webhooks/webhook-7"),
         (
             &["token", "create", "ci", "--role", "operator", "--expires-in", "24h"],
             201,

@@ -96,6 +96,11 @@ fn platform(place: &Place, see: See<'_>) {
     see("freeze list", &["freeze", "list"], Many(Shape::Freeze));
     let freeze = newest(place, &["freeze", "list"]);
     see("freeze remove", &["freeze", "remove", &freeze], One(Shape::Done));
+    let create = ["webhook", "create", "https://hooks.example.com/cdm", "--events", "rollout.halted"];
+    see("webhook create", &create, One(Shape::Webhook));
+    see("webhook list", &["webhook", "list"], Many(Shape::Webhook));
+    let webhook = newest(place, &["webhook", "list"]);
+    see("webhook remove", &["webhook", "remove", &webhook], One(Shape::Done));
     let create = ["token", "create", "ci", "--role", "viewer", "--expires-in", "1h"];
     see("token create", &create, One(Shape::Token));
     see("token list", &["token", "list"], Many(Shape::Token));

@@ -1,10 +1,11 @@
-//! Credentials as the JSON that the WordPress image reads.
+//! Credentials as the JSON that the WordPress image reads; a webhook's key in one of its own.
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::SecretKind;
+use crate::domain::webhook::SigningKey;
 use crate::ports::{Cms, Credentials, Database};
 
 #[derive(Serialize, Deserialize)]
@@ -23,6 +24,11 @@ struct CmsForm<T> {
     email: T,
 }
 
+#[derive(Serialize, Deserialize)]
+struct WebhookForm<T> {
+    key: T,
+}
+
 /// The credentials as JSON; `None` when they are of another kind.
 pub(super) fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<Vec<u8>>> {
     // Room enough that the buffer never moves and leaves a copy behind.
@@ -39,9 +45,10 @@ pub(super) fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<V
         (SecretKind::Cms, Credentials::Cms(Cms { username, password: _, email })) => {
             serde_json::to_writer(&mut *plain, &CmsForm { username: username.as_str(), password, email })
         }
-        (SecretKind::Database, Credentials::Cms(_)) | (SecretKind::Cms, Credentials::Database(_)) => {
-            return None;
+        (SecretKind::Webhook, Credentials::Webhook(_)) => {
+            serde_json::to_writer(&mut *plain, &WebhookForm { key: password })
         }
+        (SecretKind::Database | SecretKind::Cms | SecretKind::Webhook, _) => return None,
     };
     written.ok().map(|()| plain)
 }
@@ -58,6 +65,10 @@ pub(super) fn read(kind: SecretKind, plain: &[u8]) -> Option<Credentials> {
         SecretKind::Cms => {
             let CmsForm { username, password, email } = serde_json::from_slice(plain).ok()?;
             Some(Credentials::Cms(Cms { username, password: SecretString::from(password), email }))
+        }
+        SecretKind::Webhook => {
+            let WebhookForm { key } = serde_json::from_slice::<WebhookForm<String>>(plain).ok()?;
+            SigningKey::parse(SecretString::from(key)).ok().map(Credentials::Webhook)
         }
     }
 }

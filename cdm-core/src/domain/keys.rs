@@ -53,21 +53,23 @@ impl fmt::Display for DatabaseName {
     }
 }
 
-/// Which of a site's two secrets.
+/// Which secret of a uid's: a site has two, a webhook has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretKind {
     /// The credentials of its database.
     Database,
     /// The credentials of its WordPress administrator.
     Cms,
+    /// The key that a webhook's messages are signed with.
+    Webhook,
 }
 
 impl SecretKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Database, Self::Cms];
+    /// The two of a site.
+    pub const OF_SITE: [Self; 2] = [Self::Database, Self::Cms];
 }
 
-/// The name of a secret below the platform's prefix: `<uid>/db` or `<uid>/cms`.
+/// The name of a secret below the platform's prefix: `<uid>/db` or `<uid>/cms`, or `<uid>/webhook`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName {
     /// Whose it is.
@@ -85,6 +87,7 @@ impl fmt::Display for SecretName {
             match self.kind {
                 SecretKind::Database => "db",
                 SecretKind::Cms => "cms",
+                SecretKind::Webhook => "webhook",
             }
         )
     }

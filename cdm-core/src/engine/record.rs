@@ -103,6 +103,7 @@ impl Record {
             | Write::CreateRollout(_)
             | Write::Rollout(_)
             | Write::RolloutPage(_)
+            | Write::Webhooks(_)
             | Write::History(_) => return None,
         };
         record.set_version(record.version() + 1);

@@ -59,6 +59,15 @@ struct State {
     news: bool,
 }
 
+impl State {
+    /// When a worker will have been silent for a lease; `None` when it is lost. Also one that is not listed is given a
+    /// lease's time: it may have come since the list was read.
+    fn silent(&mut self, owner: &WorkerId, now: Tick, lease: Duration) -> Option<Tick> {
+        let (_, since) = *self.seen.entry(owner.clone()).or_insert((0, now));
+        Some(since.after(lease)).filter(|silent| now <= *silent && !self.ended.contains(owner))
+    }
+}
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -115,6 +124,12 @@ impl Worker {
     /// Whether it was asked to stop.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Whether another worker was silent for a lease, as far as this one has looked.
+    pub(super) fn lost(&self, other: &WorkerId) -> bool {
+        let now = self.ports.clock.monotonic();
+        self.state().silent(other, now, self.settings.lease).is_none()
     }
 
     /// Asks it to stop: it takes nothing new, gives back what it has at the next step boundary, and [`Worker::run`]
@@ -277,7 +292,6 @@ impl Worker {
     async fn find(&self) -> (Vec<LiveSubject>, Option<Timestamp>) {
         let Ok(beats) = self.ports.store.beats().await else { return (Vec::new(), None) };
         let now = self.ports.clock.monotonic();
-        let mut alive = BTreeSet::new();
         {
             let mut state = self.state();
             state.ended = beats.iter().filter(|beat| beat.ended).map(|beat| beat.worker.clone()).collect();
@@ -285,9 +299,6 @@ impl Worker {
                 let seen = state.seen.entry(beat.worker.clone()).or_insert((beat.count, now));
                 if seen.0 != beat.count {
                     *seen = (beat.count, now);
-                }
-                if now.since(seen.1) <= self.settings.lease {
-                    alive.insert(beat.worker);
                 }
             }
         }
@@ -310,17 +321,13 @@ impl Worker {
             let due = match &item.owner {
                 None => item.wake.is_none_or(|wake| wake <= wall) || asked,
                 Some(_) if mine => asked || news || item.wake.is_none_or(|wake| wake <= wall),
-                // Also one that is not listed is given a lease's time: it may have come since the list was read.
-                Some(owner) if state.ended.contains(owner) => true,
-                Some(owner) => {
-                    let (_, since) = *state.seen.entry(owner.clone()).or_insert((0, now));
-                    let silent = since.after(self.settings.lease);
-                    let lost = !alive.contains(owner) && now > silent;
-                    if !lost {
-                        watched = Some(watched.map_or(silent, |first| first.min(silent)));
+                Some(owner) => match state.silent(owner, now, self.settings.lease) {
+                    None => true,
+                    Some(until) => {
+                        watched = Some(watched.map_or(until, |first| first.min(until)));
+                        false
                     }
-                    lost
-                }
+                },
             };
             if state.busy.contains(&item.subject) {
                 continue;

@@ -20,7 +20,7 @@ impl Create {
 
     async fn create_secrets(&self, context: &Context<'_>, site: &Site) -> Result<Done, Stop> {
         let secrets = &context.ports.secrets;
-        for kind in SecretKind::ALL {
+        for kind in SecretKind::OF_SITE {
             let name = SecretName { uid: site.uid, kind };
             match secrets.read(&name).await? {
                 Some(StoredSecret::Value(_)) => {}
@@ -31,7 +31,8 @@ impl Create {
                     ));
                 }
                 None => {
-                    let value = self.draw(context, site, kind);
+                    let database = kind == SecretKind::Database;
+                    let value = if database { draw_database(context, site) } else { self.draw_cms(context) };
                     secrets.create(&context.call()?, &name, &value).await.applied_or(ErrorKind::Exists)?;
                 }
             }
@@ -39,27 +40,26 @@ impl Create {
         Ok(Done::default())
     }
 
-    fn draw(&self, context: &Context<'_>, site: &Site, kind: SecretKind) -> Credentials {
-        let password = context.ports.ids.password();
-        match kind {
-            SecretKind::Database => {
-                let (host, port) = context.ports.databases.address();
-                let name = DatabaseName::of(site.uid).to_string();
-                Credentials::Database(Database { host, port, dbname: name.clone(), username: name, password })
-            }
-            SecretKind::Cms => Credentials::Cms(Cms {
-                username: self.platform.admin_user.clone(),
-                password,
-                email: self.platform.admin_email.clone(),
-            }),
-        }
+    fn draw_cms(&self, context: &Context<'_>) -> Credentials {
+        Credentials::Cms(Cms {
+            username: self.platform.admin_user.clone(),
+            password: context.ports.ids.password(),
+            email: self.platform.admin_email.clone(),
+        })
     }
+}
+
+fn draw_database(context: &Context<'_>, site: &Site) -> Credentials {
+    let (host, port) = context.ports.databases.address();
+    let name = DatabaseName::of(site.uid).to_string();
+    let password = context.ports.ids.password();
+    Credentials::Database(Database { host, port, dbname: name.clone(), username: name, password })
 }
 
 /// Schedules both secrets of the site for deletion; the last word on them, whether they had been stored or not.
 pub(super) async fn delete_secrets(context: &Context<'_>) -> Result<Done, Stop> {
     let site = site(context)?;
-    for kind in SecretKind::ALL {
+    for kind in SecretKind::OF_SITE {
         let name = SecretName { uid: site.uid, kind };
         context.ports.secrets.schedule_delete(&context.call()?, &name).await.applied()?;
     }

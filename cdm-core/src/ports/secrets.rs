@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Call, Outcome, PortError};
 use crate::domain::SecretName;
+use crate::domain::webhook::SigningKey;
 
 /// Keeps credentials.
 ///
@@ -46,21 +47,24 @@ pub enum StoredSecret {
     Deleting,
 }
 
-/// The two kinds of credentials, in the shapes that the WordPress image reads.
+/// What is kept secret: credentials in the shapes that the WordPress image reads, and webhooks' keys.
 #[derive(Clone, Debug)]
 pub enum Credentials {
     /// Of a site's database.
     Database(Database),
     /// Of a site's WordPress administrator.
     Cms(Cms),
+    /// Of a webhook.
+    Webhook(SigningKey),
 }
 
 impl Credentials {
-    /// The password, to be handed to the thing that checks it and to nothing else.
+    /// The password or key, to be handed to the thing that checks it and to nothing else.
     pub fn password(&self) -> &SecretString {
         match self {
             Self::Database(database) => &database.password,
             Self::Cms(cms) => &cms.password,
+            Self::Webhook(key) => key.text(),
         }
     }
 }
@@ -72,7 +76,8 @@ impl PartialEq for Credentials {
                 (&a.host, a.port, &a.dbname, &a.username) == (&b.host, b.port, &b.dbname, &b.username)
             }
             (Self::Cms(a), Self::Cms(b)) => (&a.username, &a.email) == (&b.username, &b.email),
-            (Self::Database(_), Self::Cms(_)) | (Self::Cms(_), Self::Database(_)) => false,
+            (Self::Webhook(_), Self::Webhook(_)) => true,
+            (Self::Database(_) | Self::Cms(_) | Self::Webhook(_), _) => false,
         };
         same_rest && self.password().expose_secret() == other.password().expose_secret()
     }

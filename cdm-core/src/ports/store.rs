@@ -8,6 +8,7 @@ use super::{Call, Outcome};
 use crate::domain::operation::Home;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use crate::domain::webhook::Webhooks;
 use crate::domain::{
     Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId, Rollout,
     Selector, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
@@ -64,6 +65,9 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
 
     /// The platform's record; an empty one where nothing was written yet.
     async fn fleet(&self) -> Result<Fleet, StoreError>;
+
+    /// The webhooks' record; an empty one where nothing was written yet.
+    async fn webhooks(&self) -> Result<Webhooks, StoreError>;
 
     /// A rollout's record.
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError>;
@@ -144,6 +148,8 @@ pub enum Write {
     Colour(Box<Colour>),
     /// The platform's record, likewise.
     Fleet(Box<Fleet>),
+    /// The webhooks' record, likewise.
+    Webhooks(Box<Webhooks>),
     /// A new rollout.
     CreateRollout(Box<Rollout>),
     /// A rollout, if it is of the version that the field says.

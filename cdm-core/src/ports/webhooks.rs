@@ -4,8 +4,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use super::FeedEvent;
 use crate::domain::Timestamp;
-use crate::domain::webhook::SigningKey;
+use crate::domain::webhook::{SigningKey, Topic};
 
 /// Sends messages to webhooks' receivers.
 #[async_trait]
@@ -29,12 +30,14 @@ pub struct Message {
     pub at: Timestamp,
     /// What it is signed with.
     pub key: SigningKey,
-    /// JSON.
-    pub body: String,
+    /// What kind it is of.
+    pub topic: Topic,
+    /// What it tells.
+    pub event: FeedEvent,
 }
 
 impl fmt::Debug for Message {
-    /// Without the address, which may hold a secret, and the body.
+    /// Without the address, which may hold a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message").field("id", &self.id).field("at", &self.at).finish_non_exhaustive()
     }

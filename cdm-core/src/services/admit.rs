@@ -155,7 +155,7 @@ impl Services {
         let (operation, rollout) = match accepted {
             Accepted::Operation(id) => (Some(id.clone()), None),
             Accepted::Rollout(number) => (None, Some(*number)),
-            Accepted::Freeze(_) | Accepted::Done => (None, None),
+            Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => (None, None),
         };
         AuditEntry {
             at: self.now(),

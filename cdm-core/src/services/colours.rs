@@ -136,7 +136,7 @@ impl Services {
             .await?;
         let operation = match accepted {
             Accepted::Operation(id) => Some(id),
-            Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Done => None,
+            Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => None,
         };
         Ok(Selected { operation, warnings })
     }

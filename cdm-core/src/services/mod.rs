@@ -11,6 +11,7 @@ mod operations;
 mod plans;
 mod rollouts;
 mod sites;
+mod webhooks;
 
 pub use access::{Access, NewToken};
 pub use colours::{DeployRequest, FleetView, Selected, ServiceStatus};
@@ -18,14 +19,16 @@ pub use error::ServiceError;
 pub use freezes::NewFreeze;
 pub use rollouts::RolloutRequest;
 pub use sites::NewSite;
+pub use webhooks::NewWebhook;
 
 pub use crate::domain::RolloutScope;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use crate::domain::webhook::Allowed;
 use crate::domain::{Actor, IdempotencyKey, OperationId};
-use crate::engine::{Registry, Settings, Worker};
+use crate::engine::{Courier, Registry, Settings, Worker};
 use crate::ports::Ports;
 
 /// Everything that may be asked.
@@ -37,6 +40,10 @@ pub struct Services {
     numbers: Mutex<Range<u64>>,
     /// Told of what was accepted, so that it begins at once.
     worker: Option<Arc<Worker>>,
+    /// Told of new webhooks.
+    courier: Option<Arc<Courier>>,
+    /// The receivers inside that webhooks may have.
+    receivers: Vec<Allowed>,
 }
 
 /// Who asks, and how the request is told from others.
@@ -66,6 +73,8 @@ pub enum Accepted {
     Rollout(u64),
     /// A freeze.
     Freeze(u64),
+    /// A webhook.
+    Webhook(u64),
     /// It was done at once, or there was nothing to do.
     Done,
 }
@@ -76,30 +85,45 @@ impl Accepted {
             Self::Operation(id) => id.to_string(),
             Self::Rollout(number) => format!("rollout-{number}"),
             Self::Freeze(number) => format!("freeze-{number}"),
+            Self::Webhook(number) => format!("webhook-{number}"),
             Self::Done => "done".to_owned(),
         }
     }
 
     fn decode(text: &str) -> Self {
         let numbered = |prefix| text.strip_prefix(prefix).and_then(|number| number.parse().ok());
-        match (OperationId::parse(text), numbered("rollout-"), numbered("freeze-")) {
-            (Some(id), ..) => Self::Operation(id),
-            (None, Some(number), _) => Self::Rollout(number),
-            (None, None, Some(number)) => Self::Freeze(number),
-            (None, None, None) => Self::Done,
-        }
+        let operation = OperationId::parse(text).map(Self::Operation);
+        operation
+            .or_else(|| numbered("rollout-").map(Self::Rollout))
+            .or_else(|| numbered("freeze-").map(Self::Freeze))
+            .or_else(|| numbered("webhook-").map(Self::Webhook))
+            .unwrap_or(Self::Done)
     }
 }
 
 impl Services {
     /// Over this world, for operations of these pipelines.
     pub fn new(ports: Ports, registry: Arc<Registry>, settings: Settings) -> Self {
-        Self { ports, registry, settings, numbers: Mutex::new(0..0), worker: None }
+        Self {
+            ports,
+            registry,
+            settings,
+            numbers: Mutex::new(0..0),
+            worker: None,
+            courier: None,
+            receivers: Vec::new(),
+        }
     }
 
     /// Tells `worker`, of the same process, of all that is accepted. Without one the work begins when some worker looks.
     #[must_use]
     pub fn with_worker(self, worker: Arc<Worker>) -> Self {
         Self { worker: Some(worker), ..self }
+    }
+
+    /// Tells `courier`, of the same process, of new webhooks, which may also have these receivers inside.
+    #[must_use]
+    pub fn with_courier(self, courier: Arc<Courier>, receivers: Vec<Allowed>) -> Self {
+        Self { courier: Some(courier), receivers, ..self }
     }
 }

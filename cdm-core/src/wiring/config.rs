@@ -12,6 +12,8 @@ use super::choice::Choice;
 use super::cloud_config::CloudConfig;
 use super::given::{parsed, pick, secret, text};
 use super::raw::Raw;
+use crate::domain::NameError;
+use crate::domain::webhook::Allowed;
 
 /// What a process is configured with.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Config {
     pub log: String,
     /// How; `None`: as text on a terminal, else as JSON. `CDM_LOG_FORMAT`, `log_format`.
     pub log_format: Option<LogFormat>,
+    /// Receivers of webhooks that may be inside. `CDM_WEBHOOKS_ALLOW` (with commas), `webhooks.allow`.
+    pub webhooks_allow: Vec<Allowed>,
     /// What those in the cloud are told.
     pub cloud: CloudConfig,
     /// How long a pod of the local cluster takes to start. `local.pod_start_ms`.
@@ -172,6 +176,7 @@ impl Config {
             failures: limits.failures,
             log: text("CDM_LOG", "log", raw.log.take(), "info"),
             log_format,
+            webhooks_allow: receivers(environment, raw.webhooks.take().and_then(|webhooks| webhooks.allow))?,
             cloud: CloudConfig::of(environment, raw, &backends)?,
             pod_start: millis(local.pod_start_ms, 400),
             progress_deadline: millis(local.progress_deadline_ms, 5_000),
@@ -201,6 +206,18 @@ fn admin_token(
         return Err(ConfigError { key, message });
     }
     Ok(Some(token))
+}
+
+/// The receivers inside: a list in the file, one text with commas in the environment.
+fn receivers(
+    environment: Environment<'_>,
+    of_file: Option<Vec<String>>,
+) -> Result<Vec<Allowed>, ConfigError> {
+    let given = pick(environment, "CDM_WEBHOOKS_ALLOW", "webhooks.allow", of_file.map(|list| list.join(",")));
+    let Some((key, text)) = given else { return Ok(Vec::new()) };
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let refuse = |error: NameError| ConfigError { key: key.clone(), message: error.to_string() };
+    entries.map(|entry| Allowed::parse(entry).map_err(refuse)).collect()
 }
 
 fn default_data_dir() -> Result<PathBuf, ConfigError> {
@@ -244,6 +261,7 @@ mod tests {
         assert_eq!(key(&[dir, ("CDM_S3_PATH_STYLE", "perhaps")]), "CDM_S3_PATH_STYLE");
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", "short")]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_SITE_SCHEME", "ftp")]), "CDM_SITE_SCHEME");
+        assert_eq!(key(&[dir, ("CDM_WEBHOOKS_ALLOW", "10.0.0.1:80, https://a.b")]), "CDM_WEBHOOKS_ALLOW");
         assert!(toml::from_str::<Raw>("colour = 'blue'").is_err(), "an unknown key");
         assert!(toml::from_str::<Raw>("[limits]\nrate = 0").is_err(), "no request at all");
     }

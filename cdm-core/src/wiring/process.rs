@@ -1,4 +1,4 @@
-//! One process of the platform: its backends, its services and its worker.
+//! One process of the platform: its backends, its services, its worker and its courier.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,9 +10,11 @@ use super::backends::{BackendState, Backends, StartError};
 use super::choice::Backend;
 use super::config::Config;
 use crate::adapters::embedded::LocalCluster;
+use crate::adapters::outbound::Outbound;
+use crate::adapters::outbound::webhook::HttpPostman;
 use crate::adapters::{OsIds, SystemClock};
 use crate::domain::WorkerId;
-use crate::engine::{RolloutDriver, Settings, Worker};
+use crate::engine::{Courier, RolloutDriver, Settings, Worker};
 use crate::pipelines::{Platform, Rollouts, registry};
 use crate::ports::{Clock, IdSource, Ports};
 use crate::services::{Access, Services};
@@ -26,6 +28,7 @@ pub struct Process {
     services: Arc<Services>,
     access: Arc<Access>,
     worker: Arc<Worker>,
+    courier: Arc<Courier>,
     working: Mutex<Option<JoinHandle<()>>>,
     backends: Backends,
 }
@@ -59,11 +62,19 @@ impl Process {
         let (for_worker, same) = (ports.clone(), settings.clone());
         let worker = Arc::new(Worker::new(worker_id, for_worker, Arc::clone(&pipelines), rollouts, same));
         let call = settings.call;
-        let services = Services::new(ports.clone(), pipelines, settings).with_worker(Arc::clone(&worker));
+        let outbound = Outbound::new(Arc::clone(&ports.clock));
+        let allowed = config.webhooks_allow.clone();
+        let lookup = Arc::new(outbound.clone());
+        let postman = HttpPostman::new(outbound, lookup, allowed.clone(), Arc::clone(&ports.clock));
+        let courier = Arc::new(Courier::new(Arc::clone(&worker), Arc::new(postman)));
+        let services = Services::new(ports.clone(), pipelines, settings)
+            .with_worker(Arc::clone(&worker))
+            .with_courier(Arc::clone(&courier), allowed);
         Ok(Self {
             services: Arc::new(services),
             access: Arc::new(Access::new(Arc::clone(&backends.tokens), ports, call)),
             worker,
+            courier,
             working: Mutex::default(),
             backends,
         })
@@ -105,9 +116,16 @@ impl Process {
     /// Begins to work, until [`Process::stop`].
     #[expect(clippy::disallowed_methods, reason = "wiring is where the runtime is named")]
     pub fn work(&self) {
-        let worker = Arc::clone(&self.worker);
+        let (worker, courier) = (Arc::clone(&self.worker), Arc::clone(&self.courier));
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        working.get_or_insert_with(|| tokio::spawn(async move { worker.run().await }));
+        working.get_or_insert_with(|| {
+            tokio::spawn(async move {
+                let sending = tokio::spawn(async move { courier.run().await });
+                worker.run().await;
+                // What it was about to send is sent again by another process, or after a start.
+                let _ = sending.await;
+            })
+        });
     }
 
     /// How every backend stands.
@@ -119,6 +137,7 @@ impl Process {
     /// for `grace`. Answers whether all was given back in time; what was not is found by the next process.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.worker.stop();
+        self.courier.stop();
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).take();
         let in_time = match working {
             None => true,

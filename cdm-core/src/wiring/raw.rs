@@ -31,6 +31,14 @@ pub(super) struct Raw {
     pub(super) database: Option<RawDatabase>,
     pub(super) kubernetes: Option<RawKubernetes>,
     pub(super) gate: Option<RawGate>,
+    pub(super) webhooks: Option<RawWebhooks>,
+}
+
+/// `[webhooks]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWebhooks {
+    pub(super) allow: Option<Vec<String>>,
 }
 
 /// `[gate]`: where the health gates of rollouts ask.

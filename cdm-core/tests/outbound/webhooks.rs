@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 
 use cdm_core::adapters::outbound::webhook::{HttpPostman, Lookup};
-use cdm_core::domain::Timestamp;
-use cdm_core::domain::webhook::{Allowed, SigningKey};
-use cdm_core::ports::{Message, Postman, Undelivered};
+use cdm_core::domain::webhook::{Allowed, SigningKey, Topic};
+use cdm_core::domain::{Subject, Timestamp};
+use cdm_core::ports::{FeedEvent, Message, Postman, Undelivered};
 
 use super::*;
 
@@ -42,6 +42,9 @@ const EVASIONS: &str = r"
     https://localtest.example.com:PORT/ https://127.0.0.1.nip.example:PORT/ https://a.b.c.d.example:PORT/
     https://metadata.google.internal:PORT/ https://kubernetes.default.svc:PORT/ https://*.example.com:PORT/";
 
+/// What [`message`] says.
+const BODY: &str = r#"{"type":"operation.step","timestamp":"2021-02-25T15:28:49.123Z","data":{"subject":"fleet","operation":null,"rollout":"rollout-7","what":"step Set \"it\" succeeded"}}"#;
+
 /// Answers each look-up with the next list, and the last one for ever.
 #[derive(Debug)]
 struct Scripted(Mutex<Vec<Vec<SocketAddr>>>, Mutex<usize>);
@@ -77,7 +80,14 @@ fn message(url: &str) -> Message {
         id: "msg-1-2".to_owned(),
         at: Timestamp::from_millis(1_614_265_330_000),
         key: SigningKey::new(&[7; 32]),
-        body: r#"{"type":"succeeded"}"#.to_owned(),
+        topic: Topic::parse("operation.step").expect("a topic"),
+        event: FeedEvent {
+            at: Timestamp::from_millis(1_614_265_329_123),
+            subject: Some(Subject::Fleet),
+            operation: None,
+            rollout: Some(7),
+            what: "step Set \"it\" succeeded".to_owned(),
+        },
     }
 }
 
@@ -131,13 +141,13 @@ async fn what_was_judged_is_what_is_connected_to() {
     assert_eq!((postman.post(&message(&url)).await, lookup.asked()), (Ok(()), 1));
     assert!(nobody_came(&other));
     let request = served.await.expect("the peer ends");
-    let signature = message(&url).key.sign("msg-1-2", message(&url).at, br#"{"type":"succeeded"}"#);
+    let signature = message(&url).key.sign("msg-1-2", message(&url).at, BODY.as_bytes());
     for part in [
         "POST /hook?a=b HTTP/1.1\r\n",
         "webhook-id: msg-1-2\r\n",
         "webhook-timestamp: 1614265330\r\n",
         &format!("webhook-signature: {signature}\r\n"),
-        "\r\n\r\n{\"type\":\"succeeded\"}",
+        &format!("\r\n\r\n{BODY}"),
     ] {
         assert!(request.contains(part), "{part} in {request}");
     }

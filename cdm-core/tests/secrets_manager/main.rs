@@ -17,6 +17,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use cdm_core::adapters::SystemClock;
 use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::secrets_manager::{PrefixError, SecretsManager, SecretsManagerSettings};
+use cdm_core::domain::webhook::SigningKey;
 use cdm_core::domain::{SecretKind, SecretName};
 use cdm_core::ports::{Cms, Credentials, Database, ErrorKind, Outcome, SecretStore, StoredSecret};
 use cdm_testkit::contract;
@@ -126,6 +127,11 @@ async fn names_tags_and_values_are_the_public_ones() {
                 SecretKind::Cms,
                 cms("p"),
                 r#"{"username":"admin","password":"p","email":"admin@example.test"}"#,
+            ),
+            (
+                SecretKind::Webhook,
+                Credentials::Webhook(SigningKey::new(&[7; 32])),
+                r#"{"key":"whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}"#,
             ),
         ];
         for (kind, value, text) in expected {

@@ -256,7 +256,7 @@ impl Play {
                     self.model.accepted(id, None, 0);
                 }
             }
-            Accepted::Freeze(_) | Accepted::Done => {}
+            Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => {}
         }
     }
 

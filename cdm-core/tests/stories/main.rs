@@ -11,6 +11,7 @@ mod plans;
 mod rollouts;
 mod sites;
 mod waves;
+mod webhooks;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -11,6 +11,7 @@ pub mod rollout;
 pub mod services;
 pub mod site;
 pub mod token;
+pub mod webhook;
 pub mod words;
 
 use cdm_core::domain::Timestamp;

@@ -3,6 +3,7 @@
 use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::operation::{End, StepStatus};
 use cdm_core::domain::rollout::{Change, Outcome};
+use cdm_core::domain::webhook::Topic;
 use cdm_core::domain::{self, Role, RolloutKind, Selector, Status};
 use serde::Serialize;
 use utoipa::openapi::RefOr;
@@ -100,5 +101,7 @@ words! {
     ChangeWord: "What would happen to a site.", CHANGES.into_iter().map(super::plan::change).collect();
     OutcomeWord: "How a site came out badly.", OUTCOMES.into_iter().map(outcome).collect();
     VerdictWord: "What is known of a digest.", VERDICTS.iter().map(|one| one.as_str()).collect();
+    TopicName: "A kind of message.", Topic::ALL.iter().map(|one| one.as_str()).collect();
+    WebhookState: "How a webhook stands; `failing` is tried again, `stopped` is not.", vec!["active", "failing", "stopped"];
     RoleName: "What a token may do; each role may do what the one before it may.", Role::ALL.iter().map(|one| one.as_str()).collect();
 }

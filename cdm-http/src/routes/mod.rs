@@ -8,6 +8,7 @@ pub(crate) mod services;
 pub(crate) mod sites;
 pub(crate) mod system;
 pub(crate) mod tokens;
+pub(crate) mod webhooks;
 
 use std::time::Duration;
 
@@ -44,7 +45,9 @@ impl Server {
                 Ok(told(if rests { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation))
             }
             Accepted::Rollout(number) => self.rollout(number).await,
-            Accepted::Freeze(_) | Accepted::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+            Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => {
+                Ok(StatusCode::NO_CONTENT.into_response())
+            }
         }
     }
 

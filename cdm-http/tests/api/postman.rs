@@ -10,7 +10,7 @@ const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/postma
 const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
 
 /// What the environment knows, and what it says of each.
-const VARIABLES: [(&str, &str); 10] = [
+const VARIABLES: [(&str, &str); 11] = [
     ("baseUrl", "http://127.0.0.1:8080"),
     ("token", ""),
     ("siteId", "rrr"),
@@ -18,13 +18,14 @@ const VARIABLES: [(&str, &str); 10] = [
     ("rolloutId", ""),
     ("tokenId", ""),
     ("freezeId", ""),
+    ("webhookId", ""),
     ("selector", "blue"),
     ("digest", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
     ("step", "Install"),
 ];
 
 /// Keeps the ids of answers, so that the next request can be about them.
-const KEEP_IDS: [&str; 9] = [
+const KEEP_IDS: [&str; 10] = [
     "let body = {};",
     "try { body = pm.response.json(); } catch (error) { /* no JSON */ }",
     "const id = String(body.id || \"\");",
@@ -34,6 +35,7 @@ const KEEP_IDS: [&str; 9] = [
     "if (body.operation) { pm.environment.set(\"operationId\", body.operation); }",
     "if (body.role) { pm.environment.set(\"tokenId\", id); }",
     "if (id.startsWith(\"freeze-\")) { pm.environment.set(\"freezeId\", id); }",
+    "if (id.startsWith(\"webhook-\")) { pm.environment.set(\"webhookId\", id); }",
 ];
 
 /// The variable that stands in a path for one of its parts.
@@ -44,6 +46,7 @@ fn variable(path: &str, part: &str) -> String {
         ("{id}", Some("rollouts")) => "rolloutId",
         ("{id}", Some("tokens")) => "tokenId",
         ("{id}", Some("freezes")) => "freezeId",
+        ("{id}", Some("webhooks")) => "webhookId",
         ("{selector}", _) => "selector",
         ("{digest}", _) => "digest",
         ("{name}", _) => "step",

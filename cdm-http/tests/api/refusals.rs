@@ -8,7 +8,7 @@ use cdm_http::HttpSettings;
 use crate::support::{Bed, digest, new_site};
 
 /// Every guarded route with the least role that may use it.
-const ROUTES: [(&str, Role); 36] = [
+const ROUTES: [(&str, Role); 39] = [
     ("POST /sites/create", Role::Operator),
     ("GET /sites", Role::Viewer),
     ("GET /sites/rrr", Role::Viewer),
@@ -41,6 +41,9 @@ const ROUTES: [(&str, Role); 36] = [
     ("GET /freezes", Role::Viewer),
     ("POST /freezes", Role::Admin),
     ("DELETE /freezes/freeze-0", Role::Admin),
+    ("GET /webhooks", Role::Admin),
+    ("POST /webhooks", Role::Admin),
+    ("DELETE /webhooks/webhook-0", Role::Admin),
     ("GET /tokens", Role::Admin),
     ("POST /tokens", Role::Admin),
     ("DELETE /tokens/0", Role::Admin),
@@ -109,6 +112,9 @@ async fn input_that_breaks_a_rule_is_told_by_its_field() {
             "invalid",
             Some("expiresAt"),
         ),
+        ("POST /webhooks", r#"{"url":"https://127.0.0.1/"}"#, 422, "invalid", Some("url")),
+        ("POST /webhooks", r#"{"url":"https://a.b/","events":[]}"#, 422, "invalid", Some("events")),
+        ("POST /webhooks", r#"{"url":"https://a.b/","events":["sites"]}"#, 422, "invalid", Some("events")),
         ("PUT /services", r#"{"promote":false,"gate":{"path":"/"}}"#, 422, "invalid", Some("gate")),
         (
             "PUT /services",

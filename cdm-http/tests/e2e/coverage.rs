@@ -81,6 +81,12 @@ async fn ask_everything(server: &Server) {
     get("/freezes").await;
     let path = format!("/freezes/{}", id(&freeze));
     assert_eq!(server.ask(Method::DELETE, &path, None).await.0, StatusCode::OK);
+    let hook = json!({"url": "https://hooks.example.com/cdm", "events": ["rollout.halted"]});
+    let (status, hook) = server.ask(Method::POST, "/webhooks", Some(&hook)).await;
+    assert_eq!((status, &hook["state"]), (StatusCode::CREATED, &json!("active")), "{hook}");
+    get("/webhooks").await;
+    let path = format!("/webhooks/{}", id(&hook));
+    assert_eq!(server.ask(Method::DELETE, &path, None).await.0, StatusCode::OK);
     let (token, _) = server.token("viewer").await;
     get("/tokens").await;
     assert_eq!(server.ask(Method::DELETE, &format!("/tokens/{token}"), None).await.0, StatusCode::OK);

@@ -7,3 +7,4 @@ mod refusals;
 mod server;
 mod shutdown;
 mod streams;
+mod webhooks;

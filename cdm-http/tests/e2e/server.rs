@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub(crate) const ADMIN: &str = "an-administrator-of-the-tests-0123456789";
 
 /// How long a server may take to say where it listens.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server and where it keeps its things.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ job_ms = 400
         )
     }
 
-    fn start_with(dir: &Path, configuration: &str) -> Self {
+    pub(crate) fn start_with(dir: &Path, configuration: &str) -> Self {
         Self::listen(begin(dir, configuration), Serves::ApiAndSites)
     }
 
@@ -259,7 +259,7 @@ pub(crate) async fn passwords(data: &Path) -> Vec<String> {
     let backends = Backends::open(data).await;
     let mut found = Vec::new();
     for site in backends.store.sites(&SiteQuery::default(), None, 1_000).await.expect("sites").items {
-        for kind in SecretKind::ALL {
+        for kind in SecretKind::OF_SITE {
             let name = SecretName { uid: site.uid, kind };
             if let Ok(Some(StoredSecret::Value(value))) = backends.secrets.read(&name).await {
                 found.push(value.password().expose_secret().to_owned());

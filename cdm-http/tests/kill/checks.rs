@@ -254,7 +254,7 @@ async fn every_password(dir: &Path) -> HashSet<String> {
     let secrets = EmbeddedSecrets::open(file, &copy.path().join("key"), clock).await.expect("the secrets");
     let mut found = HashSet::new();
     for uid in names.iter().filter_map(|name| name.strip_suffix("/db")) {
-        for kind in SecretKind::ALL {
+        for kind in SecretKind::OF_SITE {
             let name = SecretName { uid: Uid::parse(uid).expect("a uid"), kind };
             let Ok(Some(StoredSecret::Value(value))) = secrets.read(&name).await else {
                 panic!("{name} cannot be read")

@@ -3,6 +3,7 @@
 mod cluster;
 mod databases;
 mod objects;
+mod postman;
 mod probe;
 mod secrets;
 mod store;
@@ -11,6 +12,7 @@ mod tokens;
 pub use cluster::{FakeCluster, ImageScript, JobScript};
 pub use databases::FakeDatabases;
 pub use objects::FakeObjects;
+pub use postman::{Answer, FakePostman};
 pub use probe::{Away, FakeProbe};
 pub use secrets::FakeSecrets;
 pub use store::FakeStore;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::rollout::{Answer, RolloutPage};
 use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, ObjectPrefix,
     Operation, OperationId, Rollout, SecretName, Selector, Site, SiteId, Uid, WorkerId,
@@ -340,6 +341,10 @@ impl Journal for Faulty<dyn Store> {
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
         read!(self, "store.fleet", (), fleet)
+    }
+
+    async fn webhooks(&self) -> Result<Webhooks, StoreError> {
+        read!(self, "store.webhooks", (), webhooks)
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

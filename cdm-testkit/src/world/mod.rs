@@ -1,6 +1,7 @@
 //! A whole platform in memory, with processes that die, stand still and go on, on a clock that only moves when nobody
 //! can do anything.
 
+mod hooks;
 mod rest;
 mod scenario;
 mod summary;

@@ -145,7 +145,7 @@ async fn accept(frontend: &Process, new: &NewSite) -> Told<OperationId> {
     frontend.worker.turn().await;
     match frontend.services.provision(&request, &new.id).await? {
         Accepted::Operation(id) => Ok(id),
-        Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Done => {
+        Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => {
             Err("a provision is an operation".into())
         }
     }

@@ -48,6 +48,10 @@ impl Key {
         Self::new("F", "FLEET")
     }
 
+    pub(super) fn webhooks() -> Self {
+        Self::new("F", "WEBHOOKS")
+    }
+
     pub(super) fn subject(subject: &Subject) -> Self {
         match subject {
             Subject::Site(id) => Self::site(id),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use serde::Serialize;
 
 use super::{Asked, Outbound, OutboundError};
 use crate::domain::webhook::{Allowed, Receiver};
@@ -86,8 +87,44 @@ impl Postman for HttpPostman {
     }
 }
 
+/// A message's body, by the Standard Webhooks specification: what kind it is of, when it happened, and the data, which
+/// is the feed's event.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    timestamp: String,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    subject: Option<String>,
+    operation: Option<String>,
+    rollout: Option<String>,
+    what: &'a str,
+}
+
+impl<'a> Body<'a> {
+    fn of(message: &'a Message) -> Self {
+        let event = &message.event;
+        let millis = i64::try_from(event.at.millis()).unwrap_or(i64::MAX);
+        let moment = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
+        Self {
+            r#type: message.topic.as_str(),
+            timestamp: format!("{moment:.3}"),
+            data: Data {
+                subject: event.subject.as_ref().map(ToString::to_string),
+                operation: event.operation.as_ref().map(ToString::to_string),
+                rollout: event.rollout.map(|number| format!("rollout-{number}")),
+                what: &event.what,
+            },
+        }
+    }
+}
+
 fn asked(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<Asked, OutboundError> {
-    let signature = message.key.sign(&message.id, message.at, message.body.as_bytes());
+    let body = serde_json::to_string(&Body::of(message)).map_err(|_| OutboundError::NoRequest)?;
+    let signature = message.key.sign(&message.id, message.at, body.as_bytes());
     let seconds = (message.at.millis() / 1_000).to_string();
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| OutboundError::NoRequest);
     let usual = if receiver.tls() { 443 } else { 80 };
@@ -105,7 +142,7 @@ fn asked(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<Asked
             (HeaderName::from_static("webhook-timestamp"), value(&seconds)?),
             (HeaderName::from_static("webhook-signature"), value(&signature)?),
         ],
-        body: message.body.clone().into(),
+        body: body.into(),
     })
 }
 

@@ -10,6 +10,7 @@ mod operations;
 mod rollouts;
 mod sites;
 mod text;
+mod webhooks;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use serde_with::{DeserializeAs, SerializeAs, serde_as};
 
 use crate::domain::{
     AuditEntry, Colour, Fleet, Operation, Rollout, Site, Slot, Token, rollout::RolloutPage, site::Settled,
+    webhook::Webhooks,
 };
 use crate::ports::{FeedEvent, IdempotencyRecord, StoreError};
 
@@ -119,6 +121,7 @@ records! {
     Site => sites::SiteDef,
     Colour => sites::ColourDef,
     Fleet => sites::FleetDef,
+    Webhooks => webhooks::WebhooksDef,
     Operation => operations::OperationDef,
     Rollout => rollouts::RolloutDef,
     RolloutPage => rollouts::RolloutPageDef,

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use serde::{Deserialize, Deserializer, Serializer};
 use serde_with::{DeserializeAs, SerializeAs};
 
+use crate::domain::webhook::Topic;
 use crate::domain::{OperationId, Role, Selector, Template, Timestamp, TokenHash, WorkerId};
 
 /// A value as the text that it is printed and parsed as.
@@ -52,6 +53,7 @@ texted! {
     Selector: printed, |text| Self::parse(text).ok();
     Role: printed, |text| Self::parse(text).ok();
     OperationId: printed, Self::parse;
+    Topic: printed, |text| Self::parse(text).ok();
     WorkerId: printed, |text| Some(Self::new(text));
     Template: |template| template.as_str().to_owned(), |text| Some(Self::new(text));
     TokenHash: |hash| hash.0.iter().map(|byte| format!("{byte:02x}")).collect(), hash;

@@ -1,7 +1,8 @@
 //! Records, batches and keys: all or nothing, each write once, and nothing that is out of date.
 
 use cdm_core::domain::rollout::Outcome as Came;
-use cdm_core::domain::{RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp};
+use cdm_core::domain::webhook::{Standing, Topic, Webhook, Webhooks};
+use cdm_core::domain::{Actor, RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp, WorkerId};
 use cdm_core::ports::{Batch, IdempotencyRecord, OperationQuery, Outcome, Refused, Store, Write};
 use futures_util::future::join;
 
@@ -286,6 +287,41 @@ pub async fn shared_records_carry_versions(store: &dyn Store, cx: &Cx<'_>) {
     );
     let newer = cdm_core::domain::Fleet { version: fleet.version, ..stale };
     scene.write(vec![Write::Fleet(Box::new(newer))]).await;
+}
+
+/// The webhooks' record is fenced by version and comes back whole.
+pub async fn webhooks_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let stale = answered("webhooks", store.webhooks().await);
+    let then = Timestamp::from_millis(1_700_000_000_123);
+    let webhook = |number, standing| Webhook {
+        number,
+        uid: cx.uid(),
+        url: format!("https://hooks.example.com:8443/{number}?a=%20\"'"),
+        topics: Topic::usual(),
+        by: Actor::parse("ops").expect("an actor"),
+        at: then,
+        place: u64::MAX >> 1,
+        standing,
+    };
+    let why = "the receiver answers 503".to_owned();
+    let failing = Standing::Failing { times: 3, since: then, next: then, why: why.clone() };
+    let list = vec![
+        webhook(1, Standing::Active),
+        webhook(2, failing),
+        webhook(3, Standing::Stopped { at: then, why }),
+    ];
+    let mut webhooks = Webhooks { courier: Some(WorkerId::new("w")), list, version: stale.version };
+    let call = scene.call();
+    for _ in 0..2 {
+        let batch = Batch::of(vec![Write::Webhooks(Box::new(webhooks.clone()))]);
+        applied("the webhooks' write, also repeated", store.write(&call, &batch).await);
+    }
+    webhooks.version += 1;
+    assert_eq!(answered("webhooks", store.webhooks().await), webhooks, "the webhooks are read back");
+    let late = scene.try_write(vec![Write::Webhooks(Box::new(stale.clone()))]).await;
+    conflict("the webhooks' old version", late);
+    scene.write(vec![Write::Webhooks(Box::new(Webhooks { version: webhooks.version, ..stale }))]).await;
 }
 
 /// A rollout is created once, fenced by version, and its pages are read back; lists are newest first.

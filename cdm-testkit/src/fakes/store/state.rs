@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cdm_core::domain::rollout::RolloutPage;
 use cdm_core::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout,
     Selector, Site, SiteId, Slot, Subject, WorkerId,
@@ -32,6 +33,7 @@ pub(super) struct State {
     pub(super) hostnames: BTreeMap<Hostname, SiteId>,
     pub(super) colours: BTreeMap<Selector, Record<Colour>>,
     pub(super) fleet: Record<Fleet>,
+    pub(super) webhooks: Record<Webhooks>,
     pub(super) rollouts: BTreeMap<u64, Record<Rollout>>,
     pub(super) pages: BTreeMap<(u64, u32), Record<RolloutPage>>,
     pub(super) history: BTreeMap<OperationId, Record<Operation>>,
@@ -72,6 +74,7 @@ impl State {
             hostnames: BTreeMap::new(),
             colours: BTreeMap::new(),
             fleet: Record::default(),
+            webhooks: Record::default(),
             rollouts: BTreeMap::new(),
             pages: BTreeMap::new(),
             history: BTreeMap::new(),
@@ -116,6 +119,7 @@ impl State {
             Write::RemoveSite(id, ..) => self.removed.get(id).copied(),
             Write::Colour(colour) => self.colours.get(&colour.selector)?.write,
             Write::Fleet(_) => self.fleet.write,
+            Write::Webhooks(_) => self.webhooks.write,
             Write::CreateRollout(rollout) | Write::Rollout(rollout) => {
                 self.rollouts.get(&rollout.number)?.write
             }
@@ -174,6 +178,7 @@ impl State {
                 record.map_or(0, |record| record.value.version) == colour.version
             }
             Write::Fleet(fleet) => self.fleet.value.version == fleet.version,
+            Write::Webhooks(webhooks) => self.webhooks.value.version == webhooks.version,
             Write::CreateRollout(rollout) => !self.rollouts.contains_key(&rollout.number),
             Write::Rollout(rollout) => {
                 let record = self.rollouts.get(&rollout.number);
@@ -203,6 +208,10 @@ impl State {
                 self.fleet = record;
                 self.reindex(before, single(value.slot.as_ref()), || Subject::Fleet);
                 self.tell(call.fence, || What::Fleet(value));
+            }
+            Write::Webhooks(webhooks) => {
+                let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
+                self.webhooks = written(call, after).1;
             }
             Write::CreateRollout(rollout) => self.put_rollout(call, rollout, 1),
             Write::Rollout(rollout) => self.put_rollout(call, rollout, rollout.version + 1),
@@ -371,6 +380,7 @@ fn name(write: &Write) -> String {
         Write::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
         Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
         Write::Fleet(_) => Subject::Fleet.to_string(),
+        Write::Webhooks(_) => "webhooks".to_owned(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),
         Write::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
         Write::History(operation) => operation.id.to_string(),

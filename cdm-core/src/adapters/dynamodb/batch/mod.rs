@@ -133,6 +133,7 @@ async fn plan(table: &DynamoTable, call: &Call, batch: &Batch) -> Result<Vec<Pla
             }
             Write::Colour(colour) => planned.push(put::colour(at, colour, id)?),
             Write::Fleet(fleet) => planned.push(put::fleet(at, fleet, id)?),
+            Write::Webhooks(webhooks) => planned.push(put::webhooks(at, webhooks, id)?),
             Write::CreateRollout(rollout) => planned.push(put::create_rollout(at, rollout, id)?),
             Write::Rollout(rollout) => planned.push(put::rollout(at, rollout, id)?),
             Write::RolloutPage(page) => {
@@ -248,6 +249,7 @@ fn told_by(write: &Write) -> Key {
         Write::RemoveSite(id, ..) => Key::gone(id),
         Write::Colour(colour) => Key::colour(colour.selector),
         Write::Fleet(_) => Key::fleet(),
+        Write::Webhooks(_) => Key::webhooks(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => Key::rollout(rollout.number),
         Write::RolloutPage(page) => Key::page(page.rollout, page.page),
         Write::History(operation) => Key::history(&operation.id),
@@ -287,6 +289,7 @@ fn name(write: &Write) -> String {
         Write::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
         Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
         Write::Fleet(_) => Subject::Fleet.to_string(),
+        Write::Webhooks(_) => "webhooks".to_owned(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),
         Write::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
         Write::History(operation) => operation.id.to_string(),

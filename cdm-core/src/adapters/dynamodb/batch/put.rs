@@ -10,6 +10,7 @@ use crate::adapters::dynamodb::item::{
 use crate::adapters::dynamodb::site;
 use crate::domain::operation::Home;
 use crate::domain::rollout::RolloutPage;
+use crate::domain::webhook::Webhooks;
 use crate::domain::{Colour, Fleet, Hostnames, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Uid};
 use crate::ports::{StoreError, WriteId};
 
@@ -79,6 +80,11 @@ pub(super) fn colour(at: usize, colour: &Colour, write: WriteId) -> Result<Plann
 pub(super) fn fleet(at: usize, fleet: &Fleet, write: WriteId) -> Result<Planned> {
     let after = Fleet { version: fleet.version + 1, ..fleet.clone() };
     shared(at, Key::fleet(), (fleet.version, document(&after)?), fleet.slot.as_ref(), write)
+}
+
+pub(super) fn webhooks(at: usize, webhooks: &Webhooks, write: WriteId) -> Result<Planned> {
+    let after = Webhooks { version: webhooks.version + 1, ..webhooks.clone() };
+    shared(at, Key::webhooks(), (webhooks.version, document(&after)?), None, write)
 }
 
 fn shared(

@@ -24,6 +24,9 @@ pub(super) trait Change<T>: Send + Sync {
 /// The name of the platform's record.
 pub(super) const FLEET: &str = "fleet";
 
+/// The name of the webhooks' record.
+pub(super) const WEBHOOKS: &str = "webhooks";
+
 /// The name of a colour's record.
 pub(super) fn colour_name(selector: Selector) -> String {
     Subject::Colour(selector).to_string()

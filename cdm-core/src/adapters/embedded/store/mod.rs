@@ -17,6 +17,7 @@ use super::presence::Presence;
 use super::together::Together;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::webhook::Webhooks;
 use crate::domain::{
     Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
     Site, SiteId, WorkerId,
@@ -125,6 +126,11 @@ impl Journal for EmbeddedStore {
     async fn fleet(&self) -> Result<Fleet, StoreError> {
         let sql = "SELECT body FROM shared WHERE name = ?";
         Ok(read::document(sql, change::FLEET, self.file.reader()).await?.unwrap_or_default())
+    }
+
+    async fn webhooks(&self) -> Result<Webhooks, StoreError> {
+        let sql = "SELECT body FROM shared WHERE name = ?";
+        Ok(read::document(sql, change::WEBHOOKS, self.file.reader()).await?.unwrap_or_default())
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

@@ -8,7 +8,7 @@ use sqlx::{Row, SqliteConnection};
 use super::super::KEPT;
 use super::super::error::Failure;
 use super::super::read::integer;
-use super::{Change, FLEET, bits, colour_name, put};
+use super::{Change, FLEET, WEBHOOKS, bits, colour_name, put};
 use crate::adapters::records;
 use crate::domain::{Hostname, SiteId, Subject, Timestamp};
 use crate::ports::{self, Batch, Call, Refused, StoreError};
@@ -79,6 +79,7 @@ async fn last_writer(on: &mut SqliteConnection, write: &ports::Write) -> Result<
             sqlx::query("SELECT write FROM shared WHERE name = ?").bind(colour_name(colour.selector))
         }
         W::Fleet(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(FLEET),
+        W::Webhooks(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(WEBHOOKS),
         W::CreateRollout(rollout) | W::Rollout(rollout) => {
             sqlx::query("SELECT write FROM rollouts WHERE number = ?").bind(integer(rollout.number))
         }
@@ -152,6 +153,7 @@ async fn as_expected(
         }
         W::Colour(colour) => shared_version(on, &colour_name(colour.selector)).await? == colour.version,
         W::Fleet(fleet) => shared_version(on, FLEET).await? == fleet.version,
+        W::Webhooks(webhooks) => shared_version(on, WEBHOOKS).await? == webhooks.version,
         W::CreateRollout(rollout) => rollout_version(on, rollout.number).await?.is_none(),
         W::Rollout(rollout) => rollout_version(on, rollout.number).await? == Some(integer(rollout.version)),
         W::RolloutPage(page) => {
@@ -191,6 +193,7 @@ fn name(write: &ports::Write) -> String {
         W::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
         W::Colour(colour) => colour_name(colour.selector),
         W::Fleet(_) => FLEET.to_owned(),
+        W::Webhooks(_) => WEBHOOKS.to_owned(),
         W::CreateRollout(rollout) | W::Rollout(rollout) => format!("rollout-{}", rollout.number),
         W::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
         W::History(operation) => operation.id.to_string(),

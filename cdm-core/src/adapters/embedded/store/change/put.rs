@@ -4,9 +4,10 @@ use sqlx::SqliteConnection;
 
 use super::super::error::Failure;
 use super::super::read::integer;
-use super::{FLEET, bits, colour_name};
+use super::{FLEET, WEBHOOKS, bits, colour_name};
 use crate::adapters::records;
 use crate::domain::operation::Home;
+use crate::domain::webhook::Webhooks;
 use crate::domain::{Colour, Fleet, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Status, Subject};
 use crate::ports::{Call, Write};
 
@@ -30,6 +31,10 @@ pub(super) async fn put(on: &mut SqliteConnection, call: &Call, write: &Write) -
             let after = Fleet { version: fleet.version + 1, ..Fleet::clone(fleet) };
             shared(on, call, FLEET, after.version, records::encode(&after)?).await?;
             work(on, &Subject::Fleet, fleet.slot.as_ref()).await
+        }
+        Write::Webhooks(webhooks) => {
+            let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
+            shared(on, call, WEBHOOKS, after.version, records::encode(&after)?).await
         }
         Write::CreateRollout(rollout) => put_rollout(on, call, rollout, 1).await,
         Write::Rollout(rollout) => put_rollout(on, call, rollout, rollout.version + 1).await,
