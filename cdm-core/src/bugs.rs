@@ -111,6 +111,8 @@ mod catalogue {
         FreezeIgnored,
         /// The next wave does not wait.
         BakeSkipped,
+        /// A window whose caches are still to be flushed is forgotten.
+        TrailingForgotten,
         /// A receiver that fails is asked again at once.
         WebhookImpatient,
         /// A webhook's place moves before its message has arrived.

@@ -60,6 +60,7 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::GateAcquits, "the verdict of a gate that halts", condemned),
         (Bug::FreezeIgnored, "a rollout in a freeze", frozen),
         (Bug::BakeSkipped, "the time between two waves", baking),
+        (Bug::TrailingForgotten, "NoStaleCache after a rollout", || compared("rollout-promote")),
         (Bug::WebhookImpatient, "a receiver that fails", failing_receiver),
         (Bug::WebhookPlaceFirst, "a receiver that fails", failing_receiver),
     ]

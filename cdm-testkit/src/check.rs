@@ -266,7 +266,7 @@ impl State {
             self.broken("CreateOnce", format!("the job {name} was started twice"));
         }
         if let Some(rollout) = self.rollouts.get(&by.number) {
-            if !rollout.flushing {
+            if !rollout.flushing && rollout.trailing.is_none() {
                 self.broken("JournalFirst", format!("{effect:?} outside a flush"));
             }
             return;

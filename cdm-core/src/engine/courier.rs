@@ -89,6 +89,7 @@ impl Courier {
             beside(self.idle(pause), &mut work, &mut Vec::new()).await;
         }
         while work.next().await.is_some() {}
+        self.give_back().await;
     }
 
     fn stopping(&self) -> bool {
@@ -142,6 +143,15 @@ impl Courier {
 
     fn is_courier(&self, webhooks: &Webhooks) -> bool {
         webhooks.courier.as_ref() == Some(self.worker.lease().worker())
+    }
+
+    /// Leaves the sending to whoever looks next. Should that fail, another finds out by the lease.
+    async fn give_back(&self) {
+        if let Ok(webhooks) = self.ports().store.webhooks().await
+            && self.is_courier(&webhooks)
+        {
+            let _ = self.write(Webhooks { courier: None, ..webhooks }).await;
+        }
     }
 
     async fn deliver(&self, webhook: Webhook) {

@@ -164,6 +164,7 @@ impl Draft {
             after: self.after.clone(),
             holds: None,
             flushing: false,
+            trailing: None,
             unsettled: false,
             reason: None,
             waiting_since: None,

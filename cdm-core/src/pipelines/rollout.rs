@@ -1,10 +1,11 @@
 //! Drives a rollout: one owner, one window at a time, many sites of it at once.
 //!
 //! Per site: claim, move the route, complete; two writes of the site's own record and one request to the cluster, and
-//! no read where nothing went wrong. Before a window is left, its caches are flushed by one job, and a checkpoint
-//! writes its outcomes and grants the next. What was begun under a lost owner is finished or fenced before anything
+//! no read where nothing went wrong. A checkpoint writes a window's outcomes and grants the next. A window's caches are
+//! flushed by one job, while the sites of the next one are moved. What was begun under a lost owner is finished or fenced before anything
 //! new is begun.
 
+mod checkpoint;
 mod commit;
 mod flush;
 mod frozen;

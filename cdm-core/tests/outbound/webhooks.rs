@@ -43,7 +43,7 @@ const EVASIONS: &str = r"
     https://metadata.google.internal:PORT/ https://kubernetes.default.svc:PORT/ https://*.example.com:PORT/";
 
 /// What [`message`] says.
-const BODY: &str = r#"{"type":"operation.step","timestamp":"2021-02-25T15:28:49.123Z","data":{"subject":"fleet","operation":null,"rollout":"rollout-7","what":"step Set \"it\" succeeded"}}"#;
+const BODY: &str = r#"{"type":"operation.step","timestamp":"2021-02-25T15:02:09.123Z","data":{"subject":"fleet","operation":null,"rollout":"rollout-7","what":"step Set \"it\" succeeded"}}"#;
 
 /// Answers each look-up with the next list, and the last one for ever.
 #[derive(Debug)]

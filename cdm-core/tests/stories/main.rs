@@ -10,6 +10,7 @@ mod narrow;
 mod plans;
 mod rollouts;
 mod sites;
+mod trailing;
 mod waves;
 mod webhooks;
 

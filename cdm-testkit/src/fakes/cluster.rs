@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::{Digest, Fence, Hostname, JobName, Selector, Template, Tick, Uid};
 use cdm_core::ports::{
-    Call, Canary, CanaryVersion, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job, JobSpec, JobState,
-    Mark, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
+    Call, Canary, CanaryVersion, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job, JobKind, JobSpec,
+    JobState, Mark, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
 };
 
 use crate::clock::SimClock;
@@ -127,6 +127,11 @@ impl FakeCluster {
         let now = self.clock.monotonic();
         let state = self.lock();
         state.jobs.iter().map(|(name, job)| (name.clone(), job.owner, job.state(now))).collect()
+    }
+
+    /// Whose caches jobs were started for, and the number of the operation or rollout that did.
+    pub fn flushes(&self) -> BTreeSet<(u64, Uid)> {
+        self.lock().flushes.clone()
     }
 
     /// The service in whose image a job runs.
@@ -319,6 +324,9 @@ impl ClusterOps for FakeCluster {
         if held.is_some() {
             return not_applied(ErrorKind::Exists, "the job is there");
         }
+        if let JobKind::FlushCaches { uids } = &spec.kind {
+            state.flushes.extend(uids.iter().map(|uid| (call.fence.number, *uid)));
+        }
         let script = state.job_scripts.get_mut(word).and_then(VecDeque::pop_front).unwrap_or_default();
         state.add_job(
             spec.name.clone(),
@@ -359,6 +367,7 @@ struct State {
     jobs: BTreeMap<JobName, Run>,
     job_scripts: BTreeMap<String, VecDeque<JobScript>>,
     foreign_jobs: BTreeSet<JobName>,
+    flushes: BTreeSet<(u64, Uid)>,
     /// The jobs of a uid, also some that are there no more.
     owned: BTreeMap<Uid, Vec<JobName>>,
     released: BTreeSet<Uid>,

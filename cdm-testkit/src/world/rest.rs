@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use cdm_core::domain::lifecycle::Phase;
-use cdm_core::domain::{SecretKind, SecretName, Uid};
+use cdm_core::domain::rollout::Outcome;
+use cdm_core::domain::{RolloutStatus, SecretKind, SecretName, Uid};
 use cdm_core::ports::Credentials;
 
 use super::{World, now};
@@ -91,8 +92,18 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
 
     for rollout in world.store.all_rollouts() {
         let outcomes = world.store.pages(rollout.number).into_iter().flat_map(|page| page.members);
+        let members: Vec<_> = outcomes.collect();
+        if matches!(rollout.status, RolloutStatus::Succeeded | RolloutStatus::Failed | RolloutStatus::Halted)
+        {
+            let flushes = world.cluster.flushes();
+            let came = [Outcome::Moved, Outcome::InPlace, Outcome::Returned];
+            let stale = members.iter().filter(|member| member.outcome.is_some_and(|it| came.contains(&it)));
+            for member in stale.filter(|member| !flushes.contains(&(rollout.number, member.uid))) {
+                broken("NoStaleCache", format!("nobody flushed `{}` after it was moved", member.id));
+            }
+        }
         let mut recount = cdm_core::domain::rollout::Tally::default();
-        for outcome in outcomes.filter_map(|member| member.outcome) {
+        for outcome in members.into_iter().filter_map(|member| member.outcome) {
             recount.add(outcome);
         }
         if recount != rollout.tally() {

@@ -248,12 +248,18 @@ pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option
     if !is_ours(&job) || pods::is_going(&job) || verdict::is_suspended(&job) {
         return Ok(None);
     }
-    let mut pods = session.list(PODS, &format!("batch.kubernetes.io/job-name={name}")).await?;
-    pods.sort_by(|a, b| age(a).cmp(&age(b)));
-    let Some(end) = verdict::end(&job) else {
+    let (end, batch) = (verdict::end(&job), Batch::read(&job));
+    let done = end == Some(End::Complete) && batch.is_some();
+    let mut pods = Vec::new();
+    // What a batch's pods tell is who failed, and that an image does not come.
+    if !done && (end.is_some() || !verdict::is_well(&job, session.clock().wall())) {
+        pods = session.list(PODS, &format!("batch.kubernetes.io/job-name={name}")).await?;
+        pods.sort_by(|a, b| age(a).cmp(&age(b)));
+    }
+    let Some(end) = end else {
         return Ok(Some(Job { state: verdict::unfinished(&pods), log: String::new() }));
     };
-    if let Some(batch) = Batch::read(&job) {
+    if let Some(batch) = batch {
         let state = batch.verdict(&job, &end, &pods);
         let log = batch_log(&state);
         return Ok(Some(Job { state, log }));

@@ -6,7 +6,11 @@ use serde_json::Value;
 use super::job::{PROOF, WORD};
 use super::names::{annotation, label, text};
 use super::pods;
+use crate::domain::Timestamp;
 use crate::ports::JobState;
+
+/// So many milliseconds after its start nobody looks yet what keeps a job's pods from running.
+const YOUNG: u64 = 3_000;
 
 /// How a Job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,17 @@ pub(super) fn end(job: &Value) -> Option<End> {
 /// Whether a Job waits for its Secret, and so was not really started.
 pub(super) fn is_suspended(job: &Value) -> bool {
     job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
+}
+
+/// Whether a job that has not ended needs no look at its pods: all of them run, or it has only just begun.
+pub(super) fn is_well(job: &Value, now: Timestamp) -> bool {
+    let count = |pointer| job.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+    let (active, ready) = (count("/status/active"), count("/status/ready"));
+    let begun = text(job, "/status/startTime").and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    let begun = begun.and_then(|at| u64::try_from(at.as_millisecond()).ok());
+    // The server writes whole seconds; one whose clock is ahead of ours is not believed.
+    let young = begun.is_some_and(|begun| (begun..begun + YOUNG).contains(&now.millis()));
+    active > 0 && (active == ready || young)
 }
 
 /// What is known of a job that has not ended. One whose image does not come fails at once: its Job would wait for the
@@ -128,6 +143,19 @@ mod tests {
         for (word, words) in [("activate-theme", "Error: no database"), ("install", missing)] {
             assert!(matches!(state(word, words), JobState::Failed { theme_missing: false, .. }));
         }
+    }
+
+    #[test]
+    fn pods_are_looked_at_when_some_do_not_run_and_had_time_to() {
+        let well = |active: u64, ready: u64, at: u64| {
+            let status = json!({ "active": active, "ready": ready, "startTime": "1970-01-01T00:00:10Z" });
+            is_well(&json!({ "status": status }), Timestamp::from_millis(at))
+        };
+        assert!(well(3, 3, 100_000), "all run");
+        assert!(well(3, 0, 10_000) && well(3, 0, 12_999), "it has only just begun");
+        assert!(!well(3, 2, 13_000), "one does not run");
+        assert!(!well(3, 0, 9_999), "a clock that is ahead is not believed");
+        assert!(!well(0, 0, 10_500), "there is none to wait for");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
     Budget, Control, Failure, Gate, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope,
-    RolloutStatus, Tally, Wave, Window,
+    RolloutStatus, Tally, Trailing, Wave, Window,
 };
 use crate::domain::{
     Actor, Digest, Grant, Leg, NameError, OperationId, Reason, Selector, SiteId, Timestamp, Uid, WorkerId,
@@ -81,6 +81,9 @@ pub(crate) struct RolloutDef {
     #[serde_as(as = "Option<Text>")]
     holds: Option<Selector>,
     flushing: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde_as(as = "Option<TrailingDef>")]
+    trailing: Option<Trailing>,
     #[serde_as(as = "Option<ReasonDef>")]
     reason: Option<Reason>,
     #[serde_as(as = "Option<Millis>")]
@@ -99,6 +102,16 @@ pub(crate) struct RolloutDef {
     version: u64,
 }
 mirror!(RolloutDef, Rollout);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Trailing")]
+struct TrailingDef {
+    #[serde_as(as = "WindowDef")]
+    window: Window,
+    job: u32,
+}
+mirror!(TrailingDef, Trailing);
 
 /// What a gate asks for; whoever reads it judges it anew.
 #[derive(Serialize, Deserialize)]

@@ -107,6 +107,15 @@ impl Window {
     pub const SIZE: u32 = 128;
 }
 
+/// A window whose sites have their outcomes, and whose caches are flushed while the next one's sites are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailing {
+    /// Which.
+    pub window: Window,
+    /// The first of its jobs, as [`Rollout::job`] had it.
+    pub job: u32,
+}
+
 /// A rollout's own record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
@@ -162,7 +171,7 @@ pub struct Rollout {
     pub reached: u32,
     /// Whether sites of the window may be claimed by an owner that did not come to its end.
     pub unsettled: bool,
-    /// Which job flushes the window: 1, then one more for each that failed.
+    /// Which round of jobs flushes the window: 1, then one more each time that it is gone through again.
     pub job: u32,
     /// The first of its members' operation numbers, which follow one another by ordinal.
     pub first_number: u64,
@@ -174,6 +183,8 @@ pub struct Rollout {
     pub holds: Option<Selector>,
     /// Whether the window's sites have their outcomes, and only their caches are still to be flushed.
     pub flushing: bool,
+    /// The window before, where its caches are still to be flushed.
+    pub trailing: Option<Trailing>,
     /// Why it waits, is paused, halted or failed.
     pub reason: Option<Reason>,
     /// Since when it has not come on, for the deadline of a wait.
@@ -436,6 +447,20 @@ impl Rollout {
         }
     }
 
+    /// Whether the window's caches may be flushed while the next one's sites are moved: there is a next one, at once, and
+    /// nobody has asked anything.
+    pub fn may_trail(&self) -> bool {
+        let ends = |wave: &Wave| wave.end == self.window.end;
+        let next = match self.leg {
+            Leg::Out => {
+                let rests = !self.bake.is_zero() && self.waves.iter().any(ends);
+                self.window.end < self.total && !rests && !self.over_budget()
+            }
+            Leg::Back => self.window.end < self.reached,
+        };
+        next && self.control.is_none()
+    }
+
     /// Whether the window's wave has more failures than it may have.
     pub fn over_budget(&self) -> bool {
         let Some(index) = self.wave() else { return false };
@@ -472,6 +497,7 @@ impl Rollout {
         if self.auto_return && self.kind.moves() {
             self.reached = self.window.end;
             self.leg = Leg::Back;
+            self.trailing = None;
             self.window = Window { start: 0, end: self.reached.min(Window::SIZE) };
             self.job = 1;
             self.flushing = false;

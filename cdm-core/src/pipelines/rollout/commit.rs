@@ -1,7 +1,8 @@
 //! A write of the rollout's record, with what has to be written in the same go: holds, a verdict, the end.
 
 use super::answered;
-use super::owner::{Owner, wait};
+use super::checkpoint::wait;
+use super::owner::Owner;
 use crate::domain::{Code, Colour, HoldMode, Rollout, Selector};
 use crate::engine::Lost;
 use crate::ports::{Batch, Call, FeedEvent, Outcome, Refused, StoreError, Write};

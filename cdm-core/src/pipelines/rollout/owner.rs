@@ -5,12 +5,19 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures_util::future::try_join;
 use futures_util::stream::FuturesUnordered;
 
+use super::answered;
+use super::checkpoint::wait;
+use super::flush::Flushed;
 use super::member::{Shared, Taken};
-use super::{answered, frozen};
-use crate::domain::rollout::{Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage};
-use crate::domain::{Code, End, Fence, Freeze, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Status};
+use crate::domain::rollout::{
+    Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
+};
+use crate::domain::{
+    Code, End, Fence, Freeze, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Selector, Status,
+};
 use crate::domain::{Tick, Timestamp};
 use crate::engine::{Left, Lost, Worker, beside, next};
 use crate::pipelines::Platform;
@@ -24,12 +31,14 @@ pub(super) struct Owner<'a> {
     pub(super) head: Rollout,
     pub(super) pages: BTreeMap<u32, RolloutPage>,
     looked: Tick,
+    /// Which service was ready at the last look, and when that was.
+    seen_ready: Option<(Selector, Tick)>,
     /// The site that could not be asked, and why.
-    unasked: Option<String>,
+    pub(super) unasked: Option<String>,
     /// What stopped moves when it last looked.
     pub(super) freezes: Vec<Freeze>,
     /// The freeze of everyone, where there is one.
-    frozen: Option<Freeze>,
+    pub(super) frozen: Option<Freeze>,
 }
 
 /// Why a window was left before each of its sites had an outcome.
@@ -53,8 +62,17 @@ pub(super) enum Early {
     Stopping,
 }
 
+impl Early {
+    /// Whether the window's sites that were moved are to be flushed all the same.
+    const fn moves(early: Option<Self>) -> bool {
+        matches!(early, None | Some(Self::Asked | Self::Budget | Self::Inconclusive | Self::Frozen))
+    }
+}
+
 /// How often an owner looks whether someone asked something, while a window lasts.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// How long a look that saw the destination ready is as good as another one.
+const FRESH: Duration = Duration::from_millis(250);
 /// How often a busy site is tried again before the window is left without it.
 const BUSY_TRIES: u32 = 3;
 
@@ -87,6 +105,7 @@ impl<'a> Owner<'a> {
             head,
             pages: BTreeMap::new(),
             looked,
+            seen_ready: None,
             unasked: None,
             freezes: Vec::new(),
             frozen: None,
@@ -124,25 +143,47 @@ impl<'a> Owner<'a> {
         }
         while self.head.status == RolloutStatus::Running {
             self.load().await?;
-            let mut early = None;
-            if !self.head.flushing {
+            let trailing = self.head.trailing.map(|behind| self.flush_of(behind.window, behind.job));
+            let trailing = async move {
+                match trailing {
+                    Some(flush) => flush.run().await,
+                    None => Ok(Flushed::But(Vec::new())),
+                }
+            };
+            let (early, flushed) = if self.head.flushing {
+                (None, trailing.await?)
+            } else {
                 self.frozen = self.look_for_freezes().await?;
-                early = self.window().await?;
+                try_join(self.window(), trailing).await?
+            };
+            let trailed = matches!(flushed, Flushed::But(_));
+            let mut early = self.flushed(flushed, early).await?;
+            let trails = early.is_none() && self.todo().is_empty() && self.head.may_trail();
+            if Early::moves(early) && self.head.flushing && !trails {
+                let flushed = self.flush_of(self.head.window, self.head.job).run().await?;
+                early = self.flushed(flushed, early).await?;
             }
-            let moving = matches!(
-                early,
-                None | Some(Early::Asked | Early::Budget | Early::Inconclusive | Early::Frozen)
-            );
-            if moving && self.head.flushing {
-                early = self.flush().await?.map(Early::Backend).or(early);
-            }
-            if let Some(left) = self.checkpoint(early).await? {
+            if let Some(left) = self.checkpoint(early, trails, trailed).await? {
                 return Ok(left);
             }
         }
         Ok(match self.head.status {
             RolloutStatus::Waiting => Left::Waiting(self.head.wake),
             _ => Left::Resting,
+        })
+    }
+
+    /// Counts the sites whose caches could not be flushed, and answers why the window is left early, be it that.
+    async fn flushed(&mut self, flushed: Flushed, early: Option<Early>) -> Result<Option<Early>, Lost> {
+        Ok(match flushed {
+            Flushed::But(parked) if parked.is_empty() => early,
+            Flushed::But(parked) => {
+                self.write_outcomes(&parked, early).await?;
+                early
+            }
+            Flushed::Blocked(code) if Early::moves(early) => Some(Early::Backend(code)),
+            Flushed::Stopping if Early::moves(early) => Some(Early::Stopping),
+            Flushed::Blocked(_) | Flushed::Stopping => early,
         })
     }
 
@@ -180,10 +221,10 @@ impl<'a> Owner<'a> {
         })
     }
 
-    /// Reads the pages that the window lies in.
+    /// Reads the pages that the window lies in, and the one before it where its caches are still to be flushed.
     async fn load(&mut self) -> Result<(), Lost> {
         let window = self.head.window;
-        let first = window.start / RolloutPage::SIZE;
+        let first = self.head.trailing.map_or(window.start, |behind| behind.window.start) / RolloutPage::SIZE;
         let last = window.end.saturating_sub(1) / RolloutPage::SIZE;
         self.pages.retain(|page, _| (first..=last).contains(page));
         for page in first..=last {
@@ -198,7 +239,11 @@ impl<'a> Owner<'a> {
 
     /// The window's sites, with their ordinals.
     pub(super) fn members(&self) -> impl Iterator<Item = (u32, &RolloutMember)> {
-        let window = self.head.window;
+        self.members_of(self.head.window)
+    }
+
+    /// The sites of a window whose pages were read, with their ordinals.
+    pub(super) fn members_of(&self, window: Window) -> impl Iterator<Item = (u32, &RolloutMember)> {
         let all = self.pages.values().flat_map(|page| {
             let start = page.page * RolloutPage::SIZE;
             (start..).zip(&page.members)
@@ -207,7 +252,7 @@ impl<'a> Owner<'a> {
     }
 
     /// The window's sites that this leg has still to do something to.
-    fn todo(&self) -> Vec<(u32, RolloutMember)> {
+    pub(super) fn todo(&self) -> Vec<(u32, RolloutMember)> {
         let open = |outcome: Option<MemberOutcome>| match self.head.leg {
             Leg::Out => outcome.is_none(),
             Leg::Back => outcome == Some(MemberOutcome::Moved),
@@ -223,7 +268,7 @@ impl<'a> Owner<'a> {
         let todo = self.todo();
         if self.head.unsettled && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
             let still = self.head.control.is_some();
-            if !still && !self.ready().await? {
+            if !still && !self.ready().await {
                 return Ok(Some(Early::NotReady));
             }
             early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
@@ -262,7 +307,8 @@ impl<'a> Owner<'a> {
                 failures.push(Failure { site, outcome: *outcome, why });
             }
         }
-        let pages = self.pages.values().cloned().map(Write::RolloutPage).collect();
+        let touched = |page: &&RolloutPage| before.iter().any(|(at, ..)| at / RolloutPage::SIZE == page.page);
+        let pages = self.pages.values().filter(touched).cloned().map(Write::RolloutPage).collect();
         let flush = self.members().any(|(_, member)| flushable(member.outcome));
         let comes_back = matches!(early, Some(Early::NotReady | Early::Unreachable(_) | Early::Stopping));
         self.commit(pages, |head| {
@@ -418,79 +464,22 @@ impl<'a> Owner<'a> {
         if self.frozen.is_some() && self.head.control.is_none() {
             return Ok(Some(Early::Frozen));
         }
-        Ok(if self.ready().await? { None } else { Some(Early::NotReady) })
+        Ok(if self.ready().await { None } else { Some(Early::NotReady) })
     }
 
-    /// The look at the destination, immediately before sites are moved there.
-    async fn ready(&self) -> Result<bool, Lost> {
+    /// The look at the destination, before sites are moved there.
+    async fn ready(&mut self) -> bool {
         if self.head.kind != RolloutKind::Promote || crate::bug!(RouteBeforeReady) {
-            return Ok(true);
+            return true;
         }
-        match self.worker.ports().cluster.service(self.head.destination()).await {
-            Ok(view) => Ok(view.is_ready()),
-            Err(_) => Ok(false),
+        let (destination, now) = (self.head.destination(), self.worker.ports().clock.monotonic());
+        if self.seen_ready.is_some_and(|(which, at)| which == destination && now.since(at) < FRESH) {
+            return true;
         }
-    }
-
-    /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
-    async fn checkpoint(&mut self, early: Option<Early>) -> Result<Option<Left>, Lost> {
-        let now = self.now();
-        let again = self.worker.settings().scan;
-        let whole = early.is_none() && self.todo().is_empty();
-        let (unsettled, destination) = (self.head.unsettled, self.head.destination());
-        let patience = Some(self.platform.ready_patience);
-        let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
-        self.commit(Vec::new(), |head| {
-            head.unsettled = unsettled;
-            match early {
-                Some(Early::Unreachable(code)) => {
-                    wait(head, code, "the cluster does not move a route".into(), now, again, None);
-                }
-                Some(Early::Backend(code)) if head.control.is_none() => {
-                    wait(head, code, "the cluster runs no job".into(), now, again, patience);
-                }
-                Some(Early::NotReady) if head.control.is_none() => {
-                    let message = format!("`{destination}` is not ready");
-                    wait(head, Code::ServiceNotReady, message, now, again, patience);
-                }
-                Some(Early::Frozen) if head.control.is_none() && !head.over_budget() => {
-                    head.flushing = false;
-                    head.job += 1;
-                    if let Some(freeze) = &frozen {
-                        frozen::wait_for(head, freeze, now);
-                    }
-                }
-                Some(Early::Stopping) if head.control.is_none() => {
-                    head.settle(RolloutEvent::Wait, None, now);
-                    head.owner = None;
-                }
-                None | Some(_) => {
-                    head.flushing = false;
-                    if !whole {
-                        head.job += 1;
-                    }
-                    head.proceed(whole, now);
-                    let goes_on = head.status == RolloutStatus::Running && head.leg == leg;
-                    if let (Some(Early::Inconclusive), Some(message), true) = (early, &unasked, goes_on) {
-                        let message = shortened(message);
-                        let code = Code::GateInconclusive;
-                        let reason = Reason { code, message, since: now, until: None };
-                        head.settle(RolloutEvent::Pause, Some(reason), now);
-                    }
-                }
-            }
-            // What goes on claims again.
-            head.unsettled |= head.status == RolloutStatus::Running;
-            true
-        })
-        .await?;
-        self.head.unsettled = unsettled;
-        Ok(match (self.head.status, early) {
-            (RolloutStatus::Waiting, Some(Early::Stopping)) => Some(Left::HandedOver),
-            (RolloutStatus::Waiting, _) => Some(Left::Waiting(self.head.wake)),
-            (RolloutStatus::Running, _) => None,
-            _ => Some(Left::Resting),
-        })
+        let seen = self.worker.ports().cluster.service(destination).await;
+        let ready = seen.is_ok_and(|view| view.is_ready());
+        self.seen_ready = ready.then_some((destination, now));
+        ready
     }
 
     pub(super) fn call(&self) -> Result<Call, Lost> {
@@ -508,7 +497,7 @@ impl<'a> Owner<'a> {
 pub(super) type Out = (u32, MemberOutcome, Option<String>);
 
 /// So much of a reason as a page of sites has room for.
-fn shortened(why: &str) -> String {
+pub(super) fn shortened(why: &str) -> String {
     why.chars().take(200).collect()
 }
 
@@ -552,24 +541,4 @@ pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
         )
         | None => false,
     }
-}
-
-/// The rollout waits, and is anybody's who comes when it is time. One that has waited for longer than `patience` is
-/// paused with its reason, for a person to resume.
-pub(super) fn wait(
-    head: &mut Rollout,
-    code: Code,
-    message: String,
-    now: Timestamp,
-    again: Duration,
-    patience: Option<Duration>,
-) {
-    let since = *head.waiting_since.get_or_insert(now);
-    let deadline = patience.map(|patience| since.after(patience));
-    let given_up = deadline.is_some_and(|deadline| now >= deadline);
-    let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
-    let reason = kept.unwrap_or(Reason { code, message, since, until: deadline });
-    head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now);
-    head.owner = None;
-    head.wake = Some(now.after(again)).filter(|_| !given_up);
 }

@@ -1,0 +1,106 @@
+//! The end of a window: what became of it is written, and what comes next is granted, in one write.
+
+use std::time::Duration;
+
+use super::frozen;
+use super::owner::{Early, Owner, shortened};
+use crate::domain::rollout::{RolloutEvent, Trailing};
+use crate::domain::{Code, Leg, Reason, Rollout, RolloutStatus, Timestamp};
+use crate::engine::{Left, Lost};
+
+impl Owner<'_> {
+    /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
+    /// The window's caches `trails`, are flushed beside what comes next; those of the one before have `trailed`.
+    pub(super) async fn checkpoint(
+        &mut self,
+        early: Option<Early>,
+        trails: bool,
+        trailed: bool,
+    ) -> Result<Option<Left>, Lost> {
+        let now = self.now();
+        let again = self.worker.settings().scan;
+        let whole = early.is_none() && self.todo().is_empty();
+        let (unsettled, destination) = (self.head.unsettled, self.head.destination());
+        let patience = Some(self.platform.ready_patience);
+        let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
+        self.commit(Vec::new(), |head| {
+            head.unsettled = unsettled;
+            head.trailing = head.trailing.filter(|_| !trailed);
+            match early {
+                Some(Early::Unreachable(code)) => {
+                    wait(head, code, "the cluster does not move a route".into(), now, again, None);
+                }
+                Some(Early::Backend(code)) if head.control.is_none() => {
+                    wait(head, code, "the cluster runs no job".into(), now, again, patience);
+                }
+                Some(Early::NotReady) if head.control.is_none() => {
+                    let message = format!("`{destination}` is not ready");
+                    wait(head, Code::ServiceNotReady, message, now, again, patience);
+                }
+                Some(Early::Frozen) if head.control.is_none() && !head.over_budget() => {
+                    head.flushing = false;
+                    head.job += 1;
+                    if let Some(freeze) = &frozen {
+                        frozen::wait_for(head, freeze, now);
+                    }
+                }
+                Some(Early::Stopping)
+                    if head.control.is_none() || head.flushing || head.trailing.is_some() =>
+                {
+                    head.settle(RolloutEvent::Wait, None, now);
+                    head.owner = None;
+                }
+                // Somebody has asked meanwhile: what was moved is flushed before it is answered.
+                None if trails && head.flushing && !head.may_trail() => {}
+                None | Some(_) => {
+                    if trails && head.flushing && !crate::bug!(TrailingForgotten) {
+                        head.trailing = Some(Trailing { window: head.window, job: head.job });
+                    }
+                    head.flushing = false;
+                    if !whole {
+                        head.job += 1;
+                    }
+                    head.proceed(whole, now);
+                    let goes_on = head.status == RolloutStatus::Running && head.leg == leg;
+                    if let (Some(Early::Inconclusive), Some(message), true) = (early, &unasked, goes_on) {
+                        let message = shortened(message);
+                        let code = Code::GateInconclusive;
+                        let reason = Reason { code, message, since: now, until: None };
+                        head.settle(RolloutEvent::Pause, Some(reason), now);
+                    }
+                }
+            }
+            // What goes on claims again.
+            head.unsettled |= head.status == RolloutStatus::Running;
+            true
+        })
+        .await?;
+        self.head.unsettled = unsettled;
+        Ok(match (self.head.status, early) {
+            (RolloutStatus::Waiting, Some(Early::Stopping)) => Some(Left::HandedOver),
+            (RolloutStatus::Waiting, _) => Some(Left::Waiting(self.head.wake)),
+            (RolloutStatus::Running, _) => None,
+            _ => Some(Left::Resting),
+        })
+    }
+}
+
+/// The rollout waits, and is anybody's who comes when it is time. One that has waited for longer than `patience` is
+/// paused with its reason, for a person to resume.
+pub(super) fn wait(
+    head: &mut Rollout,
+    code: Code,
+    message: String,
+    now: Timestamp,
+    again: Duration,
+    patience: Option<Duration>,
+) {
+    let since = *head.waiting_since.get_or_insert(now);
+    let deadline = patience.map(|patience| since.after(patience));
+    let given_up = deadline.is_some_and(|deadline| now >= deadline);
+    let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
+    let reason = kept.unwrap_or(Reason { code, message, since, until: deadline });
+    head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now);
+    head.owner = None;
+    head.wake = Some(now.after(again)).filter(|_| !given_up);
+}

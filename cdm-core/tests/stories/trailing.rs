@@ -1,0 +1,138 @@
+//! A window's caches are flushed while the next one's sites are moved; whoever finds the rollout at rest finds none
+//! that were not.
+
+use std::time::Duration;
+
+use cdm_core::domain::rollout::{Outcome, Reach, Tally};
+use cdm_core::domain::{RolloutStatus, Selector};
+use cdm_core::ports::{Clock, JobState};
+use cdm_core::services::RolloutRequest;
+use cdm_testkit::fakes::JobScript;
+use cdm_testkit::world::{Process, World};
+
+use super::waves::{all, fleet, nth, on_green, outcomes, stands};
+use super::{Hand, Left, assert_sound, number, pass, roll, rollout, turn};
+
+/// Waves of one site, of one, and of the others.
+fn in_waves() -> RolloutRequest {
+    RolloutRequest { waves: vec![Reach::Count(1), Reach::Count(2), Reach::Percent(100)], ..all(0) }
+}
+
+/// Flushes that take a minute each.
+fn slowly(world: &World, jobs: usize) {
+    let result = JobState::Succeeded { failed: Vec::new() };
+    world
+        .cluster
+        .script_job("flush-caches", vec![JobScript { takes: Duration::from_secs(60), result }; jobs]);
+}
+
+fn jobs(world: &World) -> usize {
+    world.cluster.jobs().iter().filter(|(name, ..)| name.as_str().starts_with("rollout-")).count()
+}
+
+/// Drives an owner until so many sites are on green.
+fn until_moved(world: &World, process: &Process, moved: usize) -> Hand<cdm_core::engine::Turn> {
+    let mut owner = turn(process);
+    while on_green(world, 12).len() < moved {
+        assert!(matches!(owner.poll(world), Left::Waits));
+        if on_green(world, 12).len() < moved {
+            pass(world);
+        }
+    }
+    owner
+}
+
+#[test]
+fn the_next_windows_sites_are_moved_during_a_flush_and_those_after_it_are_not() {
+    let mut world = fleet(6);
+    slowly(&world, 3);
+    let begun = world.clock.monotonic();
+    let number = number(roll(&mut world, &in_waves()));
+    let mut owner = turn(&world.process());
+    while world.clock.monotonic().since(begun) < Duration::from_secs(50) {
+        assert!(matches!(owner.poll(&world), Left::Waits));
+        pass(&world);
+    }
+    assert_eq!(
+        (on_green(&world, 6).len(), jobs(&world)),
+        (2, 1),
+        "the second wave, beside the first's flush"
+    );
+    let _ = owner.finish(&world);
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    let took = world.clock.monotonic().since(begun).as_secs();
+    assert!((180..200).contains(&took), "three flushes, one after the other: {took}");
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_flush_that_trails_and_fails_parks_its_own_sites_and_the_totals_agree() {
+    let mut world = fleet(6);
+    world.cluster.script_job("flush-caches", super::failing(3));
+    let number = number(roll(&mut world, &in_waves()));
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    let expected: Vec<_> =
+        (0..6).map(|n| Some(if n == 0 { Outcome::Parked } else { Outcome::Moved })).collect();
+    assert_eq!(outcomes(&world, number), expected);
+    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 5, parked: 1, ..Tally::default() });
+    assert_sound(&mut world);
+}
+
+#[test]
+fn who_pauses_or_takes_over_during_a_flush_that_trails_finds_it_done_by_the_same_job() {
+    for pauses in [true, false] {
+        let mut world = fleet(12);
+        slowly(&world, 2);
+        let number = number(roll(&mut world, &in_waves()));
+        let owner = until_moved(&world, &world.process(), 2);
+        assert!(rollout(&world, number).trailing.is_some());
+        if pauses {
+            let asked = world.ask(move |services, request| {
+                Box::pin(async move { services.pause(&request, number).await })
+            });
+            let _ = asked.expect("it runs");
+            let _ = owner.finish(&world);
+            world.run();
+            let left = rollout(&world, number);
+            assert_eq!((left.status, left.trailing), (RolloutStatus::Paused, None));
+            let flushed = world.cluster.flushes();
+            let moved = world.store.all_sites().into_iter().filter(|site| site.service == Selector::Green);
+            for site in moved {
+                assert!(flushed.contains(&(number, site.uid)), "`{}` is moved and not flushed", site.id);
+            }
+            world
+                .ask(move |services, request| {
+                    Box::pin(async move { services.resume(&request, number).await })
+                })
+                .expect("it is paused");
+        } else {
+            drop(owner);
+            world.restart();
+        }
+        world.run();
+        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+        assert_eq!((on_green(&world, 12).len(), jobs(&world)), (12, 3), "{}", nth(0));
+        assert_sound(&mut world);
+    }
+}
+
+#[test]
+fn a_process_that_ends_in_good_order_does_not_wait_for_a_flush() {
+    let mut world = fleet(12);
+    slowly(&world, 3);
+    let number = number(roll(&mut world, &in_waves()));
+    let owner = until_moved(&world, &world.process(), 2);
+    let begun = world.clock.monotonic();
+    world.process().worker.stop();
+    let _ = owner.finish(&world);
+    let took = world.clock.monotonic().since(begun);
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    assert_eq!(rollout(&world, number).owner, None, "the next one need not wait for a lease");
+    world.restart();
+    world.run();
+    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(jobs(&world), 3);
+    assert_sound(&mut world);
+}
