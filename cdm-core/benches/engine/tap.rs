@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::rollout::RolloutPage;
 use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, Operation,
     OperationId, Rollout, Selector, Site, SiteId, Uid, WorkerId,
@@ -295,6 +296,11 @@ impl Journal for TappedStore {
     async fn fleet(&self) -> Result<Fleet, StoreError> {
         self.tap.asked(Ask::Fleet);
         self.inner.fleet().await
+    }
+
+    async fn webhooks(&self) -> Result<Webhooks, StoreError> {
+        // Nobody who is measured asks.
+        self.inner.webhooks().await
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

@@ -57,6 +57,7 @@ impl Freeze {
     pub fn told(&self) -> String {
         let whom = match &self.sites {
             None => "moves are frozen".to_owned(),
+            Some(sites) if sites.len() == 1 => "moves of one site are frozen".to_owned(),
             Some(sites) => format!("moves of {} sites are frozen", sites.len()),
         };
         format!("{whom} by {}: {}", self.by, self.reason)

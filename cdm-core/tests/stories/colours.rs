@@ -39,14 +39,14 @@ fn rollback(world: &mut World, selector: Selector) -> Result<Accepted, ServiceEr
     })
 }
 
-fn mark(world: &mut World, digest: Digest, verdict: Verdict) -> Result<Accepted, ServiceError> {
+pub(super) fn mark(world: &mut World, digest: Digest, verdict: Verdict) -> Result<Accepted, ServiceError> {
     world.ask(move |services, request| {
         Box::pin(async move { services.mark(&request, digest, verdict, "said so").await })
     })
 }
 
 /// Deploys and waits for it.
-fn deployed(world: &mut World, image: u8, selector: Selector) {
+pub(super) fn deployed(world: &mut World, image: u8, selector: Selector) {
     let deploy = begun(world.deploy(digest(image), selector, false));
     world.run();
     assert_eq!(status(world, &deploy), Status::Ended(End::Succeeded));

@@ -1,10 +1,12 @@
 //! Plans: what they say, what they cost, and when they hold no more.
 
+use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::rollout::{Change, Gate, Plan, Reach};
 use cdm_core::domain::{RolloutStatus, Selector};
 use cdm_core::services::{RolloutRequest, RolloutScope, ServiceError};
 use cdm_testkit::world::{Verb, World, digest};
 
+use super::colours::{deployed, mark};
 use super::waves::{all, fleet, nth, stands};
 use super::{assert_sound, begun, number, roll};
 
@@ -137,6 +139,12 @@ fn a_plan_holds_until_something_that_it_rests_on_changes() {
     let hash = plan(&mut world, &all(0)).hash;
     let other = RolloutRequest { plan: Some(hash), max_concurrent: 5, ..all(0) };
     assert_eq!(roll(&mut world, &other).unwrap_err(), ServiceError::PlanChanged);
+    // What a halt would put back.
+    deployed(&mut world, 5, Selector::Green);
+    let wanted = RolloutRequest { auto_return: true, ..all(0) };
+    let planned = RolloutRequest { plan: Some(plan(&mut world, &wanted).hash), ..wanted };
+    let _ = mark(&mut world, digest(0), Verdict::Bad).unwrap();
+    assert_eq!(roll(&mut world, &planned).unwrap_err(), ServiceError::PlanChanged);
 }
 
 #[test]

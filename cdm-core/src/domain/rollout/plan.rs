@@ -178,8 +178,8 @@ impl Plan {
 pub fn hash(ground: &Ground, sites: &[Candidate], asked: &str) -> String {
     let mut hasher = Sha256::new();
     // Whether the target is ready changes by itself, and is looked at before each move.
-    let Ground { kind, target, running, digest, .. } = ground;
-    hasher.update(format!("{asked}\n{kind:?} {target} {running:?} {digest:?}\n"));
+    let Ground { kind, target, running, digest, put_back, .. } = ground;
+    hasher.update(format!("{asked}\n{kind:?} {target} {running:?} {digest:?} {put_back:?}\n"));
     for Candidate { id, uid, service, routed, .. } in sites {
         hasher.update(format!("{id} {uid} {service} {routed:?}\n"));
     }
