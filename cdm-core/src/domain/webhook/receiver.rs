@@ -67,42 +67,46 @@ impl Receiver {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
         let refused = |rule| NameError::new(WHAT, rule, scheme);
         if text.len() > Self::LONGEST {
-            return Err(refused("it has at most 1000 characters"));
+            return Err(refused("a webhook's address has at most 1000 characters"));
         }
         if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
-            return Err(refused("it is visible ASCII without backslashes; write other names in Punycode"));
+            return Err(refused(
+                "a webhook's address is visible ASCII without backslashes; write other names in Punycode",
+            ));
         }
         let tls = match scheme {
             "https" => true,
             "http" => false,
-            _ => return Err(refused("it begins with https://")),
+            _ => return Err(refused("a webhook's address begins with https://")),
         };
         let rest = &text[scheme.len() + "://".len()..];
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(refused("it has no user and no password"));
+            return Err(refused("a webhook's address has no user and no password"));
         }
         if target.contains('#') {
-            return Err(refused("it has no fragment"));
+            return Err(refused("a webhook's address has no fragment"));
         }
         let (host, written) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             Some(_) | None => (authority, None),
         };
         let usual = if tls { 443 } else { 80 };
-        let port = written.map_or(Some(usual), port).ok_or_else(|| refused("its port is from 1 to 65535"))?;
+        let port = written
+            .map_or(Some(usual), port)
+            .ok_or_else(|| refused("the port of a webhook's address is from 1 to 65535"))?;
         let known = |entry: &Allowed| (entry.tls, entry.host.as_str(), entry.port) == (tls, host, port);
         let inside = allowed.iter().any(known);
         if !inside {
             if !tls {
-                return Err(refused("it begins with https://"));
+                return Err(refused("a webhook's address begins with https://"));
             }
             // Lower case as it is written, so that there is one spelling of each.
             let name = Hostname::parse(host).ok().filter(|name| name.as_str() == host);
             if name.is_none() {
                 return Err(refused(
-                    "its host is a name in lower case, with a dot inside and none at the end, and no IP address; \
-                     others have to be allowed by the configuration",
+                    "the host of a webhook's address is a name in lower case, with a dot inside and none at the \
+                     end, and no IP address; others have to be allowed by the configuration",
                 ));
             }
         }
