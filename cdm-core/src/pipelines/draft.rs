@@ -165,6 +165,7 @@ impl Draft {
             holds: None,
             flushing: false,
             trailing: None,
+            flush_from: 0,
             unsettled: false,
             reason: None,
             waiting_since: None,

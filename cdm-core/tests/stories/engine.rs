@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cdm_core::domain::operation::Position;
-use cdm_core::domain::rollout::Reach;
 use cdm_core::domain::{
     Code, End, OperationId, RolloutStatus, Selector, State, Status, Tick, Timestamp, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{Platform, Rollouts, registry};
 use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write, WriteId};
-use cdm_core::services::RolloutRequest;
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::log::What;
@@ -230,9 +228,12 @@ fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
     let mut world = fleet(12);
     let number = number(roll(&mut world, &all(0)));
     let (first, mut server) = server(&world, "server");
+    // A call takes longer than a poll.
+    world.gate.narrow();
     while on_green(&world, 12).is_empty() {
         assert!(matches!(server.poll(&world), Left::Waits));
     }
+    world.gate.widen();
     first.stop();
     server.finish(&world);
     let rollout_then = rollout(&world, number);
@@ -256,10 +257,8 @@ fn a_rollout_whose_worker_dies_is_taken_over_within_a_second_after_the_lease() {
     let points = || (0..10).map(|n| Duration::from_millis(10 + 500 * n));
     for (comes, dies_after) in points().flat_map(|comes| points().map(move |dies| (comes, dies))) {
         let mut world = fleet(20);
-        // The flush of each takes three seconds.
-        let waves = (1..20).map(Reach::Count).chain([Reach::Percent(100)]).collect();
-        let wanted = RolloutRequest { waves, ..all(0) };
-        let number = number(roll(&mut world, &wanted));
+        super::trailing::slowly(&world, 2);
+        let number = number(roll(&mut world, &all(0)));
         let (first, mut dies) = server(&world, "first");
         let owner = |world: &World| rollout(world, number).owner;
         let mine = Some(first.lease().worker().clone());

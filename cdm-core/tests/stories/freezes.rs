@@ -62,10 +62,12 @@ fn a_rollout_under_way_waits_and_goes_on_when_the_freeze_is_removed_or_ends() {
         let mut world = fleet(30);
         let number = number(roll(&mut world, &all(0)));
         let mut owner = super::turn(&world.process());
+        // A call takes longer than a poll.
+        world.gate.narrow();
         while on_green(&world, 30).len() < 3 {
             assert!(matches!(owner.poll(&world), super::Left::Waits));
-            super::pass(&world);
         }
+        world.gate.widen();
         let begun = world.clock.monotonic();
         let lasts = (!removed).then_some(Duration::from_secs(3_600));
         let freeze = freeze(&mut world, None, lasts).unwrap();

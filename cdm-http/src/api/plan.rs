@@ -83,7 +83,7 @@ pub struct Calls {
     pub route_writes: u64,
     /// Writes of the rollout's own records.
     pub checkpoints: u64,
-    /// Jobs that flush caches.
+    /// Jobs that flush caches, at most: what is moved during one is flushed by the next.
     pub jobs: u64,
     /// Requests to the sites.
     pub probes: u64,

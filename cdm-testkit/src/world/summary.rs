@@ -70,6 +70,12 @@ impl Summary {
                 put(format!("service {selector}"), format!("{digest:?} ready={}", view.is_ready()));
             }
         }
+        let rollouts: Vec<u64> = world.store.all_rollouts().iter().map(|rollout| rollout.number).collect();
+        for (by, uid) in world.cluster.flushes() {
+            if let Some(index) = rollouts.iter().position(|number| *number == by) {
+                put(format!("flushed {} by rollout {index}", name(&uid)), "yes".to_owned());
+            }
+        }
         if let Ok(canary) = now(world.raw().cluster.canary()) {
             let canary = canary.map(|canary| (canary.selector, canary.digest.map(|digest| digest.short())));
             put("canary".to_owned(), format!("{canary:?}"));
@@ -140,6 +146,8 @@ fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
         What::RouteCreated(uid, to) => format!("n route created {} {to}", name(uid)),
         What::RouteMoved(uid, from, to) if from != to => format!("n route moved {} {to}", name(uid)),
         What::Released(uid, _) => format!("n released {}", name(uid)),
+        // By how many jobs a rollout's sites are flushed is a matter of time; which sites are is told above.
+        What::JobStarted(job, ..) if job.as_str().starts_with("rollout-") => return None,
         What::JobStarted(_, Some(uid), word) => format!("n job {word} {}", name(uid)),
         What::JobStarted(_, None, word) => format!("n job {word} batch"),
         What::Ended(operation) => ended(operation),

@@ -84,6 +84,8 @@ pub(crate) struct RolloutDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde_as(as = "Option<TrailingDef>")]
     trailing: Option<Trailing>,
+    #[serde(default)]
+    flush_from: u32,
     #[serde_as(as = "Option<ReasonDef>")]
     reason: Option<Reason>,
     #[serde_as(as = "Option<Millis>")]

@@ -107,13 +107,18 @@ impl Window {
     pub const SIZE: u32 = 128;
 }
 
-/// A window whose sites have their outcomes, and whose caches are flushed while the next one's sites are moved.
+/// Windows whose sites have their outcomes, and whose caches are flushed while further sites are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailing {
-    /// Which.
+    /// The stretch that they make up.
     pub window: Window,
     /// The first of its jobs, as [`Rollout::job`] had it.
     pub job: u32,
+}
+
+impl Trailing {
+    /// How many sites may be moved during the flush of those before them.
+    pub const MOST: u32 = 1_024;
 }
 
 /// A rollout's own record.
@@ -183,8 +188,10 @@ pub struct Rollout {
     pub holds: Option<Selector>,
     /// Whether the window's sites have their outcomes, and only their caches are still to be flushed.
     pub flushing: bool,
-    /// The window before, where its caches are still to be flushed.
+    /// The windows that are being flushed beside this one.
     pub trailing: Option<Trailing>,
+    /// The caches of all sites before this one are flushed, or `trailing`.
+    pub flush_from: u32,
     /// Why it waits, is paused, halted or failed.
     pub reason: Option<Reason>,
     /// Since when it has not come on, for the deadline of a wait.
@@ -447,8 +454,8 @@ impl Rollout {
         }
     }
 
-    /// Whether the window's caches may be flushed while the next one's sites are moved: there is a next one, at once, and
-    /// nobody has asked anything.
+    /// Whether the window's caches may be flushed while further sites are moved: there are some, at once, and nobody has
+    /// asked anything.
     pub fn may_trail(&self) -> bool {
         let ends = |wave: &Wave| wave.end == self.window.end;
         let next = match self.leg {
@@ -498,6 +505,7 @@ impl Rollout {
             self.reached = self.window.end;
             self.leg = Leg::Back;
             self.trailing = None;
+            self.flush_from = 0;
             self.window = Window { start: 0, end: self.reached.min(Window::SIZE) };
             self.job = 1;
             self.flushing = false;

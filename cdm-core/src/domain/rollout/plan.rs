@@ -92,7 +92,7 @@ pub struct Calls {
     pub route_writes: u64,
     /// Writes of the rollout's record and pages.
     pub checkpoints: u64,
-    /// Jobs that flush caches.
+    /// Jobs that flush caches, at most: what is moved during one is flushed by the next.
     pub jobs: u64,
     /// Requests to the sites themselves.
     pub probes: u64,

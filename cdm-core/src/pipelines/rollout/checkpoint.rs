@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
+use super::course::Flushes;
 use super::frozen;
 use super::owner::{Early, Owner, shortened};
-use crate::domain::rollout::{RolloutEvent, Trailing};
+use crate::domain::rollout::{RolloutEvent, Trailing, Window};
 use crate::domain::{Code, Leg, Reason, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Left, Lost};
 
 impl Owner<'_> {
     /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
-    /// The window's caches `trails`, are flushed beside what comes next; those of the one before have `trailed`.
     pub(super) async fn checkpoint(
         &mut self,
         early: Option<Early>,
-        trails: bool,
-        trailed: bool,
+        flushes: Flushes,
     ) -> Result<Option<Left>, Lost> {
         let now = self.now();
         let again = self.worker.settings().scan;
@@ -25,7 +24,10 @@ impl Owner<'_> {
         let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;
-            head.trailing = head.trailing.filter(|_| !trailed);
+            head.trailing = head.trailing.filter(|_| !flushes.trailed);
+            if flushes.done {
+                head.flush_from = if whole { head.window.end } else { head.window.start };
+            }
             match early {
                 Some(Early::Unreachable(code)) => {
                     wait(head, code, "the cluster does not move a route".into(), now, again, None);
@@ -34,6 +36,7 @@ impl Owner<'_> {
                     wait(head, code, "the cluster runs no job".into(), now, again, patience);
                 }
                 Some(Early::NotReady) if head.control.is_none() => {
+                    head.flushing = false;
                     let message = format!("`{destination}` is not ready");
                     wait(head, Code::ServiceNotReady, message, now, again, patience);
                 }
@@ -51,10 +54,15 @@ impl Owner<'_> {
                     head.owner = None;
                 }
                 // Somebody has asked meanwhile: what was moved is flushed before it is answered.
-                None if trails && head.flushing && !head.may_trail() => {}
+                None | Some(Early::NotReady) if flushes.owed && !(flushes.trails && head.may_trail()) => {
+                    head.flushing = true;
+                }
                 None | Some(_) => {
-                    if trails && head.flushing && !crate::bug!(TrailingForgotten) {
-                        head.trailing = Some(Trailing { window: head.window, job: head.job });
+                    if flushes.trails && head.trailing.is_none() {
+                        let stretch = Window { start: head.flush_from, end: head.window.end };
+                        let trailing = Trailing { window: stretch, job: head.job };
+                        head.trailing = Some(trailing).filter(|_| !crate::bug!(TrailingForgotten));
+                        head.flush_from = head.window.end;
                     }
                     head.flushing = false;
                     if !whole {

@@ -5,12 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use futures_util::future::try_join;
 use futures_util::stream::FuturesUnordered;
 
-use super::answered;
 use super::checkpoint::wait;
-use super::flush::Flushed;
 use super::member::{Shared, Taken};
 use crate::domain::rollout::{
     Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
@@ -64,7 +61,7 @@ pub(super) enum Early {
 
 impl Early {
     /// Whether the window's sites that were moved are to be flushed all the same.
-    const fn moves(early: Option<Self>) -> bool {
+    pub(super) const fn moves(early: Option<Self>) -> bool {
         matches!(early, None | Some(Self::Asked | Self::Budget | Self::Inconclusive | Self::Frozen))
     }
 }
@@ -136,59 +133,8 @@ impl<'a> Owner<'a> {
         self.worker.ports().clock.wall()
     }
 
-    /// Drives it until it ends, waits or is given back.
-    pub(super) async fn run(&mut self) -> Result<Left, Lost> {
-        if let Some(left) = self.await_deploy().await? {
-            return Ok(left);
-        }
-        while self.head.status == RolloutStatus::Running {
-            self.load().await?;
-            let trailing = self.head.trailing.map(|behind| self.flush_of(behind.window, behind.job));
-            let trailing = async move {
-                match trailing {
-                    Some(flush) => flush.run().await,
-                    None => Ok(Flushed::But(Vec::new())),
-                }
-            };
-            let (early, flushed) = if self.head.flushing {
-                (None, trailing.await?)
-            } else {
-                self.frozen = self.look_for_freezes().await?;
-                try_join(self.window(), trailing).await?
-            };
-            let trailed = matches!(flushed, Flushed::But(_));
-            let mut early = self.flushed(flushed, early).await?;
-            let trails = early.is_none() && self.todo().is_empty() && self.head.may_trail();
-            if Early::moves(early) && self.head.flushing && !trails {
-                let flushed = self.flush_of(self.head.window, self.head.job).run().await?;
-                early = self.flushed(flushed, early).await?;
-            }
-            if let Some(left) = self.checkpoint(early, trails, trailed).await? {
-                return Ok(left);
-            }
-        }
-        Ok(match self.head.status {
-            RolloutStatus::Waiting => Left::Waiting(self.head.wake),
-            _ => Left::Resting,
-        })
-    }
-
-    /// Counts the sites whose caches could not be flushed, and answers why the window is left early, be it that.
-    async fn flushed(&mut self, flushed: Flushed, early: Option<Early>) -> Result<Option<Early>, Lost> {
-        Ok(match flushed {
-            Flushed::But(parked) if parked.is_empty() => early,
-            Flushed::But(parked) => {
-                self.write_outcomes(&parked, early).await?;
-                early
-            }
-            Flushed::Blocked(code) if Early::moves(early) => Some(Early::Backend(code)),
-            Flushed::Stopping if Early::moves(early) => Some(Early::Stopping),
-            Flushed::Blocked(_) | Flushed::Stopping => early,
-        })
-    }
-
     /// A rollout that deploys first waits for that.
-    async fn await_deploy(&mut self) -> Result<Option<Left>, Lost> {
+    pub(super) async fn await_deploy(&mut self) -> Result<Option<Left>, Lost> {
         let Some(deploy) = self.head.after.clone() else { return Ok(None) };
         let ended = self.worker.ports().store.history(&deploy).await.unwrap_or_default();
         let now = self.now();
@@ -221,22 +167,6 @@ impl<'a> Owner<'a> {
         })
     }
 
-    /// Reads the pages that the window lies in, and the one before it where its caches are still to be flushed.
-    async fn load(&mut self) -> Result<(), Lost> {
-        let window = self.head.window;
-        let first = self.head.trailing.map_or(window.start, |behind| behind.window.start) / RolloutPage::SIZE;
-        let last = window.end.saturating_sub(1) / RolloutPage::SIZE;
-        self.pages.retain(|page, _| (first..=last).contains(page));
-        for page in first..=last {
-            if !self.pages.contains_key(&page) {
-                let store = &self.worker.ports().store;
-                let read = answered(self.worker, || store.rollout_page(self.head.number, page)).await?;
-                self.pages.insert(page, read.ok_or(Lost)?);
-            }
-        }
-        Ok(())
-    }
-
     /// The window's sites, with their ordinals.
     pub(super) fn members(&self) -> impl Iterator<Item = (u32, &RolloutMember)> {
         self.members_of(self.head.window)
@@ -262,7 +192,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Moves the window's sites, and writes their outcomes down.
-    async fn window(&mut self) -> Result<Option<Early>, Lost> {
+    pub(super) async fn window(&mut self) -> Result<Option<Early>, Lost> {
         let mut outcomes = Vec::new();
         let mut early = None;
         let todo = self.todo();
