@@ -35,6 +35,10 @@ const ROUNDS: usize = 5;
 const SITES: u32 = 1_000;
 /// Sites that the script moves in a round.
 const BY_SCRIPT: u32 = 8;
+/// Sites in each job of the raw client's.
+const BATCH: usize = 256;
+/// What is compared; all with the raw client, which moves and flushes.
+const ARMS: [&str; 4] = ["CDM", "raw client", "the same without flushes", "script"];
 /// Sites whose caches are flushed: whole windows of a rollout.
 const FLUSHED: u32 = 512;
 /// Sites that idle.
@@ -85,9 +89,10 @@ async fn promote() {
     let engine = Engine::new(&servers[0], SITES, Made::Routed).await;
     let mut raw = Raw::new(&servers[1]).await;
     // The raw client has sites of its own, made by the same adapters.
-    raw.adopt(&Engine::new(&servers[1], SITES, Made::Routed).await);
+    let flusher = Engine::new(&servers[1], SITES, Made::Routed).await;
+    raw.adopt(&flusher);
     let mut to = Selector::Green;
-    let [mut ours, mut bare, mut scripted] = <[Arm; 3]>::default();
+    let [mut ours, mut same, mut bare, mut scripted] = <[Arm; 4]>::default();
     for round in 0..=ROUNDS {
         engine.aim(to).await;
         let by_engine = async || {
@@ -95,8 +100,12 @@ async fn promote() {
             engine.assert_moved(to).await;
             taken
         };
-        let mut by_raw = async || taken(&servers[1], SITES, raw.promote(to)).await;
-        let (one, other) = if round % 2 == 0 {
+        let mut by_raw = async || {
+            let flushed = async { futures_util::join!(raw.promote(to.other()), flusher.flush(BATCH, 20)) };
+            let with_flushes = taken(&servers[1], SITES, async { drop(flushed.await) }).await;
+            (with_flushes, taken(&servers[1], SITES, raw.promote(to)).await)
+        };
+        let (one, (all, other)) = if round % 2 == 0 {
             let one = by_engine().await;
             (one, by_raw().await)
         } else {
@@ -107,6 +116,7 @@ async fn promote() {
         let back = script::there_and_back(&servers[1], &mut raw, to, BY_SCRIPT);
         if round > 0 {
             ours.keep(one);
+            same.keep(all);
             bare.keep(other);
             if let Some(back) = back {
                 scripted.keep(back);
@@ -114,7 +124,7 @@ async fn promote() {
         }
         to = to.other();
     }
-    tell(&ours, &bare, &scripted);
+    tell([&ours, &same, &bare, &scripted]);
 }
 
 /// A round: sites in a second, microseconds of a processor a site, requests a site.
@@ -161,25 +171,24 @@ fn cpu(whose: Whose) -> Duration {
     Duration::from_millis(u64::try_from(ticks).unwrap_or_default() * 10)
 }
 
-fn tell(ours: &Arm, bare: &Arm, scripted: &Arm) {
+fn tell(arms: [&Arm; 4]) {
     println!("## Bulk promote\n");
     println!("{SITES} sites a round ({BY_SCRIPT} by the script), 64 at once (8), {ROUNDS} rounds.\n");
     println!("| arm | sites a second | of the raw client's | processor, µs a site | of the raw client's |");
     println!("|---|---|---|---|---|");
-    let arms = [("CDM", ours), ("raw client", bare), ("script", scripted)];
-    for (name, arm) in arms.into_iter().filter(|(_, arm)| !arm.counts.is_empty()) {
+    let [_, bare, ..] = arms;
+    for (name, arm) in ARMS.into_iter().zip(arms).filter(|(_, arm)| !arm.counts.is_empty()) {
         let of = |mine: &Rounds, raw: &Rounds| mine.with(raw, |mine, raw| mine / raw);
         let (rate, cpu) = (of(&arm.rate, &bare.rate), of(&arm.cpu, &bare.cpu));
         println!("| {name} | {:.1} | {rate:.4} | {:.0} | {cpu:.2} |", arm.rate, arm.cpu);
     }
     println!("\nRequests a site, counted by the servers in the last round:\n");
-    println!("| asked | CDM | raw client | script |\n|---|---|---|---|");
-    let asked: std::collections::BTreeSet<&String> =
-        ours.counts.keys().chain(bare.counts.keys()).chain(scripted.counts.keys()).collect();
+    println!("| asked | {} |\n|---|---|---|---|---|", ARMS.join(" | "));
+    let asked: std::collections::BTreeSet<&String> = arms.iter().flat_map(|arm| arm.counts.keys()).collect();
     for asked in asked {
         let of =
             |arm: &Arm| arm.counts.get(asked).map_or_else(|| "0".to_owned(), |many| format!("{many:.4}"));
-        println!("| {asked} | {} | {} | {} |", of(ours), of(bare), of(scripted));
+        println!("| {asked} | {} |", arms.map(of).join(" | "));
     }
     println!();
 }

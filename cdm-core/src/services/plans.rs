@@ -67,6 +67,7 @@ impl Services {
             auto_return: wanted.auto_return,
             bakes: !wanted.bake.is_zero(),
             put_back,
+            max_concurrent: wanted.max_concurrent,
         };
         Ok((ground, sites))
     }

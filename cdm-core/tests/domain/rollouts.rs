@@ -188,7 +188,7 @@ proptest! {
             let Window { start, end } = rollout.window;
             prop_assert!(granted <= 2 * total, "it does not end");
             granted += 1;
-            prop_assert!(start < end && end <= total && end - start <= Window::SIZE, "{:?}", rollout.window);
+            prop_assert!(start < end && end <= total && end - start <= Window::size(rollout.max_concurrent), "{:?}", rollout.window);
             if rollout.leg == Leg::Out {
                 let mut ends = rollout.waves.iter().map(|wave| wave.end);
                 prop_assert!(!ends.any(|wave| start < wave && wave < end), "{:?}", rollout.window);

@@ -34,7 +34,7 @@ impl Moving {
     pub(crate) fn all() -> Vec<Self> {
         let single = (3, vec![]);
         let canary = (3, vec![Reach::Count(1), Reach::Percent(100)]);
-        let wide = (Window::SIZE + 2, vec![Reach::Count(1), Reach::Percent(100)]);
+        let wide = (Window::LEAST + 2, vec![Reach::Count(1), Reach::Percent(100)]);
         let empty = (0, vec![]);
         let mut all = Vec::new();
         for (total, waves) in [empty, single, canary, wide] {
@@ -60,7 +60,7 @@ impl Moving {
             scope: RolloutScope::All,
             members: (0..u128::from(total)).map(member).collect(),
             waves,
-            max_concurrent: 64,
+            max_concurrent: 32,
             budget: Budget::Count(1),
             auto_return,
             gate: None,
@@ -300,7 +300,7 @@ impl Machine for Moving {
         }
         let counts = rollout.tally().resolved() + rollout.running() + rollout.pending();
         let checks = [
-            (end.saturating_sub(start) <= Window::SIZE && end <= rollout.total, "a window is too wide"),
+            (end.saturating_sub(start) <= Window::MOST && end <= rollout.total, "a window is too wide"),
             (counts == rollout.total, "the counts do not sum to the total"),
             (rollout.status.runnable() || rollout.owner.is_none(), "what does not run has an owner"),
             (

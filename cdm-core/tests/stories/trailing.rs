@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Outcome, Reach, Tally, Trailing};
+use cdm_core::domain::rollout::{Outcome, Reach, Tally, Trailing, Window};
 use cdm_core::domain::{RolloutStatus, Selector};
 use cdm_core::ports::{Clock, JobState};
 use cdm_core::services::RolloutRequest;
@@ -74,7 +74,7 @@ fn no_more_sites_are_moved_during_a_flush_than_may_be_behind() {
         pass(&world);
     }
     let (moved, most) = (on_green(&world, 1_300).len(), Trailing::MOST as usize);
-    assert_eq!(moved, 128 + most, "those of the flush, and as many as may be behind");
+    assert_eq!(moved, Window::size(64) as usize + most, "those of the flush, and as many as may be behind");
     let _ = owner.finish(&world);
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
@@ -137,10 +137,14 @@ fn a_process_that_ends_in_good_order_does_not_wait_for_a_flush() {
     let mut world = fleet(12);
     slowly(&world, 3);
     let number = number(roll(&mut world, &in_waves()));
-    let owner = until_moved(&world, &world.process(), 2);
+    let mut owner = until_moved(&world, &world.process(), 2);
     let begun = world.clock.monotonic();
     world.process().worker.stop();
-    let _ = owner.finish(&world);
+    // Calls that are under way take some polls and no time.
+    let ended = (0..100).any(|_| matches!(owner.poll(&world), Left::Done(_)));
+    if !ended {
+        let _ = owner.finish(&world);
+    }
     let took = world.clock.monotonic().since(begun);
     assert!(took <= Duration::from_secs(2), "{took:?}");
     assert_eq!(rollout(&world, number).owner, None, "the next one need not wait for a lease");

@@ -103,8 +103,22 @@ pub struct Window {
 }
 
 impl Window {
-    /// How many sites at most; a checkpoint is written for each window.
-    pub const SIZE: u32 = 128;
+    /// How many sites a window has at least, where there are as many; a checkpoint is written for each window.
+    pub const LEAST: u32 = 128;
+    /// How many at most.
+    pub const MOST: u32 = 512;
+
+    /// How many sites a window has: at its end those under way run out, so the more there are of them, the longer it is.
+    pub const fn size(max_concurrent: u32) -> u32 {
+        let size = max_concurrent.saturating_mul(4);
+        if size < Self::LEAST {
+            Self::LEAST
+        } else if size > Self::MOST {
+            Self::MOST
+        } else {
+            size
+        }
+    }
 }
 
 /// Windows whose sites have their outcomes, and whose caches are flushed while further sites are moved.
@@ -282,7 +296,7 @@ pub struct RolloutPage {
 }
 
 impl RolloutPage {
-    /// How many sites a page has; two windows.
+    /// How many sites a page has; two of the shortest windows.
     pub const SIZE: u32 = 256;
 }
 
@@ -324,7 +338,7 @@ impl Rollout {
     pub fn open(&mut self) -> bool {
         let Some(first) = self.waves.first() else { return false };
         if self.window.end == 0 {
-            self.window = Window { start: 0, end: first.end.min(Window::SIZE) };
+            self.window = Window { start: 0, end: first.end.min(Window::size(self.max_concurrent)) };
         }
         self.window.end > 0
     }
@@ -437,7 +451,7 @@ impl Rollout {
             (Some(end), _) => {
                 let start = self.window.end;
                 self.waiting_since = None;
-                self.window = Window { start, end: end.min(start + Window::SIZE) };
+                self.window = Window { start, end: end.min(start + Window::size(self.max_concurrent)) };
                 self.job = 1;
                 self.flushing = false;
                 if self.waves.iter().any(|wave| wave.end == start) {
@@ -506,7 +520,7 @@ impl Rollout {
             self.leg = Leg::Back;
             self.trailing = None;
             self.flush_from = 0;
-            self.window = Window { start: 0, end: self.reached.min(Window::SIZE) };
+            self.window = Window { start: 0, end: self.reached.min(Window::size(self.max_concurrent)) };
             self.job = 1;
             self.flushing = false;
             self.reason = Some(reason);

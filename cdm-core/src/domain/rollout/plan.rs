@@ -46,6 +46,8 @@ pub struct Ground {
     pub bakes: bool,
     /// The digest that would be put back under sites that are in place.
     pub put_back: Option<Digest>,
+    /// How many sites at once.
+    pub max_concurrent: u32,
 }
 
 /// Whether a gate times the answers.
@@ -194,7 +196,7 @@ impl Ground {
     fn calls(&self, waves: &[Wave], changes: &[Change]) -> Calls {
         let count = |change| changes.iter().filter(|is| **is == change).count() as u64;
         let (moves, in_place) = (count(Change::Move), count(Change::InPlace));
-        let windows = windows(waves);
+        let windows = windows(waves, Window::size(self.max_concurrent));
         let asked = match self.gate {
             None => 0,
             Some(Timed::No) => 2 * moves + in_place,
@@ -267,8 +269,8 @@ impl Ground {
 }
 
 /// How many windows the waves are gone through in.
-fn windows(waves: &[Wave]) -> u64 {
+fn windows(waves: &[Wave], size: u32) -> u64 {
     let mut start = 0;
     let sizes = waves.iter().map(|wave| wave.end - std::mem::replace(&mut start, wave.end));
-    sizes.map(|size| u64::from(size.div_ceil(Window::SIZE))).sum()
+    sizes.map(|sites| u64::from(sites.div_ceil(size))).sum()
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::future::select;
+
 use super::member::code;
 use super::owner::{Out, Owner, flushable};
 use crate::domain::rollout::{Control, Outcome as MemberOutcome, Window};
 use crate::domain::{Code, Fence, JobName, Leg, Selector, Uid};
 use crate::engine::{Lost, Worker};
 use crate::pipelines::Platform;
-use crate::ports::{ErrorKind, Job, JobKind, JobSpec, JobState, Outcome};
+use crate::ports::{Changed, ErrorKind, Job, JobKind, JobSpec, JobState, Mark, Outcome};
 
 /// How soon a job is looked at after it was started; each later look is twice as far, up to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
@@ -62,6 +64,7 @@ impl Flush<'_> {
         let clock = &self.worker.ports().clock;
         let started = clock.monotonic();
         let mut pause = FIRST_LOOK;
+        let mut mark = self.mark().await;
         let tries = self.platform.job_tries.max(1);
         let mut attempt = 1;
         while !self.sites.is_empty() {
@@ -76,7 +79,7 @@ impl Flush<'_> {
                 Some(JobState::Running) | None if self.worker.stopping() => return Ok(Flushed::Stopping),
                 Some(JobState::Running) | None if self.aborted().await => break,
                 Some(JobState::Running) | None if waited < self.platform.job_patience => {
-                    clock.sleep_until(clock.monotonic().after(pause)).await;
+                    self.news(&mut mark, pause).await;
                     pause = (pause * 2).min(LAST_LOOK);
                     continue;
                 }
@@ -93,6 +96,35 @@ impl Flush<'_> {
             attempt += 1;
         }
         Ok(Flushed::But(Vec::new()))
+    }
+
+    /// From where on the cluster's news is of interest.
+    async fn mark(&self) -> Mark {
+        let now = self.worker.ports().cluster.changes(Mark::default(), Duration::ZERO).await;
+        now.map(|(_, mark)| mark).unwrap_or_default()
+    }
+
+    /// Returns when one of the flush's jobs has changed, or after the pause.
+    async fn news(&self, mark: &mut Mark, pause: Duration) {
+        let ports = self.worker.ports();
+        let timer = ports.clock.sleep_until(ports.clock.monotonic().after(pause));
+        let ours = format!("-{}", self.fence.number);
+        let news = async {
+            let heard = ports.cluster.changes(*mark, pause).await;
+            if let Ok((changed, next)) = heard {
+                *mark = next;
+                let of_us = |one: &Changed| match one {
+                    Changed::Job(name) => name.as_str().contains(&ours),
+                    Changed::Anything => true,
+                    Changed::Service(_) => false,
+                };
+                if changed.iter().any(of_us) {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        select(Box::pin(news), timer).await;
     }
 
     fn all(&self) -> Vec<Uid> {
