@@ -147,12 +147,12 @@ impl Engine {
         assert_eq!(route.service, to);
     }
 
-    /// Flushes the caches of every site, `sites` in each job and `slots` in each pod of it.
-    pub(crate) async fn flush(&self, sites: usize, slots: u32) {
+    /// Flushes the caches of these sites, `sites` in each job and `slots` in each pod of it.
+    pub(crate) async fn flush(&self, whose: &[Site], sites: usize, slots: u32) {
         let settings = KubernetesSettings::new(NAMESPACE, REPOSITORY);
         let settings = KubernetesSettings { batch_slots: slots, ..settings };
         let cluster = &cluster(&self.kubeconfig, settings).await;
-        let jobs = self.sites.chunks(sites).enumerate().map(|(at, some)| async move {
+        let jobs = whose.chunks(sites).enumerate().map(|(at, some)| async move {
             let kind = JobKind::FlushCaches { uids: some.iter().map(|site| site.uid).collect() };
             let at = u32::try_from(at).expect("a few");
             // A number that no other job has.
