@@ -13,6 +13,9 @@ use crate::domain::RolloutStatus;
 use crate::domain::rollout::{RolloutPage, Trailing, Window};
 use crate::engine::{Left, Lost};
 
+/// The flush of the windows before, under way.
+type Behind<'a> = Pin<Box<dyn Future<Output = Result<Flushed, Lost>> + Send + 'a>>;
+
 /// What came of the flush that goes on beside the windows, until a window's end takes notice.
 #[derive(Debug, Default)]
 struct Come(Mutex<Option<Flushed>>);
@@ -56,7 +59,7 @@ impl<'a> Owner<'a> {
             return Ok(left);
         }
         let come = Come::default();
-        let mut behind: Option<Pin<Box<dyn Future<Output = Result<Flushed, Lost>> + Send + 'a>>> = None;
+        let mut behind: Option<Behind<'a>> = None;
         while self.head.status == RolloutStatus::Running {
             if let (None, true, Some(stretch)) = (&behind, come.is_empty(), self.head.trailing) {
                 self.load().await?;
