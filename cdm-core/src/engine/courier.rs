@@ -2,14 +2,13 @@
 //! the other, and none of them in the way of work.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use futures_util::task::AtomicWaker;
 
+use super::bell::Bell;
 use super::{Worker, beside};
 use crate::domain::webhook::{SigningKey, Topic, Webhook, Webhooks, message_id};
 use crate::domain::{Fence, Uid};
@@ -33,9 +32,7 @@ const GONE: u16 = 410;
 pub struct Courier {
     worker: Arc<Worker>,
     postman: Arc<dyn Postman>,
-    stopping: AtomicBool,
-    poked: AtomicBool,
-    waker: AtomicWaker,
+    bell: Bell,
     state: Mutex<State>,
 }
 
@@ -51,26 +48,17 @@ struct State {
 impl Courier {
     /// Sends with `postman`, for the process of `worker`, which tells who of the others is lost.
     pub fn new(worker: Arc<Worker>, postman: Arc<dyn Postman>) -> Self {
-        Self {
-            worker,
-            postman,
-            stopping: AtomicBool::new(false),
-            poked: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
-            state: Mutex::default(),
-        }
+        Self { worker, postman, bell: Bell::default(), state: Mutex::default() }
     }
 
     /// Asks it to stop: the message under way is the last one.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.bell.stop();
     }
 
     /// Tells it that there may be a new webhook.
     pub fn poke(&self) {
-        self.poked.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.bell.ring();
     }
 
     /// Looks once, and brings all that is due. For tests; servers use [`Courier::run`].
@@ -82,7 +70,7 @@ impl Courier {
     /// Brings messages until [`Courier::stop`].
     pub async fn run(&self) {
         let mut work = FuturesUnordered::new();
-        while !self.stopping() {
+        while !self.bell.stopping() {
             let found = beside(self.find(), &mut work, &mut Vec::new()).await;
             let pause = if found.is_some() { self.worker.settings().scan } else { REST };
             work.extend(found.unwrap_or_default().into_iter().map(|webhook| self.deliver(webhook)));
@@ -90,10 +78,6 @@ impl Courier {
         }
         while work.next().await.is_some() {}
         self.give_back().await;
-    }
-
-    fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
     }
 
     fn ports(&self) -> &Ports {
@@ -105,16 +89,8 @@ impl Courier {
     }
 
     async fn idle(&self, pause: Duration) {
-        let asked = std::future::poll_fn(|context| {
-            self.waker.register(context.waker());
-            if self.poked.swap(false, Ordering::SeqCst) || self.stopping() {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        });
         let clock = &self.ports().clock;
-        select(Box::pin(asked), clock.sleep_until(clock.monotonic().after(pause))).await;
+        select(Box::pin(self.bell.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
     }
 
     /// The webhooks that are due and at rest, marked as busy; `None` where there is nothing to be told to anybody.
@@ -169,7 +145,7 @@ impl Courier {
                 return Some(());
             }
             for (number, event) in events {
-                if self.stopping() {
+                if self.bell.stopping() {
                     return Some(());
                 }
                 let topic = Topic::of(event.rollout.is_some(), &event.what);

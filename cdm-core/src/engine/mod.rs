@@ -7,6 +7,7 @@
 
 pub mod plan;
 
+mod bell;
 mod beside;
 mod budget;
 mod courier;

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use futures_util::task::AtomicWaker;
 
+use super::bell::Bell;
 use super::{Lease, Left, Record, Registry, RetryBudget, Runner, Settings, beside};
 use crate::domain::{Fence, Tick, Timestamp, WorkerId};
 use crate::ports::{LiveSubject, Mark, Outcome, Ports};
@@ -33,9 +33,7 @@ pub struct Worker {
     budget: Mutex<RetryBudget>,
     state: Mutex<State>,
     beats: AtomicU64,
-    stopping: AtomicBool,
-    poked: AtomicBool,
-    waker: AtomicWaker,
+    bell: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -95,9 +93,7 @@ impl Worker {
             budget: Mutex::default(),
             state: Mutex::default(),
             beats: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
-            poked: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            bell: Bell::default(),
         }
     }
 
@@ -123,7 +119,7 @@ impl Worker {
 
     /// Whether it was asked to stop.
     pub fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.bell.stopping()
     }
 
     /// Whether another worker was silent for a lease, as far as this one has looked.
@@ -135,14 +131,12 @@ impl Worker {
     /// Asks it to stop: it takes nothing new, gives back what it has at the next step boundary, and [`Worker::run`]
     /// returns.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.bell.stop();
     }
 
     /// Tells it that there may be work, so that it need not wait for its next look.
     pub fn poke(&self) {
-        self.poked.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.bell.ring();
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -257,14 +251,6 @@ impl Worker {
 
     /// Returns when there may be something to do.
     async fn idle(&self) {
-        let poked = std::future::poll_fn(|context| {
-            self.waker.register(context.waker());
-            if self.poked.swap(false, Ordering::SeqCst) || self.stopping() {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        });
         let (waiting, mark, watched) = {
             let state = self.state();
             (state.waiting, state.mark, state.watched)
@@ -285,7 +271,7 @@ impl Worker {
                 Ok(_) | Err(_) => std::future::pending().await,
             }
         };
-        select(select(Box::pin(poked), timer), Box::pin(news)).await;
+        select(select(Box::pin(self.bell.heard()), timer), Box::pin(news)).await;
     }
 
     /// What this worker is to run now, marked as being run; and when the first that waits wants to be looked at.

@@ -1,9 +1,9 @@
 //! Drives a rollout: one owner, one window at a time, many sites of it at once.
 //!
 //! Per site: claim, move the route, complete; two writes of the site's own record and one request to the cluster, and
-//! no read where nothing went wrong. A checkpoint writes a window's outcomes and grants the next. Caches are flushed by one
-//! job after the other, each for all that were moved during the one before, while further sites are moved. What was begun under a lost owner is finished or fenced before anything
-//! new is begun.
+//! no read where nothing went wrong. A checkpoint writes a window's outcomes and grants the next. Caches are flushed by
+//! one job after the other, each for all that were moved during the one before, while further sites are moved. What was
+//! begun under a lost owner is finished or fenced before anything new is begun.
 
 mod checkpoint;
 mod commit;

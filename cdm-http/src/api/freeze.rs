@@ -55,13 +55,6 @@ impl From<&domain::Freeze> for Freeze {
     }
 }
 
-/// A freeze that was removed.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Removed {
-    /// Which.
-    pub id: String,
-}
-
 /// A site's id.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = String, pattern = "^[a-z](-?[a-z0-9])*$", max_length = 32)]

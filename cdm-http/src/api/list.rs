@@ -1,4 +1,4 @@
-//! Part of a list.
+//! Part of a list, and what was taken out of one.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,4 +11,11 @@ pub struct Listing<T: ToSchema> {
     /// The cursor of the next page; null after the last.
     #[schema(required = true)]
     pub next: Option<String>,
+}
+
+/// A thing that was removed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Removed {
+    /// Which.
+    pub id: String,
 }

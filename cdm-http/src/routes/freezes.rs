@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::located;
-use crate::api::freeze::{CreateFreeze, Freeze, Removed, id, number};
-use crate::api::list::Listing;
+use crate::api::freeze::{CreateFreeze, Freeze, id, number};
+use crate::api::list::{Listing, Removed};
 use crate::app::Shared;
 use crate::auth::{Admin, Viewer};
 use crate::error::Refusal;

@@ -74,3 +74,9 @@ pub(crate) fn located(status: StatusCode, location: &str, body: impl IntoRespons
     }
     response
 }
+
+/// An answer with a secret, which nobody on its way is to keep.
+pub(crate) fn once(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use cdm_core::domain::Uid;
 use secrecy::ExposeSecret;
 
+use super::once;
 use super::rollouts::Pages;
 use crate::api::list::Listing;
 use crate::api::token::{CreateToken, MadeToken, Token};
@@ -53,10 +54,7 @@ pub(crate) async fn create(
     let new = body.parse(server.app.clock.wall())?;
     let (record, text) = server.app.access.create(&request, &new).await?;
     let made = MadeToken { record: Token::from(&record), token: text.expose_secret().to_owned() };
-    let mut response = (StatusCode::CREATED, Json(made)).into_response();
-    let never = axum::http::HeaderValue::from_static("no-store");
-    response.headers_mut().insert(axum::http::header::CACHE_CONTROL, never);
-    Ok(response)
+    Ok(once((StatusCode::CREATED, Json(made)).into_response()))
 }
 
 /// Ends a token's service, from the next request on.

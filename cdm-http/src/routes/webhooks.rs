@@ -2,12 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::located;
-use crate::api::freeze::Removed;
-use crate::api::list::Listing;
+use super::{located, once};
+use crate::api::list::{Listing, Removed};
 use crate::api::webhook::{CreateWebhook, MadeWebhook, Webhook, id, number};
 use crate::app::Shared;
 use crate::auth::Admin;
@@ -56,9 +55,7 @@ pub(crate) async fn create(
     let wanted = body.parse(|url| services.may_receive(url))?;
     let (record, key) = services.create_webhook(&request, &wanted).await?;
     let location = format!("/webhooks/{}", id(record.number));
-    let mut response = located(StatusCode::CREATED, &location, Json(MadeWebhook::new(&record, &key)));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(once(located(StatusCode::CREATED, &location, Json(MadeWebhook::new(&record, &key)))))
 }
 
 /// Tells a receiver nothing any more.

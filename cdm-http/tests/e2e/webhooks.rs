@@ -152,8 +152,6 @@ async fn a_server_that_is_killed_between_a_message_and_its_answer_sends_it_again
     let ids: Vec<&str> = came.iter().map(|message| message.header("webhook-id")).collect();
     assert_eq!(ids[4], ids[5], "the one that was not answered comes again, under its id");
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len() - 1, "and no other: {ids:?}");
-    let steps =
-        |came: &[Came]| came.iter().map(|message| message.says()["type"].to_string()).collect::<Vec<_>>();
-    assert_eq!(steps(&came).first().map(String::as_str), Some("\"operation.queued\""));
+    assert_eq!(came[0].says()["type"], "operation.queued");
     drop(server);
 }

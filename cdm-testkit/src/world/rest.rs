@@ -18,12 +18,10 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
     let sites = world.store.all_sites();
     let uids: BTreeSet<Uid> = sites.iter().map(|site| site.uid).collect();
     let webhooks = now(world.raw().store.webhooks()).map(|webhooks| webhooks.list).unwrap_or_default();
+    let is_key = |name: &SecretName| webhooks.iter().any(|webhook| webhook.key() == *name);
 
     let orphan = |uid: &Uid| !uids.contains(uid);
-    for (name, _) in world.secrets.values().iter().filter(|(name, _)| orphan(&name.uid)) {
-        if webhooks.iter().any(|webhook| webhook.key() == *name) {
-            continue;
-        }
+    for (name, _) in world.secrets.values().iter().filter(|(name, _)| orphan(&name.uid) && !is_key(name)) {
         broken("NoOrphans", format!("the secret {name}"));
     }
     for uid in world.databases.uids().iter().filter(|uid| orphan(uid)) {

@@ -109,15 +109,8 @@ impl Window {
     pub const MOST: u32 = 512;
 
     /// How many sites a window has: at its end those under way run out, so the more there are of them, the longer it is.
-    pub const fn size(max_concurrent: u32) -> u32 {
-        let size = max_concurrent.saturating_mul(4);
-        if size < Self::LEAST {
-            Self::LEAST
-        } else if size > Self::MOST {
-            Self::MOST
-        } else {
-            size
-        }
+    pub fn size(max_concurrent: u32) -> u32 {
+        max_concurrent.saturating_mul(4).clamp(Self::LEAST, Self::MOST)
     }
 }
 

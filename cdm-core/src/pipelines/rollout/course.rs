@@ -129,9 +129,8 @@ impl<'a> Owner<'a> {
                 early = self.flushed(flushed, early).await?;
             }
         }
-        let start = if flushes.done { self.head.window.start } else { self.head.flush_from };
-        let window_done = flushes.done && early != Some(Early::NotReady);
-        flushes.owed = !window_done && self.owes(Window { start, end: self.head.window.end });
+        let start = until.filter(|_| flushes.done).unwrap_or(self.head.flush_from);
+        flushes.owed = self.owes(Window { start, end: self.head.window.end });
         self.checkpoint(early, flushes).await
     }
 

@@ -69,7 +69,8 @@ impl Flush<'_> {
         let mut attempt = 1;
         while !self.sites.is_empty() {
             let waited = clock.monotonic().since(started);
-            let state = match self.look((self.round - 1) * tries + attempt).await? {
+            let name = self.name((self.round - 1) * tries + attempt);
+            let state = match self.look(&name).await? {
                 Ok(state) => state,
                 Err(code) => return Ok(Flushed::Blocked(code)),
             };
@@ -79,7 +80,7 @@ impl Flush<'_> {
                 Some(JobState::Running) | None if self.worker.stopping() => return Ok(Flushed::Stopping),
                 Some(JobState::Running) | None if self.aborted().await => break,
                 Some(JobState::Running) | None if waited < self.platform.job_patience => {
-                    self.news(&mut mark, pause).await;
+                    self.news(&name, &mut mark, pause).await;
                     pause = (pause * 2).min(LAST_LOOK);
                     continue;
                 }
@@ -104,21 +105,20 @@ impl Flush<'_> {
         now.map(|(_, mark)| mark).unwrap_or_default()
     }
 
-    /// Returns when one of the flush's jobs has changed, or after the pause.
-    async fn news(&self, mark: &mut Mark, pause: Duration) {
+    /// Returns when the job has changed, or after the pause.
+    async fn news(&self, name: &JobName, mark: &mut Mark, pause: Duration) {
         let ports = self.worker.ports();
         let timer = ports.clock.sleep_until(ports.clock.monotonic().after(pause));
-        let ours = format!("-{}", self.fence.number);
         let news = async {
             let heard = ports.cluster.changes(*mark, pause).await;
             if let Ok((changed, next)) = heard {
                 *mark = next;
-                let of_us = |one: &Changed| match one {
-                    Changed::Job(name) => name.as_str().contains(&ours),
+                let it = |one: &Changed| match one {
+                    Changed::Job(of) => of == name,
                     Changed::Anything => true,
                     Changed::Service(_) => false,
                 };
-                if changed.iter().any(of_us) {
+                if changed.iter().any(it) {
                     return;
                 }
             }
@@ -131,23 +131,26 @@ impl Flush<'_> {
         self.sites.iter().map(|(_, uid)| *uid).collect()
     }
 
-    /// One look at the job of that number, which is started where it is not there.
-    async fn look(&self, number: u32) -> Result<Result<Option<JobState>, Code>, Lost> {
+    /// The job of that number. Both legs flush the same windows, under names of their own.
+    fn name(&self, number: u32) -> JobName {
         let number = match self.leg {
-            // Both legs flush the same windows, under names of their own.
             Leg::Out => number,
             Leg::Back => 1_000 + number,
         };
-        let name = JobName::of_window("flush-caches", self.fence.number, self.start, number);
+        JobName::of_window("flush-caches", self.fence.number, self.start, number)
+    }
+
+    /// One look at a job, which is started where it is not there.
+    async fn look(&self, name: &JobName) -> Result<Result<Option<JobState>, Code>, Lost> {
         let cluster = &self.worker.ports().cluster;
-        match cluster.job(&name).await {
+        match cluster.job(name).await {
             Ok(Some(Job { state, .. })) => return Ok(Ok(Some(state))),
             Ok(None) => {}
             Err(error) if error.is_retryable() => return Ok(Ok(None)),
             Err(error) => return Ok(Err(code(&error))),
         }
         let kind = JobKind::FlushCaches { uids: self.all() };
-        let spec = JobSpec { name, service: self.destination, kind };
+        let spec = JobSpec { name: name.clone(), service: self.destination, kind };
         let call = self.worker.lease().call(self.worker.ports(), self.fence)?;
         match cluster.run_job(&call, &spec).await {
             Outcome::Applied(()) => Ok(Ok(Some(JobState::Running))),
