@@ -72,10 +72,18 @@ pub enum Paint {
     Plain,
 }
 
+/// Reads a line that is not shown.
+pub type Unseen = Box<dyn FnMut() -> std::io::Result<String> + Send>;
+
 /// Who may be asked.
 pub enum Person {
     /// Somebody who types.
-    Present(Box<dyn BufRead + Send>),
+    Present {
+        /// What they type.
+        typed: Box<dyn BufRead + Send>,
+        /// Reads a line that is not shown while they type it.
+        unseen: Unseen,
+    },
     /// Nobody.
     Absent,
 }
@@ -83,7 +91,7 @@ pub enum Person {
 impl fmt::Debug for Person {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Present(_) => "Present",
+            Self::Present { .. } => "Present",
             Self::Absent => "Absent",
         })
     }
@@ -146,7 +154,10 @@ impl World {
                 | anstream::ColorChoice::AlwaysAnsi => Paint::Coloured,
             },
             person: if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-                Person::Present(Box::new(std::io::BufReader::new(std::io::stdin())))
+                Person::Present {
+                    typed: Box::new(std::io::BufReader::new(std::io::stdin())),
+                    unseen: Box::new(|| console::Term::stderr().read_secure_line()),
+                }
             } else {
                 Person::Absent
             },

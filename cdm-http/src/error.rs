@@ -132,6 +132,10 @@ impl Refusal {
         Self { retry_after: Some(after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
     }
 
+    pub(crate) fn internal() -> Self {
+        Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     pub(crate) fn timed_out() -> Self {
         let detail =
             "the request took too long; what it began may still be accepted: look, or repeat it with its key";
@@ -180,6 +184,7 @@ const fn status(error: &ServiceError) -> StatusCode {
         | ServiceError::Frozen(_)
         | ServiceError::PlanChanged
         | ServiceError::TokenExists(_)
+        | ServiceError::UserExists(_)
         | ServiceError::NoHealthyDigest
         | ServiceError::Contended => StatusCode::CONFLICT,
         ServiceError::KeyReused | ServiceError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -199,7 +204,7 @@ impl From<ServiceError> for Refusal {
             }
             ServiceError::SiteExists(_) => refusal.blame("id"),
             ServiceError::HostnameTaken { .. } => refusal.blame("hostnames"),
-            ServiceError::TokenExists(_) => refusal.blame("name"),
+            ServiceError::TokenExists(_) | ServiceError::UserExists(_) => refusal.blame("name"),
             ServiceError::KeyReused => refusal.blame("Idempotency-Key"),
             ServiceError::Unavailable(_) | ServiceError::Unknown => {
                 refusal.retry_after = Some(Duration::ZERO);

@@ -9,6 +9,7 @@ mod input;
 mod limits;
 mod metrics;
 mod openapi;
+mod password;
 mod request;
 mod router;
 mod routes;

@@ -15,7 +15,7 @@ use crate::error::{FieldError, PROBLEM_JSON, Problem};
 const ABOUT: &str = "Many WordPress sites on two services, `blue` and `green`, of which one is the active canary.\n\n\
 Every route but `/healthz`, `/readyz` and `/openapi.json` takes a token: `Authorization: Bearer …`. A `viewer` reads; an \
 `operator` creates, provisions, upgrades, promotes, rolls out, retries and cancels; an `admin` also selects, deploys, \
-rolls back, terminates, marks digests, freezes, and keeps webhooks and tokens.\n\n\
+rolls back, terminates, marks digests, freezes, and keeps webhooks, tokens and users.\n\n\
 Long work is answered with 202, the operation and its `Location`; with `?wait=30s` with 200 once the operation rests, \
 however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
 
@@ -31,7 +31,8 @@ however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
         (name = "webhooks", description = "Receivers that are told what happens."),
         (name = "operations", description = "Work that was accepted: its steps, why it waits, how it ended."),
         (name = "audit", description = "Who asked for what."),
-        (name = "tokens", description = "Who may ask."),
+        (name = "tokens", description = "Programs that may ask."),
+        (name = "users", description = "People who sign in to the console."),
         (name = "events", description = "Server-Sent Events. A stream resumes after `Last-Event-ID`."),
         (name = "system", description = "How the server itself is."))
 )]

@@ -11,7 +11,9 @@ use utoipa_axum::routes;
 use crate::app::{App, Server, Shared};
 use crate::auth::{Caller, authenticate};
 use crate::request::{finish, in_time, panicked};
-use crate::routes::{events, freezes, operations, rollouts, services, sites, system, tokens, webhooks};
+use crate::routes::{
+    events, freezes, operations, rollouts, services, sites, system, tokens, users, webhooks,
+};
 
 /// The server's routes, for callers who bring a token.
 pub fn router(app: App) -> Router {
@@ -81,6 +83,9 @@ pub(crate) fn guarded() -> OpenApiRouter<Shared> {
         .routes(routes!(webhooks::remove))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::change, users::remove))
+        .routes(routes!(users::end_sessions))
         .routes(routes!(events::all))
         .routes(routes!(events::of_operation))
         .routes(routes!(events::of_rollout))

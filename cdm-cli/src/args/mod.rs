@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
 pub use platform::Verdict;
 pub use platform::{
-    AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, ServicesCommand, TokenCommand,
-    WebhookCommand,
+    AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, PasswordArgs, ServicesCommand,
+    TokenCommand, UserCommand, WebhookCommand,
 };
 pub use rollout::{FreezeCommand, GateArgs, RolloutArgs};
 pub use site::{Colour, CreateArgs, DeleteArgs, STATES, SiteCommand, SiteFilter};
@@ -169,6 +169,12 @@ pub enum Command {
                       cdm --token-file ci.token site list\n  cdm token list"
     )]
     Token(TokenCommand),
+    /// People who sign in to the console
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cdm user create ada --role operator\n  cdm user passwd ada\n  cdm user list"
+    )]
+    User(UserCommand),
     /// Who asked for what
     Audit(AuditArgs),
     /// What happens, as it happens, until Ctrl-C; with -o json an object a line

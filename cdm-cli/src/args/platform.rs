@@ -1,4 +1,4 @@
-//! Arguments of `cdm services`, `cdm token` and the commands without a noun.
+//! Arguments of `cdm services`, `cdm token`, `cdm user` and the commands without a noun.
 
 use std::path::PathBuf;
 
@@ -152,6 +152,69 @@ pub enum TokenCommand {
         /// The token's id
         id: String,
     },
+}
+
+/// `cdm user …`. A password is asked for, or read from a file; it is never an argument.
+#[derive(Clone, Debug, Subcommand)]
+pub enum UserCommand {
+    /// Let a person sign in to the console; their password is asked for
+    #[command(after_help = "Examples:\n  cdm user create ada --role operator\n  \
+                            cdm user create ada --role viewer --password-file ada.password")]
+    Create {
+        /// What they sign in as; an e-mail address in lower case will do
+        name: String,
+        /// What they may do
+        #[arg(long, value_parser = ["viewer", "operator", "admin"])]
+        role: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// List the people who may sign in, or ever might
+    #[command(visible_alias = "ls", after_help = "Example:\n  cdm user list")]
+    List {
+        /// How much to list.
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Give a person another password; they are signed out everywhere
+    #[command(after_help = "Example:\n  cdm user passwd ada")]
+    Passwd {
+        /// Who
+        name: String,
+        /// Where the password comes from.
+        #[command(flatten)]
+        password: PasswordArgs,
+    },
+    /// Give a person another role
+    #[command(after_help = "Example:\n  cdm user role ada admin")]
+    Role {
+        /// Who
+        name: String,
+        /// What they may do
+        #[arg(value_parser = ["viewer", "operator", "admin"])]
+        role: String,
+    },
+    /// Sign a person out everywhere; they may sign in again
+    #[command(after_help = "Example:\n  cdm user sign-out ada")]
+    SignOut {
+        /// Who
+        name: String,
+    },
+    /// Sign a person out for good; their name is never given again
+    #[command(visible_alias = "rm", after_help = "Example:\n  cdm user remove ada")]
+    Remove {
+        /// Who
+        name: String,
+    },
+}
+
+/// Where a password comes from.
+#[derive(Args, Clone, Debug)]
+pub struct PasswordArgs {
+    /// File that holds the password, `-` for standard input [default: it is asked for]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 pub(super) fn timestamp(text: &str) -> Result<String, String> {

@@ -6,6 +6,7 @@ mod platform;
 mod rollout;
 mod services;
 mod site;
+mod user;
 mod webhook;
 
 use serde_json::Value;
@@ -50,6 +51,7 @@ pub(crate) async fn dispatch(command: Command, session: &mut Session<'_>) -> Res
         Command::Freeze(command) => rollout::freeze(command, session).await,
         Command::Webhook(command) => webhook::run(command, session).await,
         Command::Token(command) => platform::token(command, session).await,
+        Command::User(command) => user::run(command, session).await,
         Command::Audit(args) => platform::audit(args, session).await,
         Command::Events => platform::events(session).await,
         Command::Doctor => platform::doctor(session).await,

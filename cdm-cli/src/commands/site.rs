@@ -84,13 +84,13 @@ fn confirm(args: &DeleteArgs, session: &mut Session<'_>) -> Result<(), CliError>
     let said = match (&args.confirm, &mut session.person) {
         (Some(said), _) => said.clone(),
         (None, Person::Absent) => return Err(unconfirmed()),
-        (None, Person::Present(person)) => {
+        (None, Person::Present { typed, .. }) => {
             session.printer.prompt(&format!(
                 "This removes site `{}` with its database and files. Type its id to go on:",
                 args.id
             ));
             let mut line = String::new();
-            person
+            typed
                 .read_line(&mut line)
                 .map_err(|source| CliError::Io { what: "reading the answer".into(), source })?;
             line.trim().to_owned()

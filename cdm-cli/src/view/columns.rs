@@ -17,6 +17,8 @@ pub enum Shape {
     Webhook,
     /// A token.
     Token,
+    /// A person who signs in.
+    User,
     /// An entry of the audit.
     Audit,
     /// A digest that ran on a service.
@@ -57,6 +59,7 @@ impl Shape {
             Self::Freeze => "freezes",
             Self::Webhook => "webhooks",
             Self::Token => "tokens",
+            Self::User => "users",
             Self::Audit => "audit entries",
             Self::Release => "releases",
             Self::Services | Self::Selection => "services",
@@ -92,6 +95,7 @@ impl Shape {
             | Self::Freeze
             | Self::Webhook
             | Self::Token
+            | Self::User
             | Self::Audit
             | Self::Release
             | Self::Services
@@ -168,6 +172,14 @@ impl Shape {
                 ("AGE", "/createdAt", Must),
                 ("EXPIRES", "/expiresAt", Must),
                 ("REVOKED", "/revokedAt", Must),
+            ],
+            Self::User => &[
+                ("NAME", "/name", Must),
+                ("ROLE", "/role", Must),
+                ("SESSIONS", "#sessions", Must),
+                ("BY", "/createdBy", May),
+                ("AGE", "/createdAt", Must),
+                ("REMOVED", "/removedAt", Must),
             ],
             Self::Audit => &[
                 ("AGE", "/at", Must),

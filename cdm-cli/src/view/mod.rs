@@ -26,6 +26,7 @@ pub(crate) fn one(shape: Shape, value: &Value, now: Timestamp, width: Option<usi
         | Shape::Freeze
         | Shape::Webhook
         | Shape::Token
+        | Shape::User
         | Shape::Audit
         | Shape::Release
         | Shape::Health
@@ -186,6 +187,7 @@ fn table(columns: &Columns, items: &[Value], now: Timestamp, width: Option<usize
 fn field(item: &Value, path: &str, now: Timestamp) -> String {
     match path {
         "#step" => step(item),
+        "#sessions" => item["sessions"].as_array().map_or(0, Vec::len).to_string(),
         "#took" => took(item, now),
         "/reason" if item.get("reason").is_some_and(Value::is_object) => {
             item.pointer("/reason/code").map(plain).unwrap_or_default()

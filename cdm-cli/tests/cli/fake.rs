@@ -1,7 +1,7 @@
 //! A server that answers as scripted and remembers what it was asked, and a command run against it.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{Cursor, Write};
+use std::io::{BufRead, Cursor, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -215,7 +215,15 @@ pub(crate) async fn run_in(fake: Fake, line: &[&str], setting: Setting) -> Ran {
         screen: Screen::Plain,
         paint: Paint::Plain,
         person: match setting.types {
-            Some(text) => Person::Present(Box::new(Cursor::new(text))),
+            Some(text) => {
+                // The same lines, whichever way they are read.
+                let mut unseen = Cursor::new(text);
+                let unseen = move || {
+                    let mut line = String::new();
+                    unseen.read_line(&mut line).map(|_| line.trim_end().to_owned())
+                };
+                Person::Present { typed: Box::new(Cursor::new(text)), unseen: Box::new(unseen) }
+            }
             None => Person::Absent,
         },
         interrupt: setting.interrupt,

@@ -72,7 +72,7 @@ async fn work_is_asked_for_by_method_path_and_body() {
 
 #[tokio::test(start_paused = true)]
 async fn reads_are_asked_for_by_path_and_filters() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 15] = [
         // A person is told of freezes besides.
         (&["site", "get", "shop", "-o", "json"], "GET /sites/shop"),
         (&["site", "get", "../x y", "-o", "json"], "GET /sites/..%2Fx%20y"),
@@ -91,6 +91,7 @@ async fn reads_are_asked_for_by_path_and_filters() {
         (&["op", "get", "op-1"], "GET /operations/op-1"),
         (&["freeze", "list"], "GET /freezes"),
         (&["webhook", "list"], "GET /webhooks"),
+        (&["user", "list"], "GET /users"),
         (&["token", "list", "--all"], "GET /tokens?limit=500"),
         (
             &["audit", "--actor", "ci", "--since", "2029-01-01T00:00:00Z"],
@@ -109,11 +110,14 @@ async fn reads_are_asked_for_by_path_and_filters() {
 #[tokio::test(start_paused = true)]
 async fn small_changes_are_done_at_once() {
     let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
-    let cases: [(&[&str], u16, &str); 7] = [
+    let cases: [(&[&str], u16, &str); 10] = [
         (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
         (&["services", "mark", DIGEST, "bad", "--reason", "loses uploads"], 200, &mark),
         (&["rollout", "pause", "rollout-1"], 202, "POST /rollouts/rollout-1/pause"),
         (&["token", "revoke", "t-1"], 200, "DELETE /tokens/t-1"),
+        (&["user", "role", "ada", "admin"], 200, r#"PUT /users/ada {"role":"admin"}"#),
+        (&["user", "sign-out", "b@c.example"], 200, "DELETE /users/b%40c.example/sessions"),
+        (&["user", "remove", "ada"], 200, "DELETE /users/ada"),
         (
             &["webhook", "create", "https://a.b/c", "--events", "rollout.halted,operation.parked"],
             201,
@@ -136,6 +140,29 @@ async fn small_changes_are_done_at_once() {
         assert_eq!(ran.fake.asked(), [expected], "{line:?}");
         assert_eq!(ran.exit.code(), 0, "{line:?}: {}", ran.err);
     }
+}
+
+/// A password is typed twice, or read from a file; it is in no argument, and said back to nobody.
+#[tokio::test(start_paused = true)]
+async fn a_password_is_asked_for_or_read() {
+    const SECRET: &str = "correct horse";
+    let line = ["user", "create", "ada", "--role", "viewer"];
+    let fake = || Fake::default().says("POST /users", 201, json!({ "name": "ada", "sessions": [] }));
+    let asked = format!(r#"POST /users {{"name":"ada","password":"{SECRET}","role":"viewer"}}"#);
+    let typed = |types| Setting { types, ..Setting::default() };
+    let ran = run_in(fake(), &line, typed(Some("correct horse\ncorrect horse\n"))).await;
+    assert_eq!((ran.exit.code(), ran.fake.asked()), (0, vec![asked.clone()]), "{}", ran.err);
+    assert!(!ran.out.contains(SECRET) && !ran.err.contains(SECRET), "{} {}", ran.out, ran.err);
+    for types in [Some("correct horse\ncorrect hose\n"), None] {
+        let ran = run_in(fake(), &line, typed(types)).await;
+        assert_eq!((ran.exit.code(), ran.fake.asked().len()), (2, 0), "{types:?}: {}", ran.err);
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("password");
+    std::fs::write(&file, "correct horse\r\n").expect("a file");
+    let line = [line.as_slice(), &["--password-file", file.to_str().expect("a path")]].concat();
+    let ran = run(fake(), &line).await;
+    assert_eq!((ran.exit.code(), ran.fake.asked()), (0, vec![asked]), "{}", ran.err);
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,6 +108,16 @@ fn platform(place: &Place, see: See<'_>) {
     let token = tokens["items"].as_array().expect("a list").iter().find(|token| token["name"] == "ci");
     let token = token.expect("the new token")["id"].as_str().expect("an id").to_owned();
     see("token revoke", &["token", "revoke", &token], One(Shape::Token));
+    let password = place.home().join("password");
+    std::fs::write(&password, "correct horse battery\n").expect("a file");
+    let password = ["--password-file", password.to_str().expect("a path")];
+    let create = [["user", "create"], ["ada", "--role=viewer"], password].concat();
+    see("user create", &create, One(Shape::User));
+    see("user list", &["user", "list"], Many(Shape::User));
+    see("user role", &["user", "role", "ada", "operator"], One(Shape::User));
+    see("user passwd", &[["user", "passwd"].as_slice(), &["ada"], &password].concat(), One(Shape::User));
+    see("user sign-out", &["user", "sign-out", "ada"], One(Shape::User));
+    see("user remove", &["user", "remove", "ada"], One(Shape::User));
     see("audit", &["audit"], Many(Shape::Audit));
     see("doctor", &["doctor"], One(Shape::Health));
     let (data, pages) = (place.data().display().to_string(), place.home().join("man").display().to_string());

@@ -155,6 +155,7 @@ fn transaction(call: &Call, batch: &Batch) -> Value {
             Write::Colour(colour) => put(colour_item(colour)),
             Write::Fleet(fleet) => put(json!({ "pk": s("F"), "version": n(fleet.version) })),
             Write::Webhooks(webhooks) => put(json!({ "pk": s("F"), "version": n(webhooks.version) })),
+            Write::Users(users) => put(json!({ "pk": s("F"), "version": n(users.version) })),
             Write::CreateRollout(rollout) | Write::Rollout(rollout) => put(rollout_item(rollout)),
             Write::RolloutPage(page) => put(page_item(page)),
             Write::History(operation) => put(history_item(operation)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::rollout::RolloutPage;
 use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, Operation,
@@ -301,6 +302,11 @@ impl Journal for TappedStore {
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
         // Nobody who is measured asks.
         self.inner.webhooks().await
+    }
+
+    async fn users(&self) -> Result<Users, StoreError> {
+        // Likewise.
+        self.inner.users().await
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

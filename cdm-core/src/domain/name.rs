@@ -214,6 +214,45 @@ verbatim_name!(
     ]
 );
 
+impl Actor {
+    /// What the actor of every person who signs in begins with, and of nobody else.
+    const PERSON: &str = "user:";
+
+    /// Whether it is a person who signs in.
+    pub fn is_person(&self) -> bool {
+        self.as_str().starts_with(Self::PERSON)
+    }
+}
+
+verbatim_name!(
+    /// The name that a person signs in with: `^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$`, so that an e-mail address in
+    /// lower case is one. Cloning is cheap.
+    UserName,
+    "a user name",
+    [
+        (|text| !text.is_empty(), "a user name is not empty"),
+        (|text| at_most(text, 64), "a user name has at most 64 characters"),
+        (
+            |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b"._@-".contains(&b)),
+            "a user name holds only lower-case ASCII letters, digits, dots, underscores, hyphens and `@`",
+        ),
+        (
+            |text| {
+                let ends = [text.bytes().next(), text.bytes().next_back()];
+                ends.iter().flatten().all(|end| is_lower_alphanumeric(*end))
+            },
+            "a user name begins and ends with a letter or a digit",
+        ),
+    ]
+);
+
+impl UserName {
+    /// Who they are in the audit and everywhere else.
+    pub fn actor(&self) -> Actor {
+        Actor(format!("{}{self}", Actor::PERSON).into())
+    }
+}
+
 verbatim_name!(
     /// The key under which a client repeats one request: 1 to 255 visible ASCII characters.
     ///

@@ -12,7 +12,7 @@ pub enum Role {
     Viewer,
     /// Creates, provisions, upgrades, promotes, rolls out, retries and cancels.
     Operator,
-    /// Everything: also selects, deploys, rolls back, terminates, marks, and keeps tokens.
+    /// Everything: also selects, deploys, rolls back, terminates, marks, and keeps tokens and users.
     Admin,
 }
 
@@ -79,6 +79,19 @@ pub struct Token {
 }
 
 impl Token {
+    /// Parses the name of a new token.
+    ///
+    /// # Errors
+    /// What is no [`Actor`], and the names of people who sign in.
+    pub fn name(text: &str) -> Result<Actor, NameError> {
+        let name = Actor::parse(text)?;
+        if name.is_person() {
+            let rule = "the name of a token does not begin with `user:`; people who sign in are called so";
+            return Err(NameError::new("a token's name", rule, text));
+        }
+        Ok(name)
+    }
+
     /// Whether it serves at `now`.
     pub fn serves(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)

@@ -104,6 +104,7 @@ impl Record {
             | Write::Rollout(_)
             | Write::RolloutPage(_)
             | Write::Webhooks(_)
+            | Write::Users(_)
             | Write::History(_) => return None,
         };
         record.set_version(record.version() + 1);

@@ -8,6 +8,7 @@ use super::{Call, Outcome};
 use crate::domain::operation::Home;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
     Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId, Rollout,
@@ -68,6 +69,9 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
 
     /// The webhooks' record; an empty one where nothing was written yet.
     async fn webhooks(&self) -> Result<Webhooks, StoreError>;
+
+    /// The users' record; an empty one where nothing was written yet.
+    async fn users(&self) -> Result<Users, StoreError>;
 
     /// A rollout's record.
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError>;
@@ -150,6 +154,8 @@ pub enum Write {
     Fleet(Box<Fleet>),
     /// The webhooks' record, likewise.
     Webhooks(Box<Webhooks>),
+    /// The users' record, likewise.
+    Users(Box<Users>),
     /// A new rollout.
     CreateRollout(Box<Rollout>),
     /// A rollout, if it is of the version that the field says.

@@ -50,7 +50,8 @@ impl Access {
     /// Makes a token; the text that comes with it is shown once and kept nowhere.
     ///
     /// # Errors
-    /// [`ServiceError::TokenExists`] when a token has, or ever had, that name.
+    /// [`ServiceError::TokenExists`] when a token has, or ever had, that name; [`ServiceError::Invalid`] for one of those
+    /// that people who sign in have.
     pub async fn create(
         &self,
         request: &Request,
@@ -58,7 +59,10 @@ impl Access {
     ) -> Result<(Token, SecretString), ServiceError> {
         let password = self.ports.ids.password();
         let text = SecretString::from(format!("cdm_{}", password.expose_secret()));
-        let result = self.keep(&text, new, &request.actor, false).await;
+        let result = match Token::name(new.name.as_str()) {
+            Ok(_) => self.keep(&text, new, &request.actor, false).await,
+            Err(error) => Err(error.into()),
+        };
         self.audit(request, "token.create", new.name.as_str(), &result).await;
         Ok((result?, text))
     }
@@ -195,6 +199,6 @@ impl Access {
     }
 }
 
-fn hash(text: &SecretString) -> TokenHash {
+pub(super) fn hash(text: &SecretString) -> TokenHash {
     TokenHash(Sha256::digest(text.expose_secret().as_bytes()).into())
 }

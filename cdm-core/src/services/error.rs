@@ -3,7 +3,7 @@
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, SiteId};
+use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, SiteId, UserName};
 use crate::ports::{PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
@@ -44,6 +44,9 @@ pub enum ServiceError {
     /// Tokens keep their names for ever.
     #[error("a token has, or had, the name `{0}`; choose another")]
     TokenExists(Actor),
+    /// People keep theirs, too.
+    #[error("a user has, or had, the name `{0}`; choose another")]
+    UserExists(UserName),
     /// There is no digest to roll back to.
     #[error("no earlier digest is known to be healthy; mark one, or deploy another")]
     NoHealthyDigest,
@@ -80,6 +83,7 @@ impl ServiceError {
             Self::Frozen(_) => "frozen",
             Self::PlanChanged => "plan_changed",
             Self::TokenExists(_) => "token_exists",
+            Self::UserExists(_) => "user_exists",
             Self::NoHealthyDigest => "no_healthy_digest",
             Self::KeyReused => "idempotency_key_reused",
             Self::Invalid(_) => "invalid",
@@ -106,6 +110,7 @@ impl ServiceError {
             | Self::NoHealthyDigest
             | Self::PlanChanged
             | Self::TokenExists(_)
+            | Self::UserExists(_)
             | Self::KeyReused
             | Self::Denied(_)
             | Self::Invalid(_) => false,

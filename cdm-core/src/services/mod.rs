@@ -11,6 +11,7 @@ mod operations;
 mod plans;
 mod rollouts;
 mod sites;
+mod users;
 mod webhooks;
 
 pub use access::{Access, NewToken};
@@ -19,6 +20,7 @@ pub use error::ServiceError;
 pub use freezes::NewFreeze;
 pub use rollouts::RolloutRequest;
 pub use sites::NewSite;
+pub use users::{NewUser, UserChange};
 pub use webhooks::NewWebhook;
 
 pub use crate::domain::RolloutScope;

@@ -6,6 +6,7 @@ mod colours;
 mod gates;
 mod names;
 mod rollouts;
+mod users;
 mod webhooks;
 
 use cdm_core::domain::{Actor, Timestamp};

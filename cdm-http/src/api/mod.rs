@@ -11,6 +11,7 @@ pub mod rollout;
 pub mod services;
 pub mod site;
 pub mod token;
+pub mod user;
 pub mod webhook;
 pub mod words;
 

@@ -1,6 +1,6 @@
 //! A token on the wire; its text only once, when it is made.
 
-use cdm_core::domain::{Actor, Role, Timestamp};
+use cdm_core::domain::{Role, Timestamp};
 use cdm_core::services::NewToken;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -71,7 +71,7 @@ impl std::fmt::Debug for MadeToken {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateToken {
-    /// Who will ask with it: printable ASCII; never the name of a token before.
+    /// Who will ask with it: printable ASCII; never the name of a token before, nor one that begins with `user:`.
     #[schema(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", min_length = 1, max_length = 100)]
     pub name: String,
     /// What it may do.
@@ -85,7 +85,7 @@ pub struct CreateToken {
 impl CreateToken {
     pub(crate) fn parse(&self, now: Timestamp) -> Result<NewToken, Refusal> {
         let mut fields = Fields::default();
-        let name = fields.take("name", Actor::parse(&self.name));
+        let name = fields.take("name", cdm_core::domain::Token::name(&self.name));
         let role = fields.take("role", Role::parse(&self.role));
         let expires_at = self.expires_at.as_deref().map(moment);
         if expires_at.is_some_and(|end| end.is_none_or(|end| end <= now)) {

@@ -8,6 +8,7 @@ pub(crate) mod services;
 pub(crate) mod sites;
 pub(crate) mod system;
 pub(crate) mod tokens;
+pub(crate) mod users;
 pub(crate) mod webhooks;
 
 use std::time::Duration;

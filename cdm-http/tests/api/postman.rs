@@ -10,13 +10,14 @@ const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/postma
 const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
 
 /// What the environment knows, and what it says of each.
-const VARIABLES: [(&str, &str); 11] = [
+const VARIABLES: [(&str, &str); 12] = [
     ("baseUrl", "http://127.0.0.1:8080"),
     ("token", ""),
     ("siteId", "rrr"),
     ("operationId", ""),
     ("rolloutId", ""),
     ("tokenId", ""),
+    ("userName", "ada"),
     ("freezeId", ""),
     ("webhookId", ""),
     ("selector", "blue"),
@@ -33,7 +34,7 @@ const KEEP_IDS: [&str; 10] = [
     "if (id.startsWith(\"rollout-\")) { pm.environment.set(\"rolloutId\", id); }",
     "if (body.rollout) { pm.environment.set(\"rolloutId\", body.rollout); }",
     "if (body.operation) { pm.environment.set(\"operationId\", body.operation); }",
-    "if (body.role) { pm.environment.set(\"tokenId\", id); }",
+    "if (body.role && id) { pm.environment.set(\"tokenId\", id); }",
     "if (id.startsWith(\"freeze-\")) { pm.environment.set(\"freezeId\", id); }",
     "if (id.startsWith(\"webhook-\")) { pm.environment.set(\"webhookId\", id); }",
 ];
@@ -49,6 +50,7 @@ fn variable(path: &str, part: &str) -> String {
         ("{id}", Some("webhooks")) => "webhookId",
         ("{selector}", _) => "selector",
         ("{digest}", _) => "digest",
+        ("{name}", Some("users")) => "userName",
         ("{name}", _) => "step",
         _ => return part.to_owned(),
     };

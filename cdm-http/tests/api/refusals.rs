@@ -8,7 +8,7 @@ use cdm_http::HttpSettings;
 use crate::support::{Bed, digest, new_site};
 
 /// Every guarded route with the least role that may use it.
-const ROUTES: [(&str, Role); 39] = [
+const ROUTES: [(&str, Role); 44] = [
     ("POST /sites/create", Role::Operator),
     ("GET /sites", Role::Viewer),
     ("GET /sites/rrr", Role::Viewer),
@@ -44,6 +44,11 @@ const ROUTES: [(&str, Role); 39] = [
     ("GET /webhooks", Role::Admin),
     ("POST /webhooks", Role::Admin),
     ("DELETE /webhooks/webhook-0", Role::Admin),
+    ("GET /users", Role::Admin),
+    ("POST /users", Role::Admin),
+    ("PUT /users/ada", Role::Admin),
+    ("DELETE /users/ada", Role::Admin),
+    ("DELETE /users/ada/sessions", Role::Admin),
     ("GET /tokens", Role::Admin),
     ("POST /tokens", Role::Admin),
     ("DELETE /tokens/0", Role::Admin),
@@ -135,6 +140,24 @@ async fn input_that_breaks_a_rule_is_told_by_its_field() {
             Some("failureBudget"),
         ),
         ("POST /tokens", r#"{"name":"x","role":"root"}"#, 422, "invalid", Some("role")),
+        ("POST /tokens", r#"{"name":"user:x","role":"viewer"}"#, 422, "invalid", Some("name")),
+        (
+            "POST /users",
+            r#"{"name":"Ada","role":"viewer","password":"correct horse"}"#,
+            422,
+            "invalid",
+            Some("name"),
+        ),
+        (
+            "POST /users",
+            r#"{"name":"ada","role":"viewer","password":"short"}"#,
+            422,
+            "invalid",
+            Some("password"),
+        ),
+        ("PUT /users/ada", "{}", 422, "invalid", Some("role")),
+        ("PUT /users/ada", r#"{"role":"admin"}"#, 404, "not_found", None),
+        ("DELETE /users/ada", "", 404, "not_found", None),
         ("GET /sites?limit=0", "", 422, "invalid", Some("limit")),
         ("GET /sites?cursor=zz", "", 422, "invalid", Some("cursor")),
         ("GET /sites?colour=blue", "", 422, "invalid", Some("colour")),

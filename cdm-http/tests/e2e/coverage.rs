@@ -87,6 +87,14 @@ async fn ask_everything(server: &Server) {
     get("/webhooks").await;
     let path = format!("/webhooks/{}", id(&hook));
     assert_eq!(server.ask(Method::DELETE, &path, None).await.0, StatusCode::OK);
+    let user = json!({"name": "ada", "role": "viewer", "password": "correct horse battery"});
+    let (status, user) = server.ask(Method::POST, "/users", Some(&user)).await;
+    assert_eq!((status, &user["actor"]), (StatusCode::CREATED, &json!("user:ada")), "{user}");
+    get("/users").await;
+    let role = json!({"role": "operator"});
+    assert_eq!(server.ask(Method::PUT, "/users/ada", Some(&role)).await.1["role"], "operator");
+    assert_eq!(server.ask(Method::DELETE, "/users/ada/sessions", None).await.0, StatusCode::OK);
+    assert_eq!(server.ask(Method::DELETE, "/users/ada", None).await.0, StatusCode::OK);
     let (token, _) = server.token("viewer").await;
     get("/tokens").await;
     assert_eq!(server.ask(Method::DELETE, &format!("/tokens/{token}"), None).await.0, StatusCode::OK);
@@ -137,6 +145,7 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
     taken["canonicalHostname"] = site["canonicalHostname"].clone();
     let slow = json!({"promote": true, "imageTag": "c".repeat(64)});
     let token = json!({"name": "twice", "role": "viewer"});
+    let user = json!({"name": "twice", "role": "viewer", "password": "correct horse battery"});
     let cases = [
         (Method::GET, "/sites/nobody", None),
         (Method::POST, "/sites/create", Some(site)),
@@ -145,6 +154,8 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         (Method::POST, "/services/rollback", Some(json!({}))),
         (Method::POST, "/tokens", Some(token.clone())),
         (Method::POST, "/tokens", Some(token)),
+        (Method::POST, "/users", Some(user.clone())),
+        (Method::POST, "/users", Some(user)),
         (Method::GET, "/sites?limit=0", None),
         (Method::PATCH, "/sites", None),
         (Method::PUT, "/services", Some(json!({"promote": true, "planHash": "0".repeat(64)}))),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::rollout::{Answer, RolloutPage};
 use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, ObjectPrefix,
@@ -345,6 +346,10 @@ impl Journal for Faulty<dyn Store> {
 
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
         read!(self, "store.webhooks", (), webhooks)
+    }
+
+    async fn users(&self) -> Result<Users, StoreError> {
+        read!(self, "store.users", (), users)
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

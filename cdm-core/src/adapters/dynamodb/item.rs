@@ -52,6 +52,10 @@ impl Key {
         Self::new("F", "WEBHOOKS")
     }
 
+    pub(super) fn users() -> Self {
+        Self::new("F", "USERS")
+    }
+
     pub(super) fn subject(subject: &Subject) -> Self {
         match subject {
             Subject::Site(id) => Self::site(id),

@@ -29,6 +29,7 @@ use self::table::Ask;
 use crate::adapters::records::Record;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
     Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
@@ -124,6 +125,10 @@ impl Journal for DynamoStore {
 
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
         Ok(self.document(&Key::webhooks()).await?.unwrap_or_default())
+    }
+
+    async fn users(&self) -> Result<Users, StoreError> {
+        Ok(self.document(&Key::users()).await?.unwrap_or_default())
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

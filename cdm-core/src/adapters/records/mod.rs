@@ -10,6 +10,7 @@ mod operations;
 mod rollouts;
 mod sites;
 mod text;
+mod users;
 mod webhooks;
 
 use serde::de::DeserializeOwned;
@@ -18,7 +19,7 @@ use serde_with::{DeserializeAs, SerializeAs, serde_as};
 
 use crate::domain::{
     AuditEntry, Colour, Fleet, Operation, Rollout, Site, Slot, Token, rollout::RolloutPage, site::Settled,
-    webhook::Webhooks,
+    user::Users, webhook::Webhooks,
 };
 use crate::ports::{FeedEvent, IdempotencyRecord, StoreError};
 
@@ -122,6 +123,7 @@ records! {
     Colour => sites::ColourDef,
     Fleet => sites::FleetDef,
     Webhooks => webhooks::WebhooksDef,
+    Users => users::UsersDef,
     Operation => operations::OperationDef,
     Rollout => rollouts::RolloutDef,
     RolloutPage => rollouts::RolloutPageDef,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 use serde_with::{DeserializeAs, SerializeAs};
 
 use crate::domain::webhook::Topic;
-use crate::domain::{OperationId, Role, Selector, Template, Timestamp, TokenHash, WorkerId};
+use crate::domain::{OperationId, PasswordHash, Role, Selector, Template, Timestamp, TokenHash, WorkerId};
 
 /// A value as the text that it is printed and parsed as.
 pub(super) struct Text;
@@ -56,6 +56,7 @@ texted! {
     Topic: printed, |text| Self::parse(text).ok();
     WorkerId: printed, |text| Some(Self::new(text));
     Template: |template| template.as_str().to_owned(), |text| Some(Self::new(text));
+    PasswordHash: |hash| hash.as_str().to_owned(), |text| Some(Self::new(text.to_owned()));
     TokenHash: |hash| hash.0.iter().map(|byte| format!("{byte:02x}")).collect(), hash;
 }
 

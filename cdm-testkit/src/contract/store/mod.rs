@@ -23,7 +23,7 @@ pub use records::{
     a_repeated_write_is_written_once, an_id_has_one_site, an_old_key_is_forgotten, an_old_version_is_refused,
     another_incarnation_is_refused, concurrent_creations_have_one_winner, creation_claims_hostnames,
     names_are_no_prefixes, removal_frees_names, rollouts_keep_their_pages, shared_records_carry_versions,
-    webhooks_are_one_record,
+    users_are_one_record, webhooks_are_one_record,
 };
 
 /// Everything below, one after the other.
@@ -49,6 +49,7 @@ pub async fn suite(store: &dyn Store, cx: &Cx<'_>) {
     settling_keeps_a_lost_owner_out(store, cx).await;
     shared_records_carry_versions(store, cx).await;
     webhooks_are_one_record(store, cx).await;
+    users_are_one_record(store, cx).await;
     rollouts_keep_their_pages(store, cx).await;
     live_lists_what_is_to_be_done(store, cx).await;
     live_lists_rollouts(store, cx).await;

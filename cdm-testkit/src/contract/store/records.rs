@@ -1,8 +1,11 @@
 //! Records, batches and keys: all or nothing, each write once, and nothing that is out of date.
 
 use cdm_core::domain::rollout::Outcome as Came;
+use cdm_core::domain::user::{PasswordHash, Session, User, Users};
 use cdm_core::domain::webhook::{Standing, Topic, Webhook, Webhooks};
-use cdm_core::domain::{Actor, RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp, WorkerId};
+use cdm_core::domain::{
+    Actor, Role, RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp, TokenHash, UserName, WorkerId,
+};
 use cdm_core::ports::{Batch, IdempotencyRecord, OperationQuery, Outcome, Refused, Store, Write};
 use futures_util::future::join;
 
@@ -322,6 +325,42 @@ pub async fn webhooks_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
     let late = scene.try_write(vec![Write::Webhooks(Box::new(stale.clone()))]).await;
     conflict("the webhooks' old version", late);
     scene.write(vec![Write::Webhooks(Box::new(Webhooks { version: webhooks.version, ..stale }))]).await;
+}
+
+/// The users' record is fenced by version and comes back whole.
+pub async fn users_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let stale = answered("users", store.users().await);
+    let then = Timestamp::from_millis(1_700_000_000_123);
+    let user = |name, role, removed| User {
+        name: UserName::parse(name).expect("a user name"),
+        role,
+        password: PasswordHash::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
+        by: Actor::parse("ops").expect("an actor"),
+        at: then,
+        removed,
+    };
+    let list = vec![user("ada", Role::Admin, None), user("b.c@example.com", Role::Viewer, Some(then))];
+    let session = |from: Option<&str>| Session {
+        id: cx.uid(),
+        user: list[0].name.clone(),
+        hash: TokenHash([7; 32]),
+        from: from.map(str::to_owned),
+        at: then,
+        until: then.after(Session::LASTS),
+    };
+    let sessions = vec![session(None), session(Some("2001:db8::1"))];
+    let mut users = Users { list, sessions, version: stale.version };
+    let call = scene.call();
+    for _ in 0..2 {
+        let batch = Batch::of(vec![Write::Users(Box::new(users.clone()))]);
+        applied("the users' write, also repeated", store.write(&call, &batch).await);
+    }
+    users.version += 1;
+    assert_eq!(answered("users", store.users().await), users, "the users are read back");
+    let late = scene.try_write(vec![Write::Users(Box::new(stale.clone()))]).await;
+    conflict("the users' old version", late);
+    scene.write(vec![Write::Users(Box::new(Users { version: users.version, ..stale }))]).await;
 }
 
 /// A rollout is created once, fenced by version, and its pages are read back; lists are newest first.

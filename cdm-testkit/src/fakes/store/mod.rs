@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use cdm_core::domain::rollout::RolloutPage;
 use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout,
@@ -157,6 +158,10 @@ impl Journal for FakeStore {
 
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
         Ok(Webhooks::clone(&self.asked("webhooks").webhooks.value))
+    }
+
+    async fn users(&self) -> Result<Users, StoreError> {
+        Ok(Users::clone(&self.asked("users").users.value))
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cdm_core::domain::rollout::RolloutPage;
 use cdm_core::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
     Actor, AuditEntry, Colour, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout,
@@ -34,6 +35,7 @@ pub(super) struct State {
     pub(super) colours: BTreeMap<Selector, Record<Colour>>,
     pub(super) fleet: Record<Fleet>,
     pub(super) webhooks: Record<Webhooks>,
+    pub(super) users: Record<Users>,
     pub(super) rollouts: BTreeMap<u64, Record<Rollout>>,
     pub(super) pages: BTreeMap<(u64, u32), Record<RolloutPage>>,
     pub(super) history: BTreeMap<OperationId, Record<Operation>>,
@@ -75,6 +77,7 @@ impl State {
             colours: BTreeMap::new(),
             fleet: Record::default(),
             webhooks: Record::default(),
+            users: Record::default(),
             rollouts: BTreeMap::new(),
             pages: BTreeMap::new(),
             history: BTreeMap::new(),
@@ -120,6 +123,7 @@ impl State {
             Write::Colour(colour) => self.colours.get(&colour.selector)?.write,
             Write::Fleet(_) => self.fleet.write,
             Write::Webhooks(_) => self.webhooks.write,
+            Write::Users(_) => self.users.write,
             Write::CreateRollout(rollout) | Write::Rollout(rollout) => {
                 self.rollouts.get(&rollout.number)?.write
             }
@@ -179,6 +183,7 @@ impl State {
             }
             Write::Fleet(fleet) => self.fleet.value.version == fleet.version,
             Write::Webhooks(webhooks) => self.webhooks.value.version == webhooks.version,
+            Write::Users(users) => self.users.value.version == users.version,
             Write::CreateRollout(rollout) => !self.rollouts.contains_key(&rollout.number),
             Write::Rollout(rollout) => {
                 let record = self.rollouts.get(&rollout.number);
@@ -212,6 +217,10 @@ impl State {
             Write::Webhooks(webhooks) => {
                 let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
                 self.webhooks = written(call, after).1;
+            }
+            Write::Users(users) => {
+                let after = Users { version: users.version + 1, ..Users::clone(users) };
+                self.users = written(call, after).1;
             }
             Write::CreateRollout(rollout) => self.put_rollout(call, rollout, 1),
             Write::Rollout(rollout) => self.put_rollout(call, rollout, rollout.version + 1),
@@ -381,6 +390,7 @@ fn name(write: &Write) -> String {
         Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
         Write::Fleet(_) => Subject::Fleet.to_string(),
         Write::Webhooks(_) => "webhooks".to_owned(),
+        Write::Users(_) => "users".to_owned(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),
         Write::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
         Write::History(operation) => operation.id.to_string(),

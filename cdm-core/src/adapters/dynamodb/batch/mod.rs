@@ -134,6 +134,7 @@ async fn plan(table: &DynamoTable, call: &Call, batch: &Batch) -> Result<Vec<Pla
             Write::Colour(colour) => planned.push(put::colour(at, colour, id)?),
             Write::Fleet(fleet) => planned.push(put::fleet(at, fleet, id)?),
             Write::Webhooks(webhooks) => planned.push(put::webhooks(at, webhooks, id)?),
+            Write::Users(users) => planned.push(put::users(at, users, id)?),
             Write::CreateRollout(rollout) => planned.push(put::create_rollout(at, rollout, id)?),
             Write::Rollout(rollout) => planned.push(put::rollout(at, rollout, id)?),
             Write::RolloutPage(page) => {
@@ -250,6 +251,7 @@ fn told_by(write: &Write) -> Key {
         Write::Colour(colour) => Key::colour(colour.selector),
         Write::Fleet(_) => Key::fleet(),
         Write::Webhooks(_) => Key::webhooks(),
+        Write::Users(_) => Key::users(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => Key::rollout(rollout.number),
         Write::RolloutPage(page) => Key::page(page.rollout, page.page),
         Write::History(operation) => Key::history(&operation.id),
@@ -290,6 +292,7 @@ fn name(write: &Write) -> String {
         Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
         Write::Fleet(_) => Subject::Fleet.to_string(),
         Write::Webhooks(_) => "webhooks".to_owned(),
+        Write::Users(_) => "users".to_owned(),
         Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),
         Write::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
         Write::History(operation) => operation.id.to_string(),

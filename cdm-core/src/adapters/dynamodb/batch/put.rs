@@ -10,6 +10,7 @@ use crate::adapters::dynamodb::item::{
 use crate::adapters::dynamodb::site;
 use crate::domain::operation::Home;
 use crate::domain::rollout::RolloutPage;
+use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{Colour, Fleet, Hostnames, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Uid};
 use crate::ports::{StoreError, WriteId};
@@ -85,6 +86,11 @@ pub(super) fn fleet(at: usize, fleet: &Fleet, write: WriteId) -> Result<Planned>
 pub(super) fn webhooks(at: usize, webhooks: &Webhooks, write: WriteId) -> Result<Planned> {
     let after = Webhooks { version: webhooks.version + 1, ..webhooks.clone() };
     shared(at, Key::webhooks(), (webhooks.version, document(&after)?), None, write)
+}
+
+pub(super) fn users(at: usize, users: &Users, write: WriteId) -> Result<Planned> {
+    let after = Users { version: users.version + 1, ..users.clone() };
+    shared(at, Key::users(), (users.version, document(&after)?), None, write)
 }
 
 fn shared(

@@ -27,6 +27,9 @@ pub(super) const FLEET: &str = "fleet";
 /// The name of the webhooks' record.
 pub(super) const WEBHOOKS: &str = "webhooks";
 
+/// The name of the users' record.
+pub(super) const USERS: &str = "users";
+
 /// The name of a colour's record.
 pub(super) fn colour_name(selector: Selector) -> String {
     Subject::Colour(selector).to_string()

@@ -17,6 +17,7 @@ use super::presence::Presence;
 use super::together::Together;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
     Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
@@ -131,6 +132,11 @@ impl Journal for EmbeddedStore {
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
         let sql = "SELECT body FROM shared WHERE name = ?";
         Ok(read::document(sql, change::WEBHOOKS, self.file.reader()).await?.unwrap_or_default())
+    }
+
+    async fn users(&self) -> Result<Users, StoreError> {
+        let sql = "SELECT body FROM shared WHERE name = ?";
+        Ok(read::document(sql, change::USERS, self.file.reader()).await?.unwrap_or_default())
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {

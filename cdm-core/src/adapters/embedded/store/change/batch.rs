@@ -8,7 +8,7 @@ use sqlx::{Row, SqliteConnection};
 use super::super::KEPT;
 use super::super::error::Failure;
 use super::super::read::integer;
-use super::{Change, FLEET, WEBHOOKS, bits, colour_name, put};
+use super::{Change, FLEET, USERS, WEBHOOKS, bits, colour_name, put};
 use crate::adapters::records;
 use crate::domain::{Hostname, SiteId, Subject, Timestamp};
 use crate::ports::{self, Batch, Call, Refused, StoreError};
@@ -80,6 +80,7 @@ async fn last_writer(on: &mut SqliteConnection, write: &ports::Write) -> Result<
         }
         W::Fleet(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(FLEET),
         W::Webhooks(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(WEBHOOKS),
+        W::Users(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(USERS),
         W::CreateRollout(rollout) | W::Rollout(rollout) => {
             sqlx::query("SELECT write FROM rollouts WHERE number = ?").bind(integer(rollout.number))
         }
@@ -154,6 +155,7 @@ async fn as_expected(
         W::Colour(colour) => shared_version(on, &colour_name(colour.selector)).await? == colour.version,
         W::Fleet(fleet) => shared_version(on, FLEET).await? == fleet.version,
         W::Webhooks(webhooks) => shared_version(on, WEBHOOKS).await? == webhooks.version,
+        W::Users(users) => shared_version(on, USERS).await? == users.version,
         W::CreateRollout(rollout) => rollout_version(on, rollout.number).await?.is_none(),
         W::Rollout(rollout) => rollout_version(on, rollout.number).await? == Some(integer(rollout.version)),
         W::RolloutPage(page) => {
@@ -194,6 +196,7 @@ fn name(write: &ports::Write) -> String {
         W::Colour(colour) => colour_name(colour.selector),
         W::Fleet(_) => FLEET.to_owned(),
         W::Webhooks(_) => WEBHOOKS.to_owned(),
+        W::Users(_) => USERS.to_owned(),
         W::CreateRollout(rollout) | W::Rollout(rollout) => format!("rollout-{}", rollout.number),
         W::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
         W::History(operation) => operation.id.to_string(),

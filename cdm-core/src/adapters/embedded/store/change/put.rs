@@ -4,9 +4,10 @@ use sqlx::SqliteConnection;
 
 use super::super::error::Failure;
 use super::super::read::integer;
-use super::{FLEET, WEBHOOKS, bits, colour_name};
+use super::{FLEET, USERS, WEBHOOKS, bits, colour_name};
 use crate::adapters::records;
 use crate::domain::operation::Home;
+use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{Colour, Fleet, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Status, Subject};
 use crate::ports::{Call, Write};
@@ -35,6 +36,10 @@ pub(super) async fn put(on: &mut SqliteConnection, call: &Call, write: &Write) -
         Write::Webhooks(webhooks) => {
             let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
             shared(on, call, WEBHOOKS, after.version, records::encode(&after)?).await
+        }
+        Write::Users(users) => {
+            let after = Users { version: users.version + 1, ..Users::clone(users) };
+            shared(on, call, USERS, after.version, records::encode(&after)?).await
         }
         Write::CreateRollout(rollout) => put_rollout(on, call, rollout, 1).await,
         Write::Rollout(rollout) => put_rollout(on, call, rollout, rollout.version + 1).await,

@@ -1,0 +1,114 @@
+//! What is asked of people who sign in to the console.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use cdm_core::domain::UserName;
+use cdm_core::domain::user;
+use cdm_core::services::{NewUser, UserChange};
+
+use super::located;
+use crate::api::list::Listing;
+use crate::api::user::{ChangeUser, CreateUser, User};
+use crate::app::{Server, Shared};
+use crate::auth::Admin;
+use crate::error::Refusal;
+use crate::input::{Body, Named, Nothing, Params, Part};
+use crate::password;
+
+impl Named for UserName {
+    fn named(text: &str) -> Result<Self, Refusal> {
+        Self::parse(text).map_err(|_| Refusal::not_found("the user"))
+    }
+}
+
+async fn shown(server: &Server, user: &user::User) -> Result<User, Refusal> {
+    let users = server.app.services.users().await?;
+    Ok(User::new(user, &users, server.app.clock.wall()))
+}
+
+/// Lists the people who sign in to the console, in the order of their making, removed ones too; there are never more than
+/// 1,000.
+#[utoipa::path(get, path = "/users", operation_id = "listUsers", tag = "users", responses(
+    (status = 200, body = Listing<User>)))]
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    _: Admin,
+    _: Params<Nothing>,
+) -> Result<Json<Listing<User>>, Refusal> {
+    let (users, now) = (server.app.services.users().await?, server.app.clock.wall());
+    let items = users.list.iter().map(|user| User::new(user, &users, now)).collect();
+    Ok(Json(Listing { items, next: None }))
+}
+
+/// Lets a person sign in to the console. The password is kept as a hash.
+#[utoipa::path(post, path = "/users", operation_id = "createUser", tag = "users", request_body(content = CreateUser, examples(
+    ("operator" = (summary = "Someone who moves sites", value = json!({"name": "ada", "role": "operator",
+        "password": "a long sentence that nobody says"}))))), responses(
+    (status = 201, body = User), (status = 409)))]
+pub(crate) async fn create(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    _: Params<Nothing>,
+    Body(body): Body<CreateUser>,
+) -> Result<Response, Refusal> {
+    let (name, role) = body.parse()?;
+    let password = password::hash(body.password).await?;
+    let user = server.app.services.create_user(&request, &NewUser { name, role, password }).await?;
+    let location = format!("/users/{}", user.name);
+    Ok(located(StatusCode::CREATED, &location, Json(shown(&server, &user).await?)))
+}
+
+/// Changes a person's role, or their password; with another password they are signed out everywhere.
+#[utoipa::path(put, path = "/users/{name}", operation_id = "changeUser", tag = "users", params(("name" = String, Path, description = "Who.")),
+    request_body(content = ChangeUser, examples(
+    ("role" = (summary = "Another role", value = json!({"role": "viewer"}))),
+    ("password" = (summary = "Another password", value = json!({"password": "another sentence that nobody says"}))))), responses(
+    (status = 200, body = User)))]
+pub(crate) async fn change(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Part(name): Part<UserName>,
+    _: Params<Nothing>,
+    Body(body): Body<ChangeUser>,
+) -> Result<Json<User>, Refusal> {
+    let role = body.parse()?;
+    let password = match body.password {
+        Some(password) => Some(password::hash(password).await?),
+        None => None,
+    };
+    let user = server.app.services.change_user(&request, &name, &UserChange { role, password }).await?;
+    Ok(Json(shown(&server, &user).await?))
+}
+
+/// Signs a person out for good. Their name is never given again, so that the audit goes on meaning them.
+#[utoipa::path(delete, path = "/users/{name}", operation_id = "removeUser", tag = "users", params(("name" = String, Path, description = "Who.")),
+    responses((status = 200, body = User)))]
+pub(crate) async fn remove(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Part(name): Part<UserName>,
+    _: Params<Nothing>,
+) -> Result<Json<User>, Refusal> {
+    server.app.services.remove_user(&request, &name).await?;
+    let users = server.app.services.users().await?;
+    let user = users.list.iter().find(|user| user.name == name);
+    let user = user.ok_or_else(|| Refusal::not_found("the user"))?;
+    Ok(Json(User::new(user, &users, server.app.clock.wall())))
+}
+
+/// Signs a person out everywhere; they may sign in again.
+#[utoipa::path(delete, path = "/users/{name}/sessions", operation_id = "endSessions", tag = "users", params(("name" = String, Path, description = "Who.")),
+    responses((status = 200, body = User)))]
+pub(crate) async fn end_sessions(
+    State(server): State<Shared>,
+    Admin(request): Admin,
+    Part(name): Part<UserName>,
+    _: Params<Nothing>,
+) -> Result<Json<User>, Refusal> {
+    server.app.services.close_session(&request, &name, None).await?;
+    let users = server.app.services.users().await?;
+    let user = users.of(&name).ok_or_else(|| Refusal::not_found("the user"))?;
+    Ok(Json(User::new(user, &users, server.app.clock.wall())))
+}
