@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use cdm_core::ports::Clock;
 use cdm_core::services::{Access, Services};
 use cdm_core::wiring::Process;
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::Hub;
@@ -86,6 +87,8 @@ pub struct HttpSettings {
     pub streams: usize,
     /// The image repository, without tag; shown before digests.
     pub repository: Option<String>,
+    /// What the link has that makes the console's first user; it serves only while there is none.
+    pub setup: Option<SecretString>,
 }
 
 impl Default for HttpSettings {
@@ -98,6 +101,7 @@ impl Default for HttpSettings {
             failures: NonZeroU32::MIN.saturating_add(29),
             streams: 256,
             repository: None,
+            setup: None,
         }
     }
 }

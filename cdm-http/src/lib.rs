@@ -3,6 +3,7 @@
 pub mod api;
 mod app;
 mod auth;
+mod console;
 mod error;
 mod events;
 mod input;

@@ -1,10 +1,11 @@
 //! How often one token may ask, and how often one address may fail to say who it is.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::Actor;
+use cdm_core::domain::{Actor, UserName};
 use cdm_core::ports::Clock;
 use governor::clock::Clock as _;
 use governor::middleware::NoOpMiddleware;
@@ -14,6 +15,10 @@ use governor::{Quota, RateLimiter};
 
 use crate::app::HttpSettings;
 
+/// How often somebody may be signed in as at once,
+const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+/// and how many further attempts each minute brings.
+const ATTEMPTS_AGAIN: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 /// From how many keys on, those that have long been silent are forgotten.
 const CROWD: usize = 4_096;
 
@@ -25,6 +30,7 @@ pub(crate) struct Limits {
     clock: Ticks,
     tokens: Keyed<Actor>,
     addresses: Keyed<Option<IpAddr>>,
+    people: Keyed<UserName>,
 }
 
 impl Limits {
@@ -32,9 +38,11 @@ impl Limits {
         let clock = Ticks(Arc::clone(clock));
         let requests = Quota::per_second(settings.rate).allow_burst(settings.burst);
         let failures = Quota::per_minute(settings.failures);
+        let people = Quota::per_minute(ATTEMPTS_AGAIN).allow_burst(ATTEMPTS);
         Self {
             tokens: RateLimiter::new(requests, DefaultKeyedStateStore::default(), clock.clone()),
             addresses: RateLimiter::new(failures, DefaultKeyedStateStore::default(), clock.clone()),
+            people: RateLimiter::new(people, DefaultKeyedStateStore::default(), clock.clone()),
             clock,
         }
     }
@@ -47,6 +55,11 @@ impl Limits {
     /// Counts a failed authentication, likewise.
     pub(crate) fn failure(&self, address: Option<IpAddr>) -> Result<(), Duration> {
         self.count(&self.addresses, &address.map(network))
+    }
+
+    /// Counts an attempt to sign in as somebody, likewise: before it is judged, so that guessing stops with it.
+    pub(crate) fn attempt(&self, name: &UserName) -> Result<(), Duration> {
+        self.count(&self.people, name)
     }
 
     fn count<K: std::hash::Hash + Eq + Clone>(&self, limiter: &Keyed<K>, key: &K) -> Result<(), Duration> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cdm_core::wiring::{Config, LogFormat, Process};
 use cdm_http::{App, HttpSettings};
 use clap::Parser;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let address = listener.local_addr()?;
     process.work();
     announce(address, &process);
+    let setup = offer_setup(address, &process).await?;
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
     tokio::spawn(async move {
@@ -95,6 +96,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         burst: config.burst.unwrap_or(usual.burst),
         failures: config.failures.unwrap_or(usual.failures),
         repository: config.image_repository.clone(),
+        setup,
         ..usual
     };
     let app = App::of(&process, settings);
@@ -148,7 +150,7 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
 }
 
 fn announce(address: SocketAddr, process: &Process) {
-    tracing::info!(%address, "the API is at http://{address}");
+    tracing::info!(%address, "the API and the console are at http://{address}");
     match process.router_address() {
         Some(router) => tracing::info!(%router, "sites are served at http://{router}, by their Host"),
         None if process.local_cluster().is_some() => {
@@ -156,6 +158,21 @@ fn announce(address: SocketAddr, process: &Process) {
         }
         None => {}
     }
+}
+
+/// Prints the link that makes the console's first user, while there is none: on a loopback address only, where nobody else
+/// can follow it.
+async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<SecretString>, Failure> {
+    let somebody = process.services().users().await?.present().next().is_some();
+    if somebody || !address.ip().is_loopback() {
+        return Ok(None);
+    }
+    let code = process.ports().ids.password();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "the console's first user (this link serves once, on this machine only):")?;
+    writeln!(out, "http://{address}/console/setup/{}", code.expose_secret())?;
+    out.flush()?;
+    Ok(Some(code))
 }
 
 /// Returns when the process is told to end.

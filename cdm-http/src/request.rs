@@ -35,6 +35,11 @@ impl Ids {
         Self { head: RandomState::new().build_hasher().finish(), next: AtomicU64::new(1) }
     }
 
+    /// Makes a key for a form that is sent once.
+    pub(crate) fn key(&self) -> String {
+        format!("form-{}-{:x}", self.next(), RandomState::new().build_hasher().finish())
+    }
+
     fn next(&self) -> String {
         format!("{:016x}-{:x}", self.head, self.next.fetch_add(1, Ordering::Relaxed))
     }
@@ -87,7 +92,8 @@ fn refused(mut response: Response, id: &str) -> Response {
     let status = response.status();
     let refusal = response.extensions_mut().remove::<Refusal>();
     let bare = (status.is_client_error() || status.is_server_error()).then(|| Refusal::of_status(status));
-    let ours = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let ours = kind.is_some_and(|kind| kind == "application/json" || kind.starts_with("text/html"));
     let Some(mut refusal) = refusal.or_else(|| bare.filter(|_| !ours)) else { return response };
     id.clone_into(&mut refusal.problem.request_id);
     let body = serde_json::to_vec(&refusal.problem).unwrap_or_default();

@@ -25,7 +25,8 @@ pub(crate) fn stoppable(app: App, stopping: CancellationToken) -> Router {
     let server = Server::new(app, stopping);
     let (guarded, _) = guarded().split_for_parts();
     let guarded = guarded.route_layer(from_fn_with_state(Shared::clone(&server), authenticate));
-    whole(server, guarded)
+    let pages = crate::console::routes(&server);
+    whole(server, guarded.merge(pages))
 }
 
 /// The routes for callers in this process: every request is an administrator's, `actor`'s, and needs no token.

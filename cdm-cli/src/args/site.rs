@@ -107,6 +107,9 @@ pub struct SiteFilter {
     /// Only those whose id, name or hostnames contain this
     #[arg(short = 's', long = "search", value_name = "TEXT")]
     pub search: Option<String>,
+    /// Only those whose route points to another service than their record says
+    #[arg(long)]
+    pub drifted: bool,
     /// How much to list.
     #[command(flatten)]
     pub paging: Paging,

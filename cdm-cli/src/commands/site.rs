@@ -72,6 +72,7 @@ async fn list(filter: SiteFilter, session: &mut Session<'_>) -> Result<Exit, Cli
         ("service", filter.service.map(Colour::as_str)),
         ("state", filter.state.as_deref()),
         ("q", filter.search.as_deref()),
+        ("drifted", filter.drifted.then_some("true")),
     ];
     let (items, more) = session.client().list("/sites", &filters, filter.paging).await?;
     session.printer.list(Shape::Site, &items, more)?;

@@ -77,8 +77,8 @@ async fn reads_are_asked_for_by_path_and_filters() {
         (&["site", "get", "shop", "-o", "json"], "GET /sites/shop"),
         (&["site", "get", "../x y", "-o", "json"], "GET /sites/..%2Fx%20y"),
         (
-            &["site", "list", "--service", "green", "--state", "active", "-s", "sh&p"],
-            "GET /sites?service=green&state=active&q=sh%26p&limit=100",
+            &["site", "list", "--service", "green", "--state", "active", "-s", "sh&p", "--drifted"],
+            "GET /sites?service=green&state=active&q=sh%26p&drifted=true&limit=100",
         ),
         (&["services", "show"], "GET /services"),
         (&["services", "history", "blue"], "GET /services/blue/history"),

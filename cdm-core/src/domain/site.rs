@@ -179,6 +179,11 @@ impl Site {
         self.route.map(|route| route.service)
     }
 
+    /// Whether its route points to another service than its record says.
+    pub fn has_drifted(&self) -> bool {
+        self.routed_service().is_some_and(|routed| routed != self.service)
+    }
+
     /// The prefix of its objects.
     pub const fn prefix(&self) -> ObjectPrefix {
         ObjectPrefix::of(self.uid)

@@ -166,6 +166,7 @@ impl Draft {
             flushing: false,
             trailing: None,
             flush_from: 0,
+            marks: Vec::new(),
             unsettled: false,
             reason: None,
             waiting_since: None,

@@ -266,6 +266,8 @@ pub struct SiteQuery {
     pub state: Option<State>,
     /// With this text in id, name or a hostname.
     pub text: Option<String>,
+    /// Only those whose route points to another service than their record says.
+    pub drifted: bool,
 }
 
 impl SiteQuery {
@@ -277,7 +279,8 @@ impl SiteQuery {
                 || site.name.as_str().contains(text)
                 || hosts.any(|host| host.as_str().contains(text))
         });
-        text && self.service.is_none_or(|service| service == site.service)
+        text && (!self.drifted || site.has_drifted())
+            && self.service.is_none_or(|service| service == site.service)
             && self.state.is_none_or(|state| state == site.state())
     }
 }

@@ -178,12 +178,20 @@ impl Services {
                 Some(selector) => selector,
                 None => self.canary().await?,
             };
-            let (own, view) = self.judged(selector).await?;
-            let (other, _) = self.judged(selector.other()).await?;
-            let digest = rollback_choice(&own, &other, view.digest).ok_or(ServiceError::NoHealthyDigest)?;
+            let digest = self.rollback_target(selector).await?;
             self.decide_deploy(request, selector, digest, false, None).await
         })
         .await
+    }
+
+    /// The digest that a rollback of a service would deploy now.
+    ///
+    /// # Errors
+    /// `no_healthy_digest`.
+    pub async fn rollback_target(&self, selector: Selector) -> Result<Digest, ServiceError> {
+        let (own, view) = self.judged(selector).await?;
+        let (other, _) = self.judged(selector.other()).await?;
+        rollback_choice(&own, &other, view.digest).ok_or(ServiceError::NoHealthyDigest)
     }
 
     pub(super) async fn decide_deploy(

@@ -1,7 +1,7 @@
 //! Waves, budgets, and what follows a checkpoint.
 
 use cdm_core::domain::rollout::{
-    Budget, Control, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window, cut,
+    Budget, Control, Mark, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window, cut,
 };
 use cdm_core::domain::{
     Code, Leg, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, SiteId, Uid, WorkerId,
@@ -293,4 +293,35 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
     assert_eq!(fresh.status, RolloutStatus::Waiting);
     assert_eq!(fresh.ask(RolloutEvent::Abort, NOW), Ok(()));
     assert_eq!((fresh.status, fresh.finished_at), (RolloutStatus::Aborted, Some(NOW)));
+}
+
+/// However long it takes, its course is told by few marks, from its first to its last; while it stands still, one goes on.
+#[test]
+fn its_course_is_told_by_few_marks() {
+    let total = 10_000;
+    let mut rollout = running(total, &[], Budget::Count(total), false);
+    rollout.marks.clear();
+    let at = |step: u64| cdm_core::domain::Timestamp::from_millis(1_000 * step);
+    for step in 0..500_u32 {
+        for _ in 0..20 {
+            rollout.count(step, None, if step % 50 == 0 { Outcome::Failed } else { Outcome::Moved });
+        }
+        rollout.status = RolloutStatus::Running;
+        rollout.proceed(false, at(u64::from(step)));
+    }
+    assert!(
+        rollout.marks.len() <= Mark::KEPT && rollout.marks.len() > Mark::KEPT / 3,
+        "{}",
+        rollout.marks.len()
+    );
+    assert!(rollout.marks.is_sorted_by_key(|mark| (mark.at, mark.succeeded, mark.failed)));
+    let (first, last) = (rollout.marks[0], rollout.marks[rollout.marks.len() - 1]);
+    assert_eq!((first.at, last.at), (at(0), at(499)));
+    assert_eq!((last.succeeded, last.failed), (9_800, 200));
+    let before = rollout.marks.len();
+    for step in 500..600 {
+        rollout.proceed(false, at(step));
+    }
+    assert!(rollout.marks.len() <= before + 1, "standing still takes two marks");
+    assert_eq!(rollout.marks.last().map(|mark| mark.at), Some(at(599)));
 }

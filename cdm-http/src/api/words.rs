@@ -105,3 +105,8 @@ words! {
     WebhookState: "How a webhook stands; `failing` is tried again, `stopped` is not.", vec!["active", "failing", "stopped"];
     RoleName: "What a token may do; each role may do what the one before it may.", Role::ALL.iter().map(|one| one.as_str()).collect();
 }
+
+/// The names of both services.
+pub(crate) fn service_names() -> impl Iterator<Item = &'static str> {
+    Selector::ALL.iter().map(|one| one.as_str())
+}

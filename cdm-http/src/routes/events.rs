@@ -27,9 +27,9 @@ use crate::events::{Listener, Place};
 use crate::input::{Params, Part};
 
 /// How often a stream's token is looked at.
-const CHECK: Duration = Duration::from_millis(900);
+pub(crate) const CHECK: Duration = Duration::from_millis(900);
 /// After how long a silent stream says that it lives.
-const ALIVE: Duration = Duration::from_secs(15);
+pub(crate) const ALIVE: Duration = Duration::from_secs(15);
 
 /// Where a stream begins.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -146,6 +146,11 @@ async fn open(
         follow(&server, pass.as_ref(), listener, &about, &sender).await;
         drop((gauge, seat));
     });
+    Ok(streamed(receiver))
+}
+
+/// What comes out of the channel, as a stream of events.
+pub(crate) fn streamed(receiver: mpsc::Receiver<String>) -> Response {
     let frames = stream::unfold(receiver, |mut receiver| async {
         let frame = receiver.recv().await?;
         Some((Ok::<_, Infallible>(Bytes::from(frame)), receiver))
@@ -155,14 +160,14 @@ async fn open(
         (header::CACHE_CONTROL.as_str(), "no-store"),
         ("x-accel-buffering", "no"),
     ];
-    Ok((StatusCode::OK, headers, Body::from_stream(frames)).into_response())
+    (StatusCode::OK, headers, Body::from_stream(frames)).into_response()
 }
 
 /// One of the streams that may be open.
-struct Seat(Arc<std::sync::atomic::AtomicUsize>);
+pub(crate) struct Seat(Arc<std::sync::atomic::AtomicUsize>);
 
 impl Seat {
-    fn take(server: &Server) -> Result<Self, Refusal> {
+    pub(crate) fn take(server: &Server) -> Result<Self, Refusal> {
         let before = server.streams.fetch_add(1, Ordering::SeqCst);
         let seat = Self(Arc::clone(&server.streams));
         if before >= server.app.settings.streams { Err(Refusal::too_many(ALIVE)) } else { Ok(seat) }

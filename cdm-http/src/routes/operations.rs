@@ -24,28 +24,28 @@ use crate::input::{Named, Nothing, Paging, Params, Part, Wait, cursor, parsed};
 const PAGES: usize = 32;
 
 /// Which operations.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OperationFilter {
     /// On this site.
     #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
-    site: Option<String>,
+    pub(crate) site: Option<String>,
     /// Of this kind.
     #[param(value_type = OperationKind, required = false)]
-    kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// That stand so.
     #[param(value_type = OperationStatus, required = false)]
-    status: Option<String>,
+    pub(crate) status: Option<String>,
     /// Of this rollout's sites, in the rollout's order.
     #[param(nullable = false)]
-    rollout: Option<String>,
+    pub(crate) rollout: Option<String>,
     /// Items at most; 100 where it is left out.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
-    limit: Option<String>,
+    pub(crate) limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
     #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// Lists operations, newest first; those of rollouts' sites only with `rollout`.
@@ -56,6 +56,11 @@ pub(crate) async fn list(
     _: Viewer,
     Params(filter): Params<OperationFilter>,
 ) -> Result<Json<Listing<Operation>>, Refusal> {
+    listed(&server, &filter).await.map(Json)
+}
+
+/// The page of the list that a filter names.
+pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<Listing<Operation>, Refusal> {
     let kind = filter.kind.as_deref().map(|text| {
         let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
         known.ok_or_else(|| Refusal::field("kind", "there is no such kind"))
@@ -71,11 +76,11 @@ pub(crate) async fn list(
     if let Some(id) = &filter.rollout {
         let number =
             rollout::number(id).ok_or_else(|| Refusal::field("rollout", "there is no such rollout"))?;
-        return members(&server, number, &query, &paging).await.map(Json);
+        return members(server, number, &query, &paging).await;
     }
     let page = server.app.services.operations(&query, paging.position()?, paging.limit).await?;
     let items = page.items.iter().map(Operation::from).collect();
-    Ok(Json(Listing { items, next: page.next.map(|next| cursor('o', next)) }))
+    Ok(Listing { items, next: page.next.map(|next| cursor('o', next)) })
 }
 
 /// The operations of a rollout's sites, in its order. At most `limit` sites are looked at.
@@ -166,25 +171,25 @@ pub(crate) async fn cancel(
 }
 
 /// Which entries.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditFilter {
     /// Of this actor.
     #[param(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", nullable = false)]
-    actor: Option<String>,
+    pub(crate) actor: Option<String>,
     /// Of this site.
     #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
-    site: Option<String>,
+    pub(crate) site: Option<String>,
     /// At this moment or later: RFC 3339.
     #[param(format = DateTime, nullable = false)]
-    since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Items at most; 100 where it is left out.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
-    limit: Option<String>,
+    pub(crate) limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
     #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// Lists who asked for what, newest first; a page of a filtered list may be short and still have a next.
@@ -195,6 +200,11 @@ pub(crate) async fn audit(
     _: Viewer,
     Params(filter): Params<AuditFilter>,
 ) -> Result<Json<Listing<AuditEntry>>, Refusal> {
+    entries(&server, &filter).await.map(Json)
+}
+
+/// The page of the audit that a filter names.
+pub(crate) async fn entries(server: &Server, filter: &AuditFilter) -> Result<Listing<AuditEntry>, Refusal> {
     let actor = parsed("actor", filter.actor.as_deref().map(Actor::parse).transpose())?;
     let site = parsed("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
     let since = filter.since.as_deref().map(|text| {
@@ -223,5 +233,5 @@ pub(crate) async fn audit(
             break;
         }
     }
-    Ok(Json(Listing { items, next: before.map(|before| cursor('a', before)) }))
+    Ok(Listing { items, next: before.map(|before| cursor('a', before)) })
 }

@@ -43,7 +43,7 @@ impl Pages {
     }
 }
 
-fn shown(server: &Server, rollout: &cdm_core::domain::Rollout) -> Rollout {
+pub(crate) fn shown(server: &Server, rollout: &cdm_core::domain::Rollout) -> Rollout {
     Rollout::new(rollout, server.image(rollout.digest))
 }
 

@@ -33,6 +33,11 @@ pub(crate) async fn show(
     _: Viewer,
     _: Params<Nothing>,
 ) -> Result<Json<Services>, Refusal> {
+    shown(&server).await.map(Json)
+}
+
+/// Both services and what stops moves.
+pub(crate) async fn shown(server: &Server) -> Result<Services, Refusal> {
     let view = server.app.services.services().await?;
     let mut services = BTreeMap::new();
     for status in &view.services {
@@ -50,12 +55,8 @@ pub(crate) async fn show(
         services.insert(seen.selector.to_string(), service);
     }
     let freezes = view.freezes.iter().map(Freeze::from).collect();
-    Ok(Json(Services {
-        canary: canary(&server, &view),
-        services,
-        rollout: view.rollout.map(rollout::id),
-        freezes,
-    }))
+    let rollout = view.rollout.map(rollout::id);
+    Ok(Services { canary: canary(server, &view), services, rollout, freezes })
 }
 
 fn canary(server: &Server, view: &FleetView) -> Canary {
@@ -217,11 +218,7 @@ pub(crate) async fn mark(
     _: Params<Nothing>,
     Body(body): Body<Mark>,
 ) -> Result<Json<Listing<Release>>, Refusal> {
-    let reason = body.reason.trim();
-    let printable = !reason.chars().any(char::is_control);
-    if reason.is_empty() || body.reason.chars().count() > 500 || !printable {
-        return Err(Refusal::field("reason", "a reason is 1 to 500 printable characters"));
-    }
+    let reason = reason(&body.reason)?;
     server.app.services.mark(&request, digest, body.verdict.into(), reason).await?;
     let mut items = Vec::new();
     for selector in Selector::ALL {
@@ -230,4 +227,14 @@ pub(crate) async fn mark(
         items.extend(of_digest.map(|release| Release::new(selector, release)));
     }
     Ok(Json(Listing { items, next: None }))
+}
+
+/// A reason for a verdict, without white space around it.
+pub(crate) fn reason(text: &str) -> Result<&str, Refusal> {
+    let reason = text.trim();
+    let printable = !reason.chars().any(char::is_control);
+    if reason.is_empty() || text.chars().count() > 500 || !printable {
+        return Err(Refusal::field("reason", "a reason is 1 to 500 printable characters"));
+    }
+    Ok(reason)
 }

@@ -16,7 +16,7 @@ use crate::api::list::Listing;
 use crate::api::operation::Operation;
 use crate::api::site::{CreateSite, Site};
 use crate::api::words::{ServiceName, SiteState as StateWord};
-use crate::app::Shared;
+use crate::app::{Server, Shared};
 use crate::auth::{Admin, Operator, Viewer};
 use crate::error::Refusal;
 use crate::input::{Body, Nothing, Paging, Params, Part, Wait, cursor, parsed};
@@ -55,25 +55,28 @@ pub(crate) async fn create(
 }
 
 /// Which sites.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SiteFilter {
     /// Of this service.
     #[param(value_type = ServiceName, required = false)]
-    service: Option<String>,
+    pub(crate) service: Option<String>,
     /// In this state.
     #[param(value_type = StateWord, required = false)]
-    state: Option<String>,
+    pub(crate) state: Option<String>,
     /// With this text in id, name or a hostname.
     #[param(nullable = false)]
-    q: Option<String>,
+    pub(crate) q: Option<String>,
+    /// Only those whose `routedService` is another than their `service`.
+    #[param(value_type = Option<bool>, nullable = false)]
+    pub(crate) drifted: Option<String>,
     /// Items at most; 100 where it is left out.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
-    limit: Option<String>,
+    pub(crate) limit: Option<String>,
     /// Where to go on: what an earlier page said in `next`.
     #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// Lists sites, in the order of their ids.
@@ -84,17 +87,28 @@ pub(crate) async fn list(
     _: Viewer,
     Params(filter): Params<SiteFilter>,
 ) -> Result<Json<Listing<Site>>, Refusal> {
+    listed(&server, &filter).await.map(Json)
+}
+
+/// The page of the list that a filter names.
+pub(crate) async fn listed(server: &Server, filter: &SiteFilter) -> Result<Listing<Site>, Refusal> {
     let paging = Paging::new('s', filter.limit.as_deref(), filter.cursor.as_deref())?;
     let service = filter.service.as_deref().map(Selector::parse).transpose();
     let state = filter.state.as_deref().map(|text| {
         let known = SiteState::ALL.into_iter().find(|state| state.as_str() == text);
         known.ok_or_else(|| Refusal::field("state", "a site has no such state"))
     });
-    let query = SiteQuery { service: parsed("service", service)?, state: state.transpose()?, text: filter.q };
+    let drifted = match filter.drifted.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Refusal::field("drifted", "it is `true` or `false`")),
+    };
+    let (service, state) = (parsed("service", service)?, state.transpose()?);
+    let query = SiteQuery { service, state, text: filter.q.clone(), drifted };
     let after = paging.position::<SiteId>()?;
     let page = server.app.services.sites(&query, after.as_ref(), paging.limit).await?;
     let items = page.items.iter().map(Site::from).collect();
-    Ok(Json(Listing { items, next: page.next.map(|next| cursor('s', next)) }))
+    Ok(Listing { items, next: page.next.map(|next| cursor('s', next)) })
 }
 
 /// Shows a site.

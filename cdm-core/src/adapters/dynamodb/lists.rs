@@ -116,7 +116,7 @@ fn of_shard(shard: u64, after: Option<&SiteId>, limit: usize) -> Ask {
 
 /// How many sites a query has. By service alone, or all of them, the index knows.
 pub(super) async fn count(table: &DynamoTable, query: &SiteQuery) -> Result<u64> {
-    if query.state.is_some() || query.text.is_some() {
+    if query.state.is_some() || query.text.is_some() || query.drifted {
         let (mut count, mut after) = (0, None);
         loop {
             let page = sites(table, query, after.as_ref(), PAGE).await?;

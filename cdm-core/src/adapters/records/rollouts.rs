@@ -9,8 +9,8 @@ use super::mirror;
 use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
-    Budget, Control, Failure, Gate, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutScope,
-    RolloutStatus, Tally, Trailing, Wave, Window,
+    Budget, Control, Failure, Gate, Mark, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage,
+    RolloutScope, RolloutStatus, Tally, Trailing, Wave, Window,
 };
 use crate::domain::{
     Actor, Digest, Grant, Leg, NameError, OperationId, Reason, Selector, SiteId, Timestamp, Uid, WorkerId,
@@ -86,6 +86,9 @@ pub(crate) struct RolloutDef {
     trailing: Option<Trailing>,
     #[serde(default)]
     flush_from: u32,
+    #[serde(default)]
+    #[serde_as(as = "Vec<MarkDef>")]
+    marks: Vec<Mark>,
     #[serde_as(as = "Option<ReasonDef>")]
     reason: Option<Reason>,
     #[serde_as(as = "Option<Millis>")]
@@ -227,6 +230,17 @@ struct WaveDef {
     tally: Tally,
 }
 mirror!(WaveDef, Wave);
+
+#[serde_as]
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Mark", rename_all = "camelCase")]
+struct MarkDef {
+    #[serde_as(as = "Millis")]
+    at: Timestamp,
+    succeeded: u32,
+    failed: u32,
+}
+mirror!(MarkDef, Mark);
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Tally", rename_all = "camelCase")]

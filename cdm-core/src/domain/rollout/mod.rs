@@ -5,6 +5,7 @@
 //! next checkpoint whoever asks, and an owner that lost it can reach no site beyond the last window it was granted.
 
 mod gate;
+mod marks;
 mod plan;
 mod status;
 mod waves;
@@ -16,6 +17,7 @@ use super::reason::{Code, Reason};
 use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, Uid, WorkerId};
 
 pub use gate::{Answer, Gate, Judgement};
+pub use marks::Mark;
 pub use plan::{Calls, Candidate, Change, Ground, Plan, PlannedWave, Timed, Warning, hash};
 pub use status::{IllegalRollout, RolloutEvent, RolloutStatus};
 pub use waves::{Budget, Reach, Tally, Wave, cut};
@@ -199,6 +201,8 @@ pub struct Rollout {
     pub trailing: Option<Trailing>,
     /// The caches of all sites before this one are flushed, or `trailing`.
     pub flush_from: u32,
+    /// How far it was and when, thinned out the longer it takes: at most [`Mark::KEPT`].
+    pub marks: Vec<Mark>,
     /// Why it waits, is paused, halted or failed.
     pub reason: Option<Reason>,
     /// Since when it has not come on, for the deadline of a wait.
@@ -325,6 +329,7 @@ impl Rollout {
         self.wake = None;
         self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
         self.started_at = self.started_at.or(Some(now));
+        self.mark(now);
     }
 
     /// Grants the first window; `false` when there is no site.
@@ -419,6 +424,7 @@ impl Rollout {
     ///
     /// An abort comes first, then a pause, then the budget; only then is the next window granted.
     pub fn proceed(&mut self, whole: bool, now: Timestamp) {
+        self.mark(now);
         match self.control.take() {
             Some(Control::Abort) => return self.settle(RolloutEvent::Abort, None, now),
             Some(Control::Pause) if !crate::bug!(PauseForgotten) => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cdm_core::domain::operation::Member;
 use cdm_core::domain::rollout::Control;
 use cdm_core::domain::{
-    Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus, Selector, Site, SiteName, Slot, Status,
-    Subject, Task, WorkerId,
+    Fence, Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus, Routed, Selector, Site, SiteName, Slot,
+    Status, Subject, Task, WorkerId,
 };
 use cdm_core::ports::{Batch, Live, LiveSubject, OperationQuery, SiteQuery, Store, Write};
 use futures_util::future::join;
@@ -161,6 +161,12 @@ pub async fn sites_come_in_order(store: &dyn Store, cx: &Cx<'_>) {
         let mut site = scene.site(suffix);
         site.service = if suffix == "c" { Selector::Green } else { Selector::Blue };
         site.phase = if suffix == "d" { Phase::Created } else { Phase::Active };
+        let elsewhere = Routed { service: site.service.other(), fence: Fence::default() };
+        site.route = match suffix {
+            "a" => Some(Routed { service: site.service, ..elsewhere }),
+            "b" => Some(elsewhere),
+            _ => None,
+        };
         site.name = SiteName::parse(&format!("Ours {}", scene.tag)).expect("a site name");
         ids.push(scene.create(site).await.id);
     }
@@ -168,11 +174,16 @@ pub async fn sites_come_in_order(store: &dyn Store, cx: &Cx<'_>) {
     let all = SiteQuery { text: Some(scene.tag.clone()), ..SiteQuery::default() };
     let green = SiteQuery { service: Some(Selector::Green), ..all.clone() };
     let active = SiteQuery { state: Some(cdm_core::domain::State::Active), ..all.clone() };
+    let drifted = SiteQuery { drifted: true, ..all.clone() };
     let host = SiteQuery { text: Some(format!("{}.example", ids[4])), ..SiteQuery::default() };
     let active_ids = [0, 1, 2, 4].map(|at| ids[at].clone());
-    for (query, expected) in
-        [(all, &ids[..]), (green, &ids[2..3]), (active, &active_ids[..]), (host, &ids[4..])]
-    {
+    for (query, expected) in [
+        (all, &ids[..]),
+        (green, &ids[2..3]),
+        (active, &active_ids[..]),
+        (drifted, &ids[1..2]),
+        (host, &ids[4..]),
+    ] {
         scene.eventually("what a query has", async || scene.sites(&query).await == expected).await;
         let count = async || answered("count", store.count(&query).await) == expected.len() as u64;
         scene.eventually("how many sites a query has", count).await;

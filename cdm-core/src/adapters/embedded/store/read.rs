@@ -106,7 +106,7 @@ pub(super) async fn sites_of(file: File, ids: Vec<SiteId>) -> Result<HashMap<Sit
 
 const SITES: &str = "SELECT id, body FROM sites WHERE id > ?1 AND (?2 IS NULL OR service = ?2) \
                      AND (?3 IS NULL OR state = ?3) AND (?4 IS NULL OR instr(search, ?4) > 0) \
-                     ORDER BY id LIMIT ?5";
+                     AND (NOT ?5 OR body ->> '$.record.route.service' <> service) ORDER BY id LIMIT ?6";
 
 pub(super) async fn sites(
     pool: &SqlitePool,
@@ -119,6 +119,7 @@ pub(super) async fn sites(
         .bind(query.service.map(Selector::as_str))
         .bind(query.state.map(|state| state.as_str()))
         .bind(query.text.as_deref())
+        .bind(query.drifted)
         .bind(one_more(limit));
     let rows = asked.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
     let site = |row: &SqliteRow| {
@@ -129,13 +130,15 @@ pub(super) async fn sites(
 }
 
 const COUNT: &str = "SELECT count(*) FROM sites WHERE (?1 IS NULL OR service = ?1) \
-                     AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(search, ?3) > 0)";
+                     AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(search, ?3) > 0) \
+                     AND (NOT ?4 OR body ->> '$.record.route.service' <> service)";
 
 pub(super) async fn count(pool: &SqlitePool, query: &SiteQuery) -> Result<u64> {
     let asked = sqlx::query(COUNT)
         .bind(query.service.map(Selector::as_str))
         .bind(query.state.map(|state| state.as_str()))
-        .bind(query.text.as_deref());
+        .bind(query.text.as_deref())
+        .bind(query.drifted);
     let row = asked.fetch_one(pool).await.map_err(|error| unavailable(&error))?;
     number(&row, 0)
 }

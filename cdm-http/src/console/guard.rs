@@ -1,0 +1,321 @@
+//! Who looks at the console, and that what they ask comes from a page of it.
+//!
+//! The cookie is `__Host-cdm`, which browsers keep over TLS only and for this host alone. On a loopback address, where
+//! there is no TLS, it is a plain one. Whatever changes something has to come from this origin, by the browser's own word,
+//! and to bring the token of its session, which only pages of that session have.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use cdm_core::domain::{IdempotencyKey, Role, Uid, UserName};
+use cdm_core::services::{self, ServiceError};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use super::page;
+use crate::app::{Server, Shared};
+use crate::error::Refusal;
+use crate::request::RequestId;
+
+/// Where people sign in.
+pub(crate) const SIGN_IN: &str = "/console/sign-in";
+
+/// Someone who is signed in.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    pub(crate) name: UserName,
+    pub(crate) role: Role,
+    /// Which of their sessions this is.
+    pub(crate) session: Uid,
+    /// What every form of this session has.
+    pub(crate) csrf: String,
+    text: SecretString,
+}
+
+impl Visitor {
+    async fn of(server: &Server, text: SecretString) -> Result<Option<Self>, ServiceError> {
+        let found = server.app.services.session(&text).await?;
+        Ok(found.map(|(user, session)| Self {
+            name: user.name,
+            role: user.role,
+            session: session.id,
+            csrf: csrf(&text),
+            text,
+        }))
+    }
+
+    /// The same as they are now; `None` when they are signed out.
+    pub(crate) async fn again(&self, server: &Server) -> Result<Option<Self>, ServiceError> {
+        Self::of(server, self.text.clone()).await
+    }
+
+    /// Whether they may do what takes that role.
+    pub(crate) fn can(&self, needed: Role) -> bool {
+        self.role >= needed
+    }
+
+    /// Refuses them where they may not.
+    pub(crate) fn may(&self, needed: Role) -> Result<(), Refusal> {
+        let told = || format!("this takes the role `{needed}`; yours is `{}`", self.role);
+        if self.can(needed) { Ok(()) } else { Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", told())) }
+    }
+}
+
+/// The token of a session: anyone who has the cookie can work it out, nobody else.
+fn csrf(text: &SecretString) -> String {
+    let hash = Sha256::new().chain_update("csrf\0").chain_update(text.expose_secret()).finalize();
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Lets people in who have a session, and sends others to sign in.
+pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
+    let jar = CookieJar::from_headers(request.headers());
+    let text = jar.get(cookie_name(request.headers())).map(|cookie| SecretString::from(cookie.value()));
+    let visitor = match text {
+        Some(text) => Visitor::of(&server, text).await,
+        None => Ok(None),
+    };
+    match visitor {
+        Ok(Some(visitor)) => {
+            if let Err(after) = server.limits.request(&visitor.name.actor()) {
+                return Refusal::too_many(after).into_response();
+            }
+            request.extensions_mut().insert(Arc::new(visitor));
+            next.run(request).await
+        }
+        Ok(None) if wants_stream(request.headers()) => page::signed_out(),
+        Ok(None) => Redirect::to(&back_to(request.method(), request.uri())).into_response(),
+        Err(error) => Refusal::from(error).into_response(),
+    }
+}
+
+/// The sign-in page that leads back to where someone wanted to go.
+fn back_to(method: &Method, uri: &Uri) -> String {
+    let wanted = uri.path_and_query().map_or("", |wanted| wanted.as_str());
+    if *method != Method::GET || wanted.is_empty() {
+        return SIGN_IN.to_owned();
+    }
+    let escaped: String = wanted.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    format!("{SIGN_IN}?next={escaped}")
+}
+
+/// Refuses what would change something and does not come from a page of this server.
+pub(crate) async fn same_origin(request: Request, next: Next) -> Response {
+    if request.method().is_safe() || is_same_origin(request.headers()) {
+        return next.run(request).await;
+    }
+    let detail =
+        "this was sent by another site, or by a browser that does not say which; nothing was changed";
+    Refusal::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response()
+}
+
+/// By the browser's word: what it says of the site, or else where the request comes from.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site == "same-origin";
+    }
+    let host = text(header::HOST);
+    let from = text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    from.is_some() && from == host
+}
+
+/// What the cookie is called where this host is reached so.
+fn cookie_name(headers: &HeaderMap) -> &'static str {
+    if is_loopback(headers) { "cdm" } else { "__Host-cdm" }
+}
+
+/// Whether the browser reached this server by a loopback address, where there need not be TLS.
+pub(crate) fn is_loopback(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The cookie of a session; of none, the one that takes it away.
+pub(crate) fn cookie(headers: &HeaderMap, text: Option<&SecretString>) -> CookieJar {
+    let value = text.map_or(String::new(), |text| text.expose_secret().to_owned());
+    let mut cookie = Cookie::build((cookie_name(headers), value))
+        .path("/")
+        .http_only(true)
+        .secure(!is_loopback(headers))
+        .same_site(SameSite::Lax)
+        .build();
+    if text.is_none() {
+        cookie.make_removal();
+    }
+    CookieJar::new().add(cookie)
+}
+
+pub(crate) fn wants_stream(headers: &HeaderMap) -> bool {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accepts.is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+/// What was asked for: a page, the part of it that changes, or that part again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Page,
+    Part,
+    Stream,
+}
+
+/// Someone who looks at a page.
+#[derive(Clone, Debug)]
+pub(crate) struct Visit {
+    pub(crate) visitor: Arc<Visitor>,
+    pub(crate) wish: Wish,
+    /// Where.
+    pub(crate) here: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visit {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let visitor = parts.extensions.get::<Arc<Visitor>>().ok_or_else(Refusal::unauthorized)?;
+        let wish = if wants_stream(&parts.headers) {
+            Wish::Stream
+        } else if parts.headers.contains_key("hx-request") {
+            Wish::Part
+        } else {
+            Wish::Page
+        };
+        Ok(Self { visitor: Arc::clone(visitor), wish, here: parts.uri.to_string() })
+    }
+}
+
+/// A form as it was sent. Where there is a session, it brought the session's token.
+#[derive(Debug)]
+pub(crate) struct Form {
+    fields: BTreeMap<String, String>,
+    pub(crate) visitor: Option<Arc<Visitor>>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) from: Option<SocketAddr>,
+    request_id: Option<String>,
+}
+
+impl Form {
+    /// What a field has, without white space around it; nothing where it was not sent.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", |text| text.trim())
+    }
+
+    /// The same; `None` where it is empty.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// A password, as it was typed.
+    pub(crate) fn secret(&self, name: &str) -> SecretString {
+        SecretString::from(self.fields.get(name).map_or("", String::as_str))
+    }
+
+    /// A request of `actor`, under the form's key where it has one.
+    pub(crate) fn request_of(&self, actor: cdm_core::domain::Actor) -> services::Request {
+        let key = self.given("key").and_then(|key| IdempotencyKey::parse(key).ok());
+        services::Request { actor, id: self.request_id.clone(), key }
+    }
+
+    /// A request of whoever is signed in, if they have the role.
+    pub(crate) fn asks(&self, needed: Role) -> Result<(Arc<Visitor>, services::Request), Refusal> {
+        let visitor = self.visitor.clone().ok_or_else(Refusal::unauthorized)?;
+        visitor.may(needed)?;
+        let request = self.request_of(visitor.name.actor());
+        Ok((visitor, request))
+    }
+}
+
+impl FromRequest<Shared> for Form {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, server: &Shared) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        let limit = server.app.settings.body;
+        let bytes = to_bytes(body, limit).await.map_err(|_| Refusal::too_large(limit))?;
+        let mut fields = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(&bytes) {
+            fields.insert(name.into_owned(), value.into_owned());
+        }
+        let visitor = parts.extensions.get::<Arc<Visitor>>().cloned();
+        let brought = fields.get("csrf").map(|csrf| Sha256::digest(csrf.as_bytes()));
+        if let Some(visitor) = &visitor
+            && brought != Some(Sha256::digest(visitor.csrf.as_bytes()))
+        {
+            let detail = "the page is of another session; go back, reload it, and send it again";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "stale_form", detail));
+        }
+        Ok(Self {
+            fields,
+            visitor,
+            from: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
+            headers: parts.headers,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn only_pages_of_this_host_are_same_origin() {
+        let host = ("host", "cdm.example.com");
+        for (list, same) in [
+            (&[host, ("sec-fetch-site", "same-origin")][..], true),
+            (&[host, ("sec-fetch-site", "same-site")], false),
+            (&[host, ("sec-fetch-site", "cross-site"), ("origin", "https://cdm.example.com")], false),
+            (&[host, ("sec-fetch-site", "none")], false),
+            (&[host, ("origin", "https://cdm.example.com")], true),
+            (&[host, ("origin", "https://cdm.example.com.evil.example")], false),
+            (&[host, ("origin", "null")], false),
+            (&[host], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_same_origin(&headers(list)), same, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn the_plain_cookie_is_for_loopback_alone() {
+        for (host, loopback) in [
+            ("127.0.0.1:8080", true),
+            ("localhost", true),
+            ("[::1]:8080", true),
+            ("cdm.example.com", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example:80", false),
+            ("10.0.0.1:8080", false),
+            ("", false),
+        ] {
+            let headers: HeaderMap =
+                [(header::HOST, HeaderValue::from_str(host).expect("a value"))].into_iter().collect();
+            assert_eq!(is_loopback(&headers), loopback, "{host}");
+            let text = SecretString::from("secret");
+            let jar = cookie(&headers, Some(&text));
+            let said = jar.iter().next().expect("a cookie").to_string();
+            assert!(said.contains("HttpOnly; SameSite=Lax") && said.contains("Path=/"), "{said}");
+            assert_eq!(said.starts_with("__Host-cdm=") && said.contains("Secure"), !loopback, "{said}");
+        }
+    }
+}

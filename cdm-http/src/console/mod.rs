@@ -1,0 +1,149 @@
+//! The console: pages where people see the fleet and move it, over the same services as the REST API.
+//!
+//! Pages are made here and sent whole; what changes by itself comes again over one stream of a page. Every control is a
+//! link or a form, so that all of it works without scripts.
+
+mod assets;
+mod audit;
+mod confirm;
+mod guard;
+mod operations;
+mod page;
+mod picture;
+mod rollouts;
+mod services;
+mod shape;
+mod sign_in;
+mod sites;
+mod start;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{Redirect, Response};
+use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::app::Shared;
+use crate::error::Refusal;
+use crate::request::RequestId;
+use guard::Visitor;
+
+/// What a page may load, run and send: its own files and nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The routes of the console.
+pub(crate) fn routes(server: &Shared) -> Router<Shared> {
+    let inside = Router::new()
+        .route("/console", get(async || Redirect::to("/console/services")))
+        .route("/console/services", get(services::show))
+        .route("/console/services/{selector}/select", get(services::ask_select).post(services::select))
+        .route("/console/services/{selector}/deploy", get(services::ask_deploy).post(services::deploy))
+        .route("/console/services/{selector}/rollback", get(services::ask_rollback).post(services::roll_back))
+        .route("/console/services/{selector}/mark/{digest}", get(services::ask_mark).post(services::mark))
+        .route("/console/sites", get(sites::list))
+        .route("/console/sites/create", get(sites::ask_create).post(sites::create))
+        .route("/console/sites/{id}", get(sites::show))
+        .route("/console/sites/{id}/{action}", get(sites::ask).post(sites::act))
+        .route("/console/rollouts", get(rollouts::list))
+        .route("/console/rollouts/start", get(start::ask).post(start::start))
+        .route("/console/rollouts/{id}", get(rollouts::show))
+        .route("/console/rollouts/{id}/{action}", get(rollouts::ask).post(rollouts::act))
+        .route("/console/operations", get(operations::list))
+        .route("/console/operations/{id}", get(operations::show))
+        .route("/console/operations/{id}/steps/{step}", get(operations::log))
+        .route("/console/operations/{id}/{action}", get(operations::ask).post(operations::act))
+        .route("/console/audit", get(audit::list))
+        .route("/console/account", get(sign_in::account))
+        .route("/console/account/password", post(sign_in::change_password))
+        .route("/console/account/sessions/{id}/end", post(sign_in::end_session))
+        .route("/console/sign-out", post(sign_in::sign_out))
+        .route("/console/{*rest}", get(async || Refusal::not_found("the page")))
+        .layer(from_fn(explained))
+        .layer(from_fn_with_state(Shared::clone(server), guard::signed_in));
+    let outside = Router::new()
+        .route("/", get(async || Redirect::to("/console/services")))
+        .route("/console/sign-in", get(sign_in::ask).post(sign_in::sign_in))
+        .route("/console/setup/{code}", get(sign_in::ask_first).post(sign_in::first))
+        .layer(from_fn(explained));
+    let pages = outside.merge(inside).layer(from_fn(guard::same_origin)).layer(from_fn(explained));
+    pages.layer(from_fn(sealed)).route("/console/assets/{place}", get(assets::file))
+}
+
+/// What browsers are told of every page.
+async fn sealed(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Puts a refusal as a page, in the words of its kind.
+async fn explained(request: Request, next: Next) -> Response {
+    let visitor = request.extensions().get::<Arc<Visitor>>().cloned();
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let mut response = next.run(request).await;
+    let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
+    match page::refused(visitor.as_deref(), &refusal, &id) {
+        Some(mut page) => {
+            if let Some(after) = response.headers_mut().remove(header::RETRY_AFTER) {
+                page.headers_mut().insert(header::RETRY_AFTER, after);
+            }
+            page
+        }
+        None => {
+            response.extensions_mut().insert(refusal);
+            response
+        }
+    }
+}
+
+/// The filter of a list, from the query: forms send fields that nobody filled in, which count as absent.
+#[derive(Debug)]
+pub(crate) struct Filter<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Filter<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut map = Map::new();
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            if !value.trim().is_empty() {
+                map.insert(name.into_owned(), Value::String(value.trim().to_owned()));
+            }
+        }
+        let filter = serde_json::from_value(Value::Object(map));
+        filter
+            .map(Self)
+            .map_err(|_| Refusal::field("query", "the address has a part that this page does not know"))
+    }
+}
+
+/// The address of the same list with another part of it.
+pub(crate) fn with_cursor(path: &str, pairs: &[(&str, &Option<String>)], cursor: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    if let Some(cursor) = cursor {
+        query.append_pair("cursor", cursor);
+    }
+    let query = query.finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}

@@ -1,0 +1,242 @@
+//! Rollouts: how far each is, what failed, and what is asked of it.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use cdm_core::domain::Role;
+use cdm_core::domain::operation::Home;
+use cdm_core::ports::FeedEvent;
+use cdm_core::services::Accepted;
+use serde::Deserialize;
+
+use super::confirm::{Question, asked, asked_again};
+use super::guard::{Form, Visit, Visitor};
+use super::page::{Section, View, live, rendered};
+use super::picture::picture;
+use super::shape::{self, Now};
+use super::{Filter, with_cursor};
+use crate::api::rollout::{Rollout, ScopeShown, id as named};
+use crate::app::{Server, Shared};
+use crate::error::Refusal;
+use crate::input::{Named, Paging, cursor};
+use crate::routes::rollouts::{RolloutId, shown};
+
+pub(crate) const PATH: &str = "/console/rollouts";
+/// Rollouts of one page.
+const LIMIT: &str = "50";
+
+/// Which part of the list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    cursor: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "rollouts.html")]
+struct Table {
+    items: Vec<Rollout>,
+    first: Option<String>,
+    next: Option<String>,
+    now: Now,
+}
+
+fn concerns(event: &FeedEvent) -> bool {
+    let home = event.operation.as_ref().map(|id| &id.home);
+    event.rollout.is_some() || matches!(home, Some(Home::Rollout(..)))
+}
+
+/// Lists rollouts.
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    visit: Visit,
+    Filter(part): Filter<Part>,
+) -> Result<Response, Refusal> {
+    live(server, visit, concerns, move |server, visitor| {
+        let part = part.clone();
+        async move {
+            let paging = Paging::new('r', Some(LIMIT), part.cursor.as_deref())?;
+            let page = server.app.services.rollouts(paging.position()?, paging.limit).await?;
+            let next = page.next.map(|next| with_cursor(PATH, &[], Some(&cursor('r', next))));
+            let body = Table {
+                items: page.items.iter().map(|rollout| shown(&server, rollout)).collect(),
+                first: part.cursor.map(|_| PATH.to_owned()),
+                next,
+                now: Now(server.app.clock.wall()),
+            };
+            let start = if visitor.can(Role::Operator) {
+                "<a class=\"button main\" href=\"/console/rollouts/start\">Start a rollout</a>"
+            } else {
+                ""
+            };
+            Ok(View {
+                title: "Rollouts".to_owned(),
+                section: Section::Rollouts,
+                head: format!("<div class=\"headline\"><h1>Rollouts</h1>{start}</div>"),
+                body: rendered(&body)?,
+            })
+        }
+    })
+    .await
+}
+
+#[derive(Template)]
+#[template(path = "rollout.html")]
+struct One<'a> {
+    rollout: &'a Rollout,
+    scope: String,
+    picture: String,
+    rate: Option<String>,
+    can: Can,
+    csrf: &'a str,
+    now: Now,
+}
+
+/// What someone may ask of it as it stands.
+#[derive(Clone, Copy, Debug)]
+struct Can {
+    pause: bool,
+    resume: bool,
+    abort: bool,
+    retry: bool,
+}
+
+impl Can {
+    fn of(visitor: &Visitor, rollout: &Rollout) -> Self {
+        let may = visitor.can(Role::Operator);
+        let is = |words: &[&str]| may && words.contains(&rollout.status.as_str());
+        let left = rollout.counts.failed + rollout.counts.skipped > 0;
+        Self {
+            pause: is(&["running", "waiting"]),
+            resume: is(&["paused", "halted"]),
+            abort: is(&["running", "waiting", "paused", "halted"]),
+            retry: left && is(&["aborted", "succeeded", "failed"]),
+        }
+    }
+}
+
+fn scope(rollout: &Rollout) -> String {
+    match &rollout.scope {
+        ScopeShown::Word(word) => match word.0 {
+            "active" => "the sites on the active canary".to_owned(),
+            "inactive" => "the sites on the other service".to_owned(),
+            "all" => "all sites".to_owned(),
+            service => format!("the sites on {service}"),
+        },
+        ScopeShown::Sites(named) if named.sites.len() <= 5 => named.sites.join(", "),
+        ScopeShown::Sites(named) => shape::counted(named.sites.len(), "site", "sites by name"),
+    }
+}
+
+/// Shows a rollout.
+pub(crate) async fn show(
+    State(server): State<Shared>,
+    visit: Visit,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let RolloutId(number) = RolloutId::named(&id)?;
+    let of_it = move |event: &FeedEvent| {
+        let home = event.operation.as_ref().map(|id| &id.home);
+        event.rollout == Some(number) || matches!(home, Some(Home::Rollout(of, _)) if *of == number)
+    };
+    live(server, visit, of_it, move |server, visitor| async move { view(&server, &visitor, number).await })
+        .await
+}
+
+async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, Refusal> {
+    let known = server.app.services.get_rollout(number).await?;
+    let rollout = shown(server, &known);
+    let wall = server.app.clock.wall();
+    let body = One {
+        scope: scope(&rollout),
+        picture: picture(&known, wall),
+        rate: rate(&known),
+        can: Can::of(visitor, &rollout),
+        csrf: &visitor.csrf,
+        now: Now(wall),
+        rollout: &rollout,
+    };
+    Ok(View {
+        title: rollout.id.clone(),
+        section: Section::Rollouts,
+        head: format!("<h1><span class=\"quiet\">{}</span> {}</h1>", rollout.kind, rollout.id),
+        body: rendered(&body)?,
+    })
+}
+
+/// How many sites it does a second, by its last marks, while it runs.
+fn rate(rollout: &cdm_core::domain::Rollout) -> Option<String> {
+    let last = rollout.marks.last().filter(|_| rollout.status == cdm_core::domain::RolloutStatus::Running)?;
+    let before = rollout.marks.iter().rev().nth(3).or(rollout.marks.first())?;
+    let done = (last.succeeded + last.failed).checked_sub(before.succeeded + before.failed)?;
+    let seconds = last.at.since(before.at).as_secs_f64();
+    (done > 0 && seconds > 0.0).then(|| {
+        let rate = f64::from(done) / seconds;
+        if rate >= 10.0 { format!("{rate:.0} sites a second") } else { format!("{rate:.1} sites a second") }
+    })
+}
+
+fn question(id: &str, rollout: &Rollout) -> Question {
+    let left = u64::from(rollout.counts.pending + rollout.counts.running);
+    let moved = shape::counted(u64::from(rollout.counts.succeeded), "site is", "sites are");
+    Question {
+        title: format!("Abort {id}?"),
+        lines: vec![
+            format!(
+                "It stops for good at its next checkpoint; {} then left where they are.",
+                shape::counted(left, "site is", "sites are")
+            ),
+            format!(
+                "{moved} where it wanted them, and stay there. An aborted rollout is not resumed, but can be retried."
+            ),
+        ],
+        button: "Abort the rollout".to_owned(),
+        danger: true,
+        action: format!("{PATH}/{id}/abort"),
+        back: format!("{PATH}/{id}"),
+        ..Question::default()
+    }
+}
+
+/// Says what an abort does.
+pub(crate) async fn ask(
+    State(server): State<Shared>,
+    visit: Visit,
+    Path((id, action)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let RolloutId(number) = RolloutId::named(&id)?;
+    visit.visitor.may(Role::Operator)?;
+    if action != "abort" {
+        return Err(Refusal::not_found("the page"));
+    }
+    let rollout = shown(&server, &server.app.services.get_rollout(number).await?);
+    asked(&server, &visit.visitor, Section::Rollouts, StatusCode::OK, &question(&id, &rollout))
+}
+
+/// Pauses, resumes, aborts or retries.
+pub(crate) async fn act(
+    State(server): State<Shared>,
+    Path((id, action)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Refusal> {
+    let RolloutId(number) = RolloutId::named(&id)?;
+    let (visitor, request) = form.asks(Role::Operator)?;
+    let services = &server.app.services;
+    let done = match action.as_str() {
+        "pause" => services.pause(&request, number).await,
+        "resume" => services.resume(&request, number).await,
+        "abort" => services.abort(&request, number).await,
+        "retry" => services.retry_rollout(&request, number).await,
+        _ => return Err(Refusal::not_found("the page")),
+    };
+    match done {
+        Ok(Accepted::Rollout(other)) => Ok(Redirect::to(&format!("{PATH}/{}", named(other))).into_response()),
+        Ok(_) => Ok(Redirect::to(&format!("{PATH}/{id}")).into_response()),
+        Err(error) if action == "abort" => {
+            let rollout = shown(&server, &services.get_rollout(number).await?);
+            asked_again(&server, &visitor, Section::Rollouts, question(&id, &rollout), error.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
