@@ -35,8 +35,9 @@ def target() -> Path:
 
 
 def build() -> Path:
-    """Builds the server; where it is."""
-    subprocess.run(["cargo", "build", "--quiet", "-p", "cdm-http", "--bin", "cdm-server"], cwd=ROOT, check=True)
+    """Builds the server, and `cdm` beside it; where the server is."""
+    packages = ["-p", "cdm-http", "-p", "cdm-cli", "--bin", "cdm-server", "--bin", "cdm"]
+    subprocess.run(["cargo", "build", "--quiet", *packages], cwd=ROOT, check=True)
     return target() / "debug" / "cdm-server"
 
 

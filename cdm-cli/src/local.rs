@@ -148,6 +148,7 @@ pub async fn declare_image(
     let spec = match behaviour {
         ImageBehaviour::NeverReady => ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() },
         ImageBehaviour::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
+        ImageBehaviour::NoThemes => ImageSpec { themes: Some(Vec::new()), ..ImageSpec::default() },
         ImageBehaviour::Healthy => ImageSpec::default(),
     };
     let config = configuration(options)?;

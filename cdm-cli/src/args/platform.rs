@@ -268,7 +268,7 @@ pub enum LocalCommand {
     #[command(
         after_help = "Examples:\n  cdm local image sha256:<64 hex digits> --never-ready\n  \
                       cdm local image sha256:<64 hex digits> --healthy",
-        group(ArgGroup::new("behaviour").required(true).args(["never_ready", "failing", "healthy"]))
+        group(ArgGroup::new("behaviour").required(true).args(["never_ready", "failing", "no_themes", "healthy"]))
     )]
     Image {
         /// Digest of the image
@@ -279,7 +279,7 @@ pub enum LocalCommand {
     },
 }
 
-/// The three ways an image may be declared to behave, as flags.
+/// The ways an image may be declared to behave, as flags.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct BehaviourArgs {
     /// Its pods never get ready
@@ -288,6 +288,9 @@ pub struct BehaviourArgs {
     /// Its pods get ready and answer 500
     #[arg(long)]
     failing: bool,
+    /// It works, but no theme is in it: provisions park
+    #[arg(long)]
+    no_themes: bool,
     /// It works
     #[arg(long)]
     healthy: bool,
@@ -300,6 +303,8 @@ pub enum ImageBehaviour {
     NeverReady,
     /// Its pods get ready and answer 500.
     Failing,
+    /// It works, but no theme is in it.
+    NoThemes,
     /// It works.
     Healthy,
 }
@@ -310,6 +315,7 @@ impl ImageBehaviour {
         match self {
             Self::NeverReady => "never-ready",
             Self::Failing => "failing",
+            Self::NoThemes => "no-themes",
             Self::Healthy => "healthy",
         }
     }
@@ -319,6 +325,7 @@ impl ImageBehaviour {
         match self {
             Self::NeverReady => "pods of this image never get ready",
             Self::Failing => "pods of this image get ready and answer 500",
+            Self::NoThemes => "pods of this image work, and no theme is in it",
             Self::Healthy => "pods of this image work",
         }
     }
@@ -327,10 +334,11 @@ impl ImageBehaviour {
 impl BehaviourArgs {
     /// The one that was named.
     pub fn behaviour(self) -> ImageBehaviour {
-        match (self.never_ready, self.failing, self.healthy) {
-            (true, _, _) => ImageBehaviour::NeverReady,
-            (_, true, _) => ImageBehaviour::Failing,
-            (_, _, true | false) => ImageBehaviour::Healthy,
+        match (self.never_ready, self.failing, self.no_themes, self.healthy) {
+            (true, _, _, _) => ImageBehaviour::NeverReady,
+            (_, true, _, _) => ImageBehaviour::Failing,
+            (_, _, true, _) => ImageBehaviour::NoThemes,
+            (_, _, _, true | false) => ImageBehaviour::Healthy,
         }
     }
 }

@@ -51,7 +51,6 @@ impl Both<'_> {
     fn is_admin(&self) -> bool {
         self.visitor.can(Role::Admin)
     }
-
 }
 
 /// Shows both services.

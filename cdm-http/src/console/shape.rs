@@ -53,8 +53,7 @@ impl Now {
     pub(crate) fn took(self, from: &Option<String>, to: &Option<String>) -> String {
         let Some(from) = from.as_deref().and_then(moment) else { return none() };
         let to = to.as_deref().and_then(moment).unwrap_or(self.0);
-        let millis = to.since(from).as_millis();
-        if millis < 1_000 { format!("{millis} ms") } else { exact(to.since(from).as_secs()) }
+        lasted(to.since(from))
     }
 }
 
@@ -73,11 +72,13 @@ fn span(seconds: u64) -> String {
     }
 }
 
-fn exact(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+/// A span as exactly as one wants to know it.
+pub(crate) fn lasted(span: std::time::Duration) -> String {
+    match span.as_secs() {
+        0 => format!("{} ms", span.as_millis()),
+        seconds @ 1..60 => format!("{seconds} s"),
+        seconds @ 60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
     }
 }
 
@@ -126,6 +127,11 @@ pub(crate) fn digest(image: &str) -> String {
     let hex = image.rsplit_once(':').map_or(image, |(_, hex)| hex);
     let short: String = hex.chars().take(12).collect();
     format!("<code class=\"digest\" title=\"{}\">{}</code>", escaped(image), escaped(&short))
+}
+
+/// What an audit entry is about: digests are cut as elsewhere.
+pub(crate) fn target(text: &str) -> String {
+    if text.starts_with("sha256:") { digest(text) } else { escaped(text) }
 }
 
 pub(crate) fn digest_if(image: &Option<String>) -> String {

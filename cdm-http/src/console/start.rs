@@ -42,8 +42,8 @@ fn fields(form: Option<&Form>) -> Vec<Field> {
     };
     let pair = |value: &str, label: &str| (value.to_owned(), label.to_owned());
     let kinds = vec![
-        pair("true", "Promote: move routes, and records with them"),
-        pair("false", "Upgrade: assign records and flush caches, leave routes"),
+        pair("true", "Promote: move routes and records"),
+        pair("false", "Upgrade: move records, leave routes"),
     ];
     let scopes = vec![
         pair("inactive", "Sites on the other service"),

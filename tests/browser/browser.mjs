@@ -1,0 +1,95 @@
+// Debian's Chromium, and what a page must not do in it.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+import { PASSWORD } from './server.mjs';
+
+// Installed beside what cargo builds, not here.
+const parts = createRequire(join(process.env.CDM_BROWSER_PARTS, 'package.json'));
+const { chromium } = parts('playwright-core');
+const axe = readFileSync(parts.resolve('axe-core/axe.min.js'), 'utf8');
+
+const ARGUMENTS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+
+export async function open() {
+  return chromium.launch({ executablePath: process.env.CDM_CHROMIUM, args: ARGUMENTS });
+}
+
+// A page of its own browser profile that notes what it complains of, and which hosts it asks.
+export async function newPage(browser, server, options = {}) {
+  const context = await browser.newContext({ baseURL: server.url, viewport: { width: 1280, height: 800 }, ...options });
+  const page = await context.newPage();
+  page.complaints = [];
+  page.setDefaultTimeout(20_000);
+  watch(page, server);
+  return page;
+}
+
+export function watch(page, server) {
+  page.complaints ??= [];
+  page.on('console', (message) => {
+    if (!page.deaf) page.complaints.push(`${message.type()}: ${message.text()}`);
+  });
+  page.on('pageerror', (error) => page.complaints.push(`error: ${error.message}`));
+  page.on('request', (request) => {
+    if (!request.url().startsWith(server.url)) page.complaints.push(`asked ${request.url()}`);
+  });
+}
+
+export async function signIn(page, name) {
+  await page.goto('/');
+  await page.getByLabel('Name').fill(name);
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.waitForURL('**/console/services');
+}
+
+export function assertQuiet(page) {
+  assert.deepEqual(page.complaints, [], 'the page complains of nothing and asks nobody else');
+}
+
+// Every rule of axe-core, its best practices too.
+export async function assertAccessible(page, where) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => {
+    const { violations } = await globalThis.axe.run(document, { resultTypes: ['violations'] });
+    return violations.map(({ id, help, nodes }) => ({ id, help, nodes: nodes.map((node) => `${node.html} ${node.failureSummary}`) }));
+  });
+  assert.deepEqual(found, [], `${where} is accessible`);
+}
+
+// Nothing is wider than the page, nothing lies over something else, no text is cut.
+export async function assertTidy(page, where) {
+  const wrong = await page.evaluate(() => {
+    const problems = [];
+    const root = document.documentElement;
+    if (root.scrollWidth > root.clientWidth) problems.push(`the page is ${root.scrollWidth - root.clientWidth}px too wide`);
+    const seen = (element) => element.checkVisibility() && !element.closest('.unseen, .skip, option, svg');
+    for (const element of document.querySelectorAll('a, button, h1, h2, h3, p, td, th, label, dd, dt, code, .badge')) {
+      if (!seen(element)) continue;
+      const style = getComputedStyle(element);
+      const cut = element.scrollWidth > element.clientWidth + 1 && style.display !== 'inline' && style.overflowX !== 'auto';
+      if (cut && element.clientWidth > 0) problems.push(`cut: ${element.outerHTML.slice(0, 120)}`);
+    }
+    const controls = [...document.querySelectorAll('a, button, input, select, textarea, summary')].filter(seen);
+    const boxes = controls.map((element) => [element, element.getBoundingClientRect()]);
+    for (const [index, [one, a]] of boxes.entries()) {
+      for (const [other, b] of boxes.slice(index + 1)) {
+        if (one.contains(other) || other.contains(one)) continue;
+        const over = Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+        // Links in running text may wrap around one another's boxes.
+        if (over && !(getComputedStyle(one).display === 'inline' && getComputedStyle(other).display === 'inline')) {
+          problems.push(`overlap: ${one.outerHTML.slice(0, 80)} and ${other.outerHTML.slice(0, 80)}`);
+        }
+      }
+    }
+    return problems;
+  });
+  assert.deepEqual(wrong, [], `${where} is tidy`);
+}

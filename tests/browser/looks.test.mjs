@@ -1,0 +1,107 @@
+// Each page as somebody sees it: light and dark, wide and narrow, with screenshots; by axe-core without a fault.
+
+import { after, before, test } from 'node:test';
+import { join } from 'node:path';
+
+import { assertAccessible, assertQuiet, assertTidy, newPage, open, signIn } from './browser.mjs';
+import { QUICK, Server } from './server.mjs';
+
+const image = (letter) => `sha256:${(letter + '09af5b7d3').repeat(7).slice(0, 64)}`;
+let browser;
+let server;
+const pages = {};
+
+// A platform as somebody has it after a while: sites in all states, releases with verdicts, rollouts of all kinds.
+before(async () => {
+  [browser, server] = await Promise.all([open(), Server.start(QUICK)]);
+  const ask = (...asked) => server.ask(...asked);
+  await server.user('ada', 'admin');
+  await server.user('grace@example.com', 'operator');
+  await ask('POST', '/services?wait=30s', { imageTag: image('a'), service: 'blue' });
+  const names = { bakery: 'The corner bakery', bookshop: 'Read & Co.', florist: 'Roses, roses, roses', museum: 'Museum of small things',
+    pharmacy: 'Pharmacy at the harbour', school: 'Music school', tailor: 'Needle and thread', 'a-rather-long-name-of-32-letters': 'A site whose name is as long as it may be, and whose title takes some room as well' };
+  for (const [id, name] of Object.entries(names)) await server.live(id, { name });
+  await server.site('vineyard', { name: 'Vineyard', hostnames: ['vineyard.example.com', 'www.vineyard.example.com'], canonicalHostname: 'www.vineyard.example.com' });
+  await ask('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
+  await ask('POST', '/services', { selector: 'green' });
+  await ask('POST', `/services/history/${image('b')}`, { verdict: 'healthy', reason: 'a week without complaint' });
+  await ask('PUT', '/services', { promote: true, scope: { sites: ['bakery', 'bookshop'] } });
+  await server.until('/rollouts', ({ items }) => items.length === 1 && items[0].status === 'succeeded');
+  await server.declare(image('c'), 'failing');
+  await ask('PUT', '/services', { promote: true, scope: 'inactive', imageTag: image('c'), gate: { path: '/' }, waves: ['2', '100%'], autoRollback: true });
+  await server.until('/rollouts', ({ items }) => items.length === 2 && items[0].status === 'failed');
+  await ask('POST', '/services/rollback?wait=30s', { service: 'green' });
+  await server.declare(image('e'), 'no-themes');
+  await ask('POST', '/services?wait=30s', { imageTag: image('e'), service: 'blue' });
+  await server.site('workshop', { name: 'The workshop', service: 'blue' });
+  await ask('POST', '/sites/workshop/provision');
+  const { items: parked } = await server.until('/operations?status=parked', ({ items }) => items.length === 1);
+  await ask('PUT', '/sites/florist/upgrade?wait=30s');
+  await ask('POST', '/freezes', { reason: 'the sale of the year', sites: ['museum'], expiresAt: '2099-12-31T00:00:00Z' });
+  await ask('PUT', '/services', { promote: true, scope: 'inactive', waves: ['2', '50%', '100%'], bake: 3600 });
+  const { items: rollouts } = await server.until('/rollouts', ({ items }) => items.length === 3 && items[0].status === 'waiting');
+  Object.assign(pages, {
+    services: '/console/services',
+    sites: '/console/sites',
+    nothing: '/console/sites?q=nothing-like-that',
+    site: '/console/sites/florist',
+    'site-parked': '/console/sites/workshop',
+    create: '/console/sites/create',
+    terminate: '/console/sites/florist/terminate',
+    frozen: '/console/sites/museum/promote',
+    rollouts: '/console/rollouts',
+    rollout: `/console/rollouts/${rollouts[0].id}`,
+    'rollout-failed': `/console/rollouts/${rollouts[1].id}`,
+    start: '/console/rollouts/start',
+    abort: `/console/rollouts/${rollouts[0].id}/abort`,
+    operations: '/console/operations',
+    operation: `/console/operations/${parked[0].id}`,
+    audit: '/console/audit',
+    deploy: '/console/services/blue/deploy',
+    select: '/console/services/blue/select',
+    rollback: '/console/services/blue/rollback',
+    mark: `/console/services/green/mark/${image('b')}`,
+    account: '/console/account',
+  });
+});
+after(async () => {
+  await browser.close();
+  await server.stop();
+});
+
+for (const colorScheme of ['light', 'dark']) {
+  for (const [name, width] of [['wide', 1280], ['narrow', 390]]) {
+    test(`every page is tidy and accessible, ${colorScheme} and ${name}`, async () => {
+      const page = await newPage(browser, server, { colorScheme, viewport: { width, height: 800 } });
+      const look = async (of) => {
+        await page.screenshot({ path: join(process.env.CDM_SCREENSHOTS, `${of}-${colorScheme}-${name}.png`), fullPage: true });
+        await assertTidy(page, of);
+        await assertAccessible(page, of);
+      };
+      await page.goto('/');
+      await look('sign-in');
+      await signIn(page, 'ada');
+      for (const [of, path] of Object.entries(pages)) {
+        await page.goto(path);
+        await look(of);
+      }
+      await page.goto('/console/rollouts/start');
+      await page.getByRole('button', { name: 'Show the plan' }).click();
+      await page.getByText('The first').click();
+      await look('plan');
+      assertQuiet(page);
+      page.deaf = true;
+      await page.goto('/console/sites/create');
+      await page.getByLabel('Id').fill('No');
+      await page.getByLabel('Title').fill('x');
+      await page.getByLabel('Theme').fill('x y');
+      await page.getByLabel('Hostnames').fill('nope');
+      await page.getByRole('button', { name: 'Create the site' }).click();
+      await page.locator('#id-problem').waitFor();
+      await look('create-refused');
+      await page.goto('/console/sites/nobody');
+      await look('missing');
+      await page.context().close();
+    });
+  }
+}

@@ -1,0 +1,156 @@
+// Rollouts: from a plan to an end, live, with a broken image, in two tabs, and over a restart.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { assertQuiet, newPage, open, signIn, watch } from './browser.mjs';
+import { QUICK, Server } from './server.mjs';
+
+const image = (letter) => `sha256:${letter.repeat(64)}`;
+let browser;
+before(async () => {
+  browser = await open();
+});
+after(async () => {
+  await browser.close();
+});
+
+// A server with so many live sites on blue, and green the active canary.
+async function fleet(sites) {
+  const server = await Server.start(QUICK);
+  await server.user('ada', 'admin');
+  const ids = Array.from({ length: sites }, (_, index) => `site-${index + 1}`);
+  await Promise.all(ids.map((id) => server.live(id)));
+  await server.ask('POST', '/services?wait=30s', { imageTag: image('a'), service: 'green' });
+  await server.ask('POST', '/services', { selector: 'green' });
+  return server;
+}
+
+// Fills in the form, looks at the plan, and starts what it says.
+async function start(page, fields) {
+  await page.getByRole('link', { name: 'Rollouts', exact: true }).click();
+  await page.getByRole('link', { name: 'Start a rollout' }).click();
+  for (const [label, value] of Object.entries(fields)) {
+    const field = page.getByLabel(label, { exact: true });
+    if (value === true) await field.check();
+    else await field.fill(value);
+  }
+  await page.getByRole('button', { name: 'Show the plan' }).click();
+  await page.getByRole('button', { name: 'Start this rollout' }).click();
+  await page.waitForURL('**/console/rollouts/rollout-*');
+}
+
+test('a rollout is planned, started and followed to its end', async (t) => {
+  const server = await fleet(8);
+  t.after(() => server.stop());
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await page.getByRole('link', { name: 'Rollouts', exact: true }).click();
+  await page.getByText('No rollout was started yet.').waitFor();
+  await page.getByRole('link', { name: 'Start a rollout' }).click();
+  await page.getByText('0 sites are on it, 8 on the other service').waitFor();
+  await page.getByLabel('Waves').fill('1 10%');
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Show the plan' }).click();
+  await page.locator('#waves-problem').getByText('100%').waitFor();
+  page.deaf = false;
+  await page.getByLabel('Waves').fill('1 50% 100%');
+  await page.getByRole('button', { name: 'Show the plan' }).click();
+  await page.getByText('8 sites of 8 would change').waitFor();
+  assert.equal((await server.ask('GET', '/rollouts')).items.length, 0, 'a plan changes nothing');
+  await page.getByRole('button', { name: 'Start this rollout' }).click();
+  await page.waitForURL('**/console/rollouts/rollout-*');
+  await page.locator('.summary').getByText('succeeded').waitFor();
+  await page.locator('.summary').getByText('8 of 8 sites moved to green').waitFor();
+  const rows = await page.locator('#live table').first().locator('tbody tr').allInnerTexts();
+  assert.deepEqual(rows.map((row) => row.split(/\s+/).slice(0, 3).join(' ')), ['1 1 1', '50% 3 3', '100% 4 4']);
+  await page.getByRole('img', { name: '8 of 8 sites done' }).waitFor();
+  await page.goto('/console/sites?service=green');
+  assert.equal(await page.locator('tbody tr').count(), 8);
+  assertQuiet(page);
+});
+
+test('the plan that was looked at is the one that starts, or none', async (t) => {
+  const server = await fleet(3);
+  t.after(() => server.stop());
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await page.goto('/console/rollouts/start');
+  await page.getByRole('button', { name: 'Show the plan' }).click();
+  await page.getByText('3 sites of 3 would change').waitFor();
+  await server.ask('DELETE', '/sites/site-2?wait=30s');
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Start this rollout' }).click();
+  await page.getByRole('alert').getByText('has changed since the plan was made').waitFor();
+  assert.equal((await server.ask('GET', '/rollouts')).items.length, 0);
+});
+
+test('a rollout that meets a broken image goes back', async (t) => {
+  const server = await fleet(6);
+  t.after(() => server.stop());
+  await server.declare(image('b'), 'failing');
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await start(page, {
+    Image: image('b'), Waves: '2 100%', 'Health check': '/', 'Take moved sites back on a halt': true,
+  });
+  await page.locator('.summary').getByText('failed', { exact: true }).waitFor();
+  await page.getByText('budget_exceeded').waitFor();
+  assert.ok(await page.locator('section[aria-labelledby=failures] tbody tr').count() > 0);
+  await page.getByRole('cell', { name: 'unhealthy' }).first().waitFor();
+  const { items } = await server.ask('GET', '/sites');
+  assert.deepEqual(items.map((site) => `${site.service} ${site.routedService}`), Array(6).fill('blue blue'));
+  await page.goto('/console/services');
+  await page.locator('.side.green').getByText('bad').first().waitFor();
+  // The way back is to the digest before it, as the page says.
+  await page.getByRole('link', { name: 'Roll back green' }).click();
+  assert.equal(await page.getByLabel('Digest').inputValue(), image('a'));
+  await page.getByRole('button', { name: 'Roll green back' }).click();
+  await page.waitForURL('**/console/operations/op-*');
+  await page.locator('.panel > .headline').getByText('succeeded').waitFor();
+  assertQuiet(page);
+});
+
+test('two tabs on one rollout see what either does', async (t) => {
+  const server = await fleet(4);
+  t.after(() => server.stop());
+  const one = await newPage(browser, server);
+  await signIn(one, 'ada');
+  await start(one, { Waves: '1 100%', 'Seconds between waves': '600' });
+  await one.locator('.summary').getByText('waiting').waitFor();
+  await one.locator('code').getByText('baking').waitFor();
+  const two = await one.context().newPage();
+  watch(two, server);
+  await two.goto(one.url());
+  await two.locator('.summary').getByText('waiting').waitFor();
+
+  await one.getByRole('button', { name: 'Pause' }).click();
+  await two.locator('.summary').getByText('paused').waitFor();
+  await two.getByRole('button', { name: 'Resume' }).click();
+  await one.locator('.summary').getByText('waiting').waitFor();
+  await one.getByRole('link', { name: 'Abort' }).click();
+  await one.getByText('3 sites are then left where they are').waitFor();
+  await one.getByRole('button', { name: 'Abort the rollout' }).click();
+  await two.locator('.summary').getByText('aborted').waitFor();
+  await one.locator('.summary').getByText('aborted').waitFor();
+  assertQuiet(one);
+  assertQuiet(two);
+});
+
+test('a page recovers by itself when the server was killed and comes back', async (t) => {
+  const server = await fleet(4);
+  t.after(() => server.stop());
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await start(page, { Waves: '1 100%', 'Seconds between waves': '600' });
+  await page.locator('.summary').getByText('waiting').waitFor();
+  await page.evaluate(() => { globalThis.here = true; });
+  // Connections that are refused meanwhile are nothing that a page could keep quiet about.
+  page.deaf = true;
+  await server.end('SIGKILL');
+  await server.run();
+  const { items } = await server.ask('GET', '/rollouts');
+  await server.ask('POST', `/rollouts/${items[0].id}/abort`);
+  await page.locator('.summary').getByText('aborted').waitFor();
+  assert.equal(await page.evaluate(() => globalThis.here), true, 'the page was not loaded again');
+});

@@ -1,0 +1,130 @@
+// A real `cdm-server` in a directory of its own, ended by its own id, and the REST API of it.
+
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { get } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+const BINARY = process.env.CDM_SERVER_BINARY;
+export const ADMIN = 'an-administrator-of-the-browser-0123456789';
+
+// Quick pods and jobs.
+export const QUICK = '[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 20\n\n[limits]\nrate = 100000\nburst = 100000\nfailures = 100000\n';
+// Jobs that take long enough to be seen at work.
+export const SLOW = QUICK.replace('job_ms = 20', 'job_ms = 700');
+
+export class Server {
+  constructor(directory, configuration) {
+    this.directory = directory;
+    this.configuration = configuration;
+    this.listen = '127.0.0.1:0';
+    this.routes = '127.0.0.1:0';
+  }
+
+  static async start(configuration = QUICK) {
+    const server = new Server(await mkdtemp(join(tmpdir(), 'cdm-console-')), configuration);
+    await writeFile(join(server.directory, 'cdm.toml'), configuration);
+    await server.run();
+    return server;
+  }
+
+  // Starts the process and waits until it says where it listens. A second start listens where the first did.
+  async run() {
+    const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('CDM_'));
+    const env = {
+      ...Object.fromEntries(kept),
+      CDM_LISTEN: this.listen,
+      CDM_ROUTER_LISTEN: this.routes,
+      CDM_DATA_DIR: join(this.directory, 'data'),
+      CDM_ADMIN_TOKEN: ADMIN,
+      CDM_LOG_FORMAT: 'json',
+    };
+    const child = spawn(BINARY, ['--config', join(this.directory, 'cdm.toml')], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child = child;
+    this.log = '';
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      if (line.includes('/console/setup/')) this.setup = line.trim();
+    });
+    await new Promise((listening, failed) => {
+      child.once('exit', (code) => failed(new Error(`the server ended with ${code}:\n${this.log}`)));
+      createInterface({ input: child.stderr }).on('line', (line) => {
+        this.log += `${line}\n`;
+        const fields = line.startsWith('{') ? (JSON.parse(line).fields ?? {}) : {};
+        if (fields.address) this.listen = fields.address;
+        if (fields.router) this.routes = fields.router;
+        if (fields.router) listening();
+      });
+    });
+    this.url = `http://${this.listen}`;
+    this.router = `http://${this.routes}`;
+  }
+
+  async end(signal = 'SIGTERM') {
+    const over = new Promise((ended) => this.child.once('exit', ended));
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      this.child.kill(signal);
+      await over;
+    }
+  }
+
+  async stop() {
+    await this.end();
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  // Asks the REST API as an administrator.
+  async ask(method, path, body) {
+    const headers = { authorization: `Bearer ${ADMIN}` };
+    if (body !== undefined) headers['content-type'] = 'application/json';
+    const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
+    const text = await answer.text();
+    const told = text.startsWith('{') ? JSON.parse(text) : text;
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
+    return told;
+  }
+
+  // What a visitor of a site reads.
+  visit(host) {
+    return new Promise((read, failed) => {
+      const asked = get(this.router, { headers: { host } }, (answer) => {
+        let text = '';
+        answer.setEncoding('utf8').on('data', (part) => { text += part; }).on('end', () => read(text));
+      });
+      asked.on('error', failed);
+    });
+  }
+
+  // Waits for what the API says, looking again without a fixed pause in between.
+  async until(path, is) {
+    for (;;) {
+      const told = await this.ask('GET', path);
+      if (is(told)) return told;
+      await new Promise((again) => setTimeout(again, 20));
+    }
+  }
+
+  async user(name, role) {
+    await this.ask('POST', '/users', { name, role, password: PASSWORD });
+  }
+
+  async site(id, more = {}) {
+    const hosts = { hostnames: [`${id}.example.com`], canonicalHostname: `${id}.example.com` };
+    await this.ask('POST', '/sites/create', { id, name: `Site ${id}`, theme: 'twentytwentyfive', ...hosts, ...more });
+  }
+
+  async live(id, more = {}) {
+    await this.site(id, more);
+    await this.ask('POST', `/sites/${id}/provision?wait=30s`);
+  }
+
+  // Says how an image behaves on the local cluster.
+  async declare(digest, behaviour) {
+    const cdm = spawn(process.env.CDM_BINARY, ['local', 'image', digest, `--${behaviour}`, '--data-dir', join(this.directory, 'data')]);
+    const code = await new Promise((ended) => cdm.once('exit', ended));
+    if (code !== 0) throw new Error(`cdm local image ended with ${code}`);
+  }
+}
+
+export const PASSWORD = 'correct horse battery';

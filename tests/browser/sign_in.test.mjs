@@ -1,0 +1,120 @@
+// Signing in and out, and what does not get anyone in.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { assertQuiet, newPage, open, signIn } from './browser.mjs';
+import { PASSWORD, Server } from './server.mjs';
+
+let browser;
+let server;
+before(async () => {
+  [browser, server] = await Promise.all([open(), Server.start()]);
+});
+after(async () => {
+  await browser.close();
+  await server.stop();
+});
+
+test('the first user makes themselves by the printed link, once', async () => {
+  const page = await newPage(browser, server);
+  await page.goto('/');
+  await page.getByText('cdm user create ada --role admin').waitFor();
+  assert.match(server.setup, /^http:\/\/127\.0\.0\.1:\d+\/console\/setup\/\S+$/);
+
+  await page.goto(server.setup);
+  await page.getByLabel('Name').fill('Grace Hopper');
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.getByLabel('The same again').fill(PASSWORD);
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Make this user' }).click();
+  await page.getByRole('alert').getByText('lower-case').waitFor();
+  page.deaf = false;
+  await page.getByLabel('Name').fill('grace');
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.getByLabel('The same again').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Make this user' }).click();
+  await page.waitForURL('**/console/services');
+  await page.getByText('admin', { exact: true }).waitFor();
+
+  const other = await newPage(browser, server);
+  other.deaf = true;
+  await other.goto(server.setup);
+  await other.getByText('this link has served').waitFor();
+  assertQuiet(page);
+});
+
+test('a wrong password is refused, the right one leads where one wanted to go', async () => {
+  await server.user('ada', 'viewer');
+  const page = await newPage(browser, server);
+  await page.goto('/console/sites?state=active');
+  assert.match(page.url(), /\/console\/sign-in\?next=/);
+  await page.getByLabel('Name').fill('ada');
+  await page.getByLabel('Password').fill('wrong horse battery');
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('alert').getByText('the name or the password is wrong').waitFor();
+  page.deaf = false;
+  assert.equal(await page.getByLabel('Name').inputValue(), 'ada', 'what was typed is kept');
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.waitForURL('**/console/sites?state=active');
+  assert.equal(await page.getByLabel('State').inputValue(), 'active');
+
+  const [cookie] = await page.context().cookies();
+  assert.equal(`${cookie.name} ${cookie.httpOnly} ${cookie.sameSite} ${cookie.path}`, 'cdm true Lax /');
+  assertQuiet(page);
+
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.waitForURL('**/console/sign-in');
+  await page.goto('/console/sites');
+  assert.match(page.url(), /sign-in/);
+  const { items } = await server.ask('GET', '/audit?limit=10');
+  const told = items.filter((entry) => entry.target === 'ada').map((entry) => `${entry.actor} ${entry.action} ${entry.outcome}`);
+  assert.deepEqual(told.slice(0, 3), [
+    'user:ada session.close accepted', 'user:ada session.open accepted', 'console session.open invalid',
+  ]);
+});
+
+test('who guesses is locked out, of the account and not of others', async () => {
+  await server.user('bob', 'viewer');
+  await server.user('carol', 'viewer');
+  const page = await newPage(browser, server);
+  page.deaf = true;
+  await page.goto('/console/sign-in');
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    await page.getByLabel('Name').fill('bob');
+    await page.getByLabel('Password').fill(`guess number ${attempt}`);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('alert').waitFor();
+  }
+  await page.getByLabel('Password').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('alert').getByText('tried too often to sign in as').waitFor();
+  await signIn(page, 'carol');
+});
+
+test('sessions are listed and ended, and end with the password', async () => {
+  await server.user('dora', 'operator');
+  const [here, there] = [await newPage(browser, server), await newPage(browser, server)];
+  await signIn(there, 'dora');
+  await signIn(here, 'dora');
+  await here.getByRole('link', { name: 'dora' }).click();
+  await here.getByText('this browser').waitFor();
+  assert.equal(await here.locator('tbody tr').count(), 2);
+  await here.getByRole('button', { name: /^End/ }).click();
+  await here.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
+  // The other browser is told at once, without asking.
+  await there.getByText('You are signed out').waitFor();
+  assert.equal((await there.goto('/console/sites')).url().includes('sign-in'), true);
+
+  await signIn(there, 'dora');
+  await here.getByLabel('Present password').fill(PASSWORD);
+  await here.getByLabel('New password').fill('another horse battery');
+  await here.getByLabel('The same again').fill('another horse battery');
+  await here.getByRole('button', { name: 'Change the password' }).click();
+  await here.waitForURL('**/console/account');
+  await there.getByText('You are signed out').waitFor();
+  assertQuiet(here);
+  assertQuiet(there);
+});

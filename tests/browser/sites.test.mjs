@@ -1,0 +1,181 @@
+// A site's life, as somebody moves it with the mouse and follows it without reloading.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { assertQuiet, newPage, open, signIn } from './browser.mjs';
+import { Server, SLOW } from './server.mjs';
+
+const DIGEST = `sha256:${'a'.repeat(64)}`;
+let browser;
+let server;
+before(async () => {
+  [browser, server] = await Promise.all([open(), Server.start(SLOW)]);
+  await server.user('ada', 'admin');
+});
+after(async () => {
+  await browser.close();
+  await server.stop();
+});
+
+test('a site is created, provisioned, promoted and terminated', async () => {
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await page.getByRole('link', { name: 'Sites', exact: true }).click();
+  await page.getByText('There is no site yet.').waitFor();
+
+  // What is wrong stands beside its field, and nothing that was typed is lost.
+  await page.getByRole('link', { name: 'Create a site' }).click();
+  await page.getByLabel('Id').fill('Shop');
+  await page.getByLabel('Title').fill('The shop');
+  await page.getByLabel('Theme').fill('twentytwentyfive');
+  await page.getByLabel('Hostnames').fill('shop.example.com\nwww.shop.example.com');
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Create the site' }).click();
+  await page.locator('#id-problem').getByText('lower-case').waitFor();
+  page.deaf = false;
+  assert.equal(await page.getByLabel('Title').inputValue(), 'The shop');
+  await page.getByLabel('Id').fill('shop');
+  await page.getByRole('button', { name: 'Create the site' }).click();
+  await page.waitForURL('**/console/sites/shop');
+  const state = page.locator('#live > .summary');
+  await state.getByText('created').waitFor();
+
+  // Every step is seen at work, and then done, while the page stays where it is.
+  await page.getByRole('link', { name: 'Provision' }).click();
+  await page.getByText('routes 2 hostnames to blue').waitFor();
+  await page.getByRole('button', { name: 'Provision' }).click();
+  await page.waitForURL('**/console/sites/shop');
+  await page.evaluate(() => { globalThis.here = true; });
+  await page.getByRole('row', { name: /^Install running/ }).waitFor();
+  await page.getByRole('row', { name: /^ActivateTheme running/ }).waitFor();
+  await state.getByText('active').waitFor();
+  await page.getByRole('row', { name: /^ActivateTheme succeeded/ }).waitFor();
+  assert.equal(await page.evaluate(() => globalThis.here), true, 'the page was not loaded again');
+  await page.getByRole('link', { name: 'log of Install' }).click();
+  await page.locator('pre.log').waitFor();
+
+  // Green becomes the active canary, and the site moves there.
+  await page.goto('/console/services');
+  await page.getByRole('link', { name: 'Deploy to green' }).click();
+  await page.getByLabel('Digest').fill('dev');
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Deploy to green' }).click();
+  await page.locator('#imageTag-problem').waitFor();
+  page.deaf = false;
+  await page.getByLabel('Digest').fill(DIGEST);
+  await page.getByRole('button', { name: 'Deploy to green' }).click();
+  await page.waitForURL('**/console/operations/op-*');
+  await page.locator('.panel > .headline').getByText('succeeded').waitFor();
+  await page.goto('/console/services');
+  await page.getByRole('link', { name: 'Select green' }).click();
+  await page.getByText('No site moves by this').waitFor();
+  await page.getByRole('button', { name: 'Select green' }).click();
+  await page.waitForURL('**/console/services');
+  await page.locator('.side.green').getByText('active canary').waitFor();
+  await page.goto('/console/sites/shop');
+  await page.getByRole('link', { name: 'Promote' }).click();
+  await page.getByText('from blue to green').waitFor();
+  await page.getByRole('button', { name: 'Promote' }).click();
+  await page.waitForURL('**/console/sites/shop');
+  await page.getByRole('row', { name: /^FlushCaches succeeded/ }).waitFor();
+  await state.getByText('green, and routed there').waitFor();
+  assert.match(await server.visit('shop.example.com'), /green/);
+
+  // Only who types its id ends it.
+  await page.getByRole('link', { name: 'Terminate' }).click();
+  await page.getByLabel('Type shop to confirm').fill('shops');
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Terminate' }).click();
+  await page.getByText('this is not shop; nothing was done').waitFor();
+  page.deaf = false;
+  await page.getByLabel('Type shop to confirm').fill('shop');
+  await page.getByRole('button', { name: 'Terminate' }).click();
+  await page.waitForURL('**/console/sites/shop');
+  await page.getByText('There is no site of this id any more').waitFor();
+  await page.getByRole('row', { name: /^DeleteSecrets succeeded/ }).waitFor();
+  assertQuiet(page);
+});
+
+test('the table is searched and filtered, and its address says how', async () => {
+  for (const id of ['roses', 'tulips', 'violets']) await server.site(id);
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await page.goto('/console/sites');
+  await page.getByRole('link', { name: 'violets' }).waitFor();
+  await page.getByLabel('Search').pressSequentially('tulip');
+  await page.getByRole('link', { name: 'roses' }).waitFor({ state: 'detached' });
+  await page.waitForURL(/[?&]q=tulip/);
+  assert.equal(await page.locator('tbody tr').count(), 1);
+  await page.reload();
+  assert.equal(await page.getByLabel('Search').inputValue(), 'tulip');
+  assert.equal(await page.locator('tbody tr').count(), 1);
+  await page.getByLabel('State').selectOption('active');
+  await page.getByText('No site is like that').waitFor();
+  await page.getByRole('link', { name: 'Show all sites' }).click();
+  await page.getByRole('link', { name: 'roses' }).waitFor();
+  await page.goto('/console/sites?limit=2');
+  await page.getByRole('link', { name: 'Next page' }).click();
+  await page.getByRole('link', { name: 'violets' }).waitFor();
+  await page.getByRole('link', { name: 'First page' }).click();
+  await page.getByRole('link', { name: 'roses' }).waitFor();
+
+  // What happens to a site is seen in the table by whoever looks.
+  await page.goto('/console/sites');
+  await server.ask('POST', '/sites/roses/provision');
+  await page.getByRole('row', { name: /^roses/ }).getByText('provisioning').waitFor();
+  await page.getByRole('row', { name: /^roses/ }).getByText('active').waitFor();
+  assertQuiet(page);
+});
+
+test('a viewer sees everything and may do nothing', async () => {
+  await server.user('vera', 'viewer');
+  await server.site('orchids');
+  const page = await newPage(browser, server);
+  await signIn(page, 'vera');
+  for (const path of ['/console/services', '/console/sites', '/console/sites/orchids', '/console/rollouts', '/console/operations']) {
+    await page.goto(path);
+    await page.locator('main h1').waitFor();
+    const buttons = await page.locator('main').getByRole('button').allTextContents();
+    const acting = await page.locator('main a.button:not(.pager a)').allTextContents();
+    assert.deepEqual([...buttons.filter((name) => name !== 'Filter'), ...acting], [], path);
+  }
+  assertQuiet(page);
+  page.deaf = true;
+  const forbidden = ['/console/sites/create', '/console/sites/orchids/terminate', '/console/services/green/select', '/console/rollouts/start'];
+  for (const path of forbidden) {
+    const answer = await page.goto(path);
+    assert.equal(answer.status(), 403, path);
+    await page.getByText('yours is `viewer`').waitFor();
+  }
+  // Nor by a form of their own making.
+  const csrf = await page.locator('input[name=csrf]').first().inputValue();
+  const answer = await page.request.post('/console/sites/orchids/provision', {
+    form: { csrf }, headers: { 'sec-fetch-site': 'same-origin' }, maxRedirects: 0,
+  });
+  assert.equal(answer.status(), 403);
+  assert.equal((await server.ask('GET', '/sites/orchids')).state, 'created');
+});
+
+test('what waits for a person says what clears it, and goes on when it is told to', async () => {
+  const image = `sha256:${'c'.repeat(64)}`;
+  await server.declare(image, 'no-themes');
+  await server.ask('POST', '/services?wait=30s', { imageTag: image, service: 'blue' });
+  await server.site('dahlias', { service: 'blue' });
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
+  await server.ask('POST', '/sites/dahlias/provision');
+  await page.goto('/console/services');
+  await page.getByRole('row', { name: /^provision/ }).getByText('theme_missing').waitFor();
+  await page.getByRole('row', { name: /theme_missing/ }).getByRole('link', { name: 'provision' }).click();
+  await page.getByText('What clears it').waitFor();
+  await page.getByRole('button', { name: 'Retry' }).click();
+  // It was tried again, and stands where it stood.
+  await page.getByRole('row', { name: /^ActivateTheme \S+ [2-9]/ }).waitFor();
+  await page.getByText('What clears it').waitFor();
+  await page.getByRole('link', { name: 'Cancel' }).click();
+  await page.getByRole('button', { name: 'Cancel the operation' }).click();
+  await page.locator('.panel > .headline').getByText('cancelled').waitFor();
+  assert.equal((await server.ask('GET', '/sites/dahlias')).state, 'created');
+  assertQuiet(page);
+});
