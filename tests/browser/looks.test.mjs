@@ -25,11 +25,14 @@ before(async () => {
   await ask('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
   await ask('POST', '/services', { selector: 'green' });
   await ask('POST', `/services/history/${image('b')}`, { verdict: 'healthy', reason: 'a week without complaint' });
-  await ask('PUT', '/services', { promote: true, scope: { sites: ['bakery', 'bookshop'] } });
-  await server.until('/rollouts', ({ items }) => items.length === 1 && items[0].status === 'succeeded');
+  // Starts a rollout and waits until it stands so.
+  const rollout = async (status, body) => {
+    const { id } = await ask('PUT', '/services', { promote: true, ...body });
+    return server.until(`/rollouts/${id}`, (rollout) => rollout.status === status);
+  };
+  await rollout('succeeded', { scope: { sites: ['bakery', 'bookshop'] } });
   await server.declare(image('c'), 'failing');
-  await ask('PUT', '/services', { promote: true, scope: 'inactive', imageTag: image('c'), gate: { path: '/' }, waves: ['2', '100%'], autoRollback: true });
-  await server.until('/rollouts', ({ items }) => items.length === 2 && items[0].status === 'failed');
+  const failed = await rollout('failed', { scope: 'inactive', imageTag: image('c'), gate: { path: '/' }, waves: ['2', '100%'], autoRollback: true });
   await ask('POST', '/services/rollback?wait=30s', { service: 'green' });
   await server.declare(image('e'), 'no-themes');
   await ask('POST', '/services?wait=30s', { imageTag: image('e'), service: 'blue' });
@@ -38,8 +41,7 @@ before(async () => {
   const { items: parked } = await server.until('/operations?status=parked', ({ items }) => items.length === 1);
   await ask('PUT', '/sites/florist/upgrade?wait=30s');
   await ask('POST', '/freezes', { reason: 'the sale of the year', sites: ['museum'], expiresAt: '2099-12-31T00:00:00Z' });
-  await ask('PUT', '/services', { promote: true, scope: 'inactive', waves: ['2', '50%', '100%'], bake: 3600 });
-  const { items: rollouts } = await server.until('/rollouts', ({ items }) => items.length === 3 && items[0].status === 'waiting');
+  const waiting = await rollout('waiting', { scope: 'inactive', waves: ['2', '50%', '100%'], bake: 3600 });
   Object.assign(pages, {
     services: '/console/services',
     sites: '/console/sites',
@@ -50,10 +52,10 @@ before(async () => {
     terminate: '/console/sites/florist/terminate',
     frozen: '/console/sites/museum/promote',
     rollouts: '/console/rollouts',
-    rollout: `/console/rollouts/${rollouts[0].id}`,
-    'rollout-failed': `/console/rollouts/${rollouts[1].id}`,
+    rollout: `/console/rollouts/${waiting.id}`,
+    'rollout-failed': `/console/rollouts/${failed.id}`,
     start: '/console/rollouts/start',
-    abort: `/console/rollouts/${rollouts[0].id}/abort`,
+    abort: `/console/rollouts/${waiting.id}/abort`,
     operations: '/console/operations',
     operation: `/console/operations/${parked[0].id}`,
     audit: '/console/audit',

@@ -49,12 +49,12 @@ test('a rollout is planned, started and followed to its end', async (t) => {
   await page.getByText('No rollout was started yet.').waitFor();
   await page.getByRole('link', { name: 'Start a rollout' }).click();
   await page.getByText('0 sites are on it, 8 on the other service').waitFor();
-  await page.getByLabel('Waves').fill('1 10%');
+  await page.getByLabel('Waves', { exact: true }).fill('1 10%');
   page.deaf = true;
   await page.getByRole('button', { name: 'Show the plan' }).click();
   await page.locator('#waves-problem').getByText('100%').waitFor();
   page.deaf = false;
-  await page.getByLabel('Waves').fill('1 50% 100%');
+  await page.getByLabel('Waves', { exact: true }).fill('1 50% 100%');
   await page.getByRole('button', { name: 'Show the plan' }).click();
   await page.getByText('8 sites of 8 would change').waitFor();
   assert.equal((await server.ask('GET', '/rollouts')).items.length, 0, 'a plan changes nothing');
