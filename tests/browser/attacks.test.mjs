@@ -44,7 +44,7 @@ test('a form of another site does nothing, even with the right token in it', asy
     const answered = page.waitForResponse((answer) => answer.url() === server.url + path);
     await page.goto(site.url);
     assert.equal((await answered).status(), 403, path);
-    await page.getByText('this was sent by another site').waitFor();
+    await page.getByText('This was sent by another site').waitFor();
     site.close();
   }
   await page.goto(`${server.url}/console/services`);

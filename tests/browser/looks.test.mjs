@@ -41,7 +41,14 @@ before(async () => {
   const { items: parked } = await server.until('/operations?status=parked', ({ items }) => items.length === 1);
   await ask('PUT', '/sites/florist/upgrade?wait=30s');
   await ask('POST', '/freezes', { reason: 'the sale of the year', sites: ['museum'], expiresAt: '2099-12-31T00:00:00Z' });
-  const waiting = await rollout('waiting', { scope: 'inactive', waves: ['2', '50%', '100%'], bake: 3600 });
+  // One that has come through two of its waves.
+  const tenants = Array.from({ length: 40 }, (_, index) => `tenant-${String(index + 1).padStart(2, '0')}`);
+  await Promise.all(tenants.map((id) => server.live(id, { service: 'green' })));
+  await ask('POST', '/services', { selector: 'blue' });
+  const { id: slow } = await ask('PUT', '/services', { promote: true, scope: 'inactive', waves: ['2', '50%', '100%'], bake: 2 });
+  await server.until(`/rollouts/${slow}`, ({ status, waves }) => status === 'waiting' && waves[1].pending === 0);
+  await ask('POST', `/rollouts/${slow}/pause`);
+  const waiting = await server.until(`/rollouts/${slow}`, ({ status }) => status === 'paused');
   Object.assign(pages, {
     services: '/console/services',
     sites: '/console/sites',

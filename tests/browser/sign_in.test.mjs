@@ -40,7 +40,7 @@ test('the first user makes themselves by the printed link, once', async () => {
   const other = await newPage(browser, server);
   other.deaf = true;
   await other.goto(server.setup);
-  await other.getByText('this link has served').waitFor();
+  await other.getByText('This link has served').waitFor();
   assertQuiet(page);
 });
 
@@ -53,7 +53,7 @@ test('a wrong password is refused, the right one leads where one wanted to go', 
   await page.getByLabel('Password').fill('wrong horse battery');
   page.deaf = true;
   await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.getByRole('alert').getByText('the name or the password is wrong').waitFor();
+  await page.getByRole('alert').getByText('The name or the password is wrong').waitFor();
   page.deaf = false;
   assert.equal(await page.getByLabel('Name').inputValue(), 'ada', 'what was typed is kept');
   await page.getByLabel('Password').fill(PASSWORD);

@@ -87,7 +87,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await page.getByLabel('Type shop to confirm').fill('shops');
   page.deaf = true;
   await page.getByRole('button', { name: 'Terminate' }).click();
-  await page.getByText('this is not shop; nothing was done').waitFor();
+  await page.getByText('This is not shop; nothing was done').waitFor();
   page.deaf = false;
   await page.getByLabel('Type shop to confirm').fill('shop');
   await page.getByRole('button', { name: 'Terminate' }).click();
@@ -168,11 +168,11 @@ test('what waits for a person says what clears it, and goes on when it is told t
   await page.goto('/console/services');
   await page.getByRole('row', { name: /^provision/ }).getByText('theme_missing').waitFor();
   await page.getByRole('row', { name: /theme_missing/ }).getByRole('link', { name: 'provision' }).click();
-  await page.getByText('What clears it').waitFor();
+  await page.getByText('allow its installation').waitFor();
   await page.getByRole('button', { name: 'Retry' }).click();
   // It was tried again, and stands where it stood.
   await page.getByRole('row', { name: /^ActivateTheme/ }).getByText('-r2').waitFor();
-  await page.getByText('What clears it').waitFor();
+  await page.getByText('allow its installation').waitFor();
   await page.getByRole('link', { name: 'Cancel' }).click();
   await page.getByRole('button', { name: 'Cancel the operation' }).click();
   await page.locator('.panel > .headline').getByText('cancelled').waitFor();

@@ -11,11 +11,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use cdm_core::adapters::SystemClock;
 use cdm_core::domain::token::Role;
-use cdm_core::domain::{Actor, Fence};
+use cdm_core::domain::{Actor, Fence, PasswordHash, UserName};
 use cdm_core::engine::Settings;
 use cdm_core::pipelines::{Platform, registry};
 use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write};
-use cdm_core::services::{Access, NewToken, Request, Services};
+use cdm_core::services::{Access, NewToken, NewUser, Request, Services};
 use cdm_core::wiring::{Config, Process};
 use cdm_http::{App, HttpSettings};
 use cdm_testkit::clock::SimClock;
@@ -33,11 +33,12 @@ const CALL: Duration = Duration::from_secs(8);
 /// Sites written in one transaction while a directory is filled.
 const TOGETHER: usize = 80;
 
-/// A server that listens, and the token that it knows.
+/// A server that listens, and the header by which it knows who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Arm {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    pub(crate) header: &'static str,
     pub(crate) token: String,
 }
 
@@ -119,7 +120,12 @@ pub(crate) async fn bare(body: Bytes) -> Arm {
     let listener = listen().await;
     let address = must("an address", listener.local_addr());
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    Arm { name: "bare handler", address, token: "Bearer nobody-looks-at-this".to_owned() }
+    Arm {
+        name: "bare handler",
+        address,
+        header: "authorization",
+        token: "Bearer nobody-looks-at-this".to_owned(),
+    }
 }
 
 async fn serve(name: &'static str, app: App) -> Arm {
@@ -130,7 +136,19 @@ async fn serve(name: &'static str, app: App) -> Arm {
     let listener = listen().await;
     let address = must("an address", listener.local_addr());
     tokio::spawn(cdm_http::serve(listener, app, CancellationToken::new(), CALL));
-    Arm { name, address, token: format!("Bearer {}", token.expose_secret()) }
+    Arm { name, address, header: "authorization", token: format!("Bearer {}", token.expose_secret()) }
+}
+
+/// The console of a server, for somebody who is signed in.
+pub(crate) async fn console(process: &Process, server: &Arm) -> Arm {
+    let name = must("a name", UserName::parse("ada"));
+    let (request, password) = (Request::by(name.actor()), PasswordHash::new("of nobody".to_owned()));
+    let new = NewUser { name: name.clone(), role: Role::Operator, password: password.clone() };
+    must("a user", process.services().create_user(&request, &new).await);
+    let opened = process.services().open_session(&request, &name, &password, None).await;
+    let (_, text) = must("a session", opened);
+    let token = format!("cdm={}", text.expose_secret());
+    Arm { name: "the console", header: "cookie", token, ..server.clone() }
 }
 
 async fn listen() -> TcpListener {

@@ -20,6 +20,7 @@ use crate::measure::{of_all_threads, of_this_thread, percentile};
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) address: SocketAddr,
+    pub(crate) header: &'static str,
     pub(crate) token: String,
     pub(crate) method: Method,
     /// Path and body of the nth request.
@@ -111,7 +112,7 @@ async fn ask_on(
 async fn ask(on: &mut Connection, asked: &Asked, n: usize) -> Bytes {
     let (path, body) = (asked.line)(n);
     let mut request = Request::builder().method(asked.method.clone()).uri(path).header("host", "localhost");
-    request = request.header("authorization", &asked.token);
+    request = request.header(asked.header, &asked.token);
     if !body.is_empty() {
         request = request.header("content-type", "application/json");
     }

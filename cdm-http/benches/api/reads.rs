@@ -41,6 +41,7 @@ impl Measured {
 fn asked(arm: &Arm, line: fn(usize) -> String) -> Asked {
     Asked {
         address: arm.address,
+        header: arm.header,
         token: arm.token.clone(),
         method: Method::GET,
         line: Arc::new(move |n| (line(n), String::new())),
@@ -64,7 +65,14 @@ fn page(n: usize) -> String {
     }
 }
 
-/// Both tables.
+fn console_page(n: usize) -> String {
+    format!("/console{}", page(n))
+}
+
+/// What an arm is asked.
+type Line = fn(usize) -> String;
+
+/// All tables.
 pub(crate) fn measure(runtime: &Runtime) {
     let dir = crate::directory();
     let process = runtime.block_on(async {
@@ -83,22 +91,32 @@ pub(crate) fn measure(runtime: &Runtime) {
         "\n(a) `GET /sites/{{id}}`, each of {MANY} sites in turn, {CONNECTIONS} connections, {SINGLES} requests a \
          round; targets: 0.60 of the rate, 1.6 of the p99\n"
     );
-    compare(runtime, &servers, one, SINGLES);
+    compare(runtime, &beside_bare(runtime, &servers, one), SINGLES);
     println!(
         "\n(b) `GET /sites?limit={PAGE}` over {MANY} sites, {CONNECTIONS} connections, {PAGES} requests a round\n"
     );
-    compare(runtime, &servers, page, PAGES);
+    compare(runtime, &beside_bare(runtime, &servers, page), PAGES);
+    println!(
+        "\n(c) The console's table of {MANY} sites, {PAGE} on a page, beside the same page of the API, {CONNECTIONS} \
+         connections, {PAGES} requests a round; target: 0.50 of the rate\n"
+    );
+    let [.., whole] = servers;
+    let console = runtime.block_on(arms::console(&process, &whole));
+    compare(runtime, &[(Arm { name: "the API", ..whole }, page), (console, console_page)], PAGES);
     runtime.block_on(process.stop(Duration::from_secs(5)));
 }
 
-/// The bare handler, which answers what the first server answers, against all of them in turns.
-fn compare(runtime: &Runtime, servers: &[Arm], line: fn(usize) -> String, requests: usize) {
-    let answers: Vec<Bytes> =
-        servers.iter().map(|arm| runtime.block_on(once(&asked(arm, line), 1))).collect();
-    let [.., body] = answers.as_slice() else { return };
-    let lengths: Vec<usize> = answers.iter().map(Bytes::len).collect();
-    let bare = runtime.block_on(arms::bare(body.clone()));
-    let arms: Vec<&Arm> = std::iter::once(&bare).chain(servers).collect();
+/// The bare handler, which answers what the first server answers, before all of them.
+fn beside_bare(runtime: &Runtime, servers: &[Arm], line: Line) -> Vec<(Arm, Line)> {
+    let body = servers.last().map(|arm| runtime.block_on(once(&asked(arm, line), 1)));
+    let bare = runtime.block_on(arms::bare(body.unwrap_or_default()));
+    std::iter::once(bare).chain(servers.iter().cloned()).map(|arm| (arm, line)).collect()
+}
+
+/// All of them in turns, against the first.
+fn compare(runtime: &Runtime, arms: &[(Arm, Line)], requests: usize) {
+    let answers = arms.iter().map(|(arm, line)| runtime.block_on(once(&asked(arm, *line), 1)));
+    let lengths: Vec<usize> = answers.map(|body: Bytes| body.len()).collect();
     let mut measured: Vec<Measured> = arms.iter().map(|_| Measured::default()).collect();
     for round in 0..=ROUNDS {
         let mut order: Vec<usize> = (0..arms.len()).collect();
@@ -106,18 +124,20 @@ fn compare(runtime: &Runtime, servers: &[Arm], line: fn(usize) -> String, reques
             order.reverse();
         }
         for index in order {
-            let load = load(&asked(arms[index], line), CONNECTIONS, requests);
+            let (arm, line) = &arms[index];
+            let load = load(&asked(arm, *line), CONNECTIONS, requests);
             if round > 0 {
                 measured[index].push(&load);
             }
         }
     }
+    let (Some((first, _)), Some(base)) = (arms.first(), measured.first()) else { return };
     println!(
-        "| arm | a second | of the bare handler's | p50, ms | p99, ms | of its p99 | server's processor, µs |"
+        "| arm | a second | of the {0}'s | p50, ms | p99, ms | of its p99 | server's processor, µs |",
+        first.name.trim_start_matches("the ")
     );
     println!("|---|---|---|---|---|---|---|");
-    let base = &measured[0];
-    for (arm, own) in arms.iter().zip(&measured) {
+    for ((arm, _), own) in arms.iter().zip(&measured) {
         println!(
             "| {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} |",
             arm.name,
@@ -129,5 +149,8 @@ fn compare(runtime: &Runtime, servers: &[Arm], line: fn(usize) -> String, reques
             own.server,
         );
     }
-    println!("\nA body has {lengths:?} bytes; the rounds of an arm brought {} bytes each.", base.bytes);
+    println!(
+        "\nA body has {lengths:?} bytes; the rounds of the first arm brought {} bytes each.",
+        base.bytes
+    );
 }

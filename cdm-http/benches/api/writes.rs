@@ -85,6 +85,7 @@ fn create(arm: &Arm, begin: usize) -> Asked {
     };
     Asked {
         address: arm.address,
+        header: arm.header,
         token: arm.token.clone(),
         method: Method::POST,
         line: Arc::new(move |n| ("/sites/create".to_owned(), body(arms::id(begin + n)).to_string())),

@@ -6,6 +6,7 @@ use axum::response::Response;
 
 use super::guard::Visitor;
 use super::page::{Section, View, page, rendered};
+use super::shape;
 use crate::app::Server;
 use crate::error::Refusal;
 

@@ -246,7 +246,7 @@ pub(crate) fn signed_out() -> Response {
 
 /// Says within a page what went wrong with it; the next look may be better.
 fn trouble(detail: &str) -> String {
-    format!("<p class=\"note bad\" role=\"status\">This cannot be shown now: {}.</p>", shape::escaped(detail))
+    format!("<p class=\"note bad\" role=\"status\">{}</p>", shape::escaped(&shape::sentence(detail)))
 }
 
 #[derive(Template)]

@@ -23,6 +23,14 @@ pub(crate) fn escaped(text: &str) -> String {
     safe
 }
 
+/// What the rules and refusals of the core say, as a sentence of its own.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first: String = characters.next().into_iter().flat_map(char::to_uppercase).collect();
+    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{end}", characters.as_str())
+}
+
 /// The moment at which a page is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now(pub(crate) Timestamp);
@@ -68,7 +76,8 @@ fn span(seconds: u64) -> String {
         0..60 => format!("{} s", seconds.div_euclid(10) * 10),
         60..3_600 => format!("{} min", seconds / 60),
         3_600..86_400 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
+        86_400..63_072_000 => format!("{} d", seconds / 86_400),
+        _ => format!("{} years", seconds / 31_536_000),
     }
 }
 

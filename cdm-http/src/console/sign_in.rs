@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::Filter;
 use super::guard::{Form, SIGN_IN, Visit, Visitor, cookie, is_loopback};
 use super::page::{Section, View, page, rendered};
-use super::shape::Now;
+use super::shape::{self, Now};
 use crate::api::user::Session;
 use crate::app::{Server, Shared};
 use crate::error::Refusal;

@@ -262,7 +262,8 @@ impl Ground {
             warn("busy", message);
         }
         if frozen > 0 {
-            warn("frozen", format!("{frozen} sites are frozen and are skipped"));
+            let told = if frozen == 1 { "site is frozen and is" } else { "sites are frozen and are" };
+            warn("frozen", format!("{frozen} {told} skipped"));
         }
         warnings
     }
