@@ -1,6 +1,7 @@
 //! The server's routes over fakes: what is refused, what is answered, and how.
 
 mod answers;
+mod console;
 mod document;
 mod postman;
 mod refusals;
