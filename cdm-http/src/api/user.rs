@@ -2,7 +2,7 @@
 
 use cdm_core::domain::{Role, UserName, user};
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::time;
@@ -98,11 +98,18 @@ pub struct CreateUser {
 #[schema(min_properties = 1)]
 pub struct ChangeUser {
     /// What they may do, from their next request on.
-    #[schema(value_type = Option<RoleName>)]
+    #[schema(value_type = Option<RoleName>, nullable = false)]
+    #[serde(default, deserialize_with = "given")]
     pub role: Option<String>,
     /// What they prove it by; they are signed out everywhere.
-    #[schema(value_type = Option<String>, min_length = 12, max_length = 128)]
+    #[schema(value_type = Option<String>, min_length = 12, max_length = 128, nullable = false)]
+    #[serde(default, deserialize_with = "given")]
     pub password: Option<SecretString>,
+}
+
+/// What is there is a value: null is none.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 fn judge(fields: &mut Fields, password: &SecretString) {

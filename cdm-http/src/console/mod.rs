@@ -65,15 +65,15 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
         .route("/console/account/sessions/{id}/end", post(sign_in::end_session))
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/{*rest}", get(async || Refusal::not_found("the page")))
-        .layer(from_fn(explained))
-        .layer(from_fn_with_state(Shared::clone(server), guard::signed_in));
+        .route_layer(from_fn(explained))
+        .route_layer(from_fn_with_state(Shared::clone(server), guard::signed_in));
     let outside = Router::new()
         .route("/", get(async || Redirect::to("/console/services")))
         .route("/console/sign-in", get(sign_in::ask).post(sign_in::sign_in))
         .route("/console/setup/{code}", get(sign_in::ask_first).post(sign_in::first))
-        .layer(from_fn(explained));
-    let pages = outside.merge(inside).layer(from_fn(guard::same_origin)).layer(from_fn(explained));
-    pages.layer(from_fn(sealed)).route("/console/assets/{place}", get(assets::file))
+        .route_layer(from_fn(explained));
+    let pages = outside.merge(inside).route_layer(from_fn(guard::same_origin)).route_layer(from_fn(explained));
+    pages.route_layer(from_fn(sealed)).route("/console/assets/{place}", get(assets::file))
 }
 
 /// What browsers are told of every page.
