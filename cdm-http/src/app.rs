@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::ports::Clock;
 use cdm_core::services::{Access, Services};
-use cdm_core::wiring::Process;
+use cdm_core::wiring::{OidcConfig, Process};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +89,8 @@ pub struct HttpSettings {
     pub repository: Option<String>,
     /// What the link has that makes the console's first user; it serves only while there is none.
     pub setup: Option<SecretString>,
+    /// Who proves people's names besides their passwords; only with the feature `oidc`.
+    pub oidc: Option<OidcConfig>,
 }
 
 impl Default for HttpSettings {
@@ -102,6 +104,7 @@ impl Default for HttpSettings {
             streams: 256,
             repository: None,
             setup: None,
+            oidc: None,
         }
     }
 }

@@ -33,8 +33,14 @@ pub(crate) async fn hash(password: SecretString) -> Result<PasswordHash, Refusal
     made.await.flatten().ok_or_else(Refusal::internal)
 }
 
+/// What no password is recognised by.
+pub(crate) fn none() -> PasswordHash {
+    PasswordHash::new("none".to_owned())
+}
+
 /// Whether it is the password of `known`. Where there is nobody, it takes as long to say no.
 pub(crate) async fn proves(password: SecretString, known: Option<&PasswordHash>) -> bool {
+    let known = known.filter(|known| **known != none());
     let (somebody, hash) = (known.is_some(), known.map_or(NOBODY, PasswordHash::as_str).to_owned());
     let same = apart(move || {
         let hash = phc::PasswordHash::new(&hash).ok()?;
@@ -66,6 +72,7 @@ mod tests {
         assert!(proves(secret("correct horse"), Some(&one)).await);
         assert!(!proves(secret("correct horse "), Some(&one)).await);
         assert!(!proves(secret("correct horse"), None).await);
+        assert!(!proves(secret("none"), Some(&none())).await, "who has none proves nothing by one");
         assert!(phc::PasswordHash::new(NOBODY).is_ok(), "nobody takes as long as somebody");
     }
 

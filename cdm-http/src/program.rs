@@ -63,6 +63,12 @@ fn configuration(path: Option<&PathBuf>) -> Result<Config, Failure> {
 /// Runs the server until it is told to end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = configuration(arguments.config.as_ref())?;
+    if config.oidc.is_some() && !cfg!(feature = "oidc") {
+        return Err(
+            "`CDM_OIDC_ISSUER`: this program was built without OpenID Connect; build it with --features oidc"
+                .into(),
+        );
+    }
     if arguments.check_config {
         writeln!(std::io::stdout(), "the configuration is in order")?;
         return Ok(());
@@ -97,6 +103,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         failures: config.failures.unwrap_or(usual.failures),
         repository: config.image_repository.clone(),
         setup,
+        oidc: config.oidc.clone(),
         ..usual
     };
     let app = App::of(&process, settings);

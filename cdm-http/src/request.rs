@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::{Either, select};
 
 use crate::app::Shared;
+use crate::console;
 use crate::error::{PROBLEM_JSON, Refusal};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,11 +55,12 @@ pub(crate) async fn finish(State(server): State<Shared>, mut request: Request, n
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let method = known(request.method());
+    let page = console::is_page(request.uri().path());
     request.extensions_mut().insert(RequestId(id.clone()));
 
     let clock = &server.app.clock;
     let (since, running) = (clock.monotonic(), server.metrics.begin());
-    let mut response = refused(next.run(request).await, &id);
+    let mut response = refused(next.run(request).await, &id, page);
     drop(running);
     let took = clock.monotonic().since(since);
     let status = response.status().as_u16();
@@ -87,14 +89,17 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Writes the body of a refusal, also of one that a library made.
-fn refused(mut response: Response, id: &str) -> Response {
+/// Writes the body of a refusal, also of one that a library made: a problem, or a page where people look.
+fn refused(mut response: Response, id: &str, page: bool) -> Response {
     let status = response.status();
     let refusal = response.extensions_mut().remove::<Refusal>();
     let bare = (status.is_client_error() || status.is_server_error()).then(|| Refusal::of_status(status));
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let ours = kind.is_some_and(|kind| kind == "application/json" || kind.starts_with("text/html"));
     let Some(mut refusal) = refusal.or_else(|| bare.filter(|_| !ours)) else { return response };
+    if page && let Some(shown) = console::refusal(&refusal, id) {
+        return shown;
+    }
     id.clone_into(&mut refusal.problem.request_id);
     let body = serde_json::to_vec(&refusal.problem).unwrap_or_default();
     let headers = response.headers_mut();

@@ -169,6 +169,9 @@ pub enum UserCommand {
         /// Where the password comes from.
         #[command(flatten)]
         password: PasswordArgs,
+        /// They have none: a provider of OpenID Connect vouches for them
+        #[arg(long, conflicts_with = "password_file")]
+        no_password: bool,
     },
     /// List the people who may sign in, or ever might
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm user list")]

@@ -21,9 +21,11 @@ pub(super) async fn run(command: UserCommand, session: &mut Session<'_>) -> Resu
             session.printer.list(Shape::User, &items, more)?;
             return Ok(Exit::Done);
         }
-        UserCommand::Create { name, role, password } => {
-            let password = read(&password, session)?;
-            let body = json!({ "name": name, "role": role, "password": password.expose_secret() });
+        UserCommand::Create { name, role, password, no_password } => {
+            let mut body = json!({ "name": name, "role": role });
+            if !no_password {
+                body["password"] = read(&password, session)?.expose_secret().into();
+            }
             (Method::Post, "/users".to_owned(), Some(body), format!("`{name}` may sign in"))
         }
         UserCommand::Passwd { name, password } => {

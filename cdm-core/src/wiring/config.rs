@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::choice::Choice;
 use super::cloud_config::CloudConfig;
 use super::given::{parsed, pick, secret, text};
+use super::oidc::OidcConfig;
 use super::raw::Raw;
 use crate::domain::NameError;
 use crate::domain::webhook::Allowed;
@@ -52,6 +53,8 @@ pub struct Config {
     pub log_format: Option<LogFormat>,
     /// Receivers of webhooks that may be inside. `CDM_WEBHOOKS_ALLOW` (with commas), `webhooks.allow`.
     pub webhooks_allow: Vec<Allowed>,
+    /// Who proves people's names besides their passwords.
+    pub oidc: Option<OidcConfig>,
     /// What those in the cloud are told.
     pub cloud: CloudConfig,
     /// How long a pod of the local cluster takes to start. `local.pod_start_ms`.
@@ -177,6 +180,7 @@ impl Config {
             log: text("CDM_LOG", "log", raw.log.take(), "info"),
             log_format,
             webhooks_allow: receivers(environment, raw.webhooks.take().and_then(|webhooks| webhooks.allow))?,
+            oidc: OidcConfig::of(environment, raw.oidc.take())?,
             cloud: CloudConfig::of(environment, raw, &backends)?,
             pod_start: millis(local.pod_start_ms, 400),
             progress_deadline: millis(local.progress_deadline_ms, 5_000),

@@ -8,6 +8,7 @@ mod cloud_config;
 mod config;
 mod given;
 mod machine;
+mod oidc;
 mod process;
 mod raw;
 
@@ -15,4 +16,5 @@ pub use backends::{BackendState, StartError};
 pub use choice::{Backend, Choice};
 pub use cloud_config::{AwsConfig, CloudConfig, KubernetesConfig, Routes};
 pub use config::{Config, ConfigError, Environment, LogFormat};
+pub use oidc::OidcConfig;
 pub use process::Process;

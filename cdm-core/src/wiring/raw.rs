@@ -32,6 +32,7 @@ pub(super) struct Raw {
     pub(super) kubernetes: Option<RawKubernetes>,
     pub(super) gate: Option<RawGate>,
     pub(super) webhooks: Option<RawWebhooks>,
+    pub(super) oidc: Option<super::oidc::RawOidc>,
 }
 
 /// `[webhooks]`.

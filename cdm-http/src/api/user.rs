@@ -87,9 +87,10 @@ pub struct CreateUser {
     /// What they may do.
     #[schema(value_type = RoleName)]
     pub role: String,
-    /// What they prove it by.
-    #[schema(value_type = String, min_length = 12, max_length = 128)]
-    pub password: SecretString,
+    /// What they prove it by; left out, a provider of OpenID Connect has to.
+    #[schema(value_type = Option<String>, min_length = 12, max_length = 128, nullable = false)]
+    #[serde(default, deserialize_with = "given")]
+    pub password: Option<SecretString>,
 }
 
 /// What is to be different about a person; at least one of them.
@@ -123,7 +124,9 @@ impl CreateUser {
         let mut fields = Fields::default();
         let name = fields.take("name", UserName::parse(&self.name));
         let role = fields.take("role", Role::parse(&self.role));
-        judge(&mut fields, &self.password);
+        if let Some(password) = &self.password {
+            judge(&mut fields, password);
+        }
         fields.end(name.zip(role))
     }
 }

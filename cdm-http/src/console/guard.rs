@@ -207,6 +207,16 @@ pub(crate) struct Form {
 }
 
 impl Form {
+    /// None that was sent, for somebody whom another page led here.
+    #[cfg(feature = "oidc")]
+    pub(crate) const fn bare(
+        headers: HeaderMap,
+        from: Option<SocketAddr>,
+        request_id: Option<String>,
+    ) -> Self {
+        Self { fields: BTreeMap::new(), visitor: None, headers, from, request_id }
+    }
+
     /// What a field has, without white space around it; nothing where it was not sent.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", |text| text.trim())

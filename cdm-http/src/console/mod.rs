@@ -7,6 +7,8 @@ mod assets;
 mod audit;
 mod confirm;
 mod guard;
+#[cfg(feature = "oidc")]
+mod oidc;
 mod operations;
 mod page;
 mod picture;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
@@ -67,19 +69,29 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
         .route("/console/{*rest}", get(async || Refusal::not_found("the page")))
         .route_layer(from_fn(explained))
         .route_layer(from_fn_with_state(Shared::clone(server), guard::signed_in));
-    let outside = Router::new()
+    let outside = Router::new();
+    #[cfg(feature = "oidc")]
+    let outside = outside
+        .route("/console/oidc/begin", get(oidc::begin))
+        .route("/console/oidc/callback", get(oidc::end));
+    let outside = outside
         .route("/", get(async || Redirect::to("/console/services")))
         .route("/console/sign-in", get(sign_in::ask).post(sign_in::sign_in))
         .route("/console/setup/{code}", get(sign_in::ask_first).post(sign_in::first))
         .route_layer(from_fn(explained));
-    let pages = outside.merge(inside).route_layer(from_fn(guard::same_origin)).route_layer(from_fn(explained));
+    let pages =
+        outside.merge(inside).route_layer(from_fn(guard::same_origin)).route_layer(from_fn(explained));
     pages.route_layer(from_fn(sealed)).route("/console/assets/{place}", get(assets::file))
 }
 
 /// What browsers are told of every page.
 async fn sealed(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+    seal(response.headers_mut());
+    response
+}
+
+fn seal(headers: &mut HeaderMap) {
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "same-origin"),
@@ -89,7 +101,18 @@ async fn sealed(request: Request, next: Next) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    response
+}
+
+/// Whether that is the address of a page.
+pub(crate) fn is_page(path: &str) -> bool {
+    path == "/console" || path.starts_with("/console/")
+}
+
+/// A refusal that no handler of a page made, such as one of a request that took too long.
+pub(crate) fn refusal(refusal: &Refusal, request_id: &str) -> Option<Response> {
+    let mut page = page::refused(None, refusal, request_id)?;
+    seal(page.headers_mut());
+    Some(page)
 }
 
 /// Puts a refusal as a page, in the words of its kind.

@@ -11,10 +11,10 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::Filter;
 use super::guard::{Form, SIGN_IN, Visit, Visitor, cookie, is_loopback};
 use super::page::{Section, View, page, rendered};
 use super::shape::{self, Now};
+use super::{Filter, with_cursor};
 use crate::api::user::Session;
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
@@ -22,7 +22,7 @@ use crate::input::Named;
 use crate::password;
 
 /// Who the audit names where nobody has proven who they are.
-const NOBODY: &str = "console";
+pub(crate) const NOBODY: &str = "console";
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -34,16 +34,18 @@ struct SignIn<'a> {
     first: bool,
     /// Whether the browser may keep the cookie here.
     secure: bool,
+    /// The other way to prove who one is, where there is one.
+    provider: Option<String>,
 }
 
 /// Where to go after signing in.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Next {
-    next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 /// Somewhere within the console, whoever made the link.
-fn within(next: &str) -> &str {
+pub(crate) fn within(next: &str) -> &str {
     if next.starts_with("/console/") && !next.starts_with(SIGN_IN) { next } else { "/console/services" }
 }
 
@@ -65,8 +67,10 @@ async fn asked(
 ) -> Result<Response, Refusal> {
     let first = server.app.services.users().await?.present().next().is_none();
     // Browsers say where a request comes from over TLS, and on loopback addresses.
+    let next_of = || with_cursor("/console/oidc/begin", &[("next", &Some(next.to_owned()))], None);
+    let provider = server.app.settings.oidc.as_ref().map(|_| next_of());
     let secure = is_loopback(headers) || headers.contains_key("sec-fetch-site");
-    let head = rendered(&SignIn { next, name, problem, first, secure })?;
+    let head = rendered(&SignIn { next, name, problem, first, secure, provider })?;
     page(status, None, &View::still("Sign in", Section::None, head))
 }
 
@@ -91,7 +95,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     if password::proves(form.secret("password"), known).await
         && let Some(user) = user
     {
-        return open(&server, &form, user, &next).await;
+        return opened(&server, &form, user, &next).await;
     }
     if let Err(after) = server.limits.failure(address) {
         return Err(Refusal::too_many(after));
@@ -102,12 +106,16 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
 }
 
-async fn open(server: &Server, form: &Form, user: &User, next: &str) -> Result<Response, Refusal> {
+pub(crate) async fn opened(
+    server: &Server,
+    form: &Form,
+    user: &User,
+    next: &str,
+) -> Result<Response, Refusal> {
     // The form's key, where it has one, is of what it did before.
     let request = services::Request { key: None, ..form.request_of(user.name.actor()) };
     let from = form.from.map(|from| from.ip().to_canonical().to_string());
-    let opened = server.app.services.open_session(&request, &user.name, &user.password, from).await;
-    let (_, text) = opened?;
+    let (_, text) = server.app.services.open_session(&request, &user.name, &user.password, from).await?;
     Ok((cookie(&form.headers, Some(&text)), Redirect::to(next)).into_response())
 }
 
@@ -176,7 +184,7 @@ pub(crate) async fn first(
     };
     let request = form.request_of(Actor::parse(NOBODY).map_err(|_| Refusal::internal())?);
     let user = server.app.services.create_first_user(&request, &new).await?;
-    open(&server, &form, &user, "/console/services").await
+    opened(&server, &form, &user, "/console/services").await
 }
 
 #[derive(Template)]
@@ -243,5 +251,5 @@ pub(crate) async fn change_password(State(server): State<Shared>, form: Form) ->
     }
     let change = UserChange { role: None, password: Some(password::hash(password).await?) };
     let user = server.app.services.change_user(&request, &visitor.name, &change).await?;
-    open(&server, &form, &user, "/console/account").await
+    opened(&server, &form, &user, "/console/account").await
 }

@@ -45,7 +45,9 @@ pub(crate) async fn list(
 /// Lets a person sign in to the console. The password is kept as a hash.
 #[utoipa::path(post, path = "/users", operation_id = "createUser", tag = "users", request_body(content = CreateUser, examples(
     ("operator" = (summary = "Someone who moves sites", value = json!({"name": "ada", "role": "operator",
-        "password": "a long sentence that nobody says"}))))), responses(
+        "password": "a long sentence that nobody says"}))),
+    ("organisation" = (summary = "Someone for whom a provider of OpenID Connect vouches", value = json!({
+        "name": "grace@example.com", "role": "viewer"}))))), responses(
     (status = 201, body = User), (status = 409)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
@@ -54,7 +56,10 @@ pub(crate) async fn create(
     Body(body): Body<CreateUser>,
 ) -> Result<Response, Refusal> {
     let (name, role) = body.parse()?;
-    let password = password::hash(body.password).await?;
+    let password = match body.password {
+        Some(password) => password::hash(password).await?,
+        None => password::none(),
+    };
     let user = server.app.services.create_user(&request, &NewUser { name, role, password }).await?;
     let location = format!("/users/{}", user.name);
     Ok(located(StatusCode::CREATED, &location, Json(shown(&server, &user).await?)))

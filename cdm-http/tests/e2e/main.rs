@@ -4,6 +4,8 @@ mod console;
 mod coverage;
 mod gates;
 mod life;
+#[cfg(feature = "oidc")]
+mod oidc;
 mod refusals;
 mod server;
 mod shutdown;

@@ -1,0 +1,208 @@
+//! Signing in by a provider of OpenID Connect: authorization code with PKCE. It proves a name; who that is here, and what
+//! they may do, is the users' record's to say.
+//!
+//! What is to be remembered until the browser comes back is in a cookie of its own, so that any replica can take it up.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use cdm_core::domain::{Actor, UserName};
+use cdm_core::wiring::OidcConfig;
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreIdTokenClaims, CoreProviderMetadata, CoreTokenResponse,
+};
+use openidconnect::{
+    AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl, Nonce,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
+};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+use super::Filter;
+use super::guard::{self, Form};
+use super::sign_in::{NOBODY, Next, opened, within};
+use crate::app::{Server, Shared};
+use crate::error::Refusal;
+use crate::request::RequestId;
+
+/// Where the provider sends browsers back to.
+const CALLBACK: &str = "/console/oidc/callback";
+/// How long somebody may take to prove who they are, and how long the provider for an answer.
+const MOST: std::time::Duration = std::time::Duration::from_secs(600);
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The way to the provider and back.
+type Client = CoreClient<
+    openidconnect::EndpointSet,
+    openidconnect::EndpointNotSet,
+    openidconnect::EndpointNotSet,
+    openidconnect::EndpointNotSet,
+    openidconnect::EndpointMaybeSet,
+    openidconnect::EndpointMaybeSet,
+>;
+
+fn configured(server: &Server) -> Result<&OidcConfig, Refusal> {
+    server.app.settings.oidc.as_ref().ok_or_else(|| Refusal::not_found("the page"))
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
+    tracing::warn!(what, error = %error, "OpenID Connect");
+    Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        "oidc_failed",
+        format!("the provider of OpenID Connect failed: {what}; it is in the log"),
+    )
+}
+
+/// Sends one request to the provider; a redirect of its is an answer like another.
+async fn send(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
+    // Another part of the process may have been first; then it has chosen the same.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let client =
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(ANSWER).build()?;
+    let answer = client.execute(request.try_into()?).await?;
+    let mut response = HttpResponse::default();
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    *response.body_mut() = answer.bytes().await?.to_vec();
+    Ok(response)
+}
+
+async fn client(config: &OidcConfig) -> Result<Client, Refusal> {
+    let issuer = IssuerUrl::new(config.issuer.clone()).map_err(|error| failed("its address", &error))?;
+    let provider = CoreProviderMetadata::discover_async(issuer, &send);
+    let provider = provider.await.map_err(|error| failed("its description", &error))?;
+    let secret =
+        config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
+    let back = RedirectUrl::new(format!("{}{CALLBACK}", config.public_url));
+    let back = back.map_err(|error| failed("this server's own address", &error))?;
+    let id = ClientId::new(config.client_id.clone());
+    Ok(CoreClient::from_provider_metadata(provider, id, secret).set_redirect_uri(back))
+}
+
+/// What is kept in the browser meanwhile.
+fn jar(headers: &HeaderMap, value: Option<String>) -> CookieJar {
+    let loopback = guard::is_loopback(headers);
+    let name = if loopback { "cdm-oidc" } else { "__Host-cdm-oidc" };
+    let kept = value.is_some();
+    let mut cookie = Cookie::build((name, value.unwrap_or_default()))
+        .path("/")
+        .http_only(true)
+        .secure(!loopback)
+        .same_site(SameSite::Lax)
+        .build();
+    if !kept {
+        cookie.make_removal();
+    }
+    CookieJar::new().add(cookie)
+}
+
+/// Leads to the provider.
+pub(crate) async fn begin(
+    State(server): State<Shared>,
+    headers: HeaderMap,
+    Filter(next): Filter<Next>,
+) -> Result<Response, Refusal> {
+    let config = configured(&server)?;
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    let client = client(config).await?;
+    let asked = client
+        .authorize_url(CoreAuthenticationFlow::AuthorizationCode, CsrfToken::new_random, Nonce::new_random)
+        .set_pkce_challenge(challenge)
+        .add_scope(Scope::new("email".to_owned()))
+        .add_scope(Scope::new("profile".to_owned()));
+    let (url, state, nonce) = asked.url();
+    let next = next.next.unwrap_or_default();
+    let next: String = within(&next).bytes().map(|byte| format!("{byte:02x}")).collect();
+    let until = server.app.clock.wall().after(MOST).millis();
+    let kept = format!("{}.{}.{}.{next}.{until}", state.secret(), nonce.secret(), verifier.secret());
+    Ok((jar(&headers, Some(kept)), Redirect::to(url.as_str())).into_response())
+}
+
+/// What the provider says by way of the browser.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Said {
+    code: Option<String>,
+    state: Option<String>,
+    error: Option<String>,
+}
+
+/// Takes the provider's word for a name, and opens a session for whoever has it here.
+pub(crate) async fn end(
+    State(server): State<Shared>,
+    headers: HeaderMap,
+    id: Option<axum::Extension<RequestId>>,
+    from: Option<axum::Extension<axum::extract::ConnectInfo<std::net::SocketAddr>>>,
+    Filter(said): Filter<Said>,
+) -> Result<Response, Refusal> {
+    let config = configured(&server)?;
+    let refuse = |why: &str| Refusal::new(StatusCode::FORBIDDEN, "oidc_refused", why.to_owned());
+    let from = from.map(|from| from.0.0);
+    let held = CookieJar::from_headers(&headers);
+    let kept =
+        jar(&headers, None).iter().find_map(|own| held.get(own.name()).map(|kept| kept.value().to_owned()));
+    let kept = kept.unwrap_or_default();
+    let parts: Vec<&str> = kept.split('.').collect();
+    let [state, nonce, verifier, next, until] = parts.as_slice() else {
+        return Err(refuse("this browser did not begin to sign in, or took too long; begin again"));
+    };
+    let late = until.parse::<u64>().map_or(true, |until| until <= server.app.clock.wall().millis());
+    if late || said.state.as_deref() != Some(*state) {
+        return Err(refuse("this browser did not begin to sign in like that; begin again"));
+    }
+    let Some(code) = said.code.filter(|_| said.error.is_none()) else {
+        return Err(refuse("the provider of OpenID Connect did not let you in"));
+    };
+    let client = client(config).await?;
+    let token = exchanged(&client, code, verifier).await;
+    let claims = token.and_then(|token| {
+        let told = token.id_token().ok_or_else(|| refuse("the provider says nothing of who you are"))?;
+        let held = told.claims(&client.id_token_verifier(), &Nonce::new((*nonce).to_owned()));
+        held.cloned().map_err(|error| failed("its word for who you are", &error))
+    });
+    // A guess costs the provider a request, so guesses are counted as those of passwords are.
+    let claims = match claims {
+        Ok(claims) => claims,
+        Err(refusal) => {
+            server.limits.failure(from.map(|from| from.ip())).map_err(Refusal::too_many)?;
+            return Err(refusal);
+        }
+    };
+    let name = name(config, &claims)
+        .ok_or_else(|| refuse("the provider does not vouch for a name that a user has here"))?;
+
+    let users = server.app.services.users().await?;
+    let form = Form::bare(headers.clone(), from, id.map(|id| id.0.0));
+    let Some(user) = users.of(&name) else {
+        let nobody = form.request_of(Actor::parse(NOBODY).map_err(|_| Refusal::internal())?);
+        server.app.services.refuse_session(&nobody, name.as_str()).await;
+        return Err(refuse(&format!(
+            "`{name}` is no user here; an administrator makes one: cdm user create {name} --no-password"
+        )));
+    };
+    let pairs =
+        next.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap_or(""), 16));
+    let next = pairs.collect::<Result<Vec<u8>, _>>().ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let opened = opened(&server, &form, user, within(&next.unwrap_or_default())).await?;
+    Ok((jar(&headers, None), opened).into_response())
+}
+
+async fn exchanged(client: &Client, code: String, verifier: &str) -> Result<CoreTokenResponse, Refusal> {
+    let exchange = client.exchange_code(AuthorizationCode::new(code));
+    let exchange = exchange.map_err(|error| failed("its description", &error))?;
+    let exchange = exchange.set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()));
+    exchange.request_async(&send).await.map_err(|error| failed("the exchange of its code", &error))
+}
+
+/// The name that the configured claim is, where the provider vouches for it.
+fn name(config: &OidcConfig, claims: &CoreIdTokenClaims) -> Option<UserName> {
+    let text = match config.claim.as_str() {
+        "email" => {
+            claims.email().filter(|_| claims.email_verified() == Some(true)).map(|email| email.as_str())
+        }
+        "preferred_username" => claims.preferred_username().map(|name| name.as_str()),
+        _ => Some(claims.subject().as_str()),
+    };
+    UserName::parse(&text?.to_lowercase()).ok()
+}
