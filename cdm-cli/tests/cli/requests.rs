@@ -110,11 +110,16 @@ async fn reads_are_asked_for_by_path_and_filters() {
 #[tokio::test(start_paused = true)]
 async fn small_changes_are_done_at_once() {
     let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
-    let cases: [(&[&str], u16, &str); 10] = [
+    let cases: [(&[&str], u16, &str); 11] = [
         (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
         (&["services", "mark", DIGEST, "bad", "--reason", "loses uploads"], 200, &mark),
         (&["rollout", "pause", "rollout-1"], 202, "POST /rollouts/rollout-1/pause"),
         (&["token", "revoke", "t-1"], 200, "DELETE /tokens/t-1"),
+        (
+            &["user", "create", "grace@example.com", "--role", "viewer", "--no-password"],
+            201,
+            r#"POST /users {"name":"grace@example.com","role":"viewer"}"#,
+        ),
         (&["user", "role", "ada", "admin"], 200, r#"PUT /users/ada {"role":"admin"}"#),
         (&["user", "sign-out", "b@c.example"], 200, "DELETE /users/b%40c.example/sessions"),
         (&["user", "remove", "ada"], 200, "DELETE /users/ada"),

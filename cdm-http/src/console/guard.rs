@@ -91,8 +91,15 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
             request.extensions_mut().insert(Arc::new(visitor));
             next.run(request).await
         }
-        Ok(None) if wants_stream(request.headers()) => page::signed_out(),
-        Ok(None) => Redirect::to(&back_to(request.method(), request.uri())).into_response(),
+        Ok(None) if Wish::of(request.headers()) == Wish::Stream => page::signed_out(),
+        Ok(None) => {
+            let to = back_to(request.method(), request.uri());
+            if Wish::of(request.headers()) == Wish::Part {
+                page::led(&to)
+            } else {
+                Redirect::to(&to).into_response()
+            }
+        }
         Err(error) => Refusal::from(error).into_response(),
     }
 }
@@ -158,17 +165,25 @@ pub(crate) fn cookie(headers: &HeaderMap, text: Option<&SecretString>) -> Cookie
     CookieJar::new().add(cookie)
 }
 
-pub(crate) fn wants_stream(headers: &HeaderMap) -> bool {
-    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accepts.is_some_and(|accept| accept.contains("text/event-stream"))
-}
-
 /// What was asked for: a page, the part of it that changes, or that part again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Page,
     Part,
     Stream,
+}
+
+impl Wish {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        if accepts.is_some_and(|accept| accept.contains("text/event-stream")) {
+            Self::Stream
+        } else if headers.contains_key("hx-request") {
+            Self::Part
+        } else {
+            Self::Page
+        }
+    }
 }
 
 /// Someone who looks at a page.
@@ -185,13 +200,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let visitor = parts.extensions.get::<Arc<Visitor>>().ok_or_else(Refusal::unauthorized)?;
-        let wish = if wants_stream(&parts.headers) {
-            Wish::Stream
-        } else if parts.headers.contains_key("hx-request") {
-            Wish::Part
-        } else {
-            Wish::Page
-        };
+        let wish = Wish::of(&parts.headers);
         Ok(Self { visitor: Arc::clone(visitor), wish, here: parts.uri.to_string() })
     }
 }

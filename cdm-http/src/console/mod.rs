@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 use crate::app::Shared;
 use crate::error::Refusal;
 use crate::request::RequestId;
-use guard::Visitor;
+use guard::{Visitor, Wish};
 
 /// What a page may load, run and send: its own files and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -119,8 +119,15 @@ pub(crate) fn refusal(refusal: &Refusal, request_id: &str) -> Option<Response> {
 async fn explained(request: Request, next: Next) -> Response {
     let visitor = request.extensions().get::<Arc<Visitor>>().cloned();
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let (wish, here) = (Wish::of(request.headers()), request.uri().to_string());
     let mut response = next.run(request).await;
     let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
+    match wish {
+        Wish::Stream => return page::later(),
+        // The whole page says it.
+        Wish::Part => return page::led(&here),
+        Wish::Page => {}
+    }
     match page::refused(visitor.as_deref(), &refusal, &id) {
         Some(mut page) => {
             if let Some(after) = response.headers_mut().remove(header::RETRY_AFTER) {

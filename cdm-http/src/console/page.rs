@@ -236,6 +236,23 @@ fn goodbye() -> String {
     format!("{}event: gone\ndata: \n\n", frame(told))
 }
 
+/// Sends a browser that asked for a part of a page to a whole one.
+pub(crate) fn led(to: &str) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert("hx-redirect", to);
+    }
+    response
+}
+
+/// A stream that cannot be now: the page stays as it is, and asks again later.
+pub(crate) fn later() -> Response {
+    let (sender, receiver) = mpsc::channel(1);
+    // The channel has room for it.
+    let _ = sender.try_send("retry: 15000\nevent: later\ndata: \n\n".to_owned());
+    streamed(receiver)
+}
+
 /// A stream for somebody who is not signed in any more.
 pub(crate) fn signed_out() -> Response {
     let (sender, receiver) = mpsc::channel(1);

@@ -5,6 +5,7 @@ use axum::http::Request;
 use cdm_core::domain::token::Role;
 use cdm_core::domain::{PasswordHash, UserName};
 use cdm_core::services::{self, NewUser, UserChange};
+use cdm_http::HttpSettings;
 use secrecy::ExposeSecret;
 
 use crate::support::{Answer, Bed, digest, new_site};
@@ -164,6 +165,34 @@ async fn a_form_has_to_come_from_a_page_of_this_session() {
     }
     let audit = bed.ask("GET /audit?actor=user:ada", None).await.json();
     assert_eq!(audit["items"].as_array().map(Vec::len), Some(2), "nothing was asked in ada's name: {audit}");
+}
+
+/// What a script of a page asks for in between is never answered by a page that it would put into the other.
+#[tokio::test]
+async fn parts_and_streams_are_never_pages() {
+    let bed = Bed::with(HttpSettings { streams: 0, ..HttpSettings::default() }).await;
+    let ada = sign_in(&bed, "ada", Role::Viewer).await;
+    let ask = async |cookie: &str, path: &str, stream: bool| {
+        let mut request = Request::get(path).header("host", "localhost").header("cookie", cookie);
+        request = request.header("hx-request", "true");
+        if stream {
+            request = request.header("accept", "text/html, text/event-stream");
+        }
+        bed.send(request.body(Body::empty()).expect("a request")).await
+    };
+    let part = ask(&ada.cookie, "/console/sites?q=x", false).await;
+    assert!(
+        part.text.starts_with("<div id=\"live\"") && part.headers["vary"] == "HX-Request, Accept",
+        "{}",
+        part.text
+    );
+    let refused = ask(&ada.cookie, "/console/sites?service=red", false).await;
+    assert_eq!((refused.status.as_u16(), refused.text.as_str()), (204, ""));
+    assert_eq!(refused.headers["hx-redirect"], "/console/sites?service=red");
+    let nobody = ask("cdm=nobody", "/console/sites", false).await;
+    assert!(nobody.headers["hx-redirect"].to_str().is_ok_and(|to| to.starts_with("/console/sign-in?next=")));
+    let full = ask(&ada.cookie, "/console/sites", true).await;
+    assert_eq!((full.status.as_u16(), full.text.as_str()), (200, "retry: 15000\nevent: later\ndata: \n\n"));
 }
 
 /// Over TLS the cookie is one that no other host, and no page of this one without TLS, can set.
