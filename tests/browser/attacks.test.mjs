@@ -149,7 +149,7 @@ test('script in a name, a reason or an address stays text', async () => {
   }
   assertQuiet(page);
   page.deaf = true;
-  for (const path of [`/console/sites/${address}`, `/console/nope/${address}`, `/console/sign-in?next=${encodeURIComponent('//evil.example/')}`]) {
+  for (const path of [`/console/sites/${address}`, `/console/nope/${address}`, `/console/sign-in?next=${encodeURIComponent('/console/\nü')}`, `/console/sign-in?next=${encodeURIComponent('//evil.example/')}`]) {
     await page.goto(path);
     assert.equal(await page.evaluate(() => globalThis.hacked), undefined, path);
   }

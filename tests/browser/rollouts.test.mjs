@@ -33,6 +33,7 @@ async function start(page, fields) {
   for (const [label, value] of Object.entries(fields)) {
     const field = page.getByLabel(label, { exact: true });
     if (value === true) await field.check();
+    else if (value.choose) await field.selectOption(value.choose);
     else await field.fill(value);
   }
   await page.getByRole('button', { name: 'Show the plan' }).click();
@@ -88,26 +89,62 @@ test('the plan that was looked at is the one that starts, or none', async (t) =>
 test('a rollout that meets a broken image goes back', async (t) => {
   const server = await fleet(6);
   t.after(() => server.stop());
+  // Two sites are on green already: under these the image is replaced, the others would be moved to it.
+  await server.ask('PUT', '/sites/site-1/promote?wait=30s');
+  await server.ask('PUT', '/sites/site-2/promote?wait=30s');
   await server.declare(image('b'), 'failing');
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   await start(page, {
-    Image: image('b'), Waves: '2 100%', 'Health check': '/', 'Take moved sites back on a halt': true,
+    'Which sites': { choose: 'all' }, Image: image('b'), 'Health check': '/', 'Take moved sites back on a halt': true,
   });
   await page.locator('.summary').getByText('failed', { exact: true }).waitFor();
   await page.getByText('budget_exceeded').waitFor();
-  assert.ok(await page.locator('section[aria-labelledby=failures] tbody tr').count() > 0);
-  await page.getByRole('cell', { name: 'unhealthy' }).first().waitFor();
+  await page.getByRole('cell', { name: 'unhealthy in place' }).first().waitFor();
+  await page.getByRole('cell', { name: 'unhealthy', exact: true }).first().waitFor();
+  // The digest before it is put back under the two, and nobody else has moved.
+  await page.getByText('Rolled back by').waitFor();
+  await page.locator('dd').getByRole('link', { name: /^op-\d+-service-green$/ }).last().click();
+  await page.locator('.panel > .headline').getByText('succeeded').waitFor();
   const { items } = await server.ask('GET', '/sites');
-  assert.deepEqual(items.map((site) => `${site.service} ${site.routedService}`), Array(6).fill('blue blue'));
+  const on = (id) => (['site-1', 'site-2'].includes(id) ? 'green green' : 'blue blue');
+  assert.deepEqual(items.map((site) => `${site.service} ${site.routedService}`), items.map(({ id }) => on(id)));
+  assert.match(await server.visit('site-1.example.com'), /aaaaaaaaaaaa/);
   await page.goto('/console/services');
   await page.locator('.side.green').getByText('bad').first().waitFor();
-  // The way back is to the digest before it, as the page says.
+  assertQuiet(page);
+});
+
+test('a service is rolled back to what the page says', async (t) => {
+  const server = await fleet(2);
+  t.after(() => server.stop());
+  await server.ask('POST', `/services/history/${image('a')}`, { verdict: 'healthy', reason: 'a week' });
+  await server.ask('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
+  const page = await newPage(browser, server);
+  await signIn(page, 'ada');
   await page.getByRole('link', { name: 'Roll back green' }).click();
   assert.equal(await page.getByLabel('Digest').inputValue(), image('a'));
+  // What it says has changed meanwhile: nothing is done, and the page says what would be now.
+  await server.ask('POST', `/services/history/${image('a')}`, { verdict: 'bad', reason: 'after all' });
+  page.deaf = true;
+  await page.getByRole('button', { name: 'Roll green back' }).click();
+  await page.locator('#digest-problem').waitFor();
+  page.deaf = false;
+  const digest = await page.getByLabel('Digest').inputValue();
+  assert.notEqual(digest, image('a'));
   await page.getByRole('button', { name: 'Roll green back' }).click();
   await page.waitForURL('**/console/operations/op-*');
   await page.locator('.panel > .headline').getByText('succeeded').waitFor();
+  assert.equal((await server.ask('GET', '/services')).services.green.image, digest);
+
+  // A person marks a digest, for both services.
+  await page.goto('/console/services');
+  await page.getByRole('link', { name: `mark ${image('b')}` }).first().click();
+  await page.getByLabel('Verdict').selectOption('bad');
+  await page.getByLabel('Reason').fill('the checkout page is blank');
+  await page.getByRole('button', { name: 'Mark it' }).click();
+  await page.waitForURL('**/console/services');
+  await page.locator('.side.green').getByText('the checkout page is blank').waitFor();
   assertQuiet(page);
 });
 

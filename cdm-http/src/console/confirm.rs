@@ -50,6 +50,8 @@ pub(crate) enum Kind {
     #[default]
     Line,
     Code,
+    /// Shown and sent as it is.
+    Fixed,
     Lines,
     Number,
     Check,

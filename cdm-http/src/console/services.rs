@@ -283,7 +283,7 @@ async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Opti
             question.fields = vec![Field {
                 name: "digest",
                 label: "Digest".to_owned(),
-                kind: Kind::Code,
+                kind: Kind::Fixed,
                 value: target.map(|digest| digest.to_string()).unwrap_or_default(),
                 hint: "Another one can be deployed instead.".to_owned(),
                 required: true,

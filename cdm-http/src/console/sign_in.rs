@@ -46,7 +46,8 @@ pub(crate) struct Next {
 
 /// Somewhere within the console, whoever made the link.
 pub(crate) fn within(next: &str) -> &str {
-    if next.starts_with("/console/") && !next.starts_with(SIGN_IN) { next } else { "/console/services" }
+    let fit = next.starts_with("/console/") && next.bytes().all(|byte| byte.is_ascii_graphic());
+    if fit && !next.starts_with(SIGN_IN) { next } else { "/console/services" }
 }
 
 /// Asks who it is.

@@ -4,7 +4,7 @@ use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::server::{Server, directory};
+use crate::server::{QUICK, Server, directory};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -79,4 +79,22 @@ async fn over_plain_http_the_page_says_what_is_missing() {
     assert!(page("10.0.0.7:8080", false).await.contains("without TLS"));
     assert!(!page("cdm.example.com", true).await.contains("without TLS"));
     assert!(!page("localhost:8080", false).await.contains("without TLS"));
+}
+
+/// An address that fails too often waits, whatever the names: so nobody tries a few passwords for everyone.
+#[tokio::test]
+async fn an_address_fails_so_often_whatever_the_name() {
+    let dir = directory();
+    let server = Server::start_with(dir.path(), &format!("{QUICK}[limits]\nfailures = 3\n"));
+    for name in ["ada", "bob", "carol"] {
+        assert_eq!(
+            sign_in(&server, "127.0.0.1", name, "wrong").await.status(),
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
+    }
+    let late = sign_in(&server, "127.0.0.1", "dora", "wrong").await;
+    assert_eq!(late.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(late.headers().contains_key("retry-after"), "{:?}", late.headers());
+    let told = late.text().await.expect("a page");
+    assert!(told.contains("Too many requests"), "{told}");
 }
