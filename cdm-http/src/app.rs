@@ -13,6 +13,7 @@ use cdm_core::wiring::{OidcConfig, Process};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
+use crate::console::Seats;
 use crate::events::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -121,6 +122,8 @@ pub(crate) struct Server {
     pub(crate) hub: Arc<Hub>,
     pub(crate) ids: Ids,
     pub(crate) streams: Arc<AtomicUsize>,
+    /// Of these, whose the console's are.
+    pub(crate) seats: Seats,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -133,6 +136,7 @@ impl Server {
             hub,
             ids: Ids::new(),
             streams: Arc::default(),
+            seats: Seats::default(),
             stopping,
             app,
         })

@@ -6,6 +6,7 @@
 mod assets;
 mod audit;
 mod confirm;
+mod form;
 mod guard;
 #[cfg(feature = "oidc")]
 mod oidc;
@@ -13,6 +14,7 @@ mod operations;
 mod page;
 mod picture;
 mod rollouts;
+mod seats;
 mod services;
 mod shape;
 mod sign_in;
@@ -35,6 +37,7 @@ use crate::app::Shared;
 use crate::error::Refusal;
 use crate::request::RequestId;
 use guard::{Visitor, Wish};
+pub(crate) use seats::Seats;
 
 /// What a page may load, run and send: its own files and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -45,14 +48,26 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
     let inside = Router::new()
         .route("/console", get(async || Redirect::to("/console/services")))
         .route("/console/services", get(services::show))
-        .route("/console/services/{selector}/select", get(services::ask_select).post(services::select))
-        .route("/console/services/{selector}/deploy", get(services::ask_deploy).post(services::deploy))
-        .route("/console/services/{selector}/rollback", get(services::ask_rollback).post(services::roll_back))
-        .route("/console/services/{selector}/mark/{digest}", get(services::ask_mark).post(services::mark))
+        .route(
+            "/console/services/{selector}/select",
+            get(services::deeds::ask_select).post(services::deeds::select),
+        )
+        .route(
+            "/console/services/{selector}/deploy",
+            get(services::deeds::ask_deploy).post(services::deeds::deploy),
+        )
+        .route(
+            "/console/services/{selector}/rollback",
+            get(services::deeds::ask_rollback).post(services::deeds::roll_back),
+        )
+        .route(
+            "/console/services/{selector}/mark/{digest}",
+            get(services::deeds::ask_mark).post(services::deeds::mark),
+        )
         .route("/console/sites", get(sites::list))
-        .route("/console/sites/create", get(sites::ask_create).post(sites::create))
+        .route("/console/sites/create", get(sites::create::ask).post(sites::create::create))
         .route("/console/sites/{id}", get(sites::show))
-        .route("/console/sites/{id}/{action}", get(sites::ask).post(sites::act))
+        .route("/console/sites/{id}/{action}", get(sites::deeds::ask).post(sites::deeds::act))
         .route("/console/rollouts", get(rollouts::list))
         .route("/console/rollouts/start", get(start::ask).post(start::start))
         .route("/console/rollouts/{id}", get(rollouts::show))

@@ -20,7 +20,8 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use super::Filter;
-use super::guard::{self, Form};
+use super::form::Form;
+use super::guard;
 use super::sign_in::{NOBODY, Next, opened, within};
 use crate::app::{Server, Shared};
 use crate::error::Refusal;

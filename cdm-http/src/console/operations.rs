@@ -8,7 +8,8 @@ use cdm_core::domain::{Kind, OperationId, Role};
 use cdm_core::services::Accepted;
 
 use super::confirm::{Question, asked, asked_again};
-use super::guard::{Form, Visit, Visitor};
+use super::form::Form;
+use super::guard::{Visit, Visitor};
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
 use super::{Filter, with_cursor};

@@ -131,6 +131,7 @@ where
 {
     let Visit { visitor, wish, here } = visit;
     if wish == Wish::Stream {
+        let Some(own) = server.seats.take(&visitor.name) else { return Ok(later()) };
         let seat = Seat::take(&server)?;
         // From here on nothing is missed: what comes between this and the first look is seen by it, or after it.
         let listener = server.hub.listen(None).await?;
@@ -138,7 +139,7 @@ where
         tokio::spawn(async move {
             let gauge = server.metrics.stream();
             follow(&server, visitor, listener, about, make, &sender).await;
-            drop((gauge, seat));
+            drop((gauge, seat, own));
         });
         return Ok(streamed(receiver));
     }

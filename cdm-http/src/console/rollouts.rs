@@ -11,7 +11,8 @@ use cdm_core::services::Accepted;
 use serde::Deserialize;
 
 use super::confirm::{Question, asked, asked_again};
-use super::guard::{Form, Visit, Visitor};
+use super::form::Form;
+use super::guard::{Visit, Visitor};
 use super::page::{Section, View, live, rendered};
 use super::picture::picture;
 use super::shape::{self, Now};

@@ -11,7 +11,8 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::guard::{Form, SIGN_IN, Visit, Visitor, cookie, is_loopback};
+use super::form::Form;
+use super::guard::{SIGN_IN, Visit, Visitor, cookie, is_loopback};
 use super::page::{Section, View, page, rendered};
 use super::shape::{self, Now};
 use super::{Filter, with_cursor};

@@ -9,7 +9,8 @@ use cdm_core::services::Accepted;
 use serde_json::{Map, Value, json};
 
 use super::confirm::{Field, Kind, mends};
-use super::guard::{Form, Visit, Visitor};
+use super::form::Form;
+use super::guard::{Visit, Visitor};
 use super::page::{Section, View, page, rendered};
 use super::rollouts::PATH;
 use super::shape;

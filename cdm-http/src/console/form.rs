@@ -1,0 +1,98 @@
+//! What a page sends.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::extract::{ConnectInfo, FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode};
+use cdm_core::domain::{Actor, IdempotencyKey, Role};
+use cdm_core::services;
+use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+
+use super::guard::Visitor;
+use crate::app::Shared;
+use crate::error::Refusal;
+use crate::request::RequestId;
+
+/// A form as it was sent. Where there is a session, it brought the session's token.
+#[derive(Debug)]
+pub(crate) struct Form {
+    fields: BTreeMap<String, String>,
+    pub(crate) visitor: Option<Arc<Visitor>>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) from: Option<SocketAddr>,
+    request_id: Option<String>,
+}
+
+impl Form {
+    /// None that was sent, for somebody whom another page led here.
+    #[cfg(feature = "oidc")]
+    pub(crate) const fn bare(
+        headers: HeaderMap,
+        from: Option<SocketAddr>,
+        request_id: Option<String>,
+    ) -> Self {
+        Self { fields: BTreeMap::new(), visitor: None, headers, from, request_id }
+    }
+
+    /// What a field has, without white space around it; nothing where it was not sent.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", |text| text.trim())
+    }
+
+    /// The same; `None` where it is empty.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// A password, as it was typed.
+    pub(crate) fn secret(&self, name: &str) -> SecretString {
+        SecretString::from(self.fields.get(name).map_or("", String::as_str))
+    }
+
+    /// A request of `actor`, under the form's key where it has one.
+    pub(crate) fn request_of(&self, actor: Actor) -> services::Request {
+        let key = self.given("key").and_then(|key| IdempotencyKey::parse(key).ok());
+        services::Request { actor, id: self.request_id.clone(), key }
+    }
+
+    /// A request of whoever is signed in, if they have the role.
+    pub(crate) fn asks(&self, needed: Role) -> Result<(Arc<Visitor>, services::Request), Refusal> {
+        let visitor = self.visitor.clone().ok_or_else(Refusal::unauthorized)?;
+        visitor.may(needed)?;
+        let request = self.request_of(visitor.name.actor());
+        Ok((visitor, request))
+    }
+}
+
+impl FromRequest<Shared> for Form {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, server: &Shared) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        let limit = server.app.settings.body;
+        let bytes = to_bytes(body, limit).await.map_err(|_| Refusal::too_large(limit))?;
+        let mut fields = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(&bytes) {
+            fields.insert(name.into_owned(), value.into_owned());
+        }
+        let visitor = parts.extensions.get::<Arc<Visitor>>().cloned();
+        let brought = fields.get("csrf").map(|csrf| Sha256::digest(csrf.as_bytes()));
+        if let Some(visitor) = &visitor
+            && brought != Some(Sha256::digest(visitor.csrf.as_bytes()))
+        {
+            let detail = "the page is of another session; go back, reload it, and send it again";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "stale_form", detail));
+        }
+        Ok(Self {
+            fields,
+            visitor,
+            from: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
+            headers: parts.headers,
+        })
+    }
+}
