@@ -237,10 +237,16 @@ impl Paging {
 
 /// The cursor of a list's next page.
 pub(crate) fn cursor(list: char, position: impl std::fmt::Display) -> String {
-    format!("{list}{position}").bytes().map(|byte| format!("{byte:02x}")).collect()
+    hex(&format!("{list}{position}"))
 }
 
-fn unhex(text: &str) -> Option<String> {
+/// Text that goes into an address or a cookie as it is.
+pub(crate) fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The text again.
+pub(crate) fn unhex(text: &str) -> Option<String> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let even = text.len().is_multiple_of(2) && text.len() <= 1_024;
     let bytes = text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>()?;

@@ -33,6 +33,17 @@ pub struct FleetView {
     pub freezes: Vec<Freeze>,
 }
 
+impl FleetView {
+    /// How a service stands.
+    pub const fn service(&self, selector: Selector) -> &ServiceStatus {
+        let [blue, green] = &self.services;
+        match selector {
+            Selector::Blue => blue,
+            Selector::Green => green,
+        }
+    }
+}
+
 /// One service.
 #[derive(Clone, Debug)]
 pub struct ServiceStatus {
@@ -44,6 +55,8 @@ pub struct ServiceStatus {
     pub verdict: Verdict,
     /// The deploy at work on it.
     pub operation: Option<OperationId>,
+    /// What was deployed to it, newest first.
+    pub releases: Vec<Release>,
 }
 
 /// What came of a selection.
@@ -90,7 +103,7 @@ impl Services {
         let verdict = running.map_or(Verdict::Unknown, |release| release.verdict);
         let operation =
             colour.slot.as_ref().map(|slot| OperationId::on(slot.number, Subject::Colour(selector)));
-        Ok(ServiceStatus { view, sites, verdict, operation })
+        Ok(ServiceStatus { view, sites, verdict, operation, releases: colour.releases })
     }
 
     /// Makes a service the active canary. The canary takes the image that the service runs.

@@ -10,13 +10,6 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Refusal;
 
-/// Where each file is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Names;
-
-/// The one of them.
-pub(crate) const NAMES: Names = Names;
-
 type File = (&'static str, &'static str, &'static [u8]);
 
 const FILES: [File; 4] = [
@@ -35,13 +28,11 @@ static PLACES: LazyLock<[String; 4]> = LazyLock::new(|| {
     })
 });
 
-impl Names {
-    /// The address of a file.
-    pub(crate) fn of(self, name: &str) -> String {
-        let index = FILES.iter().position(|(known, ..)| *known == name);
-        let place = index.and_then(|index| PLACES.get(index)).map_or(name, String::as_str);
-        format!("/console/assets/{place}")
-    }
+/// The address of a file.
+pub(crate) fn of(name: &str) -> String {
+    let index = FILES.iter().position(|(known, ..)| *known == name);
+    let place = index.and_then(|index| PLACES.get(index)).map_or(name, String::as_str);
+    format!("/console/assets/{place}")
 }
 
 /// Sends a file.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::guard::Visit;
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
-use super::{Filter, with_cursor};
+use super::{Filter, Pager};
 use crate::api::audit::AuditEntry;
 use crate::app::Shared;
 use crate::error::Refusal;
@@ -23,31 +23,16 @@ struct Head<'a> {
 
 #[derive(Template)]
 #[template(path = "audit.html")]
-struct Table<'a> {
-    filter: &'a AuditFilter,
+struct Table {
     items: Vec<AuditEntry>,
-    next: Option<String>,
+    pager: Pager,
     now: Now,
 }
 
-impl Table<'_> {
-    fn first(&self) -> Option<String> {
-        self.filter.cursor.as_ref().map(|_| self.part(None))
-    }
-
-    fn next(&self) -> Option<String> {
-        self.next.as_deref().map(|next| self.part(Some(next)))
-    }
-
-    fn part(&self, cursor: Option<&str>) -> String {
-        let AuditFilter { actor, site, since, limit, .. } = self.filter;
-        with_cursor(PATH, &[("actor", actor), ("site", site), ("since", since), ("limit", limit)], cursor)
-    }
-
-    fn is_filtered(&self) -> bool {
-        let AuditFilter { actor, site, since, .. } = self.filter;
-        [actor, site, since].iter().any(|part| part.is_some())
-    }
+fn pager(filter: &AuditFilter, next: Option<&str>) -> Pager {
+    let AuditFilter { actor, site, since, limit, cursor } = filter;
+    let filter = [("actor", actor), ("site", site), ("since", since)];
+    Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
 /// Lists who asked for what.
@@ -69,7 +54,11 @@ pub(crate) async fn list(
                     title: "Audit".to_owned(),
                     section: Section::Audit,
                     head: rendered(&Head { filter: &filter })?,
-                    body: rendered(&Table { filter: &filter, items: page.items, next: page.next, now })?,
+                    body: rendered(&Table {
+                        pager: pager(&filter, page.next.as_deref()),
+                        items: page.items,
+                        now,
+                    })?,
                 })
             }
         },

@@ -17,7 +17,7 @@ use cdm_core::services::ServiceError;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use super::page;
+use super::{address, page};
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
 
@@ -106,8 +106,7 @@ fn back_to(method: &Method, uri: &Uri) -> String {
     if *method != Method::GET || wanted.is_empty() {
         return SIGN_IN.to_owned();
     }
-    let escaped: String = wanted.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    format!("{SIGN_IN}?next={escaped}")
+    address(SIGN_IN, &[("next", Some(wanted))])
 }
 
 /// Refuses what would change something and does not come from a page of this server.

@@ -92,8 +92,7 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
     let outside = outside
         .route("/", get(async || Redirect::to("/console/services")))
         .route("/console/sign-in", get(sign_in::ask).post(sign_in::sign_in))
-        .route("/console/setup/{code}", get(sign_in::ask_first).post(sign_in::first))
-        .route_layer(from_fn(explained));
+        .route("/console/setup/{code}", get(sign_in::ask_first).post(sign_in::first));
     let pages =
         outside.merge(inside).route_layer(from_fn(guard::same_origin)).route_layer(from_fn(explained));
     pages.route_layer(from_fn(sealed)).route("/console/assets/{place}", get(assets::file))
@@ -178,17 +177,38 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Filter<T> {
     }
 }
 
-/// The address of the same list with another part of it.
-pub(crate) fn with_cursor(path: &str, pairs: &[(&str, &Option<String>)], cursor: Option<&str>) -> String {
+/// An address with what of its query there is.
+pub(crate) fn address(path: &str, pairs: &[(&str, Option<&str>)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     for (name, value) in pairs {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
     }
-    if let Some(cursor) = cursor {
-        query.append_pair("cursor", cursor);
-    }
     let query = query.finish();
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// The way from a part of a list to others, under the same filter.
+#[derive(Clone, Debug)]
+pub(crate) struct Pager {
+    pub(crate) first: Option<String>,
+    pub(crate) next: Option<String>,
+    pub(crate) is_filtered: bool,
+}
+
+impl Pager {
+    /// Of the list at `path`, filtered by `filter`, `limit` at once: here from `cursor` on, and next from `next` on.
+    pub(crate) fn new(
+        path: &str,
+        filter: &[(&str, &Option<String>)],
+        limit: Option<&str>,
+        (cursor, next): (Option<&str>, Option<&str>),
+    ) -> Self {
+        let filter = filter.iter().map(|(name, value)| (*name, value.as_deref()));
+        let filter: Vec<_> = filter.chain([("limit", limit)]).collect();
+        let is_filtered = filter.iter().any(|(name, value)| *name != "limit" && value.is_some());
+        let part = |cursor| address(path, &[filter.as_slice(), &[("cursor", cursor)]].concat());
+        Self { first: cursor.map(|_| part(None)), next: next.map(|next| part(Some(next))), is_filtered }
+    }
 }

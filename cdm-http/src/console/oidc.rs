@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::{Actor, UserName};
+use cdm_core::domain::UserName;
 use cdm_core::wiring::OidcConfig;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreIdTokenClaims, CoreProviderMetadata, CoreTokenResponse,
@@ -22,9 +22,10 @@ use serde::Deserialize;
 use super::Filter;
 use super::form::Form;
 use super::guard;
-use super::sign_in::{NOBODY, Next, opened, within};
+use super::sign_in::{Next, nobody, opened, within};
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
+use crate::input::{hex, unhex};
 use crate::request::RequestId;
 
 /// Where the provider sends browsers back to.
@@ -115,7 +116,7 @@ pub(crate) async fn begin(
         .add_scope(Scope::new("profile".to_owned()));
     let (url, state, nonce) = asked.url();
     let next = next.next.unwrap_or_default();
-    let next: String = within(&next).bytes().map(|byte| format!("{byte:02x}")).collect();
+    let next = hex(within(&next));
     let until = server.app.clock.wall().after(MOST).millis();
     let kept = format!("{}.{}.{}.{next}.{until}", state.secret(), nonce.secret(), verifier.secret());
     Ok((jar(&headers, Some(kept)), Redirect::to(url.as_str())).into_response())
@@ -176,15 +177,13 @@ pub(crate) async fn end(
     let users = server.app.services.users().await?;
     let form = Form::bare(headers.clone(), from, id.map(|id| id.0.0));
     let Some(user) = users.of(&name) else {
-        let nobody = form.request_of(Actor::parse(NOBODY).map_err(|_| Refusal::internal())?);
+        let nobody = form.request_of(nobody()?);
         server.app.services.refuse_session(&nobody, name.as_str()).await;
         return Err(refuse(&format!(
             "`{name}` is no user here; an administrator makes one: cdm user create {name} --no-password"
         )));
     };
-    let pairs =
-        next.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap_or(""), 16));
-    let next = pairs.collect::<Result<Vec<u8>, _>>().ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let next = unhex(next);
     let opened = opened(&server, &form, user, within(&next.unwrap_or_default())).await?;
     Ok((jar(&headers, None), opened).into_response())
 }

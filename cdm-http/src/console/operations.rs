@@ -12,7 +12,7 @@ use super::form::Form;
 use super::guard::{Visit, Visitor};
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
-use super::{Filter, with_cursor};
+use super::{Filter, Pager};
 use crate::api::operation::Operation;
 use crate::api::words::STATUSES;
 use crate::app::Shared;
@@ -32,33 +32,16 @@ struct Head<'a> {
 
 #[derive(Template)]
 #[template(path = "operations.html")]
-struct Table<'a> {
-    filter: &'a OperationFilter,
+struct Table {
     items: Vec<Operation>,
-    next: Option<String>,
+    pager: Pager,
     now: Now,
 }
 
-impl Table<'_> {
-    fn first(&self) -> Option<String> {
-        self.filter.cursor.as_ref().map(|_| self.part(None))
-    }
-
-    fn next(&self) -> Option<String> {
-        self.next.as_deref().map(|next| self.part(Some(next)))
-    }
-
-    fn part(&self, cursor: Option<&str>) -> String {
-        let OperationFilter { site, kind, status, rollout, limit, .. } = self.filter;
-        let pairs =
-            [("site", site), ("kind", kind), ("status", status), ("rollout", rollout), ("limit", limit)];
-        with_cursor(PATH, &pairs, cursor)
-    }
-
-    fn is_filtered(&self) -> bool {
-        let OperationFilter { site, kind, status, rollout, .. } = self.filter;
-        [site, kind, status, rollout].iter().any(|part| part.is_some())
-    }
+fn pager(filter: &OperationFilter, next: Option<&str>) -> Pager {
+    let OperationFilter { site, kind, status, rollout, limit, cursor } = filter;
+    let filter = [("site", site), ("kind", kind), ("status", status), ("rollout", rollout)];
+    Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
 /// Lists operations.
@@ -82,7 +65,11 @@ pub(crate) async fn list(
                     title: "Operations".to_owned(),
                     section: Section::Operations,
                     head: rendered(&Head { filter: &filter, kinds, statuses })?,
-                    body: rendered(&Table { filter: &filter, items: page.items, next: page.next, now })?,
+                    body: rendered(&Table {
+                        pager: pager(&filter, page.next.as_deref()),
+                        items: page.items,
+                        now,
+                    })?,
                 })
             }
         },

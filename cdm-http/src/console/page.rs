@@ -87,7 +87,6 @@ struct Page<'a> {
     visitor: Option<&'a Visitor>,
     /// Where the part that changes comes from; empty where nothing does.
     live: &'a str,
-    assets: assets::Names,
 }
 
 #[derive(Template)]
@@ -113,7 +112,7 @@ fn whole(
     view: &View,
     live: &str,
 ) -> Result<Response, Refusal> {
-    let page = Page { view, visitor, live, assets: assets::NAMES };
+    let page = Page { view, visitor, live };
     Ok((status, Html(rendered(&page)?)).into_response())
 }
 

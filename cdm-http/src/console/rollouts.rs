@@ -16,7 +16,7 @@ use super::guard::{Visit, Visitor};
 use super::page::{Section, View, live, rendered};
 use super::picture::picture;
 use super::shape::{self, Now};
-use super::{Filter, with_cursor};
+use super::{Filter, Pager};
 use crate::api::rollout::{Rollout, ScopeShown, id as named};
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
@@ -38,8 +38,7 @@ pub(crate) struct Part {
 #[template(path = "rollouts.html")]
 struct Table {
     items: Vec<Rollout>,
-    first: Option<String>,
-    next: Option<String>,
+    pager: Pager,
     now: Now,
 }
 
@@ -59,11 +58,10 @@ pub(crate) async fn list(
         async move {
             let paging = Paging::new('r', Some(LIMIT), part.cursor.as_deref())?;
             let page = server.app.services.rollouts(paging.position()?, paging.limit).await?;
-            let next = page.next.map(|next| with_cursor(PATH, &[], Some(&cursor('r', next))));
+            let next = page.next.map(|next| cursor('r', next));
             let body = Table {
                 items: page.items.iter().map(|rollout| shown(&server, rollout)).collect(),
-                first: part.cursor.map(|_| PATH.to_owned()),
-                next,
+                pager: Pager::new(PATH, &[], None, (part.cursor.as_deref(), next.as_deref())),
                 now: Now(server.app.clock.wall()),
             };
             let start = if visitor.can(Role::Operator) {

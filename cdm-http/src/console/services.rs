@@ -58,13 +58,13 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
         visit,
         |_| true,
         |server, visitor| async move {
-            let both = shown(&server).await?;
+            let view = server.app.services.services().await?;
+            let both = shown(&server, &view);
             let mut sides = Vec::new();
             for (name, service) in both.services {
                 let selector = Selector::named(&name)?;
-                let all = server.app.services.history(selector).await?;
-                let mut releases: Vec<_> =
-                    all.iter().map(|release| Release::new(selector, release)).collect();
+                let all = view.service(selector).releases.iter();
+                let mut releases: Vec<_> = all.map(|release| Release::new(selector, release)).collect();
                 let older = releases.split_off(RELEASES.min(releases.len()));
                 sides.push(Side { is_canary: name == both.canary.selector, name, service, releases, older });
             }

@@ -15,7 +15,7 @@ use super::form::Form;
 use super::guard::{SIGN_IN, Visit, Visitor, cookie, is_loopback};
 use super::page::{Section, View, page, rendered};
 use super::shape::{self, Now};
-use super::{Filter, with_cursor};
+use super::{Filter, address};
 use crate::api::user::Session;
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
@@ -23,7 +23,9 @@ use crate::input::Named;
 use crate::password;
 
 /// Who the audit names where nobody has proven who they are.
-pub(crate) const NOBODY: &str = "console";
+pub(crate) fn nobody() -> Result<Actor, Refusal> {
+    Actor::parse("console").map_err(|_| Refusal::internal())
+}
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -69,7 +71,7 @@ async fn asked(
 ) -> Result<Response, Refusal> {
     let first = server.app.services.users().await?.present().next().is_none();
     // Browsers say where a request comes from over TLS, and on loopback addresses.
-    let next_of = || with_cursor("/console/oidc/begin", &[("next", &Some(next.to_owned()))], None);
+    let next_of = || address("/console/oidc/begin", &[("next", Some(next))]);
     let provider = server.app.settings.oidc.as_ref().map(|_| next_of());
     let secure = is_loopback(headers) || headers.contains_key("sec-fetch-site");
     let head = rendered(&SignIn { next, name, problem, first, secure, provider })?;
@@ -102,7 +104,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     if let Err(after) = server.limits.failure(address) {
         return Err(Refusal::too_many(after));
     }
-    let nobody = form.request_of(Actor::parse(NOBODY).map_err(|_| Refusal::internal())?);
+    let nobody = form.request_of(nobody()?);
     let told = named.as_ref().map_or("(no user name)", UserName::as_str);
     let refused = server.app.services.refuse_session(&nobody, told).await.to_string();
     asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
@@ -184,7 +186,7 @@ pub(crate) async fn first(
         role: Role::Admin,
         password: password::hash(password).await?,
     };
-    let request = form.request_of(Actor::parse(NOBODY).map_err(|_| Refusal::internal())?);
+    let request = form.request_of(nobody()?);
     let user = server.app.services.create_first_user(&request, &new).await?;
     opened(&server, &form, &user, "/console/services").await
 }

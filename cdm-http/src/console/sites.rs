@@ -12,7 +12,7 @@ use cdm_core::domain::{Role, SiteId, Subject};
 use super::guard::{Visit, Visitor};
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
-use super::{Filter, operations, with_cursor};
+use super::{Filter, Pager, operations};
 use crate::api::operation::Operation;
 use crate::api::site::Site;
 use crate::app::{Server, Shared};
@@ -35,33 +35,16 @@ struct Head<'a> {
 
 #[derive(Template)]
 #[template(path = "sites.html")]
-struct Table<'a> {
-    filter: &'a SiteFilter,
+struct Table {
     items: Vec<Site>,
-    next: Option<String>,
+    pager: Pager,
     now: Now,
 }
 
-impl Table<'_> {
-    fn first(&self) -> Option<String> {
-        self.filter.cursor.as_ref().map(|_| self.part(None))
-    }
-
-    fn next(&self) -> Option<String> {
-        self.next.as_deref().map(|next| self.part(Some(next)))
-    }
-
-    fn part(&self, cursor: Option<&str>) -> String {
-        let SiteFilter { service, state, q, drifted, limit, .. } = self.filter;
-        let pairs =
-            [("q", q), ("service", service), ("state", state), ("drifted", drifted), ("limit", limit)];
-        with_cursor(PATH, &pairs, cursor)
-    }
-
-    fn is_filtered(&self) -> bool {
-        let SiteFilter { service, state, q, drifted, .. } = self.filter;
-        [service, state, q, drifted].iter().any(|part| part.is_some())
-    }
+fn pager(filter: &SiteFilter, next: Option<&str>) -> Pager {
+    let SiteFilter { service, state, q, drifted, limit, cursor } = filter;
+    let filter = [("q", q), ("service", service), ("state", state), ("drifted", drifted)];
+    Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
 /// Lists sites.
@@ -81,7 +64,7 @@ pub(crate) async fn list(
                 let states = cdm_core::domain::State::ALL.iter().map(|state| state.as_str()).collect();
                 let head = Head { filter: &filter, states, can_create: visitor.can(Role::Operator) };
                 let now = Now(server.app.clock.wall());
-                let body = Table { filter: &filter, items: page.items, next: page.next, now };
+                let body = Table { pager: pager(&filter, page.next.as_deref()), items: page.items, now };
                 Ok(View {
                     title: "Sites".to_owned(),
                     section: Section::Sites,

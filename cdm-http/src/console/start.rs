@@ -138,13 +138,10 @@ async fn form_page(
     (fields, plan, problem): (Vec<Field>, Option<Plan>, Option<String>),
 ) -> Result<Response, Refusal> {
     let fleet = server.app.services.services().await?;
-    let here = fleet.services.iter().find(|one| one.view.selector == fleet.canary);
-    let there = fleet.services.iter().find(|one| one.view.selector != fleet.canary);
-    let sites = |side: Option<&cdm_core::services::ServiceStatus>| side.map_or(0, |side| side.sites);
     let told = format!(
         "{} on it, {} on the other service",
-        shape::counted(sites(here), "site is", "sites are"),
-        shape::count(sites(there))
+        shape::counted(fleet.service(fleet.canary).sites, "site is", "sites are"),
+        shape::count(fleet.service(fleet.canary.other()).sites)
     );
     let start = Start {
         fields,

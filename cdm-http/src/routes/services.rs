@@ -33,12 +33,11 @@ pub(crate) async fn show(
     _: Viewer,
     _: Params<Nothing>,
 ) -> Result<Json<Services>, Refusal> {
-    shown(&server).await.map(Json)
+    Ok(Json(shown(&server, &server.app.services.services().await?)))
 }
 
 /// Both services and what stops moves.
-pub(crate) async fn shown(server: &Server) -> Result<Services, Refusal> {
-    let view = server.app.services.services().await?;
+pub(crate) fn shown(server: &Server, view: &FleetView) -> Services {
     let mut services = BTreeMap::new();
     for status in &view.services {
         let seen = &status.view;
@@ -56,7 +55,7 @@ pub(crate) async fn shown(server: &Server) -> Result<Services, Refusal> {
     }
     let freezes = view.freezes.iter().map(Freeze::from).collect();
     let rollout = view.rollout.map(rollout::id);
-    Ok(Services { canary: canary(server, &view), services, rollout, freezes })
+    Services { canary: canary(server, view), services, rollout, freezes }
 }
 
 fn canary(server: &Server, view: &FleetView) -> Canary {

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use cdm_core::domain::UserName;
-use cdm_core::domain::user;
 use cdm_core::services::{NewUser, UserChange};
 
 use super::located;
@@ -23,9 +22,12 @@ impl Named for UserName {
     }
 }
 
-async fn shown(server: &Server, user: &user::User) -> Result<User, Refusal> {
+/// A person as they are now, or were.
+async fn shown(server: &Server, name: &UserName) -> Result<Json<User>, Refusal> {
     let users = server.app.services.users().await?;
-    Ok(User::new(user, &users, server.app.clock.wall()))
+    let user = users.list.iter().find(|user| user.name == *name);
+    let user = user.ok_or_else(|| Refusal::not_found("the user"))?;
+    Ok(Json(User::new(user, &users, server.app.clock.wall())))
 }
 
 /// Lists the people who sign in to the console, in the order of their making, removed ones too; there are never more than
@@ -62,7 +64,7 @@ pub(crate) async fn create(
     };
     let user = server.app.services.create_user(&request, &NewUser { name, role, password }).await?;
     let location = format!("/users/{}", user.name);
-    Ok(located(StatusCode::CREATED, &location, Json(shown(&server, &user).await?)))
+    Ok(located(StatusCode::CREATED, &location, shown(&server, &user.name).await?))
 }
 
 /// Changes a person's role, or their password; with another password they are signed out everywhere.
@@ -84,7 +86,7 @@ pub(crate) async fn change(
         None => None,
     };
     let user = server.app.services.change_user(&request, &name, &UserChange { role, password }).await?;
-    Ok(Json(shown(&server, &user).await?))
+    shown(&server, &user.name).await
 }
 
 /// Signs a person out for good. Their name is never given again, so that the audit goes on meaning them.
@@ -97,10 +99,7 @@ pub(crate) async fn remove(
     _: Params<Nothing>,
 ) -> Result<Json<User>, Refusal> {
     server.app.services.remove_user(&request, &name).await?;
-    let users = server.app.services.users().await?;
-    let user = users.list.iter().find(|user| user.name == name);
-    let user = user.ok_or_else(|| Refusal::not_found("the user"))?;
-    Ok(Json(User::new(user, &users, server.app.clock.wall())))
+    shown(&server, &name).await
 }
 
 /// Signs a person out everywhere; they may sign in again.
@@ -113,7 +112,5 @@ pub(crate) async fn end_sessions(
     _: Params<Nothing>,
 ) -> Result<Json<User>, Refusal> {
     server.app.services.close_session(&request, &name, None).await?;
-    let users = server.app.services.users().await?;
-    let user = users.of(&name).ok_or_else(|| Refusal::not_found("the user"))?;
-    Ok(Json(User::new(user, &users, server.app.clock.wall())))
+    shown(&server, &name).await
 }

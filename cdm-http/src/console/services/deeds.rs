@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::{Digest, Role, Selector};
-use cdm_core::services::{Accepted, DeployRequest, ServiceError};
+use cdm_core::services::{Accepted, DeployRequest, ServiceError, ServiceStatus};
 
 use super::PATH;
 use crate::api::services::{MarkVerdict, digest};
@@ -17,6 +17,11 @@ use crate::console::{operations, shape};
 use crate::error::Refusal;
 use crate::input::Named;
 use crate::routes::services::reason;
+
+/// The image that a service runs, in words where there is none to name.
+fn image(server: &Server, service: &ServiceStatus) -> String {
+    server.image(service.view.digest).unwrap_or_else(|| "no image by digest".to_owned())
+}
 
 fn sites(number: u64) -> String {
     shape::counted(number, "site", "sites")
@@ -35,12 +40,10 @@ fn admin(visit: &Visit, selector: &str) -> Result<Selector, Refusal> {
 
 async fn selection(server: &Server, selector: Selector) -> Result<Question, Refusal> {
     let fleet = server.app.services.services().await?;
-    let of = |selector: Selector| fleet.services.iter().find(|one| one.view.selector == selector);
-    let (sites_here, ready) = of(selector).map_or((0, false), |one| (one.sites, one.view.is_ready()));
-    let image =
-        of(selector).and_then(|one| server.image(one.view.digest)).unwrap_or("no image by digest".to_owned());
+    let (here, other) = (fleet.service(selector), fleet.service(selector.other()));
+    let image = image(server, here);
     let mut warnings = Vec::new();
-    if !ready {
+    if !here.view.is_ready() {
         warnings.push(format!("{selector} is not ready: a move to it would wait."));
     }
     Ok(Question {
@@ -51,8 +54,8 @@ async fn selection(server: &Server, selector: Selector) -> Result<Question, Refu
             ),
             format!(
                 "No site moves by this: the {} on {selector} stay there, and so do the {} on {}.",
-                sites(sites_here),
-                sites(of(selector.other()).map_or(0, |one| one.sites)),
+                sites(here.sites),
+                sites(other.sites),
                 selector.other()
             ),
         ],
@@ -97,15 +100,14 @@ pub(crate) async fn select(
 
 async fn deployment(server: &Server, selector: Selector, form: Option<&Form>) -> Result<Question, Refusal> {
     let fleet = server.app.services.services().await?;
-    let here = fleet.services.iter().find(|one| one.view.selector == selector);
-    let number = here.map_or(0, |one| one.sites);
+    let here = fleet.service(selector);
     let canary = if fleet.canary == selector { "the active canary" } else { "not the active canary" };
-    let image = here.and_then(|one| server.image(one.view.digest)).unwrap_or("no image by digest".to_owned());
+    let image = image(server, here);
     let text = |name| form.map_or("", |form| form.text(name)).to_owned();
     Ok(Question {
         title: format!("Deploy an image to {selector}"),
         lines: vec![
-            format!("{selector} is {canary}, serves {} and runs {image}.", sites(number)),
+            format!("{selector} is {canary}, serves {} and runs {image}.", sites(here.sites)),
             "Its pods are replaced at the pace of its Deployment; the sites on it are served by the new image as its pods get ready, then their caches are flushed.".to_owned(),
             "An image that does not get ready is taken back: the pods before it go on.".to_owned(),
         ],
@@ -121,7 +123,7 @@ async fn deployment(server: &Server, selector: Selector, form: Option<&Form>) ->
             },
             Field {
                 name: "promote",
-                label: format!("Also route the {} of {selector} to it, those that point elsewhere", sites(number)),
+                label: format!("Also route the {} of {selector} to it, those that point elsewhere", sites(here.sites)),
                 kind: Kind::Check,
                 value: text("promote"),
                 ..Field::default()
@@ -177,10 +179,8 @@ fn to_operation(accepted: &Accepted) -> Response {
 
 async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Option<Digest>), Refusal> {
     let fleet = server.app.services.services().await?;
-    let here = fleet.services.iter().find(|one| one.view.selector == selector);
-    let number = here.map_or(0, |one| one.sites);
-    let running =
-        here.and_then(|one| server.image(one.view.digest)).unwrap_or("no image by digest".to_owned());
+    let here = fleet.service(selector);
+    let running = image(server, here);
     let target = match server.app.services.rollback_target(selector).await {
         Ok(digest) => Some(digest),
         Err(ServiceError::NoHealthyDigest) => None,
@@ -194,7 +194,7 @@ async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Opti
     match server.image(target) {
         Some(image) => {
             question.lines = vec![
-                format!("{selector} serves {} and runs {running}.", sites(number)),
+                format!("{selector} serves {} and runs {running}.", sites(here.sites)),
                 format!(
                     "It gets {image}, the newest digest that is known to be healthy; then the caches of its sites are flushed."
                 ),
