@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use cdm_core::ports::Clock;
 use cdm_core::services::{Access, Services};
 use cdm_core::wiring::{OidcConfig, Process};
+use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
@@ -86,6 +87,8 @@ pub struct HttpSettings {
     pub failures: NonZeroU32,
     /// How many event streams may be open.
     pub streams: usize,
+    /// Proxies whose word for a client's address and scheme is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// The image repository, without tag; shown before digests.
     pub repository: Option<String>,
     /// What the link has that makes the console's first user; it serves only while there is none.
@@ -103,6 +106,7 @@ impl Default for HttpSettings {
             burst: NonZeroU32::MIN.saturating_add(399),
             failures: NonZeroU32::MIN.saturating_add(29),
             streams: 256,
+            trusted_proxies: Vec::new(),
             repository: None,
             setup: None,
             oidc: None,

@@ -1,8 +1,6 @@
 //! Who asks, and whether they may.
 
-use std::net::{IpAddr, SocketAddr};
-
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
@@ -14,6 +12,7 @@ use cdm_core::services::{self, ServiceError};
 use secrecy::SecretString;
 
 use crate::app::{Server, Shared};
+use crate::client::Client;
 use crate::error::Refusal;
 use crate::request::RequestId;
 
@@ -30,7 +29,7 @@ pub(crate) struct Caller {
 #[derive(Clone, Debug)]
 pub(crate) struct Pass {
     token: SecretString,
-    loopback: bool,
+    client: Client,
 }
 
 impl Caller {
@@ -49,14 +48,14 @@ impl Pass {
     /// The token, if it serves now.
     pub(crate) async fn look(&self, server: &Server) -> Result<Option<Token>, ServiceError> {
         let token = server.app.access.identify(&self.token).await?;
-        Ok(token.filter(|token| self.loopback || !token.loopback_only))
+        Ok(token.filter(|token| self.client.is_on_this_machine() || !token.loopback_only))
     }
 }
 
 /// Lets requests with a token in, as often as it may ask.
 pub(crate) async fn authenticate(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    match admit(&server, request.headers(), address).await {
+    let client = Client::found(request.extensions());
+    match admit(&server, request.headers(), client).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -65,15 +64,14 @@ pub(crate) async fn authenticate(State(server): State<Shared>, mut request: Requ
     }
 }
 
-async fn admit(server: &Server, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Refusal> {
-    let loopback = address.is_none_or(|address| address.to_canonical().is_loopback());
-    let pass = bearer(headers).map(|token| Pass { token, loopback });
+async fn admit(server: &Server, headers: &HeaderMap, client: Client) -> Result<Caller, Refusal> {
+    let pass = bearer(headers).map(|token| Pass { token, client });
     let token = match &pass {
         Some(pass) => pass.look(server).await?,
         None => None,
     };
     let Some(token) = token else {
-        let failure = server.limits.failure(address);
+        let failure = server.limits.failure(client.address);
         return Err(failure.map_or_else(Refusal::too_many, |()| Refusal::unauthorized()));
     };
     server.limits.request(&token.name).map_err(Refusal::too_many)?;

@@ -3,6 +3,7 @@
 pub mod api;
 mod app;
 mod auth;
+mod client;
 mod console;
 mod error;
 mod events;

@@ -101,6 +101,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         rate: config.rate.unwrap_or(usual.rate),
         burst: config.burst.unwrap_or(usual.burst),
         failures: config.failures.unwrap_or(usual.failures),
+        trusted_proxies: config.http.trusted_proxies.clone(),
         repository: config.image_repository.clone(),
         setup,
         oidc: config.oidc.clone(),

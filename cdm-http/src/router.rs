@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use crate::app::{App, Server, Shared};
 use crate::auth::{Caller, authenticate};
+use crate::client::identify;
 use crate::request::{finish, in_time, panicked};
 use crate::routes::{
     events, freezes, operations, rollouts, services, sites, system, tokens, users, webhooks,
@@ -42,6 +43,7 @@ fn whole(server: Shared, guarded: Router<Shared>) -> Router {
         .layer(from_fn_with_state(Shared::clone(&server), in_time))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Shared::clone(&server), finish))
+        .layer(from_fn_with_state(Shared::clone(&server), identify))
         .with_state(server)
 }
 

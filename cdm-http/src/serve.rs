@@ -1,7 +1,6 @@
 //! Serves the routes on a socket, and stops in good order.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::client::Peer;
 use crate::router::stoppable;
 
 /// Serves `app` until `shutdown` is cancelled: then `/readyz` says so, streams end, nothing new is accepted, and what
@@ -25,7 +25,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let clock = Arc::clone(&app.clock);
     let routes = stoppable(app, shutdown.clone());
-    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+    let service = routes.into_make_service_with_connect_info::<Peer>();
     let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let over = async {
         shutdown.cancelled().await;

@@ -40,7 +40,7 @@ test('the first user makes themselves by the printed link, once', async () => {
   const other = await newPage(browser, server);
   other.deaf = true;
   await other.goto(server.setup);
-  await other.getByText('This link has served').waitFor();
+  await other.getByText('This link was used already').waitFor();
   assertQuiet(page);
 });
 

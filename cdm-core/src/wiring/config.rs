@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::choice::Choice;
 use super::cloud_config::CloudConfig;
 use super::given::{parsed, pick, secret, text};
+use super::http::{HttpConfig, RawHttp};
 use super::oidc::OidcConfig;
 use super::raw::Raw;
 use crate::domain::NameError;
@@ -21,6 +22,8 @@ use crate::domain::webhook::Allowed;
 pub struct Config {
     /// Address of the API. `CDM_LISTEN`, `listen`.
     pub listen: SocketAddr,
+    /// How clients reach it.
+    pub http: HttpConfig,
     /// Address of the local cluster's router. `CDM_ROUTER_LISTEN`, `router_listen`.
     pub router_listen: SocketAddr,
     /// Where everything embedded lies; empty where nothing is and none was named. `CDM_DATA_DIR`, `data_dir`.
@@ -162,7 +165,14 @@ impl Config {
         }
         let site_admin_email = email.unwrap_or_else(|| "admin@example.com".to_owned());
         let millis = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
+        let http = RawHttp {
+            trusted_proxies: raw.trusted_proxies.take(),
+            tls_cert: raw.tls_cert.take(),
+            tls_key: raw.tls_key.take(),
+            allow_plaintext: raw.allow_plaintext.take(),
+        };
         Ok(Self {
+            http: HttpConfig::of(environment, http)?,
             listen: parsed(listen, "127.0.0.1:8080", address, |_| true)?,
             router_listen: parsed(router, "127.0.0.1:8088", address, |_| true)?,
             data_dir,

@@ -10,6 +10,10 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) listen: Option<String>,
+    pub(super) trusted_proxies: Option<Vec<String>>,
+    pub(super) tls_cert: Option<String>,
+    pub(super) tls_key: Option<String>,
+    pub(super) allow_plaintext: Option<bool>,
     pub(super) router_listen: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) backend: Option<String>,

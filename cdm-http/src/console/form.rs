@@ -1,11 +1,10 @@
 //! What a page sends.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::to_bytes;
-use axum::extract::{ConnectInfo, FromRequest, Request};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode};
 use cdm_core::domain::{Actor, IdempotencyKey, Role};
 use cdm_core::services;
@@ -14,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::guard::Visitor;
 use crate::app::Shared;
+use crate::client::Client;
 use crate::error::Refusal;
 use crate::request::RequestId;
 
@@ -23,19 +23,15 @@ pub(crate) struct Form {
     fields: BTreeMap<String, String>,
     pub(crate) visitor: Option<Arc<Visitor>>,
     pub(crate) headers: HeaderMap,
-    pub(crate) from: Option<SocketAddr>,
+    pub(crate) client: Client,
     request_id: Option<String>,
 }
 
 impl Form {
     /// None that was sent, for somebody whom another page led here.
     #[cfg(feature = "oidc")]
-    pub(crate) const fn bare(
-        headers: HeaderMap,
-        from: Option<SocketAddr>,
-        request_id: Option<String>,
-    ) -> Self {
-        Self { fields: BTreeMap::new(), visitor: None, headers, from, request_id }
+    pub(crate) const fn bare(headers: HeaderMap, client: Client, request_id: Option<String>) -> Self {
+        Self { fields: BTreeMap::new(), visitor: None, headers, client, request_id }
     }
 
     /// What a field has, without white space around it; nothing where it was not sent.
@@ -90,7 +86,7 @@ impl FromRequest<Shared> for Form {
         Ok(Self {
             fields,
             visitor,
-            from: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0),
+            client: Client::found(&parts.extensions),
             request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
             headers: parts.headers,
         })

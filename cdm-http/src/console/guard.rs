@@ -1,7 +1,7 @@
 //! Who looks at the console, and that what they ask comes from a page of it.
 //!
-//! The cookie is `__Host-cdm`, which browsers keep over TLS only and for this host alone. On a loopback address, where
-//! there is no TLS, it is a plain one. Whatever changes something has to come from this origin, by the browser's own word,
+//! The cookie is `__Host-cdm`, which browsers keep over TLS only and for this host alone. On a loopback address without
+//! TLS it is a plain one. Whatever changes something has to come from this origin, by the browser's own word,
 //! and to bring the token of its session, which only pages of that session have.
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::{address, page};
 use crate::app::{Server, Shared};
+use crate::client::Client;
 use crate::error::Refusal;
 
 /// Where people sign in.
@@ -74,7 +75,8 @@ fn csrf(text: &SecretString) -> String {
 /// Lets people in who have a session, and sends others to sign in.
 pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
     let jar = CookieJar::from_headers(request.headers());
-    let text = jar.get(cookie_name(request.headers())).map(|cookie| SecretString::from(cookie.value()));
+    let name = cookie_name(request.headers(), Client::found(request.extensions()));
+    let text = jar.get(name).map(|cookie| SecretString::from(cookie.value()));
     let visitor = match text {
         Some(text) => Visitor::of(&server, text).await,
         None => Ok(None),
@@ -131,8 +133,14 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
 }
 
 /// What the cookie is called where this host is reached so.
-fn cookie_name(headers: &HeaderMap) -> &'static str {
-    if is_loopback(headers) { "cdm" } else { "__Host-cdm" }
+fn cookie_name(headers: &HeaderMap, client: Client) -> &'static str {
+    if is_plain(headers, client) { "cdm" } else { "__Host-cdm" }
+}
+
+/// Whether cookies work without TLS here: on a loopback address, unless the request came over TLS. Anywhere else the
+/// session's cookie is never sent in plaintext.
+pub(crate) fn is_plain(headers: &HeaderMap, client: Client) -> bool {
+    is_loopback(headers) && !client.has_tls()
 }
 
 /// Whether the browser reached this server by a loopback address, where there need not be TLS.
@@ -146,12 +154,12 @@ pub(crate) fn is_loopback(headers: &HeaderMap) -> bool {
 }
 
 /// The cookie of a session; of none, the one that takes it away.
-pub(crate) fn cookie(headers: &HeaderMap, text: Option<&SecretString>) -> CookieJar {
+pub(crate) fn cookie(headers: &HeaderMap, client: Client, text: Option<&SecretString>) -> CookieJar {
     let value = text.map_or(String::new(), |text| text.expose_secret().to_owned());
-    let mut cookie = Cookie::build((cookie_name(headers), value))
+    let mut cookie = Cookie::build((cookie_name(headers, client), value))
         .path("/")
         .http_only(true)
-        .secure(!is_loopback(headers))
+        .secure(!is_plain(headers, client))
         .same_site(SameSite::Lax)
         .build();
     if text.is_none() {
@@ -205,6 +213,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::client::Transport;
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter()
@@ -246,10 +255,13 @@ mod tests {
                 [(header::HOST, HeaderValue::from_str(host).expect("a value"))].into_iter().collect();
             assert_eq!(is_loopback(&headers), loopback, "{host}");
             let text = SecretString::from("secret");
-            let jar = cookie(&headers, Some(&text));
+            let jar = cookie(&headers, Client::INSIDE, Some(&text));
             let said = jar.iter().next().expect("a cookie").to_string();
             assert!(said.contains("HttpOnly; SameSite=Lax") && said.contains("Path=/"), "{said}");
             assert_eq!(said.starts_with("__Host-cdm=") && said.contains("Secure"), !loopback, "{said}");
+            let client = Client { transport: Transport::Tls, ..Client::INSIDE };
+            let said = cookie(&headers, client, Some(&text)).iter().next().expect("a cookie").to_string();
+            assert!(said.starts_with("__Host-cdm=") && said.contains("Secure"), "over TLS: {said}");
         }
     }
 }

@@ -24,6 +24,7 @@ use super::form::Form;
 use super::guard;
 use super::sign_in::{Next, nobody, opened, within};
 use crate::app::{Server, Shared};
+use crate::client::Client as Caller;
 use crate::error::Refusal;
 use crate::input::{hex, unhex};
 use crate::request::RequestId;
@@ -84,14 +85,14 @@ async fn client(config: &OidcConfig) -> Result<Client, Refusal> {
 }
 
 /// What is kept in the browser meanwhile.
-fn jar(headers: &HeaderMap, value: Option<String>) -> CookieJar {
-    let loopback = guard::is_loopback(headers);
-    let name = if loopback { "cdm-oidc" } else { "__Host-cdm-oidc" };
+fn jar(headers: &HeaderMap, caller: Caller, value: Option<String>) -> CookieJar {
+    let plain = guard::is_plain(headers, caller);
+    let name = if plain { "cdm-oidc" } else { "__Host-cdm-oidc" };
     let kept = value.is_some();
     let mut cookie = Cookie::build((name, value.unwrap_or_default()))
         .path("/")
         .http_only(true)
-        .secure(!loopback)
+        .secure(!plain)
         .same_site(SameSite::Lax)
         .build();
     if !kept {
@@ -103,6 +104,7 @@ fn jar(headers: &HeaderMap, value: Option<String>) -> CookieJar {
 /// Leads to the provider.
 pub(crate) async fn begin(
     State(server): State<Shared>,
+    caller: Caller,
     headers: HeaderMap,
     Filter(next): Filter<Next>,
 ) -> Result<Response, Refusal> {
@@ -119,7 +121,7 @@ pub(crate) async fn begin(
     let next = hex(within(&next));
     let until = server.app.clock.wall().after(MOST).millis();
     let kept = format!("{}.{}.{}.{next}.{until}", state.secret(), nonce.secret(), verifier.secret());
-    Ok((jar(&headers, Some(kept)), Redirect::to(url.as_str())).into_response())
+    Ok((jar(&headers, caller, Some(kept)), Redirect::to(url.as_str())).into_response())
 }
 
 /// What the provider says by way of the browser.
@@ -133,17 +135,17 @@ pub(crate) struct Said {
 /// Takes the provider's word for a name, and opens a session for whoever has it here.
 pub(crate) async fn end(
     State(server): State<Shared>,
+    caller: Caller,
     headers: HeaderMap,
     id: Option<axum::Extension<RequestId>>,
-    from: Option<axum::Extension<axum::extract::ConnectInfo<std::net::SocketAddr>>>,
     Filter(said): Filter<Said>,
 ) -> Result<Response, Refusal> {
     let config = configured(&server)?;
     let refuse = |why: &str| Refusal::new(StatusCode::FORBIDDEN, "oidc_refused", why.to_owned());
-    let from = from.map(|from| from.0.0);
     let held = CookieJar::from_headers(&headers);
-    let kept =
-        jar(&headers, None).iter().find_map(|own| held.get(own.name()).map(|kept| kept.value().to_owned()));
+    let kept = jar(&headers, caller, None)
+        .iter()
+        .find_map(|own| held.get(own.name()).map(|kept| kept.value().to_owned()));
     let kept = kept.unwrap_or_default();
     let parts: Vec<&str> = kept.split('.').collect();
     let [state, nonce, verifier, next, until] = parts.as_slice() else {
@@ -167,7 +169,7 @@ pub(crate) async fn end(
     let claims = match claims {
         Ok(claims) => claims,
         Err(refusal) => {
-            server.limits.failure(from.map(|from| from.ip())).map_err(Refusal::too_many)?;
+            server.limits.failure(caller.address).map_err(Refusal::too_many)?;
             return Err(refusal);
         }
     };
@@ -175,7 +177,7 @@ pub(crate) async fn end(
         .ok_or_else(|| refuse("the provider does not vouch for a name that a user has here"))?;
 
     let users = server.app.services.users().await?;
-    let form = Form::bare(headers.clone(), from, id.map(|id| id.0.0));
+    let form = Form::bare(headers.clone(), caller, id.map(|id| id.0.0));
     let Some(user) = users.of(&name) else {
         let nobody = form.request_of(nobody()?);
         server.app.services.refuse_session(&nobody, name.as_str()).await;
@@ -185,7 +187,7 @@ pub(crate) async fn end(
     };
     let next = unhex(next);
     let opened = opened(&server, &form, user, within(&next.unwrap_or_default())).await?;
-    Ok((jar(&headers, None), opened).into_response())
+    Ok((jar(&headers, caller, None), opened).into_response())
 }
 
 async fn exchanged(client: &Client, code: String, verifier: &str) -> Result<CoreTokenResponse, Refusal> {

@@ -18,6 +18,7 @@ use super::shape::{self, Now};
 use super::{Filter, address};
 use crate::api::user::Session;
 use crate::app::{Server, Shared};
+use crate::client::Client;
 use crate::error::Refusal;
 use crate::input::Named;
 use crate::password;
@@ -81,7 +82,7 @@ async fn asked(
 /// Opens a session for whoever knows the password, under a fresh cookie: one from before, whoever set it, counts no more.
 pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
     let (next, name) = (within(form.text("next")).to_owned(), form.text("name").to_owned());
-    let address = form.from.map(|from| from.ip());
+    let address = form.client.address;
     let named = UserName::parse(&name).ok();
     let late = match &named {
         Some(named) => server.limits.attempt(named).err(),
@@ -118,16 +119,16 @@ pub(crate) async fn opened(
 ) -> Result<Response, Refusal> {
     // The form's key, where it has one, is of what it did before.
     let request = services::Request { key: None, ..form.request_of(user.name.actor()) };
-    let from = form.from.map(|from| from.ip().to_canonical().to_string());
+    let from = form.client.address.map(|address| address.to_string());
     let (_, text) = server.app.services.open_session(&request, &user.name, &user.password, from).await?;
-    Ok((cookie(&form.headers, Some(&text)), Redirect::to(next)).into_response())
+    Ok((cookie(&form.headers, form.client, Some(&text)), Redirect::to(next)).into_response())
 }
 
 /// Ends the session, here and in the store.
 pub(crate) async fn sign_out(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks(Role::Viewer)?;
     server.app.services.close_session(&request, &visitor.name, Some(visitor.session)).await?;
-    Ok((cookie(&form.headers, None), Redirect::to(SIGN_IN)).into_response())
+    Ok((cookie(&form.headers, form.client, None), Redirect::to(SIGN_IN)).into_response())
 }
 
 #[derive(Template)]
@@ -138,24 +139,26 @@ struct Setup<'a> {
     problem: Option<&'a str>,
 }
 
-/// Whether the link is the one that was printed, and nobody may sign in yet.
-async fn is_setup(server: &Server, code: &str) -> Result<(), Refusal> {
+/// Whether the link is the one that was printed, it is followed on this machine, and nobody may sign in yet.
+async fn is_setup(server: &Server, client: Client, code: &str) -> Result<(), Refusal> {
     let hash = |text: &str| Sha256::digest(text.as_bytes());
     let setup = server.app.settings.setup.as_ref().map(|setup| hash(setup.expose_secret()));
     let none = server.app.services.users().await?.present().next().is_none();
-    if setup == Some(hash(code)) && none {
+    if client.is_on_this_machine() && setup == Some(hash(code)) && none {
         return Ok(());
     }
-    let detail = "this link has served, or is not of this start of the server; whoever may sign in can do so";
+    let detail = "this link was used already, is from an earlier start of the server, or was opened on another \
+                  machine or through a proxy; if you have an account, sign in";
     Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", detail))
 }
 
 /// Asks for the first user.
 pub(crate) async fn ask_first(
     State(server): State<Shared>,
+    client: Client,
     Path(code): Path<String>,
 ) -> Result<Response, Refusal> {
-    is_setup(&server, &code).await?;
+    is_setup(&server, client, &code).await?;
     let head = rendered(&Setup { code: &code, name: "", problem: None })?;
     page(StatusCode::OK, None, &View::still("The first user", Section::None, head))
 }
@@ -166,7 +169,7 @@ pub(crate) async fn first(
     Path(code): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    is_setup(&server, &code).await?;
+    is_setup(&server, form.client, &code).await?;
     let (name, password) = (form.text("name"), form.secret("password"));
     let problem = match UserName::parse(name) {
         Err(broken) => Some(broken.rule()),

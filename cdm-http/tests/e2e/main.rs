@@ -1,5 +1,6 @@
 //! The real `cdm-server`, over real HTTP on free ports, as its users meet it.
 
+mod clients;
 mod console;
 mod coverage;
 mod gates;
