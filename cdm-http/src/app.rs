@@ -3,10 +3,10 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cdm_core::domain::Tick;
 use cdm_core::ports::Clock;
 use cdm_core::services::{Access, Services};
 use cdm_core::wiring::{OidcConfig, Process};
@@ -14,11 +14,12 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::console::Seats;
 use crate::events::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::password::Passwords;
 use crate::request::Ids;
+use crate::seats::Seats;
 
 /// Everything that the routes need, in one hand.
 #[derive(Clone, Debug)]
@@ -85,16 +86,31 @@ pub struct HttpSettings {
     pub burst: NonZeroU32,
     /// Failed authentications a minute of one address.
     pub failures: NonZeroU32,
-    /// How many event streams may be open.
+    /// How many event streams may be open: an eighth of them for one token or person, half for one address, and the
+    /// last eighth for those who have none yet.
     pub streams: usize,
     /// Proxies whose word for a client's address and scheme is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The image repository, without tag; shown before digests.
     pub repository: Option<String>,
     /// What the link has that makes the console's first user; it serves only while there is none.
-    pub setup: Option<SecretString>,
+    pub setup: Option<SetupLink>,
     /// Who proves people's names besides their passwords; only with the feature `oidc`.
     pub oidc: Option<OidcConfig>,
+}
+
+/// The link that makes the console's first user.
+#[derive(Clone, Debug)]
+pub struct SetupLink {
+    /// The last part of its address, which nobody can guess.
+    pub code: SecretString,
+    /// Until when it serves.
+    pub until: Tick,
+}
+
+impl SetupLink {
+    /// How long one serves.
+    pub const LASTS: Duration = Duration::from_hours(1);
 }
 
 impl Default for HttpSettings {
@@ -122,11 +138,10 @@ pub(crate) type Shared = Arc<Server>;
 pub(crate) struct Server {
     pub(crate) app: App,
     pub(crate) limits: Limits,
+    pub(crate) passwords: Passwords,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Arc<Hub>,
     pub(crate) ids: Ids,
-    pub(crate) streams: Arc<AtomicUsize>,
-    /// Of these, whose the console's are.
     pub(crate) seats: Seats,
     pub(crate) stopping: CancellationToken,
 }
@@ -136,11 +151,11 @@ impl Server {
         let hub = Hub::new(Arc::clone(&app.services), Arc::clone(&app.clock));
         Arc::new(Self {
             limits: Limits::new(&app.settings, &app.clock),
+            passwords: Passwords::default(),
             metrics: Metrics::new(),
             hub,
             ids: Ids::new(),
-            streams: Arc::default(),
-            seats: Seats::default(),
+            seats: Seats::new(app.settings.streams),
             stopping,
             app,
         })

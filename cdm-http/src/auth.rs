@@ -1,5 +1,7 @@
 //! Who asks, and whether they may.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -100,9 +102,14 @@ fn key(value: &HeaderValue) -> Result<IdempotencyKey, Refusal> {
     IdempotencyKey::parse(text).map_err(|broken| Refusal::field("Idempotency-Key", broken.rule()))
 }
 
-/// Anyone with a token; with the token, for streams.
+/// Anyone with a token; with what streams need to know of them.
 #[derive(Debug)]
-pub(crate) struct Viewer(pub(crate) Option<Pass>);
+pub(crate) struct Viewer {
+    pub(crate) actor: Actor,
+    /// The token; `None` for a caller in this process.
+    pub(crate) pass: Option<Pass>,
+    pub(crate) address: Option<IpAddr>,
+}
 
 /// Someone who may operate.
 #[derive(Debug)]
@@ -116,7 +123,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Viewer {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        Ok(Self(asked(parts, Role::Viewer)?.1))
+        let (request, pass) = asked(parts, Role::Viewer)?;
+        let address = Client::found(&parts.extensions).address;
+        Ok(Self { actor: request.actor, pass, address })
     }
 }
 

@@ -132,6 +132,13 @@ impl Refusal {
         Self { retry_after: Some(after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
     }
 
+    /// More passwords wait to be checked than the server takes at once.
+    pub(crate) fn busy() -> Self {
+        let detail = "too many passwords are waiting to be checked; try again after `Retry-After`";
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        Self { retry_after: Some(Duration::ZERO), ..refusal }
+    }
+
     pub(crate) fn internal() -> Self {
         Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
     }

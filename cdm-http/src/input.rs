@@ -247,8 +247,12 @@ pub(crate) fn hex(text: &str) -> String {
 
 /// The text again.
 pub(crate) fn unhex(text: &str) -> Option<String> {
+    String::from_utf8(unhex_bytes(text)?).ok()
+}
+
+/// The bytes that hexadecimal text stands for.
+pub(crate) fn unhex_bytes(text: &str) -> Option<Vec<u8>> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let even = text.len().is_multiple_of(2) && text.len() <= 1_024;
-    let bytes = text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>()?;
-    String::from_utf8(bytes).ok().filter(|_| even)
+    text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>().filter(|_| even)
 }

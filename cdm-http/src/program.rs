@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::wiring::{Config, LogFormat, Process};
-use cdm_http::{App, HttpSettings};
+use cdm_http::{App, HttpSettings, SetupLink};
 use clap::Parser;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -170,17 +170,18 @@ fn announce(address: SocketAddr, process: &Process) {
 
 /// Prints the link that makes the console's first user, while there is none: on a loopback address only, where nobody else
 /// can follow it.
-async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<SecretString>, Failure> {
+async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<SetupLink>, Failure> {
     let somebody = process.services().users().await?.present().next().is_some();
     if somebody || !address.ip().is_loopback() {
         return Ok(None);
     }
     let code = process.ports().ids.password();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "the console's first user (this link serves once, on this machine only):")?;
+    writeln!(out, "the console's first user (this link serves once, within 1 hour, on this machine only):")?;
     writeln!(out, "http://{address}/console/setup/{}", code.expose_secret())?;
     out.flush()?;
-    Ok(Some(code))
+    let until = process.ports().clock.monotonic().after(SetupLink::LASTS);
+    Ok(Some(SetupLink { code, until }))
 }
 
 /// Returns when the process is told to end.

@@ -42,4 +42,4 @@ pub use site::{Routed, Site, SiteChange};
 pub use time::{Tick, Timestamp};
 pub use token::{Role, Token, TokenHash};
 pub use uid::Uid;
-pub use user::{PasswordHash, Session, User, Users};
+pub use user::{PasswordHash, RecoveryHash, SecondFactor, SecondProof, Session, User, Users};

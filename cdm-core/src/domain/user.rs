@@ -27,6 +27,10 @@ pub struct User {
     pub role: Role,
     /// What their password is recognised by.
     pub password: PasswordHash,
+    /// What they prove beside the password, where they have set it up.
+    pub second: Option<SecondFactor>,
+    /// Which account of a provider of OpenID Connect is theirs: a hash of issuer and subject, bound at its first sign-in.
+    pub identity: Option<TokenHash>,
     /// Who made them.
     pub by: Actor,
     /// When.
@@ -57,6 +61,65 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
+/// One-time codes by time (RFC 6238), set up by a person for themselves.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecondFactor {
+    /// The shared secret as the frontend sealed it; nothing in here looks inside.
+    pub sealed: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// The last time step of which a code was used; neither it nor an earlier one is accepted again.
+    pub step: u64,
+    /// The recovery codes that are left, as hashes.
+    pub recovery: Vec<RecoveryHash>,
+}
+
+impl fmt::Debug for SecondFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecondFactor").field("at", &self.at).field("step", &self.step).finish_non_exhaustive()
+    }
+}
+
+/// A recovery code's hash: the first half of a SHA-256, of a code of 120 random bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryHash(pub [u8; 16]);
+
+impl fmt::Debug for RecoveryHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecoveryHash(…)")
+    }
+}
+
+/// What somebody has shown of their second factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecondProof {
+    /// The code of that time step.
+    Code(u64),
+    /// A recovery code.
+    Recovery(RecoveryHash),
+}
+
+impl SecondFactor {
+    /// How many recovery codes there are at first.
+    pub const RECOVERY_CODES: usize = 8;
+
+    /// Uses a proof up: whether it is one that was not used before.
+    pub fn accept(&mut self, proof: SecondProof) -> bool {
+        match proof {
+            SecondProof::Code(step) if step > self.step => {
+                self.step = step;
+                true
+            }
+            SecondProof::Code(_) => false,
+            SecondProof::Recovery(hash) => {
+                let before = self.recovery.len();
+                self.recovery.retain(|known| *known != hash);
+                self.recovery.len() < before
+            }
+        }
+    }
+}
+
 /// Someone who has signed in, in one browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -72,20 +135,71 @@ pub struct Session {
     pub at: Timestamp,
     /// When it ends by itself.
     pub until: Timestamp,
+    /// When it was last used, as far as that was written; see [`Session::TOUCH`].
+    pub used: Option<Timestamp>,
 }
 
 impl Session {
     /// How long one lasts.
     pub const LASTS: Duration = Duration::from_hours(12);
+    /// How long one lasts that is not used.
+    pub const IDLE: Duration = Duration::from_hours(2);
+    /// How much time passes before another use is written: no write for each request.
+    pub const TOUCH: Duration = Duration::from_mins(5);
     /// How many one person may have; a further one ends the oldest.
     pub const MOST: usize = 10;
+
+    /// Whether it lasts still.
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        self.until > now && now.since(self.last_used()) < Self::IDLE
+    }
+
+    /// Whether its last use is to be written again.
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        now.since(self.last_used()) >= Self::TOUCH
+    }
+
+    fn last_used(&self) -> Timestamp {
+        self.used.unwrap_or(self.at)
+    }
+
+    /// More bytes than it takes in the record.
+    fn weight(&self) -> usize {
+        260 + self.user.as_str().len() + self.from.as_ref().map_or(0, String::len)
+    }
+}
+
+impl User {
+    /// Ends what they may do. Only what the audit needs is kept: who had the name.
+    pub fn remove(&mut self, now: Timestamp) {
+        self.removed = Some(now);
+        self.password = PasswordHash::new("none".to_owned());
+        self.second = None;
+        self.identity = None;
+    }
+
+    /// More bytes than they take in the record.
+    fn weight(&self) -> usize {
+        let texts = self.name.as_str().len() + self.by.as_str().len() + self.password.as_str().len();
+        let second = self.second.as_ref().map_or(0, |second| {
+            120 + second.sealed.len() + 36 * SecondFactor::RECOVERY_CODES.max(second.recovery.len())
+        });
+        180 + texts + second + self.identity.map_or(0, |_| 80)
+    }
 }
 
 impl Users {
     /// How many there may be; removed ones do not count.
     pub const MOST: usize = 200;
-    /// How many names are ever given. A record has to fit into 400 KB.
+    /// How many names are ever given.
     pub const MOST_NAMES: usize = 1_000;
+    /// How many sessions there may be of all people together; a further one ends the oldest.
+    pub const MOST_SESSIONS: usize = 1_000;
+    /// How many bytes the record may have: DynamoDB takes items of 400 KB (1 KB is 1,024 bytes), names of attributes
+    /// included. Sessions end, oldest first, before it grows beyond that,
+    pub const MOST_BYTES: usize = 390_000;
+    /// and people are left so much of it at most.
+    pub const MOST_BYTES_OF_PEOPLE: usize = 330_000;
 
     /// The person of that name, unless they were removed.
     pub fn of(&self, name: &UserName) -> Option<&User> {
@@ -110,9 +224,11 @@ impl Users {
     /// Adds a person, whose name is new.
     ///
     /// # Errors
-    /// More than [`Users::MOST`], or than [`Users::MOST_NAMES`] over the years.
+    /// More than [`Users::MOST`], or than [`Users::MOST_NAMES`] over the years, or than the record has bytes for.
     pub fn add(&mut self, user: User) -> Result<(), NameError> {
-        if self.present().count() >= Self::MOST || self.list.len() >= Self::MOST_NAMES {
+        let full = self.list.len() >= Self::MOST_NAMES
+            || self.list.iter().map(User::weight).sum::<usize>() + user.weight() > Self::MOST_BYTES_OF_PEOPLE;
+        if self.present().count() >= Self::MOST || full {
             let rule = "at most 200 users at once, and 1000 over the years";
             return Err(NameError::new("a user", rule, user.name.as_str()));
         }
@@ -129,18 +245,51 @@ impl Users {
 
     /// Opens a session; those that have ended are left out from now on.
     pub fn open(&mut self, session: Session, now: Timestamp) {
-        self.sessions.retain(|session| session.until > now);
+        self.sessions.retain(|session| session.lasts(now));
         let of_user = |known: &&Session| known.user == session.user;
         let surplus = (self.sessions.iter().filter(of_user).count() + 1).saturating_sub(Session::MOST);
         let oldest: Vec<Uid> =
             self.sessions.iter().filter(of_user).take(surplus).map(|session| session.id).collect();
         self.sessions.retain(|session| !oldest.contains(&session.id));
         self.sessions.push(session);
+        let mut bytes = self.weight();
+        let mut surplus = self.sessions.len().saturating_sub(Self::MOST_SESSIONS);
+        for session in &self.sessions[surplus..] {
+            if bytes <= Self::MOST_BYTES {
+                break;
+            }
+            bytes -= session.weight();
+            surplus += 1;
+        }
+        self.sessions.drain(..surplus);
+    }
+
+    /// More bytes than the record takes.
+    pub fn weight(&self) -> usize {
+        let people: usize = self.list.iter().map(User::weight).sum();
+        let sessions: usize = self.sessions.iter().map(Session::weight).sum();
+        100 + people + sessions
+    }
+
+    /// Ends the session that is recognised by `hash`, whose ever it is.
+    pub fn close_known(&mut self, hash: &TokenHash) {
+        self.sessions.retain(|session| session.hash != *hash);
+    }
+
+    /// Notes that a session was used; whether there is one.
+    pub fn touch(&mut self, id: Uid, now: Timestamp) -> bool {
+        let session = self.sessions.iter_mut().find(|session| session.id == id);
+        session.map(|session| session.used = Some(now)).is_some()
+    }
+
+    /// Whose account of a provider that is.
+    pub fn identified(&self, identity: &TokenHash) -> Option<&User> {
+        self.present().find(|user| user.identity.as_ref() == Some(identity))
     }
 
     /// Whose session it is, while it lasts.
     pub fn session(&self, hash: &TokenHash, now: Timestamp) -> Option<(&User, &Session)> {
-        let session = self.sessions.iter().find(|session| session.hash == *hash && session.until > now)?;
+        let session = self.sessions.iter().find(|session| session.hash == *hash && session.lasts(now))?;
         Some((self.of(&session.user)?, session))
     }
 }

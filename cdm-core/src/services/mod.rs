@@ -20,7 +20,7 @@ pub use error::ServiceError;
 pub use freezes::NewFreeze;
 pub use rollouts::RolloutRequest;
 pub use sites::NewSite;
-pub use users::{NewUser, UserChange};
+pub use users::{NewUser, Proven, SignIn, UserChange};
 pub use webhooks::NewWebhook;
 
 pub use crate::domain::RolloutScope;

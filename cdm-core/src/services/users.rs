@@ -6,8 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::access::hash;
 use super::admit::Decision;
 use super::{Accepted, Request, ServiceError, Services};
-use crate::domain::user::{PasswordHash, Session, User, Users};
-use crate::domain::{Role, Uid, UserName};
+use crate::domain::user::{PasswordHash, SecondFactor, SecondProof, Session, User, Users};
+use crate::domain::{Role, TokenHash, Uid, UserName};
 use crate::ports::{Batch, Write};
 
 /// A person who may sign in from now on.
@@ -28,6 +28,36 @@ pub struct UserChange {
     pub role: Option<Role>,
     /// What their password is recognised by; their sessions end.
     pub password: Option<PasswordHash>,
+    /// Whether their second factor goes: they set up another one. Their sessions end.
+    pub reset_second_factor: bool,
+    /// Whether their account at a provider of OpenID Connect goes: the next one that is vouched for is theirs.
+    pub unbind_identity: bool,
+}
+
+/// By what somebody has proven who they are, as the frontend has seen; whether it still holds is decided with the write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proven {
+    /// The password of that hash, of someone without a second factor.
+    Password(PasswordHash),
+    /// The password of that hash, and the second factor.
+    Both(PasswordHash, SecondProof),
+    /// A session that ended with the password that its person has just changed to this one.
+    Renewed(PasswordHash),
+    /// The account of a provider of OpenID Connect; bound to the person where none is yet.
+    Identity(TokenHash),
+}
+
+/// A session to be opened.
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    /// Whose.
+    pub name: UserName,
+    /// By what.
+    pub proven: Proven,
+    /// From which address, where that is known.
+    pub from: Option<String>,
+    /// The text of the session that this browser had before; it ends.
+    pub former: Option<SecretString>,
 }
 
 impl Services {
@@ -59,7 +89,7 @@ impl Services {
             }
             let NewUser { name, role, password } = new.clone();
             let (by, at) = (request.actor.clone(), self.now());
-            users.add(User { name, role, password, by, at, removed: None })?;
+            users.add(User { name, role, password, second: None, identity: None, by, at, removed: None })?;
             Ok(written(users))
         })
         .await?;
@@ -76,15 +106,53 @@ impl Services {
         name: &UserName,
         change: &UserChange,
     ) -> Result<User, ServiceError> {
-        let body = format!("{:?} {}", change.role, change.password.is_some());
+        let UserChange { role, password, reset_second_factor, unbind_identity } = change;
+        let mut body = format!("{role:?} {}", password.is_some());
+        if *reset_second_factor || *unbind_identity {
+            body.push_str(&format!(" {reset_second_factor} {unbind_identity}"));
+        }
         self.admit(request, "user.change", name.as_str(), &body, || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             user.role = change.role.unwrap_or(user.role);
             if let Some(password) = &change.password {
                 user.password = password.clone();
+            }
+            if *reset_second_factor {
+                user.second = None;
+            }
+            if *unbind_identity {
+                user.identity = None;
+            }
+            if change.password.is_some() || *reset_second_factor || *unbind_identity {
                 users.close(name, None);
             }
+            Ok(written(users))
+        })
+        .await?;
+        self.user(name).await
+    }
+
+    /// Sets a person's second factor up, or takes it away; their other sessions end.
+    ///
+    /// # Errors
+    /// `not_found`; `invalid` where one was set up meanwhile.
+    pub async fn change_second_factor(
+        &self,
+        request: &Request,
+        name: &UserName,
+        kept: Uid,
+        second: Option<&SecondFactor>,
+    ) -> Result<User, ServiceError> {
+        let action = if second.is_some() { "second-factor.enroll" } else { "second-factor.remove" };
+        self.admit(request, action, name.as_str(), "", || async {
+            let mut users = self.ports.store.users().await?;
+            let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
+            if second.is_some() && user.second.is_some() {
+                return Err(ServiceError::Invalid("a second factor is set up already".to_owned()));
+            }
+            user.second = second.cloned();
+            users.sessions.retain(|session| session.user != *name || session.id == kept);
             Ok(written(users))
         })
         .await?;
@@ -99,7 +167,7 @@ impl Services {
         self.admit(request, "user.remove", name.as_str(), "", || async {
             let mut users = self.ports.store.users().await?;
             let now = self.now();
-            users.of_mut(name).ok_or_else(|| no_user(name))?.removed = Some(now);
+            users.of_mut(name).ok_or_else(|| no_user(name))?.remove(now);
             users.close(name, None);
             Ok(written(users))
         })
@@ -118,33 +186,41 @@ impl Services {
         self.users().await?.of(name).cloned().ok_or_else(|| no_user(name))
     }
 
-    /// Opens a session for someone whose password was compared with `proven`. The text that recognises it is answered
-    /// this once and kept nowhere.
+    /// Opens a session for someone who has proven who they are. The text that recognises it is answered this once and
+    /// kept nowhere. The session that this browser had before ends.
     ///
     /// # Errors
-    /// `invalid` when the person was removed, or got another password, meanwhile.
+    /// `invalid` when what was proven does not hold any more: the person was removed, got another password, has used that
+    /// code already, or is bound to another account.
     pub async fn open_session(
         &self,
         request: &Request,
-        name: &UserName,
-        proven: &PasswordHash,
-        from: Option<String>,
+        sign_in: &SignIn,
     ) -> Result<(Session, SecretString), ServiceError> {
-        let now = self.now();
-        let text = SecretString::from(format!("cdm_session_{}", self.ports.ids.password().expose_secret()));
+        let (now, name) = (self.now(), &sign_in.name);
+        let text = self.fresh_secret("cdm_session_");
         let until = now.after(Session::LASTS);
         let session = Session {
             id: self.ports.ids.uid(now),
             user: name.clone(),
             hash: hash(&text),
-            from,
+            from: sign_in.from.clone(),
             at: now,
             until,
+            used: None,
         };
-        self.admit(request, "session.open", name.as_str(), "", || async {
+        let action = match sign_in.proven {
+            Proven::Both(_, SecondProof::Recovery(_)) => "session.recover",
+            _ => "session.open",
+        };
+        self.admit(request, action, name.as_str(), "", || async {
             let mut users = self.ports.store.users().await?;
-            if users.of(name).is_none_or(|user| user.password != *proven) {
+            let user = users.of_mut(name).ok_or_else(not_proven)?;
+            if !holds(user, &sign_in.proven) {
                 return Err(not_proven());
+            }
+            if let Some(former) = &sign_in.former {
+                users.close_known(&hash(former));
             }
             users.open(session.clone(), now);
             Ok(written(users))
@@ -153,10 +229,38 @@ impl Services {
         Ok((session, text))
     }
 
+    /// Notes that a session is in use, at most every few minutes. Another write at the same time goes before this one.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn touch_session(&self, session: &Session) -> Result<(), ServiceError> {
+        let now = self.now();
+        if !session.is_stale(now) {
+            return Ok(());
+        }
+        let mut users = self.ports.store.users().await?;
+        if users.touch(session.id, now) {
+            self.write(&Batch::of(vec![Write::Users(Box::new(users))])).await?;
+        }
+        Ok(())
+    }
+
+    /// Random text that nobody can guess, after a prefix that says what it is.
+    pub fn fresh_secret(&self, prefix: &str) -> SecretString {
+        SecretString::from(format!("{prefix}{}", self.ports.ids.password().expose_secret()))
+    }
+
     /// Keeps in the audit that someone wanted to sign in and could not; answers why.
     pub async fn refuse_session(&self, request: &Request, name: &str) -> ServiceError {
         let refused = self.admit(request, "session.open", name, "", || async { Err(not_proven()) }).await;
         refused.err().unwrap_or_else(not_proven)
+    }
+
+    /// Keeps in the audit that attempts are refused because there were too many.
+    pub async fn refuse_attempt(&self, request: &Request, action: &'static str, name: &str) {
+        let audit = Some(self.audit(request, action, name, "rate_limited", &Accepted::Done));
+        // The refusal stands whether or not its entry can be written.
+        let _ = self.ports.store.write(&self.call(), &Batch { audit, ..Batch::default() }).await;
     }
 
     /// Ends a session of a person, or all of theirs.
@@ -189,6 +293,18 @@ impl Services {
         let users = self.users().await?;
         let found = users.session(&hash(text), self.now());
         Ok(found.map(|(user, session)| (user.clone(), session.clone())))
+    }
+}
+
+/// Whether what was proven still holds; what can be used once is used up.
+fn holds(user: &mut User, proven: &Proven) -> bool {
+    match proven {
+        Proven::Password(hash) => user.password == *hash && user.second.is_none(),
+        Proven::Both(hash, proof) => {
+            user.password == *hash && user.second.as_mut().is_some_and(|second| second.accept(*proof))
+        }
+        Proven::Renewed(hash) => user.password == *hash,
+        Proven::Identity(identity) => *user.identity.get_or_insert(*identity) == *identity,
     }
 }
 

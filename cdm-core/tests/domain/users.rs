@@ -1,6 +1,6 @@
 //! Who may sign in, and what ends it.
 
-use cdm_core::domain::user::{PasswordHash, Session, User, Users};
+use cdm_core::domain::user::{PasswordHash, RecoveryHash, SecondFactor, SecondProof, Session, User, Users};
 use cdm_core::domain::{Actor, Role, Timestamp, Token, TokenHash, Uid, UserName};
 
 fn name(text: &str) -> UserName {
@@ -12,6 +12,8 @@ fn user(text: &str) -> User {
         name: name(text),
         role: Role::Viewer,
         password: PasswordHash::new("hash".to_owned()),
+        second: None,
+        identity: None,
         by: Actor::parse("ops").expect("an actor"),
         at: Timestamp::from_millis(1),
         removed: None,
@@ -26,6 +28,7 @@ fn session(user: &str, number: u8, until: u64) -> Session {
         from: None,
         at: Timestamp::from_millis(1),
         until: Timestamp::from_millis(until),
+        used: None,
     }
 }
 
@@ -51,7 +54,7 @@ fn who_is_removed_has_no_session_and_leaves_the_name_taken() {
     assert!(users.session(&TokenHash([1; 32]), now).is_some());
     assert!(users.session(&TokenHash([2; 32]), now).is_none(), "another one's");
     assert!(users.session(&TokenHash([1; 32]), Timestamp::from_millis(100)).is_none(), "it has ended");
-    users.of_mut(&name("ada")).expect("there").removed = Some(now);
+    users.of_mut(&name("ada")).expect("there").remove(now);
     assert!(users.session(&TokenHash([1; 32]), now).is_none(), "whether its sessions were closed or not");
     assert!(users.of(&name("ada")).is_none() && users.knew(&name("ada")));
 }
@@ -89,4 +92,43 @@ fn there_are_so_many_and_no_more() {
     users.of_mut(&name("u0")).expect("there").removed = Some(Timestamp::from_millis(1));
     assert!(users.add(user("one-more")).is_ok(), "who is removed makes room");
     assert!(!format!("{users:?}").contains("hash\""), "hashes are not shown");
+}
+
+#[test]
+fn a_session_that_is_not_used_ends() {
+    let mut users = Users::default();
+    users.add(user("ada")).expect("room");
+    let start = Timestamp::from_millis(1);
+    let until = start.after(Session::LASTS);
+    users.open(session("ada", 1, until.millis()), start);
+    let (hash, id) = (TokenHash([1; 32]), Uid::from_parts(1, 0));
+    let lasts = |users: &Users, now| users.session(&hash, now).is_some();
+    let idle = start.after(Session::IDLE);
+    assert!(lasts(&users, Timestamp::from_millis(idle.millis() - 1)));
+    assert!(!lasts(&users, idle));
+    // Used now and then, it lasts until its own end.
+    let mut now = start;
+    while now < until {
+        assert!(lasts(&users, now) && users.touch(id, now), "{now}");
+        assert!(!users.sessions[0].is_stale(now) && users.sessions[0].is_stale(now.after(Session::TOUCH)));
+        now = now.after(Session::IDLE / 2);
+    }
+    assert!(!lasts(&users, until));
+    assert!(!users.touch(Uid::from_parts(2, 0), now), "there is none such");
+}
+
+#[test]
+fn a_second_factor_is_used_once() {
+    let (one, two) = (RecoveryHash([1; 16]), RecoveryHash([2; 16]));
+    let mut second = SecondFactor {
+        sealed: "sealed".to_owned(),
+        at: Timestamp::from_millis(1),
+        step: 100,
+        recovery: vec![one, two],
+    };
+    assert!(!second.accept(SecondProof::Code(99)) && !second.accept(SecondProof::Code(100)), "used before");
+    assert!(second.accept(SecondProof::Code(101)) && !second.accept(SecondProof::Code(101)));
+    assert!(second.accept(SecondProof::Recovery(one)) && !second.accept(SecondProof::Recovery(one)));
+    assert_eq!(second.recovery, [two]);
+    assert!(!format!("{second:?}").contains("sealed\""), "{second:?}");
 }

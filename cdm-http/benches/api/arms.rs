@@ -15,7 +15,7 @@ use cdm_core::domain::{Actor, Fence, PasswordHash, UserName};
 use cdm_core::engine::Settings;
 use cdm_core::pipelines::{Platform, registry};
 use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write};
-use cdm_core::services::{Access, NewToken, NewUser, Request, Services};
+use cdm_core::services::{Access, NewToken, NewUser, Proven, Request, Services, SignIn};
 use cdm_core::wiring::{Config, Process};
 use cdm_http::{App, HttpSettings};
 use cdm_testkit::clock::SimClock;
@@ -145,7 +145,8 @@ pub(crate) async fn console(process: &Process, server: &Arm) -> Arm {
     let (request, password) = (Request::by(name.actor()), PasswordHash::new("of nobody".to_owned()));
     let new = NewUser { name: name.clone(), role: Role::Operator, password: password.clone() };
     must("a user", process.services().create_user(&request, &new).await);
-    let opened = process.services().open_session(&request, &name, &password, None).await;
+    let sign_in = SignIn { name, proven: Proven::Password(password), from: None, former: None };
+    let opened = process.services().open_session(&request, &sign_in).await;
     let (_, text) = must("a session", opened);
     let token = format!("cdm={}", text.expose_secret());
     Arm { name: "the console", header: "cookie", token, ..server.clone() }

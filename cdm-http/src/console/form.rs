@@ -15,6 +15,8 @@ use super::guard::Visitor;
 use crate::app::Shared;
 use crate::client::Client;
 use crate::error::Refusal;
+use crate::hashing::Requester;
+use crate::limits::network;
 use crate::request::RequestId;
 
 /// A form as it was sent. Where there is a session, it brought the session's token.
@@ -42,6 +44,14 @@ impl Form {
     /// The same; `None` where it is empty.
     pub(crate) fn given(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// Who waits for a password to be checked where nobody has proven who they are.
+    pub(crate) fn stranger(&self) -> Requester {
+        match self.client.address {
+            Some(address) if !address.is_loopback() => Requester::Stranger(network(address)),
+            _ => Requester::Loopback,
+        }
     }
 
     /// A password, as it was typed.

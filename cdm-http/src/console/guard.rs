@@ -4,6 +4,7 @@
 //! TLS it is a plain one. Whatever changes something has to come from this origin, by the browser's own word,
 //! and to bring the token of its session, which only pages of that session have.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -12,7 +13,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::{Role, Uid, UserName};
+use cdm_core::domain::{Role, Session, Uid, UserName};
 use cdm_core::services::ServiceError;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -32,6 +33,7 @@ pub(crate) struct Visitor {
     pub(crate) role: Role,
     /// Which of their sessions this is.
     pub(crate) session: Uid,
+    opened: Session,
     /// What every form of this session has.
     pub(crate) csrf: String,
     text: SecretString,
@@ -44,6 +46,7 @@ impl Visitor {
             name: user.name,
             role: user.role,
             session: session.id,
+            opened: session,
             csrf: csrf(&text),
             text,
         }))
@@ -74,10 +77,7 @@ fn csrf(text: &SecretString) -> String {
 
 /// Lets people in who have a session, and sends others to sign in.
 pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
-    let jar = CookieJar::from_headers(request.headers());
-    let name = cookie_name(request.headers(), Client::found(request.extensions()));
-    let text = jar.get(name).map(|cookie| SecretString::from(cookie.value()));
-    let visitor = match text {
+    let visitor = match session_of(request.headers(), Client::found(request.extensions())) {
         Some(text) => Visitor::of(&server, text).await,
         None => Ok(None),
     };
@@ -85,6 +85,11 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
         Ok(Some(visitor)) => {
             if let Err(after) = server.limits.request(&visitor.name.actor()) {
                 return Refusal::too_many(after).into_response();
+            }
+            // A stream connects again by itself, whether somebody sits there or not. That the store does not answer now
+            // ends no request; the next one tries again.
+            if Wish::of(request.headers()) != Wish::Stream {
+                let _ = server.app.services.touch_session(&visitor.opened).await;
             }
             request.extensions_mut().insert(Arc::new(visitor));
             next.run(request).await
@@ -100,6 +105,12 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
         }
         Err(error) => Refusal::from(error).into_response(),
     }
+}
+
+/// The text of the session that the browser has.
+pub(crate) fn session_of(headers: &HeaderMap, client: Client) -> Option<SecretString> {
+    let jar = CookieJar::from_headers(headers);
+    jar.get(cookie_name(headers, client)).map(|cookie| SecretString::from(cookie.value()))
 }
 
 /// The sign-in page that leads back to where someone wanted to go.
@@ -196,6 +207,8 @@ pub(crate) struct Visit {
     pub(crate) wish: Wish,
     /// Where.
     pub(crate) here: String,
+    /// From which address.
+    pub(crate) from: Option<IpAddr>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visit {
@@ -204,7 +217,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let visitor = parts.extensions.get::<Arc<Visitor>>().ok_or_else(Refusal::unauthorized)?;
         let wish = Wish::of(&parts.headers);
-        Ok(Self { visitor: Arc::clone(visitor), wish, here: parts.uri.to_string() })
+        let from = Client::found(&parts.extensions).address;
+        Ok(Self { visitor: Arc::clone(visitor), wish, here: parts.uri.to_string(), from })
     }
 }
 

@@ -3,9 +3,11 @@
 //! Pages are made here and sent whole; what changes by itself comes again over one stream of a page. Every control is a
 //! link or a form, so that all of it works without scripts.
 
+mod account;
 mod assets;
 mod audit;
 mod confirm;
+mod device;
 mod form;
 mod guard;
 #[cfg(feature = "oidc")]
@@ -14,8 +16,8 @@ mod operations;
 mod page;
 mod picture;
 mod rollouts;
-mod seats;
 mod services;
+mod setup;
 mod shape;
 mod sign_in;
 mod sites;
@@ -37,7 +39,6 @@ use crate::app::Shared;
 use crate::error::Refusal;
 use crate::request::RequestId;
 use guard::{Visitor, Wish};
-pub(crate) use seats::Seats;
 
 /// What a page may load, run and send: its own files and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -77,9 +78,9 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
         .route("/console/operations/{id}/steps/{step}", get(operations::log))
         .route("/console/operations/{id}/{action}", get(operations::ask).post(operations::act))
         .route("/console/audit", get(audit::list))
-        .route("/console/account", get(sign_in::account))
-        .route("/console/account/password", post(sign_in::change_password))
-        .route("/console/account/sessions/{id}/end", post(sign_in::end_session))
+        .route("/console/account", get(account::show))
+        .route("/console/account/password", post(account::change_password))
+        .route("/console/account/sessions/{id}/end", post(account::end_session))
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/{*rest}", get(async || Refusal::not_found("the page")))
         .route_layer(from_fn(explained))
@@ -92,7 +93,7 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
     let outside = outside
         .route("/", get(async || Redirect::to("/console/services")))
         .route("/console/sign-in", get(sign_in::ask).post(sign_in::sign_in))
-        .route("/console/setup/{code}", get(sign_in::ask_first).post(sign_in::first));
+        .route("/console/setup/{code}", get(setup::ask).post(setup::make));
     let pages =
         outside.merge(inside).route_layer(from_fn(guard::same_origin)).route_layer(from_fn(explained));
     pages.route_layer(from_fn(sealed)).route("/console/assets/{place}", get(assets::file))

@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::UserName;
+use cdm_core::domain::{TokenHash, UserName};
+use cdm_core::services::Proven;
 use cdm_core::wiring::OidcConfig;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreIdTokenClaims, CoreProviderMetadata, CoreTokenResponse,
@@ -18,6 +19,7 @@ use openidconnect::{
 };
 use secrecy::ExposeSecret;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::Filter;
 use super::form::Form;
@@ -186,7 +188,9 @@ pub(crate) async fn end(
         )));
     };
     let next = unhex(next);
-    let opened = opened(&server, &form, user, within(&next.unwrap_or_default())).await?;
+    let identity = identity(config, &claims);
+    let proven = Proven::Identity(identity);
+    let opened = opened(&server, &form, (user, proven), within(&next.unwrap_or_default())).await?;
     Ok((jar(&headers, caller, None), opened).into_response())
 }
 
@@ -195,6 +199,13 @@ async fn exchanged(client: &Client, code: String, verifier: &str) -> Result<Core
     let exchange = exchange.map_err(|error| failed("its description", &error))?;
     let exchange = exchange.set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()));
     exchange.request_async(&send).await.map_err(|error| failed("the exchange of its code", &error))
+}
+
+/// The account at the provider: issuer and subject, which never change and are given to nobody else (OpenID Connect Core
+/// 1.0, section 5.7).
+fn identity(config: &OidcConfig, claims: &CoreIdTokenClaims) -> TokenHash {
+    let hash = Sha256::new().chain_update(&config.issuer).chain_update("\0");
+    TokenHash(hash.chain_update(claims.subject().as_str()).finalize().into())
 }
 
 /// The name that the configured claim is, where the provider vouches for it.

@@ -7,21 +7,18 @@ use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use cdm_core::ports::{Clock, FeedEvent};
-use tokio::sync::mpsc;
 
 use super::guard::{Visit, Visitor, Wish};
 use super::{assets, shape};
-use crate::app::Shared;
+use crate::app::{Server, Shared};
 use crate::error::Refusal;
 use crate::events::Listener;
-use crate::routes::events::{Seat, streamed};
+use crate::outlet::{Closed, Holder, Outlet, channel, once};
 
 /// How soon after a look the next one is made, at the earliest,
 const PACE: Duration = Duration::from_millis(250);
 /// and at the latest: pods come and go, and time passes, without an event.
 const AGAIN: Duration = Duration::from_secs(2);
-/// After how long a silent stream says that it lives.
-const ALIVE: Duration = Duration::from_secs(15);
 
 /// A place in the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,19 +125,20 @@ where
     Fut: Future<Output = Result<View, Refusal>> + Send,
     A: Fn(&FeedEvent) -> bool + Send + Sync + 'static,
 {
-    let Visit { visitor, wish, here } = visit;
+    let Visit { visitor, wish, here, from } = visit;
     if wish == Wish::Stream {
-        let Some(own) = server.seats.take(&visitor.name) else { return Ok(later()) };
-        let seat = Seat::take(&server)?;
+        let Some(seat) = server.seats.take(&visitor.name.actor(), from) else { return Ok(later()) };
         // From here on nothing is missed: what comes between this and the first look is seen by it, or after it.
         let listener = server.hub.listen(None).await?;
-        let (sender, receiver) = mpsc::channel(4);
+        let (feed, response) = channel(4);
         tokio::spawn(async move {
             let gauge = server.metrics.stream();
-            follow(&server, visitor, listener, about, make, &sender).await;
-            drop((gauge, seat, own));
+            let mut outlet = feed.outlet(&server, Arc::clone(&visitor));
+            // However it ends, there is nobody left to say it to.
+            let _ = follow(&server, visitor, listener, (about, make), &mut outlet).await;
+            drop((gauge, seat));
         });
-        return Ok(streamed(receiver));
+        return Ok(response);
     }
     let view = make(Shared::clone(&server), Arc::clone(&visitor)).await?;
     let mut response = match wish {
@@ -151,53 +149,49 @@ where
     Ok(response)
 }
 
-/// Sends the body whenever it is another one, until nobody takes it, the server stops or the session ends.
+impl Holder for Arc<Visitor> {
+    async fn serves(&self, server: &Server) -> bool {
+        !matches!(self.again(server).await, Ok(None))
+    }
+
+    fn last_words(&self) -> Option<String> {
+        Some(goodbye())
+    }
+}
+
+/// Sends the body whenever it is another one, until the outlet closes.
 async fn follow<F, Fut, A>(
     server: &Shared,
     visitor: Arc<Visitor>,
     mut listener: Listener,
-    about: A,
-    make: F,
-    sender: &mpsc::Sender<String>,
-) where
+    (about, make): (A, F),
+    outlet: &mut Outlet<'_, Arc<Visitor>>,
+) -> Result<(), Closed>
+where
     F: Fn(Shared, Arc<Visitor>) -> Fut,
     Fut: Future<Output = Result<View, Refusal>>,
     A: Fn(&FeedEvent) -> bool,
 {
     let clock = Arc::clone(&server.app.clock);
     let mut last = String::new();
-    let mut spoke = clock.monotonic();
     loop {
+        // Their role may be another one by now. That the store does not answer says nothing about it.
         let visitor = match visitor.again(server).await {
             Ok(Some(now)) => Arc::new(now),
-            Ok(None) => {
-                let _ = sender.send(goodbye()).await;
-                return;
-            }
-            // That the store does not answer says nothing about the session.
+            Ok(None) => return outlet.refuse(),
             Err(_) => Arc::clone(&visitor),
         };
         let body = match make(Shared::clone(server), visitor).await {
             Ok(view) => view.body,
             Err(refusal) => trouble(&refusal.problem.detail),
         };
-        if body != last {
-            if sender.send(frame(&body)).await.is_err() {
-                return;
-            }
+        if body == last {
+            outlet.keep_alive().await?;
+        } else {
+            outlet.send(frame(&body)).await?;
             last = body;
-            spoke = clock.monotonic();
-        } else if clock.monotonic().since(spoke) >= ALIVE {
-            spoke = clock.monotonic();
-            if sender.send(": alive\n\n".to_owned()).await.is_err() {
-                return;
-            }
         }
-        tokio::select! {
-            () = sender.closed() => return,
-            () = server.stopping.cancelled() => return,
-            () = news(&mut listener, &about, &clock) => {}
-        }
+        outlet.wait(news(&mut listener, &about, &clock)).await?;
     }
 }
 
@@ -247,18 +241,12 @@ pub(crate) fn led(to: &str) -> Response {
 
 /// A stream that cannot be now: the page stays as it is, and asks again later.
 pub(crate) fn later() -> Response {
-    let (sender, receiver) = mpsc::channel(1);
-    // The channel has room for it.
-    let _ = sender.try_send("retry: 15000\nevent: later\ndata: \n\n".to_owned());
-    streamed(receiver)
+    once("retry: 15000\nevent: later\ndata: \n\n".to_owned())
 }
 
 /// A stream for somebody who is not signed in any more.
 pub(crate) fn signed_out() -> Response {
-    let (sender, receiver) = mpsc::channel(1);
-    // The channel has room for it.
-    let _ = sender.try_send(goodbye());
-    streamed(receiver)
+    once(goodbye())
 }
 
 /// Says within a page what went wrong with it; the next look may be better.

@@ -1,27 +1,25 @@
-//! Signing in and out, the first user, and where one is signed in.
+//! Signing in and out.
+
+use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::user::User;
-use cdm_core::domain::{Actor, Role, Uid, UserName};
-use cdm_core::services::{self, NewUser, UserChange};
+use cdm_core::domain::{Actor, Role, UserName};
+use cdm_core::services::{self, Proven, SignIn};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::form::Form;
-use super::guard::{SIGN_IN, Visit, Visitor, cookie, is_loopback};
+use super::guard::{SIGN_IN, cookie, is_loopback, session_of};
 use super::page::{Section, View, page, rendered};
-use super::shape::{self, Now};
-use super::{Filter, address};
-use crate::api::user::Session;
+use super::{Filter, address, device, shape};
 use crate::app::{Server, Shared};
-use crate::client::Client;
 use crate::error::Refusal;
-use crate::input::Named;
-use crate::password;
+use crate::hashing::Requester;
+use crate::limits::Refused;
 
 /// Who the audit names where nobody has proven who they are.
 pub(crate) fn nobody() -> Result<Actor, Refusal> {
@@ -30,7 +28,7 @@ pub(crate) fn nobody() -> Result<Actor, Refusal> {
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct SignIn<'a> {
+struct SignInPage<'a> {
     next: &'a str,
     name: &'a str,
     problem: Option<&'a str>,
@@ -75,35 +73,42 @@ async fn asked(
     let next_of = || address("/console/oidc/begin", &[("next", Some(next))]);
     let provider = server.app.settings.oidc.as_ref().map(|_| next_of());
     let secure = is_loopback(headers) || headers.contains_key("sec-fetch-site");
-    let head = rendered(&SignIn { next, name, problem, first, secure, provider })?;
+    let head = rendered(&SignInPage { next, name, problem, first, secure, provider })?;
     page(status, None, &View::still("Sign in", Section::None, head))
 }
 
 /// Opens a session for whoever knows the password, under a fresh cookie: one from before, whoever set it, counts no more.
+///
+/// The attempt is counted before the password is compared, so that guessing costs the server nothing once it is one too
+/// many; what succeeds is taken out of the count again.
 pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
     let (next, name) = (within(form.text("next")).to_owned(), form.text("name").to_owned());
-    let address = form.client.address;
     let named = UserName::parse(&name).ok();
-    let late = match &named {
-        Some(named) => server.limits.attempt(named).err(),
-        None => None,
-    };
-    if let Some(after) = late {
-        let seconds = after.as_secs() + 1;
-        let told = format!("somebody tried too often to sign in as `{name}`; try again in {seconds} s");
-        let (headers, told) = (&form.headers, Some(told.as_str()));
-        return asked(&server, headers, StatusCode::TOO_MANY_REQUESTS, (&next, &name, told)).await;
-    }
     let users = server.app.services.users().await?;
     let user = named.as_ref().and_then(|name| users.of(name));
+    let device =
+        user.and_then(|user| device::known(&form.headers, form.client, user, server.app.clock.wall()));
+    let attempt = match &device {
+        Some(device) => server.limits.device(device),
+        None => server.limits.stranger(form.client.address, named.as_ref()),
+    };
+    let attempt = match attempt {
+        Ok(attempt) => attempt,
+        Err((refused, after)) => return too_often(&server, &form, (refused, after), &next).await,
+    };
+    let requester = device.map_or_else(|| form.stranger(), Requester::Known);
     let known = user.map(|user| &user.password);
-    if password::proves(form.secret("password"), known).await
-        && let Some(user) = user
-    {
-        return opened(&server, &form, user, &next).await;
-    }
-    if let Err(after) = server.limits.failure(address) {
-        return Err(Refusal::too_many(after));
+    let proves = match server.passwords.proves(requester, form.secret("password"), known).await {
+        Ok(proves) => proves,
+        Err(busy) => {
+            attempt.forgive();
+            return Err(busy);
+        }
+    };
+    if proves && let Some(user) = user {
+        attempt.forgive();
+        let proven = Proven::Password(user.password.clone());
+        return opened(&server, &form, (user, proven), &next).await;
     }
     let nobody = form.request_of(nobody()?);
     let told = named.as_ref().map_or("(no user name)", UserName::as_str);
@@ -111,17 +116,54 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
 }
 
+/// Says that there were too many attempts; the first of a minute has an entry in the audit.
+async fn too_often(
+    server: &Server,
+    form: &Form,
+    (refused, after): (Refused, Duration),
+    next: &str,
+) -> Result<Response, Refusal> {
+    let name = form.text("name");
+    if server.limits.is_news(&refused) {
+        let target = UserName::parse(name);
+        let target = target.as_ref().map_or("(no user name)", UserName::as_str);
+        let nobody = form.request_of(nobody()?);
+        server.app.services.refuse_attempt(&nobody, "session.open", target).await;
+    }
+    let seconds = after.as_secs() + 1;
+    let told = match &refused {
+        Refused::Address(_) => return Err(Refusal::too_many(after)),
+        Refused::Name(name) => {
+            format!("somebody tried too often to sign in as `{name}`; try again in {seconds} s")
+        }
+        Refused::Device(_) => {
+            format!("this browser tried too often to sign in as `{name}`; try again in {seconds} s")
+        }
+    };
+    let (headers, status) = (&form.headers, StatusCode::TOO_MANY_REQUESTS);
+    let mut response = asked(server, headers, status, (next, name, Some(&told))).await?;
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    Ok(response)
+}
+
+/// Opens a session, and ends the one that this browser had.
 pub(crate) async fn opened(
     server: &Server,
     form: &Form,
-    user: &User,
+    (user, proven): (&User, Proven),
     next: &str,
 ) -> Result<Response, Refusal> {
     // The form's key, where it has one, is of what it did before.
     let request = services::Request { key: None, ..form.request_of(user.name.actor()) };
     let from = form.client.address.map(|address| address.to_string());
-    let (_, text) = server.app.services.open_session(&request, &user.name, &user.password, from).await?;
-    Ok((cookie(&form.headers, form.client, Some(&text)), Redirect::to(next)).into_response())
+    let former = session_of(&form.headers, form.client);
+    let sign_in = SignIn { name: user.name.clone(), proven, from, former };
+    let (_, text) = server.app.services.open_session(&request, &sign_in).await?;
+    let now = server.app.clock.wall();
+    let device = device::known(&form.headers, form.client, user, now)
+        .unwrap_or_else(|| server.app.services.fresh_secret("").expose_secret().to_owned());
+    let device = device::cookie(&form.headers, form.client, (user, &device), now);
+    Ok((cookie(&form.headers, form.client, Some(&text)), device, Redirect::to(next)).into_response())
 }
 
 /// Ends the session, here and in the store.
@@ -129,134 +171,4 @@ pub(crate) async fn sign_out(State(server): State<Shared>, form: Form) -> Result
     let (visitor, request) = form.asks(Role::Viewer)?;
     server.app.services.close_session(&request, &visitor.name, Some(visitor.session)).await?;
     Ok((cookie(&form.headers, form.client, None), Redirect::to(SIGN_IN)).into_response())
-}
-
-#[derive(Template)]
-#[template(path = "setup.html")]
-struct Setup<'a> {
-    code: &'a str,
-    name: &'a str,
-    problem: Option<&'a str>,
-}
-
-/// Whether the link is the one that was printed, it is followed on this machine, and nobody may sign in yet.
-async fn is_setup(server: &Server, client: Client, code: &str) -> Result<(), Refusal> {
-    let hash = |text: &str| Sha256::digest(text.as_bytes());
-    let setup = server.app.settings.setup.as_ref().map(|setup| hash(setup.expose_secret()));
-    let none = server.app.services.users().await?.present().next().is_none();
-    if client.is_on_this_machine() && setup == Some(hash(code)) && none {
-        return Ok(());
-    }
-    let detail = "this link was used already, is from an earlier start of the server, or was opened on another \
-                  machine or through a proxy; if you have an account, sign in";
-    Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", detail))
-}
-
-/// Asks for the first user.
-pub(crate) async fn ask_first(
-    State(server): State<Shared>,
-    client: Client,
-    Path(code): Path<String>,
-) -> Result<Response, Refusal> {
-    is_setup(&server, client, &code).await?;
-    let head = rendered(&Setup { code: &code, name: "", problem: None })?;
-    page(StatusCode::OK, None, &View::still("The first user", Section::None, head))
-}
-
-/// Makes the first user, an administrator, and signs them in.
-pub(crate) async fn first(
-    State(server): State<Shared>,
-    Path(code): Path<String>,
-    form: Form,
-) -> Result<Response, Refusal> {
-    is_setup(&server, form.client, &code).await?;
-    let (name, password) = (form.text("name"), form.secret("password"));
-    let problem = match UserName::parse(name) {
-        Err(broken) => Some(broken.rule()),
-        Ok(_) if !password::fits(&password) => Some(password::RULE),
-        Ok(_) if form.secret("again").expose_secret() != password.expose_secret() => {
-            Some("the two passwords are not the same")
-        }
-        Ok(_) => None,
-    };
-    if let Some(problem) = problem {
-        let head = rendered(&Setup { code: &code, name, problem: Some(problem) })?;
-        let view = View::still("The first user", Section::None, head);
-        return page(StatusCode::UNPROCESSABLE_ENTITY, None, &view);
-    }
-    let new = NewUser {
-        name: UserName::parse(name).map_err(|_| Refusal::internal())?,
-        role: Role::Admin,
-        password: password::hash(password).await?,
-    };
-    let request = form.request_of(nobody()?);
-    let user = server.app.services.create_first_user(&request, &new).await?;
-    opened(&server, &form, &user, "/console/services").await
-}
-
-#[derive(Template)]
-#[template(path = "account.html")]
-struct Account<'a> {
-    visitor: &'a Visitor,
-    sessions: Vec<Session>,
-    here: String,
-    problem: Option<&'a str>,
-    now: Now,
-}
-
-async fn account_page(
-    server: &Server,
-    visitor: &Visitor,
-    status: StatusCode,
-    problem: Option<&str>,
-) -> Result<Response, Refusal> {
-    let (users, now) = (server.app.services.users().await?, server.app.clock.wall());
-    let theirs = users.sessions.iter().filter(|one| one.user == visitor.name && one.until > now);
-    let sessions = theirs.rev().map(Session::from).collect();
-    let here = visitor.session.to_string();
-    let head = rendered(&Account { visitor, sessions, here, problem, now: Now(now) })?;
-    page(status, Some(visitor), &View::still("Your account", Section::None, head))
-}
-
-/// Shows where one is signed in.
-pub(crate) async fn account(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
-    account_page(&server, &visit.visitor, StatusCode::OK, None).await
-}
-
-/// Ends one of one's own sessions.
-pub(crate) async fn end_session(
-    State(server): State<Shared>,
-    Path(id): Path<String>,
-    form: Form,
-) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Viewer)?;
-    let id = Uid::named(&id)?;
-    server.app.services.close_session(&request, &visitor.name, Some(id)).await?;
-    Ok(Redirect::to("/console/account").into_response())
-}
-
-/// Gives oneself another password. All sessions end with the old one, and this browser gets a new one.
-pub(crate) async fn change_password(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Viewer)?;
-    if let Err(after) = server.limits.attempt(&visitor.name) {
-        return Err(Refusal::too_many(after));
-    }
-    let users = server.app.services.users().await?;
-    let known = users.of(&visitor.name).map(|user| &user.password);
-    let password = form.secret("password");
-    let problem = if !password::proves(form.secret("old"), known).await {
-        Some("that is not your present password")
-    } else if !password::fits(&password) {
-        Some(password::RULE)
-    } else if form.secret("again").expose_secret() != password.expose_secret() {
-        Some("the two new passwords are not the same")
-    } else {
-        None
-    };
-    if problem.is_some() {
-        return account_page(&server, &visitor, StatusCode::UNPROCESSABLE_ENTITY, problem).await;
-    }
-    let change = UserChange { role: None, password: Some(password::hash(password).await?) };
-    let user = server.app.services.change_user(&request, &visitor.name, &change).await?;
-    opened(&server, &form, &user, "/console/account").await
 }

@@ -1,20 +1,15 @@
 //! Server-Sent Events.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::pin::pin;
 
-use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use cdm_core::domain::OperationId;
 use cdm_core::domain::operation::Home;
 use cdm_core::ports::FeedEvent;
-use futures_util::stream;
+use futures_util::future::select;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use utoipa::IntoParams;
 
 use super::rollouts::RolloutId;
@@ -25,11 +20,7 @@ use crate::auth::{Pass, Viewer};
 use crate::error::Refusal;
 use crate::events::{Listener, Place};
 use crate::input::{Params, Part};
-
-/// How often a stream's token is looked at.
-pub(crate) const CHECK: Duration = Duration::from_millis(900);
-/// After how long a silent stream says that it lives.
-pub(crate) const ALIVE: Duration = Duration::from_secs(15);
+use crate::outlet::{ALIVE, CHECK, Closed, Holder, Outlet, channel};
 
 /// Where a stream begins.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -89,11 +80,11 @@ impl About {
     (status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn all(
     State(server): State<Shared>,
-    Viewer(pass): Viewer,
+    viewer: Viewer,
     Params(after): Params<After>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    open(server, pass, &after, &headers, About::All).await
+    open(server, viewer, &after, &headers, About::All).await
 }
 
 /// Follows an operation; ends once it rests.
@@ -101,13 +92,13 @@ pub(crate) async fn all(
     responses((status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn of_operation(
     State(server): State<Shared>,
-    Viewer(pass): Viewer,
+    viewer: Viewer,
     Part(id): Part<OperationId>,
     Params(after): Params<After>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     server.app.services.operation(&id).await?;
-    open(server, pass, &after, &headers, About::Operation(id)).await
+    open(server, viewer, &after, &headers, About::Operation(id)).await
 }
 
 /// Follows a rollout; ends once it rests.
@@ -115,18 +106,18 @@ pub(crate) async fn of_operation(
     responses((status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn of_rollout(
     State(server): State<Shared>,
-    Viewer(pass): Viewer,
+    viewer: Viewer,
     Part(id): Part<RolloutId>,
     Params(after): Params<After>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     server.app.services.get_rollout(id.0).await?;
-    open(server, pass, &after, &headers, About::Rollout(id.0)).await
+    open(server, viewer, &after, &headers, About::Rollout(id.0)).await
 }
 
 async fn open(
     server: Shared,
-    pass: Option<Pass>,
+    viewer: Viewer,
     after: &After,
     headers: &HeaderMap,
     about: About,
@@ -138,112 +129,66 @@ async fn open(
     // Both are judged, though one goes before the other.
     let (last, after) = (last.map(parse).transpose()?, after.map(parse).transpose()?);
     let place = last.or(after);
-    let seat = Seat::take(&server)?;
+    let seat = server.seats.take(&viewer.actor, viewer.address).ok_or_else(|| Refusal::too_many(ALIVE))?;
     let listener = server.hub.listen(place).await?;
-    let (sender, receiver) = mpsc::channel(64);
+    let (feed, response) = channel(64);
     tokio::spawn(async move {
         let gauge = server.metrics.stream();
-        follow(&server, pass.as_ref(), listener, &about, &sender).await;
+        // However it ends, there is nobody left to say it to.
+        let _ = follow(&server, &mut feed.outlet(&server, viewer.pass), listener, &about).await;
         drop((gauge, seat));
     });
-    Ok(streamed(receiver))
+    Ok(response)
 }
 
-/// What comes out of the channel, as a stream of events.
-pub(crate) fn streamed(receiver: mpsc::Receiver<String>) -> Response {
-    let frames = stream::unfold(receiver, |mut receiver| async {
-        let frame = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(frame)), receiver))
-    });
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "text/event-stream"),
-        (header::CACHE_CONTROL.as_str(), "no-store"),
-        ("x-accel-buffering", "no"),
-    ];
-    (StatusCode::OK, headers, Body::from_stream(frames)).into_response()
-}
-
-/// One of the streams that may be open.
-pub(crate) struct Seat(Arc<std::sync::atomic::AtomicUsize>);
-
-impl Seat {
-    pub(crate) fn take(server: &Server) -> Result<Self, Refusal> {
-        let before = server.streams.fetch_add(1, Ordering::SeqCst);
-        let seat = Self(Arc::clone(&server.streams));
-        if before >= server.app.settings.streams { Err(Refusal::too_many(ALIVE)) } else { Ok(seat) }
+impl Holder for Option<Pass> {
+    async fn serves(&self, server: &Server) -> bool {
+        match self {
+            Some(pass) => !matches!(pass.look(server).await, Ok(None)),
+            None => true,
+        }
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Sends what the feed has until the listener goes, the server stops, the token serves no more or the subject rests.
+/// Sends what the feed has until the outlet closes or the subject rests.
 async fn follow(
     server: &Server,
-    pass: Option<&Pass>,
+    outlet: &mut Outlet<'_, Option<Pass>>,
     mut listener: Listener,
     about: &About,
-    sender: &mpsc::Sender<String>,
-) {
-    let clock = &server.app.clock;
-    let mut spoke = clock.monotonic();
-    let mut checked = spoke;
-    if sender.send(": open\n\n".to_owned()).await.is_err() {
-        return;
-    }
+) -> Result<(), Closed> {
+    outlet.send(": open\n\n".to_owned()).await?;
     loop {
-        tokio::select! {
-            () = sender.closed() => return,
-            () = server.stopping.cancelled() => return,
-            () = listener.news() => {}
-            () = clock.sleep_until(checked.after(CHECK)) => {}
-        }
-        if clock.monotonic().since(checked) >= CHECK {
-            checked = clock.monotonic();
-            // That the store does not answer says nothing about the token.
-            if let Some(pass) = pass
-                && matches!(pass.look(server).await, Ok(None))
-            {
-                return;
-            }
-        }
+        // The subject is looked at again without news, too: a look may have failed.
+        let look = server.app.clock.sleep_until(server.app.clock.monotonic().after(CHECK));
+        let news = async { drop(select(pin!(listener.news()), look).await) };
+        outlet.wait(news).await?;
         let end = about.end(server).await;
-        let sent = send(&mut listener, about, sender).await;
-        match sent {
-            Some(0) => {}
-            Some(_) => spoke = clock.monotonic(),
-            None => return,
-        }
+        send(&mut listener, about, outlet).await?;
         if let Some(end) = end {
-            let _ = sender.send(end).await;
-            return;
+            return outlet.send(end).await;
         }
-        if clock.monotonic().since(spoke) >= ALIVE {
-            spoke = clock.monotonic();
-            if sender.try_send(": alive\n\n".to_owned()).is_err() {
-                return;
-            }
-        }
+        outlet.keep_alive().await?;
     }
 }
 
-/// Sends all that is new; how many frames. `None` when nobody takes them.
-async fn send(listener: &mut Listener, about: &About, sender: &mpsc::Sender<String>) -> Option<usize> {
-    let mut count = 0;
+/// Sends all that is new.
+async fn send(
+    listener: &mut Listener,
+    about: &About,
+    outlet: &mut Outlet<'_, Option<Pass>>,
+) -> Result<(), Closed> {
     loop {
         let Ok(events) = listener.read().await else {
             listener.again();
-            return Some(count);
+            return Ok(());
         };
         if events.is_empty() {
-            return Some(count);
+            return Ok(());
         }
+        outlet.check().await?;
         for (place, event) in events.iter().filter(|(_, event)| about.has(event)) {
-            count += 1;
-            sender.send(frame(*place, event)).await.ok()?;
+            outlet.send(frame(*place, event)).await?;
         }
     }
 }

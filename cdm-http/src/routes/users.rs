@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use cdm_core::domain::UserName;
-use cdm_core::services::{NewUser, UserChange};
+use cdm_core::services::{self, NewUser, UserChange};
 
 use super::located;
 use crate::api::list::Listing;
@@ -13,6 +13,7 @@ use crate::api::user::{ChangeUser, CreateUser, User};
 use crate::app::{Server, Shared};
 use crate::auth::Admin;
 use crate::error::Refusal;
+use crate::hashing::Requester;
 use crate::input::{Body, Named, Nothing, Params, Part};
 use crate::password;
 
@@ -20,6 +21,11 @@ impl Named for UserName {
     fn named(text: &str) -> Result<Self, Refusal> {
         Self::parse(text).map_err(|_| Refusal::not_found("the user"))
     }
+}
+
+/// Who waits for a password's hash.
+fn asker(request: &services::Request) -> Requester {
+    Requester::Known(request.actor.to_string())
 }
 
 /// A person as they are now, or were.
@@ -59,7 +65,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Refusal> {
     let (name, role) = body.parse()?;
     let password = match body.password {
-        Some(password) => password::hash(password).await?,
+        Some(password) => server.passwords.hash(asker(&request), password).await?,
         None => password::none(),
     };
     let user = server.app.services.create_user(&request, &NewUser { name, role, password }).await?;
@@ -82,10 +88,11 @@ pub(crate) async fn change(
 ) -> Result<Json<User>, Refusal> {
     let role = body.parse()?;
     let password = match body.password {
-        Some(password) => Some(password::hash(password).await?),
+        Some(password) => Some(server.passwords.hash(asker(&request), password).await?),
         None => None,
     };
-    let user = server.app.services.change_user(&request, &name, &UserChange { role, password }).await?;
+    let change = UserChange { role, password, ..UserChange::default() };
+    let user = server.app.services.change_user(&request, &name, &change).await?;
     shown(&server, &user.name).await
 }
 

@@ -1,12 +1,14 @@
 //! The console's pages: who sees them, who may act, and which requests are none of a page's.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::token::Role;
-use cdm_core::domain::{PasswordHash, UserName};
-use cdm_core::services::{self, NewUser, UserChange};
+use cdm_core::domain::{PasswordHash, Session, UserName};
+use cdm_core::services::{self, NewUser, Proven, SignIn, UserChange};
 use cdm_http::HttpSettings;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::support::{Answer, Bed, digest, new_site};
 
@@ -72,7 +74,9 @@ async fn sign_in(bed: &Bed, name: &str, role: Role) -> Browser {
     let services = &bed.app.services;
     let new = NewUser { name: name.clone(), role, password: password.clone() };
     services.create_user(&request, &new).await.expect("a user");
-    let (_, text) = services.open_session(&request, &name, &password, None).await.expect("a session");
+    let proven = Proven::Password(password);
+    let opened = SignIn { name, proven, from: None, former: None };
+    let (_, text) = services.open_session(&request, &opened).await.expect("a session");
     let mut browser = Browser { cookie: format!("cdm={}", text.expose_secret()), csrf: String::new() };
     let page = send(bed, &browser, "GET /console/account", "127.0.0.1:8080").await;
     let (_, after) = page.text.split_once("name=\"csrf\" value=\"").expect("a token");
@@ -222,10 +226,10 @@ async fn what_becomes_of_a_person_holds_from_their_next_request_on() {
     );
     let status = async |line: &str| send(&bed, &ada, line, "localhost").await.status.as_u16();
     assert_eq!(status("GET /console/sites/create").await, 200);
-    let less = UserChange { role: Some(Role::Viewer), password: None };
+    let less = UserChange { role: Some(Role::Viewer), ..UserChange::default() };
     bed.app.services.change_user(&request, &name, &less).await.expect("there is one");
     assert_eq!(status("GET /console/sites/create").await, 403);
-    let other = UserChange { role: None, password: Some(PasswordHash::new("other".to_owned())) };
+    let other = UserChange { password: Some(PasswordHash::new("other".to_owned())), ..UserChange::default() };
     bed.app.services.change_user(&request, &name, &other).await.expect("there is one");
     assert_eq!(status("GET /console/sites").await, 303, "another password ends the session");
 }
@@ -249,4 +253,53 @@ async fn filters_are_read_from_the_address() {
     ] {
         assert_eq!(send(&bed, &ada, line, "localhost").await.status.as_u16(), status, "{line}");
     }
+}
+
+/// The stream of a page ends with the session, whether it is read or not, and says so.
+#[tokio::test]
+async fn a_stream_of_a_page_ends_with_its_session() {
+    let bed = Bed::new().await;
+    let ada = sign_in(&bed, "ada", Role::Viewer).await;
+    let stream = Request::get("/console/sites").header("host", "localhost").header("cookie", &ada.cookie);
+    let stream = stream.header("accept", "text/html, text/event-stream");
+    let stream = bed.send(stream.body(Body::empty()).expect("a request"));
+    let name = UserName::parse("ada").expect("a name");
+    let request = services::Request::by(name.actor());
+    let closed = bed.app.services.close_session(&request, &name, None);
+    let (stream, closed) = futures_util::future::join(stream, closed).await;
+    closed.expect("there was one");
+    assert!(stream.text.ends_with("event: gone\ndata: \n\n"), "{}", stream.text);
+}
+
+/// A browser that signs in anew has one session, not two; and a page that nobody uses ends it.
+#[tokio::test]
+async fn sessions_end_with_the_next_of_their_browser_and_when_nobody_uses_them() {
+    let bed = Bed::new().await;
+    let first = sign_in(&bed, "ada", Role::Viewer).await;
+    let name = UserName::parse("ada").expect("a name");
+    let request = services::Request::by(name.actor());
+    let former = first.cookie.strip_prefix("cdm=").map(SecretString::from);
+    let proven = Proven::Password(PasswordHash::new("none".to_owned()));
+    let again = SignIn { name: name.clone(), proven, from: None, former };
+    let (_, text) = bed.app.services.open_session(&request, &again).await.expect("a session");
+    let second = Browser { cookie: format!("cdm={}", text.expose_secret()), csrf: String::new() };
+    assert_eq!(send(&bed, &first, "GET /console/sites", "localhost").await.status, 303);
+    let clock = Arc::clone(&bed.app.clock);
+    let writes = async || bed.app.services.users().await.expect("users").version;
+    let (start, before) = (clock.monotonic(), writes().await);
+    let mut asked = 0;
+    while clock.monotonic().since(start) < Session::IDLE * 2 {
+        assert_eq!(send(&bed, &second, "GET /console/account", "localhost").await.status, 200);
+        asked += 1;
+        let pause = if asked % 4 == 0 { Session::TOUCH * 3 } else { Session::TOUCH / 10 };
+        clock.sleep_until(clock.monotonic().after(pause)).await;
+    }
+    let touched = writes().await - before;
+    assert!(touched > 0 && touched <= asked / 4 + 1, "{touched} writes for {asked} requests");
+    clock.sleep_until(clock.monotonic().after(Session::IDLE)).await;
+    assert_eq!(
+        send(&bed, &second, "GET /console/account", "localhost").await.status,
+        303,
+        "nobody was there"
+    );
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::server::{ADMIN, Server, directory, new_site};
 
 /// Codes that nobody can provoke from outside, and why.
-const FROM_WITHIN: [(&str, &str); 6] = [
+const FROM_WITHIN: [(&str, &str); 7] = [
     (
         "contended",
         "the record has to change between each reading and writing of one request, eight times over",
@@ -17,6 +17,7 @@ const FROM_WITHIN: [(&str, &str); 6] = [
     ("unavailable", "the embedded store answers as long as the server does"),
     ("outcome_unknown", "an answer of the store has to be lost; the campaigns of cdm-core lose them"),
     ("timed_out", "no request of an embedded server takes 90 s"),
+    ("busy", "more passwords have to wait at one instant than the queue takes; tests of cdm-http fill it"),
     ("not_ready", "a server that ends; tests/e2e/shutdown.rs ends one"),
 ];
 

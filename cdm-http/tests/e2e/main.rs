@@ -7,6 +7,7 @@ mod gates;
 mod life;
 #[cfg(feature = "oidc")]
 mod oidc;
+mod passwords;
 mod refusals;
 mod server;
 mod shutdown;

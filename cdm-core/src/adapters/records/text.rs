@@ -6,7 +6,9 @@ use serde::{Deserialize, Deserializer, Serializer};
 use serde_with::{DeserializeAs, SerializeAs};
 
 use crate::domain::webhook::Topic;
-use crate::domain::{OperationId, PasswordHash, Role, Selector, Template, Timestamp, TokenHash, WorkerId};
+use crate::domain::{
+    OperationId, PasswordHash, RecoveryHash, Role, Selector, Template, Timestamp, TokenHash, WorkerId,
+};
 
 /// A value as the text that it is printed and parsed as.
 pub(super) struct Text;
@@ -57,22 +59,27 @@ texted! {
     WorkerId: printed, |text| Some(Self::new(text));
     Template: |template| template.as_str().to_owned(), |text| Some(Self::new(text));
     PasswordHash: |hash| hash.as_str().to_owned(), |text| Some(Self::new(text.to_owned()));
-    TokenHash: |hash| hash.0.iter().map(|byte| format!("{byte:02x}")).collect(), hash;
+    TokenHash: |hash| hex(&hash.0), |text| bytes(text).map(Self);
+    RecoveryHash: |hash| hex(&hash.0), |text| bytes(text).map(Self);
 }
 
 fn printed(value: &impl Display) -> String {
     value.to_string()
 }
 
-fn hash(hex: &str) -> Option<TokenHash> {
-    let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if hex.len() != 2 * N || !hex.is_ascii() {
         return None;
     }
     for (index, byte) in bytes.iter_mut().enumerate() {
         *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
     }
-    Some(TokenHash(bytes))
+    Some(bytes)
 }
 
 /// A moment in milliseconds since 1970.

@@ -1,7 +1,7 @@
 //! Records, batches and keys: all or nothing, each write once, and nothing that is out of date.
 
 use cdm_core::domain::rollout::Outcome as Came;
-use cdm_core::domain::user::{PasswordHash, Session, User, Users};
+use cdm_core::domain::user::{PasswordHash, RecoveryHash, SecondFactor, Session, User, Users};
 use cdm_core::domain::webhook::{Standing, Topic, Webhook, Webhooks};
 use cdm_core::domain::{
     Actor, Role, RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp, TokenHash, UserName, WorkerId,
@@ -336,11 +336,21 @@ pub async fn users_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
         name: UserName::parse(name).expect("a user name"),
         role,
         password: PasswordHash::new("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
+        second: None,
+        identity: None,
         by: Actor::parse("ops").expect("an actor"),
         at: then,
         removed,
     };
-    let list = vec![user("ada", Role::Admin, None), user("b.c@example.com", Role::Viewer, Some(then))];
+    let second = SecondFactor {
+        sealed: "sealed".to_owned(),
+        at: then,
+        step: 56_666_666,
+        recovery: vec![RecoveryHash([9; 16])],
+    };
+    let ada =
+        User { second: Some(second), identity: Some(TokenHash([5; 32])), ..user("ada", Role::Admin, None) };
+    let list = vec![ada, user("b.c@example.com", Role::Viewer, Some(then))];
     let session = |from: Option<&str>| Session {
         id: cx.uid(),
         user: list[0].name.clone(),
@@ -348,6 +358,7 @@ pub async fn users_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
         from: from.map(str::to_owned),
         at: then,
         until: then.after(Session::LASTS),
+        used: from.map(|_| then.after(Session::TOUCH)),
     };
     let sessions = vec![session(None), session(Some("2001:db8::1"))];
     let mut users = Users { list, sessions, version: stale.version };
