@@ -4,6 +4,7 @@
 mod parts;
 mod rights;
 mod server;
+mod tls;
 mod trouble;
 
 use std::sync::Arc;

@@ -36,6 +36,11 @@ impl Server {
         format!("mysql://root@127.0.0.1:{}/", self.port)
     }
 
+    /// Its port on loopback.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Starts it on its data, and returns when it answers.
     pub(crate) async fn go(&mut self, options: &[&str]) {
         let mut server = command("mariadbd").expect("it was there before");

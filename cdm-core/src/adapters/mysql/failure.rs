@@ -55,15 +55,38 @@ impl From<sqlx::Error> for Failure {
         let answer =
             error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
         let Some(number) = answer.map(MySqlDatabaseError::number) else {
-            let message = match error {
-                sqlx::Error::Tls(_) => "no safe connection to the database server can be made",
-                _ => "the database server does not answer",
-            };
-            return Self::new(ErrorKind::Unavailable, message);
+            return Self::new(ErrorKind::Unavailable, unconnected(&error));
         };
         let (kind, words) = of_number(number);
         Self { kind, message: format!("{words} (error {number})"), number: Some(number) }
     }
+}
+
+/// Why there is no connection, and what to do about it.
+fn unconnected(error: &sqlx::Error) -> &'static str {
+    match error {
+        sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
+            "the database server offers no TLS, and a connection beyond this machine needs it; set the server's \
+             certificate up, or name another `ssl-mode` in the database URL"
+        }
+        sqlx::Error::Tls(_) => {
+            "no TLS connection to the database server can be made; see `ssl-ca` and `ssl-mode` of the database URL"
+        }
+        // What rustls refuses in the middle of a handshake arrives as an error of the connection.
+        sqlx::Error::Io(io) if is_about_a_certificate(io) => {
+            "the database server's certificate is not accepted: it has to be of the host's name in the database URL \
+             and signed by the system's authorities, or by those of the file in `ssl-ca=…` (for Amazon RDS, its \
+             certificate bundle)"
+        }
+        sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::NotFound => {
+            "a file or a socket that the database URL names is not there"
+        }
+        _ => "the database server does not answer",
+    }
+}
+
+fn is_about_a_certificate(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::InvalidData && error.to_string().contains("certificate")
 }
 
 impl From<Unquotable> for Failure {

@@ -14,6 +14,7 @@ mod session;
 mod site;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use futures_util::future::{Either, select};
 use futures_util::pin_mut;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
-use sqlx::mysql::MySqlConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::sync::Semaphore;
 
 use self::failure::{Failure, PORT};
@@ -40,8 +41,10 @@ const CONNECTIONS: usize = 8;
 /// Where site databases live. Plain values, judged by [`MysqlDatabases::new`].
 #[derive(Clone, Debug)]
 pub struct MysqlSettings {
-    /// The server and its administrator, `mysql://user:password@host:port/`. `?ssl-mode=VERIFY_IDENTITY` asks for TLS
-    /// with a certificate of that host, `&ssl-ca=…` names who signed it.
+    /// The server and its administrator, `mysql://user:password@host:port/`.
+    ///
+    /// A server beyond this machine has to show a certificate of the host's name, signed by the system's authorities or by
+    /// those of `?ssl-ca=…`, unless `?ssl-mode=…` says otherwise. One on this machine is spoken to as it prefers.
     pub url: SecretString,
     /// The administrator's password, where it does not stand in the URL.
     pub password: Option<SecretString>,
@@ -93,6 +96,11 @@ impl MysqlDatabases {
         let options = match &settings.password {
             Some(password) => options.password(password.expose_secret()),
             None => options,
+        };
+        let options = if is_beyond(&options) && !names_mode(url) {
+            options.ssl_mode(MySqlSslMode::VerifyIdentity)
+        } else {
+            options
         };
         let host = &settings.user_host;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%_.:/-".contains(&byte);
@@ -199,6 +207,22 @@ impl SiteDatabases for MysqlDatabases {
     }
 }
 
+/// Whether the server is on another machine, as far as its host's name tells. A name that only resolves to loopback
+/// counts as beyond: who answers for names may change it.
+fn is_beyond(options: &MySqlConnectOptions) -> bool {
+    let host = options.get_host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    options.get_socket().is_none() && !is_loopback
+}
+
+/// Whether a URL says itself how the connection is to be protected.
+fn names_mode(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let keys = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key));
+    keys.into_iter().any(|key| matches!(key, "ssl-mode" | "sslmode"))
+}
+
 fn outcome(done: Result<(), Failure>, begun: &AtomicBool) -> Outcome<()> {
     match done {
         Ok(()) => Outcome::Applied(()),
@@ -210,5 +234,51 @@ impl fmt::Debug for MysqlDatabases {
     /// Without the options: they hold the administrator's password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MysqlDatabases").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::SystemClock;
+
+    fn mode(url: &str) -> MySqlSslMode {
+        let settings = MysqlSettings::new(SecretString::from(url.to_owned()));
+        let databases = MysqlDatabases::new(&settings, Arc::new(SystemClock::new())).expect("settings");
+        databases.options.get_ssl_mode()
+    }
+
+    #[test]
+    fn a_server_beyond_this_machine_has_to_prove_its_name() {
+        for url in [
+            "mysql://u:p@db.internal:3306/",
+            "mysql://u:p@10.0.0.7/",
+            "mysql://u:p@[fd00::7]/",
+            "mysql://u:p@0.0.0.0/",
+            "mysql://u:p@localhost.example.com/",
+            "mysql://u:p@127.0.0.1.example.com/",
+            "mysql://u:p@db.internal/?ssl-ca=/etc/ssl/rds.pem",
+            "mysql://u:p@db.internal/?charset=utf8mb4",
+        ] {
+            assert!(matches!(mode(url), MySqlSslMode::VerifyIdentity), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_explicit_mode_wins_and_this_machine_is_trusted() {
+        for url in [
+            "mysql://u:p@localhost/",
+            "mysql://u:p@LOCALHOST/",
+            "mysql://u:p@127.0.0.1:3307/",
+            "mysql://u:p@127.1.2.3/",
+            "mysql://u:p@[::1]/",
+            "mysql://u:p@db.internal/?socket=/run/mysqld/mysqld.sock",
+            "mysql://u:p@db.internal/?ssl-mode=PREFERRED",
+            "mysql://u:p@db.internal/?charset=utf8mb4&sslmode=PREFERRED",
+        ] {
+            assert!(matches!(mode(url), MySqlSslMode::Preferred), "{url}");
+        }
+        assert!(matches!(mode("mysql://u:p@db.internal/?ssl-mode=VERIFY_CA"), MySqlSslMode::VerifyCa));
+        assert!(matches!(mode("mysql://u:p@db.internal/?ssl-mode=DISABLED"), MySqlSslMode::Disabled));
     }
 }
