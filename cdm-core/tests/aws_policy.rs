@@ -161,6 +161,73 @@ fn the_policies_reach_no_further_than_what_is_cdms() {
     }
 }
 
+/// What the contract with the image lets it do: `docs/tenant-contract.md`.
+#[test]
+fn the_image_reads_what_its_contract_names_and_no_administrators_password() {
+    let statements = statements("image-policy.json");
+    let of = |action: &str| -> Vec<&Value> {
+        statements.iter().filter(|one| texts(&one["Action"]).iter().any(|name| name == action)).collect()
+    };
+    let allowed: BTreeSet<_> = statements.iter().flat_map(|one| texts(&one["Action"])).collect();
+    let wanted = [
+        "dynamodb:BatchGetItem",
+        "dynamodb:GetItem",
+        "s3:AbortMultipartUpload",
+        "s3:DeleteObject",
+        "s3:GetObject",
+        "s3:ListBucket",
+        "s3:PutObject",
+        "secretsmanager:GetSecretValue",
+    ];
+    assert_eq!(allowed.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
+    assert!(statements.iter().all(|one| one["Effect"] == "Allow"));
+
+    // Items of hostnames and sites, and no other: not tokens, users, operations or the audit log.
+    for statement in of("dynamodb:GetItem") {
+        assert_eq!(texts(&statement["Resource"]), ["arn:aws:dynamodb:*:*:table/cdm"]);
+        let keys = &statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"];
+        assert_eq!(texts(keys), ["H#*", "S#*"]);
+    }
+    for action in ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"] {
+        assert!(of(action).iter().all(|one| texts(&one["Resource"]) == ["arn:aws:s3:::BUCKET/sites/*"]));
+    }
+    assert!(of("s3:ListBucket").iter().all(|one| one["Condition"]["StringLike"]["s3:prefix"] == "sites/*"));
+
+    // A name in Secrets Manager's ARN ends in a hyphen and six characters that nobody chooses.
+    let arn = |name: &str| format!("arn:aws:secretsmanager:eu-central-1:1:secret:cdm/{name}-aB3dE6");
+    let uid = "01k0000000000000000000000a";
+    let reads = |name: &str| {
+        of("secretsmanager:GetSecretValue").iter().any(|statement| {
+            assert_eq!(statement["Condition"]["StringEquals"]["aws:ResourceTag/managed-by"], "cdm");
+            texts(&statement["Resource"]).iter().any(|pattern| is_like(pattern, &arn(name)))
+        })
+    };
+    assert!(reads(&format!("{uid}/db")));
+    for other in ["cms", "webhook", "db/cms", "xdb", "cms-db"] {
+        assert!(!reads(&format!("{uid}/{other}")), "{other}");
+    }
+    assert!(!is_like(
+        "arn:aws:secretsmanager:*:*:secret:cdm/*/db-??????",
+        "arn:aws:secretsmanager:r:1:secret:other/x/db-aB3dE6"
+    ));
+}
+
+/// Whether a text is what a pattern of AWS's describes: `*` for anything, `?` for one character.
+fn is_like(pattern: &str, text: &str) -> bool {
+    match (pattern.chars().next(), text.chars().next()) {
+        (None, None) => true,
+        (Some('*'), _) => {
+            is_like(&pattern[1..], text)
+                || text.chars().next().is_some_and(|first| is_like(pattern, &text[first.len_utf8()..]))
+        }
+        (Some('?'), Some(first)) => is_like(&pattern[1..], &text[first.len_utf8()..]),
+        (Some(wanted), Some(first)) if wanted == first => {
+            is_like(&pattern[wanted.len_utf8()..], &text[first.len_utf8()..])
+        }
+        (_, _) => false,
+    }
+}
+
 /// The template says the table's names once more; the adapter has them between these two lines.
 #[test]
 fn the_template_makes_the_table_that_the_adapter_makes() {
