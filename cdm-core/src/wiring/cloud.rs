@@ -110,6 +110,7 @@ impl<'a> Cloud<'a> {
         ProbeSettings {
             https: self.https,
             route: self.config.gate.address.clone(),
+            private: self.config.gate.private,
             services: self
                 .config
                 .gate

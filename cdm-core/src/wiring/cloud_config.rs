@@ -52,6 +52,8 @@ pub struct AwsConfig {
 pub struct GateConfig {
     /// Host and port at which visitors' requests arrive; `None`: where each hostname leads. `gate.address`.
     pub address: Option<(String, u16)>,
+    /// Whether a hostname may lead to a private address. `gate.private`.
+    pub private: bool,
     /// Host and port of the services, blue and green; `None`: their names in the cluster. `gate.blue`, `gate.green`.
     pub services: Option<[(String, u16); 2]>,
     /// The header that names the service which an answer is from. `gate.header`.
@@ -76,6 +78,7 @@ impl GateConfig {
         };
         Ok(Self {
             address: given.map(|(key, text)| address(&key, text)).transpose()?,
+            private: raw.private.unwrap_or_default(),
             services,
             header: header.parse().map_err(wrong)?,
         })

@@ -51,6 +51,7 @@ pub(super) struct RawWebhooks {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGate {
     pub(super) address: Option<String>,
+    pub(super) private: Option<bool>,
     pub(super) header: Option<String>,
     pub(super) blue: Option<String>,
     pub(super) green: Option<String>,

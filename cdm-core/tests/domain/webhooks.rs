@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use cdm_core::domain::Timestamp;
-use cdm_core::domain::webhook::{Allowed, Receiver, SigningKey, is_public, message_id};
+use cdm_core::domain::webhook::{Allowed, Receiver, SigningKey, is_private, is_public, message_id};
 
 const INSIDE: &str = "0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 100.100.100.200 127.0.0.1
     127.255.255.254 168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.255 192.0.0.8
@@ -28,6 +28,20 @@ fn an_address_leads_inside_or_is_out_on_the_internet() {
     }
     for text in OUTSIDE.split_whitespace() {
         assert!(is_public(address(text)), "{text}");
+    }
+}
+
+#[test]
+fn a_private_address_is_no_other_machines_own() {
+    let private = "10.0.0.1 100.64.0.1 172.16.0.1 172.31.255.255 192.168.0.1 fc00::1 fd00::1";
+    for text in private.split_whitespace() {
+        assert!(is_private(address(text)) && !is_public(address(text)), "{text}");
+    }
+    let other =
+        "127.0.0.1 169.254.169.254 100.100.100.200 168.63.129.16 0.0.0.0 172.32.0.1 ::1 fe80::1 fd00:ec2::254
+        fd00:ec2::23 fd20:ce::254 ::ffff:10.0.0.1 64:ff9b::a00:1 1.1.1.1 2606:4700::1";
+    for text in other.split_whitespace() {
+        assert!(!is_private(address(text)), "{text}");
     }
 }
 

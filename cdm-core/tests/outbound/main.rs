@@ -1,5 +1,6 @@
 //! Requests to addresses that were looked at before: real connections on loopback.
 
+mod gates;
 mod webhooks;
 
 use std::net::SocketAddr;

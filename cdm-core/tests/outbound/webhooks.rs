@@ -10,7 +10,7 @@ use cdm_core::ports::{FeedEvent, Message, Postman, Undelivered};
 use super::*;
 
 /// `PORT` is that of a listener on loopback, and every name has the address 127.0.0.1.
-const EVASIONS: &str = r"
+pub(crate) const EVASIONS: &str = r"
     http://127.0.0.1:PORT/ https://127.0.0.1:PORT/ http://localhost:PORT/ https://localhost:PORT/
     https://LOCALHOST:PORT/ https://localhost.:PORT/ https://localhost.localdomain:PORT/ https://127.1:PORT/
     https://127.0.1:PORT/ https://127.0.0.1.:PORT/ https://127.000.000.001:PORT/ https://0127.0.0.1:PORT/
@@ -47,14 +47,14 @@ const BODY: &str = r#"{"type":"operation.step","timestamp":"2021-02-25T15:02:09.
 
 /// Answers each look-up with the next list, and the last one for ever.
 #[derive(Debug)]
-struct Scripted(Mutex<Vec<Vec<SocketAddr>>>, Mutex<usize>);
+pub(crate) struct Scripted(Mutex<Vec<Vec<SocketAddr>>>, Mutex<usize>);
 
 impl Scripted {
-    fn new(answers: &[&[SocketAddr]]) -> Arc<Self> {
+    pub(crate) fn new(answers: &[&[SocketAddr]]) -> Arc<Self> {
         Arc::new(Self(Mutex::new(answers.iter().rev().map(|list| list.to_vec()).collect()), Mutex::new(0)))
     }
 
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         *self.1.lock().expect("no panic meanwhile")
     }
 }
@@ -91,7 +91,7 @@ fn message(url: &str) -> Message {
     }
 }
 
-fn listener() -> (std::net::TcpListener, SocketAddr) {
+pub(crate) fn listener() -> (std::net::TcpListener, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a listener that does not wait");
     let address = listener.local_addr().expect("an address");
@@ -99,7 +99,7 @@ fn listener() -> (std::net::TcpListener, SocketAddr) {
 }
 
 /// A connection is there to be accepted once its other side has it, so whoever looks after a request has ended sees it.
-fn nobody_came(listener: &std::net::TcpListener) -> bool {
+pub(crate) fn nobody_came(listener: &std::net::TcpListener) -> bool {
     listener.accept().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 

@@ -1,4 +1,8 @@
 //! Sites asked over HTTP: at the address of their route, or at a service's own.
+//!
+//! Hostnames of sites are chosen by operators, and their DNS by whoever owns them. Where the configuration does not say
+//! at which address routes are reached, what a hostname resolves to is judged as the address of a webhook is: once, all
+//! of it, and the connection goes to what was judged.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,9 +14,11 @@ use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
 
+use super::webhook::Lookup;
 use super::{Answered, Asked, Outbound, OutboundError};
 use crate::domain::Selector;
 use crate::domain::rollout::Answer;
+use crate::domain::webhook::{is_private, is_public};
 use crate::ports::{Check, Clock, HealthProbe, Inconclusive, Via};
 
 /// Most bytes of a body that a text is looked for in.
@@ -23,8 +29,10 @@ const MOST_BODY: usize = 256 << 10;
 pub struct ProbeSettings {
     /// Whether visitors come over TLS.
     pub https: bool,
-    /// Where their requests arrive; `None`: where the hostname itself leads.
+    /// Where their requests arrive; `None`: where the hostname itself leads, which takes TLS and a public address.
     pub route: Option<(String, u16)>,
+    /// Whether a hostname may also lead to a private address. Loopback, link-local and metadata addresses never count.
+    pub private: bool,
     /// Host and port of the services, blue and green; they are asked without TLS.
     pub services: [(String, u16); 2],
     /// The header of an answer that names the service which it is from.
@@ -34,6 +42,7 @@ pub struct ProbeSettings {
 /// Asks sites as their visitors do, and services by their own addresses.
 pub struct HttpProbe {
     outbound: Outbound,
+    lookup: Arc<dyn Lookup>,
     settings: ProbeSettings,
     clock: Arc<dyn Clock>,
 }
@@ -41,11 +50,22 @@ pub struct HttpProbe {
 impl HttpProbe {
     /// With these addresses.
     pub fn new(settings: ProbeSettings, clock: Arc<dyn Clock>) -> Self {
-        Self { outbound: Outbound::new(Arc::clone(&clock)), settings, clock }
+        let outbound = Outbound::new(Arc::clone(&clock));
+        Self::with(settings, outbound.clone(), Arc::new(outbound), clock)
+    }
+
+    /// Asks `lookup` for addresses, which is `outbound` itself but for tests.
+    pub fn with(
+        settings: ProbeSettings,
+        outbound: Outbound,
+        lookup: Arc<dyn Lookup>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { outbound, lookup, settings, clock }
     }
 
     /// The first address that can be connected to is the one that is asked.
-    async fn ask(&self, check: &Check) -> Result<Answered, OutboundError> {
+    async fn ask(&self, check: &Check) -> Result<Answered, Inconclusive> {
         let (https, place) = match check.via {
             Via::Service(selector) => {
                 let [blue, green] = &self.settings.services;
@@ -53,20 +73,46 @@ impl HttpProbe {
             }
             Via::Route => (self.settings.https, self.settings.route.as_ref()),
         };
+        // Without TLS nothing proves that the answer is the site's, and the gate's text would be looked for anywhere.
+        if place.is_none() && !https {
+            return Err(Inconclusive(PLAIN.to_owned()));
+        }
         let usual = if https { 443 } else { 80 };
         let (name, port) = place.map_or((check.host.as_str(), usual), |(name, port)| (name, *port));
         let started = self.clock.monotonic();
         let left = || check.patience.saturating_sub(self.clock.monotonic().since(started));
+        let found = self.lookup.look_up(name, port, check.patience).await.map_err(unanswered)?;
+        // What the configuration names is the administrator's choice.
+        if place.is_none() && !self.may_ask(&found) {
+            return Err(Inconclusive(INSIDE.to_owned()));
+        }
         let mut last = OutboundError::NoAddress;
-        for to in self.outbound.resolve(name, port, check.patience).await? {
+        for to in found {
             let asked = asked(to, https, check, Vec::new());
             match self.outbound.ask(asked, MOST_BODY, left()).await {
                 Err(error @ (OutboundError::Unreachable | OutboundError::Slow)) => last = error,
-                answered => return answered,
+                answered => return answered.map_err(unanswered),
             }
         }
-        Err(last)
+        Err(unanswered(last))
     }
+
+    /// Whether a hostname that resolves to these may be asked: one address inside refuses them all.
+    fn may_ask(&self, found: &[SocketAddr]) -> bool {
+        let may = |ip| is_public(ip) || (self.settings.private && is_private(ip));
+        found.iter().all(|address| may(address.ip()))
+    }
+}
+
+/// Why a site's hostname is not asked without TLS.
+const PLAIN: &str = "sites without TLS are asked only at a configured address; set `gate.address` \
+                     (`CDM_GATE_ADDRESS`) to where their requests arrive";
+/// Why a site's hostname is not asked where it leads.
+const INSIDE: &str = "the hostname leads to an address that is not public; set `gate.address` \
+                      (`CDM_GATE_ADDRESS`) to where requests of sites arrive, or `gate.private = true`";
+
+fn unanswered(error: OutboundError) -> Inconclusive {
+    Inconclusive(error.to_string())
 }
 
 impl fmt::Debug for HttpProbe {
@@ -78,7 +124,7 @@ impl fmt::Debug for HttpProbe {
 #[async_trait]
 impl HealthProbe for HttpProbe {
     async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
-        let answered = self.ask(check).await.map_err(|error| Inconclusive(error.to_string()))?;
+        let answered = self.ask(check).await?;
         let by = match check.via {
             // Nothing stands between.
             Via::Service(selector) => Some(selector),

@@ -7,7 +7,7 @@ mod record;
 mod signature;
 mod topic;
 
-pub use address::is_public;
+pub use address::{is_private, is_public};
 pub use receiver::{Allowed, Receiver};
 pub use record::{Standing, Webhook, Webhooks};
 pub use signature::{SigningKey, message_id};
