@@ -151,7 +151,26 @@ fn a_database_has_the_password_it_was_given_last() {
 fn the_cluster_keeps_the_contract() {
     let bench = Bench::new();
     let images = contract::cluster::Images { first: digest('a'), second: digest('b') };
-    now(contract::cluster::suite(&bench.cluster(), images, &bench.cx()));
+    let cluster = Seen { clock: bench.clock.clone(), cluster: bench.cluster() };
+    now(contract::cluster::suite(&cluster.cluster, images, &Cx::new(&bench.clock, &bench.ids, &cluster)));
+}
+
+/// A cluster whose credentials are seen.
+#[derive(Debug)]
+struct Seen {
+    clock: SimClock,
+    cluster: FakeCluster,
+}
+
+#[async_trait]
+impl Settle for Seen {
+    async fn settle(&self) {
+        self.clock.advance(Duration::from_secs(1));
+    }
+
+    fn holds_credentials(&self, job: &JobName) -> Option<bool> {
+        Some(self.cluster.holds_credentials(job))
+    }
 }
 
 #[test]

@@ -79,6 +79,11 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()>;
 
     /// A job; `None` when there is none, or none any more. May be answered from a watch that lags by moments.
+    ///
+    /// Credentials that were put into the cluster for a job do not outlast it: an end is answered only once they are
+    /// gone, and those of a job that ended and that nobody asks about are removed by whoever follows
+    /// [`ClusterOps::changes`]. While a job has not ended they stay, so that a pod in place of a lost one can start. A
+    /// repetition of [`ClusterOps::run_job`] for a job that has ended brings none back.
     async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError>;
 
     /// What changed since `mark`, and the mark to ask with next; waits at most `wait` for news.

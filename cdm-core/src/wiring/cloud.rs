@@ -11,7 +11,7 @@ use super::config::Config;
 use crate::adapters::aws::{Aws, AwsSettings};
 use crate::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use crate::adapters::kubernetes::{
-    Access, ColourNames, KubernetesCluster, KubernetesSettings, Lookup, RouteKind, Scheme,
+    Access, ColourNames, JobSecurity, KubernetesCluster, KubernetesSettings, Lookup, RouteKind, Scheme,
 };
 use crate::adapters::mysql::{MysqlDatabases, MysqlSettings};
 use crate::adapters::outbound::probe::{HttpProbe, ProbeSettings};
@@ -140,6 +140,12 @@ impl<'a> Cloud<'a> {
             green: names(&config.green),
             port: config.port,
             wp: config.wp.clone(),
+            job_service_account: config.job_service_account.clone(),
+            job_security: if config.jobs_restricted {
+                JobSecurity::Restricted
+            } else {
+                JobSecurity::AsDeployed
+            },
             batch_width: config.flush.pods,
             batch_slots: config.flush.sites_per_pod,
             batch_memory: config.flush.memory.clone(),

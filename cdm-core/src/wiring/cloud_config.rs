@@ -110,6 +110,11 @@ pub struct KubernetesConfig {
     pub wp: Vec<String>,
     /// How the caches of many sites are flushed. `kubernetes.flush`.
     pub flush: Flush,
+    /// The service account of jobs; `None`: the namespace's `default`. `CDM_JOB_SERVICE_ACCOUNT`,
+    /// `kubernetes.jobs.service_account`.
+    pub job_service_account: Option<String>,
+    /// Whether jobs are restricted where the Deployments say nothing. `kubernetes.jobs.security`.
+    pub jobs_restricted: bool,
     /// What routes are.
     pub routes: Routes,
     /// Annotations of every route. `kubernetes.annotations`.
@@ -227,6 +232,21 @@ impl KubernetesConfig {
             let usual = || (format!("{colour}-deployment"), colour.to_owned());
             (given.deployment.unwrap_or_else(|| usual().0), given.service.unwrap_or_else(|| usual().1))
         };
+        let jobs = raw.jobs.unwrap_or_default();
+        let jobs_restricted = match jobs.security.as_deref() {
+            None | Some("restricted") => true,
+            Some("as-deployed") => false,
+            Some(other) => {
+                let message = format!("\"{other}\" is neither `restricted` nor `as-deployed`");
+                return Err(ConfigError { key: "kubernetes.jobs.security".to_owned(), message });
+            }
+        };
+        let job_service_account = pick(
+            environment,
+            "CDM_JOB_SERVICE_ACCOUNT",
+            "kubernetes.jobs.service_account",
+            jobs.service_account,
+        );
         let kubeconfig = pick(environment, "KUBECONFIG", "kubernetes.kubeconfig", raw.kubeconfig);
         Ok(Self {
             kubeconfig: kubeconfig.map(|(_, path)| PathBuf::from(path)),
@@ -245,6 +265,8 @@ impl KubernetesConfig {
             port: raw.port.unwrap_or(80),
             wp: raw.wp.unwrap_or_else(|| vec!["wp".to_owned()]),
             flush: flush(raw.flush.unwrap_or_default())?,
+            job_service_account: job_service_account.map(|(_, name)| name),
+            jobs_restricted,
             routes,
             annotations: raw.annotations.unwrap_or_default(),
         })

@@ -100,6 +100,7 @@ pub(super) struct RawKubernetes {
     pub(super) port: Option<u16>,
     pub(super) wp: Option<Vec<String>>,
     pub(super) flush: Option<RawFlush>,
+    pub(super) jobs: Option<RawJobs>,
     pub(super) routes: Option<String>,
     pub(super) ingress: Option<RawIngress>,
     pub(super) gateway: Option<RawGateway>,
@@ -113,6 +114,14 @@ pub(super) struct RawFlush {
     pub(super) pods: Option<u32>,
     pub(super) sites_per_pod: Option<u32>,
     pub(super) memory: Option<String>,
+}
+
+/// `[kubernetes.jobs]`: whom jobs run as, and what they may do.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawJobs {
+    pub(super) service_account: Option<String>,
+    pub(super) security: Option<String>,
 }
 
 /// `[kubernetes.blue]`, `[kubernetes.green]`.

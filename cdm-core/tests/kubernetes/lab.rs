@@ -113,7 +113,7 @@ pub(crate) struct Lab {
     pub(crate) api: KubernetesApi,
     pub(crate) wordpress: Arc<WordPress>,
     pub(crate) cluster: KubernetesCluster,
-    _kubeconfig: NamedTempFile,
+    kubeconfig: NamedTempFile,
 }
 
 impl Lab {
@@ -154,7 +154,14 @@ impl Lab {
         let access = Access::Kubeconfig { path, context: None };
         let cluster = KubernetesCluster::new(settings, &access, Arc::new(Vault), Arc::new(bench.clock));
         let cluster = cluster.await.expect("a cluster");
-        Self { bench, api, wordpress, cluster, _kubeconfig: kubeconfig }
+        Self { bench, api, wordpress, cluster, kubeconfig }
+    }
+
+    /// The same cluster, as another process sees it that has just begun.
+    pub(crate) async fn again(&self) -> KubernetesCluster {
+        let path = self.kubeconfig.path().to_owned();
+        let settings = KubernetesSettings::new(NAMESPACE, REPOSITORY);
+        opened(settings, &Access::Kubeconfig { path, context: None }).await.expect("a cluster")
     }
 
     pub(crate) fn cx(&self) -> Cx<'_> {
@@ -225,6 +232,10 @@ impl Settle for Lab {
     async fn settle(&self) {
         self.api.advance(Duration::from_secs(1));
         self.bench.clock.sleep_until(self.bench.clock.monotonic().after(Duration::from_millis(20))).await;
+    }
+
+    fn holds_credentials(&self, job: &JobName) -> Option<bool> {
+        Some(self.api.object("secrets", NAMESPACE, job.as_str()).is_some())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The cluster on a Kubernetes API on loopback keeps the promises of its port, under exactly the role that is shipped.
 
+mod admission;
+mod credentials;
 mod jobs;
 mod lab;
 #[path = "../parts/mod.rs"]

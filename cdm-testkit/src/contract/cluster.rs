@@ -36,6 +36,8 @@ pub async fn suite(port: &dyn ClusterOps, images: Images, cx: &Cx<'_>) {
     an_absent_route_does_not_move(port, cx).await;
     a_job_is_adopted(port, cx).await;
     a_jobs_name_is_its_owners(port, cx).await;
+    an_ended_job_has_no_credentials(port, cx).await;
+    an_ended_job_that_nobody_awaits_has_no_credentials(port, cx).await;
     changes_report_a_jobs_end(port, cx).await;
     changes_report_a_service(port, images, cx).await;
     release_removes_everything_of_the_uid(port, cx).await;
@@ -224,6 +226,34 @@ pub async fn a_jobs_name_is_its_owners(port: &dyn ClusterOps, cx: &Cx<'_>) {
     let batch = JobSpec { name: spec.name.clone(), ..batch_spec(cx, vec![cx.uid(), cx.uid()]) };
     refused(PROMISE, ErrorKind::Foreign, port.run_job(&cx.call(), &batch).await);
     ended(PROMISE, port, cx, &spec.name).await;
+}
+
+/// Credentials go with the end of their job, and no repetition brings them back.
+pub async fn an_ended_job_has_no_credentials(port: &dyn ClusterOps, cx: &Cx<'_>) {
+    const PROMISE: &str = "credentials of a job are gone once its end is answered";
+    let spec = job_spec(cx, cx.uid());
+    applied(PROMISE, port.run_job(&cx.call(), &spec).await);
+    // A test that sees credentials sees those of a job that has not ended, or it would see nothing at all.
+    let seen = cx.holds_credentials(&spec.name);
+    assert_ne!(seen, Some(false), "broken promise: a job that has begun has its credentials");
+    ended(PROMISE, port, cx, &spec.name).await;
+    assert_ne!(cx.holds_credentials(&spec.name), Some(true), "broken promise: {PROMISE}");
+    refused(PROMISE, ErrorKind::Exists, port.run_job(&cx.call(), &spec).await);
+    assert_ne!(cx.holds_credentials(&spec.name), Some(true), "broken promise: {PROMISE}");
+}
+
+/// Whoever follows the changes removes what a job left behind that nobody asks about: its operation was cancelled, or
+/// its worker was lost.
+pub async fn an_ended_job_that_nobody_awaits_has_no_credentials(port: &dyn ClusterOps, cx: &Cx<'_>) {
+    const PROMISE: &str = "credentials of a job that nobody awaits are gone some time after its end";
+    let spec = job_spec(cx, cx.uid());
+    applied(PROMISE, port.run_job(&cx.call(), &spec).await);
+    let mut mark = Mark::default();
+    cx.until(PROMISE, async || {
+        mark = changes(PROMISE, port, mark).await.1;
+        (cx.holds_credentials(&spec.name) != Some(true)).then_some(())
+    })
+    .await;
 }
 
 /// Who follows the changes hears of a job's end.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Fence, SiteId, Uid};
+use cdm_core::domain::{Fence, JobName, SiteId, Uid};
 use cdm_core::ports::{Call, Clock, ErrorKind, IdSource, Outcome, PortError};
 
 /// Lets a moment pass for what follows in its own time.
@@ -12,6 +12,11 @@ use cdm_core::ports::{Call, Clock, ErrorKind, IdSource, Outcome, PortError};
 pub trait Settle: Send + Sync + fmt::Debug {
     /// Lets about a second pass: a simulated world moves its clock, a real one sleeps.
     async fn settle(&self);
+
+    /// Whether the backend holds credentials that were put there for a job; `None` where a test cannot see that.
+    fn holds_credentials(&self, _job: &JobName) -> Option<bool> {
+        None
+    }
 }
 
 /// What a suite runs with.
@@ -37,6 +42,11 @@ impl<'a> Cx<'a> {
     /// The source of names.
     pub const fn ids(&self) -> &'a dyn IdSource {
         self.ids
+    }
+
+    /// Whether the backend holds credentials of a job; see [`Settle::holds_credentials`].
+    pub fn holds_credentials(&self, job: &JobName) -> Option<bool> {
+        self.settle.holds_credentials(job)
     }
 
     /// A fresh uid.

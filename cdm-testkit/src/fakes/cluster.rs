@@ -15,40 +15,9 @@ use cdm_core::ports::{
     JobState, Mark, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
 };
 
+use super::script::{ImageScript, JobScript};
 use crate::clock::SimClock;
 use crate::log::{Effect, EffectLog, What};
-
-/// How pods of a digest fare, counted from the moment a service is given it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageScript {
-    /// When all of them are available; `None` for never.
-    pub ready_after: Option<Duration>,
-    /// When something begins to keep them from it, for good, and what.
-    pub failure: Option<(Duration, PodFailure)>,
-}
-
-impl Default for ImageScript {
-    /// Ready after 10 seconds.
-    fn default() -> Self {
-        Self { ready_after: Some(Duration::from_secs(10)), failure: None }
-    }
-}
-
-/// How a job fares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobScript {
-    /// How long it runs.
-    pub takes: Duration,
-    /// What becomes of it then; [`JobState::Running`] for one that never ends.
-    pub result: JobState,
-}
-
-impl Default for JobScript {
-    /// Done after 3 seconds, with no site left out.
-    fn default() -> Self {
-        Self { takes: Duration::from_secs(3), result: JobState::Succeeded { failed: Vec::new() } }
-    }
-}
 
 /// Plays a cluster in memory; clones are the same cluster.
 ///
@@ -132,6 +101,11 @@ impl FakeCluster {
     /// Whose caches jobs were started for, and the number of the operation or rollout that did.
     pub fn flushes(&self) -> BTreeSet<(u64, Uid)> {
         self.lock().flushes.clone()
+    }
+
+    /// Whether the credentials that a job was given are still there.
+    pub fn holds_credentials(&self, name: &JobName) -> bool {
+        self.lock().jobs.get(name).is_some_and(|job| job.credentials)
     }
 
     /// The service in whose image a job runs.
@@ -330,7 +304,14 @@ impl ClusterOps for FakeCluster {
         let script = state.job_scripts.get_mut(word).and_then(VecDeque::pop_front).unwrap_or_default();
         state.add_job(
             spec.name.clone(),
-            Run { owner, service: spec.service, word, since: self.clock.monotonic(), script },
+            Run {
+                owner,
+                service: spec.service,
+                word,
+                since: self.clock.monotonic(),
+                script,
+                credentials: !matches!(spec.kind, JobKind::FlushCaches { .. }),
+            },
         );
         self.log(call.fence, || What::JobStarted(spec.name.clone(), owner, word));
         Outcome::Applied(())
@@ -338,7 +319,10 @@ impl ClusterOps for FakeCluster {
 
     async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError> {
         let now = self.clock.monotonic();
-        Ok(self.lock().jobs.get(name).map(|job| job.view(now)))
+        Ok(self.lock().jobs.get_mut(name).map(|job| {
+            job.forget(now);
+            job.view(now)
+        }))
     }
 
     async fn changes(&self, mark: Mark, _wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
@@ -414,6 +398,9 @@ impl State {
             && *end <= now
             && let Some((_, name)) = self.ends.pop_first()
         {
+            if let Some(job) = self.jobs.get_mut(&name) {
+                job.forget(now);
+            }
             self.tell(Changed::Job(name));
         }
         for selector in Selector::ALL {
@@ -562,6 +549,8 @@ struct Run {
     word: &'static str,
     since: Tick,
     script: JobScript,
+    /// Whether it has credentials that were put into the cluster for it.
+    credentials: bool,
 }
 
 impl Run {
@@ -574,6 +563,11 @@ impl Run {
             Some(end) if end <= now => self.script.result.clone(),
             Some(_) | None => JobState::Running,
         }
+    }
+
+    /// Removes the credentials of a job that has ended.
+    fn forget(&mut self, now: Tick) {
+        self.credentials &= self.state(now) == JobState::Running;
     }
 
     fn view(&self, now: Tick) -> Job {

@@ -5,15 +5,17 @@ mod databases;
 mod objects;
 mod postman;
 mod probe;
+mod script;
 mod secrets;
 mod store;
 mod tokens;
 
-pub use cluster::{FakeCluster, ImageScript, JobScript};
+pub use cluster::FakeCluster;
 pub use databases::FakeDatabases;
 pub use objects::FakeObjects;
 pub use postman::{Answer, FakePostman};
 pub use probe::{Away, FakeProbe};
+pub use script::{ImageScript, JobScript};
 pub use secrets::FakeSecrets;
 pub use store::FakeStore;
 pub use tokens::FakeTokens;

@@ -114,7 +114,8 @@ pub(super) async fn release(
     for object in session.list(JOBS, &names::selector(super::job::JOB, uid)).await? {
         let name = text(&object, "/metadata/name").unwrap_or_default();
         session.delete(JOBS, name, Some(own_uid(&object))).await?;
-        session.delete(SECRETS, name, None).await?;
+        // One that is still asleep does not say yet which Secret is its own.
+        session.delete(SECRETS, name, annotation(&object, super::jobs::SECRET)).await?;
     }
     let name = of_site(uid);
     if let Some(object) = session.get(resource, &name).await?

@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::batch::{self, Batch};
+use super::confinement::{container, mounted, of_the_host, restrict_pod, restricted_container};
 use super::failure::Failure;
 use super::names::{CDM, COMPONENT, MANAGED_BY, UID, text};
-use super::settings::KubernetesSettings;
+use super::settings::{JobSecurity, KubernetesSettings};
 use super::wp::{Command, Commands};
 use crate::ports::{ErrorKind, JobSpec};
 
@@ -60,14 +61,15 @@ pub(super) fn object(
     (commands, work): (&Commands, &Work),
     owner: Option<Value>,
 ) -> Result<Value, Failure> {
-    let template = deployment.pointer("/spec/template/spec").unwrap_or(&Value::Null);
-    let mut containers = template.get("containers").and_then(Value::as_array).into_iter().flatten();
-    let named = |container: &&Value| text(container, "/name") == Some(&settings.container);
-    let container = containers.find(named).ok_or_else(|| {
+    let (template, container) = container(settings, deployment).ok_or_else(|| {
         let message =
             format!("the Deployment of `{}` has no container `{}`", spec.service, settings.container);
         Failure::new(ErrorKind::Invalid, message)
     })?;
+    if let Some(problem) = of_the_host(template, container) {
+        let message = format!("the Deployment of `{}`: {problem}", spec.service);
+        return Err(Failure::new(ErrorKind::Invalid, message));
+    }
     let mut annotations = json!({});
     if let Some(proof) = &commands.proof {
         annotations[PROOF] = json!(proof);
@@ -104,7 +106,8 @@ pub(super) fn object(
     }))
 }
 
-/// The pod: where the service's pods may run and as whom, with what its container mounts and no more.
+/// The pod: where the service's pods may run, with what its container mounts and no more. Its account is the jobs' own,
+/// it has nothing of its node, and what it may do is limited where the service's pods leave that open.
 fn pod(
     settings: &KubernetesSettings,
     template: &Value,
@@ -112,7 +115,7 @@ fn pod(
     commands: &Commands,
     work: &Work,
 ) -> Value {
-    const KEPT: [&str; 13] = [
+    const KEPT: [&str; 12] = [
         "dnsConfig",
         "dnsPolicy",
         "hostAliases",
@@ -124,7 +127,6 @@ fn pod(
         "runtimeClassName",
         "schedulerName",
         "securityContext",
-        "serviceAccountName",
         "tolerations",
     ];
     let mut pod = Map::new();
@@ -137,12 +139,7 @@ fn pod(
     if let Some(affinity) = template.pointer("/affinity/nodeAffinity") {
         pod.insert("affinity".to_owned(), json!({ "nodeAffinity": affinity }));
     }
-    let mounts = |name: Option<&str>| {
-        let mounts = container.get("volumeMounts").and_then(Value::as_array);
-        mounts.into_iter().flatten().any(|mount| text(mount, "/name") == name)
-    };
-    let volumes = template.get("volumes").and_then(Value::as_array).into_iter().flatten();
-    let mut volumes: Vec<Value> = volumes.filter(|volume| mounts(text(volume, "/name"))).cloned().collect();
+    let mut volumes: Vec<Value> = mounted(template, container).cloned().collect();
     volumes.push(match work {
         Work::Site => json!({ "name": VOLUME, "secret": { "secretName": files, "defaultMode": 0o444 } }),
         Work::Batch(_) => json!({ "name": VOLUME, "configMap": { "name": files, "defaultMode": 0o444 } }),
@@ -151,6 +148,15 @@ fn pod(
     pod.insert("restartPolicy".to_owned(), json!("Never"));
     pod.insert("enableServiceLinks".to_owned(), json!(false));
     pod.insert("automountServiceAccountToken".to_owned(), json!(false));
+    if let Some(account) = &settings.job_service_account {
+        pod.insert("serviceAccountName".to_owned(), json!(account));
+    }
+    let restricted = settings.job_security == JobSecurity::Restricted;
+    if restricted {
+        let context = pod.entry("securityContext").or_insert_with(|| json!({}));
+        restrict_pod(context, container);
+    }
+    let container = &if restricted { restricted_container(container) } else { container.clone() };
     let containers = match work {
         Work::Site => {
             let before: Vec<Value> =
@@ -200,7 +206,7 @@ fn of_slot(settings: &KubernetesSettings, container: &Value, command: &Command, 
 
 /// The service's container, with another command.
 fn run(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) -> Value {
-    const DROPPED: [&str; 10] = [
+    const DROPPED: [&str; 11] = [
         "args",
         "lifecycle",
         "livenessProbe",
@@ -211,6 +217,7 @@ fn run(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) 
         "stdin",
         "terminationMessagePath",
         "tty",
+        "volumeDevices",
     ];
     let mut made = container.clone();
     if let Some(fields) = made.as_object_mut() {
@@ -312,10 +319,7 @@ mod tests {
         assert_eq!(pod["initContainers"][0]["command"][2], json!("activate"));
         let volumes: Vec<_> = pod["volumes"].as_array().into_iter().flatten().map(|v| &v["name"]).collect();
         assert_eq!(volumes, ["uploads", VOLUME]);
-        assert_eq!(
-            (&pod["serviceAccountName"], &pod["restartPolicy"]),
-            (&json!("wordpress"), &json!("Never"))
-        );
+        assert_eq!(pod["restartPolicy"], json!("Never"));
         assert_eq!(pod["affinity"], json!({ "nodeAffinity": { "x": 1 } }));
         assert_eq!(pod["topologySpreadConstraints"], Value::Null);
     }

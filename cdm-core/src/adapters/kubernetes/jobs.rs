@@ -2,6 +2,10 @@
 //!
 //! The files lie in a Secret, those of a batch in a ConfigMap. Either belongs to the Job and goes with it, so the Job
 //! comes first. One that is still asleep counts as not started, and the next call goes on with it.
+//!
+//! A Secret does not wait for its Job's own removal: the Job carries the Secret's uid in an annotation while the Secret
+//! is there, and [`clear`] deletes the Secret and then the annotation once the Job has ended. Before that a pod that
+//! takes a lost one's place could not start without it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +19,7 @@ use super::batch::{self, Batch};
 use super::failure::Failure;
 use super::image::is_test;
 use super::job::{self, CONFIGURATION_FILE, JOB, Work};
-use super::names::{CDM, COMPONENT, MANAGED_BY, label, own_uid, site_of, text};
+use super::names::{CDM, COMPONENT, MANAGED_BY, annotation, annotation_path, label, own_uid, site_of, text};
 use super::pods;
 use super::service;
 use super::settings::KubernetesSettings;
@@ -25,6 +29,9 @@ use crate::domain::{JobName, SecretKind, SecretName, Uid};
 use crate::ports::{
     Cms, Credentials, Database, ErrorKind, Job, JobKind, JobSpec, JobState, SecretStore, StoredSecret,
 };
+
+/// The annotation with the uid of a Job's Secret, which is there while the Secret may be.
+pub(super) const SECRET: &str = "cdm/secret";
 
 /// The files of a job, by their names.
 enum Files {
@@ -58,25 +65,77 @@ pub(super) async fn run(
         Err(failure) => return Err(failure),
     };
     let (resource, files) = (files.resource(), written(name, own_uid(&held), &files)?);
-    if let Err(failure) = session.create(resource, &files).await {
-        if failure.kind != ErrorKind::Exists {
-            return Err(failure);
+    let made = match session.create(resource, &files).await {
+        Err(failure) if failure.kind == ErrorKind::Exists => {
+            // Of an attempt before, or of a job that is gone.
+            session.delete(resource, name, None).await?;
+            session.create(resource, &files).await?
         }
-        // Of an attempt before, or of a job that is gone.
-        session.delete(resource, name, None).await?;
-        session.create(resource, &files).await?;
-    }
-    let wake = [
+        made => made?,
+    };
+    let mut wake = vec![
         json!({ "op": "test", "path": "/metadata/uid", "value": own_uid(&held) }),
         json!({ "op": "replace", "path": "/spec/suspend", "value": false }),
     ];
+    if resource == SECRETS {
+        // The object has annotations: the line that proves its work is one.
+        wake.push(json!({ "op": "add", "path": annotation_path(SECRET), "value": own_uid(&made) }));
+    }
     match session.patch(JOBS, name, Patch::Json(&wake)).await {
+        // Another attempt had started it, and it has ended meanwhile: nobody reads what was just made.
+        Ok(job) if verdict::end(&job).is_some() => {
+            clear(session, &job).await?;
+            Err(Failure::new(ErrorKind::Exists, "the job is there"))
+        }
         Ok(_) => Ok(()),
         Err(failure) if failure.kind == ErrorKind::NotFound => Err(gone(spec, "the job was removed")),
         Err(failure) if is_test(&failure) => {
             Err(Failure::new(ErrorKind::Conflict, "another job has taken the name"))
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// A Job that has ended, with a Secret that may still be there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leftover {
+    job: String,
+    job_uid: String,
+    secret_uid: String,
+}
+
+impl Leftover {
+    /// What a Job leaves behind; `None` while it has not ended, and where nothing is left.
+    pub(super) fn of(job: &Value) -> Option<Self> {
+        verdict::end(job).filter(|_| is_ours(job))?;
+        Some(Self {
+            job: text(job, "/metadata/name")?.to_owned(),
+            job_uid: own_uid(job).to_owned(),
+            secret_uid: annotation(job, SECRET)?.to_owned(),
+        })
+    }
+
+    /// Deletes the Secret, and then what says that it is there. A Job that is gone has taken its Secret with it.
+    pub(super) async fn clear(&self, session: &Session<'_>) -> Result<(), Failure> {
+        session.delete(SECRETS, &self.job, Some(&self.secret_uid)).await?;
+        let cleared = [
+            json!({ "op": "test", "path": "/metadata/uid", "value": self.job_uid }),
+            json!({ "op": "test", "path": annotation_path(SECRET), "value": self.secret_uid }),
+            json!({ "op": "remove", "path": annotation_path(SECRET) }),
+        ];
+        match session.patch(JOBS, &self.job, Patch::Json(&cleared)).await {
+            Err(failure) if failure.kind != ErrorKind::NotFound && !is_test(&failure) => Err(failure),
+            // Another process was first.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Deletes the Secret of a Job that has ended, where one may be left.
+async fn clear(session: &Session<'_>, job: &Value) -> Result<(), Failure> {
+    match Leftover::of(job) {
+        Some(leftover) => leftover.clear(session).await,
+        None => Ok(()),
     }
 }
 
@@ -259,6 +318,7 @@ pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option
     let Some(end) = end else {
         return Ok(Some(Job { state: verdict::unfinished(&pods), log: String::new() }));
     };
+    clear(session, &job).await?;
     if let Some(batch) = batch {
         let state = batch.verdict(&job, &end, &pods);
         let log = batch_log(&state);

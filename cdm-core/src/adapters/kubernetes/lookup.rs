@@ -1,9 +1,11 @@
-//! Whether the image looks its sites up where this server keeps them, as far as a Deployment tells. A flush has nobody's
-//! credentials, so an image that looks elsewhere flushes nothing, and serves nothing either.
+//! Whether the image looks its sites up where this server keeps them, as far as a Deployment tells, and whether jobs can
+//! be made of it. A flush has nobody's credentials, so an image that looks elsewhere flushes nothing, and serves nothing
+//! either.
 
 use serde_json::Value;
 
 use super::api::Session;
+use super::confinement;
 use super::failure::Failure;
 use super::names::text;
 use super::service;
@@ -14,12 +16,12 @@ use crate::ports::ErrorKind;
 /// What an image takes for a variable that nobody set, by the contract with it.
 const UNSET: &str = "cdm";
 
-/// Fails with the first variable by which an image looks elsewhere.
+/// Fails with the first variable by which an image looks elsewhere, or with what jobs do not take over.
 pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
-    let Some(lookup) = &settings.lookup else { return Ok(()) };
     for selector in Selector::ALL {
         let deployment = service::deployment(session, settings, selector).await?;
-        if let Some(problem) = problem(settings, lookup, &deployment) {
+        let elsewhere = settings.lookup.as_ref().and_then(|lookup| problem(settings, lookup, &deployment));
+        if let Some(problem) = elsewhere.or_else(|| confinement::unfit(settings, &deployment)) {
             let name = &settings.names(selector).deployment;
             return Err(Failure::new(ErrorKind::Invalid, format!("the Deployment `{name}`: {problem}")));
         }

@@ -9,6 +9,7 @@ mod anchor;
 mod api;
 mod batch;
 mod canary;
+mod confinement;
 mod failure;
 mod image;
 mod job;
@@ -25,7 +26,9 @@ mod verdict;
 mod watch;
 mod wp;
 
-pub use settings::{Access, ColourNames, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme};
+pub use settings::{
+    Access, ColourNames, JobSecurity, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme,
+};
 
 use std::fmt;
 use std::sync::Arc;
@@ -131,6 +134,20 @@ impl KubernetesCluster {
 
     fn look(&self) -> Session<'_> {
         self.session(self.clock.monotonic().after(READ))
+    }
+
+    /// Deletes Secrets that ended jobs have left behind: of operations that nobody awaits any more, and of workers that
+    /// were lost between a job's end and their look at it.
+    async fn clear_leftovers(&self) {
+        for leftover in self.watches.leftovers() {
+            match leftover.clear(&self.look()).await {
+                Ok(()) => self.watches.cleared(&leftover),
+                Err(failure) => {
+                    tracing::warn!(error = %failure.message, "the Secret of an ended job was not deleted");
+                    return;
+                }
+            }
+        }
     }
 
     /// Whether the time has come to look for old tombstones again; whoever hears so does it.
@@ -248,6 +265,7 @@ impl ClusterOps for KubernetesCluster {
 
     async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
         self.watches.start(&self.client.client, &self.settings);
+        self.clear_leftovers().await;
         Ok(self.watches.since(&*self.clock, mark, wait).await)
     }
 }

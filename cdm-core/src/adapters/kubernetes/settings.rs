@@ -77,6 +77,17 @@ pub struct Lookup {
     pub secret_prefix: String,
 }
 
+/// What a job's pod may do where the Deployment of its service does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobSecurity {
+    /// What the Pod Security Standard `restricted` asks for: not as root, no further privileges, no capabilities, the
+    /// runtime's seccomp profile. An image whose user is root needs a `runAsUser` in the Deployment.
+    #[default]
+    Restricted,
+    /// Whatever the cluster allows a pod that says nothing.
+    AsDeployed,
+}
+
 /// How CDM works on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesSettings {
@@ -104,9 +115,13 @@ pub struct KubernetesSettings {
     pub scheme: Scheme,
     /// The command that is `wp` in the image.
     pub wp: Vec<String>,
+    /// The service account of jobs' pods; `None` for the namespace's `default`. The services' own is not taken over.
+    pub job_service_account: Option<String>,
+    /// What jobs' pods may do where the Deployment does not say.
+    pub job_security: JobSecurity,
     /// How long a job may take.
     pub job_deadline: Duration,
-    /// How long an ended job is kept, with its pods and their logs.
+    /// How long an ended job is kept, with its pods and their logs. Its Secret is not.
     pub job_kept: Duration,
     /// How many pods of a batch are at work at once.
     pub batch_width: u32,
@@ -138,6 +153,8 @@ impl KubernetesSettings {
             route_annotations: BTreeMap::new(),
             scheme: Scheme::Https,
             wp: vec!["wp".to_owned()],
+            job_service_account: None,
+            job_security: JobSecurity::Restricted,
             job_deadline: Duration::from_secs(600),
             job_kept: Duration::from_secs(24 * 3600),
             batch_width: 4,
@@ -173,6 +190,9 @@ impl KubernetesSettings {
         ];
         if let Some((what, _)) = names.iter().find(|(_, name)| !is_name(name)) {
             return Err(KubernetesError::Name(what));
+        }
+        if self.job_service_account.as_deref().is_some_and(|name| !is_name(name)) {
+            return Err(KubernetesError::Name("the service account of jobs"));
         }
         if self.blue.deployment == self.green.deployment || self.blue.service == self.green.service {
             return Err(KubernetesError::SameColours);

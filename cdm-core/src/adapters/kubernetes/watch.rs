@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::job::JOB;
+use super::jobs::Leftover;
 use super::names::{CDM, COMPONENT, MANAGED_BY};
 use super::news::News;
 use super::pods;
@@ -55,6 +56,8 @@ struct Seen {
     jobs: HashMap<String, Stage>,
     /// The pods that do not get on, with their jobs' names.
     stuck: HashMap<String, String>,
+    /// The jobs that have ended and may have left a Secret, and whether somebody who follows has passed them once.
+    leftovers: HashMap<String, (Leftover, bool)>,
 }
 
 /// Follows the changes from the first question on.
@@ -93,6 +96,26 @@ impl Watches {
         [Kind::Job, Kind::Pod].iter().all(|kind| seen.live.contains(kind))
             && seen.jobs.get(name.as_str()) == Some(&Stage::Running)
             && !seen.stuck.values().any(|job| job == name.as_str())
+    }
+
+    /// Some of the jobs that ended and whose Secrets nobody has deleted since the last question: of those that are
+    /// still awaited, the look at the job does it. What is not deleted now comes again.
+    pub(super) fn leftovers(&self) -> Vec<Leftover> {
+        /// How many are answered at once.
+        const SOME: usize = 16;
+        let mut seen = lock(&self.seen);
+        let all = seen.leftovers.values_mut();
+        // Each is answered at every second question, so that whoever else follows leaves it alone meanwhile.
+        let due = all.filter_map(|(leftover, passed)| {
+            *passed = !*passed;
+            (!*passed).then(|| leftover.clone())
+        });
+        due.take(SOME).collect()
+    }
+
+    /// The Secret of a leftover is gone.
+    pub(super) fn cleared(&self, leftover: &Leftover) {
+        lock(&self.seen).leftovers.retain(|_, (other, _)| other != leftover);
     }
 
     /// Begins to follow, if that has not begun.
@@ -196,6 +219,16 @@ impl Follow {
             Kind::Deployment => self.tell_service(seen, &name),
             Kind::Job => {
                 let Ok(object) = serde_json::to_value(object) else { return };
+                match Leftover::of(&object) {
+                    Some(leftover) => {
+                        let held = seen.leftovers.entry(name.clone());
+                        let held = held.or_insert_with(|| (leftover.clone(), false));
+                        if held.0 != leftover {
+                            *held = (leftover, false);
+                        }
+                    }
+                    None => drop(seen.leftovers.remove(&name)),
+                }
                 let stage = match verdict::end(&object) {
                     Some(_) => Stage::Ended,
                     None if verdict::is_suspended(&object) => Stage::Asleep,
@@ -225,6 +258,7 @@ impl Follow {
             Kind::Deployment => self.tell_service(seen, &name),
             Kind::Job => {
                 seen.jobs.remove(&name);
+                seen.leftovers.remove(&name);
                 tell_job(seen, &name);
             }
             Kind::Pod => {
@@ -244,7 +278,10 @@ impl Seen {
     /// A list follows that has everything there is.
     fn begin_anew(&mut self, kind: Kind) {
         match kind {
-            Kind::Job => self.jobs.clear(),
+            Kind::Job => {
+                self.jobs.clear();
+                self.leftovers.clear();
+            }
             Kind::Pod => self.stuck.clear(),
             Kind::Deployment => {}
         }
