@@ -94,6 +94,12 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
             format!("grant the server what the message names, then ask again; see: {}", cdm("doctor"))
         }
         "unavailable" => format!("ask again in a moment; see which backend is away: {}", cdm("doctor")),
+        "storage_full" => {
+            format!(
+                "free space on the disk of the server's data directory, then ask again; see: {}",
+                cdm("doctor")
+            )
+        }
         "contended" | "throttled" | "rate_limited" => "ask again in a moment".into(),
         "outcome_unknown" | "timed_out" => format!(
             "the request may have been accepted: repeat it with the same --idempotency-key, or look first: {}",

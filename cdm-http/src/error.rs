@@ -195,9 +195,10 @@ const fn status(error: &ServiceError) -> StatusCode {
         | ServiceError::NoHealthyDigest
         | ServiceError::Contended => StatusCode::CONFLICT,
         ServiceError::KeyReused | ServiceError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        ServiceError::Denied(_) | ServiceError::Unavailable(_) | ServiceError::Unknown => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ServiceError::Denied(_)
+        | ServiceError::Unavailable(_)
+        | ServiceError::StorageFull(_)
+        | ServiceError::Unknown => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -213,7 +214,7 @@ impl From<ServiceError> for Refusal {
             ServiceError::HostnameTaken { .. } => refusal.blame("hostnames"),
             ServiceError::TokenExists(_) | ServiceError::UserExists(_) => refusal.blame("name"),
             ServiceError::KeyReused => refusal.blame("Idempotency-Key"),
-            ServiceError::Unavailable(_) | ServiceError::Unknown => {
+            ServiceError::Unavailable(_) | ServiceError::StorageFull(_) | ServiceError::Unknown => {
                 refusal.retry_after = Some(Duration::ZERO);
             }
             ServiceError::PlanChanged => refusal.blame("planHash"),

@@ -119,7 +119,9 @@ impl From<PortError> for Stop {
     fn from(error: PortError) -> Self {
         let message = || format!("{error}");
         match error.kind {
-            ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable => Self::Again(error),
+            ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable | ErrorKind::Full => {
+                Self::Again(error)
+            }
             ErrorKind::Denied => Self::Park(Code::Denied, message()),
             ErrorKind::Foreign => Self::Park(Code::Foreign, message()),
             ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::Gone => {
@@ -133,6 +135,7 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         let kind = match error {
             StoreError::Unavailable(_) => ErrorKind::Unavailable,
+            StoreError::Full(_) => ErrorKind::Full,
             StoreError::Throttled => ErrorKind::Throttled(None),
             StoreError::Denied(_) => ErrorKind::Denied,
         };

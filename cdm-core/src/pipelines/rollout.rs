@@ -57,7 +57,7 @@ where
         match read().await {
             Ok(found) => return Ok(found),
             Err(StoreError::Denied(_)) => return Err(Lost),
-            Err(StoreError::Unavailable(_) | StoreError::Throttled) => {
+            Err(StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Throttled) => {
                 clock.sleep_until(clock.monotonic().after(pause)).await;
                 pause = (pause * 2).min(worker.settings().longest_pause);
                 worker.lease().call(worker.ports(), Fence::default())?;

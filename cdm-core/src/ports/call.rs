@@ -56,6 +56,8 @@ pub enum ErrorKind {
     Throttled(Option<Duration>),
     /// No answer, or none that says anything.
     Unavailable,
+    /// The storage behind the port has no space left for a write; reads go on. Clears once space is free.
+    Full,
 }
 
 /// An error of a port.
@@ -78,7 +80,7 @@ impl PortError {
     /// Whether the same call may succeed later without anyone doing anything.
     pub const fn is_retryable(&self) -> bool {
         match self.kind {
-            ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable => true,
+            ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable | ErrorKind::Full => true,
             ErrorKind::NotFound
             | ErrorKind::Exists
             | ErrorKind::Foreign

@@ -122,6 +122,24 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
 
     /// The number of the last event so far; `None` where there was none.
     async fn last_event(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Deletes the oldest audit entries and events that are older than `old` says, and returns how many. The number of
+    /// a deleted one is not given again, and the newest of each may be kept whatever its age. A repetition deletes
+    /// further ones. A store that ends events by a time of its own deletes none here.
+    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused>;
+}
+
+/// What is old enough to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Old {
+    /// Audit entries of before.
+    pub audit_before: Timestamp,
+    /// Events of before.
+    pub events_before: Timestamp,
+    /// Of those, events up to this number; `None`: all.
+    pub events_to: Option<u64>,
+    /// How many are deleted of each at most; 90 at most.
+    pub most: usize,
 }
 
 /// One adapter with both faces.
@@ -219,6 +237,9 @@ pub enum StoreError {
     /// Not now.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// The storage has no space left for a write; reads go on. Clears once space is free.
+    #[error("the store has no space left: {0}")]
+    Full(String),
     /// Fewer calls, please.
     #[error("the store asks for fewer calls")]
     Throttled,

@@ -131,6 +131,9 @@ impl Access {
                     return Err(ServiceError::TokenExists(new.name.clone()));
                 }
                 Outcome::NotApplied(error) if !error.is_retryable() => return Err(error.into()),
+                Outcome::NotApplied(error) | Outcome::Unknown(error) if error.kind == ErrorKind::Full => {
+                    return Err(error.into());
+                }
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {}
             }
             call = Call { write: call.write, ..self.call() };
@@ -160,6 +163,10 @@ impl Access {
                     break;
                 }
                 Outcome::NotApplied(error) if !error.is_retryable() => {
+                    result = Err(error.into());
+                    break;
+                }
+                Outcome::NotApplied(error) | Outcome::Unknown(error) if error.kind == ErrorKind::Full => {
                     result = Err(error.into());
                     break;
                 }

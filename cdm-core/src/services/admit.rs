@@ -62,7 +62,10 @@ impl Services {
         if let Err(error) = &result
             && !matches!(
                 error,
-                ServiceError::Unavailable(_) | ServiceError::Denied(_) | ServiceError::Unknown
+                ServiceError::Unavailable(_)
+                    | ServiceError::StorageFull(_)
+                    | ServiceError::Denied(_)
+                    | ServiceError::Unknown
             )
         {
             // The refusal stands whether or not its entry can be written.
@@ -129,6 +132,11 @@ impl Services {
                 Outcome::NotApplied(Refused::Store(error @ StoreError::Denied(_))) => {
                     return Err(error.into());
                 }
+                // Repeated attempts free no space. What an earlier attempt did stays unknown.
+                Outcome::NotApplied(Refused::Store(error @ StoreError::Full(_)))
+                | Outcome::Unknown(Refused::Store(error @ StoreError::Full(_))) => {
+                    return Err(if unknown { ServiceError::Unknown } else { error.into() });
+                }
                 Outcome::NotApplied(Refused::Store(_)) => {}
                 Outcome::Unknown(_) => unknown = true,
             }
@@ -190,7 +198,10 @@ impl Services {
         for _ in 0..TRIES {
             match self.ports.store.numbers(&self.call(), count).await {
                 Outcome::Applied(first) => return Ok(first),
-                Outcome::NotApplied(Refused::Store(error @ StoreError::Denied(_))) => {
+                Outcome::NotApplied(Refused::Store(
+                    error @ (StoreError::Denied(_) | StoreError::Full(_)),
+                ))
+                | Outcome::Unknown(Refused::Store(error @ StoreError::Full(_))) => {
                     return Err(error.into());
                 }
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {

@@ -4,7 +4,7 @@ use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
 use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, SiteId, UserName};
-use crate::ports::{PortError, StoreError};
+use crate::ports::{ErrorKind, PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,9 @@ pub enum ServiceError {
     /// A backend does not answer; nothing was changed.
     #[error("a backend does not answer: {0}")]
     Unavailable(String),
+    /// The store's disk has no space left; nothing was changed, and reads go on.
+    #[error("the store has no space left: {0}; free space on its disk, then repeat the request")]
+    StorageFull(String),
     /// A backend's answer was lost; the request may have been accepted.
     #[error("the outcome is unknown; repeat the request with the same idempotency key, or look")]
     Unknown,
@@ -90,6 +93,7 @@ impl ServiceError {
             Self::Contended => "contended",
             Self::Denied(_) => "backend_denied",
             Self::Unavailable(_) => "unavailable",
+            Self::StorageFull(_) => "storage_full",
             Self::Unknown => "outcome_unknown",
         }
     }
@@ -102,6 +106,7 @@ impl ServiceError {
             | Self::Frozen(_)
             | Self::Contended
             | Self::Unavailable(_)
+            | Self::StorageFull(_)
             | Self::Unknown => true,
             Self::NotFound { .. }
             | Self::SiteExists(_)
@@ -134,6 +139,7 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Denied(_) => Self::Denied(error.to_string()),
+            StoreError::Full(why) => Self::StorageFull(why),
             StoreError::Unavailable(_) | StoreError::Throttled => Self::Unavailable(error.to_string()),
         }
     }
@@ -141,7 +147,9 @@ impl From<StoreError> for ServiceError {
 
 impl From<PortError> for ServiceError {
     fn from(error: PortError) -> Self {
-        if error.is_retryable() {
+        if error.kind == ErrorKind::Full {
+            Self::StorageFull(error.message)
+        } else if error.is_retryable() {
             Self::Unavailable(error.to_string())
         } else {
             Self::Denied(error.to_string())

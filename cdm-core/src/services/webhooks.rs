@@ -149,6 +149,10 @@ impl Services {
             match call().await {
                 Outcome::Applied(applied) => return Ok(applied),
                 Outcome::NotApplied(error) if !error.is_retryable() => return Err(error.into()),
+                // Repeated attempts free no space.
+                Outcome::NotApplied(error) | Outcome::Unknown(error) if error.kind == ErrorKind::Full => {
+                    return Err(error.into());
+                }
                 Outcome::NotApplied(error) | Outcome::Unknown(error) => last = Some(error),
             }
             let clock = &self.ports.clock;

@@ -14,6 +14,7 @@ const FROM_WITHIN: [(&str, &str); 7] = [
         "the record has to change between each reading and writing of one request, eight times over",
     ),
     ("backend_denied", "the embedded backends refuse nobody"),
+    ("storage_full", "the disk that the tests run on has space; `tests/e2e/storage.rs` fills one of its own"),
     ("unavailable", "the embedded store answers as long as the server does"),
     ("outcome_unknown", "an answer of the store has to be lost; the campaigns of cdm-core lose them"),
     ("timed_out", "no request of an embedded server takes 90 s"),

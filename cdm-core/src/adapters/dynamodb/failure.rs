@@ -73,6 +73,7 @@ impl From<StoreError> for Failure {
 pub(super) fn of_port(port: &'static str, error: &StoreError) -> PortError {
     let kind = match error {
         StoreError::Unavailable(_) => ErrorKind::Unavailable,
+        StoreError::Full(_) => ErrorKind::Full,
         StoreError::Throttled => ErrorKind::Throttled(None),
         StoreError::Denied(_) => ErrorKind::Denied,
     };
@@ -130,7 +131,7 @@ fn of_rest(told: &Told) -> Failure {
     let message = told.error(PORT).message;
     let error = match told.kind {
         ErrorKind::Throttled(_) => StoreError::Throttled,
-        ErrorKind::Unavailable | ErrorKind::Conflict => StoreError::Unavailable(message),
+        ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::Full => StoreError::Unavailable(message),
         ErrorKind::NotFound => StoreError::Denied(
             "there is no such table, or it has not the indexes; `cdm-server --bootstrap` makes it".to_owned(),
         ),

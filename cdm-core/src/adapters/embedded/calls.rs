@@ -1,5 +1,8 @@
 //! What the embedded adapters share of a call: its deadline, and what an error of the file is to its caller.
 
+use std::io;
+
+use super::file::is_full;
 use crate::domain::Tick;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
@@ -24,11 +27,25 @@ pub(super) async fn within<T>(
     }
 }
 
+/// What a failed use of a directory is to its caller: `words`, and what the system says.
+pub(super) fn io_failed(port: &'static str, words: &str, cause: &io::Error) -> PortError {
+    let kind = match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ErrorKind::Full
+        }
+        _ => ErrorKind::Unavailable,
+    };
+    PortError::new(port, kind, format!("{words}: {}", cause.kind()))
+}
+
 /// An error of the SQLite file, in SQLite's own words where it has any; they quote no statement and no value.
 pub(super) fn unavailable(port: &'static str, error: &sqlx::Error) -> PortError {
     let words = match error.as_database_error() {
         Some(error) => error.message(),
         None => "no connection to it",
     };
+    if is_full(error) {
+        return PortError::new(port, ErrorKind::Full, format!("the database file takes no writes: {words}"));
+    }
     PortError::new(port, ErrorKind::Unavailable, format!("the database file does not answer: {words}"))
 }

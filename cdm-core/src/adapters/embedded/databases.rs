@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions, Row, SqliteConnection};
 
 use super::File;
-use super::calls::unavailable;
+use super::calls::{io_failed, unavailable};
 use super::disk::{blocking, private_dir, sync_parent, try_write};
 use crate::domain::{DatabaseName, Uid};
 use crate::ports::{Call, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases};
@@ -232,8 +232,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn failed(cause: &io::Error) -> PortError {
-    let message = format!("the databases' directory cannot be used: {}", cause.kind());
-    error(ErrorKind::Unavailable, &message)
+    io_failed(PORT, "the databases' directory cannot be used", cause)
 }
 
 fn error(kind: ErrorKind, message: &str) -> PortError {

@@ -1,10 +1,21 @@
 //! The one SQLite file, shared by everything embedded and by every process on the machine.
 
+mod space;
+mod transaction;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{Row, SqlitePool};
+
+use space::Space;
+pub(super) use space::is_full;
+pub(super) use transaction::Transaction;
 
 /// How long a statement waits for another process's transaction.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,14 +42,19 @@ pub struct File {
     write: SqlitePool,
     read: SqlitePool,
     watch: SqlitePool,
+    space: Arc<Space>,
 }
 
 impl File {
-    /// Opens the file, and makes it where it is missing. Does not make any table: each user of the file brings its own.
+    /// Opens the file, and makes it where it is missing, readable by its owner alone. Makes no table but the one that
+    /// [`File::probe`] writes to: each user of the file brings its own.
     ///
     /// # Errors
     /// When the file is no database, or the directory may not be written.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError { path: path.to_owned(), source };
+        // SQLite gives the files beside this one the same mode.
+        create_private(path).map_err(|error| failed(error.into()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -54,21 +70,37 @@ impl File {
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
-        let failed = |source| OpenError { path: path.to_owned(), source };
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
         let read = pool(READERS).connect_with(options.clone()).await.map_err(failed)?;
         let watch = pool(1).connect_with(options).await.map_err(failed)?;
-        Ok(Self { write, read, watch })
+        let file = Self { write, read, watch, space: Arc::default() };
+        file.ensure(space::SCHEMA).await.map_err(failed)?;
+        Ok(file)
     }
 
     /// A transaction that holds the file's write lock from its beginning. Dropped without a commit, it changes nothing.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        self.write.begin_with("BEGIN IMMEDIATE").await
+    pub(super) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        Transaction::begin(&self.write, "BEGIN IMMEDIATE", Some(Arc::clone(&self.space))).await
+    }
+
+    /// A transaction that reads one state of the file, whatever is written meanwhile.
+    pub(super) async fn snapshot(&self) -> Result<Transaction, sqlx::Error> {
+        Transaction::begin(&self.read, "BEGIN", None).await
     }
 
     /// Connections for statements that only read.
     pub(super) const fn reader(&self) -> &SqlitePool {
         &self.read
+    }
+
+    /// Writes a small row and commits it: whether the file takes writes is known by a write alone.
+    ///
+    /// # Errors
+    /// What SQLite says, where it does not.
+    pub(super) async fn probe(&self) -> Result<(), sqlx::Error> {
+        let mut on = self.begin().await?;
+        space::write_probe(&mut on).await.inspect_err(|error| on.note(error))?;
+        on.commit().await
     }
 
     /// A number that changes whenever anyone has written to the file, this process included. Costs microseconds.
@@ -88,5 +120,13 @@ impl File {
         self.read.close().await;
         self.watch.close().await;
         self.write.close().await;
+    }
+}
+
+/// Makes an empty file, which is an empty database, for its owner alone; leaves one that is there as it is.
+fn create_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }

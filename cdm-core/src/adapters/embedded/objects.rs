@@ -10,7 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::calls::within;
+use super::calls::{io_failed, within};
 use super::disk::{blocking, private_dir, try_write};
 use super::tree;
 use crate::domain::{ObjectPrefix, Tick};
@@ -88,7 +88,7 @@ impl EmbeddedObjects {
         }
         match self.store.put(&path, PutPayload::default()).await {
             Ok(_) => Outcome::Applied(()),
-            Err(_) => Outcome::Unknown(error(ErrorKind::Unavailable, "the marker cannot be written")),
+            Err(cause) => Outcome::Unknown(unwritten(&cause)),
         }
     }
 }
@@ -138,13 +138,25 @@ impl fmt::Debug for EmbeddedObjects {
     }
 }
 
+/// What a marker that was not written is to its caller. `object_store` wraps what the system says.
+fn unwritten(cause: &object_store::Error) -> PortError {
+    let mut below: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+    while let Some(error) = below {
+        if let Some(cause) = error.downcast_ref::<io::Error>() {
+            return io_failed(PORT, "the marker cannot be written", cause);
+        }
+        below = error.source();
+    }
+    error(ErrorKind::Unavailable, "the marker cannot be written")
+}
+
 fn failed(cause: &io::Error) -> PortError {
     match cause.kind() {
         io::ErrorKind::InvalidData => error(
             ErrorKind::Foreign,
             "a file's name is no text, so it has no key; whoever put it there has to remove it",
         ),
-        kind => error(ErrorKind::Unavailable, &format!("the objects' directory cannot be used: {kind}")),
+        _ => io_failed(PORT, "the objects' directory cannot be used", cause),
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::file::File;
+use super::file::{File, is_full};
 use super::together::Together;
 use crate::adapters::records;
 use crate::domain::{Timestamp, Token, TokenHash, Uid};
@@ -38,7 +38,8 @@ impl EmbeddedTokens {
 }
 
 fn unavailable(error: &sqlx::Error) -> PortError {
-    PortError::new(PORT, ErrorKind::Unavailable, error.to_string())
+    let kind = if is_full(error) { ErrorKind::Full } else { ErrorKind::Unavailable };
+    PortError::new(PORT, kind, error.to_string())
 }
 
 fn unreadable(error: &StoreError) -> PortError {

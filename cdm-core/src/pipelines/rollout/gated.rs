@@ -323,7 +323,7 @@ impl Shared<'_> {
                 Outcome::NotApplied(error) => match error.kind {
                     ErrorKind::Conflict => known = None,
                     ErrorKind::Throttled(asked) => self.sleep_at_least(&mut pause, asked).await,
-                    ErrorKind::Unavailable => self.sleep(&mut pause).await,
+                    ErrorKind::Unavailable | ErrorKind::Full => self.sleep(&mut pause).await,
                     ErrorKind::NotFound => return Ok(Placed::Refused),
                     // Nothing was applied, and nothing that was sent before is still under way.
                     ErrorKind::Invalid | ErrorKind::Foreign | ErrorKind::Exists | ErrorKind::Gone

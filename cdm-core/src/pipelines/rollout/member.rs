@@ -230,7 +230,7 @@ impl Shared<'_> {
                 Outcome::NotApplied(error) => match error.kind {
                     ErrorKind::Conflict => {}
                     ErrorKind::Throttled(asked) => self.sleep_at_least(&mut pause, asked).await,
-                    ErrorKind::Unavailable => self.sleep(&mut pause).await,
+                    ErrorKind::Unavailable | ErrorKind::Full => self.sleep(&mut pause).await,
                     // No site's fault.
                     ErrorKind::Denied => return Ok(Pointed::Unreachable(Code::Denied)),
                     ErrorKind::NotFound => return Ok(Pointed::Refused),

@@ -10,6 +10,7 @@ use super::host::World;
 use super::pod::{Pod, PodSpec};
 use super::tables::{self, Seen, Wanted};
 use super::{news, shapes};
+use crate::adapters::embedded::file::is_full;
 use crate::domain::{Selector, Tick};
 use crate::ports::{Changed, PodFailure};
 
@@ -33,6 +34,8 @@ pub(super) async fn keep(world: Arc<World>, selector: Selector) {
         let pause = match colour.round(&world).await {
             Ok(Progress::Done) => IDLE,
             Ok(Progress::Going) => busy,
+            // The file has said so once.
+            Err(error) if is_full(&error) => IDLE,
             Err(error) => {
                 tracing::warn!(%error, %selector, "a service cannot be looked after for the moment");
                 BUSY.1

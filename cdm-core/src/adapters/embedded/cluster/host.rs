@@ -3,6 +3,7 @@
 use std::fs::{File as LockFile, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::router::Endpoints;
 use super::tables::{self, Hosted};
 use super::tenants::Tenants;
 use super::{GLANCE, Inner, LocalCluster, colour, http, router, runner};
+use crate::adapters::embedded::file::is_full;
 use crate::domain::Selector;
 
 /// How often a process that waits for the lock tries it.
@@ -137,7 +139,12 @@ impl LocalCluster {
             stopped,
         };
         let running = match turn.take_seat().await? {
-            Some(seat) => Some(turn.begin(seat).await?),
+            Some(seat) => match turn.begin(seat).await {
+                Ok(running) => Some(running),
+                // A process that starts while the disk is full serves reads, and hosts once there is space.
+                Err(HostError::File(error)) if is_full(&error) => None,
+                Err(error) => return Err(error),
+            },
             None => None,
         };
         let mut task = JoinSet::new();
@@ -182,7 +189,8 @@ impl Turn {
     /// `None` while another process has the lock.
     async fn take_seat(&self) -> Result<Option<Seat>, HostError> {
         let lock_error = |source| HostError::Lock { path: self.lock.clone(), source };
-        let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).to_owned();
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let lock = options.open(&self.lock).map_err(lock_error)?;
         let mut tries = 0;
         loop {
@@ -268,6 +276,7 @@ impl Turn {
                     running = match self.take_seat().await {
                         Ok(Some(seat)) => match self.begin(seat).await {
                             Ok(running) => Some(running),
+                            Err(HostError::File(error)) if is_full(&error) => None,
                             Err(error) => {
                                 tracing::warn!(%error, "hosting cannot begin");
                                 None

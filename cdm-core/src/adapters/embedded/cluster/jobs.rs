@@ -6,7 +6,7 @@ use super::host::World;
 use super::runner::Due;
 use super::tenants::{read_options, site_error};
 use crate::domain::{Hostnames, Selector, SiteName, Theme, Uid};
-use crate::ports::{Job, JobKind, JobState, PortError};
+use crate::ports::{ErrorKind, Job, JobKind, JobState, PortError};
 
 /// Most bytes of a log.
 const MOST_LOG: usize = 64 << 10;
@@ -38,11 +38,19 @@ impl Log {
 struct Failure {
     message: String,
     theme_missing: bool,
+    /// The disk has no space: the job is no failure, it can be run again once there is.
+    full: bool,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), theme_missing: false, full: false }
+    }
 }
 
 impl From<PortError> for Failure {
     fn from(error: PortError) -> Self {
-        Self { message: error.message, theme_missing: false }
+        Self { full: error.kind == ErrorKind::Full, ..Self::new(error.message) }
     }
 }
 
@@ -52,8 +60,8 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Does what a job does, and says what became of it.
-pub(super) async fn run(world: &World, due: &Due) -> Job {
+/// Does what a job does, and says what became of it; `None` where the disk has no space for it now.
+pub(super) async fn run(world: &World, due: &Due) -> Option<Job> {
     let mut log = Log::default();
     let done = match &due.kind {
         JobKind::Install { uid, hostnames, title } => {
@@ -64,12 +72,13 @@ pub(super) async fn run(world: &World, due: &Due) -> Job {
     };
     let state = match done {
         Ok(failed) => JobState::Succeeded { failed },
-        Err(Failure { message, theme_missing }) => {
+        Err(Failure { full: true, .. }) => return None,
+        Err(Failure { message, theme_missing, full: false }) => {
             log.line(&format!("Error: {message}"));
             JobState::Failed { message, theme_missing }
         }
     };
-    Job { state, log: log.0 }
+    Some(Job { state, log: log.0 })
 }
 
 type Done = Result<Vec<(Uid, String)>, Failure>;
@@ -124,7 +133,7 @@ async fn install(
     close(database).await;
     world.cache(service).flush(uid);
     let Some(options) = proof? else {
-        return Err(Failure { message: "the installation does not show".to_owned(), theme_missing: false });
+        return Err(Failure::new("the installation does not show"));
     };
     log.line(&format!("siteurl: {}", options.siteurl));
     Ok(Vec::new())
@@ -134,15 +143,14 @@ async fn activate(world: &World, service: Selector, uid: Uid, theme: &Theme, log
     let view = world.cluster.running_image(service).await?;
     if !world.cluster.images().of(view).has_theme(theme) {
         let message = format!("The '{theme}' theme could not be found.");
-        return Err(Failure { message, theme_missing: true });
+        return Err(Failure { theme_missing: true, ..Failure::new(message) });
     }
     let mut database = world.tenants.connect(uid).await?;
     let done = set_theme(&mut database, theme).await;
     close(database).await;
     world.cache(service).flush(uid);
     if !done? {
-        let message = "WordPress is not installed.".to_owned();
-        return Err(Failure { message, theme_missing: false });
+        return Err(Failure::new("WordPress is not installed."));
     }
     log.line(&format!("Success: Switched to '{theme}' theme."));
     Ok(Vec::new())

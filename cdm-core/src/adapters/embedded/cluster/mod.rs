@@ -41,6 +41,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::File;
+use super::file::is_full;
 use crate::domain::{Digest, Hostname, Selector};
 use crate::ports::{Clock, ErrorKind, PortError};
 use images::Images;
@@ -236,6 +237,14 @@ impl fmt::Debug for LocalCluster {
 }
 
 fn unavailable(error: sqlx::Error) -> PortError {
+    if is_full(&error) {
+        // The file has said so once; it is no news with every call.
+        return PortError::new(
+            PORT,
+            ErrorKind::Full,
+            "the local cluster's tables take no writes: the disk is full",
+        );
+    }
     tracing::warn!(%error, "the local cluster's tables do not answer");
     PortError::new(PORT, ErrorKind::Unavailable, "the local cluster's tables do not answer")
 }

@@ -80,7 +80,7 @@ pub(super) async fn since(
 }
 
 async fn look(inner: &Inner, mark: Mark) -> Result<(Vec<Changed>, Mark), sqlx::Error> {
-    let mut tx = inner.file.reader().begin().await?;
+    let mut tx = inner.file.snapshot().await?;
     let last = count(&mut tx, NEWS).await?;
     let forgotten = count(&mut tx, FORGOTTEN).await?;
     let next = Mark(u64::try_from(last).unwrap_or_default());

@@ -43,7 +43,7 @@ impl RouteTable {
     /// Takes in what was written since the last reload.
     pub(super) async fn reload(&self, file: &File) -> Result<(), sqlx::Error> {
         let mut seen = self.seen.lock().await;
-        let mut tx = file.reader().begin().await?;
+        let mut tx = file.snapshot().await?;
         let released = sqlx::query("SELECT uid, generation FROM cluster_released WHERE generation > ?")
             .bind(*seen)
             .fetch_all(&mut *tx)

@@ -10,6 +10,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::host::World;
 use super::tables::damaged;
 use super::{GLANCE, jobs, news, shapes};
+use crate::adapters::embedded::file::is_full;
 use crate::domain::{JobName, Selector};
 use crate::ports::{Changed, Job, JobKind, JobState};
 
@@ -101,12 +102,17 @@ async fn due(world: &World) -> Result<Vec<Due>, sqlx::Error> {
 /// One attempt, from its mark in the table to its end there.
 async fn run(world: &World, due: &Due) {
     if let Err(error) = begin(world, due).await {
-        tracing::warn!(%error, job = %due.name, "a job cannot begin for the moment");
+        if !is_full(&error) {
+            tracing::warn!(%error, job = %due.name, "a job cannot begin for the moment");
+        }
         return;
     }
     world.cluster.pause(world.cluster.settings.job).await;
-    let job = jobs::run(world, due).await;
-    if let Err(error) = end(world, due, &job).await {
+    // Where the disk is full the job stays marked as running, and is run again until there is space.
+    let Some(job) = jobs::run(world, due).await else { return };
+    if let Err(error) = end(world, due, &job).await
+        && !is_full(&error)
+    {
         // It is still marked as running, and is run again: every job may be.
         tracing::warn!(%error, job = %due.name, "a job's end cannot be written down");
     }

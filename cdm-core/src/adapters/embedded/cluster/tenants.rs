@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::{Connection, Row, SqliteConnection};
 
+use crate::adapters::embedded::file::is_full;
 use crate::domain::{SecretKind, SecretName, Uid};
 use crate::ports::{
     Cms, Credentials, Database, ErrorKind, PortError, SecretStore, SiteRepository, StoredSecret,
@@ -104,6 +105,13 @@ pub(super) async fn read_options(database: &mut SqliteConnection) -> Result<Opti
 
 /// What went wrong in a site's database, without a word of what is in it.
 pub(super) fn site_error(error: &sqlx::Error) -> PortError {
+    if is_full(error) {
+        return PortError::new(
+            "databases",
+            ErrorKind::Full,
+            "the site's database takes no writes: the disk is full",
+        );
+    }
     tracing::warn!(%error, "a site's database does not answer");
     PortError::new("databases", ErrorKind::Unavailable, "the site's database does not answer")
 }

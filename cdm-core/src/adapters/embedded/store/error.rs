@@ -1,5 +1,6 @@
 //! What SQLite's errors mean to a caller.
 
+use crate::adapters::embedded::file::is_full;
 use crate::ports::{Refused, StoreError};
 
 /// Why a change was not made.
@@ -31,5 +32,9 @@ impl From<StoreError> for Failure {
 
 /// A statement that failed: the file may be busy, the disk full. Its text is SQLite's own and holds no value.
 pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+    if is_full(error) {
+        StoreError::Full(error.to_string())
+    } else {
+        StoreError::Unavailable(error.to_string())
+    }
 }

@@ -24,8 +24,8 @@ use crate::domain::{
     Site, SiteId, WorkerId,
 };
 use crate::ports::{
-    Batch, Beat, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Live, OperationQuery, Outcome, Page,
-    Refused, SiteQuery, SiteRepository, StoreError,
+    Batch, Beat, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Live, Old, OperationQuery, Outcome,
+    Page, Refused, SiteQuery, SiteRepository, StoreError,
 };
 use error::unavailable;
 use writer::Writer;
@@ -61,12 +61,12 @@ impl EmbeddedStore {
         Ok(Self { file, clock, presence, writer, by_id: Arc::default() })
     }
 
-    /// Whether the store answers.
+    /// Whether the store takes writes: it is asked to take a small one.
     ///
     /// # Errors
     /// Why it does not.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.fleet().await.map(drop)
+        self.file.probe().await.map_err(|error| unavailable(&error))
     }
 }
 
@@ -221,5 +221,9 @@ impl Journal for EmbeddedStore {
 
     async fn last_event(&self) -> Result<Option<u64>, StoreError> {
         read::last_event(self.file.reader()).await
+    }
+
+    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+        self.writer.change(call, change::DeleteOld(*old)).await
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use sqlx::{Acquire, Sqlite, SqliteConnection, Transaction};
+use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::super::file::File;
+use super::super::file::{File, Transaction};
 use super::change::Change;
 use super::error::{Failure, unavailable};
 use crate::domain::{Tick, Timestamp};
@@ -52,8 +52,8 @@ impl Writer {
 enum End {
     Committed,
     /// Nothing of it was written.
-    Undone(String),
-    Unknown(String),
+    Undone(StoreError),
+    Unknown(StoreError),
 }
 
 /// A change that waits, whatever it answers.
@@ -91,11 +91,13 @@ impl<T: Send, C: Change<T>> Asked for One<T, C> {
         let outcome = match (self.made, end) {
             (Some(Err(Failure::Sql(error))), _) => Outcome::NotApplied(Refused::Store(unavailable(&error))),
             (Some(Ok(value)), End::Committed) => Outcome::Applied(value),
-            (Some(Ok(_)), End::Unknown(why)) => Outcome::Unknown(refusal(why)),
+            (Some(Ok(_)), End::Unknown(why)) => Outcome::Unknown(Refused::Store(why.clone())),
             (Some(Err(Failure::Refused(refused))), End::Committed) => Outcome::NotApplied(refused),
             // Why it was refused may have been a change that is not there.
             (Some(Ok(_) | Err(Failure::Refused(_))), End::Undone(why))
-            | (Some(Err(Failure::Refused(_))), End::Unknown(why)) => Outcome::NotApplied(refusal(why)),
+            | (Some(Err(Failure::Refused(_))), End::Unknown(why)) => {
+                Outcome::NotApplied(Refused::Store(why.clone()))
+            }
             (None, _) => Outcome::NotApplied(refusal("the change was not begun")),
         };
         // Whoever asked may be gone.
@@ -113,7 +115,9 @@ async fn keep(file: File, clock: Arc<dyn Clock>, mut waiting: mpsc::UnboundedRec
         let written = write(&file, &*clock, first, &mut waiting, &mut group);
         // A change that panics takes its group with it, and leaves the next one alone.
         let end = AssertUnwindSafe(written).catch_unwind().await;
-        let end = end.unwrap_or_else(|_| End::Undone("a change of the same commit broke off".to_owned()));
+        let end = end.unwrap_or_else(|_| {
+            End::Undone(StoreError::Unavailable("a change of the same commit broke off".to_owned()))
+        });
         for one in group {
             one.answer(&end);
         }
@@ -128,7 +132,7 @@ async fn write(
     waiting: &mut mpsc::UnboundedReceiver<Box<dyn Asked>>,
     group: &mut Vec<Box<dyn Asked>>,
 ) -> End {
-    let undone = |error: &sqlx::Error| End::Undone(error.to_string());
+    let undone = |error: &sqlx::Error| End::Undone(unavailable(error));
     let begun = file.begin().await;
     let mut next = Some(first);
     let mut broken = None;
@@ -153,20 +157,25 @@ async fn write(
     }
     // The file itself may have undone everything so far; what was done is not to be committed in part.
     if let Some(error) = broken {
+        transaction.rollback().await;
         return undone(&error);
     }
     match transaction.commit().await {
         Ok(()) => End::Committed,
-        Err(error) => End::Unknown(error.to_string()),
+        Err(error) => End::Unknown(unavailable(&error)),
     }
 }
 
 /// Makes one change of several; if it fails, it alone is undone.
 async fn alone(
-    transaction: &mut Transaction<'static, Sqlite>,
+    transaction: &mut Transaction,
     one: &mut dyn Asked,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let mut point = transaction.begin().await?;
-    if one.run(&mut point, now).await { point.commit().await } else { point.rollback().await }
+    transaction.begin_part().await?;
+    if one.run(transaction, now).await {
+        transaction.keep_part().await
+    } else {
+        transaction.undo_part().await
+    }
 }

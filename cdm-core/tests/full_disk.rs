@@ -1,0 +1,195 @@
+//! Writes while the disk is full, and after there is space again: every user of the database file.
+//!
+//! The limit on the size of a file (`RLIMIT_FSIZE`) stands for the disk. It is the whole process's, so this file has one
+//! test and no other may join it.
+
+use std::sync::Arc;
+
+use cdm_core::adapters::embedded::{
+    EmbeddedDatabases, EmbeddedObjects, EmbeddedSecrets, EmbeddedStore, EmbeddedTokens, File, ImageSpec,
+    LocalCluster, LocalSettings, Presence,
+};
+use cdm_core::adapters::{OsIds, SystemClock};
+use cdm_core::domain::{
+    Actor, DatabaseName, Digest, Fence, ObjectPrefix, Role, SecretKind, SecretName, Selector, Timestamp,
+    Token, TokenHash, Uid, WorkerId,
+};
+use cdm_core::ports::{
+    Batch, Call, Clock, ClusterOps, Cms, Credentials, Database, ErrorKind, IdSource, ImageWant, Journal,
+    ObjectStore, Outcome, PortError, Refused, SecretStore, SiteDatabases, SiteQuery, SiteRepository,
+    StoreError, TokenStore, Write,
+};
+use cdm_testkit::build;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Everything that writes to one database file.
+struct Machine {
+    clock: SystemClock,
+    ids: OsIds,
+    file: File,
+    store: EmbeddedStore,
+    tokens: EmbeddedTokens,
+    secrets: EmbeddedSecrets,
+    objects: EmbeddedObjects,
+    databases: EmbeddedDatabases,
+    cluster: LocalCluster,
+}
+
+impl Machine {
+    async fn open(dir: &std::path::Path, worker: &str) -> Self {
+        let (clock, ids) = (SystemClock::new(), OsIds::new().expect("chance"));
+        let file = File::open(&dir.join("cdm.db")).await.expect("a database file");
+        let presence = Presence::open(&dir.join("workers"), &WorkerId::new(worker)).expect("a presence");
+        let store = EmbeddedStore::open(file.clone(), Arc::new(clock), presence).await.expect("a store");
+        let tokens = EmbeddedTokens::open(file.clone()).await.expect("tokens");
+        let secrets = EmbeddedSecrets::open(file.clone(), &dir.join("key"), Arc::new(clock)).await;
+        let objects = EmbeddedObjects::open(&dir.join("objects"), Arc::new(clock)).await.expect("objects");
+        let databases =
+            EmbeddedDatabases::open(file.clone(), &dir.join("databases")).await.expect("databases");
+        let cluster = LocalCluster::open(file.clone(), LocalSettings::default(), Arc::new(clock)).await;
+        let (secrets, cluster) = (secrets.expect("secrets"), cluster.expect("a cluster"));
+        Self { clock, ids, file, store, tokens, secrets, objects, databases, cluster }
+    }
+
+    fn call(&self) -> Call {
+        let deadline = self.clock.monotonic().after(std::time::Duration::from_secs(30));
+        Call { deadline, write: self.ids.write(), fence: Fence::new(7, 1) }
+    }
+
+    fn uid(&self) -> Uid {
+        self.ids.uid(self.clock.wall())
+    }
+
+    /// One write of each kind, with what it is called and what came of it.
+    async fn writes(&self, round: u64) -> Vec<(&'static str, Result<(), ErrorKind>)> {
+        let site = build::site(&format!("site{round}"));
+        let batch = Batch::of(vec![Write::CreateSite(Box::new(site))]);
+        let (worker, uid) = (WorkerId::new("one"), self.uid());
+        let token = Token {
+            id: self.uid(),
+            name: Actor::parse(&format!("token{round}")).expect("a name"),
+            role: Role::Viewer,
+            hash: TokenHash([u8::try_from(round).expect("a small number"); 32]),
+            loopback_only: false,
+            created_by: build::actor(),
+            created_at: Timestamp::from_millis(round),
+            expires_at: None,
+            revoked_at: None,
+        };
+        let cms = Credentials::Cms(Cms {
+            username: "admin".to_owned(),
+            password: self.ids.password(),
+            email: "admin@example.test".to_owned(),
+        });
+        let name = DatabaseName::of(uid).to_string();
+        let database = Database {
+            host: "localhost".to_owned(),
+            port: 3306,
+            dbname: name.clone(),
+            username: name,
+            password: self.ids.password(),
+        };
+        let secret = SecretName { uid, kind: SecretKind::Cms };
+        let fence = self.cluster.service(Selector::Green).await.expect("reads go on").fence;
+        let want = ImageWant::Digest(Digest::parse(&format!("{round:064x}")).expect("a digest"));
+        let image = self.cluster.set_image(&self.call(), Selector::Green, fence, &want).await;
+        let digest = Digest::parse(&"d".repeat(64)).expect("a digest");
+        vec![
+            ("a record", of_store(self.store.write(&self.call(), &batch).await)),
+            ("numbers", of_store(self.store.numbers(&self.call(), 1).await.map_applied())),
+            ("a worker's beat", of_store(self.store.beat(&self.call(), &worker, Some(round)).await)),
+            ("a token", of_port(self.tokens.create(&self.call(), &token).await)),
+            ("a secret", of_port(self.secrets.create(&self.call(), &secret, &cms).await)),
+            ("a deleted secret", of_port(self.secrets.schedule_delete(&self.call(), &secret).await)),
+            ("a database", of_port(self.databases.ensure(&self.call(), uid, &database).await)),
+            ("a service", of_port(image)),
+            (
+                "an image",
+                self.cluster.declare(digest, ImageSpec::default()).await.map_err(|error| error.kind),
+            ),
+            ("the probe", self.store.check().await.map_err(|error| kind(&error))),
+        ]
+    }
+}
+
+trait MapApplied<E> {
+    fn map_applied(self) -> Outcome<(), E>;
+}
+
+impl<T, E> MapApplied<E> for Outcome<T, E> {
+    fn map_applied(self) -> Outcome<(), E> {
+        match self {
+            Self::Applied(_) => Outcome::Applied(()),
+            Self::NotApplied(error) => Outcome::NotApplied(error),
+            Self::Unknown(error) => Outcome::Unknown(error),
+        }
+    }
+}
+
+fn kind(error: &StoreError) -> ErrorKind {
+    match error {
+        StoreError::Full(_) => ErrorKind::Full,
+        StoreError::Unavailable(_) | StoreError::Throttled => ErrorKind::Unavailable,
+        StoreError::Denied(_) => ErrorKind::Denied,
+    }
+}
+
+fn of_store(outcome: Outcome<(), Refused>) -> Result<(), ErrorKind> {
+    match outcome {
+        Outcome::Applied(()) => Ok(()),
+        Outcome::NotApplied(Refused::Store(error)) | Outcome::Unknown(Refused::Store(error)) => {
+            Err(kind(&error))
+        }
+        Outcome::NotApplied(refused) | Outcome::Unknown(refused) => panic!("{refused}"),
+    }
+}
+
+fn of_port(outcome: Outcome<(), PortError>) -> Result<(), ErrorKind> {
+    match outcome {
+        Outcome::Applied(()) => Ok(()),
+        Outcome::NotApplied(error) | Outcome::Unknown(error) => Err(error.kind),
+    }
+}
+
+/// Lets no file be written beyond its first `most` bytes; `None`: beyond what was allowed at the beginning.
+fn limit(most: Option<u64>) {
+    let now = getrlimit(Resource::Fsize);
+    let limit = Rlimit { current: most.or(now.maximum), maximum: now.maximum };
+    setrlimit(Resource::Fsize, limit).expect("a limit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_are_refused_while_the_disk_is_full_and_go_on_once_there_is_space() {
+    // The system sends a signal with the refused write, which would end the process.
+    let number = Signal::XFSZ.as_raw();
+    let _handled = signal(SignalKind::from_raw(number)).expect("a handler");
+    let dir = TempDir::new().expect("a directory");
+    let machine = Machine::open(dir.path(), "one").await;
+    let all = |results: &[(&str, Result<(), ErrorKind>)], wanted: Result<(), ErrorKind>| {
+        let others: Vec<_> = results.iter().filter(|(_, result)| *result != wanted).collect();
+        assert!(others.is_empty(), "not {wanted:?}: {others:?}");
+    };
+    for round in 0..3 {
+        limit(None);
+        all(&machine.writes(2 * round).await, Ok(()));
+        limit(Some(1_024));
+        // More than once: the first failure must not be what the next ones fail for.
+        let mut results = machine.writes(2 * round + 1).await;
+        results.extend(machine.writes(2 * round + 1).await);
+        all(&results, Err(ErrorKind::Full));
+        assert_eq!(machine.store.count(&SiteQuery::default()).await, Ok(round + 1), "reads go on");
+        let marker = machine.objects.put_marker(&machine.call(), &ObjectPrefix::of(machine.uid())).await;
+        assert_eq!(of_port(marker), Ok(()), "an empty file needs no space in a file");
+    }
+    limit(None);
+    all(&machine.writes(9).await, Ok(()));
+    // What was refused is not there, what was answered is.
+    machine.file.close().await;
+    let again = Machine::open(dir.path(), "two").await;
+    let sites = again.store.sites(&SiteQuery::default(), None, 100).await.expect("sites").items;
+    let ids: Vec<_> = sites.iter().map(|site| site.id.to_string()).collect();
+    assert_eq!(ids, ["site0", "site2", "site4", "site9"]);
+    assert_eq!(again.tokens.tokens().await.expect("tokens").len(), 4);
+}
