@@ -10,6 +10,7 @@ mod events;
 mod hashing;
 mod input;
 mod limits;
+pub mod log;
 mod metrics;
 mod openapi;
 mod outlet;

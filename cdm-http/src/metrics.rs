@@ -11,6 +11,7 @@ const REQUESTS: &str = "cdm_http_requests_total";
 const SECONDS: &str = "cdm_http_request_duration_seconds";
 const RUNNING: &str = "cdm_http_requests_in_flight";
 const STREAMS: &str = "cdm_http_event_streams";
+const DROPPED: &str = "cdm_log_lines_dropped_total";
 /// Bounds of the histogram's buckets, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
 
@@ -29,6 +30,7 @@ impl Metrics {
         recorder.describe_histogram(SECONDS.into(), None, "How long answers took.".into());
         recorder.describe_gauge(RUNNING.into(), None, "Requests that are being answered.".into());
         recorder.describe_gauge(STREAMS.into(), None, "Event streams that are open.".into());
+        recorder.describe_counter(DROPPED.into(), None, "Log lines that standard error did not take.".into());
         let handle = recorder.handle();
         Self { recorder, handle }
     }
@@ -62,6 +64,8 @@ impl Metrics {
 
     /// All of it, in Prometheus's text format.
     pub(crate) fn render(&self) -> String {
+        let dropped = self.recorder.register_counter(&Key::from_static_name(DROPPED), &META);
+        dropped.absolute(crate::log::dropped());
         self.handle.render()
     }
 }

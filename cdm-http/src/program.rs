@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::wiring::{Config, LogFormat, Process};
+use cdm_core::wiring::{Config, LogFormat, Process, harden_process, rotate_key};
+use cdm_http::log::{LossyLog, log_panics};
 use cdm_http::{App, HttpSettings, SetupLink};
 use clap::Parser;
 use secrecy::ExposeSecret;
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
     /// Make what is missing (data directory, tables, keys), touch nothing that exists, and end.
     #[arg(long)]
     bootstrap: bool,
+    /// Seal the embedded secrets with a fresh key, and end; every server on the data directory has to be stopped first.
+    #[arg(long)]
+    rotate_key: bool,
 }
 
 const HELP: &str = "Without any configuration everything is kept in one directory, and the first start prints an \
@@ -43,7 +47,6 @@ const HELP: &str = "Without any configuration everything is kept in one director
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Prints an error with everything below it, and what a program ends with then.
-#[expect(clippy::print_stderr, reason = "the last words of a program")]
 pub(crate) fn tell(error: &Failure) -> ExitCode {
     let mut message = error.to_string();
     let mut below = error.source();
@@ -51,7 +54,7 @@ pub(crate) fn tell(error: &Failure) -> ExitCode {
         message.push_str(&format!(": {cause}"));
         below = cause.source();
     }
-    eprintln!("error: {message}");
+    cdm_http::log::last_words(&format!("error: {message}"));
     ExitCode::FAILURE
 }
 
@@ -62,6 +65,7 @@ fn configuration(path: Option<&PathBuf>) -> Result<Config, Failure> {
 
 /// Runs the server until it is told to end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    harden_process()?;
     let config = configuration(arguments.config.as_ref())?;
     if config.oidc.is_some() && !cfg!(feature = "oidc") {
         return Err(
@@ -73,15 +77,28 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         writeln!(std::io::stdout(), "the configuration is in order")?;
         return Ok(());
     }
-    log_to_stderr(&config)?;
-    let process = Arc::new(Process::open(&config).await?);
+    let log = log_to_stderr(&config)?;
+    if arguments.rotate_key {
+        let count = rotate_key(&config).await?;
+        let key = config.data_dir.join("key");
+        let words = format!("{count} secrets are sealed with a fresh key; save `{}`", key.display());
+        writeln!(std::io::stdout(), "{words}")?;
+        return Ok(());
+    }
+    let served = serve(&arguments, &config).await;
+    log.flush();
+    served
+}
+
+async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
+    let process = Arc::new(Process::open(config).await?);
     if arguments.bootstrap {
         process.bootstrap().await?;
         writeln!(std::io::stdout(), "everything is there")?;
         process.stop(GRACE).await;
         return Ok(());
     }
-    admit_administrator(&config, &process).await?;
+    admit_administrator(config, &process).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("`{}` cannot be listened on: {error}; set CDM_LISTEN", config.listen))?;
@@ -115,19 +132,22 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     Ok(served?)
 }
 
-fn log_to_stderr(config: &Config) -> Result<(), Failure> {
+fn log_to_stderr(config: &Config) -> Result<LossyLog, Failure> {
     let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("`CDM_LOG`: {error}"))?;
     let text = match config.log_format {
         Some(format) => format == LogFormat::Text,
         None => std::io::stderr().is_terminal(),
     };
-    let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = LossyLog::to_stderr()?;
+    let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone());
+    let to = to.log_internal_errors(false);
     if text {
-        to.init()
+        to.with_ansi(std::io::stderr().is_terminal()).init()
     } else {
         to.json().init()
     }
-    Ok(())
+    log_panics();
+    Ok(log)
 }
 
 /// Sees to it that someone may ask: the configured administrator, or one made up at the first start.
@@ -138,8 +158,11 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
     }
     if let Some(token) = process.access().first_admin().await? {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "admin token (shown once, serves this machine only):\n{}", token.expose_secret())?;
-        out.flush()?;
+        let shown =
+            writeln!(out, "admin token (shown once, serves this machine only):\n{}", token.expose_secret());
+        if let Err(error) = shown.and_then(|()| out.flush()) {
+            tracing::warn!(%error, "the administrator's token could not be shown: set CDM_ADMIN_TOKEN");
+        }
     }
     let beyond = process
         .access()
@@ -177,9 +200,16 @@ async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<Se
     }
     let code = process.ports().ids.password();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "the console's first user (this link serves once, within 1 hour, on this machine only):")?;
-    writeln!(out, "http://{address}/console/setup/{}", code.expose_secret())?;
-    out.flush()?;
+    let shown = writeln!(
+        out,
+        "the console's first user (this link serves once, within 1 hour, on this machine only):\n\
+         http://{address}/console/setup/{}",
+        code.expose_secret()
+    );
+    if let Err(error) = shown.and_then(|()| out.flush()) {
+        tracing::warn!(%error, "the link for the console's first user could not be shown");
+        return Ok(None);
+    }
     let until = process.ports().clock.monotonic().after(SetupLink::LASTS);
     Ok(Some(SetupLink { code, until }))
 }
@@ -188,9 +218,29 @@ async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<Se
 async fn told_to_end() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A terminal that closes ends the server in good order too, unless `nohup` asked to ignore that.
+    let mut hangup = if is_ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
+    let hung_up = async {
+        match &mut hangup {
+            Some(hangup) => hangup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hung_up => {}
     }
     Ok(())
+}
+
+/// The number of SIGHUP.
+const HANGUP: u32 = 1;
+
+/// Whether whoever started this process had it ignore a signal. Known on Linux alone.
+fn is_ignored(signal: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

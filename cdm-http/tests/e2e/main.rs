@@ -5,11 +5,14 @@ mod console;
 mod coverage;
 mod gates;
 mod life;
+mod logging;
 #[cfg(feature = "oidc")]
 mod oidc;
 mod passwords;
+mod private;
 mod refusals;
 mod server;
 mod shutdown;
+mod storage;
 mod streams;
 mod webhooks;

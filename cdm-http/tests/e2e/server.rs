@@ -111,7 +111,8 @@ job_ms = 400
                 let _ = tell.send(line);
             }
         });
-        let mut server = Self { child, url: String::new(), router: String::new(), log, client: client() };
+        let mut server = Self::unread(child);
+        server.log = log;
         while server.url.is_empty() || (serves == Serves::ApiAndSites && server.router.is_empty()) {
             let Ok(line) = told.recv_timeout(PATIENCE) else {
                 panic!("the server does not say where it listens:\n{}", server.log.lock().expect("the log"))
@@ -126,6 +127,19 @@ job_ms = 400
             }
         }
         server
+    }
+
+    /// A process whose log is read by the test itself.
+    #[allow(dead_code, reason = "only the tests of the log read it themselves")]
+    pub(crate) fn unread(child: Child) -> Self {
+        let (url, router) = (String::new(), String::new());
+        Self { child, url, router, log: Arc::default(), client: client() }
+    }
+
+    /// The process's id.
+    #[allow(dead_code, reason = "only the tests of limits ask for it")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What a list of processes shows of it: its arguments.
@@ -213,7 +227,12 @@ job_ms = 400
 
     /// Tells the server to end, and waits until it has.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        self.signal("-TERM");
+        self.end("-TERM")
+    }
+
+    /// Sends the server a signal that ends it, and waits until it has.
+    pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
         self.child.wait().expect("an end")
     }
 }

@@ -1,0 +1,89 @@
+//! The reader of the log may go, or stop to read: requests are answered, and the server ends in good order.
+
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStderr, Stdio};
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use super::server::{QUICK, Server, begin, command, directory, new_site};
+
+/// A server whose log was read up to the line that says where it listens, and the rest of its log.
+fn start(dir: &std::path::Path) -> (Server, BufReader<ChildStderr>) {
+    let mut child = begin(dir, QUICK);
+    let mut log = BufReader::new(child.stderr.take().expect("the server's log"));
+    let mut server = Server::unread(child);
+    while server.url.is_empty() {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).expect("a log"), 0, "the server ended");
+        let entry: Value = serde_json::from_str(&line).expect("a line of JSON");
+        if let Some(address) = entry["fields"]["address"].as_str()
+            && entry["fields"]["message"].as_str().is_some_and(|message| message.contains("the API"))
+        {
+            server.url = format!("http://{address}");
+        }
+    }
+    (server, log)
+}
+
+async fn ask_much(server: &Server) {
+    for id in ["aa", "bb", "cc"] {
+        let (status, made) = server.ask(Method::POST, "/sites/create", Some(&new_site(id))).await;
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+    }
+    // More lines than a pipe takes.
+    for _ in 0..1_000 {
+        let answer = server.ask_as(None, Method::GET, "/healthz", None).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_on_when_the_reader_of_the_log_has_gone() {
+    let dir = directory();
+    let (mut server, log) = start(dir.path());
+    drop(log);
+    ask_much(&server).await;
+    let metrics = server.ask_as(Some(super::server::ADMIN), Method::GET, "/metrics", None).await;
+    let metrics = metrics.text().await.expect("metrics");
+    let dropped = metrics.lines().find_map(|line| line.strip_prefix("cdm_log_lines_dropped_total "));
+    let dropped: u64 = dropped.expect("the metric").parse().expect("a number");
+    assert!(dropped > 900, "{dropped}");
+    let status = tokio::task::block_in_place(|| server.terminate());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_on_when_the_reader_of_the_log_does_not_read() {
+    let dir = directory();
+    let (mut server, log) = start(dir.path());
+    ask_much(&server).await;
+    let status = tokio::task::block_in_place(|| server.terminate());
+    assert_eq!(status.code(), Some(0));
+    drop(log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_goes_on_when_nobody_reads_what_it_prints() {
+    let dir = directory();
+    let mut command = command(dir.path(), QUICK);
+    let mut child = command.env_remove("CDM_ADMIN_TOKEN").stdout(Stdio::piped()).spawn().expect("a server");
+    drop(child.stdout.take());
+    let mut server = Server::listen(child, super::server::Serves::ApiAndSites);
+    let answer = server.ask_as(None, Method::GET, "/healthz", None).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let log = server.log.lock().expect("the log").clone();
+    assert!(log.contains("the administrator's token could not be shown"), "{log}");
+    assert!(!log.contains("cdm_"), "no token is in the log: {log}");
+    let status = tokio::task::block_in_place(|| server.terminate());
+    assert_eq!(status.code(), Some(0));
+}
+
+/// A terminal that closes is no reason to leave work behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_ends_the_server_in_good_order() {
+    let dir = directory();
+    let mut server = Server::start(dir.path());
+    let status = tokio::task::block_in_place(|| server.end("-HUP"));
+    assert_eq!(status.code(), Some(0));
+}
