@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http;
 use cdm_core::adapters::embedded::{ImageSpec, Readiness};
 use cdm_core::domain::{Actor, Digest};
-use cdm_core::wiring::{Config, Process};
+use cdm_core::wiring::{Config, Process, harden_process};
 use cdm_http::{App, HttpSettings};
 use futures_util::stream::StreamExt;
 use http_body_util::BodyExt;
@@ -180,5 +180,7 @@ fn configuration(options: &LocalOptions) -> Result<Config, CliError> {
 }
 
 async fn opened(config: &Config) -> Result<Process, CliError> {
+    harden_process()
+        .map_err(|source| CliError::Io { what: "closing this process to others".into(), source })?;
     Process::open(config).await.map_err(|error| CliError::Failed(crate::demo::whole(&error)))
 }

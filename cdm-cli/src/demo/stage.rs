@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::Digest;
-use cdm_core::wiring::{Config, Process};
+use cdm_core::wiring::{Config, Process, harden_process};
 use cdm_http::{App, HttpSettings};
 use reqwest::{Client, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -36,6 +36,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts everything on free ports.
     pub(super) async fn start() -> Result<Self, Trouble> {
+        harden_process()?;
         let directory = TempDir::with_prefix("cdm-demo-")?;
         let data = directory.path().join("data").display().to_string();
         let settings = |name: &str| match name {

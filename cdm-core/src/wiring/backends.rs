@@ -10,6 +10,7 @@ use super::choice::Backend;
 use super::cloud::Cloud;
 use super::config::Config;
 use super::machine::Machine;
+use super::readiness::Readiness;
 use crate::adapters::embedded::OpenError;
 use crate::domain::WorkerId;
 use crate::ports::{Clock, IdSource, Ports, TokenStore};
@@ -97,7 +98,7 @@ pub(super) struct Backends {
     pub(super) ports: Ports,
     pub(super) tokens: Arc<dyn TokenStore>,
     pub(super) machine: Machine,
-    cared: Vec<(&'static str, Arc<dyn Care>)>,
+    readiness: Arc<Readiness>,
 }
 
 impl Backends {
@@ -149,21 +150,18 @@ impl Backends {
             clock,
             ids,
         };
-        Ok(Self { ports, tokens, machine, cared })
+        let readiness = Arc::new(Readiness::new(cared, Arc::clone(&ports.clock)));
+        Ok(Self { ports, tokens, machine, readiness })
     }
 
     /// How every backend stands.
     pub(super) async fn states(&self) -> Vec<BackendState> {
-        let ask = |(name, care): &(&'static str, Arc<dyn Care>)| {
-            let (name, care) = (*name, Arc::clone(care));
-            async move { BackendState { name, problem: care.look().await.err() } }
-        };
-        futures_util::future::join_all(self.cared.iter().map(ask)).await
+        self.readiness.states().await
     }
 
     /// Makes what is missing, one backend after the other.
     pub(super) async fn bootstrap(&self) -> Result<(), StartError> {
-        for (name, care) in &self.cared {
+        for (name, care) in &self.readiness.cared {
             care.make().await.map_err(|problem| StartError::of(&format!("the backend `{name}`"), problem))?;
         }
         Ok(())

@@ -1,16 +1,17 @@
 //! What of a process lies on its machine: the embedded backends, and the local cluster.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
 use super::backends::{Care, Opened, StartError, care_for};
 use super::config::Config;
+use crate::adapters::SystemClock;
 use crate::adapters::embedded::{
     EmbeddedDatabases, EmbeddedObjects, EmbeddedSecrets, EmbeddedStore, EmbeddedTokens, File, Host,
-    LocalCluster, LocalProbe, LocalSettings, Presence, Tenants,
+    LocalCluster, LocalProbe, LocalSettings, Presence, Tenants, own_directory,
 };
 use crate::adapters::outbound::Outbound;
 use crate::domain::WorkerId;
@@ -47,17 +48,24 @@ impl Machine {
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }
-        let shown = format!("`{}`", self.dir.display());
-        make_private(&self.dir).await.map_err(|error| StartError::of(&shown, error))?;
+        let dir = self.dir.clone();
+        let owned = tokio::task::spawn_blocking(move || own_directory(&dir)).await;
+        let shown = format!("the data directory `{}`", self.dir.display());
+        owned
+            .map_err(|error| StartError::of(&shown, error))?
+            .map_err(|error| StartError::of(&shown, error))?;
         let file = File::open(&self.dir.join("cdm.db")).await?;
         self.file = Some(file.clone());
         Ok(file)
     }
 
     pub(super) async fn store(&mut self, worker: &WorkerId) -> Result<Opened<dyn Store>, StartError> {
-        let presence = Presence::open(&self.dir.join("workers"), worker)
-            .map_err(|error| StartError::of("`workers/`", error))?;
-        let store = EmbeddedStore::open(self.file().await?, Arc::clone(&self.clock), presence);
+        // The directory first: nothing is made in it before it is known to be private.
+        let file = self.file().await?;
+        let workers = self.dir.join("workers");
+        let presence = Presence::open(&workers, worker)
+            .map_err(|error| StartError::of(&format!("`{}`", workers.display()), error))?;
+        let store = EmbeddedStore::open(file, Arc::clone(&self.clock), presence);
         let store = Arc::new(store.await.map_err(|error| StartError::of("the store", error))?);
         Ok(Opened { port: Arc::clone(&store) as _, care: store })
     }
@@ -129,13 +137,23 @@ impl Machine {
     }
 }
 
-care_for!(EmbeddedStore, EmbeddedSecrets, EmbeddedObjects, EmbeddedDatabases, LocalCluster);
-
-/// Makes a directory that only its owner may enter.
-async fn make_private(dir: &Path) -> std::io::Result<()> {
-    let mut builder = tokio::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    builder.mode(0o700);
-    builder.create(dir).await
+/// Seals the embedded secrets with a fresh key, and returns how many there are. Every process on the data directory has to
+/// be stopped.
+///
+/// # Errors
+/// Where the secrets are kept elsewhere, another process is at work, or the directory cannot be used. Called again, it
+/// goes on where it stopped.
+pub async fn rotate_key(config: &Config) -> Result<u64, StartError> {
+    const WHAT: &str = "the sealed secrets";
+    if config.backends.secrets.is_cloud() {
+        return Err(StartError::of(WHAT, "they are kept in the cloud, and so is their key"));
+    }
+    let mut machine = Machine::new(config, Arc::new(SystemClock::new()));
+    let file = machine.file().await?;
+    let (workers, key) = (machine.dir.join("workers"), machine.dir.join("key"));
+    let rotated = EmbeddedSecrets::rotate_key(&file, &key, || !Presence::any(&workers)).await;
+    machine.close().await;
+    rotated.map_err(|error| StartError::of(WHAT, error))
 }
+
+care_for!(EmbeddedStore, EmbeddedSecrets, EmbeddedObjects, EmbeddedDatabases, LocalCluster);

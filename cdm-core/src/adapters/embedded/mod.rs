@@ -12,6 +12,7 @@
 mod calls;
 mod cluster;
 mod databases;
+mod directory;
 mod disk;
 mod file;
 mod objects;
@@ -28,6 +29,7 @@ pub use cluster::{
     TenantDatabases, Tenants,
 };
 pub use databases::{DatabasesError, EmbeddedDatabases};
+pub use directory::{DirectoryError, own_directory};
 pub use file::{File, OpenError};
 pub use objects::{EmbeddedObjects, ObjectsError};
 pub use presence::Presence;

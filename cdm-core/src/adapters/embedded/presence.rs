@@ -2,9 +2,11 @@
 //! system lets go of it when the process ends, however it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::disk::private_dir;
 use crate::domain::WorkerId;
 
 /// The folder of locks, and the lock of this process; clones share it.
@@ -20,11 +22,18 @@ impl Presence {
     /// # Errors
     /// When the file cannot be made.
     pub fn open(dir: &Path, worker: &WorkerId) -> std::io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let own = OpenOptions::new().create(true).append(true).open(file(dir, worker))?;
+        private_dir(dir)?;
+        let own = OpenOptions::new().create(true).append(true).mode(0o600).open(file(dir, worker))?;
         // Someone who looks whether this worker has ended holds it for a moment at most.
         own.lock()?;
         Ok(Self { dir: dir.into(), own: Arc::new(Mutex::new(Some(own))) })
+    }
+
+    /// Whether some process of this machine has a worker in `dir`.
+    pub fn any(dir: &Path) -> bool {
+        let Ok(entries) = std::fs::read_dir(dir) else { return false };
+        let files = entries.flatten().map(|entry| entry.path());
+        files.filter(|path| path.to_string_lossy().ends_with(SUFFIX)).any(|path| !unlocked(&path))
     }
 
     /// Whether a worker's process has ended for certain. Of a worker that has no file, nothing is known.

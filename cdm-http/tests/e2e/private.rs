@@ -1,0 +1,129 @@
+//! What a server keeps is its own user's: modes of files, owners of directories, and no core dump.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use reqwest::Method;
+use rustix::process::geteuid;
+
+use super::server::{QUICK, Server, command, directory, new_site};
+
+/// Sets what a server starts with in a shell where files are usually readable by everyone.
+fn under_umask_022(dir: &Path) -> Server {
+    let inner = command(dir, QUICK);
+    let mut outer = Command::new("sh");
+    outer.args(["-c", "umask 022; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        outer.env(name, value.unwrap_or_default());
+    }
+    outer.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    Server::listen(outer.spawn().expect("a shell"), super::server::Serves::ApiAndSites)
+}
+
+/// Every file and directory below, with its mode.
+fn modes(dir: &Path) -> Vec<(String, u32)> {
+    let mut found = vec![(dir.display().to_string(), fs::metadata(dir).expect("a directory").mode() & 0o777)];
+    for entry in fs::read_dir(dir).expect("a directory").flatten() {
+        let (path, about) = (entry.path(), entry.metadata().expect("an entry"));
+        if about.is_dir() {
+            found.extend(modes(&path));
+        } else {
+            found.push((path.display().to_string(), about.mode() & 0o777));
+        }
+    }
+    found
+}
+
+fn assert_private(dir: &Path) {
+    let modes = modes(dir);
+    let open: Vec<_> = modes.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
+    assert!(open.is_empty(), "others may use {open:?}");
+    for name in
+        ["cdm.db", "cdm.db-wal", "cdm.db-shm", "cluster.lock", "workers/", "databases/", "objects", "key"]
+    {
+        assert!(
+            modes.iter().any(|(path, _)| path.contains(&format!("data/{name}"))),
+            "no {name} in {modes:?}"
+        );
+    }
+}
+
+/// Whether another user of the machine can read the file; only root can try.
+fn others_read(path: &Path) -> bool {
+    let cat = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+        .arg(path)
+        .output()
+        .expect("setpriv");
+    cat.status.success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_data_directory_is_for_others() {
+    let dir = directory();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("a mode");
+    let server = under_umask_022(dir.path());
+    server.ask(Method::POST, "/sites/create", Some(&new_site("one"))).await;
+    server.done(Method::POST, "/sites/one/provision", None).await;
+    let data = dir.path().join("data");
+    assert_private(&data);
+    if geteuid().is_root() {
+        assert!(!others_read(&data.join("cdm.db")));
+        // It is the mode of the file too, not of the directory alone.
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("a mode");
+        assert!(!others_read(&data.join("cdm.db")) && !others_read(&data.join("cluster.lock")));
+    }
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.id())).expect("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("the limit");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+}
+
+/// As a version made it that left modes to the umask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_an_earlier_version_is_closed() {
+    let dir = directory();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("a mode");
+    Server::start(dir.path()).kill();
+    let data = dir.path().join("data");
+    for (path, mode) in [("cdm.db", 0o644), ("cluster.lock", 0o644), ("workers", 0o755), ("", 0o755)] {
+        fs::set_permissions(data.join(path), Permissions::from_mode(mode)).expect("a mode");
+    }
+    let server = Server::start(dir.path());
+    assert_private(&data);
+    let log = server.log.lock().expect("the log").clone();
+    assert!(log.contains("could be entered by others (mode 0755); it is closed to them now"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_other_things_keeps_its_mode() {
+    let dir = directory();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).expect("a directory");
+    fs::write(data.join("letter"), "hello").expect("a file");
+    for path in [&data, &data.join("letter")] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a mode");
+    }
+    let server = Server::start(dir.path());
+    let open: Vec<_> = modes(&data).into_iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
+    assert_eq!(open.len(), 2, "the directory and the letter: {open:?}");
+    assert!(server.log.lock().expect("the log").contains("also holds `letter`"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_another_user_is_refused() {
+    if !geteuid().is_root() {
+        println!("not run: only root can give a directory to another user");
+        return;
+    }
+    let dir = directory();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).expect("a directory");
+    std::os::unix::fs::chown(&data, Some(12_345), None).expect("another owner");
+    let ended = command(dir.path(), QUICK).output().expect("a server");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("belongs to another user (uid 12345, this process has uid 0)"), "{said}");
+    assert_eq!(fs::read_dir(&data).expect("a directory").count(), 0, "nothing was made in it");
+}
