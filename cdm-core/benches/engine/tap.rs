@@ -16,7 +16,7 @@ use cdm_core::domain::{
 };
 use cdm_core::ports::{
     Batch, Beat, Call, Canary, CanaryVersion, Changed, ClusterOps, FeedEvent, IdempotencyRecord, ImageWant,
-    Job, JobSpec, Journal, Live, Mark, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route,
+    Job, JobSpec, Journal, Live, Mark, Old, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route,
     RouteSpec, ServiceView, SiteQuery, SiteRepository, Store, StoreError,
 };
 use cdm_testkit::clock::SimClock;
@@ -381,6 +381,11 @@ impl Journal for TappedStore {
     async fn last_event(&self) -> Result<Option<u64>, StoreError> {
         self.tap.asked(Ask::Other("last_event"));
         self.inner.last_event().await
+    }
+
+    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+        self.tap.asked(Ask::Other("delete_old"));
+        self.inner.delete_old(call, old).await
     }
 }
 

@@ -26,6 +26,11 @@ impl Timestamp {
         Self(self.0.saturating_add(whole_millis(span)))
     }
 
+    /// The moment `span` earlier; the epoch where that is nearer.
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(whole_millis(span)))
+    }
+
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -25,7 +25,7 @@ pub use objects::{ObjectPage, ObjectStore};
 pub use probe::{Check, HealthProbe, Inconclusive, Via};
 pub use secrets::{Cms, Credentials, Database, SecretStore, StoredSecret};
 pub use store::{
-    Batch, Beat, Expect, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Page,
+    Batch, Beat, Expect, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, Old, OperationQuery, Page,
     Refused, SiteQuery, SiteRepository, Store, StoreError, Write,
 };
 pub use tokens::TokenStore;

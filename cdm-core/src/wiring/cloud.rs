@@ -1,6 +1,7 @@
 //! The cloud backends, from configuration to behind their ports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -26,6 +27,7 @@ pub(super) struct Cloud<'a> {
     config: &'a CloudConfig,
     image_repository: &'a str,
     https: bool,
+    events_kept: Option<Duration>,
     aws: OnceCell<Aws>,
     clock: Arc<dyn Clock>,
 }
@@ -37,6 +39,7 @@ impl<'a> Cloud<'a> {
             config: &config.cloud,
             image_repository: config.image_repository.as_deref().unwrap_or_default(),
             https: config.site_scheme == "https",
+            events_kept: config.retention.events,
             aws: OnceCell::new(),
             clock,
         }
@@ -55,6 +58,7 @@ impl<'a> Cloud<'a> {
 
     pub(super) async fn store(&self) -> (Opened<dyn Store>, Arc<dyn TokenStore>) {
         let table = DynamoTable::new(self.aws().await, &self.config.table, Arc::clone(&self.clock));
+        let table = table.keeping_events(self.events_kept);
         let (store, tokens) = (DynamoStore::new(table.clone()), DynamoTokens::new(table.clone()));
         (Opened { port: Arc::new(store), care: Arc::new(table) }, Arc::new(tokens))
     }

@@ -14,8 +14,10 @@ use super::given::{parsed, pick, secret, text};
 use super::http::{HttpConfig, RawHttp};
 use super::oidc::OidcConfig;
 use super::raw::Raw;
+use super::retention;
 use crate::domain::NameError;
 use crate::domain::webhook::Allowed;
+use crate::engine::Kept;
 
 /// What a process is configured with.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Config {
     pub webhooks_allow: Vec<Allowed>,
     /// Who proves people's names besides their passwords.
     pub oidc: Option<OidcConfig>,
+    /// How long audit entries and events are kept. `CDM_RETENTION_AUDIT`, `CDM_RETENTION_EVENTS`, `[retention]`.
+    pub retention: Kept,
     /// What those in the cloud are told.
     pub cloud: CloudConfig,
     /// How long a pod of the local cluster takes to start. `local.pod_start_ms`.
@@ -191,6 +195,7 @@ impl Config {
             log_format,
             webhooks_allow: receivers(environment, raw.webhooks.take().and_then(|webhooks| webhooks.allow))?,
             oidc: OidcConfig::of(environment, raw.oidc.take())?,
+            retention: retention::of(environment, raw.retention.take())?,
             cloud: CloudConfig::of(environment, raw, &backends)?,
             pod_start: millis(local.pod_start_ms, 400),
             progress_deadline: millis(local.progress_deadline_ms, 5_000),

@@ -14,7 +14,7 @@ use crate::adapters::outbound::Outbound;
 use crate::adapters::outbound::webhook::HttpPostman;
 use crate::adapters::{OsIds, SystemClock};
 use crate::domain::WorkerId;
-use crate::engine::{Courier, RolloutDriver, Settings, Worker};
+use crate::engine::{Courier, Retention, RolloutDriver, Settings, Worker};
 use crate::pipelines::{Platform, Rollouts, registry};
 use crate::ports::{Clock, IdSource, Ports};
 use crate::services::{Access, Services};
@@ -29,6 +29,7 @@ pub struct Process {
     access: Arc<Access>,
     worker: Arc<Worker>,
     courier: Arc<Courier>,
+    retention: Arc<Retention>,
     working: Mutex<Option<JoinHandle<()>>>,
     backends: Backends,
 }
@@ -67,6 +68,7 @@ impl Process {
         let lookup = Arc::new(outbound.clone());
         let postman = HttpPostman::new(outbound, lookup, allowed.clone(), Arc::clone(&ports.clock));
         let courier = Arc::new(Courier::new(Arc::clone(&worker), Arc::new(postman)));
+        let retention = Arc::new(Retention::new(Arc::clone(&worker), config.retention));
         let services = Services::new(ports.clone(), pipelines, settings)
             .with_worker(Arc::clone(&worker))
             .with_courier(Arc::clone(&courier), allowed);
@@ -75,6 +77,7 @@ impl Process {
             access: Arc::new(Access::new(Arc::clone(&backends.tokens), ports, call)),
             worker,
             courier,
+            retention,
             working: Mutex::default(),
             backends,
         })
@@ -117,11 +120,15 @@ impl Process {
     #[expect(clippy::disallowed_methods, reason = "wiring is where the runtime is named")]
     pub fn work(&self) {
         let (worker, courier) = (Arc::clone(&self.worker), Arc::clone(&self.courier));
+        let retention = Arc::clone(&self.retention);
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         working.get_or_insert_with(|| {
             tokio::spawn(async move {
                 let sending = tokio::spawn(async move { courier.run().await });
+                let deleting = tokio::spawn(async move { retention.run().await });
                 worker.run().await;
+                // What is left is deleted another time.
+                let _ = deleting.await;
                 // What it was about to send is sent again by another process, or after a start.
                 let _ = sending.await;
             })
@@ -138,6 +145,7 @@ impl Process {
     pub async fn stop(&self, grace: Duration) -> bool {
         self.worker.stop();
         self.courier.stop();
+        self.retention.stop();
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).take();
         let in_time = match working {
             None => true,

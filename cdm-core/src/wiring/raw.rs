@@ -37,6 +37,7 @@ pub(super) struct Raw {
     pub(super) gate: Option<RawGate>,
     pub(super) webhooks: Option<RawWebhooks>,
     pub(super) oidc: Option<super::oidc::RawOidc>,
+    pub(super) retention: Option<super::retention::RawRetention>,
 }
 
 /// `[webhooks]`.

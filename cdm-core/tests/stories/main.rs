@@ -8,6 +8,7 @@ mod freezes;
 mod gates;
 mod narrow;
 mod plans;
+mod retention;
 mod rollouts;
 mod sites;
 mod trailing;

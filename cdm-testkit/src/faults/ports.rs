@@ -15,8 +15,9 @@ use cdm_core::domain::{
 use cdm_core::ports::{
     Batch, Beat, Call, Canary, CanaryVersion, Changed, Check, ClusterOps, Credentials, Database, FeedEvent,
     HealthProbe, IdempotencyRecord, ImageWant, Inconclusive, Job, JobSpec, Journal, Live, Mark, ObjectPage,
-    ObjectStore, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route, RouteSpec, SecretStore,
-    ServiceView, SiteDatabase, SiteDatabases, SiteQuery, SiteRepository, Store, StoreError, StoredSecret,
+    ObjectStore, Old, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route, RouteSpec,
+    SecretStore, ServiceView, SiteDatabase, SiteDatabases, SiteQuery, SiteRepository, Store, StoreError,
+    StoredSecret,
 };
 
 use super::Gate;
@@ -431,5 +432,9 @@ impl Journal for Faulty<dyn Store> {
 
     async fn last_event(&self) -> Result<Option<u64>, StoreError> {
         self.inner.last_event().await
+    }
+
+    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+        self.inner.delete_old(call, old).await
     }
 }

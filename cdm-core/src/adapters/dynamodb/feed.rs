@@ -18,7 +18,7 @@ use super::item::{Item, Key, Read, document, number, padded, put, text};
 use super::table::{Ask, DynamoTable};
 use crate::adapters::records;
 use crate::domain::{AuditEntry, Fence, Timestamp};
-use crate::ports::{Call, FeedEvent, Page, StoreError, WriteId};
+use crate::ports::{Call, FeedEvent, Old, Outcome, Page, Refused, StoreError, WriteId};
 
 /// How many numbers a place has: more than a batch has events.
 const ROOM: u64 = 1_000;
@@ -28,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const NEVER: Duration = Duration::from_hours(1);
 /// How many places at the end of a gap may be waited for: more than are under way at once.
 const WIDEST: u64 = 1_000;
-/// How long events are kept.
-const KEPT: Duration = Duration::from_hours(7 * 24);
 /// How far a reader who asks for the end looks back for places that are still to be filled.
 const BACK: usize = 100;
 
@@ -189,7 +187,9 @@ impl DynamoTable {
     fn place(&self, place: u64, before: Timestamp, events: Vec<AttributeValue>) -> Item {
         let mut item = Key::event(place).item();
         put(&mut item, "before", number(before.millis()));
-        put(&mut item, "expires", seconds(self.clock.wall().after(KEPT)));
+        if let Some(kept) = self.events_kept {
+            put(&mut item, "expires", seconds(self.clock.wall().after(kept)));
+        }
         put(&mut item, "events", AttributeValue::L(events));
         item
     }
@@ -295,4 +295,30 @@ pub(super) async fn audit(
         Ok(Some((read.parsed("sk", |text| text.parse().ok())?, read.document("document")?)))
     };
     super::lists::page(table.ask(ask), limit, entry).await
+}
+
+/// Deletes the oldest audit entries. Events end by their `expires`.
+pub(super) async fn delete_old_audit(table: &DynamoTable, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+    let values = vec![(":audit", text("A")), (":first", text(padded(0)))];
+    let keys = "#pk = :audit AND #sk >= :first";
+    let oldest = Ask { index: None, keys, values, backwards: false, limit: old.most.max(1) };
+    let items = match table.ask(oldest).next().await {
+        Ok(items) => items,
+        Err(error) => return Outcome::NotApplied(Refused::Store(error)),
+    };
+    let mut changes = Vec::new();
+    for item in items.iter().take(old.most) {
+        match Read(item).document::<AuditEntry>("document").and_then(|entry| Ok((entry, Key::of(item)?))) {
+            Ok((entry, key)) if entry.at < old.audit_before => changes.push(Change::delete(key)),
+            Ok(_) => {}
+            Err(error) => return Outcome::NotApplied(Refused::Store(error)),
+        }
+    }
+    if changes.is_empty() {
+        return Outcome::Applied(0);
+    }
+    match table.write(call, &changes).await {
+        Ok(_) => Outcome::Applied(changes.len() as u64),
+        Err(failure) => Outcome::Unknown(Refused::Store(failure.into_error())),
+    }
 }

@@ -36,8 +36,8 @@ use crate::domain::{
     Site, SiteId, WorkerId,
 };
 use crate::ports::{
-    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, OperationQuery, Outcome, Page, Refused,
-    SiteQuery, SiteRepository, StoreError,
+    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, Old, OperationQuery, Outcome, Page,
+    Refused, SiteQuery, SiteRepository, StoreError,
 };
 
 pub use table::DynamoTable;
@@ -210,6 +210,10 @@ impl Journal for DynamoStore {
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {
         feed::audit(&self.table, before, limit).await
+    }
+
+    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+        feed::delete_old_audit(&self.table, call, old).await
     }
 
     async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {

@@ -15,6 +15,8 @@ use crate::adapters::aws::{Aws, by};
 use crate::domain::Tick;
 use crate::ports::{Call, Clock, StoreError};
 
+/// How long events are kept where nothing else is said.
+const EVENTS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// How long a read may take.
 const READ: Duration = Duration::from_secs(10);
 /// How many items one request reads by their keys.
@@ -30,6 +32,8 @@ pub struct DynamoTable {
     pub(super) client: Client,
     pub(super) name: Arc<str>,
     pub(super) clock: Arc<dyn Clock>,
+    /// How long events are kept; `None`: for good.
+    pub(super) events_kept: Option<Duration>,
 }
 
 impl fmt::Debug for DynamoTable {
@@ -41,7 +45,14 @@ impl fmt::Debug for DynamoTable {
 impl DynamoTable {
     /// The table of that name. Does not connect.
     pub fn new(aws: &Aws, name: &str, clock: Arc<dyn Clock>) -> Self {
-        Self { client: Client::new(aws.config()), name: name.into(), clock }
+        let events_kept = Some(EVENTS_KEPT);
+        Self { client: Client::new(aws.config()), name: name.into(), clock, events_kept }
+    }
+
+    /// The same, whose events of now on are kept for that long (7 days without this); `None`: for good.
+    #[must_use]
+    pub fn keeping_events(self, kept: Option<Duration>) -> Self {
+        Self { events_kept: kept, ..self }
     }
 
     /// Until when a read that begins now may take.

@@ -73,6 +73,11 @@ pub enum Standing {
 }
 
 impl Webhook {
+    /// Whether it is still sent messages.
+    pub const fn is_live(&self) -> bool {
+        !matches!(self.standing, Standing::Stopped { .. })
+    }
+
     /// The name of its key.
     pub const fn key(&self) -> SecretName {
         SecretName { uid: self.uid, kind: SecretKind::Webhook }
@@ -167,6 +172,6 @@ impl Webhooks {
 
     /// Whether something may have to be sent, now or later.
     pub fn any_live(&self) -> bool {
-        self.list.iter().any(|webhook| !matches!(webhook.standing, Standing::Stopped { .. }))
+        self.list.iter().any(Webhook::is_live)
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use cdm_core::domain::operation::Member;
 use cdm_core::domain::rollout::Control;
 use cdm_core::domain::{
-    Fence, Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus, Routed, Selector, Site, SiteName, Slot,
-    Status, Subject, Task, WorkerId,
+    AuditEntry, Fence, Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus, Routed, Selector, Site,
+    SiteName, Slot, Status, Subject, Task, Timestamp, WorkerId,
 };
-use cdm_core::ports::{Batch, Live, LiveSubject, OperationQuery, SiteQuery, Store, Write};
+use cdm_core::ports::{Batch, FeedEvent, Live, LiveSubject, Old, OperationQuery, SiteQuery, Store, Write};
 use futures_util::future::join;
 
 use super::super::Cx;
@@ -201,6 +201,49 @@ pub async fn audit_is_newest_first(store: &dyn Store, cx: &Cx<'_>) {
         expected.insert(0, entry);
     }
     assert_eq!(scene.audits().await, expected, "audit entries are read once each, newest first");
+}
+
+/// Old audit entries are deleted oldest first and no more at once than was asked for; what is newer stays, and so do
+/// events that somebody still has to be told of.
+pub async fn old_entries_are_deleted(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let aged = |day: u64| Timestamp::from_millis(day * 86_400_000);
+    let mut kept = Vec::new();
+    for day in 1..=5 {
+        let entry = AuditEntry { at: aged(day), ..scene.audit(&day.to_string()) };
+        let event = FeedEvent { at: aged(day), ..scene.event(&day.to_string()) };
+        let batch = Batch { audit: Some(entry.clone()), events: vec![event], ..Batch::default() };
+        applied("an audit entry and an event", store.write(&scene.call(), &batch).await);
+        kept.insert(0, entry);
+    }
+    let newest =
+        Batch { audit: Some(scene.audit("new")), events: vec![scene.event("new")], ..Batch::default() };
+    applied("the newest", store.write(&scene.call(), &newest).await);
+    let last = answered("last_event", store.last_event().await);
+    let old = Old { audit_before: aged(4), events_before: Timestamp::default(), events_to: None, most: 2 };
+    let mut looked = 0;
+    let left = async || {
+        let audits = scene.audits().await;
+        audits.into_iter().filter(|entry| entry.at <= aged(5)).count()
+    };
+    let before = left().await;
+    applied("a delete", store.delete_old(&scene.call(), &old).await);
+    assert!(before - left().await <= 2, "no more are deleted at once than was asked for");
+    let all = Old { most: 90, ..old };
+    while left().await > 2 && looked < 100 {
+        applied("a delete", store.delete_old(&scene.call(), &all).await);
+        looked += 1;
+    }
+    let found: Vec<_> = scene.audits().await.into_iter().filter(|entry| entry.at <= aged(5)).collect();
+    assert_eq!(found, kept[..2], "what is newer stays");
+    assert_eq!(scene.events().await.len(), 6, "no event is as old");
+    // A receiver that was told of nothing yet holds all of them.
+    let held = Old { events_before: aged(9), events_to: Some(0), ..all };
+    applied("a delete", store.delete_old(&scene.call(), &held).await);
+    assert_eq!(scene.events().await.len(), 6, "an event that somebody has to be told of stays");
+    applied("a delete", store.delete_old(&scene.call(), &Old { events_to: None, ..held }).await);
+    assert!(scene.events().await.iter().any(|event| event.at > aged(5)), "what is newer stays");
+    assert_eq!(answered("last_event", store.last_event().await), last, "the last number stays the last");
 }
 
 /// Events are read oldest first, also those of one batch; each keeps its number, and the last of them is known.

@@ -15,8 +15,8 @@ pub use claims::{
 };
 pub use lists::{
     audit_is_newest_first, beats_are_listed_until_they_stop, events_are_oldest_first, live_lists_rollouts,
-    live_lists_what_is_to_be_done, numbers_never_repeat, operations_are_listed_newest_first,
-    sites_come_in_order,
+    live_lists_what_is_to_be_done, numbers_never_repeat, old_entries_are_deleted,
+    operations_are_listed_newest_first, sites_come_in_order,
 };
 pub use records::{
     a_batch_is_all_or_nothing, a_hostname_has_one_owner, a_key_is_used_once, a_repeated_removal_is_applied,
@@ -31,6 +31,8 @@ pub use records::{
 /// # Panics
 /// With the broken promise.
 pub async fn suite(store: &dyn Store, cx: &Cx<'_>) {
+    // First of all: entries of the others would lie before its own.
+    old_entries_are_deleted(store, cx).await;
     creation_claims_hostnames(store, cx).await;
     a_hostname_has_one_owner(store, cx).await;
     an_id_has_one_site(store, cx).await;

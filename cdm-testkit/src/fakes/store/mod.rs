@@ -17,8 +17,8 @@ use cdm_core::domain::{
     RolloutStatus, Selector, Site, SiteId, Status, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Outcome,
-    Page, Refused, SiteQuery, SiteRepository, StoreError,
+    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, Old, OperationQuery,
+    Outcome, Page, Refused, SiteQuery, SiteRepository, StoreError,
 };
 
 use crate::clock::SimClock;
@@ -279,6 +279,26 @@ impl Journal for FakeStore {
 
     async fn last_event(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.asked("last_event").events.last_key_value().map(|(number, _)| *number))
+    }
+
+    async fn delete_old(&self, _call: &Call, old: &Old) -> Outcome<u64, Refused> {
+        let mut state = self.asked("delete_old");
+        let before = state.audit.len() + state.events.len();
+        let oldest: Vec<u64> = state.audit.keys().copied().take(old.most).collect();
+        for number in oldest {
+            if state.audit.get(&number).is_some_and(|entry| entry.at < old.audit_before) {
+                state.audit.remove(&number);
+            }
+        }
+        // The last one stays: numbers go on from it.
+        let events = state.events.len().saturating_sub(1);
+        let oldest: Vec<u64> = state.events.keys().copied().take(old.most.min(events)).collect();
+        for number in oldest.into_iter().filter(|number| old.events_to.is_none_or(|to| *number <= to)) {
+            if state.events.get(&number).is_some_and(|event| event.at < old.events_before) {
+                state.events.remove(&number);
+            }
+        }
+        Outcome::Applied((before - state.audit.len() - state.events.len()) as u64)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each changing call does inside its transaction.
 
 mod batch;
+mod old;
 mod put;
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use crate::domain::{Selector, Site, SiteId, Subject, Timestamp, WorkerId};
 use crate::ports::{Call, Refused, WriteId};
 
 pub(super) use batch::Write;
+pub(super) use old::DeleteOld;
 
 /// A change: run within a transaction, where what it did is undone when it fails.
 #[async_trait]

@@ -1,0 +1,83 @@
+//! Retention: what is kept no longer is deleted, by one process, and never what a webhook still has to be told of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdm_core::domain::{Fence, Timestamp, WorkerId};
+use cdm_core::engine::{Kept, Retention};
+use cdm_core::ports::{Call, Clock, Outcome, WriteId};
+use cdm_testkit::world::{World, now};
+
+use super::{Hand, assert_sound};
+
+const HOOK: &str = "https://hooks.example.com/cdm";
+const DAY: Duration = Duration::from_hours(24);
+
+/// One pass of the world's process.
+fn delete(world: &World, kept: Kept) {
+    let retention = Arc::new(Retention::new(world.process().worker, kept));
+    Hand::new(async move { retention.turn().await }).finish(world);
+}
+
+fn audits(world: &World) -> Vec<Timestamp> {
+    let page = now(world.raw().store.audit(None, 1_000)).expect("the audit");
+    page.items.iter().map(|entry| entry.at).collect()
+}
+
+fn events(world: &World) -> Vec<(u64, Timestamp)> {
+    let events = now(world.raw().store.events(None, 10_000)).expect("the feed");
+    events.into_iter().map(|(number, event)| (number, event.at)).collect()
+}
+
+#[test]
+fn what_is_too_old_goes_and_a_webhooks_events_stay() {
+    let mut world = World::new(1);
+    world.settle_site("before");
+    let (hook, _) = world.hook(HOOK, &[]).expect("a webhook");
+    for n in 0..40 {
+        world.settle_site(&format!("old{n}"));
+    }
+    world.clock.advance(10 * DAY);
+    let long_ago = world.wall().before(DAY);
+    world.settle_site("new");
+    let (newer_audits, all) = (audits(&world).iter().filter(|at| **at >= long_ago).count(), events(&world));
+    assert!(all.iter().filter(|(_, at)| *at < long_ago).count() > 90, "more than one call deletes");
+
+    delete(&world, Kept { audit: None, events: None });
+    assert_eq!(events(&world), all, "what is kept for good stays");
+
+    delete(&world, Kept { audit: Some(5 * DAY), events: Some(5 * DAY) });
+    assert_eq!(audits(&world).len(), newer_audits, "older entries are gone, newer ones are not");
+    let owed: Vec<_> = all.iter().copied().filter(|(number, _)| *number > hook.place).collect();
+    assert_eq!(events(&world), owed, "the webhook was told of none of them yet");
+
+    world
+        .ask(move |services, request| {
+            Box::pin(async move { services.remove_webhook(&request, hook.number).await })
+        })
+        .expect("a removal");
+    let last = now(world.raw().store.last_event()).expect("the feed");
+    delete(&world, Kept { audit: None, events: Some(5 * DAY) });
+    assert!(events(&world).iter().all(|(_, at)| *at >= long_ago));
+    assert_eq!(now(world.raw().store.last_event()), Ok(last), "numbers go on");
+    assert_sound(&mut world);
+}
+
+#[test]
+fn the_worker_whose_name_comes_first_deletes() {
+    let mut world = World::new(1);
+    world.settle_site("old");
+    world.clock.advance(10 * DAY);
+    world.settle_site("new");
+    let before = audits(&world).len();
+    let kept = Kept { audit: Some(DAY), events: None };
+    let deadline = world.clock.monotonic().after(DAY);
+    let call = Call { deadline, write: WriteId(1), fence: Fence::default() };
+    let beat = |count| now(world.raw().store.beat(&call, &WorkerId::new("!first"), count));
+    assert!(matches!(beat(Some(1)), Outcome::Applied(())));
+    delete(&world, kept);
+    assert_eq!(audits(&world).len(), before, "another one does it");
+    assert!(matches!(beat(None), Outcome::Applied(())));
+    delete(&world, kept);
+    assert!(audits(&world).len() < before);
+}
