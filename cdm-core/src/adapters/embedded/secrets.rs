@@ -1,15 +1,18 @@
 //! Secrets as sealed rows of the SQLite file.
 
+mod rotation;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 
 use super::File;
 use super::calls::{unavailable, within};
+use super::file::Transaction;
 use super::seal::{KeyError, Seal, make_key, read_key};
 use crate::adapters::credentials;
 use crate::domain::{SecretName, Timestamp};
@@ -33,6 +36,9 @@ pub enum SecretsError {
     /// There is no key to seal with, or not the right one.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Another process works with them, and would go on with the key of now.
+    #[error("another process is at work on this data directory; stop it, then ask again")]
+    InUse,
     /// The file does not take them.
     #[error("the database file does not take the secrets; see that it is whole and may be written")]
     File(#[from] sqlx::Error),
@@ -57,7 +63,16 @@ impl EmbeddedSecrets {
     pub async fn open(file: File, key_path: &Path, clock: Arc<dyn Clock>) -> Result<Self, SecretsError> {
         file.ensure(SCHEMA).await?;
         // The write lock keeps another process that starts from making another key.
-        let mut tx = file.begin().await?;
+        let mut tx = loop {
+            if let Some(count) = rotation::finish_begun(&file, key_path).await? {
+                tracing::warn!(count, "a rotation of the key that had been interrupted was finished");
+            }
+            let tx = file.begin().await?;
+            if !rotation::is_begun(key_path)? {
+                break tx;
+            }
+            tx.rollback().await;
+        };
         forget(&mut tx, clock.wall()).await?;
         let held = sqlx::query("SELECT EXISTS (SELECT 1 FROM secrets WHERE sealed IS NOT NULL)");
         let held: bool = held.fetch_one(&mut *tx).await?.try_get(0)?;
@@ -109,7 +124,7 @@ impl EmbeddedSecrets {
         &self,
         name: &SecretName,
         sealed: Vec<u8>,
-    ) -> Result<Result<Transaction<'static, Sqlite>, PortError>, sqlx::Error> {
+    ) -> Result<Result<Transaction, PortError>, sqlx::Error> {
         let mut tx = self.file.begin().await?;
         forget(&mut tx, self.clock.wall()).await?;
         let id = name.to_string();
@@ -134,7 +149,7 @@ impl EmbeddedSecrets {
         }
     }
 
-    async fn try_close(&self, name: &SecretName) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+    async fn try_close(&self, name: &SecretName) -> Result<Transaction, sqlx::Error> {
         let now = self.clock.wall();
         let mut tx = self.file.begin().await?;
         forget(&mut tx, now).await?;
@@ -194,13 +209,13 @@ impl fmt::Debug for EmbeddedSecrets {
 }
 
 /// Drops the values whose recovery window has ended, and keeps their names closed.
-async fn forget(tx: &mut Transaction<'static, Sqlite>, now: Timestamp) -> Result<(), sqlx::Error> {
+async fn forget(tx: &mut Transaction, now: Timestamp) -> Result<(), sqlx::Error> {
     let forget = sqlx::query("UPDATE secrets SET sealed = NULL WHERE sealed IS NOT NULL AND until <= ?");
     forget.bind(millis(now)).execute(&mut **tx).await.map(drop)
 }
 
 /// A commit that fails may yet have reached the disk.
-async fn committed(tx: Transaction<'static, Sqlite>) -> Outcome<()> {
+async fn committed(tx: Transaction) -> Outcome<()> {
     match tx.commit().await {
         Ok(()) => Outcome::Applied(()),
         Err(error) => Outcome::Unknown(unavailable(PORT, &error)),
