@@ -72,7 +72,7 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 /// Does what the arguments say, and says how it ended.
 pub async fn run(cli: Cli, world: World) -> Exit {
     let World { clock, out, err, width, screen, paint, person, interrupt, token, transport, way } = world;
-    let global = cli.global;
+    let global = cli.global.without_empty();
     let printer = Printer {
         out,
         err,

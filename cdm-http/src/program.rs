@@ -12,6 +12,7 @@ use cdm_core::wiring::{Config, LogFormat, Process, harden_process, rotate_key};
 use cdm_http::log::{LossyLog, log_panics};
 use cdm_http::{App, HttpSettings, SetupLink};
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(25);
 #[command(name = "cdm-server", version, after_help = HELP)]
 pub(crate) struct Arguments {
     /// A TOML file; environment variables override it.
-    #[arg(long, env = "CDM_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "CDM_CONFIG", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
     /// Judge the configuration and end.
     #[arg(long)]
@@ -66,7 +67,8 @@ fn configuration(path: Option<&PathBuf>) -> Result<Config, Failure> {
 /// Runs the server until it is told to end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     harden_process()?;
-    let config = configuration(arguments.config.as_ref())?;
+    // An empty variable says nothing.
+    let config = configuration(arguments.config.as_ref().filter(|path| !path.as_os_str().is_empty()))?;
     if config.oidc.is_some() && !cfg!(feature = "oidc") {
         return Err(
             "`CDM_OIDC_ISSUER`: this program was built without OpenID Connect; build it with --features oidc"

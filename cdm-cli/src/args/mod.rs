@@ -8,6 +8,7 @@ mod site;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
@@ -39,7 +40,31 @@ Nothing running yet? `cdm demo` needs no server; `cdm --local` works on a store 
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cdm", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 100, disable_help_flag = true)]
 pub struct Cli {
-    /// Options that every command has.
+    /// A path that may be empty, as that of a variable without a value is; [`Global::without_empty`] takes it for none.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+impl Global {
+    /// The same, where an empty variable or option counts as none.
+    #[must_use]
+    pub fn without_empty(mut self) -> Self {
+        for path in [&mut self.data_dir, &mut self.config] {
+            if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+                *path = None;
+            }
+        }
+        if self.server.is_empty() {
+            USUAL_SERVER.clone_into(&mut self.server);
+        }
+        self
+    }
+}
+
+/// Where a server listens that was told nothing else.
+const USUAL_SERVER: &str = "http://127.0.0.1:8080";
+
+/// Options that every command has.
     #[command(flatten)]
     pub global: Global,
     /// Print help
@@ -59,7 +84,7 @@ pub struct Global {
         long,
         global = true,
         env = "CDM_SERVER",
-        default_value = "http://127.0.0.1:8080",
+        default_value = USUAL_SERVER,
         value_name = "URL"
     )]
     pub server: String,
@@ -70,10 +95,10 @@ pub struct Global {
     #[arg(long, global = true)]
     pub local: bool,
     /// Directory of the embedded store, with --local
-    #[arg(long, global = true, env = "CDM_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "CDM_DATA_DIR", value_name = "DIR", value_parser = path())]
     pub data_dir: Option<PathBuf>,
     /// Configuration file, with --local
-    #[arg(long, global = true, env = "CDM_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "CDM_CONFIG", value_name = "FILE", value_parser = path())]
     pub config: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]

@@ -74,7 +74,9 @@ async fn a_first_start_goes_on_when_nobody_reads_what_it_prints() {
     assert_eq!(answer.status(), StatusCode::OK);
     let log = server.log.lock().expect("the log").clone();
     assert!(log.contains("the administrator's token could not be shown"), "{log}");
-    assert!(!log.contains("cdm_"), "no token is in the log: {log}");
+    let words = log.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let tokens: Vec<_> = words.filter(|word| word.starts_with("cdm_") && word.len() > 24).collect();
+    assert!(tokens.is_empty(), "no token is in the log: {log}");
     let status = tokio::task::block_in_place(|| server.terminate());
     assert_eq!(status.code(), Some(0));
 }

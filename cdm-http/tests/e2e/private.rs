@@ -41,7 +41,7 @@ fn assert_private(dir: &Path) {
     let open: Vec<_> = modes.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
     assert!(open.is_empty(), "others may use {open:?}");
     for name in
-        ["cdm.db", "cdm.db-wal", "cdm.db-shm", "cluster.lock", "workers/", "databases/", "objects", "key"]
+        ["cdm.db", "cdm.db-wal", "cdm.db-shm", "cluster.lock", "workers/", "databases", "objects", "key"]
     {
         assert!(
             modes.iter().any(|(path, _)| path.contains(&format!("data/{name}"))),

@@ -28,6 +28,19 @@ async fn sigterm_ends_streams_gives_work_back_and_exits_with_0() {
     }
 }
 
+/// As a shell or a manifest sets it that has nothing to say.
+#[test]
+fn an_empty_variable_says_nothing() {
+    let dir = directory();
+    let judged = std::process::Command::new(env!("CARGO_BIN_EXE_cdm-server"))
+        .arg("--check-config")
+        .env("CDM_DATA_DIR", dir.path())
+        .envs(["CDM_CONFIG", "CDM_LISTEN", "CDM_LOG", "CDM_RETENTION_AUDIT"].map(|name| (name, "")))
+        .output()
+        .expect("a judgment");
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+}
+
 #[tokio::test]
 async fn what_was_accepted_is_done_after_a_kill() {
     let dir = directory();
