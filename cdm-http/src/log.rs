@@ -70,7 +70,7 @@ fn keep(mut writer: impl Write, waiting: &Receiver<Message>) {
         match message {
             Message::Line(line) => {
                 let missing = dropped() - said;
-                let notice = (missing > 0).then(|| notice(missing)).unwrap_or_default();
+                let notice = if missing > 0 { notice(missing) } else { String::new() };
                 match writer.write_all(notice.as_bytes()).and_then(|()| writer.write_all(&line)) {
                     Ok(()) => said += missing,
                     Err(_) => drop(DROPPED.fetch_add(1, Ordering::Relaxed)),

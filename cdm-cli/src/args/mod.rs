@@ -40,7 +40,18 @@ Nothing running yet? `cdm demo` needs no server; `cdm --local` works on a store 
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cdm", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 100, disable_help_flag = true)]
 pub struct Cli {
-    /// A path that may be empty, as that of a variable without a value is; [`Global::without_empty`] takes it for none.
+    /// Options that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// Print help
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort, help_heading = "Options of every command")]
+    pub help: Option<bool>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A path that may be empty, as that of a variable without a value is; [`Global::without_empty`] takes it for none.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
@@ -63,17 +74,6 @@ impl Global {
 
 /// Where a server listens that was told nothing else.
 const USUAL_SERVER: &str = "http://127.0.0.1:8080";
-
-/// Options that every command has.
-    #[command(flatten)]
-    pub global: Global,
-    /// Print help
-    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort, help_heading = "Options of every command")]
-    pub help: Option<bool>,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
 
 /// Options that every command has.
 #[derive(Args, Clone, Debug)]

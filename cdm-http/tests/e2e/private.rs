@@ -127,3 +127,26 @@ async fn a_directory_of_another_user_is_refused() {
     assert!(said.contains("belongs to another user (uid 12345, this process has uid 0)"), "{said}");
     assert_eq!(fs::read_dir(&data).expect("a directory").count(), 0, "nothing was made in it");
 }
+
+/// Passwords are read after it as before, and a server that runs is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_is_rotated_while_no_server_runs() {
+    let dir = directory();
+    let mut server = Server::start(dir.path());
+    server.ask(Method::POST, "/sites/create", Some(&new_site("one"))).await;
+    let key = || fs::read(dir.path().join("data/key")).expect("a key");
+    let before = key();
+    let rotate = || command(dir.path(), QUICK).arg("--rotate-key").output().expect("a rotation");
+    let refused = rotate();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("another process is at work"), "{said}");
+    assert_eq!(key(), before);
+    let status = tokio::task::block_in_place(|| server.terminate());
+    assert_eq!(status.code(), Some(0));
+    let rotated = rotate();
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    assert_ne!(key(), before);
+    assert!(!dir.path().join("data/key.next").exists());
+    let server = Server::start(dir.path());
+    server.done(Method::POST, "/sites/one/provision", None).await;
+}

@@ -1,6 +1,6 @@
 //! The data directory: made for its owner alone, or made so where it exists.
 
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub enum DirectoryError {
 pub fn own_directory(path: &Path) -> Result<(), DirectoryError> {
     let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
     private_dir(path).map_err(failed)?;
-    let dir = File::open(path).map_err(failed)?;
+    let dir = OpenOptions::new().read(true).open(path).map_err(failed)?;
     let about = dir.metadata().map_err(failed)?;
     let own = geteuid().as_raw();
     let shown = path.display();

@@ -59,6 +59,13 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Does what waits for the disk where nobody else waits.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -80,11 +87,4 @@ mod tests {
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         assert!(!dir.join("nowhere").exists());
     }
-}
-
-/// Does what waits for the disk where nobody else waits.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
