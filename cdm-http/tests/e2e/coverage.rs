@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::server::{ADMIN, Server, directory, new_site};
 
 /// Codes that nobody can provoke from outside, and why.
-const FROM_WITHIN: [(&str, &str); 7] = [
+const FROM_WITHIN: [(&str, &str); 8] = [
     (
         "contended",
         "the record has to change between each reading and writing of one request, eight times over",
