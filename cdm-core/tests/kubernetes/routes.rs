@@ -2,6 +2,7 @@
 
 use cdm_core::domain::{Fence, Selector};
 use cdm_core::ports::{Clock, ClusterOps, ErrorKind, Outcome};
+use cdm_testkit::kubernetes::{Fault, Matching, Moment, Trouble};
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, NAMESPACE, gateway, ingress};
@@ -148,4 +149,36 @@ async fn tombstones_are_swept_when_they_have_stood_long_enough() {
     assert_eq!(lab.cluster.release(&lab.cx().call(), lab.cx().uid()).await, Outcome::Applied(()));
     let stands = |uid| lab.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).is_some();
     assert_eq!((stands(old), stands(young)), (false, true));
+}
+
+/// More routes of strangers than one page of a list has.
+const MORE_THAN_A_PAGE: usize = 501;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_whose_next_page_has_expired_begins_again() {
+    for (expirations, done) in [(1, true), (3, true), (4, false)] {
+        let lab = Lab::start(ingress()).await;
+        for n in 0..MORE_THAN_A_PAGE {
+            let [theirs, _] = stranger(&format!("shop-{n}"), &format!("shop-{n}.example.org"));
+            lab.api.put(&theirs).expect("a stranger's route");
+        }
+        let uid = lab.cx().uid();
+        let spec = lab.route_spec(uid, &["rrr.example.com"]);
+        for n in 0..expirations {
+            // The first list is the one by the site's own hostname; then each time a first page and a second one.
+            let second_page =
+                Fault::next(Matching::of("list", "ingresses"), Moment::Before, Trouble::Compaction);
+            lab.api.fault(second_page.after(2 + 2 * n));
+        }
+        let outcome = lab.cluster.put_route(&lab.cx().call(), &spec).await;
+        assert_eq!(lab.api.faults(), 0, "{expirations}: a page was not asked for");
+        match outcome {
+            Outcome::Applied(()) => assert!(done, "{expirations}"),
+            Outcome::NotApplied(error) | Outcome::Unknown(error) => {
+                assert!(!done && error.kind == ErrorKind::Unavailable, "{expirations}: {error:?}");
+            }
+        }
+        assert_eq!(lab.cluster.route(uid).await.expect("an answer").is_some(), done, "{expirations}");
+        lab.assert_allowed();
+    }
 }

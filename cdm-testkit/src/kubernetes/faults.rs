@@ -62,6 +62,8 @@ pub enum Trouble {
     Reset,
     /// Nothing happens for so long on the server's clock.
     Delay(Duration),
+    /// The server forgets its history first, so that a page or a watch that goes on from an earlier version has expired.
+    Compaction,
 }
 
 /// A fault that waits for its request.

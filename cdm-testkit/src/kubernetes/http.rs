@@ -111,6 +111,10 @@ pub(super) async fn respond(
 async fn suffer(shared: &Shared, trouble: Trouble) -> Result<Option<Response<Body>>, io::Error> {
     match trouble {
         Trouble::Answer(code, retry_after) => Ok(Some(refused(&Refusal::of_code(code, retry_after)))),
+        Trouble::Compaction => {
+            shared.edit(|state| state.store.forget());
+            Ok(None)
+        }
         Trouble::Reset => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the answer is lost")),
         Trouble::Delay(span) => {
             let until = shared.lock().now.after(span);

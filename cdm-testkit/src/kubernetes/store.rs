@@ -124,6 +124,12 @@ impl Store {
         self.changes.clear();
     }
 
+    /// Forgets every version so far, the present one too, as if there had been further changes elsewhere.
+    pub(super) fn forget(&mut self) {
+        self.version += 1;
+        self.compact();
+    }
+
     fn log(&mut self, change: Change) {
         self.changes.push(change);
         if self.changes.len() > MOST_CHANGES {

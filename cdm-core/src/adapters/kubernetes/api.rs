@@ -17,6 +17,10 @@ use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
 /// How many objects a page of a list has at most.
 const PAGE: usize = 500;
+/// How often a list is begun whose pages expire.
+const LISTS: u32 = 4;
+/// The status of an answer to a token that has expired.
+const EXPIRED: u16 = 410;
 
 /// A kind of object, by its name in paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +152,20 @@ impl<'a> Session<'a> {
     }
 
     /// Every object with these labels.
+    ///
+    /// A token that goes on to the next page expires, by a compaction of the server's history for instance; then the list
+    /// begins again: <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>.
     pub(super) async fn list(&self, resource: Resource, labels: &str) -> Result<Vec<Value>, Failure> {
+        for _ in 0..LISTS {
+            if let Some(objects) = self.list_once(resource, labels).await? {
+                return Ok(objects);
+            }
+        }
+        Err(Failure::new(ErrorKind::Unavailable, "the API server let every list expire before its last page"))
+    }
+
+    /// The same in one go; `None` when a page's token had expired.
+    async fn list_once(&self, resource: Resource, labels: &str) -> Result<Option<Vec<Value>>, Failure> {
         let mut objects = Vec::new();
         let mut next = String::new();
         loop {
@@ -158,12 +175,16 @@ impl<'a> Session<'a> {
                 encoded(labels),
                 encoded(&next)
             );
-            let page = self.send(Method::GET, path, None, resource.words).await?;
+            let answer = self.raw(Method::GET, path, None).await?;
+            if answer.status == EXPIRED && !next.is_empty() {
+                return Ok(None);
+            }
+            let page = answer.object(resource.words)?;
             let items = page.get("items").and_then(Value::as_array);
             objects.extend(items.into_iter().flatten().cloned());
             match page.pointer("/metadata/continue").and_then(Value::as_str) {
                 Some(token) if !token.is_empty() => next = token.to_owned(),
-                Some(_) | None => return Ok(objects),
+                Some(_) | None => return Ok(Some(objects)),
             }
         }
     }
@@ -275,14 +296,8 @@ impl<'a> Session<'a> {
     ) -> Result<Value, Failure> {
         let changes = method != Method::GET;
         let answer = self.raw(method, path, content).await?;
-        match answer.status {
-            200..=299 => serde_json::from_slice(&answer.body).map_err(|_| {
-                let failure = Failure::new(ErrorKind::Unavailable, "the API server's answer is not JSON");
-                if changes { failure.opened() } else { failure }
-            }),
-            status if changes && leaves_open(status) => Err(answer.failure(status, words).opened()),
-            status => Err(answer.failure(status, words)),
-        }
+        let open = changes && (answer.status < 300 || leaves_open(answer.status));
+        answer.object(words).map_err(|failure| if open { failure.opened() } else { failure })
     }
 
     async fn raw(
@@ -326,6 +341,15 @@ struct Answer {
 }
 
 impl Answer {
+    /// The object that a read was answered with.
+    fn object(&self, words: Words) -> Result<Value, Failure> {
+        match self.status {
+            200..=299 => serde_json::from_slice(&self.body)
+                .map_err(|_| Failure::new(ErrorKind::Unavailable, "the API server's answer is not JSON")),
+            status => Err(self.failure(status, words)),
+        }
+    }
+
     fn failure(&self, status: u16, words: Words) -> Failure {
         let object = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
         Failure::answered(status, &object, self.retry_after, words)

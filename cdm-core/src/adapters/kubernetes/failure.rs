@@ -84,7 +84,8 @@ fn of_status(status: u16, reason: &str, retry_after: Option<u64>) -> ErrorKind {
         409 if reason == "AlreadyExists" => ErrorKind::Exists,
         409 => ErrorKind::Conflict,
         429 => ErrorKind::Throttled(retry_after.map(Duration::from_secs)),
-        408 => ErrorKind::Unavailable,
+        // A version or a token that is too old: a new look has another.
+        408 | 410 => ErrorKind::Unavailable,
         400..=499 => ErrorKind::Invalid,
         _ => ErrorKind::Unavailable,
     }
@@ -112,6 +113,7 @@ mod tests {
             (401, ErrorKind::Denied),
             (403, ErrorKind::Denied),
             (404, ErrorKind::NotFound),
+            (410, ErrorKind::Unavailable),
             (409, ErrorKind::Conflict),
             (413, ErrorKind::Invalid),
             (422, ErrorKind::Invalid),
