@@ -8,6 +8,7 @@ mod life;
 mod logging;
 #[cfg(feature = "oidc")]
 mod oidc;
+mod outages;
 mod passwords;
 mod private;
 mod refusals;

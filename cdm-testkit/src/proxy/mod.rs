@@ -38,6 +38,8 @@ struct Ledger {
     changes: u64,
     /// The request, counted like `asked`, and what happens to it.
     planned: Option<(u64, Trouble)>,
+    /// How many of the next requests meet a trouble.
+    outage: Option<(u64, Trouble)>,
 }
 
 /// A proxy, which ends when it is dropped.
@@ -82,6 +84,16 @@ impl Proxy {
         ledger.planned = Some((ledger.asked + more, trouble));
     }
 
+    /// Spoils the next so many requests: an outage, counted in requests, so that no test waits for time to pass.
+    pub fn outage(&self, requests: u64, trouble: Trouble) {
+        enter(&self.ledger).outage = Some((requests, trouble)).filter(|_| requests > 0);
+    }
+
+    /// How many requests of the outage are still to come.
+    pub fn outage_left(&self) -> u64 {
+        enter(&self.ledger).outage.as_ref().map_or(0, |(left, _)| *left)
+    }
+
     /// Forgets the plan; whether it had come to pass.
     pub fn fired(&self) -> bool {
         enter(&self.ledger).planned.take().is_none()
@@ -120,5 +132,9 @@ fn next(ledger: &Mutex<Ledger>) -> Option<Trouble> {
     let mut ledger = enter(ledger);
     let number = ledger.asked;
     ledger.asked += 1;
+    if let Some((left, trouble)) = ledger.outage.take() {
+        ledger.outage = Some((left - 1, trouble.clone())).filter(|(left, _)| *left > 0);
+        return Some(trouble);
+    }
     ledger.planned.take_if(|(planned, _)| *planned == number).map(|(_, trouble)| trouble)
 }
