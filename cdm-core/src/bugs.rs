@@ -63,6 +63,14 @@ mod catalogue {
         LeaseIgnored,
         /// Attempts are not counted.
         AttemptsUncounted,
+        /// An attempt is counted whenever a backend is away.
+        WaitCountsAttempts,
+        /// An event that the table of statuses does not have is passed over in silence.
+        IllegalTransitionSwallowed,
+        /// A wait is stored again each time that it is looked at, whatever has changed.
+        WaitAlwaysStored,
+        /// A backend that is away is asked again without a pause that grows.
+        PauseDoesNotGrow,
         /// A worker runs an operation of a pipeline version that it does not know.
         UnknownVersionRun,
         /// A conflict in the store is overwritten with what this worker has in mind.

@@ -67,6 +67,7 @@ pub fn slot(number: u64, task: Task) -> Slot {
         job: 1,
         wake: None,
         waiting_since: None,
+        trouble_since: None,
         reason: None,
         cancel: false,
         holds: None,

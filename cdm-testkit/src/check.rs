@@ -8,13 +8,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdm_core::domain::lifecycle::{Event, Life, Phase};
-use cdm_core::domain::operation::{Position, Slot, Status};
+use cdm_core::domain::operation::{Event as Of, Position, Slot, Status};
 use cdm_core::domain::{
     Colour, End, Fence, Fleet, Hostname, JobName, Kind, Rollout, SecretKind, SecretName, Selector, Site,
     SiteId, Uid,
 };
 
+use cdm_core::ports::Clock;
+
+use crate::clock::SimClock;
 use crate::log::{Effect, EffectLog, What};
+use crate::progress::Progress;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Checker(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     log: EffectLog,
+    clock: SimClock,
+    progress: Progress,
     read: usize,
     found: Vec<Violation>,
     sites: BTreeMap<SiteId, Arc<Site>>,
@@ -58,10 +64,12 @@ struct State {
 }
 
 impl Checker {
-    /// Checks what is in `log` from now on.
-    pub fn new(log: EffectLog) -> Self {
+    /// Checks what is in `log` from now on; `clock` is the one that its effects are timed by.
+    pub fn new(log: EffectLog, clock: SimClock) -> Self {
         Self(Arc::new(Mutex::new(State {
             log,
+            clock,
+            progress: Progress::default(),
             read: 0,
             found: Vec::new(),
             sites: BTreeMap::new(),
@@ -100,6 +108,16 @@ impl Checker {
         }
     }
 
+    /// Reads on in the log, after a call of a port.
+    pub fn called(&self) {
+        self.check();
+        let mut state = self.state();
+        let now = state.clock.monotonic();
+        if let Some(detail) = state.progress.called(now) {
+            state.broken("BoundedCalls", detail);
+        }
+    }
+
     /// What was broken so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.check();
@@ -114,12 +132,18 @@ impl State {
 
     fn effect(&mut self, effect: &Effect) {
         let by = effect.by;
+        self.bounded(effect);
         match &effect.what {
             What::Site(before, after) => self.site(before.as_ref(), after.as_ref()),
             What::Colour(colour) => {
-                self.colours.insert(colour.selector, Arc::clone(colour));
+                let before = self.colours.insert(colour.selector, Arc::clone(colour));
+                let before = before.and_then(|before| before.slot.clone());
+                self.moved_on(before.as_ref(), colour.slot.as_ref());
             }
-            What::Fleet(fleet) => self.fleet = Arc::clone(fleet),
+            What::Fleet(fleet) => {
+                let before = std::mem::replace(&mut self.fleet, Arc::clone(fleet));
+                self.moved_on(before.slot.as_ref(), fleet.slot.as_ref());
+            }
             What::Rollout(rollout) => self.rollout(rollout),
             What::Ended(_) | What::Refused(_) => {}
             What::Looked(selector, ready) => {
@@ -185,6 +209,53 @@ impl State {
                 self.routes.remove(uid);
             }
             What::JobStarted(name, uid, word) => self.job(by, name, *uid, word, effect),
+        }
+    }
+
+    /// `BoundedWrites`: what waits is not written again and again.
+    fn bounded(&mut self, effect: &Effect) {
+        let wrong = match &effect.what {
+            What::Site(_, Some(site)) if site.slot.is_some() => {
+                site.slot.as_ref().and_then(|slot| self.progress.slot(slot, effect.at))
+            }
+            What::Colour(colour) => {
+                // The record of a colour is written for the holds of others, too.
+                let before = self.colours.get(&colour.selector).and_then(|before| before.slot.clone());
+                let slot = colour.slot.as_ref().filter(|slot| before.as_ref() != Some(slot));
+                slot.and_then(|slot| self.progress.slot(slot, effect.at))
+            }
+            What::Fleet(fleet) => {
+                let before = self.fleet.slot.clone();
+                let slot = fleet.slot.as_ref().filter(|slot| before.as_ref() != Some(slot));
+                slot.and_then(|slot| self.progress.slot(slot, effect.at))
+            }
+            What::Rollout(rollout) => self.progress.rollout(rollout, effect.at),
+            What::Looked(..) | What::Refused(_) => None,
+            _ => {
+                self.progress.progressed(effect.at);
+                None
+            }
+        };
+        if let Some(detail) = wrong {
+            self.broken("BoundedWrites", detail);
+        }
+    }
+
+    /// `LegalTransition` of an operation: one event, or two of the engine's own in one write.
+    fn moved_on(&mut self, before: Option<&Slot>, after: Option<&Slot>) {
+        let (Some(before), Some(after)) = (before, after) else { return };
+        if before.number != after.number || before.status == after.status {
+            return;
+        }
+        let by_engine = [Of::Claim, Of::Wait, Of::Wake, Of::Park, Of::HandOver];
+        let one = by_engine.into_iter().chain([Of::Retry, Of::Cancel]);
+        let mut one = one.filter_map(|event| before.status.next(event).ok());
+        let two = by_engine.into_iter().filter_map(|event| before.status.next(event).ok());
+        let mut two =
+            two.flat_map(|then| by_engine.into_iter().filter_map(move |event| then.next(event).ok()));
+        if !one.any(|status| status == after.status) && !two.any(|status| status == after.status) {
+            let (was, is) = (before.status, after.status);
+            self.broken("LegalTransition", format!("operation {} was {was} and became {is}", after.number));
         }
     }
 
@@ -296,6 +367,7 @@ impl State {
             self.broken("LegalTransition", format!("{was:?} became {is:?}"));
         }
         let slot = |site: Option<&Arc<Site>>| site.and_then(|site| site.slot.clone());
+        self.moved_on(slot(before).as_ref(), slot(after).as_ref());
         if let (Some(old), Some(new)) = (slot(before), slot(after))
             && old.number != new.number
             && old.status != Status::Parked

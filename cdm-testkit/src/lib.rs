@@ -11,6 +11,7 @@ pub mod ids;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod log;
+mod progress;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 pub mod world;

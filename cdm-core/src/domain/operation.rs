@@ -125,7 +125,7 @@ impl Status {
             (Self::Queued | Self::Running | Self::Waiting, Event::Claim) => Ok(Self::Running),
             (Self::Running, Event::Wait) => Ok(Self::Waiting),
             (Self::Waiting, Event::Wake) => Ok(Self::Running),
-            (Self::Running, Event::Park) => Ok(Self::Parked),
+            (Self::Queued | Self::Running | Self::Waiting, Event::Park) => Ok(Self::Parked),
             (Self::Running | Self::Waiting, Event::HandOver) => Ok(Self::Queued),
             (Self::Parked, Event::Retry | Event::Cancel) => Ok(Self::Queued),
             (Self::Queued | Self::Running | Self::Waiting, Event::Cancel) => Ok(self),
@@ -463,6 +463,8 @@ pub struct Slot {
     pub wake: Option<Timestamp>,
     /// Since when the present step waits, for the step's deadline.
     pub waiting_since: Option<Timestamp>,
+    /// Since when backends have kept the present step from its end; `None` while they answer.
+    pub trouble_since: Option<Timestamp>,
     /// Why it waits or is parked.
     pub reason: Option<Reason>,
     /// Whether someone asked to stop.

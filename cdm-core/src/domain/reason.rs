@@ -39,7 +39,7 @@ pub enum Code {
     JobRunning,
     /// Asked to pause.
     Paused,
-    /// An earlier attempt's outcome is unknown or a backend was unreachable; it is tried again.
+    /// A backend is away, or an earlier attempt's outcome is unknown; it is tried again.
     Retrying,
     /// The pods of the service are not all of the wanted digest and available.
     ServiceNotReady,

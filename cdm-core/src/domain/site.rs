@@ -322,6 +322,7 @@ impl Claim {
             job: 1,
             wake: None,
             waiting_since: None,
+            trouble_since: None,
             reason: None,
             cancel: false,
             holds: None,

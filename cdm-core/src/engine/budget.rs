@@ -23,8 +23,9 @@ impl RetryBudget {
         }
     }
 
-    /// The pause before attempt number `attempt` (2 is the first retry) on `port`: full jitter over an exponential,
-    /// never shorter than what the backend asked for.
+    /// The pause before attempt number `attempt` (2 is the first retry) on `port`: an exponential with a quarter of it
+    /// drawn, never shorter than what the backend asked for. Three quarters are fixed, so that the number of calls in a
+    /// wait has a bound that chance does not move.
     pub fn pause(
         &mut self,
         port: &'static str,
@@ -39,10 +40,10 @@ impl RetryBudget {
         let ceiling = if *spent == Self::FULL {
             settings.longest_pause
         } else {
-            settings.pause.saturating_mul(1 << exponent).min(settings.longest_pause)
+            settings.pause.saturating_mul(3_u32.saturating_pow(exponent)).min(settings.longest_pause)
         };
-        let floor = settings.pause / 4;
-        let drawn = floor + ceiling.saturating_sub(floor).mul_f64(jitter.clamp(0.0, 1.0));
+        let ceiling = if crate::bug!(PauseDoesNotGrow) { settings.pause } else { ceiling };
+        let drawn = ceiling.mul_f64(0.75 + 0.25 * jitter.clamp(0.0, 1.0));
         drawn.max(asked.unwrap_or_default())
     }
 }

@@ -26,6 +26,6 @@ pub use lease::{Lease, Lost};
 pub use pipeline::{Change, Context, Done, Pipeline, Registry, Stop};
 pub use record::Record;
 pub use retention::{Kept, Retention};
-pub use runner::{Left, Runner};
-pub use settings::Settings;
+pub use runner::{Later, Left, Runner};
+pub use settings::{Patience, Settings};
 pub use worker::{RolloutDriver, Turn, Worker};

@@ -1,11 +1,12 @@
 //! What the engine asks of a pipeline: a named, versioned list of steps.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Lease, Lost, Record};
+use super::{Lease, Lost, Patience, Record};
 use crate::domain::operation::{Position, Previous, Slot, Status, Step, Task};
 use crate::domain::{Actor, Code, ColourChange, HoldMode, Kind, Selector, SiteChange, Tick, Timestamp};
 use crate::ports::{Call, ErrorKind, Outcome, PortError, Ports, StoreError};
@@ -99,12 +100,15 @@ pub enum Stop {
         /// What is written down with it.
         changes: Vec<Change>,
     },
-    /// It did not work, or nobody knows; it may the next time.
+    /// It did not work, or nobody knows; it may the next time. A backend that is away, asks for fewer calls or denies is
+    /// waited for, and the attempt is not counted.
     Again(PortError),
     /// A person is needed.
     Park(Code, String),
     /// It cannot be done; what was done is to be undone.
     Fail(Code, String, Vec<Change>),
+    /// The attempt has come to a change, and was only to look, because the operation has not its hold.
+    Hold,
     /// The worker has lost the operation.
     Lost,
 }
@@ -119,10 +123,13 @@ impl From<PortError> for Stop {
     fn from(error: PortError) -> Self {
         let message = || format!("{error}");
         match error.kind {
-            ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable | ErrorKind::Full => {
-                Self::Again(error)
-            }
-            ErrorKind::Denied => Self::Park(Code::Denied, message()),
+            // A permission that was just granted, or that a backend which has just started has yet to load, is refused for
+            // a while: https://github.com/kubernetes/kubernetes/issues/121635.
+            ErrorKind::Conflict
+            | ErrorKind::Throttled(_)
+            | ErrorKind::Unavailable
+            | ErrorKind::Full
+            | ErrorKind::Denied => Self::Again(error),
             ErrorKind::Foreign => Self::Park(Code::Foreign, message()),
             ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::Gone => {
                 Self::Park(Code::Invalid, message())
@@ -155,15 +162,20 @@ pub struct Context<'a> {
     /// Now.
     pub now: Timestamp,
     pub(crate) lease: &'a Lease,
+    /// Whether the attempt may change something; else it only looks.
+    pub(crate) changes: bool,
 }
 
 impl Context<'_> {
-    /// The context of one call.
+    /// The context of one call that changes something.
     ///
     /// # Errors
-    /// [`Lost`] when the lease does not last for it.
-    pub fn call(&self) -> Result<Call, Lost> {
-        self.lease.call(self.ports, self.slot.fence())
+    /// [`Stop::Lost`] when the lease does not last for it; [`Stop::Hold`] where the attempt is only to look.
+    pub fn call(&self) -> Result<Call, Stop> {
+        if !self.changes {
+            return Err(Stop::Hold);
+        }
+        Ok(self.lease.call(self.ports, self.slot.fence())?)
     }
 
     /// Makes sure that the operation is still this worker's.
@@ -219,12 +231,34 @@ impl<T> Outcome<T, PortError> {
 #[derive(Debug, Default)]
 pub struct Registry {
     pipelines: Vec<Box<dyn Pipeline>>,
+    patience: Patience,
 }
 
 impl Registry {
     /// These.
     pub fn new(pipelines: Vec<Box<dyn Pipeline>>) -> Self {
-        Self { pipelines }
+        Self { pipelines, patience: Patience::default() }
+    }
+
+    /// With another patience for backends than the default.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long the step that `slot` is at waits for a backend that is away, and for one that denies.
+    pub fn patience(&self, pipeline: &dyn Pipeline, slot: &Slot) -> (Duration, Duration) {
+        let (steps, at) = match slot.position {
+            Position::Forward(step) => (pipeline.steps(), step),
+            Position::Undo(step, _) => (pipeline.undo(), step),
+        };
+        let away = steps.get(at).map_or(self.patience.backend, |step| self.patience.of(step));
+        (away, self.patience.denied)
+    }
+
+    /// The names of all steps, of undo steps too.
+    pub fn step_names(&self) -> BTreeSet<&'static str> {
+        self.pipelines.iter().flat_map(|it| it.steps().iter().chain(it.undo())).copied().collect()
     }
 
     /// The pipeline that runs `slot`; `None` when this process does not know its version.
@@ -258,6 +292,7 @@ impl Registry {
             job: 1,
             wake: None,
             waiting_since: None,
+            trouble_since: None,
             reason: None,
             cancel: false,
             holds: None,

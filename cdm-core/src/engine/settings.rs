@@ -1,5 +1,6 @@
 //! How long things may take and how often they are tried.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The engine's measures. Plain values; the defaults suit a platform of some thousand sites.
@@ -13,7 +14,8 @@ pub struct Settings {
     pub call: Duration,
     /// What must be left of the lease when a call's deadline has come.
     pub margin: Duration,
-    /// How often a step is begun before its operation is parked.
+    /// How often a step is begun before its operation is parked. Counted is what may have ended a worker, or was refused
+    /// for a conflict; not that a backend was away.
     pub attempts: u32,
     /// The shortest pause before another attempt.
     pub pause: Duration,
@@ -25,6 +27,35 @@ pub struct Settings {
     pub watch: Duration,
     /// How many operations a worker runs at once.
     pub concurrency: usize,
+    /// How long a worker that was told to stop lets calls under way come to their end.
+    pub grace: Duration,
+}
+
+/// How long a step waits for a backend before its operation is parked with the backend's last error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// While the backend is away, or asks for fewer calls.
+    pub backend: Duration,
+    /// While it refuses for lack of permission; at least [`Patience::LEAST_DENIED`].
+    pub denied: Duration,
+    /// Other patience with a backend that is away, by the step's name.
+    pub steps: BTreeMap<String, Duration>,
+}
+
+impl Patience {
+    /// Servers that have just started, and permissions that were just granted, are refused for minutes.
+    pub const LEAST_DENIED: Duration = Duration::from_secs(300);
+
+    /// That of the step of this name with a backend that is away.
+    pub fn of(&self, step: &str) -> Duration {
+        self.steps.get(step).copied().unwrap_or(self.backend)
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { backend: Duration::from_secs(3_600), denied: Self::LEAST_DENIED, steps: BTreeMap::new() }
+    }
 }
 
 impl Default for Settings {
@@ -36,10 +67,11 @@ impl Default for Settings {
             margin: Duration::from_secs(2),
             attempts: 8,
             pause: Duration::from_millis(200),
-            longest_pause: Duration::from_secs(30),
+            longest_pause: Duration::from_secs(15),
             scan: Duration::from_secs(2),
             watch: Duration::from_secs(1),
             concurrency: 64,
+            grace: Duration::from_secs(4),
         }
     }
 }

@@ -11,9 +11,9 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::bell::Bell;
-use super::{Lease, Left, Record, Registry, RetryBudget, Runner, Settings, beside};
+use super::{Later, Lease, Left, Record, Registry, RetryBudget, Runner, Settings, beside};
 use crate::domain::{Fence, Tick, Timestamp, WorkerId};
-use crate::ports::{LiveSubject, Mark, Outcome, Ports};
+use crate::ports::{LiveSubject, Mark, Outcome, Ports, StoreError};
 
 /// Drives a rollout; the engine finds it and keeps its owner's lease.
 #[async_trait]
@@ -34,6 +34,7 @@ pub struct Worker {
     state: Mutex<State>,
     beats: AtomicU64,
     bell: Bell,
+    illegal: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +45,10 @@ struct State {
     ended: BTreeSet<WorkerId>,
     /// What this worker runs now.
     busy: BTreeSet<LiveSubject>,
-    /// What this worker could not go on with, how often in a row, and when it tries again.
-    resting: HashMap<LiveSubject, (u32, Tick)>,
+    /// What this worker does not go on with before its moment.
+    resting: HashMap<LiveSubject, Later>,
+    /// How many looks in a row the store did not answer.
+    blind: u32,
     /// Whose request was looked at already: one that still waits does so for its own reason.
     heard: BTreeSet<LiveSubject>,
     /// Whether something of this worker's waits.
@@ -94,6 +97,7 @@ impl Worker {
             state: Mutex::default(),
             beats: AtomicU64::new(0),
             bell: Bell::default(),
+            illegal: AtomicU64::new(0),
         }
     }
 
@@ -126,6 +130,17 @@ impl Worker {
     pub(super) fn lost(&self, other: &WorkerId) -> bool {
         let now = self.ports.clock.monotonic();
         self.state().silent(other, now, self.settings.lease).is_none()
+    }
+
+    /// A table of transitions does not have what was to follow: a bug, which is logged and counted, and never passed over.
+    pub(crate) fn illegal(&self, error: &dyn fmt::Display) {
+        self.illegal.fetch_add(1, Ordering::SeqCst);
+        tracing::error!(%error, "an illegal transition was refused; this is a bug");
+    }
+
+    /// How many illegal transitions it has refused.
+    pub fn illegal_transitions(&self) -> u64 {
+        self.illegal.load(Ordering::SeqCst)
     }
 
     /// Asks it to stop: it takes nothing new, gives back what it has at the next step boundary, and [`Worker::run`]
@@ -177,9 +192,12 @@ impl Worker {
             Either::Right(((), _)) => Vec::new(),
         };
         for left in left {
-            if let Left::Waiting(Some(at)) = left {
-                wake = Some(wake.map_or(at, |wake: Timestamp| wake.min(at)));
-            }
+            let at = match left {
+                Left::Waiting(at) => at,
+                Left::Again(later) => Some(self.wall_at(later.at)),
+                Left::Resting | Left::HandedOver | Left::Lost | Left::Unknown | Left::Illegal(_) => None,
+            };
+            wake = [wake, at].into_iter().flatten().min();
         }
         Turn { ran, wake }
     }
@@ -217,14 +235,32 @@ impl Worker {
             };
             select(Box::pin(idle), &mut beating).await;
         }
-        while !work.is_empty() {
-            select(work.next(), &mut beating).await;
-        }
-        select(Box::pin(self.give_back()), &mut beating).await;
-        drop(beating);
-        let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
-        // Should the answer be lost, the others find out by the lease.
-        let _ = self.ports.store.beat(&call, self.lease.worker(), None).await;
+        // A call that does not come back in time is cut off, as if the process had died in it: the next owner looks.
+        let ended = async {
+            while !work.is_empty() {
+                select(work.next(), &mut beating).await;
+            }
+        };
+        self.within_grace(ended).await;
+        drop(work);
+        let given_back = async {
+            select(Box::pin(self.give_back()), &mut beating).await;
+            let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
+            // Should the answer be lost, the others find out by the lease.
+            let _ = self.ports.store.beat(&call, self.lease.worker(), None).await;
+        };
+        self.within_grace(given_back).await;
+    }
+
+    /// Waits for `work`, at most for the time that a worker has to stop.
+    async fn within_grace(&self, work: impl Future<Output = ()>) {
+        let clock = &self.ports.clock;
+        let timer = clock.sleep_until(clock.monotonic().after(self.settings.grace));
+        select(std::pin::pin!(work), timer).await;
+    }
+
+    fn wall_at(&self, at: Tick) -> Timestamp {
+        self.ports.clock.wall().after(at.since(self.ports.clock.monotonic()))
     }
 
     /// Gives back what waits, so that another worker need not wait for the lease to have it. What cannot be given back
@@ -234,13 +270,14 @@ impl Worker {
         for item in live.into_iter().filter(|item| item.owner.as_ref() == Some(self.lease.worker())) {
             let LiveSubject::Operation(subject) = &item.subject else { continue };
             if let Ok(Some(record)) = Record::read(&self.ports, subject).await {
-                let _ = self.runner().hand_over(record).await;
+                self.noticed(self.runner(&|| true).hand_over(record).await);
             }
         }
     }
 
-    fn runner(&self) -> Runner<'_> {
+    fn runner<'a>(&'a self, stopping: &'a (dyn Fn() -> bool + Sync)) -> Runner<'a> {
         Runner {
+            stopping,
             ports: &self.ports,
             registry: &self.registry,
             lease: &self.lease,
@@ -253,7 +290,9 @@ impl Worker {
     async fn idle(&self) {
         let (waiting, mark, watched) = {
             let state = self.state();
-            (state.waiting, state.mark, state.watched)
+            // Without the store there is nothing to be found out, whatever else there is news of.
+            let seeing = state.blind == 0;
+            (state.waiting && seeing, state.mark, state.watched.filter(|_| seeing))
         };
         let now = self.ports.clock.monotonic();
         let until = match watched {
@@ -276,7 +315,27 @@ impl Worker {
 
     /// What this worker is to run now, marked as being run; and when the first that waits wants to be looked at.
     async fn find(&self) -> (Vec<LiveSubject>, Option<Timestamp>) {
-        let Ok(beats) = self.ports.store.beats().await else { return (Vec::new(), None) };
+        match self.look().await {
+            Ok(found) => {
+                self.state().blind = 0;
+                found
+            }
+            Err(error) => {
+                let first = {
+                    let mut state = self.state();
+                    state.blind = state.blind.saturating_add(1);
+                    state.blind == 1
+                };
+                if first {
+                    tracing::warn!(%error, "the store does not answer; no work is taken until it does");
+                }
+                (Vec::new(), None)
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(Vec<LiveSubject>, Option<Timestamp>), StoreError> {
+        let beats = self.ports.store.beats().await?;
         let now = self.ports.clock.monotonic();
         {
             let mut state = self.state();
@@ -288,7 +347,7 @@ impl Worker {
                 }
             }
         }
-        let Ok(live) = self.ports.store.live().await else { return (Vec::new(), None) };
+        let live = self.ports.store.live().await?;
         self.follow().await;
         let wall = self.ports.clock.wall();
         let mut state = self.state();
@@ -304,9 +363,14 @@ impl Worker {
                 state.heard.remove(&item.subject);
             }
             let asked = item.asked && !state.heard.contains(&item.subject);
+            let rest = state.resting.get(&item.subject).copied();
             let due = match &item.owner {
                 None => item.wake.is_none_or(|wake| wake <= wall) || asked,
-                Some(_) if mine => asked || news || item.wake.is_none_or(|wake| wake <= wall),
+                // What it waits for, it knows better than the record, which is not written at each look.
+                Some(_) if mine => {
+                    let woken = item.wake.is_none_or(|wake| wake <= wall);
+                    asked || rest.is_some() || news || woken
+                }
                 Some(owner) => match state.silent(owner, now, self.settings.lease) {
                     None => true,
                     Some(until) => {
@@ -318,10 +382,10 @@ impl Worker {
             if state.busy.contains(&item.subject) {
                 continue;
             }
-            let tired = state.resting.get(&item.subject).filter(|(_, until)| *until > now);
-            if let Some((_, until)) = tired {
-                let at = wall.after(until.since(now));
+            if let Some(rest) = rest.filter(|rest| rest.at > now && !asked && !(rest.news && news)) {
+                let at = wall.after(rest.at.since(now));
                 wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                waiting |= rest.news;
                 continue;
             }
             if due {
@@ -338,7 +402,7 @@ impl Worker {
         state.waiting = waiting;
         state.watched = watched;
         drop(state);
-        (found, wake)
+        Ok((found, wake))
     }
 
     /// Hears the cluster's news, if something of this worker's waits.
@@ -357,28 +421,57 @@ impl Worker {
         }
     }
 
+    /// How often in a row a backend has kept this from going on.
+    pub(crate) fn tries(&self, subject: &LiveSubject) -> u32 {
+        self.state().resting.get(subject).map_or(0, |rest| rest.tries)
+    }
+
+    /// The pause after that many tries in a row which a backend has kept from going on.
+    pub(crate) fn pause(&self, port: &'static str, tries: u32, asked: Option<Duration>) -> Duration {
+        let jitter = self.ports.ids.jitter();
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.pause(port, tries + 1, asked, jitter, &self.settings)
+    }
+
+    fn noticed(&self, left: Left) {
+        if let Left::Illegal(illegal) = left {
+            self.illegal(&illegal);
+        }
+    }
+
     async fn drive(&self, subject: LiveSubject) -> Left {
         let left = match &subject {
             LiveSubject::Rollout(number) => self.rollouts.drive(self, *number).await,
             LiveSubject::Operation(at) => match Record::read(&self.ports, at).await {
                 Ok(Some(record)) if self.may_take(&record) => {
-                    self.runner().run(record, &|| self.stopping()).await
+                    let tries = self.tries(&subject);
+                    self.runner(&|| self.stopping()).run(record, tries).await
                 }
                 Ok(_) | Err(_) => Left::Lost,
             },
         };
+        self.noticed(left.clone());
         let mut state = self.state();
         state.busy.remove(&subject);
-        state.waiting |= matches!(left, Left::Waiting(_));
-        if matches!(left, Left::Lost | Left::Unknown) {
-            // Whatever kept it from going on is given time; another owner is found out by the list.
-            let now = self.ports.clock.monotonic();
-            let (times, until) = state.resting.entry(subject).or_insert((0, now));
-            *times += 1;
-            let pause = self.settings.scan.saturating_mul(1 << (*times - 1).min(8));
-            *until = now.after(pause.min(self.settings.longest_pause));
-        } else {
-            state.resting.remove(&subject);
+        match &left {
+            Left::Again(later) => {
+                state.waiting |= later.news;
+                state.resting.insert(subject, *later);
+            }
+            Left::Lost | Left::Unknown | Left::Illegal(_) => {
+                // Whatever kept it from going on is given time; another owner is found out by the list.
+                let tries = state.resting.get(&subject).map_or(0, |rest| rest.tries) + 1;
+                let pause = self.settings.scan.saturating_mul(1 << (tries - 1).min(8));
+                let at = self.ports.clock.monotonic().after(pause.min(self.settings.longest_pause));
+                state.resting.insert(subject, Later { at, tries, news: false });
+            }
+            Left::Waiting(_) => {
+                state.waiting = true;
+                state.resting.remove(&subject);
+            }
+            Left::Resting | Left::HandedOver => {
+                state.resting.remove(&subject);
+            }
         }
         drop(state);
         left

@@ -216,7 +216,7 @@ impl Deploy {
 async fn draw_rollout(context: &Context<'_>) -> Stop {
     let call = match context.call() {
         Ok(call) => call,
-        Err(lost) => return lost.into(),
+        Err(stop) => return stop,
     };
     match context.ports.store.numbers(&call, 1).await {
         Outcome::Applied(number) => Stop::Note(vec![Change::Rollout(number)]),

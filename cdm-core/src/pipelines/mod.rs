@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::domain::Site;
 use crate::domain::operation::Slot;
-use crate::engine::{Context, Record, Registry, Stop};
+use crate::engine::{Context, Patience, Record, Registry, Stop};
 
 /// What the pipelines have to know of the platform.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Platform {
     pub image_patience: Duration,
     /// How often something that waits is looked at where no news comes.
     pub look_again: Duration,
+    /// How long steps wait for a backend that does not serve them.
+    pub patience: Patience,
 }
 
 impl Default for Platform {
@@ -53,6 +55,7 @@ impl Default for Platform {
             ready_patience: Duration::from_secs(900),
             image_patience: Duration::from_secs(900),
             look_again: Duration::from_secs(5),
+            patience: Patience::default(),
         }
     }
 }
@@ -68,6 +71,7 @@ pub fn registry(platform: &Platform) -> Registry {
         Box::new(deploy::Deploy::new(platform.clone())),
         Box::new(select::Select),
     ])
+    .with_patience(platform.patience.clone())
 }
 
 /// The site that a site's pipeline works on.

@@ -14,6 +14,7 @@ mod gated;
 mod member;
 mod owner;
 mod verdict;
+mod why;
 
 use async_trait::async_trait;
 
@@ -57,6 +58,8 @@ where
         match read().await {
             Ok(found) => return Ok(found),
             Err(StoreError::Denied(_)) => return Err(Lost),
+            // Whoever has the rollout next reads it anew.
+            Err(_) if worker.stopping() => return Err(Lost),
             Err(StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Throttled) => {
                 clock.sleep_until(clock.monotonic().after(pause)).await;
                 pause = (pause * 2).min(worker.settings().longest_pause);

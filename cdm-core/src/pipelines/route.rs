@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Platform, site};
 use crate::domain::{Code, Fence, Routed, Selector, SiteChange};
 use crate::engine::{Change, Context, Done, Stop};
-use crate::ports::{ErrorKind, Outcome, RouteSpec};
+use crate::ports::{ErrorKind, Outcome, PortError, RouteSpec};
 
 /// How long a live site's route may be out of sight.
 const MISSING: Duration = Duration::from_secs(60);
@@ -72,8 +72,10 @@ pub(super) async fn point(
                 service: to,
             };
             match cluster.put_route(&context.call()?, &spec).await {
-                // It was there after all; the next attempt sees it.
-                Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => Err(Stop::Note(Vec::new())),
+                // It was there after all; a later attempt sees it.
+                Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => {
+                    Err(Stop::Again(PortError { kind: ErrorKind::Conflict, ..error }))
+                }
                 outcome => outcome.applied().map(|()| done(fence)),
             }
         }

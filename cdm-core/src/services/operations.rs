@@ -117,8 +117,7 @@ impl Services {
         let Status::Ended(end) = operation.slot.status else {
             return self
                 .decide_slot(id, |slot, _| {
-                    slot.status.next(Event::Retry)?;
-                    plan::retry(slot);
+                    plan::retry(slot)?;
                     Ok(())
                 })
                 .await;

@@ -15,6 +15,7 @@ use super::http::{HttpConfig, RawHttp};
 use super::oidc::OidcConfig;
 use super::raw::Raw;
 use super::retention;
+use super::retry::RetryConfig;
 use crate::domain::NameError;
 use crate::domain::webhook::Allowed;
 use crate::engine::Kept;
@@ -62,6 +63,8 @@ pub struct Config {
     pub oidc: Option<OidcConfig>,
     /// How long audit entries and events are kept. `CDM_RETENTION_AUDIT`, `CDM_RETENTION_EVENTS`, `[retention]`.
     pub retention: Kept,
+    /// How long steps wait for backends, and how often these are asked. `CDM_RETRY_…`, `retry.…`.
+    pub retry: RetryConfig,
     /// What those in the cloud are told.
     pub cloud: CloudConfig,
     /// How long a pod of the local cluster takes to start. `local.pod_start_ms`.
@@ -196,6 +199,7 @@ impl Config {
             webhooks_allow: receivers(environment, raw.webhooks.take().and_then(|webhooks| webhooks.allow))?,
             oidc: OidcConfig::of(environment, raw.oidc.take())?,
             retention: retention::of(environment, raw.retention.take())?,
+            retry: RetryConfig::of(environment, raw.retry.take().unwrap_or_default())?,
             cloud: CloudConfig::of(environment, raw, &backends)?,
             pod_start: millis(local.pod_start_ms, 400),
             progress_deadline: millis(local.progress_deadline_ms, 5_000),

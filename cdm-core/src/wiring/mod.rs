@@ -15,6 +15,7 @@ mod process;
 mod raw;
 mod readiness;
 mod retention;
+mod retry;
 
 pub use backends::{BackendState, StartError};
 pub use choice::{Backend, Choice};
@@ -25,3 +26,4 @@ pub use http::{HttpConfig, TlsFiles};
 pub use machine::rotate_key;
 pub use oidc::OidcConfig;
 pub use process::Process;
+pub use retry::RetryConfig;

@@ -52,10 +52,18 @@ impl Process {
             #[cfg(feature = "cloud")]
             Backend::Cloud => Settings::default().scan,
         };
-        let settings = Settings { scan, concurrency: config.workers, ..Settings::default() };
+        let retry = config.retry.clone();
+        let settings = Settings {
+            scan,
+            concurrency: config.workers,
+            pause: retry.pause,
+            longest_pause: retry.longest_pause,
+            ..Settings::default()
+        };
         let platform = Platform {
             admin_user: config.site_admin_user.clone(),
             admin_email: config.site_admin_email.clone(),
+            patience: retry.patience,
             ..Platform::default()
         };
         let pipelines = Arc::new(registry(&platform));

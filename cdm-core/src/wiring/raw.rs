@@ -38,6 +38,7 @@ pub(super) struct Raw {
     pub(super) webhooks: Option<RawWebhooks>,
     pub(super) oidc: Option<super::oidc::RawOidc>,
     pub(super) retention: Option<super::retention::RawRetention>,
+    pub(super) retry: Option<super::retry::RawRetry>,
 }
 
 /// `[webhooks]`.

@@ -185,6 +185,7 @@ fn terminate() -> Slot {
         job: 1,
         wake: None,
         waiting_since: None,
+        trouble_since: None,
         reason: None,
         cancel: false,
         holds: None,

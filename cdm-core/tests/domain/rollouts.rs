@@ -129,7 +129,7 @@ fn running(total: u32, waves: &[Reach], budget: Budget, auto_return: bool) -> Ro
         now: NOW,
     };
     let mut rollout = draft.head().expect("waves");
-    rollout.claim(&WorkerId::new("worker"), NOW);
+    rollout.claim(&WorkerId::new("worker"), NOW).unwrap();
     rollout.open();
     rollout
 }
@@ -205,7 +205,7 @@ proptest! {
                 outcomes[ordinal as usize] = Some(now);
                 rollout.count(ordinal, before, now);
             }
-            rollout.proceed(true, NOW);
+            rollout.proceed(true, NOW).unwrap();
             for (wave, start) in rollout.waves.iter().zip(starts(&rollout)) {
                 let mut recount = Tally::default();
                 let sites = &outcomes[start as usize..wave.end as usize];
@@ -245,7 +245,7 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
                 let mut rollout = running(10, &grants, Budget::Count(0), false);
                 rollout.count(0, None, if over { Outcome::Failed } else { Outcome::Moved });
                 rollout.control = control;
-                rollout.proceed(whole, NOW);
+                rollout.proceed(whole, NOW).unwrap();
                 let expected = match (control, over) {
                     (Some(Control::Abort), _) => RolloutStatus::Aborted,
                     (Some(Control::Pause), _) => RolloutStatus::Paused,
@@ -271,7 +271,7 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
     assert_eq!(owned.ask(RolloutEvent::Pause, NOW), Ok(()));
     assert_eq!(owned.control, Some(Control::Abort), "a later pause does not take an abort back");
     assert!(owned.ask(RolloutEvent::Resume, NOW).is_err());
-    owned.proceed(true, NOW);
+    owned.proceed(true, NOW).unwrap();
     assert_eq!((owned.status, owned.finished_at), (RolloutStatus::Aborted, Some(NOW)));
     for event in [RolloutEvent::Pause, RolloutEvent::Resume, RolloutEvent::Abort] {
         let error = owned.ask(event, NOW).expect_err("it has ended").to_string();
@@ -280,7 +280,7 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
 
     // A waiting rollout that has begun may have claimed sites: its next owner settles them before it stops.
     let mut waiting = running(10, &[], Budget::Count(0), false);
-    waiting.settle(RolloutEvent::Wait, None, NOW);
+    waiting.settle(RolloutEvent::Wait, None, NOW).unwrap();
     waiting.owner = None;
     assert_eq!(waiting.ask(RolloutEvent::Abort, NOW), Ok(()));
     assert_eq!((waiting.status, waiting.control), (RolloutStatus::Waiting, Some(Control::Abort)));
@@ -307,7 +307,7 @@ fn its_course_is_told_by_few_marks() {
             rollout.count(step, None, if step % 50 == 0 { Outcome::Failed } else { Outcome::Moved });
         }
         rollout.status = RolloutStatus::Running;
-        rollout.proceed(false, at(u64::from(step)));
+        rollout.proceed(false, at(u64::from(step))).unwrap();
     }
     assert!(
         rollout.marks.len() <= Mark::KEPT && rollout.marks.len() > Mark::KEPT / 3,
@@ -320,7 +320,7 @@ fn its_course_is_told_by_few_marks() {
     assert_eq!((last.succeeded, last.failed), (9_800, 200));
     let before = rollout.marks.len();
     for step in 500..600 {
-        rollout.proceed(false, at(step));
+        rollout.proceed(false, at(step)).unwrap();
     }
     assert!(rollout.marks.len() <= before + 1, "standing still takes two marks");
     assert_eq!(rollout.marks.last().map(|mark| mark.at), Some(at(599)));

@@ -33,8 +33,8 @@ const STATUSES: [Status; 7] = [
 ];
 
 /// States, pairs, refused pairs, resting states.
-const SITE: (usize, u64, u64, usize) = (1690, 21_585, 14_952, 251);
-const SERVICES: (usize, u64, u64, usize) = (394, 5_012, 3_455, 64);
+const SITE: (usize, u64, u64, usize) = (2152, 31_075, 19_365, 134);
+const SERVICES: (usize, u64, u64, usize) = (499, 7_190, 4_451, 37);
 const ROLLOUT: (usize, u64, u64, usize) = (28_162, 144_298, 42_798, 6_520);
 
 #[test]

@@ -4,12 +4,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use cdm_core::domain::lifecycle::{Event as LifeEvent, Life};
-use cdm_core::domain::operation::{Deploy, Event, Hooks, Move, Position, Step as SlotStep};
+use cdm_core::domain::operation::{Deploy, Event, Hooks, IllegalEvent, Move, Position, Step as SlotStep};
 use cdm_core::domain::{
     Code, Digest, End, Grant, Hostnames, Kind, Phase, Selector, Site, SiteId, SiteName, Slot, State, Status,
     Task, Theme, Uid,
 };
-use cdm_core::engine::plan::{self, Next};
+use cdm_core::engine::plan::{self, Next, Waits};
 use cdm_core::engine::{Done, Pipeline, Registry, Stop};
 use cdm_core::pipelines::{Platform, registry};
 use cdm_core::ports::{ErrorKind, PortError};
@@ -180,12 +180,20 @@ impl World {
 
     /// What the table of statuses has to say of `event`, and what `act` makes of the slot where it is legal. Where it
     /// is not, `act` leaves the slot alone.
-    fn on(&self, slot: &Slot, event: Event, act: impl Fn(&mut Slot)) -> Step<Self> {
+    fn on(
+        &self,
+        slot: &Slot,
+        event: Event,
+        act: impl Fn(&mut Slot) -> Result<(), IllegalEvent>,
+    ) -> Step<Self> {
         let mut next = slot.clone();
-        act(&mut next);
+        let took = act(&mut next);
         match slot.status.next(event) {
-            Ok(_) => Step::To(self.with(next)),
-            Err(illegal) if next == *slot => named(&illegal, slot.status.as_str(), event.as_str()),
+            Ok(_) if took.is_ok() => Step::To(self.with(next)),
+            Ok(_) => Step::Wrong("a legal event is refused".to_owned()),
+            Err(illegal) if next == *slot && took == Err(illegal) => {
+                named(&illegal, slot.status.as_str(), event.as_str())
+            }
             Err(illegal) => Step::Wrong(format!("{illegal}, and it took it")),
         }
     }
@@ -199,8 +207,10 @@ impl World {
             Next::Leave | Next::Sleep => {}
             Next::Rest(_) => turn("rest", self.store(pipeline, next)),
             Next::Turn => {
-                plan::turn(&mut next, End::Cancelled, NOW);
-                let step = if next.epoch == slot.epoch {
+                let turned = plan::turn(&mut next, End::Cancelled, NOW);
+                let step = if let Err(illegal) = turned {
+                    Step::Wrong(illegal.to_string())
+                } else if next.epoch == slot.epoch {
                     Step::Wrong("it turned round under the same fence".to_owned())
                 } else {
                     self.store(pipeline, next)
@@ -208,27 +218,32 @@ impl World {
                 turn("turn", step);
             }
             Next::GiveUp => {
-                plan::park(&mut next, Code::AttemptsExhausted, "gave up".to_owned(), NOW);
-                turn("give up", self.store(pipeline, next));
+                let gave_up = plan::give_up(&mut next, ATTEMPTS, NOW);
+                turn("give up", legal(gave_up, || self.store(pipeline, next)));
             }
             Next::Attempt if slot.status == Status::Waiting => {
                 turn("attempt", Step::Wrong("it does not wait".to_owned()));
             }
             Next::Attempt => {
-                plan::hand_over(&mut next);
-                turn("hand over", self.store(pipeline, next));
+                let given = plan::hand_over(&mut next);
+                turn("hand over", legal(given, || self.store(pipeline, next)));
                 if slot.attempts == 0 {
                     turn("attempt", Step::Wrong("an attempt that was not counted".to_owned()));
                 }
                 let forward = slot.forward().is_some();
                 let world = Self { touched: self.touched || forward, ..self.clone() };
                 let mut next = slot.clone();
-                plan::done(&mut next, pipeline, &Done::default(), NOW);
-                turn("done", world.store(pipeline, next));
-                for (event, stop) in stops() {
+                let done = plan::done(&mut next, pipeline, &Done::default(), NOW);
+                turn("done", legal(done, || world.store(pipeline, next)));
+                for (event, stop, waits) in stops() {
                     let mut next = slot.clone();
-                    plan::stopped(&mut next, &stop, LONG, NOW);
-                    turn(event, world.store(pipeline, next));
+                    let stopped = plan::stopped(&mut next, &stop, &waits, NOW);
+                    if matches!(&stop, Stop::Again(error) if error.kind != ErrorKind::Conflict)
+                        && next.attempts > slot.attempts
+                    {
+                        turn(event, Step::Wrong("a wait for a backend counts as an attempt".to_owned()));
+                    }
+                    turn(event, legal(stopped, || world.store(pipeline, next)));
                 }
                 // The worker is lost with an effect made, and nothing stored of it.
                 turn("crash", Step::To(world.with(slot.clone())));
@@ -238,8 +253,19 @@ impl World {
     }
 }
 
-/// Every way for a step not to be done.
-fn stops() -> [(&'static str, Stop); 6] {
+/// A legal transition's outcome; that it was refused is wrong.
+fn legal(taken: Result<(), IllegalEvent>, then: impl FnOnce() -> Step<World>) -> Step<World> {
+    match taken {
+        Ok(()) => then(),
+        Err(illegal) => Step::Wrong(illegal.to_string()),
+    }
+}
+
+/// Every way for a step not to be done, and how long it may wait.
+fn stops() -> [(&'static str, Stop, Waits); 11] {
+    let long = Waits { pause: LONG, away: 2 * LONG, denied: 2 * LONG };
+    let short = Waits { away: Duration::ZERO, denied: Duration::ZERO, ..long };
+    let again = |kind| Stop::Again(PortError::new("cluster", kind, "no answer"));
     let wait = |patience| Stop::Wait {
         code: Code::JobRunning,
         message: "it runs".to_owned(),
@@ -248,12 +274,17 @@ fn stops() -> [(&'static str, Stop); 6] {
         changes: Vec::new(),
     };
     [
-        ("note", Stop::Note(Vec::new())),
-        ("wait", wait(LONG)),
-        ("wait too long", wait(Duration::ZERO)),
-        ("again", Stop::Again(PortError::new("cluster", ErrorKind::Unavailable, "no answer"))),
-        ("park", Stop::Park(Code::Denied, "it may not".to_owned())),
-        ("fail", Stop::Fail(Code::ImageNotReady, "it cannot".to_owned(), Vec::new())),
+        ("note", Stop::Note(Vec::new()), long),
+        ("wait", wait(LONG), long),
+        ("wait too long", wait(Duration::ZERO), long),
+        ("away", again(ErrorKind::Unavailable), long),
+        ("away too long", again(ErrorKind::Unavailable), short),
+        ("throttled", again(ErrorKind::Throttled(None)), long),
+        ("denied", again(ErrorKind::Denied), long),
+        ("denied too long", again(ErrorKind::Denied), short),
+        ("conflict", again(ErrorKind::Conflict), long),
+        ("park", Stop::Park(Code::Invalid, "it is wrong".to_owned()), long),
+        ("fail", Stop::Fail(Code::ImageNotReady, "it cannot".to_owned(), Vec::new()), long),
     ]
 }
 
@@ -303,6 +334,7 @@ fn queued(kind: Kind) -> Slot {
         job: 1,
         wake: None,
         waiting_since: None,
+        trouble_since: None,
         reason: None,
         cancel: false,
         holds: None,
@@ -345,8 +377,10 @@ impl Machine for World {
         let slot = self.slot().map(|slot| {
             let Slot { status, position, attempts, cancel, .. } = slot;
             let (owner, wake, reason) = (slot.owner.is_some(), slot.wake.is_some(), slot.reason.is_some());
-            let waited = slot.waiting_since.is_some();
-            let flags = (cancel, owner, wake, waited, reason, self.touched);
+            let waited = (slot.waiting_since.is_some(), slot.trouble_since.is_some());
+            let code = slot.reason.as_ref().map(|reason| reason.code);
+            let trouble = code.filter(|_| waited.1);
+            let flags = (cancel, owner, wake, waited, reason, self.touched, trouble);
             format!("{} {status} {position:?} attempt {attempts} {flags:?}", slot.task.kind())
         });
         format!("{place} {phase:?} {slot:?} {:?} {}", self.last, self.left)
@@ -361,17 +395,12 @@ impl Machine for World {
         events.push((By::Person, "retry".to_owned(), self.on(slot, Event::Retry, plan::retry)));
         let claim = self.on(slot, Event::Claim, |slot| {
             let epoch = slot.epoch;
-            plan::claim(slot, &worker(), NOW);
-            assert!(slot.status != Status::Running || slot.epoch > epoch, "a claim under the same fence");
+            plan::claim(slot, &worker(), NOW)?;
+            assert!(slot.epoch > epoch, "a claim under the same fence");
+            Ok(())
         });
         events.push((By::Itself, "claim".to_owned(), claim));
-        let wake = self.on(slot, Event::Wake, |slot| {
-            // What the loop does with what it finds waiting under its own name.
-            if slot.status == Status::Waiting {
-                slot.status = Status::Running;
-                slot.wake = None;
-            }
-        });
+        let wake = self.on(slot, Event::Wake, plan::wake);
         events.push((By::Itself, "wake".to_owned(), wake));
         if let Status::Running | Status::Waiting = slot.status {
             events.extend(self.turns(pipeline, slot));

@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 
-use cdm_core::domain::rollout::{Budget, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window};
+use cdm_core::domain::rollout::{
+    Budget, IllegalRollout, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window,
+};
 use cdm_core::domain::{
     Code, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, SiteId,
     Subject, Uid,
@@ -79,29 +81,35 @@ impl Moving {
         self.rollout.status
     }
 
-    fn edit(&self, act: impl FnOnce(&mut Rollout)) -> Step<Self> {
+    fn edit(&self, act: impl FnOnce(&mut Rollout) -> Result<(), IllegalRollout>) -> Step<Self> {
         let mut next = self.clone();
-        act(&mut next.rollout);
-        Step::To(next)
+        match act(&mut next.rollout) {
+            Ok(()) => Step::To(next),
+            Err(illegal) => Step::Wrong(illegal.to_string()),
+        }
     }
 
     /// A worker takes it.
     fn claim(&self) -> Step<Self> {
         let mut next = self.clone();
-        next.rollout.claim(&worker(), NOW);
+        let claimed = next.rollout.claim(&worker(), NOW);
         match self.status().next(RolloutEvent::Claim) {
+            Ok(_) if claimed.is_err() => return Step::Wrong("a legal claim is refused".to_owned()),
             Ok(_) if next.rollout.term == self.rollout.term => {
                 return Step::Wrong("claimed under the same term".to_owned());
             }
             Ok(_) => {}
-            Err(illegal) if next.rollout == self.rollout => {
+            Err(illegal) if next.rollout == self.rollout && claimed == Err(illegal) => {
                 return named(&illegal, self.status().as_str(), RolloutEvent::Claim.as_str());
             }
             Err(illegal) => return Step::Wrong(format!("{illegal}, and it took it")),
         }
         next.rollout.term = 1;
-        if next.rollout.after.is_none() && !next.rollout.open() {
-            next.rollout.settle(RolloutEvent::Succeed, None, NOW);
+        if next.rollout.after.is_none()
+            && !next.rollout.open()
+            && let Err(illegal) = next.rollout.settle(RolloutEvent::Succeed, None, NOW)
+        {
+            return Step::Wrong(illegal.to_string());
         }
         Step::To(next)
     }
@@ -122,9 +130,7 @@ impl Moving {
         let step = |event: &str, step| (By::Itself, event.to_owned(), step);
         let succeeded = self.edit(|head| {
             head.after = None;
-            if !head.open() {
-                head.settle(RolloutEvent::Succeed, None, NOW);
-            }
+            if head.open() { Ok(()) } else { head.settle(RolloutEvent::Succeed, None, NOW) }
         });
         let failed =
             self.edit(|head| head.settle(RolloutEvent::Fail, Some(reason(Code::ImageNotReady)), NOW));
@@ -212,12 +218,13 @@ impl Moving {
         self.edit(|head| match early {
             Some(Early::Wait) if head.control.is_none() => {
                 head.flushing = false;
-                wait(head, Code::ServiceNotReady);
+                wait(head, Code::ServiceNotReady)
             }
             None | Some(_) => {
                 head.flushing = false;
-                head.proceed(whole, NOW);
+                let proceeded = head.proceed(whole, NOW);
                 head.job = 1;
+                proceeded
             }
         })
     }
@@ -228,11 +235,12 @@ fn reason(code: Code) -> Reason {
 }
 
 /// As the owner does: on the way back, the reason for it is kept.
-fn wait(head: &mut Rollout, code: Code) {
+fn wait(head: &mut Rollout, code: Code) -> Result<(), IllegalRollout> {
     let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
-    head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(reason(code))), NOW);
+    head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(reason(code))), NOW)?;
     head.owner = None;
     head.wake = Some(NOW.after(LONG));
+    Ok(())
 }
 
 impl Machine for Moving {

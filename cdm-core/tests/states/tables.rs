@@ -127,6 +127,7 @@ const LIVES: &[&str] = &[
 
 const OPERATIONS: &[&str] = &[
     "queued > claim > running",
+    "queued > park > parked",
     "queued > cancel > queued",
     "running > claim > running",
     "running > wait > waiting",
@@ -138,6 +139,7 @@ const OPERATIONS: &[&str] = &[
     "running > end cancelled > cancelled",
     "waiting > claim > running",
     "waiting > wake > running",
+    "waiting > park > parked",
     "waiting > hand over > queued",
     "waiting > cancel > waiting",
     "parked > retry > queued",

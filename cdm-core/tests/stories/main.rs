@@ -7,6 +7,7 @@ mod engine;
 mod freezes;
 mod gates;
 mod narrow;
+mod outages;
 mod plans;
 mod retention;
 mod rollouts;

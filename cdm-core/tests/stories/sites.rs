@@ -99,9 +99,8 @@ fn a_thousand_and_one_objects_with_their_versions_are_all_deleted_though_keys_fa
     let terminated = begun(world.on_site("a", Verb::Terminate));
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
-    let attempts =
-        operation(&world, &terminated).slot.steps.iter().map(|step| step.attempts).collect::<Vec<_>>();
-    assert_eq!(attempts, [1, 1, 3, 1]);
+    let steps = operation(&world, &terminated).slot.steps;
+    assert!(steps.iter().all(|step| step.attempts == 1), "a bucket that fails is waited for: {steps:?}");
     assert!(things(&world, doomed.uid).is_empty());
     assert_eq!(things(&world, site(&world, "ab").uid), kept);
     assert_sound(&mut world);

@@ -8,9 +8,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use cdm_core::ports::{ErrorKind, Inconclusive, Outcome, PortError, Refused, StoreError};
+use cdm_core::domain::Tick;
+use cdm_core::ports::{Clock, ErrorKind, Inconclusive, Outcome, PortError, Refused, StoreError};
 
 use super::line::{Line, Place};
+use super::outage::{Course, Fate, Outage};
+use crate::clock::SimClock;
 
 /// A future of a port call.
 pub(super) type Calling<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -123,6 +126,19 @@ pub struct Gate(Arc<Mutex<State>>);
 
 type Check = Arc<dyn Fn() + Send + Sync>;
 
+/// What becomes of a call: what goes wrong, what arrives before it, and until when it takes.
+struct Entered {
+    fault: Option<Fault>,
+    due: Vec<Calling<()>>,
+    until: Option<Tick>,
+}
+
+impl Entered {
+    const fn with(fault: Option<Fault>) -> Self {
+        Self { fault, due: Vec::new(), until: None }
+    }
+}
+
 /// What a read answered, of whatever type.
 type Answer = Arc<dyn Any + Send + Sync>;
 
@@ -143,6 +159,8 @@ struct State {
     seen: BTreeMap<String, (Option<Answer>, Answer)>,
     check: Option<Check>,
     line: Option<Line>,
+    clock: Option<SimClock>,
+    outage: Option<Course>,
     total: u64,
     changes: u64,
 }
@@ -172,6 +190,8 @@ impl Default for Gate {
             seen: BTreeMap::new(),
             check: None,
             line: None,
+            clock: None,
+            outage: None,
             total: 0,
             changes: 0,
         })))
@@ -186,6 +206,26 @@ impl Gate {
     /// Called after every call.
     pub fn check_with(&self, check: Check) {
         self.state().check = Some(check);
+    }
+
+    /// Outages last by this clock.
+    pub fn timed_by(&self, clock: SimClock) {
+        self.state().clock = Some(clock);
+    }
+
+    /// From now on a port goes out as planned, whatever else goes wrong; with `None` every port serves.
+    ///
+    /// # Panics
+    /// Where no clock was given.
+    pub fn outage(&self, outage: Option<Outage>) {
+        let mut state = self.state();
+        assert!(state.clock.is_some(), "an outage lasts by a clock");
+        state.outage = outage.map(Course::new);
+    }
+
+    /// Whether the outage has begun, and how many calls its port was sent in it.
+    pub fn outage_calls(&self) -> (bool, usize) {
+        self.state().outage.map_or((false, 0), |course| (course.began(), course.during))
     }
 
     /// From now on calls are counted, and go wrong as planned.
@@ -295,26 +335,42 @@ impl Gate {
     }
 
     /// Counts the call, and answers what goes wrong with it.
-    fn enter(&self, name: &'static str, changes: bool, stale: bool) -> (Option<Fault>, Vec<Calling<()>>) {
+    fn enter(&self, name: &'static str, changes: bool, stale: bool) -> Entered {
         let mut state = self.state();
         state.total += 1;
         state.changes += u64::from(changes && name != "store.beat");
         assert!(state.total < MOST, "BoundedCalls: {MOST} calls, the last of them `{name}`");
         // A process that was stopped makes no further call, whatever else of it was about to.
         match state.halt {
-            Some(Halt::Crashed) => return (Some(Fault::CrashBefore), Vec::new()),
-            Some(Halt::Paused) => return (Some(Fault::Paused(0)), Vec::new()),
+            Some(Halt::Crashed) => return Entered::with(Some(Fault::CrashBefore)),
+            Some(Halt::Paused) => return Entered::with(Some(Fault::Paused(0))),
             None => {}
         }
         if state.crash_next || state.crash_at == Some(name) {
             state.crash_next = false;
             state.crash_at = None;
             state.halt = Some(Halt::Crashed);
-            return (Some(Fault::CrashBefore), Vec::new());
+            return Entered::with(Some(Fault::CrashBefore));
+        }
+        let now = state.clock.as_ref().map(Clock::monotonic);
+        let met = match (&mut state.outage, now) {
+            (Some(course), Some(now)) => course.call(name, now),
+            _ => Fate::Nothing,
+        };
+        match met {
+            Fate::Nothing => {}
+            Fate::Crash => {
+                state.halt = Some(Halt::Crashed);
+                return Entered::with(Some(Fault::CrashBefore));
+            }
+            Fate::Trouble(takes, fault) => {
+                let until = now.map(|now| now.after(takes)).filter(|_| !takes.is_zero());
+                return Entered { fault, due: Vec::new(), until };
+            }
         }
         let mut fault = state.denied.contains(name).then_some(Fault::Permanent);
         if !state.armed {
-            return (fault, Vec::new());
+            return Entered::with(fault);
         }
         let call = state.calls;
         state.calls += 1;
@@ -346,7 +402,15 @@ impl Gate {
             }
             _ => {}
         }
-        (fault, due)
+        Entered { fault, due, until: None }
+    }
+
+    /// Waits for as long as the call takes.
+    async fn take_time(&self, until: Option<Tick>) {
+        let clock = self.state().clock.clone();
+        if let (Some(clock), Some(until)) = (clock, until) {
+            clock.sleep_until(until).await;
+        }
     }
 
     async fn stand_still(&self) {
@@ -371,10 +435,11 @@ impl Gate {
         E: Injected + Send + 'static,
     {
         let _connection = self.connection(name).await;
-        let (fault, due) = self.enter(name, true, false);
+        let Entered { fault, due, until } = self.enter(name, true, false);
         for late in due {
             late.await;
         }
+        self.take_time(until).await;
         let outcome = match fault {
             None | Some(Fault::CrashAfterAnswer | Fault::Stale) => make().await,
             Some(Fault::CrashBefore) => return std::future::pending().await,
@@ -448,16 +513,17 @@ impl Gate {
                 .or_else(|| nothing(&now));
             state.seen.insert(key.clone(), (before, last));
         }
-        let (fault, due) = self.enter(name, false, older.is_some());
+        let Entered { fault, due, until } = self.enter(name, false, older.is_some());
         for late in due {
             late.await;
         }
+        self.take_time(until).await;
         let answer = match fault {
             Some(Fault::CrashBefore | Fault::CrashAfterEffect) => {
                 self.state().halt = Some(Halt::Crashed);
                 return std::future::pending().await;
             }
-            Some(fault @ (Fault::Transient | Fault::Throttled | Fault::Permanent)) => {
+            Some(fault @ (Fault::Transient | Fault::Throttled | Fault::Permanent | Fault::LostCall)) => {
                 Err(E::error(name, fault))
             }
             Some(Fault::Paused(_)) => {
@@ -472,7 +538,6 @@ impl Gate {
             | Some(
                 Fault::CrashAfterAnswer
                 | Fault::LostAnswer
-                | Fault::LostCall
                 | Fault::Conflict
                 | Fault::Duplicate
                 | Fault::Delayed(_),

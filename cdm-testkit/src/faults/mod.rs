@@ -5,7 +5,9 @@
 
 mod gate;
 mod line;
+mod outage;
 mod ports;
 
 pub use gate::{CallSite, Fault, Gate, Halt, Plan};
+pub use outage::{Outage, OutageKind};
 pub use ports::faulty;

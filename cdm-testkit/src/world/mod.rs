@@ -18,8 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cdm_core::domain::{
-    Actor, Digest, Hostnames, IdempotencyKey, OperationId, Selector, SiteId, SiteName, Status, Theme, Tick,
-    Timestamp, WorkerId,
+    Actor, Digest, Hostnames, IdempotencyKey, Selector, SiteId, SiteName, Theme, Tick, Timestamp, WorkerId,
 };
 use cdm_core::engine::{Registry, Settings, Turn, Worker};
 use cdm_core::pipelines::{Platform, Rollouts, registry};
@@ -66,6 +65,7 @@ pub struct World {
     rollouts: Arc<Rollouts>,
     settings: Settings,
     process: Process,
+    workers: Vec<Arc<Worker>>,
     processes: u32,
     zombies: Zombies,
     wake_at: Option<usize>,
@@ -108,6 +108,8 @@ const POLLS: usize = 200_000;
 const PATIENCE: usize = 200;
 /// How many turns a world may take to come to rest.
 const TURNS: usize = 1_500;
+/// How often a client asks that does not give up.
+const ASKS: usize = 200;
 
 impl World {
     /// A platform with both colours running `digest(0)`, blue the canary.
@@ -140,9 +142,10 @@ impl World {
             ids: Arc::new(SeededIds::new(seed)),
         };
         let gate = Gate::default();
-        let checker = Checker::new(log.clone());
+        let checker = Checker::new(log.clone(), clock.clone());
         let check = checker.clone();
-        gate.check_with(Arc::new(move || check.check()));
+        gate.check_with(Arc::new(move || check.called()));
+        gate.timed_by(clock.clone());
         let ports = faulty(&raw, &gate);
         let platform = Platform::default();
         let registry = Arc::new(registry(&platform));
@@ -165,6 +168,7 @@ impl World {
             registry,
             rollouts,
             settings,
+            workers: vec![Arc::clone(&process.worker)],
             process,
             processes: 1,
             zombies: Zombies::default(),
@@ -196,7 +200,9 @@ impl World {
     /// Another process on the same platform.
     pub fn start(&mut self) -> Process {
         self.processes += 1;
-        start(&self.ports, &self.registry, &self.rollouts, &self.settings, self.processes)
+        let process = start(&self.ports, &self.registry, &self.rollouts, &self.settings, self.processes);
+        self.workers.push(Arc::clone(&process.worker));
+        process
     }
 
     /// The process that runs now is gone; another one takes its place.
@@ -288,13 +294,14 @@ impl World {
         self.keys += 1;
         let key = IdempotencyKey::parse(&format!("key-{}", self.keys)).ok();
         let request_of = Request { key, id: None, ..Request::by(actor()) };
-        for attempt in 0..12 {
+        for attempt in 0..ASKS {
             let services = Arc::clone(&self.process.services);
             match self.drive(request(services, request_of.clone())) {
                 Driven::Done(Err(
                     ServiceError::Unavailable(_) | ServiceError::Denied(_) | ServiceError::Unknown,
                 )) => {
-                    self.clock.advance(Duration::from_secs(1));
+                    let pause = u64::try_from(attempt).unwrap_or(u64::MAX).clamp(1, 60);
+                    self.clock.advance(Duration::from_secs(pause));
                     if attempt > 2 {
                         self.heal();
                     }
@@ -381,27 +388,6 @@ impl World {
             }
             self.run();
         }
-    }
-
-    /// Operations that a person would have to look at.
-    pub fn parked(&self) -> Vec<OperationId> {
-        let sites = self.store.all_sites();
-        let of_sites = sites.into_iter().filter_map(|site| {
-            let slot = site.slot.clone().filter(|slot| slot.status == Status::Parked)?;
-            Some(OperationId::on(slot.number, cdm_core::domain::Subject::Site(site.id)))
-        });
-        let of_colours = Selector::ALL.into_iter().filter_map(|selector| {
-            let slot = now(self.raw.store.colour(selector))
-                .ok()?
-                .slot
-                .filter(|slot| slot.status == Status::Parked)?;
-            Some(OperationId::on(slot.number, cdm_core::domain::Subject::Colour(selector)))
-        });
-        let fleet = now(self.raw.store.fleet()).ok().and_then(|fleet| fleet.slot);
-        let of_fleet = fleet
-            .filter(|slot| slot.status == Status::Parked)
-            .map(|slot| OperationId::on(slot.number, cdm_core::domain::Subject::Fleet));
-        of_sites.chain(of_colours).chain(of_fleet).collect()
     }
 
     /// Everything that is broken: after any effect so far, or now, at rest.

@@ -4,12 +4,40 @@ use std::collections::BTreeSet;
 
 use cdm_core::domain::lifecycle::Phase;
 use cdm_core::domain::rollout::Outcome;
-use cdm_core::domain::{RolloutStatus, SecretKind, SecretName, Uid};
+use cdm_core::domain::{OperationId, RolloutStatus, SecretKind, SecretName, Selector, Status, Subject, Uid};
 use cdm_core::ports::Credentials;
 
 use super::{World, now};
 use crate::check::Violation;
 use crate::ids::SECRET_MARKER;
+
+impl World {
+    /// Operations that a person would have to look at.
+    pub fn parked(&self) -> Vec<OperationId> {
+        let sites = self.store.all_sites();
+        let of_sites = sites.into_iter().filter_map(|site| {
+            let slot = site.slot.clone().filter(|slot| slot.status == Status::Parked)?;
+            Some(OperationId::on(slot.number, Subject::Site(site.id)))
+        });
+        let of_colours = Selector::ALL.into_iter().filter_map(|selector| {
+            let slot = now(self.raw.store.colour(selector))
+                .ok()?
+                .slot
+                .filter(|slot| slot.status == Status::Parked)?;
+            Some(OperationId::on(slot.number, Subject::Colour(selector)))
+        });
+        let fleet = now(self.raw.store.fleet()).ok().and_then(|fleet| fleet.slot);
+        let of_fleet = fleet
+            .filter(|slot| slot.status == Status::Parked)
+            .map(|slot| OperationId::on(slot.number, Subject::Fleet));
+        of_sites.chain(of_colours).chain(of_fleet).collect()
+    }
+
+    /// How many illegal transitions workers have refused.
+    pub fn illegal_transitions(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.illegal_transitions()).sum()
+    }
+}
 
 /// What is broken now.
 pub(super) fn violations(world: &mut World) -> Vec<Violation> {
@@ -19,6 +47,11 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
     let uids: BTreeSet<Uid> = sites.iter().map(|site| site.uid).collect();
     let webhooks = now(world.raw().store.webhooks()).map(|webhooks| webhooks.list).unwrap_or_default();
     let is_key = |name: &SecretName| webhooks.iter().any(|webhook| webhook.key() == *name);
+
+    let illegal = world.illegal_transitions();
+    if illegal > 0 {
+        broken("LegalTransition", format!("{illegal} transitions were refused"));
+    }
 
     let orphan = |uid: &Uid| !uids.contains(uid);
     for (name, _) in world.secrets.values().iter().filter(|(name, _)| orphan(&name.uid) && !is_key(name)) {

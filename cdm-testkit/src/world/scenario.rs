@@ -229,7 +229,7 @@ fn everyone() -> RolloutRequest {
 fn gated(world: &mut World, wanted: RolloutRequest) {
     start_rollout(world, wanted);
     world.run();
-    for _ in 0..6 {
+    for _ in 0..12 {
         let all = world.store.all_rollouts();
         let unasked = |rollout: &&Rollout| {
             let why = rollout.reason.as_ref().map(|reason| reason.code);
@@ -237,6 +237,7 @@ fn gated(world: &mut World, wanted: RolloutRequest) {
         };
         let Some(number) = all.iter().find(unasked).map(|rollout| rollout.number) else { return };
         world.heal();
+        world.clock.advance(Duration::from_secs(10));
         let _ = world
             .ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
         world.run();

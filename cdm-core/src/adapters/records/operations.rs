@@ -54,6 +54,10 @@ pub(crate) struct SlotDef {
     wake: Option<Timestamp>,
     #[serde_as(as = "Option<Millis>")]
     waiting_since: Option<Timestamp>,
+    /// Absent in slots of before.
+    #[serde_as(as = "Option<Millis>")]
+    #[serde(default)]
+    trouble_since: Option<Timestamp>,
     #[serde_as(as = "Option<ReasonDef>")]
     reason: Option<Reason>,
     cancel: bool,

@@ -321,15 +321,18 @@ impl Rollout {
     }
 
     /// A worker takes it. The first claim grants the first window.
-    pub fn claim(&mut self, worker: &WorkerId, now: Timestamp) {
-        let Ok(status) = self.status.next(RolloutEvent::Claim) else { return };
-        self.status = status;
+    ///
+    /// # Errors
+    /// [`IllegalRollout`] when its status does not take it; nothing is changed then.
+    pub fn claim(&mut self, worker: &WorkerId, now: Timestamp) -> Result<(), IllegalRollout> {
+        self.status = self.status.next(RolloutEvent::Claim)?;
         self.owner = Some(worker.clone());
         self.term += 1;
         self.wake = None;
         self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
         self.started_at = self.started_at.or(Some(now));
         self.mark(now);
+        Ok(())
     }
 
     /// Grants the first window; `false` when there is no site.
@@ -423,7 +426,10 @@ impl Rollout {
     /// Decides what follows a checkpoint. `whole` says whether every site of the window has its outcome.
     ///
     /// An abort comes first, then a pause, then the budget; only then is the next window granted.
-    pub fn proceed(&mut self, whole: bool, now: Timestamp) {
+    ///
+    /// # Errors
+    /// [`IllegalRollout`] when its status does not take what follows.
+    pub fn proceed(&mut self, whole: bool, now: Timestamp) -> Result<(), IllegalRollout> {
         self.mark(now);
         match self.control.take() {
             Some(Control::Abort) => return self.settle(RolloutEvent::Abort, None, now),
@@ -440,7 +446,7 @@ impl Rollout {
             return self.halt(now);
         }
         if !whole {
-            return;
+            return Ok(());
         }
         let limit = match self.leg {
             Leg::Out => self.waves.iter().map(|wave| wave.end).find(|end| *end > self.window.end),
@@ -456,13 +462,14 @@ impl Rollout {
                 if self.waves.iter().any(|wave| wave.end == start) {
                     self.forgiven = 0;
                     self.unhealthy = 0;
-                    self.bake(now);
+                    self.bake(now)?;
                 }
+                Ok(())
             }
             (None, Leg::Out) => self.settle(RolloutEvent::Succeed, None, now),
             (None, Leg::Back) => {
                 let reason = self.reason.take();
-                self.settle(RolloutEvent::Fail, reason, now);
+                self.settle(RolloutEvent::Fail, reason, now)
             }
         }
     }
@@ -489,15 +496,16 @@ impl Rollout {
     }
 
     /// Rests between two waves, where that was asked for.
-    fn bake(&mut self, now: Timestamp) {
+    fn bake(&mut self, now: Timestamp) -> Result<(), IllegalRollout> {
         if self.leg == Leg::Back || self.bake.is_zero() || crate::bug!(BakeSkipped) {
-            return;
+            return Ok(());
         }
         self.baking = Some(now.after(self.bake));
         let reason = self.baking_reason(now);
-        self.settle(RolloutEvent::Wait, reason, now);
+        self.settle(RolloutEvent::Wait, reason, now)?;
         self.owner = None;
         self.wake = self.baking;
+        Ok(())
     }
 
     /// Why it rests, while it does.
@@ -508,7 +516,7 @@ impl Rollout {
         Some(Reason { code: Code::Baking, message, since: now, until: Some(until) })
     }
 
-    fn halt(&mut self, now: Timestamp) {
+    fn halt(&mut self, now: Timestamp) -> Result<(), IllegalRollout> {
         let allowed = self.wave().map_or(0, |wave| self.budget.allows(self.wave_size(wave)));
         self.condemned |= self.unhealthy > allowed && !crate::bug!(GateAcquits);
         let failed = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
@@ -523,23 +531,32 @@ impl Rollout {
             self.job = 1;
             self.flushing = false;
             self.reason = Some(reason);
+            Ok(())
         } else {
-            self.settle(RolloutEvent::Halt, Some(reason), now);
+            self.settle(RolloutEvent::Halt, Some(reason), now)
         }
     }
 
-    /// Lets an event happen that the table has; every other is ignored, since requests and owners race.
-    pub fn settle(&mut self, event: RolloutEvent, reason: Option<Reason>, now: Timestamp) {
-        let Ok(status) = self.status.next(event) else { return };
-        self.status = status;
+    /// Lets an event happen. What is asked of a rollout that has an owner does not race with it: that is `control`.
+    ///
+    /// # Errors
+    /// [`IllegalRollout`] when the table does not have it; nothing is changed then.
+    pub fn settle(
+        &mut self,
+        event: RolloutEvent,
+        reason: Option<Reason>,
+        now: Timestamp,
+    ) -> Result<(), IllegalRollout> {
+        self.status = self.status.next(event)?;
         self.reason = reason;
-        if !status.runnable() {
+        if !self.status.runnable() {
             self.owner = None;
             self.wake = None;
         }
-        if status.ended() {
+        if self.status.ended() {
             self.finished_at = Some(now);
         }
+        Ok(())
     }
 
     /// Someone asks for something. What nobody owns changes at once; an owner learns of it at its next checkpoint.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::course::Flushes;
 use super::frozen;
 use super::owner::{Early, Owner, shortened};
-use crate::domain::rollout::{RolloutEvent, Trailing, Window};
+use super::why::{Why, growing, is_of_backend};
+use crate::domain::rollout::{IllegalRollout, RolloutEvent, Trailing, Window};
 use crate::domain::{Code, Leg, Reason, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Left, Lost};
 
@@ -21,40 +22,50 @@ impl Owner<'_> {
         let whole = early.is_none() && self.todo().is_empty();
         let (unsettled, destination) = (self.head.unsettled, self.head.destination());
         let patience = Some(self.platform.ready_patience);
+        let slow = growing(self.worker, self.head.waiting_since, now);
+        let trouble = self.trouble.take().unwrap_or_else(|| Why::unknown("the cluster does not answer"));
+        let backend = Some(trouble.patience(&self.platform.patience));
         let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;
+            // What was flushed has been waited for.
+            head.reason =
+                head.reason.take().filter(|reason| reason.code != Code::JobRunning || head.leg == Leg::Back);
             head.trailing = head.trailing.filter(|_| !flushes.trailed);
             if flushes.done {
                 head.flush_from = if whole { head.window.end } else { head.window.start };
             }
             match early {
-                Some(Early::Unreachable(code)) => {
-                    wait(head, code, "the cluster does not move a route".into(), now, again, None);
+                Some(Early::Unreachable) => wait(head, trouble.clone(), now, slow, None)?,
+                Some(Early::Backend) if head.control.is_none() => {
+                    wait(head, trouble.clone(), now, slow, backend)?;
                 }
-                Some(Early::Backend(code)) if head.control.is_none() => {
-                    wait(head, code, "the cluster runs no job".into(), now, again, patience);
+                Some(Early::Away) if head.control.is_none() => {
+                    head.flushing = false;
+                    wait(head, trouble.clone(), now, slow, backend)?;
                 }
                 Some(Early::NotReady) if head.control.is_none() => {
                     head.flushing = false;
                     let message = format!("`{destination}` is not ready");
-                    wait(head, Code::ServiceNotReady, message, now, again, patience);
+                    wait(head, Why { code: Code::ServiceNotReady, message }, now, again, patience)?;
                 }
                 Some(Early::Frozen) if head.control.is_none() && !head.over_budget() => {
                     head.flushing = false;
                     head.job += 1;
                     if let Some(freeze) = &frozen {
-                        frozen::wait_for(head, freeze, now);
+                        frozen::wait_for(head, freeze, now)?;
                     }
                 }
                 Some(Early::Stopping)
                     if head.control.is_none() || head.flushing || head.trailing.is_some() =>
                 {
-                    head.settle(RolloutEvent::Wait, None, now);
+                    head.settle(RolloutEvent::Wait, None, now)?;
                     head.owner = None;
                 }
                 // Somebody has asked meanwhile: what was moved is flushed before it is answered.
-                None | Some(Early::NotReady) if flushes.owed && !(flushes.trails && head.may_trail()) => {
+                None | Some(Early::NotReady | Early::Away)
+                    if flushes.owed && !(flushes.trails && head.may_trail()) =>
+                {
                     head.flushing = true;
                 }
                 None | Some(_) => {
@@ -68,19 +79,19 @@ impl Owner<'_> {
                     if !whole {
                         head.job += 1;
                     }
-                    head.proceed(whole, now);
+                    head.proceed(whole, now)?;
                     let goes_on = head.status == RolloutStatus::Running && head.leg == leg;
                     if let (Some(Early::Inconclusive), Some(message), true) = (early, &unasked, goes_on) {
                         let message = shortened(message);
                         let code = Code::GateInconclusive;
                         let reason = Reason { code, message, since: now, until: None };
-                        head.settle(RolloutEvent::Pause, Some(reason), now);
+                        head.settle(RolloutEvent::Pause, Some(reason), now)?;
                     }
                 }
             }
             // What goes on claims again.
             head.unsettled |= head.status == RolloutStatus::Running;
-            true
+            Ok(true)
         })
         .await?;
         self.head.unsettled = unsettled;
@@ -97,18 +108,23 @@ impl Owner<'_> {
 /// paused with its reason, for a person to resume.
 pub(super) fn wait(
     head: &mut Rollout,
-    code: Code,
-    message: String,
+    why: Why,
     now: Timestamp,
     again: Duration,
     patience: Option<Duration>,
-) {
+) -> Result<(), IllegalRollout> {
     let since = *head.waiting_since.get_or_insert(now);
+    let Why { mut code, mut message } = why;
     let deadline = patience.map(|patience| since.after(patience));
     let given_up = deadline.is_some_and(|deadline| now >= deadline);
+    if given_up && is_of_backend(code) {
+        message = format!("{message}; gave up after {} s", now.since(since).as_secs());
+        code = if code == Code::Denied { Code::Denied } else { Code::DeadlineExceeded };
+    }
     let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
     let reason = kept.unwrap_or(Reason { code, message, since, until: deadline });
-    head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now);
+    head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now)?;
     head.owner = None;
     head.wake = Some(now.after(again)).filter(|_| !given_up);
+    Ok(())
 }

@@ -3,6 +3,8 @@
 use super::answered;
 use super::checkpoint::wait;
 use super::owner::Owner;
+use super::why::Why;
+use crate::domain::rollout::IllegalRollout;
 use crate::domain::{Code, Colour, HoldMode, Rollout, Selector};
 use crate::engine::Lost;
 use crate::ports::{Batch, Call, FeedEvent, Outcome, Refused, StoreError, Write};
@@ -13,7 +15,7 @@ impl Owner<'_> {
     pub(super) async fn commit(
         &mut self,
         pages: Vec<Write>,
-        edit: impl Fn(&mut Rollout) -> bool,
+        edit: impl Fn(&mut Rollout) -> Result<bool, IllegalRollout>,
     ) -> Result<(), Lost> {
         let ports = self.worker.ports();
         let mine = (self.head.owner.clone(), self.head.term);
@@ -21,7 +23,7 @@ impl Owner<'_> {
         let mut pause = self.worker.settings().pause;
         loop {
             let mut next = fresh.clone();
-            if !edit(&mut next) {
+            if !self.legal(edit(&mut next))? {
                 return Err(Lost);
             }
             let condemns = next.condemned && !fresh.condemned;
@@ -78,7 +80,8 @@ impl Owner<'_> {
             } else {
                 let (now, again) = (self.now(), self.worker.settings().scan);
                 next.unsettled = self.head.unsettled;
-                wait(next, Code::ColourHeld, format!("a deploy has `{selector}`"), now, again, None);
+                let why = Why { code: Code::ColourHeld, message: format!("a deploy has `{selector}`") };
+                self.legal(wait(next, why, now, again, None))?;
                 continue;
             }
             writes.push(Write::Colour(Box::new(colour)));
@@ -90,6 +93,14 @@ impl Owner<'_> {
             }
         }
         Ok(writes)
+    }
+
+    /// An illegal transition is a bug: it is logged, and nothing is stored.
+    fn legal<T>(&self, taken: Result<T, IllegalRollout>) -> Result<T, Lost> {
+        taken.map_err(|illegal| {
+            self.worker.illegal(&illegal);
+            Lost
+        })
     }
 
     pub(super) async fn colour(&self, selector: Selector) -> Result<Colour, Lost> {

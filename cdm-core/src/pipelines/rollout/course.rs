@@ -3,14 +3,15 @@
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
 use super::answered;
 use super::flush::Flushed;
 use super::owner::{Early, Owner, flushable};
-use crate::domain::RolloutStatus;
 use crate::domain::rollout::{RolloutPage, Trailing, Window};
+use crate::domain::{Code, Leg, Reason, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Left, Lost};
 
 /// The flush of the windows before, under way.
@@ -142,7 +143,10 @@ impl<'a> Owner<'a> {
                 self.write_outcomes(&parked, early).await?;
                 early
             }
-            Flushed::Blocked(code) if Early::moves(early) => Some(Early::Backend(code)),
+            Flushed::Blocked(why) if Early::moves(early) => {
+                self.trouble = Some(why);
+                Some(Early::Backend)
+            }
             Flushed::Stopping if Early::moves(early) => Some(Early::Stopping),
             Flushed::Blocked(_) | Flushed::Stopping => early,
         })
@@ -153,14 +157,16 @@ impl<'a> Owner<'a> {
         self.members_of(stretch).any(|(_, member)| flushable(member.outcome))
     }
 
-    /// Says that a flush is next, where the outcomes of the window have not said so.
+    /// Says that a flush is next and waited for, where the outcomes of the window have not said so.
     async fn intend_flush(&mut self) -> Result<(), Lost> {
-        if self.head.flushing {
+        if self.head.flushing && self.head.reason.is_some() {
             return Ok(());
         }
+        let (now, patience) = (self.now(), self.platform.job_patience);
         self.commit(Vec::new(), |head| {
             head.flushing = true;
-            true
+            flushes(head, now, patience);
+            Ok(true)
         })
         .await
     }
@@ -182,4 +188,14 @@ impl<'a> Owner<'a> {
         }
         Ok(())
     }
+}
+
+/// Says that the rollout waits for the jobs that flush caches. Why it goes back is what a return ends with.
+pub(super) fn flushes(head: &mut Rollout, now: Timestamp, patience: Duration) {
+    if head.leg == Leg::Back && head.reason.is_some() {
+        return;
+    }
+    let message = "jobs flush the caches of the sites that were moved".to_owned();
+    let until = Some(now.after(patience));
+    head.reason = Some(Reason { code: Code::JobRunning, message, since: now, until });
 }

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::member::code;
 use super::owner::{Out, Owner, flushable};
+use super::why::Why;
 use crate::domain::rollout::{Control, Outcome as MemberOutcome, Window};
-use crate::domain::{Code, Fence, JobName, Leg, Selector, Uid};
+use crate::domain::{Fence, JobName, Leg, Selector, Uid};
 use crate::engine::{Lost, Worker};
 use crate::pipelines::Platform;
-use crate::ports::{Changed, ErrorKind, Job, JobKind, JobSpec, JobState, Mark, Outcome};
+use crate::ports::{Changed, ErrorKind, Job, JobKind, JobSpec, JobState, Mark, Outcome, PortError};
 
 /// How soon a job is looked at after it was started; each later look is twice as far, up to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How many looks in a row the cluster may not answer before the rollout waits for it under a reason of its own.
+const TROUBLES: u32 = 4;
 
 /// The flush of a window. It has what it needs of the rollout, which goes on beside it.
 #[derive(Debug)]
@@ -34,8 +36,8 @@ pub(super) struct Flush<'a> {
 pub(super) enum Flushed {
     /// It was done, but for these sites, which stay where they are and count as parked.
     But(Vec<Out>),
-    /// The cluster runs no job for now.
-    Blocked(Code),
+    /// The cluster runs no job for now, and why.
+    Blocked(Why),
     /// The process wants to end; whoever comes next finds the job.
     Stopping,
 }
@@ -66,13 +68,22 @@ impl Flush<'_> {
         let mut pause = FIRST_LOOK;
         let mut mark = self.mark().await;
         let tries = self.platform.job_tries.max(1);
-        let mut attempt = 1;
+        let (mut attempt, mut troubles) = (1, 0);
         while !self.sites.is_empty() {
             let waited = clock.monotonic().since(started);
             let name = self.name((self.round - 1) * tries + attempt);
             let state = match self.look(&name).await? {
-                Ok(state) => state,
-                Err(code) => return Ok(Flushed::Blocked(code)),
+                Ok(state) => {
+                    troubles = 0;
+                    state
+                }
+                Err(error) => {
+                    troubles += 1;
+                    if troubles == TROUBLES || error.kind == ErrorKind::Denied {
+                        return Ok(Flushed::Blocked(Why::from(&error)));
+                    }
+                    None
+                }
             };
             let failed = match state {
                 Some(JobState::Succeeded { failed }) => failed.into_iter().map(|(uid, _)| uid).collect(),
@@ -141,27 +152,27 @@ impl Flush<'_> {
     }
 
     /// One look at a job, which is started where it is not there.
-    async fn look(&self, name: &JobName) -> Result<Result<Option<JobState>, Code>, Lost> {
+    async fn look(&self, name: &JobName) -> Result<Result<Option<JobState>, PortError>, Lost> {
         let cluster = &self.worker.ports().cluster;
         match cluster.job(name).await {
             Ok(Some(Job { state, .. })) => return Ok(Ok(Some(state))),
             Ok(None) => {}
-            Err(error) if error.is_retryable() => return Ok(Ok(None)),
-            Err(error) => return Ok(Err(code(&error))),
+            Err(error) => return Ok(Err(error)),
         }
         let kind = JobKind::FlushCaches { uids: self.all() };
         let spec = JobSpec { name: name.clone(), service: self.destination, kind };
         let call = self.worker.lease().call(self.worker.ports(), self.fence)?;
         match cluster.run_job(&call, &spec).await {
             Outcome::Applied(()) => Ok(Ok(Some(JobState::Running))),
-            Outcome::NotApplied(error) if error.kind == ErrorKind::Exists || error.is_retryable() => {
-                Ok(Ok(None))
+            // It was there after all; a later look sees it.
+            Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => Ok(Ok(None)),
+            Outcome::NotApplied(error) if error.is_retryable() || error.kind == ErrorKind::Denied => {
+                Ok(Err(error))
             }
-            Outcome::NotApplied(error) if error.kind == ErrorKind::Denied => Ok(Err(Code::Denied)),
             Outcome::NotApplied(error) => {
                 Ok(Ok(Some(JobState::Failed { message: error.to_string(), theme_missing: false })))
             }
-            Outcome::Unknown(_) => Ok(Ok(None)),
+            Outcome::Unknown(error) => Ok(Err(error)),
         }
     }
 

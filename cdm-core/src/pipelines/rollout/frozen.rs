@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answered;
 use super::owner::Owner;
-use crate::domain::rollout::RolloutEvent;
+use crate::domain::rollout::{IllegalRollout, RolloutEvent};
 use crate::domain::{Code, Freeze, Leg, Reason, Rollout, SiteId, Timestamp};
 use crate::engine::Lost;
 
@@ -31,10 +31,11 @@ impl Owner<'_> {
 }
 
 /// The rollout waits until the freeze ends, or is removed.
-pub(super) fn wait_for(head: &mut Rollout, freeze: &Freeze, now: Timestamp) {
+pub(super) fn wait_for(head: &mut Rollout, freeze: &Freeze, now: Timestamp) -> Result<(), IllegalRollout> {
     let reason = Reason { code: Code::Frozen, message: freeze.told(), since: now, until: freeze.until };
-    head.settle(RolloutEvent::Wait, Some(reason), now);
+    head.settle(RolloutEvent::Wait, Some(reason), now)?;
     head.owner = None;
     let look = now.after(LOOK_AGAIN);
     head.wake = Some(freeze.until.map_or(look, |until| until.min(look)));
+    Ok(())
 }

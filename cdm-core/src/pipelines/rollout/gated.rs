@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::answered;
-use super::member::{Shared, Taken, code};
+use super::member::{Shared, Taken};
+use super::why::Why;
 use crate::domain::operation::Move;
 use crate::domain::rollout::{Gate, Judgement, Outcome as MemberOutcome, RolloutMember};
 use crate::domain::{Code, Fence, Hostname, Routed, Selector};
@@ -46,7 +47,7 @@ enum Placed {
     NotReady,
     /// The cluster does not want it there.
     Refused,
-    Unreachable(Code),
+    Unreachable(Why),
 }
 
 impl Shared<'_> {
@@ -136,7 +137,7 @@ impl Shared<'_> {
         } else {
             match self.place(held, Some(origin), Some(at)).await? {
                 Placed::At(back) => back,
-                Placed::Unreachable(code) => return Ok(Taken::Unreachable(code)),
+                Placed::Unreachable(why) => return Ok(Taken::Unreachable(why)),
                 Placed::NotReady | Placed::Refused => {
                     let why = format!("{why}; `{origin}` does not take it back");
                     self.complete(held.member, held.fence, Some(MemberOutcome::Parked), Some(to), Some(at))
@@ -184,7 +185,7 @@ impl Shared<'_> {
                 )
                 .await
             }
-            Placed::Unreachable(code) => Ok(Taken::Unreachable(code)),
+            Placed::Unreachable(why) => Ok(Taken::Unreachable(why)),
         }
     }
 
@@ -284,6 +285,7 @@ impl Shared<'_> {
         let ports = self.worker.ports();
         let (member, mut known, mut sent) = (held.member, known, None);
         let mut pause = self.worker.settings().pause;
+        let mut why = Why::unknown("whether the route was moved is unknown");
         for _ in 0..super::member::TRIES {
             let at = match known {
                 Some(at) => at,
@@ -291,10 +293,11 @@ impl Shared<'_> {
                     Ok(Some(route)) => Routed { service: route.service, fence: route.fence },
                     Ok(None) => return Ok(Placed::Refused),
                     Err(error) if error.is_retryable() => {
+                        why = Why::from(&error);
                         self.sleep(&mut pause).await;
                         continue;
                     }
-                    Err(error) => return Ok(Placed::Unreachable(code(&error))),
+                    Err(error) => return Ok(Placed::Unreachable(Why::from(&error))),
                 },
             };
             if sent == Some(at) {
@@ -308,12 +311,16 @@ impl Shared<'_> {
                 match ports.cluster.service(service).await {
                     Ok(view) if view.is_ready() || crate::bug!(RouteBeforeReady) => {}
                     Ok(_) if sent.is_none() => return Ok(Placed::NotReady),
-                    Ok(_) => return Ok(Placed::Unreachable(Code::ServiceNotReady)),
+                    Ok(_) => {
+                        let message = format!("`{service}` is not ready");
+                        return Ok(Placed::Unreachable(Why { code: Code::ServiceNotReady, message }));
+                    }
                     Err(error) if error.is_retryable() => {
+                        why = Why::from(&error);
                         self.sleep(&mut pause).await;
                         continue;
                     }
-                    Err(error) => return Ok(Placed::Unreachable(code(&error))),
+                    Err(error) => return Ok(Placed::Unreachable(Why::from(&error))),
                 }
             }
             let next = Routed { service, fence: held.fence.over(at.fence) };
@@ -322,8 +329,14 @@ impl Shared<'_> {
                 Outcome::Applied(()) => return Ok(Placed::At(next)),
                 Outcome::NotApplied(error) => match error.kind {
                     ErrorKind::Conflict => known = None,
-                    ErrorKind::Throttled(asked) => self.sleep_at_least(&mut pause, asked).await,
-                    ErrorKind::Unavailable | ErrorKind::Full => self.sleep(&mut pause).await,
+                    ErrorKind::Throttled(asked) => {
+                        why = Why::from(&error);
+                        self.sleep_at_least(&mut pause, asked).await;
+                    }
+                    ErrorKind::Unavailable | ErrorKind::Full => {
+                        why = Why::from(&error);
+                        self.sleep(&mut pause).await;
+                    }
                     ErrorKind::NotFound => return Ok(Placed::Refused),
                     // Nothing was applied, and nothing that was sent before is still under way.
                     ErrorKind::Invalid | ErrorKind::Foreign | ErrorKind::Exists | ErrorKind::Gone
@@ -331,15 +344,16 @@ impl Shared<'_> {
                     {
                         return Ok(Placed::Refused);
                     }
-                    _ => return Ok(Placed::Unreachable(code(&error))),
+                    _ => return Ok(Placed::Unreachable(Why::from(&error))),
                 },
-                Outcome::Unknown(_) => {
+                Outcome::Unknown(error) => {
+                    why = Why::from(&error);
                     (sent, known) = (Some(next), None);
                     self.sleep(&mut pause).await;
                 }
             }
         }
-        Ok(Placed::Unreachable(Code::Retrying))
+        Ok(Placed::Unreachable(why))
     }
 
     async fn wait(&self, pause: &mut Duration) {

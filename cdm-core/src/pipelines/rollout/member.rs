@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::answered;
 use super::gated::Held;
+use super::why::Why;
 use crate::domain::fence::Grant;
 use crate::domain::operation::Move;
 use crate::domain::rollout::{Gate, Outcome as MemberOutcome, RolloutMember};
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
-use crate::domain::{Actor, Code, Fence, Leg, RolloutKind, Routed, Selector, Tick};
+use crate::domain::{Actor, Fence, Leg, RolloutKind, Routed, Selector, Tick};
 use crate::engine::{Lost, Worker};
-use crate::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
+use crate::ports::{ErrorKind, Outcome, Refused, StoreError};
 
 /// What all sites of a window share.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(super) enum Taken {
     /// Untouched, and out of a lost owner's reach.
     Barred,
     /// Claimed, and the cluster does not say: it is finished when it does.
-    Unreachable(Code),
+    Unreachable(Why),
     /// Untouched: the target is not ready.
     NotReady,
     /// Untouched: whether it works on the target could not be found out, and why.
@@ -117,7 +118,7 @@ impl Shared<'_> {
             RolloutKind::Upgrade | RolloutKind::Flush => Pointed::At(route),
         };
         let (outcome, service, route) = match routed {
-            Pointed::Unreachable(code) => return Ok(Taken::Unreachable(code)),
+            Pointed::Unreachable(why) => return Ok(Taken::Unreachable(why)),
             Pointed::Refused if self.grant.leg == Leg::Back => (MemberOutcome::Parked, None, None),
             Pointed::Refused => (MemberOutcome::Failed, None, None),
             Pointed::Still(seen) => {
@@ -206,6 +207,7 @@ impl Shared<'_> {
         let mut look = !first || self.still;
         let mut to = course.to;
         let mut pause = self.worker.settings().pause;
+        let mut why = Why::unknown("whether the route was moved is unknown");
         for _ in 0..TRIES {
             if look {
                 match ports.cluster.route(member.uid).await {
@@ -217,10 +219,11 @@ impl Shared<'_> {
                     }
                     Ok(None) => return Ok(Pointed::Refused),
                     Err(error) if error.is_retryable() => {
+                        why = Why::from(&error);
                         self.sleep(&mut pause).await;
                         continue;
                     }
-                    Err(error) => return Ok(Pointed::Unreachable(code(&error))),
+                    Err(error) => return Ok(Pointed::Unreachable(Why::from(&error))),
                 }
             }
             let call = self.worker.lease().call(ports, fence)?;
@@ -228,22 +231,31 @@ impl Shared<'_> {
                 Outcome::Applied(()) if to == course.to => return Ok(here),
                 Outcome::Applied(()) => return Ok(Pointed::Still(Routed { service: to, fence })),
                 Outcome::NotApplied(error) => match error.kind {
-                    ErrorKind::Conflict => {}
-                    ErrorKind::Throttled(asked) => self.sleep_at_least(&mut pause, asked).await,
-                    ErrorKind::Unavailable | ErrorKind::Full => self.sleep(&mut pause).await,
+                    ErrorKind::Conflict => why = Why::from(&error),
+                    ErrorKind::Throttled(asked) => {
+                        why = Why::from(&error);
+                        self.sleep_at_least(&mut pause, asked).await;
+                    }
+                    ErrorKind::Unavailable | ErrorKind::Full => {
+                        why = Why::from(&error);
+                        self.sleep(&mut pause).await;
+                    }
                     // No site's fault.
-                    ErrorKind::Denied => return Ok(Pointed::Unreachable(Code::Denied)),
+                    ErrorKind::Denied => return Ok(Pointed::Unreachable(Why::from(&error))),
                     ErrorKind::NotFound => return Ok(Pointed::Refused),
                     // Nothing was applied, and nothing that was sent before is still under way.
                     _ if !look => return Ok(Pointed::Refused),
                     // After an unknown outcome a refusal alone does not say where the route is.
-                    _ => return Ok(Pointed::Unreachable(code(&error))),
+                    _ => return Ok(Pointed::Unreachable(Why::from(&error))),
                 },
-                Outcome::Unknown(_) => self.sleep(&mut pause).await,
+                Outcome::Unknown(error) => {
+                    why = Why::from(&error);
+                    self.sleep(&mut pause).await;
+                }
             }
             look = true;
         }
-        Ok(Pointed::Unreachable(Code::Retrying))
+        Ok(Pointed::Unreachable(why))
     }
 
     /// Makes sure that the site is still this owner's, between a look at its route and a write that expects what was
@@ -266,15 +278,6 @@ impl Shared<'_> {
     }
 }
 
-/// Why the rollout waits after such an error.
-pub(super) const fn code(error: &PortError) -> Code {
-    match error.kind {
-        ErrorKind::Denied => Code::Denied,
-        ErrorKind::Throttled(_) => Code::Throttled,
-        _ => Code::Retrying,
-    }
-}
-
 /// Where a site's route was left.
 enum Pointed {
     /// Where it is wanted, as the record shall have it.
@@ -284,5 +287,5 @@ enum Pointed {
     /// Where it was; the cluster does not want it elsewhere.
     Refused,
     /// Nobody knows; and it says nothing about the site.
-    Unreachable(Code),
+    Unreachable(Why),
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 
 use super::checkpoint::wait;
+use super::course::flushes;
 use super::member::{Shared, Taken};
+use super::why::{self, Why};
 use crate::domain::rollout::{
     Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
 };
@@ -30,6 +32,8 @@ pub(super) struct Owner<'a> {
     looked: Tick,
     /// Which service was ready at the last look, and when that was.
     seen_ready: Option<(Selector, Tick)>,
+    /// What a backend said that keeps the rollout from going on.
+    pub(super) trouble: Option<Why>,
     /// The site that could not be asked, and why.
     pub(super) unasked: Option<String>,
     /// What stopped moves when it last looked.
@@ -51,10 +55,12 @@ pub(super) enum Early {
     Frozen,
     /// The destination is not ready.
     NotReady,
+    /// Whether the destination is ready, the cluster does not say.
+    Away,
     /// A claimed site is in doubt, and the cluster does not say.
-    Unreachable(Code),
+    Unreachable,
     /// The caches cannot be flushed for now.
-    Backend(Code),
+    Backend,
     /// The process wants to end.
     Stopping,
 }
@@ -95,6 +101,9 @@ impl<'a> Owner<'a> {
         {
             return Err(Left::Waiting(head.wake));
         }
+        if let Some(later) = why::still(worker, platform, &head, now).await {
+            return Err(Left::Again(later));
+        }
         let looked = ports.clock.monotonic();
         let mut owner = Self {
             worker,
@@ -103,6 +112,7 @@ impl<'a> Owner<'a> {
             pages: BTreeMap::new(),
             looked,
             seen_ready: None,
+            trouble: None,
             unasked: None,
             freezes: Vec::new(),
             frozen: None,
@@ -111,14 +121,14 @@ impl<'a> Owner<'a> {
         let claimed = owner
             .commit(Vec::new(), |head| {
                 if head.version != version {
-                    return false;
+                    return Ok(false);
                 }
-                head.claim(worker.lease().worker(), now);
+                head.claim(worker.lease().worker(), now)?;
                 head.unsettled = true;
                 if head.after.is_none() && !head.open() {
-                    head.settle(RolloutEvent::Succeed, None, now);
+                    head.settle(RolloutEvent::Succeed, None, now)?;
                 }
-                true
+                Ok(true)
             })
             .await;
         if claimed.is_err() {
@@ -143,21 +153,25 @@ impl<'a> Owner<'a> {
         let again = self.worker.settings().scan;
         self.commit(Vec::new(), |head| {
             match status {
-                _ if head.control.is_some() => head.proceed(false, now),
+                _ if head.control.is_some() => head.proceed(false, now)?,
                 Some(Status::Ended(End::Succeeded)) => {
                     head.after = None;
+                    head.waiting_since = None;
                     if !head.open() {
-                        head.settle(RolloutEvent::Succeed, None, now);
+                        head.settle(RolloutEvent::Succeed, None, now)?;
                     }
                 }
                 Some(_) => {
                     let message = format!("{deploy} did not succeed: {why}");
                     let reason = Reason { code: Code::ImageNotReady, message, since: now, until: None };
-                    head.settle(RolloutEvent::Fail, Some(reason), now);
+                    head.settle(RolloutEvent::Fail, Some(reason), now)?;
                 }
-                None => wait(head, Code::Deploying, format!("{deploy} is under way"), now, again, None),
+                None => {
+                    let why = Why { code: Code::Deploying, message: format!("{deploy} is under way") };
+                    wait(head, why, now, again, None)?;
+                }
             }
-            true
+            Ok(true)
         })
         .await?;
         Ok(match self.head.status {
@@ -198,12 +212,12 @@ impl<'a> Owner<'a> {
         let todo = self.todo();
         if self.head.unsettled && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
             let still = self.head.control.is_some();
-            if !still && !self.ready().await {
-                return Ok(Some(Early::NotReady));
+            if !still && let Some(early) = self.unready().await {
+                return Ok(Some(early));
             }
             early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
         }
-        if !matches!(early, Some(Early::Unreachable(_))) {
+        if early != Some(Early::Unreachable) {
             self.head.unsettled = false;
         }
         let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.0).collect();
@@ -212,7 +226,7 @@ impl<'a> Owner<'a> {
             early = self.send(&todo, Pass::Move, &mut outcomes).await?;
         }
         // A site in doubt stays claimed; whoever comes next, be it only to abort, brings it to an end first.
-        self.head.unsettled |= matches!(early, Some(Early::Unreachable(_)));
+        self.head.unsettled |= early == Some(Early::Unreachable);
         if !outcomes.is_empty() {
             self.write_outcomes(&outcomes, early).await?;
         }
@@ -240,14 +254,22 @@ impl<'a> Owner<'a> {
         let touched = |page: &&RolloutPage| before.iter().any(|(at, ..)| at / RolloutPage::SIZE == page.page);
         let pages = self.pages.values().filter(touched).cloned().map(Write::RolloutPage).collect();
         let flush = self.members().any(|(_, member)| flushable(member.outcome));
-        let comes_back = matches!(early, Some(Early::NotReady | Early::Unreachable(_) | Early::Stopping));
+        let comes_back =
+            matches!(early, Some(Early::NotReady | Early::Away | Early::Unreachable | Early::Stopping));
+        let (now, patience) = (self.now(), self.platform.job_patience);
+        let waits = flush && !comes_back && !self.head.may_trail();
         self.commit(pages, |head| {
             for (ordinal, before, outcome) in &before {
                 head.count(*ordinal, *before, *outcome);
             }
             failures.iter().for_each(|failure| head.tell(failure));
             head.flushing = flush && !comes_back;
-            true
+            // It came on.
+            head.waiting_since = None;
+            if waits {
+                flushes(head, now, patience);
+            }
+            Ok(true)
         })
         .await
     }
@@ -360,7 +382,10 @@ impl<'a> Owner<'a> {
                     self.unasked.get_or_insert_with(|| format!("`{}`: {why}", member.id));
                     early = early.or(Some(Early::Inconclusive));
                 }
-                Taken::Unreachable(code) => early = Some(Early::Unreachable(code)),
+                Taken::Unreachable(why) => {
+                    self.trouble = Some(why);
+                    early = Some(Early::Unreachable);
+                }
             }
         }
         Ok(early)
@@ -394,22 +419,29 @@ impl<'a> Owner<'a> {
         if self.frozen.is_some() && self.head.control.is_none() {
             return Ok(Some(Early::Frozen));
         }
-        Ok(if self.ready().await { None } else { Some(Early::NotReady) })
+        Ok(self.unready().await)
     }
 
-    /// The look at the destination, before sites are moved there.
-    async fn ready(&mut self) -> bool {
+    /// The look at the destination, before sites are moved there: why none may be.
+    async fn unready(&mut self) -> Option<Early> {
         if self.head.kind != RolloutKind::Promote || crate::bug!(RouteBeforeReady) {
-            return true;
+            return None;
         }
         let (destination, now) = (self.head.destination(), self.worker.ports().clock.monotonic());
         if self.seen_ready.is_some_and(|(which, at)| which == destination && now.since(at) < FRESH) {
-            return true;
+            return None;
         }
         let seen = self.worker.ports().cluster.service(destination).await;
-        let ready = seen.is_ok_and(|view| view.is_ready());
-        self.seen_ready = ready.then_some((destination, now));
-        ready
+        let early = match seen {
+            Ok(view) if view.is_ready() => None,
+            Ok(_) => Some(Early::NotReady),
+            Err(error) => {
+                self.trouble = Some(Why::from(&error));
+                Some(Early::Away)
+            }
+        };
+        self.seen_ready = early.is_none().then_some((destination, now));
+        early
     }
 
     pub(super) fn call(&self) -> Result<Call, Lost> {
@@ -449,7 +481,7 @@ impl Pass {
     const fn goes_on(self, early: Option<Early>) -> bool {
         match (self, early) {
             (_, None) => true,
-            (Self::Move, Some(_)) | (Self::Settle { .. }, Some(Early::Unreachable(_))) => false,
+            (Self::Move, Some(_)) | (Self::Settle { .. }, Some(Early::Unreachable)) => false,
             (Self::Settle { .. }, Some(_)) => true,
         }
     }

@@ -3,7 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "which test saw what of each bug is the campaign's result")]
 
+#[path = "../campaign/mod.rs"]
 mod campaign;
+mod waits;
 
 use std::time::Duration;
 
@@ -35,6 +37,10 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::TimeoutIsFailure, "single faults of a promote", || singles("promote")),
         (Bug::TakeOverKeepsEpoch, "interleavings of a promote", || zombies("promote")),
         (Bug::LeaseIgnored, "interleavings of a provision", || zombies("provision")),
+        (Bug::WaitCountsAttempts, "an outage in a provision", waits::outage_in_provision),
+        (Bug::WaitAlwaysStored, "an outage in a provision", waits::outage_in_provision),
+        (Bug::PauseDoesNotGrow, "an outage in a provision", waits::outage_in_provision),
+        (Bug::IllegalTransitionSwallowed, "BoundedWrites in a select that meets conflicts", waits::conflicts),
         (Bug::AttemptsUncounted, "an operation that kills its worker", poison),
         (Bug::UnknownVersionRun, "an operation of another version", unknown_version),
         (Bug::ConflictOverwritten, "a cancel beside a running step", || cancel_beside_step()),

@@ -1,0 +1,122 @@
+//! Why a rollout waits for a backend, and whether that is still so.
+
+use std::time::Duration;
+
+use crate::domain::{Code, HoldMode, Leg, Rollout, RolloutKind, RolloutStatus, Timestamp};
+use crate::engine::{Later, Patience, Worker};
+use crate::pipelines::Platform;
+use crate::ports::{ErrorKind, LiveSubject, PortError};
+
+/// Why a rollout waits, in the words of its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Why {
+    pub(super) code: Code,
+    pub(super) message: String,
+}
+
+impl From<&PortError> for Why {
+    fn from(error: &PortError) -> Self {
+        Self { code: code(error), message: error.to_string() }
+    }
+}
+
+impl Why {
+    /// An earlier attempt's outcome is unknown.
+    pub(super) fn unknown(message: &str) -> Self {
+        Self { code: Code::Retrying, message: message.to_owned() }
+    }
+
+    /// How long that may last before a person has to see it; `None` where the rollout waits for it without end.
+    pub(super) const fn patience(&self, patience: &Patience) -> Duration {
+        match self.code {
+            Code::Denied => patience.denied,
+            _ => patience.backend,
+        }
+    }
+}
+
+/// The code for such an error.
+const fn code(error: &PortError) -> Code {
+    match error.kind {
+        ErrorKind::Denied => Code::Denied,
+        ErrorKind::Throttled(_) => Code::Throttled,
+        _ => Code::Retrying,
+    }
+}
+
+/// Whether a code says that a backend keeps something from going on.
+pub(super) const fn is_of_backend(code: Code) -> bool {
+    matches!(code, Code::Retrying | Code::Throttled | Code::Denied)
+}
+
+/// After how long a rollout that waits for a backend is looked at again: as long as it has waited, between a worker's
+/// scan and its longest pause.
+pub(super) fn growing(worker: &Worker, since: Option<Timestamp>, now: Timestamp) -> Duration {
+    let settings = worker.settings();
+    let waited = since.map_or(Duration::ZERO, |since| now.since(since));
+    waited.clamp(settings.scan.min(settings.longest_pause), settings.longest_pause)
+}
+
+/// Looks whether what the rollout waits for is still so. As long as it is, the rollout is not claimed and nothing is
+/// written; answers when it is looked at again.
+pub(super) async fn still(
+    worker: &Worker,
+    platform: &Platform,
+    head: &Rollout,
+    now: Timestamp,
+) -> Option<Later> {
+    if head.status != RolloutStatus::Waiting || head.control.is_some() {
+        return None;
+    }
+    if head.leg == Leg::Back {
+        return still_unready(worker, platform, head, now).await;
+    }
+    let reason = head.reason.as_ref()?;
+    if reason.until.is_some_and(|until| until <= now) {
+        return None;
+    }
+    let (ports, destination) = (worker.ports(), head.destination());
+    let still = match reason.code {
+        Code::Deploying => match &head.after {
+            Some(deploy) => matches!(ports.store.history(deploy).await, Ok(None) | Err(_)),
+            None => false,
+        },
+        Code::ServiceNotReady => ports.cluster.service(destination).await.is_ok_and(|view| !view.is_ready()),
+        Code::ColourHeld => match ports.store.colour(destination).await {
+            Ok(mut colour) => !colour.hold.take(head.number, HoldMode::Shared),
+            Err(_) => true,
+        },
+        code if is_of_backend(code) => match ports.cluster.service(destination).await {
+            Ok(_) => false,
+            Err(error) => Why::from(&error) == Why { code, message: reason.message.clone() },
+        },
+        _ => false,
+    };
+    let backend = is_of_backend(reason.code);
+    let tries = if backend { worker.tries(&LiveSubject::Rollout(head.number)) + 1 } else { 0 };
+    still.then(|| later(worker, tries))
+}
+
+/// The same on the way back, where the reason is why the rollout goes back.
+async fn still_unready(
+    worker: &Worker,
+    platform: &Platform,
+    head: &Rollout,
+    now: Timestamp,
+) -> Option<Later> {
+    let since = head.waiting_since.filter(|_| head.kind == RolloutKind::Promote)?;
+    if now >= since.after(platform.ready_patience) {
+        return None;
+    }
+    match worker.ports().cluster.service(head.destination()).await {
+        Ok(view) if view.is_ready() => None,
+        Ok(_) => Some(later(worker, 0)),
+        Err(_) => Some(later(worker, worker.tries(&LiveSubject::Rollout(head.number)) + 1)),
+    }
+}
+
+fn later(worker: &Worker, tries: u32) -> Later {
+    let scan = worker.settings().scan;
+    let pause = if tries > 0 { worker.pause("cluster", tries, None).max(scan) } else { scan };
+    Later { at: worker.ports().clock.monotonic().after(pause), tries, news: tries == 0 }
+}
