@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use cdm_core::domain::Tick;
 use cdm_core::ports::Clock;
 use cdm_core::services::{Access, Services};
-use cdm_core::wiring::{OidcConfig, Process};
+use cdm_core::wiring::{OidcConfig, Process, SecondFactorRule};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,10 @@ pub struct HttpSettings {
     pub repository: Option<String>,
     /// What the link has that makes the console's first user; it serves only while there is none.
     pub setup: Option<SetupLink>,
+    /// Whether people may sign in by passwords.
+    pub passwords: bool,
+    /// Whether those who do prove more than that.
+    pub second_factor: SecondFactorRule,
     /// Who proves people's names besides their passwords; only with the feature `oidc`.
     pub oidc: Option<OidcConfig>,
 }
@@ -125,6 +129,8 @@ impl Default for HttpSettings {
             trusted_proxies: Vec::new(),
             repository: None,
             setup: None,
+            passwords: true,
+            second_factor: SecondFactorRule::default(),
             oidc: None,
         }
     }
@@ -139,6 +145,8 @@ pub(crate) struct Server {
     pub(crate) app: App,
     pub(crate) limits: Limits,
     pub(crate) passwords: Passwords,
+    #[cfg(feature = "oidc")]
+    pub(crate) provider: crate::console::Provider,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Arc<Hub>,
     pub(crate) ids: Ids,
@@ -152,6 +160,8 @@ impl Server {
         Arc::new(Self {
             limits: Limits::new(&app.settings, &app.clock),
             passwords: Passwords::default(),
+            #[cfg(feature = "oidc")]
+            provider: crate::console::Provider::default(),
             metrics: Metrics::new(),
             hub,
             ids: Ids::new(),

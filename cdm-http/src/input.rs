@@ -242,7 +242,12 @@ pub(crate) fn cursor(list: char, position: impl std::fmt::Display) -> String {
 
 /// Text that goes into an address or a cookie as it is.
 pub(crate) fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    hex_bytes(text.as_bytes())
+}
+
+/// Bytes as such text.
+pub(crate) fn hex_bytes(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text again.

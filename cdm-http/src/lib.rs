@@ -19,6 +19,7 @@ mod request;
 mod router;
 mod routes;
 mod seats;
+mod second_factor;
 mod serve;
 
 pub use app::{App, Backend, Health, HttpSettings, SetupLink};

@@ -21,6 +21,11 @@ use crate::app::HttpSettings;
 const ATTEMPTS: u64 = 10;
 /// and after how long it may be tried once more.
 const ATTEMPT_AGAIN: Duration = Duration::from_secs(30);
+/// and, for a code of six digits, of which three are right at a time: one guess in a thousand a day succeeds.
+const CODE_AGAIN: Duration = Duration::from_mins(5);
+/// How often an address may begin to sign in by a provider, and how soon once more.
+#[cfg(feature = "oidc")]
+const BEGUN: (u64, Duration) = (30, Duration::from_secs(2));
 /// How long a key whose refusals were put into the audit has no further entry there.
 const NOTED: Duration = Duration::from_secs(60);
 /// How many keys of each kind are remembered at most.
@@ -38,6 +43,9 @@ pub(crate) struct Limits {
     devices: Attempts<String>,
     sessions: Attempts<Uid>,
     setup: Attempts<()>,
+    codes: Attempts<(String, UserName)>,
+    #[cfg(feature = "oidc")]
+    begun: Attempts<Option<IpAddr>>,
     noted: Attempts<Refused>,
 }
 
@@ -50,6 +58,8 @@ pub(crate) enum Refused {
     Name(UserName),
     /// Too many failures of that device.
     Device(String),
+    /// Too many wrong codes after a right password.
+    Code(UserName),
 }
 
 /// An attempt that was counted before it is judged. What succeeds, or is not judged at all, is given back.
@@ -65,6 +75,7 @@ enum Keys {
     Device(String),
     Session(Uid),
     Setup,
+    Code(String, UserName),
 }
 
 impl Attempt<'_> {
@@ -80,6 +91,7 @@ impl Attempt<'_> {
             Keys::Device(device) => self.limits.devices.give_back(device),
             Keys::Session(session) => self.limits.sessions.give_back(session),
             Keys::Setup => self.limits.setup.give_back(&()),
+            Keys::Code(device, name) => self.limits.codes.give_back(&(device.clone(), name.clone())),
         }
     }
 }
@@ -97,6 +109,9 @@ impl Limits {
             devices: Attempts::new(clock, attempts),
             sessions: Attempts::new(clock, attempts),
             setup: Attempts::new(clock, attempts),
+            codes: Attempts::new(clock, (ATTEMPTS, CODE_AGAIN)),
+            #[cfg(feature = "oidc")]
+            begun: Attempts::new(clock, BEGUN),
             noted: Attempts::new(clock, (1, NOTED)),
             clock: ticks,
         }
@@ -151,6 +166,16 @@ impl Limits {
         Ok(Attempt { limits: self, keys: Keys::Session(session) })
     }
 
+    /// Counts a code after a right password, likewise; of a known device apart from others.
+    ///
+    /// # Errors
+    /// As [`Limits::stranger`].
+    pub(crate) fn code(&self, device: &str, name: &UserName) -> Result<Attempt<'_>, (Refused, Duration)> {
+        let key = (device.to_owned(), name.clone());
+        self.codes.take(&key).map_err(|after| (Refused::Code(name.clone()), after))?;
+        Ok(Attempt { limits: self, keys: Keys::Code(key.0, key.1) })
+    }
+
     /// Counts an attempt to follow the link that makes the first user, likewise.
     ///
     /// # Errors
@@ -158,6 +183,15 @@ impl Limits {
     pub(crate) fn setup(&self) -> Result<Attempt<'_>, Duration> {
         self.setup.take(&())?;
         Ok(Attempt { limits: self, keys: Keys::Setup })
+    }
+
+    /// Counts that an address begins to sign in by a provider.
+    ///
+    /// # Errors
+    /// After how long it may.
+    #[cfg(feature = "oidc")]
+    pub(crate) fn begin(&self, address: Option<IpAddr>) -> Result<(), Duration> {
+        self.begun.take(&address.map(network))
     }
 
     /// Whether a refusal by that limit belongs into the audit: one a minute stands for all.

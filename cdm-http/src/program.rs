@@ -107,7 +107,7 @@ async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     let address = listener.local_addr()?;
     process.work();
     announce(address, &process);
-    let setup = offer_setup(address, &process).await?;
+    let setup = if config.sign_in.passwords { offer_setup(address, &process).await? } else { None };
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
     tokio::spawn(async move {
@@ -123,6 +123,8 @@ async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
         trusted_proxies: config.http.trusted_proxies.clone(),
         repository: config.image_repository.clone(),
         setup,
+        passwords: config.sign_in.passwords,
+        second_factor: config.sign_in.second_factor,
         oidc: config.oidc.clone(),
         ..usual
     };

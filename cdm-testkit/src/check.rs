@@ -150,7 +150,8 @@ impl State {
                 self.looked.insert(*selector, *ready);
             }
             // A webhook's key is no operation's: its record is stored first, and at rest each key has one.
-            What::SecretCreated(name) | What::SecretDeleted(name) if name.kind == SecretKind::Webhook => {}
+            What::SecretCreated(name) | What::SecretDeleted(name)
+                if matches!(name.kind, SecretKind::Webhook | SecretKind::Sealing) => {}
             What::SecretCreated(name) => {
                 self.intended(by, name.uid, &["CreateSecrets"], effect);
                 if !self.secrets_ever.insert(*name) {

@@ -102,6 +102,7 @@ test('sessions are listed and ended, and end with the password', async () => {
   await here.getByRole('link', { name: 'dora' }).click();
   await here.getByText('this browser').waitFor();
   assert.equal(await here.locator('tbody tr').count(), 2);
+  await here.getByLabel('Your password').fill(PASSWORD);
   await here.getByRole('button', { name: /^End/ }).click();
   await here.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
   // The other browser is told at once, without asking.

@@ -204,6 +204,18 @@ pub enum UserCommand {
         /// Who
         name: String,
     },
+    /// Take a person's second factor away; they are signed out everywhere, and set up another one
+    #[command(after_help = "Example:\n  cdm user reset-second-factor ada")]
+    ResetSecondFactor {
+        /// Who
+        name: String,
+    },
+    /// Unbind a person from their account at the provider of OpenID Connect; they are signed out everywhere
+    #[command(after_help = "Example:\n  cdm user unbind grace@example.com")]
+    Unbind {
+        /// Who
+        name: String,
+    },
     /// Sign a person out for good; their name is never given again
     #[command(visible_alias = "rm", after_help = "Example:\n  cdm user remove ada")]
     Remove {

@@ -45,6 +45,15 @@ pub(super) async fn run(command: UserCommand, session: &mut Session<'_>) -> Resu
             let told = format!("`{name}` is signed out everywhere");
             (Method::Delete, format!("{}/sessions", path(&name)), None, told)
         }
+        UserCommand::ResetSecondFactor { name } => {
+            let told = format!("`{name}` has no second factor any more, and is signed out everywhere");
+            (Method::Put, path(&name), Some(json!({ "secondFactor": "none" })), told)
+        }
+        UserCommand::Unbind { name } => {
+            let told =
+                format!("`{name}` is bound to no account of the provider, and is signed out everywhere");
+            (Method::Put, path(&name), Some(json!({ "identity": "none" })), told)
+        }
         UserCommand::Remove { name } => {
             let told = format!("`{name}` may not sign in any more; the name is not given again");
             (Method::Delete, path(&name), None, told)

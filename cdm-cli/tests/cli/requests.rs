@@ -110,7 +110,7 @@ async fn reads_are_asked_for_by_path_and_filters() {
 #[tokio::test(start_paused = true)]
 async fn small_changes_are_done_at_once() {
     let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
-    let cases: [(&[&str], u16, &str); 11] = [
+    let cases: [(&[&str], u16, &str); 13] = [
         (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
         (&["services", "mark", DIGEST, "bad", "--reason", "loses uploads"], 200, &mark),
         (&["rollout", "pause", "rollout-1"], 202, "POST /rollouts/rollout-1/pause"),
@@ -122,6 +122,8 @@ async fn small_changes_are_done_at_once() {
         ),
         (&["user", "role", "ada", "admin"], 200, r#"PUT /users/ada {"role":"admin"}"#),
         (&["user", "sign-out", "b@c.example"], 200, "DELETE /users/b%40c.example/sessions"),
+        (&["user", "reset-second-factor", "ada"], 200, r#"PUT /users/ada {"secondFactor":"none"}"#),
+        (&["user", "unbind", "ada"], 200, r#"PUT /users/ada {"identity":"none"}"#),
         (&["user", "remove", "ada"], 200, "DELETE /users/ada"),
         (
             &["webhook", "create", "https://a.b/c", "--events", "rollout.halted,operation.parked"],

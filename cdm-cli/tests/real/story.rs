@@ -117,6 +117,9 @@ fn platform(place: &Place, see: See<'_>) {
     see("user role", &["user", "role", "ada", "operator"], One(Shape::User));
     see("user passwd", &[["user", "passwd"].as_slice(), &["ada"], &password].concat(), One(Shape::User));
     see("user sign-out", &["user", "sign-out", "ada"], One(Shape::User));
+    let reset = ["user", "reset-second-factor", "ada"];
+    see("user reset-second-factor", &reset, One(Shape::User));
+    see("user unbind", &["user", "unbind", "ada"], One(Shape::User));
     see("user remove", &["user", "remove", "ada"], One(Shape::User));
     see("audit", &["audit"], Many(Shape::Audit));
     see("doctor", &["doctor"], One(Shape::Health));

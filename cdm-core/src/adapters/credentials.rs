@@ -1,4 +1,4 @@
-//! Credentials as the JSON that the WordPress image reads; a webhook's key in one of its own.
+//! Credentials as the JSON that the WordPress image reads; keys in one of their own.
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
@@ -25,7 +25,7 @@ struct CmsForm<T> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WebhookForm<T> {
+struct KeyForm<T> {
     key: T,
 }
 
@@ -45,10 +45,12 @@ pub(super) fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<V
         (SecretKind::Cms, Credentials::Cms(Cms { username, password: _, email })) => {
             serde_json::to_writer(&mut *plain, &CmsForm { username: username.as_str(), password, email })
         }
-        (SecretKind::Webhook, Credentials::Webhook(_)) => {
-            serde_json::to_writer(&mut *plain, &WebhookForm { key: password })
+        (SecretKind::Webhook, Credentials::Webhook(_)) | (SecretKind::Sealing, Credentials::Sealing(_)) => {
+            serde_json::to_writer(&mut *plain, &KeyForm { key: password })
         }
-        (SecretKind::Database | SecretKind::Cms | SecretKind::Webhook, _) => return None,
+        (SecretKind::Database | SecretKind::Cms | SecretKind::Webhook | SecretKind::Sealing, _) => {
+            return None;
+        }
     };
     written.ok().map(|()| plain)
 }
@@ -67,8 +69,12 @@ pub(super) fn read(kind: SecretKind, plain: &[u8]) -> Option<Credentials> {
             Some(Credentials::Cms(Cms { username, password: SecretString::from(password), email }))
         }
         SecretKind::Webhook => {
-            let WebhookForm { key } = serde_json::from_slice::<WebhookForm<String>>(plain).ok()?;
+            let KeyForm { key } = serde_json::from_slice::<KeyForm<String>>(plain).ok()?;
             SigningKey::parse(SecretString::from(key)).ok().map(Credentials::Webhook)
+        }
+        SecretKind::Sealing => {
+            let KeyForm { key } = serde_json::from_slice::<KeyForm<String>>(plain).ok()?;
+            Some(Credentials::Sealing(SecretString::from(key)))
         }
     }
 }

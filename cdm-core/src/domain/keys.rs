@@ -53,7 +53,7 @@ impl fmt::Display for DatabaseName {
     }
 }
 
-/// Which secret of a uid's: a site has two, a webhook has one.
+/// Which secret of a uid's: a site has two, a webhook has one, and the platform itself one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretKind {
     /// The credentials of its database.
@@ -62,6 +62,8 @@ pub enum SecretKind {
     Cms,
     /// The key that a webhook's messages are signed with.
     Webhook,
+    /// The key that people's second factors are sealed with.
+    Sealing,
 }
 
 impl SecretKind {
@@ -69,13 +71,18 @@ impl SecretKind {
     pub const OF_SITE: [Self; 2] = [Self::Database, Self::Cms];
 }
 
-/// The name of a secret below the platform's prefix: `<uid>/db` or `<uid>/cms`, or `<uid>/webhook`.
+/// The name of a secret below the platform's prefix: `<uid>/db` or `<uid>/cms`, `<uid>/webhook`, or `<uid>/sealing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName {
     /// Whose it is.
     pub uid: Uid,
     /// Which one.
     pub kind: SecretKind,
+}
+
+impl SecretName {
+    /// The platform's own sealing key, under the uid that no site has.
+    pub const SEALING: Self = Self { uid: Uid::NIL, kind: SecretKind::Sealing };
 }
 
 impl fmt::Display for SecretName {
@@ -88,6 +95,7 @@ impl fmt::Display for SecretName {
                 SecretKind::Database => "db",
                 SecretKind::Cms => "cms",
                 SecretKind::Webhook => "webhook",
+                SecretKind::Sealing => "sealing",
             }
         )
     }

@@ -28,6 +28,9 @@ impl Uid {
         (|text| text < "8", "a uid begins with a digit from 0 to 7"),
     ];
 
+    /// The uid of nothing that was ever made: all zeros.
+    pub const NIL: Self = Self(0);
+
     /// Makes a uid of a time and of randomness, of which it uses the lowest 80 bits.
     ///
     /// A time past the year 10889, which 48 bits do not hold, counts as the last one that they do.

@@ -102,6 +102,8 @@ pub enum SecondProof {
 impl SecondFactor {
     /// How many recovery codes there are at first.
     pub const RECOVERY_CODES: usize = 8;
+    /// How many characters a sealed secret has at most.
+    pub const LONGEST_SEAL: usize = 160;
 
     /// Uses a proof up: whether it is one that was not used before.
     pub fn accept(&mut self, proof: SecondProof) -> bool {
@@ -165,11 +167,14 @@ impl Session {
 
     /// More bytes than it takes in the record.
     fn weight(&self) -> usize {
-        260 + self.user.as_str().len() + self.from.as_ref().map_or(0, String::len)
+        215 + self.user.as_str().len() + self.from.as_ref().map_or(0, String::len)
     }
 }
 
 impl User {
+    /// How many bytes a second factor and an identity take at most.
+    const LATER: usize = 180 + SecondFactor::LONGEST_SEAL + 36 * SecondFactor::RECOVERY_CODES;
+
     /// Ends what they may do. Only what the audit needs is kept: who had the name.
     pub fn remove(&mut self, now: Timestamp) {
         self.removed = Some(now);
@@ -181,10 +186,9 @@ impl User {
     /// More bytes than they take in the record.
     fn weight(&self) -> usize {
         let texts = self.name.as_str().len() + self.by.as_str().len() + self.password.as_str().len();
-        let second = self.second.as_ref().map_or(0, |second| {
-            120 + second.sealed.len() + 36 * SecondFactor::RECOVERY_CODES.max(second.recovery.len())
-        });
-        180 + texts + second + self.identity.map_or(0, |_| 80)
+        // There is room for what they set up later, a second factor and an account of a provider.
+        let later = if self.removed.is_none() { Self::LATER } else { 0 };
+        120 + texts + later
     }
 }
 
@@ -252,10 +256,9 @@ impl Users {
             self.sessions.iter().filter(of_user).take(surplus).map(|session| session.id).collect();
         self.sessions.retain(|session| !oldest.contains(&session.id));
         self.sessions.push(session);
-        let mut bytes = self.weight();
-        let mut surplus = self.sessions.len().saturating_sub(Self::MOST_SESSIONS);
-        for session in &self.sessions[surplus..] {
-            if bytes <= Self::MOST_BYTES {
+        let (mut bytes, mut surplus) = (self.weight(), 0);
+        for session in &self.sessions {
+            if bytes <= Self::MOST_BYTES && self.sessions.len() - surplus <= Self::MOST_SESSIONS {
                 break;
             }
             bytes -= session.weight();

@@ -47,7 +47,7 @@ pub enum StoredSecret {
     Deleting,
 }
 
-/// What is kept secret: credentials in the shapes that the WordPress image reads, and webhooks' keys.
+/// What is kept secret: credentials in the shapes that the WordPress image reads, and keys.
 #[derive(Clone, Debug)]
 pub enum Credentials {
     /// Of a site's database.
@@ -56,6 +56,8 @@ pub enum Credentials {
     Cms(Cms),
     /// Of a webhook.
     Webhook(SigningKey),
+    /// Of the platform: what people's second factors are sealed with.
+    Sealing(SecretString),
 }
 
 impl Credentials {
@@ -65,6 +67,7 @@ impl Credentials {
             Self::Database(database) => &database.password,
             Self::Cms(cms) => &cms.password,
             Self::Webhook(key) => key.text(),
+            Self::Sealing(key) => key,
         }
     }
 }
@@ -76,8 +79,8 @@ impl PartialEq for Credentials {
                 (&a.host, a.port, &a.dbname, &a.username) == (&b.host, b.port, &b.dbname, &b.username)
             }
             (Self::Cms(a), Self::Cms(b)) => (&a.username, &a.email) == (&b.username, &b.email),
-            (Self::Webhook(_), Self::Webhook(_)) => true,
-            (Self::Database(_) | Self::Cms(_) | Self::Webhook(_), _) => false,
+            (Self::Webhook(_), Self::Webhook(_)) | (Self::Sealing(_), Self::Sealing(_)) => true,
+            (Self::Database(_) | Self::Cms(_) | Self::Webhook(_) | Self::Sealing(_), _) => false,
         };
         same_rest && self.password().expose_secret() == other.password().expose_secret()
     }

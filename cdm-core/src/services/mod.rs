@@ -10,6 +10,7 @@ mod freezes;
 mod operations;
 mod plans;
 mod rollouts;
+mod sealing;
 mod sites;
 mod users;
 mod webhooks;
@@ -26,7 +27,9 @@ pub use webhooks::NewWebhook;
 pub use crate::domain::RolloutScope;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use secrecy::SecretString;
 
 use crate::domain::webhook::Allowed;
 use crate::domain::{Actor, IdempotencyKey, OperationId};
@@ -46,6 +49,8 @@ pub struct Services {
     courier: Option<Arc<Courier>>,
     /// The receivers inside that webhooks may have.
     receivers: Vec<Allowed>,
+    /// What second factors are sealed with, once it was read.
+    sealing: OnceLock<SecretString>,
 }
 
 /// Who asks, and how the request is told from others.
@@ -114,6 +119,7 @@ impl Services {
             worker: None,
             courier: None,
             receivers: Vec::new(),
+            sealing: OnceLock::new(),
         }
     }
 

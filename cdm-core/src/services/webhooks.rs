@@ -137,7 +137,7 @@ impl Services {
     }
 
     /// Makes a call of the secret store that may be repeated until it is applied.
-    async fn until_applied<T, F, Fut>(&self, call: F) -> Result<T, ServiceError>
+    pub(super) async fn until_applied<T, F, Fut>(&self, call: F) -> Result<T, ServiceError>
     where
         F: Fn() -> Fut + Send,
         Fut: Future<Output = Outcome<T>> + Send,

@@ -16,6 +16,7 @@ use super::oidc::OidcConfig;
 use super::raw::Raw;
 use super::retention;
 use super::retry::RetryConfig;
+use super::sign_in::{RawSignIn, SignInConfig};
 use crate::domain::NameError;
 use crate::domain::webhook::Allowed;
 use crate::engine::Kept;
@@ -65,6 +66,8 @@ pub struct Config {
     pub retention: Kept,
     /// How long steps wait for backends, and how often these are asked. `CDM_RETRY_…`, `retry.…`.
     pub retry: RetryConfig,
+    /// By what people prove who they are.
+    pub sign_in: SignInConfig,
     /// What those in the cloud are told.
     pub cloud: CloudConfig,
     /// How long a pod of the local cluster takes to start. `local.pod_start_ms`.
@@ -171,6 +174,8 @@ impl Config {
             needed("CDM_SITE_ADMIN_EMAIL", &email, "name the address of new sites' administrator")?;
         }
         let site_admin_email = email.unwrap_or_else(|| "admin@example.com".to_owned());
+        let oidc = OidcConfig::of(environment, raw.oidc.take())?;
+        let sign_in = RawSignIn { passwords: raw.passwords.take(), second_factor: raw.second_factor.take() };
         let millis = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
         let http = RawHttp {
             trusted_proxies: raw.trusted_proxies.take(),
@@ -197,7 +202,8 @@ impl Config {
             log: text("CDM_LOG", "log", raw.log.take(), "info"),
             log_format,
             webhooks_allow: receivers(environment, raw.webhooks.take().and_then(|webhooks| webhooks.allow))?,
-            oidc: OidcConfig::of(environment, raw.oidc.take())?,
+            sign_in: SignInConfig::of(environment, sign_in, oidc.is_some())?,
+            oidc,
             retention: retention::of(environment, raw.retention.take())?,
             retry: RetryConfig::of(environment, raw.retry.take().unwrap_or_default())?,
             cloud: CloudConfig::of(environment, raw, &backends)?,
@@ -255,6 +261,7 @@ mod tests {
     use super::*;
     #[cfg(feature = "cloud")]
     use crate::wiring::Backend;
+    use crate::wiring::SecondFactorRule;
 
     fn of(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let ask = |name: &str| {
@@ -284,9 +291,27 @@ mod tests {
         assert_eq!(key(&[dir, ("CDM_S3_PATH_STYLE", "perhaps")]), "CDM_S3_PATH_STYLE");
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", "short")]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_SITE_SCHEME", "ftp")]), "CDM_SITE_SCHEME");
+        assert_eq!(key(&[dir, ("CDM_SECOND_FACTOR", "maybe")]), "CDM_SECOND_FACTOR");
+        assert_eq!(key(&[dir, ("CDM_PASSWORDS", "no")]), "CDM_PASSWORDS");
+        assert_eq!(key(&[dir, ("CDM_PASSWORDS", "off")]), "CDM_PASSWORDS", "nobody could sign in");
         assert_eq!(key(&[dir, ("CDM_WEBHOOKS_ALLOW", "10.0.0.1:80, https://a.b")]), "CDM_WEBHOOKS_ALLOW");
         assert!(toml::from_str::<Raw>("colour = 'blue'").is_err(), "an unknown key");
         assert!(toml::from_str::<Raw>("[limits]\nrate = 0").is_err(), "no request at all");
+    }
+
+    #[test]
+    fn passwords_may_be_switched_off_beside_a_provider() {
+        let given = [
+            ("CDM_DATA_DIR", "/data"),
+            ("CDM_PASSWORDS", "off"),
+            ("CDM_OIDC_ISSUER", "https://id.example.com"),
+            ("CDM_OIDC_CLIENT_ID", "cdm"),
+            ("CDM_PUBLIC_URL", "https://cdm.example.com"),
+        ];
+        let config = of("second_factor = 'required'", &given).unwrap();
+        let expected = SignInConfig { passwords: false, second_factor: SecondFactorRule::Required };
+        assert_eq!(config.sign_in, expected);
+        assert_eq!(of("", &given[..1]).unwrap().sign_in, SignInConfig::default());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod raw;
 mod readiness;
 mod retention;
 mod retry;
+mod sign_in;
 
 pub use backends::{BackendState, StartError};
 pub use choice::{Backend, Choice};
@@ -27,3 +28,4 @@ pub use machine::rotate_key;
 pub use oidc::OidcConfig;
 pub use process::Process;
 pub use retry::RetryConfig;
+pub use sign_in::{SecondFactorRule, SignInConfig};

@@ -39,6 +39,8 @@ pub(super) struct Raw {
     pub(super) oidc: Option<super::oidc::RawOidc>,
     pub(super) retention: Option<super::retention::RawRetention>,
     pub(super) retry: Option<super::retry::RawRetry>,
+    pub(super) passwords: Option<String>,
+    pub(super) second_factor: Option<String>,
 }
 
 /// `[webhooks]`.

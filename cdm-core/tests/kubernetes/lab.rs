@@ -86,7 +86,7 @@ impl SecretStore for Vault {
                     password,
                 })
             }
-            SecretKind::Webhook => return Ok(None),
+            SecretKind::Webhook | SecretKind::Sealing => return Ok(None),
             SecretKind::Cms => {
                 let (username, email) = ("admin".to_owned(), "admin@example.com".to_owned());
                 Credentials::Cms(Cms { username, password, email })

@@ -15,13 +15,16 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use cdm_core::domain::{Role, Session, Uid, UserName};
 use cdm_core::services::ServiceError;
+use cdm_core::wiring::SecondFactorRule;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::second_factor::ENROLL;
 use super::{address, page};
 use crate::app::{Server, Shared};
 use crate::client::Client;
 use crate::error::Refusal;
+use crate::password;
 
 /// Where people sign in.
 pub(crate) const SIGN_IN: &str = "/console/sign-in";
@@ -36,13 +39,18 @@ pub(crate) struct Visitor {
     opened: Session,
     /// What every form of this session has.
     pub(crate) csrf: String,
+    /// Whether they have to set up a second factor before they see anything.
+    pub(crate) must_enroll: bool,
     text: SecretString,
 }
 
 impl Visitor {
     async fn of(server: &Server, text: SecretString) -> Result<Option<Self>, ServiceError> {
         let found = server.app.services.session(&text).await?;
+        let settings = &server.app.settings;
+        let required = settings.passwords && settings.second_factor == SecondFactorRule::Required;
         Ok(found.map(|(user, session)| Self {
+            must_enroll: required && user.second.is_none() && user.password != password::none(),
             name: user.name,
             role: user.role,
             session: session.id,
@@ -50,6 +58,11 @@ impl Visitor {
             csrf: csrf(&text),
             text,
         }))
+    }
+
+    /// The same, who has just set up a second factor.
+    pub(crate) fn enrolled(&self) -> Self {
+        Self { must_enroll: false, ..self.clone() }
     }
 
     /// The same as they are now; `None` when they are signed out.
@@ -91,6 +104,13 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
             if Wish::of(request.headers()) != Wish::Stream {
                 let _ = server.app.services.touch_session(&visitor.opened).await;
             }
+            if visitor.must_enroll && !is_open_to_all(request.uri().path()) {
+                return match Wish::of(request.headers()) {
+                    Wish::Stream => page::signed_out(),
+                    Wish::Part => page::led(ENROLL),
+                    Wish::Page => Redirect::to(ENROLL).into_response(),
+                };
+            }
             request.extensions_mut().insert(Arc::new(visitor));
             next.run(request).await
         }
@@ -105,6 +125,11 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
         }
         Err(error) => Refusal::from(error).into_response(),
     }
+}
+
+/// What those may ask who still have to set up a second factor: just that, and to leave.
+fn is_open_to_all(path: &str) -> bool {
+    path == ENROLL || path == "/console/sign-out"
 }
 
 /// The text of the session that the browser has.

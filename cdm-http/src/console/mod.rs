@@ -16,6 +16,7 @@ mod operations;
 mod page;
 mod picture;
 mod rollouts;
+mod second_factor;
 mod services;
 mod setup;
 mod shape;
@@ -39,6 +40,8 @@ use crate::app::Shared;
 use crate::error::Refusal;
 use crate::request::RequestId;
 use guard::{Visitor, Wish};
+#[cfg(feature = "oidc")]
+pub(crate) use oidc::Provider;
 
 /// What a page may load, run and send: its own files and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -79,6 +82,8 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
         .route("/console/operations/{id}/{action}", get(operations::ask).post(operations::act))
         .route("/console/audit", get(audit::list))
         .route("/console/account", get(account::show))
+        .route("/console/account/second-factor", get(second_factor::ask).post(second_factor::enroll))
+        .route("/console/account/second-factor/remove", post(second_factor::remove))
         .route("/console/account/password", post(account::change_password))
         .route("/console/account/sessions/{id}/end", post(account::end_session))
         .route("/console/sign-out", post(sign_in::sign_out))
@@ -93,6 +98,7 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
     let outside = outside
         .route("/", get(async || Redirect::to("/console/services")))
         .route("/console/sign-in", get(sign_in::ask).post(sign_in::sign_in))
+        .route("/console/sign-in/code", post(second_factor::sign_in))
         .route("/console/setup/{code}", get(setup::ask).post(setup::make));
     let pages =
         outside.merge(inside).route_layer(from_fn(guard::same_origin)).route_layer(from_fn(explained));

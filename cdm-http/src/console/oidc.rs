@@ -3,23 +3,27 @@
 //!
 //! What is to be remembered until the browser comes back is in a cookie of its own, so that any replica can take it up.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::{TokenHash, UserName};
+use cdm_core::domain::{Tick, TokenHash, UserName};
 use cdm_core::services::Proven;
 use cdm_core::wiring::OidcConfig;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreIdTokenClaims, CoreProviderMetadata, CoreTokenResponse,
 };
 use openidconnect::{
-    AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl, Nonce,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
+    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
+    IssuerUrl, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, SignatureVerificationError,
+    TokenResponse,
 };
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use super::Filter;
 use super::form::Form;
@@ -34,8 +38,8 @@ use crate::request::RequestId;
 /// Where the provider sends browsers back to.
 const CALLBACK: &str = "/console/oidc/callback";
 /// How long somebody may take to prove who they are, and how long the provider for an answer.
-const MOST: std::time::Duration = std::time::Duration::from_secs(600);
-const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+const MOST: Duration = Duration::from_secs(600);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The way to the provider and back.
 type Client = CoreClient<
@@ -74,10 +78,57 @@ async fn send(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
     Ok(response)
 }
 
-async fn client(config: &OidcConfig) -> Result<Client, Refusal> {
-    let issuer = IssuerUrl::new(config.issuer.clone()).map_err(|error| failed("its address", &error))?;
-    let provider = CoreProviderMetadata::discover_async(issuer, &send);
-    let provider = provider.await.map_err(|error| failed("its description", &error))?;
+/// How long the provider's description and keys serve; how soon they are asked for again when a key is unknown; and when
+/// it did not answer.
+const KNOWN: Duration = Duration::from_hours(1);
+const ROTATED: Duration = Duration::from_mins(1);
+const FAILED: Duration = Duration::from_secs(5);
+
+/// What the provider says of itself: asked for by one request at a time, and seldom, whatever browsers do.
+#[derive(Debug, Default)]
+pub(crate) struct Provider(Mutex<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    at: Tick,
+    metadata: Result<CoreProviderMetadata, Refusal>,
+}
+
+/// Which description will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// One of the last hour.
+    Usual,
+    /// One of the last minute: the provider may have other keys by now.
+    Recent,
+}
+
+impl Provider {
+    async fn metadata(&self, server: &Server, age: Age) -> Result<CoreProviderMetadata, Refusal> {
+        let mut known = self.0.lock().await;
+        let now = server.app.clock.monotonic();
+        if let Some(known) = known.as_ref() {
+            let lasts = match (&known.metadata, age) {
+                (Err(_), _) => FAILED,
+                (Ok(_), Age::Usual) => KNOWN,
+                (Ok(_), Age::Recent) => ROTATED,
+            };
+            if now.since(known.at) < lasts {
+                return known.metadata.clone();
+            }
+        }
+        let issuer = configured(server)?.issuer.clone();
+        let issuer = IssuerUrl::new(issuer).map_err(|error| failed("its address", &error))?;
+        let metadata = CoreProviderMetadata::discover_async(issuer, &send).await;
+        let metadata = metadata.map_err(|error| failed("its description", &error));
+        *known = Some(Known { at: server.app.clock.monotonic(), metadata: metadata.clone() });
+        metadata
+    }
+}
+
+async fn client(server: &Server, age: Age) -> Result<Client, Refusal> {
+    let config = configured(server)?;
+    let provider = server.provider.metadata(server, age).await?;
     let secret =
         config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
     let back = RedirectUrl::new(format!("{}{CALLBACK}", config.public_url));
@@ -110,9 +161,9 @@ pub(crate) async fn begin(
     headers: HeaderMap,
     Filter(next): Filter<Next>,
 ) -> Result<Response, Refusal> {
-    let config = configured(&server)?;
+    server.limits.begin(caller.address).map_err(Refusal::too_many)?;
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    let client = client(config).await?;
+    let client = client(&server, Age::Usual).await?;
     let asked = client
         .authorize_url(CoreAuthenticationFlow::AuthorizationCode, CsrfToken::new_random, Nonce::new_random)
         .set_pkce_challenge(challenge)
@@ -160,13 +211,8 @@ pub(crate) async fn end(
     let Some(code) = said.code.filter(|_| said.error.is_none()) else {
         return Err(refuse("the provider of OpenID Connect did not let you in"));
     };
-    let client = client(config).await?;
-    let token = exchanged(&client, code, verifier).await;
-    let claims = token.and_then(|token| {
-        let told = token.id_token().ok_or_else(|| refuse("the provider says nothing of who you are"))?;
-        let held = told.claims(&client.id_token_verifier(), &Nonce::new((*nonce).to_owned()));
-        held.cloned().map_err(|error| failed("its word for who you are", &error))
-    });
+    let nonce = Nonce::new((*nonce).to_owned());
+    let claims = vouched(&server, code, (verifier, &nonce)).await;
     // A guess costs the provider a request, so guesses are counted as those of passwords are.
     let claims = match claims {
         Ok(claims) => claims,
@@ -175,23 +221,62 @@ pub(crate) async fn end(
             return Err(refusal);
         }
     };
-    let name = name(config, &claims)
-        .ok_or_else(|| refuse("the provider does not vouch for a name that a user has here"))?;
-
+    let identity = identity(config, &claims);
     let users = server.app.services.users().await?;
     let form = Form::bare(headers.clone(), caller, id.map(|id| id.0.0));
-    let Some(user) = users.of(&name) else {
-        let nobody = form.request_of(nobody()?);
-        server.app.services.refuse_session(&nobody, name.as_str()).await;
-        return Err(refuse(&format!(
-            "`{name}` is no user here; an administrator makes one: cdm user create {name} --no-password"
-        )));
+    // An account that is bound to somebody is theirs, whatever it is called by now; a name binds one account, the first.
+    let user = match users.identified(&identity) {
+        Some(user) => user,
+        None => {
+            let name = name(config, &claims)
+                .ok_or_else(|| refuse("the provider does not vouch for a name that a user has here"))?;
+            match users.of(&name) {
+                Some(user) if user.identity.is_none() => user,
+                other => {
+                    let nobody = form.request_of(nobody()?);
+                    server.app.services.refuse_session(&nobody, name.as_str()).await;
+                    let why = match other {
+                        Some(_) => format!(
+                            "`{name}` is bound to another account of the provider; if that has changed, an \
+                             administrator unbinds it: cdm user unbind {name}"
+                        ),
+                        None => format!(
+                            "`{name}` is no user here; an administrator makes one: cdm user create {name} \
+                             --no-password"
+                        ),
+                    };
+                    return Err(refuse(&why));
+                }
+            }
+        }
     };
     let next = unhex(next);
-    let identity = identity(config, &claims);
     let proven = Proven::Identity(identity);
     let opened = opened(&server, &form, (user, proven), within(&next.unwrap_or_default())).await?;
     Ok((jar(&headers, caller, None), opened).into_response())
+}
+
+/// What the provider vouches for, in exchange for a code.
+async fn vouched(
+    server: &Server,
+    code: String,
+    (verifier, nonce): (&str, &Nonce),
+) -> Result<CoreIdTokenClaims, Refusal> {
+    let known = client(server, Age::Usual).await?;
+    let token = exchanged(&known, code, verifier).await?;
+    let silent = "the provider says nothing of who you are";
+    let silent = || Refusal::new(StatusCode::FORBIDDEN, "oidc_refused", silent);
+    let told = token.id_token().ok_or_else(silent)?;
+    let failed = |error| failed("its word for who you are", &error);
+    let unknown_key =
+        ClaimsVerificationError::SignatureVerification(SignatureVerificationError::NoMatchingKey);
+    match told.claims(&known.id_token_verifier(), nonce) {
+        Err(error) if error.to_string() == unknown_key.to_string() => {
+            let known = client(server, Age::Recent).await?;
+            told.claims(&known.id_token_verifier(), nonce).cloned().map_err(failed)
+        }
+        told => told.cloned().map_err(failed),
+    }
 }
 
 async fn exchanged(client: &Client, code: String, verifier: &str) -> Result<CoreTokenResponse, Refusal> {

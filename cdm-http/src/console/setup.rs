@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::form::Form;
 use super::page::{Section, View, page, rendered};
 use super::shape;
-use super::sign_in::{nobody, opened};
+use super::sign_in::{by_password, nobody, opened};
 use crate::app::{Server, Shared};
 use crate::client::Client;
 use crate::error::Refusal;
@@ -31,6 +31,7 @@ struct Setup<'a> {
 async fn is_setup(server: &Server, client: Client, code: &str) -> Result<(), Refusal> {
     let hash = |text: &str| Sha256::digest(text.as_bytes());
     let none = server.app.services.users().await?.present().next().is_none();
+    by_password(server)?;
     let link = server.app.settings.setup.as_ref();
     let link = link.filter(|link| none && server.app.clock.monotonic() < link.until);
     if let Some(link) = link.filter(|_| client.is_on_this_machine()) {
@@ -67,7 +68,7 @@ pub(crate) async fn make(
     let (name, password) = (form.text("name"), form.secret("password"));
     let problem = match UserName::parse(name) {
         Err(broken) => Some(broken.rule()),
-        Ok(_) if !password::fits(&password) => Some(password::RULE),
+        Ok(_) if password::judge(&password, name).is_err() => password::judge(&password, name).err(),
         Ok(_) if form.secret("again").expose_secret() != password.expose_secret() => {
             Some("the two passwords are not the same")
         }

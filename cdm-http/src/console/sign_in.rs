@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::form::Form;
 use super::guard::{SIGN_IN, cookie, is_loopback, session_of};
 use super::page::{Section, View, page, rendered};
-use super::{Filter, address, device, shape};
+use super::{Filter, address, device, second_factor, shape};
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
 use crate::hashing::Requester;
@@ -38,6 +38,8 @@ struct SignInPage<'a> {
     secure: bool,
     /// The other way to prove who one is, where there is one.
     provider: Option<String>,
+    /// Whether passwords serve here.
+    passwords: bool,
 }
 
 /// Where to go after signing in.
@@ -73,7 +75,8 @@ async fn asked(
     let next_of = || address("/console/oidc/begin", &[("next", Some(next))]);
     let provider = server.app.settings.oidc.as_ref().map(|_| next_of());
     let secure = is_loopback(headers) || headers.contains_key("sec-fetch-site");
-    let head = rendered(&SignInPage { next, name, problem, first, secure, provider })?;
+    let passwords = server.app.settings.passwords;
+    let head = rendered(&SignInPage { next, name, problem, first, secure, provider, passwords })?;
     page(status, None, &View::still("Sign in", Section::None, head))
 }
 
@@ -82,6 +85,7 @@ async fn asked(
 /// The attempt is counted before the password is compared, so that guessing costs the server nothing once it is one too
 /// many; what succeeds is taken out of the count again.
 pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
+    by_password(&server)?;
     let (next, name) = (within(form.text("next")).to_owned(), form.text("name").to_owned());
     let named = UserName::parse(&name).ok();
     let users = server.app.services.users().await?;
@@ -107,6 +111,9 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     };
     if proves && let Some(user) = user {
         attempt.forgive();
+        if user.second.is_some() {
+            return second_factor::ask_code(&server, user, &next).await;
+        }
         let proven = Proven::Password(user.password.clone());
         return opened(&server, &form, (user, proven), &next).await;
     }
@@ -114,6 +121,13 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     let told = named.as_ref().map_or("(no user name)", UserName::as_str);
     let refused = server.app.services.refuse_session(&nobody, told).await.to_string();
     asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
+}
+
+/// Refuses where people sign in by a provider alone.
+pub(crate) fn by_password(server: &Server) -> Result<(), Refusal> {
+    let told = "passwords are switched off on this server; sign in with your organisation";
+    let refused = || Refusal::new(StatusCode::FORBIDDEN, "passwords_off", told);
+    if server.app.settings.passwords { Ok(()) } else { Err(refused()) }
 }
 
 /// Says that there were too many attempts; the first of a minute has an entry in the audit.
@@ -133,7 +147,7 @@ async fn too_often(
     let seconds = after.as_secs() + 1;
     let told = match &refused {
         Refused::Address(_) => return Err(Refusal::too_many(after)),
-        Refused::Name(name) => {
+        Refused::Name(name) | Refused::Code(name) => {
             format!("somebody tried too often to sign in as `{name}`; try again in {seconds} s")
         }
         Refused::Device(_) => {

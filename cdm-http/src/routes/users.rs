@@ -63,7 +63,7 @@ pub(crate) async fn create(
     _: Params<Nothing>,
     Body(body): Body<CreateUser>,
 ) -> Result<Response, Refusal> {
-    let (name, role) = body.parse()?;
+    let (name, role) = body.parse(server.app.settings.passwords)?;
     let password = match body.password {
         Some(password) => server.passwords.hash(asker(&request), password).await?,
         None => password::none(),
@@ -73,11 +73,13 @@ pub(crate) async fn create(
     Ok(located(StatusCode::CREATED, &location, shown(&server, &user.name).await?))
 }
 
-/// Changes a person's role, or their password; with another password they are signed out everywhere.
+/// Changes a person's role or password, or takes their second factor or their account of the provider of OpenID Connect
+/// away; with all but another role they are signed out everywhere.
 #[utoipa::path(put, path = "/users/{name}", operation_id = "changeUser", tag = "users", params(("name" = String, Path, description = "Who.")),
     request_body(content = ChangeUser, examples(
     ("role" = (summary = "Another role", value = json!({"role": "viewer"}))),
-    ("password" = (summary = "Another password", value = json!({"password": "another sentence that nobody says"}))))), responses(
+    ("password" = (summary = "Another password", value = json!({"password": "another sentence that nobody says"}))),
+    ("second factor" = (summary = "Who lost their authenticator app sets up another", value = json!({"secondFactor": "none"}))))), responses(
     (status = 200, body = User)))]
 pub(crate) async fn change(
     State(server): State<Shared>,
@@ -86,12 +88,13 @@ pub(crate) async fn change(
     _: Params<Nothing>,
     Body(body): Body<ChangeUser>,
 ) -> Result<Json<User>, Refusal> {
-    let role = body.parse()?;
+    let role = body.parse(name.as_str(), server.app.settings.passwords)?;
     let password = match body.password {
         Some(password) => Some(server.passwords.hash(asker(&request), password).await?),
         None => None,
     };
-    let change = UserChange { role, password, ..UserChange::default() };
+    let (second, identity) = (body.second_factor.is_some(), body.identity.is_some());
+    let change = UserChange { role, password, reset_second_factor: second, unbind_identity: identity };
     let user = server.app.services.change_user(&request, &name, &change).await?;
     shown(&server, &user.name).await
 }

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::support::{Answer, Bed, digest, new_site};
 
 /// Every page and every form, and the least role that it takes.
-const PAGES: [(&str, Role); 45] = [
+const PAGES: [(&str, Role); 48] = [
     ("GET /console", Role::Viewer),
     ("GET /console/services", Role::Viewer),
     ("GET /console/services/green/select", Role::Admin),
@@ -59,6 +59,9 @@ const PAGES: [(&str, Role); 45] = [
     ("GET /console/nothing/like/that", Role::Viewer),
     ("POST /console/account/sessions/0/end", Role::Viewer),
     ("POST /console/account/password", Role::Viewer),
+    ("GET /console/account/second-factor", Role::Viewer),
+    ("POST /console/account/second-factor", Role::Viewer),
+    ("POST /console/account/second-factor/remove", Role::Viewer),
 ];
 
 /// Someone who is signed in: their cookie, and the token that their pages have.

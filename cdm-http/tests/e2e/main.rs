@@ -12,6 +12,7 @@ mod outages;
 mod passwords;
 mod private;
 mod refusals;
+mod second_factor;
 mod server;
 mod shutdown;
 mod storage;

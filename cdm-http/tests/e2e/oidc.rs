@@ -1,6 +1,7 @@
 //! Signing in by a provider of OpenID Connect: a provider of our own on loopback, that signs what a test says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Form, Query, State};
@@ -30,6 +31,8 @@ struct Provider {
     url: String,
     keys: [EcdsaKeyPair; 2],
     word: Mutex<Word>,
+    /// How often it was asked for its description.
+    described: AtomicUsize,
     /// Nonce and challenge of each code that was given out and not taken yet.
     codes: Mutex<HashMap<String, (String, String)>>,
 }
@@ -41,6 +44,7 @@ fn key() -> EcdsaKeyPair {
 }
 
 async fn describe(State(provider): State<Arc<Provider>>) -> Json<Value> {
+    provider.described.fetch_add(1, Ordering::SeqCst);
     let url = &provider.url;
     Json(json!({
         "issuer": url, "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
@@ -99,7 +103,13 @@ async fn provider() -> Arc<Provider> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let word = Mutex::new(Word { claims: json!({}), own_key: true });
-    let provider = Arc::new(Provider { url, keys: [key(), key()], word, codes: Mutex::default() });
+    let provider = Arc::new(Provider {
+        url,
+        keys: [key(), key()],
+        word,
+        described: AtomicUsize::new(0),
+        codes: Mutex::default(),
+    });
     let routes = Router::new()
         .route("/.well-known/openid-configuration", get(describe))
         .route("/keys", get(keys))
@@ -169,6 +179,7 @@ async fn a_provider_vouches_for_a_name_and_for_nothing_else() {
     // What the provider does not vouch for, or does not sign for us, for now and for this browser.
     let with = |name: &str, value: Value| {
         let mut claims = vouched.clone();
+        claims["sub"] = json!("2");
         claims[name] = value;
         claims
     };
@@ -176,6 +187,7 @@ async fn a_provider_vouches_for_a_name_and_for_nothing_else() {
         (with("email_verified", json!(false)), true, "oidc_refused"),
         (with("email", json!("nobody@example.com")), true, "oidc_refused"),
         (with("email", json!("<script>@example.com")), true, "oidc_refused"),
+        (with("sub", json!("2")), true, "oidc_refused"),
         (with("aud", json!("another")), true, "oidc_failed"),
         (with("iss", json!("https://evil.example")), true, "oidc_failed"),
         (with("exp", json!(1)), true, "oidc_failed"),
@@ -187,7 +199,19 @@ async fn a_provider_vouches_for_a_name_and_for_nothing_else() {
         let expected = if code == "oidc_refused" { StatusCode::FORBIDDEN } else { StatusCode::BAD_GATEWAY };
         assert_eq!((answer.status(), answer.headers().get(SET_COOKIE)), (expected, None), "{claims}");
     }
-    says(vouched, true);
+    // Her account is hers, whatever it is called; another one is hers only once an administrator has unbound the first.
+    says(json!({"email": "grace.hopper@example.com", "email_verified": true}), true);
+    assert_eq!(sign_in(&server, as_it_is).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(server.get("/users").await["items"][0]["identity"], "bound");
+    let unbound = json!({"identity": "none"});
+    let (_, grace) = server.ask(Method::PUT, "/users/grace@example.com", Some(&unbound)).await;
+    assert_eq!((&grace["identity"], &grace["sessions"]), (&json!("none"), &json!([])));
+    says(with("sub", json!("2")), true);
+    assert_eq!(sign_in(&server, as_it_is).await.status(), StatusCode::SEE_OTHER);
+    says(vouched.clone(), true);
+    assert_eq!(sign_in(&server, as_it_is).await.status(), StatusCode::FORBIDDEN, "the former account");
+    says(with("sub", json!("2")), true);
+    assert_eq!(provider.described.load(Ordering::SeqCst), 1, "what it says of itself is kept");
     let no_cookie = |url: &str, _: &str| (url.to_owned(), String::new());
     let other_state = |url: &str, cookie: &str| (url.replace("state=", "state=x"), cookie.to_owned());
     let other_verifier = |url: &str, cookie: &str| (url.to_owned(), cookie.replacen('.', ".x", 2));
@@ -201,6 +225,38 @@ async fn a_provider_vouches_for_a_name_and_for_nothing_else() {
     let mut entries = audit["items"].as_array().expect("entries").iter();
     let refused = entries.find(|entry| entry["target"] == "nobody@example.com").expect("an entry");
     assert_eq!((&refused["actor"], &refused["outcome"]), (&json!("console"), &json!("invalid")));
+    let mut begun = Vec::new();
+    for _ in 0..40 {
+        let url = format!("{}/console/oidc/begin", server.url);
+        begun.push(server.client.get(url).send().await.expect("an answer").status());
+    }
+    assert_eq!(begun.last(), Some(&StatusCode::TOO_MANY_REQUESTS), "an address begins so often");
     let log = server.log.lock().expect("the log").clone();
     assert!(!log.contains("a secret of the client") && !log.contains("cdm_session_"), "{log}");
+}
+
+#[tokio::test]
+async fn passwords_can_be_switched_off_beside_a_provider() {
+    let (dir, provider) = (directory(), provider().await);
+    let configuration = format!(
+        "passwords = 'off'\n{QUICK}\n[oidc]\nissuer = '{}'\nclient_id = 'cdm'\npublic_url = 'https://cdm.example.com/'\n",
+        provider.url
+    );
+    let server = Server::start_with(dir.path(), &configuration);
+    let with = json!({"name": "ada", "role": "admin", "password": "correct horse battery"});
+    let (status, refused) = server.ask(Method::POST, "/users", Some(&with)).await;
+    assert_eq!(
+        (status, &refused["errors"][0]["field"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("password"))
+    );
+    let without = json!({"name": "ada", "role": "admin"});
+    assert_eq!(server.ask(Method::POST, "/users", Some(&without)).await.0, StatusCode::CREATED);
+    let page = server.client.get(format!("{}/console/sign-in", server.url)).send().await.expect("an answer");
+    let page = page.text().await.expect("a page");
+    assert!(page.contains("Sign in with your organisation") && !page.contains("type=\"password\""), "{page}");
+    let form = server.client.post(format!("{}/console/sign-in", server.url));
+    let form = form.header("sec-fetch-site", "same-origin").body("name=ada&password=correct+horse+battery");
+    let refused = form.send().await.expect("an answer");
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert!(refused.text().await.expect("a page").contains("switched off"));
 }

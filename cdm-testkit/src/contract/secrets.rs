@@ -28,7 +28,7 @@ pub async fn nothing_stored_reads_as_none(port: &dyn SecretStore, cx: &Cx<'_>) {
 /// Every kind of secret reads as it was stored.
 pub async fn a_value_comes_back_whole(port: &dyn SecretStore, cx: &Cx<'_>) {
     const PROMISE: &str = "a stored value reads as it was stored";
-    for kind in [SecretKind::Database, SecretKind::Cms, SecretKind::Webhook] {
+    for kind in [SecretKind::Database, SecretKind::Cms, SecretKind::Webhook, SecretKind::Sealing] {
         let name = fresh(cx, kind);
         let value = credentials(cx, name);
         applied(PROMISE, port.create(&cx.call(), &name, &value).await);
@@ -114,6 +114,7 @@ fn credentials(cx: &Cx<'_>, name: SecretName) -> Credentials {
             let (username, email) = ("admin".to_owned(), "admin@example.test".to_owned());
             Credentials::Cms(Cms { username, password, email })
         }
+        SecretKind::Sealing => Credentials::Sealing(format!("a key {}", cx.number()).into()),
         SecretKind::Webhook => {
             Credentials::Webhook(SigningKey::new(&[u8::try_from(cx.number() % 256).unwrap_or(0); 32]))
         }

@@ -245,7 +245,7 @@ async fn stored(
 async fn database(secrets: &dyn SecretStore, uid: Uid) -> Result<Option<Database>, Failure> {
     Ok(match stored(secrets, uid, SecretKind::Database).await? {
         Some(Credentials::Database(database)) => Some(database),
-        Some(Credentials::Cms(_) | Credentials::Webhook(_)) | None => None,
+        Some(Credentials::Cms(_) | Credentials::Webhook(_) | Credentials::Sealing(_)) | None => None,
     })
 }
 
@@ -257,7 +257,7 @@ async fn required(secrets: &dyn SecretStore, uid: Uid) -> Result<Database, Failu
 async fn cms(secrets: &dyn SecretStore, uid: Uid) -> Result<Cms, Failure> {
     match stored(secrets, uid, SecretKind::Cms).await? {
         Some(Credentials::Cms(cms)) => Ok(cms),
-        Some(Credentials::Database(_) | Credentials::Webhook(_)) | None => {
+        Some(Credentials::Database(_) | Credentials::Webhook(_) | Credentials::Sealing(_)) | None => {
             Err(Failure::new(ErrorKind::NotFound, "the site has no administrator's credentials"))
         }
     }

@@ -45,14 +45,18 @@ impl Tenants {
     pub(super) async fn database(&self, uid: Uid) -> Result<Database, PortError> {
         match self.secret(SecretName { uid, kind: SecretKind::Database }).await? {
             (_, Credentials::Database(database)) => Ok(database),
-            (name, Credentials::Cms(_) | Credentials::Webhook(_)) => Err(wrong(name)),
+            (name, Credentials::Cms(_) | Credentials::Webhook(_) | Credentials::Sealing(_)) => {
+                Err(wrong(name))
+            }
         }
     }
 
     pub(super) async fn cms(&self, uid: Uid) -> Result<Cms, PortError> {
         match self.secret(SecretName { uid, kind: SecretKind::Cms }).await? {
             (_, Credentials::Cms(cms)) => Ok(cms),
-            (name, Credentials::Database(_) | Credentials::Webhook(_)) => Err(wrong(name)),
+            (name, Credentials::Database(_) | Credentials::Webhook(_) | Credentials::Sealing(_)) => {
+                Err(wrong(name))
+            }
         }
     }
 
