@@ -31,6 +31,14 @@ pub(super) enum Cause {
     Crash,
 }
 
+impl Trouble {
+    /// Whether a job's pod waits for what no waiting brings: an image that does not come, or one whose user is root where
+    /// the pod may not run as root.
+    pub(super) fn fails_job(&self) -> bool {
+        self.cause.is_pull() || self.message.contains("runAsNonRoot")
+    }
+}
+
 impl Cause {
     pub(super) const fn blames_image(self) -> bool {
         match self {

@@ -51,8 +51,17 @@ pub(super) fn is_well(job: &Value, now: Timestamp) -> bool {
 /// whole of its deadline.
 pub(super) fn unfinished(pods: &[Value]) -> JobState {
     let troubles = pods.iter().filter_map(pods::trouble);
-    match troubles.filter(|trouble| trouble.cause.is_pull()).max_by_key(|trouble| trouble.cause) {
-        Some(trouble) => JobState::Failed { message: trouble.message, theme_missing: false },
+    match troubles.filter(pods::Trouble::fails_job).max_by_key(|trouble| trouble.cause) {
+        Some(trouble) if trouble.cause.is_pull() => {
+            JobState::Failed { message: trouble.message, theme_missing: false }
+        }
+        Some(trouble) => {
+            let message = format!(
+                "{}; name a user by number, `runAsUser`, in the Deployment's securityContext",
+                trouble.message
+            );
+            JobState::Failed { message, theme_missing: false }
+        }
         None => JobState::Running,
     }
 }
@@ -169,6 +178,22 @@ mod tests {
         };
         assert!(message.contains("ErrImagePull"), "{message}");
         assert_eq!(unfinished(&[waiting("PodInitializing")]), JobState::Running);
+        assert_eq!(unfinished(&[waiting("CreateContainerConfigError")]), JobState::Running);
+    }
+
+    #[test]
+    fn an_image_whose_user_is_root_fails_the_job_at_once() {
+        let said = "container has runAsNonRoot and image will run as root";
+        let state = json!({ "waiting": { "reason": "CreateContainerConfigError", "message": said } });
+        let pod = json!({ "metadata": { "name": "p" }, "status": { "initContainerStatuses": [{ "state": state }] } });
+        let JobState::Failed { message, theme_missing: false } = unfinished(&[pod]) else {
+            panic!("it fails")
+        };
+        assert!(message.contains(said) && message.contains("`runAsUser`"), "{message}");
+    }
+
+    #[test]
+    fn a_job_without_pods_that_wait_goes_on() {
         assert_eq!(unfinished(&[]), JobState::Running);
     }
 }

@@ -241,7 +241,7 @@ impl Follow {
             Kind::Pod => {
                 let Ok(object) = serde_json::to_value(object) else { return };
                 let Some(job) = super::names::label(&object, "batch.kubernetes.io/job-name") else { return };
-                let is_stuck = pods::trouble(&object).is_some_and(|trouble| trouble.cause.is_pull());
+                let is_stuck = pods::trouble(&object).is_some_and(|trouble| trouble.fails_job());
                 if is_stuck && seen.stuck.insert(name.clone(), job.to_owned()).is_none() {
                     tell_job(seen, job);
                 }
