@@ -19,6 +19,9 @@ pub enum CliError {
     /// The arguments do not go together, or a value is wrong.
     #[error("{0}")]
     Usage(String),
+    /// A secret would have been sent without TLS to another machine.
+    #[error("{0}")]
+    Plaintext(String),
     /// A deletion that nobody confirmed.
     #[error("site `{site}` was not deleted: its id was not confirmed")]
     Unconfirmed {

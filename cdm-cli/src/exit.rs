@@ -93,7 +93,7 @@ impl From<&CliError> for Exit {
         match error {
             CliError::Refused(problem) => Self::of_status(problem.status),
             CliError::Transport(_) => Self::Unreachable,
-            CliError::Usage(_) | CliError::Unconfirmed { .. } => Self::Usage,
+            CliError::Usage(_) | CliError::Plaintext(_) | CliError::Unconfirmed { .. } => Self::Usage,
             CliError::Interrupted { .. } => Self::Interrupted,
             CliError::WaitTimedOut { .. } => Self::TimedOut,
             CliError::Answer(_) | CliError::Failed(_) | CliError::Io { .. } => Self::Failed,

@@ -22,6 +22,10 @@ pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
             "come back with: {}; wait longer with --timeout, or not at all with --no-wait",
             subject.come_back(way)
         )),
+        CliError::Plaintext(_) => Some(
+            "name the server with https://; or, where the network in between is trusted, add --allow-plaintext"
+                .into(),
+        ),
         CliError::Answer(_) => {
             Some(format!("is this the address of a CDM server? Try: {}", way.command("doctor")))
         }

@@ -153,5 +153,10 @@ async fn open(
     }
     let token = token.read(global.token_file.as_deref())?;
     way.token = if token.is_some() { Sent::Yes } else { Sent::No };
-    Ok((Arc::new(remote::Remote::new(&global.server, token.as_ref())?), None))
+    let plaintext = match global.allow_plaintext {
+        true => remote::Plaintext::Allowed,
+        false => remote::Plaintext::Refused,
+    };
+    let options = remote::RemoteOptions { plaintext, cacert: global.cacert.clone() };
+    Ok((Arc::new(remote::Remote::new(&global.server, token.as_ref(), &options)?), None))
 }

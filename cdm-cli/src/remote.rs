@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +19,25 @@ use crate::transport::{Listening, Method, Request, Response, Transport, Transpor
 const CONNECT: Duration = Duration::from_secs(10);
 /// The server answers within a minute, also when it is asked to wait.
 const ANSWER: Duration = Duration::from_secs(90);
+
+/// How the server is reached.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteOptions {
+    /// Whether a token may be sent without TLS to another machine.
+    pub plaintext: Plaintext,
+    /// Further authorities that may vouch for the server: a file in PEM.
+    pub cacert: Option<PathBuf>,
+}
+
+/// Whether a token may be sent without TLS to another machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plaintext {
+    /// It may not.
+    #[default]
+    Refused,
+    /// The person has asked for it.
+    Allowed,
+}
 
 /// A server somewhere.
 pub struct Remote {
@@ -34,9 +55,16 @@ impl fmt::Debug for Remote {
 impl Remote {
     /// The server at `address`, asked with `token`.
     ///
+    /// Proxies of the environment are used for TLS alone, which they cannot read.
+    ///
     /// # Errors
-    /// When the address is no URL of HTTP, or the token cannot be sent.
-    pub fn new(address: &str, token: Option<&SecretString>) -> Result<Self, CliError> {
+    /// When the address is no URL of HTTP, the token cannot be sent, or must not be: without TLS it is sent to this
+    /// machine only, unless `options` allow more.
+    pub fn new(
+        address: &str,
+        token: Option<&SecretString>,
+        options: &RemoteOptions,
+    ) -> Result<Self, CliError> {
         let bad = |why: String| CliError::Usage(format!("`{address}` is no address of a server: {why}"));
         if !address.starts_with("http://") && !address.starts_with("https://") {
             return Err(bad("it begins with http:// or https://".into()));
@@ -44,6 +72,12 @@ impl Remote {
         let url = Url::parse(address).map_err(|error| bad(error.to_string()))?;
         if url.username() != "" || url.password().is_some() {
             return Err(CliError::Usage("the address of a server holds no password; set CDM_TOKEN".into()));
+        }
+        let (plaintext, local) = (url.scheme() == "http", is_local(&url));
+        if token.is_some() && plaintext && !local && options.plaintext == Plaintext::Refused {
+            let message =
+                format!("the token was not sent: without TLS it could be read on the way to `{url}`");
+            return Err(CliError::Plaintext(message));
         }
         let authorization = match token {
             None => None,
@@ -59,9 +93,12 @@ impl Remote {
             .user_agent(concat!("cdm/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT);
-        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            // A proxy has its own loopback.
+        if local || plaintext {
+            // A proxy has its own loopback, and reads what is not encrypted.
             builder = builder.no_proxy();
+        }
+        if let Some(path) = &options.cacert {
+            builder = builder.tls_certs_merge(authorities(path)?);
         }
         let client = builder.build().map_err(|error| CliError::Failed(format!("no HTTP client: {error}")))?;
         Ok(Self { client, base: url.as_str().trim_end_matches('/').to_owned(), authorization })
@@ -134,6 +171,22 @@ fn innermost(error: &reqwest::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+/// Whether an address is one of this machine's own.
+fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, CliError> {
+    let what = format!("reading the certificate authorities from `{}`", path.display());
+    let pem = std::fs::read(path).map_err(|source| CliError::Io { what, source })?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(CliError::Usage(format!("`{}` has no certificate in PEM", path.display()))),
+    }
 }
 
 /// Another part of the process may have been first; then it has chosen the same.

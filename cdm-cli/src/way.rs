@@ -46,7 +46,7 @@ impl Way {
         let here = matches.get_flag("local");
         let names: &[(&str, &str)] = match here {
             true => &[("data_dir", "--data-dir"), ("config", "--config")],
-            false => &[("server", "--server"), ("token_file", "--token-file")],
+            false => &[("server", "--server"), ("token_file", "--token-file"), ("cacert", "--cacert")],
         };
         let mut typed = if here { format!("{program} --local") } else { program };
         for (id, flag) in names {
@@ -55,6 +55,9 @@ impl Way {
             {
                 typed += &format!(" {flag} {}", quoted(&value.to_string_lossy()));
             }
+        }
+        if !here && matches.value_source("allow_plaintext") == Some(ValueSource::CommandLine) {
+            typed += " --allow-plaintext";
         }
         let place = if here { Place::Here } else { Place::Server };
         Self { program: typed, place, token: Sent::Yes }
@@ -108,6 +111,10 @@ mod tests {
         assert_eq!(
             way(&["target/debug/cdm", "site", "list", "--server", "http://h:1", "-o", "json"]),
             "target/debug/cdm --server http://h:1 op list"
+        );
+        assert_eq!(
+            way(&["cdm", "op", "list", "--server", "http://h:1", "--allow-plaintext", "--cacert", "ca.pem"]),
+            "cdm --server http://h:1 --cacert ca.pem --allow-plaintext op list"
         );
         assert_eq!(
             way(&["cdm", "--local", "site", "list", "--data-dir", "my dir", "--server", "http://h:1"]),

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::password::Passwords;
 use crate::request::Ids;
 use crate::seats::Seats;
+use crate::serve::{ConnectionLimits, Tls};
 
 /// Everything that the routes need, in one hand.
 #[derive(Clone, Debug)]
@@ -89,6 +90,10 @@ pub struct HttpSettings {
     /// How many event streams may be open: an eighth of them for one token or person, half for one address, and the
     /// last eighth for those who have none yet.
     pub streams: usize,
+    /// What the listener bears.
+    pub connections: ConnectionLimits,
+    /// What the listener speaks TLS with; `None`: plaintext.
+    pub tls: Option<Tls>,
     /// Proxies whose word for a client's address and scheme is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The image repository, without tag; shown before digests.
@@ -126,6 +131,8 @@ impl Default for HttpSettings {
             burst: NonZeroU32::MIN.saturating_add(399),
             failures: NonZeroU32::MIN.saturating_add(29),
             streams: 256,
+            connections: ConnectionLimits::default(),
+            tls: None,
             trusted_proxies: Vec::new(),
             repository: None,
             setup: None,

@@ -8,15 +8,12 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::serve::IncomingStream;
 use ipnet::IpNet;
-use tokio::net::TcpListener;
 
 use crate::app::Shared;
 
@@ -62,12 +59,6 @@ pub(crate) enum Machine {
     This,
     /// On another machine, or behind a proxy.
     Other,
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self { address: *stream.remote_addr(), transport: Transport::Plaintext }
-    }
 }
 
 impl Client {

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::wiring::{Config, LogFormat, Process, harden_process, rotate_key};
+use cdm_core::wiring::{Config, Descriptors, LogFormat, Process, harden_process, rotate_key};
 use cdm_http::log::{LossyLog, log_panics};
-use cdm_http::{App, HttpSettings, SetupLink};
+use cdm_http::{App, ConnectionLimits, HttpSettings, SetupLink, Tls};
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use secrecy::ExposeSecret;
@@ -75,6 +75,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
                 .into(),
         );
     }
+    let tls = config.http.tls.as_ref().map(Tls::load).transpose()?;
+    if !arguments.bootstrap && !arguments.rotate_key {
+        permit_plaintext(&config)?;
+    }
     if arguments.check_config {
         writeln!(std::io::stdout(), "the configuration is in order")?;
         return Ok(());
@@ -87,12 +91,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         writeln!(std::io::stdout(), "{words}")?;
         return Ok(());
     }
-    let served = serve(&arguments, &config).await;
+    let served = serve(&arguments, &config, tls).await;
     log.flush();
     served
 }
 
-async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
+async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Result<(), Failure> {
+    let descriptors = Descriptors::raise();
+    tracing::info!(
+        limit = descriptors.limit,
+        connections = descriptors.api,
+        "the limit of open files was raised as far as the system allows; it bounds the connections to the API"
+    );
     let process = Arc::new(Process::open(config).await?);
     if arguments.bootstrap {
         process.bootstrap().await?;
@@ -106,8 +116,12 @@ async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
         .map_err(|error| format!("`{}` cannot be listened on: {error}; set CDM_LISTEN", config.listen))?;
     let address = listener.local_addr()?;
     process.work();
-    announce(address, &process);
-    let setup = if config.sign_in.passwords { offer_setup(address, &process).await? } else { None };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    announce(address, scheme, &process);
+    let setup = match config.sign_in.passwords {
+        true => offer_setup(address, scheme, &process).await?,
+        false => None,
+    };
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
     tokio::spawn(async move {
@@ -120,6 +134,8 @@ async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
         rate: config.rate.unwrap_or(usual.rate),
         burst: config.burst.unwrap_or(usual.burst),
         failures: config.failures.unwrap_or(usual.failures),
+        connections: ConnectionLimits::within(descriptors.api),
+        tls,
         trusted_proxies: config.http.trusted_proxies.clone(),
         repository: config.image_repository.clone(),
         setup,
@@ -134,6 +150,22 @@ async fn serve(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     let in_time = process.stop(GRACE / 2).await;
     tracing::info!(in_time, "ended");
     Ok(served?)
+}
+
+/// Refuses to serve other machines in plaintext unless the configuration says so: tokens, passwords and cookies could be
+/// read on the way.
+fn permit_plaintext(config: &Config) -> Result<(), Failure> {
+    let local = config.listen.ip().to_canonical().is_loopback();
+    if local || config.http.tls.is_some() || config.http.allow_plaintext {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is reached from other machines, and without TLS tokens and passwords can be read on the way\n\
+         hint: set CDM_TLS_CERT and CDM_TLS_KEY to serve TLS; or, where an ingress or proxy in front of this server \
+         does, CDM_ALLOW_PLAINTEXT=true",
+        config.listen
+    )
+    .into())
 }
 
 fn log_to_stderr(config: &Config) -> Result<LossyLog, Failure> {
@@ -184,8 +216,8 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
     .into())
 }
 
-fn announce(address: SocketAddr, process: &Process) {
-    tracing::info!(%address, "the API and the console are at http://{address}");
+fn announce(address: SocketAddr, scheme: &str, process: &Process) {
+    tracing::info!(%address, "the API and the console are at {scheme}://{address}");
     match process.router_address() {
         Some(router) => tracing::info!(%router, "sites are served at http://{router}, by their Host"),
         None if process.local_cluster().is_some() => {
@@ -197,7 +229,11 @@ fn announce(address: SocketAddr, process: &Process) {
 
 /// Prints the link that makes the console's first user, while there is none: on a loopback address only, where nobody else
 /// can follow it.
-async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<SetupLink>, Failure> {
+async fn offer_setup(
+    address: SocketAddr,
+    scheme: &str,
+    process: &Process,
+) -> Result<Option<SetupLink>, Failure> {
     let somebody = process.services().users().await?.present().next().is_some();
     if somebody || !address.ip().is_loopback() {
         return Ok(None);
@@ -207,7 +243,7 @@ async fn offer_setup(address: SocketAddr, process: &Process) -> Result<Option<Se
     let shown = writeln!(
         out,
         "the console's first user (this link serves once, within 1 hour, on this machine only):\n\
-         http://{address}/console/setup/{}",
+         {scheme}://{address}/console/setup/{}",
         code.expose_secret()
     );
     if let Err(error) = shown.and_then(|()| out.flush()) {

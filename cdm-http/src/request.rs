@@ -12,10 +12,13 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::{Either, select};
 
 use crate::app::Shared;
+use crate::client::Client;
 use crate::console;
 use crate::error::{PROBLEM_JSON, Refusal};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A year, as OWASP ASVS 5.0, 3.4.1 asks for.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 /// Characters of a request's id.
 const LONGEST_ID: usize = 128;
 
@@ -56,6 +59,8 @@ pub(crate) async fn finish(State(server): State<Shared>, mut request: Request, n
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let method = known(request.method());
     let page = console::is_page(request.uri().path());
+    // A browser would keep it for all ports of a loopback name, and other programs serve these.
+    let hsts = Client::found(request.extensions()).has_tls() && !console::is_loopback(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
 
     let clock = &server.app.clock;
@@ -72,6 +77,11 @@ pub(crate) async fn finish(State(server): State<Shared>, mut request: Request, n
     }
     // A browser takes an answer for what it says it is.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // An answer is kept by no cache unless its route says otherwise.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
     response
 }
 

@@ -1,6 +1,6 @@
 //! The routes in one router, with what every request goes through.
 
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use cdm_core::domain::Actor;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,7 @@ use utoipa_axum::routes;
 use crate::app::{App, Server, Shared};
 use crate::auth::{Caller, authenticate};
 use crate::client::identify;
+use crate::host::one_host;
 use crate::request::{finish, in_time, panicked};
 use crate::routes::{
     events, freezes, operations, rollouts, services, sites, system, tokens, users, webhooks,
@@ -42,6 +43,7 @@ fn whole(server: Shared, guarded: Router<Shared>) -> Router {
     open.merge(guarded)
         .layer(from_fn_with_state(Shared::clone(&server), in_time))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(one_host))
         .layer(from_fn_with_state(Shared::clone(&server), finish))
         .layer(from_fn_with_state(Shared::clone(&server), identify))
         .with_state(server)

@@ -8,7 +8,7 @@ mod site;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
@@ -60,7 +60,7 @@ impl Global {
     /// The same, where an empty variable or option counts as none.
     #[must_use]
     pub fn without_empty(mut self) -> Self {
-        for path in [&mut self.data_dir, &mut self.config] {
+        for path in [&mut self.data_dir, &mut self.config, &mut self.cacert] {
             if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
                 *path = None;
             }
@@ -91,6 +91,12 @@ pub struct Global {
     /// File that holds the token (or set CDM_TOKEN or CDM_TOKEN_FILE)
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Send the token in plaintext to a server on another machine
+    #[arg(long, global = true, env = "CDM_ALLOW_PLAINTEXT", value_parser = FalseyValueParser::new())]
+    pub allow_plaintext: bool,
+    /// File with further certificate authorities, in PEM, that may vouch for the server
+    #[arg(long, global = true, env = "CDM_CACERT", value_name = "FILE", value_parser = path())]
+    pub cacert: Option<PathBuf>,
     /// Do the work in this process on the store itself, without a server
     #[arg(long, global = true)]
     pub local: bool,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cdm_cli::Cli;
-use cdm_cli::remote::Remote;
+use cdm_cli::remote::{Plaintext, Remote, RemoteOptions};
 use cdm_cli::world::TokenSource;
 use clap::{CommandFactory, Parser};
 use secrecy::{ExposeSecret, SecretString};
@@ -31,10 +31,51 @@ fn spans_are_read() {
 #[test]
 fn addresses_are_judged_before_they_are_asked() {
     for address in ["localhost:8080", "ftp://x", "http://", "https://user:pass@host"] {
-        assert!(Remote::new(address, None).is_err(), "{address}");
+        assert!(Remote::new(address, None, &RemoteOptions::default()).is_err(), "{address}");
     }
-    let remote = Remote::new("https://example.com/cdm/", Some(&SecretString::from("s3cret"))).unwrap();
+    let token = SecretString::from("s3cret");
+    let remote = Remote::new("https://example.com/cdm/", Some(&token), &RemoteOptions::default()).unwrap();
     assert!(!format!("{remote:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_token_is_sent_in_plaintext_to_this_machine_only() {
+    let token = SecretString::from("s3cret");
+    let usual = RemoteOptions::default();
+    let allowed = RemoteOptions { plaintext: Plaintext::Allowed, ..RemoteOptions::default() };
+    for address in [
+        "http://cdm.example.com",
+        "http://10.0.0.7:8080",
+        "http://localhost.example.com",
+        "http://[fd00::1]:80",
+    ] {
+        let refused = Remote::new(address, Some(&token), &usual).unwrap_err().to_string();
+        assert!(refused.contains("not sent") && !refused.contains("s3cret"), "{refused}");
+        assert!(Remote::new(address, Some(&token), &allowed).is_ok(), "{address}");
+        assert!(Remote::new(address, None, &usual).is_ok(), "there is nothing to read: {address}");
+    }
+    for address in [
+        "http://127.0.0.1:8080",
+        "http://127.8.9.1",
+        "http://[::1]:80",
+        "http://localhost",
+        "https://x.example",
+    ] {
+        assert!(Remote::new(address, Some(&token), &usual).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn authorities_come_from_a_file_in_pem() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    let reach = |path: &std::path::Path| {
+        let options = RemoteOptions { cacert: Some(path.to_owned()), ..RemoteOptions::default() };
+        Remote::new("https://cdm.example.com", None, &options).map(drop)
+    };
+    assert!(reach(&file).is_err(), "it is missing");
+    std::fs::write(&file, "no certificate\n").unwrap();
+    assert!(reach(&file).unwrap_err().to_string().contains("no certificate in PEM"));
 }
 
 #[test]

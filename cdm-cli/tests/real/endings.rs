@@ -123,3 +123,22 @@ fn no_token_is_an_argument() {
         ran(&mut cdm(home.path(), &["site", "list", "--server", "http://me:s3cret@127.0.0.1:1"])).ends(2);
     assert!(!url.err.contains("s3cret"), "{}", url.err);
 }
+
+#[test]
+fn a_token_goes_to_another_machine_only_when_that_is_asked_for_and_never_through_a_proxy() {
+    let place = Place::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let environment = format!("http://{}", proxy.local_addr().expect("an address"));
+    let ask = |server: &str, more: &[&str]| {
+        let mut words = vec!["--server", server, "site", "list"];
+        words.extend(more);
+        let mut command = place.command(&words);
+        ran(command.env("http_proxy", &environment).env("HTTP_PROXY", &environment))
+    };
+    let refused = ask("http://cdm.invalid", &[]).ends(2);
+    assert!(refused.err.contains("not sent") && refused.err.contains("--allow-plaintext"), "{}", refused.err);
+    ask("http://cdm.invalid", &["--allow-plaintext"]).ends(8);
+    ask(&place.server, &[]).ends(0);
+    proxy.set_nonblocking(true).expect("a socket");
+    assert!(proxy.accept().is_err(), "the proxy was connected to");
+}

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::backends::{Care, Opened, StartError, care_for};
 use super::config::Config;
+use super::descriptors::Descriptors;
 use crate::adapters::SystemClock;
 use crate::adapters::embedded::{
     EmbeddedDatabases, EmbeddedObjects, EmbeddedSecrets, EmbeddedStore, EmbeddedTokens, File, Host,
@@ -38,6 +39,7 @@ impl Machine {
             progress_deadline: config.progress_deadline,
             job: config.job,
             site_scheme: config.site_scheme.clone(),
+            router_connections: Descriptors::present().router,
         };
         let (dir, router) = (config.data_dir.clone(), config.router_listen);
         Self { dir, clock, file: None, local, router, cluster: None, host: Mutex::default() }

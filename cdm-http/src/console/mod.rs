@@ -39,6 +39,7 @@ use serde_json::{Map, Value};
 use crate::app::Shared;
 use crate::error::Refusal;
 use crate::request::RequestId;
+pub(crate) use guard::is_loopback;
 use guard::{Visitor, Wish};
 #[cfg(feature = "oidc")]
 pub(crate) use oidc::Provider;

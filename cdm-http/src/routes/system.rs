@@ -81,5 +81,7 @@ pub(crate) async fn metrics(
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "system", security(()), responses(
     (status = 200, body = Object)))]
 pub(crate) async fn document(_: Params<Nothing>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::text()).into_response()
+    // It is the same for everyone, and of this version of the server.
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, crate::openapi::text()).into_response()
 }

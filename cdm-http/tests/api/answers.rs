@@ -179,3 +179,12 @@ async fn a_caller_in_this_process_needs_no_token() {
     let answer = router.oneshot(request.expect("a request")).await.expect("an answer");
     assert_eq!(answer.status(), 200);
 }
+
+#[tokio::test]
+async fn answers_are_kept_by_no_cache_but_for_what_is_the_same_for_everyone() {
+    let bed = Bed::new().await;
+    for line in ["GET /sites", "GET /healthz", "GET /metrics", "GET /nowhere", "PATCH /sites"] {
+        assert_eq!(bed.ask(line, None).await.headers["cache-control"], "no-store", "{line}");
+    }
+    assert_eq!(bed.ask("GET /openapi.json", None).await.headers["cache-control"], "no-cache");
+}

@@ -3,6 +3,7 @@
 mod answers;
 mod console;
 mod document;
+mod listener;
 mod postman;
 mod refusals;
 mod streams;

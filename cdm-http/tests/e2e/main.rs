@@ -1,6 +1,7 @@
 //! The real `cdm-server`, over real HTTP on free ports, as its users meet it.
 
 mod clients;
+mod connections;
 mod console;
 mod coverage;
 mod gates;

@@ -1,6 +1,6 @@
 //! Starts the server in a directory of its own, asks it, and ends it: by itself, by SIGTERM or by SIGKILL.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -174,6 +174,17 @@ job_ms = 400
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let answer = self.ask_as(Some(ADMIN), method, path, body).await;
         (answer.status(), answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Sends bytes as they are on a connection that the server closes, and answers the JSON that came.
+    pub(crate) fn raw(&self, request: &str) -> Value {
+        let mut stream =
+            std::net::TcpStream::connect(self.url.trim_start_matches("http://")).expect("a connection");
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {answer}"))
     }
 
     /// Reads as the administrator; panics unless there is something.

@@ -241,7 +241,8 @@ impl Turn {
         let (busy, clock) = (Busy::default(), Arc::clone(&cluster.clock));
         let answer = move |request| router::route(Arc::clone(&world), request);
         let mut router = JoinSet::new();
-        router.spawn(http::serve(listener, clock, busy.clone(), answer));
+        let connections = cluster.settings.router_connections;
+        router.spawn(http::serve((listener, connections), clock, busy.clone(), answer));
         *self.address.write().unwrap_or_else(PoisonError::into_inner) = Some(address);
         cluster.tell();
         tracing::info!(%address, "the local cluster runs in this process");

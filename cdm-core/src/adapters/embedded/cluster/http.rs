@@ -35,8 +35,8 @@ const MOST_HEAD: usize = 64 << 10;
 const MOST_HEADERS: usize = 100;
 /// How long a client may take over its head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
-/// Connections that one listener serves at a time.
-const MOST_CONNECTIONS: usize = 1024;
+/// Connections that one listener serves at a time, at most.
+pub(super) const MOST_CONNECTIONS: usize = 1024;
 /// How long a listener rests after it could not accept, as when descriptors have run out.
 const REST: Duration = Duration::from_millis(50);
 
@@ -74,13 +74,17 @@ pub(super) fn client() -> Http {
         .build(connector)
 }
 
-/// Serves every connection until it is dropped, and all of them with it.
-pub(super) async fn serve<F, A>(listener: TcpListener, clock: Arc<dyn Clock>, busy: Busy, answer: F)
-where
+/// Serves every connection, so many at a time, until it is dropped, and all of them with it.
+pub(super) async fn serve<F, A>(
+    (listener, connections): (TcpListener, usize),
+    clock: Arc<dyn Clock>,
+    busy: Busy,
+    answer: F,
+) where
     F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(connections));
     let mut connections = JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };

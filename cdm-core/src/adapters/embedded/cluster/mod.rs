@@ -63,6 +63,8 @@ pub struct LocalSettings {
     pub job: Duration,
     /// `http` or `https`: how sites' own addresses begin.
     pub site_scheme: String,
+    /// Connections that the router serves at a time.
+    pub router_connections: usize,
 }
 
 impl Default for LocalSettings {
@@ -72,6 +74,7 @@ impl Default for LocalSettings {
             progress_deadline: Duration::from_secs(5),
             job: Duration::from_millis(150),
             site_scheme: "http".to_owned(),
+            router_connections: http::MOST_CONNECTIONS,
         }
     }
 }

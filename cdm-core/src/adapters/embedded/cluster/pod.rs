@@ -56,7 +56,7 @@ impl Pod {
         let (inside, clock) = (Arc::clone(world), Arc::clone(&world.cluster.clock));
         let answer = move |request| answer(Arc::clone(&inside), service, digest, started, request);
         let mut tasks = JoinSet::new();
-        tasks.spawn(http::serve(listener, clock, busy.clone(), answer));
+        tasks.spawn(http::serve((listener, http::MOST_CONNECTIONS), clock, busy.clone(), answer));
         let ready = Err("has not been asked yet".to_owned());
         Ok(Self { name, template, address, ready, busy, _listener: tasks })
     }

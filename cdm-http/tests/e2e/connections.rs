@@ -1,0 +1,119 @@
+//! Connections of the real server: as many as the system's limit of open files lets it have, and TLS.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::server::{PATIENCE, QUICK, Server, Serves, command, directory};
+
+/// Raises this process's own limit of open files, for connections on both sides.
+fn raise() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the hard limit");
+}
+
+/// The same command under a lower limit of open files.
+fn limited(command: &Command, descriptors: u32) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$@\"")).arg("sh");
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdout(Stdio::null()).stderr(Stdio::piped());
+    shell
+}
+
+fn connect(server: &Server) -> TcpStream {
+    let address = server.url.trim_start_matches("http://");
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream
+}
+
+/// A server with 1,024 descriptors answers while 1,100 connections say nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_keep_nobody_out() {
+    raise();
+    let dir = directory();
+    let mut command = limited(&command(dir.path(), QUICK), 1_024);
+    let server = Server::listen(command.spawn().expect("the server starts"), Serves::ApiAndSites);
+    let mut silent = Vec::new();
+    for number in 0..1_100 {
+        let mut stream = connect(&server);
+        if number % 2 == 1 {
+            // Whether it arrives is up to the server, which may have closed the connection.
+            let _ = stream.write_all(b"GET /sites HTTP/1.1\r\nhost: a\r\nx-half: ");
+        }
+        silent.push(stream);
+    }
+    for path in ["/healthz", "/readyz"] {
+        let answer = server.ask_as(None, reqwest::Method::GET, path, None).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    }
+    assert_eq!(server.get("/sites").await["items"], serde_json::json!([]));
+    let oldest = tokio::task::spawn_blocking(move || {
+        let mut oldest = silent.swap_remove(0);
+        // The end may come as a reset.
+        oldest.read(&mut [0; 64]).unwrap_or(0)
+    });
+    assert_eq!(oldest.await.expect("a read"), 0, "the connection that had waited longest was closed");
+}
+
+/// Without TLS no address that other machines reach is served, unless that is asked for.
+#[test]
+fn plaintext_beyond_this_machine_has_to_be_asked_for() {
+    let dir = directory();
+    let started = |environment: &[(&str, &str)]| {
+        let mut command = command(dir.path(), QUICK);
+        command.arg("--check-config").env("CDM_LISTEN", "0.0.0.0:0").envs(environment.iter().copied());
+        let output = command.output().expect("the server ends");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (accepted, told) = started(&[]);
+    assert!(
+        !accepted && told.contains("CDM_TLS_CERT") && told.contains("CDM_ALLOW_PLAINTEXT=true"),
+        "{told}"
+    );
+    assert!(started(&[("CDM_ALLOW_PLAINTEXT", "true")]).0);
+    assert!(started(&[("CDM_LISTEN", "127.0.0.1:0")]).0);
+    let (accepted, told) =
+        started(&[("CDM_TLS_CERT", "/nowhere/tls.crt"), ("CDM_TLS_KEY", "/nowhere/tls.key")]);
+    assert!(!accepted && told.contains("/nowhere/tls.crt"), "{told}");
+}
+
+/// The server speaks TLS with the pair that it is given, and sends browsers to no plaintext again.
+#[tokio::test]
+async fn a_listener_with_a_certificate_speaks_tls() {
+    let dir = directory();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let pem = |kind: &str, der: &[u8]| {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
+    };
+    let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let authority = pem("CERTIFICATE", made.cert.der());
+    std::fs::write(&cert, &authority).expect("a file");
+    std::fs::write(&key, pem("PRIVATE KEY", &made.signing_key.serialize_der())).expect("a file");
+    let mut command = command(dir.path(), QUICK);
+    command.env("CDM_TLS_CERT", &cert).env("CDM_TLS_KEY", &key).env("CDM_LISTEN", "0.0.0.0:0");
+    let server = Server::listen(command.spawn().expect("the server starts"), Serves::ApiAndSites);
+    let port = server.url.rsplit(':').next().expect("a port");
+    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("a certificate");
+    let client = reqwest::Client::builder().tls_certs_only([authority]).timeout(Duration::from_secs(60));
+    let client = client.build().expect("a client");
+    let request = client.get(format!("https://localhost:{port}/healthz")).header("host", "cdm.example.com");
+    let answer = request.send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000; includeSubDomains");
+    let plain = server.client.get(format!("http://localhost:{port}/healthz")).send().await;
+    assert!(plain.is_err(), "plaintext gets no answer");
+}
