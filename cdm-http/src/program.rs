@@ -115,6 +115,8 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
         .await
         .map_err(|error| format!("`{}` cannot be listened on: {error}; set CDM_LISTEN", config.listen))?;
     let address = listener.local_addr()?;
+    // Before anybody is told that the server is there: a signal that comes early ends it in good order too.
+    let told_to_end = told_to_end()?;
     process.work();
     let scheme = if tls.is_some() { "https" } else { "http" };
     announce(address, scheme, &process);
@@ -125,9 +127,8 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
     tokio::spawn(async move {
-        if told_to_end().await.is_ok() {
-            told.cancel();
-        }
+        told_to_end.await;
+        told.cancel();
     });
     let usual = HttpSettings::default();
     let settings = HttpSettings {
@@ -254,24 +255,25 @@ async fn offer_setup(
     Ok(Some(SetupLink { code, until }))
 }
 
-/// Returns when the process is told to end.
-async fn told_to_end() -> std::io::Result<()> {
+/// Listens for what ends the process; the future is done when that has come.
+fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // A terminal that closes ends the server in good order too, unless `nohup` asked to ignore that.
     let mut hangup = if is_ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
-    let hung_up = async {
-        match &mut hangup {
-            Some(hangup) => hangup.recv().await,
-            None => std::future::pending().await,
+    Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hung_up => {}
         }
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = hung_up => {}
-    }
-    Ok(())
+    })
 }
 
 /// The number of SIGHUP.

@@ -166,6 +166,9 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             copy(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), &target).expect("a copy");
+            // A checkout keeps no mode, and a key that others may read is refused.
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&target, private).expect("a mode");
         }
     }
 }
