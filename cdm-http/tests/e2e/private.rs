@@ -112,6 +112,7 @@ async fn a_directory_with_other_things_keeps_its_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "a test says what it did not do")]
 async fn a_directory_of_another_user_is_refused() {
     if !geteuid().is_root() {
         println!("not run: only root can give a directory to another user");

@@ -166,6 +166,7 @@ async fn a_disk_that_was_full_takes_writes_again() {
 
 /// Where nothing can be mounted, the limit above shows the same; there this says what it did not do.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "a test says what it did not do")]
 async fn a_file_system_that_was_full_takes_writes_again() {
     let dir = directory();
     match Mounted::on(dir.path()) {
