@@ -231,9 +231,9 @@ impl Runner<'_> {
                 Committed::Unchanged => return Ok(Left::Again(self.look_again())),
                 Committed::Ended => return Ok(Left::Resting),
             }
-            // An attempt too many is given up at once.
+            // An attempt too many is given up at once, and a request to cancel is seen to.
             let waits = record.slot().is_some_and(|slot| {
-                slot.status == Status::Waiting && slot.attempts <= self.settings.attempts && !slot.cancel
+                plan::next(slot, pipeline, self.settings.attempts, self.now()) == Next::Sleep
             });
             if let Some(later) = later
                 && waits

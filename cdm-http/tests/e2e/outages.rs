@@ -9,16 +9,16 @@ use serde_json::Value;
 use super::server::{ADMIN, Server, directory, new_site};
 
 /// The sites' databases go away: a file is where their directory was.
-fn take_away(dir: &Path) {
-    let databases = dir.join("databases");
+fn take_away(data: &Path) {
+    let databases = data.join("databases");
     if databases.exists() {
-        std::fs::rename(&databases, dir.join("databases.away")).expect("the databases go away");
+        std::fs::rename(&databases, data.join("databases.away")).expect("the databases go away");
     }
     std::fs::write(&databases, "no directory").expect("a file in their place");
 }
 
-fn bring_back(dir: &Path) {
-    let (databases, away) = (dir.join("databases"), dir.join("databases.away"));
+fn bring_back(data: &Path) {
+    let (databases, away) = (data.join("databases"), data.join("databases.away"));
     std::fs::remove_file(&databases).expect("the file goes");
     if away.exists() {
         std::fs::rename(&away, &databases).expect("the databases are back");
@@ -52,9 +52,10 @@ async fn create(server: &Server, id: &str) {
 #[tokio::test]
 async fn a_provision_waits_while_the_databases_are_away_and_is_done_when_they_are_back() {
     let dir = directory();
+    let data = dir.path().join("data");
     let mut server = Server::start(dir.path());
     create(&server, "rrr").await;
-    take_away(dir.path());
+    take_away(&data);
     let feed = server.ask_as(Some(ADMIN), Method::GET, "/events", None).await;
 
     // Several attempts are made in this time.
@@ -69,7 +70,7 @@ async fn a_provision_waits_while_the_databases_are_away_and_is_done_when_they_ar
     assert!(reason["message"].as_str().is_some_and(|message| message.contains("databases")), "{reason}");
     assert_eq!(operation["steps"][0]["attempts"], 1, "an outage is no attempt: {operation}");
 
-    bring_back(dir.path());
+    bring_back(&data);
     let done = server.rested(&format!("/operations/{id}")).await;
     assert_eq!(done["status"], "succeeded", "{done}");
     let words = words(feed, &id).await;
@@ -80,11 +81,11 @@ async fn a_provision_waits_while_the_databases_are_away_and_is_done_when_they_ar
 
     // Work is given back in an outage, too.
     create(&server, "sss").await;
-    take_away(dir.path());
+    take_away(&data);
     let (_, operation) = server.ask(Method::POST, "/sites/sss/provision?wait=1s", None).await;
     assert_eq!(operation["status"], "waiting", "{operation}");
     assert!(server.terminate().success());
-    bring_back(dir.path());
+    bring_back(&data);
     let server = Server::start(dir.path());
     let path = format!("/operations/{}", operation["id"].as_str().expect("an id"));
     let done = server.rested(&path).await;

@@ -24,7 +24,7 @@ impl Owner<'_> {
         let patience = Some(self.platform.ready_patience);
         let slow = growing(self.worker, self.head.waiting_since, now);
         let trouble = self.trouble.take().unwrap_or_else(|| Why::unknown("the cluster does not answer"));
-        let backend = Some(trouble.patience(&self.platform.patience));
+        let backend = Some(self.platform.patience.backend.max(self.platform.patience.denied));
         let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
         self.commit(Vec::new(), |head| {
             head.unsettled = unsettled;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::{Code, HoldMode, Leg, Rollout, RolloutKind, RolloutStatus, Timestamp};
-use crate::engine::{Later, Patience, Worker};
+use crate::engine::{Later, Worker};
 use crate::pipelines::Platform;
 use crate::ports::{ErrorKind, LiveSubject, PortError};
 
@@ -24,14 +24,6 @@ impl Why {
     /// An earlier attempt's outcome is unknown.
     pub(super) fn unknown(message: &str) -> Self {
         Self { code: Code::Retrying, message: message.to_owned() }
-    }
-
-    /// How long that may last before a person has to see it; `None` where the rollout waits for it without end.
-    pub(super) const fn patience(&self, patience: &Patience) -> Duration {
-        match self.code {
-            Code::Denied => patience.denied,
-            _ => patience.backend,
-        }
     }
 }
 
