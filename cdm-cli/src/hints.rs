@@ -68,7 +68,8 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
         },
         // Not on this way: the token that is on it would be refused again.
         "forbidden" => {
-            "the token's role does not allow this; an administrator makes others: cdm token create".into()
+            "your role does not allow this; an administrator makes tokens of other roles: cdm token create"
+                .into()
         }
         "not_found" => format!(
             "check the name: {}, {}; a terminated site is gone, its operations stay: {}",

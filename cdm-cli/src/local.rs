@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http;
 use cdm_core::adapters::embedded::{ImageSpec, Readiness};
-use cdm_core::domain::{Actor, Digest};
+use cdm_core::domain::{Actor, Digest, Role};
 use cdm_core::wiring::{Config, Process, harden_process};
 use cdm_http::{App, HttpSettings};
 use futures_util::stream::StreamExt;
@@ -129,8 +129,9 @@ pub async fn open(options: &LocalOptions) -> Result<(Local, Arc<Process>), CliEr
     let process = Arc::new(opened(&config).await?);
     process.work();
     let settings = HttpSettings { repository: config.image_repository.clone(), ..HttpSettings::default() };
+    // Who may open the store's files may do everything with them.
     let actor = Actor::parse("local").map_err(|error| CliError::Failed(error.to_string()))?;
-    let router = cdm_http::local_router(App::of(&process, settings), actor);
+    let router = cdm_http::local_router(App::of(&process, settings), actor, Role::Admin);
     Ok((Local::new(router, None, None), process))
 }
 

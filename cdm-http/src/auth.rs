@@ -1,11 +1,11 @@
-//! Who asks, and whether they may.
+//! Who asks. Whether they may is [`crate::permissions`]' and the services' to say.
 
 use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cdm_core::domain::token::{Role, Token};
@@ -16,15 +16,16 @@ use secrecy::SecretString;
 use crate::app::{Server, Shared};
 use crate::client::Client;
 use crate::error::Refusal;
-use crate::request::RequestId;
+use crate::permissions;
+use crate::request::{AccessLog, RequestId};
 
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     actor: Actor,
     role: Role,
-    /// To be looked at again by what goes on for long; `None` for a caller in this process.
-    pub(crate) pass: Option<Pass>,
+    /// To be looked at again by what goes on for long; `None` for a caller in this process, and for one who has signed in.
+    pass: Option<Pass>,
 }
 
 /// A token as it came, and from where.
@@ -35,14 +36,9 @@ pub(crate) struct Pass {
 }
 
 impl Caller {
-    /// A caller in this process, who may do everything.
-    pub(crate) const fn local(actor: Actor) -> Self {
-        Self { actor, role: Role::Admin, pass: None }
-    }
-
-    /// Refuses a caller whose role is not enough.
-    pub(crate) fn may(&self, needed: Role) -> Result<(), Refusal> {
-        if self.role < needed { Err(Refusal::forbidden(needed, self.role)) } else { Ok(()) }
+    /// A caller without a token: one in this process, or one who has signed in.
+    pub(crate) const fn new(actor: Actor, role: Role) -> Self {
+        Self { actor, role, pass: None }
     }
 }
 
@@ -50,15 +46,39 @@ impl Pass {
     /// The token, if it serves now.
     pub(crate) async fn look(&self, server: &Server) -> Result<Option<Token>, ServiceError> {
         let token = server.app.access.identify(&self.token).await?;
-        Ok(token.filter(|token| self.client.is_on_this_machine() || !token.loopback_only))
+        Ok(token.filter(|token| self.serves_here(token)))
+    }
+
+    fn serves_here(&self, token: &Token) -> bool {
+        self.client.is_on_this_machine() || !token.loopback_only
+    }
+}
+
+/// What of a request says who asks for what; its body is left where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) extensions: &'a Extensions,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of(request: &'a Request) -> Self {
+        Self {
+            method: request.method(),
+            path: request.uri().path(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
     }
 }
 
 /// Lets requests with a token in, as often as it may ask.
 pub(crate) async fn authenticate(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
-    let client = Client::found(request.extensions());
-    match admit(&server, request.headers(), client).await {
+    match admit(&server, Head::of(&request)).await {
         Ok(caller) => {
+            AccessLog::name(request.extensions(), &caller.actor);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -66,18 +86,27 @@ pub(crate) async fn authenticate(State(server): State<Shared>, mut request: Requ
     }
 }
 
-async fn admit(server: &Server, headers: &HeaderMap, client: Client) -> Result<Caller, Refusal> {
-    let pass = bearer(headers).map(|token| Pass { token, client });
+async fn admit(server: &Server, head: Head<'_>) -> Result<Caller, Refusal> {
+    let client = Client::found(head.extensions);
+    let pass = bearer(head.headers).map(|token| Pass { token, client });
     let token = match &pass {
-        Some(pass) => pass.look(server).await?,
+        Some(pass) => server.app.access.recognize(&pass.token).await?,
         None => None,
     };
-    let Some(token) = token else {
-        let failure = server.limits.failure(client.address);
-        return Err(failure.map_or_else(Refusal::too_many, |()| Refusal::unauthorized()));
-    };
-    server.limits.request(&token.name).map_err(Refusal::too_many)?;
-    Ok(Caller { actor: token.name, role: token.role, pass })
+    if let (Some(token), Some(pass)) = (&token, &pass)
+        && server.app.access.serves(token)
+        && pass.serves_here(token)
+    {
+        server.limits.request(&token.name).map_err(Refusal::too_many)?;
+        return Ok(Caller { actor: token.name.clone(), role: token.role, pass: Some(pass.clone()) });
+    }
+    // Of a token that serves no more, or not from here, it is known whose it is.
+    let actor = token.map_or_else(Actor::anonymous, |token| token.name);
+    AccessLog::name(head.extensions, &actor);
+    server.limits.failure(client.address).map_err(Refusal::too_many)?;
+    let refused = of(head.extensions, actor, Role::Viewer);
+    permissions::unauthorized(server, &refused, head).await;
+    Err(Refusal::unauthorized())
 }
 
 /// The token of an `Authorization: Bearer …`.
@@ -87,19 +116,35 @@ fn bearer(headers: &HeaderMap) -> Option<SecretString> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| SecretString::from(token))
 }
 
-/// A request of someone who has the role.
-fn asked(parts: &mut Parts, needed: Role) -> Result<(services::Request, Option<Pass>), Refusal> {
-    let caller = parts.extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
-    caller.may(needed)?;
-    let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone());
-    let key =
-        parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe()).map(key).transpose()?;
-    Ok((services::Request { actor: caller.actor.clone(), id, key }, caller.pass.clone()))
+/// A request of somebody, with the id and the address that the HTTP request has.
+fn of(extensions: &Extensions, actor: Actor, role: Role) -> services::Request {
+    let id = extensions.get::<RequestId>().map(|id| id.0.clone());
+    services::Request { id, address: Client::found(extensions).address, ..services::Request::by(actor, role) }
+}
+
+/// A request of the caller, without a key.
+pub(crate) fn asked(extensions: &Extensions) -> Result<services::Request, Refusal> {
+    let caller = extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
+    Ok(of(extensions, caller.actor.clone(), caller.role))
 }
 
 fn key(value: &HeaderValue) -> Result<IdempotencyKey, Refusal> {
     let text = value.to_str().unwrap_or("\u{fffd}");
     IdempotencyKey::parse(text).map_err(|broken| Refusal::field("Idempotency-Key", broken.rule()))
+}
+
+/// A request of the caller, under its key where it has one.
+#[derive(Debug)]
+pub(crate) struct Asked(pub(crate) services::Request);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let request = asked(&parts.extensions)?;
+        let given = parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe());
+        Ok(Self(services::Request { key: given.map(key).transpose()?, ..request }))
+    }
 }
 
 /// Anyone with a token; with what streams need to know of them.
@@ -111,36 +156,12 @@ pub(crate) struct Viewer {
     pub(crate) address: Option<IpAddr>,
 }
 
-/// Someone who may operate.
-#[derive(Debug)]
-pub(crate) struct Operator(pub(crate) services::Request);
-
-/// Someone who may do everything.
-#[derive(Debug)]
-pub(crate) struct Admin(pub(crate) services::Request);
-
 impl<S: Send + Sync> FromRequestParts<S> for Viewer {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let (request, pass) = asked(parts, Role::Viewer)?;
+        let caller = parts.extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
         let address = Client::found(&parts.extensions).address;
-        Ok(Self { actor: request.actor, pass, address })
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Operator {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        Ok(Self(asked(parts, Role::Operator)?.0))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Admin {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        Ok(Self(asked(parts, Role::Admin)?.0))
+        Ok(Self { actor: caller.actor.clone(), pass: caller.pass.clone(), address })
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::token::Role;
 use cdm_core::services::ServiceError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -122,11 +121,6 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
-    pub(crate) fn forbidden(needed: Role, has: Role) -> Self {
-        let detail = format!("this takes the role `{needed}`; the token has `{has}`");
-        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
-    }
-
     pub(crate) fn too_many(after: Duration) -> Self {
         let detail = "too many requests; see Retry-After";
         Self { retry_after: Some(after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
@@ -182,6 +176,7 @@ impl IntoResponse for Refusal {
 /// The status of a service's refusal.
 const fn status(error: &ServiceError) -> StatusCode {
     match error {
+        ServiceError::Forbidden { .. } => StatusCode::FORBIDDEN,
         ServiceError::NotFound { .. } => StatusCode::NOT_FOUND,
         ServiceError::SiteExists(_)
         | ServiceError::HostnameTaken { .. }
@@ -218,7 +213,8 @@ impl From<ServiceError> for Refusal {
                 refusal.retry_after = Some(Duration::ZERO);
             }
             ServiceError::PlanChanged => refusal.blame("planHash"),
-            ServiceError::NotFound { .. }
+            ServiceError::Forbidden { .. }
+            | ServiceError::NotFound { .. }
             | ServiceError::IllegalTransition(_)
             | ServiceError::Frozen(_)
             | ServiceError::NoHealthyDigest

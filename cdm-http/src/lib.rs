@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod outlet;
 mod password;
+mod permissions;
 mod request;
 mod router;
 mod routes;
@@ -25,5 +26,6 @@ mod serve;
 
 pub use app::{App, Backend, Health, HttpSettings, SetupLink};
 pub use error::{FieldError, Problem};
+pub use permissions::{ROUTES, Route};
 pub use router::{local_router, router};
 pub use serve::{ConnectionLimits, Tls, TlsError, serve};

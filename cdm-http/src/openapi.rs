@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -10,12 +11,14 @@ use utoipa::openapi::{Components, ContentBuilder, Ref, RefOr, Required, Response
 use utoipa::{OpenApi, openapi};
 
 use crate::error::{FieldError, PROBLEM_JSON, Problem};
+use crate::permissions::{ROUTES, Route};
 
 /// What the document begins with.
 const ABOUT: &str = "Many WordPress sites on two services, `blue` and `green`, of which one is the active canary.\n\n\
 Every route but `/healthz`, `/readyz` and `/openapi.json` takes a token: `Authorization: Bearer …`. A `viewer` reads; an \
 `operator` creates, provisions, upgrades, promotes, rolls out, retries and cancels; an `admin` also selects, deploys, \
-rolls back, terminates, marks digests, freezes, and keeps webhooks, tokens and users.\n\n\
+rolls back, terminates, marks digests, freezes, and keeps webhooks, tokens and users. `x-required-role` of an operation is \
+the least role that it takes; a retry and a cancel take the role of what they repeat or stop.\n\n\
 Long work is answered with 202, the operation and its `Location`; with `?wait=30s` with 200 once the operation rests, \
 however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
 
@@ -66,17 +69,32 @@ fn document() -> openapi::OpenApi {
         }
     }
     document.merge(guarded);
-    for item in document.paths.paths.values_mut() {
-        for operation in
-            [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten()
-        {
-            describe(operation);
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in [
+            ("GET", &mut item.get),
+            ("POST", &mut item.post),
+            ("PUT", &mut item.put),
+            ("DELETE", &mut item.delete),
+        ] {
+            if let Some(operation) = operation {
+                describe(operation);
+                require(operation, method, path);
+            }
         }
     }
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     let components = document.components.get_or_insert_with(Components::new);
     components.security_schemes.insert("token".to_owned(), bearer.into());
     document
+}
+
+/// Says which role a route takes at least, by the table of routes.
+fn require(operation: &mut Operation, method: &str, path: &str) {
+    let route = ROUTES.iter().find(|route| (route.method, route.path) == (method, path));
+    if let Some(role) = route.and_then(Route::role) {
+        let said = ExtensionsBuilder::new().add("x-required-role", role.as_str()).build();
+        operation.extensions.get_or_insert_default().merge(said);
+    }
 }
 
 /// Adds what every guarded route may refuse.

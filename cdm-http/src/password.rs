@@ -3,8 +3,10 @@
 use argon2::password_hash::phc;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use cdm_core::domain::PasswordHash;
+use cdm_core::services;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::Refusal;
@@ -72,6 +74,36 @@ impl Passwords {
             hash.ok().map(|hash| PasswordHash::new(hash.to_string()))
         });
         made.await?.ok_or_else(Refusal::internal)
+    }
+
+    /// The same under a salt that follows from who asks and from the request's key, so that every replica recognizes a
+    /// repetition of a request by its password, and a reader of the store guesses no faster than at the stored hash.
+    /// `None` where the request has no key.
+    ///
+    /// # Errors
+    /// As [`Passwords::hash`].
+    pub(crate) async fn repeatable(
+        &self,
+        requester: Requester,
+        password: SecretString,
+        request: &services::Request,
+    ) -> Result<Option<PasswordHash>, Refusal> {
+        let Some(key) = &request.key else { return Ok(None) };
+        let salt = Sha256::new()
+            .chain_update("cdm repetition\0")
+            .chain_update(request.actor.as_str())
+            .chain_update("\0")
+            .chain_update(key.as_str())
+            .finalize();
+        let password = normalized(&password);
+        let made = self.apart(requester, move || {
+            let mut hash = [0; 32];
+            let password = password.expose_secret().as_bytes();
+            let made = Argon2::default().hash_password_into(password, &salt, &mut hash);
+            let text = || hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            made.ok().map(|()| PasswordHash::new(text()))
+        });
+        made.await?.map(Some).ok_or_else(Refusal::internal)
     }
 
     /// Whether it is the password of `known`. Where there is nobody, it takes as long to say no.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdm_core::services::{Admitted, Span};
 use cdm_core::wiring::{Config, Descriptors, LogFormat, Process, harden_process, rotate_key};
 use cdm_http::log::{LossyLog, log_panics};
 use cdm_http::{App, ConnectionLimits, HttpSettings, SetupLink, Tls};
@@ -111,6 +112,12 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
         return Ok(());
     }
     admit_administrator(config, &process).await?;
+    for token in process.access().with_reserved_names().await? {
+        tracing::warn!(
+            name = %token.name, id = %token.id,
+            "a token has a name that is reserved for the audit; make another one, and revoke this"
+        );
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("`{}` cannot be listened on: {error}; set CDM_LISTEN", config.listen))?;
@@ -146,7 +153,10 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
         ..usual
     };
     let app = App::of(&process, settings);
+    tokio::spawn(count_refusals(app.clone(), shutdown.clone()));
     let served = cdm_http::serve(listener, app, shutdown, GRACE / 2).await;
+    process.services().count_refusals(Span::Present).await;
+    process.access().count_refusals(Span::Present).await;
     tracing::info!("giving work back");
     let in_time = process.stop(GRACE / 2).await;
     tracing::info!(in_time, "ended");
@@ -190,7 +200,12 @@ fn log_to_stderr(config: &Config) -> Result<LossyLog, Failure> {
 /// Sees to it that someone may ask: the configured administrator, or one made up at the first start.
 async fn admit_administrator(config: &Config, process: &Process) -> Result<(), Failure> {
     if let Some(token) = &config.admin_token {
-        process.access().admit_admin(token).await?;
+        if process.access().admit_admin(token).await? == Admitted::Replaced {
+            tracing::warn!(
+                "the configured administrator's token was replaced by one that was configured later, and serves no more; \
+                 give this server the newer one"
+            );
+        }
         return Ok(());
     }
     if let Some(token) = process.access().first_admin().await? {
@@ -201,13 +216,7 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
             tracing::warn!(%error, "the administrator's token could not be shown: set CDM_ADMIN_TOKEN");
         }
     }
-    let beyond = process
-        .access()
-        .tokens()
-        .await?
-        .iter()
-        .any(|token| !token.loopback_only && token.serves(process.ports().clock.wall()));
-    if config.listen.ip().is_loopback() || beyond {
+    if config.listen.ip().is_loopback() || process.access().serves_other_machines().await? {
         return Ok(());
     }
     Err(format!(
@@ -215,6 +224,19 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
         config.listen
     )
     .into())
+}
+
+/// Writes each minute how many refusals had no audit entry of their own.
+async fn count_refusals(app: App, shutdown: CancellationToken) {
+    loop {
+        let later = app.clock.sleep_until(app.clock.monotonic().after(Duration::from_secs(60)));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = later => {}
+        }
+        app.services.count_refusals(Span::Over).await;
+        app.access.count_refusals(Span::Over).await;
+    }
 }
 
 fn announce(address: SocketAddr, scheme: &str, process: &Process) {

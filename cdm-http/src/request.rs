@@ -3,12 +3,14 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use cdm_core::domain::Actor;
 use futures_util::future::{Either, select};
 
 use crate::app::Shared;
@@ -25,6 +27,20 @@ const LONGEST_ID: usize = 128;
 /// The id of a request: the caller's own where it is fit to be repeated.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) String);
+
+/// Who asks, for the line of the access log; said by what finds it out, further inside.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AccessLog(Arc<OnceLock<Actor>>);
+
+impl AccessLog {
+    /// Names the actor of the request that these extensions are of.
+    pub(crate) fn name(extensions: &Extensions, actor: &Actor) {
+        if let Some(log) = extensions.get::<Self>() {
+            // The first name stays.
+            let _ = log.0.set(actor.clone());
+        }
+    }
+}
 
 /// Makes ids for requests that bring none.
 #[derive(Debug)]
@@ -61,7 +77,9 @@ pub(crate) async fn finish(State(server): State<Shared>, mut request: Request, n
     let page = console::is_page(request.uri().path());
     // A browser would keep it for all ports of a loopback name, and other programs serve these.
     let hsts = Client::found(request.extensions()).has_tls() && !console::is_loopback(request.headers());
+    let (address, log) = (Client::found(request.extensions()).address, AccessLog::default());
     request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(log.clone());
 
     let clock = &server.app.clock;
     let (since, running) = (clock.monotonic(), server.metrics.begin());
@@ -70,7 +88,9 @@ pub(crate) async fn finish(State(server): State<Shared>, mut request: Request, n
     let took = clock.monotonic().since(since);
     let status = response.status().as_u16();
     server.metrics.answered(method, &route, status, took);
-    tracing::info!(request_id = %id, method, route, status, took_ms = took.as_millis(), "answered");
+    let actor = log.0.get().map(Actor::as_str);
+    let address = address.map(tracing::field::display);
+    tracing::info!(request_id = %id, actor, address, method, route, status, took_ms = took.as_millis(), "answered");
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);

@@ -2,7 +2,7 @@
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
-use cdm_core::domain::Actor;
+use cdm_core::domain::{Actor, Role};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -12,6 +12,7 @@ use crate::app::{App, Server, Shared};
 use crate::auth::{Caller, authenticate};
 use crate::client::identify;
 use crate::host::one_host;
+use crate::permissions::authorize;
 use crate::request::{finish, in_time, panicked};
 use crate::routes::{
     events, freezes, operations, rollouts, services, sites, system, tokens, users, webhooks,
@@ -26,16 +27,21 @@ pub fn router(app: App) -> Router {
 pub(crate) fn stoppable(app: App, stopping: CancellationToken) -> Router {
     let server = Server::new(app, stopping);
     let (guarded, _) = guarded().split_for_parts();
-    let guarded = guarded.route_layer(from_fn_with_state(Shared::clone(&server), authenticate));
+    let guarded = guarded
+        .route_layer(from_fn_with_state(Shared::clone(&server), authorize))
+        .route_layer(from_fn_with_state(Shared::clone(&server), authenticate));
     let pages = crate::console::routes(&server);
     whole(server, guarded.merge(pages))
 }
 
-/// The routes for callers in this process: every request is an administrator's, `actor`'s, and needs no token.
-pub fn local_router(app: App, actor: Actor) -> Router {
+/// The routes for callers in this process: every request is `actor`'s, who has that role, and needs no token.
+pub fn local_router(app: App, actor: Actor, role: Role) -> Router {
     let server = Server::new(app, CancellationToken::new());
     let (guarded, _) = guarded().split_for_parts();
-    whole(server, guarded.route_layer(Extension(Caller::local(actor))))
+    let guarded = guarded
+        .route_layer(from_fn_with_state(Shared::clone(&server), authorize))
+        .route_layer(Extension(Caller::new(actor, role)));
+    whole(server, guarded)
 }
 
 fn whole(server: Shared, guarded: Router<Shared>) -> Router {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::operation::StepStatus;
 use cdm_core::domain::{
-    Actor, Digest, End, Hostnames, ObjectPrefix, Operation, Release, SecretKind, SecretName, Selector, Site,
-    SiteId, SiteName, Status, Theme, Uid, Verdict,
+    Actor, Digest, End, Hostnames, ObjectPrefix, Operation, Release, Role, SecretKind, SecretName, Selector,
+    Site, SiteId, SiteName, Status, Theme, Uid, Verdict,
 };
 use cdm_core::ports::{ClusterOps, Ports, Route, ServiceView, SiteDatabase, StoredSecret};
 use cdm_core::services::{Accepted, DeployRequest, NewSite, Request, ServiceError, Services};
@@ -106,7 +106,7 @@ impl<'a> Life<'a> {
         let Process { services, worker } = Process::new("worker-1", &ports);
         let mut driver = Driver::new(clock);
         driver.spawn(async move { worker.run().await });
-        let (request, site) = (Request::by(Actor::parse("operator")?), SiteId::parse("shop")?);
+        let (request, site) = (Request::by(Actor::parse("operator")?, Role::Admin), SiteId::parse("shop")?);
         Ok(Self { out, driver: RefCell::new(driver), ports, cluster, services, request, site })
     }
 

@@ -125,7 +125,10 @@ pub enum WebhookCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make a token; it is shown this once
-    #[command(after_help = "Example:\n  cdm token create ci --role operator --expires-in 720h")]
+    #[command(
+        after_help = "Examples:\n  cdm token create ci --role operator --expires-in 720h\n  cdm token create \
+                            monitoring --role viewer --no-expiry"
+    )]
     Create {
         /// What it is called
         name: String,
@@ -135,9 +138,12 @@ pub enum TokenCommand {
         /// When it ends: a time such as 2030-01-31T00:00:00Z
         #[arg(long, value_parser = timestamp, value_name = "TIME")]
         expires_at: Option<String>,
-        /// After how long it ends, such as 720h
+        /// After how long it ends, such as 720h; 90 days where nothing is said
         #[arg(long, value_parser = super::duration, conflicts_with = "expires_at", value_name = "TIME")]
         expires_in: Option<std::time::Duration>,
+        /// It serves until it is revoked
+        #[arg(long, conflicts_with_all = ["expires_at", "expires_in"])]
+        no_expiry: bool,
     },
     /// List tokens, revoked ones too; their text is not shown
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm token list")]

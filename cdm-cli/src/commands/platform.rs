@@ -14,12 +14,12 @@ use crate::view::{Shape, frozen, plain};
 
 pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
-        TokenCommand::Create { name, role, expires_at, expires_in } => {
+        TokenCommand::Create { name, role, expires_at, expires_in, no_expiry } => {
             let mut body = json!({ "name": name, "role": role });
             let ends = match (expires_at, expires_in) {
                 (Some(at), _) => Some(at),
                 (None, Some(span)) => Some(after(session, span)?),
-                (None, None) => None,
+                (None, None) => no_expiry.then(|| "never".to_owned()),
             };
             if let Some(ends) = ends {
                 body["expiresAt"] = ends.into();

@@ -110,7 +110,7 @@ async fn reads_are_asked_for_by_path_and_filters() {
 #[tokio::test(start_paused = true)]
 async fn small_changes_are_done_at_once() {
     let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
-    let cases: [(&[&str], u16, &str); 13] = [
+    let cases: [(&[&str], u16, &str); 14] = [
         (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
         (&["services", "mark", DIGEST, "bad", "--reason", "loses uploads"], 200, &mark),
         (&["rollout", "pause", "rollout-1"], 202, "POST /rollouts/rollout-1/pause"),
@@ -131,6 +131,11 @@ async fn small_changes_are_done_at_once() {
             r#"POST /webhooks {"events":["rollout.halted","operation.parked"],"url":"https://a.b/c"}"#,
         ),
         (&["webhook", "remove", "webhook-7"], 200, "DELETE /webhooks/webhook-7"),
+        (
+            &["token", "create", "ci", "--role", "viewer", "--no-expiry"],
+            201,
+            r#"POST /tokens {"expiresAt":"never","name":"ci","role":"viewer"}"#,
+        ),
         (
             &["token", "create", "ci", "--role", "operator", "--expires-in", "24h"],
             201,

@@ -8,7 +8,7 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
 use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesSettings};
 use cdm_core::adapters::{OsIds, SystemClock};
-use cdm_core::domain::{Digest, Fence, JobName, RolloutStatus, Routed, Selector, Site, WorkerId};
+use cdm_core::domain::{Digest, Fence, JobName, Role, RolloutStatus, Routed, Selector, Site, WorkerId};
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
 use cdm_core::ports::{
@@ -124,7 +124,7 @@ impl Engine {
     pub(crate) async fn promote(&self) {
         let wanted =
             RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
-        let accepted = self.services.rollout(&Request::by(build::actor()), &wanted).await;
+        let accepted = self.services.rollout(&Request::by(build::actor(), Role::Admin), &wanted).await;
         let Ok(Accepted::Rollout(number)) = accepted else { panic!("it is not accepted: {accepted:?}") };
         loop {
             let wake = self.worker.turn().await.wake;

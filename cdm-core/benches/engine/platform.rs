@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use cdm_core::domain::{
-    Fence, RolloutStatus, Routed, Selector, Site, SiteId, Tick, Timestamp, Uid, WorkerId,
+    Fence, Role, RolloutStatus, Routed, Selector, Site, SiteId, Tick, Timestamp, Uid, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
@@ -155,7 +155,7 @@ impl Platform {
     pub(crate) fn accept_rollout(&self) -> u64 {
         let wanted =
             RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
-        match now(self.services.rollout(&Request::by(build::actor()), &wanted)) {
+        match now(self.services.rollout(&Request::by(build::actor(), Role::Admin), &wanted)) {
             Ok(Accepted::Rollout(number)) => number,
             other => panic!("the rollout is not accepted: {other:?}"),
         }
@@ -163,7 +163,7 @@ impl Platform {
 
     /// Accepts one operation for each of these sites.
     pub(crate) fn accept_singles(&self, single: Single, sites: std::ops::Range<u32>) {
-        let request = Request::by(build::actor());
+        let request = Request::by(build::actor(), Role::Admin);
         for n in sites {
             let id = site_id(n);
             let accepted = match single {

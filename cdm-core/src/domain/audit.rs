@@ -1,10 +1,11 @@
 //! Who asked for what.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use super::{Actor, OperationId, Timestamp};
 
-/// One mutating request, accepted or refused. A rollout is one, whatever the number of its sites.
+/// One request that asked for a change, or that was refused. A rollout is one, whatever the number of its sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// When.
@@ -23,4 +24,8 @@ pub struct AuditEntry {
     pub operation: Option<OperationId>,
     /// The rollout that came of it, or that was asked.
     pub rollout: Option<u64>,
+    /// The client's address, where the request came over a network.
+    pub address: Option<IpAddr>,
+    /// How many requests the entry stands for: more than one where refusals were counted instead of written.
+    pub count: u64,
 }

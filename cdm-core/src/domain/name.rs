@@ -216,7 +216,17 @@ verbatim_name!(
 
 impl Actor {
     /// What the actor of every person who signs in begins with, and of nobody else.
-    const PERSON: &str = "user:";
+    pub(super) const PERSON: &str = "user:";
+
+    /// Who is named where nobody has proven who they are.
+    pub fn anonymous() -> Self {
+        Self("anonymous".into())
+    }
+
+    /// Who is named for what a process does at its start: tokens of the configuration, and the first one.
+    pub fn bootstrap() -> Self {
+        Self("bootstrap".into())
+    }
 
     /// Whether it is a person who signs in.
     pub fn is_person(&self) -> bool {

@@ -4,7 +4,8 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
-use super::{Accepted, Request, ServiceError, Services};
+use super::refusals::Span;
+use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::{AuditEntry, Fence, OperationId, Subject, Timestamp};
 use crate::ports::{Batch, Call, FeedEvent, IdempotencyRecord, Outcome, Refused, StoreError};
 
@@ -41,11 +42,12 @@ impl Services {
         }
     }
 
-    /// Decides and stores. `decide` is asked again whenever what it read has changed before the write.
+    /// Decides and stores. `decide` is asked again whenever what it read has changed before the write. The role is judged
+    /// first; where it depends on a record, `decide` judges it once more, on the record that the write is conditional on.
     pub(super) async fn admit<F, Fut>(
         &self,
         request: &Request,
-        action: &'static str,
+        action: Action,
         target: &str,
         body: &str,
         decide: F,
@@ -54,8 +56,11 @@ impl Services {
         F: Fn() -> Fut + Send,
         Fut: Future<Output = Result<Decision, ServiceError>> + Send,
     {
-        let fingerprint = fingerprint(action, target, body);
-        let result = self.decide_and_write(request, action, target, fingerprint, decide).await;
+        let fingerprint = fingerprint(action.as_str(), target, body);
+        let result = match request.may(action) {
+            Ok(()) => self.decide_and_write(request, action, target, fingerprint, decide).await,
+            Err(forbidden) => Err(forbidden),
+        };
         if let (Ok(_), Some(worker)) = (&result, &self.worker) {
             worker.poke();
         }
@@ -68,17 +73,55 @@ impl Services {
                     | ServiceError::Unknown
             )
         {
-            // The refusal stands whether or not its entry can be written.
-            let audit = Some(self.audit(request, action, target, error.code(), &Accepted::Done));
-            let _ = self.ports.store.write(&self.call(), &Batch { audit, ..Batch::default() }).await;
+            self.refused(request, action, target, error.code()).await;
         }
         result
+    }
+
+    /// Decides whether the caller's role suffices for an action; that it does not is kept in the audit. For frontends that
+    /// refuse a request before they look at the rest of it: every method that takes a request decides the same by itself.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub async fn authorize(
+        &self,
+        request: &Request,
+        action: Action,
+        target: &str,
+    ) -> Result<(), ServiceError> {
+        let decided = request.may(action);
+        if let Err(error) = &decided {
+            self.refused(request, action, target, error.code()).await;
+        }
+        decided
+    }
+
+    /// Keeps in the audit that a request was refused under a code: by an entry of its own, or, where one actor at one
+    /// address was refused more than 30 times within a minute, or all together 600 times, by a number in one entry.
+    pub async fn refused(&self, request: &Request, action: Action, target: &str, code: &'static str) {
+        let entry = self.audit(request, action, target, code, &Accepted::Done);
+        let due = self.refusals.note(entry, self.ports.clock.monotonic());
+        self.keep_refusals(due).await;
+    }
+
+    /// Writes how many refusals had no entry of their own. To be called about once a minute, and at the end of a process.
+    pub async fn count_refusals(&self, span: Span) {
+        let due = self.refusals.due(span, self.ports.clock.monotonic());
+        self.keep_refusals(due).await;
+    }
+
+    async fn keep_refusals(&self, entries: Vec<AuditEntry>) {
+        for entry in entries {
+            // The refusal stands whether or not its entry can be written.
+            let batch = Batch { audit: Some(entry), ..Batch::default() };
+            let _ = self.ports.store.write(&self.call(), &batch).await;
+        }
     }
 
     async fn decide_and_write<F, Fut>(
         &self,
         request: &Request,
-        action: &'static str,
+        action: Action,
         target: &str,
         fingerprint: u64,
         decide: F,
@@ -155,7 +198,7 @@ impl Services {
     pub(super) fn audit(
         &self,
         request: &Request,
-        action: &'static str,
+        action: Action,
         target: &str,
         outcome: &'static str,
         accepted: &Accepted,
@@ -168,12 +211,14 @@ impl Services {
         AuditEntry {
             at: self.now(),
             actor: request.actor.clone(),
-            action: action.into(),
+            action: action.as_str().into(),
             target: target.to_owned(),
             request_id: request.id.clone(),
             outcome: outcome.into(),
             operation,
             rollout,
+            address: request.address,
+            count: 1,
         }
     }
 

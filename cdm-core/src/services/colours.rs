@@ -1,7 +1,7 @@
 //! What may be asked of the two services.
 
 use super::admit::{Decision, queued_event};
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::colour::{Release, Verdict, rollback_choice};
 use crate::domain::operation::{Deploy, Event, Hooks, Operation, Slot, Status, Subject, Task};
 use crate::domain::{Colour, Digest, Fleet, Freeze, Kind, OperationId, Selector, Timestamp};
@@ -120,7 +120,7 @@ impl Services {
             ));
         }
         let accepted = self
-            .admit(request, "services.select", selector.as_str(), "", || async {
+            .admit(request, Action::Select, selector.as_str(), "", || async {
                 let fleet = self.ports.store.fleet().await?;
                 if let Some(slot) = &fleet.slot {
                     let at_work = OperationId::on(slot.number, Subject::Fleet);
@@ -161,7 +161,7 @@ impl Services {
     pub async fn deploy(&self, request: &Request, deploy: DeployRequest) -> Result<Accepted, ServiceError> {
         self.admit(
             request,
-            "services.deploy",
+            Action::Deploy,
             &deploy.digest.to_string(),
             &format!("{deploy:?}"),
             || async move {
@@ -186,7 +186,7 @@ impl Services {
         service: Option<Selector>,
     ) -> Result<Accepted, ServiceError> {
         let target = service.map_or("canary", Selector::as_str);
-        self.admit(request, "services.rollback", target, "", || async move {
+        self.admit(request, Action::RollBack, target, "", || async move {
             let selector = match service {
                 Some(selector) => selector,
                 None => self.canary().await?,
@@ -290,7 +290,7 @@ impl Services {
         reason: &str,
     ) -> Result<Accepted, ServiceError> {
         let body = format!("{verdict:?} {reason}");
-        self.admit(request, "services.mark", &digest.to_string(), &body, || async {
+        self.admit(request, Action::Mark, &digest.to_string(), &body, || async {
             let mut writes = Vec::new();
             for selector in Selector::ALL {
                 let mut colour: Colour = self.ports.store.colour(selector).await?;

@@ -3,12 +3,20 @@
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, SiteId, UserName};
+use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, Role, SiteId, UserName};
 use crate::ports::{ErrorKind, PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
+    /// The caller's role does not suffice.
+    #[error("this takes the role `{needed}`; yours is `{has}`")]
+    Forbidden {
+        /// The least role that suffices.
+        needed: Role,
+        /// The caller's.
+        has: Role,
+    },
     /// There is no such thing.
     #[error("{what} does not exist")]
     NotFound {
@@ -77,6 +85,7 @@ impl ServiceError {
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Forbidden { .. } => "forbidden",
             Self::NotFound { .. } => "not_found",
             Self::SiteExists(_) => "site_exists",
             Self::HostnameTaken { .. } => "hostname_taken",
@@ -108,7 +117,8 @@ impl ServiceError {
             | Self::Unavailable(_)
             | Self::StorageFull(_)
             | Self::Unknown => true,
-            Self::NotFound { .. }
+            Self::Forbidden { .. }
+            | Self::NotFound { .. }
             | Self::SiteExists(_)
             | Self::HostnameTaken { .. }
             | Self::IllegalTransition(_)

@@ -1,7 +1,7 @@
 //! What may be asked of freezes.
 
 use super::admit::Decision;
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::{Code, Fleet, Freeze, RolloutStatus, SiteId, Timestamp};
 use crate::ports::{Batch, Write};
 
@@ -34,7 +34,7 @@ impl Services {
             ));
         }
         let accepted = self
-            .admit(request, "freeze.create", "fleet", &body, || async {
+            .admit(request, Action::CreateFreeze, "fleet", &body, || async {
                 let mut fleet = self.ports.store.fleet().await?;
                 let number = self.number().await?;
                 let sites = wanted.sites.clone();
@@ -56,7 +56,7 @@ impl Services {
     /// # Errors
     /// `not_found`.
     pub async fn thaw(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, "freeze.remove", &format!("freeze-{number}"), "", || async {
+        self.admit(request, Action::RemoveFreeze, &format!("freeze-{number}"), "", || async {
             let mut fleet = self.ports.store.fleet().await?;
             let before = fleet.freezes.len();
             fleet.freezes.retain(|freeze| freeze.number != number);

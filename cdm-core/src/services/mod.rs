@@ -8,17 +8,21 @@ mod colours;
 mod error;
 mod freezes;
 mod operations;
+mod permissions;
 mod plans;
+mod refusals;
 mod rollouts;
 mod sealing;
 mod sites;
 mod users;
 mod webhooks;
 
-pub use access::{Access, NewToken};
+pub use access::{Access, Admitted, Expiry, NewToken};
 pub use colours::{DeployRequest, FleetView, Selected, ServiceStatus};
 pub use error::ServiceError;
 pub use freezes::NewFreeze;
+pub use permissions::{Action, Work};
+pub use refusals::Span;
 pub use rollouts::RolloutRequest;
 pub use sites::NewSite;
 pub use users::{NewUser, Proven, SignIn, UserChange};
@@ -26,15 +30,17 @@ pub use webhooks::NewWebhook;
 
 pub use crate::domain::RolloutScope;
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use secrecy::SecretString;
 
 use crate::domain::webhook::Allowed;
-use crate::domain::{Actor, IdempotencyKey, OperationId};
+use crate::domain::{Actor, IdempotencyKey, OperationId, PasswordHash, Role};
 use crate::engine::{Courier, Registry, Settings, Worker};
 use crate::ports::Ports;
+use refusals::Refusals;
 
 /// Everything that may be asked.
 #[derive(Debug)]
@@ -51,23 +57,32 @@ pub struct Services {
     receivers: Vec<Allowed>,
     /// What second factors are sealed with, once it was read.
     sealing: OnceLock<SecretString>,
+    refusals: Refusals,
 }
 
-/// Who asks, and how the request is told from others.
+/// Who asks, in which role, and how the request is told from others. The services believe what it says: a program that
+/// builds one has found out who the caller is, and decides on the role.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Who.
     pub actor: Actor,
+    /// What the caller may do; see [`Action::role`].
+    pub role: Role,
     /// The frontend's name for the request, for the audit.
     pub id: Option<String>,
     /// Makes a repetition of the request answer as the first did, for 24 hours.
     pub key: Option<IdempotencyKey>,
+    /// The client's address, for the audit, where the request came over a network.
+    pub address: Option<IpAddr>,
+    /// What tells a repetition under the same key whose secret is another one: a hash of the secret that is as slow as
+    /// the one that is stored, under a salt that follows from actor and key, so that every replica makes the same.
+    pub secret: Option<PasswordHash>,
 }
 
 impl Request {
-    /// A request of `actor`, without a key.
-    pub const fn by(actor: Actor) -> Self {
-        Self { actor, id: None, key: None }
+    /// A request of `actor`, who has that role, without a key.
+    pub const fn by(actor: Actor, role: Role) -> Self {
+        Self { actor, role, id: None, key: None, address: None, secret: None }
     }
 }
 
@@ -120,6 +135,7 @@ impl Services {
             courier: None,
             receivers: Vec::new(),
             sealing: OnceLock::new(),
+            refusals: Refusals::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What may be asked of operations, and of the records of what was asked.
 
 use super::admit::Decision;
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services, Work};
 use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
 use crate::domain::{AuditEntry, Code, End, OperationId, Reason, Status, Tick};
@@ -62,8 +62,7 @@ impl Services {
         let course = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
         let promote = rollout.kind == crate::domain::RolloutKind::Promote;
         let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
-        let request = Request::by(rollout.requested_by.clone());
-        let mut slot = self.registry.queued(id.number, task, &request.actor, rollout.created_at);
+        let mut slot = self.registry.queued(id.number, task, &rollout.requested_by, rollout.created_at);
         slot.steps.clear();
         slot.started_at = rollout.started_at;
         let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
@@ -103,12 +102,14 @@ impl Services {
         Ok(self.ports.store.operations(query, before, limit.min(1_000)).await?)
     }
 
-    /// Lets a parked operation go on, or repeats one that failed or was cancelled as a new one.
+    /// Lets a parked operation go on, or repeats one that failed or was cancelled as a new one. Takes the role of what it
+    /// repeats.
     ///
     /// # Errors
-    /// `not_found`; `illegal_transition` when it is neither.
+    /// `forbidden`; `not_found`; `illegal_transition` when it is neither.
     pub async fn retry(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
-        self.admit(request, "operation.retry", &id.to_string(), "", || self.decide_retry(request, id)).await
+        self.admit(request, Action::RetryOperation, &id.to_string(), "", || self.decide_retry(request, id))
+            .await
     }
 
     async fn decide_retry(&self, request: &Request, id: &OperationId) -> Result<Decision, ServiceError> {
@@ -116,12 +117,13 @@ impl Services {
         let refuse = |why: &str| Err(ServiceError::IllegalTransition(why.to_owned()));
         let Status::Ended(end) = operation.slot.status else {
             return self
-                .decide_slot(id, |slot, _| {
+                .decide_slot((request, Action::RetryOperation), id, |slot, _| {
                     plan::retry(slot)?;
                     Ok(())
                 })
                 .await;
         };
+        request.may_on(Action::RetryOperation, Work::Operation(operation.slot.task.kind()))?;
         match (end, &operation.subject, &operation.slot.task) {
             (End::Succeeded, _, _) => refuse("an operation that succeeded is not retried"),
             (_, _, Task::Create) => refuse("a site whose creation was undone is created again"),
@@ -136,10 +138,10 @@ impl Services {
     }
 
     /// Asks an operation to stop. It does at its next step boundary, and what it did is undone where that is its
-    /// pipeline's promise.
+    /// pipeline's promise. Takes the role of what it stops.
     ///
     /// # Errors
-    /// `not_found`; `illegal_transition` when it has ended, or has gone too far.
+    /// `forbidden`; `not_found`; `illegal_transition` when it has ended, or has gone too far.
     pub async fn cancel(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
         let ask = |slot: &mut Slot, record: &Record| {
             // A terminate that took the place of a parked create has nowhere to go back to.
@@ -167,12 +169,16 @@ impl Services {
             slot.cancel = true;
             Ok(())
         };
-        self.admit(request, "operation.cancel", &id.to_string(), "", || self.decide_slot(id, ask)).await
+        self.admit(request, Action::CancelOperation, &id.to_string(), "", || {
+            self.decide_slot((request, Action::CancelOperation), id, ask)
+        })
+        .await
     }
 
     /// Decides on a change of an operation that has not ended.
     async fn decide_slot(
         &self,
+        (request, action): (&Request, Action),
         id: &OperationId,
         change: impl Fn(&mut Slot, &Record) -> Result<(), ServiceError> + Send,
     ) -> Result<Decision, ServiceError> {
@@ -184,9 +190,11 @@ impl Services {
         let slot = record.as_ref().and_then(Record::slot).filter(|slot| slot.number == id.number).cloned();
         let (Some(mut record), Some(mut slot)) = (record, slot) else {
             let ended = self.ports.store.history(id).await?.ok_or_else(|| ServiceError::no_operation(id))?;
+            request.may_on(action, Work::Operation(ended.slot.task.kind()))?;
             let status = ended.slot.status;
             return Err(ServiceError::IllegalTransition(format!("the operation has {status} already")));
         };
+        request.may_on(action, Work::Operation(slot.task.kind()))?;
         change(&mut slot, &record)?;
         let event = FeedEvent {
             at: self.now(),

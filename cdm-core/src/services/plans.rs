@@ -1,7 +1,7 @@
 //! What a rollout would do, without doing it; and whether that is still so.
 
 use super::rollouts::RolloutRequest;
-use super::{ServiceError, Services};
+use super::{Action, Request, ServiceError, Services};
 use crate::domain::colour::rollback_choice;
 use crate::domain::rollout::{self, Candidate, Ground, Plan, Timed, Warning};
 use crate::domain::{Fleet, RolloutKind, RolloutScope, Selector};
@@ -11,8 +11,9 @@ impl Services {
     /// What this rollout would do if it were asked for now. Changes nothing.
     ///
     /// # Errors
-    /// `invalid` for what [`Services::rollout`] would refuse as that; `not_found` for a site by name that is not there.
-    pub async fn plan(&self, wanted: &RolloutRequest) -> Result<Plan, ServiceError> {
+    /// `forbidden` and `invalid` for what [`Services::rollout`] would refuse as that; `not_found` for a site by name that is not there.
+    pub async fn plan(&self, request: &Request, wanted: &RolloutRequest) -> Result<Plan, ServiceError> {
+        self.authorize(request, wanted.action(), "fleet").await?;
         wanted.judge()?;
         let target = self.canary().await?;
         let fleet = self.ports.store.fleet().await?;
@@ -74,6 +75,11 @@ impl Services {
 }
 
 impl RolloutRequest {
+    /// What it asks for: an image that it names may have to be deployed first, whatever runs now.
+    pub(super) const fn action(&self) -> Action {
+        if self.digest.is_some() { Action::StartRolloutWithImage } else { Action::StartRollout }
+    }
+
     /// The request as far as a plan's hash is about it.
     pub(super) fn in_words(&self) -> String {
         format!("{:?}", Self { plan: None, ..self.clone() })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::admit::{Decision, Written};
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services, Work};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
     Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, hash,
@@ -67,7 +67,7 @@ impl Services {
         wanted: &RolloutRequest,
     ) -> Result<Accepted, ServiceError> {
         wanted.judge()?;
-        self.admit(request, "rollout.start", "fleet", &format!("{wanted:?}"), || async {
+        self.admit(request, wanted.action(), "fleet", &format!("{wanted:?}"), || async {
             let target = self.canary().await?;
             // Who is frozen is decided when each site has its turn.
             let (ground, sites) = self.survey(wanted, target, &Fleet::default()).await?;
@@ -150,7 +150,7 @@ impl Services {
     /// # Errors
     /// `not_found`, `illegal_transition`.
     pub async fn pause(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.ask(request, "rollout.pause", number, RolloutEvent::Pause).await
+        self.ask(request, Action::PauseRollout, number, RolloutEvent::Pause).await
     }
 
     /// Lets a paused or halted rollout go on.
@@ -158,7 +158,7 @@ impl Services {
     /// # Errors
     /// As [`Services::pause`].
     pub async fn resume(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.ask(request, "rollout.resume", number, RolloutEvent::Resume).await
+        self.ask(request, Action::ResumeRollout, number, RolloutEvent::Resume).await
     }
 
     /// Stops a rollout for good, before its owner's next grant of work. It outranks everything else that was asked.
@@ -166,13 +166,13 @@ impl Services {
     /// # Errors
     /// As [`Services::pause`].
     pub async fn abort(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.ask(request, "rollout.abort", number, RolloutEvent::Abort).await
+        self.ask(request, Action::AbortRollout, number, RolloutEvent::Abort).await
     }
 
     async fn ask(
         &self,
         request: &Request,
-        action: &'static str,
+        action: Action,
         number: u64,
         event: RolloutEvent,
     ) -> Result<Accepted, ServiceError> {
@@ -193,13 +193,16 @@ impl Services {
         .await
     }
 
-    /// Starts a new rollout, of the same kind, with the sites of an ended one that failed or were skipped.
+    /// Starts a new rollout, of the same kind, with the sites of an ended one that failed or were skipped. Where the target
+    /// does not run that one's digest any more, it is deployed first, which takes another role.
     ///
     /// # Errors
-    /// `illegal_transition` while it has not ended; those of [`Services::rollout`].
+    /// `forbidden`; `illegal_transition` while it has not ended; those of [`Services::rollout`].
     pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, "rollout.retry", &format!("rollout-{number}"), "", || async {
+        self.admit(request, Action::RetryRollout, &format!("rollout-{number}"), "", || async {
             let rollout = self.get_rollout(number).await?;
+            let running = self.ports.cluster.service(rollout.target).await?.digest;
+            request.may_on(Action::RetryRollout, Work::of_retry(&rollout, running))?;
             if !rollout.status.ended() {
                 let status = rollout.status.as_str();
                 return Err(ServiceError::IllegalTransition(format!(
@@ -218,10 +221,17 @@ impl Services {
                 bake: rollout.bake,
                 ..RolloutRequest::default()
             };
-            let running = self.ports.cluster.service(rollout.target).await?.digest;
             self.decide_rollout(request, &wanted, (rollout.target, running), members, Some(number)).await
         })
         .await
+    }
+
+    /// What a retry of a rollout would do now.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn retry_work(&self, rollout: &Rollout) -> Result<Work, ServiceError> {
+        Ok(Work::of_retry(rollout, self.ports.cluster.service(rollout.target).await?.digest))
     }
 
     /// The sites that are not where the rollout wanted them.

@@ -1,7 +1,7 @@
 //! What may be asked of sites.
 
 use super::admit::{Decision, queued_event};
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::lifecycle::Phase;
 use crate::domain::operation::{Move, Operation, Status, Subject, Task};
 use crate::domain::{Grant, Hostnames, Kind, OperationId, Selector, Site, SiteId, SiteName, Theme};
@@ -29,7 +29,7 @@ impl Services {
     /// `site_exists`, `hostname_taken`; nothing is claimed then.
     pub async fn create_site(&self, request: &Request, new: &NewSite) -> Result<Accepted, ServiceError> {
         let body = format!("{new:?}");
-        self.admit(request, "site.create", new.id.as_str(), &body, || async {
+        self.admit(request, Action::CreateSite, new.id.as_str(), &body, || async {
             if self.ports.store.site(&new.id).await?.is_some() {
                 return Err(ServiceError::SiteExists(new.id.clone()));
             }
@@ -103,10 +103,10 @@ impl Services {
 
     async fn begin(&self, request: &Request, id: &SiteId, kind: Kind) -> Result<Accepted, ServiceError> {
         let action = match kind {
-            Kind::Provision => "site.provision",
-            Kind::Upgrade => "site.upgrade",
-            Kind::Promote => "site.promote",
-            Kind::Terminate | Kind::Create | Kind::Deploy | Kind::Select => "site.delete",
+            Kind::Provision => Action::Provision,
+            Kind::Upgrade => Action::Upgrade,
+            Kind::Promote => Action::Promote,
+            Kind::Terminate | Kind::Create | Kind::Deploy | Kind::Select => Action::Terminate,
         };
         self.admit(request, action, id.as_str(), "", || self.decide(request, id, kind, None)).await
     }

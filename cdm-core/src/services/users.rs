@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::access::hash;
 use super::admit::Decision;
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::user::{PasswordHash, SecondFactor, SecondProof, Session, User, Users};
 use crate::domain::{Role, TokenHash, Uid, UserName};
 use crate::ports::{Batch, Write};
@@ -78,8 +78,9 @@ impl Services {
     }
 
     async fn keep_user(&self, request: &Request, new: &NewUser, first: bool) -> Result<User, ServiceError> {
-        // The password is left out: even a short hash of it would help whoever guesses.
-        self.admit(request, "user.create", new.name.as_str(), new.role.as_str(), || async {
+        let action = if first { Action::CreateFirstUser } else { Action::CreateUser };
+        let body = format!("{} {}", new.role, secret(request, Some(&new.password)));
+        self.admit(request, action, new.name.as_str(), &body, || async {
             let mut users = self.ports.store.users().await?;
             if first && users.present().next().is_some() {
                 return Err(ServiceError::Invalid("somebody may sign in already; ask them".to_owned()));
@@ -107,11 +108,14 @@ impl Services {
         change: &UserChange,
     ) -> Result<User, ServiceError> {
         let UserChange { role, password, reset_second_factor, unbind_identity } = change;
-        let mut body = format!("{role:?} {}", password.is_some());
+        let mut body = format!("{role:?} {}", secret(request, password.as_ref()));
         if *reset_second_factor || *unbind_identity {
             body.push_str(&format!(" {reset_second_factor} {unbind_identity}"));
         }
-        self.admit(request, "user.change", name.as_str(), &body, || async {
+        let password_alone = role.is_none() && !*reset_second_factor && !*unbind_identity;
+        let own = request.actor == name.actor() && password_alone;
+        let action = if own { Action::ChangeOwnPassword } else { Action::ChangeUser };
+        self.admit(request, action, name.as_str(), &body, || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             user.role = change.role.unwrap_or(user.role);
@@ -144,7 +148,12 @@ impl Services {
         kept: Uid,
         second: Option<&SecondFactor>,
     ) -> Result<User, ServiceError> {
-        let action = if second.is_some() { "second-factor.enroll" } else { "second-factor.remove" };
+        let own = request.actor == name.actor();
+        let action = match (second.is_some(), own) {
+            (true, true) => Action::EnrollSecondFactor,
+            (false, true) => Action::RemoveOwnSecondFactor,
+            (_, false) => Action::ChangeUser,
+        };
         self.admit(request, action, name.as_str(), "", || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
@@ -164,7 +173,7 @@ impl Services {
     /// # Errors
     /// `not_found`.
     pub async fn remove_user(&self, request: &Request, name: &UserName) -> Result<Accepted, ServiceError> {
-        self.admit(request, "user.remove", name.as_str(), "", || async {
+        self.admit(request, Action::RemoveUser, name.as_str(), "", || async {
             let mut users = self.ports.store.users().await?;
             let now = self.now();
             users.of_mut(name).ok_or_else(|| no_user(name))?.remove(now);
@@ -174,7 +183,16 @@ impl Services {
         .await
     }
 
-    /// Everyone who may sign in or ever might, and the sessions.
+    /// The records of people who sign in, for somebody who wants to see them.
+    ///
+    /// # Errors
+    /// `forbidden`; when the store does not answer.
+    pub async fn list_users(&self, request: &Request) -> Result<Users, ServiceError> {
+        self.authorize(request, Action::ReadUsers, "users").await?;
+        self.users().await
+    }
+
+    /// Everyone who may sign in or ever might, and the sessions: to judge who signs in, whatever their role.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -210,8 +228,8 @@ impl Services {
             used: None,
         };
         let action = match sign_in.proven {
-            Proven::Both(_, SecondProof::Recovery(_)) => "session.recover",
-            _ => "session.open",
+            Proven::Both(_, SecondProof::Recovery(_)) => Action::Recover,
+            _ => Action::SignIn,
         };
         self.admit(request, action, name.as_str(), "", || async {
             let mut users = self.ports.store.users().await?;
@@ -252,15 +270,13 @@ impl Services {
 
     /// Keeps in the audit that someone wanted to sign in and could not; answers why.
     pub async fn refuse_session(&self, request: &Request, name: &str) -> ServiceError {
-        let refused = self.admit(request, "session.open", name, "", || async { Err(not_proven()) }).await;
+        let refused = self.admit(request, Action::SignIn, name, "", || async { Err(not_proven()) }).await;
         refused.err().unwrap_or_else(not_proven)
     }
 
     /// Keeps in the audit that attempts are refused because there were too many.
-    pub async fn refuse_attempt(&self, request: &Request, action: &'static str, name: &str) {
-        let audit = Some(self.audit(request, action, name, "rate_limited", &Accepted::Done));
-        // The refusal stands whether or not its entry can be written.
-        let _ = self.ports.store.write(&self.call(), &Batch { audit, ..Batch::default() }).await;
+    pub async fn refuse_attempt(&self, request: &Request, action: Action, name: &str) {
+        self.refused(request, action, name, "rate_limited").await;
     }
 
     /// Ends a session of a person, or all of theirs.
@@ -274,7 +290,9 @@ impl Services {
         id: Option<Uid>,
     ) -> Result<Accepted, ServiceError> {
         let body = id.map_or_else(String::new, |id| id.to_string());
-        self.admit(request, "session.close", name.as_str(), &body, || async {
+        let own = request.actor == name.actor();
+        let action = if own { Action::EndOwnSessions } else { Action::EndSessions };
+        self.admit(request, action, name.as_str(), &body, || async {
             let mut users = self.ports.store.users().await?;
             users.of(name).ok_or_else(|| no_user(name))?;
             if users.close(name, id) == 0 && id.is_some() {
@@ -306,6 +324,14 @@ fn holds(user: &mut User, proven: &Proven) -> bool {
         Proven::Renewed(hash) => user.password == *hash,
         Proven::Identity(identity) => *user.identity.get_or_insert(*identity) == *identity,
     }
+}
+
+/// What of a password goes into a request's fingerprint. A quick hash would help to guess it. Where the frontend gave
+/// none that a repetition has too, no request repeats another: its key is refused, instead of leaving the password as
+/// it was.
+fn secret<'a>(request: &'a Request, password: Option<&'a PasswordHash>) -> &'a str {
+    let Some(password) = password.filter(|_| request.key.is_some()) else { return "" };
+    request.secret.as_ref().unwrap_or(password).as_str()
 }
 
 fn written(users: Users) -> Decision {

@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use super::admit::Decision;
-use super::{Accepted, Request, ServiceError, Services};
+use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::NameError;
 use crate::domain::webhook::{Receiver, SigningKey, Standing, Topic, Webhook};
 use crate::ports::{Batch, Credentials, ErrorKind, Outcome, PortError, StoredSecret, Write};
@@ -43,7 +43,7 @@ impl Services {
         topics.dedup();
         let body = format!("{} {topics:?}", wanted.url);
         let accepted = self
-            .admit(request, "webhook.create", "webhooks", &body, || async {
+            .admit(request, Action::CreateWebhook, "webhooks", &body, || async {
                 self.may_receive(&wanted.url)?;
                 let mut webhooks = self.ports.store.webhooks().await?;
                 let place = self.ports.store.last_event().await?.unwrap_or(0);
@@ -78,7 +78,7 @@ impl Services {
     /// # Errors
     /// `not_found`.
     pub async fn remove_webhook(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, "webhook.remove", &format!("webhook-{number}"), "", || async {
+        self.admit(request, Action::RemoveWebhook, &format!("webhook-{number}"), "", || async {
             let mut webhooks = self.ports.store.webhooks().await?;
             let webhook = webhooks.of(number).ok_or_else(|| no_webhook(number))?;
             let name = webhook.key();
@@ -102,8 +102,9 @@ impl Services {
     /// Every webhook, oldest first.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn webhooks(&self) -> Result<Vec<Webhook>, ServiceError> {
+    /// `forbidden`; when the store does not answer.
+    pub async fn webhooks(&self, request: &Request) -> Result<Vec<Webhook>, ServiceError> {
+        self.authorize(request, Action::ReadWebhooks, "webhooks").await?;
         Ok(self.ports.store.webhooks().await?.list)
     }
 

@@ -18,6 +18,7 @@ use super::retention;
 use super::retry::RetryConfig;
 use super::sign_in::{RawSignIn, SignInConfig};
 use crate::domain::NameError;
+use crate::domain::token::judge_bootstrap;
 use crate::domain::webhook::Allowed;
 use crate::engine::Kept;
 
@@ -230,9 +231,8 @@ fn admin_token(
 ) -> Result<Option<SecretString>, ConfigError> {
     let of_file = of_file.map(|path| ("admin_token_file", path));
     let Some((key, token)) = secret(environment, "CDM_ADMIN_TOKEN", of_file)? else { return Ok(None) };
-    if token.expose_secret().len() < 32 {
-        let message = "an administrator's token has at least 32 characters".to_owned();
-        return Err(ConfigError { key, message });
+    if let Err(broken) = judge_bootstrap(token.expose_secret()) {
+        return Err(ConfigError { key, message: format!("{}: {}", broken.what(), broken.rule()) });
     }
     Ok(Some(token))
 }
@@ -290,6 +290,7 @@ mod tests {
         assert_eq!(key(&[dir, ("CDM_ROUTES", "httproute")]), "CDM_ROUTES", "without a Gateway");
         assert_eq!(key(&[dir, ("CDM_S3_PATH_STYLE", "perhaps")]), "CDM_S3_PATH_STYLE");
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", "short")]), "CDM_ADMIN_TOKEN");
+        assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", &"a".repeat(32))]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_SITE_SCHEME", "ftp")]), "CDM_SITE_SCHEME");
         assert_eq!(key(&[dir, ("CDM_SECOND_FACTOR", "maybe")]), "CDM_SECOND_FACTOR");
         assert_eq!(key(&[dir, ("CDM_PASSWORDS", "no")]), "CDM_PASSWORDS");

@@ -66,6 +66,8 @@ async fn live(lab: &Lab, id: &str) -> Left {
         outcome: "accepted".into(),
         operation: None,
         rollout: None,
+        address: None,
+        count: 1,
     };
     write(Batch {
         audit: Some(entry),

@@ -15,9 +15,9 @@ type Happening = (&'static str, fn(&mut World));
 
 fn plan(world: &mut World, wanted: &RolloutRequest) -> Plan {
     let wanted = wanted.clone();
-    let plan = world.ask(move |services, _| {
+    let plan = world.ask(move |services, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.plan(&wanted).await })
+        Box::pin(async move { services.plan(&request, &wanted).await })
     });
     plan.expect("a plan")
 }

@@ -396,7 +396,7 @@ fn a_rollout_of_a_process_that_had_drawn_its_numbers_before_another_moves_sites_
     assert_eq!(rollout(&world, first).status, RolloutStatus::Succeeded);
     world.select(Selector::Blue).unwrap();
     world.run();
-    let request = cdm_core::services::Request::by(cdm_testkit::build::actor());
+    let request = cdm_core::services::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
     let wanted = all(0);
     let accepted = now(elder.services.rollout(&request, &wanted));
     let second = number(accepted);

@@ -471,7 +471,10 @@ fn a_strangers_route_with_the_same_hostname_parks_the_provision_and_is_left_alon
 fn a_request_repeated_under_its_key_is_answered_as_before_and_another_under_that_key_refused() {
     let mut world = World::new(1);
     let services = world.process().services;
-    let keyed = Request { key: IdempotencyKey::parse("one").ok(), ..Request::by(actor()) };
+    let keyed = Request {
+        key: IdempotencyKey::parse("one").ok(),
+        ..Request::by(actor(), cdm_core::domain::Role::Admin)
+    };
     let once = now(services.create_site(&keyed, &new_site("a"))).unwrap();
     world.run();
     let uid = site(&world, "a").uid;

@@ -43,7 +43,8 @@ fn all_of(world: &World, hook: &Webhook) -> Vec<String> {
 }
 
 fn standing(world: &World, hook: &Webhook) -> Standing {
-    let found = now(world.process().services.webhooks()).expect("the store answers");
+    let admin = cdm_core::services::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
+    let found = now(world.process().services.webhooks(&admin)).expect("the store answers");
     found.into_iter().find(|found| found.number == hook.number).expect("the webhook").standing
 }
 

@@ -15,7 +15,7 @@ use cdm_core::domain::{Actor, Fence, PasswordHash, UserName};
 use cdm_core::engine::Settings;
 use cdm_core::pipelines::{Platform, registry};
 use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write};
-use cdm_core::services::{Access, NewToken, NewUser, Proven, Request, Services, SignIn};
+use cdm_core::services::{Access, Expiry, NewToken, NewUser, Proven, Request, Services, SignIn};
 use cdm_core::wiring::{Config, Process};
 use cdm_http::{App, HttpSettings};
 use cdm_testkit::clock::SimClock;
@@ -130,8 +130,8 @@ pub(crate) async fn bare(body: Bytes) -> Arm {
 
 async fn serve(name: &'static str, app: App) -> Arm {
     let actor = |text: &str| must("a name", Actor::parse(text));
-    let new = NewToken { name: actor(&name.replace(' ', "-")), role: Role::Operator, expires_at: None };
-    let made = app.access.create(&Request::by(actor("bench")), &new).await;
+    let new = NewToken { name: actor(&name.replace(' ', "-")), role: Role::Operator, expiry: Expiry::Usual };
+    let made = app.access.create(&Request::by(actor("bench"), Role::Admin), &new).await;
     let (_, token) = must("a token", made);
     let listener = listen().await;
     let address = must("an address", listener.local_addr());
@@ -142,7 +142,8 @@ async fn serve(name: &'static str, app: App) -> Arm {
 /// The console of a server, for somebody who is signed in.
 pub(crate) async fn console(process: &Process, server: &Arm) -> Arm {
     let name = must("a name", UserName::parse("ada"));
-    let (request, password) = (Request::by(name.actor()), PasswordHash::new("of nobody".to_owned()));
+    let (request, password) =
+        (Request::by(name.actor(), Role::Admin), PasswordHash::new("of nobody".to_owned()));
     let new = NewUser { name: name.clone(), role: Role::Operator, password: password.clone() };
     must("a user", process.services().create_user(&request, &new).await);
     let sign_in = SignIn { name, proven: Proven::Password(password), from: None, former: None };

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::{rollout, time};
 
-/// One mutating request, accepted or refused.
+/// One request that asked for a change, or that was refused.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
@@ -29,6 +29,14 @@ pub struct AuditEntry {
     /// The rollout that came of it, or that was asked.
     #[schema(required = true)]
     pub rollout: Option<String>,
+    /// The client's address; not of what a command or a server did by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub address: Option<String>,
+    /// How many requests the entry stands for, where refusals of one minute were counted instead of written one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    pub count: Option<u64>,
 }
 
 impl From<&cdm_core::domain::AuditEntry> for AuditEntry {
@@ -42,6 +50,8 @@ impl From<&cdm_core::domain::AuditEntry> for AuditEntry {
             outcome: entry.outcome.to_string(),
             operation: entry.operation.as_ref().map(ToString::to_string),
             rollout: entry.rollout.map(rollout::id),
+            address: entry.address.map(|address| address.to_string()),
+            count: Some(entry.count).filter(|count| *count > 1),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A token on the wire; its text only once, when it is made.
 
 use cdm_core::domain::{Role, Timestamp};
-use cdm_core::services::NewToken;
+use cdm_core::services::{Expiry, NewToken};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,7 +28,7 @@ pub struct Token {
     /// When.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// Until when it serves; null for ever.
+    /// Until when it serves; null until it is revoked.
     #[schema(required = true, format = DateTime)]
     pub expires_at: Option<String>,
     /// Since when it serves no more.
@@ -71,14 +71,18 @@ impl std::fmt::Debug for MadeToken {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateToken {
-    /// Who will ask with it: printable ASCII; never the name of a token before, nor one that begins with `user:`.
+    /// Who will ask with it: printable ASCII; never the name of a token before, nor one that is reserved for the audit:
+    /// `anonymous`, `bootstrap`, `bootstrap-…`, `console`, `local`, `user:…`.
     #[schema(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", min_length = 1, max_length = 100)]
     pub name: String,
     /// What it may do.
     #[schema(value_type = RoleName)]
     pub role: String,
-    /// Until when it serves: RFC 3339, in the future; for ever where it is left out.
-    #[schema(format = DateTime)]
+    /// Until when it serves: RFC 3339, in the future, or `never` for a token that serves until it is revoked; 90 days
+    /// where it is left out.
+    #[schema(
+        pattern = "^(never|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))$"
+    )]
     pub expires_at: Option<String>,
 }
 
@@ -87,12 +91,19 @@ impl CreateToken {
         let mut fields = Fields::default();
         let name = fields.take("name", cdm_core::domain::Token::name(&self.name));
         let role = fields.take("role", Role::parse(&self.role));
-        let expires_at = self.expires_at.as_deref().map(moment);
-        if expires_at.is_some_and(|end| end.is_none_or(|end| end <= now)) {
-            fields.refuse("expiresAt", "the end of a token is a moment in the future, in RFC 3339");
-        }
-        let taken =
-            name.zip(role).map(|(name, role)| NewToken { name, role, expires_at: expires_at.flatten() });
+        let expiry = match self.expires_at.as_deref() {
+            None => Expiry::Usual,
+            Some("never") => Expiry::Never,
+            Some(text) => match moment(text).filter(|end| *end > now) {
+                Some(end) => Expiry::At(end),
+                None => {
+                    let rule = "the end of a token is a moment in the future, in RFC 3339, or `never`";
+                    fields.refuse("expiresAt", rule);
+                    Expiry::Usual
+                }
+            },
+        };
+        let taken = name.zip(role).map(|(name, role)| NewToken { name, role, expiry });
         fields.end(taken)
     }
 }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{Role, Uid};
+use cdm_core::domain::Uid;
 use cdm_core::services::{Proven, UserChange};
 use cdm_core::wiring::SecondFactorRule;
 use secrecy::ExposeSecret;
@@ -95,7 +95,7 @@ pub(crate) async fn end_session(
     Path(id): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Viewer)?;
+    let (visitor, request) = form.asks()?;
     let id = Uid::named(&id)?;
     if !is_still(&server, &visitor, &form).await? {
         return refused(&server, &visitor, NOT_PRESENT).await;
@@ -106,7 +106,7 @@ pub(crate) async fn end_session(
 
 /// Gives oneself another password. All sessions end with the old one, and this browser gets a new one.
 pub(crate) async fn change_password(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Viewer)?;
+    let (visitor, request) = form.asks()?;
     by_password(&server)?;
     let password = form.secret("password");
     let users = server.app.services.users().await?;

@@ -59,17 +59,21 @@ impl Form {
         SecretString::from(self.fields.get(name).map_or("", String::as_str))
     }
 
-    /// A request of `actor`, under the form's key where it has one.
-    pub(crate) fn request_of(&self, actor: Actor) -> services::Request {
+    /// A request of `actor`, who has that role, under the form's key where it has one.
+    pub(crate) fn request_of(&self, actor: Actor, role: Role) -> services::Request {
         let key = self.given("key").and_then(|key| IdempotencyKey::parse(key).ok());
-        services::Request { actor, id: self.request_id.clone(), key }
+        services::Request {
+            id: self.request_id.clone(),
+            key,
+            address: self.client.address,
+            ..services::Request::by(actor, role)
+        }
     }
 
-    /// A request of whoever is signed in, if they have the role.
-    pub(crate) fn asks(&self, needed: Role) -> Result<(Arc<Visitor>, services::Request), Refusal> {
+    /// A request of the person who is signed in.
+    pub(crate) fn asks(&self) -> Result<(Arc<Visitor>, services::Request), Refusal> {
         let visitor = self.visitor.clone().ok_or_else(Refusal::unauthorized)?;
-        visitor.may(needed)?;
-        let request = self.request_of(visitor.name.actor());
+        let request = self.request_of(visitor.name.actor(), visitor.role);
         Ok((visitor, request))
     }
 }

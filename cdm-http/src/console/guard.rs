@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use cdm_core::domain::{Role, Session, Uid, UserName};
-use cdm_core::services::ServiceError;
+use cdm_core::services::{Action, ServiceError};
 use cdm_core::wiring::SecondFactorRule;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -22,9 +22,11 @@ use sha2::{Digest, Sha256};
 use super::second_factor::ENROLL;
 use super::{address, page};
 use crate::app::{Server, Shared};
+use crate::auth::Caller;
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::password;
+use crate::request::AccessLog;
 
 /// Where people sign in.
 pub(crate) const SIGN_IN: &str = "/console/sign-in";
@@ -70,15 +72,9 @@ impl Visitor {
         Self::of(server, self.text.clone()).await
     }
 
-    /// Whether they may do what takes that role.
-    pub(crate) fn can(&self, needed: Role) -> bool {
-        self.role >= needed
-    }
-
-    /// Refuses them where they may not.
-    pub(crate) fn may(&self, needed: Role) -> Result<(), Refusal> {
-        let told = || format!("this takes the role `{needed}`; yours is `{}`", self.role);
-        if self.can(needed) { Ok(()) } else { Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden", told())) }
+    /// Whether they may ask for that.
+    pub(crate) fn can(&self, action: Action) -> bool {
+        self.role >= action.role()
     }
 }
 
@@ -111,6 +107,9 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
                     Wish::Page => Redirect::to(ENROLL).into_response(),
                 };
             }
+            let actor = visitor.name.actor();
+            AccessLog::name(request.extensions(), &actor);
+            request.extensions_mut().insert(Caller::new(actor, visitor.role));
             request.extensions_mut().insert(Arc::new(visitor));
             next.run(request).await
         }

@@ -10,6 +10,7 @@ mod confirm;
 mod device;
 mod form;
 mod guard;
+mod offers;
 #[cfg(feature = "oidc")]
 mod oidc;
 mod operations;
@@ -38,6 +39,7 @@ use serde_json::{Map, Value};
 
 use crate::app::Shared;
 use crate::error::Refusal;
+use crate::permissions::authorize;
 use crate::request::RequestId;
 pub(crate) use guard::is_loopback;
 use guard::{Visitor, Wish};
@@ -89,6 +91,7 @@ pub(crate) fn routes(server: &Shared) -> Router<Shared> {
         .route("/console/account/sessions/{id}/end", post(account::end_session))
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/{*rest}", get(async || Refusal::not_found("the page")))
+        .route_layer(from_fn_with_state(Shared::clone(server), authorize))
         .route_layer(from_fn(explained))
         .route_layer(from_fn_with_state(Shared::clone(server), guard::signed_in));
     let outside = Router::new();

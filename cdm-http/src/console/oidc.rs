@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::{Tick, TokenHash, UserName};
+use cdm_core::domain::{Role, Tick, TokenHash, UserName};
 use cdm_core::services::Proven;
 use cdm_core::wiring::OidcConfig;
 use openidconnect::core::{
@@ -233,7 +233,7 @@ pub(crate) async fn end(
             match users.of(&name) {
                 Some(user) if user.identity.is_none() => user,
                 other => {
-                    let nobody = form.request_of(nobody()?);
+                    let nobody = form.request_of(nobody()?, Role::Viewer);
                     server.app.services.refuse_session(&nobody, name.as_str()).await;
                     let why = match other {
                         Some(_) => format!(

@@ -4,12 +4,13 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{Kind, OperationId, Role};
-use cdm_core::services::Accepted;
+use cdm_core::domain::{Kind, OperationId};
+use cdm_core::services::{Accepted, Action, Work};
 
 use super::confirm::{Question, asked, asked_again};
 use super::form::Form;
 use super::guard::{Visit, Visitor};
+use super::offers::Offers;
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
 use super::{Filter, Pager};
@@ -88,18 +89,25 @@ struct Panel<'a> {
     operation: &'a Operation,
     can_retry: bool,
     can_cancel: bool,
+    /// Why it cannot be asked for either.
+    why: Option<String>,
     csrf: &'a str,
     now: Now,
 }
 
 /// An operation with every step, and what can be asked of it.
 pub(crate) fn panel(visitor: &Visitor, operation: &Operation, now: Now) -> Result<String, Refusal> {
-    let may = visitor.can(Role::Operator) && operation.rollout.is_none();
-    let status = operation.status.as_str();
+    let (status, own) = (operation.status.as_str(), operation.rollout.is_none());
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == operation.kind);
+    let role = |action: Action| kind.map_or(action.role(), |kind| action.role_on(Work::Operation(kind)));
+    let mut offers = Offers::to(visitor);
+    let retries = own && matches!(status, "parked" | "failed" | "cancelled") && kind != Some(Kind::Select);
+    let cancels = own && matches!(status, "queued" | "running" | "waiting" | "parked");
     rendered(&Panel {
         operation,
-        can_retry: may && matches!(status, "parked" | "failed" | "cancelled") && operation.kind != "select",
-        can_cancel: may && matches!(status, "queued" | "running" | "waiting" | "parked"),
+        can_retry: retries && offers.offer("Retry", role(Action::RetryOperation)),
+        can_cancel: cancels && offers.offer("Cancel", role(Action::CancelOperation)),
+        why: offers.why(),
         csrf: &visitor.csrf,
         now,
     })
@@ -188,7 +196,6 @@ pub(crate) async fn ask(
     Path((id, action)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let id = OperationId::named(&id)?;
-    visit.visitor.may(Role::Operator)?;
     if action != "cancel" {
         return Err(Refusal::not_found("the page"));
     }
@@ -203,7 +210,7 @@ pub(crate) async fn act(
     form: Form,
 ) -> Result<Response, Refusal> {
     let id = OperationId::named(&id)?;
-    let (visitor, request) = form.asks(Role::Operator)?;
+    let (visitor, request) = form.asks()?;
     let services = &server.app.services;
     let done = match action.as_str() {
         "retry" => services.retry(&request, &id).await,

@@ -4,15 +4,15 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::Role;
 use cdm_core::domain::operation::Home;
 use cdm_core::ports::FeedEvent;
-use cdm_core::services::Accepted;
+use cdm_core::services::{Accepted, Action, Work};
 use serde::Deserialize;
 
 use super::confirm::{Question, asked, asked_again};
 use super::form::Form;
 use super::guard::{Visit, Visitor};
+use super::offers::Offers;
 use super::page::{Section, View, live, rendered};
 use super::picture::picture;
 use super::shape::{self, Now};
@@ -64,7 +64,7 @@ pub(crate) async fn list(
                 pager: Pager::new(PATH, &[], None, (part.cursor.as_deref(), next.as_deref())),
                 now: Now(server.app.clock.wall()),
             };
-            let start = if visitor.can(Role::Operator) {
+            let start = if visitor.can(Action::StartRollout) {
                 "<a class=\"button main\" href=\"/console/rollouts/start\">Start a rollout</a>"
             } else {
                 ""
@@ -88,6 +88,8 @@ struct One<'a> {
     picture: String,
     rate: Option<String>,
     can: Can,
+    /// Why not more can be asked of it.
+    why: Option<String>,
     csrf: &'a str,
     now: Now,
 }
@@ -102,15 +104,22 @@ struct Can {
 }
 
 impl Can {
-    fn of(visitor: &Visitor, rollout: &Rollout) -> Self {
-        let may = visitor.can(Role::Operator);
-        let is = |words: &[&str]| may && words.contains(&rollout.status.as_str());
+    /// `retry` is what a retry would do.
+    fn of(offers: &mut Offers, rollout: &Rollout, retry: Work) -> Self {
         let left = rollout.counts.failed + rollout.counts.skipped > 0;
+        let mut offer = |label, words: &[&str], needed| {
+            words.contains(&rollout.status.as_str()) && offers.offer(label, needed)
+        };
         Self {
-            pause: is(&["running", "waiting"]),
-            resume: is(&["paused", "halted"]),
-            abort: is(&["running", "waiting", "paused", "halted"]),
-            retry: left && is(&["aborted", "succeeded", "failed"]),
+            pause: offer("Pause", &["running", "waiting"], Action::PauseRollout.role()),
+            resume: offer("Resume", &["paused", "halted"], Action::ResumeRollout.role()),
+            abort: offer("Abort", &["running", "waiting", "paused", "halted"], Action::AbortRollout.role()),
+            retry: left
+                && offer(
+                    "Retry what failed",
+                    &["aborted", "succeeded", "failed"],
+                    Action::RetryRollout.role_on(retry),
+                ),
         }
     }
 }
@@ -147,11 +156,16 @@ async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, R
     let known = server.app.services.get_rollout(number).await?;
     let rollout = shown(server, &known);
     let wall = server.app.clock.wall();
+    let retry =
+        if known.status.ended() { server.app.services.retry_work(&known).await? } else { Work::Moves };
+    let mut offers = Offers::to(visitor);
+    let can = Can::of(&mut offers, &rollout, retry);
     let body = One {
         scope: scope(&rollout),
         picture: picture(&known, wall),
         rate: rate(&known),
-        can: Can::of(visitor, &rollout),
+        can,
+        why: offers.why(),
         csrf: &visitor.csrf,
         now: Now(wall),
         rollout: &rollout,
@@ -205,7 +219,6 @@ pub(crate) async fn ask(
     Path((id, action)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let RolloutId(number) = RolloutId::named(&id)?;
-    visit.visitor.may(Role::Operator)?;
     if action != "abort" {
         return Err(Refusal::not_found("the page"));
     }
@@ -220,7 +233,7 @@ pub(crate) async fn act(
     form: Form,
 ) -> Result<Response, Refusal> {
     let RolloutId(number) = RolloutId::named(&id)?;
-    let (visitor, request) = form.asks(Role::Operator)?;
+    let (visitor, request) = form.asks()?;
     let services = &server.app.services;
     let done = match action.as_str() {
         "pause" => services.pause(&request, number).await,

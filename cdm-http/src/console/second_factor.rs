@@ -104,7 +104,7 @@ pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Re
 /// Sets it up: the app's code shows that both share the secret, the password that the right person sits there.
 pub(crate) async fn enroll(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
     allowed(&server)?;
-    let (visitor, request) = form.asks(Role::Viewer)?;
+    let (visitor, request) = form.asks()?;
     let (sealer, now, name) = (sealer(&server).await?, server.app.clock.wall(), &visitor.name);
     let sealed = form.text("sealed");
     let shared = sealer.unseal_in_time((Purpose::Pending, name), sealed, now);
@@ -132,7 +132,7 @@ pub(crate) async fn enroll(State(server): State<Shared>, form: Form) -> Result<R
 
 /// Takes it away.
 pub(crate) async fn remove(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Viewer)?;
+    let (visitor, request) = form.asks()?;
     if !is_still(&server, &visitor, &form).await? {
         return super::account::refused(&server, &visitor, NOT_PRESENT).await;
     }
@@ -196,8 +196,8 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
         Ok(attempt) => attempt,
         Err((refused, after)) => {
             if server.limits.is_news(&refused) {
-                let nobody = form.request_of(nobody()?);
-                server.app.services.refuse_attempt(&nobody, "session.open", name).await;
+                let nobody = form.request_of(nobody()?, Role::Viewer);
+                server.app.services.refuse_attempt(&nobody, cdm_core::services::Action::SignIn, name).await;
             }
             let seconds = after.as_secs() + 1;
             let told = format!("too many wrong codes; try again in {seconds} s");
@@ -208,7 +208,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
         }
     };
     let Some(proof) = proven(&sealer, user, &form, now) else {
-        let nobody = form.request_of(nobody()?);
+        let nobody = form.request_of(nobody()?, Role::Viewer);
         server.app.services.refuse_session(&nobody, name).await;
         return code_page(StatusCode::UNPROCESSABLE_ENTITY, (name, ticket, next), Some(WRONG));
     };

@@ -5,9 +5,11 @@ pub(crate) mod deeds;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use cdm_core::domain::{Role, Selector};
+use cdm_core::domain::Selector;
+use cdm_core::services::Action;
 
-use super::guard::{Visit, Visitor};
+use super::guard::Visit;
+use super::offers::Offers;
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
 use crate::api::freeze::Freeze;
@@ -33,22 +35,27 @@ struct Side {
     older: Vec<Release>,
 }
 
+/// What a visitor may ask of the services.
+#[derive(Clone, Copy, Debug)]
+struct Can {
+    select: bool,
+    deploy: bool,
+    roll_back: bool,
+    mark: bool,
+}
+
 #[derive(Template)]
 #[template(path = "services.html")]
-struct Both<'a> {
+struct Both {
     sides: Vec<Side>,
     rollout: Option<String>,
     freezes: Vec<Freeze>,
     parked: Vec<Operation>,
     more_parked: bool,
-    visitor: &'a Visitor,
+    can: Can,
+    /// Why not more can be asked.
+    why: Option<String>,
     now: Now,
-}
-
-impl Both<'_> {
-    fn is_admin(&self) -> bool {
-        self.visitor.can(Role::Admin)
-    }
 }
 
 /// Shows both services.
@@ -75,13 +82,21 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
             };
             let parked = listed(&server, &filter).await?;
             let now = Now(server.app.clock.wall());
+            let mut offers = Offers::to(&visitor);
+            let can = Can {
+                select: offers.offer("Select", Action::Select.role()),
+                deploy: offers.offer("Deploy", Action::Deploy.role()),
+                roll_back: offers.offer("Roll back", Action::RollBack.role()),
+                mark: offers.offer("Mark", Action::Mark.role()),
+            };
             let body = Both {
                 sides,
                 rollout: both.rollout,
                 freezes: both.freezes,
                 parked: parked.items,
                 more_parked: parked.next.is_some(),
-                visitor: &visitor,
+                can,
+                why: offers.why(),
                 now,
             };
             Ok(View {

@@ -84,7 +84,7 @@ pub(crate) async fn make(
         role: Role::Admin,
         password: server.passwords.hash(form.stranger(), password).await?,
     };
-    let request = form.request_of(nobody()?);
+    let request = form.request_of(nobody()?, Role::Viewer);
     let user = server.app.services.create_first_user(&request, &new).await?;
     let proven = Proven::Password(user.password.clone());
     opened(&server, &form, (&user, proven), "/console/services").await

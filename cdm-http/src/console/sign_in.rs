@@ -117,7 +117,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
         let proven = Proven::Password(user.password.clone());
         return opened(&server, &form, (user, proven), &next).await;
     }
-    let nobody = form.request_of(nobody()?);
+    let nobody = form.request_of(nobody()?, Role::Viewer);
     let told = named.as_ref().map_or("(no user name)", UserName::as_str);
     let refused = server.app.services.refuse_session(&nobody, told).await.to_string();
     asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
@@ -141,8 +141,8 @@ async fn too_often(
     if server.limits.is_news(&refused) {
         let target = UserName::parse(name);
         let target = target.as_ref().map_or("(no user name)", UserName::as_str);
-        let nobody = form.request_of(nobody()?);
-        server.app.services.refuse_attempt(&nobody, "session.open", target).await;
+        let nobody = form.request_of(nobody()?, Role::Viewer);
+        server.app.services.refuse_attempt(&nobody, services::Action::SignIn, target).await;
     }
     let seconds = after.as_secs() + 1;
     let told = match &refused {
@@ -168,7 +168,7 @@ pub(crate) async fn opened(
     next: &str,
 ) -> Result<Response, Refusal> {
     // The form's key, where it has one, is of what it did before.
-    let request = services::Request { key: None, ..form.request_of(user.name.actor()) };
+    let request = services::Request { key: None, ..form.request_of(user.name.actor(), user.role) };
     let from = form.client.address.map(|address| address.to_string());
     let former = session_of(&form.headers, form.client);
     let sign_in = SignIn { name: user.name.clone(), proven, from, former };
@@ -182,7 +182,7 @@ pub(crate) async fn opened(
 
 /// Ends the session, here and in the store.
 pub(crate) async fn sign_out(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Viewer)?;
+    let (visitor, request) = form.asks()?;
     server.app.services.close_session(&request, &visitor.name, Some(visitor.session)).await?;
     Ok((cookie(&form.headers, form.client, None), Redirect::to(SIGN_IN)).into_response())
 }

@@ -7,9 +7,11 @@ pub(crate) mod deeds;
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use cdm_core::domain::{Role, SiteId, Subject};
+use cdm_core::domain::{SiteId, Subject};
+use cdm_core::services::Action;
 
 use super::guard::{Visit, Visitor};
+use super::offers::Offers;
 use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
 use super::{Filter, Pager, operations};
@@ -62,7 +64,7 @@ pub(crate) async fn list(
             async move {
                 let page = listed(&server, &filter).await?;
                 let states = cdm_core::domain::State::ALL.iter().map(|state| state.as_str()).collect();
-                let head = Head { filter: &filter, states, can_create: visitor.can(Role::Operator) };
+                let head = Head { filter: &filter, states, can_create: visitor.can(Action::CreateSite) };
                 let now = Now(server.app.clock.wall());
                 let body = Table { pager: pager(&filter, page.next.as_deref()), items: page.items, now };
                 Ok(View {
@@ -86,6 +88,8 @@ struct One<'a> {
     latest: Option<String>,
     before: Vec<Operation>,
     actions: Vec<(&'static str, &'static str)>,
+    /// Why there are not more of them.
+    why: Option<String>,
     now: Now,
 }
 
@@ -139,7 +143,9 @@ async fn view(server: &Server, visitor: &Visitor, id: &SiteId) -> Result<View, R
     };
     let latest = latest.map(|latest| operations::panel(visitor, &latest, now)).transpose()?;
     let drifted = site.routed_service.as_ref().is_some_and(|routed| *routed != site.service);
-    let body = One { site: &site, drifted, latest, before, actions: deeds::actions(visitor, &site), now };
+    let mut offers = Offers::to(visitor);
+    let actions = deeds::actions(&mut offers, &site);
+    let body = One { site: &site, drifted, latest, before, actions, why: offers.why(), now };
     Ok(View { title: site.id.clone(), section: Section::Sites, head: String::new(), body: rendered(&body)? })
 }
 

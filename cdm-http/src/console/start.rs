@@ -4,8 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::Role;
-use cdm_core::services::Accepted;
+use cdm_core::services::{Accepted, Action};
 use serde_json::{Map, Value, json};
 
 use super::confirm::{Field, Kind, mends};
@@ -157,26 +156,27 @@ async fn form_page(
 
 /// Asks what to roll out.
 pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
-    visit.visitor.may(Role::Operator)?;
     form_page(&server, &visit.visitor, StatusCode::OK, (fields(None), None, None)).await
 }
 
 /// Shows the plan, or starts the rollout that it is.
 pub(crate) async fn start(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, asks) = form.asks(Role::Operator)?;
+    let (visitor, asks) = form.asks()?;
     if form.given("imageTag").is_some() {
-        visitor.may(Role::Admin)?;
+        server.app.services.authorize(&asks, Action::StartRolloutWithImage, "fleet").await?;
     }
     let mut filled = fields(Some(&form));
     let refusal = match request(&form).and_then(|body| body.parse()) {
         Err(refusal) => refusal,
-        Ok(wanted) if form.given("planHash").is_none() => match server.app.services.plan(&wanted).await {
-            Ok(plan) => {
-                let plan = Plan::from(&plan);
-                return form_page(&server, &visitor, StatusCode::OK, (filled, Some(plan), None)).await;
+        Ok(wanted) if form.given("planHash").is_none() => {
+            match server.app.services.plan(&asks, &wanted).await {
+                Ok(plan) => {
+                    let plan = Plan::from(&plan);
+                    return form_page(&server, &visitor, StatusCode::OK, (filled, Some(plan), None)).await;
+                }
+                Err(error) => error.into(),
             }
-            Err(error) => error.into(),
-        },
+        }
         Ok(wanted) => match server.app.services.rollout(&asks, &wanted).await {
             Ok(Accepted::Rollout(number)) => {
                 return Ok(Redirect::to(&format!("{PATH}/{}", id(number))).into_response());

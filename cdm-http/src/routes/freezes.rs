@@ -9,7 +9,7 @@ use super::located;
 use crate::api::freeze::{CreateFreeze, Freeze, id, number};
 use crate::api::list::{Listing, Removed};
 use crate::app::Shared;
-use crate::auth::{Admin, Viewer};
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Body, Named, Nothing, Params, Part};
 
@@ -28,7 +28,6 @@ impl Named for FreezeId {
     (status = 200, body = Listing<Freeze>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Viewer,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<Freeze>>, Refusal> {
     let items = server.app.services.freezes().await?.iter().map(Freeze::from).collect();
@@ -47,7 +46,7 @@ pub(crate) async fn list(
     (status = 201, body = Freeze)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     _: Params<Nothing>,
     Body(body): Body<CreateFreeze>,
 ) -> Result<Response, Refusal> {
@@ -62,7 +61,7 @@ pub(crate) async fn create(
     (status = 200, body = Removed)))]
 pub(crate) async fn remove(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(FreezeId(number)): Part<FreezeId>,
     _: Params<Nothing>,
 ) -> Result<Json<Removed>, Refusal> {

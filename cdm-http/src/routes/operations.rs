@@ -16,7 +16,7 @@ use crate::api::operation::Operation;
 use crate::api::words::{OperationKind, OperationStatus, STATUSES};
 use crate::api::{moment, rollout};
 use crate::app::{Server, Shared};
-use crate::auth::{Operator, Viewer};
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Named, Nothing, Paging, Params, Part, Wait, cursor, parsed};
 
@@ -53,7 +53,6 @@ pub(crate) struct OperationFilter {
     (status = 200, body = Listing<Operation>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Viewer,
     Params(filter): Params<OperationFilter>,
 ) -> Result<Json<Listing<Operation>>, Refusal> {
     listed(&server, &filter).await.map(Json)
@@ -115,7 +114,6 @@ async fn members(
     (status = 200, body = Operation)))]
 pub(crate) async fn get(
     State(server): State<Shared>,
-    _: Viewer,
     Part(id): Part<OperationId>,
     Params(wait): Params<Wait>,
 ) -> Result<Json<Operation>, Refusal> {
@@ -129,7 +127,6 @@ pub(crate) async fn get(
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn log(
     State(server): State<Shared>,
-    _: Viewer,
     path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
@@ -142,12 +139,13 @@ pub(crate) async fn log(
 
 /// Lets a parked operation go on, or repeats one that failed or was cancelled.
 ///
-/// A repetition is a new operation with `retryOf`.
+/// A repetition is a new operation with `retryOf`. It takes the role of what it repeats: `admin` for a terminate, a deploy
+/// and a selection.
 #[utoipa::path(post, path = "/operations/{id}/retry", operation_id = "retryOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn retry(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<OperationId>,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
@@ -157,12 +155,13 @@ pub(crate) async fn retry(
 
 /// Asks an operation to stop.
 ///
-/// What was done is undone where that can be; an operation that has gone too far answers 409.
+/// What was done is undone where that can be; an operation that has gone too far answers 409. It takes the role of what it
+/// stops: `admin` for a terminate, a deploy and a selection.
 #[utoipa::path(post, path = "/operations/{id}/cancel", operation_id = "cancelOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn cancel(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<OperationId>,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
@@ -197,7 +196,6 @@ pub(crate) struct AuditFilter {
     (status = 200, body = Listing<AuditEntry>)))]
 pub(crate) async fn audit(
     State(server): State<Shared>,
-    _: Viewer,
     Params(filter): Params<AuditFilter>,
 ) -> Result<Json<Listing<AuditEntry>>, Refusal> {
     entries(&server, &filter).await.map(Json)

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use crate::api::list::Listing;
 use crate::api::rollout::{Rollout, number};
 use crate::app::{Server, Shared};
-use crate::auth::{Operator, Viewer};
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Named, Nothing, Paging, Params, Part, cursor};
 
@@ -52,7 +52,6 @@ pub(crate) fn shown(server: &Server, rollout: &cdm_core::domain::Rollout) -> Rol
     (status = 200, body = Listing<Rollout>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Viewer,
     Params(pages): Params<Pages>,
 ) -> Result<Json<Listing<Rollout>>, Refusal> {
     let paging = pages.of('r')?;
@@ -66,7 +65,6 @@ pub(crate) async fn list(
     (status = 200, body = Rollout)))]
 pub(crate) async fn get(
     State(server): State<Shared>,
-    _: Viewer,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Json<Rollout>, Refusal> {
@@ -78,7 +76,7 @@ pub(crate) async fn get(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn pause(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
@@ -90,7 +88,7 @@ pub(crate) async fn pause(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn resume(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
@@ -102,7 +100,7 @@ pub(crate) async fn resume(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn abort(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
@@ -110,11 +108,13 @@ pub(crate) async fn abort(
 }
 
 /// Starts a new rollout with the sites of an ended one that failed or were skipped.
+///
+/// Where the service does not run the ended one's digest any more, it is deployed first, which takes the role `admin`.
 #[utoipa::path(post, path = "/rollouts/{id}/retry", operation_id = "retryRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn retry(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {

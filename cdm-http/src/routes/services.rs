@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use cdm_core::domain::operation::{End, Status};
-use cdm_core::domain::{Digest, Role, Selector};
-use cdm_core::services::{DeployRequest, FleetView, Request};
+use cdm_core::domain::{Digest, Selector};
+use cdm_core::services::{Action, DeployRequest, FleetView, Request};
 
 use super::{AT_ONCE, told};
 use crate::api::freeze::Freeze;
@@ -22,7 +22,7 @@ use crate::api::services::{
 };
 use crate::api::words::ServiceName;
 use crate::app::{Server, Shared};
-use crate::auth::{Admin, Caller, Operator, Viewer};
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Body, Named, Nothing, Params, Part, Wait, parsed};
 
@@ -30,7 +30,6 @@ use crate::input::{Body, Named, Nothing, Params, Part, Wait, parsed};
 #[utoipa::path(get, path = "/services", operation_id = "getServices", tag = "services", responses((status = 200, body = Services)))]
 pub(crate) async fn show(
     State(server): State<Shared>,
-    _: Viewer,
     _: Params<Nothing>,
 ) -> Result<Json<Services>, Refusal> {
     Ok(Json(shown(&server, &server.app.services.services().await?)))
@@ -77,7 +76,7 @@ fn canary(server: &Server, view: &FleetView) -> Canary {
     (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn change(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Params(wait): Params<Wait>,
     Body(body): Body<ChangeServices>,
 ) -> Result<Response, Refusal> {
@@ -150,19 +149,19 @@ async fn select(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn roll_out(
     State(server): State<Shared>,
-    Operator(request): Operator,
-    Extension(caller): Extension<Caller>,
+    Asked(request): Asked,
     _: Params<Nothing>,
     Body(body): Body<StartRollout>,
 ) -> Result<Response, Refusal> {
+    let services = &server.app.services;
     if body.image_tag.is_some() {
-        caller.may(Role::Admin)?;
+        services.authorize(&request, Action::StartRolloutWithImage, "fleet").await?;
     }
     let wanted = body.parse()?;
     if body.dry_run.unwrap_or(false) {
-        return Ok(Json(Plan::from(&server.app.services.plan(&wanted).await?)).into_response());
+        return Ok(Json(Plan::from(&services.plan(&request, &wanted).await?)).into_response());
     }
-    server.answer(server.app.services.rollout(&request, &wanted).await?, None).await
+    server.answer(services.rollout(&request, &wanted).await?, None).await
 }
 
 /// Deploys the newest healthy digest other than the one that runs.
@@ -175,7 +174,7 @@ pub(crate) async fn roll_out(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn rollback(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Params(wait): Params<Wait>,
     Body(body): Body<Rollback>,
 ) -> Result<Response, Refusal> {
@@ -189,7 +188,6 @@ pub(crate) async fn rollback(
     params(("selector" = ServiceName, Path, description = "Which service.")), responses((status = 200, body = Listing<Release>)))]
 pub(crate) async fn history(
     State(server): State<Shared>,
-    _: Viewer,
     Part(selector): Part<Selector>,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<Release>>, Refusal> {
@@ -212,7 +210,7 @@ impl Named for Digest {
         ("digest" = String, Path, pattern = "^(sha256:)?[0-9a-f]{64}$", description = "Which digest.")), responses((status = 200, body = Listing<Release>), (status = 409)))]
 pub(crate) async fn mark(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(digest): Part<Digest>,
     _: Params<Nothing>,
     Body(body): Body<Mark>,

@@ -17,7 +17,7 @@ use crate::api::operation::Operation;
 use crate::api::site::{CreateSite, Site};
 use crate::api::words::{ServiceName, SiteState as StateWord};
 use crate::app::{Server, Shared};
-use crate::auth::{Admin, Operator, Viewer};
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Body, Nothing, Paging, Params, Part, Wait, cursor, parsed};
 
@@ -37,7 +37,7 @@ use crate::input::{Body, Nothing, Paging, Params, Part, Wait, cursor, parsed};
     (status = 409)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Params(wait): Params<Wait>,
     Body(body): Body<CreateSite>,
 ) -> Result<Response, Refusal> {
@@ -84,7 +84,6 @@ pub(crate) struct SiteFilter {
     (status = 200, body = Listing<Site>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Viewer,
     Params(filter): Params<SiteFilter>,
 ) -> Result<Json<Listing<Site>>, Refusal> {
     listed(&server, &filter).await.map(Json)
@@ -116,7 +115,6 @@ pub(crate) async fn listed(server: &Server, filter: &SiteFilter) -> Result<Listi
     (status = 200, body = Site)))]
 pub(crate) async fn get(
     State(server): State<Shared>,
-    _: Viewer,
     Part(id): Part<SiteId>,
     _: Params<Nothing>,
 ) -> Result<Json<Site>, Refusal> {
@@ -130,7 +128,7 @@ pub(crate) async fn get(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn provision(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<SiteId>,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
@@ -145,7 +143,7 @@ pub(crate) async fn provision(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn upgrade(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<SiteId>,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
@@ -160,7 +158,7 @@ pub(crate) async fn upgrade(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn promote(
     State(server): State<Shared>,
-    Operator(request): Operator,
+    Asked(request): Asked,
     Part(id): Part<SiteId>,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
@@ -176,7 +174,7 @@ pub(crate) async fn promote(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn delete(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(id): Part<SiteId>,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {

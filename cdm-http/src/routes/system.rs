@@ -8,7 +8,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::Shared;
-use crate::auth::Viewer;
 use crate::error::Refusal;
 use crate::input::{Nothing, Params};
 
@@ -68,11 +67,7 @@ pub(crate) async fn ready(State(server): State<Shared>, _: Params<Nothing>) -> R
 /// Shows what was counted, for Prometheus.
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "system", responses(
     (status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn metrics(
-    State(server): State<Shared>,
-    _: Viewer,
-    _: Params<Nothing>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn metrics(State(server): State<Shared>, _: Params<Nothing>) -> Result<Response, Refusal> {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, server.metrics.render()).into_response())
 }

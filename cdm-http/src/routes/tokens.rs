@@ -12,7 +12,7 @@ use super::rollouts::Pages;
 use crate::api::list::Listing;
 use crate::api::token::{CreateToken, MadeToken, Token};
 use crate::app::Shared;
-use crate::auth::Admin;
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Body, Named, Nothing, Params, Part};
 
@@ -27,12 +27,12 @@ impl Named for Uid {
     (status = 200, body = Listing<Token>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Admin,
+    Asked(request): Asked,
     Params(pages): Params<Pages>,
 ) -> Result<Json<Listing<Token>>, Refusal> {
     let paging = pages.of('t')?;
     let first = paging.position::<usize>()?.unwrap_or(0);
-    let tokens = server.app.access.tokens().await?;
+    let tokens = server.app.access.tokens(&request).await?;
     let items: Vec<Token> = tokens.iter().skip(first).take(paging.limit).map(Token::from).collect();
     let end = first.saturating_add(items.len());
     let next = (end < tokens.len()).then(|| crate::input::cursor('t', end));
@@ -41,13 +41,15 @@ pub(crate) async fn list(
 
 /// Makes a token; its text is shown this once.
 #[utoipa::path(post, path = "/tokens", operation_id = "createToken", tag = "tokens", request_body(content = CreateToken, examples(
-    ("pipeline" = (summary = "For a pipeline, for ever", value = json!({"name": "pipeline", "role": "operator"}))),
+    ("pipeline" = (summary = "For a pipeline, for 90 days", value = json!({"name": "pipeline", "role": "operator"}))),
+    ("monitoring" = (summary = "For Prometheus, until it is revoked", value = json!({"name": "monitoring", "role": "viewer",
+        "expiresAt": "never"}))),
     ("guest" = (summary = "To look, until a day", value = json!({"name": "guest", "role": "viewer",
         "expiresAt": "2099-12-31T00:00:00Z"}))))), responses(
     (status = 201, body = MadeToken), (status = 409)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     _: Params<Nothing>,
     Body(body): Body<CreateToken>,
 ) -> Result<Response, Refusal> {
@@ -62,7 +64,7 @@ pub(crate) async fn create(
     (status = 200, body = Token)))]
 pub(crate) async fn revoke(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(id): Part<Uid>,
     _: Params<Nothing>,
 ) -> Result<Json<Token>, Refusal> {

@@ -11,7 +11,7 @@ use super::located;
 use crate::api::list::Listing;
 use crate::api::user::{ChangeUser, CreateUser, User};
 use crate::app::{Server, Shared};
-use crate::auth::Admin;
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::hashing::Requester;
 use crate::input::{Body, Named, Nothing, Params, Part};
@@ -42,10 +42,10 @@ async fn shown(server: &Server, name: &UserName) -> Result<Json<User>, Refusal> 
     (status = 200, body = Listing<User>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Admin,
+    Asked(request): Asked,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<User>>, Refusal> {
-    let (users, now) = (server.app.services.users().await?, server.app.clock.wall());
+    let (users, now) = (server.app.services.list_users(&request).await?, server.app.clock.wall());
     let items = users.list.iter().map(|user| User::new(user, &users, now)).collect();
     Ok(Json(Listing { items, next: None }))
 }
@@ -59,13 +59,17 @@ pub(crate) async fn list(
     (status = 201, body = User), (status = 409)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(mut request): Asked,
     _: Params<Nothing>,
     Body(body): Body<CreateUser>,
 ) -> Result<Response, Refusal> {
     let (name, role) = body.parse(server.app.settings.passwords)?;
     let password = match body.password {
-        Some(password) => server.passwords.hash(asker(&request), password).await?,
+        Some(password) => {
+            let asker = asker(&request);
+            request.secret = server.passwords.repeatable(asker.clone(), password.clone(), &request).await?;
+            server.passwords.hash(asker, password).await?
+        }
         None => password::none(),
     };
     let user = server.app.services.create_user(&request, &NewUser { name, role, password }).await?;
@@ -83,14 +87,18 @@ pub(crate) async fn create(
     (status = 200, body = User)))]
 pub(crate) async fn change(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(mut request): Asked,
     Part(name): Part<UserName>,
     _: Params<Nothing>,
     Body(body): Body<ChangeUser>,
 ) -> Result<Json<User>, Refusal> {
     let role = body.parse(name.as_str(), server.app.settings.passwords)?;
     let password = match body.password {
-        Some(password) => Some(server.passwords.hash(asker(&request), password).await?),
+        Some(password) => {
+            let asker = asker(&request);
+            request.secret = server.passwords.repeatable(asker.clone(), password.clone(), &request).await?;
+            Some(server.passwords.hash(asker, password).await?)
+        }
         None => None,
     };
     let (second, identity) = (body.second_factor.is_some(), body.identity.is_some());
@@ -104,7 +112,7 @@ pub(crate) async fn change(
     responses((status = 200, body = User)))]
 pub(crate) async fn remove(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(name): Part<UserName>,
     _: Params<Nothing>,
 ) -> Result<Json<User>, Refusal> {
@@ -117,7 +125,7 @@ pub(crate) async fn remove(
     responses((status = 200, body = User)))]
 pub(crate) async fn end_sessions(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(name): Part<UserName>,
     _: Params<Nothing>,
 ) -> Result<Json<User>, Refusal> {

@@ -9,7 +9,7 @@ use super::{located, once};
 use crate::api::list::{Listing, Removed};
 use crate::api::webhook::{CreateWebhook, MadeWebhook, Webhook, id, number};
 use crate::app::Shared;
-use crate::auth::Admin;
+use crate::auth::Asked;
 use crate::error::Refusal;
 use crate::input::{Body, Named, Nothing, Params, Part};
 
@@ -28,10 +28,10 @@ impl Named for WebhookId {
     (status = 200, body = Listing<Webhook>)))]
 pub(crate) async fn list(
     State(server): State<Shared>,
-    _: Admin,
+    Asked(request): Asked,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<Webhook>>, Refusal> {
-    let items = server.app.services.webhooks().await?.iter().map(Webhook::from).collect();
+    let items = server.app.services.webhooks(&request).await?.iter().map(Webhook::from).collect();
     Ok(Json(Listing { items, next: None }))
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn list(
     (status = 201, body = MadeWebhook)))]
 pub(crate) async fn create(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     _: Params<Nothing>,
     Body(body): Body<CreateWebhook>,
 ) -> Result<Response, Refusal> {
@@ -63,7 +63,7 @@ pub(crate) async fn create(
     (status = 200, body = Removed)))]
 pub(crate) async fn remove(
     State(server): State<Shared>,
-    Admin(request): Admin,
+    Asked(request): Asked,
     Part(WebhookId(number)): Part<WebhookId>,
     _: Params<Nothing>,
 ) -> Result<Json<Removed>, Refusal> {

@@ -174,7 +174,7 @@ async fn a_token_is_shown_once_and_ends_at_once() {
 #[tokio::test]
 async fn a_caller_in_this_process_needs_no_token() {
     let bed = Bed::new().await;
-    let router = cdm_http::local_router(bed.app.clone(), Actor::parse("cli").expect("a name"));
+    let router = cdm_http::local_router(bed.app.clone(), Actor::parse("cli").expect("a name"), Role::Admin);
     let request = axum::http::Request::builder().uri("/tokens").body(axum::body::Body::empty());
     let answer = router.oneshot(request.expect("a request")).await.expect("an answer");
     assert_eq!(answer.status(), 200);

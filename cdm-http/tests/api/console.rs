@@ -65,15 +65,16 @@ const PAGES: [(&str, Role); 48] = [
 ];
 
 /// Someone who is signed in: their cookie, and the token that their pages have.
-struct Browser {
-    cookie: String,
-    csrf: String,
+pub(crate) struct Browser {
+    pub(crate) cookie: String,
+    pub(crate) csrf: String,
 }
 
 /// Signs somebody in without their password, whose hash would be none.
-async fn sign_in(bed: &Bed, name: &str, role: Role) -> Browser {
+pub(crate) async fn sign_in(bed: &Bed, name: &str, role: Role) -> Browser {
     let name = UserName::parse(name).expect("a user name");
-    let (request, password) = (services::Request::by(name.actor()), PasswordHash::new("none".to_owned()));
+    let (request, password) =
+        (services::Request::by(name.actor(), Role::Admin), PasswordHash::new("none".to_owned()));
     let services = &bed.app.services;
     let new = NewUser { name: name.clone(), role, password: password.clone() };
     services.create_user(&request, &new).await.expect("a user");
@@ -117,7 +118,7 @@ async fn each_page_takes_its_role_and_no_less() {
             assert!(html, "{line} is put as a page: {:?}", answer.headers);
             assert!(answer.headers.contains_key("content-security-policy"), "{line}");
             let name = UserName::parse(&name).expect("a user name");
-            let nobody = services::Request::by(name.actor());
+            let nobody = services::Request::by(name.actor(), Role::Admin);
             bed.app.services.remove_user(&nobody, &name).await.expect("there was one");
         }
     }
@@ -225,7 +226,7 @@ async fn what_becomes_of_a_person_holds_from_their_next_request_on() {
     let ada = sign_in(&bed, "ada", Role::Operator).await;
     let (name, request) = (
         UserName::parse("ada").expect("a name"),
-        services::Request::by(UserName::parse("ada").expect("a name").actor()),
+        services::Request::by(UserName::parse("ada").expect("a name").actor(), Role::Admin),
     );
     let status = async |line: &str| send(&bed, &ada, line, "localhost").await.status.as_u16();
     assert_eq!(status("GET /console/sites/create").await, 200);
@@ -267,7 +268,7 @@ async fn a_stream_of_a_page_ends_with_its_session() {
     let stream = stream.header("accept", "text/html, text/event-stream");
     let stream = bed.send(stream.body(Body::empty()).expect("a request"));
     let name = UserName::parse("ada").expect("a name");
-    let request = services::Request::by(name.actor());
+    let request = services::Request::by(name.actor(), Role::Admin);
     let closed = bed.app.services.close_session(&request, &name, None);
     let (stream, closed) = futures_util::future::join(stream, closed).await;
     closed.expect("there was one");
@@ -280,7 +281,7 @@ async fn sessions_end_with_the_next_of_their_browser_and_when_nobody_uses_them()
     let bed = Bed::new().await;
     let first = sign_in(&bed, "ada", Role::Viewer).await;
     let name = UserName::parse("ada").expect("a name");
-    let request = services::Request::by(name.actor());
+    let request = services::Request::by(name.actor(), Role::Admin);
     let former = first.cookie.strip_prefix("cdm=").map(SecretString::from);
     let proven = Proven::Password(PasswordHash::new("none".to_owned()));
     let again = SignIn { name: name.clone(), proven, from: None, former };

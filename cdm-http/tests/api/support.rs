@@ -12,7 +12,7 @@ use cdm_core::domain::{Actor, Digest, Selector, Timestamp, Uid, WorkerId};
 use cdm_core::engine::{RolloutDriver, Settings, Worker};
 use cdm_core::pipelines::{Platform, Rollouts, registry};
 use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, PortError, Ports, TokenStore};
-use cdm_core::services::{self, Access, NewToken, Services};
+use cdm_core::services::{self, Access, Expiry, NewToken, Services};
 use cdm_http::{App, Backend, Health, HttpSettings};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
@@ -75,6 +75,8 @@ pub(crate) struct Bed {
     pub(crate) app: App,
     pub(crate) router: Router,
     pub(crate) health: Arc<Backends>,
+    /// What the services stand on.
+    pub(crate) ports: Ports,
     tokens: Vec<(Role, SecretString)>,
 }
 
@@ -105,6 +107,25 @@ impl Bed {
     }
 
     pub(crate) async fn with(settings: HttpSettings) -> Self {
+        let (bed, worker, clock) = Self::built(settings).await;
+        tokio::spawn(async move { worker.run().await });
+        tokio::spawn(pump(clock));
+        bed
+    }
+
+    /// One whose operations stay as they are: nobody works.
+    pub(crate) async fn idle(settings: HttpSettings) -> Self {
+        let (bed, _, clock) = Self::built(settings).await;
+        tokio::spawn(pump(clock));
+        bed
+    }
+
+    /// One in which no time passes either.
+    pub(crate) async fn still(settings: HttpSettings) -> Self {
+        Self::built(settings).await.0
+    }
+
+    async fn built(settings: HttpSettings) -> (Self, Arc<Worker>, SimClock) {
         let (clock, log) = (SimClock::new(), EffectLog::new());
         let cluster = FakeCluster::new(log.clone(), clock.clone());
         for selector in Selector::ALL {
@@ -127,25 +148,24 @@ impl Bed {
         let worker =
             Arc::new(Worker::new(name, ports.clone(), Arc::clone(&pipelines), rollouts, measures.clone()));
         let services = Services::new(ports.clone(), pipelines, measures).with_worker(Arc::clone(&worker));
-        let access = Arc::new(Access::new(Arc::new(Tokens::default()), ports, Duration::from_secs(8)));
+        let access =
+            Arc::new(Access::new(Arc::new(Tokens::default()), ports.clone(), Duration::from_secs(8)));
         let mut tokens = Vec::new();
         for role in Role::ALL {
             let name = Actor::parse(role.as_str()).expect("a name");
-            let request = services::Request::by(name.clone());
-            let new = NewToken { name, role, expires_at: None };
+            let request = services::Request::by(name.clone(), Role::Admin);
+            let new = NewToken { name, role, expiry: Expiry::Usual };
             tokens.push((role, access.create(&request, &new).await.expect("a token").1));
         }
-        tokio::spawn(async move { worker.run().await });
-        tokio::spawn(pump(clock.clone()));
         let health = Arc::new(Backends::default());
         let app = App {
             services: Arc::new(services),
             access,
-            clock: Arc::new(clock) as Arc<dyn Clock>,
+            clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             health: Arc::clone(&health) as Arc<dyn Health>,
             settings,
         };
-        Self { router: cdm_http::router(app.clone()), app, health, tokens }
+        (Self { router: cdm_http::router(app.clone()), app, health, ports, tokens }, worker, clock)
     }
 
     pub(crate) fn token(&self, role: Role) -> String {

@@ -159,3 +159,26 @@ async fn a_key_replays_its_answer_and_is_refused_for_another_request() {
     assert_eq!(again.json::<Value>().await.unwrap()["uid"], first["uid"]);
     assert_eq!(send(new_site("two")).await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+/// The audit says who was refused, and from where.
+#[tokio::test]
+async fn a_refusal_is_in_the_audit_with_the_clients_address() {
+    let dir = directory();
+    let server = Server::start(dir.path());
+    let (_, operator) = server.token("operator").await;
+    let ask =
+        async |token: Option<&str>| server.ask_as(token, Method::DELETE, "/sites/rrr", None).await.status();
+    assert_eq!(ask(None).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(Some(&operator)).await, StatusCode::FORBIDDEN);
+    let audit = server.get("/audit?limit=2").await;
+    for (entry, outcome) in audit["items"].as_array().unwrap().iter().zip(["forbidden", "unauthorized"]) {
+        let found = (&entry["outcome"], &entry["action"], &entry["target"], &entry["address"]);
+        let text = |text: &str| json!(text);
+        assert_eq!(
+            found,
+            (&text(outcome), &text("site.delete"), &text("rrr"), &text("127.0.0.1")),
+            "{entry}"
+        );
+    }
+    assert_eq!(audit["items"][1]["actor"], "anonymous");
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use cdm_core::domain::{Actor, WorkerId};
+use cdm_core::domain::{Actor, Role, WorkerId};
 use cdm_core::engine::{Registry, RolloutDriver, Settings, Worker};
 use cdm_core::pipelines::{Platform, Rollouts, registry};
 use cdm_core::wiring::{Config, Process};
@@ -50,7 +50,7 @@ impl Stage {
         let process = Arc::new(Process::open(&config).await.expect("a process"));
         let app = App::of(&process, HttpSettings::default());
         let actor = Actor::parse("maker").expect("a name");
-        let router = cdm_http::local_router(app, actor);
+        let router = cdm_http::local_router(app, actor, Role::Admin);
         Self {
             process,
             dir,

@@ -18,7 +18,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cdm_core::domain::{
-    Actor, Digest, Hostnames, IdempotencyKey, Selector, SiteId, SiteName, Theme, Tick, Timestamp, WorkerId,
+    Actor, Digest, Hostnames, IdempotencyKey, Role, Selector, SiteId, SiteName, Theme, Tick, Timestamp,
+    WorkerId,
 };
 use cdm_core::engine::{Registry, Settings, Turn, Worker};
 use cdm_core::pipelines::{Platform, Rollouts, registry};
@@ -293,7 +294,7 @@ impl World {
     ) -> Result<T, ServiceError> {
         self.keys += 1;
         let key = IdempotencyKey::parse(&format!("key-{}", self.keys)).ok();
-        let request_of = Request { key, id: None, ..Request::by(actor()) };
+        let request_of = Request { key, ..Request::by(actor(), Role::Admin) };
         for attempt in 0..ASKS {
             let services = Arc::clone(&self.process.services);
             match self.drive(request(services, request_of.clone())) {

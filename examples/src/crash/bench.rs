@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::{Actor, Digest, Hostnames, Operation, OperationId, Selector, SiteId, SiteName, Theme};
+use cdm_core::domain::{
+    Actor, Digest, Hostnames, Operation, OperationId, Role, Selector, SiteId, SiteName, Theme,
+};
 use cdm_core::ports::{Clock, Ports};
 use cdm_core::services::{Accepted, NewSite, Request, ServiceError};
 use cdm_testkit::clock::SimClock;
@@ -139,7 +141,7 @@ impl Bench {
 
 /// Creates the site, and asks for its provision.
 async fn accept(frontend: &Process, new: &NewSite) -> Told<OperationId> {
-    let request = Request::by(Actor::parse("operator")?);
+    let request = Request::by(Actor::parse("operator")?, Role::Admin);
     frontend.services.create_site(&request, new).await?;
     // A create waits for nothing, so one turn of a worker is all it takes.
     frontend.worker.turn().await;

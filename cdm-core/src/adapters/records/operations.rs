@@ -1,6 +1,7 @@
 //! Operations with their slots, and the records of what was asked.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -291,6 +292,20 @@ pub(crate) struct AuditEntryDef {
     /// Entries of before have none.
     #[serde(default)]
     rollout: Option<u64>,
+    #[serde_as(as = "Option<DisplayFromStr>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    count: u64,
+}
+
+const fn once() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a field by reference")]
+const fn is_once(count: &u64) -> bool {
+    *count == 1
 }
 mirror!(AuditEntryDef, AuditEntry);
 

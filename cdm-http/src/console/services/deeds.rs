@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{Digest, Role, Selector};
+use cdm_core::domain::{Digest, Selector};
 use cdm_core::services::{Accepted, DeployRequest, ServiceError, ServiceStatus};
 
 use super::PATH;
@@ -30,12 +30,6 @@ fn sites(number: u64) -> String {
 /// What a question about a service begins with.
 fn about(selector: Selector, action: &str) -> Question {
     Question { action: format!("{PATH}/{selector}/{action}"), back: PATH.to_owned(), ..Question::default() }
-}
-
-/// Asks before an administrator's action.
-fn admin(visit: &Visit, selector: &str) -> Result<Selector, Refusal> {
-    visit.visitor.may(Role::Admin)?;
-    Selector::named(selector)
 }
 
 async fn selection(server: &Server, selector: Selector) -> Result<Question, Refusal> {
@@ -71,7 +65,7 @@ pub(crate) async fn ask_select(
     visit: Visit,
     Path(selector): Path<String>,
 ) -> Result<Response, Refusal> {
-    let selector = admin(&visit, &selector)?;
+    let selector = Selector::named(&selector)?;
     let question = selection(&server, selector).await?;
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
@@ -82,7 +76,7 @@ pub(crate) async fn select(
     Path(selector): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Admin)?;
+    let (visitor, request) = form.asks()?;
     let selector = Selector::named(&selector)?;
     match server.app.services.select(&request, selector).await {
         Ok(selected) => {
@@ -140,7 +134,7 @@ pub(crate) async fn ask_deploy(
     visit: Visit,
     Path(selector): Path<String>,
 ) -> Result<Response, Refusal> {
-    let selector = admin(&visit, &selector)?;
+    let selector = Selector::named(&selector)?;
     let question = deployment(&server, selector, None).await?;
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
@@ -151,7 +145,7 @@ pub(crate) async fn deploy(
     Path(selector): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Admin)?;
+    let (visitor, request) = form.asks()?;
     let selector = Selector::named(&selector)?;
     let done = match digest(form.text("imageTag")) {
         Ok(digest) => {
@@ -225,7 +219,7 @@ pub(crate) async fn ask_rollback(
     visit: Visit,
     Path(selector): Path<String>,
 ) -> Result<Response, Refusal> {
-    let selector = admin(&visit, &selector)?;
+    let selector = Selector::named(&selector)?;
     let (question, _) = way_back(&server, selector).await?;
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
@@ -236,7 +230,7 @@ pub(crate) async fn roll_back(
     Path(selector): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Admin)?;
+    let (visitor, request) = form.asks()?;
     let selector = Selector::named(&selector)?;
     let (question, target) = way_back(&server, selector).await?;
     let refusal = if target.map(|digest| digest.to_string()).as_deref() == Some(form.text("digest")) {
@@ -288,7 +282,7 @@ pub(crate) async fn ask_mark(
     visit: Visit,
     Path((selector, digest)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let selector = admin(&visit, &selector)?;
+    let selector = Selector::named(&selector)?;
     let question = marking(selector, Digest::named(&digest)?, None);
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
@@ -299,7 +293,7 @@ pub(crate) async fn mark(
     Path((selector, digest)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Admin)?;
+    let (visitor, request) = form.asks()?;
     let (selector, digest) = (Selector::named(&selector)?, Digest::named(&digest)?);
     let verdict = match form.text("verdict") {
         "healthy" => Ok(MarkVerdict::Healthy),

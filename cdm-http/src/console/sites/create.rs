@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::Role;
 use cdm_core::services::Accepted;
 
 use super::PATH;
@@ -77,7 +76,6 @@ async fn form_of(server: &Server, filled: &CreateSite) -> Result<Question, Refus
 
 /// Asks for a new site.
 pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
-    visit.visitor.may(Role::Operator)?;
     let empty = CreateSite {
         id: String::new(),
         theme: String::new(),
@@ -92,7 +90,7 @@ pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Re
 
 /// Creates it, and leads to its page.
 pub(crate) async fn create(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks(Role::Operator)?;
+    let (visitor, request) = form.asks()?;
     let hosts = form.text("hostnames").split([',', ' ', '\n', '\r']).filter(|host| !host.is_empty());
     let hostnames: Vec<String> = hosts.map(str::to_owned).collect();
     let canonical = form.given("canonicalHostname").or(hostnames.first().map(String::as_str));

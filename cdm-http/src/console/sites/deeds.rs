@@ -3,14 +3,16 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{Role, SiteId};
+use cdm_core::domain::SiteId;
+use cdm_core::services;
 
 use super::PATH;
 use crate::api::site::Site;
 use crate::app::{Server, Shared};
 use crate::console::confirm::{Field, Kind, Question, asked, asked_again};
 use crate::console::form::Form;
-use crate::console::guard::{Visit, Visitor};
+use crate::console::guard::Visit;
+use crate::console::offers::Offers;
 use crate::console::page::Section;
 use crate::console::shape;
 use crate::error::Refusal;
@@ -20,16 +22,21 @@ use crate::input::Named;
 struct Action {
     name: &'static str,
     button: &'static str,
-    role: Role,
+    action: services::Action,
     /// In which states; all where there is none.
     states: &'static [&'static str],
 }
 
 const ACTIONS: [Action; 4] = [
-    Action { name: "provision", button: "Provision", role: Role::Operator, states: &["created"] },
-    Action { name: "promote", button: "Promote", role: Role::Operator, states: &["active"] },
-    Action { name: "upgrade", button: "Upgrade", role: Role::Operator, states: &["active"] },
-    Action { name: "terminate", button: "Terminate", role: Role::Admin, states: &[] },
+    Action {
+        name: "provision",
+        button: "Provision",
+        action: services::Action::Provision,
+        states: &["created"],
+    },
+    Action { name: "promote", button: "Promote", action: services::Action::Promote, states: &["active"] },
+    Action { name: "upgrade", button: "Upgrade", action: services::Action::Upgrade, states: &["active"] },
+    Action { name: "terminate", button: "Terminate", action: services::Action::Terminate, states: &[] },
 ];
 
 fn action(name: &str) -> Result<&'static Action, Refusal> {
@@ -90,12 +97,13 @@ async fn question(server: &Server, id: &SiteId, action: &Action) -> Result<Quest
     })
 }
 
-/// What someone may ask of a site in that state: each by its name and what its button says.
-pub(super) fn actions(visitor: &Visitor, site: &Site) -> Vec<(&'static str, &'static str)> {
-    let known = ACTIONS.iter().filter(|action| visitor.can(action.role));
-    let fit = known.filter(|action| action.states.is_empty() || action.states.contains(&site.state.as_str()));
+/// What a visitor may ask of a site in that state: each by its name and what its button says.
+pub(super) fn actions(offers: &mut Offers, site: &Site) -> Vec<(&'static str, &'static str)> {
+    let states = |action: &Action| action.states.is_empty() || action.states.contains(&site.state.as_str());
+    let fit = ACTIONS.iter().filter(|action| states(action));
     fit.filter(|action| site.operation.is_none() || action.name == "terminate")
         .filter(|_| site.state != "terminating")
+        .filter(|action| offers.offer(action.button, action.action.role()))
         .map(|action| (action.name, action.button))
         .collect()
 }
@@ -107,7 +115,6 @@ pub(crate) async fn ask(
     Path((id, name)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let (id, action) = (SiteId::named(&id)?, action(&name)?);
-    visit.visitor.may(action.role)?;
     let question = question(&server, &id, action).await?;
     asked(&server, &visit.visitor, Section::Sites, StatusCode::OK, &question)
 }
@@ -119,7 +126,7 @@ pub(crate) async fn act(
     form: Form,
 ) -> Result<Response, Refusal> {
     let (id, action) = (SiteId::named(&id)?, action(&name)?);
-    let (visitor, request) = form.asks(action.role)?;
+    let (visitor, request) = form.asks()?;
     let services = &server.app.services;
     let done = match action.name {
         "provision" => services.provision(&request, &id).await,

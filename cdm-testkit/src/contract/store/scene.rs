@@ -63,6 +63,8 @@ impl<'a> Scene<'a> {
             outcome: "accepted".into(),
             operation: Some(OperationId::on(1, Subject::Fleet)),
             rollout: Some(7),
+            address: std::net::IpAddr::from([192, 0, 2, 7]).into(),
+            count: 3,
         }
     }
 

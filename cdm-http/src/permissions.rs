@@ -1,0 +1,273 @@
+//! Every route with the action that it asks for. The role of an action is [`Action::role`]; the routers, the OpenAPI
+//! document and the tests read this table, and a route that is missing here answers nobody.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use cdm_core::domain::Role;
+use cdm_core::services::Action;
+
+use crate::app::{Server, Shared};
+use crate::auth::{Head, asked};
+use crate::error::Refusal;
+
+/// A route and what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its method.
+    pub method: &'static str,
+    /// Its path; a part in braces stands for any text.
+    pub path: &'static str,
+    /// What it asks for; `None` where nobody has to say who they are.
+    pub action: Option<Action>,
+}
+
+impl Route {
+    const fn new(method: &'static str, path: &'static str, action: Action) -> Self {
+        Self { method, path, action: Some(action) }
+    }
+
+    const fn open(method: &'static str, path: &'static str) -> Self {
+        Self { method, path, action: None }
+    }
+
+    /// Returns the least role that it takes; `None` where it takes none. What it takes of one stored thing may be more:
+    /// see [`Action::role_on`].
+    pub fn role(&self) -> Option<Role> {
+        self.action.map(Action::role)
+    }
+
+    /// Finds the route of a request. Of several that fit, the first one counts.
+    pub fn of(method: &str, path: &str) -> Option<&'static Self> {
+        // A request for the head of an answer is one for the answer.
+        let method = if method == "HEAD" { "GET" } else { method };
+        ROUTES.iter().find(|route| route.method == method && fits(route.path, path))
+    }
+
+    /// Returns what a request is about: what the first part in braces stands for, or the path.
+    fn target<'a>(&self, path: &'a str) -> &'a str {
+        let parts = self.path.split('/').zip(path.split('/'));
+        let named = parts.filter(|(pattern, _)| pattern.starts_with('{')).map(|(_, part)| part);
+        named.into_iter().next().unwrap_or(path)
+    }
+}
+
+fn fits(pattern: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    for wanted in pattern.split('/') {
+        if wanted.starts_with("{*") {
+            return parts.next().is_some();
+        }
+        let Some(part) = parts.next() else { return false };
+        if part != wanted && !wanted.starts_with('{') {
+            return false;
+        }
+    }
+    parts.next().is_none()
+}
+
+/// Every route.
+pub const ROUTES: &[Route] = &[
+    // The server itself.
+    Route::open("GET", "/healthz"),
+    Route::open("GET", "/readyz"),
+    Route::open("GET", "/openapi.json"),
+    Route::new("GET", "/metrics", Action::Read),
+    // Sites.
+    Route::new("POST", "/sites/create", Action::CreateSite),
+    Route::new("GET", "/sites", Action::Read),
+    Route::new("GET", "/sites/{id}", Action::Read),
+    Route::new("DELETE", "/sites/{id}", Action::Terminate),
+    Route::new("POST", "/sites/{id}/provision", Action::Provision),
+    Route::new("PUT", "/sites/{id}/upgrade", Action::Upgrade),
+    Route::new("PUT", "/sites/{id}/promote", Action::Promote),
+    // Services.
+    Route::new("GET", "/services", Action::Read),
+    // Selects or deploys, which take the same role.
+    Route::new("POST", "/services", Action::Deploy),
+    // With an image it is `StartRolloutWithImage`; the body says so.
+    Route::new("PUT", "/services", Action::StartRollout),
+    Route::new("POST", "/services/rollback", Action::RollBack),
+    Route::new("GET", "/services/{selector}/history", Action::Read),
+    Route::new("POST", "/services/history/{digest}", Action::Mark),
+    // Operations.
+    Route::new("GET", "/operations", Action::Read),
+    Route::new("GET", "/operations/{id}", Action::Read),
+    Route::new("GET", "/operations/{id}/steps/{name}/log", Action::Read),
+    Route::new("GET", "/operations/{id}/events", Action::Read),
+    Route::new("POST", "/operations/{id}/retry", Action::RetryOperation),
+    Route::new("POST", "/operations/{id}/cancel", Action::CancelOperation),
+    // Rollouts.
+    Route::new("GET", "/rollouts", Action::Read),
+    Route::new("GET", "/rollouts/{id}", Action::Read),
+    Route::new("GET", "/rollouts/{id}/events", Action::Read),
+    Route::new("POST", "/rollouts/{id}/pause", Action::PauseRollout),
+    Route::new("POST", "/rollouts/{id}/resume", Action::ResumeRollout),
+    Route::new("POST", "/rollouts/{id}/abort", Action::AbortRollout),
+    Route::new("POST", "/rollouts/{id}/retry", Action::RetryRollout),
+    // What happens, and who asked for what.
+    Route::new("GET", "/events", Action::Read),
+    Route::new("GET", "/audit", Action::Read),
+    // Freezes.
+    Route::new("GET", "/freezes", Action::Read),
+    Route::new("POST", "/freezes", Action::CreateFreeze),
+    Route::new("DELETE", "/freezes/{id}", Action::RemoveFreeze),
+    // Webhooks.
+    Route::new("GET", "/webhooks", Action::ReadWebhooks),
+    Route::new("POST", "/webhooks", Action::CreateWebhook),
+    Route::new("DELETE", "/webhooks/{id}", Action::RemoveWebhook),
+    // Tokens.
+    Route::new("GET", "/tokens", Action::ReadTokens),
+    Route::new("POST", "/tokens", Action::CreateToken),
+    Route::new("DELETE", "/tokens/{id}", Action::RevokeToken),
+    // People who sign in.
+    Route::new("GET", "/users", Action::ReadUsers),
+    Route::new("POST", "/users", Action::CreateUser),
+    Route::new("PUT", "/users/{name}", Action::ChangeUser),
+    Route::new("DELETE", "/users/{name}", Action::RemoveUser),
+    Route::new("DELETE", "/users/{name}/sessions", Action::EndSessions),
+    // The console, before somebody has signed in.
+    Route::open("GET", "/"),
+    Route::open("GET", "/console/assets/{place}"),
+    Route::open("GET", "/console/sign-in"),
+    Route::open("POST", "/console/sign-in"),
+    Route::open("POST", "/console/sign-in/code"),
+    Route::open("GET", "/console/setup/{code}"),
+    Route::open("POST", "/console/setup/{code}"),
+    Route::open("GET", "/console/oidc/begin"),
+    Route::open("GET", "/console/oidc/callback"),
+    // The console: what people do about themselves.
+    Route::new("GET", "/console/account", Action::Read),
+    Route::new("POST", "/console/account/password", Action::ChangeOwnPassword),
+    Route::new("GET", "/console/account/second-factor", Action::Read),
+    Route::new("POST", "/console/account/second-factor", Action::EnrollSecondFactor),
+    Route::new("POST", "/console/account/second-factor/remove", Action::RemoveOwnSecondFactor),
+    Route::new("POST", "/console/account/sessions/{id}/end", Action::EndOwnSessions),
+    Route::new("POST", "/console/sign-out", Action::EndOwnSessions),
+    // The console: services.
+    Route::new("GET", "/console", Action::Read),
+    Route::new("GET", "/console/services", Action::Read),
+    Route::new("GET", "/console/services/{selector}/select", Action::Select),
+    Route::new("POST", "/console/services/{selector}/select", Action::Select),
+    Route::new("GET", "/console/services/{selector}/deploy", Action::Deploy),
+    Route::new("POST", "/console/services/{selector}/deploy", Action::Deploy),
+    Route::new("GET", "/console/services/{selector}/rollback", Action::RollBack),
+    Route::new("POST", "/console/services/{selector}/rollback", Action::RollBack),
+    Route::new("GET", "/console/services/{selector}/mark/{digest}", Action::Mark),
+    Route::new("POST", "/console/services/{selector}/mark/{digest}", Action::Mark),
+    // The console: sites.
+    Route::new("GET", "/console/sites", Action::Read),
+    Route::new("GET", "/console/sites/create", Action::CreateSite),
+    Route::new("POST", "/console/sites/create", Action::CreateSite),
+    Route::new("GET", "/console/sites/{id}", Action::Read),
+    Route::new("GET", "/console/sites/{id}/provision", Action::Provision),
+    Route::new("POST", "/console/sites/{id}/provision", Action::Provision),
+    Route::new("GET", "/console/sites/{id}/promote", Action::Promote),
+    Route::new("POST", "/console/sites/{id}/promote", Action::Promote),
+    Route::new("GET", "/console/sites/{id}/upgrade", Action::Upgrade),
+    Route::new("POST", "/console/sites/{id}/upgrade", Action::Upgrade),
+    Route::new("GET", "/console/sites/{id}/terminate", Action::Terminate),
+    Route::new("POST", "/console/sites/{id}/terminate", Action::Terminate),
+    // The console: rollouts.
+    Route::new("GET", "/console/rollouts", Action::Read),
+    Route::new("GET", "/console/rollouts/start", Action::StartRollout),
+    Route::new("POST", "/console/rollouts/start", Action::StartRollout),
+    Route::new("GET", "/console/rollouts/{id}", Action::Read),
+    Route::new("POST", "/console/rollouts/{id}/pause", Action::PauseRollout),
+    Route::new("POST", "/console/rollouts/{id}/resume", Action::ResumeRollout),
+    Route::new("GET", "/console/rollouts/{id}/abort", Action::AbortRollout),
+    Route::new("POST", "/console/rollouts/{id}/abort", Action::AbortRollout),
+    Route::new("POST", "/console/rollouts/{id}/retry", Action::RetryRollout),
+    // The console: operations and the audit.
+    Route::new("GET", "/console/operations", Action::Read),
+    Route::new("GET", "/console/operations/{id}", Action::Read),
+    Route::new("GET", "/console/operations/{id}/steps/{step}", Action::Read),
+    Route::new("POST", "/console/operations/{id}/retry", Action::RetryOperation),
+    Route::new("GET", "/console/operations/{id}/cancel", Action::CancelOperation),
+    Route::new("POST", "/console/operations/{id}/cancel", Action::CancelOperation),
+    Route::new("GET", "/console/audit", Action::Read),
+    // No page: `not_found`, for people who have signed in. A form for none is refused as a page is.
+    Route::new("GET", "/console/{*rest}", Action::Read),
+    Route::new("POST", "/console/{*rest}", Action::Read),
+];
+
+/// Lets a request pass whose caller, of this process, by a token or signed in, has the role that its route takes.
+pub(crate) async fn authorize(State(server): State<Shared>, request: Request, next: Next) -> Response {
+    match judge(&server, Head::of(&request)).await {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn judge(server: &Server, head: Head<'_>) -> Result<(), Refusal> {
+    // A method that a route has not is answered by the router.
+    let Some(route) = Route::of(head.method.as_str(), head.path) else {
+        if ROUTES.iter().any(|route| fits(route.path, head.path)) {
+            return Ok(());
+        }
+        tracing::error!(path = head.path, "a route is not in the table of routes");
+        return Err(Refusal::internal());
+    };
+    let Some(action) = route.action else { return Ok(()) };
+    let asks = asked(head.extensions)?;
+    let target = shown(route.target(head.path));
+    Ok(server.app.services.authorize(&asks, action, &target).await?)
+}
+
+/// Keeps in the audit that somebody asked for something without saying who they are, or with a token that does not serve.
+pub(crate) async fn unauthorized(server: &Server, request: &cdm_core::services::Request, head: Head<'_>) {
+    let Some(route) = Route::of(head.method.as_str(), head.path) else { return };
+    let Some(action) = route.action else { return };
+    server.app.services.refused(request, action, &shown(route.target(head.path)), "unauthorized").await;
+}
+
+/// A part of a path, fit for the audit.
+fn shown(part: &str) -> String {
+    part.chars().filter(|character| character.is_ascii_graphic()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_the_first_route_that_fits() {
+        for (method, path, action) in [
+            ("GET", "/sites/rrr", Some(Action::Read)),
+            ("HEAD", "/sites/rrr", Some(Action::Read)),
+            ("DELETE", "/sites/rrr", Some(Action::Terminate)),
+            ("GET", "/console/sites/create", Some(Action::CreateSite)),
+            ("GET", "/console/sites/rrr/terminate", Some(Action::Terminate)),
+            ("GET", "/console/nothing/like/that", Some(Action::Read)),
+        ] {
+            assert_eq!(Route::of(method, path).and_then(|route| route.action), action, "{method} {path}");
+        }
+        for (method, path) in
+            [("GET", "/nope"), ("PATCH", "/sites"), ("GET", "/sites/rrr/"), ("GET", "sites")]
+        {
+            assert_eq!(Route::of(method, path), None, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_listed_once() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            let same = |other: &&Route| (other.method, other.path) == (route.method, route.path);
+            assert_eq!(
+                ROUTES.iter().position(|other| same(&other)),
+                Some(at),
+                "{} {}",
+                route.method,
+                route.path
+            );
+        }
+    }
+
+    #[test]
+    fn the_target_is_what_the_path_names() {
+        let target = |method, path| Route::of(method, path).map(|route| route.target(path));
+        assert_eq!(target("DELETE", "/sites/rrr"), Some("rrr"));
+        assert_eq!(target("POST", "/operations/op-1-fleet/retry"), Some("op-1-fleet"));
+        assert_eq!(target("POST", "/sites/create"), Some("/sites/create"));
+    }
+}
