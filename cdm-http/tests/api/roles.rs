@@ -229,8 +229,13 @@ impl Campaign {
                 .is_some_and(|to| to.as_bytes().starts_with(b"/console/sign-in"));
         let got = match status {
             401 => Expected::Unknown,
-            // Signing out leads there, too.
-            303 if to_sign_in && (role.is_none() || !line.ends_with("/sign-out")) => Expected::Unknown,
+            // Signing in that has to begin again, and signing out, lead there too.
+            303 if to_sign_in
+                && !line.contains("/console/sign-in")
+                && (role.is_none() || !line.ends_with("/sign-out")) =>
+            {
+                Expected::Unknown
+            }
             403 => {
                 let named =
                     Role::ALL.into_iter().find(|role| answer.text.contains(&format!("the role `{role}`")));
