@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::token::Role;
-use cdm_core::domain::{PasswordHash, Session, UserName};
+use cdm_core::domain::{PasswordHash, Session, Tick, UserName};
 use cdm_core::services::{self, NewUser, Proven, SignIn, UserChange};
-use cdm_http::HttpSettings;
+use cdm_http::{HttpSettings, SetupLink};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::support::{Answer, Bed, digest, new_site};
@@ -306,4 +306,25 @@ async fn sessions_end_with_the_next_of_their_browser_and_when_nobody_uses_them()
         303,
         "nobody was there"
     );
+}
+
+#[tokio::test]
+async fn the_setup_link_expires_and_wrong_codes_are_limited() {
+    let bed = async |until| {
+        let link = SetupLink { code: SecretString::from("the-code-of-the-link"), until };
+        Bed::with(HttpSettings { setup: Some(link), ..HttpSettings::default() }).await
+    };
+    let ask = async |bed: &Bed, code: &str| {
+        let request = Request::get(format!("/console/setup/{code}")).body(Body::empty()).expect("a request");
+        bed.send(request).await.status.as_u16()
+    };
+    let expired = bed(Tick::default()).await;
+    assert_eq!(ask(&expired, "the-code-of-the-link").await, 404);
+
+    let valid = bed(Tick::from_millis(u64::MAX)).await;
+    assert_eq!(ask(&valid, "the-code-of-the-link").await, 200);
+    for _ in 0..10 {
+        assert_eq!(ask(&valid, "guessed").await, 404);
+    }
+    assert_eq!(ask(&valid, "guessed").await, 429);
 }

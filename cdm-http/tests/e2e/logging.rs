@@ -1,12 +1,12 @@
 //! The reader of the log may go, or stop to read: requests are answered, and the server ends in good order.
 
 use std::io::{BufRead, BufReader};
-use std::process::{ChildStderr, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use super::server::{QUICK, Server, begin, command, directory, new_site};
+use super::server::{QUICK, Server, Serves, begin, command, directory, new_site};
 
 /// A server whose log was read up to the line that says where it listens, and the rest of its log.
 fn start(dir: &std::path::Path) -> (Server, BufReader<ChildStderr>) {
@@ -69,7 +69,7 @@ async fn a_first_start_goes_on_when_nobody_reads_what_it_prints() {
     let mut command = command(dir.path(), QUICK);
     let mut child = command.env_remove("CDM_ADMIN_TOKEN").stdout(Stdio::piped()).spawn().expect("a server");
     drop(child.stdout.take());
-    let mut server = Server::listen(child, super::server::Serves::ApiAndSites);
+    let mut server = Server::listen(child, Serves::ApiAndSites);
     let answer = server.ask_as(None, Method::GET, "/healthz", None).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let log = server.log.lock().expect("the log").clone();
@@ -85,7 +85,13 @@ async fn a_first_start_goes_on_when_nobody_reads_what_it_prints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_ends_the_server_in_good_order() {
     let dir = directory();
-    let mut server = Server::start(dir.path());
+    let inner = command(dir.path(), QUICK);
+    // The tests may run where the signal is ignored, as under nohup, and the server would inherit that.
+    let mut outer = Command::new("env");
+    outer.arg("--default-signal=HUP").arg(inner.get_program()).args(inner.get_args());
+    outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = outer.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the server starts");
+    let mut server = Server::listen(child, Serves::ApiAndSites);
     let status = tokio::task::block_in_place(|| server.end("-HUP"));
     assert_eq!(status.code(), Some(0));
 }
