@@ -159,12 +159,15 @@ mod tests {
 
     /// Takes writes when it is let, fails when it shall, and keeps what it took.
     struct Reader {
+        asked: Sender<()>,
         gate: Receiver<bool>,
         taken: Arc<Mutex<String>>,
     }
 
     impl Write for Reader {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Nobody listens for more than the first.
+            let _ = self.asked.send(());
             match self.gate.recv() {
                 Ok(true) | Err(_) => {
                     self.taken.lock().expect("what was taken").push_str(&String::from_utf8_lossy(bytes));
@@ -179,11 +182,12 @@ mod tests {
         }
     }
 
-    fn reader() -> (LossyLog, Sender<bool>, Arc<Mutex<String>>) {
+    fn reader() -> (LossyLog, Receiver<()>, Sender<bool>, Arc<Mutex<String>>) {
+        let (asked, writes) = std::sync::mpsc::channel();
         let (open, gate) = std::sync::mpsc::channel();
         let taken = Arc::<Mutex<String>>::default();
-        let log = LossyLog::to(Reader { gate, taken: Arc::clone(&taken) }).expect("a thread");
-        (log, open, taken)
+        let log = LossyLog::to(Reader { asked, gate, taken: Arc::clone(&taken) }).expect("a thread");
+        (log, writes, open, taken)
     }
 
     fn line(log: &LossyLog, text: &str) {
@@ -193,9 +197,11 @@ mod tests {
     // One test, since the count is the process's.
     #[test]
     fn lines_that_nobody_takes_are_dropped_counted_and_said_once() {
-        let (log, open, taken) = reader();
+        let (log, writes, open, taken) = reader();
         let before = dropped();
-        for number in 0..2 * QUEUE {
+        line(&log, "line 0\n");
+        writes.recv().expect("the first line is being written");
+        for number in 1..2 * QUEUE {
             line(&log, &format!("line {number}\n"));
         }
         let lost = dropped() - before;
@@ -203,6 +209,9 @@ mod tests {
         // A write that fails loses its line too, and the next one says so.
         open.send(false).expect("a writer");
         drop(open);
+        for _ in 0..=QUEUE {
+            writes.recv().expect("the notice and the lines that waited are written");
+        }
         log.flush();
         let taken = taken.lock().expect("what was taken").clone();
         assert_eq!(dropped() - before, lost + 1);

@@ -71,7 +71,7 @@ fn secrets_keep_the_contract() {
     let secrets = FakeSecrets::new(bench.log.clone(), bench.clock.clone());
     now(contract::secrets::suite(&secrets, &bench.cx()));
     let (values, deleting) = (secrets.values().len(), secrets.deleting().len());
-    assert_eq!((values, deleting), (5, 3));
+    assert_eq!((values, deleting), (6, 3));
     let logged = bench.logged();
     let count = |wanted: fn(&What) -> bool| logged.iter().filter(|what| wanted(what)).count();
     assert_eq!(count(|what| matches!(what, What::SecretCreated(_))), values + deleting);
