@@ -52,7 +52,8 @@ export class Server {
       createInterface({ input: child.stderr }).on('line', (line) => {
         this.log += `${line}\n`;
         const fields = line.startsWith('{') ? (JSON.parse(line).fields ?? {}) : {};
-        if (fields.address) this.listen = fields.address;
+        // Lines of requests have an address, too: the client's.
+        if (fields.address && fields.message.includes('the API')) this.listen = fields.address;
         if (fields.router) this.routes = fields.router;
         if (fields.router) listening();
       });
