@@ -47,7 +47,7 @@ pub struct File {
 
 impl File {
     /// Opens the file, and makes it where it is missing, readable by its owner alone. Makes no table but the one that
-    /// [`File::probe`] writes to: each user of the file brings its own.
+    /// `File::probe` writes to: each user of the file brings its own.
     ///
     /// # Errors
     /// When the file is no database, or the directory may not be written.
