@@ -53,7 +53,7 @@ impl File {
     /// When the file is no database, or the directory may not be written.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: path.to_owned(), source };
-        // SQLite gives the files beside this one the same mode.
+        // SQLite creates the `-wal` and `-shm` files with the mode of this one.
         create_private(path).map_err(|error| failed(error.into()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)

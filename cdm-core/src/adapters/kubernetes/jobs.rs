@@ -82,7 +82,7 @@ pub(super) async fn run(
         wake.push(json!({ "op": "add", "path": annotation_path(SECRET), "value": own_uid(&made) }));
     }
     match session.patch(JOBS, name, Patch::Json(&wake)).await {
-        // Another attempt had started it, and it has ended meanwhile: nobody reads what was just made.
+        // Another attempt started the Job, and it has ended since: no pod will read the Secret that was just created.
         Ok(job) if verdict::end(&job).is_some() => {
             clear(session, &job).await?;
             Err(Failure::new(ErrorKind::Exists, "the job is there"))

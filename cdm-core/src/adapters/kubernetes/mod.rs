@@ -136,8 +136,8 @@ impl KubernetesCluster {
         self.session(self.clock.monotonic().after(READ))
     }
 
-    /// Deletes Secrets that ended jobs have left behind: of operations that nobody awaits any more, and of workers that
-    /// were lost between a job's end and their look at it.
+    /// Deletes the Secrets of ended Jobs that no operation reads any more: the operation was canceled, or its worker was
+    /// lost between the Job's end and its read.
     async fn clear_leftovers(&self) {
         for leftover in self.watches.leftovers() {
             match leftover.clear(&self.look()).await {

@@ -56,7 +56,7 @@ struct Seen {
     jobs: HashMap<String, Stage>,
     /// The pods that do not get on, with their jobs' names.
     stuck: HashMap<String, String>,
-    /// The jobs that have ended and may have left a Secret, and whether somebody who follows has passed them once.
+    /// Ended Jobs whose Secret may still exist, and whether the latest call of `leftovers` skipped the Job.
     leftovers: HashMap<String, (Leftover, bool)>,
 }
 

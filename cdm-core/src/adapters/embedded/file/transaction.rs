@@ -1,8 +1,8 @@
 //! A transaction that leaves its connection usable, however it ends.
 //!
-//! SQLite ends a transaction by itself when a commit fails, and when a statement meets a full disk. sqlx's own
-//! transactions count depth beside SQLite and take such a connection to be within a transaction for good. Here SQLite is
-//! asked instead: what is not committed is rolled back, and a connection that does not even do that is replaced.
+//! SQLite ends a transaction by itself when a commit fails, and when a statement meets a full disk. sqlx counts
+//! the depth itself and treats such a connection as inside a transaction for good. This transaction rolls back what was
+//! not committed, and replaces a connection that cannot roll back.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

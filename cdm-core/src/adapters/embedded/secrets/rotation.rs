@@ -1,8 +1,8 @@
-//! Another key for what is sealed, such that a crash at any point loses neither a key nor a value.
+//! Rotates the key of the sealed secrets; a crash at any point loses neither a key nor a value.
 //!
-//! The next key is on the disk, beside the present one, before anything is sealed with it; it takes the present one's
-//! place, by one rename, after everything is. What lies in between is finished when the secrets are opened next. A value
-//! carries no key's name: that it unseals under a key proves which one it was sealed with.
+//! The next key is written to `key.next` before any value is sealed with it, and replaces the present key by one rename
+//! after every value was sealed again. The next open of the secrets finishes an interrupted rotation. A value carries no
+//! key id: the key that unseals it is the one that sealed it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
