@@ -106,6 +106,8 @@ pub struct HttpSettings {
     pub second_factor: SecondFactorRule,
     /// Who proves people's names besides their passwords; only with the feature `oidc`.
     pub oidc: Option<OidcConfig>,
+    /// The path of the public address, such as `/cdm`; empty where there is none.
+    pub root: String,
 }
 
 /// The link that makes the console's first user.
@@ -139,6 +141,7 @@ impl Default for HttpSettings {
             passwords: true,
             second_factor: SecondFactorRule::default(),
             oidc: None,
+            root: String::new(),
         }
     }
 }
@@ -176,6 +179,11 @@ impl Server {
             stopping,
             app,
         })
+    }
+
+    /// The image repository that is configured.
+    pub(crate) fn repository(&self) -> Option<&str> {
+        self.app.settings.repository.as_deref()
     }
 
     /// An image as users see it.

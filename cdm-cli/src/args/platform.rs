@@ -22,7 +22,7 @@ pub enum ServicesCommand {
     /// Deploy an image to the active canary, or to the named service
     #[command(after_help = "Example:\n  cdm services deploy sha256:<64 hex digits> --promote")]
     Deploy {
-        /// Digest of the image: 64 hex digits, with or without sha256:
+        /// The image: 64 hex digits, with or without sha256: and `REPOSITORY[:TAG]@` before it
         image: String,
         /// Route the service's sites to it as well
         #[arg(long)]

@@ -40,6 +40,40 @@ impl Digest {
         Ok(Self(bytes))
     }
 
+    /// Parses an image as people and registries write it: a digest as [`Digest::parse`] takes it, or
+    /// `[repository][:tag]@sha256:…`. The tag says nothing beside a digest and is left out; the repository has to be the
+    /// configured one, where one is configured.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] for a tag without a digest, another repository, or a digest that breaks a rule.
+    pub fn of_image(text: &str, configured: Option<&str>) -> Result<Self, ImageError> {
+        let Some((name, digest)) = text.rsplit_once('@') else {
+            return Self::parse(text).map_err(|broken| match is_tagged(text) {
+                true => ImageError::Tag,
+                false => ImageError::Digest(broken),
+            });
+        };
+        let digest = match digest.starts_with(Self::ALGORITHM) {
+            true => Self::parse(digest).map_err(ImageError::Digest)?,
+            false => {
+                let rule = "a reference to an image ends in @sha256: and 64 hexadecimal digits";
+                return Err(ImageError::Digest(NameError::new("an image", rule, text)));
+            }
+        };
+        let repository = without_tag(name);
+        match configured {
+            Some(configured) if !repository.is_empty() && repository != configured => {
+                let given = NameError::new("an image", "it is of another repository", repository);
+                Err(ImageError::Repository {
+                    given: given.value().to_owned(),
+                    configured: configured.to_owned(),
+                })
+            }
+            Some(_) | None => Ok(digest),
+        }
+    }
+
     /// Returns the first 12 hexadecimal digits, enough for a person to tell two images apart.
     pub fn short(&self) -> String {
         hex(&self.0[..6])
@@ -64,6 +98,47 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::parse(text)
     }
+}
+
+/// Why a text names no image that may be deployed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// A tag, which can move, and no digest.
+    #[error(
+        "an image is named by its digest: 64 hexadecimal digits, or `repository:tag@sha256:` and the digits; a tag alone \
+         can move, and is not allowed"
+    )]
+    Tag,
+    /// A repository that is not the configured one.
+    #[error("the image is of the repository `{given}`, and this platform deploys from `{configured}` alone")]
+    Repository {
+        /// The one that was given, escaped and cut.
+        given: String,
+        /// The one of the configuration.
+        configured: String,
+    },
+    /// What should be a digest is none.
+    #[error("{}", .0.rule())]
+    Digest(#[source] NameError),
+}
+
+/// The repository of `repository:tag`; a colon before a `/` belongs to the registry's port.
+fn without_tag(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        Some(_) | None => name,
+    }
+}
+
+/// Whether a text without a digest is a reference by tag or by name, such as `dev` or `registry.example:5000/wp:6.8`.
+fn is_tagged(text: &str) -> bool {
+    let name = without_tag(text);
+    let tag = text.get(name.len()..).unwrap_or_default().trim_start_matches(':');
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/:".contains(&byte);
+    // 64 characters are a mistyped digest rather than a tag.
+    let shape = text.len() != 64 && text.len() <= 400 && tag.len() <= 128;
+    let digest = text.starts_with("sha256:") || text.starts_with("sha512:");
+    shape && !digest && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(of_name)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -13,8 +13,8 @@ use super::name::{NameError, Rule, first_broken, text_impls};
 /// Invariants: UTS 46 (non-transitional) maps it to itself; lower case; letters, digits and inner hyphens in
 /// two or more labels of 1 to 63 characters; at most 253 characters (RFC 1035), no dot at the end; no
 /// wildcard, port or IP address, that is, no last label that the WHATWG URL Standard takes for a number; an
-/// `xn--` label is the exact Punycode of a label that is not ASCII (CVE-2024-12224), and no other label has
-/// hyphens third and fourth (RFC 5891, 4.2.3.1). Cloning is cheap.
+/// `xn--` label is the exact Punycode of a label that is not ASCII (CVE-2024-12224). Other labels with hyphens third and
+/// fourth are plain ASCII names, which exist (`r3---sn.example.com`). Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hostname(Arc<str>);
 
@@ -25,13 +25,18 @@ impl Hostname {
     const RULES_AS_WRITTEN: &[Rule] = &[
         (|text| !text.is_empty(), "a hostname is not empty"),
         (|text| text.len() <= 1024, "a hostname is written in at most 1024 bytes"),
+        (|text| !text.contains("://"), "a hostname has no scheme: leave out all up to and including `://`"),
+        (
+            |text| !text.contains(['/', '?', '#']),
+            "a hostname has no path and no query: leave out the first `/`, `?` or `#` and all after it",
+        ),
     ];
 
     /// Judged on the ASCII form, so that no full-width or otherwise mapped spelling gets around them.
     const RULES: &[Rule] = &[
         (|ascii| !ascii.contains('*'), "a hostname is not a wildcard"),
         (|ascii| !is_ip_literal(ascii), "a hostname is not an IP address"),
-        (|ascii| !ascii.contains(':'), "a hostname has no port"),
+        (|ascii| !ascii.contains(':'), "a hostname has no port: leave out the `:` and all after it"),
         (
             |ascii| ascii.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'),
             "a hostname holds only letters, digits, hyphens and dots",
@@ -45,10 +50,6 @@ impl Hostname {
         (
             |ascii| !ascii.split('.').any(|label| label.starts_with('-') || label.ends_with('-')),
             "a label of a hostname neither begins nor ends with a hyphen",
-        ),
-        (
-            |ascii| ascii.split('.').all(|label| is_punycode(label) || label.get(2..4) != Some("--")),
-            "a label of a hostname has hyphens as its third and fourth characters only after xn",
         ),
         (|ascii| ascii.contains('.'), "a hostname has at least two labels"),
         (is_stable, UNSOUND),
@@ -115,9 +116,11 @@ impl Hostnames {
         }
         let mut all = Vec::with_capacity(names.len());
         for name in names {
-            let hostname = Hostname::parse(name.as_ref())?;
+            let place = all.len();
+            let hostname = Hostname::parse(name.as_ref()).map_err(|refused| refused.at(place))?;
             if all.contains(&hostname) {
-                return Err(NameError::new("a hostname", "a site has each hostname once", name.as_ref()));
+                let twice = NameError::new("a hostname", "a site has each hostname once", name.as_ref());
+                return Err(twice.at(place));
             }
             all.push(hostname);
         }
@@ -155,13 +158,18 @@ fn is_punycode(label: &str) -> bool {
     label.starts_with("xn--")
 }
 
-/// Tells whether the strict mapping leaves a name alone, also by way of its Unicode form.
+/// Tells whether the strict mapping leaves a name alone, also by way of its Unicode form. Hyphens third and fourth are
+/// judged in `xn--` labels alone: these are IDNA's, the others are not.
 fn is_stable(ascii: &str) -> bool {
+    const ENDS: Hyphens = Hyphens::CheckFirstLast;
     let uts46 = Uts46::new();
-    let (unicode, verdict) = uts46.to_unicode(ascii.as_bytes(), AsciiDenyList::STD3, Hyphens::Check);
-    let again = uts46.to_ascii(unicode.as_bytes(), AsciiDenyList::STD3, Hyphens::Check, DnsLength::Verify);
+    let (unicode, verdict) = uts46.to_unicode(ascii.as_bytes(), AsciiDenyList::STD3, ENDS);
+    let again = uts46.to_ascii(unicode.as_bytes(), AsciiDenyList::STD3, ENDS, DnsLength::Verify);
     let decoded = || ascii.split('.').zip(unicode.split('.'));
+    let strict =
+        |label: &str| uts46.to_unicode(label.as_bytes(), AsciiDenyList::STD3, Hyphens::Check).1.is_ok();
     verdict.is_ok()
+        && ascii.split('.').filter(|label| is_punycode(label)).all(strict)
         && again.is_ok_and(|again| again == ascii)
         && decoded().all(|(label, shown)| is_punycode(label) != shown.is_ascii())
 }

@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod operation;
 pub mod reason;
 pub mod rollout;
+pub mod search;
 pub mod site;
 pub mod token;
 pub mod user;
@@ -27,7 +28,7 @@ pub mod webhook;
 
 pub use audit::AuditEntry;
 pub use colour::{Colour, ColourChange, Fleet, Hold, HoldMode, Release, Verdict};
-pub use digest::Digest;
+pub use digest::{Digest, ImageError};
 pub use fence::{Fence, Grant, Leg};
 pub use freeze::Freeze;
 pub use hostname::{Hostname, Hostnames};

@@ -9,11 +9,12 @@ use std::sync::Arc;
 /// Invariant: the kept input is escaped, so that no control or direction character reaches a log or a
 /// terminal, and holds at most 80 characters; a longer one is cut there and ends in `…`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} \"{value}\" is refused: {rule}")]
+#[error("{what} \"{value}\"{} is refused: {rule}", NameError::shown_place(.place))]
 pub struct NameError {
     what: &'static str,
     rule: &'static str,
     value: String,
+    place: Option<usize>,
 }
 
 impl NameError {
@@ -21,7 +22,17 @@ impl NameError {
     const SHOWN: usize = 80;
 
     pub(super) fn new(what: &'static str, rule: &'static str, input: &str) -> Self {
-        Self { what, rule, value: Self::printable(input) }
+        Self { what, rule, value: Self::printable(input), place: None }
+    }
+
+    /// The same, of an item of a list; `index` counts from 0.
+    #[must_use]
+    pub(super) fn at(self, index: usize) -> Self {
+        Self { place: Some(index), ..self }
+    }
+
+    fn shown_place(place: &Option<usize>) -> String {
+        place.map_or_else(String::new, |index| format!(" (number {})", index + 1))
     }
 
     /// Returns the kind of name, such as `a site id`.
@@ -32,6 +43,16 @@ impl NameError {
     /// Returns the rule that was broken, such as `a site id has at most 32 characters`.
     pub fn rule(&self) -> &'static str {
         self.rule
+    }
+
+    /// Returns the offending input, escaped and cut.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Returns which item of a list it is, counted from 0; `None` where there is no list.
+    pub fn place(&self) -> Option<usize> {
+        self.place
     }
 
     /// Escapes `input` and cuts it between two characters, never inside an escape.
@@ -147,23 +168,23 @@ verbatim_name!(
 );
 
 verbatim_name!(
-    /// The theme a site is created with: `^[a-z0-9][a-z0-9._-]*$`, at most 64 characters, without `..`.
+    /// The theme a site is created with, named as its directory is: `^[A-Za-z0-9_][A-Za-z0-9._-]*$`, at most 100
+    /// characters, case kept.
     ///
-    /// It is one path segment and never an option of a command line. Cloning is cheap.
+    /// It is one path segment, neither hidden nor `.` or `..`, and never an option of a command line. Cloning is cheap.
     Theme,
     "a theme",
     [
         (|text| !text.is_empty(), "a theme is not empty"),
-        (|text| at_most(text, 64), "a theme has at most 64 characters"),
+        (|text| at_most(text, 100), "a theme has at most 100 characters"),
         (
-            |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b".-_".contains(&b)),
-            "a theme holds only lower-case ASCII letters, digits, dots, underscores and hyphens",
+            |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
+            "a theme is named as its directory is: ASCII letters, digits, dots, underscores and hyphens",
         ),
         (
-            |text| text.bytes().next().is_some_and(is_lower_alphanumeric),
-            "a theme begins with a letter or a digit",
+            |text| text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'),
+            "a theme begins with a letter, a digit or an underscore",
         ),
-        (|text| !text.contains(".."), "a theme has no two dots in a row"),
     ]
 );
 
@@ -171,8 +192,10 @@ verbatim_name!(
     /// The name of a site as people read it: 1 to 200 printable characters of any script.
     ///
     /// Printable is what Unicode, in the version of the Rust toolchain, neither leaves unassigned nor calls
-    /// control, format (direction marks and zero-width characters), private use or a separator other than
-    /// U+0020; characters that are letters on paper but draw nothing are refused too. Cloning is cheap.
+    /// control, format (direction marks and zero-width characters), private use or a separator other than U+0020 and
+    /// the no-break spaces; characters that are letters on paper but draw nothing are refused too. A joiner (U+200C,
+    /// U+200D) is printable where it changes what is drawn: in the scripts that join their letters, and in emoji.
+    /// Cloning is cheap.
     SiteName,
     "a site name",
     [
@@ -187,9 +210,13 @@ verbatim_name!(
             "a site name does not begin with a combining mark",
         ),
         (
-            |text| text.chars().all(is_printable),
+            |text| text.chars().all(|c| is_printable(c) || is_no_break_space(c) || is_joiner(c)),
             "a site name holds only printable characters: no control, direction or zero-width ones, \
-             and no space but U+0020",
+             and no space but U+0020 and the no-break spaces",
+        ),
+        (
+            joiners_join,
+            "a joiner (U+200C, U+200D) in a site name stands within a word of a script that needs it, or within an emoji",
         ),
     ]
 );
@@ -298,6 +325,72 @@ const BLANK: [char; 14] = [
     '\u{1d159}',
     '\u{16fe4}',
 ];
+
+/// Spaces at which no line ends, as typography of several languages wants them: before `:` and `!` in French, between a
+/// number and its unit.
+fn is_no_break_space(character: char) -> bool {
+    matches!(character, '\u{a0}' | '\u{2007}' | '\u{202f}')
+}
+
+const ZWNJ: char = '\u{200c}';
+const ZWJ: char = '\u{200d}';
+
+fn is_joiner(character: char) -> bool {
+    matches!(character, ZWNJ | ZWJ)
+}
+
+/// Whether each joiner stands where it changes what is drawn, so that no two names look the same and differ: a
+/// non-joiner between two visible characters, one of them of a script that joins its letters; a joiner after such a
+/// character, or between two pictographs (UTS 51, emoji ZWJ sequences).
+fn joiners_join(text: &str) -> bool {
+    let characters: Vec<char> = text.chars().collect();
+    let at = |index: Option<usize>| index.and_then(|index| characters.get(index)).copied();
+    characters.iter().enumerate().filter(|(_, joiner)| is_joiner(**joiner)).all(|(index, joiner)| {
+        let (before, after) = (at(index.checked_sub(1)), at(index.checked_add(1)));
+        let Some(before) = before else { return false };
+        let drawn = |character: char| !is_joiner(character) && !character.is_whitespace();
+        match (*joiner, after) {
+            (ZWNJ, Some(after)) => {
+                drawn(before) && drawn(after) && (joins_letters(before) || joins_letters(after))
+            }
+            (ZWJ, Some(after)) if draws_emoji(before) => is_pictograph(after),
+            (ZWJ, after) => joins_letters(before) && !after.is_some_and(is_joiner),
+            (_, _) => false,
+        }
+    })
+}
+
+/// Whether a character is of a script whose letters take other shapes beside each other: Arabic and its relatives, the
+/// Indic scripts, Khmer, Mongolian, Adlam. By blocks, which spares a dependency on Unicode data.
+fn joins_letters(character: char) -> bool {
+    matches!(
+        character,
+        '\u{600}'..='\u{dff}'
+            | '\u{1000}'..='\u{109f}'
+            | '\u{1780}'..='\u{18af}'
+            | '\u{1a20}'..='\u{1aaf}'
+            | '\u{1b00}'..='\u{1c4f}'
+            | '\u{a800}'..='\u{a82f}'
+            | '\u{a840}'..='\u{a8df}'
+            | '\u{a930}'..='\u{aadf}'
+            | '\u{aae0}'..='\u{aaff}'
+            | '\u{abc0}'..='\u{abff}'
+            | '\u{fb50}'..='\u{fdff}'
+            | '\u{fe70}'..='\u{fefc}'
+            | '\u{10a00}'..='\u{11fff}'
+            | '\u{1e900}'..='\u{1e95f}'
+    )
+}
+
+/// Whether a joiner after this character makes one picture of it and of what follows: a pictograph, its skin tone, or
+/// the mark that asks for its coloured form.
+fn draws_emoji(character: char) -> bool {
+    is_pictograph(character) || character == '\u{fe0f}'
+}
+
+fn is_pictograph(character: char) -> bool {
+    matches!(character, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}')
+}
 
 fn at_most(text: &str, characters: usize) -> bool {
     text.chars().nth(characters).is_none()

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{Call, Outcome};
 use crate::domain::operation::Home;
 use crate::domain::rollout::RolloutPage;
+use crate::domain::search::{SearchTerm, SearchText};
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
@@ -285,7 +286,7 @@ pub struct SiteQuery {
     pub service: Option<Selector>,
     /// In this state.
     pub state: Option<State>,
-    /// With this text in id, name or a hostname.
+    /// With this text in id, name or a hostname, in any case and in any spelling of a hostname (see [`SearchTerm`]).
     pub text: Option<String>,
     /// Only those whose route points to another service than their record says.
     pub drifted: bool,
@@ -294,12 +295,8 @@ pub struct SiteQuery {
 impl SiteQuery {
     /// Whether it has `site`.
     pub fn has(&self, site: &Site) -> bool {
-        let text = self.text.as_deref().is_none_or(|text| {
-            let mut hosts = site.hostnames.all().iter();
-            site.id.as_str().contains(text)
-                || site.name.as_str().contains(text)
-                || hosts.any(|host| host.as_str().contains(text))
-        });
+        let text =
+            self.text.as_deref().is_none_or(|text| SearchTerm::of(text).matches(&SearchText::of(site)));
         text && (!self.drifted || site.has_drifted())
             && self.service.is_none_or(|service| service == site.service)
             && self.state.is_none_or(|state| state == site.state())

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use cdm_core::adapters::embedded::{EmbeddedStore, EmbeddedTokens, File, Presence};
+use cdm_core::adapters::embedded::{EmbeddedStore, EmbeddedTokens, File, OpenError, Presence};
 use cdm_core::domain::{Site, Tick, WorkerId};
 use cdm_core::ports::{Batch, Call, Journal, Outcome, Refused, SiteQuery, SiteRepository, Write};
 use cdm_testkit::build;
 use cdm_testkit::contract::{store, tokens};
 use futures_util::future::join_all;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 use super::support::Bench;
 
@@ -40,6 +42,69 @@ async fn a_reopened_file_has_everything() {
     assert!(!sites.items.is_empty());
     let after = open(&bench, "two").await;
     assert_eq!(after.sites(&SiteQuery::default(), None, 10).await.unwrap(), sites);
+}
+
+/// Runs a statement on the file, past everything of CDM.
+async fn change(path: &std::path::Path, statement: &'static str) {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut on = options.connect().await.expect("a connection");
+    sqlx::raw_sql(statement).execute(&mut on).await.expect("it is done");
+    on.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let bench = Bench::new().await;
+    bench.file.close().await;
+    let path = bench.dir.path().join("cdm.db");
+    change(&path, "PRAGMA user_version = 99").await;
+    for _ in 0..2 {
+        let refused = File::open(&path).await.expect_err("it is newer");
+        assert!(matches!(refused, OpenError::Newer { edition: 99, .. }), "{refused}");
+        assert!(refused.to_string().contains("start that version again, or restore the backup"), "{refused}");
+    }
+    change(&path, "PRAGMA user_version = 1").await;
+    File::open(&path).await.expect("its own version");
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for statement in
+        ["CREATE TABLE bookmarks (url TEXT)", "PRAGMA application_id = 252006674", "PRAGMA user_version = 1"]
+    {
+        let path = dir.path().join("other.db");
+        drop(std::fs::remove_file(&path));
+        change(&path, statement).await;
+        let before = std::fs::read(&path).expect("a file");
+        let refused = File::open(&path).await.expect_err("it is another's");
+        assert!(matches!(refused, OpenError::Foreign { .. }), "{statement}: {refused}");
+        assert!(std::fs::read(&path).expect("a file") == before, "{statement}");
+        assert!(!dir.path().join("other.db-wal").exists(), "{statement}");
+    }
+}
+
+/// A file that is missing or empty beside what a fleet has left is no new fleet.
+#[tokio::test]
+async fn a_lost_file_does_not_start_as_an_empty_fleet() {
+    for left in ["key", "databases/site_1.sqlite", "objects/sites/1/a"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, beside) = (dir.path().join("cdm.db"), dir.path().join(left));
+        std::fs::create_dir_all(beside.parent().expect("a folder")).expect("folders");
+        std::fs::write(&beside, [7; 32]).expect("a file");
+        let refused = File::open(&path).await.expect_err("the file is gone");
+        assert!(matches!(refused, OpenError::Lost { .. }), "{left}: {refused}");
+        assert!(refused.to_string().contains("restore the data directory from a backup"), "{refused}");
+        assert!(!path.exists(), "nothing is left that could be taken for the file");
+        std::fs::write(&path, "").expect("an empty file");
+        let refused = File::open(&path).await.expect_err("the file is empty");
+        assert!(matches!(refused, OpenError::Lost { .. }), "{left}: {refused}");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    for folder in ["databases", "objects", "workers"] {
+        std::fs::create_dir(dir.path().join(folder)).expect("a folder");
+    }
+    File::open(&dir.path().join("cdm.db")).await.expect("empty folders are nobody's");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,28 +58,31 @@ fn hostile_site_ids_are_refused_by_rule() {
 
 #[test]
 fn hostile_themes_are_refused_by_rule() {
-    let too_long = "a".repeat(65);
-    const CHARACTERS: &str = "only lower-case ASCII letters, digits, dots, underscores and hyphens";
+    let too_long = "a".repeat(101);
+    const CHARACTERS: &str = "ASCII letters, digits, dots, underscores and hyphens";
+    const FIRST: &str = "begins with a letter, a digit or an underscore";
     assert_refused(
         Theme::parse,
         &[
             ("", "not empty"),
             ("../x", CHARACTERS),
             ("a/../b", CHARACTERS),
-            ("..", "begins with a letter or a digit"),
-            ("a..b", "two dots in a row"),
-            (".hidden", "begins with a letter or a digit"),
+            (".", FIRST),
+            ("..", FIRST),
+            (".hidden", FIRST),
             ("--exec=x", CHARACTERS),
-            ("--require", "begins with a letter or a digit"),
+            ("--require", FIRST),
+            ("-", FIRST),
             ("@alias", CHARACTERS),
-            ("Twenty", CHARACTERS),
+            ("Twenty Ten", CHARACTERS),
             ("a\0", CHARACTERS),
             ("a\n", CHARACTERS),
             ("th\u{435}me", CHARACTERS),
-            (&too_long, "at most 64 characters"),
+            (&too_long, "at most 100 characters"),
         ],
     );
-    assert!(Theme::parse(&too_long[..64]).is_ok());
+    assert!(Theme::parse(&too_long[..100]).is_ok());
+    assert_ne!(Theme::parse("Divi"), Theme::parse("divi"), "case is kept");
     assert!(Theme::parse("2024_child-theme.v1").is_ok());
 }
 
@@ -88,6 +91,7 @@ fn hostile_site_names_are_refused_by_rule() {
     let too_long = "é".repeat(201);
     const PRINTABLE: &str = "only printable characters";
     const ENDS: &str = "neither begins nor ends with white space";
+    const JOINER: &str = "a joiner (U+200C, U+200D)";
     assert_refused(
         SiteName::parse,
         &[
@@ -101,12 +105,21 @@ fn hostile_site_names_are_refused_by_rule() {
             ("a\nb", PRINTABLE),
             ("a\u{1b}[31mb", PRINTABLE),
             ("a\u{85}b", PRINTABLE),
-            ("a\u{a0}b", PRINTABLE),
+            ("a\u{2009}b", PRINTABLE),
+            ("a\u{2060}b", PRINTABLE),
             ("a\u{2028}b", PRINTABLE),
             ("a\u{ad}b", PRINTABLE),
             ("a\u{200b}b", PRINTABLE),
-            ("a\u{200c}b", PRINTABLE),
-            ("a\u{200d}b", PRINTABLE),
+            ("a\u{200c}b", JOINER),
+            ("a\u{200d}b", JOINER),
+            ("\u{200c}\u{6cc}", JOINER),
+            ("\u{6cc}\u{200c}", JOINER),
+            ("\u{6cc}\u{200c} \u{6cc}", JOINER),
+            ("\u{6cc}\u{200c}\u{200c}\u{6cc}", JOINER),
+            ("\u{6cc}\u{200d}\u{200d}", JOINER),
+            ("\u{1f469}\u{200d}", JOINER),
+            ("\u{1f469}\u{200d}a", JOINER),
+            ("\u{1f469}\u{200c}\u{1f680}", JOINER),
             ("a\u{200e}b", PRINTABLE),
             ("a\u{202e}b", PRINTABLE),
             ("a\u{2066}b", PRINTABLE),
@@ -218,14 +231,19 @@ fn hostile_hostnames_are_refused_by_rule() {
             ("example\0.com", CHARACTERS),
             ("example.com\0", CHARACTERS),
             ("user@example.com", CHARACTERS),
-            ("example.com/..", CHARACTERS),
+            ("example.com/..", "no path"),
+            ("example.com/", "no path"),
+            ("example.com?a", "no path"),
+            ("example.com:8080/a", "no path"),
+            ("https://example.com", "no scheme"),
+            ("https://example.com:8443/a:b", "no scheme"),
             ("\u{2100}.example", CHARACTERS),
             ("a_b.example", CHARACTERS),
             ("a%2eb.example", CHARACTERS),
             ("a\\b.example", CHARACTERS),
             ("-a.example", HYPHEN),
             ("a-.example", HYPHEN),
-            ("ab--c.example", "third and fourth characters only after xn"),
+            ("ab--\u{fc}.example", IDNA),
             (&too_long, "at most 253 characters"),
             (&endless, "at most 1024 bytes"),
             (&invisible, "at most 1024 bytes"),
@@ -271,6 +289,8 @@ fn spellings_of_one_hostname_are_equal() {
         ("faß.example", "xn--fa-hia.example"),
         ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
         ("a--b.example", "a--b.example"),
+        ("ab--c.example", "ab--c.example"),
+        ("R3---SN.example", "r3---sn.example"),
         ("1.example", "1.example"),
         ("0x7f.example", "0x7f.example"),
         ("example.0xyz", "example.0xyz"),
@@ -290,6 +310,13 @@ fn hostnames_are_one_to_sixteen_distinct_and_hold_the_canonical_one() {
     let hostnames = Hostnames::parse(&sixteen, "N3.Example.").expect("sixteen are allowed");
     assert_eq!(hostnames.all().iter().map(Hostname::as_str).collect::<Vec<_>>(), sixteen);
     assert_eq!(hostnames.canonical().as_str(), "n3.example");
+
+    let second = Hostnames::parse(&["a.example", "https://b.example"], "a.example").expect_err("a URL");
+    assert_eq!((second.place(), second.value()), (Some(1), "https://b.example"));
+    assert!(
+        second.to_string().starts_with("a hostname \"https://b.example\" (number 2) is refused: "),
+        "{second}"
+    );
 
     let refused = |names: &[&str], canonical: &str| match Hostnames::parse(names, canonical) {
         Ok(accepted) => panic!("{accepted:?} was accepted"),

@@ -237,7 +237,7 @@ impl Rollout {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartRollout {
     /// The image that the service has to run; the one that it runs where it is left out.
-    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    #[schema(pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: Option<String>,
     /// Whether routes move too.
     pub promote: Flag,
@@ -321,8 +321,9 @@ pub enum BudgetText {
 }
 
 impl StartRollout {
-    pub(crate) fn parse(&self) -> Result<RolloutRequest, Refusal> {
-        let digest = self.image_tag.as_deref().map(digest).transpose()?;
+    /// The request; `repository` is the configured one of images.
+    pub(crate) fn parse(&self, repository: Option<&str>) -> Result<RolloutRequest, Refusal> {
+        let digest = self.image_tag.as_deref().map(|image| digest(image, repository)).transpose()?;
         let mut fields = Fields::default();
         let scope = match &self.scope {
             None | Some(Scope::Word(ScopeWord::Active)) => Some(RolloutScope::Active),

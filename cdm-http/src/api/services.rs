@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cdm_core::domain::colour::{self, Verdict};
-use cdm_core::domain::{Digest, OperationId, Selector, Subject};
+use cdm_core::domain::{Digest, ImageError, OperationId, Selector, Subject};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -181,8 +181,9 @@ pub struct SelectService {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeployImage {
-    /// The digest to deploy.
-    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    /// The digest to deploy: 64 hex digits, with or without `sha256:`; or `[repository][:tag]@sha256:…`, of the
+    /// configured repository.
+    #[schema(pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: String,
     /// Whether the service's sites are routed to it afterwards.
     pub promote: Option<Flag>,
@@ -247,17 +248,12 @@ impl From<MarkVerdict> for Verdict {
     }
 }
 
-/// An `imageTag`. What could be a tag is told so.
-pub(crate) fn digest(text: &str) -> Result<Digest, Refusal> {
-    Digest::parse(text).map_err(|broken| {
-        let of_tag = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let tag = (1..=128).contains(&text.len()) && text.bytes().all(of_tag) && text.len() != 64;
-        if tag {
-            let message =
-                "an image is named by its digest: 64 hexadecimal digits; tags can move, and are not allowed";
-            Refusal::coded("tags_not_allowed", "imageTag", message)
-        } else {
-            Refusal::field("imageTag", broken.rule())
+/// An `imageTag`: a digest, or a reference with one in the configured repository.
+pub(crate) fn digest(text: &str, repository: Option<&str>) -> Result<Digest, Refusal> {
+    Digest::of_image(text, repository).map_err(|broken| match broken {
+        ImageError::Tag => Refusal::coded("tags_not_allowed", "imageTag", broken.to_string()),
+        ImageError::Repository { .. } | ImageError::Digest(_) => {
+            Refusal::field("imageTag", broken.to_string())
         }
     })
 }

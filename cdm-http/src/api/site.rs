@@ -106,8 +106,8 @@ pub struct CreateSite {
     /// What people will call it; without `--`.
     #[schema(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", min_length = 1, max_length = 32)]
     pub id: String,
-    /// Its theme.
-    #[schema(pattern = r"^[a-z0-9]([a-z0-9_-]|\.[a-z0-9_-])*\.?$", min_length = 1, max_length = 64)]
+    /// Its theme, named as its directory is.
+    #[schema(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$", min_length = 1, max_length = 100)]
     pub theme: String,
     /// Where it is to be served; no hostname twice, and none of another site.
     #[schema(min_items = 1, max_items = 16)]
@@ -130,8 +130,12 @@ impl CreateSite {
         let theme = fields.take("theme", Theme::parse(&self.theme));
         let name = fields.take("name", SiteName::parse(&self.name));
         let hostnames = Hostnames::parse(&self.hostnames, &self.canonical_hostname).map_err(|broken| {
-            let canonical = broken.what().contains("canonical");
-            fields.refuse(if canonical { "canonicalHostname" } else { "hostnames" }, broken.rule());
+            let field = match broken.place() {
+                Some(index) => format!("hostnames[{index}]"),
+                None if broken.what().contains("canonical") => "canonicalHostname".to_owned(),
+                None => "hostnames".to_owned(),
+            };
+            fields.refuse(&field, &format!("`{}`: {}", broken.value(), broken.rule()));
         });
         let service = self.service.as_deref().map(|text| fields.take("service", Selector::parse(text)));
         let service = service.map_or(Some(None), |service| service.map(Some));

@@ -166,7 +166,7 @@ pub(crate) async fn start(State(server): State<Shared>, form: Form) -> Result<Re
         server.app.services.authorize(&asks, Action::StartRolloutWithImage, "fleet").await?;
     }
     let mut filled = fields(Some(&form));
-    let refusal = match request(&form).and_then(|body| body.parse()) {
+    let refusal = match request(&form).and_then(|body| body.parse(server.repository())) {
         Err(refusal) => refusal,
         Ok(wanted) if form.given("planHash").is_none() => {
             match server.app.services.plan(&asks, &wanted).await {

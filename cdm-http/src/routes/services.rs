@@ -94,8 +94,11 @@ pub(crate) async fn change(
         (None, Some(image)) => {
             let service = body.service.as_deref().map(Selector::parse).transpose();
             let promote = body.promote.is_some_and(crate::api::services::Flag::is_set);
-            let deploy =
-                DeployRequest { digest: digest(image)?, service: parsed("service", service)?, promote };
+            let deploy = DeployRequest {
+                digest: digest(image, server.repository())?,
+                service: parsed("service", service)?,
+                promote,
+            };
             server.answer(server.app.services.deploy(&request, deploy).await?, span).await
         }
     }
@@ -157,7 +160,7 @@ pub(crate) async fn roll_out(
     if body.image_tag.is_some() {
         services.authorize(&request, Action::StartRolloutWithImage, "fleet").await?;
     }
-    let wanted = body.parse()?;
+    let wanted = body.parse(server.repository())?;
     if body.dry_run.unwrap_or(false) {
         return Ok(Json(Plan::from(&services.plan(&request, &wanted).await?)).into_response());
     }
@@ -196,9 +199,13 @@ pub(crate) async fn history(
     Ok(Json(Listing { items, next: None }))
 }
 
-impl Named for Digest {
+/// An image in a path, as it was written.
+#[derive(Debug)]
+pub(crate) struct ImageText(String);
+
+impl Named for ImageText {
     fn named(text: &str) -> Result<Self, Refusal> {
-        parsed("digest", Self::parse(text))
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -207,14 +214,16 @@ impl Named for Digest {
     ("bad" = (summary = "Never again", value = json!({"verdict": "bad", "reason": "the checkout page is blank"}))),
     ("healthy" = (summary = "A rollback may take it", value = json!({"verdict": "healthy", "reason": "a week without complaint"}))))),
     params(
-        ("digest" = String, Path, pattern = "^(sha256:)?[0-9a-f]{64}$", description = "Which digest.")), responses((status = 200, body = Listing<Release>), (status = 409)))]
+        ("digest" = String, Path, pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$", description = "Which digest, written as an `imageTag`.")), responses((status = 200, body = Listing<Release>), (status = 409)))]
 pub(crate) async fn mark(
     State(server): State<Shared>,
     Asked(request): Asked,
-    Part(digest): Part<Digest>,
+    Part(ImageText(image)): Part<ImageText>,
     _: Params<Nothing>,
     Body(body): Body<Mark>,
 ) -> Result<Json<Listing<Release>>, Refusal> {
+    let digest = Digest::of_image(&image, server.repository())
+        .map_err(|broken| Refusal::field("digest", broken.to_string()))?;
     let reason = reason(&body.reason)?;
     server.app.services.mark(&request, digest, body.verdict.into(), reason).await?;
     let mut items = Vec::new();

@@ -1,5 +1,6 @@
 //! The one SQLite file, shared by everything embedded and by every process on the machine.
 
+mod edition;
 mod space;
 mod transaction;
 
@@ -26,11 +27,51 @@ const READERS: u32 = 4;
 
 /// Why the file cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}` cannot be opened as a database", path.display())]
-pub struct OpenError {
-    path: PathBuf,
-    #[source]
-    source: sqlx::Error,
+pub enum OpenError {
+    /// It is no database, or cannot be read or written.
+    #[error("`{}` cannot be opened as a database", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite or the system says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// It is a database of another program.
+    #[error(
+        "`{}` is a database of another program, and was not changed; name another data directory (CDM_DATA_DIR)",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer program has written to it.
+    #[error(
+        "`{}` was written by a newer version of CDM (schema version {edition}; this program knows versions up to {}), and \
+         was not changed; start that version again, or restore the backup that was made before it was installed",
+        path.display(),
+        edition::EDITION
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its `user_version`.
+        edition: i64,
+    },
+    /// It is missing or empty where a fleet was.
+    #[error(
+        "`{}` is missing or empty, but `{}` is there: the records of a fleet are gone; restore the data directory from a \
+         backup. To begin with an empty fleet, name an empty directory (CDM_DATA_DIR)",
+        path.display(),
+        beside.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What shows that it was in use.
+        beside: PathBuf,
+    },
 }
 
 /// The open file; clones share it.
@@ -50,11 +91,19 @@ impl File {
     /// `File::probe` writes to: each user of the file brings its own.
     ///
     /// # Errors
-    /// When the file is no database, or the directory may not be written.
+    /// When the file is no database, or another program's, or a newer version's; when it is missing or empty beside what
+    /// a fleet has left; and when the directory may not be written.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError { path: path.to_owned(), source };
+        let failed = |source| OpenError::Database { path: path.to_owned(), source };
         // SQLite creates the `-wal` and `-shm` files with the mode of this one.
-        create_private(path).map_err(|error| failed(error.into()))?;
+        let made = create_private(path).map_err(|error| failed(error.into()))?;
+        if let Err(refused) = edition::judge(path).await {
+            if made {
+                // As it was: an empty file would be one more thing to find out about.
+                drop(std::fs::remove_file(path));
+            }
+            return Err(refused);
+        }
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -74,8 +123,16 @@ impl File {
         let read = pool(READERS).connect_with(options.clone()).await.map_err(failed)?;
         let watch = pool(1).connect_with(options).await.map_err(failed)?;
         let file = Self { write, read, watch, space: Arc::default() };
-        file.ensure(space::SCHEMA).await.map_err(failed)?;
+        file.prepare().await.map_err(failed)?;
         Ok(file)
+    }
+
+    /// Migrates, and makes the probe's table; both under one commit.
+    async fn prepare(&self) -> Result<(), sqlx::Error> {
+        let mut on = self.begin().await?;
+        edition::migrate(&mut on).await?;
+        sqlx::raw_sql(space::SCHEMA).execute(&mut *on).await?;
+        on.commit().await
     }
 
     /// A transaction that holds the file's write lock from its beginning. Dropped without a commit, it changes nothing.
@@ -123,10 +180,11 @@ impl File {
     }
 }
 
-/// Makes an empty file, which is an empty database, for its owner alone; leaves one that is there as it is.
-fn create_private(path: &Path) -> io::Result<()> {
+/// Makes an empty file, which is an empty database, for its owner alone, and says so; leaves one that is there as it is.
+fn create_private(path: &Path) -> io::Result<bool> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -60,7 +60,8 @@ pub(super) struct Site<'a> {
     pub(super) email: &'a str,
 }
 
-/// Makes a theme the active one. A theme's name begins with a letter or a digit, so it is no option and no alias.
+/// Makes a theme the active one. A theme's name begins with a letter, a digit or an underscore, so it is no option
+/// and no alias.
 pub(super) fn activate_theme(settings: &KubernetesSettings, address: &str, theme: &str) -> Commands {
     let url = flag("url", address);
     Commands {

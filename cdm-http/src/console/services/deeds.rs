@@ -15,7 +15,7 @@ use crate::console::guard::Visit;
 use crate::console::page::Section;
 use crate::console::{operations, shape};
 use crate::error::Refusal;
-use crate::input::Named;
+use crate::input::{Named, parsed};
 use crate::routes::services::reason;
 
 /// The image that a service runs, in words where there is none to name.
@@ -109,7 +109,7 @@ async fn deployment(server: &Server, selector: Selector, form: Option<&Form>) ->
             Field {
                 name: "imageTag",
                 label: "Digest".to_owned(),
-                hint: "64 hex digits, with or without sha256:".to_owned(),
+                hint: "64 hex digits, with or without sha256: and the repository before it.".to_owned(),
                 kind: Kind::Code,
                 value: text("imageTag"),
                 required: true,
@@ -147,7 +147,7 @@ pub(crate) async fn deploy(
 ) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
     let selector = Selector::named(&selector)?;
-    let done = match digest(form.text("imageTag")) {
+    let done = match digest(form.text("imageTag"), server.repository()) {
         Ok(digest) => {
             let promote = form.given("promote").is_some();
             let wanted = DeployRequest { digest, service: Some(selector), promote };
@@ -244,6 +244,11 @@ pub(crate) async fn roll_back(
     asked_again(&server, &visitor, Section::Services, question, refusal)
 }
 
+/// The digest of a page's own link.
+fn marked(digest: &str) -> Result<Digest, Refusal> {
+    parsed("digest", Digest::parse(digest))
+}
+
 fn marking(selector: Selector, digest: Digest, form: Option<&Form>) -> Question {
     let text = |name, usual: &str| form.map_or(usual, |form| form.text(name)).to_owned();
     let words = ["healthy", "bad", "unknown"].map(|word| (word.to_owned(), word.to_owned()));
@@ -283,7 +288,7 @@ pub(crate) async fn ask_mark(
     Path((selector, digest)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let selector = Selector::named(&selector)?;
-    let question = marking(selector, Digest::named(&digest)?, None);
+    let question = marking(selector, marked(&digest)?, None);
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
 
@@ -294,7 +299,7 @@ pub(crate) async fn mark(
     form: Form,
 ) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
-    let (selector, digest) = (Selector::named(&selector)?, Digest::named(&digest)?);
+    let (selector, digest) = (Selector::named(&selector)?, marked(&digest)?);
     let verdict = match form.text("verdict") {
         "healthy" => Ok(MarkVerdict::Healthy),
         "bad" => Ok(MarkVerdict::Bad),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cdm_core::domain::operation::Member;
 use cdm_core::domain::rollout::Control;
 use cdm_core::domain::{
-    AuditEntry, Fence, Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus, Routed, Selector, Site,
-    SiteName, Slot, Status, Subject, Task, Timestamp, WorkerId,
+    AuditEntry, Fence, Hostname, Hostnames, Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus,
+    Routed, Selector, Site, SiteName, Slot, Status, Subject, Task, Timestamp, WorkerId,
 };
 use cdm_core::ports::{Batch, FeedEvent, Live, LiveSubject, Old, OperationQuery, SiteQuery, Store, Write};
 use futures_util::future::join;
@@ -187,6 +187,44 @@ pub async fn sites_come_in_order(store: &dyn Store, cx: &Cx<'_>) {
         scene.eventually("what a query has", async || scene.sites(&query).await == expected).await;
         let count = async || answered("count", store.count(&query).await) == expected.len() as u64;
         scene.eventually("how many sites a query has", count).await;
+    }
+}
+
+/// A text is looked for without case, and hostnames in each of their spellings; in every store alike.
+pub async fn search_ignores_case_and_spelling(store: &dyn Store, cx: &Cx<'_>) {
+    let scene = Scene::new(store, cx);
+    let mut site = scene.site("a");
+    let tag = scene.tag.clone();
+    site.name = SiteName::parse(&format!("Blumen ΣΊΣΥΦΟΣ Straße {tag}")).expect("a site name");
+    let hosts = [format!("münchen-{tag}.example"), format!("r3---{tag}.example")];
+    site.hostnames = Hostnames::parse(&hosts, &hosts[0]).expect("hostnames");
+    let id = scene.create(site).await.id;
+    for text in [
+        format!("BLUMEN σίσυφοσ straße {tag}"),
+        format!("blumen Σίσυφος Straße {tag}"),
+        format!("Blumen σι\u{301}συφος straße {tag}"),
+        format!("BLUMEN ΣΊΣΥΦΟΣ STRA\u{1e9e}E {}", tag.to_uppercase()),
+        format!("MÜNCHEN-{tag}"),
+        format!("mu\u{308}nchen-{tag}"),
+        format!("München-{tag}\u{ff0e}EXAMPLE."),
+        hosts[0].clone(),
+        Hostname::parse(&hosts[0]).expect("a hostname").to_string(),
+        Hostname::parse(&hosts[0]).expect("a hostname").as_str().to_uppercase(),
+        format!("R3---{tag}"),
+        id.as_str().to_uppercase(),
+    ] {
+        let query = SiteQuery { text: Some(text.clone()), ..SiteQuery::default() };
+        scene
+            .eventually(&format!("a search for {text:?}"), async || scene.sites(&query).await == [id.clone()])
+            .await;
+        assert_eq!(answered("count", store.count(&query).await), 1, "{text:?}");
+    }
+    for text in
+        [format!("munchen-{tag}"), format!("strasse {tag}"), format!("blumen_{tag}"), format!("%{tag}")]
+    {
+        let query = SiteQuery { text: Some(text.clone()), ..SiteQuery::default() };
+        assert_eq!(scene.sites(&query).await, [], "{text:?}");
+        assert_eq!(answered("count", store.count(&query).await), 0, "{text:?}");
     }
 }
 

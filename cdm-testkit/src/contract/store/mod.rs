@@ -16,7 +16,7 @@ pub use claims::{
 pub use lists::{
     audit_is_newest_first, beats_are_listed_until_they_stop, events_are_oldest_first, live_lists_rollouts,
     live_lists_what_is_to_be_done, numbers_never_repeat, old_entries_are_deleted,
-    operations_are_listed_newest_first, sites_come_in_order,
+    operations_are_listed_newest_first, search_ignores_case_and_spelling, sites_come_in_order,
 };
 pub use records::{
     a_batch_is_all_or_nothing, a_hostname_has_one_owner, a_key_is_used_once, a_repeated_removal_is_applied,
@@ -61,6 +61,7 @@ pub async fn suite(store: &dyn Store, cx: &Cx<'_>) {
     an_old_key_is_forgotten(store, cx).await;
     sites_come_in_order(store, cx).await;
     audit_is_newest_first(store, cx).await;
+    search_ignores_case_and_spelling(store, cx).await;
     events_are_oldest_first(store, cx).await;
     beats_are_listed_until_they_stop(store, cx).await;
 }

@@ -10,6 +10,7 @@ use super::error::unavailable;
 use crate::adapters::embedded::file::File;
 use crate::adapters::records::{self, Record};
 use crate::domain::rollout::RolloutPage;
+use crate::domain::search::SearchTerm;
 use crate::domain::{Actor, IdempotencyKey, Operation, Selector, Site, SiteId, Subject, Timestamp, WorkerId};
 use crate::ports::{
     FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Page, SiteQuery,
@@ -104,9 +105,15 @@ pub(super) async fn sites_of(file: File, ids: Vec<SiteId>) -> Result<HashMap<Sit
     rows.iter().map(site).collect()
 }
 
+/// What the column `search` is compared with: both forms of the query's text.
+fn forms(query: &SiteQuery) -> [Option<String>; 2] {
+    let term = query.text.as_deref().map(SearchTerm::of);
+    [0, 1].map(|form| term.as_ref().map(|term| term.forms()[form].to_owned()))
+}
+
 const SITES: &str = "SELECT id, body FROM sites WHERE id > ?1 AND (?2 IS NULL OR service = ?2) \
-                     AND (?3 IS NULL OR state = ?3) AND (?4 IS NULL OR instr(search, ?4) > 0) \
-                     AND (NOT ?5 OR body ->> '$.record.route.service' <> service) ORDER BY id LIMIT ?6";
+                     AND (?3 IS NULL OR state = ?3) AND (?4 IS NULL OR instr(search, ?4) > 0 OR instr(search, ?5) > 0) \
+                     AND (NOT ?6 OR body ->> '$.record.route.service' <> service) ORDER BY id LIMIT ?7";
 
 pub(super) async fn sites(
     pool: &SqlitePool,
@@ -114,11 +121,13 @@ pub(super) async fn sites(
     after: Option<&SiteId>,
     limit: usize,
 ) -> Result<Page<Site, SiteId>> {
+    let [folded, mapped] = forms(query);
     let asked = sqlx::query(SITES)
         .bind(after.map_or("", SiteId::as_str))
         .bind(query.service.map(Selector::as_str))
         .bind(query.state.map(|state| state.as_str()))
-        .bind(query.text.as_deref())
+        .bind(folded)
+        .bind(mapped)
         .bind(query.drifted)
         .bind(one_more(limit));
     let rows = asked.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
@@ -130,14 +139,16 @@ pub(super) async fn sites(
 }
 
 const COUNT: &str = "SELECT count(*) FROM sites WHERE (?1 IS NULL OR service = ?1) \
-                     AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(search, ?3) > 0) \
-                     AND (NOT ?4 OR body ->> '$.record.route.service' <> service)";
+                     AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR instr(search, ?3) > 0 OR instr(search, ?4) > 0) \
+                     AND (NOT ?5 OR body ->> '$.record.route.service' <> service)";
 
 pub(super) async fn count(pool: &SqlitePool, query: &SiteQuery) -> Result<u64> {
+    let [folded, mapped] = forms(query);
     let asked = sqlx::query(COUNT)
         .bind(query.service.map(Selector::as_str))
         .bind(query.state.map(|state| state.as_str()))
-        .bind(query.text.as_deref())
+        .bind(folded)
+        .bind(mapped)
         .bind(query.drifted);
     let row = asked.fetch_one(pool).await.map_err(|error| unavailable(&error))?;
     number(&row, 0)

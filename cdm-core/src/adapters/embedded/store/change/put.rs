@@ -7,6 +7,7 @@ use super::super::read::integer;
 use super::{FLEET, USERS, WEBHOOKS, bits, colour_name};
 use crate::adapters::records;
 use crate::domain::operation::Home;
+use crate::domain::search::SearchText;
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{Colour, Fleet, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Status, Subject};
@@ -60,10 +61,7 @@ pub(super) async fn put(on: &mut SqliteConnection, call: &Call, write: &Write) -
 async fn create_site(on: &mut SqliteConnection, call: &Call, site: &Site) -> Done {
     let site = Site { version: 1, ..site.clone() };
     let hosts = site.hostnames.all();
-    let mut search = format!("{}\n{}", site.id, site.name);
     for host in hosts {
-        search.push('\n');
-        search.push_str(host.as_str());
         let query = sqlx::query("INSERT INTO hostnames VALUES (?, ?)");
         query.bind(host.as_str()).bind(site.id.as_str()).execute(&mut *on).await?;
     }
@@ -73,7 +71,7 @@ async fn create_site(on: &mut SqliteConnection, call: &Call, site: &Site) -> Don
         .bind(integer(site.version))
         .bind(site.service.as_str())
         .bind(site.state().as_str())
-        .bind(search)
+        .bind(SearchText::of(&site).as_str())
         .bind(bits(call.write))
         .bind(records::encode(&site)?)
         .execute(&mut *on)
