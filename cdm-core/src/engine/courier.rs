@@ -175,8 +175,11 @@ impl Courier {
         let now = self.ports().clock.wall();
         let kept = self.change(webhook, |webhook| match &sent {
             Ok(()) => webhook.told(number),
-            Err((Some(Undelivered::Answered(GONE)), why)) => webhook.stop(now, why),
-            Err((_, why)) => webhook.failed(now, why.clone()),
+            Err((Some(Undelivered::Answered { status: GONE, .. }), why)) => webhook.stop(now, why),
+            Err((Some(Undelivered::Answered { retry_after, .. }), why)) => {
+                webhook.failed(now, why.clone(), *retry_after);
+            }
+            Err((_, why)) => webhook.failed(now, why.clone(), None),
         });
         kept.await?;
         sent.ok()

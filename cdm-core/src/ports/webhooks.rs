@@ -1,6 +1,7 @@
 //! Messages to receivers outside.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -11,8 +12,8 @@ use crate::domain::webhook::{SigningKey, Topic};
 /// Sends messages to webhooks' receivers.
 #[async_trait]
 pub trait Postman: Send + Sync + fmt::Debug + 'static {
-    /// Sends one message, once, within ten seconds. A receiver has it for certain only after `Ok`; after an error it
-    /// may have it too, so that it is sent again under the same id.
+    /// Sends one message, once, within ten seconds. A receiver has it for certain only after `Ok`, which its status alone
+    /// decides; after an error it may have it too, so that it is sent again under the same id.
     ///
     /// # Errors
     /// See [`Undelivered`].
@@ -59,6 +60,11 @@ pub enum Undelivered {
     #[error("{0}")]
     NoAnswer(&'static str),
     /// The receiver does not take it; redirects are among these.
-    #[error("the receiver answers {0}")]
-    Answered(u16),
+    #[error("the receiver answers {status}")]
+    Answered {
+        /// With which status.
+        status: u16,
+        /// How long it asks to be left alone (`Retry-After`), where it says so.
+        retry_after: Option<Duration>,
+    },
 }

@@ -14,6 +14,8 @@ mod trouble;
 mod watching;
 
 use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesError, KubernetesSettings};
+use cdm_core::domain::Selector;
+use cdm_core::ports::ClusterOps;
 use cdm_testkit::contract::cluster;
 
 use lab::{IMAGES, Lab, gateway, ingress};
@@ -40,7 +42,17 @@ async fn bootstrap_makes_the_canary_and_check_finds_all_in_order() {
         for _ in 0..2 {
             lab.cluster.bootstrap().await.expect("all in order");
         }
-        assert!(lab.api.object("configmaps", lab::NAMESPACE, "canary-env").is_some());
+        let state = || {
+            let made = lab.api.object("configmaps", lab::NAMESPACE, "canary-env").expect("a ConfigMap");
+            let text = made["data"]["canaryEnv"].as_str().expect("the key").to_owned();
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+        };
+        let deployment = lab.api.object("deployments", lab::NAMESPACE, "blue-deployment").expect("blue");
+        let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_eq!(state(), serde_json::json!({ "selector": "blue", "image": image }));
+        let (canary, blue) = (lab.cluster.canary().await, lab.cluster.service(Selector::Blue).await);
+        let (canary, blue) = (canary.expect("answered").expect("a canary"), blue.expect("blue"));
+        assert_eq!((canary.selector, canary.digest), (Selector::Blue, blue.digest));
         lab.assert_allowed();
     }
 }

@@ -166,9 +166,43 @@ async fn a_redirect_is_not_followed() {
         let (at, served) = peer(answer.leak().as_bytes()).await;
         let place = format!("http://{at}");
         let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
-        assert_eq!(postman.post(&message(&place)).await, Err(Undelivered::Answered(status)));
+        assert_eq!(
+            postman.post(&message(&place)).await,
+            Err(Undelivered::Answered { status, retry_after: None })
+        );
         served.await.expect("the peer ends");
         assert!(nobody_came(&other));
+    }
+}
+
+/// A receiver that answers 2xx has the message, whatever becomes of the body that it announced.
+#[tokio::test]
+async fn the_status_decides() {
+    let (at, served) = peer(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n").await;
+    let place = format!("http://{at}");
+    let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
+    assert_eq!(postman.post(&message(&place)).await, Ok(()));
+    drop(served);
+}
+
+#[tokio::test]
+async fn a_receiver_says_when_to_come_again() {
+    // The message is of 2021-02-25T15:02:10Z.
+    for (said, expected) in [
+        ("30", Some(30)),
+        ("Thu, 25 Feb 2021 15:04:10 GMT", Some(120)),
+        ("Thu, 25 Feb 2021 15:00:00 GMT", Some(0)),
+        ("soon", None),
+        ("-5", None),
+    ] {
+        let answer = format!("HTTP/1.1 503 Away\r\nretry-after: {said}\r\ncontent-length: 0\r\n\r\n");
+        let (at, served) = peer(answer.leak().as_bytes()).await;
+        let place = format!("http://{at}");
+        let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
+        let retry_after = expected.map(Duration::from_secs);
+        let refused = Err(Undelivered::Answered { status: 503, retry_after });
+        assert_eq!(postman.post(&message(&place)).await, refused, "{said}");
+        drop(served);
     }
 }
 

@@ -86,7 +86,7 @@ fn a_receiver_that_fails_is_given_time_and_gets_everything_in_the_end_and_nobody
     let (quick, _) = world.hook(OTHER, &Topic::ALL).unwrap();
     let postman = FakePostman::default();
     let courier = world.courier(&postman);
-    postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered(503))));
+    postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered { status: 503, retry_after: None })));
     world.settle_site("rrr");
     bring(&world, &courier);
     assert_eq!(ids(&postman.brought(OTHER)), all_of(&world, &quick));
@@ -120,7 +120,7 @@ fn a_receiver_that_is_gone_or_silent_for_three_days_is_told_nothing_more() {
     let (silent, _) = world.hook(OTHER, &[]).unwrap();
     let postman = FakePostman::default();
     let courier = world.courier(&postman);
-    postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered(410))));
+    postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered { status: 410, retry_after: None })));
     postman.answer(OTHER, Some(Answer::Loses));
     world.settle_site("rrr");
     bring(&world, &courier);

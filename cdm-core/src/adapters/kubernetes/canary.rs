@@ -6,11 +6,15 @@ use super::api::{CONFIG_MAPS, Patch, Session};
 use super::failure::Failure;
 use super::names::{self, CDM, FENCE, MANAGED_BY, text};
 use super::settings::KubernetesSettings;
+use super::{pods, service};
 use crate::domain::{Digest, Selector};
 use crate::ports::{Call, Canary, CanaryVersion, ErrorKind};
 
 /// The annotation that makes every write one of its own, also where it says what was said before.
 const WRITE: &str = "cdm/write";
+
+/// The canary service of a platform on which nobody has chosen one.
+const INITIAL: Selector = Selector::Blue;
 
 /// The ConfigMap as it is, and what its key says.
 struct Seen {
@@ -89,13 +93,29 @@ pub(super) async fn set(
     }
 }
 
-/// Makes the ConfigMap, without the key, where there is none.
+/// Writes the initial state where there is none: blue, with the image that its Deployment has. A ConfigMap without the key,
+/// as earlier versions made it, gets the key.
 pub(super) async fn ensure(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
-    if session.get(CONFIG_MAPS, &settings.canary_config_map).await?.is_some() {
+    let seen = look(session, settings).await?;
+    if seen.as_ref().is_some_and(|seen| seen.fields.is_some()) {
         return Ok(());
     }
-    match session.create(CONFIG_MAPS, &object(settings, json!({}), json!({}))).await {
-        Err(failure) if failure.kind != ErrorKind::Exists => Err(failure),
+    let deployment = service::deployment(session, settings, INITIAL).await?;
+    let pod_spec = deployment.pointer("/spec/template/spec");
+    let image = pod_spec.and_then(|pod_spec| pods::image(pod_spec, &settings.container));
+    let mut fields = Map::from_iter([("selector".to_owned(), json!(INITIAL.as_str()))]);
+    fields.extend(image.map(|image| ("image".to_owned(), json!(image))));
+    let data = json!({ settings.canary_key.as_str(): Value::Object(fields).to_string() });
+    let written = match seen {
+        Some(Seen { version, .. }) => {
+            let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
+            session.patch(CONFIG_MAPS, &settings.canary_config_map, Patch::Merge(&patch)).await
+        }
+        None => session.create(CONFIG_MAPS, &object(settings, json!({}), data)).await,
+    };
+    match written {
+        // Another process was faster, and has written what holds.
+        Err(failure) if !matches!(failure.kind, ErrorKind::Exists | ErrorKind::Conflict) => Err(failure),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -118,7 +118,8 @@ impl KubernetesCluster {
         session.answer(work).await
     }
 
-    /// Makes the canary's ConfigMap where there is none, and checks the rest.
+    /// Makes the canary's ConfigMap where there is none, or fills its key where that is missing: blue is the canary, with
+    /// the image of its Deployment. Checks the rest.
     ///
     /// # Errors
     /// As [`KubernetesCluster::check`].

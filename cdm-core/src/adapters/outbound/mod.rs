@@ -128,7 +128,8 @@ impl Outbound {
         if addresses.is_empty() { Err(OutboundError::NoAddress) } else { Ok(addresses) }
     }
 
-    /// Asks, and waits for the answer and for at most `most` bytes of its body; all of it within `patience`.
+    /// Asks, and waits for the answer and for at most `most` bytes of its body; all of it within `patience`. Of no bytes
+    /// nothing is waited for: the answer's head is enough.
     ///
     /// # Errors
     /// See [`OutboundError`].
@@ -222,7 +223,7 @@ fn written(asked: &Asked) -> Result<Request<Full<Bytes>>, OutboundError> {
 
 async fn read(response: Response<Incoming>, most: usize, took: Duration) -> Result<Answered, OutboundError> {
     let (parts, mut body) = response.into_parts();
-    let (mut kept, mut cut) = (Vec::new(), false);
+    let (mut kept, mut cut) = (Vec::new(), most == 0);
     while !cut && let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| OutboundError::Broken)?.into_data() else { continue };
         let room = most - kept.len();

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hyper::Method;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use serde::Serialize;
 
 use super::{Asked, Outbound, OutboundError};
+use crate::domain::Timestamp;
 use crate::domain::webhook::{Allowed, Receiver};
 use crate::ports::{Clock, Message, Postman, Undelivered};
 
 /// How long look-up, connection, and answer take together at most.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer that are read. They are not looked at.
-const MOST_BODY: usize = 4 << 10;
+/// Nothing of an answer's body is waited for: the status decides.
+const MOST_BODY: usize = 0;
 
 /// Looks names up.
 #[async_trait]
@@ -82,7 +83,9 @@ impl Postman for HttpPostman {
         if (200..300).contains(&answered.status) {
             Ok(())
         } else {
-            Err(Undelivered::Answered(answered.status))
+            let retry_after = answered.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after = retry_after.and_then(|text| pause(text, message.at));
+            Err(Undelivered::Answered { status: answered.status, retry_after })
         }
     }
 }
@@ -144,6 +147,17 @@ fn asked(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<Asked
         ],
         body: body.into(),
     })
+}
+
+/// What `Retry-After` asks for (RFC 9110, 10.2.3): a count of seconds, or a date.
+fn pause(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    let at = Timestamp::from_millis(u64::try_from(at.as_millisecond()).ok()?);
+    Some(at.since(now))
 }
 
 fn undelivered(error: OutboundError) -> Undelivered {

@@ -110,8 +110,9 @@ impl Webhook {
         }
     }
 
-    /// Another attempt failed.
-    pub fn failed(&mut self, now: Timestamp, why: String) {
+    /// Another attempt failed. The receiver may ask for a longer pause than the usual one; it is given at most the
+    /// longest, so that nobody stops a webhook by a large number.
+    pub fn failed(&mut self, now: Timestamp, why: String, retry_after: Option<Duration>) {
         let (before, since) = match &self.standing {
             Standing::Failing { times, since, .. } => (*times, *since),
             Standing::Active => (0, now),
@@ -120,7 +121,8 @@ impl Webhook {
         self.standing = if now.since(since) >= PATIENCE {
             Standing::Stopped { at: now, why: format!("no message arrived for three days; at last: {why}") }
         } else {
-            let pause = PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_PAUSE);
+            let pause = PAUSE.saturating_mul(1 << before.min(16)).max(retry_after.unwrap_or_default());
+            let pause = pause.min(LONGEST_PAUSE);
             Standing::Failing { times: before.saturating_add(1), since, next: now.after(pause), why }
         };
     }
