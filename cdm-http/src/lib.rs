@@ -18,6 +18,7 @@ mod outlet;
 mod password;
 mod permissions;
 mod request;
+mod root;
 mod router;
 mod routes;
 mod seats;

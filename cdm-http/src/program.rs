@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::services::{Admitted, Span};
-use cdm_core::wiring::{Config, Descriptors, LogFormat, Process, harden_process, rotate_key};
+use cdm_core::wiring::{
+    Config, Descriptors, LogFormat, Process, end_signal, harden_process, rotate_key, unknown_variables,
+};
 use cdm_http::log::{LossyLog, log_panics};
 use cdm_http::{App, ConnectionLimits, HttpSettings, SetupLink, Tls};
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -65,6 +66,12 @@ fn configuration(path: Option<&PathBuf>) -> Result<Config, Failure> {
     Ok(Config::load(path.map(PathBuf::as_path), &|name| std::env::var(name).ok())?)
 }
 
+/// The variables that look like CDM's and are none.
+#[expect(clippy::disallowed_methods, reason = "the names alone are read, to find misspelled ones")]
+fn unknown() -> Vec<String> {
+    unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
 /// Runs the server until it is told to end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     harden_process()?;
@@ -80,11 +87,19 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if !arguments.bootstrap && !arguments.rotate_key {
         permit_plaintext(&config)?;
     }
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("`CDM_LOG`: {error}"))?;
+    let unknown = unknown();
     if arguments.check_config {
+        for name in unknown {
+            cdm_http::log::last_words(&format!("warning: `{name}` is set, and CDM reads no such variable"));
+        }
         writeln!(std::io::stdout(), "the configuration is in order")?;
         return Ok(());
     }
-    let log = log_to_stderr(&config)?;
+    let log = log_to_stderr(&config, filter)?;
+    for name in unknown {
+        tracing::warn!(name, "a variable is set that CDM does not read; it may be misspelled");
+    }
     if arguments.rotate_key {
         let count = rotate_key(&config).await?;
         let key = config.data_dir.join("key");
@@ -104,13 +119,18 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
         connections = descriptors.api,
         "the limit of open files was raised as far as the system allows; it bounds the connections to the API"
     );
+    // Every address is had before anybody is shown a secret that is shown once: a start that fails shows none.
+    let listener = match arguments.bootstrap {
+        true => None,
+        false => Some(listen(config).await?),
+    };
     let process = Arc::new(Process::open(config).await?);
-    if arguments.bootstrap {
+    let Some(listener) = listener else {
         process.bootstrap().await?;
         writeln!(std::io::stdout(), "everything is there")?;
         process.stop(GRACE).await;
         return Ok(());
-    }
+    };
     admit_administrator(config, &process).await?;
     for token in process.access().with_reserved_names().await? {
         tracing::warn!(
@@ -118,12 +138,9 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
             "a token has a name that is reserved for the audit; make another one, and revoke this"
         );
     }
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| format!("`{}` cannot be listened on: {error}; set CDM_LISTEN", config.listen))?;
     let address = listener.local_addr()?;
     // Before anybody is told that the server is there: a signal that comes early ends it in good order too.
-    let told_to_end = told_to_end()?;
+    let told_to_end = end_signal()?;
     process.work();
     let scheme = if tls.is_some() { "https" } else { "http" };
     announce(address, scheme, &process);
@@ -150,6 +167,7 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
         passwords: config.sign_in.passwords,
         second_factor: config.sign_in.second_factor,
         oidc: config.oidc.clone(),
+        root: config.http.root.clone(),
         ..usual
     };
     let app = App::of(&process, settings);
@@ -161,6 +179,17 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
     let in_time = process.stop(GRACE / 2).await;
     tracing::info!(in_time, "ended");
     Ok(served?)
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(config.listen).await;
+    let told = |error| {
+        format!(
+            "`{}` cannot be listened on: {error}; name another address for the API and the console (CDM_LISTEN)",
+            config.listen
+        )
+    };
+    Ok(bound.map_err(told)?)
 }
 
 /// Refuses to serve other machines in plaintext unless the configuration says so: tokens, passwords and cookies could be
@@ -179,8 +208,7 @@ fn permit_plaintext(config: &Config) -> Result<(), Failure> {
     .into())
 }
 
-fn log_to_stderr(config: &Config) -> Result<LossyLog, Failure> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("`CDM_LOG`: {error}"))?;
+fn log_to_stderr(config: &Config, filter: EnvFilter) -> Result<LossyLog, Failure> {
     let text = match config.log_format {
         Some(format) => format == LogFormat::Text,
         None => std::io::stderr().is_terminal(),
@@ -208,6 +236,14 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
         }
         return Ok(());
     }
+    // Judged first: a token that serves this machine only would be no help, and is shown once.
+    if !config.listen.ip().is_loopback() && !process.access().serves_other_machines().await? {
+        return Err(format!(
+            "`{}` is reached from other machines, and no token serves them; set CDM_ADMIN_TOKEN (32 characters or more)",
+            config.listen
+        )
+        .into());
+    }
     if let Some(token) = process.access().first_admin().await? {
         let mut out = std::io::stdout().lock();
         let shown =
@@ -216,14 +252,7 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
             tracing::warn!(%error, "the administrator's token could not be shown: set CDM_ADMIN_TOKEN");
         }
     }
-    if config.listen.ip().is_loopback() || process.access().serves_other_machines().await? {
-        return Ok(());
-    }
-    Err(format!(
-        "`{}` is reached from other machines, and no token serves them; set CDM_ADMIN_TOKEN (32 characters or more)",
-        config.listen
-    )
-    .into())
+    Ok(())
 }
 
 /// Writes each minute how many refusals had no audit entry of their own.
@@ -275,36 +304,4 @@ async fn offer_setup(
     }
     let until = process.ports().clock.monotonic().after(SetupLink::LASTS);
     Ok(Some(SetupLink { code, until }))
-}
-
-/// Listens for what ends the process; the future is done when that has come.
-fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // A terminal that closes ends the server in good order too, unless `nohup` asked to ignore that.
-    let mut hangup = if is_ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
-    Ok(async move {
-        let hung_up = async {
-            match &mut hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hung_up => {}
-        }
-    })
-}
-
-/// The number of SIGHUP.
-const HANGUP: u32 = 1;
-
-/// Whether whoever started this process had it ignore a signal. Known on Linux alone.
-fn is_ignored(signal: u32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

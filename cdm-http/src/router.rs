@@ -31,7 +31,8 @@ pub(crate) fn stoppable(app: App, stopping: CancellationToken) -> Router {
         .route_layer(from_fn_with_state(Shared::clone(&server), authorize))
         .route_layer(from_fn_with_state(Shared::clone(&server), authenticate));
     let pages = crate::console::routes(&server);
-    whole(server, guarded.merge(pages))
+    let root = server.app.settings.root.clone();
+    crate::root::below(&root, whole(server, guarded.merge(pages)))
 }
 
 /// The routes for callers in this process: every request is `actor`'s, who has that role, and needs no token.

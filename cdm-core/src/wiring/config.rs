@@ -47,8 +47,6 @@ pub struct Config {
     pub site_admin_email: String,
     /// Port calls in flight in one process. `CDM_WORKERS`, `workers`.
     pub workers: usize,
-    /// Whether an image may be named by a tag that can move. `CDM_ALLOW_TAGS`, `allow_tags`.
-    pub allow_tags: bool,
     /// Requests a second of one token; `None`: the server's own measure. `limits.rate`.
     pub rate: Option<NonZeroU32>,
     /// How many of them may come at once, likewise. `limits.burst`.
@@ -151,8 +149,6 @@ impl Config {
         };
         let workers = pick("CDM_WORKERS", "workers", raw.workers.take().map(|count| count.to_string()));
         let workers = parsed(workers, "64", "a number from 1 to 1024", |count| (1..=1024).contains(count))?;
-        let allow_tags =
-            pick("CDM_ALLOW_TAGS", "allow_tags", raw.allow_tags.take().map(|yes| yes.to_string()));
         let address = "an address and a port, such as 127.0.0.1:8080";
         let listen = pick("CDM_LISTEN", "listen", raw.listen.take());
         let router = pick("CDM_ROUTER_LISTEN", "router_listen", raw.router_listen.take());
@@ -175,7 +171,14 @@ impl Config {
             needed("CDM_SITE_ADMIN_EMAIL", &email, "name the address of new sites' administrator")?;
         }
         let site_admin_email = email.unwrap_or_else(|| "admin@example.com".to_owned());
-        let oidc = OidcConfig::of(environment, raw.oidc.take())?;
+        let mut oidc = raw.oidc.take();
+        // One address, whichever of the two keys has it.
+        let of_oidc = oidc.as_mut().and_then(|oidc| oidc.public_url.take());
+        let public_url = of_oidc.or(raw.public_url.take());
+        if let Some(url) = &public_url {
+            oidc.get_or_insert_default().public_url = Some(url.clone());
+        }
+        let oidc = OidcConfig::of(environment, oidc)?;
         let sign_in = RawSignIn { passwords: raw.passwords.take(), second_factor: raw.second_factor.take() };
         let millis = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
         let http = RawHttp {
@@ -183,6 +186,7 @@ impl Config {
             tls_cert: raw.tls_cert.take(),
             tls_key: raw.tls_key.take(),
             allow_plaintext: raw.allow_plaintext.take(),
+            public_url,
         };
         Ok(Self {
             http: HttpConfig::of(environment, http)?,
@@ -196,7 +200,6 @@ impl Config {
             site_admin_user: text("CDM_SITE_ADMIN_USER", "site.admin_user", site.admin_user, "admin"),
             site_admin_email,
             workers,
-            allow_tags: parsed(allow_tags, "false", "`true` or `false`", |_| true)?,
             rate: limits.rate,
             burst: limits.burst,
             failures: limits.failures,
@@ -297,7 +300,28 @@ mod tests {
         assert_eq!(key(&[dir, ("CDM_PASSWORDS", "off")]), "CDM_PASSWORDS", "nobody could sign in");
         assert_eq!(key(&[dir, ("CDM_WEBHOOKS_ALLOW", "10.0.0.1:80, https://a.b")]), "CDM_WEBHOOKS_ALLOW");
         assert!(toml::from_str::<Raw>("colour = 'blue'").is_err(), "an unknown key");
+        assert!(toml::from_str::<Raw>("allow_tags = true").is_err(), "no tag is ever deployed");
         assert!(toml::from_str::<Raw>("[limits]\nrate = 0").is_err(), "no request at all");
+    }
+
+    #[test]
+    fn every_variable_that_is_read_is_known() {
+        let given = [
+            ("CDM_DATA_DIR", "/data"),
+            ("CDM_BACKEND", "embedded"),
+            ("CDM_OIDC_ISSUER", "https://id.example.com"),
+            ("CDM_OIDC_CLIENT_ID", "cdm"),
+            ("CDM_PUBLIC_URL", "https://cdm.example.com"),
+        ];
+        let asked = std::cell::RefCell::new(Vec::new());
+        let ask = |name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            given.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        Config::load(None, &ask).expect("a configuration");
+        let asked = asked.into_inner();
+        assert!(asked.iter().any(|name| name == "CDM_OIDC_CLIENT_SECRET_FILE"), "{asked:?}");
+        assert_eq!(crate::wiring::unknown_variables(asked), Vec::<String>::new());
     }
 
     #[test]

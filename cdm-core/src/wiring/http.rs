@@ -15,6 +15,7 @@ pub(super) struct RawHttp {
     pub(super) tls_cert: Option<String>,
     pub(super) tls_key: Option<String>,
     pub(super) allow_plaintext: Option<bool>,
+    pub(super) public_url: Option<String>,
 }
 
 /// How clients reach the API.
@@ -28,6 +29,9 @@ pub struct HttpConfig {
     /// Whether the API may be served without TLS on an address that other machines reach. `CDM_ALLOW_PLAINTEXT`,
     /// `allow_plaintext`.
     pub allow_plaintext: bool,
+    /// The path of the address at which browsers and clients reach the server, such as `/cdm`; empty where it is the
+    /// root. Of `CDM_PUBLIC_URL`, `public_url` or `oidc.public_url`.
+    pub root: String,
 }
 
 /// A certificate and its key, as PEM files.
@@ -58,11 +62,31 @@ impl HttpConfig {
         };
         let plaintext = raw.allow_plaintext.map(|yes| yes.to_string());
         let plaintext = pick(environment, "CDM_ALLOW_PLAINTEXT", "allow_plaintext", plaintext);
+        let public_url = pick(environment, "CDM_PUBLIC_URL", "public_url", raw.public_url);
         Ok(Self {
+            root: public_url.map_or(Ok(String::new()), |(key, url)| root(&key, &url))?,
             trusted_proxies: proxies(environment, raw.trusted_proxies)?,
             tls,
             allow_plaintext: parsed(plaintext, "false", "`true` or `false`", |_| true)?,
         })
+    }
+}
+
+/// The path of a public address. It stands in pages and cookies, so only what needs no quoting there is taken.
+fn root(key: &str, url: &str) -> Result<String, ConfigError> {
+    let refuse = |why: &str| ConfigError { key: key.to_owned(), message: format!("`{url}` {why}") };
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let rest = rest.ok_or_else(|| refuse("does not begin with https:// or http://"))?;
+    let path = rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]).trim_end_matches('/');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let segment = |segment: &str| {
+        !segment.is_empty() && segment != "." && segment != ".." && segment.bytes().all(plain)
+    };
+    if path.is_empty() || (path.starts_with('/') && path[1..].split('/').all(segment)) {
+        Ok(path.to_owned())
+    } else {
+        let rule = "has another path than one of letters, digits, `-`, `.`, `_`, `~` and `/`, such as /cdm";
+        Err(refuse(rule))
     }
 }
 
@@ -112,6 +136,28 @@ mod tests {
             let refused = of(&[("CDM_TRUSTED_PROXIES", wrong)]).unwrap_err();
             assert_eq!(refused.key, "CDM_TRUSTED_PROXIES");
             assert!(refused.message.contains(wrong), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_the_public_address_is_taken() {
+        for (url, expected) in [
+            ("https://cdm.example.com", ""),
+            ("https://cdm.example.com/", ""),
+            ("https://example.com/cdm", "/cdm"),
+            ("http://127.0.0.1:8080/tools/cdm/", "/tools/cdm"),
+        ] {
+            assert_eq!(of(&[("CDM_PUBLIC_URL", url)]).unwrap().root, expected, "{url}");
+        }
+        for url in [
+            "cdm.example.com/cdm",
+            "https://example.com/a b",
+            "https://example.com//cdm",
+            "https://example.com/../cdm",
+            "https://example.com/cdm?a",
+            "https://example.com/\"onload",
+        ] {
+            assert_eq!(of(&[("CDM_PUBLIC_URL", url)]).unwrap_err().key, "CDM_PUBLIC_URL", "{url}");
         }
     }
 

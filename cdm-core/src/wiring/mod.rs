@@ -18,6 +18,8 @@ mod readiness;
 mod retention;
 mod retry;
 mod sign_in;
+mod signals;
+mod variables;
 
 pub use backends::{BackendState, StartError};
 pub use choice::{Backend, Choice};
@@ -31,3 +33,5 @@ pub use oidc::OidcConfig;
 pub use process::Process;
 pub use retry::RetryConfig;
 pub use sign_in::{SecondFactorRule, SignInConfig};
+pub use signals::{EndSignal, end_signal};
+pub use variables::unknown_variables;

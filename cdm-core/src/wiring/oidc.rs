@@ -14,7 +14,7 @@ pub(super) struct RawOidc {
     client_id: Option<String>,
     client_secret_file: Option<String>,
     claim: Option<String>,
-    public_url: Option<String>,
+    pub(super) public_url: Option<String>,
 }
 
 /// A provider of OpenID Connect, and what it knows this server as.

@@ -555,7 +555,10 @@ async fn a_taken_port_and_a_strangers_hostname_are_said() {
     let address = taken.local_addr().expect("an address");
     let error = machine.host_with(&machine.cluster, address).await.expect_err("a taken port");
     assert!(matches!(error, HostError::Router { .. }));
-    assert_eq!(error.to_string(), format!("the router cannot listen on {address}"));
+    assert_eq!(
+        error.to_string(),
+        format!("the router cannot listen on `{address}`; name another address for it (CDM_ROUTER_LISTEN)")
+    );
     let host = machine.host().await;
     assert!(host.is_hosting(), "a failed attempt leaves the lock free");
 

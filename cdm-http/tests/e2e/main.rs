@@ -16,6 +16,7 @@ mod refusals;
 mod second_factor;
 mod server;
 mod shutdown;
+mod starting;
 mod storage;
 mod streams;
 mod webhooks;

@@ -39,7 +39,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// The router's address is taken, or not this machine's.
-    #[error("the router cannot listen on {address}")]
+    #[error("the router cannot listen on `{address}`; name another address for it (CDM_ROUTER_LISTEN)")]
     Router {
         /// Where.
         address: SocketAddr,

@@ -1,0 +1,48 @@
+//! Starts that fail: what is said, and that nothing is shown or made before it is sure that the server runs.
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use crate::server::{QUICK, command, directory};
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the server runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A token that is shown once is not shown by a start that comes to nothing.
+#[test]
+fn a_taken_port_is_told_before_a_token_is_shown() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let dir = directory();
+    for variable in ["CDM_LISTEN", "CDM_ROUTER_LISTEN"] {
+        let mut start = command(dir.path(), QUICK);
+        let (code, out, err) = run(start.env_remove("CDM_ADMIN_TOKEN").env(variable, &address));
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains(&address) && err.contains(&format!("({variable})")), "{err}");
+    }
+    let mut start = command(dir.path(), QUICK);
+    let beyond = start.env_remove("CDM_ADMIN_TOKEN").env("CDM_LISTEN", "0.0.0.0:0");
+    let (code, out, err) = run(beyond.env("CDM_ALLOW_PLAINTEXT", "true"));
+    assert_eq!((code, out.as_str()), (Some(1), ""), "no token would serve other machines: {err}");
+    assert!(err.contains("set CDM_ADMIN_TOKEN"), "{err}");
+}
+
+#[test]
+fn the_check_of_a_configuration_judges_the_log_and_names_unknown_variables() {
+    let dir = directory();
+    let mut bad = command(dir.path(), QUICK);
+    let (code, _, err) = run(bad.arg("--check-config").env("CDM_LOG", "cdm_http=loud"));
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("`CDM_LOG`"), "{err}");
+    let mut good = command(dir.path(), QUICK);
+    let unknown =
+        [("CDM_LISTN", "127.0.0.1:1"), ("CDM_ALLOW_TAGS", "true"), ("CDM_SERVICE_HOST", "10.0.0.1")];
+    let (code, out, err) = run(good.arg("--check-config").env("CDM_LOG", "").envs(unknown));
+    assert_eq!((code, out.as_str()), (Some(0), "the configuration is in order\n"), "{err}");
+    assert!(err.contains("`CDM_LISTN`") && err.contains("`CDM_ALLOW_TAGS`"), "{err}");
+    assert!(!err.contains("CDM_SERVICE_HOST"), "{err}");
+}
