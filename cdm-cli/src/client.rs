@@ -128,7 +128,10 @@ fn cut(mut items: Vec<Value>, paging: Paging, more: More) -> (Vec<Value>, More) 
 pub(crate) fn accepted(response: Response) -> Result<Response, CliError> {
     match response.status {
         200..=299 => Ok(response),
-        300..=399 => Err(CliError::Answer(format!("it leads elsewhere ({})", response.status))),
+        300..=399 => Err(match response.header("location") {
+            Some(target) => CliError::Redirected { target: target.to_owned() },
+            None => CliError::Answer(format!("it leads elsewhere ({})", response.status)),
+        }),
         _ => Err(CliError::Refused(Box::new(Problem::of(&response)))),
     }
 }

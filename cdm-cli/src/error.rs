@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cdm_core::wiring::EndSignal;
 use serde_json::Value;
 
 use crate::transport::{Response, TransportError};
@@ -28,9 +29,11 @@ pub enum CliError {
         /// The site.
         site: String,
     },
-    /// Ctrl-C; whatever was started goes on.
+    /// Ctrl-C or another signal; whatever was started goes on.
     #[error("interrupted")]
     Interrupted {
+        /// By which.
+        by: EndSignal,
         /// What goes on, and how to come back to it.
         subject: Option<Subject>,
     },
@@ -43,6 +46,14 @@ pub enum CliError {
     /// The server answered what no server of this kind answers.
     #[error("the server's answer was not understood: {0}")]
     Answer(String),
+    /// The server leads to another address.
+    #[error(
+        "the server leads to `{target}`, and redirects are not followed: the token is for the server that was named"
+    )]
+    Redirected {
+        /// Where it leads.
+        target: String,
+    },
     /// The work itself failed, in words.
     #[error("{0}")]
     Failed(String),
@@ -183,6 +194,7 @@ impl Problem {
             401 => "unauthorized",
             403 => "forbidden",
             404 => "not_found",
+            429 => "rate_limited",
             502..=504 => "unavailable",
             _ => "",
         }

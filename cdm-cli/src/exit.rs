@@ -1,5 +1,7 @@
 //! What the process ends with. No other place knows the numbers.
 
+use cdm_core::wiring::EndSignal;
+
 use crate::error::CliError;
 use crate::wait::Ending;
 
@@ -24,13 +26,17 @@ pub enum Exit {
     Partly,
     /// The server does not answer.
     Unreachable,
+    /// SIGHUP.
+    HungUp,
     /// Ctrl-C.
     Interrupted,
+    /// SIGTERM.
+    Terminated,
 }
 
 impl Exit {
     /// All of them, by number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -40,7 +46,9 @@ impl Exit {
         Self::TimedOut,
         Self::Partly,
         Self::Unreachable,
+        Self::HungUp,
         Self::Interrupted,
+        Self::Terminated,
     ];
 
     /// What it means, for people.
@@ -54,8 +62,10 @@ impl Exit {
             Self::Conflict => "conflict: something else is at work, or the state does not take it",
             Self::TimedOut => "the wait timed out; the work goes on",
             Self::Partly => "partly done: a rollout ended, and some sites were not moved",
-            Self::Unreachable => "the server, or a backend of it, does not answer",
+            Self::Unreachable => "the server, or a backend of it, does not answer, or it limits requests",
+            Self::HungUp => "hangup (SIGHUP); the work goes on",
             Self::Interrupted => "Ctrl-C; the work goes on",
+            Self::Terminated => "SIGTERM; the work goes on",
         }
     }
 
@@ -71,7 +81,9 @@ impl Exit {
             Self::TimedOut => 6,
             Self::Partly => 7,
             Self::Unreachable => 8,
+            Self::HungUp => 129,
             Self::Interrupted => 130,
+            Self::Terminated => 143,
         }
     }
 
@@ -82,7 +94,8 @@ impl Exit {
             401 | 403 => Self::Denied,
             404 | 410 => Self::NotFound,
             409 => Self::Conflict,
-            502..=504 => Self::Unreachable,
+            // The work that was asked for is not what failed.
+            429 | 502..=504 => Self::Unreachable,
             _ => Self::Failed,
         }
     }
@@ -93,12 +106,25 @@ impl From<&CliError> for Exit {
         match error {
             CliError::Refused(problem) => Self::of_status(problem.status),
             CliError::Transport(_) => Self::Unreachable,
-            CliError::Usage(_) | CliError::Plaintext(_) | CliError::Unconfirmed { .. } => Self::Usage,
-            CliError::Interrupted { .. } => Self::Interrupted,
+            CliError::Usage(_)
+            | CliError::Plaintext(_)
+            | CliError::Unconfirmed { .. }
+            | CliError::Redirected { .. } => Self::Usage,
+            CliError::Interrupted { by, .. } => Self::from(*by),
             CliError::WaitTimedOut { .. } => Self::TimedOut,
             CliError::Answer(_) | CliError::Failed(_) | CliError::Io { .. } => Self::Failed,
             // Whoever reads the output has closed it: nothing is wrong.
             CliError::Closed => Self::Done,
+        }
+    }
+}
+
+impl From<EndSignal> for Exit {
+    fn from(signal: EndSignal) -> Self {
+        match signal {
+            EndSignal::Hangup => Self::HungUp,
+            EndSignal::Interrupt => Self::Interrupted,
+            EndSignal::Terminate => Self::Terminated,
         }
     }
 }

@@ -4,16 +4,18 @@ use cdm_core::domain::Code;
 use serde_json::Value;
 
 use crate::error::{CliError, Problem, Subject};
+use crate::transport::{TransportError, Trouble};
 use crate::way::{Sent, Way};
 
 /// What to do about an error, if there is something; commands are as they would be typed on this `way`.
 pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
     match error {
         CliError::Refused(problem) => for_problem(problem, way),
-        CliError::Transport(error) => Some(format!(
-            "is the server running at {}? Name another with --server or CDM_SERVER, or work without one: --local",
-            error.server
-        )),
+        CliError::Transport(error) => Some(for_trouble(error)),
+        CliError::Redirected { target } => Some(match origin(target) {
+            Some(origin) => format!("if you trust it, name that server: --server {origin}"),
+            None => "name the server by the address that it is reached at, with --server or CDM_SERVER".into(),
+        }),
         CliError::Unconfirmed { site } => {
             let delete = way.command(&format!("site delete {site} --confirm {site}"));
             Some(format!("in a script: {delete}"))
@@ -35,6 +37,48 @@ pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
         | CliError::Io { .. }
         | CliError::Closed => None,
     }
+}
+
+fn for_trouble(error: &TransportError) -> String {
+    let server = &error.server;
+    match error.trouble {
+        Trouble::Away => format!(
+            "is the server running at {server}? Name another with --server or CDM_SERVER, or work without one: --local"
+        ),
+        Trouble::Untrusted => {
+            "if you know its authority, name the authority's certificate with --cacert FILE \
+                               (CDM_CACERT), or in the file of SSL_CERT_FILE"
+                .into()
+        }
+        Trouble::OtherName => {
+            "name the server, with --server or CDM_SERVER, as its certificate names it".into()
+        }
+        Trouble::OutOfDate => {
+            "have its certificate renewed, and see that the clock of this machine is right".into()
+        }
+        Trouble::Authority => {
+            "have a certificate issued for the server, with its name and not marked as an authority's \
+                               (no `CA:TRUE`), and name the authority's with --cacert FILE (CDM_CACERT)"
+                .into()
+        }
+        Trouble::Plaintext => {
+            let plain = server.replacen("https://", "http://", 1);
+            format!("is this the port of its TLS listener? Without TLS it would be: --server {plain}")
+        }
+        Trouble::Tls => {
+            "see that the server's certificate, and what is between it and you, are in order".into()
+        }
+        Trouble::NoHttp => {
+            let tls = server.replacen("http://", "https://", 1);
+            format!("if it speaks TLS on this port, name it with https: --server {tls}")
+        }
+    }
+}
+
+/// Scheme, host and port of an address.
+fn origin(target: &str) -> Option<String> {
+    let url = reqwest::Url::parse(target).ok()?;
+    matches!(url.scheme(), "http" | "https").then(|| url.origin().ascii_serialization())
 }
 
 fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
@@ -105,7 +149,8 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
                 cdm("doctor")
             )
         }
-        "contended" | "throttled" | "rate_limited" => "ask again in a moment".into(),
+        "contended" | "throttled" => "ask again in a moment".into(),
+        "rate_limited" => "ask again later, or wait longer for it: --timeout 10m".into(),
         "outcome_unknown" | "timed_out" => format!(
             "the request may have been accepted: repeat it with the same --idempotency-key, or look first: {}",
             cdm("op list")

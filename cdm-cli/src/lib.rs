@@ -20,6 +20,7 @@ mod progress;
 pub mod remote;
 pub mod sse;
 pub mod transport;
+mod unhurried;
 mod view;
 pub mod wait;
 mod watching;
@@ -45,6 +46,7 @@ use commands::{Session, Waiting};
 use local::LocalOptions;
 use printer::{Printer, Talk};
 use transport::Transport;
+use unhurried::Unhurried;
 use wait::Wait;
 use way::{Sent, Way};
 use world::Person;
@@ -100,8 +102,9 @@ pub async fn run(cli: Cli, world: World) -> Exit {
             };
             match opened {
                 Ok((transport, process)) => {
-                    let client = Client { transport: &*transport, key: global.idempotency_key.as_deref() };
                     let (timeout, told) = (global.timeout, wait::Told::InTheEnd);
+                    let transport = Unhurried::new(transport, Arc::clone(&clock), timeout);
+                    let client = Client { transport: &transport, key: global.idempotency_key.as_deref() };
                     let wait = Wait { client, clock, timeout, interrupt: interrupt.clone(), told };
                     let waiting = if global.no_wait { Waiting::No } else { Waiting::Yes };
                     let mut session = Session { wait, waiting, printer: desk.printer, person: desk.person };
@@ -110,7 +113,7 @@ pub async fn run(cli: Cli, world: World) -> Exit {
                         // The command is polled first: a wait that is interrupted has more to say than this.
                         match select(work, interrupt).await {
                             Either::Left((done, _)) => done,
-                            Either::Right(_) => Err(CliError::Interrupted { subject: None }),
+                            Either::Right((by, _)) => Err(CliError::Interrupted { by, subject: None }),
                         }
                     };
                     desk = Desk { printer: session.printer, person: session.person };

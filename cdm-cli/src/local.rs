@@ -21,7 +21,7 @@ use tower::ServiceExt;
 use crate::args::ImageBehaviour;
 use crate::error::CliError;
 use crate::sse;
-use crate::transport::{Listening, Request, Response, Transport, TransportError, target};
+use crate::transport::{Listening, Request, Response, Transport, TransportError, Trouble, target};
 
 const HERE: &str = "the embedded server";
 
@@ -114,7 +114,7 @@ async fn whole(response: http::Response<Body>) -> Result<Response, TransportErro
 }
 
 fn error(source: impl std::error::Error + Send + Sync + 'static) -> TransportError {
-    TransportError { server: HERE.into(), source: Box::new(source) }
+    TransportError { server: HERE.into(), trouble: Trouble::Away, source: Box::new(source) }
 }
 
 /// How long a command's own process may take to give its work back.
@@ -145,7 +145,8 @@ pub async fn declare_image(
     digest: &str,
     behaviour: ImageBehaviour,
 ) -> Result<(Digest, PathBuf), CliError> {
-    let digest = Digest::parse(digest).map_err(|error| CliError::Usage(error.to_string()))?;
+    let digest =
+        Digest::of_image(digest, None).map_err(|error| CliError::Usage(format!("`{digest}`: {error}")))?;
     let spec = match behaviour {
         ImageBehaviour::NeverReady => ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() },
         ImageBehaviour::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },

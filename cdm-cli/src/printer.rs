@@ -162,7 +162,7 @@ impl Printer {
     pub fn error(&mut self, error: &CliError) {
         match error {
             CliError::Closed => return,
-            CliError::Interrupted { subject: Some(subject) } => {
+            CliError::Interrupted { subject: Some(subject), .. } => {
                 let noun = subject.kind.noun();
                 let goes_on = match self.way.place() {
                     Place::Server => format!("the {noun} goes on; come back with"),
@@ -173,7 +173,7 @@ impl Printer {
                 self.message(None, &format!("{goes_on}: {}", subject.come_back(&self.way)));
                 return;
             }
-            CliError::Interrupted { subject: None } => return,
+            CliError::Interrupted { subject: None, .. } => return,
             _ => {}
         }
         let mut text = error.to_string();

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::CliError;
 use crate::sse;
-use crate::transport::{Listening, Method, Request, Response, Transport, TransportError, target};
+use crate::transport::{Listening, Method, Request, Response, Transport, TransportError, Trouble, target};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// The server answers within a minute, also when it is asked to wait.
@@ -119,7 +119,8 @@ impl Remote {
     }
 
     fn error(&self, error: reqwest::Error) -> TransportError {
-        TransportError { server: self.base.clone(), source: Box::new(Told(innermost(&error))) }
+        let (trouble, told) = explained(&error);
+        TransportError { server: self.base.clone(), trouble, source: Box::new(Told(told)) }
     }
 
     async fn whole(&self, response: reqwest::Response) -> Result<Response, TransportError> {
@@ -165,12 +166,47 @@ impl Transport for Remote {
 #[error("{0}")]
 struct Told(String);
 
-fn innermost(error: &reqwest::Error) -> String {
+/// What kind of trouble an error is, and its innermost words.
+fn explained(error: &reqwest::Error) -> (Trouble, String) {
     let mut cause: &dyn Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+    loop {
+        // An error of I/O stands for the error inside it, and names that one's cause as its own.
+        if let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            cause = inner;
+            continue;
+        }
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return (of_tls(tls), tls.to_string());
+        }
+        match cause.source() {
+            Some(next) => cause = next,
+            None => {
+                let told = cause.to_string();
+                // A server that speaks TLS answers plaintext with an alert, which is no version of HTTP.
+                let no_http = told.contains("invalid HTTP version");
+                return (if no_http { Trouble::NoHttp } else { Trouble::Away }, told);
+            }
+        }
     }
-    cause.to_string()
+}
+
+fn of_tls(error: &rustls::Error) -> Trouble {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            UnknownIssuer => Trouble::Untrusted,
+            NotValidForName | NotValidForNameContext { .. } => Trouble::OtherName,
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => Trouble::OutOfDate,
+            other if format!("{other:?}").contains("CaUsedAsEndEntity") => Trouble::Authority,
+            other if format!("{other:?}").contains("UnknownIssuer") => Trouble::Untrusted,
+            _ => Trouble::Tls,
+        },
+        rustls::Error::InvalidMessage(_) => Trouble::Plaintext,
+        _ => Trouble::Tls,
+    }
 }
 
 /// Whether an address is one of this machine's own.

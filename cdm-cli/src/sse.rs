@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use crate::transport::{Event, Events, TransportError};
+use crate::transport::{Event, Events, TransportError, Trouble};
 
 /// A line longer than this is none of ours.
 const LONGEST: usize = 1 << 20;
@@ -96,7 +96,8 @@ where
                 match body.next().await? {
                     Ok(bytes) => ready.extend(parser.push(bytes.as_ref())),
                     Err(source) => {
-                        let error = TransportError { server, source: Box::new(source) };
+                        let error =
+                            TransportError { server, trouble: Trouble::Away, source: Box::new(source) };
                         return Some((Err(error), (stream::empty().boxed(), parser, ready)));
                     }
                 }

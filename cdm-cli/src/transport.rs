@@ -67,12 +67,56 @@ impl Response {
 
 /// The API could not be asked, or its answer broke off.
 #[derive(Debug, thiserror::Error)]
-#[error("{server} does not answer")]
+#[error("{}", .trouble.said(.server))]
 pub struct TransportError {
     /// Who was asked.
     pub server: String,
+    /// What kind of trouble it is.
+    pub trouble: Trouble,
     /// What happened, in words.
     pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Why a server could not be asked, as far as something else is to be done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nobody answers, or the answer broke off.
+    #[default]
+    Away,
+    /// Its certificate was signed by nobody who is trusted here.
+    Untrusted,
+    /// Its certificate is another name's.
+    OtherName,
+    /// Its certificate has expired, or is not valid yet.
+    OutOfDate,
+    /// What it shows as its own is the certificate of an authority.
+    Authority,
+    /// It speaks no TLS on this port.
+    Plaintext,
+    /// TLS fails for another reason.
+    Tls,
+    /// It does not speak HTTP in the clear on this port.
+    NoHttp,
+}
+
+impl Trouble {
+    /// What happened.
+    fn said(self, server: &str) -> String {
+        match self {
+            Self::Away => format!("{server} does not answer"),
+            Self::Untrusted => {
+                format!("the certificate of {server} was issued by an authority that is not trusted here")
+            }
+            Self::OtherName => format!("the certificate of {server} is for another name"),
+            Self::OutOfDate => format!("the certificate of {server} has expired or is not valid yet"),
+            Self::Authority => {
+                format!("{server} shows the certificate of an authority in place of one of its own")
+            }
+            Self::Plaintext => format!("{server} does not speak TLS"),
+            Self::Tls => format!("no TLS connection to {server} comes about"),
+            Self::NoHttp => format!("{server} does not answer in HTTP"),
+        }
+    }
 }
 
 /// One of the server's events.

@@ -89,7 +89,7 @@ impl Wait<'_> {
             let work = std::pin::pin!(self.follow(subject, first, goal, &mut progress, printer));
             let up = std::pin::pin!(async {
                 match select(self.interrupt.clone(), self.clock.sleep_until(deadline)).await {
-                    Either::Left(_) => CliError::Interrupted { subject: Some(subject.clone()) },
+                    Either::Left((by, _)) => CliError::Interrupted { by, subject: Some(subject.clone()) },
                     Either::Right(_) => CliError::WaitTimedOut { subject: subject.clone() },
                 }
             });
@@ -158,7 +158,8 @@ impl Wait<'_> {
     }
 }
 
-fn pause_after(failures: u32) -> Duration {
+/// How long to wait before the next try, after so many that failed.
+pub(crate) fn pause_after(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LAST_PAUSE)
 }
 

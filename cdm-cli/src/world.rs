@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cdm_core::adapters::SystemClock;
 use cdm_core::ports::Clock;
+use cdm_core::wiring::{EndSignal, end_signal};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use secrecy::SecretString;
@@ -16,8 +17,8 @@ use crate::error::CliError;
 use crate::transport::Transport;
 use crate::way::Way;
 
-/// Ends when the person presses Ctrl-C.
-pub type Interrupt = Shared<BoxFuture<'static, ()>>;
+/// Ends when the person presses Ctrl-C, or another signal asks the process to end.
+pub type Interrupt = Shared<BoxFuture<'static, EndSignal>>;
 
 /// What surrounds a command; each part can be somebody else's in a test.
 pub struct World {
@@ -170,13 +171,11 @@ impl World {
 }
 
 fn interrupt() -> Interrupt {
-    let signal = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without a handler the signal ends the process by itself.
-            futures_util::future::pending::<()>().await;
-        }
-    };
-    signal.boxed().shared()
+    match end_signal() {
+        Ok(signal) => signal.boxed().shared(),
+        // Without a handler the signal ends the process by itself.
+        Err(_) => futures_util::future::pending().boxed().shared(),
+    }
 }
 
 #[expect(

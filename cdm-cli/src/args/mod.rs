@@ -32,7 +32,8 @@ Examples:
 
 Exit codes:
   0 done    1 the work failed, was cancelled or is parked    2 usage    3 not allowed    4 not found
-  5 conflict    6 the wait timed out    7 partly done    8 server unreachable    130 Ctrl-C, the work goes on
+  5 conflict    6 the wait timed out    7 partly done    8 server unreachable, or it limits requests
+  129 hangup, 130 Ctrl-C, 143 SIGTERM: the work goes on
 
 Nothing running yet? `cdm demo` needs no server; `cdm --local` works on a store of its own.";
 
@@ -112,7 +113,7 @@ pub struct Global {
     /// Do not wait for the work: print its id
     #[arg(long, global = true)]
     pub no_wait: bool,
-    /// How long to wait for the work, such as 90s, 10m or 1h30m
+    /// How long to wait for the work, and for a server that is restarted or limits requests, such as 90s, 10m or 1h30m
     #[arg(long, global = true, default_value = "10m", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
     /// Say nothing but results and errors
@@ -260,15 +261,16 @@ pub struct Paging {
     pub all: bool,
 }
 
-/// Reads a span of time such as `90s`, `10m` or `1h30m`; a bare number is seconds.
+/// Reads a span of time such as `90s`, `10m`, `1h30m`, `3d` or `1w`; a day is 24 hours.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is none, or a number without a unit: people who mean days and people who mean seconds write the same.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("`{text}` has no unit: write {text}s, {text}m, {text}h, {text}d or {text}w"));
     }
-    let span: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("`{text}` is not a span of time such as 90s, 10m or 1h30m"))?;
+    let none = || format!("`{text}` is not a span of time such as 90s, 15m, 2h, 3d or 1w");
+    let span: jiff::Span = text.parse().map_err(|_| none())?;
+    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| none())?;
     Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))
 }

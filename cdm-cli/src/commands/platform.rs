@@ -1,5 +1,8 @@
 //! `cdm token …`, `cdm audit`, `cdm events` and `cdm doctor`.
 
+use std::sync::Arc;
+
+use cdm_core::domain::Tick;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -11,6 +14,7 @@ use crate::exit::Exit;
 use crate::hints;
 use crate::transport::{Listening, Method, Request, segment};
 use crate::view::{Shape, frozen, plain};
+use crate::wait::pause_after;
 
 pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
@@ -76,40 +80,58 @@ pub(super) async fn audit(args: AuditArgs, session: &mut Session<'_>) -> Result<
     Ok(Exit::Done)
 }
 
-/// Prints events until Ctrl-C, over as many connections as it takes; a second one in a row without any event is the end.
+/// Prints events until Ctrl-C, over as many connections as it takes: a server that is restarted is waited for, as long as
+/// `--timeout` says each time, and its stream goes on after the last event that was printed. A server that does not answer
+/// at the first try is taken to be none.
 pub(super) async fn events(session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let clock = Arc::clone(&session.wait.clock);
     let mut last_id: Option<String> = None;
+    // Since when nothing was heard, and how often it was tried.
+    let mut away: Option<(Tick, u32)> = None;
+    let mut connected = false;
     loop {
-        let listening = session.client().transport.events("/events", last_id.as_deref()).await?;
-        let mut events = match listening {
-            Listening::Open(events) => events,
-            Listening::Refused(response) => {
-                accepted(response)?;
-                return Err(CliError::Answer("no events".into()));
-            }
-        };
-        let mut heard = 0_u64;
-        let broken = loop {
-            match events.next().await {
-                Some(Ok(event)) => {
-                    heard += 1;
-                    last_id = event.id.or(last_id);
-                    if event.data.is_empty() {
-                        continue;
+        let lost = match session.client().transport.events("/events", last_id.as_deref()).await {
+            Ok(Listening::Open(mut events)) => {
+                connected = true;
+                loop {
+                    match events.next().await {
+                        Some(Ok(event)) => {
+                            if away.take().is_some_and(|(_, tries)| tries > 1) {
+                                session.printer.note("the server answers again");
+                            }
+                            last_id = event.id.or(last_id);
+                            if event.data.is_empty() {
+                                continue;
+                            }
+                            let value = serde_json::from_str(&event.data)
+                                .unwrap_or_else(|_| json!({ "what": event.event, "data": event.data }));
+                            session.printer.event(&value)?;
+                        }
+                        Some(Err(error)) => break CliError::from(error),
+                        None => break CliError::Answer("its events ended".into()),
                     }
-                    let value = serde_json::from_str(&event.data)
-                        .unwrap_or_else(|_| json!({ "what": event.event, "data": event.data }));
-                    session.printer.event(&value)?;
                 }
-                Some(Err(error)) => break Some(error),
-                None => break None,
             }
+            Ok(Listening::Refused(response)) => match accepted(response) {
+                Ok(_) => return Err(CliError::Answer("no events".into())),
+                Err(error) => error,
+            },
+            Err(error) => error.into(),
         };
-        match (heard, broken) {
-            (0, Some(error)) => return Err(error.into()),
-            (0, None) => return Ok(Exit::Done),
-            (_, _) => {}
+        let passing = matches!(lost, CliError::Answer(_)) || Exit::from(&lost) == Exit::Unreachable;
+        if !passing || !connected {
+            return Err(lost);
         }
+        let now = clock.monotonic();
+        let (since, tries) = away.unwrap_or((now, 0));
+        if now.since(since) >= session.wait.timeout {
+            return Err(lost);
+        }
+        if tries == 1 {
+            session.printer.note("the server does not answer; its events go on once it does");
+        }
+        away = Some((since, tries + 1));
+        clock.sleep_until(now.after(pause_after(tries))).await;
     }
 }
 

@@ -6,6 +6,7 @@ mod story;
 use std::io::Write;
 use std::time::Instant;
 
+use cdm_core::wiring::EndSignal;
 use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ enum Ending {
     /// At least one did not.
     Broken,
     /// Ctrl-C came before the end.
-    Interrupted,
+    Interrupted(EndSignal),
 }
 
 /// One claim, and whether it was seen to hold.
@@ -112,7 +113,7 @@ pub async fn run(args: DemoArgs, printer: &mut Printer, interrupted: Interrupt) 
             Ok(match ending {
                 Ending::Held => Exit::Done,
                 Ending::Broken => Exit::Failed,
-                Ending::Interrupted => Exit::Interrupted,
+                Ending::Interrupted(by) => Exit::from(by),
             })
         }
         Err(trouble) if closed(&*trouble) => Err(CliError::Closed),
@@ -132,14 +133,17 @@ async fn play(
     let told = {
         let story = std::pin::pin!(story::play(&stage, &mut narrator));
         match select(story, interrupted.clone()).await {
-            Either::Left((told, _)) => Some(told),
-            Either::Right(_) => None,
+            Either::Left((told, _)) => Ok(told),
+            Either::Right((by, _)) => Err(by),
         }
     };
-    let Some(told) = told else {
-        stage.end().await;
-        narrator.say("\nInterrupted. Nothing of it is left.")?;
-        return Ok((Ending::Interrupted, narrator.report(began.elapsed().as_secs_f64())));
+    let told = match told {
+        Ok(told) => told,
+        Err(by) => {
+            stage.end().await;
+            narrator.say("\nInterrupted. Nothing of it is left.")?;
+            return Ok((Ending::Interrupted(by), narrator.report(began.elapsed().as_secs_f64())));
+        }
     };
     told?;
     let seconds = began.elapsed().as_secs_f64();

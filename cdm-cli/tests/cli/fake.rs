@@ -5,7 +5,7 @@ use std::io::{BufRead, Cursor, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cdm_cli::transport::{Event, Listening, Request, Response, Transport, TransportError, target};
+use cdm_cli::transport::{Event, Listening, Request, Response, Transport, TransportError, Trouble, target};
 use cdm_cli::way::Way;
 use cdm_cli::world::{Interrupt, Paint, Person, Screen, TokenSource, World};
 use cdm_cli::{Cli, Exit};
@@ -51,6 +51,14 @@ impl Fake {
         self
     }
 
+    /// Answers `METHOD /path` with this and these headers next.
+    pub(crate) fn says_with(self, what: &str, status: u16, headers: &[(&str, &str)]) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let answer = Response { status, headers: headers.collect(), body: b"{}".to_vec() };
+        locked(&self.answers).entry(what.into()).or_default().push_back(Some(answer));
+        self
+    }
+
     /// Does not answer `METHOD /path` the next time.
     pub(crate) fn silent(self, what: &str) -> Self {
         locked(&self.answers).entry(what.into()).or_default().push_back(None);
@@ -86,7 +94,7 @@ impl Fake {
 
 fn away() -> TransportError {
     let source = std::io::Error::other("connection refused");
-    TransportError { server: "http://fake".into(), source: Box::new(source) }
+    TransportError { server: "http://fake".into(), trouble: Trouble::Away, source: Box::new(source) }
 }
 
 #[async_trait]
@@ -189,12 +197,7 @@ pub(crate) struct Setting {
 
 impl Default for Setting {
     fn default() -> Self {
-        Self {
-            types: None,
-            width: None,
-            interrupt: stream::pending::<()>().into_future().map(drop).boxed().shared(),
-            closed: false,
-        }
+        Self { types: None, width: None, interrupt: std::future::pending().boxed().shared(), closed: false }
     }
 }
 

@@ -6,4 +6,5 @@ mod fake;
 mod offline;
 mod requests;
 mod tables;
+mod tls;
 mod waiting;

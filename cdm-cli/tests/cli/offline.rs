@@ -1,8 +1,7 @@
 //! The arguments themselves, completions and manual pages.
 
-use std::time::Duration;
-
 use cdm_cli::Cli;
+use cdm_cli::args::duration;
 use cdm_cli::remote::{Plaintext, Remote, RemoteOptions};
 use cdm_cli::world::TokenSource;
 use clap::{CommandFactory, Parser};
@@ -18,14 +17,6 @@ fn the_arguments_are_sound() {
 #[test]
 fn no_argument_takes_a_token() {
     assert!(Cli::try_parse_from(["cdm", "doctor", "--token", "x"]).is_err());
-}
-
-#[test]
-fn spans_are_read() {
-    let parse = cdm_cli::args::duration;
-    assert_eq!(parse("90"), Ok(Duration::from_secs(90)));
-    assert_eq!(parse("1h30m"), Ok(Duration::from_secs(5_400)));
-    assert!(parse("soon").is_err() && parse("-5m").is_err());
 }
 
 #[test]
@@ -92,6 +83,28 @@ fn the_nearest_token_counts() {
     assert_eq!(read(&both, None).unwrap(), Some("second".into()));
     assert!(read(&TokenSource { token: None, file: Some(two) }, None).is_err());
     assert_eq!(read(&TokenSource::default(), None).unwrap(), None);
+}
+
+#[test]
+fn spans_of_time_have_units_up_to_weeks() {
+    for (text, seconds) in [
+        ("90s", 90),
+        ("15m", 900),
+        ("2h", 7_200),
+        ("1h30m", 5_400),
+        ("3d", 259_200),
+        ("1w", 604_800),
+        ("1w 2d", 777_600),
+    ] {
+        assert_eq!(duration(text).map(|span| span.as_secs()), Ok(seconds), "{text}");
+    }
+    for text in ["2", "0", "600"] {
+        let hint = format!("`{text}` has no unit: write {text}s, {text}m, {text}h, {text}d or {text}w");
+        assert_eq!(duration(text), Err(hint));
+    }
+    for text in ["", "soon", "1y", "2mo", "-5m", "5 apples"] {
+        assert!(duration(text).is_err(), "{text}");
+    }
 }
 
 #[tokio::test]

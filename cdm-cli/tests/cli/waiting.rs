@@ -1,5 +1,6 @@
 //! Waiting for work: events cut and resumed, polling, time running out, Ctrl-C.
 
+use cdm_core::wiring::EndSignal;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
@@ -97,6 +98,7 @@ async fn ctrl_c_leaves_the_work_and_says_how_to_come_back() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
+        EndSignal::Interrupt
     };
     let setting = Setting { interrupt: interrupt.boxed().shared(), ..Setting::default() };
     let ran = run_in(fake, &["site", "provision", "shop"], setting).await;
@@ -187,14 +189,84 @@ async fn what_is_ended_on_purpose_is_done() {
     assert_eq!(run(abort, &["rollout", "abort", "rollout-1"]).await.exit.code(), 0);
 }
 
+fn told(id: &str, what: &str) -> cdm_cli::transport::Event {
+    let data = json!({ "at": "2030-01-01T00:00:00Z", "subject": "op-1", "what": what }).to_string();
+    cdm_cli::transport::Event { data, ..event(id, "step") }
+}
+
+/// The server is restarted, and its proxy answers for it meanwhile; the stream goes on after the last event.
 #[tokio::test(start_paused = true)]
-async fn all_events_are_printed_over_connections() {
-    let mut first = event("1", "step");
-    first.data =
-        json!({ "at": "2030-01-01T00:00:00Z", "subject": "op-1", "what": "step succeeded" }).to_string();
-    let fake = Fake::default().streams(Script::Cut(vec![first])).streams(Script::Cut(Vec::new()));
+async fn events_go_on_after_a_restart() {
+    let fake = Fake::default()
+        .streams(Script::Cut(vec![told("1", "queued")]))
+        .streams(Script::Away)
+        .streams(Script::Refused(503))
+        .streams(Script::Cut(Vec::new()))
+        .streams(Script::Cut(vec![told("2", "running")]))
+        .streams(Script::Refused(403));
     let ran = run(fake, &["events"]).await;
+    assert_eq!(ran.exit.code(), 3, "only a refusal ends it: {}", ran.err);
+    assert_eq!(ran.out, "2030-01-01T00:00:00Z  op-1  queued\n2030-01-01T00:00:00Z  op-1  running\n");
+    let after: Vec<_> = ran.fake.listened().into_iter().map(|(_, id)| id).collect();
+    let (none, one, two) = (None, Some("1".to_owned()), Some("2".to_owned()));
+    assert_eq!(after, [none, one.clone(), one.clone(), one.clone(), one, two]);
+    assert_eq!(ran.err.matches("does not answer; its events go on").count(), 1, "{}", ran.err);
+    assert_eq!(ran.err.matches("answers again").count(), 1, "{}", ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answered_has_no_events() {
+    let ran = run(Fake::default().streams(Script::Away), &["events"]).await;
+    assert_eq!((ran.exit.code(), ran.fake.listened().len()), (8, 1), "{}", ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_come_back_ends_the_events_after_the_timeout() {
+    let mut fake = Fake::default().streams(Script::Cut(vec![told("1", "queued")]));
+    for _ in 0..50 {
+        fake = fake.streams(Script::Away);
+    }
+    let ran = run(fake, &["events", "--timeout", "1m"]).await;
+    assert_eq!(ran.exit.code(), 8, "{}", ran.err);
+    assert!((10..40).contains(&ran.fake.listened().len()), "{}", ran.fake.listened().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_is_waited_out() {
+    let fake = Fake::default()
+        .says_with(PROVISION, 429, &[("retry-after", "30")])
+        .says_with(PROVISION, 429, &[])
+        .says(PROVISION, 202, operation("queued", "pending"))
+        .says_with(LOOK, 429, &[("retry-after", "5")])
+        .says(LOOK, 200, operation("succeeded", "succeeded"));
+    let began = tokio::time::Instant::now();
+    let ran = run(fake, &["site", "provision", "shop"]).await;
     assert_eq!(ran.exit.code(), 0, "{}", ran.err);
-    assert_eq!(ran.out, "2030-01-01T00:00:00Z  op-1  step succeeded\n");
-    assert_eq!(ran.fake.listened()[1], ("/events".into(), Some("1".into())));
+    assert!(began.elapsed().as_secs() >= 36, "{:?}", began.elapsed());
+    assert_eq!(ran.fake.asked().iter().filter(|line| line.as_str() == PROVISION).count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_beyond_the_timeout_is_no_failed_work() {
+    let fake = Fake::default().says_with(PROVISION, 429, &[("retry-after", "30")]);
+    let ran = run(fake, &["site", "provision", "shop", "--timeout", "20s"]).await;
+    assert_eq!(ran.exit.code(), 8, "{}", ran.err);
+    assert!(ran.err.contains("hint: ask again later"), "{}", ran.err);
+    // Also where the work was accepted before: it goes on.
+    let fake = Fake::default().says(PROVISION, 202, operation("queued", "pending")).says_with(
+        LOOK,
+        429,
+        &[("retry-after", "30")],
+    );
+    let ran = run(fake, &["site", "provision", "shop", "--timeout", "20s"]).await;
+    assert!([6, 8].contains(&ran.exit.code()), "{}: {}", ran.exit.code(), ran.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_is_named_with_its_target() {
+    let to = [("location", "https://cdm.example.com/operations?limit=100")];
+    let ran = run(Fake::default().says_with("GET /operations", 308, &to), &["op", "list"]).await;
+    assert_eq!(ran.exit.code(), 2, "{}", ran.err);
+    assert!(ran.err.contains("leads to `https://cdm.example.com/operations?limit=100`"), "{}", ran.err);
+    assert!(ran.err.contains("--server https://cdm.example.com\n"), "{}", ran.err);
 }

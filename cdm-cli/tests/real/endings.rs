@@ -84,7 +84,7 @@ fn what_is_not_there_is_4_and_what_stands_against_it_is_5() {
     let second = place.run(&["services", "deploy", &image('d')]).ends(5);
     assert!(second.err.contains(&format!("op watch {id}")), "{}", second.err);
     // A wait that is over before the work is 6.
-    let late = place.run(&["op", "watch", id, "--timeout", "0"]).ends(6);
+    let late = place.run(&["op", "watch", id, "--timeout", "0s"]).ends(6);
     assert!(late.err.contains("it goes on") && late.out.is_empty(), "{late:?}");
     place.run(&["op", "cancel", id]).ends(0);
 }

@@ -25,7 +25,7 @@ fn the_operation_goes_on_in_the_server() {
     assert!(again.contains(&format!("--server {}", place.server)), "{again}");
 
     // It still waits for its pods: the time to come back is over before they are ready.
-    let watched = place.pasted(&format!("{again} --timeout 0")).ends(6);
+    let watched = place.pasted(&format!("{again} --timeout 0s")).ends(6);
     let hint = watched.err.lines().last().expect("a hint");
     assert!(hint.contains(again), "{hint}");
     let id = again.rsplit_once(' ').expect("an id").1;
@@ -45,8 +45,37 @@ fn the_rollout_goes_on_in_the_server() {
     let (code, said) = rollout.end();
     assert_eq!(code, 130, "{said}");
     let again = suggested(&said);
-    place.pasted(&format!("{again} --timeout 0")).ends(6);
+    place.pasted(&format!("{again} --timeout 0s")).ends(6);
     place.run(&["rollout", "abort", again.rsplit_once(' ').expect("an id").1]).ends(0);
+}
+
+/// SIGTERM and a terminal that closes are no Ctrl-C, and the work is given back all the same.
+#[test]
+fn every_signal_that_ends_gives_the_work_back() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("cdm.toml");
+    std::fs::write(&file, "[local]\npod_start_ms = 50\njob_ms = 60000\n").expect("a file");
+    let (config, data) = (file.display().to_string(), home.path().join("data").display().to_string());
+    for (signal, code, site) in [("-TERM", 143, "shop"), ("-HUP", 129, "bakery")] {
+        let local = |words: &[&str]| {
+            let mut all = vec!["--local", "--data-dir", &data, "--config", &config];
+            all.extend(words);
+            cdm(home.path(), &all)
+        };
+        let host = format!("{site}.example.com");
+        ran(&mut local(&["site", "create", site, "--theme", "plain", "--hostname", &host])).ends(0);
+        let inner = local(&["site", "provision", site]);
+        // The tests may run where SIGHUP is ignored, as under nohup, and the command would inherit that.
+        let mut outer = std::process::Command::new("env");
+        outer.arg("--default-signal=HUP").arg(inner.get_program()).args(inner.get_args());
+        crate::place::alone(&mut outer, home.path());
+        let mut provision = Running::start(&mut outer, Stream::Err);
+        provision.until("step Install running");
+        provision.send(signal);
+        let (ended, said) = provision.end();
+        assert_eq!(ended, code, "{said}");
+        assert!(said.contains("is given back; the next process on this store goes on with it: "), "{said}");
+    }
 }
 
 #[test]

@@ -220,8 +220,13 @@ impl Running {
 
     /// Sends it SIGINT, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
+        self.send("-INT");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn send(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
 
     /// Its exit code, and all that it said on the stream that was read.
