@@ -121,6 +121,12 @@ mod catalogue {
         BakeSkipped,
         /// A window whose caches are still to be flushed is forgotten.
         TrailingForgotten,
+        /// A site whose address is right counts as installed, whoever can sign in to it.
+        AddressProvesInstall,
+        /// A job that ended without an error counts as done, whatever it printed.
+        ExitProvesFlush,
+        /// The database of a site that was active is made anew like that of one that never was.
+        ActiveDatabaseRenewed,
         /// A receiver that fails is asked again at once.
         WebhookImpatient,
         /// A webhook's place moves before its message has arrived.

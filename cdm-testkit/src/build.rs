@@ -2,6 +2,7 @@
 
 use cdm_core::domain::operation::Position;
 use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage};
+use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
     Actor, Grant, Hostnames, Phase, Rollout, RolloutKind, RolloutScope, Selector, Site, SiteId, SiteName,
     Slot, Status, Task, Theme, Timestamp, Uid,
@@ -30,6 +31,7 @@ pub fn site(id: &str) -> Site {
         slot: None,
         grant: Grant::default(),
         settled: None,
+        activation: Activation::Ever,
         created_at: BORN,
         updated_at: BORN,
         version: 0,

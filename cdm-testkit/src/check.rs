@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cdm_core::domain::lifecycle::{Event, Life, Phase};
 use cdm_core::domain::operation::{Event as Of, Position, Slot, Status};
+use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
     Colour, End, Fence, Fleet, Hostname, JobName, Kind, Rollout, SecretKind, SecretName, Selector, Site,
     SiteId, Uid,
@@ -178,6 +179,10 @@ impl State {
                     self.broken("CreateOnce", format!("the database of {uid} was created twice"));
                 }
             }
+            What::DatabaseRenewed(uid) => {
+                self.intended(by, *uid, &["Install"], effect);
+                self.keeps_work(*uid, effect);
+            }
             What::DatabaseDropped(uid) => {
                 self.intended(by, *uid, &["DropDatabase"], effect);
                 self.destroys_last(*uid, effect);
@@ -310,6 +315,17 @@ impl State {
     fn route_ready(&mut self, to: Selector, effect: &Effect) {
         if self.looked.get(&to) != Some(&true) {
             self.broken("RouteReady", format!("{effect:?} without a look that saw `{to}` ready"));
+        }
+    }
+
+    /// `KeptDatabase`: what somebody may have used is never made anew.
+    fn keeps_work(&mut self, uid: Uid, effect: &Effect) {
+        let site = self.ids.get(&uid).and_then(|id| self.sites.get(id)).map(Arc::clone);
+        let used = site.as_ref().is_none_or(|site| {
+            site.phase == Phase::Active || site.activation == Activation::Ever || site.route.is_some()
+        });
+        if used || self.routes.contains_key(&uid) {
+            self.broken("KeptDatabase", format!("{effect:?} of a site that may have been used"));
         }
     }
 

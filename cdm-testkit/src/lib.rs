@@ -8,6 +8,7 @@ pub mod contract;
 pub mod fakes;
 pub mod faults;
 pub mod ids;
+pub mod installation;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod log;

@@ -48,6 +48,8 @@ pub enum What {
         /// Whether it was not there before.
         created: bool,
     },
+    /// A database was emptied, or made anew.
+    DatabaseRenewed(Uid),
     /// A database was dropped.
     DatabaseDropped(Uid),
     /// The canary was set.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::{Digest, Fence, JobName, ObjectPrefix, SecretKind, SecretName, Selector, SiteId, Uid};
 use cdm_core::ports::{
-    Call, Changed, Clock, ClusterOps, Database, ErrorKind, IdSource, ImageWant, JobKind, JobSpec, JobState,
-    Mark, ObjectStore, Outcome, PodFailure, SecretStore, SiteDatabases,
+    Call, Changed, Clock, ClusterOps, Database, ErrorKind, IdSource, ImageWant, JobFailure, JobKind, JobSpec,
+    JobState, Mark, ObjectStore, Outcome, PodFailure, SecretStore, SiteDatabases,
 };
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::contract::{self, Cx, Settle};
@@ -126,7 +126,7 @@ fn databases_keep_the_contract() {
     let bench = Bench::new();
     let databases = FakeDatabases::new(bench.log.clone(), bench.clock.clone());
     now(contract::databases::suite(&databases, &bench.cx()));
-    assert_eq!(databases.uids().len(), 3);
+    assert_eq!(databases.uids().len(), 4);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn jobs_follow_their_scripts_in_turn() {
     let bench = Bench::new();
     let cluster = bench.cluster();
     let uid = bench.uid();
-    let failed = JobState::Failed { message: "exit 1".to_owned(), theme_missing: false };
+    let failed = JobState::Failed { message: "exit 1".to_owned(), cause: JobFailure::Other };
     let hangs = JobScript { result: JobState::Running, ..JobScript::default() };
     let fails = JobScript { takes: Duration::from_secs(7), result: failed.clone() };
     cluster.script_job("flush-caches", vec![hangs, fails]);

@@ -12,6 +12,7 @@ mod selector;
 mod time;
 mod uid;
 
+pub mod administrator;
 pub mod audit;
 pub mod colour;
 pub mod fence;

@@ -45,6 +45,20 @@ pub enum Code {
     ServiceNotReady,
     /// The theme is not there and may not be installed.
     ThemeMissing,
+    /// `wp` refuses to run as root.
+    RunsAsRoot,
+    /// `wp` does not find WordPress in the image.
+    WordPressNotFound,
+    /// The parent theme of the site's theme is not there.
+    ParentThemeMissing,
+    /// The theme has no stylesheet.
+    StylesheetMissing,
+    /// The site's database does not accept the connection of a job.
+    DatabaseRefused,
+    /// WordPress refuses the administrator's email address.
+    EmailRefused,
+    /// An installation was cut short, and its database is not made anew.
+    InstallIncomplete,
     /// A backend asks for fewer calls.
     Throttled,
     /// The image is being rolled out.
@@ -55,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 29] = [
         Self::AttemptsExhausted,
         Self::ColourHeld,
         Self::CacheFlushFailed,
@@ -75,6 +89,13 @@ impl Code {
         Self::Retrying,
         Self::ServiceNotReady,
         Self::ThemeMissing,
+        Self::RunsAsRoot,
+        Self::WordPressNotFound,
+        Self::ParentThemeMissing,
+        Self::StylesheetMissing,
+        Self::DatabaseRefused,
+        Self::EmailRefused,
+        Self::InstallIncomplete,
         Self::Throttled,
         Self::RollingOut,
         Self::Invalid,
@@ -102,10 +123,34 @@ impl Code {
             Self::Retrying => "retrying",
             Self::ServiceNotReady => "service_not_ready",
             Self::ThemeMissing => "theme_missing",
+            Self::RunsAsRoot => "runs_as_root",
+            Self::WordPressNotFound => "wordpress_not_found",
+            Self::ParentThemeMissing => "parent_theme_missing",
+            Self::StylesheetMissing => "stylesheet_missing",
+            Self::DatabaseRefused => "database_refused",
+            Self::EmailRefused => "email_refused",
+            Self::InstallIncomplete => "install_incomplete",
             Self::Throttled => "throttled",
             Self::RollingOut => "rolling_out",
             Self::Invalid => "invalid",
         }
+    }
+
+    /// Whether it says that a job failed, so that a retry starts another one.
+    pub const fn is_of_job(self) -> bool {
+        matches!(
+            self,
+            Self::JobFailed
+                | Self::CacheFlushFailed
+                | Self::ThemeMissing
+                | Self::RunsAsRoot
+                | Self::WordPressNotFound
+                | Self::ParentThemeMissing
+                | Self::StylesheetMissing
+                | Self::DatabaseRefused
+                | Self::EmailRefused
+                | Self::InstallIncomplete
+        )
     }
 
     /// What clears it, as an instruction.
@@ -135,6 +180,27 @@ impl Code {
             }
             Self::ThemeMissing => {
                 "put the theme into the image or allow its installation, then retry the operation"
+            }
+            Self::RunsAsRoot => {
+                "run the job as another user: `runAsUser` in the Deployment, or allow root (`wp.allow_root`); then retry the operation"
+            }
+            Self::WordPressNotFound => {
+                "name the directory of WordPress (`wp.path`), or give the image a working directory that has it; then retry the operation"
+            }
+            Self::ParentThemeMissing => {
+                "put the parent theme that the message names into the image, then retry the operation"
+            }
+            Self::StylesheetMissing => {
+                "put the whole theme, with its `style.css`, into the image, then retry the operation"
+            }
+            Self::DatabaseRefused => {
+                "see that the database server answers the image and accepts the site's credentials, then retry the operation"
+            }
+            Self::EmailRefused => {
+                "set another `site.admin_email`, terminate the site and create it again: its stored address stays"
+            }
+            Self::InstallIncomplete => {
+                "read the step's log; restore the site's database, or terminate the site and create it again"
             }
             Self::Throttled => "clears by itself",
             Self::RollingOut => "clears when the pods are ready",

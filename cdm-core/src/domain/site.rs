@@ -26,6 +26,8 @@ pub struct Site {
     pub route: Option<Routed>,
     /// Where it rests.
     pub phase: Phase,
+    /// Whether it was ever active.
+    pub activation: Activation,
     /// The operation at work.
     pub slot: Option<Slot>,
     /// The highest grant of a rollout that it has seen.
@@ -38,6 +40,18 @@ pub struct Site {
     pub updated_at: Timestamp,
     /// Raised by every write.
     pub version: u64,
+}
+
+/// Whether a site was ever active. What is in the database of one that was is never removed but by a terminate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Activation {
+    /// It was not.
+    Never,
+    /// It is, or was.
+    Ever,
+    /// Records of before do not say. A site that rests as created was not, since no transition leads back there.
+    #[default]
+    Unrecorded,
 }
 
 /// A route as it was last confirmed.
@@ -179,6 +193,16 @@ impl Site {
         self.route.map(|route| route.service)
     }
 
+    /// Whether nobody can have used it yet: it never was active, and never had a route.
+    pub fn is_unused(&self) -> bool {
+        let inactive = match self.activation {
+            Activation::Never => true,
+            Activation::Ever => crate::bug!(ActiveDatabaseRenewed),
+            Activation::Unrecorded => matches!(self.phase, Phase::New | Phase::Created),
+        };
+        inactive && self.phase != Phase::Active && self.route.is_none()
+    }
+
     /// Whether its route points to another service than its record says.
     pub fn has_drifted(&self) -> bool {
         self.routed_service().is_some_and(|routed| routed != self.service)
@@ -222,6 +246,9 @@ impl Site {
             Life::Absent => Ok(None),
             Life::Present { phase, .. } => {
                 self.phase = phase;
+                if phase == Phase::Active {
+                    self.activation = Activation::Ever;
+                }
                 self.slot = None;
                 self.updated_at = now;
                 Ok(Some(self))

@@ -332,9 +332,7 @@ const fn waited_out(code: Code) -> Code {
 pub fn retry(slot: &mut Slot) -> Result<(), IllegalEvent> {
     slot.status = slot.status.next(Event::Retry)?;
     // A job that failed is followed by another; one that may still run is looked at again.
-    let job_failed = slot.reason.take().is_some_and(|reason| {
-        matches!(reason.code, Code::JobFailed | Code::CacheFlushFailed | Code::ThemeMissing)
-    });
+    let job_failed = slot.reason.take().is_some_and(|reason| reason.code.is_of_job());
     slot.job += u32::from(job_failed);
     // One stays counted: what was begun once is not taken for untouched.
     slot.attempts = slot.attempts.min(1);

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Platform, site};
+use crate::domain::administrator;
 use crate::domain::operation::{Position, Slot};
 use crate::domain::{Code, DatabaseName, HoldMode, Kind, SecretKind, SecretName, Selector, Site};
 use crate::engine::{Context, Done, Pipeline, Stop};
@@ -32,7 +33,7 @@ impl Create {
                 }
                 None => {
                     let database = kind == SecretKind::Database;
-                    let value = if database { draw_database(context, site) } else { self.draw_cms(context) };
+                    let value = if database { draw_database(context, site) } else { self.draw_cms(context)? };
                     secrets.create(&context.call()?, &name, &value).await.applied_or(ErrorKind::Exists)?;
                 }
             }
@@ -40,12 +41,12 @@ impl Create {
         Ok(Done::default())
     }
 
-    fn draw_cms(&self, context: &Context<'_>) -> Credentials {
-        Credentials::Cms(Cms {
-            username: self.platform.admin_user.clone(),
-            password: context.ports.ids.password(),
-            email: self.platform.admin_email.clone(),
-        })
+    /// What WordPress would refuse later, or pass over in silence, is not stored.
+    fn draw_cms(&self, context: &Context<'_>) -> Result<Credentials, Stop> {
+        let (username, email) = (self.platform.admin_user.clone(), self.platform.admin_email.clone());
+        let judged = administrator::judge_name(&username).and_then(|()| administrator::judge_email(&email));
+        judged.map_err(|error| Stop::Park(Code::Invalid, error.to_string()))?;
+        Ok(Credentials::Cms(Cms { username, password: context.ports.ids.password(), email }))
     }
 }
 

@@ -3,10 +3,19 @@
 use super::{Platform, site};
 use crate::domain::{Code, JobName, Selector};
 use crate::engine::{Change, Context, Done, Stop};
-use crate::ports::{ErrorKind, JobKind, JobSpec, JobState};
+use crate::ports::{ErrorKind, JobFailure, JobKind, JobSpec, JobState};
+
+/// A job that has failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    name: JobName,
+    message: String,
+    pub(super) cause: JobFailure,
+    log: String,
+}
 
 /// Makes one attempt at a step that is the job `kind` in the image of `service`. A job that has failed too often parks
-/// the operation as `failure`.
+/// the operation as `failure`, or as the cause that its output names.
 pub(super) async fn job_step(
     context: &Context<'_>,
     platform: &Platform,
@@ -14,6 +23,20 @@ pub(super) async fn job_step(
     service: Selector,
     failure: Code,
 ) -> Result<Done, Stop> {
+    match follow(context, platform, kind, service).await? {
+        Ok(done) => Ok(done),
+        Err(failed) if failed.cause.may_pass() => Err(again_or_park(context, platform, failed, failure)),
+        Err(failed) => Err(park(context, failed, failure)),
+    }
+}
+
+/// Looks at the step's job, and starts it where there is none.
+pub(super) async fn follow(
+    context: &Context<'_>,
+    platform: &Platform,
+    kind: JobKind,
+    service: Selector,
+) -> Result<Result<Done, Failed>, Stop> {
     let cluster = &context.ports.cluster;
     let slot = context.slot;
     let number = if crate::bug!(JobRestarted) { slot.attempts } else { slot.job };
@@ -30,28 +53,51 @@ pub(super) async fn job_step(
         let spec = JobSpec { name: name.clone(), service, kind };
         cluster.run_job(&context.call()?, &spec).await.applied_or(ErrorKind::Exists)?;
         if crate::bug!(JobNotAwaited) {
-            return Ok(Done::with(vec![note(None)]));
+            return Ok(Ok(Done::with(vec![note(None)])));
         }
         return Err(wait());
     };
-    let message = match job.state {
+    let done = |log: String| Ok(Ok(Done::with(vec![note(Some(log))])));
+    let (message, cause) = match job.state {
         JobState::Running => return Err(wait()),
         JobState::Succeeded { failed } => match failed.into_iter().next() {
-            None => return Ok(Done::with(vec![note(Some(job.log))])),
-            Some((_, message)) => message,
+            None => return done(job.log),
+            Some((_, message)) => {
+                let cause = JobFailure::of_output(&message);
+                (message, cause)
+            }
         },
-        JobState::Failed { message, theme_missing: true } => {
-            return Err(Stop::Park(Code::ThemeMissing, message));
-        }
-        JobState::Failed { message, theme_missing: false } => message,
+        JobState::Failed { message, cause } => (message, cause),
     };
-    let log_is_kept =
-        slot.forward().and_then(|step| slot.steps.get(step)).is_some_and(|step| step.log.is_some());
-    if slot.job < platform.job_tries {
-        Err(Stop::Note(vec![note(Some(job.log)), Change::NextJob]))
-    } else if log_is_kept {
-        Err(Stop::Park(failure, format!("the job `{name}` failed: {message}")))
+    let trusted = (cause == JobFailure::EndedEarly && crate::bug!(ExitProvesFlush))
+        || (cause == JobFailure::InstallIncomplete && crate::bug!(AddressProvesInstall));
+    if trusted {
+        return done(job.log);
+    }
+    Ok(Err(Failed { name, message, cause, log: job.log }))
+}
+
+/// Starts another job, as often as one may fail; then parks.
+pub(super) fn again_or_park(
+    context: &Context<'_>,
+    platform: &Platform,
+    failed: Failed,
+    failure: Code,
+) -> Stop {
+    if context.slot.job < platform.job_tries {
+        return Stop::Note(vec![Change::Job(failed.name.to_string(), Some(failed.log)), Change::NextJob]);
+    }
+    park(context, failed, failure)
+}
+
+/// Parks, once what the job printed is stored.
+pub(super) fn park(context: &Context<'_>, failed: Failed, failure: Code) -> Stop {
+    let Failed { name, message, cause, log } = failed;
+    let step = context.slot.forward().and_then(|step| context.slot.steps.get(step));
+    let is_kept = step.is_some_and(|step| step.log.as_deref() == Some(log.as_str()));
+    if is_kept {
+        Stop::Park(cause.code().unwrap_or(failure), format!("the job `{name}` failed: {message}"))
     } else {
-        Err(Stop::Note(vec![note(Some(job.log))]))
+        Stop::Note(vec![Change::Job(name.to_string(), Some(log))])
     }
 }

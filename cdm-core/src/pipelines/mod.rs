@@ -16,6 +16,7 @@ mod upgrade;
 
 pub(crate) use draft::candidates;
 pub use draft::{Draft, Scope, membership};
+pub(crate) use rollout::NOT_FLUSHED;
 pub use rollout::Rollouts;
 
 use std::time::Duration;

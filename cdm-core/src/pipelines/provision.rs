@@ -9,7 +9,7 @@ use super::{Platform, at_work, jobs, site};
 use crate::domain::operation::{Position, Slot};
 use crate::domain::{Code, HoldMode, Kind, SecretKind, SecretName, Selector, Site, Task};
 use crate::engine::{Context, Done, Pipeline, Stop};
-use crate::ports::{Credentials, JobKind, StoredSecret};
+use crate::ports::{Credentials, Database, JobFailure, JobKind, StoredSecret};
 
 #[derive(Debug)]
 pub(super) struct Provision {
@@ -22,14 +22,19 @@ impl Provision {
     }
 }
 
-/// The database's user gets the password that is stored, never one that is only about to be.
-async fn create_database(context: &Context<'_>, site: &Site) -> Result<Done, Stop> {
+/// The stored credentials of the site's database, never ones that are only about to be stored.
+async fn stored_credentials(context: &Context<'_>, site: &Site) -> Result<Database, Stop> {
     let name = SecretName { uid: site.uid, kind: SecretKind::Database };
     let Some(StoredSecret::Value(Credentials::Database(credentials))) =
         context.ports.secrets.read(&name).await?
     else {
         return Err(Stop::Park(Code::Invalid, format!("the secret `{name}` holds no database credentials")));
     };
+    Ok(credentials)
+}
+
+async fn create_database(context: &Context<'_>, site: &Site) -> Result<Done, Stop> {
+    let credentials = stored_credentials(context, site).await?;
     #[cfg(feature = "seeded-bugs")]
     let credentials = {
         use crate::bugs::{Bug, planted};
@@ -40,10 +45,32 @@ async fn create_database(context: &Context<'_>, site: &Site) -> Result<Done, Sto
         }
         let redrawn = planted(Bug::SecretRedrawn);
         let password = if redrawn { context.ports.ids.password() } else { credentials.password.clone() };
-        crate::ports::Database { password, ..credentials }
+        Database { password, ..credentials }
     };
     context.ports.databases.ensure(&context.call()?, site.uid, &credentials).await.applied()?;
     Ok(Done::default())
+}
+
+/// Installs WordPress. What an installation that was cut short has left keeps every further one from its end, so the
+/// database of a site that nobody can have used is made anew before the next job. In that of any other site may be
+/// somebody's work: a person decides.
+async fn install(context: &Context<'_>, platform: &Platform, site: &Site) -> Result<Done, Stop> {
+    let (hostnames, title) = (site.hostnames.clone(), site.name.clone());
+    let kind = JobKind::Install { uid: site.uid, hostnames, title };
+    let failed = match jobs::follow(context, platform, kind, site.service).await? {
+        Ok(done) => return Ok(done),
+        Err(failed) => failed,
+    };
+    match failed.cause {
+        JobFailure::InstallIncomplete if site.is_unused() => {
+            let credentials = stored_credentials(context, site).await?;
+            context.still_owner().await?;
+            context.ports.databases.renew(&context.call()?, site.uid, &credentials).await.applied()?;
+            Err(jobs::again_or_park(context, platform, failed, Code::JobFailed))
+        }
+        cause if cause.may_pass() => Err(jobs::again_or_park(context, platform, failed, Code::JobFailed)),
+        _ => Err(jobs::park(context, failed, Code::JobFailed)),
+    }
 }
 
 #[async_trait]
@@ -86,11 +113,7 @@ impl Pipeline for Provision {
                 context.ports.objects.put_marker(&context.call()?, &site.prefix()).await.applied()?;
                 Ok(Done::default())
             }
-            2 => {
-                let (hostnames, title) = (site.hostnames.clone(), site.name.clone());
-                let kind = JobKind::Install { uid: site.uid, hostnames, title };
-                jobs::job_step(context, &self.platform, kind, site.service, Code::JobFailed).await
-            }
+            2 => install(context, &self.platform, site).await,
             3 => point(context, &self.platform, site.service, Missing::Create).await,
             _ => {
                 let kind = JobKind::ActivateTheme { uid: site.uid, theme: site.theme.clone() };

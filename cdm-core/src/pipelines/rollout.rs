@@ -16,6 +16,8 @@ mod owner;
 mod verdict;
 mod why;
 
+pub(crate) use flush::NOT_FLUSHED;
+
 use async_trait::async_trait;
 
 use super::Platform;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Call, Outcome, PortError};
+use super::{Call, JobFailure, Outcome, PortError};
 use crate::domain::{Digest, Fence, Hostnames, JobName, Selector, SiteId, SiteName, Template, Theme, Uid};
 
 /// The cluster.
@@ -211,7 +211,9 @@ pub struct JobSpec {
 /// What a job does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobKind {
-    /// Installs WordPress where it is not installed, and proves it by a query.
+    /// Installs WordPress where it is not installed, and proves by queries that the site has its address and its
+    /// administrator that role. Ends with [`JobFailure::InstallIncomplete`] on what an installation that was cut short
+    /// has left.
     Install {
         /// The site.
         uid: Uid,
@@ -227,7 +229,8 @@ pub enum JobKind {
         /// The theme.
         theme: Theme,
     },
-    /// Flushes the object caches of sites; one that fails does not keep the others from it.
+    /// Flushes the object caches of sites; one that fails does not keep the others from it. An end without an error is
+    /// no proof: a site counts as flushed where `wp` said so.
     FlushCaches {
         /// The sites; at most a window of a rollout.
         uids: Vec<Uid>,
@@ -276,8 +279,8 @@ pub enum JobState {
     Failed {
         /// Why.
         message: String,
-        /// Whether the theme it was to activate is not there.
-        theme_missing: bool,
+        /// What its output says of the cause.
+        cause: JobFailure,
     },
 }
 

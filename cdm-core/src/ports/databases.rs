@@ -22,6 +22,17 @@ pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
     /// `Gone` once the uid's database was removed: a late call cannot bring it back.
     async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
 
+    /// Removes everything that is in the database, and leaves it empty with its user, as [`SiteDatabases::ensure`] does.
+    /// The user's own connections are ended first. For the database of a site that nobody has used yet: what an
+    /// installation that was cut short has left is in the way of the next one.
+    ///
+    /// Idempotent. Not atomic: after a lost answer a part of it may be done, and a repetition completes it.
+    ///
+    /// # Errors
+    /// `Gone` once the uid's database was removed. `Conflict` once a call with a higher fence has renewed it: what came
+    /// into it since is kept from a late call.
+    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
+
     /// Ends the user's own connections and drops database and user. Idempotent and final, also for a uid that had none.
     async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()>;
 

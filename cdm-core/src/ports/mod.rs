@@ -7,6 +7,7 @@ mod call;
 mod clock;
 mod cluster;
 mod databases;
+mod job_failure;
 mod objects;
 mod probe;
 mod secrets;
@@ -21,6 +22,7 @@ pub use cluster::{
     Route, RouteSpec, ServiceView,
 };
 pub use databases::{SiteDatabase, SiteDatabases};
+pub use job_failure::JobFailure;
 pub use objects::{ObjectPage, ObjectStore};
 pub use probe::{Check, HealthProbe, Inconclusive, Via};
 pub use secrets::{Cms, Credentials, Database, SecretStore, StoredSecret};

@@ -2,11 +2,12 @@
 
 use super::admit::Decision;
 use super::{Accepted, Action, Request, ServiceError, Services, Work};
-use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
+use crate::domain::operation::{Event, Home, Operation, Position, Slot, Step, StepStatus, Subject, Task};
 use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
 use crate::domain::{AuditEntry, Code, End, OperationId, Reason, Status, Tick};
 use crate::engine::{Record, plan};
-use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
+use crate::pipelines::NOT_FLUSHED;
+use crate::ports::{Batch, FeedEvent, JobFailure, OperationQuery, Page};
 
 /// After how long whoever waits for an operation looks for the first time; each later look is twice as far, up to a
 /// quarter of the time between a worker's looks.
@@ -66,8 +67,18 @@ impl Services {
         slot.steps.clear();
         slot.started_at = rollout.started_at;
         let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
-        slot.reason =
-            member.why.map(|message| Reason { code: Code::GateFailed, message, since, until: None });
+        let unflushed = member.why.as_deref().is_some_and(|why| why.starts_with(NOT_FLUSHED));
+        if let Some(why) = member.why.as_ref().filter(|_| unflushed) {
+            // The job was for many sites; what it printed for this one is why it failed.
+            let flush =
+                Step { log: Some(why.clone()), status: StepStatus::Failed, ..Step::pending("FlushCaches") };
+            slot.steps.push(flush);
+        }
+        slot.reason = member.why.map(|message| {
+            let of_flush = || JobFailure::of_output(&message).code().unwrap_or(Code::CacheFlushFailed);
+            let code = if unflushed { of_flush() } else { Code::GateFailed };
+            Reason { code, message, since, until: None }
+        });
         slot.status = match member.outcome {
             None if rollout.status.ended() => Status::Ended(End::Cancelled),
             None => Status::Queued,

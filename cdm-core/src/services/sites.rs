@@ -4,6 +4,7 @@ use super::admit::{Decision, queued_event};
 use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::lifecycle::Phase;
 use crate::domain::operation::{Move, Operation, Status, Subject, Task};
+use crate::domain::site::Activation;
 use crate::domain::{Grant, Hostnames, Kind, OperationId, Selector, Site, SiteId, SiteName, Theme};
 use crate::ports::{Batch, Page, SiteQuery, Write};
 
@@ -54,6 +55,7 @@ impl Services {
                 service,
                 route: None,
                 phase: Phase::New,
+                activation: Activation::Never,
                 slot: Some(slot),
                 grant: Grant::default(),
                 settled: None,

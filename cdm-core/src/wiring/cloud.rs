@@ -13,6 +13,7 @@ use crate::adapters::aws::{Aws, AwsSettings};
 use crate::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use crate::adapters::kubernetes::{
     Access, ColourNames, JobSecurity, KubernetesCluster, KubernetesSettings, Lookup, RouteKind, Scheme,
+    WpRoot,
 };
 use crate::adapters::mysql::{MysqlDatabases, MysqlSettings};
 use crate::adapters::outbound::probe::{HttpProbe, ProbeSettings};
@@ -144,6 +145,8 @@ impl<'a> Cloud<'a> {
             green: names(&config.green),
             port: config.port,
             wp: config.wp.clone(),
+            wp_path: self.config.wp.path.clone(),
+            wp_root: if self.config.wp.allow_root { WpRoot::Allowed } else { WpRoot::Refused },
             job_service_account: config.job_service_account.clone(),
             job_security: if config.jobs_restricted {
                 JobSecurity::Restricted

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use super::choice::Choice;
 use super::config::{ConfigError, Environment};
 use super::given::{parsed, pick, secret, text};
-use super::raw::{Raw, RawFlush, RawGate, RawKubernetes, RawNames};
+use super::raw::{Raw, RawFlush, RawGate, RawKubernetes, RawNames, RawWp};
 
 /// What the cloud backends are configured with.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct CloudConfig {
     pub gate: GateConfig,
     /// Kubernetes. `CDM_NAMESPACE`, `CDM_CANARY_CONFIGMAP`, `CDM_ROUTES`, `kubernetes.…`.
     pub kubernetes: KubernetesConfig,
+    /// How `wp` is run in the image.
+    pub wp: WpConfig,
 }
 
 /// Where AWS is.
@@ -82,6 +84,33 @@ impl GateConfig {
             services,
             header: header.parse().map_err(wrong)?,
         })
+    }
+}
+
+/// How `wp` is run in the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WpConfig {
+    /// The directory of WordPress, an absolute path; `None`: the container's working directory. `CDM_WP_PATH`, `wp.path`.
+    pub path: Option<String>,
+    /// Whether it may run as root: `--allow-root`. `CDM_WP_ALLOW_ROOT`, `wp.allow_root`.
+    pub allow_root: bool,
+}
+
+impl WpConfig {
+    fn of(environment: Environment<'_>, raw: RawWp) -> Result<Self, ConfigError> {
+        let path = match pick(environment, "CDM_WP_PATH", "wp.path", raw.path) {
+            Some((key, path)) if !path.starts_with('/') => {
+                let message = format!(
+                    "\"{path}\" is not an absolute path of the image, such as `/var/www/html`; leave it out for the \
+                     container's working directory"
+                );
+                return Err(ConfigError { key, message });
+            }
+            given => given.map(|(_, path)| path),
+        };
+        let allow_root = raw.allow_root.map(|yes| yes.to_string());
+        let allow_root = pick(environment, "CDM_WP_ALLOW_ROOT", "wp.allow_root", allow_root);
+        Ok(Self { path, allow_root: parsed(allow_root, "false", "`true` or `false`", |_| true)? })
     }
 }
 
@@ -182,6 +211,7 @@ impl CloudConfig {
             aws: AwsConfig { region: aws.region, profile: aws.profile, endpoint: aws.endpoint },
             gate: GateConfig::of(environment, raw.gate.unwrap_or_default())?,
             kubernetes: KubernetesConfig::of(environment, raw.kubernetes.unwrap_or_default())?,
+            wp: WpConfig::of(environment, raw.wp.unwrap_or_default())?,
         };
         let missing = |key: &str, what: &str| {
             Err(ConfigError { key: key.to_owned(), message: format!("is not set; {what}") })

@@ -18,6 +18,7 @@ use super::retention;
 use super::retry::RetryConfig;
 use super::sign_in::{RawSignIn, SignInConfig};
 use crate::domain::NameError;
+use crate::domain::administrator;
 use crate::domain::token::judge_bootstrap;
 use crate::domain::webhook::Allowed;
 use crate::engine::Kept;
@@ -160,8 +161,10 @@ impl Config {
         };
         let image_repository = pick("CDM_IMAGE_REPOSITORY", "image_repository", raw.image_repository.take())
             .map(|(_, value)| value);
-        let email =
-            pick("CDM_SITE_ADMIN_EMAIL", "site.admin_email", site.admin_email).map(|(_, value)| value);
+        let email = pick("CDM_SITE_ADMIN_EMAIL", "site.admin_email", site.admin_email);
+        let email = judged(email, administrator::judge_email)?;
+        let admin_user = pick("CDM_SITE_ADMIN_USER", "site.admin_user", site.admin_user);
+        let admin_user = judged(admin_user, administrator::judge_name)?;
         if backends.cluster.is_cloud() {
             let needed = |key: &str, given: &Option<String>, what: &str| match given {
                 Some(_) => Ok(()),
@@ -197,7 +200,7 @@ impl Config {
             admin_token: admin_token(environment, raw.admin_token_file.take())?,
             image_repository,
             site_scheme,
-            site_admin_user: text("CDM_SITE_ADMIN_USER", "site.admin_user", site.admin_user, "admin"),
+            site_admin_user: admin_user.unwrap_or_else(|| "admin".to_owned()),
             site_admin_email,
             workers,
             rate: limits.rate,
@@ -238,6 +241,18 @@ fn admin_token(
         return Err(ConfigError { key, message: format!("{}: {}", broken.what(), broken.rule()) });
     }
     Ok(Some(token))
+}
+
+/// What was given, where it keeps the rules.
+fn judged(
+    given: Option<(String, String)>,
+    rule: fn(&str) -> Result<(), NameError>,
+) -> Result<Option<String>, ConfigError> {
+    let Some((key, value)) = given else { return Ok(None) };
+    match rule(&value) {
+        Ok(()) => Ok(Some(value)),
+        Err(error) => Err(ConfigError { key, message: error.to_string() }),
+    }
 }
 
 /// The receivers inside: a list in the file, one text with commas in the environment.
@@ -295,6 +310,10 @@ mod tests {
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", "short")]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_ADMIN_TOKEN", &"a".repeat(32))]), "CDM_ADMIN_TOKEN");
         assert_eq!(key(&[dir, ("CDM_SITE_SCHEME", "ftp")]), "CDM_SITE_SCHEME");
+        assert_eq!(key(&[dir, ("CDM_SITE_ADMIN_USER", &"a".repeat(61))]), "CDM_SITE_ADMIN_USER");
+        assert_eq!(key(&[dir, ("CDM_SITE_ADMIN_EMAIL", "ops@localhost")]), "CDM_SITE_ADMIN_EMAIL");
+        assert_eq!(key(&[dir, ("CDM_WP_PATH", "srv/wordpress")]), "CDM_WP_PATH");
+        assert_eq!(key(&[dir, ("CDM_WP_ALLOW_ROOT", "yes")]), "CDM_WP_ALLOW_ROOT");
         assert_eq!(key(&[dir, ("CDM_SECOND_FACTOR", "maybe")]), "CDM_SECOND_FACTOR");
         assert_eq!(key(&[dir, ("CDM_PASSWORDS", "no")]), "CDM_PASSWORDS");
         assert_eq!(key(&[dir, ("CDM_PASSWORDS", "off")]), "CDM_PASSWORDS", "nobody could sign in");

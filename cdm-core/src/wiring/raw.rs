@@ -34,6 +34,7 @@ pub(super) struct Raw {
     pub(super) aws: Option<RawAws>,
     pub(super) database: Option<RawDatabase>,
     pub(super) kubernetes: Option<RawKubernetes>,
+    pub(super) wp: Option<RawWp>,
     pub(super) gate: Option<RawGate>,
     pub(super) webhooks: Option<RawWebhooks>,
     pub(super) oidc: Option<super::oidc::RawOidc>,
@@ -87,6 +88,14 @@ pub(super) struct RawDatabase {
     pub(super) url_file: Option<String>,
     pub(super) address: Option<String>,
     pub(super) user_host: Option<String>,
+}
+
+/// `[wp]`: how `wp` is run in the image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWp {
+    pub(super) path: Option<String>,
+    pub(super) allow_root: Option<bool>,
 }
 
 /// `[kubernetes]`.

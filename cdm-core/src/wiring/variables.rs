@@ -50,6 +50,8 @@ const KNOWN: &[&str] = &[
     "CDM_TRUSTED_PROXIES",
     "CDM_WEBHOOKS_ALLOW",
     "CDM_WORKERS",
+    "CDM_WP_ALLOW_ROOT",
+    "CDM_WP_PATH",
 ];
 
 /// Of the names of variables, those that look like CDM's and mean nothing to it, in order: misspelled ones, and such as

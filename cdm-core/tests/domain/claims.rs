@@ -2,7 +2,7 @@
 
 use cdm_core::domain::operation::{Position, Slot, Task};
 use cdm_core::domain::rollout::Outcome;
-use cdm_core::domain::site::{Claim, ClaimRefused, Claimed, Complete, Settled, Want};
+use cdm_core::domain::site::{Activation, Claim, ClaimRefused, Claimed, Complete, Settled, Want};
 use cdm_core::domain::{
     Fence, Grant, Hostnames, Kind, Leg, Phase, Routed, Selector, Site, SiteId, SiteName, Status, Theme, Uid,
     WorkerId,
@@ -23,6 +23,7 @@ pub(crate) fn active(id: &str) -> Site {
         slot: None,
         grant: Grant::default(),
         settled: None,
+        activation: Activation::Ever,
         created_at: NOW,
         updated_at: NOW,
         version: 5,

@@ -16,8 +16,8 @@ use cdm_core::domain::{
 };
 use cdm_core::ports::{
     Batch, Call, Changed, Check, Clock, ClusterOps, Cms, Credentials, Database, ErrorKind, HealthProbe,
-    IdSource, ImageWant, Job, JobKind, JobSpec, JobState, Journal, Mark, Outcome, PortError, RouteSpec,
-    SecretStore, ServiceView, Via, Write,
+    IdSource, ImageWant, Job, JobFailure, JobKind, JobSpec, JobState, Journal, Mark, Outcome, PortError,
+    RouteSpec, SecretStore, ServiceView, Via, Write,
 };
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
@@ -406,7 +406,7 @@ async fn a_theme_shows_after_its_job_and_a_missing_one_fails() {
     assert_eq!(done.state, JobState::Succeeded { failed: Vec::new() });
     assert!(get(&host, "shop.test", "/").await.body.contains("<dd>plain</dd>"));
     let missing = machine.job(Selector::Blue, activate("absent")).await;
-    assert!(matches!(missing.state, JobState::Failed { theme_missing: true, .. }), "{missing:?}");
+    assert!(matches!(missing.state, JobState::Failed { cause: JobFailure::ThemeMissing, .. }), "{missing:?}");
     host.stop().await;
 }
 

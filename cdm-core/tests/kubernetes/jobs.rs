@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::{DatabaseName, Digest, Selector, Uid};
-use cdm_core::ports::{ClusterOps, ErrorKind, ImageWant, Job, JobKind, JobState, Outcome};
+use cdm_core::ports::{ClusterOps, ErrorKind, ImageWant, Job, JobFailure, JobKind, JobState, Outcome};
 use cdm_testkit::kubernetes::{Container, Containers, Exit, Fate, WordPress};
 
 use crate::lab::{CANARY, IMAGES, Lab, NAMESPACE, ingress};
@@ -57,7 +57,7 @@ async fn a_theme_is_activated_or_missing() {
     assert_eq!(lab.finish(&lab.theme(uid, "shop")).await.state, DONE);
     assert_eq!(lab.wordpress.site(&database(uid)).map(|site| site.theme), Some("shop".to_owned()));
     let job = lab.finish(&lab.theme(uid, "none")).await;
-    let JobState::Failed { message, theme_missing: true } = job.state else { panic!("{job:?}") };
+    let JobState::Failed { message, cause: JobFailure::ThemeMissing } = job.state else { panic!("{job:?}") };
     assert!(message.contains("could not be found"), "{message}");
     assert!(job.log.contains("could not be found"), "{}", job.log);
     lab.assert_allowed();
@@ -79,7 +79,7 @@ async fn an_end_without_an_error_is_not_believed() {
     let uid = lab.cx().uid();
     for spec in [lab.install(uid, "A Title"), lab.theme(uid, "shop")] {
         let job = lab.finish(&spec).await;
-        assert!(matches!(job.state, JobState::Failed { theme_missing: false, .. }), "{job:?}");
+        assert!(matches!(job.state, JobState::Failed { cause: JobFailure::Other, .. }), "{job:?}");
     }
 }
 
@@ -135,7 +135,7 @@ async fn an_image_that_does_not_come_fails_a_job_at_once() {
     let before = lab.api.now();
     let spec = lab.install(lab.cx().uid(), "A Title");
     let job = lab.finish(&spec).await;
-    let JobState::Failed { message, theme_missing: false } = &job.state else { panic!("{job:?}") };
+    let JobState::Failed { message, cause: JobFailure::Other } = &job.state else { panic!("{job:?}") };
     assert!(message.contains("Pull"), "{message}");
     let took = lab.api.now().since(before);
     assert!(took < Duration::from_secs(60), "it took {took:?}");

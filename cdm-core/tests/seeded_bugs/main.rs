@@ -5,6 +5,7 @@
 
 #[path = "../campaign/mod.rs"]
 mod campaign;
+mod installs;
 mod waits;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use cdm_core::bugs::{Bug, plant};
 use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::rollout::{Budget, Gate, Reach};
 use cdm_core::domain::{End, Kind, RolloutStatus, Selector, State, Status};
-use cdm_core::ports::{Clock, JobState};
+use cdm_core::ports::{Clock, JobFailure, JobState};
 use cdm_core::services::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
 use cdm_testkit::fakes::{Answer, Away, FakePostman, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
@@ -67,6 +68,9 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::FreezeIgnored, "a rollout in a freeze", frozen),
         (Bug::BakeSkipped, "the time between two waves", baking),
         (Bug::TrailingForgotten, "NoStaleCache after a rollout", || compared("rollout-promote")),
+        (Bug::AddressProvesInstall, "SignIn after an installation that was cut short", installs::cut_short),
+        (Bug::ExitProvesFlush, "a flush that ended before it flushed", installs::unflushed),
+        (Bug::ActiveDatabaseRenewed, "KeptDatabase of a site that was active", installs::kept),
         (Bug::WebhookImpatient, "a receiver that fails", failing_receiver),
         (Bug::WebhookPlaceFirst, "a receiver that fails", failing_receiver),
     ]
@@ -546,7 +550,7 @@ fn failing_installation() -> Vec<String> {
     world.run();
     let failed = || JobScript {
         takes: Duration::from_secs(1),
-        result: JobState::Failed { message: "no database".to_owned(), theme_missing: false },
+        result: JobState::Failed { message: "no database".to_owned(), cause: JobFailure::Other },
     };
     world.cluster.script_job("install", vec![failed(), failed(), failed()]);
     world.on_site("rrr", Verb::Provision).expect("it is accepted");

@@ -8,7 +8,7 @@ use cdm_core::domain::operation::Home;
 use cdm_core::domain::{Hostnames, IdempotencyKey, OperationId, Selector, Subject, Timestamp};
 use cdm_core::engine::Settings;
 use cdm_core::pipelines::{Platform, registry};
-use cdm_core::ports::{Clock, JobState, PodFailure};
+use cdm_core::ports::{Clock, JobFailure, JobState, PodFailure};
 use cdm_core::services::{Accepted, DeployRequest, Request, ServiceError, Services};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
@@ -124,7 +124,7 @@ impl Play {
             Command::Break(selector) => self.world.cluster.break_service(*selector, None),
             Command::Mend(selector) => self.world.cluster.mend_service(*selector),
             Command::FailJobs(job, times) => {
-                let result = JobState::Failed { message: "exit code 1".to_owned(), theme_missing: false };
+                let result = JobState::Failed { message: "exit code 1".to_owned(), cause: JobFailure::Other };
                 let script = JobScript { takes: Duration::from_secs(1), result };
                 self.world.cluster.script_job(JOBS[*job], vec![script; *times]);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cdm_core::domain::lifecycle::{Event as LifeEvent, Life};
 use cdm_core::domain::operation::{Deploy, Event, Hooks, IllegalEvent, Move, Position, Step as SlotStep};
+use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
     Code, Digest, End, Grant, Hostnames, Kind, Phase, Selector, Site, SiteId, SiteName, Slot, State, Status,
     Task, Theme, Uid,
@@ -360,6 +361,7 @@ fn site(slot: Slot) -> Site {
         slot: Some(slot),
         grant: Grant::default(),
         settled: None,
+        activation: Activation::Never,
         created_at: NOW,
         updated_at: NOW,
         version: 0,

@@ -25,7 +25,7 @@ use std::time::Duration;
 use cdm_core::domain::operation::Operation;
 use cdm_core::domain::{Code, OperationId, Rollout, Selector, Site, Status, Uid};
 use cdm_core::engine::Turn;
-use cdm_core::ports::{Clock, JobState, PodFailure};
+use cdm_core::ports::{Clock, JobFailure, JobState, PodFailure};
 use cdm_core::services::{Accepted, RolloutRequest, ServiceError};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{CallSite, Halt};
@@ -148,7 +148,7 @@ fn things(world: &World, uid: Uid) -> Vec<String> {
 
 /// That many jobs that fail after a second.
 fn failing(jobs: usize) -> Vec<JobScript> {
-    let result = JobState::Failed { message: "no cache".to_owned(), theme_missing: false };
+    let result = JobState::Failed { message: "no cache".to_owned(), cause: JobFailure::Other };
     vec![JobScript { takes: Duration::from_secs(1), result }; jobs]
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cdm_core::domain::{Code, End, Hostnames, IdempotencyKey, Kind, OperationId, Selector, State, Status};
-use cdm_core::ports::{Call, Clock, Database, JobState, OperationQuery, SiteQuery, StoredSecret, WriteId};
+use cdm_core::ports::{
+    Call, Clock, Database, JobFailure, JobState, OperationQuery, SiteQuery, StoredSecret, WriteId,
+};
 use cdm_core::services::{Accepted, NewSite, Request, ServiceError};
 use cdm_testkit::build::actor;
 use cdm_testkit::fakes::JobScript;
@@ -134,7 +136,7 @@ fn a_site_created_again_gets_a_new_uid_and_new_secrets_while_the_old_ones_stay_i
 #[test]
 fn a_missing_theme_parks_a_provision_that_goes_on_from_there_once_the_theme_is_there() {
     let mut world = World::new(1);
-    let result = JobState::Failed { message: "no theme `plain`".to_owned(), theme_missing: true };
+    let result = JobState::Failed { message: "no theme `plain`".to_owned(), cause: JobFailure::ThemeMissing };
     world.cluster.script_job("activate-theme", vec![JobScript { takes: Duration::from_secs(1), result }]);
     let _ = world.create("a");
     world.run();

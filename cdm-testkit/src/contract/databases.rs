@@ -14,6 +14,8 @@ pub async fn suite(port: &dyn SiteDatabases, cx: &Cx<'_>) {
     it_has_an_address(port);
     ensure_makes_both(port, cx).await;
     ensure_adopts_what_is_there(port, cx).await;
+    renew_keeps_both(port, cx).await;
+    a_late_renewal_is_refused(port, cx).await;
     drop_removes_both_and_is_final(port, cx).await;
     drop_of_nothing_is_final(port, cx).await;
     other_uids_are_untouched(port, cx).await;
@@ -44,6 +46,32 @@ pub async fn ensure_adopts_what_is_there(port: &dyn SiteDatabases, cx: &Cx<'_>) 
     applied(PROMISE, port.ensure(&call, uid, &first).await);
     applied(PROMISE, port.ensure(&cx.call(), uid, &credentials(port, cx, uid)).await);
     assert_seen(PROMISE, port, uid, BOTH).await;
+}
+
+/// A renewal may be repeated, and makes what is not there.
+pub async fn renew_keeps_both(port: &dyn SiteDatabases, cx: &Cx<'_>) {
+    const PROMISE: &str = "renew leaves the database and its user, and may be repeated";
+    let uid = cx.uid();
+    let value = credentials(port, cx, uid);
+    let call = cx.call();
+    for call in [call, call, cx.call()] {
+        applied(PROMISE, port.renew(&call, uid, &value).await);
+        assert_seen(PROMISE, port, uid, BOTH).await;
+    }
+    applied(PROMISE, port.ensure(&cx.call(), uid, &value).await);
+}
+
+/// Whoever lost the work removes nothing from a database that its successor has made anew.
+pub async fn a_late_renewal_is_refused(port: &dyn SiteDatabases, cx: &Cx<'_>) {
+    const PROMISE: &str = "a renewal is refused after one with a higher fence";
+    let uid = cx.uid();
+    let value = credentials(port, cx, uid);
+    let late = cx.call();
+    applied(PROMISE, port.renew(&cx.call(), uid, &value).await);
+    refused(PROMISE, ErrorKind::Conflict, port.renew(&late, uid, &value).await);
+    assert_seen(PROMISE, port, uid, BOTH).await;
+    applied(PROMISE, port.remove(&cx.call(), uid).await);
+    refused(PROMISE, ErrorKind::Gone, port.renew(&cx.call(), uid, &value).await);
 }
 
 /// A drop may be repeated, and no late call brings anything back.

@@ -15,6 +15,8 @@ use cdm_core::ports::{
     JobState, Mark, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
 };
 
+use super::FakeDatabases;
+use super::jobs::{Run, installed};
 use super::script::{ImageScript, JobScript};
 use crate::clock::SimClock;
 use crate::log::{Effect, EffectLog, What};
@@ -27,12 +29,24 @@ pub struct FakeCluster {
     state: Arc<Mutex<State>>,
     log: EffectLog,
     clock: SimClock,
+    databases: Option<FakeDatabases>,
 }
 
 impl FakeCluster {
     /// A cluster with two services that run nothing, no canary, no route and no job.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
-        Self { state: Arc::default(), log, clock }
+        Self { state: Arc::default(), log, clock, databases: None }
+    }
+
+    /// The same cluster, whose installations write into these databases. Without databases they write nowhere.
+    #[must_use]
+    pub fn with_databases(self, databases: FakeDatabases) -> Self {
+        Self { databases: Some(databases), ..self }
+    }
+
+    /// Ends the next installations after so many writes each; see [`Installation`].
+    pub fn cut_installs(&self, cuts: impl IntoIterator<Item = usize>) {
+        self.lock().cuts.extend(cuts);
     }
 
     /// Says how pods of `digest` fare wherever it is set from now on.
@@ -301,7 +315,15 @@ impl ClusterOps for FakeCluster {
         if let JobKind::FlushCaches { uids } = &spec.kind {
             state.flushes.extend(uids.iter().map(|uid| (call.fence.number, *uid)));
         }
-        let script = state.job_scripts.get_mut(word).and_then(VecDeque::pop_front).unwrap_or_default();
+        let scripted = state.job_scripts.get_mut(word).and_then(VecDeque::pop_front);
+        let script = match (scripted, &spec.kind, &self.databases) {
+            (Some(script), ..) => script,
+            (None, JobKind::Install { uid, .. }, Some(databases)) => {
+                let cut = state.cuts.pop_front();
+                JobScript { result: installed(databases.install(*uid, cut)), ..JobScript::default() }
+            }
+            (None, ..) => JobScript::default(),
+        };
         state.add_job(
             spec.name.clone(),
             Run {
@@ -351,6 +373,8 @@ struct State {
     jobs: BTreeMap<JobName, Run>,
     job_scripts: BTreeMap<String, VecDeque<JobScript>>,
     foreign_jobs: BTreeSet<JobName>,
+    /// After how many writes the next installations are ended.
+    cuts: VecDeque<usize>,
     flushes: BTreeSet<(u64, Uid)>,
     /// The jobs of a uid, also some that are there no more.
     owned: BTreeMap<Uid, Vec<JobName>>,
@@ -538,46 +562,6 @@ impl Running {
         let fails = self.fails_at();
         let ready = self.ready_at().filter(|at| fails.is_none_or(|fails| *at < fails));
         ready.into_iter().chain(fails).filter(|at| *at > now).min()
-    }
-}
-
-/// A job that was started.
-#[derive(Debug)]
-struct Run {
-    owner: Option<Uid>,
-    service: Selector,
-    word: &'static str,
-    since: Tick,
-    script: JobScript,
-    /// Whether it has credentials that were put into the cluster for it.
-    credentials: bool,
-}
-
-impl Run {
-    fn ends(&self) -> Option<Tick> {
-        (self.script.result != JobState::Running).then(|| self.since.after(self.script.takes))
-    }
-
-    fn state(&self, now: Tick) -> JobState {
-        match self.ends() {
-            Some(end) if end <= now => self.script.result.clone(),
-            Some(_) | None => JobState::Running,
-        }
-    }
-
-    /// Removes the credentials of a job that has ended.
-    fn forget(&mut self, now: Tick) {
-        self.credentials &= self.state(now) == JobState::Running;
-    }
-
-    fn view(&self, now: Tick) -> Job {
-        let state = self.state(now);
-        let word = match state {
-            JobState::Running => "started",
-            JobState::Succeeded { .. } => "done",
-            JobState::Failed { .. } => "failed",
-        };
-        Job { log: format!("{}: {word}", self.word), state }
     }
 }
 

@@ -10,6 +10,7 @@ use cdm_core::ports::{Call, Clock, Database, ErrorKind, Outcome, PortError, Site
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock::SimClock;
+use crate::installation::{Installation, Installing};
 use crate::log::{Effect, EffectLog, What};
 
 const PORT: &str = "databases";
@@ -24,10 +25,19 @@ pub struct FakeDatabases {
 
 #[derive(Debug)]
 enum Held {
-    /// Database and user, with the user's password.
-    Made(SecretString),
+    /// Database and user.
+    Made(Made),
     /// Neither, and never again.
     Dropped,
+}
+
+#[derive(Debug)]
+struct Made {
+    /// The user's.
+    password: SecretString,
+    /// The fence of the last renewal.
+    renewed: Fence,
+    contents: Installation,
 }
 
 impl FakeDatabases {
@@ -39,7 +49,7 @@ impl FakeDatabases {
     /// Whether the uid's database is there and its user has this password.
     pub fn password_is(&self, uid: Uid, password: &SecretString) -> bool {
         match self.lock().get(&uid) {
-            Some(Held::Made(held)) => held.expose_secret() == password.expose_secret(),
+            Some(Held::Made(held)) => held.password.expose_secret() == password.expose_secret(),
             Some(Held::Dropped) | None => false,
         }
     }
@@ -50,8 +60,32 @@ impl FakeDatabases {
         held.iter().filter(|(_, held)| matches!(held, Held::Made(_))).map(|(uid, _)| *uid).collect()
     }
 
+    /// What WordPress has written into the uid's database.
+    pub fn contents(&self, uid: Uid) -> Option<Installation> {
+        match self.lock().get(&uid) {
+            Some(Held::Made(held)) => Some(held.contents.clone()),
+            Some(Held::Dropped) | None => None,
+        }
+    }
+
+    /// Runs `wp core install` on the uid's database, ended after so many writes or not at all; `None` where there is no
+    /// such database.
+    pub fn install(&self, uid: Uid, cut: Option<usize>) -> Option<(Installing, Installation)> {
+        match self.lock().get_mut(&uid) {
+            Some(Held::Made(held)) => Some((held.contents.install(cut), held.contents.clone())),
+            Some(Held::Dropped) | None => None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Uid, Held>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses a call for a database that was dropped.
+    fn gone(&self, call: &Call, uid: Uid, method: &'static str) -> Outcome<()> {
+        self.log(call.fence, What::Refused(method));
+        let message = format!("the database of {uid} was dropped");
+        Outcome::NotApplied(PortError::new(PORT, ErrorKind::Gone, message))
     }
 
     fn log(&self, by: Fence, what: What) {
@@ -67,17 +101,38 @@ impl SiteDatabases for FakeDatabases {
 
     async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
         let mut held = self.lock();
-        let created = match held.get(&uid) {
-            None => true,
-            Some(Held::Made(_)) => false,
-            Some(Held::Dropped) => {
-                self.log(call.fence, What::Refused("databases.ensure"));
-                let message = format!("the database of {uid} was dropped");
-                return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Gone, message));
+        let password = credentials.password.clone();
+        let created = match held.get_mut(&uid) {
+            None => {
+                let made = Made { password, renewed: Fence::default(), contents: Installation::default() };
+                held.insert(uid, Held::Made(made));
+                true
             }
+            Some(Held::Made(made)) => {
+                made.password = password;
+                false
+            }
+            Some(Held::Dropped) => return self.gone(call, uid, "databases.ensure"),
         };
-        held.insert(uid, Held::Made(credentials.password.clone()));
         self.log(call.fence, What::DatabaseEnsured { uid, created });
+        Outcome::Applied(())
+    }
+
+    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+        let mut held = self.lock();
+        match held.get(&uid) {
+            Some(Held::Dropped) => return self.gone(call, uid, "databases.renew"),
+            Some(Held::Made(made)) if made.renewed > call.fence => {
+                self.log(call.fence, What::Refused("databases.renew"));
+                let message = format!("a later call has renewed the database of {uid}");
+                return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Conflict, message));
+            }
+            Some(Held::Made(_)) | None => {}
+        }
+        let password = credentials.password.clone();
+        let made = Made { password, renewed: call.fence, contents: Installation::default() };
+        held.insert(uid, Held::Made(made));
+        self.log(call.fence, What::DatabaseRenewed(uid));
         Outcome::Applied(())
     }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod databases;
+mod jobs;
 mod objects;
 mod postman;
 mod probe;

@@ -175,6 +175,15 @@ impl SiteDatabases for Faulty<dyn SiteDatabases> {
         self.gate.change("databases.ensure", ensure).await
     }
 
+    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+        let (inner, call, credentials) = (Arc::clone(&self.inner), *call, credentials.clone());
+        let renew = move || {
+            let (inner, credentials) = (Arc::clone(&inner), credentials.clone());
+            Box::pin(async move { inner.renew(&call, uid, &credentials).await }) as super::gate::Calling<_>
+        };
+        self.gate.change("databases.renew", renew).await
+    }
+
     async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let remove = move || {

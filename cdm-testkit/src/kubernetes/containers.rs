@@ -61,6 +61,8 @@ pub struct Exit {
     pub code: i32,
     /// What it printed.
     pub log: String,
+    /// What it wrote as its termination message.
+    pub message: String,
     /// How long it ran.
     pub takes: Duration,
 }
@@ -68,7 +70,7 @@ pub struct Exit {
 impl Exit {
     /// A container that was content after a second.
     pub fn success(log: impl Into<String>) -> Self {
-        Self { code: 0, log: log.into(), takes: Duration::from_secs(1) }
+        Self { code: 0, log: log.into(), message: String::new(), takes: Duration::from_secs(1) }
     }
 
     /// A container that was not.

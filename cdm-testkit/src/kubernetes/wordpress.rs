@@ -1,15 +1,18 @@
 //! Containers that behave like `wp` in an image of the tenant contract: strict about what it is asked, silent about
 //! secrets, and with a site in each database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::containers::{Container, Containers, Exit};
+use crate::installation::{Installation, Installing};
 
 /// The options that every command knows, and whether they have a value.
 const GLOBAL: &[(&str, Value)] = &[
     ("url", Value::Needed),
     ("path", Value::Needed),
+    ("require", Value::Needed),
+    ("allow-root", Value::None),
     ("quiet", Value::None),
     ("no-color", Value::None),
     ("skip-plugins", Value::None),
@@ -17,7 +20,9 @@ const GLOBAL: &[(&str, Value)] = &[
     ("skip-packages", Value::None),
 ];
 /// Options that run code or go elsewhere. Whoever can bring one in, runs what he likes.
-const FORBIDDEN: &[&str] = &["exec", "require", "ssh", "http", "prompt", "user", "context"];
+const FORBIDDEN: &[&str] = &["exec", "ssh", "http", "prompt", "user", "context"];
+/// The one file that may be loaded before WordPress.
+const PRELUDE: &str = "/run/cdm/wp-cli.php";
 /// The theme of a fresh installation.
 const FIRST_THEME: &str = "twentytwentyfive";
 
@@ -39,6 +44,14 @@ struct State {
     themes: BTreeSet<String>,
     violations: Vec<String>,
     down: bool,
+    /// After how many writes the next installations are ended.
+    cuts: VecDeque<usize>,
+    /// Whether the image's own code ends each command before it has done anything, without an error.
+    quits: bool,
+    /// Where WordPress is, where it is not in the working directory.
+    path: Option<String>,
+    /// How often an installation asked its own hostname.
+    requests: usize,
 }
 
 /// A site as it is installed.
@@ -58,6 +71,8 @@ pub struct Site {
     pub installations: usize,
     /// How often its caches were flushed.
     pub flushes: usize,
+    /// How far its installation came.
+    pub contents: Installation,
 }
 
 impl std::fmt::Debug for State {
@@ -103,6 +118,31 @@ impl WordPress {
         self.lock().down = reach == Reach::Down;
     }
 
+    /// Ends the next installations after so many writes each; see [`Installation`].
+    pub fn cut_installs(&self, cuts: impl IntoIterator<Item = usize>) {
+        self.lock().cuts.extend(cuts);
+    }
+
+    /// Makes a database anew.
+    pub fn renew(&self, database: &str) {
+        self.lock().sites.remove(database);
+    }
+
+    /// Has the image's own code, such as `wp-config.php`, end each command at once and without an error.
+    pub fn quit_early(&self) {
+        self.lock().quits = true;
+    }
+
+    /// Puts WordPress into that directory, which is not the working directory.
+    pub fn put_at(&self, path: &str) {
+        self.lock().path = Some(path.to_owned());
+    }
+
+    /// How often installations asked their own hostnames over HTTP.
+    pub fn requests(&self) -> usize {
+        self.lock().requests
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,10 +166,21 @@ impl Containers for WordPress {
             return error(&violation);
         }
         match state.wp(container) {
+            // What the prelude leaves as the container's termination message.
+            Ok(log) if log == FLUSHED && is_loaded(container) => {
+                Exit { message: log.clone(), ..Exit::success(log) }
+            }
             Ok(log) => Exit::success(log),
             Err(exit) => exit,
         }
     }
+}
+
+const FLUSHED: &str = "Success: The cache was flushed.\n";
+
+/// Whether the prelude is loaded.
+fn is_loaded(container: &Container) -> bool {
+    container.argv.iter().any(|argument| argument.strip_prefix("--require=") == Some(PRELUDE))
 }
 
 fn error(message: &str) -> Exit {
@@ -170,6 +221,9 @@ fn violation(container: &Container) -> Option<String> {
         if let Some(option) = option.filter(|option| FORBIDDEN.contains(option)) {
             return Some(format!("the option --{option} is used"));
         }
+        if argument.strip_prefix("--require=").is_some_and(|path| path != PRELUDE) {
+            return Some("another file than the job's own is loaded".to_owned());
+        }
         if option == Some("admin_password") {
             return Some("the option --admin_password is used".to_owned());
         }
@@ -183,6 +237,16 @@ fn violation(container: &Container) -> Option<String> {
 impl State {
     fn wp(&mut self, container: &Container) -> Result<String, Exit> {
         let mut command = Command::read(&container.argv)?;
+        if is_loaded(container) && !container.files.contains_key(PRELUDE) {
+            return Err(error("Required file 'wp-cli.php' doesn't exist (from runtime argument)."));
+        }
+        if self.path.as_deref().is_some_and(|path| command.options.get("path") != Some(&path)) {
+            return Err(error("This does not seem to be a WordPress installation."));
+        }
+        if self.quits {
+            let message = "Error: the command ended before it did its work\n";
+            return if is_loaded(container) { Err(Exit::failure(3, message)) } else { Ok(String::new()) };
+        }
         let configuration = configuration(container)?;
         let of_file = configuration.get("url").and_then(serde_json::Value::as_str);
         if let Some(url) = of_file {
@@ -196,6 +260,14 @@ impl State {
                 // As the real one: no output, and 1 as well when the database does not answer.
                 let database = self.database(container)?;
                 self.site(&database, &command).map(|_| String::new()).map_err(|_| Exit::failure(1, ""))
+            }
+            ["user", "get", login] => {
+                command.knows(&[("field", Value::Needed)])?;
+                let database = self.database(container)?;
+                let site = self.site(&database, &command)?;
+                let roles = site.contents.roles().filter(|_| site.user == *login);
+                let none = || error(&format!("Invalid user ID, email or login: '{login}'"));
+                roles.map(|roles| format!("{roles}\n")).ok_or_else(none)
             }
             ["core", "install"] => self.install(container, &command, &configuration),
             ["theme", "activate", theme] => {
@@ -224,7 +296,7 @@ impl State {
                 command.knows(plain)?;
                 let database = self.looked_up(container, &command)?;
                 self.site(&database, &command)?.flushes += 1;
-                Ok("Success: The cache was flushed.\n".to_owned())
+                Ok(FLUSHED.to_owned())
             }
             ["option", "get", name] => {
                 command.knows(plain)?;
@@ -259,13 +331,10 @@ impl State {
         };
         let home = option("url")?.trim_end_matches('/').to_owned();
         let [title, user, email] = [option(needed[0])?, option(needed[1])?, option(needed[2])?];
-        if !email.contains('@') {
+        if cdm_core::domain::administrator::judge_email(email).is_err() {
             return Err(error(&format!("The '{email}' email address is invalid.")));
         }
         let database = self.database(container)?;
-        if self.sites.contains_key(&database) {
-            return Ok("WordPress is already installed.\n".to_owned());
-        }
         let password =
             configuration.pointer("/core install/admin_password").and_then(serde_json::Value::as_str);
         if password.is_none_or(str::is_empty) {
@@ -279,8 +348,26 @@ impl State {
         }
         let theme = FIRST_THEME.to_owned();
         let [title, user, email] = [title, user, email].map(|text| (*text).to_owned());
-        let site = Site { home, title, user, email, theme, installations: 1, flushes: 0 };
-        self.sites.insert(database, site);
+        let mut contents = self.sites.get(&database).map(|site| site.contents.clone()).unwrap_or_default();
+        match contents.install(None) {
+            Installing::Already => return Ok("WordPress is already installed.\n".to_owned()),
+            Installing::Unavailable => return Err(error(Installation::UNAVAILABLE)),
+            Installing::Whole | Installing::Cut => {}
+        }
+        let cut = self.cuts.pop_front();
+        let mut contents = Installation::default();
+        contents.install(cut);
+        let site = Site { home, title, user, email, theme, installations: 1, flushes: 0, contents };
+        if site.contents.writes() > 0 {
+            self.sites.insert(database, site);
+        }
+        if cut.is_some() {
+            return Err(Exit::failure(137, ""));
+        }
+        let kept_from_it = |text: &String| text.contains("pre_http_request");
+        if !(is_loaded(container) && container.files.get(PRELUDE).is_some_and(kept_from_it)) {
+            self.requests += 2;
+        }
         Ok("Success: WordPress installed successfully.\n".to_owned())
     }
 
@@ -319,9 +406,13 @@ impl State {
 
     /// The site of a database, if it is the one that the command means.
     fn site(&mut self, database: &str, command: &Command<'_>) -> Result<&mut Site, Exit> {
-        let Some(site) = self.sites.get_mut(database) else {
+        let there = self.sites.get_mut(database).filter(|site| site.contents.writes() > 0);
+        let Some(site) = there else {
             return Err(error("The site you have requested is not installed."));
         };
+        if !site.contents.has_address() {
+            return Err(error(Installation::UNAVAILABLE));
+        }
         let Some(url) = command.options.get("url") else {
             return Err(error("without --url nobody knows which site is meant"));
         };
@@ -410,7 +501,7 @@ mod tests {
     /// A container of a batch: an address, and the image's own settings.
     fn flush(argv: &[&str]) -> Container {
         let mut container = container(argv);
-        container.files.retain(|path, _| path.ends_with("wp-cli.yml"));
+        container.files.retain(|path, _| path.ends_with("wp-cli.yml") || path == PRELUDE);
         container.env.retain(|name, _| !name.starts_with("WORDPRESS_DB_"));
         container.env.insert("CDM_TABLE".to_owned(), "cdm".to_owned());
         container

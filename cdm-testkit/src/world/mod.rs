@@ -130,7 +130,7 @@ impl World {
         let secrets = FakeSecrets::new(log.clone(), clock.clone());
         let objects = FakeObjects::new(log.clone(), clock.clone());
         let databases = FakeDatabases::new(log.clone(), clock.clone());
-        let cluster = FakeCluster::new(log.clone(), clock.clone());
+        let cluster = FakeCluster::new(log.clone(), clock.clone()).with_databases(databases.clone());
         let probe = FakeProbe::new(Arc::new(cluster.clone()), clock.clone());
         let raw = Ports {
             store: Arc::new(store.clone()),

@@ -40,6 +40,10 @@ pub fn scenarios() -> Vec<Scenario> {
             let _ = world.on_site("rrr", Verb::Provision);
             world.run();
         }),
+        scenario("provision-half-installed", half_installed, |world| {
+            let _ = world.on_site("rrr", Verb::Provision);
+            world.run();
+        }),
         scenario("upgrade", on_green, |world| {
             let _ = world.on_site("rrr", Verb::Upgrade);
             world.run();
@@ -123,6 +127,12 @@ fn created(world: &mut World) {
     world.run();
 }
 
+/// The first installation is ended when there is an address and no administrator.
+fn half_installed(world: &mut World) {
+    created(world);
+    world.cluster.cut_installs([crate::installation::Installation::TABLES.len() + 1]);
+}
+
 fn active(world: &mut World) {
     world.settle_site("rrr");
 }
@@ -139,7 +149,10 @@ fn flush_fails(world: &mut World) {
     on_green(world);
     let failed = || crate::fakes::JobScript {
         takes: std::time::Duration::from_secs(1),
-        result: cdm_core::ports::JobState::Failed { message: "no cache".to_owned(), theme_missing: false },
+        result: cdm_core::ports::JobState::Failed {
+            message: "no cache".to_owned(),
+            cause: cdm_core::ports::JobFailure::Other,
+        },
     };
     world.cluster.script_job("flush-caches", vec![failed(), failed(), failed()]);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cdm_core::domain::{JobName, Tick, Uid};
-use cdm_core::ports::{Job, JobSpec, JobState};
+use cdm_core::ports::{Job, JobFailure, JobSpec, JobState};
 
 use super::Image;
 
@@ -55,7 +55,7 @@ impl Jobs {
             (JobState::Running, "started")
         } else if let Some(complaint) = run.image.complaint() {
             let message = complaint.to_owned();
-            (JobState::Failed { message, theme_missing: false }, complaint)
+            (JobState::Failed { message, cause: JobFailure::Other }, complaint)
         } else {
             (JobState::Succeeded { failed: Vec::new() }, "done")
         };

@@ -8,7 +8,8 @@ use super::item::{Item, Key, Read, document, list_work, number, put, site_list, 
 use crate::domain::operation::{Move, Task};
 use crate::domain::{
     DatabaseName, Fence, Grant, Hostname, Hostnames, Leg, Phase, Routed, SecretKind, SecretName, Selector,
-    Site, SiteId, SiteName, Theme, Timestamp, Uid, site::Settled,
+    Site, SiteId, SiteName, Theme, Timestamp, Uid,
+    site::{Activation, Settled},
 };
 use crate::ports::{StoreError, WriteId};
 
@@ -38,6 +39,9 @@ pub(super) fn to_item(site: &Site, write: WriteId) -> Result<Item, StoreError> {
         with(name, value);
     }
     with("phase", text(phase_word(site.phase)));
+    if let Some(word) = activation_word(site.activation) {
+        with("activation", text(word));
+    }
     with("grant", grant(&site.grant));
     if let Some(settled) = &site.settled {
         with("settled", document(settled)?);
@@ -86,6 +90,7 @@ pub(super) fn of_item(item: &Item) -> Result<Site, StoreError> {
         service: read.parsed("service", |text| Selector::parse(text).ok())?,
         route,
         phase: read.parsed("phase", phase_of)?,
+        activation: activation_of(read.text_if("activation")),
         slot,
         grant: read.parsed("grant", grant_of)?,
         settled: read.document_if::<Settled>("settled")?,
@@ -133,6 +138,20 @@ pub(super) const fn phase_word(phase: Phase) -> &'static str {
         Phase::Created => "created",
         Phase::Active => "active",
     }
+}
+
+/// Items of before do not say.
+const fn activation_word(activation: Activation) -> Option<&'static str> {
+    match activation {
+        Activation::Never => Some("never"),
+        Activation::Ever => Some("ever"),
+        Activation::Unrecorded => None,
+    }
+}
+
+fn activation_of(word: Option<&str>) -> Activation {
+    let known = [Activation::Never, Activation::Ever];
+    known.into_iter().find(|one| activation_word(*one) == word).unwrap_or_default()
 }
 
 fn phase_of(word: &str) -> Option<Phase> {

@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
-use sqlx::{ConnectOptions, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 
 use super::File;
 use super::calls::{io_failed, unavailable};
 use super::disk::{blocking, private_dir, sync_parent, try_write};
-use crate::domain::{DatabaseName, Uid};
+use crate::domain::{DatabaseName, Fence, Uid};
 use crate::ports::{Call, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases};
 
 const PORT: &str = "databases";
@@ -29,6 +29,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS database_users (name TEXT PRIMARY KEY, salt BLOB NOT NULL, digest BLOB NOT NULL)
         STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS databases_removed (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS databases_renewed (name TEXT PRIMARY KEY, fence TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Why the site databases cannot be opened.
@@ -105,17 +106,10 @@ impl EmbeddedDatabases {
         if credentials.dbname != credentials.username {
             return Err(error(ErrorKind::Denied, "the database is not the user's own"));
         }
-        let path = self.path(&credentials.dbname);
         if !self.exists(&credentials.dbname).await? {
             return Err(error(ErrorKind::NotFound, "there is no such database"));
         }
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Delete)
-            .busy_timeout(PATIENCE)
-            .disable_statement_logging();
-        options.connect().await.map_err(|error| unavailable(PORT, &error))
+        self.options(&credentials.dbname).connect().await.map_err(|error| unavailable(PORT, &error))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -150,6 +144,37 @@ impl EmbeddedDatabases {
             Ok(()) => Outcome::Applied(()),
             Err(error) => Outcome::Unknown(unavailable(PORT, &error)),
         })
+    }
+
+    /// Notes the fence first, so that no late call removes what comes into the database from then on; empties it under
+    /// the shared file's write lock.
+    async fn empty(&self, call: &Call, name: &str) -> Result<Outcome<()>, sqlx::Error> {
+        let mut tx = self.file.begin().await?;
+        let held = sqlx::query("SELECT fence FROM databases_renewed WHERE name = ?").bind(name);
+        let held: Option<String> =
+            held.fetch_optional(&mut *tx).await?.map(|row| row.try_get(0)).transpose()?;
+        if held.as_deref().and_then(Fence::parse).is_some_and(|held| held > call.fence) {
+            let message = format!("a later call has renewed the database {name}");
+            return Ok(Outcome::NotApplied(error(ErrorKind::Conflict, &message)));
+        }
+        let note = "INSERT OR REPLACE INTO databases_renewed (name, fence) VALUES (?, ?)";
+        sqlx::query(note).bind(name).bind(call.fence.to_string()).execute(&mut *tx).await?;
+        if let Err(error) = drop_contents(self.options(name)).await {
+            return Ok(Outcome::Unknown(unavailable(PORT, &error)));
+        }
+        Ok(match tx.commit().await {
+            Ok(()) => Outcome::Applied(()),
+            Err(error) => Outcome::Unknown(unavailable(PORT, &error)),
+        })
+    }
+
+    fn options(&self, name: &str) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(self.path(name))
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Delete)
+            .busy_timeout(PATIENCE)
+            .disable_statement_logging()
     }
 
     /// Closes the name first: from then on nothing makes the file that is deleted next.
@@ -187,6 +212,15 @@ impl SiteDatabases for EmbeddedDatabases {
         made.unwrap_or_else(|error| Outcome::NotApplied(unavailable(PORT, &error)))
     }
 
+    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+        match self.ensure(call, uid, credentials).await {
+            Outcome::Applied(()) => {}
+            other => return other,
+        }
+        let emptied = self.empty(call, &DatabaseName::of(uid).to_string()).await;
+        emptied.unwrap_or_else(|error| Outcome::NotApplied(unavailable(PORT, &error)))
+    }
+
     async fn remove(&self, _call: &Call, uid: Uid) -> Outcome<()> {
         let dropped = self.drop_both(&DatabaseName::of(uid).to_string()).await;
         dropped.unwrap_or_else(|error| Outcome::NotApplied(unavailable(PORT, &error)))
@@ -199,6 +233,22 @@ impl SiteDatabases for EmbeddedDatabases {
             user.fetch_optional(self.file.reader()).await.map_err(|error| unavailable(PORT, &error))?;
         Ok(SiteDatabase { database: self.exists(&name).await?, user: user.is_some() })
     }
+}
+
+/// Drops every table with its indexes and triggers, and every view, in one transaction. The file stays: a connection
+/// that is still open keeps no journal beside a file that is another by then.
+async fn drop_contents(options: SqliteConnectOptions) -> Result<(), sqlx::Error> {
+    let mut database = options.foreign_keys(false).connect().await?;
+    let mut tx = database.begin_with("BEGIN IMMEDIATE").await?;
+    let objects = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' \
+                   ESCAPE '\\'";
+    for row in sqlx::query(objects).fetch_all(&mut *tx).await? {
+        let (kind, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let name = name.replace('"', "\"\"");
+        sqlx::raw_sql(AssertSqlSafe(format!("DROP {kind} \"{name}\""))).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    database.close().await
 }
 
 /// Makes an empty file, which is an empty database; leaves one that is there as it is.

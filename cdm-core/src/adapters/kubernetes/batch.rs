@@ -1,19 +1,20 @@
 //! A job for many sites: a bounded number of them in each index, each in a container of its own, none with credentials.
 //!
 //! The image looks a site up by its address, as it does for a visitor. What became of a site is told by its container's
-//! exit code, so that one that fails is told alone.
+//! exit code and termination message, so that one that fails is told alone, and one that ended before it flushed too.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::job::proof_annotation;
 use super::names::{annotation, text};
 use super::pods;
 use super::settings::KubernetesSettings;
 use super::verdict::End;
 use super::wp;
 use crate::domain::Uid;
-use crate::ports::JobState;
+use crate::ports::{JobFailure, JobState};
 
 /// The annotation with the sites, in their order.
 const SITES: &str = "cdm/sites";
@@ -64,7 +65,8 @@ impl Batch {
             let name = format!("{}.{}", at / self.slots, file(at % self.slots));
             Some((name, wp::site_configuration(addresses.get(uid)?)))
         };
-        (0..self.indexes() * self.slots).filter_map(place).collect()
+        let prelude = (wp::PRELUDE.0.to_owned(), wp::PRELUDE.1.to_owned());
+        (0..self.indexes() * self.slots).filter_map(place).chain([prelude]).collect()
     }
 
     /// Makes a Job one of this batch.
@@ -98,13 +100,20 @@ impl Batch {
     /// The state of a Job of this batch that has ended.
     pub(super) fn verdict(&self, job: &Value, end: &End, pods: &[Value]) -> JobState {
         let left_out = self.left_out.iter().map(|uid| (*uid, "it has no address".to_owned()));
+        // An end without an error is no proof. Jobs of before left no termination message.
+        let proof = annotation(job, &proof_annotation(wp::FLUSH));
         let indexes = match end {
-            End::Complete => Vec::new(),
-            End::Failed { reason, .. } if reason == "FailedIndexes" => {
+            End::Complete if proof.is_none() => Vec::new(),
+            End::Failed { reason, .. } if reason == "FailedIndexes" && proof.is_none() => {
                 indexes(text(job, "/status/failedIndexes").unwrap_or_default())
             }
+            End::Complete => (0..self.indexes()).collect(),
+            End::Failed { reason, .. } if reason == "FailedIndexes" => (0..self.indexes()).collect(),
             End::Failed { reason, message } => {
-                return JobState::Failed { message: format!("{reason}: {message}"), theme_missing: false };
+                return JobState::Failed {
+                    message: format!("{reason}: {message}"),
+                    cause: JobFailure::Other,
+                };
             }
         };
         let mut failed = Vec::new();
@@ -113,7 +122,7 @@ impl Batch {
                 |pod: &&Value| annotation(pod, INDEX).and_then(|text| text.parse().ok()) == Some(index);
             let pods: Vec<&Value> = pods.iter().filter(of_index).collect();
             for (slot, uid) in self.of_index(index) {
-                failed.extend(failure(&pods, &container(slot)).map(|why| (uid, why)));
+                failed.extend(failure(&pods, &container(slot), proof).map(|why| (uid, why)));
             }
         }
         JobState::Succeeded { failed: failed.into_iter().chain(left_out).collect() }
@@ -131,18 +140,21 @@ pub(super) fn file(slot: usize) -> String {
 }
 
 /// Why a container did not do its work in any of the pods of its index; `None` where it did.
-fn failure(pods: &[&Value], container: &str) -> Option<String> {
+fn failure(pods: &[&Value], container: &str, proof: Option<&str>) -> Option<String> {
     let named = |status: &&Value| text(status, "/name") == Some(container);
     let ended = pods.iter().flat_map(|pod| pods::statuses(pod).filter(named)).filter_map(pods::exit);
     let exits: Vec<pods::Ended<'_>> = ended.collect();
-    if exits.iter().any(|exit| exit.code == 0) {
+    let proved = |exit: &&pods::Ended<'_>| exit.code == 0 && proof.is_none_or(|proof| exit.says(proof));
+    if exits.iter().any(|exit| proved(&exit)) {
         return None;
     }
-    Some(
-        exits
-            .last()
-            .map_or_else(|| "nothing tells what became of its container".to_owned(), pods::Ended::told),
-    )
+    Some(match (exits.last(), proof) {
+        (None, _) => "nothing tells what became of its container".to_owned(),
+        (Some(exit), Some(proof)) if exit.code == 0 => {
+            format!("`{container}` {}: it ended with 0 and without `{proof}`", JobFailure::ENDED_EARLY)
+        }
+        (Some(exit), _) => exit.told(),
+    })
 }
 
 /// The numbers of a text such as `1,3-5`.
@@ -166,6 +178,7 @@ mod tests {
     fn job(batch: &Batch) -> Value {
         let (mut annotations, mut body) = (json!({}), json!({ "backoffLimit": 0 }));
         batch.write(&KubernetesSettings::new("sites", "repo"), &mut annotations, &mut body);
+        annotations[proof_annotation(wp::FLUSH)] = json!(wp::FLUSHED);
         json!({ "metadata": { "annotations": annotations }, "spec": body })
     }
 
@@ -191,7 +204,7 @@ mod tests {
         let addresses = sites.iter().enumerate().map(|(n, uid)| (*uid, address(n))).collect();
         let files = batch.files(&addresses);
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
-        assert_eq!(names, ["0.0.yml", "0.1.yml", "1.0.yml", "1.1.yml"]);
+        assert_eq!(names, ["0.0.yml", "0.1.yml", "1.0.yml", "1.1.yml", "wp-cli.php"]);
         assert_eq!(files["0.1.yml"], "url: https://s1.example.com\n");
         // The last site's once more.
         assert_eq!(files["1.1.yml"], files["1.0.yml"]);
@@ -204,12 +217,13 @@ mod tests {
         let mut job = job(&batch);
         job["status"]["failedIndexes"] = json!("1");
         let exit = |slot: usize, code: i64| {
-            let ended = json!({ "exitCode": code, "reason": "Error", "message": "Error: no" });
+            let said = if code == 0 { "Success: The cache was flushed.\n" } else { "Error: no" };
+            let ended = json!({ "exitCode": code, "reason": "Error", "message": said });
             json!({ "name": container(slot), "state": { "terminated": ended } })
         };
-        let pod = |exits: &[Value]| {
+        let pod = |index: &str, exits: &[Value]| {
             json!({
-                "metadata": { "annotations": { INDEX: "1" } },
+                "metadata": { "annotations": { INDEX: index } },
                 "status": { "containerStatuses": exits },
             })
         };
@@ -218,19 +232,53 @@ mod tests {
             let JobState::Succeeded { failed } = batch.verdict(&job, &end, pods) else { panic!("a batch") };
             failed
         };
-        let one = failed(&[pod(&[exit(0, 0), exit(1, 1), exit(2, 0)])]);
+        let first = pod("0", &[exit(0, 0), exit(1, 0), exit(2, 0)]);
+        let one = failed(&[first.clone(), pod("1", &[exit(0, 0), exit(1, 1), exit(2, 0)])]);
         assert_eq!(one.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [sites[4], sites[6]]);
         assert_eq!(one[0].1, "`flush-1` ended with 1: Error: no");
         // A pod that was disturbed counts for what its containers had done.
-        let two = failed(&[pod(&[exit(0, 137), exit(1, 0)]), pod(&[exit(0, 0), exit(1, 1), exit(2, 0)])]);
+        let disturbed = pod("1", &[exit(0, 137), exit(1, 0)]);
+        let two = failed(&[first, disturbed, pod("1", &[exit(0, 0), exit(1, 1), exit(2, 0)])]);
         assert_eq!(two.len(), 1);
         // Nothing is known: nobody is taken for done.
-        assert_eq!(failed(&[]).len(), 4);
+        assert_eq!(failed(&[]).len(), 7);
         let end = End::Failed { reason: "DeadlineExceeded".to_owned(), message: "too long".to_owned() };
-        assert!(matches!(batch.verdict(&job, &end, &[]), JobState::Failed { theme_missing: false, .. }));
+        assert!(matches!(batch.verdict(&job, &end, &[]), JobState::Failed { cause: JobFailure::Other, .. }));
+    }
+
+    #[test]
+    fn an_end_without_the_line_of_a_flush_is_a_failure() {
+        let sites = uids(2);
+        let batch = Batch::new(sites.clone(), Vec::new(), 8);
+        let job = job(&batch);
+        let ended = |slot: usize, message: &str| {
+            let ended = json!({ "exitCode": 0, "reason": "Completed", "message": message });
+            json!({ "name": container(slot), "state": { "terminated": ended } })
+        };
+        let exits = json!([ended(0, "Success: The cache was flushed.\n"), ended(1, "")]);
+        let pod = json!({
+            "metadata": { "annotations": { INDEX: "0" } },
+            "status": { "containerStatuses": exits },
+        });
+        let JobState::Succeeded { failed } = batch.verdict(&job, &End::Complete, &[pod]) else {
+            panic!("a batch")
+        };
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].0, sites[1]);
+        assert_eq!(JobFailure::of_output(&failed[0].1), JobFailure::EndedEarly, "{}", failed[0].1);
+    }
+
+    #[test]
+    fn a_job_of_before_is_judged_by_its_exit_codes() {
+        let sites = uids(3);
+        let batch = Batch::new(sites[..2].to_vec(), vec![sites[2]], 8);
+        let mut job = job(&batch);
+        if let Some(annotations) = job["metadata"]["annotations"].as_object_mut() {
+            annotations.remove(&proof_annotation(wp::FLUSH));
+        }
         assert_eq!(
             batch.verdict(&job, &End::Complete, &[]),
-            JobState::Succeeded { failed: vec![(sites[6], "it has no address".to_owned())] }
+            JobState::Succeeded { failed: vec![(sites[2], "it has no address".to_owned())] }
         );
     }
 

@@ -7,17 +7,15 @@ use super::confinement::{container, mounted, of_the_host, restrict_pod, restrict
 use super::failure::Failure;
 use super::names::{CDM, COMPONENT, MANAGED_BY, UID, text};
 use super::settings::{JobSecurity, KubernetesSettings};
-use super::wp::{Command, Commands};
+use super::wp::{Command, Commands, FILES, PROVE};
 use crate::ports::{ErrorKind, JobSpec};
 
 /// The component of a job and of its pods.
 pub(super) const JOB: &str = "job";
 /// The label with what a job does.
 pub(super) const WORD: &str = "cdm/job";
-/// The annotation with the line that proves its work.
-pub(super) const PROOF: &str = "cdm/proof";
-/// Where the job's own files are mounted: a site's credentials, or the addresses of a batch.
-const FILES: &str = "/run/cdm";
+/// What the annotations with the lines that prove its work begin with; the container's name follows.
+const PROOF: &str = "cdm/proof";
 /// The volume of these files.
 const VOLUME: &str = "cdm-job";
 /// The variable with a pod's index in a batch.
@@ -43,6 +41,12 @@ pub(super) enum Work {
 
 /// The file with the configuration of `wp`.
 pub(super) const CONFIGURATION_FILE: &str = CONFIGURATION.1;
+
+/// The annotation with the line that a container prints when its work is done. That of the last one has the name that jobs
+/// of before know.
+pub(super) fn proof_annotation(container: &str) -> String {
+    if container == PROVE { PROOF.to_owned() } else { format!("{PROOF}-{container}") }
+}
 
 /// The labels of a job and of its pods; never those of the service, which would send them its visitors.
 fn labels(spec: &JobSpec) -> Value {
@@ -71,8 +75,8 @@ pub(super) fn object(
         return Err(Failure::new(ErrorKind::Invalid, message));
     }
     let mut annotations = json!({});
-    if let Some(proof) = &commands.proof {
-        annotations[PROOF] = json!(proof);
+    for (container, proof) in &commands.proofs {
+        annotations[&proof_annotation(container)] = json!(proof);
     }
     let mut body = json!({
         "suspend": true,
@@ -373,7 +377,14 @@ mod tests {
             assert_eq!(container["resources"]["limits"]["memory"], json!("256Mi"));
             assert_eq!(
                 container["command"],
-                json!(["wp", "cache", "flush", "--skip-plugins", "--skip-themes"])
+                json!([
+                    "wp",
+                    "cache",
+                    "flush",
+                    "--skip-plugins",
+                    "--skip-themes",
+                    "--require=/run/cdm/wp-cli.php"
+                ])
             );
         }
         let written = pod.to_string();

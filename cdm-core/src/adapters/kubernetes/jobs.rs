@@ -270,6 +270,7 @@ fn database_files(database: &Database) -> Vec<(String, SecretString)> {
         file("name", database.dbname.clone()),
         file("user", database.username.clone()),
         ("password".to_owned(), database.password.clone()),
+        file(wp::PRELUDE.0, wp::PRELUDE.1.to_owned()),
     ]
 }
 
@@ -308,10 +309,8 @@ pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option
         return Ok(None);
     }
     let (end, batch) = (verdict::end(&job), Batch::read(&job));
-    let done = end == Some(End::Complete) && batch.is_some();
     let mut pods = Vec::new();
-    // What a batch's pods tell is who failed, and that an image does not come.
-    if !done && (end.is_some() || !verdict::is_well(&job, session.clock().wall())) {
+    if end.is_some() || !verdict::is_well(&job, session.clock().wall()) {
         pods = session.list(PODS, &format!("batch.kubernetes.io/job-name={name}")).await?;
         pods.sort_by(|a, b| age(a).cmp(&age(b)));
     }
@@ -324,8 +323,9 @@ pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option
         let log = batch_log(&state);
         return Ok(Some(Job { state, log }));
     }
-    let (log, proved) = logs(session, pods.last()).await?;
-    let state = verdict::of_site(&job, &end, &pods, &log, proved.as_deref());
+    let logs = logs(session, pods.last()).await?;
+    let state = verdict::of_site(&job, &end, &pods, &logs);
+    let log: String = logs.iter().map(|(name, log)| format!("{name}: {}\n", log.trim_end())).collect();
     Ok(Some(Job { state, log: log + &ending(&end) }))
 }
 
@@ -340,20 +340,17 @@ fn ending(end: &End) -> String {
     }
 }
 
-/// What the containers of a pod printed, one after the other, and what the last of them did.
-async fn logs(session: &Session<'_>, pod: Option<&Value>) -> Result<(String, Option<String>), Failure> {
-    let (mut all, mut proved) = (String::new(), None);
-    let Some(pod) = pod else { return Ok((all, proved)) };
+/// What the containers of a pod printed, one after the other.
+async fn logs(session: &Session<'_>, pod: Option<&Value>) -> Result<Vec<verdict::Log>, Failure> {
+    let mut all = Vec::new();
+    let Some(pod) = pod else { return Ok(all) };
     let name = text(pod, "/metadata/name").unwrap_or_default();
     for status in pods::statuses(pod) {
         let container = text(status, "/name").unwrap_or_default();
         let Some(log) = session.log(name, container).await? else { continue };
-        all.push_str(&format!("{container}: {}\n", log.trim_end()));
-        if container == wp::PROVE {
-            proved = Some(log);
-        }
+        all.push((container.to_owned(), log));
     }
-    Ok((all, proved))
+    Ok(all)
 }
 
 /// A batch's log is what it has to say about sites: the pods of those that are done have nothing to add.

@@ -27,7 +27,7 @@ mod watch;
 mod wp;
 
 pub use settings::{
-    Access, ColourNames, JobSecurity, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme,
+    Access, ColourNames, JobSecurity, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme, WpRoot,
 };
 
 use std::fmt;

@@ -111,6 +111,11 @@ pub(super) struct Ended<'a> {
 }
 
 impl Ended<'_> {
+    /// Whether its last words have this line.
+    pub(super) fn says(&self, line: &str) -> bool {
+        self.words.lines().any(|said| said.trim() == line)
+    }
+
     /// Its last words, with its name.
     pub(super) fn told(&self) -> String {
         format!("`{}` ended with {}: {}", self.name, self.code, tail(self.words))

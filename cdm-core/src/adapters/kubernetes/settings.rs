@@ -88,6 +88,16 @@ pub enum JobSecurity {
     AsDeployed,
 }
 
+/// Whether `wp` may run as root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WpRoot {
+    /// It refuses, as it does by itself.
+    #[default]
+    Refused,
+    /// It may: `--allow-root`.
+    Allowed,
+}
+
 /// How CDM works on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesSettings {
@@ -115,6 +125,10 @@ pub struct KubernetesSettings {
     pub scheme: Scheme,
     /// The command that is `wp` in the image.
     pub wp: Vec<String>,
+    /// Where WordPress is in the image, an absolute path; `None` for the container's working directory.
+    pub wp_path: Option<String>,
+    /// Whether `wp` may run as root, where the Deployment has its pods run so.
+    pub wp_root: WpRoot,
     /// The service account of jobs' pods; `None` for the namespace's `default`. The services' own is not taken over.
     pub job_service_account: Option<String>,
     /// What jobs' pods may do where the Deployment does not say.
@@ -153,6 +167,8 @@ impl KubernetesSettings {
             route_annotations: BTreeMap::new(),
             scheme: Scheme::Https,
             wp: vec!["wp".to_owned()],
+            wp_path: None,
+            wp_root: WpRoot::Refused,
             job_service_account: None,
             job_security: JobSecurity::Restricted,
             job_deadline: Duration::from_secs(600),
@@ -207,6 +223,9 @@ impl KubernetesSettings {
         {
             return Err(KubernetesError::Nothing);
         }
+        if self.wp_path.as_deref().is_some_and(|path| !path.starts_with('/')) {
+            return Err(KubernetesError::WpPath);
+        }
         Ok(())
     }
 }
@@ -238,6 +257,9 @@ pub enum KubernetesError {
     /// A command, or a measure of a batch, of nothing.
     #[error("the command `wp` is not empty, nor are a batch's pods, sites in a pod, and memory")]
     Nothing,
+    /// The directory of WordPress.
+    #[error("the directory of WordPress in the image is an absolute path")]
+    WpPath,
     /// No way to the API server.
     #[error("there is no access to the cluster: {0}")]
     Access(String),

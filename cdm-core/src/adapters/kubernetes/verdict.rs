@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
-use super::job::{PROOF, WORD};
-use super::names::{annotation, label, text};
+use super::job::proof_annotation;
+use super::names::{annotation, text};
 use super::pods;
+use super::wp::{ADDRESS, PROVE};
 use crate::domain::Timestamp;
-use crate::ports::JobState;
+use crate::ports::{JobFailure, JobState};
 
 /// So many milliseconds after its start nobody looks yet what keeps a job's pods from running.
 const YOUNG: u64 = 3_000;
@@ -53,46 +54,63 @@ pub(super) fn unfinished(pods: &[Value]) -> JobState {
     let troubles = pods.iter().filter_map(pods::trouble);
     match troubles.filter(pods::Trouble::fails_job).max_by_key(|trouble| trouble.cause) {
         Some(trouble) if trouble.cause.is_pull() => {
-            JobState::Failed { message: trouble.message, theme_missing: false }
+            JobState::Failed { message: trouble.message, cause: JobFailure::Other }
         }
         Some(trouble) => {
             let message = format!(
                 "{}; name a user by number, `runAsUser`, in the Deployment's securityContext",
                 trouble.message
             );
-            JobState::Failed { message, theme_missing: false }
+            JobState::Failed { message, cause: JobFailure::Other }
         }
         None => JobState::Running,
     }
 }
 
-/// The state of a job for one site that has ended, whose containers printed `logs`; `proved` is the last one's.
-pub(super) fn of_site(job: &Value, end: &End, pods: &[Value], logs: &str, proved: Option<&str>) -> JobState {
+/// What a container printed.
+pub(super) type Log = (String, String);
+
+/// The state of a job for one site that has ended, whose containers printed `logs`.
+pub(super) fn of_site(job: &Value, end: &End, pods: &[Value], logs: &[Log]) -> JobState {
     match end {
-        End::Complete => match annotation(job, PROOF) {
-            None => JobState::Succeeded { failed: Vec::new() },
-            Some(proof) if proved.is_some_and(|log| log.lines().any(|line| line.trim() == proof)) => {
-                JobState::Succeeded { failed: Vec::new() }
-            }
-            Some(proof) => JobState::Failed {
-                message: match proved.map(pods::tail).filter(|log| !log.is_empty()) {
-                    Some(log) => {
-                        format!("it ended without an error, but `{proof}` is not what it found: {log}")
-                    }
-                    None => format!("it ended without an error, but nothing shows `{proof}`"),
-                },
-                theme_missing: false,
-            },
-        },
+        End::Complete => {
+            let unproved = [ADDRESS, PROVE].into_iter().find_map(|container| unproved(job, container, logs));
+            unproved.unwrap_or(JobState::Succeeded { failed: Vec::new() })
+        }
         End::Failed { reason, message } => {
             let words = pods.iter().rev().find_map(pods::last_words);
-            let is_theme = label(job, WORD) == Some("activate-theme");
-            let said = |text: &str| text.contains("could not be found");
-            let theme_missing = is_theme && (said(logs) || words.as_deref().is_some_and(said));
+            let of_words = words.as_deref().map(JobFailure::of_output).unwrap_or_default();
+            let all = || logs.iter().map(|(_, log)| JobFailure::of_output(log));
+            let cause = match of_words {
+                JobFailure::Other | JobFailure::EndedEarly => {
+                    all().find(|cause| *cause != JobFailure::Other).unwrap_or(of_words)
+                }
+                cause => cause,
+            };
             let message = words.unwrap_or_else(|| message.clone());
-            JobState::Failed { message: format!("{reason}: {message}"), theme_missing }
+            JobState::Failed { message: format!("{reason}: {message}"), cause }
         }
     }
+}
+
+/// The failure of a job whose container has not printed its proof; `None` where it has, or has none to print.
+///
+/// A site that has its address and no administrator is what an installation that was cut short has left.
+fn unproved(job: &Value, container: &str, logs: &[Log]) -> Option<JobState> {
+    let proof = annotation(job, &proof_annotation(container))?;
+    let log = logs.iter().find(|(name, _)| name == container).map(|(_, log)| log.as_str());
+    let is_proof = |line: &str| line.trim() == proof || line.split(',').any(|word| word.trim() == proof);
+    if log.is_some_and(|log| log.lines().any(is_proof)) {
+        return None;
+    }
+    let message = match log.map(pods::tail).filter(|log| !log.is_empty()) {
+        Some(log) => format!("it ended without an error, but `{proof}` is not what it found: {log}"),
+        None => format!("it ended without an error, but nothing shows `{proof}`"),
+    };
+    let of_administrator =
+        container == PROVE && annotation(job, &proof_annotation(ADDRESS)).is_some() && log.is_some();
+    let cause = if of_administrator { JobFailure::InstallIncomplete } else { JobFailure::Other };
+    Some(JobState::Failed { message, cause })
 }
 
 #[cfg(test)]
@@ -101,12 +119,13 @@ mod tests {
 
     use super::*;
 
-    fn job(word: &str, condition: &str, reason: &str) -> Value {
+    fn job(condition: &str, reason: &str) -> Value {
+        let proofs = json!({
+            "cdm/proof-address": "https://rrr.example.com",
+            "cdm/proof": "administrator",
+        });
         json!({
-            "metadata": {
-                "labels": { WORD: word },
-                "annotations": { PROOF: "https://rrr.example.com" },
-            },
+            "metadata": { "annotations": proofs },
             "status": { "conditions": [
                 { "type": condition, "status": "True", "reason": reason, "message": "as it is" },
             ] },
@@ -120,37 +139,60 @@ mod tests {
 
     #[test]
     fn an_end_that_is_only_announced_is_none() {
-        assert_eq!(end(&job("install", "SuccessCriteriaMet", "")), None);
-        assert_eq!(end(&job("install", "FailureTarget", "DeadlineExceeded")), None);
-        assert_eq!(end(&job("install", "Complete", "")), Some(End::Complete));
+        assert_eq!(end(&job("SuccessCriteriaMet", "")), None);
+        assert_eq!(end(&job("FailureTarget", "DeadlineExceeded")), None);
+        assert_eq!(end(&job("Complete", "")), Some(End::Complete));
     }
 
     #[test]
     fn an_end_without_an_error_is_no_proof() {
-        let job = job("install", "Complete", "");
-        let state = |proved| of_site(&job, &End::Complete, &[], "", proved);
+        let job = job("Complete", "");
+        let state = |address: Option<&str>, roles: Option<&str>| {
+            let logs = [("address", address), ("prove", roles)];
+            let logs = logs.into_iter().filter_map(|(name, log)| Some((name.to_owned(), log?.to_owned())));
+            of_site(&job, &End::Complete, &[], &logs.collect::<Vec<_>>())
+        };
+        let (address, roles) = (Some("Warning: x\nhttps://rrr.example.com\n"), Some("administrator\n"));
         let done = JobState::Succeeded { failed: Vec::new() };
-        assert_eq!(state(Some("Warning: x\nhttps://rrr.example.com\n")), done);
+        assert_eq!(state(address, roles), done);
+        assert_eq!(state(address, Some("administrator, shop_manager\n")), done);
         for other in [None, Some(""), Some("https://rrr.example.com/site"), Some("https://other.example.com")]
         {
-            assert!(matches!(state(other), JobState::Failed { theme_missing: false, .. }), "{other:?}");
+            let state = state(other, roles);
+            assert!(matches!(state, JobState::Failed { cause: JobFailure::Other, .. }), "{other:?}");
         }
+        for other in ["", "\n", "subscriber\n"] {
+            let state = state(address, Some(other));
+            assert!(
+                matches!(state, JobState::Failed { cause: JobFailure::InstallIncomplete, .. }),
+                "{other:?}"
+            );
+        }
+        let silent = state(address, None);
+        assert!(matches!(silent, JobState::Failed { cause: JobFailure::Other, .. }), "{silent:?}");
     }
 
     #[test]
-    fn a_theme_that_is_not_there_is_told_apart() {
-        let missing = "Error: The 'nope' theme could not be found.";
-        let state = |word, words| {
-            let job = job(word, "Failed", "BackoffLimitExceeded");
+    fn what_wp_says_last_is_the_cause() {
+        let missing =
+            "Error: The 'nope' theme could not be found.\nError: the command ended before it did its work";
+        let state = |words: &str, logs: &[Log]| {
+            let job = job("Failed", "BackoffLimitExceeded");
             let end = end(&job).expect("an end");
-            of_site(&job, &end, &[failed_pod("activate", words)], "", None)
+            of_site(&job, &end, &[failed_pod("activate", words)], logs)
         };
-        let JobState::Failed { message, theme_missing: true } = state("activate-theme", missing) else {
-            panic!("{:?}", state("activate-theme", missing));
+        let JobState::Failed { message, cause: JobFailure::ThemeMissing } = state(missing, &[]) else {
+            panic!("{:?}", state(missing, &[]));
         };
-        assert_eq!(message, format!("BackoffLimitExceeded: `activate` ended with 1: {missing}"));
-        for (word, words) in [("activate-theme", "Error: no database"), ("install", missing)] {
-            assert!(matches!(state(word, words), JobState::Failed { theme_missing: false, .. }));
+        assert!(message.starts_with("BackoffLimitExceeded: `activate` ended with 1: Error: The 'nope'"));
+        let refused = "Error: Error establishing a database connection.".to_owned();
+        for (words, logs, cause) in [
+            ("Error: no", Vec::new(), JobFailure::Other),
+            ("Error", vec![("install".to_owned(), refused)], JobFailure::DatabaseRefused),
+            ("Error: the command ended before it did its work", Vec::new(), JobFailure::EndedEarly),
+        ] {
+            let JobState::Failed { cause: found, .. } = state(words, &logs) else { panic!("{words}") };
+            assert_eq!(found, cause, "{words}");
         }
     }
 
@@ -186,7 +228,7 @@ mod tests {
         let said = "container has runAsNonRoot and image will run as root";
         let state = json!({ "waiting": { "reason": "CreateContainerConfigError", "message": said } });
         let pod = json!({ "metadata": { "name": "p" }, "status": { "initContainerStatuses": [{ "state": state }] } });
-        let JobState::Failed { message, theme_missing: false } = unfinished(&[pod]) else {
+        let JobState::Failed { message, cause: JobFailure::Other } = unfinished(&[pod]) else {
             panic!("it fails")
         };
         assert!(message.contains(said) && message.contains("`runAsUser`"), "{message}");

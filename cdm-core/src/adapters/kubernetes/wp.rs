@@ -1,6 +1,9 @@
 //! What a job runs: `wp` by its arguments, one element each, without a shell; and what proves that it did its work.
 
-use super::settings::KubernetesSettings;
+use super::settings::{KubernetesSettings, WpRoot};
+
+/// Where the job's own files are mounted: what `wp` loads, and a site's credentials or the addresses of a batch.
+pub(super) const FILES: &str = "/run/cdm";
 
 /// One command, in a container of that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,16 +17,16 @@ pub(super) struct Command {
 pub(super) struct Commands {
     pub(super) before: Vec<Command>,
     pub(super) last: Command,
-    /// The line that the last one prints when the work is done. That a command ended with 0 proves nothing: code of the
-    /// site that is loaded before it may end the process.
-    pub(super) proof: Option<String>,
+    /// Which container prints which line when the work is done. That a command ended with 0 proves nothing.
+    pub(super) proofs: Vec<(&'static str, String)>,
 }
 
 /// What a site's plugins and themes have no say in.
 const PLAIN: [&str; 2] = ["--skip-plugins", "--skip-themes"];
 
-/// Installs WordPress where it is not installed; `core install` asks itself. The administrator's password is in the
-/// configuration file of `wp`.
+/// Installs WordPress where it is not installed; `core install` asks itself, and is content with an address. The
+/// administrator is proved besides: an installation that was cut short may have an address and nobody who can sign in.
+/// The administrator's password is in the configuration file of `wp`.
 pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Commands {
     let url = flag("url", site.address);
     let install = [
@@ -38,15 +41,21 @@ pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Command
     Commands {
         before: vec![
             command(settings, "install", &install),
-            command(settings, "installed", &["core", "is-installed", &url, PLAIN[0], PLAIN[1]]),
+            command(settings, ADDRESS, &["option", "get", "home", &url, PLAIN[0], PLAIN[1]]),
         ],
-        last: command(settings, PROVE, &["option", "get", "home", &url, PLAIN[0], PLAIN[1]]),
-        proof: Some(site.address.to_owned()),
+        last: command(
+            settings,
+            PROVE,
+            &["user", "get", &escaped(site.user), "--field=roles", &url, PLAIN[0], PLAIN[1]],
+        ),
+        proofs: vec![(ADDRESS, site.address.to_owned()), (PROVE, "administrator".to_owned())],
     }
 }
 
-/// The container whose log is the proof.
+/// The container whose log proves the work, in jobs of before alone.
 pub(super) const PROVE: &str = "prove";
+/// The container whose log proves a site's address.
+pub(super) const ADDRESS: &str = "address";
 
 /// The container that flushes caches; those of a batch are numbered.
 pub(super) const FLUSH: &str = "flush";
@@ -67,19 +76,33 @@ pub(super) fn activate_theme(settings: &KubernetesSettings, address: &str, theme
     Commands {
         before: vec![command(settings, "activate", &["theme", "activate", &escaped(theme), &url])],
         last: command(settings, PROVE, &["option", "get", "stylesheet", &url, PLAIN[0], PLAIN[1]]),
-        proof: Some(theme.to_owned()),
+        proofs: vec![(PROVE, theme.to_owned())],
     }
 }
 
 /// Flushes the object cache of the site that the configuration file of `wp` names.
 pub(super) fn flush_caches(settings: &KubernetesSettings) -> Commands {
     let last = command(settings, FLUSH, &["cache", "flush", PLAIN[0], PLAIN[1]]);
-    Commands { before: Vec::new(), last, proof: None }
+    Commands { before: Vec::new(), last, proofs: vec![(FLUSH, FLUSHED.to_owned())] }
 }
+
+/// What `wp cache flush` prints when it has flushed, and what its container leaves as its termination message.
+pub(super) const FLUSHED: &str = "Success: The cache was flushed.";
+
+/// The file that `wp` loads before WordPress, and its name among the job's files.
+pub(super) const PRELUDE: (&str, &str) = ("wp-cli.php", include_str!("wp-cli.php"));
 
 fn command(settings: &KubernetesSettings, container: &'static str, arguments: &[&str]) -> Command {
     let arguments = arguments.iter().map(|argument| (*argument).to_owned());
-    Command { container, argv: settings.wp.iter().cloned().chain(arguments).collect() }
+    let mut argv: Vec<String> = settings.wp.iter().cloned().chain(arguments).collect();
+    argv.push(flag("require", &format!("{FILES}/{}", PRELUDE.0)));
+    if let Some(path) = &settings.wp_path {
+        argv.push(flag("path", path));
+    }
+    if settings.wp_root == WpRoot::Allowed {
+        argv.push("--allow-root".to_owned());
+    }
+    Command { container, argv }
 }
 
 /// An option with its value, in one element.
@@ -129,7 +152,7 @@ mod tests {
             "--url=https://other.example.com",
         ] {
             let argv = site(title);
-            assert_eq!(argv.len(), 8, "{argv:?}");
+            assert_eq!(argv.len(), 9, "{argv:?}");
             assert_eq!(argv[..3], ["wp", "core", "install"]);
             assert_eq!(argv[4], format!("--title={title}"));
         }
@@ -144,7 +167,38 @@ mod tests {
     fn a_theme_is_an_argument_and_proved_by_name() {
         let commands = activate_theme(&settings(), "https://rrr.example.com", "twentytwentysix");
         assert_eq!(commands.before[0].argv[..4], ["wp", "theme", "activate", "twentytwentysix"]);
-        assert_eq!(commands.proof.as_deref(), Some("twentytwentysix"));
+        assert_eq!(commands.proofs, [(PROVE, "twentytwentysix".to_owned())]);
+    }
+
+    #[test]
+    fn every_command_has_the_path_and_may_run_as_root_where_that_is_set() {
+        let settings = KubernetesSettings {
+            wp_path: Some("/srv/wordpress".to_owned()),
+            wp_root: WpRoot::Allowed,
+            ..settings()
+        };
+        let site = Site { address: "https://a.example", title: "A", user: "admin", email: "a@example.com" };
+        for commands in [
+            install(&settings, &site),
+            activate_theme(&settings, "https://a.example", "x"),
+            flush_caches(&settings),
+        ] {
+            for command in commands.before.iter().chain([&commands.last]) {
+                let end = &command.argv[command.argv.len() - 3..];
+                assert_eq!(end, ["--require=/run/cdm/wp-cli.php", "--path=/srv/wordpress", "--allow-root"]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_installation_is_proved_by_its_address_and_its_administrator() {
+        let site = Site { address: "https://a.example", title: "A", user: "admin", email: "a@example.com" };
+        let commands = install(&settings(), &site);
+        assert_eq!(commands.last.argv[..5], ["wp", "user", "get", "admin", "--field=roles"]);
+        assert_eq!(
+            commands.proofs,
+            [(ADDRESS, "https://a.example".to_owned()), (PROVE, "administrator".to_owned())]
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Site databases on MySQL or MariaDB.
 //!
 //! A call has a connection of its own and a server lock on the site's name. Names that were removed are kept in the table
-//! `cdm.removed`, so that a late call brings nothing back; a backup without it forgets that.
+//! `cdm.removed`, so that a late call brings nothing back; a backup without it forgets that. `cdm.renewed` has the fence of
+//! the last call that made a site's database anew.
 //!
 //! The administrator in the URL needs: `CREATE USER`; the rights of a site's user and `CREATE`, `DROP`, `ALTER` on
 //! `site\_%` and `cdm`, with `GRANT OPTION` on the former; `SELECT` on `mysql`; and to see and end the connections of
@@ -176,6 +177,22 @@ impl SiteDatabases for MysqlDatabases {
         let work = async {
             let mut session = self.session(call.deadline, &begun).await?;
             self.site(&name).ensure(&mut session, &credentials.password).await?;
+            session.close().await;
+            Ok(())
+        };
+        outcome(self.within(call.deadline, work).await, &begun)
+    }
+
+    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+        let name = DatabaseName::of(uid).to_string();
+        if credentials.dbname != name || credentials.username != name {
+            let message = format!("the credentials are not of the database {name} and its user");
+            return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Invalid, message));
+        }
+        let begun = AtomicBool::new(false);
+        let work = async {
+            let mut session = self.session(call.deadline, &begun).await?;
+            self.site(&name).renew(&mut session, &credentials.password, call.fence).await?;
             session.close().await;
             Ok(())
         };

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::failure::Failure;
 use super::rights;
 use super::session::Session;
+use crate::domain::Fence;
 use crate::ports::{ErrorKind, SiteDatabase};
 
 /// What both servers know, and what WordPress itself takes where it may choose.
@@ -30,10 +31,63 @@ impl Site<'_> {
         password: &SecretString,
     ) -> Result<(), Failure> {
         self.lock(session).await?;
+        self.open(session).await?;
+        self.make(session, password).await
+    }
+
+    /// Drops the database under the lock and makes it anew, unless a call with a higher fence has done so. Without its
+    /// user first: nothing of before comes into the new database.
+    pub(super) async fn renew(
+        self,
+        session: &mut Session<'_>,
+        password: &SecretString,
+        fence: Fence,
+    ) -> Result<(), Failure> {
+        self.lock(session).await?;
+        self.open(session).await?;
+        self.note_renewal(session, fence).await?;
+        let name = session.quoting.name(self.name)?;
+        self.drop_users(session, |_| true).await?;
+        self.end_connections(session).await?;
+        session.change(format!("DROP DATABASE IF EXISTS {name}")).await?;
+        self.make(session, password).await
+    }
+
+    /// That the name was not closed.
+    async fn open(self, session: &mut Session<'_>) -> Result<(), Failure> {
         if self.is_closed(session).await? {
             let message = format!("the database {} was dropped", self.name);
             return Err(Failure::new(ErrorKind::Gone, message));
         }
+        Ok(())
+    }
+
+    /// Stores the fence of a renewal before anything is dropped. The list only grows, as that of closed names does: the
+    /// administrator of the guide may add to it and no more.
+    async fn note_renewal(self, session: &mut Session<'_>, fence: Fence) -> Result<(), Failure> {
+        let query = "SELECT CAST(`fence` AS CHAR) FROM `cdm`.`renewed` WHERE `name` = ?";
+        let held = match session.texts(query, &[self.name]).await {
+            Err(failure) if failure.no_table() => {
+                let table = "CREATE TABLE IF NOT EXISTS `cdm`.`renewed` (\
+                             `name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
+                             `fence` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
+                             `at` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, \
+                             PRIMARY KEY (`name`, `fence`)) ENGINE = InnoDB";
+                session.change(table.to_owned()).await?;
+                session.texts(query, &[self.name]).await?
+            }
+            held => held?,
+        };
+        if held.iter().filter_map(|held| Fence::parse(held)).any(|held| held > fence) {
+            let message = format!("a later call has renewed the database {}", self.name);
+            return Err(Failure::new(ErrorKind::Conflict, message));
+        }
+        let (name, fence) = (session.quoting.string(self.name)?, session.quoting.string(&fence.to_string())?);
+        let note = format!("INSERT IGNORE INTO `cdm`.`renewed` (`name`, `fence`) VALUES ({name}, {fence})");
+        session.change(note).await
+    }
+
+    async fn make(self, session: &mut Session<'_>, password: &SecretString) -> Result<(), Failure> {
         self.database(session).await?;
         self.user(session, password).await?;
         if rights::seen(session, self).await?.too_much() {

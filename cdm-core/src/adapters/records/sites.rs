@@ -13,7 +13,7 @@ use crate::domain::colour::{Colour, Fleet, Hold, Release, Verdict};
 use crate::domain::lifecycle::Phase;
 use crate::domain::operation::Slot;
 use crate::domain::rollout::Outcome;
-use crate::domain::site::{Routed, Settled, Site};
+use crate::domain::site::{Activation, Routed, Settled, Site};
 use crate::domain::{
     Actor, Digest, Freeze, Grant, Hostnames, Leg, Selector, SiteId, SiteName, Theme, Timestamp, Uid,
 };
@@ -38,6 +38,10 @@ pub(crate) struct SiteDef {
     route: Option<Routed>,
     #[serde_as(as = "PhaseDef")]
     phase: Phase,
+    /// Absent in records of before.
+    #[serde_as(as = "ActivationDef")]
+    #[serde(default)]
+    activation: Activation,
     #[serde_as(as = "Option<SlotDef>")]
     slot: Option<Slot>,
     #[serde_as(as = "GrantDef")]
@@ -103,6 +107,15 @@ enum PhaseDef {
     Active,
 }
 mirror!(PhaseDef, Phase);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Activation", rename_all = "camelCase")]
+enum ActivationDef {
+    Never,
+    Ever,
+    Unrecorded,
+}
+mirror!(ActivationDef, Activation);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]

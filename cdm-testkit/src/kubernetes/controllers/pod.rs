@@ -345,7 +345,9 @@ impl Slot {
             "exitCode": exit.code, "reason": if exit.code == 0 { "Completed" } else { "Error" },
             "startedAt": written(self.started.unwrap_or(now)), "finishedAt": written(now),
         });
-        if exit.code != 0 && spec.text("/terminationMessagePolicy") == "FallbackToLogsOnError" {
+        if !exit.message.is_empty() {
+            ended["message"] = json!(exit.message);
+        } else if exit.code != 0 && spec.text("/terminationMessagePolicy") == "FallbackToLogsOnError" {
             ended["message"] = json!(tail(&exit.log));
         }
         self.state = json!({"terminated": ended});

@@ -3,21 +3,14 @@
 use sqlx::{Connection, SqliteConnection};
 
 use super::host::World;
+use super::install::{self, Fresh, Installed};
 use super::runner::Due;
 use super::tenants::{read_options, site_error};
 use crate::domain::{Hostnames, Selector, SiteName, Theme, Uid};
-use crate::ports::{ErrorKind, Job, JobKind, JobState, PortError};
+use crate::ports::{ErrorKind, Job, JobFailure, JobKind, JobState, PortError};
 
 /// Most bytes of a log.
 const MOST_LOG: usize = 64 << 10;
-/// The theme of a fresh installation.
-const FIRST_THEME: &str = "default";
-
-const OPTIONS: &str = "
-CREATE TABLE IF NOT EXISTS options (option_name TEXT PRIMARY KEY, option_value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS users (user_login TEXT PRIMARY KEY, user_email TEXT NOT NULL) STRICT;
-";
-
 /// What a job prints. Never a secret.
 #[derive(Debug, Default)]
 struct Log(String);
@@ -37,20 +30,23 @@ impl Log {
 /// Why a job fails.
 struct Failure {
     message: String,
-    theme_missing: bool,
+    cause: JobFailure,
     /// The disk has no space: the job is no failure, it can be run again once there is.
     full: bool,
 }
 
 impl Failure {
-    fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), theme_missing: false, full: false }
+    fn of(cause: JobFailure, message: impl Into<String>) -> Self {
+        Self { message: message.into(), cause, full: false }
     }
 }
 
 impl From<PortError> for Failure {
     fn from(error: PortError) -> Self {
-        Self { full: error.kind == ErrorKind::Full, ..Self::new(error.message) }
+        let away = matches!(error.kind, ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unavailable);
+        let refused = away && error.port == "databases";
+        let cause = if refused { JobFailure::DatabaseRefused } else { JobFailure::Other };
+        Self { full: error.kind == ErrorKind::Full, ..Self::of(cause, error.message) }
     }
 }
 
@@ -73,9 +69,9 @@ pub(super) async fn run(world: &World, due: &Due) -> Option<Job> {
     let state = match done {
         Ok(failed) => JobState::Succeeded { failed },
         Err(Failure { full: true, .. }) => return None,
-        Err(Failure { message, theme_missing, full: false }) => {
+        Err(Failure { message, cause, full: false }) => {
             log.line(&format!("Error: {message}"));
-            JobState::Failed { message, theme_missing }
+            JobState::Failed { message, cause }
         }
     };
     Some(Job { state, log: log.0 })
@@ -94,63 +90,57 @@ async fn install(
     let cms = world.tenants.cms(uid).await?;
     let mut database = world.tenants.connect(uid).await?;
     let siteurl = format!("{}://{}", world.cluster.settings.site_scheme, hostnames.canonical());
-    let done = async {
-        if read_options(&mut database).await?.is_some() {
-            log.line("WordPress is already installed.");
-            return Ok(());
-        }
-        let mut tx = database.begin().await?;
-        sqlx::raw_sql(OPTIONS).execute(&mut *tx).await?;
-        for (name, value) in [
-            ("siteurl", siteurl.as_str()),
-            ("home", siteurl.as_str()),
-            ("blogname", title.as_str()),
-            ("admin_email", cms.email.as_str()),
-            ("stylesheet", FIRST_THEME),
-        ] {
-            sqlx::query(
-                "INSERT INTO options (option_name, option_value) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            )
-            .bind(name)
-            .bind(value)
-            .execute(&mut *tx)
-            .await?;
-        }
-        sqlx::query("INSERT INTO users (user_login, user_email) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(&cms.username)
-            .bind(&cms.email)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        log.line("Success: WordPress installed successfully.");
-        Ok::<_, sqlx::Error>(())
+    let site = Fresh { address: &siteurl, title: title.as_str(), user: &cms.username, email: &cms.email };
+    let proof = async {
+        let installed = install::install(&mut database, &site).await?;
+        let options = read_options(&mut database).await?;
+        Ok::<_, sqlx::Error>((installed, options, install::roles(&mut database, &cms.username).await?))
     }
     .await;
-    let proof = match done {
-        Ok(()) => read_options(&mut database).await,
-        Err(error) => Err(error),
-    };
     close(database).await;
     world.cache(service).flush(uid);
-    let Some(options) = proof? else {
-        return Err(Failure::new("the installation does not show"));
+    let (installed, options, roles) = proof?;
+    match installed {
+        Installed::Now => log.line("Success: WordPress installed successfully."),
+        Installed::Already => log.line("WordPress is already installed."),
+        Installed::Unavailable => {
+            let message =
+                "One or more database tables are unavailable. The database may need to be repaired.";
+            return Err(Failure::of(JobFailure::InstallIncomplete, message));
+        }
+    }
+    let Some(options) = options else {
+        return Err(Failure::of(JobFailure::Other, "the installation does not show"));
     };
     log.line(&format!("siteurl: {}", options.siteurl));
-    Ok(Vec::new())
+    match roles.as_deref() {
+        Some("administrator") => {
+            log.line("roles: administrator");
+            Ok(Vec::new())
+        }
+        Some(roles) => {
+            let message = format!("`{}` is no administrator; its roles: `{roles}`", cms.username);
+            Err(Failure::of(JobFailure::InstallIncomplete, message))
+        }
+        None => {
+            let message = format!("Invalid user ID, email or login: '{}'", cms.username);
+            Err(Failure::of(JobFailure::InstallIncomplete, message))
+        }
+    }
 }
 
 async fn activate(world: &World, service: Selector, uid: Uid, theme: &Theme, log: &mut Log) -> Done {
     let view = world.cluster.running_image(service).await?;
     if !world.cluster.images().of(view).has_theme(theme) {
         let message = format!("The '{theme}' theme could not be found.");
-        return Err(Failure { theme_missing: true, ..Failure::new(message) });
+        return Err(Failure::of(JobFailure::ThemeMissing, message));
     }
     let mut database = world.tenants.connect(uid).await?;
     let done = set_theme(&mut database, theme).await;
     close(database).await;
     world.cache(service).flush(uid);
     if !done? {
-        return Err(Failure::new("WordPress is not installed."));
+        return Err(Failure::of(JobFailure::Other, "WordPress is not installed."));
     }
     log.line(&format!("Success: Switched to '{theme}' theme."));
     Ok(Vec::new())

@@ -13,6 +13,7 @@ mod commands;
 mod host;
 mod http;
 mod images;
+mod install;
 mod jobs;
 mod news;
 mod ops;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Digest, Hostnames, SiteName, Theme, Uid};
-use crate::ports::{JobKind, JobState, PodFailure};
+use crate::ports::{JobFailure, JobKind, JobState, PodFailure};
 
 #[derive(Serialize, Deserialize)]
 struct TemplateShape {
@@ -30,8 +30,16 @@ enum KindShape {
 #[serde(tag = "state", rename_all = "kebab-case")]
 enum StateShape {
     Running,
-    Succeeded { failed: Vec<(String, String)> },
-    Failed { message: String, theme_missing: bool },
+    Succeeded {
+        failed: Vec<(String, String)>,
+    },
+    /// Jobs of before have no cause but whether a theme was missing, which stays for a version that knows no other.
+    Failed {
+        message: String,
+        theme_missing: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
+    },
 }
 
 /// A template of this digest; the revision makes it unlike every other.
@@ -99,7 +107,11 @@ pub(super) fn state(state: &JobState) -> String {
         JobState::Succeeded { failed } => StateShape::Succeeded {
             failed: failed.into_iter().map(|(uid, message)| (uid.to_string(), message)).collect(),
         },
-        JobState::Failed { message, theme_missing } => StateShape::Failed { message, theme_missing },
+        JobState::Failed { message, cause } => StateShape::Failed {
+            message,
+            theme_missing: cause == JobFailure::ThemeMissing,
+            cause: Some(cause.as_str().to_owned()),
+        },
     })
 }
 
@@ -112,7 +124,14 @@ pub(super) fn parse_state(text: &str) -> Option<JobState> {
                 .map(|(uid, message)| Some((Uid::parse(&uid).ok()?, message)))
                 .collect::<Option<_>>()?,
         },
-        StateShape::Failed { message, theme_missing } => JobState::Failed { message, theme_missing },
+        StateShape::Failed { message, theme_missing, cause } => JobState::Failed {
+            message,
+            cause: match cause {
+                Some(cause) => JobFailure::parse(&cause),
+                None if theme_missing => JobFailure::ThemeMissing,
+                None => JobFailure::Other,
+            },
+        },
     })
 }
 

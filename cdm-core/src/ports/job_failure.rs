@@ -1,0 +1,167 @@
+//! Why a job failed, as far as the output of `wp` tells.
+
+use crate::domain::Code;
+
+/// The cause of a failed job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum JobFailure {
+    /// The output names none of the causes below.
+    #[default]
+    Other,
+    /// `wp` refuses to run as root.
+    RunsAsRoot,
+    /// `wp` does not find WordPress.
+    WordPressNotFound,
+    /// The theme is not in the image.
+    ThemeMissing,
+    /// The theme is there, its parent theme is not.
+    ParentThemeMissing,
+    /// The theme has no stylesheet.
+    StylesheetMissing,
+    /// The database server does not answer, or refuses the site's credentials.
+    DatabaseRefused,
+    /// WordPress does not accept the administrator's email address.
+    EmailRefused,
+    /// An installation was cut short: tables without options, or an address without an administrator.
+    InstallIncomplete,
+    /// The command ended without an error before it did its work.
+    EndedEarly,
+}
+
+impl JobFailure {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Other,
+        Self::RunsAsRoot,
+        Self::WordPressNotFound,
+        Self::ThemeMissing,
+        Self::ParentThemeMissing,
+        Self::StylesheetMissing,
+        Self::DatabaseRefused,
+        Self::EmailRefused,
+        Self::InstallIncomplete,
+        Self::EndedEarly,
+    ];
+
+    /// The stable word, by which it is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::RunsAsRoot => "runs_as_root",
+            Self::WordPressNotFound => "wordpress_not_found",
+            Self::ThemeMissing => "theme_missing",
+            Self::ParentThemeMissing => "parent_theme_missing",
+            Self::StylesheetMissing => "stylesheet_missing",
+            Self::DatabaseRefused => "database_refused",
+            Self::EmailRefused => "email_refused",
+            Self::InstallIncomplete => "install_incomplete",
+            Self::EndedEarly => "ended_early",
+        }
+    }
+
+    /// The cause of that word; [`JobFailure::Other`] for a word of another version.
+    pub fn parse(word: &str) -> Self {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == word).unwrap_or_default()
+    }
+
+    /// The cause that the output of a failed job names.
+    ///
+    /// The texts are those of wp-cli 2.10 and WordPress 6.1, in English: an image whose `wp` speaks another language
+    /// gets [`JobFailure::Other`].
+    pub fn of_output(text: &str) -> Self {
+        const SAID: [(&str, JobFailure); 11] = [
+            ("running this as root", JobFailure::RunsAsRoot),
+            ("does not seem to be a WordPress installation", JobFailure::WordPressNotFound),
+            ("The parent theme is missing", JobFailure::ParentThemeMissing),
+            ("Stylesheet is missing", JobFailure::StylesheetMissing),
+            ("theme could not be found", JobFailure::ThemeMissing),
+            ("email address is invalid", JobFailure::EmailRefused),
+            ("Error establishing a database connection", JobFailure::DatabaseRefused),
+            ("Cannot select database", JobFailure::DatabaseRefused),
+            ("database tables are unavailable", JobFailure::InstallIncomplete),
+            ("Invalid user ID, email or login", JobFailure::InstallIncomplete),
+            (JobFailure::ENDED_EARLY, JobFailure::EndedEarly),
+        ];
+        let said = SAID.iter().find(|(words, _)| text.contains(words));
+        said.map_or(Self::Other, |(_, cause)| *cause)
+    }
+
+    /// What the file that `wp` loads first prints where a command ends before it did its work.
+    pub const ENDED_EARLY: &'static str = "the command ended before it did its work";
+
+    /// The code of an operation that is parked for it; `None` where the step's own says it best.
+    pub const fn code(self) -> Option<Code> {
+        match self {
+            Self::Other | Self::EndedEarly => None,
+            Self::RunsAsRoot => Some(Code::RunsAsRoot),
+            Self::WordPressNotFound => Some(Code::WordPressNotFound),
+            Self::ThemeMissing => Some(Code::ThemeMissing),
+            Self::ParentThemeMissing => Some(Code::ParentThemeMissing),
+            Self::StylesheetMissing => Some(Code::StylesheetMissing),
+            Self::DatabaseRefused => Some(Code::DatabaseRefused),
+            Self::EmailRefused => Some(Code::EmailRefused),
+            Self::InstallIncomplete => Some(Code::InstallIncomplete),
+        }
+    }
+
+    /// Whether another job may succeed although nobody has corrected anything.
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Other | Self::DatabaseRefused | Self::EndedEarly => true,
+            Self::RunsAsRoot
+            | Self::WordPressNotFound
+            | Self::ThemeMissing
+            | Self::ParentThemeMissing
+            | Self::StylesheetMissing
+            | Self::EmailRefused
+            | Self::InstallIncomplete => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measured_texts_have_their_cause() {
+        for (text, cause) in [
+            (
+                "Error: YIKES! It looks like you're running this as root. You probably meant to run this as the user",
+                JobFailure::RunsAsRoot,
+            ),
+            (
+                "Error: This does not seem to be a WordPress installation.\nThe used path is: /tmp/",
+                JobFailure::WordPressNotFound,
+            ),
+            ("Error: The 'x' theme could not be found.", JobFailure::ThemeMissing),
+            ("Error: The '2024' theme could not be found. Did you mean '2024'?", JobFailure::ThemeMissing),
+            (
+                "Error: The parent theme is missing. Please install the \"x\" parent theme.",
+                JobFailure::ParentThemeMissing,
+            ),
+            ("Error: Stylesheet is missing.", JobFailure::StylesheetMissing),
+            (
+                "Error: Error establishing a database connection. This either means that",
+                JobFailure::DatabaseRefused,
+            ),
+            ("Error: The 'ops@localhost' email address is invalid.", JobFailure::EmailRefused),
+            (
+                "Error: One or more database tables are unavailable. The database may need to be repaired.",
+                JobFailure::InstallIncomplete,
+            ),
+            ("Error: Invalid user ID, email or login: 'admin'", JobFailure::InstallIncomplete),
+            ("Killed", JobFailure::Other),
+        ] {
+            assert_eq!(JobFailure::of_output(text), cause, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_cause_is_read_as_it_is_stored() {
+        for cause in JobFailure::ALL {
+            assert_eq!(JobFailure::parse(cause.as_str()), cause);
+        }
+        assert_eq!(JobFailure::parse("of another version"), JobFailure::Other);
+    }
+}

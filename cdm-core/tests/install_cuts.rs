@@ -1,0 +1,147 @@
+//! Installations that are cut after each table and each group of rows, under every single fault of the provision.
+//!
+//! Whatever ended the job: a site that ends active has an administrator who can sign in, and the database of a site that
+//! somebody may have used is never made anew. That is judged by the invariants `SignIn` and `KeptDatabase`.
+
+mod campaign;
+
+use campaign::{Campaign, caught, full};
+use cdm_core::domain::site::Activation;
+use cdm_core::domain::{Code, End, Kind, State, Status};
+use cdm_testkit::faults::{CallSite, Fault, Plan};
+use cdm_testkit::installation::Installation;
+use cdm_testkit::log::What;
+use cdm_testkit::world::{Verb, World};
+
+/// After how many writes the installations are cut, one after the other: each point once; in full also every point
+/// followed by another.
+fn cuts() -> Vec<Vec<usize>> {
+    let each = 0..=Installation::WRITES;
+    let once = each.clone().map(|cut| vec![cut]);
+    // The second is cut elsewhere: it finds a database that was made anew.
+    let twice = each.map(|cut| vec![cut, Installation::WRITES - cut]);
+    once.chain(twice.filter(|_| full())).collect()
+}
+
+fn provisioned(cuts: &[usize], plan: Option<&Plan>) -> (World, Vec<CallSite>) {
+    let mut world = World::new(1);
+    let _ = world.create("rrr");
+    world.run();
+    world.cluster.cut_installs(cuts.iter().copied());
+    match plan {
+        Some(plan) => world.gate.arm(plan.clone()),
+        None => world.gate.start_trace(),
+    }
+    let _ = world.on_site("rrr", Verb::Provision);
+    world.run();
+    let trace = if plan.is_none() { world.gate.trace() } else { Vec::new() };
+    (world, trace)
+}
+
+/// What is wrong with how it ended.
+fn wrong(world: &mut World) -> Vec<String> {
+    let mut wrong: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
+    let sites = world.store.all_sites();
+    let site = sites.iter().find(|site| site.id.as_str() == "rrr");
+    let state = site.map(|site| (site.state(), site.activation));
+    if state != Some((State::Active, Activation::Ever)) {
+        wrong.push(format!("it ended as {state:?}"));
+    }
+    let usable = site.and_then(|site| world.databases.contents(site.uid)).is_some_and(|it| it.is_usable());
+    if !usable {
+        wrong.push("nobody can sign in".to_owned());
+    }
+    wrong
+}
+
+fn run(cuts: &[usize], plan: &Plan) -> Result<(), String> {
+    let played = caught(|| {
+        let (mut world, _) = provisioned(cuts, Some(plan));
+        let fired = world.gate.fired();
+        world.converge();
+        let mut wrong = wrong(&mut world);
+        if fired == 0 {
+            wrong.push("the fault did not happen".to_owned());
+        }
+        wrong
+    });
+    let wrong = played.unwrap_or_else(|panic| vec![panic]);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = cuts.iter().map(|cut| Installation::write_name(*cut)).collect();
+    Err(format!("cut before {names:?}, {plan:?}:\n    {}", wrong.join("\n    ")))
+}
+
+#[test]
+fn install_cuts() {
+    let mut all = Vec::new();
+    let mut renewals = 0;
+    for cuts in cuts() {
+        let (mut world, trace) = provisioned(&cuts, None);
+        let wrong = wrong(&mut world);
+        assert!(wrong.is_empty(), "cut after {cuts:?} without faults: {wrong:#?}");
+        let log = world.log.since(0);
+        renewals += log.iter().filter(|effect| matches!(effect.what, What::DatabaseRenewed(_))).count();
+        for (at, call) in trace.iter().enumerate() {
+            let faults = Fault::KINDS.into_iter().filter(|fault| call.takes(*fault));
+            all.extend(faults.map(|fault| (cuts.clone(), Plan(vec![(at, fault)]))));
+        }
+    }
+    let campaign = Campaign::new("install-cuts").over(&all, |(cuts, plan)| run(cuts, plan));
+    let points = Installation::WRITES + 1;
+    campaign.end(&format!("{points} points, {renewals} databases made anew without faults"));
+}
+
+/// A half-made installation of a site whose record says that it was active: a person decides.
+#[test]
+fn the_database_of_a_site_that_was_active_is_left_alone() {
+    for used in [Used::Active, Used::Routed] {
+        let mut world = World::new(1);
+        let _ = world.create("rrr");
+        world.run();
+        let uid = world.store.all_sites()[0].uid;
+        world.edit_site("rrr", |site| match used {
+            Used::Active => site.activation = Activation::Ever,
+            Used::Routed => {
+                let fence = cdm_core::domain::Fence::new(1, 1);
+                site.route = Some(cdm_core::domain::Routed { service: site.service, fence });
+            }
+        });
+        // The half-made installation is there; every job after it finds it.
+        world.cluster.cut_installs([14]);
+        let _ = world.on_site("rrr", Verb::Provision);
+        world.run();
+        let site = world.store.all_sites().remove(0);
+        let slot = site.slot.expect("an operation");
+        assert_eq!((slot.task.kind(), slot.status), (Kind::Provision, Status::Parked));
+        let reason = slot.reason.expect("a reason");
+        assert_eq!(reason.code, Code::InstallIncomplete, "{reason:?}");
+        assert_eq!(world.databases.contents(uid).map(|it| it.writes()), Some(14));
+        let renewed = world.log.since(0).iter().any(|effect| matches!(effect.what, What::DatabaseRenewed(_)));
+        assert!(!renewed);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Used {
+    Active,
+    Routed,
+}
+
+/// A record of before does not say whether its site was active; that it rests as created says that it was not.
+#[test]
+fn a_record_of_before_is_judged_by_its_phase() {
+    let mut world = World::new(1);
+    let _ = world.create("rrr");
+    world.run();
+    world.edit_site("rrr", |site| site.activation = Activation::Unrecorded);
+    world.cluster.cut_installs([14]);
+    let _ = world.on_site("rrr", Verb::Provision);
+    world.run();
+    assert_eq!(wrong(&mut world), Vec::<String>::new());
+    let ended = world.log.since(0).iter().any(
+        |effect| matches!(&effect.what, What::Ended(it) if it.slot.status == Status::Ended(End::Succeeded)),
+    );
+    assert!(ended);
+}
