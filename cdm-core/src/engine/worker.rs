@@ -288,17 +288,20 @@ impl Worker {
 
     /// Returns when there may be something to do.
     async fn idle(&self) {
-        let (waiting, mark, watched) = {
+        let now = self.ports.clock.monotonic();
+        let (waiting, mark, watched, retry) = {
             let state = self.state();
             // Without the store there is nothing to be found out, whatever else there is news of.
             let seeing = state.blind == 0;
-            (state.waiting && seeing, state.mark, state.watched.filter(|_| seeing))
+            // A retry whose pause is shorter than the time to the next look is not kept waiting for that.
+            let retry = state.resting.values().map(|later| later.at).filter(|at| *at > now).min();
+            (state.waiting && seeing, state.mark, state.watched.filter(|_| seeing), retry.filter(|_| seeing))
         };
-        let now = self.ports.clock.monotonic();
-        let until = match watched {
+        let look = match watched {
             Some(silent) => now.after(self.settings.watch).min(silent.after(Duration::from_millis(1))),
             None => now.after(self.settings.scan),
         };
+        let until = retry.map_or(look, |retry| retry.min(look));
         let timer = self.ports.clock.sleep_until(until);
         let news = async {
             if !waiting {

@@ -4,6 +4,7 @@
 mod costs;
 mod faults;
 mod life;
+mod outages;
 #[path = "../../../cdm-core/tests/parts/mod.rs"]
 #[allow(dead_code, reason = "the suites of the adapters need more of it")]
 mod parts;

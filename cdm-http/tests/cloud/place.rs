@@ -123,6 +123,13 @@ impl Place {
         Server::listen(self.command().spawn().expect("the server starts"), Serves::Api)
     }
 
+    /// Starts a server with further environment variables, and waits until it listens.
+    pub(crate) fn serve_with(&self, variables: &[(&str, &str)]) -> Server {
+        let mut command = self.command();
+        command.envs(variables.iter().copied());
+        Server::listen(command.spawn().expect("the server starts"), Serves::Api)
+    }
+
     /// What the parts hold, asked by other clients than ours.
     pub(crate) fn outside(&self) -> Outside {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloud/outside.py");
