@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use cdm_core::services::{Admitted, Span};
 use cdm_core::wiring::{
-    Config, Descriptors, LogFormat, Process, end_signal, harden_process, rotate_key, unknown_variables,
+    Backend, Config, Descriptors, LogFormat, Process, end_signal, harden_process, rotate_key,
+    unknown_variables,
 };
 use cdm_http::log::{LossyLog, log_panics};
 use cdm_http::{App, ConnectionLimits, HttpSettings, SetupLink, Tls};
@@ -192,20 +193,35 @@ async fn listen(config: &Config) -> Result<TcpListener, Failure> {
     Ok(bound.map_err(told)?)
 }
 
-/// Refuses to serve other machines in plaintext unless the configuration says so: tokens, passwords and cookies could be
-/// read on the way.
+/// Refuses to serve other machines in plaintext unless the configuration says so: tokens, passwords and cookies, those of
+/// the sites too, could be read on the way.
 fn permit_plaintext(config: &Config) -> Result<(), Failure> {
-    let local = config.listen.ip().to_canonical().is_loopback();
-    if local || config.http.tls.is_some() || config.http.allow_plaintext {
+    if config.http.allow_plaintext {
         return Ok(());
     }
-    Err(format!(
-        "`{}` is reached from other machines, and without TLS tokens and passwords can be read on the way\n\
-         hint: set CDM_TLS_CERT and CDM_TLS_KEY to serve TLS; or, where an ingress or proxy in front of this server \
-         does, CDM_ALLOW_PLAINTEXT=true",
-        config.listen
-    )
-    .into())
+    if reached_from_outside(config.listen) && config.http.tls.is_none() {
+        return Err(format!(
+            "`{}` is reached from other machines, and without TLS tokens and passwords can be read on the way\n\
+             hint: set CDM_TLS_CERT and CDM_TLS_KEY to serve TLS; or, where an ingress or proxy in front of this \
+             server does, CDM_ALLOW_PLAINTEXT=true",
+            config.listen
+        )
+        .into());
+    }
+    if reached_from_outside(config.router_listen) && config.backends.cluster == Backend::Embedded {
+        return Err(format!(
+            "`{}`, the router of the local cluster, is reached from other machines and speaks no TLS\n\
+             hint: set CDM_ROUTER_LISTEN to an address of this machine; or, where a proxy in front of it serves TLS, \
+             CDM_ALLOW_PLAINTEXT=true",
+            config.router_listen
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn reached_from_outside(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }
 
 fn log_to_stderr(config: &Config, filter: EnvFilter) -> Result<LossyLog, Failure> {

@@ -26,8 +26,8 @@ pub struct HttpConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Certificate and key of the API's listener; `None`: it speaks plaintext.
     pub tls: Option<TlsFiles>,
-    /// Whether the API may be served without TLS on an address that other machines reach. `CDM_ALLOW_PLAINTEXT`,
-    /// `allow_plaintext`.
+    /// Whether the API, and the router of the local cluster, may be served without TLS on an address that other machines
+    /// reach. `CDM_ALLOW_PLAINTEXT`, `allow_plaintext`.
     pub allow_plaintext: bool,
     /// The path of the address at which browsers and clients reach the server, such as `/cdm`; empty where it is the
     /// root. Of `CDM_PUBLIC_URL`, `public_url` or `oidc.public_url`.

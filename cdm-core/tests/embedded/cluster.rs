@@ -168,13 +168,16 @@ impl Machine {
 }
 
 async fn open(bench: &Bench, file: File) -> LocalCluster {
-    let settings = LocalSettings {
+    LocalCluster::open(file, quick(), Arc::new(bench.clock)).await.expect("a cluster")
+}
+
+fn quick() -> LocalSettings {
+    LocalSettings {
         pod_start: Duration::from_millis(5),
         progress_deadline: Duration::from_millis(200),
         job: Duration::from_millis(2),
         ..LocalSettings::default()
-    };
-    LocalCluster::open(file, settings, Arc::new(bench.clock)).await.expect("a cluster")
+    }
 }
 
 fn any_port() -> SocketAddr {
@@ -223,6 +226,35 @@ async fn the_local_cluster_keeps_its_promises() {
     let host = machine.host().await;
     let images = Images { first: image('a'), second: image('b') };
     contract::suite(&machine.cluster, images, &machine.bench.cx()).await;
+    host.stop().await;
+}
+
+/// At its limit of connections the router closes the one that has waited longest, and none that has a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_keep_no_visitor_out() {
+    let machine = Machine::new().await;
+    let settings = LocalSettings { router_connections: 4, ..quick() };
+    let file = machine.bench.file.clone();
+    let cluster = LocalCluster::open(file, settings, Arc::new(machine.bench.clock)).await.expect("a cluster");
+    let host = machine.host_with(&cluster, any_port()).await.expect("a host");
+    let address = host.router_address().expect("a router");
+    let connect = async || TcpStream::connect(address).await.expect("a connection");
+    let mut asking = connect().await;
+    // A request whose body is still to come.
+    let head = "POST / HTTP/1.1\r\nHost: nobody.test\r\nContent-Length: 4\r\n\r\n";
+    asking.write_all(head.as_bytes()).await.expect("a head");
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(connect().await);
+        assert_eq!(get(&host, "nobody.test", "/").await.status, 404);
+    }
+    let mut oldest = silent.swap_remove(0);
+    // The end may come as a reset.
+    assert_eq!(oldest.read(&mut [0; 8]).await.unwrap_or(0), 0, "the oldest connection was closed");
+    asking.write_all(b"body").await.expect("a body");
+    let mut buffer = [0; 64];
+    let count = asking.read(&mut buffer).await.expect("an answer");
+    assert!(buffer[..count].starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&buffer[..count]));
     host.stop().await;
 }
 

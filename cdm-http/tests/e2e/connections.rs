@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::server::{PATIENCE, QUICK, Server, Serves, command, directory};
+use super::server::{PATIENCE, QUICK, Server, Serves, client, command, directory};
 
 /// Raises this process's own limit of open files, for connections on both sides.
 fn raise() {
@@ -67,6 +67,33 @@ async fn silent_connections_keep_nobody_out() {
     assert_eq!(oldest.await.expect("a read"), 0, "the connection that had waited longest was closed");
 }
 
+/// Descriptors can run out below the server's own limits: then connections that wait make way, and none is lost.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_descriptors_goes_on() {
+    use rustix::process::{Pid, prlimit};
+
+    let dir = directory();
+    let server = Server::start(dir.path());
+    let process = Pid::from_raw(server.id().try_into().expect("an id"));
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.id())).expect("the descriptors");
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let numbers: Vec<u64> = numbers.collect();
+    let limit = numbers.iter().max().expect("open descriptors") + 1;
+    let lower = Rlimit { current: Some(limit), maximum: Some(limit) };
+    prlimit(process, Resource::Nofile, lower).expect("a lower limit");
+    // As many as there are descriptors left, and some more.
+    let left = usize::try_from(limit).expect("a number") - numbers.len();
+    let silent: Vec<TcpStream> = (0..left + 32).map(|_| connect(&server)).collect();
+    for _ in 0..8 {
+        let answer = client().get(format!("{}/healthz", server.url)).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let log = server.log.lock().expect("the log").clone();
+    assert!(log.contains("connections cannot be accepted"), "{log}");
+    drop(silent);
+}
+
 /// Without TLS no address that other machines reach is served, unless that is asked for.
 #[test]
 fn plaintext_beyond_this_machine_has_to_be_asked_for() {
@@ -84,6 +111,10 @@ fn plaintext_beyond_this_machine_has_to_be_asked_for() {
     );
     assert!(started(&[("CDM_ALLOW_PLAINTEXT", "true")]).0);
     assert!(started(&[("CDM_LISTEN", "127.0.0.1:0")]).0);
+    let sites = ("CDM_ROUTER_LISTEN", "0.0.0.0:0");
+    let (accepted, told) = started(&[("CDM_LISTEN", "127.0.0.1:0"), sites]);
+    assert!(!accepted && told.contains("CDM_ROUTER_LISTEN"), "{told}");
+    assert!(started(&[sites, ("CDM_ALLOW_PLAINTEXT", "true")]).0);
     let (accepted, told) =
         started(&[("CDM_TLS_CERT", "/nowhere/tls.crt"), ("CDM_TLS_KEY", "/nowhere/tls.key")]);
     assert!(!accepted && told.contains("/nowhere/tls.crt"), "{told}");

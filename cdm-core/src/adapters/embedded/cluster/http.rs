@@ -1,12 +1,15 @@
 //! HTTP/1.1 on loopback: a listener that hands requests on, and the shapes of bodies.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{Either, Empty, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,7 +18,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::ports::Clock;
@@ -63,6 +66,133 @@ impl Drop for Guard {
     }
 }
 
+/// The open connections without a request, the one that has waited longest first. At the limit it makes way for a new
+/// connection, so that silent ones keep nobody out.
+#[derive(Clone, Debug, Default)]
+struct Idle(Arc<Mutex<IdleConnections>>);
+
+#[derive(Debug, Default)]
+struct IdleConnections {
+    last: u64,
+    by_age: BTreeMap<u64, Arc<Notify>>,
+    /// A new connection waits for one of these to close.
+    wanted: bool,
+}
+
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, IdleConnections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connection that has waited longest, where one waits.
+    fn close_longest(&self) {
+        if let Some((_, close)) = self.lock().by_age.pop_first() {
+            close.notify_one();
+        }
+    }
+
+    /// The same; where none waits, the next one that would wait is closed.
+    fn make_room(&self) {
+        let mut idle = self.lock();
+        match idle.by_age.pop_first() {
+            Some((_, close)) => close.notify_one(),
+            None => idle.wanted = true,
+        }
+    }
+
+    fn room_was_found(&self) {
+        self.lock().wanted = false;
+    }
+
+    /// The connection's number until it has a request.
+    fn add(&self, close: &Arc<Notify>) -> u64 {
+        let mut idle = self.lock();
+        idle.last += 1;
+        let number = idle.last;
+        if std::mem::take(&mut idle.wanted) {
+            close.notify_one();
+        } else {
+            idle.by_age.insert(number, Arc::clone(close));
+        }
+        number
+    }
+
+    fn remove(&self, number: u64) {
+        self.lock().by_age.remove(&number);
+    }
+}
+
+/// An open connection; HTTP/1.1 has one request on it at a time.
+struct Connection {
+    idle: Idle,
+    close: Arc<Notify>,
+    /// Its number among the idle ones; 0 while it has a request.
+    number: AtomicU64,
+}
+
+impl Connection {
+    fn new(idle: Idle) -> Arc<Self> {
+        let close = Arc::default();
+        let number = AtomicU64::new(idle.add(&close));
+        Arc::new(Self { idle, close, number })
+    }
+
+    fn has_request(&self) -> bool {
+        self.number.load(Ordering::Acquire) == 0
+    }
+
+    /// A request has come, and is there until the guard is dropped.
+    fn begin(self: &Arc<Self>, busy: &Busy) -> OpenRequest {
+        self.idle.remove(self.number.swap(0, Ordering::AcqRel));
+        OpenRequest { connection: Arc::clone(self), _busy: busy.enter() }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.idle.remove(self.number.load(Ordering::Acquire));
+    }
+}
+
+/// A request whose answer is not sent yet.
+struct OpenRequest {
+    connection: Arc<Connection>,
+    _busy: Guard,
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.number.store(connection.idle.add(&connection.close), Ordering::Release);
+    }
+}
+
+/// The body of an answer, which keeps the request open until it is sent.
+struct Sending<B> {
+    body: B,
+    _request: OpenRequest,
+}
+
+impl<B: Body + Unpin> Body for Sending<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A client for pods.
 pub(super) fn client() -> Http {
     let mut connector = HttpConnector::new();
@@ -85,40 +215,60 @@ pub(super) async fn serve<F, A>(
     A: Future<Output = Answer> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(connections));
-    let mut connections = JoinSet::new();
+    let (idle, mut connections) = (Idle::default(), JoinSet::new());
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         while connections.try_join_next().is_some() {}
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
+                idle.close_longest();
                 clock.sleep_until(clock.monotonic().after(REST)).await;
                 continue;
             }
         };
+        let permit = match Arc::clone(&room).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                idle.make_room();
+                let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+                idle.room_was_found();
+                permit
+            }
+        };
         // Answers are small; whether they go out a little later is all that this changes.
         drop(stream.set_nodelay(true));
-        let (answer, busy) = (answer.clone(), busy.clone());
+        let (answer, busy, connection) = (answer.clone(), busy.clone(), Connection::new(idle.clone()));
         connections.spawn(async move {
+            let opened = Arc::clone(&connection);
             let service = service_fn(move |request| {
-                let (answered, guard) = (answer(request), busy.enter());
+                let (request, answered) = (opened.begin(&busy), answer(request));
                 async move {
                     let answer = answered.await;
-                    drop(guard);
-                    Ok::<_, std::convert::Infallible>(answer)
+                    Ok::<_, std::convert::Infallible>(answer.map(|body| Sending { body, _request: request }))
                 }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
-                .max_buf_size(MOST_HEAD)
-                .max_headers(MOST_HEADERS)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            let mut serving = pin!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_PATIENCE)
+                    .max_buf_size(MOST_HEAD)
+                    .max_headers(MOST_HEADERS)
+                    .serve_connection(TokioIo::new(stream), service)
+            );
+            let mut ended = tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = connection.close.notified() => Ok(()),
+            };
+            // A request that came in the meantime is answered first.
+            if ended.is_ok() && connection.has_request() {
+                serving.as_mut().graceful_shutdown();
+                ended = serving.await;
+            }
+            if let Err(error) = ended {
                 tracing::trace!(%error, "a connection ended early");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
