@@ -1,10 +1,10 @@
 // The second factor: set up with an authenticator app, and asked for after the password.
 
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
 import { after, before, test } from 'node:test';
 
 import { assertQuiet, newPage, open, signIn } from './browser.mjs';
+import { code } from './totp.mjs';
 import { PASSWORD, Server } from './server.mjs';
 
 let browser;
@@ -16,18 +16,6 @@ after(async () => {
   await browser.close();
   await server.stop();
 });
-
-// The code of RFC 6238 that an app shows for a key, `steps` of 30 s from now.
-function code(key, steps) {
-  const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  const bits = [...key.replaceAll(' ', '')].map((letter) => letters.indexOf(letter).toString(2).padStart(5, '0')).join('');
-  const secret = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000) + steps));
-  const mac = createHmac('sha1', secret).update(counter).digest();
-  const number = mac.readUInt32BE(mac[19] & 15) & 0x7fffffff;
-  return String(number % 1_000_000).padStart(6, '0');
-}
 
 test('a second factor is set up with an app and asked for after the password', async () => {
   await server.user('ada', 'viewer');

@@ -14,7 +14,7 @@ use cdm_testkit::clock::SimClock;
 use rcgen::CertifiedKey;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -132,6 +132,24 @@ async fn an_idle_connection_is_closed_and_one_at_work_is_not() {
     assert_eq!(server.closed(&mut idle, 30).await, "");
     server.pass(300).await;
     assert!(working.read(&mut buffer).await.expect("a stream that lives") > 0);
+}
+
+/// A client that takes nothing of its answers holds a connection no longer than the limit of time for writing.
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let server = Listening::new().await;
+    let one = server.sent(b"GET /openapi.json HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(one.starts_with("HTTP/1.1 200"), "{one}");
+    // More than the buffers of both sockets hold, Linux's largest of 4 MiB for sending included.
+    let requests = 16 * 1024 * 1024 / one.len();
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
+    let mut stream = socket.connect(server.address).await.expect("a connection");
+    let request = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(requests);
+    stream.write_all(&request).await.expect("requests");
+    server.pass(120).await;
+    let received = rest(&mut stream).await.len();
+    assert!(received < requests * one.len() / 2, "{received} bytes of {}", requests * one.len());
 }
 
 #[tokio::test]

@@ -5,7 +5,12 @@ mod audit;
 mod console;
 mod document;
 mod listener;
+#[cfg(feature = "oidc")]
+mod oidc;
 mod postman;
+#[cfg(feature = "oidc")]
+#[path = "../e2e/provider.rs"]
+mod provider;
 mod refusals;
 mod roles;
 mod streams;

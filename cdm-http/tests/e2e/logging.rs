@@ -1,6 +1,6 @@
 //! The reader of the log may go, or stop to read: requests are answered, and the server ends in good order.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStderr, Command, Stdio};
 
 use reqwest::{Method, StatusCode};
@@ -94,4 +94,39 @@ async fn a_hangup_ends_the_server_in_good_order() {
     let mut server = Server::listen(child, Serves::ApiAndSites);
     let status = tokio::task::block_in_place(|| server.end("-HUP"));
     assert_eq!(status.code(), Some(0));
+}
+
+/// Who asked, and from where, is in the line of each request.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_names_actor_and_address() {
+    let dir = directory();
+    let (mut server, mut log) = start(dir.path());
+    server.get("/sites").await;
+    server.ask_as(None, Method::GET, "/sites", None).await;
+    let forged = [("x-forwarded-for", "203.0.113.7"), ("authorization", "Bearer nobody's")];
+    let mut request = server.client.get(format!("{}/operations", server.url));
+    for (name, value) in forged {
+        request = request.header(name, value);
+    }
+    assert_eq!(request.send().await.expect("an answer").status(), StatusCode::UNAUTHORIZED);
+    assert!(tokio::task::block_in_place(|| server.terminate()).success());
+    let mut text = String::new();
+    log.read_to_string(&mut text).expect("the rest of the log");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    let answered = lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == "answered");
+    let seen: Vec<_> = answered
+        .map(|fields| {
+            let text = |name: &str| fields[name].as_str().map(str::to_owned);
+            (text("route"), fields["status"].as_u64(), text("actor"), text("address"))
+        })
+        .collect();
+    let line = |route: &str, status, actor: &str| {
+        (Some(route.to_owned()), Some(status), Some(actor.to_owned()), Some("127.0.0.1".to_owned()))
+    };
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let actor = seen[0].2.clone().expect("an actor");
+    assert!(actor.starts_with("bootstrap-"), "{actor}");
+    assert_eq!(seen[0], line("/sites", 200, &actor));
+    assert_eq!(seen[1], line("/sites", 401, "anonymous"));
+    assert_eq!(seen[2], line("/operations", 401, "anonymous"));
 }

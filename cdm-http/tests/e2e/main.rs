@@ -12,6 +12,8 @@ mod oidc;
 mod outages;
 mod passwords;
 mod private;
+#[cfg(feature = "oidc")]
+mod provider;
 mod refusals;
 mod second_factor;
 mod server;
