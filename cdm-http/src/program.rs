@@ -68,7 +68,6 @@ fn configuration(path: Option<&PathBuf>) -> Result<Config, Failure> {
 }
 
 /// The variables that look like CDM's and are none.
-#[expect(clippy::disallowed_methods, reason = "the names alone are read, to find misspelled ones")]
 fn unknown() -> Vec<String> {
     unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }
@@ -108,12 +107,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         writeln!(std::io::stdout(), "{words}")?;
         return Ok(());
     }
-    let served = serve(&arguments, &config, tls).await;
+    let served = serve(&arguments, &config, tls, &log).await;
     log.flush();
     served
 }
 
-async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Result<(), Failure> {
+async fn serve(
+    arguments: &Arguments,
+    config: &Config,
+    tls: Option<Tls>,
+    log: &LossyLog,
+) -> Result<(), Failure> {
     let descriptors = Descriptors::raise();
     tracing::info!(
         limit = descriptors.limit,
@@ -144,7 +148,10 @@ async fn serve(arguments: &Arguments, config: &Config, tls: Option<Tls>) -> Resu
     let told_to_end = end_signal()?;
     process.work();
     let scheme = if tls.is_some() { "https" } else { "http" };
-    announce(address, scheme, &process);
+    announce(address, scheme, config, &process);
+    // What is shown once stands together after the lines of the start, and not between them.
+    log.flush();
+    show_first_token(config, &process).await?;
     let setup = match config.sign_in.passwords {
         true => offer_setup(address, scheme, &process).await?,
         false => None,
@@ -241,7 +248,7 @@ fn log_to_stderr(config: &Config, filter: EnvFilter) -> Result<LossyLog, Failure
     Ok(log)
 }
 
-/// Sees to it that someone may ask: the configured administrator, or one made up at the first start.
+/// Sees to it that someone may ask: the configured administrator, or one who can ask from this machine.
 async fn admit_administrator(config: &Config, process: &Process) -> Result<(), Failure> {
     if let Some(token) = &config.admin_token {
         if process.access().admit_admin(token).await? == Admitted::Replaced {
@@ -260,10 +267,22 @@ async fn admit_administrator(config: &Config, process: &Process) -> Result<(), F
         )
         .into());
     }
+    Ok(())
+}
+
+/// Makes an administrator's token at the first start, where none is configured, and shows it.
+async fn show_first_token(config: &Config, process: &Process) -> Result<(), Failure> {
+    if config.admin_token.is_some() {
+        return Ok(());
+    }
     if let Some(token) = process.access().first_admin().await? {
         let mut out = std::io::stdout().lock();
-        let shown =
-            writeln!(out, "admin token (shown once, serves this machine only):\n{}", token.expose_secret());
+        let gap = if out.is_terminal() { "\n" } else { "" };
+        let shown = writeln!(
+            out,
+            "{gap}admin token (shown once, serves this machine only):\n{}{gap}",
+            token.expose_secret()
+        );
         if let Err(error) = shown.and_then(|()| out.flush()) {
             tracing::warn!(%error, "the administrator's token could not be shown: set CDM_ADMIN_TOKEN");
         }
@@ -284,7 +303,10 @@ async fn count_refusals(app: App, shutdown: CancellationToken) {
     }
 }
 
-fn announce(address: SocketAddr, scheme: &str, process: &Process) {
+fn announce(address: SocketAddr, scheme: &str, config: &Config, process: &Process) {
+    if !config.data_dir.as_os_str().is_empty() {
+        tracing::info!("data is kept in `{}` (CDM_DATA_DIR)", config.data_dir.display());
+    }
     tracing::info!(%address, "the API and the console are at {scheme}://{address}");
     match process.router_address() {
         Some(router) => tracing::info!(%router, "sites are served at http://{router}, by their Host"),

@@ -54,6 +54,11 @@ impl Digest {
                 false => ImageError::Digest(broken),
             });
         };
+        if !name.bytes().all(is_of_reference) {
+            let rule = "before the @ of a reference to an image stand ASCII letters, digits, dots, underscores, \
+                        hyphens, slashes and colons";
+            return Err(ImageError::Digest(NameError::new("an image", rule, text)));
+        }
         let digest = match digest.starts_with(Self::ALGORITHM) {
             true => Self::parse(digest).map_err(ImageError::Digest)?,
             false => {
@@ -130,15 +135,22 @@ fn without_tag(name: &str) -> &str {
     }
 }
 
+/// Whether a byte may stand in the name and tag of a reference.
+fn is_of_reference(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._/:-".contains(&byte)
+}
+
 /// Whether a text without a digest is a reference by tag or by name, such as `dev` or `registry.example:5000/wp:6.8`.
 fn is_tagged(text: &str) -> bool {
     let name = without_tag(text);
     let tag = text.get(name.len()..).unwrap_or_default().trim_start_matches(':');
-    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/:".contains(&byte);
     // 64 characters are a mistyped digest rather than a tag.
     let shape = text.len() != 64 && text.len() <= 400 && tag.len() <= 128;
     let digest = text.starts_with("sha256:") || text.starts_with("sha512:");
-    shape && !digest && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(of_name)
+    shape
+        && !digest
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(is_of_reference)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,6 +6,7 @@ mod colours;
 mod gates;
 mod names;
 mod rollouts;
+mod search;
 mod users;
 mod webhooks;
 

@@ -48,7 +48,9 @@ async fn bootstrap_makes_the_canary_and_check_finds_all_in_order() {
             serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
         };
         let deployment = lab.api.object("deployments", lab::NAMESPACE, "blue-deployment").expect("blue");
-        let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().expect("containers");
+        let web = containers.iter().find(|container| container["name"] == "web").expect("the container");
+        let image = &web["image"];
         assert_eq!(state(), serde_json::json!({ "selector": "blue", "image": image }));
         let (canary, blue) = (lab.cluster.canary().await, lab.cluster.service(Selector::Blue).await);
         let (canary, blue) = (canary.expect("answered").expect("a canary"), blue.expect("blue"));

@@ -71,12 +71,13 @@ enum Judged {
     Tag,
     Elsewhere,
     NoDigest,
+    Malformed,
 }
 
 /// References as registries, `docker images --digests`, Kubernetes and continuous integration print them.
 #[test]
 fn image_references() {
-    use Judged::{Elsewhere, NoDigest, Tag, Taken};
+    use Judged::{Elsewhere, Malformed, NoDigest, Tag, Taken};
     let table: &[(Option<&str>, &str, Judged)] = &[
         (Some("docker.io/library/wordpress"), "docker.io/library/wordpress@sha256:HEX", Taken),
         (
@@ -133,6 +134,7 @@ fn image_references() {
         (Some("wordpress"), "wordpress@sha512:HEX", NoDigest),
         (Some("wordpress"), "wordpress@sha256:1d1b2c2e6a6c", NoDigest),
         (Some("wordpress"), "sha256:1d1b2c2e6a6c", NoDigest),
+        (None, "word press@sha256:HEX", Malformed),
         (Some("wordpress"), "docker-pullable://wordpress", Tag),
     ];
     assert!(table.len() >= 30);
@@ -152,9 +154,10 @@ fn image_references() {
                         assert!(told.contains(&format!("deploys from `{configured}`")), "{told}");
                         Elsewhere
                     }
+                    ImageError::Digest(broken) if broken.rule().contains("64 hexadecimal digits") => NoDigest,
                     ImageError::Digest(broken) => {
-                        assert!(broken.rule().contains("64 hexadecimal digits"), "{told}");
-                        NoDigest
+                        assert!(broken.rule().contains("before the @"), "{told}");
+                        Malformed
                     }
                 }
             }

@@ -113,6 +113,23 @@ fn a_receiver_that_fails_is_given_time_and_gets_everything_in_the_end_and_nobody
     assert_eq!(standing(&world, &slow), Standing::Active);
 }
 
+/// A receiver may ask for a longer pause than the usual one, and for no shorter one; nor for one without an end.
+#[test]
+fn a_receivers_retry_after_is_kept_within_an_hour() {
+    for (asked, expected) in [(0, 5), (3, 5), (90, 90), (86_400, 3_600)] {
+        let mut world = World::new(4);
+        let (webhook, _) = world.hook(HOOK, &[]).unwrap();
+        let postman = FakePostman::default();
+        let courier = world.courier(&postman);
+        let retry_after = Some(Duration::from_secs(asked));
+        postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered { status: 503, retry_after })));
+        world.settle_site("rrr");
+        bring(&world, &courier);
+        let Standing::Failing { next, .. } = standing(&world, &webhook) else { panic!("it fails") };
+        assert_eq!(next.since(world.wall()).as_secs(), expected, "{asked}");
+    }
+}
+
 #[test]
 fn a_receiver_that_is_gone_or_silent_for_three_days_is_told_nothing_more() {
     let mut world = World::new(3);

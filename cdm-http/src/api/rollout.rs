@@ -237,7 +237,7 @@ impl Rollout {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartRollout {
     /// The image that the service has to run; the one that it runs where it is left out.
-    #[schema(pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$")]
+    #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: Option<String>,
     /// Whether routes move too.
     pub promote: Flag,

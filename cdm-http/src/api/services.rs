@@ -183,7 +183,7 @@ pub struct SelectService {
 pub struct DeployImage {
     /// The digest to deploy: 64 hex digits, with or without `sha256:`; or `[repository][:tag]@sha256:…`, of the
     /// configured repository.
-    #[schema(pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$")]
+    #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: String,
     /// Whether the service's sites are routed to it afterwards.
     pub promote: Option<Flag>,

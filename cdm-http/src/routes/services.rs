@@ -214,7 +214,7 @@ impl Named for ImageText {
     ("bad" = (summary = "Never again", value = json!({"verdict": "bad", "reason": "the checkout page is blank"}))),
     ("healthy" = (summary = "A rollback may take it", value = json!({"verdict": "healthy", "reason": "a week without complaint"}))))),
     params(
-        ("digest" = String, Path, pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$", description = "Which digest, written as an `imageTag`.")), responses((status = 200, body = Listing<Release>), (status = 409)))]
+        ("digest" = String, Path, pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$", description = "Which digest, written as an `imageTag`.")), responses((status = 200, body = Listing<Release>), (status = 409)))]
 pub(crate) async fn mark(
     State(server): State<Shared>,
     Asked(request): Asked,

@@ -75,6 +75,29 @@ async fn each_route_takes_its_role_and_no_less() {
     }
 }
 
+/// What the API shows as an image it takes as one, wherever an image is named.
+#[tokio::test]
+async fn an_image_is_named_as_it_is_shown() {
+    let repository = Some("registry.example:5000/wp".to_owned());
+    let bed = Bed::with(HttpSettings { repository, ..HttpSettings::default() }).await;
+    let shown = format!("registry.example:5000/wp@sha256:{}", digest('b'));
+    let tagged = shown.replace("/wp@", "/wp:6.8@");
+    let accepted = bed.ask("POST /services", Some(&format!(r#"{{"imageTag":"{tagged}"}}"#))).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text);
+    let plan = format!(r#"{{"promote":true,"dryRun":true,"imageTag":"{shown}"}}"#);
+    let planned = bed.ask("PUT /services", Some(&plan)).await;
+    assert_eq!(planned.status, 200, "{}", planned.text);
+    let path = shown.replace('/', "%2F");
+    let mark = format!("POST /services/history/{path}");
+    let marked = bed.ask(&mark, Some(r#"{"verdict":"bad","reason":"a test"}"#)).await;
+    assert!([200, 404].contains(&marked.status.as_u16()), "{}", marked.text);
+    let elsewhere = format!(r#"{{"imageTag":"wordpress@sha256:{}"}}"#, digest('b'));
+    let refused = bed.ask("POST /services", Some(&elsewhere)).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, "invalid"));
+    let told = "the image is of the repository `wordpress`, and this platform deploys from `registry.example:5000/wp` alone";
+    assert!(refused.text.contains(told), "{}", refused.text);
+}
+
 /// Starting a rollout is an operator's; whatever names an image may deploy it, which is not.
 #[tokio::test]
 async fn an_operator_rolls_out_but_names_no_image() {
@@ -105,6 +128,15 @@ async fn input_that_breaks_a_rule_is_told_by_its_field() {
         ("POST /services", r#"{"selector":"red"}"#, 422, "invalid", Some("selector")),
         ("POST /services", r#"{"selector":"blue","promote":true}"#, 422, "invalid", Some("promote")),
         ("POST /services", r#"{"imageTag":"dev"}"#, 422, "tags_not_allowed", Some("imageTag")),
+        ("POST /services", r#"{"imageTag":"wordpress:6.8"}"#, 422, "tags_not_allowed", Some("imageTag")),
+        ("POST /services", r#"{"imageTag":"wordpress@sha256:ab"}"#, 422, "invalid", Some("imageTag")),
+        (
+            "POST /sites/create",
+            &site.replace("[\"rrr.example.org\"", "[\"rrr.example.org\", \"https://b.example.org/\""),
+            422,
+            "invalid",
+            Some("hostnames[1]"),
+        ),
         ("PUT /services", r#"{"promote":true,"bake":86401}"#, 422, "invalid", Some("bake")),
         ("PUT /services", r#"{"promote":true,"gate":{"path":"up"}}"#, 422, "invalid", Some("gate")),
         ("PUT /services", r#"{"promote":true,"planHash":"abc"}"#, 422, "invalid", Some("planHash")),

@@ -3,7 +3,10 @@
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use crate::server::{QUICK, command, directory};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::server::{ADMIN, QUICK, Server, command, directory};
 
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
@@ -45,4 +48,34 @@ fn the_check_of_a_configuration_judges_the_log_and_names_unknown_variables() {
     assert_eq!((code, out.as_str()), (Some(0), "the configuration is in order\n"), "{err}");
     assert!(err.contains("`CDM_LISTN`") && err.contains("`CDM_ALLOW_TAGS`"), "{err}");
     assert!(!err.contains("CDM_SERVICE_HOST"), "{err}");
+}
+
+/// The console and the API below a path, whether a proxy strips it or not.
+#[tokio::test]
+async fn the_server_lives_below_the_path_of_its_public_address() {
+    let dir = directory();
+    let server =
+        Server::start_with(dir.path(), &format!("public_url = 'https://tools.example.com/cdm/'\n{QUICK}"));
+    for path in ["/cdm/healthz", "/healthz"] {
+        let answer = server.ask_as(None, Method::GET, path, None).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    }
+    for path in ["/cdm/console/services", "/console/services"] {
+        let answer = server.ask_as(None, Method::GET, path, None).await;
+        let location = answer.headers()["location"].to_str().expect("text").to_owned();
+        assert!(location.starts_with("/cdm/console/sign-in"), "{path}: {location}");
+        let page = server.ask_as(None, Method::GET, &location, None).await.text().await.expect("a page");
+        assert!(page.contains("action=\"/cdm/console/sign-in\"") && !page.contains("\"/console"), "{page}");
+        let style = page.split("href=\"").find(|part| part.contains("console.css")).expect("a style sheet");
+        let style = style.split('"').next().expect("an address");
+        let answer = server.ask_as(None, Method::GET, style, None).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{style}");
+    }
+    let site = json!({"id": "rrr", "name": "Roses", "theme": "plain", "hostnames": ["rrr.example.com"],
+        "canonicalHostname": "rrr.example.com"});
+    let made = server.ask_as(Some(ADMIN), Method::POST, "/cdm/sites/create", Some(&site)).await;
+    assert_eq!(
+        (made.status(), &made.headers()["location"]),
+        (StatusCode::CREATED, &"/cdm/sites/rrr".parse().expect("a value"))
+    );
 }

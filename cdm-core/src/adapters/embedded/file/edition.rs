@@ -59,12 +59,11 @@ async fn number(on: &mut SqliteConnection, pragma: &'static str) -> Result<i64, 
 
 /// What shows that there was a fleet in the directory: a key, or something in the folders of sites.
 fn used(path: &Path) -> Option<PathBuf> {
-    let paths = BESIDE.iter().map(|name| path.with_file_name(name));
-    let mut left = paths.filter(|path| match std::fs::read_dir(path) {
+    let mut paths = BESIDE.iter().map(|name| path.with_file_name(name));
+    paths.find(|path| match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => path.is_file(),
-    });
-    left.next()
+    })
 }
 
 /// Brings the file to this program's edition, and marks it as CDM's; a file that is there already is not written to.
