@@ -1,6 +1,6 @@
 //! Waiting for work: the server's events say when to look, looking says how it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cdm_core::domain::Tick;
@@ -24,8 +24,6 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// Between two tries when the server does not answer, or gives no events.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// So many tries in a row without an answer, and the server is taken to be gone.
-const TRIES: u32 = 12;
 
 /// What is hoped for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +83,9 @@ impl Wait<'_> {
     ) -> Result<Value, CliError> {
         let deadline = self.clock.monotonic().after(self.timeout);
         let mut progress = Progress::new(subject, printer);
+        let away = Mutex::new(None);
         let ended = {
-            let work = std::pin::pin!(self.follow(subject, first, goal, &mut progress, printer));
+            let work = std::pin::pin!(self.follow(subject, first, goal, &away, &mut progress, printer));
             let up = std::pin::pin!(async {
                 match select(self.interrupt.clone(), self.clock.sleep_until(deadline)).await {
                     Either::Left((by, _)) => CliError::Interrupted { by, subject: Some(subject.clone()) },
@@ -95,6 +94,10 @@ impl Wait<'_> {
             });
             match select(work, up).await {
                 Either::Left((ended, _)) => ended,
+                Either::Right((why @ CliError::WaitTimedOut { .. }, _)) => {
+                    // The time was spent on a server that does not answer: that is what there is to say.
+                    Err(away.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(why))
+                }
                 Either::Right((why, _)) => Err(why),
             }
         };
@@ -107,12 +110,14 @@ impl Wait<'_> {
         subject: &Subject,
         first: Value,
         goal: Goal,
+        away: &Mutex<Option<CliError>>,
         progress: &mut Progress,
         printer: &mut Printer,
     ) -> Result<Value, CliError> {
+        let away = |error| *away.lock().unwrap_or_else(PoisonError::into_inner) = error;
         let mut stream = Stream::new(subject);
         let mut value = first;
-        let mut failures = 0;
+        let mut failures = 0_u32;
         progress.show(&value, printer);
         self.tell(subject, &value, progress, printer)?;
         while !rests(subject.kind, &value, goal) {
@@ -122,13 +127,16 @@ impl Wait<'_> {
                 Ok(now) => {
                     let changed = value != now;
                     (value, failures) = (now, 0);
+                    away(None);
                     progress.show(&value, printer);
                     if changed {
                         self.tell(subject, &value, progress, printer)?;
                     }
                 }
-                Err(error) if Exit::from(&error) == Exit::Unreachable && failures < TRIES => {
-                    failures += 1;
+                // A server that is restarted is waited for, as long as the work is.
+                Err(error) if Exit::from(&error) == Exit::Unreachable => {
+                    failures = failures.saturating_add(1);
+                    away(Some(error));
                     self.pause(self.clock.monotonic(), pause_after(failures)).await;
                 }
                 Err(error) => return Err(error),

@@ -60,10 +60,12 @@ async fn without_events_it_polls_and_a_server_that_comes_back_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stays_away_is_given_up() {
+async fn a_server_that_stays_away_is_given_up_when_the_time_is_over() {
     let fake = Fake::default().says(PROVISION, 202, operation("queued", "pending")).silent(LOOK);
-    let ran = run(fake, &["site", "provision", "shop"]).await;
+    let began = tokio::time::Instant::now();
+    let ran = run(fake, &["site", "provision", "shop", "--timeout", "15m"]).await;
     assert_eq!(ran.exit.code(), 8, "{}", ran.err);
+    assert_eq!(began.elapsed().as_secs(), 900, "a restart may take as long");
 }
 
 #[tokio::test(start_paused = true)]

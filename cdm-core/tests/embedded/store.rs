@@ -1,5 +1,7 @@
 //! The store in a file: the contract, and what becomes of it when a process ends.
 
+#![expect(clippy::disallowed_methods, reason = "files that are lost, or another program's, are made here")]
+
 use std::sync::Arc;
 
 use cdm_core::adapters::embedded::{EmbeddedStore, EmbeddedTokens, File, OpenError, Presence};

@@ -27,6 +27,7 @@ async fn a_site_lives_and_ends_on_the_real_parts() {
     assert_eq!(ready["status"], "ready", "{ready}");
     let (status, selected) = server.ask(Method::POST, "/services", Some(&json!({"selector": "blue"}))).await;
     assert_eq!(status, StatusCode::OK, "{selected}");
+    assert_eq!(selected["changed"], false, "`--bootstrap` has written the whole state: {selected}");
 
     let site = created(&server, &look()).await;
     let uid = site["uid"].as_str().expect("a uid").to_owned();
