@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use cdm_core::domain::{DatabaseName, Digest, Selector, Uid};
 use cdm_core::ports::{ClusterOps, ErrorKind, ImageWant, Job, JobFailure, JobKind, JobState, Outcome};
-use cdm_testkit::kubernetes::{Container, Containers, Exit, Fate, WordPress};
+use cdm_testkit::installation::Installation;
+use cdm_testkit::kubernetes::{Container, Containers, Exit, Fate, Site, WordPress};
 
 use crate::lab::{CANARY, IMAGES, Lab, NAMESPACE, ingress};
 
@@ -61,6 +62,62 @@ async fn a_theme_is_activated_or_missing() {
     assert!(message.contains("could not be found"), "{message}");
     assert!(job.log.contains("could not be found"), "{}", job.log);
     lab.assert_allowed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_was_cut_short_is_recognized_wherever_it_was_cut() {
+    let lab = Lab::start(ingress()).await;
+    for cut in 0..=Installation::WRITES {
+        let uid = lab.cx().uid();
+        lab.wordpress.cut_installs([cut]);
+        let killed = lab.finish(&lab.install(uid, "A Title")).await;
+        assert!(matches!(killed.state, JobState::Failed { cause: JobFailure::Other, .. }), "{killed:?}");
+        let next = lab.finish(&lab.install(uid, "A Title")).await;
+        let usable = |site: Option<Site>| site.is_some_and(|site| site.contents.is_usable());
+        if next.state == DONE {
+            assert!(usable(lab.wordpress.site(&database(uid))), "after {cut}: {}", next.log);
+            continue;
+        }
+        let JobState::Failed { cause: JobFailure::InstallIncomplete, .. } = next.state else {
+            panic!("after {cut}: {next:?}")
+        };
+        lab.wordpress.renew(&database(uid));
+        assert_eq!(lab.finish(&lab.install(uid, "A Title")).await.state, DONE, "after {cut}");
+        assert!(usable(lab.wordpress.site(&database(uid))), "after {cut}");
+    }
+    assert_eq!(lab.wordpress.requests(), 0, "an installation asks its own hostname");
+    lab.assert_allowed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_ends_every_command_is_no_success() {
+    let lab = Lab::start(ingress()).await;
+    let uid = lab.cx().uid();
+    assert_eq!(lab.finish(&lab.install(uid, "A Title")).await.state, DONE);
+    lab.wordpress.quit_early();
+    for spec in [lab.install(uid, "A Title"), lab.theme(uid, "shop")] {
+        let job = lab.finish(&spec).await;
+        assert!(matches!(job.state, JobState::Failed { cause: JobFailure::EndedEarly, .. }), "{job:?}");
+    }
+    let job = lab.finish(&lab.job(JobKind::FlushCaches { uids: vec![uid, lab.cx().uid()] })).await;
+    let JobState::Succeeded { failed } = &job.state else { panic!("{job:?}") };
+    assert_eq!(failed.len(), 2, "{job:?}");
+    assert_eq!(JobFailure::of_output(&failed[0].1), JobFailure::EndedEarly, "{job:?}");
+    assert_eq!(lab.wordpress.site(&database(uid)).map(|site| site.flushes), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wordpress_elsewhere_than_in_the_working_directory_is_found_by_its_path() {
+    for (path, found) in [(None, false), (Some("/srv/wordpress".to_owned()), true)] {
+        let lab = Lab::with_settings(|settings| settings.wp_path.clone_from(&path)).await;
+        lab.wordpress.put_at("/srv/wordpress");
+        let job = lab.finish(&lab.install(lab.cx().uid(), "A Title")).await;
+        match job.state {
+            JobState::Succeeded { .. } => assert!(found, "{path:?}"),
+            JobState::Failed { cause: JobFailure::WordPressNotFound, .. } => assert!(!found, "{path:?}"),
+            JobState::Failed { .. } | JobState::Running => panic!("{job:?}"),
+        }
+    }
 }
 
 /// Containers in which a site's own code ends every command before it has done anything.

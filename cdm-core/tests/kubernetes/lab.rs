@@ -125,12 +125,26 @@ impl Lab {
     pub(crate) async fn with(route: RouteKind, account: User) -> Self {
         let wordpress = Arc::new(WordPress::with_themes(&["shop"]));
         let containers = Arc::clone(&wordpress) as Arc<dyn Containers>;
-        Self::running(route, account, wordpress, containers).await
+        Self::running(route, account, wordpress, containers, |_| ()).await
+    }
+
+    /// A lab with other settings.
+    pub(crate) async fn with_settings(adjust: impl FnOnce(&mut KubernetesSettings)) -> Self {
+        let wordpress = Arc::new(WordPress::with_themes(&["shop"]));
+        let containers = Arc::clone(&wordpress) as Arc<dyn Containers>;
+        Self::running(ingress(), account(&ingress()), wordpress, containers, adjust).await
     }
 
     /// A lab whose jobs' containers are others.
     pub(crate) async fn with_containers(containers: Arc<dyn Containers>) -> Self {
-        Self::running(ingress(), account(&ingress()), Arc::default(), containers).await
+        Self::with_containers_and_settings(containers, |_| ()).await
+    }
+
+    pub(crate) async fn with_containers_and_settings(
+        containers: Arc<dyn Containers>,
+        adjust: impl FnOnce(&mut KubernetesSettings),
+    ) -> Self {
+        Self::running(ingress(), account(&ingress()), Arc::default(), containers, adjust).await
     }
 
     async fn running(
@@ -138,6 +152,7 @@ impl Lab {
         account: User,
         wordpress: Arc<WordPress>,
         containers: Arc<dyn Containers>,
+        adjust: impl FnOnce(&mut KubernetesSettings),
     ) -> Self {
         let namespaces = vec![NAMESPACE.to_owned()];
         let settings = Settings { namespaces, users: vec![account], containers, ..Settings::default() };
@@ -150,7 +165,8 @@ impl Lab {
         kubeconfig.write_all(api.kubeconfig_of(TOKEN, NAMESPACE).as_bytes()).expect("a kubeconfig");
         let path = kubeconfig.path().to_owned();
         let bench = Bench::new();
-        let settings = KubernetesSettings { route, ..KubernetesSettings::new(NAMESPACE, REPOSITORY) };
+        let mut settings = KubernetesSettings { route, ..KubernetesSettings::new(NAMESPACE, REPOSITORY) };
+        adjust(&mut settings);
         let access = Access::Kubeconfig { path, context: None };
         let cluster = KubernetesCluster::new(settings, &access, Arc::new(Vault), Arc::new(bench.clock));
         let cluster = cluster.await.expect("a cluster");

@@ -7,6 +7,8 @@ mod lab;
 #[path = "../parts/mod.rs"]
 mod parts;
 mod real;
+#[cfg(feature = "mysql")]
+mod real_wp;
 mod rights;
 mod routes;
 mod services;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cdm_core::domain::operation::{Home, OperationId};
 use cdm_core::domain::rollout::{Budget, Outcome, Reach, Tally};
 use cdm_core::domain::{Code, End, RolloutKind, RolloutStatus, Selector, Status};
 use cdm_core::ports::JobState;
@@ -51,6 +52,32 @@ fn a_site_that_another_operation_works_on_is_skipped_as_busy_and_left_to_it() {
     assert_eq!(on_green(&world, 6), [0, 1, 3, 4, 5]);
     let _ = cancel(&mut world, &parked).unwrap();
     world.run();
+    assert_sound(&mut world);
+}
+
+#[test]
+fn a_member_whose_caches_were_not_flushed_says_why_and_has_its_log() {
+    let mut world = fleet(2);
+    let uid = site(&world, &nth(1)).uid;
+    let said = "`flush-1` ended with 3: Error: Error establishing a database connection.";
+    let result = || JobState::Succeeded { failed: vec![(uid, said.to_owned())] };
+    let script = || JobScript { takes: Duration::from_secs(1), result: result() };
+    world
+        .cluster
+        .script_job("flush-caches", vec![script(), script(), script(), script(), script(), script()]);
+    let number = number(roll(&mut world, &at_once()));
+    world.run();
+    assert_eq!(outcomes(&world, number), [Some(Outcome::Moved), Some(Outcome::Parked)]);
+    let rollout = rollout(&world, number);
+    let failure = rollout.failures.iter().find(|failure| failure.site.as_str() == nth(1)).unwrap();
+    let why = failure.why.as_deref().unwrap();
+    assert!(why.contains("database connection"), "{why}");
+    let id = OperationId { number: rollout.first_number + 1, home: Home::Rollout(number, 1) };
+    let member = now(world.process().services.operation(&id)).unwrap();
+    let reason = member.slot.reason.unwrap();
+    assert_eq!((member.slot.status, reason.code), (Status::Parked, Code::DatabaseRefused), "{reason:?}");
+    let log = now(world.process().services.step_log(&id, "FlushCaches")).unwrap();
+    assert!(log.is_some_and(|log| log.contains("database connection")));
     assert_sound(&mut world);
 }
 

@@ -156,6 +156,49 @@ fn a_missing_theme_parks_a_provision_that_goes_on_from_there_once_the_theme_is_t
     assert_sound(&mut world);
 }
 
+#[test]
+fn what_wp_says_parks_a_provision_under_its_code_with_its_log_and_a_retry_starts_another_job() {
+    for (cause, why) in [
+        (JobFailure::RunsAsRoot, Code::RunsAsRoot),
+        (JobFailure::WordPressNotFound, Code::WordPressNotFound),
+        (JobFailure::EmailRefused, Code::EmailRefused),
+    ] {
+        let mut world = World::new(1);
+        let result = JobState::Failed { message: "as wp says".to_owned(), cause };
+        world.cluster.script_job("install", vec![JobScript { takes: Duration::from_secs(1), result }]);
+        let _ = world.create("a");
+        world.run();
+        let provision = begun(world.on_site("a", Verb::Provision));
+        world.run();
+        assert_parked(&world, &provision, why);
+        let reason = operation(&world, &provision).slot.reason.unwrap();
+        assert!(reason.message.contains("as wp says"), "{}", reason.message);
+        let log = now(world.process().services.step_log(&provision, "Install")).unwrap();
+        assert_eq!(log.as_deref(), Some("install: failed"), "{cause:?}");
+        let before = world.log.len();
+        let _ = retry(&mut world, &provision).unwrap();
+        world.run();
+        assert_eq!(jobs_started(&world, before)[0], format!("a-install-{}-r2", provision.number));
+        assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+        assert_sound(&mut world);
+    }
+}
+
+#[test]
+fn a_database_that_refuses_the_jobs_is_tried_as_often_as_a_job_may_fail() {
+    let mut world = World::new(1);
+    let result =
+        || JobState::Failed { message: "no connection".to_owned(), cause: JobFailure::DatabaseRefused };
+    let script = || JobScript { takes: Duration::from_secs(1), result: result() };
+    world.cluster.script_job("install", vec![script(), script(), script()]);
+    let _ = world.create("a");
+    world.run();
+    let provision = begun(world.on_site("a", Verb::Provision));
+    world.run();
+    assert_parked(&world, &provision, Code::DatabaseRefused);
+    assert_eq!(jobs_started(&world, 0).len(), 3);
+}
+
 /// The names of the jobs that were started since.
 fn jobs_started(world: &World, since: usize) -> Vec<String> {
     let started = world.log.since(since).into_iter().filter_map(|effect| match effect.what {

@@ -156,7 +156,7 @@ fn tell(seed: u64, board: &Board, past: Past, end: &checks::End) {
     println!(
         "campaign kill-9: {kills} kills, 0 failed, seed {seed}, {sites} sites, {operations} operations; start to first \
          answer: median {:.0?}, longest {:.0?}; kill to first work at rest: median {:.0?}, longest {:.0?}; repeated: \
-         {} route writes, {} jobs; {} parked by kills and retried",
+         {} route writes, {} jobs; {} parked by kills and retried; {} installations cut short and made anew",
         middle(&past.starts),
         longest(&past.starts),
         middle(&rests),
@@ -164,6 +164,7 @@ fn tell(seed: u64, board: &Board, past: Past, end: &checks::End) {
         end.route_writes,
         end.job_runs,
         board.retried.load(Ordering::SeqCst),
+        end.cut,
         kills = past.kills,
         sites = end.sites,
         operations = end.operations,

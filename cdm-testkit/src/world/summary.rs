@@ -138,7 +138,6 @@ fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
         What::MarkerPut(uid) => format!("n marker put {}", name(uid)),
         What::ObjectDeleted(uid, _) => format!("n objects deleted {}", name(uid)),
         What::DatabaseEnsured { uid, created: true } => format!("n database created {}", name(uid)),
-        What::DatabaseRenewed(uid) => format!("n database renewed {}", name(uid)),
         What::DatabaseDropped(uid) => format!("n database dropped {}", name(uid)),
         What::CanarySet(selector, _) => format!("n canary set {selector}"),
         What::ImageSet(selector, from, to) if from != to => {
@@ -153,6 +152,7 @@ fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
         What::JobStarted(_, None, word) => format!("n job {word} batch"),
         What::Ended(operation) => ended(operation),
         What::DatabaseEnsured { created: false, .. }
+        | What::DatabaseRenewed(_)
         | What::RouteMoved(..)
         | What::ImageSet(..)
         | What::Site(..)
