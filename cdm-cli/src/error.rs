@@ -29,6 +29,9 @@ pub enum CliError {
         /// The site.
         site: String,
     },
+    /// A rollout that does not say what is to be moved.
+    #[error("a rollout is told what to do: nothing was started")]
+    Unsaid,
     /// Ctrl-C or another signal; whatever was started goes on.
     #[error("interrupted")]
     Interrupted {
@@ -159,6 +162,10 @@ pub struct Problem {
     pub errors: Vec<(String, String)>,
     /// The operation that stands against it.
     pub operation: Option<String>,
+    /// How that operation stands, where it does not go on by itself.
+    pub operation_status: Option<String>,
+    /// The digest that a rollout's service runs.
+    pub running: Option<String>,
     /// The rollout that stands against it.
     pub rollout: Option<String>,
 }
@@ -184,6 +191,8 @@ impl Problem {
             request_id: text("requestId").or_else(|| response.header("x-request-id").map(str::to_owned)),
             errors: errors.collect(),
             operation: id("operation"),
+            operation_status: text("operationStatus"),
+            running: text("running"),
             rollout: id("rollout"),
         }
     }

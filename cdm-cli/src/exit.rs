@@ -58,10 +58,10 @@ impl Exit {
             Self::Failed => "the work failed, was cancelled or is parked",
             Self::Usage => "usage: the arguments or the input are wrong, or a deletion was not confirmed",
             Self::Denied => "not allowed: no token, a wrong one, or one whose role does not suffice",
-            Self::NotFound => "not found",
+            Self::NotFound => "not found, or a rollout names a site that is not there",
             Self::Conflict => "conflict: something else is at work, or the state does not take it",
             Self::TimedOut => "the wait timed out; the work goes on",
-            Self::Partly => "partly done: a rollout ended, and some sites were not moved",
+            Self::Partly => "partly done: a rollout ended, and some sites failed, were parked or skipped",
             Self::Unreachable => "the server, or a backend of it, does not answer, or it limits requests",
             Self::HungUp => "hangup (SIGHUP); the work goes on",
             Self::Interrupted => "Ctrl-C; the work goes on",
@@ -104,11 +104,14 @@ impl Exit {
 impl From<&CliError> for Exit {
     fn from(error: &CliError) -> Self {
         match error {
+            // A name that was not found, wherever it stood.
+            CliError::Refused(problem) if problem.code == "unknown_sites" => Self::NotFound,
             CliError::Refused(problem) => Self::of_status(problem.status),
             CliError::Transport(_) => Self::Unreachable,
             CliError::Usage(_)
             | CliError::Plaintext(_)
             | CliError::Unconfirmed { .. }
+            | CliError::Unsaid
             | CliError::Redirected { .. } => Self::Usage,
             CliError::Interrupted { by, .. } => Self::from(*by),
             CliError::WaitTimedOut { .. } => Self::TimedOut,

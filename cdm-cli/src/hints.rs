@@ -20,6 +20,11 @@ pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
             let delete = way.command(&format!("site delete {site} --confirm {site}"));
             Some(format!("in a script: {delete}"))
         }
+        CliError::Unsaid => Some(format!(
+            "say which sites, or that routes move: {}; see first what it would do: {}",
+            way.command("services rollout --promote --scope inactive --waves 1,10%,100%"),
+            way.command("services rollout --promote --scope inactive --dry-run")
+        )),
         CliError::WaitTimedOut { subject } => Some(format!(
             "come back with: {}; wait longer with --timeout, or not at all with --no-wait",
             subject.come_back(way)
@@ -87,6 +92,11 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
     let rollout = problem.rollout.as_deref();
     let watch_rollout = |id: &str| Subject::rollout(id).come_back(way);
     Some(match problem.code.as_str() {
+        "operation_in_flight" if problem.operation_status.as_deref() == Some("parked") => {
+            let id = problem.operation.as_deref().unwrap_or("ID");
+            let cdm = |verb: &str| cdm(&format!("op {verb} {id}"));
+            format!("it waits for you: see why: {}, then {}, or {}", cdm("get"), cdm("retry"), cdm("cancel"))
+        }
         "operation_in_flight" => match (watch, rollout) {
             (Some(watch), _) => format!("wait for it: {watch}"),
             (None, Some(id)) => format!("wait for it: {}", watch_rollout(id)),
@@ -131,6 +141,24 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
                 cdm("rollout get ID")
             )
         }
+        "digest_changed" => match &problem.running {
+            Some(running) => format!(
+                "to move the other sites on what runs: {}; to stop: {}",
+                cdm(&format!("rollout resume ID --accept-digest {running}")),
+                cdm("rollout abort ID")
+            ),
+            None => format!("deploy the rollout's digest again, or stop: {}", cdm("rollout abort ID")),
+        },
+        "bad_digest" => format!(
+            "see its verdict: {}; deploy another digest, or insist with --force",
+            cdm("services history blue")
+        ),
+        "unknown_sites" => format!("see which sites there are: {}", cdm("site list --all")),
+        "empty_plan" => format!(
+            "see where the sites are: {}; see what another scope would do: {}",
+            cdm("services show"),
+            cdm("services rollout --promote --scope all --dry-run")
+        ),
         "no_healthy_digest" => format!(
             "see what ran: {}; mark a digest: {}, or deploy another",
             cdm("services history blue"),
@@ -173,6 +201,10 @@ pub fn for_rest(subject: &Subject, value: &Value, way: &Way) -> Option<String> {
     let cdm = |verb: &str| way.command(&format!("{noun} {verb} {id}"));
     let commands = match value.get("status").and_then(Value::as_str)? {
         "parked" => format!("{}, or {}", cdm("retry"), cdm("cancel")),
+        // Of a rollout that waits for a person's word on the digest that runs.
+        "waiting" if noun == "rollout" => {
+            format!("{} --accept-digest DIGEST, or {}", cdm("resume"), cdm("abort"))
+        }
         "halted" | "paused" => format!("{}, or {}", cdm("resume"), cdm("abort")),
         "failed" if noun == "op" => format!("{}, or {}", cdm("get"), cdm("retry")),
         "failed" | "aborted" | "succeeded" if noun == "rollout" => {

@@ -269,7 +269,9 @@ pub fn rests(kind: SubjectKind, value: &Value, goal: Goal) -> bool {
         // A parked operation may take a moment to see that it is cancelled.
         (SubjectKind::Operation, Goal::End) => matches!(status, "succeeded" | "failed" | "cancelled"),
         (SubjectKind::Rollout, Goal::Success) => {
-            matches!(status, "succeeded" | "failed" | "halted" | "paused" | "aborted")
+            let changed = status == "waiting"
+                && value.pointer("/reason/code").and_then(Value::as_str) == Some("digest_changed");
+            changed || matches!(status, "succeeded" | "failed" | "halted" | "paused" | "aborted")
         }
         (SubjectKind::Rollout, Goal::End) => matches!(status, "succeeded" | "failed" | "aborted"),
     }

@@ -9,7 +9,7 @@ use cdm_core::domain::Tick;
 use serde_json::Value;
 
 use crate::printer::clean;
-use crate::view::plain;
+use crate::view::{plain, rollout_status};
 
 /// How far back the rate looks.
 const SPAN: Duration = Duration::from_secs(30);
@@ -59,7 +59,7 @@ impl Watched {
             "{}  {what} to {}  {}{}",
             text(value, "id"),
             text(value, "service"),
-            text(value, "status"),
+            rollout_status(value),
             self.speed(value, now)
         )];
         let waves = list(value, "waves");
@@ -92,14 +92,18 @@ impl Watched {
     }
 }
 
-/// How far a rollout is, on one line: the wave that is open, and all of them.
+/// How far a rollout is, on one line: the wave that is open, or that halted it, and all of them.
 pub(crate) fn told(value: &Value) -> String {
     let waves = list(value, "waves");
     let open = |wave: &Value| count(wave, "pending") + count(wave, "running") > 0;
-    let at = waves.iter().position(open).unwrap_or(waves.len().saturating_sub(1));
+    // A halt is about the wave that went over its budget, also where all of that one has come out.
+    let at = match text(value, "status").as_str() {
+        "halted" => waves.iter().rposition(|wave| ended(wave) > 0).unwrap_or(0),
+        _ => waves.iter().position(open).unwrap_or(waves.len().saturating_sub(1)),
+    };
     let succeeded =
         |of: &Value| format!("{} of {} succeeded{}", count(of, "succeeded"), count(of, "total"), others(of));
-    let mut line = format!("{}: {}", text(value, "id"), text(value, "status"));
+    let mut line = format!("{}: {}", text(value, "id"), rollout_status(value));
     if let Some(wave) = waves.get(at) {
         line += &format!(", wave {}/{}: {}", at + 1, waves.len(), succeeded(wave));
     }
@@ -109,11 +113,11 @@ pub(crate) fn told(value: &Value) -> String {
     line
 }
 
-/// A line for each of the first sites that failed.
+/// A line for each of the first sites that failed or were skipped.
 fn failures(value: &Value) -> Vec<String> {
     let told = list(value, "failures");
     let mut lines: Vec<_> = told.iter().take(NAMED).map(failure).collect();
-    let bad = count(value, "failed") + count(value, "parked");
+    let bad = count(value, "failed") + count(value, "parked") + count(value, "skipped");
     let named = lines.len() as u64;
     if named > 0 && bad > named {
         lines.push(format!("  … and {} more: cdm op list --rollout {}", bad - named, text(value, "id")));
@@ -253,6 +257,17 @@ rollout-12  promote to green  running  10.0 sites/s, about 24 s left
         let line = "\n  baking: the wave `100%` begins later (until 2030-01-01T00:10:00.000Z)";
         assert!(screen.contains(line), "{screen}");
         assert_eq!(watched.line(&resting, at(10))["secondsLeft"], Value::Null);
+    }
+
+    #[test]
+    fn a_halt_names_the_wave_that_went_over_its_budget_and_what_was_left_behind_is_no_plain_success() {
+        let mut halted = rollout(0, 0);
+        halted["status"] = "halted".into();
+        halted["waves"] = json!([wave("1", 1, 0, 1, 0), wave("100%", 399, 0, 0, 0)]);
+        assert!(told(&halted).starts_with("rollout-12: halted, wave 1/2: 0 of 1 succeeded, 1 failed; all: "));
+        halted["status"] = "succeeded".into();
+        halted["partial"] = true.into();
+        assert!(told(&halted).starts_with("rollout-12: partly succeeded, "), "{}", told(&halted));
     }
 
     #[test]

@@ -49,6 +49,12 @@ mod catalogue {
         HoldIgnored,
         /// A rollback takes the newest digest whatever its verdict.
         RollbackTakesAny,
+        /// What was rolled back is as healthy as before.
+        RolledBackIsHealthy,
+        /// A gate's verdict falls on the digest that the rollout was started for, whatever ran.
+        VerdictOnRolloutsDigest,
+        /// A window's sites are moved whatever digest the target runs.
+        WindowIgnoresDigest,
         /// A request to pause a rollout is lost.
         PauseForgotten,
         /// A rollout goes on whatever its budget says.

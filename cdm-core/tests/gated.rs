@@ -11,11 +11,12 @@ use std::time::Duration;
 use campaign::{Campaign, full, seed};
 use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::rollout::{Budget, Gate, Outcome, Reach, RolloutMember, Tally};
-use cdm_core::domain::{Code, Rollout, RolloutStatus, Selector};
-use cdm_core::services::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
+use cdm_core::domain::{Code, Digest, Rollout, RolloutStatus, Selector};
+use cdm_core::services::{Accepted, Force, NewFreeze, Resume, RolloutRequest, RolloutScope};
 use cdm_testkit::fakes::Away;
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::ids::Rng;
+use cdm_testkit::log::What;
 use cdm_testkit::world::{World, digest, now};
 
 const SITES: u64 = 12;
@@ -23,8 +24,18 @@ const SITES: u64 = 12;
 /// What is wrong in this run, and whose fault it is.
 #[derive(Debug, Default)]
 struct Wrong {
-    image: bool,
-    sites: Vec<usize>,
+    images: Vec<Digest>,
+    sites: Vec<(usize, Digest)>,
+    /// The digests that sites may move on: the first one, and what a person accepts.
+    asked_for: Vec<Digest>,
+    /// Whether somebody has set an image past the platform.
+    behind: bool,
+}
+
+impl Wrong {
+    fn breaks(&self, n: usize, on: Digest) -> bool {
+        self.images.contains(&on) || self.sites.contains(&(n, on))
+    }
 }
 
 fn fleet(seed: u64) -> World {
@@ -40,16 +51,20 @@ fn fleet(seed: u64) -> World {
 }
 
 fn spoil(world: &World, rng: &mut Rng) -> Wrong {
-    let mut wrong = Wrong::default();
+    let mut wrong = Wrong { asked_for: vec![digest(1)], ..Wrong::default() };
     let sites = world.store.all_sites();
-    if rng.chance(0.25) {
-        world.probe.break_digest(digest(1));
-        wrong.image = true;
+    for image in [digest(1), digest(2)] {
+        if rng.chance(0.25) {
+            world.probe.break_digest(image);
+            wrong.images.push(image);
+        }
     }
     for (n, site) in sites.iter().enumerate() {
-        if rng.chance(0.1) {
-            world.probe.break_site(site.uid, digest(1));
-            wrong.sites.push(n);
+        for image in [digest(1), digest(2)] {
+            if rng.chance(0.1) {
+                world.probe.break_site(site.uid, image);
+                wrong.sites.push((n, image));
+            }
         }
         if rng.chance(0.04) {
             world.probe.away(site.uid, Away::Yes);
@@ -87,9 +102,28 @@ fn wanted(rng: &mut Rng) -> RolloutRequest {
     }
 }
 
-/// What someone asks of a rollout while it runs.
-fn meddle(world: &mut World, rng: &mut Rng, number: u64) {
-    let what = rng.below(5);
+/// The digest that green runs.
+fn running(world: &World) -> Option<Digest> {
+    now(world.raw().cluster.service(Selector::Green)).ok().and_then(|view| view.digest)
+}
+
+/// What someone asks of a rollout while it runs, or does to its target.
+fn meddle(world: &mut World, rng: &mut Rng, number: u64, wrong: &mut Wrong) {
+    let what = rng.below(9);
+    match what {
+        5 | 6 => {
+            let image = if rng.chance(0.7) { digest(2) } else { digest(1) };
+            let _ = world.deploy(image, Selector::Green, false);
+            return;
+        }
+        7 => return accept(world, number, wrong),
+        8 => {
+            let image = if rng.chance(0.7) { digest(2) } else { digest(1) };
+            wrong.behind = true;
+            return world.cluster.install(Selector::Green, image);
+        }
+        _ => {}
+    }
     let until = world.raw().clock.wall().after(Duration::from_secs(300));
     let _ = world.ask(move |services, request| {
         Box::pin(async move {
@@ -107,6 +141,18 @@ fn meddle(world: &mut World, rng: &mut Rng, number: u64) {
     });
 }
 
+/// A person accepts whatever runs.
+fn accept(world: &mut World, number: u64, wrong: &mut Wrong) {
+    let Some(image) = running(world) else { return };
+    let wanted = Resume { accept: Some(image), force: Force::Yes };
+    let accepted = world.ask(move |services, request| {
+        Box::pin(async move { services.resume_on(&request, number, wanted).await })
+    });
+    if accepted.is_ok() {
+        wrong.asked_for.push(image);
+    }
+}
+
 fn fault(rng: &mut Rng) -> (usize, Fault) {
     let kind = usize::try_from(rng.below(Fault::KINDS.len() as u64)).unwrap_or(0);
     (usize::try_from(rng.below(120)).unwrap_or(0), Fault::KINDS[kind])
@@ -116,7 +162,7 @@ fn fault(rng: &mut Rng) -> (usize, Fault) {
 fn play(seed: u64) -> Result<RolloutStatus, String> {
     let mut rng = Rng::new(seed);
     let mut world = fleet(seed);
-    let wrong = spoil(&world, &mut rng);
+    let mut wrong = spoil(&world, &mut rng);
     let wanted = wanted(&mut rng);
     let asked = wanted.clone();
     let accepted = world.ask(move |services, request| {
@@ -124,12 +170,14 @@ fn play(seed: u64) -> Result<RolloutStatus, String> {
         Box::pin(async move { services.rollout(&request, &asked).await })
     });
     let Ok(Accepted::Rollout(number)) = accepted else { return Err(format!("{seed}: {accepted:?}")) };
-    let faults = (0..rng.below(3)).map(|_| fault(&mut rng)).collect();
+    let faults: Vec<_> = (0..rng.below(3)).map(|_| fault(&mut rng)).collect();
+    // A look that answers what was so before may let a site pass.
+    let stale = faults.iter().any(|(_, fault)| *fault == Fault::Stale);
     world.gate.arm(Plan(faults));
     for _ in 0..rng.below(6) {
         let _ = world.turn();
         if rng.chance(0.4) {
-            meddle(&mut world, &mut rng, number);
+            meddle(&mut world, &mut rng, number, &mut wrong);
         }
     }
     world.run();
@@ -138,9 +186,16 @@ fn play(seed: u64) -> Result<RolloutStatus, String> {
         world.ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
     drop(resumed);
     world.run();
+    if rng.chance(0.5) {
+        accept(&mut world, number, &mut wrong);
+        world.run();
+    }
     let head = world.store.all_rollouts().into_iter().find(|rollout| rollout.number == number);
     let head = head.ok_or_else(|| format!("{seed}: the rollout is gone"))?;
-    let said = judge(&mut world, &head, &wanted, &wrong);
+    let mut said = judge(&mut world, &head, &wanted, &wrong);
+    if !stale {
+        said.extend(unasked(&world, &head, &wrong));
+    }
     if said.is_empty() { Ok(head.status) } else { Err(format!("{seed}: {:?} {said:#?}", head.status)) }
 }
 
@@ -154,7 +209,6 @@ fn judge(world: &mut World, head: &Rollout, wanted: &RolloutRequest, wrong: &Wro
         said.push(format!("TotalsAgree: {recount:?} are not {:?}", head.tally()));
     }
     let sites = world.store.all_sites();
-    let broken = |n: usize| wrong.image || wrong.sites.contains(&n);
     for (n, (site, member)) in sites.iter().zip(&members).enumerate() {
         let routed = site.routed_service();
         let on_green = routed == Some(Selector::Green);
@@ -163,7 +217,9 @@ fn judge(world: &mut World, head: &Rollout, wanted: &RolloutRequest, wrong: &Wro
         }
         match member.outcome {
             // Whoever does not work on green is never left there by a gate that could say so.
-            Some(Outcome::Moved | Outcome::InPlace) if broken(n) => {
+            Some(Outcome::Moved | Outcome::InPlace)
+                if member.digest.is_some_and(|on| wrong.breaks(n, on)) =>
+            {
                 said.push(format!("{} does not work and counts as moved", site.id));
             }
             Some(Outcome::Moved) if !on_green => said.push(format!("{} moved and is on {routed:?}", site.id)),
@@ -174,18 +230,52 @@ fn judge(world: &mut World, head: &Rollout, wanted: &RolloutRequest, wrong: &Wro
             _ => {}
         }
     }
-    let bad = now(world.raw().store.colour(Selector::Green))
-        .map(|colour| colour.releases.iter().any(|release| release.verdict == Verdict::Bad))
-        .unwrap_or_default();
+    let colour = now(world.raw().store.colour(Selector::Green));
+    let releases = colour.map(|colour| colour.releases).unwrap_or_default();
     let Budget::Count(allowed) = wanted.budget else { return said };
     let slow = members.iter().any(|member| member.why.as_ref().is_some_and(|why| why.contains("takes")));
-    let many = wrong.image || wrong.sites.len() > allowed as usize || slow;
-    if bad && !many {
-        said.push("the image is bad, and too few sites spoke against it".to_owned());
+    let many = |on: Digest| {
+        let sites = wrong.sites.iter().filter(|(_, image)| *image == on).count();
+        wrong.images.contains(&on) || sites > allowed as usize || slow
+    };
+    for release in releases.iter().filter(|release| release.verdict == Verdict::Bad) {
+        if !many(release.digest) {
+            said.push(format!("{} is bad, and too few sites spoke against it", release.digest));
+        }
     }
+    // What failed on one digest may add up with what failed on the next.
+    let many = wrong.asked_for.len() > 1 || many(digest(1));
     let halted = head.reason.as_ref().is_some_and(|reason| reason.code == Code::BudgetExceeded);
     if halted && !many {
         said.push("it halted, and too few sites do not work".to_owned());
+    }
+    said
+}
+
+/// What was moved on a digest that nobody asked for, or is said to have been moved on another one than it was.
+fn unasked(world: &World, head: &Rollout, wrong: &Wrong) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut runs = None;
+    let mut moved = BTreeMap::new();
+    for effect in world.log.since(0) {
+        match effect.what {
+            What::ImageSet(Selector::Green, _, image) => runs = image,
+            What::RouteMoved(uid, from, Selector::Green) if from != Selector::Green => {
+                moved.insert(uid, runs);
+            }
+            _ => {}
+        }
+    }
+    for member in world.store.pages(head.number).into_iter().flat_map(|page| page.members) {
+        let Some(on) = member.digest else { continue };
+        if !wrong.asked_for.contains(&on) {
+            said.push(format!("`{}` came out on {on}, which nobody asked for", member.id));
+        }
+        let was = moved.get(&member.uid).copied().flatten();
+        // Behind everybody's back no effect is logged.
+        if member.outcome == Some(Outcome::Moved) && was.is_some_and(|was| was != on) && !wrong.behind {
+            said.push(format!("`{}` was moved on {was:?}, and its page says {on}", member.id));
+        }
     }
     said
 }

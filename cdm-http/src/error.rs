@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use cdm_core::domain::Status;
 use cdm_core::services::ServiceError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -37,10 +38,18 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub operation: Option<String>,
+    /// How that operation stands, where it does not go on by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub operation_status: Option<String>,
     /// The rollout that is in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rollout: Option<String>,
+    /// The digest that a rollout's service runs, where that is in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub running: Option<String>,
 }
 
 /// What is wrong with one field.
@@ -71,7 +80,9 @@ impl Refusal {
             request_id: String::new(),
             errors: Vec::new(),
             operation: None,
+            operation_status: None,
             rollout: None,
+            running: None,
         };
         Self { status, problem: Box::new(problem), retry_after: None }
     }
@@ -182,6 +193,9 @@ const fn status(error: &ServiceError) -> StatusCode {
         | ServiceError::HostnameTaken { .. }
         | ServiceError::IllegalTransition(_)
         | ServiceError::OperationInFlight(_)
+        | ServiceError::OperationParked(_)
+        | ServiceError::DigestChanged { .. }
+        | ServiceError::BadDigest { .. }
         | ServiceError::RolloutInFlight(_)
         | ServiceError::Frozen(_)
         | ServiceError::PlanChanged
@@ -189,7 +203,10 @@ const fn status(error: &ServiceError) -> StatusCode {
         | ServiceError::UserExists(_)
         | ServiceError::NoHealthyDigest
         | ServiceError::Contended => StatusCode::CONFLICT,
-        ServiceError::KeyReused | ServiceError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ServiceError::KeyReused
+        | ServiceError::Invalid(_)
+        | ServiceError::UnknownSites(_)
+        | ServiceError::EmptyPlan => StatusCode::UNPROCESSABLE_ENTITY,
         ServiceError::Denied(_)
         | ServiceError::Unavailable(_)
         | ServiceError::StorageFull(_)
@@ -202,6 +219,17 @@ impl From<ServiceError> for Refusal {
         let mut refusal = Self::new(status(&error), error.code(), error.to_string());
         match &error {
             ServiceError::OperationInFlight(id) => refusal.problem.operation = Some(id.to_string()),
+            ServiceError::OperationParked(id) => {
+                refusal.problem.operation = Some(id.to_string());
+                refusal.problem.operation_status = Some(Status::Parked.to_string());
+            }
+            ServiceError::DigestChanged { running, .. } => {
+                refusal.problem.running = running.map(|digest| digest.to_string());
+                refusal.blame("acceptDigest");
+            }
+            ServiceError::BadDigest { .. } => refusal.blame("force"),
+            ServiceError::UnknownSites(_) => refusal.blame("scope.sites"),
+            ServiceError::EmptyPlan => refusal.blame("scope"),
             ServiceError::RolloutInFlight(number) => {
                 refusal.problem.rollout = Some(crate::api::rollout::id(*number));
             }

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use cdm_core::domain::{NameError, OperationId, Selector, SiteId};
+use cdm_core::services::Force;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -114,6 +115,54 @@ impl Wait {
     /// The span, where one is asked for.
     pub(crate) fn span(&self) -> Result<Option<Duration>, Refusal> {
         self.wait.as_deref().map(span).transpose()
+    }
+}
+
+/// Whether the caller insists on a digest that is bad.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Forced {
+    /// `true` repeats it also where its digest is bad.
+    #[param(value_type = Option<bool>, nullable = false)]
+    pub(crate) force: Option<String>,
+}
+
+impl Forced {
+    /// What is said.
+    pub(crate) fn force(&self) -> Result<Force, Refusal> {
+        forced(self.force.as_deref())
+    }
+}
+
+fn forced(text: Option<&str>) -> Result<Force, Refusal> {
+    match text {
+        None | Some("false") => Ok(Force::No),
+        Some("true") => Ok(Force::Yes),
+        Some(_) => Err(Refusal::field("force", "it is `true` or `false`")),
+    }
+}
+
+/// How a retry is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Retry {
+    /// Waits so long for the operation to rest: a count of seconds, or a span such as `500ms`, `30s` or `1m`; at most 60 s.
+    #[param(
+        pattern = "^(([0-9]|[1-5][0-9]|60)s?|(0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|60000)ms|[01]m)$",
+        nullable = false
+    )]
+    pub(crate) wait: Option<String>,
+    /// `true` repeats a deploy also where its digest is bad.
+    #[param(value_type = Option<bool>, nullable = false)]
+    pub(crate) force: Option<String>,
+}
+
+impl Retry {
+    /// How long to wait, and whether the caller insists.
+    pub(crate) fn parse(&self) -> Result<(Option<Duration>, Force), Refusal> {
+        Ok((self.wait.as_deref().map(span).transpose()?, forced(self.force.as_deref())?))
     }
 }
 

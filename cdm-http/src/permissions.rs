@@ -174,6 +174,7 @@ pub const ROUTES: &[Route] = &[
     Route::new("POST", "/console/rollouts/start", Action::StartRollout),
     Route::new("GET", "/console/rollouts/{id}", Action::Read),
     Route::new("POST", "/console/rollouts/{id}/pause", Action::PauseRollout),
+    Route::new("GET", "/console/rollouts/{id}/resume", Action::ResumeRollout),
     Route::new("POST", "/console/rollouts/{id}/resume", Action::ResumeRollout),
     Route::new("GET", "/console/rollouts/{id}/abort", Action::AbortRollout),
     Route::new("POST", "/console/rollouts/{id}/abort", Action::AbortRollout),

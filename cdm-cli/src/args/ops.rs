@@ -60,10 +60,15 @@ pub enum OpCommand {
         step: String,
     },
     /// Continue a parked operation, or do a failed or cancelled one again
-    #[command(after_help = "Example:\n  cdm op retry op-78-site-shop")]
+    #[command(
+        after_help = "Examples:\n  cdm op retry op-78-site-shop\n  cdm op retry op-80-colour-blue --force"
+    )]
     Retry {
         /// The operation's id
         id: String,
+        /// Do a deploy again although its digest is bad
+        #[arg(long)]
+        force: bool,
     },
     /// Cancel an operation
     #[command(after_help = "Example:\n  cdm op cancel op-78-site-shop")]
@@ -107,10 +112,17 @@ pub enum RolloutCommand {
         id: String,
     },
     /// Go on with a paused or halted rollout
-    #[command(after_help = "Example:\n  cdm rollout resume rollout-3")]
+    #[command(after_help = "Examples:\n  cdm rollout resume rollout-3\n  \
+                            cdm rollout resume rollout-3 --accept-digest sha256:<64 hex digits>")]
     Resume {
         /// The rollout's id
         id: String,
+        /// Go on with this digest, which the service runs in place of the rollout's
+        #[arg(long, value_name = "DIGEST")]
+        accept_digest: Option<String>,
+        /// Go on with it although it is bad
+        #[arg(long, requires = "accept_digest")]
+        force: bool,
     },
     /// End a rollout; sites that were moved stay where they are
     #[command(after_help = "Example:\n  cdm rollout abort rollout-3")]
@@ -119,9 +131,12 @@ pub enum RolloutCommand {
         id: String,
     },
     /// Begin again with the sites that were not moved
-    #[command(after_help = "Example:\n  cdm rollout retry rollout-3")]
+    #[command(after_help = "Examples:\n  cdm rollout retry rollout-3\n  cdm rollout retry rollout-3 --force")]
     Retry {
         /// The rollout's id
         id: String,
+        /// Begin again although the rollout's digest is bad
+        #[arg(long)]
+        force: bool,
     },
 }

@@ -13,9 +13,9 @@ pub struct RolloutArgs {
     /// Move the sites' routes as well
     #[arg(long)]
     pub promote: bool,
-    /// Which sites: those of the active canary, those of the other service, or all
-    #[arg(long, default_value = "active", value_parser = ["active", "inactive", "all"])]
-    pub scope: String,
+    /// Which sites: those of the active canary, those of the other service, or all [default: active]
+    #[arg(long, value_parser = ["active", "inactive", "all"])]
+    pub scope: Option<String>,
     /// Exactly these sites
     #[arg(long, value_delimiter = ',', conflicts_with = "scope", value_name = "ID")]
     pub sites: Vec<String>,
@@ -43,6 +43,18 @@ pub struct RolloutArgs {
     /// Do exactly what a dry run has shown under this hash, or nothing
     #[arg(long, value_name = "HASH")]
     pub plan: Option<String>,
+}
+
+impl RolloutArgs {
+    /// Whether it says what is to be done, and to which sites: without a word a rollout would begin at once, over a whole
+    /// service.
+    pub const fn says_what(&self) -> bool {
+        self.promote
+            || self.scope.is_some()
+            || !self.sites.is_empty()
+            || self.image.is_some()
+            || self.plan.is_some()
+    }
 }
 
 /// The health gate of a rollout.

@@ -44,8 +44,9 @@ pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> 
             }
             Ok(Exit::Done)
         }
-        OpCommand::Retry { id } => {
-            session.work(Method::Post, &format!("{}/retry", path(&id)), None, Goal::Success).await
+        OpCommand::Retry { id, force } => {
+            let retry = format!("{}/retry{}", path(&id), insisting(force));
+            session.work(Method::Post, &retry, None, Goal::Success).await
         }
         OpCommand::Cancel { id } => {
             session.work(Method::Post, &format!("{}/cancel", path(&id)), None, Goal::End).await
@@ -75,14 +76,24 @@ pub(super) async fn rollout(command: RolloutCommand, session: &mut Session<'_>) 
             session.printer.value(Shape::Rollout, &answer.value)?;
             Ok(Exit::Done)
         }
-        RolloutCommand::Resume { id } => {
-            session.work(Method::Post, &format!("{}/resume", path(&id)), None, Goal::Success).await
+        RolloutCommand::Resume { id, accept_digest, force } => {
+            let body = accept_digest.map(|digest| match force {
+                true => json!({ "acceptDigest": digest, "force": true }),
+                false => json!({ "acceptDigest": digest }),
+            });
+            session.work(Method::Post, &format!("{}/resume", path(&id)), body, Goal::Success).await
         }
         RolloutCommand::Abort { id } => {
             session.work(Method::Post, &format!("{}/abort", path(&id)), None, Goal::End).await
         }
-        RolloutCommand::Retry { id } => {
-            session.work(Method::Post, &format!("{}/retry", path(&id)), None, Goal::Success).await
+        RolloutCommand::Retry { id, force } => {
+            let retry = format!("{}/retry{}", path(&id), insisting(force));
+            session.work(Method::Post, &retry, None, Goal::Success).await
         }
     }
+}
+
+/// The query of a retry.
+const fn insisting(force: bool) -> &'static str {
+    if force { "?force=true" } else { "" }
 }

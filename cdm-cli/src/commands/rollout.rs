@@ -17,8 +17,11 @@ pub(super) fn rollout(args: RolloutArgs) -> Value {
     if let Some(image) = args.image {
         body.insert("imageTag".into(), image.into());
     }
-    let scope = if args.sites.is_empty() { args.scope.into() } else { json!({ "sites": args.sites }) };
-    body.insert("scope".into(), scope);
+    if !args.sites.is_empty() {
+        body.insert("scope".into(), json!({ "sites": args.sites }));
+    } else if let Some(scope) = args.scope {
+        body.insert("scope".into(), scope.into());
+    }
     if !args.waves.is_empty() {
         body.insert("waves".into(), args.waves.into());
     }

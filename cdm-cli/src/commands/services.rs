@@ -53,6 +53,9 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             if args.dry_run {
                 return plan(*args, session).await;
             }
+            if !args.says_what() {
+                return Err(CliError::Unsaid);
+            }
             session.work(Method::Put, "/services", Some(rollout(*args)), Goal::Success).await
         }
         ServicesCommand::History { service, paging } => {

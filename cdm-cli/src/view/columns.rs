@@ -108,7 +108,7 @@ impl Shape {
         match self {
             Self::Site => &[
                 ("ID", "/id", Must),
-                ("STATE", "/state", Must),
+                ("STATE", "#state", Must),
                 ("SERVICE", "/service", Must),
                 ("ROUTED", "/routedService", Must),
                 ("HOSTNAME", "/canonicalHostname", Must),
@@ -124,13 +124,14 @@ impl Shape {
                 ("STATUS", "/status", Must),
                 ("STEP", "#step", Must),
                 ("REASON", "/reason", May),
+                ("DIGEST", "/digest", May),
                 ("AGE", "/createdAt", Must),
             ],
             Self::Rollout => &[
                 ("ID", "/id", Must),
                 ("KIND", "/kind", May),
                 ("SERVICE", "/service", Must),
-                ("STATUS", "/status", Must),
+                ("STATUS", "#status", Must),
                 ("TOTAL", "/total", Must),
                 ("DONE", "/succeeded", Must),
                 ("FAILED", "/failed", Must),
@@ -138,6 +139,7 @@ impl Shape {
                 ("SKIPPED", "/skipped", May),
                 ("RUNNING", "/running", May),
                 ("PENDING", "/pending", May),
+                ("REASON", "/reason", May),
                 ("AGE", "/createdAt", Must),
             ],
             Self::Plan => &[

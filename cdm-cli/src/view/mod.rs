@@ -187,6 +187,8 @@ fn table(columns: &Columns, items: &[Value], now: Timestamp, width: Option<usize
 fn field(item: &Value, path: &str, now: Timestamp) -> String {
     match path {
         "#step" => step(item),
+        "#status" => rollout_status(item),
+        "#state" => state(item),
         "#sessions" => item["sessions"].as_array().map_or(0, Vec::len).to_string(),
         "#took" => took(item, now),
         "/reason" if item.get("reason").is_some_and(Value::is_object) => {
@@ -198,6 +200,23 @@ fn field(item: &Value, path: &str, now: Timestamp) -> String {
             Some(value) => plain(value),
             None => String::new(),
         },
+    }
+}
+
+/// A rollout's status; that of one which left sites behind is no plain success.
+pub(crate) fn rollout_status(rollout: &Value) -> String {
+    match rollout.get("partial").and_then(Value::as_bool) {
+        Some(true) => "partly succeeded".to_owned(),
+        Some(false) | None => rollout.get("status").map(plain).unwrap_or_default(),
+    }
+}
+
+/// A site's state, and that its operation waits for a person.
+fn state(site: &Value) -> String {
+    let part = |key: &str| site.get(key).map(plain).unwrap_or_default();
+    match part("operationStatus").as_str() {
+        "parked" => format!("{} (parked)", part("state")),
+        _ => part("state"),
     }
 }
 

@@ -38,6 +38,10 @@ async fn codes_have_hints() {
         ("not_found", "cdm site list"),
         ("forbidden", "role"),
         ("hostname_taken", "another hostname"),
+        ("digest_changed", "cdm rollout resume ID --accept-digest sha256:dd"),
+        ("bad_digest", "--force"),
+        ("unknown_sites", "cdm site list --all"),
+        ("empty_plan", "--dry-run"),
         ("no_healthy_digest", "cdm services mark"),
         ("site_exists", "another id"),
         ("unavailable", "cdm doctor"),
@@ -47,11 +51,40 @@ async fn codes_have_hints() {
         ("image_not_ready", "deploy a working digest"),
     ];
     for (code, hint) in cases {
-        let problem = json!({ "detail": "no", "code": code, "operation": "op-9", "rollout": "rollout-3" });
+        let problem = json!({
+            "detail": "no", "code": code, "operation": "op-9", "rollout": "rollout-3", "running": "sha256:dd"
+        });
         let ran = run(Fake::default().says(GET, 409, problem), &["site", "get", "shop"]).await;
         let last = ran.err.lines().last().unwrap();
         assert!(last.starts_with("hint: ") && last.contains(hint), "{code}: {}", ran.err);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_is_not_waited_for() {
+    let problem = json!({
+        "detail": "no", "code": "operation_in_flight", "operation": "op-9", "operationStatus": "parked"
+    });
+    let ran = run(Fake::default().says(GET, 409, problem), &["site", "get", "shop"]).await;
+    let last = ran.err.lines().last().unwrap();
+    assert!(last.contains("cdm op retry op-9") && !last.contains("watch"), "{last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_does_not_say_what_it_moves_is_not_asked_for() {
+    for line in [&["services", "rollout"][..], &["services", "rollout", "--waves", "1,100%"]] {
+        let ran = run(Fake::default(), line).await;
+        assert_eq!(ran.exit.code(), 2, "{}", ran.err);
+        assert!(ran.err.contains("nothing was started") && ran.err.contains("--dry-run"), "{}", ran.err);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_a_rollout_names_and_that_is_not_there_is_4() {
+    let problem = json!({ "detail": "the site `nope` does not exist", "code": "unknown_sites" });
+    let line = ["services", "rollout", "--promote", "--sites", "nope"];
+    let ran = run(Fake::default().says("PUT /services", 422, problem), &line).await;
+    assert_eq!(ran.exit.code(), 4, "{}", ran.err);
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,9 @@ fn rollout() -> Value {
 async fn work_is_asked_for_by_method_path_and_body() {
     let deploy = format!(r#"POST /services {{"imageTag":"{DIGEST}"}}"#);
     let deploy_to = format!(r#"POST /services {{"imageTag":"{DIGEST}","promote":true,"service":"green"}}"#);
-    let cases: [(&[&str], &str); 18] = [
+    let accept = format!(r#"POST /rollouts/rollout-1/resume {{"acceptDigest":"{DIGEST}"}}"#);
+    let insist = format!(r#"POST /rollouts/rollout-1/resume {{"acceptDigest":"{DIGEST}","force":true}}"#);
+    let cases: [(&[&str], &str); 22] = [
         (&["site", "provision", "shop"], "POST /sites/shop/provision"),
         (&["site", "upgrade", "shop"], "PUT /sites/shop/upgrade"),
         (&["site", "promote", "shop"], "PUT /sites/shop/promote"),
@@ -27,7 +29,10 @@ async fn work_is_asked_for_by_method_path_and_body() {
         (&["services", "deploy", DIGEST, "--promote", "--service", "green"], &deploy_to),
         (&["services", "rollback"], "POST /services/rollback {}"),
         (&["services", "rollback", "--service", "blue"], r#"POST /services/rollback {"service":"blue"}"#),
-        (&["services", "rollout"], r#"PUT /services {"promote":false,"scope":"active"}"#),
+        (
+            &["services", "rollout", "--scope", "active"],
+            r#"PUT /services {"promote":false,"scope":"active"}"#,
+        ),
         (
             &[
                 "services",
@@ -40,7 +45,7 @@ async fn work_is_asked_for_by_method_path_and_body() {
                 "--gate-status",
                 "204",
             ],
-            r#"PUT /services {"bake":600,"gate":{"path":"/up","status":204},"promote":true,"scope":"active"}"#,
+            r#"PUT /services {"bake":600,"gate":{"path":"/up","status":204},"promote":true}"#,
         ),
         (
             &["services", "rollout", "--promote", "--sites", "a,b", "--waves", "1,10%,100%"],
@@ -51,10 +56,14 @@ async fn work_is_asked_for_by_method_path_and_body() {
             r#"PUT /services {"failureBudget":2,"maxConcurrent":8,"promote":false,"scope":"all"}"#,
         ),
         (
-            &["services", "rollout", "--failure-budget", "2%", "--auto-rollback"],
-            r#"PUT /services {"autoRollback":true,"failureBudget":"2%","promote":false,"scope":"active"}"#,
+            &["services", "rollout", "--promote", "--failure-budget", "2%", "--auto-rollback"],
+            r#"PUT /services {"autoRollback":true,"failureBudget":"2%","promote":true}"#,
         ),
         (&["op", "retry", "op-1"], "POST /operations/op-1/retry"),
+        (&["op", "retry", "op-1", "--force"], "POST /operations/op-1/retry?force=true"),
+        (&["rollout", "resume", "rollout-1", "--accept-digest", DIGEST], &accept),
+        (&["rollout", "resume", "rollout-1", "--accept-digest", DIGEST, "--force"], &insist),
+        (&["rollout", "retry", "rollout-1", "--force"], "POST /rollouts/rollout-1/retry?force=true"),
         (&["op", "cancel", "op-1"], "POST /operations/op-1/cancel"),
         (&["rollout", "resume", "rollout-1"], "POST /rollouts/rollout-1/resume"),
         (&["rollout", "abort", "rollout-1"], "POST /rollouts/rollout-1/abort"),

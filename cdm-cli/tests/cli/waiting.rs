@@ -130,12 +130,20 @@ async fn parked_work_says_why_and_what_clears_it() {
     assert!(ran.err.contains("cdm op retry op-1"), "{}", ran.err);
 }
 
+/// One that finds another digest than its own goes on by no means of its own.
+fn waits_for_a_word() -> Value {
+    let mut waits = rollout("waiting", 1, 0);
+    waits["reason"] = json!({ "code": "digest_changed", "message": "`green` runs another digest" });
+    waits
+}
+
 #[tokio::test(start_paused = true)]
 async fn rollouts_tell_their_waves_and_how_they_ended() {
     let cases = [
         (rollout("succeeded", 4, 0), 0),
         (rollout("succeeded", 3, 1), 7),
         (rollout("halted", 1, 1), 7),
+        (waits_for_a_word(), 7),
         (rollout("failed", 0, 0), 1),
         (rollout("aborted", 0, 0), 1),
     ];

@@ -9,7 +9,7 @@ use crate::story::newest;
 fn what_is_done_is_0_and_what_is_wrong_with_the_request_is_2() {
     let place = Place::new();
     place.site("shop");
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 10] = [
         &[],
         &["sites"],
         &["site", "lst"],
@@ -17,7 +17,8 @@ fn what_is_done_is_0_and_what_is_wrong_with_the_request_is_2() {
         &["site", "create", "Not An Id", "--theme", "plain", "--hostname", "a.example.com"],
         &["site", "list", "--state", "asleep"],
         &["services", "deploy", "dev"],
-        &["services", "rollout", "--waves", "1"],
+        &["services", "rollout", "--promote", "--waves", "1"],
+        &["services", "rollout"],
         &["doctor", "--token", "secret"],
     ];
     for words in wrong {

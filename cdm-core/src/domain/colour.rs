@@ -106,6 +106,8 @@ pub enum Verdict {
     Unknown,
     /// It was fully ready and nothing was held against it, or a person said so.
     Healthy,
+    /// It ran, and was rolled back; only a person says more of it.
+    RolledBack,
     /// It crashed, failed its readiness, was absent or halted a rollout, or a person said so.
     Bad,
 }
@@ -116,6 +118,7 @@ impl Verdict {
         match self {
             Self::Unknown => "unknown",
             Self::Healthy => "healthy",
+            Self::RolledBack => "rolled_back",
             Self::Bad => "bad",
         }
     }
@@ -134,6 +137,8 @@ pub enum ColourChange {
         at: Timestamp,
         /// By whose deploy.
         by: Actor,
+        /// Whether that deploy is a rollback.
+        rolled_back: bool,
     },
     /// The digest was set.
     Released(Release),
@@ -164,13 +169,18 @@ impl Colour {
     /// Writes what a step changed.
     pub fn apply(&mut self, change: &ColourChange) {
         match change {
-            ColourChange::Replaced { previous, was_ready, at, by } => {
+            ColourChange::Replaced { previous, was_ready, at, by, rolled_back } => {
                 let known = |digest: &Digest| self.releases.iter().any(|release| release.digest == *digest);
                 if let Some(digest) = previous.filter(|digest| !known(digest)) {
                     self.releases.insert(0, Release::found(digest, *at, by));
                 }
                 for release in &mut self.releases {
                     let replaced = Some(release.digest) == *previous;
+                    let condemned = release.verdict == Verdict::Bad || crate::bug!(RolledBackIsHealthy);
+                    if replaced && *rolled_back && !condemned {
+                        release.verdict = Verdict::RolledBack;
+                        release.reason = Some(format!("rolled back by {by}"));
+                    }
                     if replaced && *was_ready && release.verdict == Verdict::Unknown {
                         release.verdict = Verdict::Healthy;
                         release.reason = Some("ready when it was replaced".to_owned());
@@ -185,7 +195,9 @@ impl Colour {
                 let known = self.releases.iter().find(|known| known.digest == release.digest);
                 let mut release = release.clone();
                 self.running = Some(release.digest);
-                if let Some(known) = known.filter(|known| known.verdict == Verdict::Healthy) {
+                let holds =
+                    |known: &&Release| matches!(known.verdict, Verdict::Healthy | Verdict::RolledBack);
+                if let Some(known) = known.filter(holds) {
                     release.verdict = known.verdict;
                     release.reason.clone_from(&known.reason);
                 }
@@ -214,7 +226,22 @@ impl Colour {
         }
     }
 
-    /// Writes a verdict to every release of the digest; `false` when there is none.
+    /// Writes to every release of the digest that it is bad; one that nobody told of is kept with that.
+    pub fn condemn(&mut self, digest: &Digest, at: Timestamp, by: &Actor, reason: &str) {
+        if self.releases.iter().all(|release| release.digest != *digest) {
+            self.releases.insert(0, Release::found(*digest, at, by));
+            self.releases.truncate(Self::HISTORY);
+        }
+        self.judge(digest, Verdict::Bad, reason);
+    }
+
+    /// Why the digest is bad, where it is.
+    pub fn condemned(&self, digest: &Digest) -> Option<&Release> {
+        let bad = |release: &&Release| release.digest == *digest && release.verdict == Verdict::Bad;
+        self.releases.iter().find(bad)
+    }
+
+    /// Writes a verdict to every release of the digest.
     pub fn judge(&mut self, digest: &Digest, verdict: Verdict, reason: &str) {
         for release in self.releases.iter_mut().filter(|release| release.digest == *digest) {
             release.verdict = verdict;
@@ -229,11 +256,13 @@ impl Colour {
 }
 
 /// Chooses the digest that a rollback of `own` takes: the newest healthy one, other than the one that runs, of its own
-/// history, then of the other colour's; never one that is bad anywhere.
+/// history, then of the other colour's; never one that is bad, or was rolled back, anywhere.
 pub fn rollback_choice(own: &Colour, other: &Colour, running: Option<Digest>) -> Option<Digest> {
     let bad = |digest: &Digest| {
         let mut all = own.releases.iter().chain(&other.releases);
-        all.any(|release| release.digest == *digest && release.verdict == Verdict::Bad)
+        let speaks_against =
+            |release: &Release| matches!(release.verdict, Verdict::Bad | Verdict::RolledBack);
+        all.any(|release| release.digest == *digest && speaks_against(release))
     };
     own.releases
         .iter()

@@ -328,6 +328,8 @@ pub struct Deploy {
     pub previous: Option<Previous>,
     /// The rollout that runs the hooks, once its number is drawn.
     pub rollout: Option<u64>,
+    /// Whether it takes back what runs: that is not healthy any more then, until a person says so.
+    pub rolls_back: bool,
 }
 
 /// Whether a deploy's `Hooks` step has work.
@@ -511,6 +513,8 @@ pub struct Operation {
     pub slot: Slot,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// Of a rollout's site: the digest that the target ran when the site was moved there, or asked there.
+    pub digest: Option<Digest>,
 }
 
 impl Operation {
@@ -520,6 +524,6 @@ impl Operation {
             Some(member) => Home::Rollout(member.rollout, member.ordinal),
             None => Home::Subject(subject.clone()),
         };
-        Self { id: OperationId { number: slot.number, home }, subject, slot, finished_at: None }
+        Self { id: OperationId { number: slot.number, home }, subject, slot, finished_at: None, digest: None }
     }
 }

@@ -15,6 +15,8 @@ pub enum Code {
     CacheFlushFailed,
     /// A step took longer than its deadline.
     DeadlineExceeded,
+    /// The target runs another digest than the rollout's.
+    DigestChanged,
     /// A backend refused for lack of permission.
     Denied,
     /// A wave is over, and the next one waits for its time.
@@ -37,12 +39,20 @@ pub enum Code {
     JobFailed,
     /// A job runs.
     JobRunning,
+    /// The cluster did not move the site's route.
+    MoveFailed,
     /// Asked to pause.
     Paused,
     /// A backend is away, or an earlier attempt's outcome is unknown; it is tried again.
     Retrying,
     /// The pods of the service are not all of the wanted digest and available.
     ServiceNotReady,
+    /// Another operation was at work on the site until the end of its window.
+    SiteBusy,
+    /// The site was gone when its turn came.
+    SiteGone,
+    /// The site was not active when its turn came.
+    SiteInactive,
     /// The theme is not there and may not be installed.
     ThemeMissing,
     /// `wp` refuses to run as root.
@@ -69,11 +79,12 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::AttemptsExhausted,
         Self::ColourHeld,
         Self::CacheFlushFailed,
         Self::DeadlineExceeded,
+        Self::DigestChanged,
         Self::Denied,
         Self::Baking,
         Self::BudgetExceeded,
@@ -85,9 +96,13 @@ impl Code {
         Self::GateInconclusive,
         Self::JobFailed,
         Self::JobRunning,
+        Self::MoveFailed,
         Self::Paused,
         Self::Retrying,
         Self::ServiceNotReady,
+        Self::SiteBusy,
+        Self::SiteGone,
+        Self::SiteInactive,
         Self::ThemeMissing,
         Self::RunsAsRoot,
         Self::WordPressNotFound,
@@ -108,6 +123,7 @@ impl Code {
             Self::ColourHeld => "colour_held",
             Self::CacheFlushFailed => "cache_flush_failed",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::DigestChanged => "digest_changed",
             Self::Denied => "denied",
             Self::Baking => "baking",
             Self::BudgetExceeded => "budget_exceeded",
@@ -119,9 +135,13 @@ impl Code {
             Self::GateInconclusive => "gate_inconclusive",
             Self::JobFailed => "job_failed",
             Self::JobRunning => "job_running",
+            Self::MoveFailed => "move_failed",
             Self::Paused => "paused",
             Self::Retrying => "retrying",
             Self::ServiceNotReady => "service_not_ready",
+            Self::SiteBusy => "site_busy",
+            Self::SiteGone => "site_gone",
+            Self::SiteInactive => "site_inactive",
             Self::ThemeMissing => "theme_missing",
             Self::RunsAsRoot => "runs_as_root",
             Self::WordPressNotFound => "wordpress_not_found",
@@ -160,6 +180,9 @@ impl Code {
             Self::ColourHeld => "clears when the other operation on this service rests",
             Self::CacheFlushFailed => "read the step's log, then retry the operation",
             Self::DeadlineExceeded => "see why it takes so long, then retry or cancel the operation",
+            Self::DigestChanged => {
+                "resume the rollout on the digest that runs, or deploy the rollout's digest again; or abort it"
+            }
             Self::Denied => "grant the permission that the message names, then retry the operation",
             Self::Baking => "clears by itself when the wave has had its time",
             Self::BudgetExceeded => "look at the failed sites, then resume or abort the rollout",
@@ -173,11 +196,15 @@ impl Code {
             Self::GateInconclusive => "see why the site cannot be asked, then resume or abort the rollout",
             Self::JobFailed => "read the step's log, then retry the operation",
             Self::JobRunning => "clears when the job ends",
+            Self::MoveFailed => "see whether the site has a route, then retry the rollout",
             Self::Paused => "resume the rollout",
             Self::Retrying => "clears by itself when the backend answers; see the message",
             Self::ServiceNotReady => {
-                "clears when every pod of the service is available; deploy a working digest to mend it"
+                "clears when every pod of the service is available; or deploy a working digest, and resume the rollout on it"
             }
+            Self::SiteBusy => "see what is at work on the site, then retry the rollout",
+            Self::SiteGone => "nothing has to be done: the site is not there any more",
+            Self::SiteInactive => "provision the site, then retry the rollout",
             Self::ThemeMissing => {
                 "put the theme into the image or allow its installation, then retry the operation"
             }

@@ -3,7 +3,9 @@
 use super::fence::{Fence, Grant, Leg};
 use super::lifecycle::{Event, Illegal, Life, Phase, State};
 use super::operation::{End, Member, Move, Position, Slot, Status, Task};
-use super::{Actor, Hostnames, ObjectPrefix, Selector, SiteId, SiteName, Theme, Timestamp, Uid, WorkerId};
+use super::{
+    Actor, Digest, Hostnames, ObjectPrefix, Selector, SiteId, SiteName, Theme, Timestamp, Uid, WorkerId,
+};
 
 /// A site.
 ///
@@ -73,6 +75,8 @@ pub struct Settled {
     pub leg: Leg,
     /// How it ended.
     pub outcome: super::rollout::Outcome,
+    /// On which digest, where it was moved to the target or asked there.
+    pub digest: Option<Digest>,
 }
 
 /// What a finished step changes in a site's record. It is written together with the step's result.
@@ -155,7 +159,7 @@ pub enum ClaimRefused {
     Fenced,
     /// This leg has settled it already.
     #[error("the site was settled before")]
-    Settled(super::rollout::Outcome),
+    Settled(super::rollout::Outcome, Option<Digest>),
 }
 
 /// How a claimed site is let go.
@@ -169,6 +173,8 @@ pub struct Complete {
     pub fence: Fence,
     /// How it went; `None` when nothing was done and the site is still to come.
     pub outcome: Option<super::rollout::Outcome>,
+    /// The digest that the target ran, where the site was moved there or asked there.
+    pub digest: Option<Digest>,
     /// The service to record, if it changes.
     pub service: Option<Selector>,
     /// The route to record, if one was confirmed.
@@ -272,7 +278,7 @@ impl Site {
             && (settled.rollout, settled.leg) == (claim.grant.rollout, claim.grant.leg)
         {
             self.grant = claim.grant;
-            return Err(ClaimRefused::Settled(settled.outcome));
+            return Err(ClaimRefused::Settled(settled.outcome, settled.digest));
         }
         let epoch = match &self.slot {
             None => match claim.want {
@@ -327,7 +333,8 @@ impl Site {
         self.slot = None;
         self.service = complete.service.unwrap_or(self.service);
         self.route = complete.route.or(self.route);
-        let settled = |outcome| Settled { rollout: complete.grant.rollout, leg: complete.grant.leg, outcome };
+        let (grant, digest) = (complete.grant, complete.digest);
+        let settled = |outcome| Settled { rollout: grant.rollout, leg: grant.leg, outcome, digest };
         self.settled = complete.outcome.map(settled).or(self.settled);
         self.updated_at = complete.at;
         Ok(())

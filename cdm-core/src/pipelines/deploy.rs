@@ -52,6 +52,7 @@ impl Deploy {
                     was_ready: view.is_ready(),
                     at: context.now,
                     by: context.slot.requested_by.clone(),
+                    rolled_back: deploy.rolls_back,
                 };
                 let previous =
                     Previous { fence: view.fence, template: view.template.clone(), digest: view.digest };

@@ -137,6 +137,7 @@ impl Draft {
             kind: self.kind,
             target: self.target,
             digest: self.digest,
+            accepted_digest: None,
             scope: self.scope.clone(),
             waves: rollout::cut(&self.waves, total)?,
             max_concurrent: self.max_concurrent.max(1),

@@ -59,6 +59,16 @@ pub struct ServiceStatus {
     pub releases: Vec<Release>,
 }
 
+/// Whether the caller insists on what a verdict speaks against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Force {
+    /// Not.
+    #[default]
+    No,
+    /// Yes.
+    Yes,
+}
+
 /// What came of a selection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected {
@@ -125,10 +135,10 @@ impl Services {
                 if let Some(slot) = &fleet.slot {
                     let at_work = OperationId::on(slot.number, Subject::Fleet);
                     let same = slot.task == Task::Select(selector);
-                    return if same {
-                        Ok(Decision::answer(Accepted::Operation(at_work)))
-                    } else {
-                        Err(ServiceError::OperationInFlight(at_work))
+                    return match slot.status {
+                        _ if same => Ok(Decision::answer(Accepted::Operation(at_work))),
+                        Status::Parked => Err(ServiceError::OperationParked(at_work)),
+                        _ => Err(ServiceError::OperationInFlight(at_work)),
                     };
                 }
                 let active = self.ports.cluster.canary().await?;
@@ -169,7 +179,8 @@ impl Services {
                     Some(selector) => selector,
                     None => self.canary().await?,
                 };
-                self.decide_deploy(request, selector, deploy.digest, deploy.promote, None).await
+                let wanted = Image::deployed(selector, deploy.digest, deploy.promote);
+                self.decide_deploy(request, &wanted, None).await
             },
         )
         .await
@@ -192,7 +203,8 @@ impl Services {
                 None => self.canary().await?,
             };
             let digest = self.rollback_target(selector).await?;
-            self.decide_deploy(request, selector, digest, false, None).await
+            let wanted = Image { rolls_back: true, ..Image::deployed(selector, digest, false) };
+            self.decide_deploy(request, &wanted, None).await
         })
         .await
     }
@@ -210,14 +222,11 @@ impl Services {
     pub(super) async fn decide_deploy(
         &self,
         request: &Request,
-        selector: Selector,
-        digest: Digest,
-        promote: bool,
+        wanted: &Image,
         retry_of: Option<&OperationId>,
     ) -> Result<Decision, ServiceError> {
-        let (id, writes) =
-            self.deploy_writes(request, selector, digest, promote, Hooks::Run, retry_of).await?;
-        let events = vec![queued_event(&id, Subject::Colour(selector), self.now())];
+        let (id, writes) = self.deploy_writes(request, wanted, retry_of).await?;
+        let events = vec![queued_event(&id, Subject::Colour(wanted.selector), self.now())];
         Ok(Decision { batch: Batch { events, ..Batch::of(writes) }, accepted: Accepted::Operation(id) })
     }
 
@@ -225,12 +234,10 @@ impl Services {
     pub(super) async fn deploy_writes(
         &self,
         request: &Request,
-        selector: Selector,
-        digest: Digest,
-        promote: bool,
-        hooks: Hooks,
+        wanted: &Image,
         retry_of: Option<&OperationId>,
     ) -> Result<(OperationId, Vec<Write>), ServiceError> {
+        let Image { selector, digest, promote, hooks, rolls_back } = *wanted;
         let mut colour = self.ports.store.colour(selector).await?;
         let now = self.now();
         let mut writes = Vec::new();
@@ -253,6 +260,7 @@ impl Services {
             hooks,
             previous: None,
             rollout: None,
+            rolls_back,
         }));
         let mut slot = self.registry.queued(self.number().await?, task, &request.actor, now);
         slot.retry_of = retry_of.cloned();
@@ -260,6 +268,31 @@ impl Services {
         colour.slot = Some(slot);
         writes.insert(0, Write::Colour(Box::new(colour)));
         Ok((id, writes))
+    }
+
+    /// Refuses a digest that is bad on either service, unless the caller insists on it.
+    ///
+    /// # Errors
+    /// `bad_digest`.
+    pub(super) async fn refuse_bad(&self, digest: Digest, force: Force) -> Result<(), ServiceError> {
+        match self.why_bad(digest).await?.filter(|_| force == Force::No) {
+            Some(reason) => Err(ServiceError::BadDigest { digest, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a digest is bad, where it is on either service.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn why_bad(&self, digest: Digest) -> Result<Option<String>, ServiceError> {
+        for selector in Selector::ALL {
+            let colour = self.ports.store.colour(selector).await?;
+            if let Some(release) = colour.condemned(&digest) {
+                return Ok(Some(release.reason.clone().unwrap_or_else(|| "it was marked".to_owned())));
+            }
+        }
+        Ok(None)
     }
 
     /// What was deployed to a service, newest first.
@@ -308,11 +341,31 @@ impl Services {
     }
 }
 
+/// An image on its way to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) selector: Selector,
+    pub(super) digest: Digest,
+    /// Whether the service's sites are routed to it afterwards.
+    pub(super) promote: bool,
+    pub(super) hooks: Hooks,
+    /// Whether what runs is taken back by it.
+    pub(super) rolls_back: bool,
+}
+
+impl Image {
+    pub(super) const fn deployed(selector: Selector, digest: Digest, promote: bool) -> Self {
+        Self { selector, digest, promote, hooks: Hooks::Run, rolls_back: false }
+    }
+}
+
 /// A parked deploy ends cancelled when another takes its place; any other is in the way.
 fn displace(subject: Subject, slot: &Slot, now: Timestamp) -> Result<Write, ServiceError> {
     let at_work = Operation::live(subject, slot.clone());
-    if slot.status != Status::Parked || slot.task.kind() != Kind::Deploy {
-        return Err(ServiceError::OperationInFlight(at_work.id));
+    match (slot.status, slot.task.kind()) {
+        (Status::Parked, Kind::Deploy) => {}
+        (Status::Parked, _) => return Err(ServiceError::OperationParked(at_work.id)),
+        (_, _) => return Err(ServiceError::OperationInFlight(at_work.id)),
     }
     let mut displaced = Operation { finished_at: Some(now), ..at_work };
     displaced.slot.status = slot.status.next(Event::Displace)?;

@@ -3,7 +3,9 @@
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{Actor, Freeze, Hostname, NameError, OperationId, Role, SiteId, UserName};
+use crate::domain::{
+    Actor, Digest, Freeze, Hostname, NameError, OperationId, Role, Selector, SiteId, UserName,
+};
 use crate::ports::{ErrorKind, PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
@@ -40,6 +42,9 @@ pub enum ServiceError {
     /// Another operation is at work.
     #[error("the operation `{0}` is at work; wait for it, or cancel it")]
     OperationInFlight(OperationId),
+    /// Another operation is in the way, and waits for a person.
+    #[error("the operation `{0}` is parked and goes on by no means of its own; retry it, or cancel it")]
+    OperationParked(OperationId),
     /// A rollout is in the way.
     #[error("rollout {0} is unfinished; wait for it, or abort it")]
     RolloutInFlight(u64),
@@ -55,6 +60,35 @@ pub enum ServiceError {
     /// People keep theirs, too.
     #[error("a user has, or had, the name `{0}`; choose another")]
     UserExists(UserName),
+    /// A rollout's target runs another digest than sites may move on.
+    #[error(
+        "`{target}` runs {}, the rollout is for {}; resume it with `acceptDigest` to go on with what runs, deploy the \
+         rollout's digest again, or abort it", named(.running), named(.wanted)
+    )]
+    DigestChanged {
+        /// Where the sites go.
+        target: Selector,
+        /// The digest that they may move on.
+        wanted: Option<Digest>,
+        /// The digest that the target runs.
+        running: Option<Digest>,
+    },
+    /// What would be deployed, or moved to, is bad.
+    #[error("the digest `{digest}` is bad: {reason}; deploy another one, or ask again with `force`")]
+    BadDigest {
+        /// Which.
+        digest: Digest,
+        /// Why it is bad.
+        reason: String,
+    },
+    /// A rollout names sites that are not there.
+    #[error("{}; correct the list", unknown(.0))]
+    UnknownSites(Vec<SiteId>),
+    /// A rollout has no site.
+    #[error(
+        "no site is in the rollout's scope: there is nothing to start; see the plan, and choose another scope"
+    )]
+    EmptyPlan,
     /// There is no digest to roll back to.
     #[error("no earlier digest is known to be healthy; mark one, or deploy another")]
     NoHealthyDigest,
@@ -90,10 +124,14 @@ impl ServiceError {
             Self::SiteExists(_) => "site_exists",
             Self::HostnameTaken { .. } => "hostname_taken",
             Self::IllegalTransition(_) => "illegal_transition",
-            Self::OperationInFlight(_) => "operation_in_flight",
+            Self::OperationInFlight(_) | Self::OperationParked(_) => "operation_in_flight",
             Self::RolloutInFlight(_) => "rollout_in_flight",
             Self::Frozen(_) => "frozen",
             Self::PlanChanged => "plan_changed",
+            Self::DigestChanged { .. } => "digest_changed",
+            Self::BadDigest { .. } => "bad_digest",
+            Self::UnknownSites(_) => "unknown_sites",
+            Self::EmptyPlan => "empty_plan",
             Self::TokenExists(_) => "token_exists",
             Self::UserExists(_) => "user_exists",
             Self::NoHealthyDigest => "no_healthy_digest",
@@ -123,6 +161,11 @@ impl ServiceError {
             | Self::HostnameTaken { .. }
             | Self::IllegalTransition(_)
             | Self::NoHealthyDigest
+            | Self::OperationParked(_)
+            | Self::DigestChanged { .. }
+            | Self::BadDigest { .. }
+            | Self::UnknownSites(_)
+            | Self::EmptyPlan
             | Self::PlanChanged
             | Self::TokenExists(_)
             | Self::UserExists(_)
@@ -143,6 +186,21 @@ impl ServiceError {
     pub(super) fn no_rollout(number: u64) -> Self {
         Self::NotFound { what: format!("the rollout {number}") }
     }
+}
+
+fn named(digest: &Option<Digest>) -> String {
+    digest.map_or_else(|| "no image by digest".to_owned(), |digest| format!("`{digest}`"))
+}
+
+/// How many sites that are not there a message names.
+const NAMED: usize = 10;
+
+fn unknown(sites: &[SiteId]) -> String {
+    let names: Vec<_> = sites.iter().take(NAMED).map(|site| format!("`{site}`")).collect();
+    let more = sites.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let (noun, verb) = if sites.len() == 1 { ("the site", "does") } else { ("the sites", "do") };
+    format!("{noun} {}{more} {verb} not exist", names.join(", "))
 }
 
 impl From<StoreError> for ServiceError {

@@ -1,13 +1,13 @@
 //! What may be asked of operations, and of the records of what was asked.
 
 use super::admit::Decision;
-use super::{Accepted, Action, Request, ServiceError, Services, Work};
-use crate::domain::operation::{Event, Home, Operation, Position, Slot, Step, StepStatus, Subject, Task};
-use crate::domain::rollout::{Outcome as MemberOutcome, RolloutPage};
-use crate::domain::{AuditEntry, Code, End, OperationId, Reason, Status, Tick};
+use super::colours::Image;
+use super::{Accepted, Action, Force, Request, ServiceError, Services, Work};
+use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
+use crate::domain::rollout::RolloutPage;
+use crate::domain::{AuditEntry, End, OperationId, Status, Tick};
 use crate::engine::{Record, plan};
-use crate::pipelines::NOT_FLUSHED;
-use crate::ports::{Batch, FeedEvent, JobFailure, OperationQuery, Page};
+use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
 
 /// After how long whoever waits for an operation looks for the first time; each later look is twice as far, up to a
 /// quarter of the time between a worker's looks.
@@ -39,7 +39,6 @@ impl Services {
         Ok(self.ports.store.history(id).await?)
     }
 
-    /// A member's operation is told from its page, and from its site while it is at work.
     async fn member_operation(
         &self,
         id: &OperationId,
@@ -53,51 +52,7 @@ impl Services {
         let Some(member) = member.filter(|_| Self::member_id(&rollout, ordinal) == *id) else {
             return Ok(None);
         };
-        let subject = Subject::Site(member.id.clone());
-        let site = self.ports.store.site(&member.id).await?;
-        let live = site.as_ref().and_then(|site| site.slot.clone()).filter(|slot| slot.number == id.number);
-        if let Some(slot) = live {
-            return Ok(Some(Operation::live(subject, slot)));
-        }
-        let routed = rollout.target.other();
-        let course = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
-        let promote = rollout.kind == crate::domain::RolloutKind::Promote;
-        let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
-        let mut slot = self.registry.queued(id.number, task, &rollout.requested_by, rollout.created_at);
-        slot.steps.clear();
-        slot.started_at = rollout.started_at;
-        let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
-        let unflushed = member.why.as_deref().is_some_and(|why| why.starts_with(NOT_FLUSHED));
-        if let Some(why) = member.why.as_ref().filter(|_| unflushed) {
-            // The job was for many sites; what it printed for this one is why it failed.
-            let flush =
-                Step { log: Some(why.clone()), status: StepStatus::Failed, ..Step::pending("FlushCaches") };
-            slot.steps.push(flush);
-        }
-        slot.reason = member.why.map(|message| {
-            let of_flush = || JobFailure::of_output(&message).code().unwrap_or(Code::CacheFlushFailed);
-            let code = if unflushed { of_flush() } else { Code::GateFailed };
-            Reason { code, message, since, until: None }
-        });
-        slot.status = match member.outcome {
-            None if rollout.status.ended() => Status::Ended(End::Cancelled),
-            None => Status::Queued,
-            Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(End::Succeeded),
-            Some(
-                MemberOutcome::Failed
-                | MemberOutcome::Unhealthy
-                | MemberOutcome::UnhealthyInPlace
-                | MemberOutcome::Returned,
-            ) => Status::Ended(End::Failed),
-            Some(MemberOutcome::Parked) => Status::Parked,
-            Some(
-                MemberOutcome::SkippedBusy
-                | MemberOutcome::SkippedFrozen
-                | MemberOutcome::SkippedGone
-                | MemberOutcome::SkippedInactive,
-            ) => Status::Ended(End::Cancelled),
-        };
-        Ok(Some(Operation { id: id.clone(), subject, slot, finished_at: rollout.finished_at }))
+        Ok(Some(self.member_told(&rollout, ordinal, member).await?))
     }
 
     /// Operations, newest first; those of rollouts' members are left out.
@@ -117,13 +72,33 @@ impl Services {
     /// repeats.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`; `illegal_transition` when it is neither.
+    /// `forbidden`; `not_found`; `illegal_transition` when it is neither; `bad_digest` for the deploy of a digest that is
+    /// bad.
     pub async fn retry(&self, request: &Request, id: &OperationId) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RetryOperation, &id.to_string(), "", || self.decide_retry(request, id))
-            .await
+        self.retry_with(request, id, Force::No).await
     }
 
-    async fn decide_retry(&self, request: &Request, id: &OperationId) -> Result<Decision, ServiceError> {
+    /// The same; with `force` a deploy of a digest that is bad is repeated too.
+    ///
+    /// # Errors
+    /// As [`Services::retry`].
+    pub async fn retry_with(
+        &self,
+        request: &Request,
+        id: &OperationId,
+        force: Force,
+    ) -> Result<Accepted, ServiceError> {
+        let body = if force == Force::Yes { "force" } else { "" };
+        let decide = || self.decide_retry(request, id, force);
+        self.admit(request, Action::RetryOperation, &id.to_string(), body, decide).await
+    }
+
+    async fn decide_retry(
+        &self,
+        request: &Request,
+        id: &OperationId,
+        force: Force,
+    ) -> Result<Decision, ServiceError> {
         let operation = self.operation(id).await?;
         let refuse = |why: &str| Err(ServiceError::IllegalTransition(why.to_owned()));
         let Status::Ended(end) = operation.slot.status else {
@@ -142,7 +117,12 @@ impl Services {
                 self.decide(request, site, task.kind(), Some(id)).await
             }
             (End::Failed | End::Cancelled, Subject::Colour(_), Task::Deploy(deploy)) => {
-                self.decide_deploy(request, deploy.selector, deploy.digest, deploy.promote, Some(id)).await
+                self.refuse_bad(deploy.digest, force).await?;
+                let wanted = Image {
+                    rolls_back: deploy.rolls_back,
+                    ..Image::deployed(deploy.selector, deploy.digest, deploy.promote)
+                };
+                self.decide_deploy(request, &wanted, Some(id)).await
             }
             (End::Failed | End::Cancelled, _, _) => refuse("select the service again"),
         }

@@ -37,7 +37,8 @@ pub enum Action {
     StartRolloutWithImage,
     /// Pauses a rollout.
     PauseRollout,
-    /// Lets a paused or halted rollout go on. It deploys nothing.
+    /// Lets a paused or halted rollout go on, or one that waits for a word on the digest that runs. It deploys nothing; see
+    /// [`Action::role_on`] for a digest that is bad.
     ResumeRollout,
     /// Stops a rollout for good.
     AbortRollout,
@@ -94,6 +95,8 @@ pub enum Work {
     Moves,
     /// The same, after a deploy of a digest that the target service does not run.
     MovesAfterDeploy,
+    /// Moves of sites to a digest that is bad, which a person insists on.
+    MovesToBadDigest,
 }
 
 impl Action {
@@ -187,7 +190,7 @@ impl Action {
     }
 
     /// Returns the least role that may ask for the action where it would do that work: a retry and a cancel take the
-    /// role of what they repeat or stop.
+    /// role of what they repeat or stop, and a resume on a bad digest that of whoever judges digests.
     pub fn role_on(self, work: Work) -> Role {
         self.role().max(work.role())
     }
@@ -249,7 +252,7 @@ impl Action {
 impl Work {
     /// Returns what a retry of a rollout would do while its target runs that digest.
     pub fn of_retry(rollout: &Rollout, running: Option<Digest>) -> Self {
-        let runs = rollout.digest.is_none_or(|digest| Some(digest) == running);
+        let runs = rollout.wanted().is_none_or(|digest| Some(digest) == running);
         if runs { Self::Moves } else { Self::MovesAfterDeploy }
     }
 
@@ -259,6 +262,8 @@ impl Work {
             Self::Operation(kind) => Action::beginning(kind).role(),
             Self::Moves => Action::StartRollout.role(),
             Self::MovesAfterDeploy => Action::StartRolloutWithImage.role(),
+            // Whoever judges a digest may pass over its verdict.
+            Self::MovesToBadDigest => Action::Mark.role(),
         }
     }
 }
@@ -314,5 +319,7 @@ mod tests {
         }
         assert_eq!(Action::RetryRollout.role_on(Work::Moves), Role::Operator);
         assert_eq!(Action::RetryRollout.role_on(Work::MovesAfterDeploy), Role::Admin);
+        assert_eq!(Action::ResumeRollout.role_on(Work::Moves), Role::Operator);
+        assert_eq!(Action::ResumeRollout.role_on(Work::MovesToBadDigest), Role::Admin);
     }
 }

@@ -4,24 +4,30 @@ use super::rollouts::RolloutRequest;
 use super::{Action, Request, ServiceError, Services};
 use crate::domain::colour::rollback_choice;
 use crate::domain::rollout::{self, Candidate, Ground, Plan, Timed, Warning};
-use crate::domain::{Fleet, RolloutKind, RolloutScope, Selector};
+use crate::domain::{Fleet, RolloutKind, RolloutScope, Selector, SiteId};
 use crate::pipelines::{Scope, candidates};
 
 impl Services {
     /// What this rollout would do if it were asked for now. Changes nothing.
     ///
     /// # Errors
-    /// `forbidden` and `invalid` for what [`Services::rollout`] would refuse as that; `not_found` for a site by name that is not there.
+    /// `forbidden` and `invalid` for what [`Services::rollout`] would refuse as that. A site that is not there, and that no
+    /// site is in scope, is a warning.
     pub async fn plan(&self, request: &Request, wanted: &RolloutRequest) -> Result<Plan, ServiceError> {
         self.authorize(request, wanted.action(), "fleet").await?;
         wanted.judge()?;
         let target = self.canary().await?;
         let fleet = self.ports.store.fleet().await?;
         let (ground, sites) = self.survey(wanted, target, &fleet).await?;
+        let unknown = wanted.unknown(&sites);
         let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         let waves = rollout::cut(&wanted.waves, total)?;
         let mut plan = Plan::new(ground, &waves, &sites, &wanted.in_words());
         let mut warn = |code, message| plan.warnings.push(Warning { code, message });
+        if !unknown.is_empty() {
+            let refused = ServiceError::UnknownSites(unknown);
+            warn("unknown_sites", format!("{refused}; until then this rollout is refused"));
+        }
         if let Some(other) = fleet.rollout {
             warn(
                 "rollout_in_flight",
@@ -83,6 +89,16 @@ impl RolloutRequest {
     /// The request as far as a plan's hash is about it.
     pub(super) fn in_words(&self) -> String {
         format!("{:?}", Self { plan: None, ..self.clone() })
+    }
+
+    /// The sites that are named and not there.
+    pub(super) fn unknown(&self, found: &[Candidate]) -> Vec<SiteId> {
+        let RolloutScope::Sites(ids) = &self.scope else { return Vec::new() };
+        let mut unknown: Vec<_> =
+            ids.iter().filter(|id| found.iter().all(|site| site.id != **id)).cloned().collect();
+        unknown.sort();
+        unknown.dedup();
+        unknown
     }
 
     /// Refuses what makes no sense whatever the fleet is like.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::admit::{Decision, Written};
-use super::{Accepted, Action, Request, ServiceError, Services, Work};
+use super::colours::Image;
+use super::{Accepted, Action, Force, Request, ServiceError, Services, Work};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
     Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, hash,
 };
-use crate::domain::{Digest, Fleet, OperationId, Rollout, RolloutKind, RolloutScope, Selector};
+use crate::domain::{Digest, Fleet, Leg, OperationId, Rollout, RolloutKind, RolloutScope, Selector};
 use crate::pipelines::Draft;
 use crate::ports::{Batch, FeedEvent, Page, Write};
 
@@ -38,6 +39,15 @@ pub struct RolloutRequest {
     pub plan: Option<String>,
 }
 
+/// How a rollout is to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// The digest that the target runs, where sites are to move on that from now on.
+    pub accept: Option<Digest>,
+    /// Whether also on a bad one.
+    pub force: Force,
+}
+
 impl Default for RolloutRequest {
     fn default() -> Self {
         Self {
@@ -59,8 +69,9 @@ impl Services {
     /// Starts a rollout to the active canary service. Its target, its digest and its sites are fixed here.
     ///
     /// # Errors
-    /// `rollout_in_flight` while another unfinished rollout moves sites; those of [`Services::deploy`] where it has to
-    /// deploy first; `invalid` for waves that do not make sense.
+    /// `unknown_sites` for sites that are named and not there; `rollout_in_flight` while another unfinished rollout moves
+    /// sites; `empty_plan` where no site is in scope; those of [`Services::deploy`] where it has to deploy first; `invalid`
+    /// for waves that do not make sense.
     pub async fn rollout(
         &self,
         request: &Request,
@@ -71,6 +82,10 @@ impl Services {
             let target = self.canary().await?;
             // Who is frozen is decided when each site has its turn.
             let (ground, sites) = self.survey(wanted, target, &Fleet::default()).await?;
+            let unknown = wanted.unknown(&sites);
+            if !unknown.is_empty() {
+                return Err(ServiceError::UnknownSites(unknown));
+            }
             if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&ground, &sites, &wanted.in_words())) {
                 return Err(ServiceError::PlanChanged);
             }
@@ -95,9 +110,13 @@ impl Services {
         if let Some(freeze) = fleet.frozen(self.now()) {
             return Err(ServiceError::Frozen(Box::new(freeze.clone())));
         }
+        if members.is_empty() {
+            return Err(ServiceError::EmptyPlan);
+        }
         let (mut after, mut extra) = (None, Vec::new());
         if let Some(digest) = wanted.digest.filter(|digest| Some(*digest) != running) {
-            let deploy = self.deploy_writes(request, target, digest, false, Hooks::Skip, None).await?;
+            let image = Image { hooks: Hooks::Skip, ..Image::deployed(target, digest, false) };
+            let deploy = self.deploy_writes(request, &image, None).await?;
             (after, extra) = (Some(deploy.0), deploy.1);
         }
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
@@ -153,12 +172,72 @@ impl Services {
         self.ask(request, Action::PauseRollout, number, RolloutEvent::Pause).await
     }
 
-    /// Lets a paused or halted rollout go on.
+    /// Lets a paused or halted rollout go on, on the digest that it was moving sites on.
     ///
     /// # Errors
-    /// As [`Services::pause`].
+    /// As [`Services::pause`]; `digest_changed` while the target runs another digest.
     pub async fn resume(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.ask(request, Action::ResumeRollout, number, RolloutEvent::Resume).await
+        self.resume_on(request, number, Resume::default()).await
+    }
+
+    /// Lets a paused, halted or waiting rollout go on, on the digest that the target runs where the caller accepts that.
+    ///
+    /// # Errors
+    /// As [`Services::resume`]; `digest_changed` too where the accepted digest does not run; `bad_digest` for one that is
+    /// bad, unless the caller insists and has the role for it.
+    pub async fn resume_on(
+        &self,
+        request: &Request,
+        number: u64,
+        wanted: Resume,
+    ) -> Result<Accepted, ServiceError> {
+        let target = format!("rollout-{number}");
+        let body = if wanted == Resume::default() { String::new() } else { format!("{wanted:?}") };
+        self.admit(request, Action::ResumeRollout, &target, &body, || async move {
+            let mut rollout = self.get_rollout(number).await?;
+            let before = rollout.clone();
+            rollout.resume(wanted.accept, self.now())?;
+            self.judge_digest(request, &before, wanted).await?;
+            let batch = Batch::of(vec![Write::Rollout(Box::new(rollout))]);
+            let events = vec![self.rollout_event(number, RolloutEvent::Resume.as_str())];
+            Ok(Decision { batch: Batch { events, ..batch }, accepted: Accepted::Rollout(number) })
+        })
+        .await
+    }
+
+    /// Refuses to go on with another digest than the one that sites may move on, or that the caller accepts. A rollout that
+    /// goes back, flushes only, or waits for its own deploy moves no site on what runs now.
+    async fn judge_digest(
+        &self,
+        request: &Request,
+        rollout: &Rollout,
+        asked: Resume,
+    ) -> Result<(), ServiceError> {
+        let moves = rollout.kind.moves() && rollout.leg == Leg::Out && rollout.after.is_none();
+        let wanted = rollout.wanted();
+        if !moves || (asked.accept.is_none() && wanted.is_none()) {
+            return Ok(());
+        }
+        let running = self.ports.cluster.service(rollout.target).await?.digest;
+        if asked.accept.or(wanted) != running {
+            return Err(ServiceError::DigestChanged { target: rollout.target, wanted, running });
+        }
+        if let Some(accepted) = asked.accept.filter(|accepted| Some(*accepted) != wanted)
+            && self.why_bad(accepted).await?.is_some()
+        {
+            self.refuse_bad(accepted, asked.force).await?;
+            request.may_on(Action::ResumeRollout, Work::MovesToBadDigest)?;
+        }
+        Ok(())
+    }
+
+    /// The digest that a rollout's target runs, where it is another one than sites may move on while it may still move
+    /// some; `None` too where the cluster does not say.
+    pub async fn digest_in_the_way(&self, rollout: &Rollout) -> Option<Digest> {
+        let moves = rollout.kind.moves() && rollout.leg == Leg::Out && rollout.after.is_none();
+        let wanted = rollout.wanted().filter(|_| moves && !rollout.status.ended())?;
+        let running = self.ports.cluster.service(rollout.target).await.ok()?.digest;
+        running.filter(|running| *running != wanted)
     }
 
     /// Stops a rollout for good, before its owner's next grant of work. It outranks everything else that was asked.
@@ -197,9 +276,24 @@ impl Services {
     /// does not run that one's digest any more, it is deployed first, which takes another role.
     ///
     /// # Errors
-    /// `forbidden`; `illegal_transition` while it has not ended; those of [`Services::rollout`].
+    /// `forbidden`; `illegal_transition` while it has not ended; `bad_digest` where its digest is bad; those of
+    /// [`Services::rollout`].
     pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RetryRollout, &format!("rollout-{number}"), "", || async {
+        self.retry_rollout_with(request, number, Force::No).await
+    }
+
+    /// The same; with `force` also on a digest that is bad.
+    ///
+    /// # Errors
+    /// As [`Services::retry_rollout`].
+    pub async fn retry_rollout_with(
+        &self,
+        request: &Request,
+        number: u64,
+        force: Force,
+    ) -> Result<Accepted, ServiceError> {
+        let body = if force == Force::Yes { "force" } else { "" };
+        self.admit(request, Action::RetryRollout, &format!("rollout-{number}"), body, || async {
             let rollout = self.get_rollout(number).await?;
             let running = self.ports.cluster.service(rollout.target).await?.digest;
             request.may_on(Action::RetryRollout, Work::of_retry(&rollout, running))?;
@@ -209,10 +303,16 @@ impl Services {
                     "a rollout that is {status} is not retried"
                 )));
             }
+            if let Some(digest) = rollout.wanted()
+                && self.why_bad(digest).await?.is_some()
+            {
+                self.refuse_bad(digest, force).await?;
+                request.may_on(Action::RetryRollout, Work::MovesToBadDigest)?;
+            }
             let members = self.unfinished(&rollout).await?;
             let wanted = RolloutRequest {
                 promote: rollout.kind == RolloutKind::Promote,
-                digest: rollout.digest,
+                digest: rollout.wanted(),
                 scope: rollout.scope.clone(),
                 max_concurrent: rollout.max_concurrent,
                 budget: rollout.budget,

@@ -144,6 +144,7 @@ impl Services {
                         writes.push(Write::Colour(Box::new(colour)));
                     }
                 }
+                (_, _, Status::Parked) => return Err(ServiceError::OperationParked(at_work.id)),
                 _ => return Err(ServiceError::OperationInFlight(at_work.id)),
             }
         }

@@ -54,7 +54,16 @@ const BACK: Want = Want::Promote(Selector::Blue);
 fn complete(site: &Site, grant: Grant, epoch: u64, outcome: Option<Outcome>, service: Selector) -> Complete {
     let fence = Fence::new(8, epoch);
     let route = Some(Routed { service, fence });
-    Complete { id: site.id.clone(), grant, fence, outcome, service: Some(service), route, at: NOW }
+    Complete {
+        id: site.id.clone(),
+        grant,
+        fence,
+        outcome,
+        digest: None,
+        service: Some(service),
+        route,
+        at: NOW,
+    }
 }
 
 fn epoch(claimed: Result<Claimed, ClaimRefused>) -> u64 {
@@ -90,11 +99,11 @@ fn a_site_is_claimed_moved_and_let_go() {
         assert_eq!(site, before, "a refusal writes nothing");
     }
     assert_eq!(site.complete(&done), Ok(()));
-    let settled = Settled { rollout: 7, leg: Leg::Out, outcome: Outcome::Moved };
+    let settled = Settled { rollout: 7, leg: Leg::Out, outcome: Outcome::Moved, digest: None };
     assert_eq!((site.service, site.settled, site.slot.is_none()), (Selector::Green, Some(settled), true));
     assert_eq!(site.complete(&done), Err(ClaimRefused::Fenced), "let go twice");
     let again = claim(&site, grant(Leg::Out, 2), OUT);
-    assert_eq!(site.claim(&again), Err(ClaimRefused::Settled(Outcome::Moved)));
+    assert_eq!(site.claim(&again), Err(ClaimRefused::Settled(Outcome::Moved, None)));
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn colour(selector: Selector, releases: &[(u8, Verdict)]) -> Colour {
 }
 
 fn releases() -> impl Strategy<Value = Vec<(u8, Verdict)>> {
-    let verdict = prop::sample::select(vec![Verdict::Unknown, Verdict::Healthy, Verdict::Bad]);
+    let verdict =
+        prop::sample::select(vec![Verdict::Unknown, Verdict::Healthy, Verdict::RolledBack, Verdict::Bad]);
     prop::collection::vec((0..8_u8, verdict), 0..8)
 }
 
@@ -55,6 +56,7 @@ fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
         was_ready,
         at: NOW,
         by: actor(),
+        rolled_back: false,
     };
     blue.apply(&replaced(1, false));
     assert_eq!(blue.releases[0].verdict, Verdict::Unknown);
@@ -73,7 +75,9 @@ fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
 #[test]
 fn a_digest_found_running_is_kept_and_can_be_rolled_back_to() {
     let (mut blue, none) = (Colour::new(Selector::Blue), Colour::new(Selector::Green));
-    let found = ColourChange::Replaced { previous: Some(digest(1)), was_ready: true, at: NOW, by: actor() };
+    let previous = Some(digest(1));
+    let found =
+        ColourChange::Replaced { previous, was_ready: true, at: NOW, by: actor(), rolled_back: false };
     blue.apply(&found);
     blue.apply(&found);
     let kept: Vec<_> = blue.releases.iter().map(|release| (release.digest, release.verdict)).collect();
@@ -93,7 +97,8 @@ proptest! {
         let running = running.map(digest);
         let (blue, green) = (colour(Selector::Blue, &own), colour(Selector::Green, &other));
         let bad = |candidate: Digest| {
-            own.iter().chain(&other).any(|(letter, verdict)| digest(*letter) == candidate && *verdict == Verdict::Bad)
+            let against = |verdict: &Verdict| matches!(verdict, Verdict::Bad | Verdict::RolledBack);
+            own.iter().chain(&other).any(|(letter, verdict)| digest(*letter) == candidate && against(verdict))
         };
         let fit = |(letter, verdict): &&(u8, Verdict)| {
             let candidate = digest(*letter);

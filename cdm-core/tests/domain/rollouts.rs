@@ -203,7 +203,7 @@ proptest! {
                     (Leg::Back, _) => continue,
                 };
                 outcomes[ordinal as usize] = Some(now);
-                rollout.count(ordinal, before, now);
+                rollout.count(ordinal, before, now, None);
             }
             rollout.proceed(true, NOW).unwrap();
             for (wave, start) in rollout.waves.iter().zip(starts(&rollout)) {
@@ -243,7 +243,7 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
         for over in [false, true] {
             for control in [None, Some(Control::Pause), Some(Control::Abort)] {
                 let mut rollout = running(10, &grants, Budget::Count(0), false);
-                rollout.count(0, None, if over { Outcome::Failed } else { Outcome::Moved });
+                rollout.count(0, None, if over { Outcome::Failed } else { Outcome::Moved }, None);
                 rollout.control = control;
                 rollout.proceed(whole, NOW).unwrap();
                 let expected = match (control, over) {
@@ -304,7 +304,7 @@ fn its_course_is_told_by_few_marks() {
     let at = |step: u64| cdm_core::domain::Timestamp::from_millis(1_000 * step);
     for step in 0..500_u32 {
         for _ in 0..20 {
-            rollout.count(step, None, if step % 50 == 0 { Outcome::Failed } else { Outcome::Moved });
+            rollout.count(step, None, if step % 50 == 0 { Outcome::Failed } else { Outcome::Moved }, None);
         }
         rollout.status = RolloutStatus::Running;
         rollout.proceed(false, at(u64::from(step))).unwrap();

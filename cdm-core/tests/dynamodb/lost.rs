@@ -33,6 +33,7 @@ pub(super) fn complete(site: &Site, rollout: u64, term: u64) -> Complete {
         grant: Grant { rollout, leg: Leg::Out, term },
         fence: Fence::new(rollout + 1, 1),
         outcome: Some(Came::Moved),
+        digest: None,
         service: Some(Selector::Green),
         route: None,
         at: site.updated_at,

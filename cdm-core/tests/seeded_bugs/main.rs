@@ -5,6 +5,7 @@
 
 #[path = "../campaign/mod.rs"]
 mod campaign;
+mod digests;
 mod installs;
 mod waits;
 
@@ -32,6 +33,13 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::PrefixWithoutSlash, "NoForeign in a terminate", || compared("terminate")),
         (Bug::HoldIgnored, "a deploy beside a promote", deploy_beside_promote),
         (Bug::RollbackTakesAny, "the end state of a rollback", || compared("rollback")),
+        (Bug::RolledBackIsHealthy, "two rollbacks in a row", digests::rolled_back_twice),
+        (
+            Bug::VerdictOnRolloutsDigest,
+            "a gate that halts on an accepted digest",
+            digests::accepted_and_condemned,
+        ),
+        (Bug::WindowIgnoresDigest, "another digest between two waves", digests::changed_between_waves),
         (Bug::PauseForgotten, "a paused rollout", paused_rollout),
         (Bug::BudgetIgnored, "a rollout over its budget", over_budget),
         (Bug::JournalAfterEffect, "JournalFirst in a provision", || compared("provision")),

@@ -87,13 +87,15 @@ pub(crate) enum Then {
 pub(crate) enum Steer {
     Pause,
     Resume,
+    /// On the digest that its target runs.
+    Accept,
     Abort,
     Retry,
 }
 
 impl Command {
     /// Every kind.
-    pub(crate) const KINDS: [&str; 26] = [
+    pub(crate) const KINDS: [&str; 27] = [
         "create",
         "provision",
         "upgrade",
@@ -107,6 +109,7 @@ impl Command {
         "rollout",
         "pause",
         "resume",
+        "accept",
         "abort",
         "retry-rollout",
         "cancel",
@@ -138,6 +141,7 @@ impl Command {
             Self::Rollout(_) => "rollout",
             Self::Steer(Steer::Pause, _) => "pause",
             Self::Steer(Steer::Resume, _) => "resume",
+            Self::Steer(Steer::Accept, _) => "accept",
             Self::Steer(Steer::Abort, _) => "abort",
             Self::Steer(Steer::Retry, _) => "retry-rollout",
             Self::Cancel(_) => "cancel",
@@ -203,7 +207,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
             }
             44..50 => Command::Rollout(rollout(rng)),
             50..56 => {
-                let all = [Steer::Pause, Steer::Resume, Steer::Resume, Steer::Abort, Steer::Retry];
+                let all =
+                    [Steer::Pause, Steer::Resume, Steer::Resume, Steer::Accept, Steer::Abort, Steer::Retry];
                 Command::Steer(all[index(rng, all.len())], index(rng, 3))
             }
             56..59 => Command::Cancel(index(rng, 4)),

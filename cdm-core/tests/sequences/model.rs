@@ -9,8 +9,8 @@ use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::operation::{Home, Operation, Position};
 use cdm_core::domain::rollout::Outcome;
 use cdm_core::domain::{
-    Colour, Digest, End, Kind, OperationId, Phase, Rollout, RolloutStatus, Selector, Site, Status, Subject,
-    Task,
+    Code, Colour, Digest, End, Kind, Leg, OperationId, Phase, Rollout, RolloutScope, RolloutStatus, Selector,
+    Site, SiteId, Status, Subject, Task,
 };
 use cdm_core::ports::Ports;
 use cdm_core::services::Services;
@@ -95,13 +95,23 @@ impl Model {
             Command::Deploy(..) => &["operation_in_flight", "rollout_in_flight"],
             Command::Rollback(_) => &["operation_in_flight", "rollout_in_flight", "no_healthy_digest"],
             Command::Mark(..) => &["not_found"],
-            Command::Rollout(_) => &["operation_in_flight", "rollout_in_flight", "invalid"],
-            Command::Steer(Steer::Retry, _) => {
-                &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight"]
+            Command::Rollout(_) => {
+                &["operation_in_flight", "rollout_in_flight", "invalid", "unknown_sites", "empty_plan"]
+            }
+            Command::Steer(Steer::Retry, _) => &[
+                "not_found",
+                "illegal_transition",
+                "operation_in_flight",
+                "rollout_in_flight",
+                "bad_digest",
+                "empty_plan",
+            ],
+            Command::Steer(Steer::Resume | Steer::Accept, _) => {
+                &["not_found", "illegal_transition", "digest_changed", "bad_digest"]
             }
             Command::Steer(..) | Command::Cancel(_) => &["not_found", "illegal_transition"],
             Command::Retry(_) => {
-                &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight"]
+                &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight", "bad_digest"]
             }
             _ => &[],
         };
@@ -140,16 +150,18 @@ impl Model {
             }
             Command::Rollout(wanted) => {
                 let sound = wanted.waves.last().is_none_or(|last| last.end(100) == 100);
-                vec![match (moving(world).is_some(), sound) {
-                    (true, _) => "rollout_in_flight",
-                    (false, false) => "invalid",
-                    (false, true) => ACCEPTED,
+                vec![match (self.in_scope(&wanted.scope, world), moving(world).is_some(), sound) {
+                    (None, ..) => "unknown_sites",
+                    (_, true, _) => "rollout_in_flight",
+                    (Some(0), ..) => "empty_plan",
+                    (_, _, false) => "invalid",
+                    (_, _, true) => ACCEPTED,
                 }]
             }
             Command::Steer(steer, _) => {
                 let all = world.store.all_rollouts();
                 let rollout = all.iter().find(|rollout| Some(rollout.number) == wish.rollout);
-                vec![rollout.map_or("not_found", |rollout| steer_answer(*steer, rollout, world))]
+                vec![rollout.map_or("not_found", |rollout| steer_answer(*steer, rollout, wish.image, world))]
             }
             Command::Cancel(_) => match of(services, wish) {
                 Some(at) => Self::cancel_answer(&at),
@@ -160,6 +172,25 @@ impl Model {
                 None => "not_found",
             }],
             _ => Vec::new(),
+        }
+    }
+
+    /// How many sites a rollout would have; `None` where it names one that is not there.
+    fn in_scope(&self, scope: &RolloutScope, world: &World) -> Option<usize> {
+        let on = |selector: Selector| {
+            let sites = world.store.all_sites().into_iter();
+            sites.filter(|site| site.phase == Phase::Active && site.service == selector).count()
+        };
+        let there = |id: &SiteId| SITES.iter().position(|site| *site == id.as_str());
+        match scope {
+            RolloutScope::Active => Some(on(self.canary)),
+            RolloutScope::Inactive => Some(on(self.canary.other())),
+            RolloutScope::All => Some(on(Selector::Blue) + on(Selector::Green)),
+            RolloutScope::Service(selector) => Some(on(*selector)),
+            RolloutScope::Sites(ids) => {
+                let known = ids.iter().all(|id| there(id).is_some_and(|at| self.sites.contains_key(&at)));
+                known.then_some(ids.len())
+            }
         }
     }
 
@@ -198,6 +229,9 @@ impl Model {
             Subject::Colour(_) | Subject::Fleet => None,
         };
         let answer = match (at.slot.status, at.slot.task.kind()) {
+            (Status::Ended(End::Failed | End::Cancelled), Kind::Deploy) if deploys_bad(at, world) => {
+                Some("bad_digest")
+            }
             (Status::Parked, _) | (Status::Ended(End::Failed | End::Cancelled), Kind::Deploy) => {
                 Some(ACCEPTED)
             }
@@ -369,16 +403,50 @@ fn displaced(at: &Operation) -> bool {
         && (matches!(at.slot.position, Position::Forward(_)) || at.slot.reason.is_some())
 }
 
-fn steer_answer(steer: Steer, rollout: &Rollout, world: &World) -> &'static str {
+fn deploys_bad(at: &Operation, world: &World) -> bool {
+    matches!(&at.slot.task, Task::Deploy(deploy) if is_bad(deploy.digest, world))
+}
+
+fn is_bad(image: Digest, world: &World) -> bool {
+    let all = colours(world.raw());
+    all.iter().flat_map(|it| &it.releases).any(|it| it.digest == image && it.verdict == Verdict::Bad)
+}
+
+/// At rest. `image` is the digest that runs, where somebody accepts that.
+fn steer_answer(steer: Steer, rollout: &Rollout, image: Option<Digest>, world: &World) -> &'static str {
     let ended = rollout.status.ended();
-    let stands = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted);
+    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+    let waits = rollout.status == RolloutStatus::Waiting && changed;
+    let stands = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted) || waits;
+    let moves = rollout.kind.moves() && rollout.leg == Leg::Out && rollout.after.is_none();
+    let running = now(world.raw().cluster.service(rollout.target)).ok().and_then(|view| view.digest);
     let other = moving(world).is_some();
     match steer {
-        Steer::Resume | Steer::Abort if stands => ACCEPTED,
+        Steer::Accept if stands && moves && image.is_some() => match image {
+            Some(image) if rollout.wanted() != Some(image) && is_bad(image, world) => "bad_digest",
+            _ => ACCEPTED,
+        },
+        Steer::Accept if image.is_some() => "illegal_transition",
+        Steer::Resume | Steer::Accept if stands => match rollout.wanted().filter(|_| moves) {
+            Some(wanted) if Some(wanted) != running => "digest_changed",
+            _ => ACCEPTED,
+        },
+        Steer::Abort if stands => ACCEPTED,
+        Steer::Pause if waits => ACCEPTED,
+        Steer::Retry if ended && rollout.wanted().is_some_and(|wanted| is_bad(wanted, world)) => "bad_digest",
+        Steer::Retry if ended && nothing_left(rollout, world) && !other => "empty_plan",
         Steer::Retry if ended && other => "rollout_in_flight",
         Steer::Retry if ended => ACCEPTED,
-        Steer::Pause | Steer::Resume | Steer::Abort | Steer::Retry => "illegal_transition",
+        Steer::Pause | Steer::Resume | Steer::Accept | Steer::Abort | Steer::Retry => "illegal_transition",
     }
+}
+
+/// Whether every site of a rollout is where it was wanted, or gone.
+fn nothing_left(rollout: &Rollout, world: &World) -> bool {
+    let mut members = world.store.pages(rollout.number).into_iter().flat_map(|page| page.members);
+    members.all(|member| {
+        matches!(member.outcome, Some(Outcome::Moved | Outcome::InPlace | Outcome::SkippedGone))
+    })
 }
 
 /// The rollout that moves sites and has not ended.
@@ -397,7 +465,8 @@ fn rollback(world: &World, selector: Selector) -> Option<Digest> {
     let own = now(world.raw().store.colour(selector)).ok()?;
     let other = now(world.raw().store.colour(selector.other())).ok()?;
     let all: Vec<_> = own.releases.iter().chain(&other.releases).collect();
-    let bad = |image| all.iter().any(|it| it.digest == image && it.verdict == Verdict::Bad);
+    let against = |verdict| matches!(verdict, Verdict::Bad | Verdict::RolledBack);
+    let bad = |image| all.iter().any(|it| it.digest == image && against(it.verdict));
     let healthy = all.iter().filter(|it| it.verdict == Verdict::Healthy).map(|it| it.digest);
     healthy.into_iter().find(|image| Some(*image) != running && !bad(*image))
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::operation::Home;
-use cdm_core::domain::{Hostnames, IdempotencyKey, OperationId, Selector, Subject, Timestamp};
+use cdm_core::domain::{
+    Code, Digest, Hostnames, IdempotencyKey, OperationId, RolloutStatus, Selector, Subject, Timestamp,
+};
 use cdm_core::engine::Settings;
 use cdm_core::pipelines::{Platform, registry};
 use cdm_core::ports::{Clock, JobFailure, JobState, PodFailure};
-use cdm_core::services::{Accepted, DeployRequest, Request, ServiceError, Services};
+use cdm_core::services::{Accepted, DeployRequest, Force, Request, Resume, ServiceError, Services};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Asking, Verb, World, digest, new_site, now};
@@ -33,6 +35,14 @@ pub(crate) struct Wish {
     pub(crate) command: Command,
     pub(crate) operation: Option<OperationId>,
     pub(crate) rollout: Option<u64>,
+    /// The digest that is accepted: what was seen to run.
+    pub(crate) image: Option<Digest>,
+}
+
+impl Wish {
+    const fn of(command: Command) -> Self {
+        Self { command, operation: None, rollout: None, image: None }
+    }
 }
 
 struct Play {
@@ -139,15 +149,16 @@ impl Play {
                     return;
                 }
             }
-            Command::Steer(_, nth) => {
+            Command::Steer(steer, nth) => {
                 let Some(number) = self.rollouts.iter().rev().nth(*nth).copied() else { return };
-                self.request(Wish { command: command.clone(), operation: None, rollout: Some(number) });
+                self.steer(*steer, number);
             }
             Command::Cancel(nth) | Command::Retry(nth) => {
                 let Some(id) = self.operations.iter().rev().nth(*nth).cloned() else { return };
-                self.request(Wish { command: command.clone(), operation: Some(id), rollout: None });
+                let wish = Wish { operation: Some(id), ..Wish::of(command.clone()) };
+                self.request(wish);
             }
-            _ => self.request(Wish { command: command.clone(), operation: None, rollout: None }),
+            _ => self.request(Wish::of(command.clone())),
         }
         self.count(command.kind());
     }
@@ -200,6 +211,15 @@ impl Play {
             self.wrong.push(format!("Repeat: {wish:?} was answered {answer:?}, then {again:?}"));
         }
         true
+    }
+
+    /// Asks something of a rollout; whoever accepts a digest has looked which one runs.
+    fn steer(&mut self, steer: Steer, number: u64) {
+        let target = self.world.store.all_rollouts().into_iter().find(|it| it.number == number);
+        let view = target.and_then(|it| now(self.world.raw().cluster.service(it.target)).ok());
+        let image = view.and_then(|view| view.digest).filter(|_| steer == Steer::Accept);
+        let command = Command::Steer(steer, 0);
+        self.request(Wish { rollout: Some(number), image, ..Wish::of(command) });
     }
 
     fn request(&mut self, wish: Wish) {
@@ -300,7 +320,8 @@ impl Play {
             Selector::ALL.into_iter().for_each(|selector| self.world.cluster.mend_service(selector));
             self.rest(PATIENCE);
             self.look();
-            if self.world.rests() && self.parked_colours().is_empty() {
+            let waits = self.world.store.all_rollouts().iter().any(|it| it.status.runnable());
+            if self.world.rests() && self.parked_colours().is_empty() && !waits {
                 break;
             }
             self.take_care();
@@ -349,25 +370,31 @@ impl Play {
     /// are replaced, everything else is tried again.
     fn take_care(&mut self) {
         for rollout in self.world.store.all_rollouts() {
-            let wish = |steer| Wish {
-                command: Command::Steer(steer, 0),
-                operation: None,
-                rollout: Some(rollout.number),
-            };
-            if !rollout.status.ended() && !rollout.status.runnable() {
-                self.request(wish(Steer::Abort));
+            let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+            match rollout.status {
+                RolloutStatus::Waiting if changed => {
+                    if rollout.number % 2 == 0 {
+                        self.steer(Steer::Accept, rollout.number);
+                    }
+                    // A bad one is not accepted.
+                    if now(self.services.get_rollout(rollout.number)).is_ok_and(|it| it.reason.is_some()) {
+                        self.steer(Steer::Abort, rollout.number);
+                    }
+                }
+                status if !status.ended() && !status.runnable() => self.steer(Steer::Abort, rollout.number),
+                _ => {}
             }
         }
         let colours = self.parked_colours();
         for id in self.world.parked() {
             let replaced = matches!(id.home, Home::Subject(Subject::Colour(_)));
             if !replaced {
-                self.request(Wish { command: Command::Retry(0), operation: Some(id), rollout: None });
+                self.request(Wish { operation: Some(id), ..Wish::of(Command::Retry(0)) });
             }
         }
         for selector in colours {
             let command = Command::Deploy(1, selector, super::commands::Then::Flush);
-            self.request(Wish { command, operation: None, rollout: None });
+            self.request(Wish::of(command));
         }
     }
 
@@ -424,6 +451,10 @@ fn sent(services: Arc<Services>, request: Request, wish: Wish) -> Asking<Accepte
             Command::Rollout(wanted) => services.rollout(&request, &wanted).await,
             Command::Steer(Steer::Pause, _) => services.pause(&request, number).await,
             Command::Steer(Steer::Resume, _) => services.resume(&request, number).await,
+            Command::Steer(Steer::Accept, _) => {
+                let wanted = Resume { accept: wish.image, force: Force::No };
+                services.resume_on(&request, number, wanted).await
+            }
             Command::Steer(Steer::Abort, _) => services.abort(&request, number).await,
             Command::Steer(Steer::Retry, _) => services.retry_rollout(&request, number).await,
             Command::Cancel(_) => match &wish.operation {

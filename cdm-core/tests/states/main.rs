@@ -35,7 +35,7 @@ const STATUSES: [Status; 7] = [
 /// States, pairs, refused pairs, resting states.
 const SITE: (usize, u64, u64, usize) = (2152, 31_075, 19_365, 134);
 const SERVICES: (usize, u64, u64, usize) = (499, 7_190, 4_451, 37);
-const ROLLOUT: (usize, u64, u64, usize) = (28_162, 144_298, 42_798, 6_520);
+const ROLLOUT: (usize, u64, u64, usize) = (61_150, 376_102, 134_064, 12_084);
 
 #[test]
 fn sites() {

@@ -320,6 +320,7 @@ fn queued(kind: Kind) -> Slot {
             hooks: Hooks::Run,
             previous: None,
             rollout: None,
+            rolls_back: false,
         })),
         Kind::Select => Task::Select(Selector::Green),
     };

@@ -6,8 +6,8 @@ use cdm_core::domain::rollout::{
     Budget, IllegalRollout, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window,
 };
 use cdm_core::domain::{
-    Code, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, SiteId,
-    Subject, Uid,
+    Code, Digest, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector,
+    SiteId, Subject, Uid,
 };
 use cdm_core::pipelines::Draft;
 
@@ -27,8 +27,8 @@ pub(crate) struct Moving {
 enum Early {
     /// Someone asked for something, or the wave is over its budget.
     Stop,
-    /// What it needs is not there, or the process wants to end.
-    Wait,
+    /// What it needs is not there, or the process wants to end; with the reason.
+    Wait(Code),
 }
 
 impl Moving {
@@ -125,6 +125,20 @@ impl Moving {
         }
     }
 
+    fn resume(&self, accepted: Option<Digest>) -> Step<Self> {
+        let mut next = self.clone();
+        match next.rollout.resume(accepted, NOW) {
+            Ok(()) if accepted.is_some() && next.rollout.wanted() != accepted => {
+                Step::Wrong("it goes on with another digest than the accepted one".to_owned())
+            }
+            Ok(()) => Step::To(next),
+            Err(illegal) if next.rollout == self.rollout => {
+                named(&illegal, self.status().as_str(), RolloutEvent::Resume.as_str())
+            }
+            Err(illegal) => Step::Wrong(format!("{illegal}, and it took it")),
+        }
+    }
+
     /// What the owner does while the deploy before it is under way.
     fn deploys(&self) -> Vec<(By, String, Step<Self>)> {
         let step = |event: &str, step| (By::Itself, event.to_owned(), step);
@@ -157,7 +171,7 @@ impl Moving {
         for (index, ordinal) in todo.iter().enumerate() {
             let outcome = if index < bad { outcomes.0 } else { outcomes.1 };
             let before = next.outcomes[*ordinal as usize].replace(outcome);
-            next.rollout.count(*ordinal, before, outcome);
+            next.rollout.count(*ordinal, before, outcome, None);
         }
         next.rollout.flushing = !next.flushable().is_empty();
         Step::To(next)
@@ -209,16 +223,20 @@ impl Moving {
         if self.rollout.control.is_some() || self.rollout.over_budget() {
             step("checkpoint, early".to_owned(), self.checkpoint(Some(Early::Stop)));
         }
-        step("checkpoint, not ready".to_owned(), self.checkpoint(Some(Early::Wait)));
+        step("checkpoint, not ready".to_owned(), self.checkpoint(Some(Early::Wait(Code::ServiceNotReady))));
+        if self.rollout.leg == Leg::Out && self.rollout.kind.moves() {
+            let changed = self.checkpoint(Some(Early::Wait(Code::DigestChanged)));
+            step("checkpoint, another digest".to_owned(), changed);
+        }
         steps
     }
 
     fn checkpoint(&self, early: Option<Early>) -> Step<Self> {
         let whole = early.is_none() && self.todo().is_empty();
         self.edit(|head| match early {
-            Some(Early::Wait) if head.control.is_none() => {
+            Some(Early::Wait(code)) if head.control.is_none() => {
                 head.flushing = false;
-                wait(head, Code::ServiceNotReady)
+                wait(head, code)
             }
             None | Some(_) => {
                 head.flushing = false;
@@ -228,6 +246,10 @@ impl Moving {
             }
         })
     }
+}
+
+fn other_digest() -> Digest {
+    Digest::parse(&"e".repeat(64)).expect("a digest")
 }
 
 fn reason(code: Code) -> Reason {
@@ -260,13 +282,14 @@ impl Machine for Moving {
         } = &self.rollout;
         let tallies: Vec<Tally> = self.rollout.waves.iter().map(|wave| wave.tally).collect();
         let (owner, after) = (self.rollout.owner.is_some(), self.rollout.after.is_some());
+        let accepted = self.rollout.accepted_digest.is_some();
         let why = self.rollout.reason.as_ref().map(|reason| reason.code);
         let todo = self.todo().len();
         let moved = self.outcomes.iter().skip(window.end as usize).filter(|o| **o == Some(Outcome::Moved));
         format!(
             "{kind:?} {total} {auto_return} {} {control:?} {leg:?} {window:?} {reached} {forgiven} {:?} {todo} {}",
             status.as_str(),
-            (flushing, owner, after, why),
+            (flushing, owner, after, why, accepted),
             tallies
                 .iter()
                 .map(|t| format!("{}+{}+{}+{} ", t.succeeded, t.failed, t.skipped, t.parked))
@@ -278,7 +301,8 @@ impl Machine for Moving {
     fn events(&self) -> Vec<(By, String, Step<Self>)> {
         let mut events = vec![
             (By::Person, "pause".to_owned(), self.ask(RolloutEvent::Pause)),
-            (By::Person, "resume".to_owned(), self.ask(RolloutEvent::Resume)),
+            (By::Person, "resume".to_owned(), self.resume(None)),
+            (By::Person, "resume on another digest".to_owned(), self.resume(Some(other_digest()))),
             (By::Abort, "abort".to_owned(), self.ask(RolloutEvent::Abort)),
             (By::Itself, "claim".to_owned(), self.claim()),
         ];

@@ -161,5 +161,6 @@ const ROLLOUTS: &[&str] = &[
     "paused > resume > waiting",
     "paused > abort > aborted",
     "halted > resume > waiting",
+    "waiting > resume > waiting",
     "halted > abort > aborted",
 ];

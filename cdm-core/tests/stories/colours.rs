@@ -186,8 +186,21 @@ fn a_rollback_takes_the_newest_healthy_digest_and_never_a_bad_one() {
     world.run();
     assert_eq!(status(&world, &back), Status::Ended(End::Succeeded));
     assert_eq!(running(&world, Selector::Blue), (Some(digest(2)), true));
-    // The next one goes past what runs, and past what ran before the first deploy; what was replaced while it was ready counts as healthy by then.
-    assert_eq!(release(&world, Selector::Blue, digest(4)).verdict, Verdict::Healthy);
+    // What was rolled back is not healthy, and the next one goes past it: to what ran before.
+    assert_eq!(release(&world, Selector::Blue, digest(4)).verdict, Verdict::RolledBack);
+    let _ = begun(rollback(&mut world, Selector::Blue));
+    world.run();
+    assert_eq!(running(&world, Selector::Blue), (Some(digest(1)), true));
+    assert_eq!(release(&world, Selector::Blue, digest(2)).verdict, Verdict::RolledBack);
+    // Time alone does not change that, nor does a deploy; a person does.
+    deployed(&mut world, 4, Selector::Blue);
+    world.clock.advance(std::time::Duration::from_secs(1_000));
+    assert_eq!(release(&world, Selector::Blue, digest(4)).verdict, Verdict::RolledBack);
+    let _ = mark(&mut world, digest(2), Verdict::Healthy).unwrap();
+    let _ = mark(&mut world, digest(1), Verdict::Bad).unwrap();
+    let _ = begun(rollback(&mut world, Selector::Blue));
+    world.run();
+    assert_eq!(running(&world, Selector::Blue), (Some(digest(2)), true));
     for image in [0, 1, 4] {
         let _ = mark(&mut world, digest(image), Verdict::Bad).unwrap();
     }

@@ -3,6 +3,7 @@
 
 mod asked;
 mod colours;
+mod digests;
 mod engine;
 mod freezes;
 mod gates;

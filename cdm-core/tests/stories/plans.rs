@@ -151,14 +151,12 @@ fn a_plan_holds_until_something_that_it_rests_on_changes() {
 }
 
 #[test]
-fn an_empty_scope_and_waves_that_come_to_nothing_are_planned_and_done() {
+fn an_empty_scope_and_waves_that_come_to_nothing_are_planned() {
     let mut world = fleet(3);
     let nobody = RolloutRequest { scope: RolloutScope::Active, ..all(0) };
     let planned = plan(&mut world, &nobody);
     assert_eq!((planned.waves.len(), codes(&planned)), (0, vec!["empty"]));
-    let number = number(roll(&mut world, &nobody));
-    world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(roll(&mut world, &nobody).unwrap_err(), ServiceError::EmptyPlan);
     // One percent of three sites is one site, and ten percent are the same one.
     let waves = vec![Reach::Percent(1), Reach::Percent(10), Reach::Percent(100)];
     let planned = plan(&mut world, &RolloutRequest { waves, ..all(0) });

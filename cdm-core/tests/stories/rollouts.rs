@@ -6,7 +6,7 @@ use cdm_core::domain::operation::{Home, OperationId};
 use cdm_core::domain::rollout::{Budget, Outcome, Reach, Tally};
 use cdm_core::domain::{Code, End, RolloutKind, RolloutStatus, Selector, Status};
 use cdm_core::ports::JobState;
-use cdm_core::services::{Accepted, RolloutRequest, RolloutScope, ServiceError};
+use cdm_core::services::{Accepted, Force, Resume, RolloutRequest, RolloutScope, ServiceError};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::log::What;
@@ -143,9 +143,9 @@ fn a_canary_that_is_switched_under_a_rollout_does_not_turn_it_round() {
 }
 
 #[test]
-fn a_site_that_is_listed_twice_is_taken_once_and_one_that_is_not_there_is_left_out() {
+fn a_site_that_is_listed_twice_is_taken_once() {
     let mut world = fleet(3);
-    let named = ["s001", "nobody", "s001", "s000"];
+    let named = ["s001", "s001", "s000"];
     let ids = named.iter().map(|id| cdm_core::domain::SiteId::parse(id).unwrap()).collect();
     let number = number(roll(&mut world, &RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) }));
     world.run();
@@ -153,6 +153,16 @@ fn a_site_that_is_listed_twice_is_taken_once_and_one_that_is_not_there_is_left_o
     assert_eq!(outcomes(&world, number), [Some(Outcome::Moved); 2]);
     assert_eq!(on_green(&world, 3), [0, 1]);
     assert_sound(&mut world);
+}
+
+/// A person accepts the digest that runs.
+fn accept(world: &mut World, number: u64, image: u8) {
+    let wanted = Resume { accept: Some(digest(image)), force: Force::No };
+    let accepted = world.ask(move |services, request| {
+        Box::pin(async move { services.resume_on(&request, number, wanted).await })
+    });
+    assert_eq!(accepted, Ok(Accepted::Rollout(number)));
+    world.run();
 }
 
 #[test]
@@ -178,6 +188,9 @@ fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_o
         let _ = begun(world.deploy(digest(2), Selector::Blue, false));
         let _ = owner.finish(&world);
         world.run();
+        if !moving && stands(&world, number) == (RolloutStatus::Waiting, Some(Code::DigestChanged)) {
+            accept(&mut world, number, 1);
+        }
         assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded, "call {call}");
         assert_eq!(on_green(&world, 4).len(), 4);
         let view = now(world.raw().cluster.service(Selector::Blue)).unwrap();
@@ -213,6 +226,9 @@ fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has
     let deploy = begun(world.deploy(digest(1), Selector::Green, false));
     world.run();
     assert_eq!(status(&world, &deploy), Status::Ended(End::Succeeded));
+    // Whoever has mended it says that sites are to move on that.
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::DigestChanged)));
+    accept(&mut world, number, 1);
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(on_green(&world, 12).len(), 12);
     assert_sound(&mut world);
@@ -274,26 +290,6 @@ fn a_flush_whose_jobs_all_fail_parks_the_windows_sites_and_the_next_window_goes_
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 4, parked: 2, ..Tally::default() });
     assert_eq!(on_green(&world, 6).len(), 6);
-    assert_sound(&mut world);
-}
-
-#[test]
-fn a_rollout_of_no_site_succeeds() {
-    let mut world = fleet(0);
-    let scopes =
-        [RolloutScope::All, RolloutScope::Active, RolloutScope::Inactive, RolloutScope::Sites(Vec::new())];
-    for scope in scopes {
-        let number = number(roll(&mut world, &RolloutRequest { scope: scope.clone(), ..all(0) }));
-        world.run();
-        assert_eq!(rollout(&world, number).scope, scope);
-        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-        assert_eq!(rollout(&world, number).total, 0);
-    }
-    let wanted = RolloutRequest { digest: Some(digest(1)), ..all(0) };
-    let number = number(roll(&mut world, &wanted));
-    world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(now(world.raw().cluster.service(Selector::Green)).unwrap().digest, Some(digest(1)));
     assert_sound(&mut world);
 }
 
@@ -360,7 +356,10 @@ fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
     // The same digest is deployed first again; whatever kept it from getting ready is mended.
     world.cluster.script(digest(9), ImageScript::default());
-    let again = number(retry_rollout(&mut world, once));
+    assert_eq!(retry_rollout(&mut world, once).unwrap_err().code(), "bad_digest");
+    let again = number(world.ask(move |services, request| {
+        Box::pin(async move { services.retry_rollout_with(&request, once, Force::Yes).await })
+    }));
     world.run();
     assert_eq!(rollout(&world, again).total, 6);
     assert_eq!(on_green(&world, 6).len(), 6);

@@ -31,6 +31,10 @@ pub struct Operation {
     /// The operation that it repeats.
     #[schema(required = true)]
     pub retry_of: Option<String>,
+    /// The digest that a deploy sets; of a rollout's site the one that the service ran when the site was moved there, or
+    /// asked there.
+    #[schema(required = true)]
+    pub digest: Option<String>,
     /// Where it is.
     #[schema(value_type = OperationStatus)]
     pub status: String,
@@ -130,6 +134,10 @@ impl From<&operation::Operation> for Operation {
             Task::Upgrade(course) | Task::Promote(course) => (Some(course.to), None),
             Task::Deploy(deploy) => (Some(deploy.selector), deploy.rollout),
         };
+        let digest = match &slot.task {
+            Task::Deploy(deploy) => Some(deploy.digest),
+            _ => operation.digest,
+        };
         let number = match operation.id.home {
             Home::Rollout(number, _) => Some(number),
             Home::Subject(_) => hooks,
@@ -146,6 +154,7 @@ impl From<&operation::Operation> for Operation {
             service: service.map(|service| service.to_string()),
             rollout: number.map(rollout::id),
             retry_of: slot.retry_of.as_ref().map(ToString::to_string),
+            digest: digest.map(|digest| digest.to_string()),
             status: slot.status.to_string(),
             steps: slot.steps.iter().map(Step::from).collect(),
             reason: slot.reason.as_ref().map(Reason::from),

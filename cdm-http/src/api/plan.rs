@@ -142,6 +142,13 @@ impl From<&rollout::Plan> for Plan {
     }
 }
 
+impl Plan {
+    /// Whether it has sites, and all that it names.
+    pub(crate) fn can_start(&self) -> bool {
+        self.total > 0 && self.warnings.iter().all(|warning| warning.code != "unknown_sites")
+    }
+}
+
 impl From<&rollout::PlannedWave> for PlannedWave {
     fn from(wave: &rollout::PlannedWave) -> Self {
         Self { name: wave.name.clone(), total: wave.total, moves: wave.moves, in_place: wave.in_place }

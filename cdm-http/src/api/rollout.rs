@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::SiteId;
 use cdm_core::domain::rollout::{self, Budget, Reach, RolloutKind, RolloutStatus};
-use cdm_core::services::{RolloutRequest, RolloutScope};
+use cdm_core::domain::{Digest, SiteId};
+use cdm_core::services::{Force, Resume, RolloutRequest, RolloutScope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ use super::words::{
     OutcomeWord, RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, outcome, rollout_kind,
 };
 use crate::error::Refusal;
-use crate::input::Fields;
+use crate::input::{Fields, parsed};
 
 /// Sites at once, at most.
 const CONCURRENT: std::ops::RangeInclusive<u32> = 1..=512;
@@ -55,20 +55,25 @@ pub struct Rollout {
     /// Where the sites go.
     #[schema(value_type = ServiceName)]
     pub service: String,
-    /// The digest that the service has to run.
+    /// The digest that it was started for.
     #[schema(required = true)]
     pub digest: Option<String>,
+    /// The digest that a person has accepted in place of that one: sites move on it since.
+    #[schema(required = true)]
+    pub accepted_digest: Option<String>,
     /// Which sites were asked for; a retry shows what the first rollout was asked for.
     pub scope: ScopeShown,
     /// Where it is.
     #[schema(value_type = StatusWord)]
     pub status: String,
+    /// Whether it has `succeeded` with sites that failed, were parked or skipped.
+    pub partial: bool,
     /// The waves.
     pub waves: Vec<Wave>,
     /// All sites.
     #[serde(flatten)]
     pub counts: Counts,
-    /// The first sites that failed or were parked, at most 20; `GET /operations?rollout=` has them all.
+    /// The first sites that failed, were parked or skipped, at most 20; `GET /operations?rollout=` has them all.
     pub failures: Vec<Failure>,
     /// Sites at once, at most.
     pub max_concurrent: u32,
@@ -207,8 +212,10 @@ impl Rollout {
             image_tag: image,
             service: rollout.target.to_string(),
             digest: rollout.digest.map(|digest| digest.to_string()),
+            accepted_digest: rollout.accepted_digest.map(|digest| digest.to_string()),
             scope: ScopeShown::from(&rollout.scope),
             status: rollout.status.as_str().to_owned(),
+            partial: rollout.is_partial(),
             waves: waves.collect(),
             counts: Counts::new(rollout.total, rollout.running(), rollout.tally()),
             failures: rollout.failures.iter().map(Failure::from).collect(),
@@ -230,6 +237,29 @@ impl Rollout {
             finished_at: rollout.finished_at.map(time),
         }
     }
+}
+
+/// How a rollout is to go on.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResumeRollout {
+    /// The digest that the service runs, where that is another one than the rollout's and sites are to move on it.
+    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    pub accept_digest: Option<String>,
+    /// Whether also where that digest is marked bad; takes the role `admin`.
+    pub force: Option<bool>,
+}
+
+impl ResumeRollout {
+    pub(crate) fn parse(&self) -> Result<Resume, Refusal> {
+        let accept = self.accept_digest.as_deref().map(Digest::parse).transpose();
+        Ok(Resume { accept: parsed("acceptDigest", accept)?, force: forced(self.force.unwrap_or(false)) })
+    }
+}
+
+/// Whether the caller insists.
+pub(crate) const fn forced(force: bool) -> Force {
+    if force { Force::Yes } else { Force::No }
 }
 
 /// A rollout to start.

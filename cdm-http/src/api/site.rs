@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::time;
-use super::words::{ServiceName, SiteState};
+use super::words::{OperationStatus, ServiceName, SiteState};
 use crate::error::Refusal;
 use crate::input::Fields;
 
@@ -40,6 +40,9 @@ pub struct Site {
     /// The operation at work on it.
     #[schema(required = true)]
     pub operation: Option<String>,
+    /// How that stands; `parked` waits for a person.
+    #[schema(required = true, value_type = Option<OperationStatus>)]
+    pub operation_status: Option<String>,
     /// Its database.
     pub database: Database,
     /// The names of its secrets.
@@ -89,6 +92,7 @@ impl From<&cdm_core::domain::Site> for Site {
             routed_service: site.routed_service().map(|service| service.to_string()),
             state: site.state().to_string(),
             operation,
+            operation_status: site.slot.as_ref().map(|slot| slot.status.to_string()),
             database: Database { name: DatabaseName::of(site.uid).to_string() },
             secrets: Secrets { database: secret(SecretKind::Database), cms: secret(SecretKind::Cms) },
             object_prefix: site.prefix().to_string(),

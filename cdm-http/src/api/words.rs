@@ -40,29 +40,26 @@ pub(crate) const fn rollout_kind(kind: RolloutKind) -> &'static str {
     }
 }
 
-const OUTCOMES: [Outcome; 5] =
-    [Outcome::Failed, Outcome::Unhealthy, Outcome::UnhealthyInPlace, Outcome::Returned, Outcome::Parked];
+const OUTCOMES: [Outcome; 9] = [
+    Outcome::Failed,
+    Outcome::Unhealthy,
+    Outcome::UnhealthyInPlace,
+    Outcome::Returned,
+    Outcome::Parked,
+    Outcome::SkippedGone,
+    Outcome::SkippedInactive,
+    Outcome::SkippedBusy,
+    Outcome::SkippedFrozen,
+];
 
 /// How a site came out, in a word.
 pub(crate) const fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Moved => "moved",
-        Outcome::InPlace => "in_place",
-        Outcome::Failed => "failed",
-        Outcome::Unhealthy => "unhealthy",
-        Outcome::UnhealthyInPlace => "unhealthy_in_place",
-        Outcome::Returned => "returned",
-        Outcome::SkippedGone => "gone",
-        Outcome::SkippedInactive => "inactive",
-        Outcome::SkippedBusy => "busy",
-        Outcome::SkippedFrozen => "frozen",
-        Outcome::Parked => "parked",
-    }
+    outcome.as_str()
 }
 
 const CHANGES: [Change; 4] = [Change::Move, Change::InPlace, Change::Busy, Change::Frozen];
 
-const VERDICTS: [Verdict; 3] = [Verdict::Unknown, Verdict::Healthy, Verdict::Bad];
+const VERDICTS: [Verdict; 4] = [Verdict::Unknown, Verdict::Healthy, Verdict::RolledBack, Verdict::Bad];
 
 fn schema(description: &str, words: Vec<&'static str>) -> RefOr<Schema> {
     let object = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
@@ -99,8 +96,8 @@ words! {
         ["active", "inactive", "all"].into_iter().chain(Selector::ALL.iter().map(|one| one.as_str())).collect();
     RolloutStatus: "Where a rollout is; `paused` and `halted` can be resumed.", domain::RolloutStatus::ALL.iter().map(|one| one.as_str()).collect();
     ChangeWord: "What would happen to a site.", CHANGES.into_iter().map(super::plan::change).collect();
-    OutcomeWord: "How a site came out badly.", OUTCOMES.into_iter().map(outcome).collect();
-    VerdictWord: "What is known of a digest.", VERDICTS.iter().map(|one| one.as_str()).collect();
+    OutcomeWord: "How a site came out badly, or why nothing was done to it.", OUTCOMES.into_iter().map(outcome).collect();
+    VerdictWord: "What is known of a digest; `rolled_back` stays until a person marks it.", VERDICTS.iter().map(|one| one.as_str()).collect();
     TopicName: "A kind of message.", Topic::ALL.iter().map(|one| one.as_str()).collect();
     WebhookState: "How a webhook stands; `failing` is tried again, `stopped` is not.", vec!["active", "failing", "stopped"];
     RoleName: "What a token may do; each role may do what the one before it may.", Role::ALL.iter().map(|one| one.as_str()).collect();

@@ -5,13 +5,14 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::{Kind, OperationId};
-use cdm_core::services::{Accepted, Action, Work};
+use cdm_core::services::{Accepted, Action, ServiceError, Work};
 
 use super::confirm::{Question, asked, asked_again};
 use super::form::Form;
 use super::guard::{Visit, Visitor};
 use super::offers::Offers;
 use super::page::{Section, View, live, rendered};
+use super::rollouts::{insist, insists};
 use super::shape::{self, Now};
 use super::{Filter, Pager};
 use crate::api::operation::Operation;
@@ -174,6 +175,19 @@ pub(crate) async fn log(
     .await
 }
 
+fn deploy_again(id: &OperationId, why: &str) -> Question {
+    Question {
+        title: "Deploy a bad digest again?".to_owned(),
+        lines: vec![format!("{}.", why.trim_end_matches('.'))],
+        fields: vec![insist("Deploy it all the same")],
+        button: "Retry the deploy".to_owned(),
+        danger: true,
+        action: format!("{PATH}/{id}/retry"),
+        back: place(&id.to_string()),
+        ..Question::default()
+    }
+}
+
 fn question(id: &OperationId) -> Question {
     Question {
         title: format!("Cancel {id}?"),
@@ -213,7 +227,7 @@ pub(crate) async fn act(
     let (visitor, request) = form.asks()?;
     let services = &server.app.services;
     let done = match action.as_str() {
-        "retry" => services.retry(&request, &id).await,
+        "retry" => services.retry_with(&request, &id, insists(&form)).await,
         "cancel" => services.cancel(&request, &id).await,
         _ => return Err(Refusal::not_found("the page")),
     };
@@ -222,6 +236,10 @@ pub(crate) async fn act(
             Ok(Redirect::to(&place(&operation.to_string())).into_response())
         }
         Ok(_) => Ok(Redirect::to(&place(&id.to_string())).into_response()),
+        Err(error @ ServiceError::BadDigest { .. }) => {
+            let question = deploy_again(&id, &error.to_string());
+            asked_again(&server, &visitor, Section::Operations, question, error.into())
+        }
         Err(error) if action == "cancel" => {
             asked_again(&server, &visitor, Section::Operations, question(&id), error.into())
         }

@@ -4,12 +4,13 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use cdm_core::domain::Digest;
 use cdm_core::domain::operation::Home;
 use cdm_core::ports::FeedEvent;
-use cdm_core::services::{Accepted, Action, Work};
+use cdm_core::services::{Accepted, Action, Force, Resume, ServiceError, Work};
 use serde::Deserialize;
 
-use super::confirm::{Question, asked, asked_again};
+use super::confirm::{Field, Kind, Question, asked, asked_again};
 use super::form::Form;
 use super::guard::{Visit, Visitor};
 use super::offers::Offers;
@@ -20,7 +21,7 @@ use super::{Filter, Pager};
 use crate::api::rollout::{Rollout, ScopeShown, id as named};
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
-use crate::input::{Named, Paging, cursor};
+use crate::input::{Named, Paging, cursor, parsed};
 use crate::routes::rollouts::{RolloutId, shown};
 
 pub(crate) const PATH: &str = "/console/rollouts";
@@ -88,6 +89,8 @@ struct One<'a> {
     picture: String,
     rate: Option<String>,
     can: Can,
+    /// The digest that its service runs, where that is another one than its own.
+    changed: Option<String>,
     /// Why not more can be asked of it.
     why: Option<String>,
     csrf: &'a str,
@@ -106,13 +109,14 @@ struct Can {
 impl Can {
     /// `retry` is what a retry would do.
     fn of(offers: &mut Offers, rollout: &Rollout, retry: Work) -> Self {
-        let left = rollout.counts.failed + rollout.counts.skipped > 0;
+        let left = rollout.counts.failed + rollout.counts.skipped + rollout.counts.parked > 0;
         let mut offer = |label, words: &[&str], needed| {
             words.contains(&rollout.status.as_str()) && offers.offer(label, needed)
         };
         Self {
             pause: offer("Pause", &["running", "waiting"], Action::PauseRollout.role()),
-            resume: offer("Resume", &["paused", "halted"], Action::ResumeRollout.role()),
+            resume: (shape::stands(rollout) || rollout.status != "waiting")
+                && offer("Resume", &["paused", "halted", "waiting"], Action::ResumeRollout.role()),
             abort: offer("Abort", &["running", "waiting", "paused", "halted"], Action::AbortRollout.role()),
             retry: left
                 && offer(
@@ -165,6 +169,7 @@ async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, R
         picture: picture(&known, wall),
         rate: rate(&known),
         can,
+        changed: if shape::stands(&rollout) { in_the_way(server, &known).await } else { None },
         why: offers.why(),
         csrf: &visitor.csrf,
         now: Now(wall),
@@ -190,6 +195,75 @@ fn rate(rollout: &cdm_core::domain::Rollout) -> Option<String> {
     })
 }
 
+async fn in_the_way(server: &Server, known: &cdm_core::domain::Rollout) -> Option<String> {
+    server.app.services.digest_in_the_way(known).await.map(|digest| digest.to_string())
+}
+
+/// Whether it is to go on, and on what.
+async fn resuming(server: &Server, number: u64) -> Result<Question, Refusal> {
+    let known = server.app.services.get_rollout(number).await?;
+    let rollout = shown(server, &known);
+    let id = &rollout.id;
+    let left = u64::from(rollout.counts.pending + rollout.counts.running);
+    let left = shape::counted(left, "site is", "sites are");
+    let mut question = Question {
+        title: format!("Resume {id}?"),
+        lines: vec![format!("{left} still to be moved to {}.", rollout.service)],
+        button: "Resume the rollout".to_owned(),
+        action: format!("{PATH}/{id}/resume"),
+        back: format!("{PATH}/{id}"),
+        ..Question::default()
+    };
+    let Some(running) = server.app.services.digest_in_the_way(&known).await else { return Ok(question) };
+    let own = known.wanted().map(|digest| digest.to_string()).unwrap_or_default();
+    question.title = format!("Resume {id} on another digest?");
+    question.lines = vec![
+        format!("{} runs {running}. The rollout is for {own}, which is not there any more.", rollout.service),
+        format!(
+            "{left} still to be moved: they would move to {running}, and what their health check says counts for that digest."
+        ),
+        format!("To go on with {own} instead, deploy it again; or abort the rollout."),
+    ];
+    question.fields = vec![Field {
+        name: "acceptDigest",
+        label: "The digest that runs".to_owned(),
+        kind: Kind::Fixed,
+        value: running.to_string(),
+        required: true,
+        ..Field::default()
+    }];
+    if let Some(why) = server.app.services.why_bad(running).await? {
+        question.warnings = vec![format!("{running} is bad: {why}")];
+        question.fields.push(insist("Move sites to it although it is bad; takes the role admin"));
+        question.danger = true;
+    }
+    question.button = "Resume on this digest".to_owned();
+    Ok(question)
+}
+
+/// Whether a digest that is bad is meant.
+pub(crate) fn insist(label: &str) -> Field {
+    Field { name: "force", label: label.to_owned(), kind: Kind::Check, ..Field::default() }
+}
+
+/// Whether somebody insists.
+pub(crate) fn insists(form: &Form) -> Force {
+    if form.given("force").is_some() { Force::Yes } else { Force::No }
+}
+
+fn again(id: &str, why: &str) -> Question {
+    Question {
+        title: format!("Retry {id} on a bad digest?"),
+        lines: vec![format!("{}.", why.trim_end_matches('.'))],
+        fields: vec![insist("Move sites to it all the same; takes the role admin")],
+        button: "Retry what failed".to_owned(),
+        danger: true,
+        action: format!("{PATH}/{id}/retry"),
+        back: format!("{PATH}/{id}"),
+        ..Question::default()
+    }
+}
+
 fn question(id: &str, rollout: &Rollout) -> Question {
     let left = u64::from(rollout.counts.pending + rollout.counts.running);
     let moved = shape::counted(u64::from(rollout.counts.succeeded), "site is", "sites are");
@@ -212,15 +286,20 @@ fn question(id: &str, rollout: &Rollout) -> Question {
     }
 }
 
-/// Says what an abort does.
+/// Says what an abort does, or what a resume would go on with.
 pub(crate) async fn ask(
     State(server): State<Shared>,
     visit: Visit,
     Path((id, action)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let RolloutId(number) = RolloutId::named(&id)?;
-    if action != "abort" {
-        return Err(Refusal::not_found("the page"));
+    match action.as_str() {
+        "abort" => {}
+        "resume" => {
+            let question = resuming(&server, number).await?;
+            return asked(&server, &visit.visitor, Section::Rollouts, StatusCode::OK, &question);
+        }
+        _ => return Err(Refusal::not_found("the page")),
     }
     let rollout = shown(&server, &server.app.services.get_rollout(number).await?);
     asked(&server, &visit.visitor, Section::Rollouts, StatusCode::OK, &question(&id, &rollout))
@@ -237,9 +316,13 @@ pub(crate) async fn act(
     let services = &server.app.services;
     let done = match action.as_str() {
         "pause" => services.pause(&request, number).await,
-        "resume" => services.resume(&request, number).await,
+        "resume" => {
+            let accept = form.given("acceptDigest").map(Digest::parse).transpose();
+            let accept = parsed("acceptDigest", accept)?;
+            services.resume_on(&request, number, Resume { accept, force: insists(&form) }).await
+        }
         "abort" => services.abort(&request, number).await,
-        "retry" => services.retry_rollout(&request, number).await,
+        "retry" => services.retry_rollout_with(&request, number, insists(&form)).await,
         _ => return Err(Refusal::not_found("the page")),
     };
     match done {
@@ -248,6 +331,16 @@ pub(crate) async fn act(
         Err(error) if action == "abort" => {
             let rollout = shown(&server, &services.get_rollout(number).await?);
             asked_again(&server, &visitor, Section::Rollouts, question(&id, &rollout), error.into())
+        }
+        Err(error @ (ServiceError::DigestChanged { .. } | ServiceError::BadDigest { .. }))
+            if action == "resume" =>
+        {
+            let question = resuming(&server, number).await?;
+            asked_again(&server, &visitor, Section::Rollouts, question, error.into())
+        }
+        Err(error @ ServiceError::BadDigest { .. }) => {
+            let question = again(&id, &error.to_string());
+            asked_again(&server, &visitor, Section::Rollouts, question, error.into())
         }
         Err(error) => Err(error.into()),
     }

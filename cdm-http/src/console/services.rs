@@ -14,6 +14,7 @@ use super::page::{Section, View, live, rendered};
 use super::shape::{self, Now};
 use crate::api::freeze::Freeze;
 use crate::api::operation::Operation;
+use crate::api::rollout::Rollout;
 use crate::api::services::{Release, Service};
 use crate::app::Shared;
 use crate::error::Refusal;
@@ -24,6 +25,8 @@ use crate::routes::services::shown;
 pub(crate) const PATH: &str = "/console/services";
 /// Releases that the page tells of at once; the rest is behind a click.
 const RELEASES: usize = 5;
+/// Rollouts that it looks at for those that need a person.
+const ROLLOUTS: usize = 20;
 /// Parked operations that it tells of.
 const PARKED: &str = "20";
 
@@ -48,8 +51,10 @@ struct Can {
 #[template(path = "services.html")]
 struct Both {
     sides: Vec<Side>,
-    rollout: Option<String>,
+    rollout: Option<Rollout>,
     freezes: Vec<Freeze>,
+    /// Rollouts that wait for a person, or ended with sites that do.
+    standing: Vec<Rollout>,
     parked: Vec<Operation>,
     more_parked: bool,
     can: Can,
@@ -81,6 +86,16 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
                 ..OperationFilter::default()
             };
             let parked = listed(&server, &filter).await?;
+            let rollouts = server.app.services.rollouts(None, ROLLOUTS).await?.items;
+            let rollouts: Vec<_> =
+                rollouts.iter().map(|known| crate::routes::rollouts::shown(&server, known)).collect();
+            let rollout = match view.rollout {
+                Some(number) => {
+                    let known = server.app.services.get_rollout(number).await?;
+                    Some(crate::routes::rollouts::shown(&server, &known))
+                }
+                None => None,
+            };
             let now = Now(server.app.clock.wall());
             let mut offers = Offers::to(&visitor);
             let can = Can {
@@ -91,7 +106,8 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
             };
             let body = Both {
                 sides,
-                rollout: both.rollout,
+                standing: standing(rollout.as_ref(), rollouts),
+                rollout,
                 freezes: both.freezes,
                 parked: parked.items,
                 more_parked: parked.next.is_some(),
@@ -108,4 +124,19 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
         },
     )
     .await
+}
+
+/// The rollouts that need a person: the unfinished one where it stands still, and those that ended with parked sites which
+/// no later one took up.
+fn standing(unfinished: Option<&Rollout>, newest: Vec<Rollout>) -> Vec<Rollout> {
+    let mut standing: Vec<_> =
+        unfinished.filter(|rollout| shape::stands(rollout)).cloned().into_iter().collect();
+    let retried: Vec<_> = newest.iter().filter_map(|rollout| rollout.retry_of.clone()).collect();
+    let left = |rollout: &Rollout| {
+        let ended =
+            rollout.finished_at.is_some() && rollout.counts.parked > 0 && !retried.contains(&rollout.id);
+        (ended || shape::stands(rollout)) && unfinished.is_none_or(|other| other.id != rollout.id)
+    };
+    standing.extend(newest.iter().filter(|rollout| left(rollout)).cloned());
+    standing
 }

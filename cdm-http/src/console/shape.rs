@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use cdm_core::domain::Timestamp;
+use cdm_core::domain::{Code, Timestamp};
 
 use crate::api::moment;
-use crate::api::rollout::Counts;
+use crate::api::rollout::{Counts, Rollout};
 
 /// Text with what HTML would read as its own made harmless.
 pub(crate) fn escaped(text: &str) -> String {
@@ -114,15 +114,41 @@ pub(crate) fn counted(number: impl std::fmt::Display, one: &str, many: &str) -> 
 /// A word of a closed set, with its colour; the word itself says it all.
 pub(crate) fn badge(word: &str) -> String {
     let kind = match word {
-        "healthy" | "succeeded" | "active" | "accepted" => "good",
+        "healthy" | "succeeded" | "active" | "accepted" | "moved" => "good",
         "bad" | "failed" | "halted" | "aborted" | "unhealthy" | "unhealthy_in_place" => "bad",
-        "parked" | "paused" | "cancelled" | "returned" | "frozen" | "busy" => "warn",
+        "parked" | "paused" | "cancelled" | "returned" | "frozen" | "busy" | "gone" | "inactive"
+        | "rolled_back" => "warn",
         "running" | "waiting" | "queued" | "creating" | "provisioning" | "upgrading" | "promoting"
         | "terminating" => "work",
         _ => "plain",
     };
     let word = escaped(word).replace('_', " ");
     format!("<span class=\"badge {kind}\">{word}</span>")
+}
+
+/// Where a rollout is. One that left sites behind is no plain success, and one that waits for a person does not look busy.
+pub(crate) fn standing(rollout: &Rollout) -> String {
+    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged.as_str());
+    match rollout.status.as_str() {
+        "succeeded" if rollout.partial => "<span class=\"badge warn\">partly succeeded</span>".to_owned(),
+        "waiting" if changed => "<span class=\"badge warn\">waiting: digest changed</span>".to_owned(),
+        status => badge(status),
+    }
+}
+
+/// Whether a rollout waits for a person.
+pub(crate) fn stands(rollout: &Rollout) -> bool {
+    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged.as_str());
+    matches!(rollout.status.as_str(), "halted" | "paused") || (rollout.status == "waiting" && changed)
+}
+
+/// How urgent a note about a rollout looks.
+pub(crate) fn urgency(rollout: &Rollout) -> &'static str {
+    match rollout.status.as_str() {
+        "halted" => "bad",
+        _ if stands(rollout) => "warn",
+        _ => "work",
+    }
 }
 
 /// The name of a service, with its colour beside it.
@@ -149,10 +175,12 @@ pub(crate) fn digest_if(image: &Option<String>) -> String {
 
 /// A bar of shares, drawn to scale: what succeeded, failed and runs, of all.
 pub(crate) fn bar(counts: &Counts) -> String {
-    let Counts { total, succeeded, failed, running, parked, .. } = *counts;
+    let Counts { total, succeeded, failed, running, parked, skipped, .. } = *counts;
     let mut parts = String::new();
     let mut from = 0.0;
-    for (kind, number) in [("good", succeeded), ("bad", failed + parked), ("work", running)] {
+    for (kind, number) in
+        [("good", succeeded), ("bad", failed + parked), ("warn", skipped), ("work", running)]
+    {
         let share = 100.0 * f64::from(number) / f64::from(total.max(1));
         let _ = write!(
             parts,

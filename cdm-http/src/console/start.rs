@@ -65,9 +65,9 @@ fn fields(form: Option<&Form>) -> Vec<Field> {
         field(
             "waves",
             "Waves",
-            "How far each goes: counts or percentages, the last 100%. Such as 1 10% 100%.",
+            "How far each goes: counts or percentages, the last 100%. One wave: 100%.",
             Kind::Code,
-            "100%",
+            "1 10% 100%",
         ),
         field("maxConcurrent", "Sites at once", "From 1 to 512.", Kind::Number, "64"),
         field(
@@ -82,9 +82,9 @@ fn fields(form: Option<&Form>) -> Vec<Field> {
         field(
             "gatePath",
             "Health check",
-            "A path that each site is asked before and after its move, such as /. Left out, none.",
+            "A path that each site is asked before and after its move. Left out, none; an upgrade has none.",
             Kind::Code,
-            "",
+            "/",
         ),
     ]
 }

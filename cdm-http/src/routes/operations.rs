@@ -1,5 +1,7 @@
 //! What is asked of operations, and the record of what was asked.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
@@ -18,7 +20,7 @@ use crate::api::{moment, rollout};
 use crate::app::{Server, Shared};
 use crate::auth::Asked;
 use crate::error::Refusal;
-use crate::input::{Named, Nothing, Paging, Params, Part, Wait, cursor, parsed};
+use crate::input::{Named, Nothing, Paging, Params, Part, Retry, Wait, cursor, parsed};
 
 /// How many pages a filter looks at before it hands the rest to the next request.
 const PAGES: usize = 32;
@@ -48,7 +50,9 @@ pub(crate) struct OperationFilter {
     pub(crate) cursor: Option<String>,
 }
 
-/// Lists operations, newest first; those of rollouts' sites only with `rollout`.
+/// Lists operations, newest first; those of rollouts' sites only with `rollout` or `site`.
+///
+/// With `site` they are its own and what rollouts did to it; such a page may be short and still have a next.
 #[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(OperationFilter), responses(
     (status = 200, body = Listing<Operation>)))]
 pub(crate) async fn list(
@@ -70,12 +74,22 @@ pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<
     });
     let site = parsed("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
     let query = OperationQuery { site, kind: kind.transpose()?, status: status.transpose()? };
-    let list = if filter.rollout.is_some() { 'm' } else { 'o' };
+    let list = match (&filter.rollout, &filter.site) {
+        (Some(_), _) => 'm',
+        (None, Some(_)) => 'h',
+        (None, None) => 'o',
+    };
     let paging = Paging::new(list, filter.limit.as_deref(), filter.cursor.as_deref())?;
     if let Some(id) = &filter.rollout {
         let number =
             rollout::number(id).ok_or_else(|| Refusal::field("rollout", "there is no such rollout"))?;
         return members(server, number, &query, &paging).await;
+    }
+    if let Some(site) = &query.site {
+        let from = paging.position()?.unwrap_or_default();
+        let page = server.app.services.site_operations(site, &query, from, paging.limit).await?;
+        let items = page.items.iter().map(Operation::from).collect();
+        return Ok(Listing { items, next: page.next.map(|next| cursor('h', next)) });
     }
     let page = server.app.services.operations(&query, paging.position()?, paging.limit).await?;
     let items = page.items.iter().map(Operation::from).collect();
@@ -140,17 +154,17 @@ pub(crate) async fn log(
 /// Lets a parked operation go on, or repeats one that failed or was cancelled.
 ///
 /// A repetition is a new operation with `retryOf`. It takes the role of what it repeats: `admin` for a terminate, a deploy
-/// and a selection.
-#[utoipa::path(post, path = "/operations/{id}/retry", operation_id = "retryOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait),
+/// and a selection. The deploy of a digest that is bad is repeated only with `force`.
+#[utoipa::path(post, path = "/operations/{id}/retry", operation_id = "retryOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Retry),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn retry(
     State(server): State<Shared>,
     Asked(request): Asked,
     Part(id): Part<OperationId>,
-    Params(wait): Params<Wait>,
+    Params(wanted): Params<Retry>,
 ) -> Result<Response, Refusal> {
-    let span = wait.span()?;
-    server.answer(server.app.services.retry(&request, &id).await?, span).await
+    let (span, force) = wanted.parse()?;
+    server.answer(server.app.services.retry_with(&request, &id, force).await?, span).await
 }
 
 /// Asks an operation to stop.
@@ -212,24 +226,49 @@ pub(crate) async fn entries(server: &Server, filter: &AuditFilter) -> Result<Lis
     let paging = Paging::new('a', filter.limit.as_deref(), filter.cursor.as_deref())?;
     let mut before = paging.position::<u64>()?;
     let mut items = Vec::new();
+    let mut rollouts = BTreeMap::new();
     for _ in 0..PAGES {
         let page = server.app.services.audit_log(before, paging.limit - items.len()).await?;
         let over = page.items.last().is_some_and(|entry| since.is_some_and(|since| entry.at < since));
         before = page.next.filter(|_| !over);
-        let of_site = |entry: &cdm_core::domain::AuditEntry, site: &SiteId| {
-            let subject = Home::Subject(Subject::Site(site.clone()));
-            let named = entry.action.starts_with("site.") && entry.target == site.as_str();
-            named || entry.operation.as_ref().is_some_and(|operation| operation.home == subject)
-        };
         let found = page.items.iter().filter(|entry| {
             actor.as_ref().is_none_or(|actor| entry.actor == *actor)
                 && since.is_none_or(|since| entry.at >= since)
-                && site.as_ref().is_none_or(|site| of_site(entry, site))
         });
-        items.extend(found.map(AuditEntry::from));
+        for entry in found {
+            let concerns = match &site {
+                Some(site) => concerns(server, entry, site, &mut rollouts).await?,
+                None => true,
+            };
+            if concerns {
+                items.push(AuditEntry::from(entry));
+            }
+        }
         if before.is_none() || items.len() >= paging.limit {
             break;
         }
     }
     Ok(Listing { items, next: before.map(|before| cursor('a', before)) })
+}
+
+/// Whether an entry concerns a site: it names it, is about an operation of it, or about a rollout that has it. `rollouts`
+/// keeps which do.
+async fn concerns(
+    server: &Server,
+    entry: &cdm_core::domain::AuditEntry,
+    site: &SiteId,
+    rollouts: &mut BTreeMap<u64, bool>,
+) -> Result<bool, Refusal> {
+    let subject = Home::Subject(Subject::Site(site.clone()));
+    let named = entry.action.starts_with("site.") && entry.target == site.as_str();
+    if named || entry.operation.as_ref().is_some_and(|operation| operation.home == subject) {
+        return Ok(true);
+    }
+    let Some(number) = entry.rollout.or_else(|| rollout::number(&entry.target)) else { return Ok(false) };
+    if let Some(known) = rollouts.get(&number) {
+        return Ok(*known);
+    }
+    let has = server.app.services.has_member(number, site).await?;
+    rollouts.insert(number, has);
+    Ok(has)
 }

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::api::list::Listing;
-use crate::api::rollout::{Rollout, number};
+use crate::api::rollout::{ResumeRollout, Rollout, number};
 use crate::app::{Server, Shared};
 use crate::auth::Asked;
 use crate::error::Refusal;
-use crate::input::{Named, Nothing, Paging, Params, Part, cursor};
+use crate::input::{Body, Forced, Named, Nothing, Paging, Params, Part, cursor};
 
 /// A rollout's number, from its id.
 #[derive(Clone, Copy, Debug)]
@@ -84,15 +84,25 @@ pub(crate) async fn pause(
 }
 
 /// Lets a paused or halted rollout go on.
-#[utoipa::path(post, path = "/rollouts/{id}/resume", operation_id = "resumeRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
+///
+/// While the service runs another digest than the rollout's, no site moves, and a resume answers 409 `digest_changed` with
+/// the one that runs in `running`. With that one as `acceptDigest` the rollout goes on with it; a rollout that waits takes
+/// this too. A digest that is bad takes `force` and the role `admin`.
+#[utoipa::path(post, path = "/rollouts/{id}/resume", operation_id = "resumeRollout", tag = "rollouts", request_body(content = Option<ResumeRollout>, examples(
+    ("plain" = (summary = "On the digest that it was started for", value = json!({}))),
+    ("accept" = (summary = "On the digest that runs", value = json!({
+        "acceptDigest": "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd"}))))),
+    params(("id" = String, Path, description = "Which rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn resume(
     State(server): State<Shared>,
     Asked(request): Asked,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
+    Body(body): Body<ResumeRollout>,
 ) -> Result<Response, Refusal> {
-    server.answer(server.app.services.resume(&request, id.0).await?, None).await
+    let wanted = body.parse()?;
+    server.answer(server.app.services.resume_on(&request, id.0, wanted).await?, None).await
 }
 
 /// Stops a rollout for good.
@@ -109,14 +119,16 @@ pub(crate) async fn abort(
 
 /// Starts a new rollout with the sites of an ended one that failed or were skipped.
 ///
-/// Where the service does not run the ended one's digest any more, it is deployed first, which takes the role `admin`.
-#[utoipa::path(post, path = "/rollouts/{id}/retry", operation_id = "retryRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout.")), responses(
+/// Where the service does not run the ended one's digest any more, it is deployed first, which takes the role `admin`. A
+/// digest that is bad takes `force`, and that role too.
+#[utoipa::path(post, path = "/rollouts/{id}/retry", operation_id = "retryRollout", tag = "rollouts", params(("id" = String, Path, description = "Which rollout."), Forced), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn retry(
     State(server): State<Shared>,
     Asked(request): Asked,
     Part(id): Part<RolloutId>,
-    _: Params<Nothing>,
+    Params(forced): Params<Forced>,
 ) -> Result<Response, Refusal> {
-    server.answer(server.app.services.retry_rollout(&request, id.0).await?, None).await
+    let force = forced.force()?;
+    server.answer(server.app.services.retry_rollout_with(&request, id.0, force).await?, None).await
 }

@@ -68,6 +68,8 @@ async fn a_selection_says_whether_it_changed_anything() {
     assert_eq!(bed.ask("POST /services?wait=60", Some(&deploy)).await.json()["kind"], "deploy");
     let history = bed.ask("GET /services/green/history", None).await.json();
     assert_eq!(history["items"][0]["digest"], format!("sha256:{}", digest('b')));
+    assert_eq!(bed.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
+    assert_eq!(bed.ask("POST /sites/rrr/provision?wait=1m", None).await.status, 200);
     let rollout = bed.ask("PUT /services", Some(r#"{"promote":"false","scope":"all"}"#)).await;
     assert_eq!(rollout.status, 202, "{}", rollout.text);
     let id = rollout.json()["id"].as_str().expect("an id").to_owned();
@@ -87,8 +89,8 @@ async fn a_rollout_says_which_sites_it_was_asked_for() {
     assert_eq!(bed.ask("POST /sites/rrr/provision?wait=1m", None).await.status, 200);
     let cases = [
         (r#"{"promote":true}"#, r#""active""#),
-        (r#"{"promote":true,"scope":"inactive"}"#, r#""inactive""#),
-        (r#"{"promote":true,"scope":{"sites":["rrr","sss"]}}"#, r#"{"sites":["rrr","sss"]}"#),
+        (r#"{"promote":true,"scope":"all"}"#, r#""all""#),
+        (r#"{"promote":true,"scope":{"sites":["rrr"]}}"#, r#"{"sites":["rrr"]}"#),
     ];
     for (body, scope) in cases {
         let rollout = bed.ask("PUT /services", Some(body)).await.json();
@@ -100,6 +102,26 @@ async fn a_rollout_says_which_sites_it_was_asked_for() {
     let deployed = bed.ask("POST /services?wait=60", Some(&deploy)).await.json();
     let hooks = format!("GET /rollouts/{}", deployed["rollout"].as_str().expect("hooks"));
     assert_eq!(bed.ask(&hooks, None).await.json()["scope"], "blue");
+}
+
+/// A plan shows that there is nothing to start; the rollout itself is refused, and names who is not there.
+#[tokio::test]
+async fn a_rollout_of_nobody_is_planned_and_refused() {
+    let bed = Bed::new().await;
+    for (scope, code, field, warnings) in [
+        (r#""all""#, "empty_plan", "scope", &["empty"][..]),
+        (r#"{"sites":["nope"]}"#, "unknown_sites", "scope.sites", &["empty", "unknown_sites"]),
+    ] {
+        let body = |dry: &str| format!(r#"{{"promote":true,"scope":{scope}{dry}}}"#);
+        let refused = bed.ask("PUT /services", Some(&body(""))).await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, code), "{}", refused.text);
+        assert_eq!(refused.json()["errors"][0]["field"], field, "{}", refused.text);
+        let plan = bed.ask("PUT /services", Some(&body(r#","dryRun":true"#))).await.json();
+        let told: Vec<_> =
+            plan["warnings"].as_array().expect("warnings").iter().map(|it| &it["code"]).collect();
+        assert_eq!(told, warnings, "{plan}");
+    }
+    assert_eq!(bed.ask("GET /rollouts", None).await.json()["items"], serde_json::json!([]));
 }
 
 /// The body of a rollback has nothing that must be said.

@@ -95,5 +95,5 @@ async fn closed_sets_are_enumerations() {
     let sets = ["ServiceName", "SiteState", "OperationKind", "OperationStatus", "StepState", "RolloutWord"];
     assert_eq!(sets.map(words), [2, 7, 7, 7, 5, 3]);
     assert_eq!(words("FrameKind"), 4);
-    assert_eq!(["RolloutStatus", "VerdictWord", "RoleName", "ScopeName"].map(words), [7, 3, 3, 5]);
+    assert_eq!(["RolloutStatus", "VerdictWord", "RoleName", "ScopeName"].map(words), [7, 4, 3, 5]);
 }

@@ -106,6 +106,8 @@ async fn an_operator_rolls_out_but_names_no_image() {
     let refused = bed.send(bed.request(Role::Operator, "PUT /services", Some(&named))).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
     assert!(refused.text.contains("`admin`"), "{}", refused.text);
+    assert_eq!(bed.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
+    assert_eq!(bed.ask("POST /sites/rrr/provision?wait=1m", None).await.status, 200);
     let plain = bed.request(Role::Operator, "PUT /services", Some(r#"{"promote":true}"#));
     assert_eq!(bed.send(plain).await.status, 202);
     assert_eq!(bed.ask("GET /rollouts", None).await.json()["items"].as_array().map(Vec::len), Some(1));

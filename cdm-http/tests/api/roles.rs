@@ -315,6 +315,7 @@ impl Campaign {
                 hooks: Hooks::Run,
                 previous: None,
                 rollout: None,
+                rolls_back: false,
             })),
             Kind::Select => Task::Select(Selector::Green),
         };

@@ -145,7 +145,12 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
     let mut taken = new_site("other");
     taken["hostnames"] = site["hostnames"].clone();
     taken["canonicalHostname"] = site["canonicalHostname"].clone();
-    let slow = json!({"promote": true, "imageTag": "c".repeat(64)});
+    for id in ["first", "second"] {
+        server.ask(Method::POST, "/sites/create", Some(&new_site(id))).await;
+        server.done(Method::POST, &format!("/sites/{id}/provision"), None).await;
+    }
+    // It rests after its first site for as long as the test lasts.
+    let rests = json!({"promote": true, "waves": ["1", "100%"], "bake": 3600});
     let token = json!({"name": "twice", "role": "viewer"});
     let user = json!({"name": "twice", "role": "viewer", "password": "correct horse battery"});
     let cases = [
@@ -164,14 +169,27 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         (Method::POST, "/freezes", Some(json!({"reason": "a launch", "sites": ["one"]}))),
         (Method::PUT, "/sites/one/promote", None),
         (Method::POST, "/services", Some(json!({"imageTag": "dev"}))),
+        (Method::PUT, "/services", Some(json!({"promote": true, "scope": {"sites": ["nobody"]}}))),
+        (Method::PUT, "/services", Some(json!({"promote": true, "scope": "inactive"}))),
         // Of both pairs the first is accepted, and under way while the second asks.
-        (Method::PUT, "/services", Some(slow)),
+        (Method::PUT, "/services", Some(rests)),
         (Method::PUT, "/services", Some(json!({"promote": true}))),
         (Method::POST, "/sites/one/provision", None),
         (Method::POST, "/sites/one/provision", None),
     ];
     for (method, path, body) in cases {
         meet(&server.ask(method, path, body.as_ref()).await.1);
+    }
+    let rollouts = server.get("/rollouts?limit=1").await;
+    let path = format!("/rollouts/{}", id(&rollouts["items"][0]));
+    server.ask(Method::POST, &format!("{path}/pause"), None).await;
+    assert_eq!(server.rested(&path).await["status"], "paused");
+    server.done(Method::POST, "/services", Some(&json!({"imageTag": "d".repeat(64)}))).await;
+    let bad = json!({"verdict": "bad", "reason": "it is slow"});
+    server.ask(Method::POST, &format!("/services/history/{}", "d".repeat(64)), Some(&bad)).await;
+    let accept = json!({"acceptDigest": "d".repeat(64)});
+    for body in [None, Some(&accept)] {
+        meet(&server.ask(Method::POST, &format!("{path}/resume"), body).await.1);
     }
     let send = |key: &'static str, kind: &'static str, body: Vec<u8>| {
         let request = server.client.post(format!("{}/sites/create", server.url)).bearer_auth(ADMIN);

@@ -335,9 +335,9 @@ impl World {
         }
     }
 
-    /// Whether no worker has anything to do.
+    /// Whether no worker has anything to do before a person says something.
     pub fn rests(&self) -> bool {
-        self.live().is_empty()
+        self.live().iter().all(|live| self.waits_for_a_word(&live.subject))
     }
 
     fn live(&self) -> Vec<cdm_core::ports::Live> {

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use cdm_core::domain::lifecycle::Phase;
 use cdm_core::domain::rollout::Outcome;
-use cdm_core::domain::{OperationId, RolloutStatus, SecretKind, SecretName, Selector, Status, Subject, Uid};
-use cdm_core::ports::Credentials;
+use cdm_core::domain::{
+    Code, OperationId, RolloutStatus, SecretKind, SecretName, Selector, Status, Subject, Uid,
+};
+use cdm_core::ports::{Credentials, LiveSubject};
 
 use super::{World, now};
 use crate::check::Violation;
@@ -31,6 +33,17 @@ impl World {
             .filter(|slot| slot.status == Status::Parked)
             .map(|slot| OperationId::on(slot.number, Subject::Fleet));
         of_sites.chain(of_colours).chain(of_fleet).collect()
+    }
+
+    /// Whether it is a rollout that finds another digest than it may move sites on.
+    pub(super) fn waits_for_a_word(&self, subject: &LiveSubject) -> bool {
+        let LiveSubject::Rollout(number) = subject else { return false };
+        let Ok(Some(rollout)) = now(self.raw.store.rollout(*number)) else { return false };
+        let waits = rollout.status == RolloutStatus::Waiting
+            && rollout.control.is_none()
+            && rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+        let running = now(self.raw.cluster.service(rollout.target)).ok().and_then(|view| view.digest);
+        waits && running != rollout.wanted()
     }
 
     /// How many illegal transitions workers have refused.

@@ -6,7 +6,7 @@ use cdm_core::domain::colour::Verdict;
 use cdm_core::domain::rollout::{Budget, Gate, Reach};
 use cdm_core::domain::{Code, Rollout, RolloutStatus, Selector, Status};
 use cdm_core::ports::PodFailure;
-use cdm_core::services::{Accepted, RolloutRequest, RolloutScope};
+use cdm_core::services::{Accepted, Force, Resume, RolloutRequest, RolloutScope};
 
 use super::{Verb, World, digest};
 use crate::fakes::ImageScript;
@@ -99,6 +99,9 @@ pub fn scenarios() -> Vec<Scenario> {
             let gate = Gate::new("/").and_then(|gate| gate.with_latency(1_000)?.with_settle(Duration::ZERO));
             let one = RolloutRequest { max_concurrent: 1, budget: Budget::Count(1), ..everyone() };
             gated(world, RolloutRequest { gate: gate.ok(), auto_return: true, ..one });
+        }),
+        scenario("rollout-gated-accepts", another_image_in_between, |world| {
+            accept(world);
         }),
         scenario("rollout-deploys", fleet_on_blue, |world| {
             let wanted = RolloutRequest {
@@ -208,6 +211,46 @@ fn slow_on_green(world: &mut World) {
     world.probe.slow_down(digest(1), Duration::from_secs(3));
 }
 
+/// A gated rollout has moved one of five sites, and finds another image, which answers 500.
+fn another_image_in_between(world: &mut World) {
+    fleet_on_blue(world);
+    let _ = world.deploy(digest(1), Selector::Green, false);
+    world.run();
+    world.probe.break_digest(digest(2));
+    let waves = vec![Reach::Count(1), Reach::Percent(100)];
+    let bake = Duration::from_secs(60);
+    let gate = Gate::new("/").ok();
+    start_rollout(world, RolloutRequest { gate, waves, bake, max_concurrent: 1, ..everyone() });
+    for _ in 0..40 {
+        let _ = world.turn();
+        let all = world.store.all_rollouts();
+        if all.iter().any(|rollout| rollout.reason.as_ref().is_some_and(|why| why.code == Code::Baking)) {
+            break;
+        }
+        world.clock.advance(Duration::from_secs(1));
+    }
+    let _ = world.deploy(digest(2), Selector::Green, false);
+    world.run();
+}
+
+/// A person lets the rollout go on with what runs; whoever is on duty lets it go on whenever a site could not be asked.
+fn accept(world: &mut World) {
+    let all = world.store.all_rollouts();
+    let Some(number) = all.iter().find(|it| it.kind.moves()).map(|rollout| rollout.number) else { return };
+    let wanted = Resume { accept: Some(digest(2)), force: Force::No };
+    // Whoever is told what ran before asks again.
+    for _ in 0..3 {
+        let accepted = world.ask(move |services, request| {
+            Box::pin(async move { services.resume_on(&request, number, wanted).await })
+        });
+        if accepted.is_ok() {
+            break;
+        }
+    }
+    world.run();
+    on_duty(world);
+}
+
 /// Five sites on blue, one created only, green selected.
 fn fleet_on_blue(world: &mut World) {
     for id in ["a", "ab", "abc", "b", "c"] {
@@ -242,6 +285,10 @@ fn everyone() -> RolloutRequest {
 fn gated(world: &mut World, wanted: RolloutRequest) {
     start_rollout(world, wanted);
     world.run();
+    on_duty(world);
+}
+
+fn on_duty(world: &mut World) {
     for _ in 0..12 {
         let all = world.store.all_rollouts();
         let unasked = |rollout: &&Rollout| {

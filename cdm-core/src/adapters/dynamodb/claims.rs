@@ -36,7 +36,7 @@ pub(super) async fn claim(table: &DynamoTable, call: &Call, claim: &Claim) -> Ou
         let answer = next.claim(claim);
         let written = match answer {
             Ok(Claimed::Taken { .. }) => true,
-            Ok(Claimed::Barred) | Err(ClaimRefused::Settled(_)) => next.grant != site.grant,
+            Ok(Claimed::Barred) | Err(ClaimRefused::Settled(..)) => next.grant != site.grant,
             Err(ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced) => {
                 false
             }
@@ -117,7 +117,8 @@ fn release(complete: &Complete) -> Result<Change, StoreError> {
     }
     if let Some(outcome) = complete.outcome {
         let (rollout, leg) = (complete.grant.rollout, complete.grant.leg);
-        set("settled", document(&crate::domain::site::Settled { rollout, leg, outcome })?);
+        let digest = complete.digest;
+        set("settled", document(&crate::domain::site::Settled { rollout, leg, outcome, digest })?);
         set("settledBy", site::leg(rollout, leg));
     }
     sets.push_str(" REMOVE #slot, #number, #epoch, #courseFrom, #courseRouted");
@@ -136,7 +137,7 @@ fn release(complete: &Complete) -> Result<Change, StoreError> {
 fn said(site: &Site, claim: &Claim) -> Result<Claimed, ClaimRefused> {
     let leg = (claim.grant.rollout, claim.grant.leg);
     if let Some(settled) = site.settled.filter(|settled| (settled.rollout, settled.leg) == leg) {
-        return Err(ClaimRefused::Settled(settled.outcome));
+        return Err(ClaimRefused::Settled(settled.outcome, settled.digest));
     }
     let slot = site.slot.as_ref().filter(|slot| slot.number == claim.number);
     Ok(match slot.map(|slot| (&slot.task, slot.epoch)) {

@@ -1,12 +1,13 @@
 //! What a claim was answered, for a store that keeps it beside the site.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_with::serde_as;
+use serde_with::{DisplayFromStr, serde_as};
 
 use super::operations::MoveDef;
 use super::rollouts::OutcomeDef;
 use super::sites::RoutedDef;
 use super::{Record, mirror};
+use crate::domain::Digest;
 use crate::domain::operation::Move;
 use crate::domain::rollout::Outcome;
 use crate::domain::site::{ClaimRefused, Claimed, Routed};
@@ -33,6 +34,12 @@ pub(crate) enum AnswerDef {
     Busy,
     Fenced,
     Settled(#[serde_as(as = "OutcomeDef")] Outcome),
+    SettledOn {
+        #[serde_as(as = "OutcomeDef")]
+        outcome: Outcome,
+        #[serde_as(as = "DisplayFromStr")]
+        digest: Digest,
+    },
 }
 
 impl AnswerDef {
@@ -46,7 +53,8 @@ impl AnswerDef {
             Err(ClaimRefused::NotActive) => Self::NotActive,
             Err(ClaimRefused::Busy) => Self::Busy,
             Err(ClaimRefused::Fenced) => Self::Fenced,
-            Err(ClaimRefused::Settled(outcome)) => Self::Settled(outcome),
+            Err(ClaimRefused::Settled(outcome, None)) => Self::Settled(outcome),
+            Err(ClaimRefused::Settled(outcome, Some(digest))) => Self::SettledOn { outcome, digest },
         };
         Serialize::serialize(&mirror, to)
     }
@@ -62,7 +70,8 @@ impl AnswerDef {
             Self::NotActive => Err(ClaimRefused::NotActive),
             Self::Busy => Err(ClaimRefused::Busy),
             Self::Fenced => Err(ClaimRefused::Fenced),
-            Self::Settled(outcome) => Err(ClaimRefused::Settled(outcome)),
+            Self::Settled(outcome) => Err(ClaimRefused::Settled(outcome, None)),
+            Self::SettledOn { outcome, digest } => Err(ClaimRefused::Settled(outcome, Some(digest))),
         }))
     }
 }

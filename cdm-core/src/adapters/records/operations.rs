@@ -31,6 +31,9 @@ pub(crate) struct OperationDef {
     slot: Slot,
     #[serde_as(as = "Option<Millis>")]
     finished_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde_as(as = "Option<DisplayFromStr>")]
+    digest: Option<Digest>,
 }
 mirror!(OperationDef, Operation);
 
@@ -130,8 +133,16 @@ struct DeployDef {
     #[serde_as(as = "Option<PreviousDef>")]
     previous: Option<Previous>,
     rollout: Option<u64>,
+    /// Those of before have not kept it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    rolls_back: bool,
 }
 mirror!(DeployDef, Deploy);
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a field by reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Hooks", rename_all = "camelCase")]
@@ -254,6 +265,7 @@ enum CodeDef {
     ColourHeld,
     CacheFlushFailed,
     DeadlineExceeded,
+    DigestChanged,
     Denied,
     Baking,
     BudgetExceeded,
@@ -265,9 +277,13 @@ enum CodeDef {
     ImageNotReady,
     JobFailed,
     JobRunning,
+    MoveFailed,
     Paused,
     Retrying,
     ServiceNotReady,
+    SiteBusy,
+    SiteGone,
+    SiteInactive,
     ThemeMissing,
     RunsAsRoot,
     #[serde(rename = "wordpress_not_found")]

@@ -27,6 +27,10 @@ pub(crate) struct RolloutDef {
     target: Selector,
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,
+    /// Records of before have none: nobody had accepted another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde_as(as = "Option<DisplayFromStr>")]
+    accepted_digest: Option<Digest>,
     /// Records of before it was kept have none: what a request without one means.
     #[serde(default)]
     #[serde_as(as = "ScopeDef")]
@@ -184,6 +188,10 @@ struct RolloutMemberDef {
     outcome: Option<Outcome>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// Pages of before do not say; it is not made up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde_as(as = "Option<DisplayFromStr>")]
+    digest: Option<Digest>,
 }
 mirror!(RolloutMemberDef, RolloutMember);
 

@@ -96,6 +96,10 @@ pub(crate) struct SettledDef {
     leg: Leg,
     #[serde_as(as = "OutcomeDef")]
     outcome: Outcome,
+    /// Records of before do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde_as(as = "Option<DisplayFromStr>")]
+    digest: Option<Digest>,
 }
 mirror!(SettledDef, Settled);
 
@@ -167,6 +171,7 @@ mirror!(ReleaseDef, Release);
 enum VerdictDef {
     Unknown,
     Healthy,
+    RolledBack,
     Bad,
 }
 mirror!(VerdictDef, Verdict);

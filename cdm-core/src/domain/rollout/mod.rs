@@ -6,6 +6,7 @@
 
 mod gate;
 mod marks;
+mod member;
 mod plan;
 mod status;
 mod waves;
@@ -14,10 +15,11 @@ use std::time::Duration;
 
 use super::fence::{Grant, Leg};
 use super::reason::{Code, Reason};
-use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, Uid, WorkerId};
+use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, WorkerId};
 
 pub use gate::{Answer, Gate, Judgement};
 pub use marks::Mark;
+pub use member::{Failure, Outcome, RolloutMember, RolloutPage};
 pub use plan::{Calls, Candidate, Change, Ground, Plan, PlannedWave, Timed, Warning, hash};
 pub use status::{IllegalRollout, RolloutEvent, RolloutStatus};
 pub use waves::{Budget, Reach, Tally, Wave, cut};
@@ -57,33 +59,6 @@ pub enum RolloutScope {
     Service(Selector),
     /// These.
     Sites(Vec<SiteId>),
-}
-
-/// How one site came out of one leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
-    /// Moved to the target from the other service.
-    Moved,
-    /// It was on the target already, or is not moved by this kind.
-    InPlace,
-    /// Not moved; it is where it was.
-    Failed,
-    /// The gate spoke against its move before it was moved; it is where it was.
-    Unhealthy,
-    /// It was on the target already, and the gate speaks against it there.
-    UnhealthyInPlace,
-    /// Moved, and taken back: because the gate spoke against it, or all of the rollout was.
-    Returned,
-    /// Not there any more.
-    SkippedGone,
-    /// Not active.
-    SkippedInactive,
-    /// Busy until the end of its window.
-    SkippedBusy,
-    /// Its moves are frozen.
-    SkippedFrozen,
-    /// Moved, but its caches could not be flushed.
-    Parked,
 }
 
 /// What someone asked of a rollout that an owner has.
@@ -141,6 +116,8 @@ pub struct Rollout {
     pub target: Selector,
     /// The digest that the target has to run; fixed when it was accepted.
     pub digest: Option<Digest>,
+    /// The digest that a person has resumed it on in place of that one; see [`Rollout::wanted`].
+    pub accepted_digest: Option<Digest>,
     /// Which sites were asked for; of a retry, as the first one had it.
     pub scope: RolloutScope,
     /// The waves and what came out of them.
@@ -169,15 +146,16 @@ pub struct Rollout {
     pub window: Window,
     /// Failures of the window's wave that a person has seen and resumed over.
     pub forgiven: u32,
-    /// How many sites of the window's wave the gate spoke against, since a person last resumed over them.
+    /// How many sites of the window's wave the gate spoke against on the digest that is wanted, since a person last
+    /// resumed over them.
     pub unhealthy: u32,
     /// How many sites were on the target already; they cannot be taken back one by one.
     pub in_place: u32,
-    /// The first sites that came out badly on the way out, at most [`Failure::KEPT`].
+    /// The first sites that came out badly on the way out, or were skipped, at most [`Failure::KEPT`].
     pub failures: Vec<Failure>,
     /// Until when the next wave waits.
     pub baking: Option<Timestamp>,
-    /// Whether the gate spoke against more sites of a wave than may fail: the image is bad.
+    /// Whether the gate spoke against more sites of a wave than may fail: the image that is wanted is bad.
     pub condemned: bool,
     /// The deploy that puts the digest before this one back, where a halt asked for it.
     pub rollback: Option<OperationId>,
@@ -223,80 +201,6 @@ pub struct Rollout {
     pub version: u64,
 }
 
-/// One site of a rollout.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RolloutMember {
-    /// Which.
-    pub id: SiteId,
-    /// Which incarnation.
-    pub uid: Uid,
-    /// How it came out.
-    pub outcome: Option<Outcome>,
-    /// Why, where it came out badly and there is something to say.
-    pub why: Option<String>,
-}
-
-/// A site that came out badly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Which.
-    pub site: SiteId,
-    /// How.
-    pub outcome: Outcome,
-    /// Why, where there is something to say.
-    pub why: Option<String>,
-}
-
-impl Failure {
-    /// How many a rollout's record names; its pages have them all.
-    pub const KEPT: usize = 20;
-}
-
-impl Outcome {
-    /// Whether a wave's budget pays for it.
-    pub const fn fails(self) -> bool {
-        match self {
-            Self::Failed | Self::Unhealthy | Self::UnhealthyInPlace | Self::Returned => true,
-            Self::Moved
-            | Self::InPlace
-            | Self::SkippedGone
-            | Self::SkippedInactive
-            | Self::SkippedBusy
-            | Self::SkippedFrozen
-            | Self::Parked => false,
-        }
-    }
-}
-
-impl RolloutMember {
-    /// A site to which nothing was done yet.
-    pub const fn new(id: SiteId, uid: Uid) -> Self {
-        Self { id, uid, outcome: None, why: None }
-    }
-}
-
-impl From<Candidate> for RolloutMember {
-    fn from(site: Candidate) -> Self {
-        Self::new(site.id, site.uid)
-    }
-}
-
-/// A page of a rollout's frozen list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RolloutPage {
-    /// The rollout.
-    pub rollout: u64,
-    /// Which page, from 0.
-    pub page: u32,
-    /// Its sites, in ordinal order.
-    pub members: Vec<RolloutMember>,
-}
-
-impl RolloutPage {
-    /// How many sites a page has; two of the shortest windows.
-    pub const SIZE: u32 = 256;
-}
-
 impl Rollout {
     /// The owner's right to claim sites.
     pub const fn grant(&self) -> Grant {
@@ -309,6 +213,11 @@ impl Rollout {
             Leg::Out => self.target,
             Leg::Back => self.target.other(),
         }
+    }
+
+    /// The digest on which sites may move: what it was started for, or what a person has accepted since.
+    pub fn wanted(&self) -> Option<Digest> {
+        self.accepted_digest.or(self.digest)
     }
 
     /// The hold that it needs as it stands.
@@ -354,6 +263,12 @@ impl Rollout {
         })
     }
 
+    /// Whether it has come to its end with sites that it did not bring where it wanted them.
+    pub fn is_partial(&self) -> bool {
+        let Tally { failed, skipped, parked, .. } = self.tally();
+        self.status == RolloutStatus::Succeeded && failed + skipped + parked > 0
+    }
+
     /// Sites of the granted window without an outcome, while an owner works on them.
     pub fn running(&self) -> u32 {
         match (self.status, self.leg) {
@@ -388,37 +303,37 @@ impl Rollout {
         self.waves.iter_mut().find(|wave| wave.end > ordinal)
     }
 
-    /// Counts the outcomes of the window. On the way back an outcome replaces the one before.
-    pub fn count(&mut self, ordinal: u32, before: Option<Outcome>, now: Outcome) {
-        let leg = self.leg;
+    /// Counts the outcomes of the window. On the way back an outcome replaces the one before. `digest` is the one on
+    /// which the site came out so.
+    pub fn count(&mut self, ordinal: u32, before: Option<Outcome>, now: Outcome, digest: Option<Digest>) {
+        let out = self.leg == Leg::Out;
+        let counts = digest == self.wanted() || crate::bug!(VerdictOnRolloutsDigest);
         let Some(wave) = self.wave_of(ordinal) else { return };
         if let Some(before) = before {
             wave.tally.remove(before);
         }
         wave.tally.add(now);
-        match now {
-            Outcome::InPlace => self.in_place += 1,
-            Outcome::UnhealthyInPlace => {
-                self.in_place += 1;
-                self.unhealthy += 1;
-            }
-            Outcome::Unhealthy => self.unhealthy += 1,
-            Outcome::Returned if leg == Leg::Out => self.unhealthy += 1,
-            Outcome::Returned
-            | Outcome::Moved
-            | Outcome::Failed
-            | Outcome::SkippedGone
-            | Outcome::SkippedInactive
-            | Outcome::SkippedBusy
-            | Outcome::SkippedFrozen
-            | Outcome::Parked => {}
+        if matches!(now, Outcome::InPlace | Outcome::UnhealthyInPlace) {
+            self.in_place += 1;
+        }
+        // What a site said of another image is held against none.
+        if out && counts && now.speaks_against_image() {
+            self.unhealthy += 1;
         }
     }
 
-    /// Keeps a site that came out badly, while there is room.
+    /// Keeps a site that came out badly or was skipped, while there is room; one that was skipped makes way for one that
+    /// came out badly.
     pub fn tell(&mut self, failure: &Failure) {
-        let bad = failure.outcome.fails() || failure.outcome == Outcome::Parked;
-        if bad && self.leg == Leg::Out && self.failures.len() < Failure::KEPT {
+        let (bad, skipped) =
+            (failure.outcome.fails() || failure.outcome == Outcome::Parked, failure.outcome.is_skipped());
+        if self.leg == Leg::Back || !(bad || skipped) {
+            return;
+        }
+        if self.failures.len() < Failure::KEPT {
+            self.failures.push(failure.clone());
+        } else if bad && let Some(at) = self.failures.iter().rposition(|kept| kept.outcome.is_skipped()) {
+            self.failures.remove(at);
             self.failures.push(failure.clone());
         }
     }
@@ -520,7 +435,9 @@ impl Rollout {
         let allowed = self.wave().map_or(0, |wave| self.budget.allows(self.wave_size(wave)));
         self.condemned |= self.unhealthy > allowed && !crate::bug!(GateAcquits);
         let failed = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
-        let message = format!("{failed} sites of the wave failed, more than its budget");
+        let name = self.wave().map_or("", |wave| self.waves[wave].name.as_str());
+        let message =
+            format!("{failed} sites of the wave `{name}` failed, more than its budget of {allowed}");
         let reason = Reason { code: Code::BudgetExceeded, message, since: now, until: None };
         if self.auto_return && self.kind.moves() {
             self.reached = self.window.end;
@@ -579,7 +496,8 @@ impl Rollout {
                     self.forgiven = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
                     self.unhealthy = 0;
                 }
-                self.control = None;
+                // What was asked of one that waits stands, but for a pause.
+                self.control = self.control.filter(|asked| *asked == Control::Abort);
                 self.waiting_since = None;
                 self.status = status;
                 self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
@@ -594,6 +512,31 @@ impl Rollout {
                     self.finished_at = Some(now);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A person lets it go on, with `accepted` on that digest in place of the one that was wanted. A rollout that waits
+    /// takes that only where it waits for it, or is told a digest.
+    ///
+    /// # Errors
+    /// [`IllegalRollout`] when the status does not take it, when its own deploy comes first, or when it goes back and
+    /// moves no site to the target any more.
+    pub fn resume(&mut self, accepted: Option<Digest>, now: Timestamp) -> Result<(), IllegalRollout> {
+        let changed = self.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+        let out = self.leg == Leg::Out && self.after.is_none() && self.kind.moves();
+        let waits = self.status == RolloutStatus::Waiting;
+        let open = !waits || (self.control.is_none() && (changed || accepted.is_some()));
+        if !open || (accepted.is_some() && !out) {
+            let event = RolloutEvent::Resume.as_str();
+            return Err(IllegalRollout { status: self.status.as_str(), event });
+        }
+        self.ask(RolloutEvent::Resume, now)?;
+        if accepted.is_some() && accepted != self.wanted() {
+            self.accepted_digest = accepted.filter(|_| accepted != self.digest);
+            // Nothing is held against an image that was not there.
+            self.unhealthy = 0;
+            self.condemned = false;
         }
         Ok(())
     }

@@ -237,7 +237,7 @@ impl Ground {
         let mut warnings = Vec::new();
         let mut warn = |code, message| warnings.push(Warning { code, message });
         if changes.is_empty() {
-            warn("empty", "no site is in scope; the rollout succeeds at once".to_owned());
+            warn("empty", "no site is in scope: there is nothing to start".to_owned());
         }
         if self.deploys() {
             let message = format!("`{target}` runs another digest; the new one is deployed first");

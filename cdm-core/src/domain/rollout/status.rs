@@ -129,7 +129,7 @@ impl RolloutStatus {
             (Self::Waiting | Self::Running, E::Claim) => Ok(Self::Running),
             (Self::Running, E::Wait) => Ok(Self::Waiting),
             (Self::Running | Self::Waiting, E::Pause) => Ok(Self::Paused),
-            (Self::Paused | Self::Halted, E::Resume) => Ok(Self::Waiting),
+            (Self::Paused | Self::Halted | Self::Waiting, E::Resume) => Ok(Self::Waiting),
             (Self::Running, E::Halt) => Ok(Self::Halted),
             (Self::Running | Self::Waiting | Self::Paused | Self::Halted, E::Abort) => Ok(Self::Aborted),
             (Self::Running, E::Succeed) => Ok(Self::Succeeded),

@@ -56,6 +56,11 @@ impl Owner<'_> {
                         frozen::wait_for(head, freeze, now)?;
                     }
                 }
+                Some(Early::Changed) if head.control.is_none() && !head.over_budget() => {
+                    head.flushing = false;
+                    head.job += 1;
+                    wait(head, trouble.clone(), now, again, None)?;
+                }
                 Some(Early::Stopping)
                     if head.control.is_none() || head.flushing || head.trailing.is_some() =>
                 {

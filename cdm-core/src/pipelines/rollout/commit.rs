@@ -30,13 +30,15 @@ impl Owner<'_> {
             let mut writes = self.colours(&mut next, condemns).await?;
             writes.insert(0, Write::Rollout(Box::new(next.clone())));
             writes.extend(pages.iter().cloned());
-            let events = self.events(&fresh, &next);
+            let mut events = self.events(&fresh, &next);
+            events.extend(self.told.iter().cloned());
             let batch = Batch { writes, events, ..Batch::default() };
             let mut call = self.call()?;
             loop {
                 match ports.store.write(&call, &batch).await {
                     Outcome::Applied(()) => {
                         next.version += 1;
+                        self.told.clear();
                         self.head = next;
                         return Ok(());
                     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
+use super::member::Came;
 use super::owner::{Out, Owner, flushable};
 use super::why::Why;
 use crate::domain::rollout::{Control, Outcome as MemberOutcome, Window};
@@ -122,7 +123,8 @@ impl Flush<'_> {
             if attempt == tries {
                 let parked = self.sites.iter().map(|(ordinal, uid)| {
                     let why = self.why.get(uid).map(|why| format!("{NOT_FLUSHED}: {why}"));
-                    (*ordinal, MemberOutcome::Parked, why)
+                    let came = Came { outcome: MemberOutcome::Parked, why, digest: None };
+                    Out { ordinal: *ordinal, came }
                 });
                 return Ok(Flushed::But(parked.collect()));
             }

@@ -24,9 +24,9 @@ impl Owner<'_> {
         Ok(frozen)
     }
 
-    /// Whether a freeze stops this site's move.
-    pub(super) fn is_frozen(&self, site: &SiteId) -> bool {
-        self.freezes.iter().any(|freeze| freeze.names(site) && freeze.holds(self.now()))
+    /// The freeze that stops this site's move.
+    pub(super) fn freeze_of(&self, site: &SiteId) -> Option<&Freeze> {
+        self.freezes.iter().find(|freeze| freeze.names(site) && freeze.holds(self.now()))
     }
 }
 

@@ -87,7 +87,8 @@ impl Shared<'_> {
         if self.still {
             return self.untouched(held, at, Taken::Barred).await;
         }
-        let before = match self.direct(held, &host).await {
+        let direct = self.direct(held, &host).await;
+        let before = match self.of_what_ran(direct, to).await {
             Spoken::Healthy => self.before(held, &host, Via::Route).await,
             spoken => Err(spoken),
         };
@@ -114,12 +115,13 @@ impl Shared<'_> {
     async fn conclude(&self, held: &Held<'_>, at: Routed, spoken: Spoken) -> Result<Taken, Lost> {
         let Move { from, to, routed: origin } = held.course;
         let in_place = origin == to;
+        let spoken = self.of_what_ran(spoken, to).await;
         let why = match &spoken {
             Spoken::Healthy => {
                 let moved = from != to || !in_place;
                 let outcome = if moved { MemberOutcome::Moved } else { MemberOutcome::InPlace };
                 self.complete(held.member, held.fence, Some(outcome), Some(to), Some(at)).await?;
-                return Ok(Taken::Out(outcome, None));
+                return Ok(self.out(outcome, None));
             }
             Spoken::Unhealthy(why) | Spoken::Inconclusive(why) => why.clone(),
             Spoken::Stopped => "it was to stop before its gate had spoken".to_owned(),
@@ -130,7 +132,7 @@ impl Shared<'_> {
         }
         if failed && crate::bug!(UnhealthyStays) {
             self.complete(held.member, held.fence, Some(MemberOutcome::Returned), Some(to), Some(at)).await?;
-            return Ok(Taken::Out(MemberOutcome::Returned, Some(why)));
+            return Ok(self.out(MemberOutcome::Returned, Some(why)));
         }
         let back = if in_place {
             at
@@ -142,7 +144,7 @@ impl Shared<'_> {
                     let why = format!("{why}; `{origin}` does not take it back");
                     self.complete(held.member, held.fence, Some(MemberOutcome::Parked), Some(to), Some(at))
                         .await?;
-                    return Ok(Taken::Out(MemberOutcome::Parked, Some(why)));
+                    return Ok(self.out(MemberOutcome::Parked, Some(why)));
                 }
             }
         };
@@ -162,7 +164,7 @@ impl Shared<'_> {
         why: String,
     ) -> Result<Taken, Lost> {
         self.complete(held.member, held.fence, Some(outcome), None, at).await?;
-        Ok(Taken::Out(outcome, Some(why)))
+        Ok(self.out(outcome, Some(why)))
     }
 
     /// Lets the site go as if it had not been taken; it is still to come.
@@ -186,6 +188,20 @@ impl Shared<'_> {
                 .await
             }
             Placed::Unreachable(why) => Ok(Taken::Unreachable(why)),
+        }
+    }
+
+    /// A word against the target is one against the image that it ran when the site was asked. Where it runs another one by
+    /// now, nobody knows which of them has answered, and the site is asked again under the next.
+    async fn of_what_ran(&self, spoken: Spoken, to: Selector) -> Spoken {
+        if !matches!(spoken, Spoken::Unhealthy(_)) || self.ran().is_none() || crate::bug!(WindowIgnoresDigest)
+        {
+            return spoken;
+        }
+        match self.worker.ports().cluster.service(to).await {
+            Ok(view) if view.digest == self.ran() => spoken,
+            Ok(_) => Spoken::Stopped,
+            Err(error) => Spoken::Inconclusive(format!("what `{to}` ran is unknown: {error}")),
         }
     }
 

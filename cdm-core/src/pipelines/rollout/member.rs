@@ -11,7 +11,7 @@ use crate::domain::fence::Grant;
 use crate::domain::operation::Move;
 use crate::domain::rollout::{Gate, Outcome as MemberOutcome, RolloutMember};
 use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
-use crate::domain::{Actor, Fence, Leg, RolloutKind, Routed, Selector, Tick};
+use crate::domain::{Actor, Digest, Fence, Leg, RolloutKind, Routed, Selector, Tick};
 use crate::engine::{Lost, Worker};
 use crate::ports::{ErrorKind, Outcome, Refused, StoreError};
 
@@ -26,6 +26,8 @@ pub(super) struct Shared<'a> {
     pub(super) requested_by: Actor,
     /// What is begun already is only finished, and nothing is moved: someone wants the rollout to stop.
     pub(super) still: bool,
+    /// The digest that the target was last seen to run; `None` where nobody has looked, since nothing is moved.
+    pub(super) ran: Mutex<Option<Digest>>,
     /// What each site has to answer; on the way back nothing.
     pub(super) gate: Option<&'a Gate>,
     /// Whether someone asked something of the rollout, and when that was last looked at.
@@ -36,8 +38,8 @@ pub(super) struct Shared<'a> {
 /// How a site was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// With an outcome, and why where it is a bad one.
-    Out(MemberOutcome, Option<String>),
+    /// With an outcome.
+    Out(Came),
     /// Another operation is at work on it.
     Busy,
     /// Untouched, and out of a lost owner's reach.
@@ -50,6 +52,24 @@ pub(super) enum Taken {
     Inconclusive(String),
 }
 
+/// How a site came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Came {
+    /// How.
+    pub(super) outcome: MemberOutcome,
+    /// Why, where it is a bad one or it was skipped.
+    pub(super) why: Option<String>,
+    /// The digest that the target ran, where it was moved there or asked there.
+    pub(super) digest: Option<Digest>,
+}
+
+impl Came {
+    /// Nothing was done to it, and why.
+    pub(super) fn skipped(outcome: MemberOutcome, why: Option<String>) -> Self {
+        Self { outcome, why: why.or_else(|| Some(outcome.told().to_owned())), digest: None }
+    }
+}
+
 /// How often the cluster is asked about one site before the rollout waits for it.
 pub(super) const TRIES: u32 = 4;
 
@@ -59,7 +79,7 @@ impl Shared<'_> {
         let want = match self.kind {
             RolloutKind::Promote => Want::Promote(self.destination),
             RolloutKind::Upgrade => Want::Upgrade(self.destination),
-            RolloutKind::Flush => return Ok(Taken::Out(MemberOutcome::InPlace, None)),
+            RolloutKind::Flush => return Ok(self.out(MemberOutcome::InPlace, None)),
         };
         self.take(ordinal, member, want).await
     }
@@ -90,10 +110,14 @@ impl Shared<'_> {
                 Outcome::Applied(claimed) => break claimed,
                 Outcome::NotApplied(Refused::Claim(refused)) => {
                     return match refused {
-                        ClaimRefused::Gone => Ok(Taken::Out(MemberOutcome::SkippedGone, None)),
-                        ClaimRefused::NotActive => Ok(Taken::Out(MemberOutcome::SkippedInactive, None)),
+                        ClaimRefused::Gone => Ok(Taken::Out(Came::skipped(MemberOutcome::SkippedGone, None))),
+                        ClaimRefused::NotActive => {
+                            Ok(Taken::Out(Came::skipped(MemberOutcome::SkippedInactive, None)))
+                        }
                         ClaimRefused::Busy => Ok(Taken::Busy),
-                        ClaimRefused::Settled(outcome) => Ok(Taken::Out(outcome, None)),
+                        ClaimRefused::Settled(outcome, digest) => {
+                            Ok(Taken::Out(Came { outcome, why: None, digest }))
+                        }
                         ClaimRefused::Fenced => Err(Lost),
                     };
                 }
@@ -136,7 +160,40 @@ impl Shared<'_> {
             }
         };
         self.complete(member, fence, Some(outcome), service, route).await?;
-        Ok(Taken::Out(outcome, None))
+        Ok(self.out(outcome, None))
+    }
+
+    /// The site has come out so, on what the target was seen to run.
+    pub(super) fn out(&self, outcome: MemberOutcome, why: Option<String>) -> Taken {
+        Taken::Out(Came { outcome, why, digest: self.digest_of(outcome) })
+    }
+
+    /// The digest on which a site has such an outcome: what the target ran, where it has to do with that.
+    fn digest_of(&self, outcome: MemberOutcome) -> Option<Digest> {
+        let on_target = match outcome {
+            MemberOutcome::Moved
+            | MemberOutcome::InPlace
+            | MemberOutcome::Unhealthy
+            | MemberOutcome::UnhealthyInPlace
+            | MemberOutcome::Returned
+            | MemberOutcome::Parked => self.kind.moves() && self.grant.leg == Leg::Out,
+            MemberOutcome::Failed
+            | MemberOutcome::SkippedGone
+            | MemberOutcome::SkippedInactive
+            | MemberOutcome::SkippedBusy
+            | MemberOutcome::SkippedFrozen => false,
+        };
+        self.ran().filter(|_| on_target)
+    }
+
+    /// The digest that the target was last seen to run.
+    pub(super) fn ran(&self) -> Option<Digest> {
+        *self.ran.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The target was seen to run that digest.
+    pub(super) fn saw(&self, digest: Option<Digest>) {
+        *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = digest;
     }
 
     /// Whether nothing new is to be begun, and what takes long is to be cut short.
@@ -168,8 +225,9 @@ impl Shared<'_> {
     ) -> Result<(), Lost> {
         let ports = self.worker.ports();
         let at = ports.clock.wall();
+        let digest = outcome.and_then(|outcome| self.digest_of(outcome));
         let complete =
-            Complete { id: member.id.clone(), grant: self.grant, fence, outcome, service, route, at };
+            Complete { id: member.id.clone(), grant: self.grant, fence, outcome, digest, service, route, at };
         let mut call = self.worker.lease().call(ports, fence)?;
         let mut pause = self.worker.settings().pause;
         loop {

@@ -7,20 +7,22 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
+use super::answered;
 use super::checkpoint::wait;
 use super::course::flushes;
-use super::member::{Shared, Taken};
+use super::member::{Came, Shared, Taken};
 use super::why::{self, Why};
+use crate::domain::operation::Home;
 use crate::domain::rollout::{
     Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
 };
 use crate::domain::{
-    Code, End, Fence, Freeze, Leg, Reason, Rollout, RolloutKind, RolloutStatus, Selector, Status,
+    Code, Digest, End, Fence, Freeze, Leg, Operation, OperationId, Reason, Rollout, RolloutKind,
+    RolloutStatus, Selector, SiteId, Status, Subject, Tick, Timestamp,
 };
-use crate::domain::{Tick, Timestamp};
 use crate::engine::{Left, Lost, Worker, beside, next};
 use crate::pipelines::Platform;
-use crate::ports::{Call, Write};
+use crate::ports::{Call, FeedEvent, Write};
 
 /// A worker that has a rollout.
 #[derive(Debug)]
@@ -32,7 +34,11 @@ pub(super) struct Owner<'a> {
     looked: Tick,
     /// Which service was ready at the last look, and when that was.
     seen_ready: Option<(Selector, Tick)>,
-    /// What a backend said that keeps the rollout from going on.
+    /// The digest that the target ran at that look, on the way out.
+    ran: Option<Digest>,
+    /// What became of sites that the feed is told of with the next write.
+    pub(super) told: Vec<FeedEvent>,
+    /// What a backend said, or what has changed, that keeps the rollout from going on.
     pub(super) trouble: Option<Why>,
     /// The site that could not be asked, and why.
     pub(super) unasked: Option<String>,
@@ -53,6 +59,8 @@ pub(super) enum Early {
     Inconclusive,
     /// A freeze stops moves.
     Frozen,
+    /// The target runs another digest than sites may move on.
+    Changed,
     /// The destination is not ready.
     NotReady,
     /// Whether the destination is ready, the cluster does not say.
@@ -68,7 +76,8 @@ pub(super) enum Early {
 impl Early {
     /// Whether the window's sites that were moved are to be flushed all the same.
     pub(super) const fn moves(early: Option<Self>) -> bool {
-        matches!(early, None | Some(Self::Asked | Self::Budget | Self::Inconclusive | Self::Frozen))
+        use Early::{Asked, Budget, Changed, Frozen, Inconclusive};
+        matches!(early, None | Some(Asked | Budget | Inconclusive | Frozen | Changed))
     }
 }
 
@@ -112,6 +121,8 @@ impl<'a> Owner<'a> {
             pages: BTreeMap::new(),
             looked,
             seen_ready: None,
+            ran: None,
+            told: Vec::new(),
             trouble: None,
             unasked: None,
             freezes: Vec::new(),
@@ -210,17 +221,24 @@ impl<'a> Owner<'a> {
         let mut outcomes = Vec::new();
         let mut early = None;
         let todo = self.todo();
+        self.seen_ready = None;
         if self.head.unsettled && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
-            let still = self.head.control.is_some();
+            let mut still = self.head.control.is_some();
+            let mut changed = None;
             if !still && let Some(early) = self.unready().await {
-                return Ok(Some(early));
+                if early != Early::Changed {
+                    return Ok(Some(early));
+                }
+                // Nobody knows for how long: the sites are let go.
+                (still, changed) = (true, Some(early));
             }
-            early = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
+            let settled = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
+            early = settled.or(changed);
         }
         if early != Some(Early::Unreachable) {
             self.head.unsettled = false;
         }
-        let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.0).collect();
+        let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.ordinal).collect();
         let todo: Vec<_> = todo.into_iter().filter(|(ordinal, _)| !settled.contains(ordinal)).collect();
         if early.is_none() && !todo.is_empty() {
             early = self.send(&todo, Pass::Move, &mut outcomes).await?;
@@ -240,16 +258,25 @@ impl<'a> Owner<'a> {
         early: Option<Early>,
     ) -> Result<(), Lost> {
         let (mut before, mut failures) = (Vec::with_capacity(outcomes.len()), Vec::new());
-        for (ordinal, outcome, why) in outcomes {
+        let mut told = Vec::with_capacity(outcomes.len());
+        for Out { ordinal, came } in outcomes {
             let page = self.pages.get_mut(&(ordinal / RolloutPage::SIZE));
             let index = (ordinal % RolloutPage::SIZE) as usize;
             if let Some(member) = page.and_then(|page| page.members.get_mut(index)) {
-                before.push((*ordinal, member.outcome, *outcome));
-                member.outcome = Some(*outcome);
-                member.why = why.as_deref().map(shortened);
+                member.why = came.why.as_deref().map(shortened);
+                // A return, or a flush that failed, is of what was moved on that digest.
+                member.digest = came.digest.or(member.digest);
+                before.push((*ordinal, member.outcome, came.outcome, came.digest));
+                member.outcome = Some(came.outcome);
                 let (site, why) = (member.id.clone(), member.why.clone());
-                failures.push(Failure { site, outcome: *outcome, why });
+                told.push((*ordinal, site.clone(), came.outcome));
+                failures.push(Failure { site, outcome: came.outcome, why });
             }
+        }
+        if self.head.kind.moves() {
+            let events =
+                told.into_iter().map(|(ordinal, site, outcome)| self.event_of(ordinal, site, outcome));
+            self.told = events.collect();
         }
         let touched = |page: &&RolloutPage| before.iter().any(|(at, ..)| at / RolloutPage::SIZE == page.page);
         let pages = self.pages.values().filter(touched).cloned().map(Write::RolloutPage).collect();
@@ -259,8 +286,8 @@ impl<'a> Owner<'a> {
         let (now, patience) = (self.now(), self.platform.job_patience);
         let waits = flush && !comes_back && !self.head.may_trail();
         self.commit(pages, |head| {
-            for (ordinal, before, outcome) in &before {
-                head.count(*ordinal, *before, *outcome);
+            for (ordinal, before, outcome, digest) in &before {
+                head.count(*ordinal, *before, *outcome, *digest);
             }
             failures.iter().for_each(|failure| head.tell(failure));
             head.flushing = flush && !comes_back;
@@ -272,6 +299,18 @@ impl<'a> Owner<'a> {
             Ok(true)
         })
         .await
+    }
+
+    /// What the feed is told of a site.
+    fn event_of(&self, ordinal: u32, site: SiteId, outcome: MemberOutcome) -> FeedEvent {
+        let (number, rollout) = (self.head.first_number + u64::from(ordinal), self.head.number);
+        FeedEvent {
+            at: self.now(),
+            subject: Some(Subject::Site(site)),
+            operation: Some(OperationId { number, home: Home::Rollout(rollout, ordinal) }),
+            rollout: Some(rollout),
+            what: format!("site {}", outcome.as_str()),
+        }
     }
 
     /// Sends sites on their way, as many at once as the rollout allows.
@@ -290,6 +329,7 @@ impl<'a> Owner<'a> {
             first_number: self.head.first_number,
             requested_by: self.head.requested_by.clone(),
             still: pass == Pass::Settle { still: true },
+            ran: Mutex::new(self.ran),
             gate: gate.as_ref(),
             asked: AtomicBool::new(self.head.control.is_some()),
             looked: Mutex::new(self.looked),
@@ -308,7 +348,7 @@ impl<'a> Owner<'a> {
         let most = self.head.max_concurrent.min(self.worker_share()) as usize;
         let room = self.head.room();
         // What a lost owner's sites came out as counts too.
-        let mut failed = outcomes.iter().map(|(_, outcome, _)| u32::from(outcome.fails())).sum::<u32>();
+        let mut failed = outcomes.iter().map(|out| u32::from(out.came.outcome.fails())).sum::<u32>();
         let mut early =
             (pass == Pass::Move && failed > room && self.head.leg == Leg::Out).then_some(Early::Budget);
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
@@ -324,8 +364,11 @@ impl<'a> Owner<'a> {
             {
                 tries += 1;
                 if tries > BUSY_TRIES {
-                    let skipped = |(ordinal, _)| (ordinal, MemberOutcome::SkippedBusy, None);
-                    outcomes.extend(busy.drain(..).map(skipped));
+                    for (ordinal, member) in std::mem::take(&mut busy) {
+                        let why = self.what_is_at_work(&member).await?;
+                        let came = Came::skipped(MemberOutcome::SkippedBusy, why);
+                        outcomes.push(Out { ordinal, came });
+                    }
                 } else {
                     let clock = &self.worker.ports().clock;
                     clock.sleep_until(clock.monotonic().after(self.worker.settings().scan)).await;
@@ -336,11 +379,14 @@ impl<'a> Owner<'a> {
             if pass.goes_on(early) && !queue.is_empty() && flight.len() <= most / 2 {
                 if pass == Pass::Move {
                     early = beside(self.may_go_on(), &mut flight, &mut landed).await?;
+                    shared.saw(self.ran);
                 }
                 while pass.goes_on(early) && flight.len() < most {
                     let Some((ordinal, member)) = queue.pop() else { break };
-                    if pass == Pass::Move && self.is_frozen(&member.id) {
-                        outcomes.push((ordinal, MemberOutcome::SkippedFrozen, None));
+                    if pass == Pass::Move && self.freeze_of(&member.id).is_some() {
+                        let why = self.freeze_of(&member.id).map(Freeze::told);
+                        let came = Came::skipped(MemberOutcome::SkippedFrozen, why);
+                        outcomes.push(Out { ordinal, came });
                         continue;
                     }
                     flight.push(go(ordinal, &member));
@@ -364,9 +410,9 @@ impl<'a> Owner<'a> {
                 continue;
             };
             match taken? {
-                Taken::Out(outcome, why) => {
-                    outcomes.push((ordinal, outcome, why));
-                    failed += u32::from(outcome.fails());
+                Taken::Out(came) => {
+                    failed += u32::from(came.outcome.fails());
+                    outcomes.push(Out { ordinal, came });
                     if failed > room && self.head.leg == Leg::Out && !crate::bug!(BudgetIgnored) {
                         early = early.or(Some(Early::Budget));
                     }
@@ -422,9 +468,11 @@ impl<'a> Owner<'a> {
         Ok(self.unready().await)
     }
 
-    /// The look at the destination, before sites are moved there: why none may be.
+    /// The look at the destination, before sites are moved there: why none may be. On the way out it has to run the digest
+    /// that is wanted. While routes move, the rollout has its hold, and no deploy comes between this look and a move.
     async fn unready(&mut self) -> Option<Early> {
-        if self.head.kind != RolloutKind::Promote || crate::bug!(RouteBeforeReady) {
+        let (out, promotes) = (self.head.leg == Leg::Out, self.head.kind == RolloutKind::Promote);
+        if !self.head.kind.moves() || !(out || promotes) {
             return None;
         }
         let (destination, now) = (self.head.destination(), self.worker.ports().clock.monotonic());
@@ -432,8 +480,16 @@ impl<'a> Owner<'a> {
             return None;
         }
         let seen = self.worker.ports().cluster.service(destination).await;
+        let wanted = self.head.wanted().filter(|_| out && !crate::bug!(WindowIgnoresDigest));
         let early = match seen {
-            Ok(view) if view.is_ready() => None,
+            Ok(view) if wanted.is_some() && view.digest != wanted => {
+                self.trouble = Some(Why::changed(destination, wanted, view.digest));
+                Some(Early::Changed)
+            }
+            Ok(view) if !promotes || view.is_ready() || crate::bug!(RouteBeforeReady) => {
+                self.ran = view.digest.filter(|_| out);
+                None
+            }
             Ok(_) => Some(Early::NotReady),
             Err(error) => {
                 self.trouble = Some(Why::from(&error));
@@ -442,6 +498,17 @@ impl<'a> Owner<'a> {
         };
         self.seen_ready = early.is_none().then_some((destination, now));
         early
+    }
+
+    /// Why a site is busy, in words; `None` where nothing is at work on it any more.
+    async fn what_is_at_work(&self, member: &RolloutMember) -> Result<Option<String>, Lost> {
+        let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
+        let slot = site.and_then(|site| site.slot);
+        Ok(slot.map(|slot| {
+            let kind = slot.task.kind();
+            let id = Operation::live(Subject::Site(member.id.clone()), slot).id;
+            format!("the {kind} `{id}` was at work on it until the end of its window")
+        }))
     }
 
     pub(super) fn call(&self) -> Result<Call, Lost> {
@@ -455,8 +522,12 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// A site's ordinal, how it came out, and why where it came out badly.
-pub(super) type Out = (u32, MemberOutcome, Option<String>);
+/// A site's ordinal, and how it came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Out {
+    pub(super) ordinal: u32,
+    pub(super) came: Came,
+}
 
 /// So much of a reason as a page of sites has room for.
 pub(super) fn shortened(why: &str) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::owner::Owner;
 use crate::domain::colour::rollback_choice;
 use crate::domain::operation::{Deploy, Hooks};
-use crate::domain::{Colour, Digest, Fence, OperationId, Rollout, Subject, Task, Verdict};
+use crate::domain::{Colour, Digest, Fence, OperationId, Rollout, Subject, Task};
 use crate::engine::Lost;
 use crate::ports::{Outcome, Refused, StoreError};
 
@@ -14,9 +14,10 @@ impl Owner<'_> {
     /// Writes the gate's verdict into the target's record, and where it is asked for the deploy that puts the digest
     /// before it back: sites that were in place cannot be taken back one by one.
     pub(super) async fn condemn(&self, next: &mut Rollout, target: &mut Colour) -> Result<(), Lost> {
-        let Some(digest) = next.digest else { return Ok(()) };
+        let rollouts = next.digest.filter(|_| crate::bug!(VerdictOnRolloutsDigest));
+        let Some(digest) = rollouts.or_else(|| next.wanted()) else { return Ok(()) };
         let why = format!("the gate of rollout-{} spoke against it", next.number);
-        target.judge(&digest, Verdict::Bad, &why);
+        target.condemn(&digest, self.now(), &next.requested_by, &why);
         if !next.auto_return || next.in_place == 0 {
             return Ok(());
         }
@@ -63,5 +64,6 @@ fn put_back(target: &Colour, digest: Digest) -> Task {
         hooks: Hooks::Run,
         previous: None,
         rollout: None,
+        rolls_back: true,
     }))
 }

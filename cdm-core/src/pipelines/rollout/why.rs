@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{Code, HoldMode, Leg, Rollout, RolloutKind, RolloutStatus, Timestamp};
+use crate::domain::{Code, Digest, HoldMode, Leg, Rollout, RolloutKind, RolloutStatus, Selector, Timestamp};
 use crate::engine::{Later, Worker};
 use crate::pipelines::Platform;
 use crate::ports::{ErrorKind, LiveSubject, PortError};
@@ -21,6 +21,14 @@ impl From<&PortError> for Why {
 }
 
 impl Why {
+    /// The target runs another digest than sites may move on.
+    pub(super) fn changed(target: Selector, wanted: Option<Digest>, runs: Option<Digest>) -> Self {
+        let named =
+            |digest: Option<Digest>| digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
+        let message = format!("`{target}` runs `{}`; the rollout is for `{}`", named(runs), named(wanted));
+        Self { code: Code::DigestChanged, message }
+    }
+
     /// An earlier attempt's outcome is unknown.
     pub(super) fn unknown(message: &str) -> Self {
         Self { code: Code::Retrying, message: message.to_owned() }
@@ -74,6 +82,10 @@ pub(super) async fn still(
             None => false,
         },
         Code::ServiceNotReady => ports.cluster.service(destination).await.is_ok_and(|view| !view.is_ready()),
+        Code::DigestChanged => match ports.cluster.service(destination).await {
+            Ok(view) => view.digest != head.wanted(),
+            Err(_) => true,
+        },
         Code::ColourHeld => match ports.store.colour(destination).await {
             Ok(mut colour) => !colour.hold.take(head.number, HoldMode::Shared),
             Err(_) => true,

@@ -40,7 +40,8 @@ pub async fn a_claim_takes_a_site(store: &dyn Store, cx: &Cx<'_>) {
     }
     expected.complete(&complete).expect("the domain lets a claimed site go");
     expected.version += 1;
-    let settled = Some(Settled { rollout: run.rollout, leg: Leg::Out, outcome: Came::Moved });
+    let settled =
+        Some(Settled { rollout: run.rollout, leg: Leg::Out, outcome: Came::Moved, digest: complete.digest });
     assert_eq!((expected.settled, expected.service), (settled, Selector::Green));
     assert_eq!(
         scene.read(&site.id).await,
@@ -134,7 +135,11 @@ pub async fn a_settled_site_says_so(store: &dyn Store, cx: &Cx<'_>) {
     let call = scene.call();
     for _ in 0..2 {
         let answer = refused("a settled site", store.claim(&call, &run.claim(&site, 2, want)).await);
-        assert_eq!(answer, Refused::Claim(ClaimRefused::Settled(Came::Moved)), "a settled site says how");
+        assert_eq!(
+            answer,
+            Refused::Claim(ClaimRefused::Settled(Came::Moved, run.complete(&site, 1, 1).digest)),
+            "a settled site says how"
+        );
     }
     let after = scene.read(&site.id).await.expect("a settled site stays");
     assert_eq!(after.grant, run.grant(2), "the answer has raised the grant");

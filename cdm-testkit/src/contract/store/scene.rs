@@ -244,6 +244,7 @@ impl Run {
             grant: self.grant(term),
             fence,
             outcome: Some(Came::Moved),
+            digest: Some(crate::world::digest(13)),
             service: Some(Selector::Green),
             route: Some(Routed { service: Selector::Green, fence }),
             at: site.updated_at.after(Duration::from_secs(100)),

@@ -284,7 +284,7 @@ impl State {
             let answer = site.claim(claim);
             let written = match answer {
                 Ok(Claimed::Taken { .. }) => true,
-                Ok(Claimed::Barred) | Err(ClaimRefused::Settled(_)) => site.grant != seen,
+                Ok(Claimed::Barred) | Err(ClaimRefused::Settled(..)) => site.grant != seen,
                 Err(
                     ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced,
                 ) => false,

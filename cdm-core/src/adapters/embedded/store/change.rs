@@ -104,7 +104,7 @@ impl Change<Result<Claimed, ClaimRefused>> for ClaimSite {
         let answer = site.claim(&self.0);
         let changed = match answer {
             Ok(Claimed::Taken { .. }) => true,
-            Ok(Claimed::Barred) | Err(ClaimRefused::Settled(_)) => site.grant != seen,
+            Ok(Claimed::Barred) | Err(ClaimRefused::Settled(..)) => site.grant != seen,
             Err(ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced) => {
                 false
             }

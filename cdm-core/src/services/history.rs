@@ -1,0 +1,218 @@
+//! What became of a site: its own operations, and what rollouts did to it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{ServiceError, Services};
+use crate::domain::operation::{Step, StepStatus};
+use crate::domain::rollout::{Outcome as MemberOutcome, RolloutMember, RolloutPage};
+use crate::domain::{End, Operation, OperationId, Reason, Rollout, SiteId, Status, Subject};
+use crate::pipelines::NOT_FLUSHED;
+use crate::ports::{JobFailure, OperationQuery, Page};
+
+/// How many rollouts one request looks into.
+const ROLLOUTS: usize = 32;
+
+/// Where a page of a site's operations begins: before which of its own, and before which rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryPlace {
+    own: Option<u64>,
+    rollouts: Option<u64>,
+}
+
+impl fmt::Display for HistoryPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |of: Option<u64>| of.map_or_else(String::new, |number| number.to_string());
+        write!(f, "{}.{}", number(self.own), number(self.rollouts))
+    }
+}
+
+impl FromStr for HistoryPlace {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let number = |text: &str| match text {
+            "" => Ok(None),
+            digits => digits.parse().map(Some).map_err(|_| ()),
+        };
+        let (own, rollouts) = text.split_once('.').ok_or(())?;
+        Ok(Self { own: number(own)?, rollouts: number(rollouts)? })
+    }
+}
+
+/// No number is before this one: a list that came to its end goes on here.
+const END: Option<u64> = Some(0);
+
+impl Services {
+    /// A site's operations, newest first: its own, and those of rollouts that had or have it. A page may be short and
+    /// still have a next.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn site_operations(
+        &self,
+        site: &SiteId,
+        query: &OperationQuery,
+        from: HistoryPlace,
+        limit: usize,
+    ) -> Result<Page<Operation, HistoryPlace>, ServiceError> {
+        let limit = limit.min(1_000);
+        let query = OperationQuery { site: Some(site.clone()), ..query.clone() };
+        let own = self.ports.store.operations(&query, from.own, limit).await?;
+        let looked = self.memberships(site, &query, from.rollouts, limit).await?;
+        let own_items = own.items.len();
+        let members = looked.items.len();
+        let mut all: Vec<(Option<u64>, Operation)> = own.items.into_iter().map(|own| (None, own)).collect();
+        all.extend(looked.items.into_iter().map(|(rollout, operation)| (Some(rollout), operation)));
+        all.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.id.number));
+        all.truncate(limit);
+        let own_taken = all.iter().rev().find(|(rollout, _)| rollout.is_none());
+        let own_taken = own_taken.map(|(_, operation)| operation.id.number);
+        let rollout_taken = all.iter().rev().find_map(|(rollout, _)| *rollout);
+        let taken = all.iter().filter(|(rollout, _)| rollout.is_none()).count();
+        let next = HistoryPlace {
+            own: if taken == own_items && own.next.is_none() { END } else { own_taken.or(from.own) },
+            rollouts: match (all.len() - taken == members, looked.next) {
+                (true, None) => END,
+                (true, Some(next)) => Some(next),
+                (false, _) => rollout_taken.or(from.rollouts),
+            },
+        };
+        let over = next == HistoryPlace { own: END, rollouts: END };
+        let items = all.into_iter().map(|(_, operation)| operation).collect();
+        Ok(Page { items, next: Some(next).filter(|_| !over) })
+    }
+
+    /// The operations that rollouts have on the site, with the rollouts' numbers, newest first. `next` is the rollout before
+    /// which nobody has looked yet.
+    async fn memberships(
+        &self,
+        site: &SiteId,
+        query: &OperationQuery,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<(u64, Operation), u64>, ServiceError> {
+        let mut items = Vec::new();
+        let page = self.ports.store.rollouts(before, ROLLOUTS).await?;
+        let mut next = page.next;
+        for rollout in page.items.into_iter().filter(|rollout| rollout.kind.moves()) {
+            if items.len() == limit {
+                break;
+            }
+            let Some((ordinal, member)) = self.member(&rollout, site).await? else { continue };
+            // An ended rollout did nothing to a site without an outcome.
+            if member.outcome.is_none() && rollout.status.ended() {
+                continue;
+            }
+            let number = rollout.number;
+            let operation = self.member_told(&rollout, ordinal, member).await?;
+            let fits = query.kind.is_none_or(|kind| kind == operation.slot.task.kind())
+                && query.status.is_none_or(|status| status == operation.slot.status);
+            if fits {
+                items.push((number, operation));
+            }
+            if items.len() == limit {
+                next = Some(number);
+            }
+        }
+        Ok(Page { items, next })
+    }
+
+    /// Whether a rollout has the site on its list.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn has_member(&self, number: u64, site: &SiteId) -> Result<bool, ServiceError> {
+        let Some(rollout) = self.ports.store.rollout(number).await? else { return Ok(false) };
+        Ok(self.member(&rollout, site).await?.is_some())
+    }
+
+    /// A site on a rollout's list, which is in the order of its sites' ids, with its ordinal.
+    async fn member(
+        &self,
+        rollout: &Rollout,
+        site: &SiteId,
+    ) -> Result<Option<(u32, RolloutMember)>, ServiceError> {
+        let (mut low, mut high) = (0, rollout.total.div_ceil(RolloutPage::SIZE));
+        while low < high {
+            let at = low.midpoint(high);
+            let Some(page) = self.ports.store.rollout_page(rollout.number, at).await? else {
+                return Ok(None);
+            };
+            match (page.members.first(), page.members.last()) {
+                (Some(first), _) if *site < first.id => high = at,
+                (_, Some(last)) if *site > last.id => low = at + 1,
+                _ => {
+                    let found = page.members.into_iter().zip(at * RolloutPage::SIZE..);
+                    let found = found.into_iter().find(|(member, _)| member.id == *site);
+                    return Ok(found.map(|(member, ordinal)| (ordinal, member)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A member's operation is told from its page, and from its site while it is at work.
+    pub(super) async fn member_told(
+        &self,
+        rollout: &Rollout,
+        ordinal: u32,
+        member: RolloutMember,
+    ) -> Result<Operation, ServiceError> {
+        let id: OperationId = Self::member_id(rollout, ordinal);
+        let subject = Subject::Site(member.id.clone());
+        let site = self.ports.store.site(&member.id).await?;
+        let live = site.as_ref().and_then(|site| site.slot.clone()).filter(|slot| slot.number == id.number);
+        if let Some(slot) = live {
+            return Ok(Operation::live(subject, slot));
+        }
+        let routed = rollout.target.other();
+        let course = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
+        let promote = rollout.kind == crate::domain::RolloutKind::Promote;
+        let task =
+            if promote { crate::domain::Task::Promote(course) } else { crate::domain::Task::Upgrade(course) };
+        let mut slot = self.registry.queued(id.number, task, &rollout.requested_by, rollout.created_at);
+        slot.steps.clear();
+        slot.started_at = rollout.started_at;
+        let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
+        let unflushed = member.why.as_deref().is_some_and(|why| why.starts_with(NOT_FLUSHED));
+        if let Some(why) = member.why.as_ref().filter(|_| unflushed) {
+            // The job was for many sites; what it printed for this one is why it failed.
+            let flush =
+                Step { log: Some(why.clone()), status: StepStatus::Failed, ..Step::pending("FlushCaches") };
+            slot.steps.push(flush);
+        }
+        slot.reason = member.reason().map(|(code, message)| {
+            let of_flush = JobFailure::of_output(&message).code().filter(|_| unflushed);
+            Reason { code: of_flush.unwrap_or(code), message, since, until: None }
+        });
+        slot.status = match member.outcome {
+            None if rollout.status.ended() => Status::Ended(End::Cancelled),
+            None => Status::Queued,
+            Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(End::Succeeded),
+            Some(outcome) if outcome.fails() => Status::Ended(End::Failed),
+            Some(MemberOutcome::Parked) => Status::Parked,
+            Some(_) => Status::Ended(End::Cancelled),
+        };
+        Ok(Operation { id, subject, slot, finished_at: rollout.finished_at, digest: member.digest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_is_written() {
+        for place in [
+            HistoryPlace::default(),
+            HistoryPlace { own: Some(7), rollouts: None },
+            HistoryPlace { own: END, rollouts: Some(12) },
+        ] {
+            assert_eq!(place.to_string().parse(), Ok(place));
+        }
+        for wrong in ["", "7", "7.8.9", "x.1", "-1."] {
+            assert_eq!(wrong.parse::<HistoryPlace>(), Err(()), "{wrong}");
+        }
+    }
+}
