@@ -3,6 +3,7 @@
 mod commands;
 mod deleting;
 mod endings;
+mod incident;
 mod interrupt;
 mod look;
 mod newcomer;

@@ -120,6 +120,11 @@ impl Place {
         Self { runtime, process, shutdown, server, token, directory }
     }
 
+    /// Waits for a future here.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
     /// Where nothing is but what this test has put there.
     pub(crate) fn home(&self) -> &Path {
         self.directory.path()
