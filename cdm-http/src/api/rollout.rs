@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
+use cdm_core::domain::SiteId;
 use cdm_core::domain::rollout::{self, Budget, Reach, RolloutKind, RolloutStatus};
-use cdm_core::domain::{Digest, SiteId};
 use cdm_core::services::{Force, Resume, RolloutRequest, RolloutScope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::gate::Gate;
 use super::operation::Reason;
-use super::services::{Flag, digest};
+use super::services::{Flag, digest, digest_of};
 use super::time;
 use super::words::{
     OutcomeWord, RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, outcome, rollout_kind,
 };
 use crate::error::Refusal;
-use crate::input::{Fields, parsed};
+use crate::input::Fields;
 
 /// Sites at once, at most.
 const CONCURRENT: std::ops::RangeInclusive<u32> = 1..=512;
@@ -244,16 +244,18 @@ impl Rollout {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResumeRollout {
     /// The digest that the service runs, where that is another one than the rollout's and sites are to move on it.
-    #[schema(pattern = "^(sha256:)?[0-9a-f]{64}$")]
+    /// Named as an `imageTag` is.
+    #[schema(pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$")]
     pub accept_digest: Option<String>,
     /// Whether also where that digest is marked bad; takes the role `admin`.
     pub force: Option<bool>,
 }
 
 impl ResumeRollout {
-    pub(crate) fn parse(&self) -> Result<Resume, Refusal> {
-        let accept = self.accept_digest.as_deref().map(Digest::parse).transpose();
-        Ok(Resume { accept: parsed("acceptDigest", accept)?, force: forced(self.force.unwrap_or(false)) })
+    /// What is asked; `repository` is the configured one of images.
+    pub(crate) fn parse(&self, repository: Option<&str>) -> Result<Resume, Refusal> {
+        let accept = self.accept_digest.as_deref().map(|text| digest_of("acceptDigest", text, repository));
+        Ok(Resume { accept: accept.transpose()?, force: forced(self.force.unwrap_or(false)) })
     }
 }
 

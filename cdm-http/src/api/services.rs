@@ -250,10 +250,13 @@ impl From<MarkVerdict> for Verdict {
 
 /// An `imageTag`: a digest, or a reference with one in the configured repository.
 pub(crate) fn digest(text: &str, repository: Option<&str>) -> Result<Digest, Refusal> {
+    digest_of("imageTag", text, repository)
+}
+
+/// The same of another field.
+pub(crate) fn digest_of(field: &str, text: &str, repository: Option<&str>) -> Result<Digest, Refusal> {
     Digest::of_image(text, repository).map_err(|broken| match broken {
-        ImageError::Tag => Refusal::coded("tags_not_allowed", "imageTag", broken.to_string()),
-        ImageError::Repository { .. } | ImageError::Digest(_) => {
-            Refusal::field("imageTag", broken.to_string())
-        }
+        ImageError::Tag => Refusal::coded("tags_not_allowed", field, broken.to_string()),
+        ImageError::Repository { .. } | ImageError::Digest(_) => Refusal::field(field, broken.to_string()),
     })
 }

@@ -4,7 +4,6 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::Digest;
 use cdm_core::domain::operation::Home;
 use cdm_core::ports::FeedEvent;
 use cdm_core::services::{Accepted, Action, Force, Resume, ServiceError, Work};
@@ -19,9 +18,10 @@ use super::picture::picture;
 use super::shape::{self, Now};
 use super::{Filter, Pager};
 use crate::api::rollout::{Rollout, ScopeShown, id as named};
+use crate::api::services::digest_of;
 use crate::app::{Server, Shared};
 use crate::error::Refusal;
-use crate::input::{Named, Paging, cursor, parsed};
+use crate::input::{Named, Paging, cursor};
 use crate::routes::rollouts::{RolloutId, shown};
 
 pub(crate) const PATH: &str = "/console/rollouts";
@@ -317,8 +317,9 @@ pub(crate) async fn act(
     let done = match action.as_str() {
         "pause" => services.pause(&request, number).await,
         "resume" => {
-            let accept = form.given("acceptDigest").map(Digest::parse).transpose();
-            let accept = parsed("acceptDigest", accept)?;
+            let accept =
+                form.given("acceptDigest").map(|text| digest_of("acceptDigest", text, server.repository()));
+            let accept = accept.transpose()?;
             services.resume_on(&request, number, Resume { accept, force: insists(&form) }).await
         }
         "abort" => services.abort(&request, number).await,

@@ -101,7 +101,7 @@ pub(crate) async fn resume(
     _: Params<Nothing>,
     Body(body): Body<ResumeRollout>,
 ) -> Result<Response, Refusal> {
-    let wanted = body.parse()?;
+    let wanted = body.parse(server.repository())?;
     server.answer(server.app.services.resume_on(&request, id.0, wanted).await?, None).await
 }
 
