@@ -349,8 +349,9 @@ impl<'a> Owner<'a> {
         let room = self.head.room();
         // What a lost owner's sites came out as counts too.
         let mut failed = outcomes.iter().map(|out| u32::from(out.came.outcome.fails())).sum::<u32>();
-        let mut early =
-            (pass == Pass::Move && failed > room && self.head.leg == Leg::Out).then_some(Early::Budget);
+        // Also of a wave whose owner was lost between its last outcome and its halt nobody further is sent.
+        let over = failed > room || (self.head.over_budget() && !crate::bug!(BudgetIgnored));
+        let mut early = (pass == Pass::Move && over && self.head.leg == Leg::Out).then_some(Early::Budget);
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
         let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
         let mut tries = 0;
