@@ -17,8 +17,11 @@ use tower::Layer;
 
 use crate::error::Refusal;
 
-/// Where pages lead to; each is the value of an attribute, and begins so in the templates.
-const LINK: &str = "=\"/console";
+/// How an address of the console begins.
+const CONSOLE: &str = "/console";
+/// The attributes of pages that lead somewhere; the last word of each name is enough (`formaction`, `hx-sse:connect`).
+/// What is sent back in a field (`value`) is an address of the routes, and stays one.
+const LINKS: [&str; 5] = ["href=\"", "action=\"", "src=\"", "hx-get=\"", "connect=\""];
 /// Headers whose value is an address on this server.
 const ADDRESSES: [HeaderName; 3] =
     [header::LOCATION, HeaderName::from_static("hx-redirect"), HeaderName::from_static("hx-push-url")];
@@ -73,12 +76,14 @@ async fn page(response: Response, root: &str) -> Response {
 /// The text with its links below `root`. What people wrote has no bare quotation mark in a page, so no text of theirs is
 /// taken for a link.
 fn linked(data: Bytes, root: &str) -> Bytes {
-    match std::str::from_utf8(&data) {
-        Ok(text) if text.contains(LINK) => {
-            Bytes::from(text.replace(LINK, &format!("=\"{root}{}", &LINK[2..])))
-        }
-        Ok(_) | Err(_) => data,
+    let Ok(text) = std::str::from_utf8(&data) else { return data };
+    if !text.contains(CONSOLE) {
+        return data;
     }
+    let below = LINKS.iter().fold(text.to_owned(), |text, link| {
+        text.replace(&format!("{link}{CONSOLE}"), &format!("{link}{root}{CONSOLE}"))
+    });
+    Bytes::from(below)
 }
 
 /// The address without `root`; `None` where it does not have it.
@@ -172,12 +177,15 @@ mod tests {
     #[tokio::test]
     async fn events_lead_below_the_path_too() {
         let stream = || async {
-            ([(header::CONTENT_TYPE, "text/event-stream")], "data: <a hx-get=\"/console/sites\">\n\n")
+            (
+                [(header::CONTENT_TYPE, "text/event-stream")],
+                "data: <a hx-get=\"/console/sites\"><input value=\"/console\">\n\n",
+            )
         };
         let routes = below("/cdm", Router::new().route("/console/events", get(stream)));
         let request = Request::builder().uri("/cdm/console/events").body(Body::empty()).expect("a request");
         let body = routes.oneshot(request).await.expect("an answer").into_body();
         let text = to_bytes(body, usize::MAX).await.expect("a body");
-        assert_eq!(&text[..], b"data: <a hx-get=\"/cdm/console/sites\">\n\n");
+        assert_eq!(&text[..], b"data: <a hx-get=\"/cdm/console/sites\"><input value=\"/console\">\n\n");
     }
 }

@@ -96,6 +96,14 @@ async fn a_certificate_that_is_not_accepted_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_speaks_tls_alone_is_told() {
+    let (chain, key) = issued(&["localhost"], None, |_| {});
+    let port = server(chain, key).port();
+    let (found, said) = trouble(&format!("http://127.0.0.1:{port}"), None).await;
+    assert_eq!(found, Trouble::NoHttp, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_speaks_no_tls_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();

@@ -50,6 +50,14 @@ fn the_check_of_a_configuration_judges_the_log_and_names_unknown_variables() {
     assert!(!err.contains("CDM_SERVICE_HOST"), "{err}");
 }
 
+/// Every link of a page has the path.
+fn assert_links_are_below(page: &str) {
+    for link in ["href", "action", "src", "hx-get", "hx-post", "hx-sse:connect"] {
+        let wrong = page.split(&format!("{link}=\"/")).skip(1).find(|rest| !rest.starts_with("cdm/console/"));
+        assert!(wrong.is_none(), "{link}: {wrong:?}");
+    }
+}
+
 /// The console and the API below a path, whether a proxy strips it or not.
 #[tokio::test]
 async fn the_server_lives_below_the_path_of_its_public_address() {
@@ -65,7 +73,8 @@ async fn the_server_lives_below_the_path_of_its_public_address() {
         let location = answer.headers()["location"].to_str().expect("text").to_owned();
         assert!(location.starts_with("/cdm/console/sign-in"), "{path}: {location}");
         let page = server.ask_as(None, Method::GET, &location, None).await.text().await.expect("a page");
-        assert!(page.contains("action=\"/cdm/console/sign-in\"") && !page.contains("\"/console"), "{page}");
+        assert!(page.contains("action=\"/cdm/console/sign-in\""), "{page}");
+        assert_links_are_below(&page);
         let style = page.split("href=\"").find(|part| part.contains("console.css")).expect("a style sheet");
         let style = style.split('"').next().expect("an address");
         let answer = server.ask_as(None, Method::GET, style, None).await;
@@ -78,4 +87,41 @@ async fn the_server_lives_below_the_path_of_its_public_address() {
         (made.status(), &made.headers()["location"]),
         (StatusCode::CREATED, &"/cdm/sites/rrr".parse().expect("a value"))
     );
+
+    let ada = json!({"name": "ada", "role": "admin", "password": "correct horse battery"});
+    let made = server.ask_as(Some(ADMIN), Method::POST, "/cdm/users", Some(&ada)).await;
+    assert_eq!(made.status(), StatusCode::CREATED);
+    let form = "name=ada&password=correct+horse+battery&next=%2Fconsole%2Fsites";
+    let host = "tools.example.com";
+    let request = server.client.post(format!("{}/cdm/console/sign-in", server.url)).header("host", host);
+    let request = request.header("sec-fetch-site", "same-origin").body(form);
+    let request = request.header("content-type", "application/x-www-form-urlencoded");
+    let signed_in = request.send().await.expect("an answer");
+    assert_eq!(signed_in.headers()["location"], "/cdm/console/sites");
+    let cookies = signed_in.headers().get_all("set-cookie").iter();
+    let cookies: Vec<String> = cookies.map(|cookie| cookie.to_str().expect("text").to_owned()).collect();
+    let session = cookies.iter().find(|cookie| cookie.starts_with("__Secure-cdm=")).expect("a session");
+    assert!(
+        cookies.iter().all(|cookie| cookie.contains("Path=/cdm;") || cookie.ends_with("Path=/cdm")),
+        "{cookies:?}"
+    );
+    let pair = session.split(';').next().expect("a pair");
+    for page in [
+        "services",
+        "sites",
+        "sites/create",
+        "sites/rrr",
+        "sites/rrr/provision",
+        "rollouts",
+        "rollouts/start",
+        "operations",
+        "audit",
+        "account",
+        "services/green/deploy",
+    ] {
+        let request = server.client.get(format!("{}/cdm/console/{page}", server.url)).header("host", host);
+        let answer = request.header("cookie", pair).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{page}");
+        assert_links_are_below(&answer.text().await.expect("a page"));
+    }
 }

@@ -24,6 +24,8 @@ const BESIDE: [&str; 3] = ["key", "databases", "objects"];
 /// Judges a file before anything in it is changed, also by a change of its journal.
 pub(super) async fn judge(path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Database { path: path.to_owned(), source };
+    // Looked at before the tables: another process that begins at the same time makes its key after them.
+    let used = used(path);
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(PATIENCE);
     let mut on = options.connect().await.map_err(failed)?;
     let found = look(&mut on).await.map_err(failed);
@@ -37,7 +39,7 @@ pub(super) async fn judge(path: &Path) -> Result<(), OpenError> {
         }
         (APPLICATION, _) => Ok(()),
         (0, 0) if own => Ok(()),
-        (0, 0) if tables.is_empty() => match used(path) {
+        (0, 0) if tables.is_empty() => match used {
             Some(beside) => Err(OpenError::Lost { path: path.to_owned(), beside }),
             None => Ok(()),
         },
