@@ -245,7 +245,7 @@ impl Rollout {
 pub struct ResumeRollout {
     /// The digest that the service runs, where that is another one than the rollout's and sites are to move on it.
     /// Named as an `imageTag` is.
-    #[schema(pattern = "^(([^@]*@)?sha256:)?[0-9a-f]{64}$")]
+    #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub accept_digest: Option<String>,
     /// Whether also where that digest is marked bad; takes the role `admin`.
     pub force: Option<bool>,

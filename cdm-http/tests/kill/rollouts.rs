@@ -66,7 +66,10 @@ async fn a_rollout_that_is_killed_in_the_middle_skips_nobody_and_repeats_what_wa
         let at = if kill == 0 { 0.5 } else { chance.below(950) as f64 / 1_000.0 };
         let server = start(dir.path());
         let target = if kill % 2 == 0 { "blue" } else { "green" };
-        killed.push(moved(server, dir.path(), plan, target, Some(Kill { at, gated: kill % 2 == 1 })).await);
+        let gated = kill % 2 == 1;
+        // Before the last wave is under way, so that there are sites for the other image.
+        let at = if gated { at / 10.0 } else { at };
+        killed.push(moved(server, dir.path(), plan, target, Some(Kill { at, gated })).await);
     }
     let server = start(dir.path());
     let target = if plan.kills % 2 == 0 { "green" } else { "blue" };
