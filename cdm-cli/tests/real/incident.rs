@@ -175,3 +175,38 @@ fn another_image_in_the_middle_of_a_gated_rollout() {
     let question = browser.text(question);
     assert!(question.contains(&failing) && question.contains("bad digest"), "{question}");
 }
+
+#[test]
+fn a_parked_site_shows_as_such_and_is_not_to_be_waited_for() {
+    let place = Place::new();
+    let bare = whole('c');
+    let data = place.data().display().to_string();
+    place.run(&["local", "image", &bare, "--no-themes", "--data-dir", &data]).ends(0);
+    place.run(&["services", "deploy", &bare]).ends(0);
+    place.created("shop");
+    place.run(&["site", "provision", "shop"]).ends(1);
+    let list = place.run(&["site", "list"]).ends(0);
+    assert!(list.out.contains("provisioning (parked)"), "{}", list.out);
+    let refused = place.run(&["site", "promote", "shop"]).ends(5);
+    let hint = refused.err.lines().last().expect("a hint");
+    assert!(hint.contains("op retry op-") && !hint.contains("watch"), "{hint}");
+
+    let browser = Browser::sign_in(&place);
+    let parked = "<span class=\"badge warn\">parked</span>";
+    for path in ["/console/sites", "/console/sites/shop", "/console/services"] {
+        assert!(browser.page(path).contains(parked), "{path}");
+    }
+    // A plan of no site has no button.
+    let start = "/console/rollouts/start";
+    let form = browser.page(start);
+    assert!(
+        form.contains("value=\"1 10% 100%\"") && form.contains("name=\"gatePath\" value=\"/\""),
+        "{form}"
+    );
+    let plan = browser.submit(start, start, "promote=true&scope=all&waves=100%25&gatePath=%2F");
+    let plan = browser.text(plan);
+    assert!(plan.contains("cannot be started") && !plan.contains("Start this rollout"), "{plan}");
+    let named = browser.submit(start, start, "promote=true&scope=sites&sites=nobody&waves=100%25");
+    let named = browser.text(named);
+    assert!(named.contains("unknown_sites") && named.contains("nobody"), "{named}");
+}
