@@ -42,8 +42,9 @@ impl World {
         let waits = rollout.status == RolloutStatus::Waiting
             && rollout.control.is_none()
             && rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
-        let running = now(self.raw.cluster.service(rollout.target)).ok().and_then(|view| view.digest);
-        waits && running != rollout.wanted()
+        // A look is an effect that is logged, and whoever stands still may wait for so many: none is made without need.
+        waits
+            && now(self.raw.cluster.service(rollout.target)).is_ok_and(|view| view.digest != rollout.wanted())
     }
 
     /// How many illegal transitions workers have refused.
