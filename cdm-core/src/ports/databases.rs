@@ -23,7 +23,7 @@ pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
     async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
 
     /// Removes everything that is in the database, and leaves it empty with its user, as [`SiteDatabases::ensure`] does.
-    /// The user's own connections are ended first. For the database of a site that nobody has used yet: what an
+    /// Connections of the user that are still open are ended, or find nothing of before. For the database of a site that nobody has used yet: what an
     /// installation that was cut short has left is in the way of the next one.
     ///
     /// Idempotent. Not atomic: after a lost answer a part of it may be done, and a repetition completes it.

@@ -149,9 +149,13 @@ const fn activation_word(activation: Activation) -> Option<&'static str> {
     }
 }
 
+/// A word of another version is taken for the safe one: nothing of such a site is made anew.
 fn activation_of(word: Option<&str>) -> Activation {
-    let known = [Activation::Never, Activation::Ever];
-    known.into_iter().find(|one| activation_word(*one) == word).unwrap_or_default()
+    match word {
+        None => Activation::Unrecorded,
+        Some("never") => Activation::Never,
+        Some(_) => Activation::Ever,
+    }
 }
 
 fn phase_of(word: &str) -> Option<Phase> {
