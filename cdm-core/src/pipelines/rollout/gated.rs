@@ -300,6 +300,7 @@ impl Shared<'_> {
     ) -> Result<Placed, Lost> {
         let ports = self.worker.ports();
         let (member, mut known, mut sent) = (held.member, known, None);
+        let mut missing = false;
         let mut pause = self.worker.settings().pause;
         let mut why = Why::unknown("whether the route was moved is unknown");
         for _ in 0..super::member::TRIES {
@@ -307,7 +308,13 @@ impl Shared<'_> {
                 Some(at) => at,
                 None => match ports.cluster.route(member.uid).await {
                     Ok(Some(route)) => Routed { service: route.service, fence: route.fence },
-                    Ok(None) => return Ok(Placed::Refused),
+                    Ok(None) if missing => return Ok(Placed::Refused),
+                    // The view may lag: only a route that stays away is missing.
+                    Ok(None) => {
+                        missing = true;
+                        self.sleep(&mut pause).await;
+                        continue;
+                    }
                     Err(error) if error.is_retryable() => {
                         why = Why::from(&error);
                         self.sleep(&mut pause).await;

@@ -264,6 +264,7 @@ impl Shared<'_> {
         let mut expect = confirmed.fence;
         let mut look = !first || self.still;
         let mut to = course.to;
+        let mut missing = false;
         let mut pause = self.worker.settings().pause;
         let mut why = Why::unknown("whether the route was moved is unknown");
         for _ in 0..TRIES {
@@ -275,7 +276,13 @@ impl Shared<'_> {
                         expect = route.fence;
                         to = if self.still { route.service } else { course.to };
                     }
-                    Ok(None) => return Ok(Pointed::Refused),
+                    Ok(None) if missing => return Ok(Pointed::Refused),
+                    // The view may lag: only a route that stays away is missing.
+                    Ok(None) => {
+                        missing = true;
+                        self.sleep(&mut pause).await;
+                        continue;
+                    }
                     Err(error) if error.is_retryable() => {
                         why = Why::from(&error);
                         self.sleep(&mut pause).await;
