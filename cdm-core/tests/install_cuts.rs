@@ -1,6 +1,7 @@
 //! Installations that are cut after each table and each group of rows, under every single fault of the provision.
 //!
-//! Whatever ended the job: a site that ends active has an administrator who can sign in, and the database of a site that
+//! Whatever ended the job: a site that ends active is installed to the end, its administrator included, and the database of
+//! a site that
 //! somebody may have used is never made anew. That is judged by the invariants `SignIn` and `KeptDatabase`.
 
 mod campaign;
@@ -47,9 +48,10 @@ fn wrong(world: &mut World) -> Vec<String> {
     if state != Some((State::Active, Activation::Ever)) {
         wrong.push(format!("it ended as {state:?}"));
     }
-    let usable = site.and_then(|site| world.databases.contents(site.uid)).is_some_and(|it| it.is_usable());
-    if !usable {
-        wrong.push("nobody can sign in".to_owned());
+    let complete =
+        site.and_then(|site| world.databases.contents(site.uid)).is_some_and(|it| it.is_complete());
+    if !complete {
+        wrong.push("its installation is not complete".to_owned());
     }
     wrong
 }

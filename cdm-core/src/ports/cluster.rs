@@ -211,8 +211,8 @@ pub struct JobSpec {
 /// What a job does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobKind {
-    /// Installs WordPress where it is not installed, and proves by queries that the site has its address and its
-    /// administrator that role. Ends with [`JobFailure::InstallIncomplete`] on what an installation that was cut short
+    /// Installs WordPress where it is not installed, and proves by queries that the site has its address, the mark of a
+    /// whole installation, and its administrator that role. Ends with [`JobFailure::InstallIncomplete`] on what an installation that was cut short
     /// has left.
     Install {
         /// The site.

@@ -22,7 +22,8 @@ pub enum JobFailure {
     DatabaseRefused,
     /// WordPress does not accept the administrator's email address.
     EmailRefused,
-    /// An installation was cut short: tables without options, or an address without an administrator.
+    /// An installation was cut short: tables without options, or an address without an administrator or without the mark
+    /// of its end.
     InstallIncomplete,
     /// The command ended without an error before it did its work.
     EndedEarly,
@@ -69,7 +70,7 @@ impl JobFailure {
     /// The texts are those of wp-cli 2.10 and WordPress 6.1, in English: an image whose `wp` speaks another language
     /// gets [`JobFailure::Other`].
     pub fn of_output(text: &str) -> Self {
-        const SAID: [(&str, JobFailure); 11] = [
+        const SAID: [(&str, JobFailure); 12] = [
             ("running this as root", JobFailure::RunsAsRoot),
             ("does not seem to be a WordPress installation", JobFailure::WordPressNotFound),
             ("The parent theme is missing", JobFailure::ParentThemeMissing),
@@ -80,6 +81,7 @@ impl JobFailure {
             ("Cannot select database", JobFailure::DatabaseRefused),
             ("database tables are unavailable", JobFailure::InstallIncomplete),
             ("Invalid user ID, email or login", JobFailure::InstallIncomplete),
+            ("Could not get 'cdm_installed' option", JobFailure::InstallIncomplete),
             (JobFailure::ENDED_EARLY, JobFailure::EndedEarly),
         ];
         let said = SAID.iter().find(|(words, _)| text.contains(words));

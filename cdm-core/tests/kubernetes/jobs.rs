@@ -73,9 +73,9 @@ async fn an_installation_that_was_cut_short_is_recognized_wherever_it_was_cut() 
         let killed = lab.finish(&lab.install(uid, "A Title")).await;
         assert!(matches!(killed.state, JobState::Failed { cause: JobFailure::Other, .. }), "{killed:?}");
         let next = lab.finish(&lab.install(uid, "A Title")).await;
-        let usable = |site: Option<Site>| site.is_some_and(|site| site.contents.is_usable());
+        let complete = |site: Option<Site>| site.is_some_and(|site| site.contents.is_complete());
         if next.state == DONE {
-            assert!(usable(lab.wordpress.site(&database(uid))), "after {cut}: {}", next.log);
+            assert!(complete(lab.wordpress.site(&database(uid))), "after {cut}: {}", next.log);
             continue;
         }
         let JobState::Failed { cause: JobFailure::InstallIncomplete, .. } = next.state else {
@@ -83,7 +83,7 @@ async fn an_installation_that_was_cut_short_is_recognized_wherever_it_was_cut() 
         };
         lab.wordpress.renew(&database(uid));
         assert_eq!(lab.finish(&lab.install(uid, "A Title")).await.state, DONE, "after {cut}");
-        assert!(usable(lab.wordpress.site(&database(uid))), "after {cut}");
+        assert!(complete(lab.wordpress.site(&database(uid))), "after {cut}");
     }
     assert_eq!(lab.wordpress.requests(), 0, "an installation asks its own hostname");
     lab.assert_allowed();

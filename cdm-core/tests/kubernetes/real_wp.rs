@@ -60,6 +60,7 @@ struct Processes {
 }
 
 impl Processes {
+    #[expect(clippy::disallowed_methods, reason = "an image has files")]
     fn new(phar: String, server: &str) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let site = home.path().join("site");
@@ -95,6 +96,10 @@ fn now() -> Instant {
 }
 
 impl Containers for Processes {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a container has files, and a process is killed at an instant"
+    )]
     fn run(&self, container: &Container) -> Exit {
         let files = TempDir::new_in(self.home.path()).expect("a directory");
         let place = |text: &str| text.replace("/run/cdm", &files.path().display().to_string());
@@ -150,6 +155,20 @@ fn signs_in(processes: &Processes, uid: Uid) -> bool {
         "--allow-root".to_owned(),
     ];
     processes.wp(&arguments).output().expect("php").status.success()
+}
+
+/// How many posts the site has: one that is installed to the end has one.
+fn first_posts(processes: &Processes, uid: Uid) -> usize {
+    let arguments = [
+        "post".to_owned(),
+        "list".to_owned(),
+        "--format=count".to_owned(),
+        format!("--url=https://{uid}.example.com"),
+        format!("--path={}", processes.site()),
+        "--allow-root".to_owned(),
+    ];
+    let output = processes.wp(&arguments).output().expect("php");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a count")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,6 +243,7 @@ async fn installations_that_are_killed_at_random_instants_end_with_an_administra
             ended.push(job.state);
         }
         assert!(signs_in(&processes, uid), "kill {kill} after {after:?}: {ended:?}");
+        assert_eq!(first_posts(&processes, uid), 1, "kill {kill} after {after:?}: {ended:?}");
         let name = DatabaseName::of(uid).to_string();
         assert!(credentials.dbname == name && !credentials.password.expose_secret().is_empty());
     }

@@ -56,7 +56,7 @@ pub(crate) async fn at_rest(server: &mut Server, dir: &Path, board: &Board) -> E
     one_event_each(&data, operations).await;
     let (route_writes, job_runs) = backends_hold(&data, &uids, &ids, &terminated).await;
     for uid in &uids {
-        has_an_administrator(&data, uid).await;
+        is_installed(&data, uid).await;
     }
     let on = &mut open(&data.join("cdm.db")).await;
     let cut = number(on, &format!("SELECT count(*) FROM cluster_jobs WHERE {CUT}")).await;
@@ -66,8 +66,8 @@ pub(crate) async fn at_rest(server: &mut Server, dir: &Path, board: &Board) -> E
 /// What a job's row says that found an installation which was cut short.
 const CUT: &str = "json_extract(state, '$.cause') IS 'install_incomplete'";
 
-/// Someone can sign in to the site: it has an administrator, with that role. A kill may have kept the first post from it.
-async fn has_an_administrator(data: &Path, uid: &str) {
+/// The site is installed to the end: it has an administrator, with that role, and its first post.
+async fn is_installed(data: &Path, uid: &str) {
     let on = &mut open(&data.join(format!("databases/site_{uid}.sqlite"))).await;
     let roles = "SELECT user_login || ' ' || meta_value FROM usermeta WHERE meta_key = 'wp_capabilities'";
     assert_eq!(column(on, roles).await, BTreeSet::from(["admin administrator".to_owned()]), "{uid}");
@@ -76,7 +76,7 @@ async fn has_an_administrator(data: &Path, uid: &str) {
         BTreeSet::from(["admin".to_owned()]),
         "{uid}"
     );
-    assert!(number(on, "SELECT count(*) FROM posts").await <= 1, "{uid}");
+    assert_eq!(number(on, "SELECT count(*) FROM posts").await, 1, "{uid}");
 }
 
 /// All items of a list.

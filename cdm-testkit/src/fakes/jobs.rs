@@ -15,11 +15,11 @@ pub(super) fn installed(done: Option<(Installing, Installation)>) -> JobState {
         Some((Installing::Unavailable, _)) => {
             failed(Installation::UNAVAILABLE, JobFailure::InstallIncomplete)
         }
-        Some((Installing::Whole | Installing::Already, contents)) if contents.is_usable() => {
+        Some((Installing::Whole | Installing::Already, contents)) if contents.is_complete() => {
             JobState::Succeeded { failed: Vec::new() }
         }
         Some((Installing::Whole | Installing::Already, _)) => {
-            failed("the site has no administrator", JobFailure::InstallIncomplete)
+            failed("Could not get 'cdm_installed' option. Does it exist?", JobFailure::InstallIncomplete)
         }
     }
 }

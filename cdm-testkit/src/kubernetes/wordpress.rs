@@ -303,10 +303,11 @@ impl State {
                 let database = self.database(container)?;
                 let site = self.site(&database, &command)?;
                 let value = match *name {
-                    "home" | "siteurl" => &site.home,
+                    "home" | "siteurl" => site.home.as_str(),
                     "blogname" => &site.title,
                     "admin_email" => &site.email,
                     "stylesheet" | "template" => &site.theme,
+                    "cdm_installed" if site.contents.is_complete() => "complete",
                     _ => return Err(error(&format!("Could not get '{name}' option. Does it exist?"))),
                 };
                 Ok(format!("{value}\n"))
@@ -354,9 +355,13 @@ impl State {
             Installing::Unavailable => return Err(error(Installation::UNAVAILABLE)),
             Installing::Whole | Installing::Cut => {}
         }
+        let prelude = container.files.get(PRELUDE).filter(|_| is_loaded(container));
+        let has = |word: &str| prelude.is_some_and(|text| text.contains(word));
         let cut = self.cuts.pop_front();
         let mut contents = Installation::default();
-        contents.install(cut);
+        // Only the job's own file leaves the mark.
+        contents.install(cut.or((!has("cdm_installed")).then_some(Installation::WRITES - 1)));
+        let requests_are_refused = has("pre_http_request");
         let site = Site { home, title, user, email, theme, installations: 1, flushes: 0, contents };
         if site.contents.writes() > 0 {
             self.sites.insert(database, site);
@@ -364,8 +369,7 @@ impl State {
         if cut.is_some() {
             return Err(Exit::failure(137, ""));
         }
-        let kept_from_it = |text: &String| text.contains("pre_http_request");
-        if !(is_loaded(container) && container.files.get(PRELUDE).is_some_and(kept_from_it)) {
+        if !requests_are_refused {
             self.requests += 2;
         }
         Ok("Success: WordPress installed successfully.\n".to_owned())

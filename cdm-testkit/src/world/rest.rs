@@ -129,8 +129,8 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
             if !world.databases.uids().contains(&site.uid) {
                 broken("Complete", format!("`{}` is active without a database", site.id));
             }
-            if !world.databases.contents(site.uid).is_some_and(|contents| contents.is_usable()) {
-                broken("SignIn", format!("`{}` is active and nobody can sign in to it", site.id));
+            if !world.databases.contents(site.uid).is_some_and(|contents| contents.is_complete()) {
+                broken("SignIn", format!("`{}` is active and its installation is not complete", site.id));
             }
             if !world.objects.keys().contains(&site.prefix().marker()) {
                 broken("Complete", format!("`{}` is active without its prefix", site.id));

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::job::proof_annotation;
 use super::names::{annotation, text};
 use super::pods;
-use super::wp::{ADDRESS, PROVE};
+use super::wp::{ADDRESS, MARK, PROVE};
 use crate::domain::Timestamp;
 use crate::ports::{JobFailure, JobState};
 
@@ -74,7 +74,8 @@ pub(super) type Log = (String, String);
 pub(super) fn of_site(job: &Value, end: &End, pods: &[Value], logs: &[Log]) -> JobState {
     match end {
         End::Complete => {
-            let unproved = [ADDRESS, PROVE].into_iter().find_map(|container| unproved(job, container, logs));
+            let containers = [ADDRESS, MARK, PROVE].into_iter();
+            let unproved = containers.filter_map(|container| unproved(job, container, logs)).next();
             unproved.unwrap_or(JobState::Succeeded { failed: Vec::new() })
         }
         End::Failed { reason, message } => {

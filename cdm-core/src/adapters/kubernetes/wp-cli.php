@@ -39,6 +39,23 @@
 	}
 
 	if ( 'core install' === $command ) {
+		// The last write of an installation. One that was cut short lacks it, whatever else it has.
+		$fresh = false;
+		WP_CLI::add_hook(
+			"before_invoke:$command",
+			static function () use ( &$fresh ): void {
+				$fresh = ! is_blog_installed();
+			}
+		);
+		WP_CLI::add_hook(
+			"after_invoke:$command",
+			static function () use ( &$fresh ): void {
+				if ( $fresh && is_blog_installed() ) {
+					update_option( 'cdm_installed', 'complete', false );
+				}
+			}
+		);
+
 		// wp_install() asks the site's own hostname whether rewriting works, and there is no route to it yet.
 		WP_CLI::add_wp_hook(
 			'pre_http_request',

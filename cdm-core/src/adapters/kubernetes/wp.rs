@@ -25,7 +25,8 @@ pub(super) struct Commands {
 const PLAIN: [&str; 2] = ["--skip-plugins", "--skip-themes"];
 
 /// Installs WordPress where it is not installed; `core install` asks itself, and is content with an address. The
-/// administrator is proved besides: an installation that was cut short may have an address and nobody who can sign in.
+/// administrator and the mark of its end are proved besides: an installation that was cut short may have an address and
+/// nobody who can sign in, or no content.
 /// The administrator's password is in the configuration file of `wp`.
 pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Commands {
     let url = flag("url", site.address);
@@ -42,13 +43,18 @@ pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Command
         before: vec![
             command(settings, "install", &install),
             command(settings, ADDRESS, &["option", "get", "home", &url, PLAIN[0], PLAIN[1]]),
+            command(settings, MARK, &["option", "get", "cdm_installed", &url, PLAIN[0], PLAIN[1]]),
         ],
         last: command(
             settings,
             PROVE,
             &["user", "get", &escaped(site.user), "--field=roles", &url, PLAIN[0], PLAIN[1]],
         ),
-        proofs: vec![(ADDRESS, site.address.to_owned()), (PROVE, "administrator".to_owned())],
+        proofs: vec![
+            (ADDRESS, site.address.to_owned()),
+            (MARK, "complete".to_owned()),
+            (PROVE, "administrator".to_owned()),
+        ],
     }
 }
 
@@ -56,6 +62,8 @@ pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Command
 pub(super) const PROVE: &str = "prove";
 /// The container whose log proves a site's address.
 pub(super) const ADDRESS: &str = "address";
+/// The container whose log has the mark that [`PRELUDE`] leaves at the end of an installation.
+pub(super) const MARK: &str = "mark";
 
 /// The container that flushes caches; those of a batch are numbered.
 pub(super) const FLUSH: &str = "flush";
@@ -197,7 +205,11 @@ mod tests {
         assert_eq!(commands.last.argv[..5], ["wp", "user", "get", "admin", "--field=roles"]);
         assert_eq!(
             commands.proofs,
-            [(ADDRESS, "https://a.example".to_owned()), (PROVE, "administrator".to_owned())]
+            [
+                (ADDRESS, "https://a.example".to_owned()),
+                (MARK, "complete".to_owned()),
+                (PROVE, "administrator".to_owned())
+            ]
         );
     }
 

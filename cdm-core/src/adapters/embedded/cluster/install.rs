@@ -73,6 +73,7 @@ impl<'a> Fresh<'a> {
             rows("INSERT INTO usermeta VALUES (?, ?, 'administrator')", vec![self.user, ROLES]),
             rows("INSERT INTO terms (name) VALUES ('Uncategorized')", Vec::new()),
             rows("INSERT INTO posts (post_title) VALUES ('Hello world!')", Vec::new()),
+            rows("INSERT INTO options VALUES ('cdm_installed', 'complete')", Vec::new()),
         ]);
         writes
     }
@@ -114,6 +115,15 @@ pub(super) async fn roles(
     row.map_or(Ok(Some(String::new())), |row| row.try_get(0).map(Some))
 }
 
+/// Whether an installation came to its end. What the versions before wrote, in one transaction, has no roles and did.
+pub(super) async fn is_complete(database: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if !is_table(database, "usermeta").await? {
+        return is_table(database, "users").await;
+    }
+    let mark = sqlx::query("SELECT 1 FROM options WHERE option_name = 'cdm_installed'");
+    Ok(mark.fetch_optional(database).await?.is_some())
+}
+
 async fn has_tables(database: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     for (name, _) in TABLES {
         if is_table(database, name).await? {
@@ -152,6 +162,7 @@ mod tests {
         assert_eq!(install(&mut database, &SITE).await.expect("read"), Installed::Already);
         assert_eq!(roles(&mut database, "admin").await.expect("read").as_deref(), Some("administrator"));
         assert_eq!(roles(&mut database, "other").await.expect("read"), None);
+        assert!(is_complete(&mut database).await.expect("read"));
         let options = read_options(&mut database).await.expect("read").expect("options");
         assert_eq!((options.siteurl.as_str(), options.title.as_str()), (SITE.address, SITE.title));
     }
@@ -172,6 +183,8 @@ mod tests {
             let usable =
                 roles(&mut database, "admin").await.expect("read").as_deref() == Some("administrator");
             assert_eq!(usable, cut >= TABLES.len() + 5, "after {cut}");
+            let complete = cut > TABLES.len() && is_complete(&mut database).await.expect("read");
+            assert!(!complete, "after {cut}");
         }
     }
 }

@@ -94,12 +94,14 @@ async fn install(
     let proof = async {
         let installed = install::install(&mut database, &site).await?;
         let options = read_options(&mut database).await?;
-        Ok::<_, sqlx::Error>((installed, options, install::roles(&mut database, &cms.username).await?))
+        let roles = install::roles(&mut database, &cms.username).await?;
+        let complete = options.is_some() && install::is_complete(&mut database).await?;
+        Ok::<_, sqlx::Error>((installed, options, roles, complete))
     }
     .await;
     close(database).await;
     world.cache(service).flush(uid);
-    let (installed, options, roles) = proof?;
+    let (installed, options, roles, complete) = proof?;
     match installed {
         Installed::Now => log.line("Success: WordPress installed successfully."),
         Installed::Already => log.line("WordPress is already installed."),
@@ -114,6 +116,10 @@ async fn install(
     };
     log.line(&format!("siteurl: {}", options.siteurl));
     match roles.as_deref() {
+        Some("administrator") if !complete => {
+            let message = "Could not get 'cdm_installed' option. Does it exist?";
+            Err(Failure::of(JobFailure::InstallIncomplete, message))
+        }
         Some("administrator") => {
             log.line("roles: administrator");
             Ok(Vec::new())
