@@ -87,7 +87,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     if !arguments.bootstrap && !arguments.rotate_key {
         permit_plaintext(&config)?;
     }
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("`CDM_LOG`: {error}"))?;
+    let filter = log_filter(&config.log)?;
     let unknown = unknown();
     if arguments.check_config {
         for name in unknown {
@@ -229,6 +229,20 @@ fn permit_plaintext(config: &Config) -> Result<(), Failure> {
 
 fn reached_from_outside(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
+}
+
+/// What is logged. A single word is a level: the library would take `verbose` for the name of a module, and log nothing.
+fn log_filter(text: &str) -> Result<EnvFilter, Failure> {
+    let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if let Some(word) = text.split(',').map(str::trim).find(|word| is_word(word) && !is_level(word)) {
+        return Err(format!(
+            "`CDM_LOG`: `{word}` is not a level\nhint: the levels are off, error, warn, info, debug and trace; one \
+             for a module is written `{word}=debug`"
+        )
+        .into());
+    }
+    Ok(EnvFilter::try_new(text).map_err(|error| format!("`CDM_LOG`: {error}"))?)
 }
 
 fn log_to_stderr(config: &Config, filter: EnvFilter) -> Result<LossyLog, Failure> {

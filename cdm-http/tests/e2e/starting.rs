@@ -37,10 +37,12 @@ fn a_taken_port_is_told_before_a_token_is_shown() {
 #[test]
 fn the_check_of_a_configuration_judges_the_log_and_names_unknown_variables() {
     let dir = directory();
-    let mut bad = command(dir.path(), QUICK);
-    let (code, _, err) = run(bad.arg("--check-config").env("CDM_LOG", "cdm_http=loud"));
-    assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("`CDM_LOG`"), "{err}");
+    for filter in ["cdm_http=loud", "verbose", "info,loud"] {
+        let mut bad = command(dir.path(), QUICK);
+        let (code, _, err) = run(bad.arg("--check-config").env("CDM_LOG", filter));
+        assert_eq!(code, Some(1), "{filter}: {err}");
+        assert!(err.contains("`CDM_LOG`"), "{filter}: {err}");
+    }
     let mut good = command(dir.path(), QUICK);
     let unknown =
         [("CDM_LISTN", "127.0.0.1:1"), ("CDM_ALLOW_TAGS", "true"), ("CDM_SERVICE_HOST", "10.0.0.1")];
