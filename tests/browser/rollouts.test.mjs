@@ -96,7 +96,7 @@ test('a rollout that meets a broken image goes back', async (t) => {
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   await start(page, {
-    'Which sites': { choose: 'all' }, Image: image('b'), 'Health check': '/', 'Take moved sites back on a halt': true,
+    'Which sites': { choose: 'all' }, Image: image('b'), Waves: '100%', 'Health check': '/', 'Take moved sites back on a halt': true,
   });
   await page.locator('.summary').getByText('failed', { exact: true }).waitFor();
   await page.getByText('budget_exceeded').waitFor();

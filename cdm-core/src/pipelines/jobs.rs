@@ -69,9 +69,10 @@ pub(super) async fn follow(
         },
         JobState::Failed { message, cause } => (message, cause),
     };
-    let trusted = (cause == JobFailure::EndedEarly && crate::bug!(ExitProvesFlush))
-        || (cause == JobFailure::InstallIncomplete && crate::bug!(AddressProvesInstall));
-    if trusted {
+    if cause == JobFailure::EndedEarly && crate::bug!(ExitProvesFlush) {
+        return done(job.log);
+    }
+    if cause == JobFailure::InstallIncomplete && crate::bug!(AddressProvesInstall) {
         return done(job.log);
     }
     Ok(Err(Failed { name, message, cause, log: job.log }))

@@ -99,9 +99,9 @@ pub(crate) async fn resume(
     Asked(request): Asked,
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
-    Body(body): Body<ResumeRollout>,
+    Body(body): Body<Option<ResumeRollout>>,
 ) -> Result<Response, Refusal> {
-    let wanted = body.parse(server.repository())?;
+    let wanted = body.unwrap_or_default().parse(server.repository())?;
     server.answer(server.app.services.resume_on(&request, id.0, wanted).await?, None).await
 }
 
