@@ -361,7 +361,6 @@ impl State {
         let mut contents = Installation::default();
         // Only the job's own file leaves the mark.
         contents.install(cut.or((!has("cdm_installed")).then_some(Installation::WRITES - 1)));
-        let requests_are_refused = has("pre_http_request");
         let site = Site { home, title, user, email, theme, installations: 1, flushes: 0, contents };
         if site.contents.writes() > 0 {
             self.sites.insert(database, site);
@@ -369,7 +368,7 @@ impl State {
         if cut.is_some() {
             return Err(Exit::failure(137, ""));
         }
-        if !requests_are_refused {
+        if !has("pre_http_request") {
             self.requests += 2;
         }
         Ok("Success: WordPress installed successfully.\n".to_owned())
