@@ -44,7 +44,7 @@ impl FakeCluster {
         Self { databases: Some(databases), ..self }
     }
 
-    /// Ends the next installations after so many writes each; see [`Installation`].
+    /// Ends the next installations after so many writes each; see [`crate::installation::Installation`].
     pub fn cut_installs(&self, cuts: impl IntoIterator<Item = usize>) {
         self.lock().cuts.extend(cuts);
     }

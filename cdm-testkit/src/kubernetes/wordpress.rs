@@ -118,7 +118,7 @@ impl WordPress {
         self.lock().down = reach == Reach::Down;
     }
 
-    /// Ends the next installations after so many writes each; see [`Installation`].
+    /// Ends the next installations after so many writes each; see [`crate::installation::Installation`].
     pub fn cut_installs(&self, cuts: impl IntoIterator<Item = usize>) {
         self.lock().cuts.extend(cuts);
     }
