@@ -80,10 +80,10 @@ pub struct TransportError {
 /// Why a server could not be asked, as far as something else is to be done about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trouble {
-    /// Nobody answers, or the answer broke off.
+    /// The server does not answer, or its answer was cut off.
     #[default]
     Away,
-    /// Its certificate was signed by nobody who is trusted here.
+    /// The certificate was signed by an authority that is not trusted here.
     Untrusted,
     /// Its certificate is another name's.
     OtherName,
@@ -113,7 +113,7 @@ impl Trouble {
                 format!("{server} shows the certificate of an authority in place of one of its own")
             }
             Self::Plaintext => format!("{server} does not speak TLS"),
-            Self::Tls => format!("no TLS connection to {server} comes about"),
+            Self::Tls => format!("cannot establish a TLS connection to {server}"),
             Self::NoHttp => format!("{server} does not answer in HTTP"),
         }
     }

@@ -264,7 +264,7 @@ pub struct Paging {
 /// Reads a span of time such as `90s`, `10m`, `1h30m`, `3d` or `1w`; a day is 24 hours.
 ///
 /// # Errors
-/// When the text is none, or a number without a unit: people who mean days and people who mean seconds write the same.
+/// When the text is not a span of time, or has no unit: a bare number may mean seconds or days.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("`{text}` has no unit: write {text}s, {text}m, {text}h, {text}d or {text}w"));
