@@ -161,6 +161,16 @@ impl MysqlDatabases {
     }
 }
 
+/// The name of the site's database and user, if the credentials are theirs.
+fn name_of(uid: Uid, credentials: &Database) -> Result<String, PortError> {
+    let name = DatabaseName::of(uid).to_string();
+    if credentials.dbname == name && credentials.username == name {
+        return Ok(name);
+    }
+    let message = format!("the credentials are not of the database {name} and its user");
+    Err(PortError::new(PORT, ErrorKind::Invalid, message))
+}
+
 #[async_trait]
 impl SiteDatabases for MysqlDatabases {
     fn address(&self) -> (String, u16) {
@@ -168,11 +178,10 @@ impl SiteDatabases for MysqlDatabases {
     }
 
     async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
-        let name = DatabaseName::of(uid).to_string();
-        if credentials.dbname != name || credentials.username != name {
-            let message = format!("the credentials are not of the database {name} and its user");
-            return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Invalid, message));
-        }
+        let name = match name_of(uid, credentials) {
+            Ok(name) => name,
+            Err(error) => return Outcome::NotApplied(error),
+        };
         let begun = AtomicBool::new(false);
         let work = async {
             let mut session = self.session(call.deadline, &begun).await?;
@@ -184,11 +193,10 @@ impl SiteDatabases for MysqlDatabases {
     }
 
     async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
-        let name = DatabaseName::of(uid).to_string();
-        if credentials.dbname != name || credentials.username != name {
-            let message = format!("the credentials are not of the database {name} and its user");
-            return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Invalid, message));
-        }
+        let name = match name_of(uid, credentials) {
+            Ok(name) => name,
+            Err(error) => return Outcome::NotApplied(error),
+        };
         let begun = AtomicBool::new(false);
         let work = async {
             let mut session = self.session(call.deadline, &begun).await?;
