@@ -4,6 +4,7 @@
 //! [`Slot`] of the one operation that may be at work on it. [`lifecycle`], [`operation`] and [`rollout`] hold one
 //! table each of what may follow what.
 
+mod canonical;
 mod digest;
 mod hostname;
 mod keys;
@@ -28,6 +29,7 @@ pub mod user;
 pub mod webhook;
 
 pub use audit::AuditEntry;
+pub use canonical::{Canonical, Fingerprint};
 pub use colour::{Colour, ColourChange, Fleet, Hold, HoldMode, Release, Verdict};
 pub use digest::{Digest, ImageError};
 pub use fence::{Fence, Grant, Leg};

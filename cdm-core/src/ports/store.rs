@@ -12,8 +12,8 @@ use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
-    Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId, Rollout,
-    Selector, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
+    Actor, AuditEntry, Colour, Fingerprint, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId,
+    Rollout, Selector, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
 };
 
 /// Finds sites.
@@ -256,8 +256,8 @@ pub struct IdempotencyRecord {
     pub actor: Actor,
     /// The key.
     pub key: IdempotencyKey,
-    /// A hash of what was asked.
-    pub fingerprint: u64,
+    /// Identifies the request that was answered.
+    pub fingerprint: Fingerprint,
     /// What came of it, in the services' own words.
     pub answer: String,
     /// When.

@@ -1,12 +1,9 @@
 //! The door: a request is decided on what the store has, and stored with its audit entry, its key and its event in one
 //! write; or it is not accepted.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-
 use super::refusals::Span;
 use super::{Accepted, Action, Request, ServiceError, Services};
-use crate::domain::{AuditEntry, Fence, OperationId, Subject, Timestamp};
+use crate::domain::{AuditEntry, Canonical, Fence, Fingerprint, OperationId, Subject, Timestamp};
 use crate::ports::{Batch, Call, FeedEvent, IdempotencyRecord, Outcome, Refused, StoreError};
 
 /// How often a request is decided anew because the record changed under it, and how often a lost answer is asked for.
@@ -49,16 +46,16 @@ impl Services {
         request: &Request,
         action: Action,
         target: &str,
-        body: &str,
+        content: &Canonical,
         decide: F,
     ) -> Result<Accepted, ServiceError>
     where
         F: Fn() -> Fut + Send,
         Fut: Future<Output = Result<Decision, ServiceError>> + Send,
     {
-        let fingerprint = fingerprint(action.as_str(), target, body);
+        let fingerprint = Fingerprint::of(action.as_str(), target, content);
         let result = match request.may(action) {
-            Ok(()) => self.decide_and_write(request, action, target, fingerprint, decide).await,
+            Ok(()) => self.decide_and_write(request, action, target, &fingerprint, decide).await,
             Err(forbidden) => Err(forbidden),
         };
         if let (Ok(_), Some(worker)) = (&result, &self.worker) {
@@ -123,7 +120,7 @@ impl Services {
         request: &Request,
         action: Action,
         target: &str,
-        fingerprint: u64,
+        fingerprint: &Fingerprint,
         decide: F,
     ) -> Result<Accepted, ServiceError>
     where
@@ -134,7 +131,7 @@ impl Services {
             if let Some(key) = &request.key
                 && let Some(record) = self.ports.store.idempotency(&request.actor, key).await?
             {
-                let same = record.fingerprint == fingerprint;
+                let same = record.fingerprint == *fingerprint;
                 return if same {
                     Ok(Accepted::decode(&record.answer))
                 } else {
@@ -146,7 +143,7 @@ impl Services {
             batch.idempotency = request.key.clone().map(|key| IdempotencyRecord {
                 actor: request.actor.clone(),
                 key,
-                fingerprint,
+                fingerprint: fingerprint.clone(),
                 answer: accepted.encode(),
                 at: self.now(),
             });
@@ -279,9 +276,61 @@ pub(super) fn queued_event(id: &OperationId, subject: Subject, now: Timestamp) -
     }
 }
 
-fn fingerprint(action: &str, target: &str, body: &str) -> u64 {
-    // Compared only with its own kind, by processes of the same build or, after an upgrade, refused as another request.
-    let mut hasher = DefaultHasher::new();
-    (action, target, body).hash(&mut hasher);
-    hasher.finish()
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::rollout::{Budget, Gate, Reach};
+    use crate::domain::{Digest, Hostnames, RolloutScope, Selector, SiteId, SiteName, Theme};
+    use crate::services::{DeployRequest, Force, NewFreeze, NewSite, Resume, RolloutRequest};
+
+    /// A retried request must match the record that an earlier build of the same encoding version stored.
+    #[test]
+    fn fingerprints_of_requests_are_pinned() {
+        let digest = Digest::parse(&format!("sha256:{}", "a".repeat(64))).expect("a digest");
+        let site = SiteId::parse("shop").expect("an id");
+        let new_site = NewSite {
+            id: site.clone(),
+            name: SiteName::parse("Shop").expect("a name"),
+            theme: Theme::parse("twentytwentyfive").expect("a theme"),
+            hostnames: Hostnames::parse(&["shop.example.com", "www.example.com"], "shop.example.com")
+                .expect("hostnames"),
+            service: Some(Selector::Green),
+        };
+        let freeze = NewFreeze {
+            sites: Some(vec![site.clone()]),
+            reason: "release night".to_owned(),
+            until: Some(Timestamp::from_millis(1_764_547_200_000)),
+        };
+        let rollout = RolloutRequest {
+            promote: true,
+            digest: Some(digest),
+            scope: RolloutScope::Sites(vec![site]),
+            waves: vec![Reach::Count(1), Reach::Percent(10)],
+            budget: Budget::Percent(5),
+            auto_return: true,
+            gate: Some(Gate::new("/health").and_then(|gate| gate.with_text("ok")).expect("a gate")),
+            bake: Duration::from_secs(300),
+            plan: Some("f00d".to_owned()),
+            ..RolloutRequest::default()
+        };
+        let deploy = DeployRequest { digest, service: None, promote: true };
+        let resume = Resume { accept: Some(digest), force: Force::Yes };
+        let pinned = [
+            (new_site.content(), "25e7c6c56d0b751a125258276bb37db53c02401b38a76aecf02fc93cb8b8a5dc"),
+            (freeze.content(), "b763170a85dbccd89fb4d4f5b7e9b45f646032fec73178fb3198149d591f2821"),
+            (rollout.content(), "6d62fb013ee6a7c1de6558e6b739af69bcd50f5dd1414a7f0b7c159a47bbce25"),
+            (
+                RolloutRequest::default().content(),
+                "77690832be0a77e18dfc6250dbdb03b7ae34a2072aa82bfc368bf5b0b1c1eae5",
+            ),
+            (deploy.content(), "0913983367e820e081fe1c1ce8f3dfbf2c950d0f711d6876db05794bea9a2db3"),
+            (resume.content(), "c591c870eb54c6b98100fa611deaf2eb0c6e6189bc200291940ef19100fd3654"),
+            (Force::No.content(), "c31f93154cc29fbe7e88e38085c55c6e933681b8b45b7665f22540b5203d6a93"),
+        ];
+        let found: Vec<_> = pinned.iter().map(|(content, _)| content.sha256()).collect();
+        let expected: Vec<_> = pinned.iter().map(|(_, pin)| *pin).collect();
+        assert_eq!(found, expected);
+    }
 }

@@ -4,7 +4,7 @@ use super::admit::{Decision, queued_event};
 use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::colour::{Release, Verdict, rollback_choice};
 use crate::domain::operation::{Deploy, Event, Hooks, Operation, Slot, Status, Subject, Task};
-use crate::domain::{Colour, Digest, Fleet, Freeze, Kind, OperationId, Selector, Timestamp};
+use crate::domain::{Canonical, Colour, Digest, Fleet, Freeze, Kind, OperationId, Selector, Timestamp};
 use crate::ports::{Batch, Canary, ServiceView, SiteQuery, Write};
 
 /// An image to deploy.
@@ -16,6 +16,15 @@ pub struct DeployRequest {
     pub service: Option<Selector>,
     /// Whether the colour's sites are routed to it afterwards.
     pub promote: bool,
+}
+
+impl DeployRequest {
+    pub(super) fn content(&self) -> Canonical {
+        Canonical::new()
+            .field("digest", self.digest)
+            .optional("service", self.service)
+            .field("promote", self.promote)
+    }
 }
 
 /// Both services and which one is the canary.
@@ -67,6 +76,12 @@ pub enum Force {
     No,
     /// Yes.
     Yes,
+}
+
+impl Force {
+    pub(super) fn content(self) -> Canonical {
+        Canonical::new().field("force", self == Self::Yes)
+    }
 }
 
 /// What came of a selection.
@@ -130,7 +145,7 @@ impl Services {
             ));
         }
         let accepted = self
-            .admit(request, Action::Select, selector.as_str(), "", || async {
+            .admit(request, Action::Select, selector.as_str(), &Canonical::new(), || async {
                 let fleet = self.ports.store.fleet().await?;
                 if let Some(slot) = &fleet.slot {
                     let at_work = OperationId::on(slot.number, Subject::Fleet);
@@ -169,20 +184,14 @@ impl Services {
     /// # Errors
     /// `operation_in_flight` while a deploy is at work on it; `rollout_in_flight` while a rollout moves sites to it.
     pub async fn deploy(&self, request: &Request, deploy: DeployRequest) -> Result<Accepted, ServiceError> {
-        self.admit(
-            request,
-            Action::Deploy,
-            &deploy.digest.to_string(),
-            &format!("{deploy:?}"),
-            || async move {
-                let selector = match deploy.service {
-                    Some(selector) => selector,
-                    None => self.canary().await?,
-                };
-                let wanted = Image::deployed(selector, deploy.digest, deploy.promote);
-                self.decide_deploy(request, &wanted, None).await
-            },
-        )
+        self.admit(request, Action::Deploy, &deploy.digest.to_string(), &deploy.content(), || async move {
+            let selector = match deploy.service {
+                Some(selector) => selector,
+                None => self.canary().await?,
+            };
+            let wanted = Image::deployed(selector, deploy.digest, deploy.promote);
+            self.decide_deploy(request, &wanted, None).await
+        })
         .await
     }
 
@@ -197,7 +206,7 @@ impl Services {
         service: Option<Selector>,
     ) -> Result<Accepted, ServiceError> {
         let target = service.map_or("canary", Selector::as_str);
-        self.admit(request, Action::RollBack, target, "", || async move {
+        self.admit(request, Action::RollBack, target, &Canonical::new(), || async move {
             let selector = match service {
                 Some(selector) => selector,
                 None => self.canary().await?,
@@ -322,8 +331,8 @@ impl Services {
         verdict: Verdict,
         reason: &str,
     ) -> Result<Accepted, ServiceError> {
-        let body = format!("{verdict:?} {reason}");
-        self.admit(request, Action::Mark, &digest.to_string(), &body, || async {
+        let content = Canonical::new().field("verdict", verdict.as_str()).field("reason", reason);
+        self.admit(request, Action::Mark, &digest.to_string(), &content, || async {
             let mut writes = Vec::new();
             for selector in Selector::ALL {
                 let mut colour: Colour = self.ports.store.colour(selector).await?;

@@ -2,7 +2,7 @@
 
 use super::admit::Decision;
 use super::{Accepted, Action, Request, ServiceError, Services};
-use crate::domain::{Code, Fleet, Freeze, RolloutStatus, SiteId, Timestamp};
+use crate::domain::{Canonical, Code, Fleet, Freeze, RolloutStatus, SiteId, Timestamp};
 use crate::ports::{Batch, Write};
 
 /// A freeze to begin.
@@ -16,13 +16,23 @@ pub struct NewFreeze {
     pub until: Option<Timestamp>,
 }
 
+impl NewFreeze {
+    pub(super) fn content(&self) -> Canonical {
+        let content = match &self.sites {
+            Some(sites) => Canonical::new().list("sites", sites),
+            None => Canonical::new().optional("sites", None::<&SiteId>),
+        };
+        content.field("reason", &self.reason).optional("until", self.until.map(Timestamp::millis))
+    }
+}
+
 impl Services {
     /// Stops moves, of all sites or of these, from the next one on. What is under way comes to its end; a rollout waits.
     ///
     /// # Errors
     /// `invalid` for an end that has passed, a reason that is none, or too many freezes.
     pub async fn freeze(&self, request: &Request, wanted: &NewFreeze) -> Result<Freeze, ServiceError> {
-        let body = format!("{wanted:?}");
+        let content = wanted.content();
         let reason = Freeze::reason(&wanted.reason)?;
         let now = self.now();
         if wanted.until.is_some_and(|until| until <= now) {
@@ -34,7 +44,7 @@ impl Services {
             ));
         }
         let accepted = self
-            .admit(request, Action::CreateFreeze, "fleet", &body, || async {
+            .admit(request, Action::CreateFreeze, "fleet", &content, || async {
                 let mut fleet = self.ports.store.fleet().await?;
                 let number = self.number().await?;
                 let sites = wanted.sites.clone();
@@ -56,7 +66,7 @@ impl Services {
     /// # Errors
     /// `not_found`.
     pub async fn thaw(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RemoveFreeze, &format!("freeze-{number}"), "", || async {
+        self.admit(request, Action::RemoveFreeze, &format!("freeze-{number}"), &Canonical::new(), || async {
             let mut fleet = self.ports.store.fleet().await?;
             let before = fleet.freezes.len();
             fleet.freezes.retain(|freeze| freeze.number != number);

@@ -5,7 +5,7 @@ use super::colours::Image;
 use super::{Accepted, Action, Force, Request, ServiceError, Services, Work};
 use crate::domain::operation::{Event, Home, Operation, Position, Slot, Subject, Task};
 use crate::domain::rollout::RolloutPage;
-use crate::domain::{AuditEntry, End, OperationId, Status, Tick};
+use crate::domain::{AuditEntry, Canonical, End, OperationId, Status, Tick};
 use crate::engine::{Record, plan};
 use crate::ports::{Batch, FeedEvent, OperationQuery, Page};
 
@@ -88,9 +88,9 @@ impl Services {
         id: &OperationId,
         force: Force,
     ) -> Result<Accepted, ServiceError> {
-        let body = if force == Force::Yes { "force" } else { "" };
+        let content = force.content();
         let decide = || self.decide_retry(request, id, force);
-        self.admit(request, Action::RetryOperation, &id.to_string(), body, decide).await
+        self.admit(request, Action::RetryOperation, &id.to_string(), &content, decide).await
     }
 
     async fn decide_retry(
@@ -160,7 +160,7 @@ impl Services {
             slot.cancel = true;
             Ok(())
         };
-        self.admit(request, Action::CancelOperation, &id.to_string(), "", || {
+        self.admit(request, Action::CancelOperation, &id.to_string(), &Canonical::new(), || {
             self.decide_slot((request, Action::CancelOperation), id, ask)
         })
         .await

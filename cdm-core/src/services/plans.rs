@@ -3,8 +3,8 @@
 use super::rollouts::RolloutRequest;
 use super::{Action, Request, ServiceError, Services};
 use crate::domain::colour::rollback_choice;
-use crate::domain::rollout::{self, Candidate, Ground, Plan, Timed, Warning};
-use crate::domain::{Fleet, RolloutKind, RolloutScope, Selector, SiteId};
+use crate::domain::rollout::{self, Budget, Candidate, Ground, Plan, Timed, Warning};
+use crate::domain::{Canonical, Fleet, RolloutKind, RolloutScope, Selector, SiteId};
 use crate::pipelines::{Scope, candidates};
 
 impl Services {
@@ -22,7 +22,7 @@ impl Services {
         let unknown = wanted.unknown(&sites);
         let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         let waves = rollout::cut(&wanted.waves, total)?;
-        let mut plan = Plan::new(ground, &waves, &sites, &wanted.in_words());
+        let mut plan = Plan::new(ground, &waves, &sites, &wanted.spec_content());
         let mut warn = |code, message| plan.warnings.push(Warning { code, message });
         if !unknown.is_empty() {
             let refused = ServiceError::UnknownSites(unknown);
@@ -86,9 +86,43 @@ impl RolloutRequest {
         if self.digest.is_some() { Action::StartRolloutWithImage } else { Action::StartRollout }
     }
 
-    /// The request as far as a plan's hash is about it.
-    pub(super) fn in_words(&self) -> String {
-        format!("{:?}", Self { plan: None, ..self.clone() })
+    /// Encodes what the rollout is to do. The hash of a plan covers it.
+    pub(super) fn spec_content(&self) -> Canonical {
+        let scope = match &self.scope {
+            RolloutScope::Active => Canonical::new().field("kind", "active"),
+            RolloutScope::Inactive => Canonical::new().field("kind", "inactive"),
+            RolloutScope::All => Canonical::new().field("kind", "all"),
+            RolloutScope::Service(service) => {
+                Canonical::new().field("kind", "service").field("service", service)
+            }
+            RolloutScope::Sites(ids) => Canonical::new().field("kind", "sites").list("sites", ids),
+        };
+        let budget = match self.budget {
+            Budget::Count(sites) => sites.to_string(),
+            Budget::Percent(percent) => format!("{percent}%"),
+        };
+        let content = Canonical::new()
+            .field("promote", self.promote)
+            .optional("digest", self.digest)
+            .nested("scope", &scope)
+            .list("waves", &self.waves)
+            .field("maxConcurrent", self.max_concurrent)
+            .field("budget", budget)
+            .field("autoRollback", self.auto_return)
+            .field("bakeMillis", self.bake.as_millis());
+        let Some(gate) = &self.gate else { return content };
+        let gate = Canonical::new()
+            .field("path", gate.path())
+            .field("status", gate.status())
+            .optional("contains", gate.text())
+            .optional("latencyThousandths", gate.latency())
+            .field("settleMillis", gate.settle().as_millis());
+        content.nested("gate", &gate)
+    }
+
+    /// Encodes the whole request, with the plan that it was made for.
+    pub(super) fn content(&self) -> Canonical {
+        Canonical::new().nested("spec", &self.spec_content()).optional("plan", self.plan.as_ref())
     }
 
     /// The sites that are named and not there.

@@ -9,7 +9,9 @@ use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
     Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, hash,
 };
-use crate::domain::{Digest, Fleet, Leg, OperationId, Rollout, RolloutKind, RolloutScope, Selector};
+use crate::domain::{
+    Canonical, Digest, Fleet, Leg, OperationId, Rollout, RolloutKind, RolloutScope, Selector,
+};
 use crate::pipelines::Draft;
 use crate::ports::{Batch, FeedEvent, Page, Write};
 
@@ -48,6 +50,12 @@ pub struct Resume {
     pub force: Force,
 }
 
+impl Resume {
+    pub(super) fn content(self) -> Canonical {
+        self.force.content().optional("accept", self.accept)
+    }
+}
+
 impl Default for RolloutRequest {
     fn default() -> Self {
         Self {
@@ -78,7 +86,7 @@ impl Services {
         wanted: &RolloutRequest,
     ) -> Result<Accepted, ServiceError> {
         wanted.judge()?;
-        self.admit(request, wanted.action(), "fleet", &format!("{wanted:?}"), || async {
+        self.admit(request, wanted.action(), "fleet", &wanted.content(), || async {
             let target = self.canary().await?;
             // Who is frozen is decided when each site has its turn.
             let (ground, sites) = self.survey(wanted, target, &Fleet::default()).await?;
@@ -86,7 +94,8 @@ impl Services {
             if !unknown.is_empty() {
                 return Err(ServiceError::UnknownSites(unknown));
             }
-            if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&ground, &sites, &wanted.in_words())) {
+            if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&ground, &sites, &wanted.spec_content()))
+            {
                 return Err(ServiceError::PlanChanged);
             }
             let members = sites.into_iter().map(RolloutMember::from).collect();
@@ -192,8 +201,8 @@ impl Services {
         wanted: Resume,
     ) -> Result<Accepted, ServiceError> {
         let target = format!("rollout-{number}");
-        let body = if wanted == Resume::default() { String::new() } else { format!("{wanted:?}") };
-        self.admit(request, Action::ResumeRollout, &target, &body, || async move {
+        let content = wanted.content();
+        self.admit(request, Action::ResumeRollout, &target, &content, || async move {
             let mut rollout = self.get_rollout(number).await?;
             let before = rollout.clone();
             rollout.resume(wanted.accept, self.now())?;
@@ -255,7 +264,7 @@ impl Services {
         number: u64,
         event: RolloutEvent,
     ) -> Result<Accepted, ServiceError> {
-        self.admit(request, action, &format!("rollout-{number}"), "", || async {
+        self.admit(request, action, &format!("rollout-{number}"), &Canonical::new(), || async {
             let mut rollout = self.get_rollout(number).await?;
             rollout.ask(event, self.now())?;
             let mut writes = Vec::new();
@@ -292,8 +301,8 @@ impl Services {
         number: u64,
         force: Force,
     ) -> Result<Accepted, ServiceError> {
-        let body = if force == Force::Yes { "force" } else { "" };
-        self.admit(request, Action::RetryRollout, &format!("rollout-{number}"), body, || async {
+        let content = force.content();
+        self.admit(request, Action::RetryRollout, &format!("rollout-{number}"), &content, || async {
             let rollout = self.get_rollout(number).await?;
             let running = self.ports.cluster.service(rollout.target).await?.digest;
             request.may_on(Action::RetryRollout, Work::of_retry(&rollout, running))?;

@@ -5,7 +5,9 @@ use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::lifecycle::Phase;
 use crate::domain::operation::{Move, Operation, Status, Subject, Task};
 use crate::domain::site::Activation;
-use crate::domain::{Grant, Hostnames, Kind, OperationId, Selector, Site, SiteId, SiteName, Theme};
+use crate::domain::{
+    Canonical, Grant, Hostnames, Kind, OperationId, Selector, Site, SiteId, SiteName, Theme,
+};
 use crate::ports::{Batch, Page, SiteQuery, Write};
 
 /// A site to create.
@@ -23,14 +25,26 @@ pub struct NewSite {
     pub service: Option<Selector>,
 }
 
+impl NewSite {
+    pub(super) fn content(&self) -> Canonical {
+        Canonical::new()
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("theme", &self.theme)
+            .list("hostnames", self.hostnames.all())
+            .field("canonicalHostname", self.hostnames.canonical())
+            .optional("service", self.service)
+    }
+}
+
 impl Services {
     /// Creates a site: its record, its claims on hostnames and its credentials.
     ///
     /// # Errors
     /// `site_exists`, `hostname_taken`; nothing is claimed then.
     pub async fn create_site(&self, request: &Request, new: &NewSite) -> Result<Accepted, ServiceError> {
-        let body = format!("{new:?}");
-        self.admit(request, Action::CreateSite, new.id.as_str(), &body, || async {
+        let content = new.content();
+        self.admit(request, Action::CreateSite, new.id.as_str(), &content, || async {
             if self.ports.store.site(&new.id).await?.is_some() {
                 return Err(ServiceError::SiteExists(new.id.clone()));
             }
@@ -110,7 +124,8 @@ impl Services {
             Kind::Promote => Action::Promote,
             Kind::Terminate | Kind::Create | Kind::Deploy | Kind::Select => Action::Terminate,
         };
-        self.admit(request, action, id.as_str(), "", || self.decide(request, id, kind, None)).await
+        self.admit(request, action, id.as_str(), &Canonical::new(), || self.decide(request, id, kind, None))
+            .await
     }
 
     /// Decides on an operation of an existing site.

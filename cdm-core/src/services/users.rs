@@ -7,7 +7,7 @@ use super::access::hash;
 use super::admit::Decision;
 use super::{Accepted, Action, Request, ServiceError, Services};
 use crate::domain::user::{PasswordHash, SecondFactor, SecondProof, Session, User, Users};
-use crate::domain::{Role, TokenHash, Uid, UserName};
+use crate::domain::{Canonical, Role, TokenHash, Uid, UserName};
 use crate::ports::{Batch, Write};
 
 /// A person who may sign in from now on.
@@ -79,8 +79,9 @@ impl Services {
 
     async fn keep_user(&self, request: &Request, new: &NewUser, first: bool) -> Result<User, ServiceError> {
         let action = if first { Action::CreateFirstUser } else { Action::CreateUser };
-        let body = format!("{} {}", new.role, secret(request, Some(&new.password)));
-        self.admit(request, action, new.name.as_str(), &body, || async {
+        let content =
+            Canonical::new().field("role", new.role).field("password", secret(request, Some(&new.password)));
+        self.admit(request, action, new.name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             if first && users.present().next().is_some() {
                 return Err(ServiceError::Invalid("somebody may sign in already; ask them".to_owned()));
@@ -108,14 +109,15 @@ impl Services {
         change: &UserChange,
     ) -> Result<User, ServiceError> {
         let UserChange { role, password, reset_second_factor, unbind_identity } = change;
-        let mut body = format!("{role:?} {}", secret(request, password.as_ref()));
-        if *reset_second_factor || *unbind_identity {
-            body.push_str(&format!(" {reset_second_factor} {unbind_identity}"));
-        }
+        let content = Canonical::new()
+            .optional("role", *role)
+            .optional("password", password.as_ref().map(|password| secret(request, Some(password))))
+            .field("resetSecondFactor", reset_second_factor)
+            .field("unbindIdentity", unbind_identity);
         let password_alone = role.is_none() && !*reset_second_factor && !*unbind_identity;
         let own = request.actor == name.actor() && password_alone;
         let action = if own { Action::ChangeOwnPassword } else { Action::ChangeUser };
-        self.admit(request, action, name.as_str(), &body, || async {
+        self.admit(request, action, name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             user.role = change.role.unwrap_or(user.role);
@@ -154,7 +156,7 @@ impl Services {
             (false, true) => Action::RemoveOwnSecondFactor,
             (_, false) => Action::ChangeUser,
         };
-        self.admit(request, action, name.as_str(), "", || async {
+        self.admit(request, action, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             if second.is_some() && user.second.is_some() {
@@ -173,7 +175,7 @@ impl Services {
     /// # Errors
     /// `not_found`.
     pub async fn remove_user(&self, request: &Request, name: &UserName) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RemoveUser, name.as_str(), "", || async {
+        self.admit(request, Action::RemoveUser, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let now = self.now();
             users.of_mut(name).ok_or_else(|| no_user(name))?.remove(now);
@@ -231,7 +233,7 @@ impl Services {
             Proven::Both(_, SecondProof::Recovery(_)) => Action::Recover,
             _ => Action::SignIn,
         };
-        self.admit(request, action, name.as_str(), "", || async {
+        self.admit(request, action, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(not_proven)?;
             if !holds(user, &sign_in.proven) {
@@ -270,7 +272,9 @@ impl Services {
 
     /// Keeps in the audit that someone wanted to sign in and could not; answers why.
     pub async fn refuse_session(&self, request: &Request, name: &str) -> ServiceError {
-        let refused = self.admit(request, Action::SignIn, name, "", || async { Err(not_proven()) }).await;
+        let refused = self
+            .admit(request, Action::SignIn, name, &Canonical::new(), || async { Err(not_proven()) })
+            .await;
         refused.err().unwrap_or_else(not_proven)
     }
 
@@ -289,10 +293,10 @@ impl Services {
         name: &UserName,
         id: Option<Uid>,
     ) -> Result<Accepted, ServiceError> {
-        let body = id.map_or_else(String::new, |id| id.to_string());
+        let content = Canonical::new().optional("session", id);
         let own = request.actor == name.actor();
         let action = if own { Action::EndOwnSessions } else { Action::EndSessions };
-        self.admit(request, action, name.as_str(), &body, || async {
+        self.admit(request, action, name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             users.of(name).ok_or_else(|| no_user(name))?;
             if users.close(name, id) == 0 && id.is_some() {

@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 
 use super::admit::Decision;
 use super::{Accepted, Action, Request, ServiceError, Services};
-use crate::domain::NameError;
 use crate::domain::webhook::{Receiver, SigningKey, Standing, Topic, Webhook};
+use crate::domain::{Canonical, NameError};
 use crate::ports::{Batch, Credentials, ErrorKind, Outcome, PortError, StoredSecret, Write};
 
 /// How often the secret store is asked again.
@@ -41,9 +41,9 @@ impl Services {
         let mut topics = if wanted.topics.is_empty() { Topic::usual() } else { wanted.topics.clone() };
         topics.sort_unstable();
         topics.dedup();
-        let body = format!("{} {topics:?}", wanted.url);
+        let content = Canonical::new().field("url", &wanted.url).list("topics", &topics);
         let accepted = self
-            .admit(request, Action::CreateWebhook, "webhooks", &body, || async {
+            .admit(request, Action::CreateWebhook, "webhooks", &content, || async {
                 self.may_receive(&wanted.url)?;
                 let mut webhooks = self.ports.store.webhooks().await?;
                 let place = self.ports.store.last_event().await?.unwrap_or(0);
@@ -78,16 +78,22 @@ impl Services {
     /// # Errors
     /// `not_found`.
     pub async fn remove_webhook(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RemoveWebhook, &format!("webhook-{number}"), "", || async {
-            let mut webhooks = self.ports.store.webhooks().await?;
-            let webhook = webhooks.of(number).ok_or_else(|| no_webhook(number))?;
-            let name = webhook.key();
-            let closed = || async { self.ports.secrets.schedule_delete(&self.call(), &name).await };
-            self.until_applied(closed).await?;
-            webhooks.list.retain(|webhook| webhook.number != number);
-            let batch = Batch::of(vec![Write::Webhooks(Box::new(webhooks))]);
-            Ok(Decision { batch, accepted: Accepted::Done })
-        })
+        self.admit(
+            request,
+            Action::RemoveWebhook,
+            &format!("webhook-{number}"),
+            &Canonical::new(),
+            || async {
+                let mut webhooks = self.ports.store.webhooks().await?;
+                let webhook = webhooks.of(number).ok_or_else(|| no_webhook(number))?;
+                let name = webhook.key();
+                let closed = || async { self.ports.secrets.schedule_delete(&self.call(), &name).await };
+                self.until_applied(closed).await?;
+                webhooks.list.retain(|webhook| webhook.number != number);
+                let batch = Batch::of(vec![Write::Webhooks(Box::new(webhooks))]);
+                Ok(Decision { batch, accepted: Accepted::Done })
+            },
+        )
         .await
     }
 

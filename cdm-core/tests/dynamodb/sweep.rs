@@ -2,7 +2,9 @@
 //! end, and nothing is done or told twice.
 
 use cdm_core::domain::site::Claimed;
-use cdm_core::domain::{AuditEntry, End, IdempotencyKey, Operation, Site, Slot, Status, Subject, Task};
+use cdm_core::domain::{
+    AuditEntry, Canonical, End, Fingerprint, IdempotencyKey, Operation, Site, Slot, Status, Subject, Task,
+};
 use cdm_core::ports::{
     Batch, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Outcome, Refused, SiteRepository, Write,
 };
@@ -53,7 +55,7 @@ async fn live(lab: &Lab, id: &str) -> Left {
     let record = IdempotencyRecord {
         actor: build::actor(),
         key: key.clone(),
-        fingerprint: 7,
+        fingerprint: Fingerprint::of("site.create", id, &Canonical::new()),
         answer: "made".to_owned(),
         at: lab.clock.wall(),
     };

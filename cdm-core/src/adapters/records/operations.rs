@@ -14,8 +14,8 @@ use crate::domain::operation::{
     Task,
 };
 use crate::domain::{
-    Actor, AuditEntry, Code, Digest, Fence, IdempotencyKey, Leg, OperationId, Reason, Role, Selector, SiteId,
-    Template, Timestamp, Token, TokenHash, Uid, WorkerId,
+    Actor, AuditEntry, Code, Digest, Fence, Fingerprint, IdempotencyKey, Leg, OperationId, Reason, Role,
+    Selector, SiteId, Template, Timestamp, Token, TokenHash, Uid, WorkerId,
 };
 use crate::ports::{FeedEvent, IdempotencyRecord};
 
@@ -356,12 +356,41 @@ pub(crate) struct IdempotencyRecordDef {
     actor: Actor,
     #[serde_as(as = "DisplayFromStr")]
     key: IdempotencyKey,
-    fingerprint: u64,
+    #[serde(flatten, with = "fingerprint")]
+    fingerprint: Fingerprint,
     answer: String,
     #[serde_as(as = "Millis")]
     at: Timestamp,
 }
 mirror!(IdempotencyRecordDef, IdempotencyRecord);
+
+/// Stores a fingerprint as `request`. `fingerprint` is a number that earlier versions require and compare with their own:
+/// to them, every request of this version is another request. A record of theirs has only the number, which equals no
+/// fingerprint of this version.
+mod fingerprint {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::domain::Fingerprint;
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored {
+        fingerprint: u64,
+        #[serde(default)]
+        request: Option<String>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+        let digits = value.as_str().split(':').next_back().and_then(|hash| hash.get(..16));
+        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        Stored { fingerprint: number.unwrap_or_default(), request: Some(value.as_str().to_owned()) }
+            .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
+        let stored = Stored::deserialize(from)?;
+        Ok(Fingerprint::stored(stored.request.unwrap_or_else(|| stored.fingerprint.to_string())))
+    }
+}
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]

@@ -1,12 +1,8 @@
 //! What a rollout would do, before it is asked for: decided from the fleet as it stands, and named by a hash, so that
 //! the real request can be refused when the fleet has changed since.
 
-use std::fmt::Write as _;
-
-use sha2::{Digest as _, Sha256};
-
 use super::{RolloutKind, Wave, Window};
-use crate::domain::{Digest, Selector, SiteId, Uid};
+use crate::domain::{Canonical, Digest, Selector, SiteId, Uid};
 
 /// A site as a plan sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +149,7 @@ impl Plan {
     pub const SHOWN: usize = 100;
 
     /// Decides what would be done to these sites in these waves; `asked` is the request in words.
-    pub fn new(ground: Ground, waves: &[Wave], sites: &[Candidate], asked: &str) -> Self {
+    pub fn new(ground: Ground, waves: &[Wave], sites: &[Candidate], asked: &Canonical) -> Self {
         let changes: Vec<Change> = sites.iter().map(|site| ground.change(site)).collect();
         let (mut start, mut planned, mut shown) = (0, Vec::new(), Vec::new());
         for (index, wave) in waves.iter().enumerate() {
@@ -177,19 +173,25 @@ impl Plan {
 }
 
 /// The hash of the plan for these sites.
-pub fn hash(ground: &Ground, sites: &[Candidate], asked: &str) -> String {
-    let mut hasher = Sha256::new();
-    // Whether the target is ready changes by itself, and is looked at before each move.
+pub fn hash(ground: &Ground, sites: &[Candidate], asked: &Canonical) -> String {
+    // Whether the target is ready changes by itself, and is checked before each move.
     let Ground { kind, target, running, digest, put_back, .. } = ground;
-    hasher.update(format!("{asked}\n{kind:?} {target} {running:?} {digest:?} {put_back:?}\n"));
-    for Candidate { id, uid, service, routed, .. } in sites {
-        hasher.update(format!("{id} {uid} {service} {routed:?}\n"));
-    }
-    hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing into a text does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let kind = match kind {
+        RolloutKind::Upgrade => "upgrade",
+        RolloutKind::Promote => "promote",
+        RolloutKind::Flush => "flush",
+    };
+    let base = Canonical::new()
+        .nested("spec", asked)
+        .field("kind", kind)
+        .field("target", target)
+        .optional("running", *running)
+        .optional("digest", *digest)
+        .optional("putBack", *put_back);
+    let sites = sites.iter().fold(base, |encoded, Candidate { id, uid, service, routed, .. }| {
+        encoded.field("site", id).field("uid", uid).field("service", service).optional("routed", *routed)
+    });
+    sites.sha256()
 }
 
 impl Ground {

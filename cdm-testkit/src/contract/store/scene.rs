@@ -6,8 +6,8 @@ use std::time::Duration;
 use cdm_core::domain::rollout::Outcome as Came;
 use cdm_core::domain::site::{Claim, Complete, Want};
 use cdm_core::domain::{
-    AuditEntry, End, Fence, Grant, Hostname, Hostnames, IdempotencyKey, Leg, Operation, OperationId, Routed,
-    Selector, Site, SiteId, Slot, Status, Subject, Task, Timestamp, WorkerId,
+    AuditEntry, Canonical, End, Fence, Fingerprint, Grant, Hostname, Hostnames, IdempotencyKey, Leg,
+    Operation, OperationId, Routed, Selector, Site, SiteId, Slot, Status, Subject, Task, Timestamp, WorkerId,
 };
 use cdm_core::ports::{
     Batch, Call, FeedEvent, IdempotencyRecord, Live, LiveSubject, OperationQuery, Outcome, Refused,
@@ -82,7 +82,7 @@ impl<'a> Scene<'a> {
         IdempotencyRecord {
             actor: build::actor(),
             key: IdempotencyKey::parse(&format!("{}{name}", self.tag)).expect("a key"),
-            fingerprint: u64::MAX,
+            fingerprint: Fingerprint::of("test", name, &Canonical::new()),
             answer: format!("{name} was answered"),
             at: self.wall(),
         }
