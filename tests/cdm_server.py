@@ -1,4 +1,4 @@
-"""A real `cdm-server` for the scripts beside this file: in a directory of its own, on a free port, ended by its own id."""
+"""Runs a real `cdm-server` for the other test scripts: in a temporary directory, on free ports, ended by its process id."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "an-administrator-of-the-scripts-0123456789"
-# As a server is that somebody tries out.
+# The default configuration.
 AS_USUAL = ""
-# Quick pods and jobs, and limits that one eager client does not meet.
+# Fast pods and jobs, and limits that one fast client does not reach.
 EAGER = """
 [local]
 pod_start_ms = 20
@@ -28,14 +28,14 @@ failures = 100000
 
 
 def target() -> Path:
-    """Where cargo builds."""
+    """Returns the target directory of cargo."""
     asked = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
     answer = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True)
     return Path(json.loads(answer.stdout)["target_directory"])
 
 
 def build() -> Path:
-    """The server, with `cdm` beside it: in the directory that CDM_TEST_BINARIES names, else built now."""
+    """Returns the path of the server, with `cdm` next to it: from CDM_TEST_BINARIES if set, otherwise built now."""
     if built := os.environ.get("CDM_TEST_BINARIES"):
         return Path(built) / "cdm-server"
     packages = ["-p", "cdm-http", "-p", "cdm-cli", "--bin", "cdm-server", "--bin", "cdm"]
@@ -44,7 +44,7 @@ def build() -> Path:
 
 
 class Server:
-    """A server that listens, and what it logs."""
+    """A running server with its addresses and its log."""
 
     def __init__(self, process: subprocess.Popen, log: Path):
         self.log = log
@@ -71,7 +71,7 @@ class Server:
 
 @contextmanager
 def running(configuration: str):
-    """Runs a server until the end of the block; it has to end in good order when it is told to."""
+    """Runs a server until the end of the block. It must exit with 0 on SIGTERM."""
     binary = build()
     with tempfile.TemporaryDirectory(prefix="cdm-") as directory:
         config = Path(directory) / "cdm.toml"

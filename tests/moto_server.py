@@ -1,9 +1,9 @@
-"""moto on a port of loopback, answering one request at a time.
+"""Runs moto on a loopback port, one request at a time.
 
 usage: moto_server.py PORT
 
-moto's own server has a thread for each request and no lock: between the condition of an update and the update itself
-another request may come. DynamoDB's conditional writes are atomic, so here they are too.
+The server of moto has a thread per request and no lock, so another request can run between the condition of an update
+and the update. Conditional writes of DynamoDB are atomic; the lock here makes those of moto atomic too.
 """
 
 import sys
@@ -17,7 +17,7 @@ turn = threading.Lock()
 
 
 def one_at_a_time(environ, start_response):
-    """Answers a request while no other one is answered."""
+    """Handles a request while no other request is handled."""
     with turn:
         return list(application(environ, start_response))
 

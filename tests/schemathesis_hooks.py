@@ -1,4 +1,4 @@
-"""What a generated request may not do, since the rest would not be tested then; loaded by tests/schemathesis."""
+"""Changes generated requests that would prevent further tests; loaded by tests/schemathesis."""
 
 import itertools
 import os
@@ -12,9 +12,9 @@ numbers = itertools.count(1)
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Spares the token with which everything is asked, and gives each request that has a fit key one of its own.
+    """Keeps the token of the tests, and gives each request with a valid idempotency key a unique one.
 
-    A key that comes twice is refused for another request, which is what it is for: cdm-http/tests/e2e/refusals.rs.
+    A key that is reused for another request is refused, as intended: cdm-http/tests/e2e/refusals.rs tests it.
     """
     if case.operation.path == "/tokens/{id}" and (case.path_parameters or {}).get("id") == OWN:
         case.path_parameters["id"] = "0" * 26

@@ -1,4 +1,4 @@
-// What other sites, planted cookies, stolen cookies and hostile texts come to: nothing.
+// Attacks from other sites, with planted and stolen cookies, and with hostile text have no effect.
 
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
@@ -19,7 +19,7 @@ after(async () => {
   await server.stop();
 });
 
-// Another site, on the same machine: a page with a form that sends itself.
+// Another site on the same machine: a page with a form that submits itself.
 async function evil(action, fields) {
   const inputs = Object.entries(fields).map(([name, value]) => `<input name="${name}" value="${value}">`);
   const html = `<body><form method="post" action="${action}">${inputs.join('')}</form><script>document.forms[0].submit()</script>`;
@@ -28,7 +28,7 @@ async function evil(action, fields) {
   return { url: `http://127.0.0.1:${site.address().port}/`, close: () => site.close() };
 }
 
-test('a form of another site does nothing, even with the right token in it', async () => {
+test('a form of another site is rejected, even with the right token', async () => {
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   const csrf = await page.locator('input[name=csrf]').first().inputValue();
@@ -52,7 +52,7 @@ test('a form of another site does nothing, even with the right token in it', asy
   assert.equal((await server.ask('GET', '/sites/shop')).state, 'active');
 });
 
-test('a form without the token of its session does nothing', async () => {
+test('a form without the token of its session is rejected', async () => {
   const [page, other] = [await newPage(browser, server), await newPage(browser, server)];
   await signIn(page, 'ada');
   await signIn(other, 'ada');
@@ -66,7 +66,7 @@ test('a form without the token of its session does nothing', async () => {
   }
 });
 
-test('no page can be framed, and other origins read nothing', async () => {
+test('no page can be framed, and other origins cannot read responses', async () => {
   const answer = await fetch(`${server.url}/console/sign-in`, { headers: { origin: 'http://evil.example' } });
   const policy = answer.headers.get('content-security-policy');
   for (const rule of ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"]) {
@@ -79,9 +79,9 @@ test('no page can be framed, and other origins read nothing', async () => {
   assert.equal(answer.headers.get('cache-control'), 'no-store');
 });
 
-test('a cookie that was planted before is not the one after signing in', async () => {
+test('a sign-in replaces a planted cookie', async () => {
   const page = await newPage(browser, server);
-  const planted = 'cdm_session_planted-by-somebody-else';
+  const planted = 'cdm_session_planted-by-an-attacker';
   await page.context().addCookies([{ name: 'cdm', value: planted, url: server.url }]);
   await signIn(page, 'ada');
   const [cookie] = await page.context().cookies();
@@ -91,14 +91,14 @@ test('a cookie that was planted before is not the one after signing in', async (
   await thief.goto('/console/services');
   assert.match(thief.url(), /sign-in/);
 
-  // A second sign-in is another session, too.
+  // A second sign-in creates another session.
   await page.getByRole('button', { name: 'Sign out' }).click();
   await signIn(page, 'ada');
   const [again] = await page.context().cookies();
   assert.notEqual(again.value, cookie.value);
 });
 
-test('a stolen cookie is worth nothing after the sign-out', async () => {
+test('a stolen cookie is invalid after the sign-out', async () => {
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   const cookies = await page.context().cookies();
@@ -113,7 +113,7 @@ test('a stolen cookie is worth nothing after the sign-out', async () => {
   assert.match(thief.url(), /sign-in/);
 });
 
-test('a cookie is no token, and a token is no cookie', async () => {
+test('a cookie is not accepted as a token, nor a token as a cookie', async () => {
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   const [cookie] = await page.context().cookies();
@@ -153,5 +153,5 @@ test('script in a name, a reason or an address stays text', async () => {
     await page.goto(path);
     assert.equal(await page.evaluate(() => globalThis.hacked), undefined, path);
   }
-  assert.equal(await page.locator('input[name=next]').inputValue(), '/console/services', 'nobody is led elsewhere');
+  assert.equal(await page.locator('input[name=next]').inputValue(), '/console/services', 'no redirect to another site');
 });

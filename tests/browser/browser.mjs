@@ -1,4 +1,4 @@
-// Debian's Chromium, and what a page must not do in it.
+// Starts Debian's Chromium and checks what a page must not do.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { join } from 'node:path';
 
 import { PASSWORD } from './server.mjs';
 
-// Installed beside what cargo builds, not here.
+// Installed below the target directory of cargo, not here.
 const parts = createRequire(join(process.env.CDM_BROWSER_PARTS, 'package.json'));
 const { chromium } = parts('playwright-core');
 const axe = readFileSync(parts.resolve('axe-core/axe.min.js'), 'utf8');
@@ -21,7 +21,7 @@ export async function open() {
   return chromium.launch({ executablePath: process.env.CDM_CHROMIUM, args: ARGUMENTS });
 }
 
-// A page of its own browser profile that notes what it complains of, and which hosts it asks.
+// Opens a page in a separate browser profile that records logged errors and requested hosts.
 export async function newPage(browser, server, options = {}) {
   const context = await browser.newContext({ baseURL: server.url, viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
@@ -51,10 +51,10 @@ export async function signIn(page, name) {
 }
 
 export function assertQuiet(page) {
-  assert.deepEqual(page.complaints, [], 'the page complains of nothing and asks nobody else');
+  assert.deepEqual(page.complaints, [], 'the page logs no error and sends no request to another host');
 }
 
-// Every rule of axe-core, its best practices too.
+// Checks every rule of axe-core, including its best practices.
 export async function assertAccessible(page, where) {
   await page.evaluate(axe);
   const found = await page.evaluate(async () => {
@@ -64,7 +64,7 @@ export async function assertAccessible(page, where) {
   assert.deepEqual(found, [], `${where} is accessible`);
 }
 
-// Nothing is wider than the page, nothing lies over something else, no text is cut.
+// Checks that no element is wider than the page, that elements do not overlap, and that no text is cut.
 export async function assertTidy(page, where) {
   const wrong = await page.evaluate(() => {
     const problems = [];
@@ -83,7 +83,7 @@ export async function assertTidy(page, where) {
       for (const [other, b] of boxes.slice(index + 1)) {
         if (one.contains(other) || other.contains(one)) continue;
         const over = Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
-        // Links in running text may wrap around one another's boxes.
+        // The boxes of links in running text may overlap where lines wrap.
         if (over && !(getComputedStyle(one).display === 'inline' && getComputedStyle(other).display === 'inline')) {
           problems.push(`overlap: ${one.outerHTML.slice(0, 80)} and ${other.outerHTML.slice(0, 80)}`);
         }

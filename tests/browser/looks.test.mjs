@@ -1,4 +1,4 @@
-// Each page as somebody sees it: light and dark, wide and narrow, with screenshots; by axe-core without a fault.
+// Every page, light and dark, wide and narrow: screenshots, layout checks and axe-core.
 
 import { after, before, test } from 'node:test';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ let browser;
 let server;
 const pages = {};
 
-// A platform as somebody has it after a while: sites in all states, releases with verdicts, rollouts of all kinds.
+// A platform after some time in use: sites in all states, releases with verdicts, rollouts of all kinds.
 before(async () => {
   [browser, server] = await Promise.all([open(), Server.start(QUICK)]);
   const ask = (...asked) => server.ask(...asked);
@@ -20,13 +20,13 @@ before(async () => {
   await server.user('grace@example.com', 'operator');
   await ask('POST', '/services?wait=30s', { imageTag: image('a'), service: 'blue' });
   const names = { bakery: 'The corner bakery', bookshop: 'Read & Co.', florist: 'Roses, roses, roses', museum: 'Museum of small things',
-    pharmacy: 'Pharmacy at the harbour', school: 'Music school', tailor: 'Needle and thread', 'a-rather-long-name-of-32-letters': 'A site whose name is as long as it may be, and whose title takes some room as well' };
+    pharmacy: 'Pharmacy at the harbour', school: 'Music school', tailor: 'Needle and thread', 'a-rather-long-name-of-32-letters': 'A site whose name is as long as it may be, and whose title takes some space as well' };
   for (const [id, name] of Object.entries(names)) await server.live(id, { name });
   await server.site('vineyard', { name: 'Vineyard', hostnames: ['vineyard.example.com', 'www.vineyard.example.com'], canonicalHostname: 'www.vineyard.example.com' });
   await ask('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
   await ask('POST', '/services', { selector: 'green' });
   await ask('POST', `/services/history/${image('b')}`, { verdict: 'healthy', reason: 'a week without complaint' });
-  // Starts a rollout and waits until it stands so.
+  // Starts a rollout and waits for its status.
   const rollout = async (status, body) => {
     const { id } = await ask('PUT', '/services', { promote: true, ...body });
     return server.until(`/rollouts/${id}`, (rollout) => rollout.status === status);
@@ -42,7 +42,7 @@ before(async () => {
   const { items: parked } = await server.until('/operations?status=parked', ({ items }) => items.length === 1);
   await ask('PUT', '/sites/florist/upgrade?wait=30s');
   await ask('POST', '/freezes', { reason: 'the sale of the year', sites: ['museum'], expiresAt: '2099-12-31T00:00:00Z' });
-  // One that has come through two of its waves.
+  // A rollout that has completed two of its waves.
   const tenants = Array.from({ length: 40 }, (_, index) => `tenant-${String(index + 1).padStart(2, '0')}`);
   await Promise.all(tenants.map((id) => server.live(id, { service: 'green' })));
   await ask('POST', '/services', { selector: 'blue' });

@@ -17,7 +17,7 @@ after(async () => {
   await server.stop();
 });
 
-// Loads the page again until it says that.
+// Reloads the page until it contains the text.
 async function reloadUntil(page, locator) {
   for (;;) {
     if (await locator.count() > 0) return;
@@ -63,7 +63,7 @@ test('a site is created, provisioned, moved by a rollout and terminated without 
   assertQuiet(page);
 });
 
-test('everything is reached and done with the keyboard alone', async () => {
+test('every page and action is usable with the keyboard only', async () => {
   await server.site('keys');
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
@@ -82,7 +82,7 @@ test('everything is reached and done with the keyboard alone', async () => {
   await page.waitForURL('**/console/sites/keys');
   await page.locator('#live > .summary', { hasText: 'active' }).waitFor();
 
-  // What changes by itself leaves the focus where it is.
+  // An update of the page keeps the focus.
   await page.getByRole('link', { name: 'Terminate' }).focus();
   await server.ask('PUT', '/sites/keys/upgrade?wait=30s');
   await page.getByRole('row', { name: /^PatchService succeeded/ }).waitFor();

@@ -1,4 +1,4 @@
-// Rollouts: from a plan to an end, live, with a broken image, in two tabs, and over a restart.
+// Rollouts: from plan to end, with live updates, with a broken image, in two tabs, and over a restart.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -15,7 +15,7 @@ after(async () => {
   await browser.close();
 });
 
-// A server with so many live sites on blue, and green the active canary.
+// Starts a server with so many live sites on blue, and with green as the active canary.
 async function fleet(sites) {
   const server = await Server.start(QUICK);
   await server.user('ada', 'admin');
@@ -26,7 +26,7 @@ async function fleet(sites) {
   return server;
 }
 
-// Fills in the form, looks at the plan, and starts what it says.
+// Fills in the form, reviews the plan, and starts it.
 async function start(page, fields) {
   await page.getByRole('link', { name: 'Rollouts', exact: true }).click();
   await page.getByRole('link', { name: 'Start a rollout' }).click();
@@ -71,7 +71,7 @@ test('a rollout is planned, started and followed to its end', async (t) => {
   assertQuiet(page);
 });
 
-test('the plan that was looked at is the one that starts, or none', async (t) => {
+test('a rollout starts only by the plan that was reviewed', async (t) => {
   const server = await fleet(3);
   t.after(() => server.stop());
   const page = await newPage(browser, server);
@@ -86,10 +86,10 @@ test('the plan that was looked at is the one that starts, or none', async (t) =>
   assert.equal((await server.ask('GET', '/rollouts')).items.length, 0);
 });
 
-test('a rollout that meets a broken image goes back', async (t) => {
+test('a rollout of a broken image is rolled back', async (t) => {
   const server = await fleet(6);
   t.after(() => server.stop());
-  // Two sites are on green already: under these the image is replaced, the others would be moved to it.
+  // Two sites are already on green: their image is replaced in place. The other sites move to green.
   await server.ask('PUT', '/sites/site-1/promote?wait=30s');
   await server.ask('PUT', '/sites/site-2/promote?wait=30s');
   await server.declare(image('b'), 'failing');
@@ -102,7 +102,7 @@ test('a rollout that meets a broken image goes back', async (t) => {
   await page.getByText('budget_exceeded').waitFor();
   await page.getByRole('cell', { name: 'unhealthy in place' }).first().waitFor();
   await page.getByRole('cell', { name: 'unhealthy', exact: true }).first().waitFor();
-  // The digest before it is put back under the two, and nobody else has moved.
+  // The previous digest is restored under these two sites, and no other site has moved.
   await page.getByText('Rolled back by').waitFor();
   await page.locator('dd').getByRole('link', { name: /^op-\d+-service-green$/ }).last().click();
   await page.locator('.panel > .headline').getByText('succeeded').waitFor();
@@ -115,7 +115,7 @@ test('a rollout that meets a broken image goes back', async (t) => {
   assertQuiet(page);
 });
 
-test('a service is rolled back to what the page says', async (t) => {
+test('a service is rolled back to the digest that the page names', async (t) => {
   const server = await fleet(2);
   t.after(() => server.stop());
   await server.ask('POST', `/services/history/${image('a')}`, { verdict: 'healthy', reason: 'a week' });
@@ -124,7 +124,7 @@ test('a service is rolled back to what the page says', async (t) => {
   await signIn(page, 'ada');
   await page.getByRole('link', { name: 'Roll back green' }).click();
   assert.equal(await page.getByLabel('Digest').inputValue(), image('a'));
-  // What it says has changed meanwhile: nothing is done, and the page says what would be now.
+  // The digest has changed in the meantime: no rollback starts, and the page names the new digest.
   await server.ask('POST', `/services/history/${image('a')}`, { verdict: 'bad', reason: 'after all' });
   page.deaf = true;
   await page.getByRole('button', { name: 'Roll green back' }).click();
@@ -137,7 +137,7 @@ test('a service is rolled back to what the page says', async (t) => {
   await page.locator('.panel > .headline').getByText('succeeded').waitFor();
   assert.equal((await server.ask('GET', '/services')).services.green.image, digest);
 
-  // A person marks a digest, for both services.
+  // A verdict that a user sets applies to both services.
   await page.goto('/console/services');
   await page.getByRole('link', { name: `mark ${image('b')}` }).first().click();
   await page.getByLabel('Verdict').selectOption('bad');
@@ -148,7 +148,7 @@ test('a service is rolled back to what the page says', async (t) => {
   assertQuiet(page);
 });
 
-test('two tabs on one rollout see what either does', async (t) => {
+test('two tabs on one rollout show the actions of both', async (t) => {
   const server = await fleet(4);
   t.after(() => server.stop());
   const one = await newPage(browser, server);
@@ -174,7 +174,7 @@ test('two tabs on one rollout see what either does', async (t) => {
   assertQuiet(two);
 });
 
-test('a page recovers by itself when the server was killed and comes back', async (t) => {
+test('a page reconnects after the server was killed and restarted', async (t) => {
   const server = await fleet(4);
   t.after(() => server.stop());
   const page = await newPage(browser, server);
@@ -182,7 +182,7 @@ test('a page recovers by itself when the server was killed and comes back', asyn
   await start(page, { Waves: '1 100%', 'Seconds between waves': '600' });
   await page.locator('.summary').getByText('waiting').waitFor();
   await page.evaluate(() => { globalThis.here = true; });
-  // Connections that are refused meanwhile are nothing that a page could keep quiet about.
+  // The browser logs each refused connection; a page cannot prevent that.
   page.deaf = true;
   await server.end('SIGKILL');
   await server.run();

@@ -1,4 +1,4 @@
-// The second factor: set up with an authenticator app, and asked for after the password.
+// The second factor: setup with an authenticator app, and the code after the password.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -17,7 +17,7 @@ after(async () => {
   await server.stop();
 });
 
-test('a second factor is set up with an app and asked for after the password', async () => {
+test('a second factor is set up with an app and required after the password', async () => {
   await server.user('ada', 'viewer');
   const page = await newPage(browser, server);
   await signIn(page, 'ada');

@@ -1,4 +1,4 @@
-// A real `cdm-server` in a directory of its own, ended by its own id, and the REST API of it.
+// Runs a real `cdm-server` in a temporary directory and calls its REST API. The process is ended by its id.
 
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -10,9 +10,9 @@ import { createInterface } from 'node:readline';
 const BINARY = process.env.CDM_SERVER_BINARY;
 export const ADMIN = 'an-administrator-of-the-browser-0123456789';
 
-// Quick pods and jobs.
+// Fast pods and jobs.
 export const QUICK = '[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 20\n\n[limits]\nrate = 100000\nburst = 100000\nfailures = 100000\n';
-// Jobs that take long enough to be seen at work.
+// Jobs that run long enough to be visible.
 export const SLOW = QUICK.replace('job_ms = 20', 'job_ms = 700');
 
 export class Server {
@@ -30,7 +30,7 @@ export class Server {
     return server;
   }
 
-  // Starts the process and waits until it says where it listens. A second start listens where the first did.
+  // Starts the process and waits until it logs its addresses. A restart uses the addresses of the first start.
   async run() {
     const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('CDM_'));
     const env = {
@@ -52,7 +52,7 @@ export class Server {
       createInterface({ input: child.stderr }).on('line', (line) => {
         this.log += `${line}\n`;
         const fields = line.startsWith('{') ? (JSON.parse(line).fields ?? {}) : {};
-        // Lines of requests have an address, too: the client's.
+        // The access log has an address too: the client's.
         if (fields.address && fields.message.includes('the API')) this.listen = fields.address;
         if (fields.router) this.routes = fields.router;
         if (fields.router) listening();
@@ -75,18 +75,18 @@ export class Server {
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  // Asks the REST API as an administrator.
+  // Sends a request to the REST API as an administrator.
   async ask(method, path, body) {
     const headers = { authorization: `Bearer ${ADMIN}` };
     if (body !== undefined) headers['content-type'] = 'application/json';
     const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
     const text = await answer.text();
-    const told = text.startsWith('{') ? JSON.parse(text) : text;
+    const response = text.startsWith('{') ? JSON.parse(text) : text;
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
-    return told;
+    return response;
   }
 
-  // What a visitor of a site reads.
+  // Returns the page that a visitor of a site gets.
   visit(host) {
     return new Promise((read, failed) => {
       const asked = get(this.router, { headers: { host } }, (answer) => {
@@ -97,11 +97,11 @@ export class Server {
     });
   }
 
-  // Waits for what the API says, looking again without a fixed pause in between.
+  // Polls the API until the response satisfies the condition.
   async until(path, is) {
     for (;;) {
-      const told = await this.ask('GET', path);
-      if (is(told)) return told;
+      const response = await this.ask('GET', path);
+      if (is(response)) return response;
       await new Promise((again) => setTimeout(again, 20));
     }
   }
@@ -120,7 +120,7 @@ export class Server {
     await this.ask('POST', `/sites/${id}/provision?wait=30s`);
   }
 
-  // Says how an image behaves on the local cluster.
+  // Declares the behavior of an image on the local cluster.
   async declare(digest, behaviour) {
     const cdm = spawn(process.env.CDM_BINARY, ['local', 'image', digest, `--${behaviour}`, '--data-dir', join(this.directory, 'data')]);
     const code = await new Promise((ended) => cdm.once('exit', ended));

@@ -1,4 +1,4 @@
-// Signing in and out, and what does not get anyone in.
+// Sign-in and sign-out, and rejected sign-ins.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -16,7 +16,7 @@ after(async () => {
   await server.stop();
 });
 
-test('the first user makes themselves by the printed link, once', async () => {
+test('the printed link creates the first user, once', async () => {
   const page = await newPage(browser, server);
   await page.goto('/');
   await page.getByText('cdm user create ada --role admin').waitFor();
@@ -44,7 +44,7 @@ test('the first user makes themselves by the printed link, once', async () => {
   assertQuiet(page);
 });
 
-test('a wrong password is refused, the right one leads where one wanted to go', async () => {
+test('a wrong password is refused, the right one leads to the requested page', async () => {
   await server.user('ada', 'viewer');
   const page = await newPage(browser, server);
   await page.goto('/console/sites?state=active');
@@ -70,13 +70,13 @@ test('a wrong password is refused, the right one leads where one wanted to go', 
   await page.goto('/console/sites');
   assert.match(page.url(), /sign-in/);
   const { items } = await server.ask('GET', '/audit?limit=10');
-  const told = items.filter((entry) => entry.target === 'ada').map((entry) => `${entry.actor} ${entry.action} ${entry.outcome}`);
-  assert.deepEqual(told.slice(0, 3), [
+  const entries = items.filter((entry) => entry.target === 'ada').map((entry) => `${entry.actor} ${entry.action} ${entry.outcome}`);
+  assert.deepEqual(entries.slice(0, 3), [
     'user:ada session.close accepted', 'user:ada session.open accepted', 'console session.open invalid',
   ]);
 });
 
-test('who guesses is locked out, of the account and not of others', async () => {
+test('wrong guesses lock one account and no other', async () => {
   await server.user('bob', 'viewer');
   await server.user('carol', 'viewer');
   const page = await newPage(browser, server);
@@ -105,7 +105,7 @@ test('sessions are listed and ended, and end with the password', async () => {
   await here.getByLabel('Your password').fill(PASSWORD);
   await here.getByRole('button', { name: /^End/ }).click();
   await here.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
-  // The other browser is told at once, without asking.
+  // The other browser shows it at once, without a request.
   await there.getByText('You are signed out').waitFor();
   assert.equal((await there.goto('/console/sites')).url().includes('sign-in'), true);
 

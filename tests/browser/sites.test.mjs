@@ -1,4 +1,4 @@
-// A site's life, as somebody moves it with the mouse and follows it without reloading.
+// The lifecycle of a site, with the mouse and without reloading.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -24,7 +24,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await page.getByRole('link', { name: 'Sites', exact: true }).click();
   await page.getByText('There is no site yet.').waitFor();
 
-  // What is wrong stands beside its field, and nothing that was typed is lost.
+  // The error stands next to its field, and the form keeps all input.
   await page.getByRole('link', { name: 'Create a site' }).click();
   await page.getByLabel('Id').fill('Shop');
   await page.getByLabel('Title').fill('The shop');
@@ -41,7 +41,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   const state = page.locator('#live > .summary');
   await state.getByText('created').waitFor();
 
-  // Every step is seen at work, and then done, while the page stays where it is.
+  // The page shows each step as running and then as done, without a reload.
   await page.getByRole('link', { name: 'Provision' }).click();
   await page.getByText('routes 2 hostnames to blue').waitFor();
   await page.getByRole('button', { name: 'Provision' }).click();
@@ -55,7 +55,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await page.getByRole('link', { name: 'log of Install' }).click();
   await page.locator('pre.log').waitFor();
 
-  // Green becomes the active canary, and the site moves there.
+  // Green becomes the active canary, and the site moves to it.
   await page.goto('/console/services');
   await page.getByRole('link', { name: 'Deploy to green' }).click();
   await page.getByLabel('Digest').fill('dev');
@@ -82,7 +82,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await state.getByText('green, and routed there').waitFor();
   assert.match(await server.visit('shop.example.com'), /green/);
 
-  // Only who types its id ends it.
+  // Terminating requires the id of the site.
   await page.getByRole('link', { name: 'Terminate' }).click();
   await page.getByLabel('Type shop to confirm').fill('shops');
   page.deaf = true;
@@ -97,7 +97,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   assertQuiet(page);
 });
 
-test('the table is searched and filtered, and its address says how', async () => {
+test('the table is searched and filtered, and its address has the filter', async () => {
   for (const id of ['roses', 'tulips', 'violets']) await server.site(id);
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
@@ -120,7 +120,7 @@ test('the table is searched and filtered, and its address says how', async () =>
   await page.getByRole('link', { name: 'First page' }).click();
   await page.getByRole('link', { name: 'roses' }).waitFor();
 
-  // What happens to a site is seen in the table by whoever looks.
+  // The table shows changes of a site without a reload.
   await page.goto('/console/sites');
   await server.ask('POST', '/sites/roses/provision');
   await page.getByRole('row', { name: /^roses/ }).getByText('provisioning').waitFor();
@@ -128,7 +128,7 @@ test('the table is searched and filtered, and its address says how', async () =>
   assertQuiet(page);
 });
 
-test('a viewer sees everything and may do nothing', async () => {
+test('a viewer reads everything and changes nothing', async () => {
   await server.user('vera', 'viewer');
   await server.site('orchids');
   const page = await newPage(browser, server);
@@ -148,7 +148,7 @@ test('a viewer sees everything and may do nothing', async () => {
     assert.equal(answer.status(), 403, path);
     await page.getByText('yours is `viewer`').waitFor();
   }
-  // Nor by a form of their own making.
+  // A hand-made form is refused too.
   const csrf = await page.locator('input[name=csrf]').first().inputValue();
   const answer = await page.request.post('/console/sites/orchids/provision', {
     form: { csrf }, headers: { 'sec-fetch-site': 'same-origin' }, maxRedirects: 0,
@@ -157,7 +157,7 @@ test('a viewer sees everything and may do nothing', async () => {
   assert.equal((await server.ask('GET', '/sites/orchids')).state, 'created');
 });
 
-test('what waits for a person says what clears it, and goes on when it is told to', async () => {
+test('a parked operation names its remedy, and is retried and canceled', async () => {
   const image = `sha256:${'c'.repeat(64)}`;
   await server.declare(image, 'no-themes');
   await server.ask('POST', '/services?wait=30s', { imageTag: image, service: 'blue' });
@@ -170,7 +170,7 @@ test('what waits for a person says what clears it, and goes on when it is told t
   await page.getByRole('row', { name: /theme_missing/ }).getByRole('link', { name: 'provision' }).click();
   await page.getByText('allow its installation').waitFor();
   await page.getByRole('button', { name: 'Retry' }).click();
-  // It was tried again, and stands where it stood.
+  // The retry ran, and the operation is parked again.
   await page.getByRole('row', { name: /^ActivateTheme/ }).getByText('-r2').waitFor();
   await page.getByText('allow its installation').waitFor();
   await page.getByRole('link', { name: 'Cancel' }).click();

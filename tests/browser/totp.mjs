@@ -1,8 +1,8 @@
-// What an authenticator app shows.
+// Computes the codes of an authenticator app.
 
 import { createHmac } from 'node:crypto';
 
-// The code of RFC 6238 that an app shows for a key, `steps` of 30 s from now.
+// Returns the RFC 6238 code of a key, `steps` of 30 s from now.
 export function code(key, steps) {
   const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
   const bits = [...key.replaceAll(' ', '')].map((letter) => letters.indexOf(letter).toString(2).padStart(5, '0')).join('');
