@@ -133,7 +133,7 @@ for (const colorScheme of ['light', 'dark']) {
       await page.getByRole('button', { name: 'Create the site' }).click();
       await page.locator('#id-problem').waitFor();
       await look('create-refused');
-      await page.goto('/console/sites/nobody');
+      await page.goto('/console/sites/unknown');
       await look('missing');
       await page.context().close();
     });
