@@ -1,6 +1,6 @@
 //! What to do next, for what went wrong.
 
-use cdm_core::domain::Code;
+use cdm_core::domain::ReasonCode;
 use serde_json::Value;
 
 use crate::error::{CliError, Problem, Subject};
@@ -191,7 +191,7 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
 
 /// What clears a reason of an operation or rollout.
 pub fn clears(code: &str) -> Option<&'static str> {
-    Code::ALL.into_iter().find(|known| known.as_str() == code).map(Code::clears)
+    ReasonCode::ALL.into_iter().find(|known| known.as_str() == code).map(ReasonCode::clears)
 }
 
 /// What to do about work that rests without being done, with the commands for it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use cdm_core::ports::Clock;
 
 use crate::transport::{Listening, Request, Response, Transport, TransportError};
@@ -18,7 +18,7 @@ const USUAL: Duration = Duration::from_secs(1);
 pub(crate) struct Unhurried {
     inner: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    until: Tick,
+    until: MonotonicTime,
 }
 
 impl Unhurried {

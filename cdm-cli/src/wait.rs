@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use cdm_core::ports::Clock;
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt};
@@ -161,7 +161,7 @@ impl Wait<'_> {
         }
     }
 
-    async fn pause(&self, from: Tick, span: Duration) {
+    async fn pause(&self, from: MonotonicTime, span: Duration) {
         self.clock.sleep_until(from.after(span)).await;
     }
 }
@@ -176,7 +176,7 @@ struct Stream {
     path: String,
     events: Source,
     last_id: Option<String>,
-    looked: Option<Tick>,
+    looked: Option<MonotonicTime>,
     failures: u32,
 }
 

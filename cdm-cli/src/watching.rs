@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use serde_json::Value;
 
 use crate::printer::clean;
@@ -21,12 +21,12 @@ const NAMED: usize = 5;
 /// What was seen of a rollout.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
-    seen: VecDeque<(Tick, u64)>,
+    seen: VecDeque<(MonotonicTime, u64)>,
 }
 
 impl Watched {
     /// Takes note of how far it is.
-    pub(crate) fn see(&mut self, value: &Value, now: Tick) {
+    pub(crate) fn see(&mut self, value: &Value, now: MonotonicTime) {
         if self.seen.back().is_none_or(|(_, done)| *done != ended(value)) || self.seen.len() < 2 {
             self.seen.push_back((now, ended(value)));
         }
@@ -36,7 +36,7 @@ impl Watched {
     }
 
     /// Sites a second, over the last half minute; only while it runs.
-    pub(crate) fn rate(&self, value: &Value, now: Tick) -> Option<f64> {
+    pub(crate) fn rate(&self, value: &Value, now: MonotonicTime) -> Option<f64> {
         let (first, before) = *self.seen.front()?;
         let took = now.since(first).as_secs_f64();
         let done = ended(value).saturating_sub(before);
@@ -45,14 +45,14 @@ impl Watched {
     }
 
     /// How long it may still take, at that rate.
-    pub(crate) fn left(&self, value: &Value, now: Tick) -> Option<Duration> {
+    pub(crate) fn left(&self, value: &Value, now: MonotonicTime) -> Option<Duration> {
         let open = count(value, "total").saturating_sub(ended(value));
         let left = open as f64 / self.rate(value, now)?;
         Some(Duration::from_secs_f64(left.min(1e9)))
     }
 
     /// The whole view, on a screen so many characters wide.
-    pub(crate) fn screen(&self, value: &Value, now: Tick, width: usize) -> String {
+    pub(crate) fn screen(&self, value: &Value, now: MonotonicTime, width: usize) -> String {
         let what =
             if value.get("promote").and_then(Value::as_bool) == Some(true) { "promote" } else { "upgrade" };
         let mut lines = vec![format!(
@@ -76,7 +76,7 @@ impl Watched {
     }
 
     /// Rate and time left, where they are known.
-    pub(crate) fn speed(&self, value: &Value, now: Tick) -> String {
+    pub(crate) fn speed(&self, value: &Value, now: MonotonicTime) -> String {
         let rate = self.rate(value, now).map_or_else(String::new, |rate| format!("  {rate:.1} sites/s"));
         let left =
             self.left(value, now).map_or_else(String::new, |left| format!(", about {} left", span(left)));
@@ -84,7 +84,7 @@ impl Watched {
     }
 
     /// The value with what is worked out here, for a line of JSON.
-    pub(crate) fn line(&self, value: &Value, now: Tick) -> Value {
+    pub(crate) fn line(&self, value: &Value, now: MonotonicTime) -> Value {
         let mut line = value.clone();
         line["rate"] = self.rate(value, now).map(|rate| (rate * 10.0).round() / 10.0).into();
         line["secondsLeft"] = self.left(value, now).map(|left| left.as_secs()).into();
@@ -215,8 +215,8 @@ mod tests {
         value
     }
 
-    fn at(seconds: u64) -> Tick {
-        Tick::from_millis(seconds * 1_000)
+    fn at(seconds: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(seconds * 1_000)
     }
 
     #[test]

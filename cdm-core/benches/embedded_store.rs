@@ -13,26 +13,26 @@ use std::time::{Duration, Instant};
 
 use cdm_core::adapters::embedded::{EmbeddedStore, File, Presence};
 use cdm_core::adapters::{OsIds, SystemClock};
-use cdm_core::domain::site::{Claim, Claimed, Want};
-use cdm_core::domain::{Fence, Grant, Leg, Selector, Site, WorkerId};
-use cdm_core::ports::{Batch, Call, Clock, IdSource, Journal, Outcome, Write};
+use cdm_core::domain::site::{Claim, ClaimIntent, Claimed};
+use cdm_core::domain::{ClaimToken, Color, Direction, Fence, Site, WorkerId};
+use cdm_core::ports::{CallContext, Clock, Entropy, Journal, Mutation, Outcome, WriteBatch};
 use cdm_testkit::build;
 use futures_util::future::join_all;
 
 const CLAIMS: u32 = 500;
 const ROUNDS: u64 = 5;
 
-fn call(clock: &SystemClock, ids: &OsIds) -> Call {
+fn call(clock: &SystemClock, ids: &OsIds) -> CallContext {
     let deadline = clock.monotonic().after(Duration::from_secs(60));
-    Call { deadline, write: ids.write(), fence: Fence::default() }
+    CallContext { deadline, write: ids.write(), fence: Fence::default() }
 }
 
 fn claim(site: &Site, rollout: u64, ordinal: u32) -> Claim {
     Claim {
         id: site.id.clone(),
         uid: site.uid,
-        grant: Grant { rollout, leg: Leg::Out, term: 1 },
-        want: Want::Upgrade(Selector::Green),
+        claim_token: ClaimToken { rollout, direction: Direction::Forward, term: 1 },
+        intent: ClaimIntent::Upgrade(Color::Green),
         ordinal,
         number: rollout * 1_000 + u64::from(ordinal),
         owner: WorkerId::new("worker"),
@@ -53,8 +53,8 @@ async fn main() {
             let store = EmbeddedStore::open(file, Arc::new(clock), presence).await.expect("a store");
             let sites: Vec<Site> = (0..CLAIMS).map(|n| build::site(&format!("s{n}"))).collect();
             for some in sites.chunks(50) {
-                let writes = some.iter().map(|site| Write::CreateSite(Box::new(site.clone()))).collect();
-                let written = store.write(&call(&clock, &ids), &Batch::of(writes)).await;
+                let writes = some.iter().map(|site| Mutation::CreateSite(Box::new(site.clone()))).collect();
+                let written = store.write(&call(&clock, &ids), &WriteBatch::of(writes)).await;
                 assert!(matches!(written, Outcome::Applied(())), "{written:?}");
             }
             let one = async |ordinal: u32| {

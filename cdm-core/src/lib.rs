@@ -6,9 +6,9 @@
 
 pub mod domain;
 pub mod engine;
+pub mod manager;
 pub mod pipelines;
 pub mod ports;
-pub mod services;
 
 pub mod adapters;
 #[cfg(feature = "wiring")]

@@ -27,9 +27,9 @@ struct Reference {
 fn reference(scenario: Scenario) -> Reference {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
-    world.gate.start_trace();
+    world.faults.start_trace();
     (scenario.act)(&mut world);
-    let trace = world.gate.trace();
+    let trace = world.faults.trace();
     let violations = world.violations();
     assert!(violations.is_empty(), "{} without faults: {violations:#?}", scenario.name);
     Reference { scenario, summary: Summary::of(&world), trace }
@@ -40,9 +40,9 @@ fn broken(reference: &Reference, plan: &Plan, must_fire: usize) -> Result<(), St
     let run = || {
         let mut world = World::new(1);
         (reference.scenario.before)(&mut world);
-        world.gate.arm(plan.clone());
+        world.faults.arm(plan.clone());
         (reference.scenario.act)(&mut world);
-        let fired = world.gate.fired();
+        let fired = world.faults.fired();
         world.converge();
         let summary = Summary::of(&world);
         let difference = if reference.scenario.same_way {
@@ -141,7 +141,7 @@ fn replay() {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
     let before = world.log.len();
-    world.gate.arm(plan.clone());
+    world.faults.arm(plan.clone());
     let act = std::panic::AssertUnwindSafe(|| (scenario.act)(&mut world));
     let rested = std::panic::catch_unwind(act);
     for effect in world.log.since(before) {
@@ -153,8 +153,8 @@ fn replay() {
 
 fn shown(what: &cdm_testkit::log::What) -> String {
     use cdm_testkit::log::What;
-    let slot = |slot: Option<&cdm_core::domain::Slot>| {
-        slot.map(|s| {
+    let operation = |operation: Option<&cdm_core::domain::OperationState>| {
+        operation.map(|s| {
             format!(
                 "{} {} {:?} e{} a{} {:?} holds {:?}",
                 s.number,
@@ -163,14 +163,16 @@ fn shown(what: &cdm_testkit::log::What) -> String {
                 s.epoch,
                 s.attempts,
                 s.reason.as_ref().map(|r| &r.message),
-                s.holds
+                s.locked_color
             )
         })
     };
     match what {
-        What::Site(_, after) => format!("site {:?}", after.as_ref().map(|site| slot(site.slot.as_ref()))),
-        What::Colour(colour) => {
-            format!("colour {} {:?} {:?}", colour.selector, slot(colour.slot.as_ref()), colour.hold)
+        What::Site(_, after) => {
+            format!("site {:?}", after.as_ref().map(|site| operation(site.operation.as_ref())))
+        }
+        What::Colour(service) => {
+            format!("colour {} {:?} {:?}", service.color, operation(service.operation.as_ref()), service.lock)
         }
         What::Rollout(r) => {
             format!(
@@ -179,7 +181,7 @@ fn shown(what: &cdm_testkit::log::What) -> String {
                 r.window,
                 r.control,
                 r.term,
-                r.tally(),
+                r.counts(),
                 r.owner.as_ref().map(|owner| owner.as_str())
             )
         }

@@ -11,13 +11,13 @@ use cdm_core::adapters::embedded::{
 };
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::domain::{
-    Actor, DatabaseName, Digest, Fence, ObjectPrefix, Role, SecretKind, SecretName, Selector, Timestamp,
-    Token, TokenHash, Uid, WorkerId,
+    Actor, Color, DatabaseName, Digest, Fence, ObjectPrefix, Role, SecretKind, SecretName, Timestamp, Token,
+    TokenHash, Uid, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Call, Clock, ClusterOps, Cms, Credentials, Database, ErrorKind, IdSource, ImageWant, Journal,
-    ObjectStore, Outcome, PortError, Refused, SecretStore, SiteDatabases, SiteQuery, SiteRepository,
-    StoreError, TokenStore, Write,
+    CallContext, Clock, ClusterOps, Cms, Credentials, Database, Entropy, ErrorKind, ImageWant, Journal,
+    Mutation, ObjectStore, Outcome, PortError, SecretStore, SiteDatabases, SiteQuery, SiteRepository,
+    StoreError, TokenStore, WriteBatch, WriteError,
 };
 use cdm_testkit::build;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -53,9 +53,9 @@ impl Machine {
         Self { clock, ids, file, store, tokens, secrets, objects, databases, cluster }
     }
 
-    fn call(&self) -> Call {
+    fn call(&self) -> CallContext {
         let deadline = self.clock.monotonic().after(std::time::Duration::from_secs(30));
-        Call { deadline, write: self.ids.write(), fence: Fence::new(7, 1) }
+        CallContext { deadline, write: self.ids.write(), fence: Fence::new(7, 1) }
     }
 
     fn uid(&self) -> Uid {
@@ -65,7 +65,7 @@ impl Machine {
     /// One write of each kind, with what it is called and what came of it.
     async fn writes(&self, round: u64) -> Vec<(&'static str, Result<(), ErrorKind>)> {
         let site = build::site(&format!("site{round}"));
-        let batch = Batch::of(vec![Write::CreateSite(Box::new(site))]);
+        let batch = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site))]);
         let (worker, uid) = (WorkerId::new("one"), self.uid());
         let token = Token {
             id: self.uid(),
@@ -92,14 +92,14 @@ impl Machine {
             password: self.ids.password(),
         };
         let secret = SecretName { uid, kind: SecretKind::Cms };
-        let fence = self.cluster.service(Selector::Green).await.expect("reads go on").fence;
+        let fence = self.cluster.service(Color::Green).await.expect("reads go on").fence;
         let want = ImageWant::Digest(Digest::parse(&format!("{round:064x}")).expect("a digest"));
-        let image = self.cluster.set_image(&self.call(), Selector::Green, fence, &want).await;
+        let image = self.cluster.set_image(&self.call(), Color::Green, fence, &want).await;
         let digest = Digest::parse(&"d".repeat(64)).expect("a digest");
         vec![
             ("a record", of_store(self.store.write(&self.call(), &batch).await)),
-            ("numbers", of_store(self.store.numbers(&self.call(), 1).await.map_applied())),
-            ("a worker's beat", of_store(self.store.beat(&self.call(), &worker, Some(round)).await)),
+            ("numbers", of_store(self.store.allocate_ids(&self.call(), 1).await.map_applied())),
+            ("a worker's beat", of_store(self.store.heartbeat(&self.call(), &worker, Some(round)).await)),
             ("a token", of_port(self.tokens.create(&self.call(), &token).await)),
             ("a secret", of_port(self.secrets.create(&self.call(), &secret, &cms).await)),
             ("a deleted secret", of_port(self.secrets.schedule_delete(&self.call(), &secret).await)),
@@ -136,10 +136,10 @@ fn kind(error: &StoreError) -> ErrorKind {
     }
 }
 
-fn of_store(outcome: Outcome<(), Refused>) -> Result<(), ErrorKind> {
+fn of_store(outcome: Outcome<(), WriteError>) -> Result<(), ErrorKind> {
     match outcome {
         Outcome::Applied(()) => Ok(()),
-        Outcome::NotApplied(Refused::Store(error)) | Outcome::Unknown(Refused::Store(error)) => {
+        Outcome::NotApplied(WriteError::Store(error)) | Outcome::Unknown(WriteError::Store(error)) => {
             Err(kind(&error))
         }
         Outcome::NotApplied(refused) | Outcome::Unknown(refused) => panic!("{refused}"),

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use campaign::{Campaign, full, seed};
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Gate, Outcome, Reach, RolloutMember, Tally};
-use cdm_core::domain::{Code, Digest, Rollout, RolloutStatus, Selector};
-use cdm_core::services::{Accepted, Force, NewFreeze, Resume, RolloutRequest, RolloutScope};
+use cdm_core::domain::rollout::{Budget, Counts, HealthGate, MemberOutcome, RolloutMember, WaveTarget};
+use cdm_core::domain::service::Verdict;
+use cdm_core::domain::{Color, Digest, ReasonCode, Rollout, RolloutStatus};
+use cdm_core::manager::{Accepted, Force, NewFreeze, Resume, RolloutRequest, RolloutScope};
 use cdm_testkit::fakes::Away;
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::ids::Rng;
@@ -43,9 +43,9 @@ fn fleet(seed: u64) -> World {
     for n in 0..SITES {
         world.settle_site(&format!("s{n:02}"));
     }
-    let _ = world.deploy(digest(1), Selector::Green, false);
+    let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
-    let _ = world.select(Selector::Green);
+    let _ = world.select(Color::Green);
     world.run();
     world
 }
@@ -80,14 +80,14 @@ fn spoil(world: &World, rng: &mut Rng) -> Wrong {
 }
 
 fn wanted(rng: &mut Rng) -> RolloutRequest {
-    let mut gate = Gate::new("/").expect("a gate");
+    let mut gate = HealthGate::new("/").expect("a gate");
     if rng.chance(0.3) {
         gate = gate.with_latency(2_000).expect("a ratio");
     }
     let waves = match rng.below(3) {
         0 => Vec::new(),
-        1 => vec![Reach::Count(1), Reach::Percent(100)],
-        _ => vec![Reach::Count(2), Reach::Percent(50), Reach::Percent(100)],
+        1 => vec![WaveTarget::Count(1), WaveTarget::Percent(100)],
+        _ => vec![WaveTarget::Count(2), WaveTarget::Percent(50), WaveTarget::Percent(100)],
     };
     RolloutRequest {
         promote: true,
@@ -95,7 +95,7 @@ fn wanted(rng: &mut Rng) -> RolloutRequest {
         waves,
         max_concurrent: 1 + u32::try_from(rng.below(4)).unwrap_or(0),
         budget: Budget::Count(u32::try_from(rng.below(3)).unwrap_or(0)),
-        auto_return: rng.chance(0.5),
+        auto_rollback: rng.chance(0.5),
         gate: Some(gate),
         bake: Duration::from_secs(rng.below(2) * 120),
         ..RolloutRequest::default()
@@ -104,7 +104,7 @@ fn wanted(rng: &mut Rng) -> RolloutRequest {
 
 /// The digest that green runs.
 fn running(world: &World) -> Option<Digest> {
-    now(world.raw().cluster.service(Selector::Green)).ok().and_then(|view| view.digest)
+    now(world.raw().cluster.service(Color::Green)).ok().and_then(|view| view.digest)
 }
 
 /// What someone asks of a rollout while it runs, or does to its target.
@@ -113,28 +113,28 @@ fn meddle(world: &mut World, rng: &mut Rng, number: u64, wrong: &mut Wrong) {
     match what {
         5 | 6 => {
             let image = if rng.chance(0.7) { digest(2) } else { digest(1) };
-            let _ = world.deploy(image, Selector::Green, false);
+            let _ = world.deploy(image, Color::Green, false);
             return;
         }
         7 => return accept(world, number, wrong),
         8 => {
             let image = if rng.chance(0.7) { digest(2) } else { digest(1) };
             wrong.behind = true;
-            return world.cluster.install(Selector::Green, image);
+            return world.cluster.install(Color::Green, image);
         }
         _ => {}
     }
     let until = world.raw().clock.wall().after(Duration::from_secs(300));
-    let _ = world.ask(move |services, request| {
+    let _ = world.ask(move |manager, request| {
         Box::pin(async move {
             match what {
-                0 => services.pause(&request, number).await,
-                1 | 2 => services.resume(&request, number).await,
-                3 => services.abort(&request, number).await,
+                0 => manager.pause(&request, number).await,
+                1 | 2 => manager.resume(&request, number).await,
+                3 => manager.abort(&request, number).await,
                 _ => {
                     let reason = "a sale".to_owned();
                     let freeze = NewFreeze { sites: None, reason, until: Some(until) };
-                    services.freeze(&request, &freeze).await.map(|_| Accepted::Done)
+                    manager.freeze(&request, &freeze).await.map(|_| Accepted::Done)
                 }
             }
         })
@@ -145,8 +145,8 @@ fn meddle(world: &mut World, rng: &mut Rng, number: u64, wrong: &mut Wrong) {
 fn accept(world: &mut World, number: u64, wrong: &mut Wrong) {
     let Some(image) = running(world) else { return };
     let wanted = Resume { accept: Some(image), force: Force::Yes };
-    let accepted = world.ask(move |services, request| {
-        Box::pin(async move { services.resume_on(&request, number, wanted).await })
+    let accepted = world.ask(move |manager, request| {
+        Box::pin(async move { manager.resume_on(&request, number, wanted).await })
     });
     if accepted.is_ok() {
         wrong.asked_for.push(image);
@@ -165,17 +165,17 @@ fn play(seed: u64) -> Result<RolloutStatus, String> {
     let mut wrong = spoil(&world, &mut rng);
     let wanted = wanted(&mut rng);
     let asked = wanted.clone();
-    let accepted = world.ask(move |services, request| {
+    let accepted = world.ask(move |manager, request| {
         let asked = asked.clone();
-        Box::pin(async move { services.rollout(&request, &asked).await })
+        Box::pin(async move { manager.rollout(&request, &asked).await })
     });
     let Ok(Accepted::Rollout(number)) = accepted else { return Err(format!("{seed}: {accepted:?}")) };
     let faults: Vec<_> = (0..rng.below(3)).map(|_| fault(&mut rng)).collect();
     // A look that answers what was so before may let a site pass.
     let stale = faults.iter().any(|(_, fault)| *fault == Fault::Stale);
-    world.gate.arm(Plan(faults));
+    world.faults.arm(Plan(faults));
     for _ in 0..rng.below(6) {
-        let _ = world.turn();
+        let _ = world.run_once();
         if rng.chance(0.4) {
             meddle(&mut world, &mut rng, number, &mut wrong);
         }
@@ -183,7 +183,7 @@ fn play(seed: u64) -> Result<RolloutStatus, String> {
     world.run();
     world.heal();
     let resumed =
-        world.ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
+        world.ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
     drop(resumed);
     world.run();
     if rng.chance(0.5) {
@@ -203,35 +203,37 @@ fn judge(world: &mut World, head: &Rollout, wanted: &RolloutRequest, wrong: &Wro
     let mut said: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
     let pages = world.store.pages(head.number).into_iter();
     let members: Vec<RolloutMember> = pages.flat_map(|page| page.members).collect();
-    let mut recount = Tally::default();
+    let mut recount = Counts::default();
     members.iter().filter_map(|member| member.outcome).for_each(|outcome| recount.add(outcome));
-    if recount != head.tally() {
-        said.push(format!("TotalsAgree: {recount:?} are not {:?}", head.tally()));
+    if recount != head.counts() {
+        said.push(format!("TotalsAgree: {recount:?} are not {:?}", head.counts()));
     }
     let sites = world.store.all_sites();
     for (n, (site, member)) in sites.iter().zip(&members).enumerate() {
         let routed = site.routed_service();
-        let on_green = routed == Some(Selector::Green);
-        if site.slot.is_some() {
+        let on_green = routed == Some(Color::Green);
+        if site.operation.is_some() {
             said.push(format!("{} is still claimed", site.id));
         }
         match member.outcome {
             // Whoever does not work on green is never left there by a gate that could say so.
-            Some(Outcome::Moved | Outcome::InPlace)
+            Some(MemberOutcome::Moved | MemberOutcome::InPlace)
                 if member.digest.is_some_and(|on| wrong.breaks(n, on)) =>
             {
                 said.push(format!("{} does not work and counts as moved", site.id));
             }
-            Some(Outcome::Moved) if !on_green => said.push(format!("{} moved and is on {routed:?}", site.id)),
-            Some(Outcome::Unhealthy | Outcome::Returned | Outcome::Failed) if on_green => {
+            Some(MemberOutcome::Moved) if !on_green => {
+                said.push(format!("{} moved and is on {routed:?}", site.id))
+            }
+            Some(MemberOutcome::Unhealthy | MemberOutcome::Returned | MemberOutcome::Failed) if on_green => {
                 said.push(format!("{} went back and is on green", site.id));
             }
             None if on_green => said.push(format!("{} is on green and nobody vouches for it", site.id)),
             _ => {}
         }
     }
-    let colour = now(world.raw().store.colour(Selector::Green));
-    let releases = colour.map(|colour| colour.releases).unwrap_or_default();
+    let service = now(world.raw().store.service(Color::Green));
+    let releases = service.map(|service| service.releases).unwrap_or_default();
     let Budget::Count(allowed) = wanted.budget else { return said };
     let slow = members.iter().any(|member| member.why.as_ref().is_some_and(|why| why.contains("takes")));
     let many = |on: Digest| {
@@ -245,7 +247,7 @@ fn judge(world: &mut World, head: &Rollout, wanted: &RolloutRequest, wrong: &Wro
     }
     // What failed on one digest may add up with what failed on the next.
     let many = wrong.asked_for.len() > 1 || many(digest(1));
-    let halted = head.reason.as_ref().is_some_and(|reason| reason.code == Code::BudgetExceeded);
+    let halted = head.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::BudgetExceeded);
     if halted && !many {
         said.push("it halted, and too few sites do not work".to_owned());
     }
@@ -259,8 +261,8 @@ fn unasked(world: &World, head: &Rollout, wrong: &Wrong) -> Vec<String> {
     let mut moved = BTreeMap::new();
     for effect in world.log.since(0) {
         match effect.what {
-            What::ImageSet(Selector::Green, _, image) => runs = image,
-            What::RouteMoved(uid, from, Selector::Green) if from != Selector::Green => {
+            What::ImageSet(Color::Green, _, image) => runs = image,
+            What::RouteMoved(uid, from, Color::Green) if from != Color::Green => {
                 moved.insert(uid, runs);
             }
             _ => {}
@@ -273,7 +275,7 @@ fn unasked(world: &World, head: &Rollout, wrong: &Wrong) -> Vec<String> {
         }
         let was = moved.get(&member.uid).copied().flatten();
         // Behind everybody's back no effect is logged.
-        if member.outcome == Some(Outcome::Moved) && was.is_some_and(|was| was != on) && !wrong.behind {
+        if member.outcome == Some(MemberOutcome::Moved) && was.is_some_and(|was| was != on) && !wrong.behind {
             said.push(format!("`{}` was moved on {was:?}, and its page says {on}", member.id));
         }
     }

@@ -8,7 +8,7 @@ mod campaign;
 
 use campaign::{Campaign, caught, full};
 use cdm_core::domain::site::Activation;
-use cdm_core::domain::{Code, End, Kind, State, Status};
+use cdm_core::domain::{OperationKind, ReasonCode, State, Status, TerminalStatus};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::installation::Installation;
 use cdm_testkit::log::What;
@@ -30,12 +30,12 @@ fn provisioned(cuts: &[usize], plan: Option<&Plan>) -> (World, Vec<CallSite>) {
     world.run();
     world.cluster.cut_installs(cuts.iter().copied());
     match plan {
-        Some(plan) => world.gate.arm(plan.clone()),
-        None => world.gate.start_trace(),
+        Some(plan) => world.faults.arm(plan.clone()),
+        None => world.faults.start_trace(),
     }
     let _ = world.on_site("rrr", Verb::Provision);
     world.run();
-    let trace = if plan.is_none() { world.gate.trace() } else { Vec::new() };
+    let trace = if plan.is_none() { world.faults.trace() } else { Vec::new() };
     (world, trace)
 }
 
@@ -59,7 +59,7 @@ fn wrong(world: &mut World) -> Vec<String> {
 fn run(cuts: &[usize], plan: &Plan) -> Result<(), String> {
     let played = caught(|| {
         let (mut world, _) = provisioned(cuts, Some(plan));
-        let fired = world.gate.fired();
+        let fired = world.faults.fired();
         world.converge();
         let mut wrong = wrong(&mut world);
         if fired == 0 {
@@ -115,10 +115,10 @@ fn the_database_of_a_site_that_was_active_is_left_alone() {
         let _ = world.on_site("rrr", Verb::Provision);
         world.run();
         let site = world.store.all_sites().remove(0);
-        let slot = site.slot.expect("an operation");
-        assert_eq!((slot.task.kind(), slot.status), (Kind::Provision, Status::Parked));
-        let reason = slot.reason.expect("a reason");
-        assert_eq!(reason.code, Code::InstallIncomplete, "{reason:?}");
+        let operation = site.operation.expect("an operation");
+        assert_eq!((operation.input.kind(), operation.status), (OperationKind::Provision, Status::Parked));
+        let reason = operation.reason.expect("a reason");
+        assert_eq!(reason.code, ReasonCode::InstallIncomplete, "{reason:?}");
         assert_eq!(world.databases.contents(uid).map(|it| it.writes()), Some(14));
         let renewed = world.log.since(0).iter().any(|effect| matches!(effect.what, What::DatabaseRenewed(_)));
         assert!(!renewed);
@@ -143,7 +143,7 @@ fn a_record_of_before_is_judged_by_its_phase() {
     world.run();
     assert_eq!(wrong(&mut world), Vec::<String>::new());
     let ended = world.log.since(0).iter().any(
-        |effect| matches!(&effect.what, What::Ended(it) if it.slot.status == Status::Ended(End::Succeeded)),
+        |effect| matches!(&effect.what, What::Ended(it) if it.state.status == Status::Ended(TerminalStatus::Succeeded)),
     );
     assert!(ended);
 }

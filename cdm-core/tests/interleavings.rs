@@ -19,9 +19,9 @@ struct Story {
 fn story(scenario: Scenario) -> Story {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
-    world.gate.start_trace();
+    world.faults.start_trace();
     (scenario.act)(&mut world);
-    let calls = world.gate.trace().len();
+    let calls = world.faults.trace().len();
     Story { scenario, summary: Summary::of(&world), calls }
 }
 

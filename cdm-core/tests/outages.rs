@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use campaign::{Campaign, caught};
-use cdm_core::domain::{Code, RolloutStatus, Status};
+use cdm_core::domain::{ReasonCode, RolloutStatus, Status};
 use cdm_core::ports::Clock;
 use cdm_testkit::faults::{CallSite, Outage, OutageKind};
 use cdm_testkit::log::What;
@@ -35,9 +35,9 @@ fn reference(scenario: Scenario) -> Reference {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
     let before = world.log.len();
-    world.gate.start_trace();
+    world.faults.start_trace();
     (scenario.act)(&mut world);
-    let trace = world.gate.trace();
+    let trace = world.faults.trace();
     let violations = world.violations();
     assert!(violations.is_empty(), "{} without an outage: {violations:#?}", scenario.name);
     Reference { summary: Summary::of(&world), stops: stops(&world, before), scenario, trace }
@@ -45,21 +45,21 @@ fn reference(scenario: Scenario) -> Reference {
 
 /// What a person had to look at since then: operations that were parked, rollouts that paused or halted.
 fn stops(world: &World, since: usize) -> BTreeSet<String> {
-    let slot = |slot: Option<&cdm_core::domain::Slot>| {
-        let slot = slot.filter(|slot| slot.status == Status::Parked)?;
-        Some(format!("{} {:?}", slot.task.kind(), slot.reason.as_ref().map(|reason| reason.code)))
+    let operation = |operation: Option<&cdm_core::domain::OperationState>| {
+        let operation = operation.filter(|operation| operation.status == Status::Parked)?;
+        Some(format!("{} {:?}", operation.input.kind(), operation.reason.as_ref().map(|reason| reason.code)))
     };
     let effects = world.log.since(since).into_iter();
     effects
         .filter_map(|effect| match effect.what {
-            What::Site(_, Some(site)) => slot(site.slot.as_ref()),
-            What::Colour(colour) => slot(colour.slot.as_ref()),
-            What::Fleet(fleet) => slot(fleet.slot.as_ref()),
+            What::Site(_, Some(site)) => operation(site.operation.as_ref()),
+            What::Colour(service) => operation(service.operation.as_ref()),
+            What::Fleet(fleet) => operation(fleet.operation.as_ref()),
             What::Rollout(rollout) => {
                 let stopped = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted);
                 let code = rollout.reason.as_ref().map(|reason| reason.code);
                 // Who is on duty lets a rollout go on whose sites could not be asked.
-                let stopped = stopped && code != Some(Code::GateInconclusive);
+                let stopped = stopped && code != Some(ReasonCode::GateInconclusive);
                 stopped.then(|| format!("rollout {} {code:?}", rollout.status.as_str()))
             }
             _ => None,
@@ -86,10 +86,10 @@ fn outlived(reference: &Reference, outage: Outage) -> (Vec<String>, usize) {
     let mut world = World::new(1);
     (reference.scenario.before)(&mut world);
     let before = world.log.len();
-    world.gate.outage(Some(outage));
+    world.faults.outage(Some(outage));
     (reference.scenario.act)(&mut world);
-    let (began, during) = world.gate.outage_calls();
-    world.gate.outage(None);
+    let (began, during) = world.faults.outage_calls();
+    world.faults.outage(None);
     let stopped = stops(&world, before);
     let summary = Summary::of(&world);
     let mut wrong: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
@@ -171,24 +171,26 @@ fn outages_longer_than_patience() {
 fn given_up(reference: &Reference, outage: Outage) -> (Vec<String>, bool) {
     let mut world = World::new(1);
     (reference.scenario.before)(&mut world);
-    world.gate.outage(Some(outage));
+    world.faults.outage(Some(outage));
     let started = world.clock.wall();
     (reference.scenario.act)(&mut world);
     let mut wrong = Vec::new();
     let parked = world.parked();
     for site in world.store.all_sites() {
-        let Some(slot) = site.slot.filter(|slot| slot.status == Status::Parked) else { continue };
-        let Some(reason) = slot.reason else { continue };
+        let Some(operation) = site.operation.filter(|operation| operation.status == Status::Parked) else {
+            continue;
+        };
+        let Some(reason) = operation.reason else { continue };
         let (code, least) = match outage.kind {
-            OutageKind::Denied => (Code::Denied, 5 * MINUTE),
-            _ => (Code::DeadlineExceeded, 60 * MINUTE),
+            OutageKind::Denied => (ReasonCode::Denied, 5 * MINUTE),
+            _ => (ReasonCode::DeadlineExceeded, 60 * MINUTE),
         };
         let waited = reason.since.since(started);
         if reason.code != code || !reason.message.contains("injected") || waited < least {
             wrong.push(format!("parked after {} s: {reason:?}", waited.as_secs()));
         }
     }
-    world.gate.outage(None);
+    world.faults.outage(None);
     let paused = world.store.all_rollouts().into_iter().filter(|it| it.status == RolloutStatus::Paused);
     for rollout in paused.collect::<Vec<_>>() {
         let reason = rollout.reason.as_ref();
@@ -197,7 +199,7 @@ fn given_up(reference: &Reference, outage: Outage) -> (Vec<String>, bool) {
         }
         let number = rollout.number;
         let resumed = world
-            .ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
+            .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
         wrong.extend(resumed.err().map(|error| error.to_string()));
     }
     world.converge();

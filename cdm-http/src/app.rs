@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
+use cdm_core::manager::{Access, Manager};
 use cdm_core::ports::Clock;
-use cdm_core::services::{Access, Services};
 use cdm_core::wiring::{OidcConfig, Process, SecondFactorRule};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -26,7 +26,7 @@ use crate::serve::{ConnectionLimits, Tls};
 #[derive(Clone, Debug)]
 pub struct App {
     /// What may be asked.
-    pub services: Arc<Services>,
+    pub manager: Arc<Manager>,
     /// Who may ask.
     pub access: Arc<Access>,
     /// Time.
@@ -41,7 +41,7 @@ impl App {
     /// Serves a process of the platform.
     pub fn of(process: &Arc<Process>, settings: HttpSettings) -> Self {
         Self {
-            services: Arc::clone(process.services()),
+            manager: Arc::clone(process.manager()),
             access: Arc::clone(process.access()),
             clock: Arc::clone(&process.ports().clock),
             health: Arc::clone(process) as _,
@@ -116,7 +116,7 @@ pub struct SetupLink {
     /// The last part of its address, which nobody can guess.
     pub code: SecretString,
     /// Until when it serves.
-    pub until: Tick,
+    pub until: MonotonicTime,
 }
 
 impl SetupLink {
@@ -166,7 +166,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(app: App, stopping: CancellationToken) -> Shared {
-        let hub = Hub::new(Arc::clone(&app.services), Arc::clone(&app.clock));
+        let hub = Hub::new(Arc::clone(&app.manager), Arc::clone(&app.clock));
         Arc::new(Self {
             limits: Limits::new(&app.settings, &app.clock),
             passwords: Passwords::default(),

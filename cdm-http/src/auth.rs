@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cdm_core::domain::token::{Role, Token};
 use cdm_core::domain::{Actor, IdempotencyKey};
-use cdm_core::services::{self, ServiceError};
+use cdm_core::manager::{self, ManagerError};
 use secrecy::SecretString;
 
 use crate::app::{Server, Shared};
@@ -44,7 +44,7 @@ impl Caller {
 
 impl Pass {
     /// The token, if it serves now.
-    pub(crate) async fn look(&self, server: &Server) -> Result<Option<Token>, ServiceError> {
+    pub(crate) async fn look(&self, server: &Server) -> Result<Option<Token>, ManagerError> {
         let token = server.app.access.identify(&self.token).await?;
         Ok(token.filter(|token| self.serves_here(token)))
     }
@@ -117,13 +117,13 @@ fn bearer(headers: &HeaderMap) -> Option<SecretString> {
 }
 
 /// A request of somebody, with the id and the address that the HTTP request has.
-fn of(extensions: &Extensions, actor: Actor, role: Role) -> services::Request {
+fn of(extensions: &Extensions, actor: Actor, role: Role) -> manager::Request {
     let id = extensions.get::<RequestId>().map(|id| id.0.clone());
-    services::Request { id, address: Client::found(extensions).address, ..services::Request::by(actor, role) }
+    manager::Request { id, address: Client::found(extensions).address, ..manager::Request::by(actor, role) }
 }
 
 /// A request of the caller, without a key.
-pub(crate) fn asked(extensions: &Extensions) -> Result<services::Request, Refusal> {
+pub(crate) fn asked(extensions: &Extensions) -> Result<manager::Request, Refusal> {
     let caller = extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
     Ok(of(extensions, caller.actor.clone(), caller.role))
 }
@@ -135,7 +135,7 @@ fn key(value: &HeaderValue) -> Result<IdempotencyKey, Refusal> {
 
 /// A request of the caller, under its key where it has one.
 #[derive(Debug)]
-pub(crate) struct Asked(pub(crate) services::Request);
+pub(crate) struct Asked(pub(crate) manager::Request);
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Refusal;
@@ -143,7 +143,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let request = asked(&parts.extensions)?;
         let given = parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe());
-        Ok(Self(services::Request { key: given.map(key).transpose()?, ..request }))
+        Ok(Self(manager::Request { key: given.map(key).transpose()?, ..request }))
     }
 }
 

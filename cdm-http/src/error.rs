@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cdm_core::domain::Status;
-use cdm_core::services::ServiceError;
+use cdm_core::manager::ManagerError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -185,70 +185,70 @@ impl IntoResponse for Refusal {
 }
 
 /// The status of a service's refusal.
-const fn status(error: &ServiceError) -> StatusCode {
+const fn status(error: &ManagerError) -> StatusCode {
     match error {
-        ServiceError::Forbidden { .. } => StatusCode::FORBIDDEN,
-        ServiceError::NotFound { .. } => StatusCode::NOT_FOUND,
-        ServiceError::SiteExists(_)
-        | ServiceError::HostnameTaken { .. }
-        | ServiceError::IllegalTransition(_)
-        | ServiceError::OperationInFlight(_)
-        | ServiceError::OperationParked(_)
-        | ServiceError::DigestChanged { .. }
-        | ServiceError::BadDigest { .. }
-        | ServiceError::RolloutInFlight(_)
-        | ServiceError::Frozen(_)
-        | ServiceError::PlanChanged
-        | ServiceError::TokenExists(_)
-        | ServiceError::UserExists(_)
-        | ServiceError::NoHealthyDigest
-        | ServiceError::Contended => StatusCode::CONFLICT,
-        ServiceError::KeyReused
-        | ServiceError::Invalid(_)
-        | ServiceError::UnknownSites(_)
-        | ServiceError::EmptyPlan => StatusCode::UNPROCESSABLE_ENTITY,
-        ServiceError::Denied(_)
-        | ServiceError::Unavailable(_)
-        | ServiceError::StorageFull(_)
-        | ServiceError::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+        ManagerError::Forbidden { .. } => StatusCode::FORBIDDEN,
+        ManagerError::NotFound { .. } => StatusCode::NOT_FOUND,
+        ManagerError::SiteExists(_)
+        | ManagerError::HostnameTaken { .. }
+        | ManagerError::IllegalTransition(_)
+        | ManagerError::OperationInFlight(_)
+        | ManagerError::OperationParked(_)
+        | ManagerError::DigestChanged { .. }
+        | ManagerError::BadDigest { .. }
+        | ManagerError::RolloutInFlight(_)
+        | ManagerError::Frozen(_)
+        | ManagerError::PlanChanged
+        | ManagerError::TokenExists(_)
+        | ManagerError::UserExists(_)
+        | ManagerError::NoHealthyDigest
+        | ManagerError::Contended => StatusCode::CONFLICT,
+        ManagerError::KeyReused
+        | ManagerError::Invalid(_)
+        | ManagerError::UnknownSites(_)
+        | ManagerError::EmptyPlan => StatusCode::UNPROCESSABLE_ENTITY,
+        ManagerError::Denied(_)
+        | ManagerError::Unavailable(_)
+        | ManagerError::StorageFull(_)
+        | ManagerError::Unknown => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
-impl From<ServiceError> for Refusal {
-    fn from(error: ServiceError) -> Self {
+impl From<ManagerError> for Refusal {
+    fn from(error: ManagerError) -> Self {
         let mut refusal = Self::new(status(&error), error.code(), error.to_string());
         match &error {
-            ServiceError::OperationInFlight(id) => refusal.problem.operation = Some(id.to_string()),
-            ServiceError::OperationParked(id) => {
+            ManagerError::OperationInFlight(id) => refusal.problem.operation = Some(id.to_string()),
+            ManagerError::OperationParked(id) => {
                 refusal.problem.operation = Some(id.to_string());
                 refusal.problem.operation_status = Some(Status::Parked.to_string());
             }
-            ServiceError::DigestChanged { running, .. } => {
+            ManagerError::DigestChanged { running, .. } => {
                 refusal.problem.running = running.map(|digest| digest.to_string());
                 refusal.blame("acceptDigest");
             }
-            ServiceError::BadDigest { .. } => refusal.blame("force"),
-            ServiceError::UnknownSites(_) => refusal.blame("scope.sites"),
-            ServiceError::EmptyPlan => refusal.blame("scope"),
-            ServiceError::RolloutInFlight(number) => {
+            ManagerError::BadDigest { .. } => refusal.blame("force"),
+            ManagerError::UnknownSites(_) => refusal.blame("scope.sites"),
+            ManagerError::EmptyPlan => refusal.blame("scope"),
+            ManagerError::RolloutInFlight(number) => {
                 refusal.problem.rollout = Some(crate::api::rollout::id(*number));
             }
-            ServiceError::SiteExists(_) => refusal.blame("id"),
-            ServiceError::HostnameTaken { .. } => refusal.blame("hostnames"),
-            ServiceError::TokenExists(_) | ServiceError::UserExists(_) => refusal.blame("name"),
-            ServiceError::KeyReused => refusal.blame("Idempotency-Key"),
-            ServiceError::Unavailable(_) | ServiceError::StorageFull(_) | ServiceError::Unknown => {
+            ManagerError::SiteExists(_) => refusal.blame("id"),
+            ManagerError::HostnameTaken { .. } => refusal.blame("hostnames"),
+            ManagerError::TokenExists(_) | ManagerError::UserExists(_) => refusal.blame("name"),
+            ManagerError::KeyReused => refusal.blame("Idempotency-Key"),
+            ManagerError::Unavailable(_) | ManagerError::StorageFull(_) | ManagerError::Unknown => {
                 refusal.retry_after = Some(Duration::ZERO);
             }
-            ServiceError::PlanChanged => refusal.blame("planHash"),
-            ServiceError::Forbidden { .. }
-            | ServiceError::NotFound { .. }
-            | ServiceError::IllegalTransition(_)
-            | ServiceError::Frozen(_)
-            | ServiceError::NoHealthyDigest
-            | ServiceError::Invalid(_)
-            | ServiceError::Contended
-            | ServiceError::Denied(_) => {}
+            ManagerError::PlanChanged => refusal.blame("planHash"),
+            ManagerError::Forbidden { .. }
+            | ManagerError::NotFound { .. }
+            | ManagerError::IllegalTransition(_)
+            | ManagerError::Frozen(_)
+            | ManagerError::NoHealthyDigest
+            | ManagerError::Invalid(_)
+            | ManagerError::Contended
+            | ManagerError::Denied(_) => {}
         }
         refusal
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cdm_core::manager::{Manager, ManagerError};
 use cdm_core::ports::{Clock, FeedEvent};
-use cdm_core::services::{ServiceError, Services};
 use tokio::sync::watch;
 
 /// How often the hub looks.
@@ -36,7 +36,7 @@ impl fmt::Display for Place {
 /// Looks at the feed while someone listens.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    services: Arc<Services>,
+    manager: Arc<Manager>,
     clock: Arc<dyn Clock>,
     listeners: AtomicUsize,
     looking: AtomicBool,
@@ -44,13 +44,13 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(services: Arc<Services>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(crate) fn new(manager: Arc<Manager>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let (listeners, looking) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Self { services, clock, listeners, looking, tail: watch::Sender::new(None) })
+        Arc::new(Self { manager, clock, listeners, looking, tail: watch::Sender::new(None) })
     }
 
     /// Listens from `place` on, or from the present end of the feed.
-    pub(crate) async fn listen(self: &Arc<Self>, place: Option<Place>) -> Result<Listener, ServiceError> {
+    pub(crate) async fn listen(self: &Arc<Self>, place: Option<Place>) -> Result<Listener, ManagerError> {
         let place = match place {
             Some(place) => place,
             None => self.end().await?,
@@ -64,8 +64,8 @@ impl Hub {
     }
 
     /// The present end of the feed.
-    async fn end(&self) -> Result<Place, ServiceError> {
-        Ok(Place(self.services.last_event().await?.unwrap_or(0)))
+    async fn end(&self) -> Result<Place, ManagerError> {
+        Ok(Place(self.manager.last_event().await?.unwrap_or(0)))
     }
 
     async fn look(self: Arc<Self>) {
@@ -105,8 +105,8 @@ impl Listener {
     }
 
     /// The next events, each with the place after it; none at the end of the feed.
-    pub(crate) async fn read(&mut self) -> Result<Vec<(Place, FeedEvent)>, ServiceError> {
-        let events = self.hub.services.events(Some(self.place.0), PAGE).await?;
+    pub(crate) async fn read(&mut self) -> Result<Vec<(Place, FeedEvent)>, ManagerError> {
+        let events = self.hub.manager.events(Some(self.place.0), PAGE).await?;
         let events: Vec<_> = events.into_iter().map(|(number, event)| (Place(number), event)).collect();
         self.place = events.last().map_or(self.place, |(place, _)| *place);
         Ok(events)

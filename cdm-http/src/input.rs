@@ -6,8 +6,8 @@ use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use cdm_core::domain::{NameError, OperationId, Selector, SiteId};
-use cdm_core::services::Force;
+use cdm_core::domain::{Color, NameError, OperationId, SiteId};
+use cdm_core::manager::Force;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -223,7 +223,7 @@ impl Named for SiteId {
     }
 }
 
-impl Named for Selector {
+impl Named for Color {
     fn named(text: &str) -> Result<Self, Refusal> {
         parsed("selector", Self::parse(text))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,8 @@ pub(crate) struct Outlet<'a, H> {
     holder: H,
     sender: mpsc::Sender<String>,
     cut: Arc<Cut>,
-    checked: Tick,
-    spoke: Tick,
+    checked: MonotonicTime,
+    spoke: MonotonicTime,
 }
 
 /// A body, and what feeds it: at most `room` frames wait in between.

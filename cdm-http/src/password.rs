@@ -3,7 +3,7 @@
 use argon2::password_hash::phc;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use cdm_core::domain::PasswordHash;
-use cdm_core::services;
+use cdm_core::manager;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -86,7 +86,7 @@ impl Passwords {
         &self,
         requester: Requester,
         password: SecretString,
-        request: &services::Request,
+        request: &manager::Request,
     ) -> Result<Option<PasswordHash>, Refusal> {
         let Some(key) = &request.key else { return Ok(None) };
         let salt = Sha256::new()

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cdm_core::domain::Role;
-use cdm_core::services::Action;
+use cdm_core::manager::Action;
 
 use crate::app::{Server, Shared};
 use crate::auth::{Head, asked};
@@ -212,14 +212,14 @@ async fn judge(server: &Server, head: Head<'_>) -> Result<(), Refusal> {
     let Some(action) = route.action else { return Ok(()) };
     let asks = asked(head.extensions)?;
     let target = shown(route.target(head.path));
-    Ok(server.app.services.authorize(&asks, action, &target).await?)
+    Ok(server.app.manager.authorize(&asks, action, &target).await?)
 }
 
 /// Keeps in the audit that somebody asked for something without saying who they are, or with a token that does not serve.
-pub(crate) async fn unauthorized(server: &Server, request: &cdm_core::services::Request, head: Head<'_>) {
+pub(crate) async fn unauthorized(server: &Server, request: &cdm_core::manager::Request, head: Head<'_>) {
     let Some(route) = Route::of(head.method.as_str(), head.path) else { return };
     let Some(action) = route.action else { return };
-    server.app.services.refused(request, action, &shown(route.target(head.path)), "unauthorized").await;
+    server.app.manager.refused(request, action, &shown(route.target(head.path)), "unauthorized").await;
 }
 
 /// A part of a path, fit for the audit.

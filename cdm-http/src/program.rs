@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::services::{Admitted, Span};
+use cdm_core::manager::{Admitted, Span};
 use cdm_core::wiring::{
-    Backend, Config, Descriptors, LogFormat, Process, end_signal, harden_process, rotate_key,
+    BackendKind, Config, Descriptors, LogFormat, Process, end_signal, harden_process, rotate_key,
     unknown_variables,
 };
 use cdm_http::log::{LossyLog, log_panics};
@@ -181,7 +181,7 @@ async fn serve(
     let app = App::of(&process, settings);
     tokio::spawn(count_refusals(app.clone(), shutdown.clone()));
     let served = cdm_http::serve(listener, app, shutdown, GRACE / 2).await;
-    process.services().count_refusals(Span::Present).await;
+    process.manager().count_refusals(Span::Present).await;
     process.access().count_refusals(Span::Present).await;
     tracing::info!("giving work back");
     let in_time = process.stop(GRACE / 2).await;
@@ -215,7 +215,7 @@ fn permit_plaintext(config: &Config) -> Result<(), Failure> {
         )
         .into());
     }
-    if reached_from_outside(config.router_listen) && config.backends.cluster == Backend::Embedded {
+    if reached_from_outside(config.router_listen) && config.backends.cluster == BackendKind::Embedded {
         return Err(format!(
             "`{}`, the router of the local cluster, is reached from other machines and speaks no TLS\n\
              hint: set CDM_ROUTER_LISTEN to an address of this machine; or, where a proxy in front of it serves TLS, \
@@ -312,7 +312,7 @@ async fn count_refusals(app: App, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             () = later => {}
         }
-        app.services.count_refusals(Span::Over).await;
+        app.manager.count_refusals(Span::Over).await;
         app.access.count_refusals(Span::Over).await;
     }
 }
@@ -338,11 +338,11 @@ async fn offer_setup(
     scheme: &str,
     process: &Process,
 ) -> Result<Option<SetupLink>, Failure> {
-    let somebody = process.services().users().await?.present().next().is_some();
+    let somebody = process.manager().users().await?.present().next().is_some();
     if somebody || !address.ip().is_loopback() {
         return Ok(None);
     }
-    let code = process.ports().ids.password();
+    let code = process.ports().entropy.password();
     let mut out = std::io::stdout().lock();
     let shown = writeln!(
         out,

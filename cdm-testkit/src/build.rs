@@ -4,10 +4,10 @@ use cdm_core::domain::operation::Position;
 use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage};
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
-    Actor, Grant, Hostnames, Phase, Rollout, RolloutKind, RolloutScope, Selector, Site, SiteId, SiteName,
-    Slot, Status, Task, Theme, Timestamp, Uid,
+    Actor, ClaimToken, Color, Hostnames, OperationInput, OperationState, Phase, Rollout, RolloutKind,
+    RolloutScope, Site, SiteId, SiteName, Status, Theme, Timestamp, Uid,
 };
-use cdm_core::pipelines::Draft;
+use cdm_core::pipelines::NewRollout;
 
 /// When every built record was made.
 pub const BORN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -25,12 +25,12 @@ pub fn site(id: &str) -> Site {
         name: parsed(SiteName::parse(&format!("Site {id}"))),
         theme: parsed(Theme::parse("plain")),
         hostnames: parsed(Hostnames::parse(&[&host], &host)),
-        service: Selector::Blue,
+        service: Color::Blue,
         route: None,
         phase: Phase::Active,
-        slot: None,
-        grant: Grant::default(),
-        settled: None,
+        operation: None,
+        claim_token: ClaimToken::default(),
+        last_outcome: None,
         activation: Activation::Ever,
         created_at: BORN,
         updated_at: BORN,
@@ -56,10 +56,10 @@ pub fn actor() -> Actor {
 }
 
 /// Operation `number`, queued, at the first step of version 1 of its pipeline.
-pub fn slot(number: u64, task: Task) -> Slot {
-    Slot {
+pub fn operation(number: u64, input: OperationInput) -> OperationState {
+    OperationState {
         number,
-        task,
+        input,
         pipeline: 1,
         epoch: 0,
         owner: None,
@@ -67,12 +67,12 @@ pub fn slot(number: u64, task: Task) -> Slot {
         position: Position::Forward(0),
         attempts: 0,
         job: 1,
-        wake: None,
+        next_poll_at: None,
         waiting_since: None,
         trouble_since: None,
         reason: None,
         cancel: false,
-        holds: None,
+        locked_color: None,
         member: None,
         steps: Vec::new(),
         requested_by: actor(),
@@ -84,9 +84,9 @@ pub fn slot(number: u64, task: Task) -> Slot {
 
 /// Rollout `number` of `total` sites to `target` in one wave, accepted, with no window granted yet. Its members' operation
 /// numbers begin after its own.
-pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> Rollout {
+pub fn rollout(number: u64, kind: RolloutKind, target: Color, total: u32) -> Rollout {
     let member = RolloutMember::new(parsed(SiteId::parse("any")), Uid::from_parts(0, 0));
-    let draft = Draft {
+    let draft = NewRollout {
         number,
         kind,
         target,
@@ -96,7 +96,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Selector, total: u32) -> 
         waves: Vec::new(),
         max_concurrent: 8,
         budget: Budget::Count(0),
-        auto_return: false,
+        auto_rollback: false,
         gate: None,
         bake: std::time::Duration::ZERO,
         after: None,

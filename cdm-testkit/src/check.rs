@@ -8,11 +8,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdm_core::domain::lifecycle::{Event, Life, Phase};
-use cdm_core::domain::operation::{Event as Of, Position, Slot, Status};
+use cdm_core::domain::operation::{Event as Of, OperationState, Position, Status};
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
-    Colour, End, Fence, Fleet, Hostname, JobName, Kind, Rollout, SecretKind, SecretName, Selector, Site,
-    SiteId, Uid,
+    Color, Fence, Fleet, Hostname, JobName, OperationKind, Rollout, SecretKind, SecretName, Service, Site,
+    SiteId, TerminalStatus, Uid,
 };
 
 use cdm_core::ports::Clock;
@@ -49,15 +49,15 @@ struct State {
     found: Vec<Violation>,
     sites: BTreeMap<SiteId, Arc<Site>>,
     ids: BTreeMap<Uid, SiteId>,
-    colours: BTreeMap<Selector, Arc<Colour>>,
+    services: BTreeMap<Color, Arc<Service>>,
     fleet: Arc<Fleet>,
     rollouts: BTreeMap<u64, Arc<Rollout>>,
-    looked: BTreeMap<Selector, bool>,
+    looked: BTreeMap<Color, bool>,
     released: BTreeSet<Uid>,
     secrets: BTreeSet<SecretName>,
     secrets_ever: BTreeSet<SecretName>,
     databases: BTreeSet<Uid>,
-    routes: BTreeMap<Uid, Selector>,
+    routes: BTreeMap<Uid, Color>,
     jobs: BTreeSet<JobName>,
     steps_with_job: BTreeMap<(u64, usize, u32, &'static str), u32>,
     /// Sites that existed before and belong to nobody's test: they are never touched.
@@ -75,7 +75,7 @@ impl Checker {
             found: Vec::new(),
             sites: BTreeMap::new(),
             ids: BTreeMap::new(),
-            colours: BTreeMap::new(),
+            services: BTreeMap::new(),
             fleet: Arc::default(),
             rollouts: BTreeMap::new(),
             looked: BTreeMap::new(),
@@ -136,19 +136,19 @@ impl State {
         self.bounded(effect);
         match &effect.what {
             What::Site(before, after) => self.site(before.as_ref(), after.as_ref()),
-            What::Colour(colour) => {
-                let before = self.colours.insert(colour.selector, Arc::clone(colour));
-                let before = before.and_then(|before| before.slot.clone());
-                self.moved_on(before.as_ref(), colour.slot.as_ref());
+            What::Colour(service) => {
+                let before = self.services.insert(service.color, Arc::clone(service));
+                let before = before.and_then(|before| before.operation.clone());
+                self.moved_on(before.as_ref(), service.operation.as_ref());
             }
             What::Fleet(fleet) => {
                 let before = std::mem::replace(&mut self.fleet, Arc::clone(fleet));
-                self.moved_on(before.slot.as_ref(), fleet.slot.as_ref());
+                self.moved_on(before.operation.as_ref(), fleet.operation.as_ref());
             }
             What::Rollout(rollout) => self.rollout(rollout),
             What::Ended(_) | What::Refused(_) => {}
-            What::Looked(selector, ready) => {
-                self.looked.insert(*selector, *ready);
+            What::Looked(color, ready) => {
+                self.looked.insert(*color, *ready);
             }
             // A webhook's key is no operation's: its record is stored first, and at rest each key has one.
             What::SecretCreated(name) | What::SecretDeleted(name)
@@ -189,11 +189,11 @@ impl State {
                 self.databases.remove(uid);
             }
             What::CanarySet(..) => {
-                if self.slot(by).is_none() {
+                if self.operation(by).is_none() {
                     self.broken("JournalFirst", format!("nobody's {effect:?}"));
                 }
             }
-            What::ImageSet(selector, ..) => self.image_set(by, *selector, effect),
+            What::ImageSet(color, ..) => self.image_set(by, *color, effect),
             What::RouteCreated(uid, to) => {
                 self.intended(by, *uid, &["Ingress"], effect);
                 self.route_ready(*to, effect);
@@ -221,19 +221,21 @@ impl State {
     /// `BoundedWrites`: what waits is not written again and again.
     fn bounded(&mut self, effect: &Effect) {
         let wrong = match &effect.what {
-            What::Site(_, Some(site)) if site.slot.is_some() => {
-                site.slot.as_ref().and_then(|slot| self.progress.slot(slot, effect.at))
+            What::Site(_, Some(site)) if site.operation.is_some() => {
+                site.operation.as_ref().and_then(|operation| self.progress.operation(operation, effect.at))
             }
-            What::Colour(colour) => {
+            What::Colour(service) => {
                 // The record of a colour is written for the holds of others, too.
-                let before = self.colours.get(&colour.selector).and_then(|before| before.slot.clone());
-                let slot = colour.slot.as_ref().filter(|slot| before.as_ref() != Some(slot));
-                slot.and_then(|slot| self.progress.slot(slot, effect.at))
+                let before = self.services.get(&service.color).and_then(|before| before.operation.clone());
+                let operation =
+                    service.operation.as_ref().filter(|operation| before.as_ref() != Some(operation));
+                operation.and_then(|operation| self.progress.operation(operation, effect.at))
             }
             What::Fleet(fleet) => {
-                let before = self.fleet.slot.clone();
-                let slot = fleet.slot.as_ref().filter(|slot| before.as_ref() != Some(slot));
-                slot.and_then(|slot| self.progress.slot(slot, effect.at))
+                let before = self.fleet.operation.clone();
+                let operation =
+                    fleet.operation.as_ref().filter(|operation| before.as_ref() != Some(operation));
+                operation.and_then(|operation| self.progress.operation(operation, effect.at))
             }
             What::Rollout(rollout) => self.progress.rollout(rollout, effect.at),
             What::Looked(..) | What::Refused(_) => None,
@@ -248,7 +250,7 @@ impl State {
     }
 
     /// `LegalTransition` of an operation: one event, or two of the engine's own in one write.
-    fn moved_on(&mut self, before: Option<&Slot>, after: Option<&Slot>) {
+    fn moved_on(&mut self, before: Option<&OperationState>, after: Option<&OperationState>) {
         let (Some(before), Some(after)) = (before, after) else { return };
         if before.number != after.number || before.status == after.status {
             return;
@@ -266,29 +268,31 @@ impl State {
     }
 
     /// The operation of that number that has not ended, with the site it works on.
-    fn slot(&self, by: Fence) -> Option<(&Slot, Option<&Site>)> {
-        let sites = self.sites.values().map(|site| (site.slot.as_ref(), Some(&**site)));
-        let colours = self.colours.values().map(|colour| (colour.slot.as_ref(), None));
-        let fleet = std::iter::once((self.fleet.slot.as_ref(), None));
-        let mut all = sites.chain(colours).chain(fleet);
-        all.find_map(|(slot, site)| slot.filter(|slot| slot.number == by.number).map(|slot| (slot, site)))
+    fn operation(&self, by: Fence) -> Option<(&OperationState, Option<&Site>)> {
+        let sites = self.sites.values().map(|site| (site.operation.as_ref(), Some(&**site)));
+        let services = self.services.values().map(|service| (service.operation.as_ref(), None));
+        let fleet = std::iter::once((self.fleet.operation.as_ref(), None));
+        let mut all = sites.chain(services).chain(fleet);
+        all.find_map(|(operation, site)| {
+            operation.filter(|operation| operation.number == by.number).map(|operation| (operation, site))
+        })
     }
 
     /// `JournalFirst`, `NoForeign`, `PrefixSegment`: whoever does this has stored the intent to, for that very site.
     fn intended(&mut self, by: Fence, uid: Uid, steps: &[&str], effect: &Effect) {
-        let Some((slot, site)) = self.slot(by) else {
+        let Some((operation, site)) = self.operation(by) else {
             return self.broken("JournalFirst", format!("nobody's {effect:?}"));
         };
-        let names: &[&str] = match (slot.task.kind(), slot.position) {
+        let names: &[&str] = match (operation.input.kind(), operation.position) {
             (kind, Position::Forward(step)) => steps_of(kind).get(step..=step).unwrap_or_default(),
-            (Kind::Create, Position::Undo(..)) => &["DeleteSecrets"],
-            (Kind::Promote, Position::Undo(..)) => &["PatchIngress"],
+            (OperationKind::Create, Position::Undo(..)) => &["DeleteSecrets"],
+            (OperationKind::Promote, Position::Undo(..)) => &["PatchIngress"],
             (_, Position::Undo(..)) => &[],
         };
         let owner = site.map(|site| (site.id.clone(), site.uid));
         let step = names.iter().any(|name| steps.contains(name));
         if !step {
-            let at = format!("{} at {:?}", slot.task.kind(), slot.position);
+            let at = format!("{} at {:?}", operation.input.kind(), operation.position);
             self.broken("JournalFirst", format!("{effect:?} by a {at}"));
         }
         match owner {
@@ -304,15 +308,15 @@ impl State {
 
     /// `OneOwner`: a worker whose operation was taken over does not get through to what is fenced.
     fn owned(&mut self, by: Fence, effect: &Effect) {
-        if let Some((slot, _)) = self.slot(by)
-            && slot.epoch != by.claim().epoch
+        if let Some((operation, _)) = self.operation(by)
+            && operation.epoch != by.claim().epoch
         {
-            let epoch = slot.epoch;
+            let epoch = operation.epoch;
             self.broken("OneOwner", format!("{effect:?}, but the operation's epoch is {epoch}"));
         }
     }
 
-    fn route_ready(&mut self, to: Selector, effect: &Effect) {
+    fn route_ready(&mut self, to: Color, effect: &Effect) {
         if self.looked.get(&to) != Some(&true) {
             self.broken("RouteReady", format!("{effect:?} without a look that saw `{to}` ready"));
         }
@@ -337,13 +341,14 @@ impl State {
         }
     }
 
-    fn image_set(&mut self, by: Fence, selector: Selector, effect: &Effect) {
+    fn image_set(&mut self, by: Fence, color: Color, effect: &Effect) {
         self.owned(by, effect);
-        let deploys = self.slot(by).is_some_and(|(slot, _)| slot.task.kind() == Kind::Deploy);
+        let deploys =
+            self.operation(by).is_some_and(|(operation, _)| operation.input.kind() == OperationKind::Deploy);
         if !deploys {
             self.broken("JournalFirst", format!("nobody's {effect:?}"));
         }
-        let moves = self.colours.get(&selector).map(|colour| colour.hold.moves.clone()).unwrap_or_default();
+        let moves = self.services.get(&color).map(|service| service.lock.moves.clone()).unwrap_or_default();
         if !moves.is_empty() {
             self.broken("RouteReady", format!("{effect:?} while {moves:?} move sites there"));
         }
@@ -354,7 +359,7 @@ impl State {
             self.broken("CreateOnce", format!("the job {name} was started twice"));
         }
         if let Some(rollout) = self.rollouts.get(&by.number) {
-            if !rollout.flushing && rollout.trailing.is_none() {
+            if !rollout.flushing && rollout.pending_flush.is_none() {
                 self.broken("JournalFirst", format!("{effect:?} outside a flush"));
             }
             return;
@@ -368,8 +373,8 @@ impl State {
             Some(uid) => self.intended(by, uid, &[step], effect),
             None => self.broken("JournalFirst", format!("nobody's {effect:?}")),
         }
-        let Some((slot, _)) = self.slot(by) else { return };
-        let key = (slot.number, slot.forward().unwrap_or_default(), slot.job, word);
+        let Some((operation, _)) = self.operation(by) else { return };
+        let key = (operation.number, operation.forward().unwrap_or_default(), operation.job, word);
         let started = self.steps_with_job.entry(key).or_default();
         *started += 1;
         if *started > 1 {
@@ -383,15 +388,15 @@ impl State {
         if was != is && !transitions(was).contains(&is) {
             self.broken("LegalTransition", format!("{was:?} became {is:?}"));
         }
-        let slot = |site: Option<&Arc<Site>>| site.and_then(|site| site.slot.clone());
-        self.moved_on(slot(before).as_ref(), slot(after).as_ref());
-        if let (Some(old), Some(new)) = (slot(before), slot(after))
+        let operation = |site: Option<&Arc<Site>>| site.and_then(|site| site.operation.clone());
+        self.moved_on(operation(before).as_ref(), operation(after).as_ref());
+        if let (Some(old), Some(new)) = (operation(before), operation(after))
             && old.number != new.number
             && old.status != Status::Parked
         {
             self.broken("OneOpPerSite", format!("operation {} took the place of {}", new.number, old.number));
         }
-        if let (Some(old), Some(new)) = (slot(before), slot(after))
+        if let (Some(old), Some(new)) = (operation(before), operation(after))
             && old.number == new.number
             && old.owner.is_some()
             && new.owner.is_some()
@@ -405,7 +410,10 @@ impl State {
         }
         if let (Some(before), Some(after)) = (before, after) {
             let unrouted = before.route.is_some() && after.route.is_none();
-            let leaving = after.slot.as_ref().is_some_and(|slot| slot.task.kind() == Kind::Terminate);
+            let leaving = after
+                .operation
+                .as_ref()
+                .is_some_and(|operation| operation.input.kind() == OperationKind::Terminate);
             if unrouted && !leaving {
                 self.broken("RouteAlways", format!("`{}` lost its route", after.id));
             }
@@ -443,7 +451,7 @@ impl State {
 
     /// `WaveBound`: a rollout reaches no site beyond its window, and no more at once than it may.
     fn member(&mut self, before: Option<&Arc<Site>>, site: &Arc<Site>) {
-        let member = |site: &Site| site.slot.as_ref().and_then(|slot| slot.member);
+        let member = |site: &Site| site.operation.as_ref().and_then(|operation| operation.member);
         let Some(now) = member(site) else { return };
         if before.and_then(|before| member(before)) == Some(now) {
             return;
@@ -470,12 +478,12 @@ impl State {
     }
 
     fn rollout(&mut self, rollout: &Arc<Rollout>) {
-        let tally = rollout.tally();
-        let sum = tally.resolved() + rollout.running() + rollout.pending();
+        let counts = rollout.counts();
+        let sum = counts.resolved() + rollout.running() + rollout.pending();
         if sum != rollout.total {
             self.broken(
                 "TotalsAgree",
-                format!("{tally:?} and {} running of {}", rollout.running(), rollout.total),
+                format!("{counts:?} and {} running of {}", rollout.running(), rollout.total),
             );
         }
         if let Some(old) = self.rollouts.get(&rollout.number).map(Arc::clone) {
@@ -506,21 +514,23 @@ impl State {
 
 /// Every life that one event, or a terminate's displacement, leads to.
 fn transitions(life: Life) -> Vec<Life> {
-    let begins = Kind::ALL.map(Event::Begin);
-    let ends = [End::Succeeded, End::Failed, End::Cancelled].map(Event::End);
+    let begins = OperationKind::ALL.map(Event::Begin);
+    let ends = [TerminalStatus::Succeeded, TerminalStatus::Failed, TerminalStatus::Cancelled].map(Event::End);
     let events = begins.into_iter().chain(ends).chain([Event::Displace]);
     events.filter_map(|event| life.next(event).ok()).collect()
 }
 
 /// The steps of each pipeline, as the product's contract names them.
-const fn steps_of(kind: Kind) -> &'static [&'static str] {
+const fn steps_of(kind: OperationKind) -> &'static [&'static str] {
     match kind {
-        Kind::Create => &["CreateSecrets"],
-        Kind::Provision => &["CreateDatabase", "CreateObjects", "Install", "Ingress", "ActivateTheme"],
-        Kind::Upgrade => &["PatchService", "FlushCaches"],
-        Kind::Promote => &["PatchIngress", "PatchService", "FlushCaches"],
-        Kind::Terminate => &["RemoveIngress", "DropDatabase", "DeleteObjects", "DeleteSecrets"],
-        Kind::Deploy => &["PatchImage", "WaitReady", "PatchCanaryEnv", "Hooks"],
-        Kind::Select => &["PatchCanaryEnv"],
+        OperationKind::Create => &["CreateSecrets"],
+        OperationKind::Provision => {
+            &["CreateDatabase", "CreateObjects", "Install", "Ingress", "ActivateTheme"]
+        }
+        OperationKind::Upgrade => &["PatchService", "FlushCaches"],
+        OperationKind::Promote => &["PatchIngress", "PatchService", "FlushCaches"],
+        OperationKind::Terminate => &["RemoveIngress", "DropDatabase", "DeleteObjects", "DeleteSecrets"],
+        OperationKind::Deploy => &["PatchImage", "WaitReady", "PatchCanaryEnv", "Hooks"],
+        OperationKind::Select => &["PatchCanaryEnv"],
     }
 }

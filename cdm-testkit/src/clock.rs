@@ -7,13 +7,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Tick, Timestamp};
+use cdm_core::domain::{MonotonicTime, Timestamp};
 use cdm_core::ports::Clock;
 
 /// Midnight of 1 January 2026, UTC.
 const WALL: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 /// Far from zero, so that a test may reach back without falling off the clock.
-const MONOTONIC: Tick = Tick::from_millis(1_000_000);
+const MONOTONIC: MonotonicTime = MonotonicTime::from_millis(1_000_000);
 
 /// A clock whose hands a test moves; clones are the same clock.
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub struct SimClock(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     wall: Timestamp,
-    monotonic: Tick,
+    monotonic: MonotonicTime,
     /// By the moment they wait for, then by arrival, so that they wake in an order that is always the same.
-    sleepers: BTreeMap<(Tick, u64), Waker>,
+    sleepers: BTreeMap<(MonotonicTime, u64), Waker>,
     arrivals: u64,
 }
 
@@ -52,7 +52,7 @@ impl SimClock {
     }
 
     /// Moves both hands on until the monotonic one is at `moment`; does nothing when it is already past it.
-    pub fn advance_to(&self, moment: Tick) {
+    pub fn advance_to(&self, moment: MonotonicTime) {
         self.advance(moment.since(self.monotonic()));
     }
 
@@ -63,7 +63,7 @@ impl SimClock {
     }
 
     /// The earliest moment that anyone sleeps until; `None` when nobody sleeps.
-    pub fn next_sleeper(&self) -> Option<Tick> {
+    pub fn next_sleeper(&self) -> Option<MonotonicTime> {
         self.lock().sleepers.first_key_value().map(|(&(until, _), _)| until)
     }
 
@@ -84,11 +84,11 @@ impl Clock for SimClock {
         self.lock().wall
     }
 
-    fn monotonic(&self) -> Tick {
+    fn monotonic(&self) -> MonotonicTime {
         self.lock().monotonic
     }
 
-    async fn sleep_until(&self, until: Tick) {
+    async fn sleep_until(&self, until: MonotonicTime) {
         Sleep { clock: self, until, place: None }.await;
     }
 }
@@ -96,7 +96,7 @@ impl Clock for SimClock {
 /// One sleep; leaves the queue when it is dropped, so that an abandoned one holds up nobody.
 struct Sleep<'a> {
     clock: &'a SimClock,
-    until: Tick,
+    until: MonotonicTime,
     place: Option<u64>,
 }
 

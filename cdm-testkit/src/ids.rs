@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cdm_core::domain::{Timestamp, Uid};
-use cdm_core::ports::{IdSource, WriteId};
+use cdm_core::ports::{Entropy, WriteId};
 use secrecy::SecretString;
 
 /// What every password of [`SeededIds`] begins with: a test looks for it wherever a secret must not be.
@@ -74,7 +74,7 @@ impl SeededIds {
     }
 }
 
-impl IdSource for SeededIds {
+impl Entropy for SeededIds {
     fn uid(&self, now: Timestamp) -> Uid {
         let rng = &mut self.lock().rng;
         let random = u128::from(rng.next()) << 64 | u128::from(rng.next());

@@ -6,14 +6,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdm_core::domain::{
-    Colour, Digest, Fence, Fleet, JobName, Operation, Rollout, SecretName, Selector, Site, Tick, Uid,
+    Color, Digest, Fence, Fleet, JobName, MonotonicTime, Operation, Rollout, SecretName, Service, Site, Uid,
 };
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
     /// When, on the simulated clock.
-    pub at: Tick,
+    pub at: MonotonicTime,
     /// By which operation, in which of its epochs; zero for what is nobody's.
     pub by: Fence,
     /// What.
@@ -26,7 +26,7 @@ pub enum What {
     /// A site's record was written: as it was, as it is.
     Site(Option<Arc<Site>>, Option<Arc<Site>>),
     /// A colour's record was written.
-    Colour(Arc<Colour>),
+    Colour(Arc<Service>),
     /// The platform's record was written.
     Fleet(Arc<Fleet>),
     /// A rollout's record was written.
@@ -53,15 +53,15 @@ pub enum What {
     /// A database was dropped.
     DatabaseDropped(Uid),
     /// The canary was set.
-    CanarySet(Selector, Option<Digest>),
+    CanarySet(Color, Option<Digest>),
     /// A workload was given an image or a template: what it ran, what it runs; the same for a fence alone.
-    ImageSet(Selector, Option<Digest>, Option<Digest>),
+    ImageSet(Color, Option<Digest>, Option<Digest>),
     /// Someone looked at a service, and saw it ready or not.
-    Looked(Selector, bool),
+    Looked(Color, bool),
     /// A route was created.
-    RouteCreated(Uid, Selector),
+    RouteCreated(Uid, Color),
     /// A route was written: from where, to where; the same for a fence alone.
-    RouteMoved(Uid, Selector, Selector),
+    RouteMoved(Uid, Color, Color),
     /// Everything of a uid was removed from the cluster; whether it had a route.
     Released(Uid, bool),
     /// A job was started; the uid where it has one, and the word for what it does.

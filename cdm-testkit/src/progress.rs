@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use cdm_core::domain::operation::Position;
-use cdm_core::domain::{Rollout, Slot, Tick};
+use cdm_core::domain::{MonotonicTime, OperationState, Rollout};
 
 /// How often a record may be written within [`SPAN`] while its operation is at the same step, or its rollout at the same
 /// sites: a wait is stored when its reason changes, and where a step needs a hold, twice for each attempt.
@@ -26,25 +26,29 @@ enum Stage {
 /// Watches over one log.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    writes: BTreeMap<u64, (Stage, VecDeque<Tick>)>,
+    writes: BTreeMap<u64, (Stage, VecDeque<MonotonicTime>)>,
     calls: u64,
-    since: Option<Tick>,
+    since: Option<MonotonicTime>,
 }
 
 impl Progress {
     /// An operation's record was written; answers what is wrong with that.
-    pub(super) fn slot(&mut self, slot: &Slot, now: Tick) -> Option<String> {
-        self.written(slot.number, Stage::Operation(slot.number, slot.position, slot.job), now)
+    pub(super) fn operation(&mut self, operation: &OperationState, now: MonotonicTime) -> Option<String> {
+        self.written(
+            operation.number,
+            Stage::Operation(operation.number, operation.position, operation.job),
+            now,
+        )
     }
 
     /// A rollout was written.
-    pub(super) fn rollout(&mut self, rollout: &Rollout, now: Tick) -> Option<String> {
-        let resolved = rollout.tally().resolved();
-        let stage = Stage::Rollout(rollout.number, rollout.window.start, resolved, rollout.reached);
+    pub(super) fn rollout(&mut self, rollout: &Rollout, now: MonotonicTime) -> Option<String> {
+        let resolved = rollout.counts().resolved();
+        let stage = Stage::Rollout(rollout.number, rollout.window.start, resolved, rollout.rollback_end);
         self.written(rollout.number, stage, now)
     }
 
-    fn written(&mut self, number: u64, stage: Stage, now: Tick) -> Option<String> {
+    fn written(&mut self, number: u64, stage: Stage, now: MonotonicTime) -> Option<String> {
         let known = self.writes.get_mut(&number).filter(|(known, _)| *known == stage);
         let Some((known, at)) = known else {
             self.writes.insert(number, (stage, VecDeque::from([now])));
@@ -64,12 +68,12 @@ impl Progress {
     }
 
     /// Something progressed.
-    pub(super) fn progressed(&mut self, now: Tick) {
+    pub(super) fn progressed(&mut self, now: MonotonicTime) {
         (self.calls, self.since) = (0, Some(now));
     }
 
     /// A call was made.
-    pub(super) fn called(&mut self, now: Tick) -> Option<String> {
+    pub(super) fn called(&mut self, now: MonotonicTime) -> Option<String> {
         self.calls += 1;
         let since = *self.since.get_or_insert(now);
         let allowed = CALLS + CALLS_A_SECOND * now.since(since).as_secs();

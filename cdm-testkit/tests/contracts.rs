@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Digest, Fence, JobName, ObjectPrefix, SecretKind, SecretName, Selector, SiteId, Uid};
+use cdm_core::domain::{Color, Digest, Fence, JobName, ObjectPrefix, SecretKind, SecretName, SiteId, Uid};
 use cdm_core::ports::{
-    Call, Changed, Clock, ClusterOps, Database, ErrorKind, IdSource, ImageWant, JobFailure, JobKind, JobSpec,
-    JobState, Mark, ObjectStore, Outcome, PodFailure, SecretStore, SiteDatabases,
+    CallContext, ChangeCursor, Changed, Clock, ClusterOps, Database, Entropy, ErrorKind, ImageWant,
+    JobFailure, JobKind, JobSpec, JobState, ObjectStore, Outcome, PodFailure, SecretStore, SiteDatabases,
 };
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::contract::{self, Cx, Settle};
@@ -36,7 +36,7 @@ impl Bench {
         self.ids.uid(self.clock.wall())
     }
 
-    fn call(&self) -> Call {
+    fn call(&self) -> CallContext {
         self.cx().call()
     }
 
@@ -177,7 +177,7 @@ impl Settle for Seen {
 fn a_service_follows_its_script() {
     let bench = Bench::new();
     let cluster = bench.cluster();
-    let blue = Selector::Blue;
+    let blue = Color::Blue;
     let view = || now(cluster.service(blue)).expect("an answer");
     cluster.install(blue, digest('a'));
     let before = view();
@@ -224,13 +224,13 @@ fn jobs_follow_their_scripts_in_turn() {
     let site = SiteId::parse("site").expect("a site id");
     let specs = [1, 2, 3].map(|number| JobSpec {
         name: JobName::of_site(&site, "flush-caches", number, 1),
-        service: Selector::Green,
+        service: Color::Green,
         kind: JobKind::FlushCaches { uids: vec![uid] },
     });
     for spec in &specs {
         assert_eq!(now(cluster.run_job(&bench.call(), spec)), Outcome::Applied(()));
     }
-    let (_, mark) = now(cluster.changes(Mark::default(), Duration::ZERO)).expect("an answer");
+    let (_, mark) = now(cluster.changes(ChangeCursor::default(), Duration::ZERO)).expect("an answer");
     let mut news = Vec::new();
     let mut mark = mark;
     let begin = bench.clock.monotonic();
@@ -244,7 +244,7 @@ fn jobs_follow_their_scripts_in_turn() {
     assert_eq!(news, [(3, job(2)), (7, job(1))]);
     let states: Vec<_> = cluster.jobs().into_iter().map(|(_, _, state)| state).collect();
     assert_eq!(states, [JobState::Running, failed, JobState::Succeeded { failed: Vec::new() }]);
-    assert_eq!(cluster.job_service(&specs[0].name), Some(Selector::Green));
+    assert_eq!(cluster.job_service(&specs[0].name), Some(Color::Green));
 
     cluster.expire_job(&specs[2].name);
     assert_eq!(now(cluster.job(&specs[2].name)), Ok(None));

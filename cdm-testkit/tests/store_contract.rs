@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::{Fence, Tick};
-use cdm_core::ports::{Batch, Call, Journal, Outcome, Refused, SiteRepository, StoreError, Write, WriteId};
+use cdm_core::domain::{Fence, MonotonicTime};
+use cdm_core::ports::{
+    CallContext, Journal, Mutation, Outcome, SiteRepository, StoreError, WriteBatch, WriteError, WriteId,
+};
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::contract::{self, Cx, Settle};
@@ -17,8 +19,8 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("a fake answers at once")
 }
 
-fn call(write: u64) -> Call {
-    Call { deadline: Tick::default(), write: WriteId(write), fence: Fence::new(9, 1) }
+fn call(write: u64) -> CallContext {
+    CallContext { deadline: MonotonicTime::default(), write: WriteId(write), fence: Fence::new(9, 1) }
 }
 
 /// Moves the clock; the fake itself needs no time.
@@ -46,12 +48,12 @@ fn the_log_has_each_record_as_it_was_and_is() {
     let log = EffectLog::new();
     let store = FakeStore::new(log.clone(), SimClock::new());
     let site = build::site("rrr");
-    let create = Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
+    let create = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site.clone()))]);
     assert_eq!(now(store.write(&call(1), &create)), Outcome::Applied(()));
     assert_eq!(now(store.write(&call(1), &create)), Outcome::Applied(()));
     assert!(store.bump(&site.id));
-    assert!(matches!(now(store.write(&call(1), &create)), Outcome::NotApplied(Refused::Conflict(_))));
-    let remove = Batch::of(vec![Write::RemoveSite(site.id.clone(), site.uid, 2)]);
+    assert!(matches!(now(store.write(&call(1), &create)), Outcome::NotApplied(WriteError::Conflict(_))));
+    let remove = WriteBatch::of(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 2)]);
     assert_eq!(now(store.write(&call(2), &remove)), Outcome::Applied(()));
     let at = |version| Some(Arc::new(cdm_core::domain::Site { version, ..site.clone() }));
     let told: Vec<_> = log.since(0).into_iter().map(|effect| (effect.by, effect.what)).collect();
@@ -69,12 +71,12 @@ fn the_log_has_each_record_as_it_was_and_is() {
 fn what_adapters_would_answer_differently_is_denied() {
     let store = FakeStore::new(EffectLog::off(), SimClock::new());
     let site = Box::new(build::site("rrr"));
-    let twice = Batch::of(vec![Write::CreateSite(site.clone()), Write::CreateSite(site.clone())]);
+    let twice = WriteBatch::of(vec![Mutation::CreateSite(site.clone()), Mutation::CreateSite(site.clone())]);
     let answer = now(store.write(&call(1), &twice));
-    assert!(matches!(answer, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))), "{answer:?}");
+    assert!(matches!(answer, Outcome::NotApplied(WriteError::Store(StoreError::Denied(_)))), "{answer:?}");
     assert_eq!(now(store.site(&site.id)), Ok(None));
-    let many = (0..91).map(|n| Write::CreateSite(Box::new(build::site(&format!("r{n}")))));
-    let answer = now(store.write(&call(2), &Batch::of(many.collect())));
-    assert!(matches!(answer, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))), "{answer:?}");
+    let many = (0..91).map(|n| Mutation::CreateSite(Box::new(build::site(&format!("r{n}")))));
+    let answer = now(store.write(&call(2), &WriteBatch::of(many.collect())));
+    assert!(matches!(answer, Outcome::NotApplied(WriteError::Store(StoreError::Denied(_)))), "{answer:?}");
     assert_eq!((store.all_sites(), store.hostnames()), (vec![], vec![]));
 }

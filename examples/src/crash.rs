@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use cdm_core::domain::operation::StepStatus;
-use cdm_core::domain::{End, Operation, Status};
+use cdm_core::domain::{Operation, Status, TerminalStatus};
 use cdm_core::engine::Settings;
 use cdm_testkit::faults::Fault;
 
@@ -72,38 +72,38 @@ fn resume(kill: Kill) -> Told<Resumed> {
 impl Resumed {
     /// The step in hand when the worker died; `None` when all were done.
     fn step(&self) -> Option<usize> {
-        self.before.slot.steps.iter().position(|step| step.status != StepStatus::Succeeded)
+        self.before.state.steps.iter().position(|step| step.status != StepStatus::Succeeded)
     }
 
     fn step_name(&self) -> &str {
-        self.step().and_then(|step| self.before.slot.steps.get(step)).map_or("(ended)", |step| &step.name)
+        self.step().and_then(|step| self.before.state.steps.get(step)).map_or("(ended)", |step| &step.name)
     }
 
     fn owned(&self) -> bool {
-        self.before.slot.owner.is_some() && !self.before.slot.status.rests()
+        self.before.state.owner.is_some() && !self.before.state.status.rests()
     }
 
     /// How often the step in hand was begun again.
     fn begun_again(&self) -> u32 {
         let attempts = |operation: &Operation| {
-            self.step().and_then(|step| operation.slot.steps.get(step)).map_or(0, |step| step.attempts)
+            self.step().and_then(|step| operation.state.steps.get(step)).map_or(0, |step| step.attempts)
         };
         attempts(&self.after) - attempts(&self.before)
     }
 
     fn check(&self) -> Told<()> {
         let claims = [
-            ("it succeeds", self.after.slot.status == Status::Ended(End::Succeeded)),
+            ("it succeeds", self.after.state.status == Status::Ended(TerminalStatus::Succeeded)),
             ("nothing is created twice, nothing is left out", self.created_once()),
             ("what was done is not touched again", {
-                let done = self.step().unwrap_or(self.before.slot.steps.len());
-                self.before.slot.steps.get(..done) == self.after.slot.steps.get(..done)
+                let done = self.step().unwrap_or(self.before.state.steps.len());
+                self.before.state.steps.get(..done) == self.after.state.steps.get(..done)
             }),
             ("the step in hand is begun again", self.step().is_none() || self.begun_again() > 0),
             ("the lease is waited out", !self.owned() || self.lay >= Settings::default().lease),
             ("the new owner has an epoch of its own", {
-                let taken_over = u64::from(!self.before.slot.status.rests());
-                self.after.slot.epoch == self.before.slot.epoch + taken_over
+                let taken_over = u64::from(!self.before.state.status.rests());
+                self.after.state.epoch == self.before.state.epoch + taken_over
             }),
         ];
         match claims.iter().find(|(_, holds)| !holds) {
@@ -123,13 +123,13 @@ fn tell(out: &mut dyn Write, resumed: &Resumed) -> Told<()> {
     writeln!(
         out,
         "\nIt leaves the operation {}, in its epoch {}:",
-        resumed.before.id, resumed.before.slot.epoch
+        resumed.before.id, resumed.before.state.epoch
     )?;
     steps(out, &resumed.before)?;
     let (lay, step) = (resumed.lay.as_secs_f64(), resumed.step_name());
     writeln!(out, "\nAnother worker waits {lay:.1} s for its lease to run out, and goes on from {step}.")?;
-    let status = resumed.after.slot.status;
-    writeln!(out, "The operation has {status}, in epoch {}:", resumed.after.slot.epoch)?;
+    let status = resumed.after.state.status;
+    writeln!(out, "The operation has {status}, in epoch {}:", resumed.after.state.epoch)?;
     steps(out, &resumed.after)?;
     writeln!(out, "\nWhat was created, and how often:")?;
     for (what, count) in &resumed.created {
@@ -139,7 +139,7 @@ fn tell(out: &mut dyn Write, resumed: &Resumed) -> Told<()> {
 }
 
 fn steps(out: &mut dyn Write, operation: &Operation) -> Told<()> {
-    for step in &operation.slot.steps {
+    for step in &operation.state.steps {
         let times = if step.attempts == 1 { "time" } else { "times" };
         let name = &step.name;
         writeln!(out, "  {name:<16} {:<10} begun {} {times}", step.status.as_str(), step.attempts)?;

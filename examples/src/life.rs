@@ -10,11 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::operation::StepStatus;
 use cdm_core::domain::{
-    Actor, Digest, End, Hostnames, ObjectPrefix, Operation, Release, Role, SecretKind, SecretName, Selector,
-    Site, SiteId, SiteName, Status, Theme, Uid, Verdict,
+    Actor, Color, Digest, Hostnames, ObjectPrefix, Operation, Release, Role, SecretKind, SecretName, Site,
+    SiteId, SiteName, Status, TerminalStatus, Theme, Uid, Verdict,
 };
+use cdm_core::manager::{Accepted, DeployRequest, Manager, ManagerError, NewSite, Request};
 use cdm_core::ports::{ClusterOps, Ports, Route, ServiceView, SiteDatabase, StoredSecret};
-use cdm_core::services::{Accepted, DeployRequest, NewSite, Request, ServiceError, Services};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::contract::{Cx, Settle, cluster};
 use cdm_testkit::ids::SeededIds;
@@ -92,7 +92,7 @@ struct Life<'a> {
     driver: RefCell<Driver>,
     ports: Ports,
     cluster: OwnCluster,
-    services: Arc<Services>,
+    manager: Arc<Manager>,
     request: Request,
     site: SiteId,
 }
@@ -103,21 +103,21 @@ impl<'a> Life<'a> {
         let clock = SimClock::new();
         let cluster = OwnCluster::new(Arc::new(clock.clone()), images.registry());
         let ports = in_memory(Arc::new(cluster.clone()), &clock, &EffectLog::off());
-        let Process { services, worker } = Process::new("worker-1", &ports);
+        let Process { manager, worker } = Process::new("worker-1", &ports);
         let mut driver = Driver::new(clock);
         driver.spawn(async move { worker.run().await });
         let (request, site) = (Request::by(Actor::parse("operator")?, Role::Admin), SiteId::parse("shop")?);
-        Ok(Self { out, driver: RefCell::new(driver), ports, cluster, services, request, site })
+        Ok(Self { out, driver: RefCell::new(driver), ports, cluster, manager, request, site })
     }
 
     fn deploy_first(&mut self, images: &Images) -> Told<()> {
         self.say("The first image is deployed to both services.")?;
-        for selector in Selector::ALL {
-            let deployed = self.deploy(images.first, selector)?;
-            self.claim(format!("the deploy to {selector} has succeeded"), succeeded(&deployed))?;
-            let view = self.service(selector)?;
+        for color in Color::ALL {
+            let deployed = self.deploy(images.first, color)?;
+            self.claim(format!("the deploy to {color} has succeeded"), succeeded(&deployed))?;
+            let view = self.service(color)?;
             let runs = view.digest == Some(images.first) && view.is_ready();
-            self.claim(format!("{selector} runs it, ready"), runs)?;
+            self.claim(format!("{color} runs it, ready"), runs)?;
         }
         Ok(())
     }
@@ -131,10 +131,10 @@ impl<'a> Life<'a> {
             hostnames: Hostnames::parse(&["shop.example.org", "www.shop.example.org"], "shop.example.org")?,
             service: None,
         };
-        let created = self.ask(async |services, request| services.create_site(request, &new).await)?;
+        let created = self.ask(async |manager, request| manager.create_site(request, &new).await)?;
         self.claim("the create has succeeded", succeeded(&created))?;
         let site = self.look()?;
-        self.claim("the active canary's service, blue, is its service", site.service == Selector::Blue)?;
+        self.claim("the active canary's service, blue, is its service", site.service == Color::Blue)?;
         let stored = self.secret(site.uid)?;
         self.claim("its credentials are stored", matches!(stored, Some(StoredSecret::Value(_))))?;
         self.claim("it has no route yet", self.route(site.uid)?.is_none())?;
@@ -144,9 +144,9 @@ impl<'a> Life<'a> {
     fn provision(&mut self, uid: Uid) -> Told<()> {
         self.say("It is provisioned.")?;
         let id = self.site.clone();
-        let done = self.ask(async |services, request| services.provision(request, &id).await)?;
+        let done = self.ask(async |manager, request| manager.provision(request, &id).await)?;
         self.claim("the provision has succeeded", succeeded(&done))?;
-        self.claim("its route points to blue", self.points_to(uid, Selector::Blue)?)?;
+        self.claim("its route points to blue", self.points_to(uid, Color::Blue)?)?;
         let whole = SiteDatabase { database: true, user: true };
         self.claim("it has a database and a user", self.database(uid)? == whole)?;
         self.claim("it has a place for its files", !self.files(uid)?.is_empty())
@@ -154,41 +154,42 @@ impl<'a> Life<'a> {
 
     fn promote(&mut self, uid: Uid, images: &Images) -> Told<()> {
         self.say("The second image is deployed to green, green is selected, and the site is promoted.")?;
-        let deployed = self.deploy(images.second, Selector::Green)?;
+        let deployed = self.deploy(images.second, Color::Green)?;
         self.claim("the deploy to green has succeeded", succeeded(&deployed))?;
-        self.claim("the site's route still points to blue", self.points_to(uid, Selector::Blue)?)?;
-        let selected = self.ask(async |services, request| {
-            let selected = services.select(request, Selector::Green).await?;
+        self.claim("the site's route still points to blue", self.points_to(uid, Color::Blue)?)?;
+        let selected = self.ask(async |manager, request| {
+            let selected = manager.select(request, Color::Green).await?;
             Ok(selected.operation.map_or(Accepted::Done, Accepted::Operation))
         })?;
         self.claim("the selection has succeeded", succeeded(&selected))?;
         self.claim("the canary is green with the second image", self.canary_is(images.second)?)?;
         let id = self.site.clone();
-        let promoted = self.ask(async |services, request| services.promote(request, &id).await)?;
+        let promoted = self.ask(async |manager, request| manager.promote(request, &id).await)?;
         self.claim("the promote has succeeded", succeeded(&promoted))?;
-        self.claim("its route points to green", self.points_to(uid, Selector::Green)?)?;
-        self.claim("its record says green", self.look()?.service == Selector::Green)
+        self.claim("its route points to green", self.points_to(uid, Color::Green)?)?;
+        self.claim("its record says green", self.look()?.service == Color::Green)
     }
 
     fn deploy_broken(&mut self, uid: Uid, images: &Images) -> Told<()> {
         self.say("An image whose pods crash is deployed to green.")?;
-        let template = self.service(Selector::Green)?.template;
-        let deployed = self.deploy(images.broken, Selector::Green)?;
+        let template = self.service(Color::Green)?.template;
+        let deployed = self.deploy(images.broken, Color::Green)?;
         // An operation that has ended keeps its reason in the step that ended it.
-        let steps = deployed.iter().flat_map(|deployed| &deployed.slot.steps);
+        let steps = deployed.iter().flat_map(|deployed| &deployed.state.steps);
         let why =
             steps.filter(|step| step.status == StepStatus::Failed).find_map(|step| step.message.clone());
         let why = why.unwrap_or_default();
-        let failed =
-            deployed.as_ref().is_some_and(|deployed| deployed.slot.status == Status::Ended(End::Failed));
+        let failed = deployed
+            .as_ref()
+            .is_some_and(|deployed| deployed.state.status == Status::Ended(TerminalStatus::Failed));
         self.claim(format!("the deploy has failed: {why}"), failed && !why.is_empty())?;
-        let view = self.service(Selector::Green)?;
+        let view = self.service(Color::Green)?;
         let restored = view.digest == Some(images.second) && view.is_ready();
         self.claim("green runs the second image again, ready", restored)?;
         self.claim("down to the whole template", view.template == template)?;
         self.claim("the canary still has the second image", self.canary_is(images.second)?)?;
-        self.claim("the site's route points to green", self.points_to(uid, Selector::Green)?)?;
-        let history = self.wait_for(self.services.history(Selector::Green))?;
+        self.claim("the site's route points to green", self.points_to(uid, Color::Green)?)?;
+        let history = self.wait_for(self.manager.history(Color::Green))?;
         let bad = |release: &Release| release.digest == images.broken && release.verdict == Verdict::Bad;
         let judged = history.iter().any(bad);
         self.claim("the broken image is known to be bad", judged)
@@ -196,23 +197,23 @@ impl<'a> Life<'a> {
 
     fn roll_back(&mut self, uid: Uid, images: &Images) -> Told<()> {
         self.say("Green is rolled back.")?;
-        let green = Some(Selector::Green);
-        let done = self.ask(async |services, request| services.rollback(request, green).await)?;
+        let green = Some(Color::Green);
+        let done = self.ask(async |manager, request| manager.rollback(request, green).await)?;
         self.claim("the rollback has succeeded", succeeded(&done))?;
-        let view = self.service(Selector::Green)?;
+        let view = self.service(Color::Green)?;
         let first = view.digest == Some(images.first) && view.is_ready();
         self.claim("green runs the first image, the newest other healthy one", first)?;
         self.claim("the canary has the first image too", self.canary_is(images.first)?)?;
-        self.claim("the site's route points to green", self.points_to(uid, Selector::Green)?)
+        self.claim("the site's route points to green", self.points_to(uid, Color::Green)?)
     }
 
     fn terminate(&mut self, uid: Uid) -> Told<()> {
         self.say("The site is terminated.")?;
         let (id, hostnames) = (self.site.clone(), self.look()?.hostnames);
-        let done = self.ask(async |services, request| services.terminate(request, &id).await)?;
+        let done = self.ask(async |manager, request| manager.terminate(request, &id).await)?;
         self.claim("the terminate has succeeded", succeeded(&done))?;
-        let absent = self.wait_for(self.services.site(&self.site));
-        self.claim("there is no record of it", matches!(absent, Err(ServiceError::NotFound { .. })))?;
+        let absent = self.wait_for(self.manager.site(&self.site));
+        self.claim("there is no record of it", matches!(absent, Err(ManagerError::NotFound { .. })))?;
         let left = self.cluster.belongings(uid);
         self.claim("neither a route nor a job of it is left", left.is_empty())?;
         self.claim("its database and its user are gone", self.database(uid)? == SiteDatabase::default())?;
@@ -231,45 +232,45 @@ impl<'a> Life<'a> {
     /// operation, where it led to one.
     fn ask(
         &self,
-        request: impl AsyncFnOnce(&Services, &Request) -> Result<Accepted, ServiceError>,
+        request: impl AsyncFnOnce(&Manager, &Request) -> Result<Accepted, ManagerError>,
     ) -> Told<Option<Operation>> {
-        let (ports, services) = (&self.ports, &self.services);
+        let (ports, manager) = (&self.ports, &self.manager);
         let asked = async {
-            let operation = match request(services, &self.request).await? {
-                Accepted::Operation(id) => Some(rested(ports, services, &id).await?),
+            let operation = match request(manager, &self.request).await? {
+                Accepted::Operation(id) => Some(rested(ports, manager, &id).await?),
                 Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => None,
             };
             quiet(ports).await?;
-            Ok::<_, ServiceError>(operation)
+            Ok::<_, ManagerError>(operation)
         };
         Ok(self.wait_for(asked)?)
     }
 
-    fn deploy(&self, digest: Digest, selector: Selector) -> Told<Option<Operation>> {
-        let deploy = DeployRequest { digest, service: Some(selector), promote: false };
-        self.ask(async |services, request| services.deploy(request, deploy).await)
+    fn deploy(&self, digest: Digest, color: Color) -> Told<Option<Operation>> {
+        let deploy = DeployRequest { digest, service: Some(color), promote: false };
+        self.ask(async |manager, request| manager.deploy(request, deploy).await)
     }
 
     fn look(&self) -> Told<Site> {
-        Ok(self.wait_for(self.services.site(&self.site))?)
+        Ok(self.wait_for(self.manager.site(&self.site))?)
     }
 
     fn route(&self, uid: Uid) -> Told<Option<Route>> {
         Ok(self.wait_for(self.cluster.route(uid))?)
     }
 
-    fn points_to(&self, uid: Uid, selector: Selector) -> Told<bool> {
-        Ok(self.route(uid)?.is_some_and(|route| route.service == selector))
+    fn points_to(&self, uid: Uid, color: Color) -> Told<bool> {
+        Ok(self.route(uid)?.is_some_and(|route| route.service == color))
     }
 
-    fn service(&self, selector: Selector) -> Told<ServiceView> {
-        Ok(self.wait_for(self.cluster.service(selector))?)
+    fn service(&self, color: Color) -> Told<ServiceView> {
+        Ok(self.wait_for(self.cluster.service(color))?)
     }
 
     fn canary_is(&self, digest: Digest) -> Told<bool> {
         let canary = self.wait_for(self.cluster.canary())?;
-        let wanted = (Selector::Green, Some(digest));
-        Ok(canary.is_some_and(|canary| (canary.selector, canary.digest) == wanted))
+        let wanted = (Color::Green, Some(digest));
+        Ok(canary.is_some_and(|canary| (canary.color, canary.digest) == wanted))
     }
 
     fn database(&self, uid: Uid) -> Told<SiteDatabase> {
@@ -301,6 +302,6 @@ impl<'a> Life<'a> {
 }
 
 fn succeeded(operation: &Option<Operation>) -> bool {
-    let ended = operation.as_ref().map(|operation| operation.slot.status);
-    ended == Some(Status::Ended(End::Succeeded))
+    let ended = operation.as_ref().map(|operation| operation.state.status);
+    ended == Some(Status::Ended(TerminalStatus::Succeeded))
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use cdm_core::domain::{Operation, OperationId, WorkerId};
 use cdm_core::engine::{RolloutDriver, Settings, Worker};
-use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::manager::{Manager, ManagerError};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{ClusterOps, Ports};
-use cdm_core::services::{ServiceError, Services};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::{FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
 use cdm_testkit::ids::SeededIds;
@@ -17,7 +17,7 @@ use cdm_testkit::log::EffectLog;
 #[derive(Clone, Debug)]
 pub struct Process {
     /// For its frontend.
-    pub services: Arc<Services>,
+    pub manager: Arc<Manager>,
     /// To be spawned: `worker.run()`.
     pub worker: Arc<Worker>,
 }
@@ -25,12 +25,12 @@ pub struct Process {
 impl Process {
     /// A process of that name on these ports, with the default measures.
     pub fn new(name: &str, ports: &Ports) -> Self {
-        let (platform, settings) = (Platform::default(), Settings::default());
+        let (platform, settings) = (PipelineSettings::default(), Settings::default());
         let pipelines = Arc::new(registry(&platform));
         let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
-        let services = Services::new(ports.clone(), Arc::clone(&pipelines), settings.clone());
+        let manager = Manager::new(ports.clone(), Arc::clone(&pipelines), settings.clone());
         let worker = Worker::new(WorkerId::new(name), ports.clone(), pipelines, rollouts, settings);
-        Self { services: Arc::new(services), worker: Arc::new(worker) }
+        Self { manager: Arc::new(manager), worker: Arc::new(worker) }
     }
 }
 
@@ -38,10 +38,10 @@ impl Process {
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn rested(ports: &Ports, services: &Services, id: &OperationId) -> Result<Operation, ServiceError> {
+pub async fn rested(ports: &Ports, manager: &Manager, id: &OperationId) -> Result<Operation, ManagerError> {
     loop {
-        let operation = services.operation(id).await?;
-        if operation.slot.status.rests() {
+        let operation = manager.operation(id).await?;
+        if operation.state.status.rests() {
             return Ok(operation);
         }
         moment(ports).await;
@@ -52,8 +52,8 @@ pub async fn rested(ports: &Ports, services: &Services, id: &OperationId) -> Res
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn quiet(ports: &Ports) -> Result<(), ServiceError> {
-    while !ports.store.live().await?.is_empty() {
+pub async fn quiet(ports: &Ports) -> Result<(), ManagerError> {
+    while !ports.store.pending_work().await?.is_empty() {
         moment(ports).await;
     }
     Ok(())
@@ -73,6 +73,6 @@ pub fn in_memory(cluster: Arc<dyn ClusterOps>, clock: &SimClock, log: &EffectLog
         probe: Arc::new(FakeProbe::new(Arc::clone(&cluster), clock.clone())),
         cluster,
         clock: Arc::new(clock.clone()),
-        ids: Arc::new(SeededIds::new(1)),
+        entropy: Arc::new(SeededIds::new(1)),
     }
 }

@@ -18,7 +18,7 @@ pub use platform::{
     TokenCommand, UserCommand, WebhookCommand,
 };
 pub use rollout::{FreezeCommand, GateArgs, RolloutArgs};
-pub use site::{Colour, CreateArgs, DeleteArgs, STATES, SiteCommand, SiteFilter};
+pub use site::{CreateArgs, DeleteArgs, STATES, ServiceColor, SiteCommand, SiteFilter};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use super::{Colour, Paging};
+use super::{Paging, ServiceColor};
 
 /// `cdm services …`.
 #[derive(Clone, Debug, Subcommand)]
@@ -17,7 +17,7 @@ pub enum ServicesCommand {
     Select {
         /// The service
         #[arg(value_enum)]
-        service: Colour,
+        service: ServiceColor,
     },
     /// Deploy an image to the active canary, or to the named service
     #[command(after_help = "Example:\n  cdm services deploy sha256:<64 hex digits> --promote")]
@@ -29,7 +29,7 @@ pub enum ServicesCommand {
         promote: bool,
         /// The service [default: the active canary]
         #[arg(long, value_enum)]
-        service: Option<Colour>,
+        service: Option<ServiceColor>,
     },
     /// Upgrade or promote many sites, in waves
     #[command(
@@ -43,7 +43,7 @@ pub enum ServicesCommand {
     History {
         /// The service
         #[arg(value_enum)]
-        service: Colour,
+        service: ServiceColor,
         /// How much to list.
         #[command(flatten)]
         paging: Paging,
@@ -67,7 +67,7 @@ pub enum ServicesCommand {
     Rollback {
         /// The service [default: the active canary]
         #[arg(long, value_enum)]
-        service: Option<Colour>,
+        service: Option<ServiceColor>,
     },
 }
 

@@ -10,14 +10,14 @@ pub const STATES: [&str; 7] =
 
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
+pub enum ServiceColor {
     /// The service `blue`.
     Blue,
     /// The service `green`.
     Green,
 }
 
-impl Colour {
+impl ServiceColor {
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ pub struct CreateArgs {
     pub name: Option<String>,
     /// The service it belongs to [default: the active canary]
     #[arg(long, value_enum)]
-    pub service: Option<Colour>,
+    pub service: Option<ServiceColor>,
 }
 
 /// `cdm site list`.
@@ -100,7 +100,7 @@ pub struct CreateArgs {
 pub struct SiteFilter {
     /// Only those of this service
     #[arg(long, value_enum)]
-    pub service: Option<Colour>,
+    pub service: Option<ServiceColor>,
     /// Only those in this state
     #[arg(long, value_parser = STATES)]
     pub state: Option<String>,

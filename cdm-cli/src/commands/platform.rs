@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ pub(super) async fn events(session: &mut Session<'_>) -> Result<Exit, CliError> 
     let clock = Arc::clone(&session.wait.clock);
     let mut last_id: Option<String> = None;
     // Since when nothing was heard, and how often it was tried.
-    let mut away: Option<(Tick, u32)> = None;
+    let mut away: Option<(MonotonicTime, u32)> = None;
     let mut connected = false;
     loop {
         let lost = match session.client().transport.events("/events", last_id.as_deref()).await {

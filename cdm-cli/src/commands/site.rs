@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Session;
-use crate::args::{Colour, CreateArgs, DeleteArgs, Format, SiteCommand, SiteFilter};
+use crate::args::{CreateArgs, DeleteArgs, Format, ServiceColor, SiteCommand, SiteFilter};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::transport::{Method, segment};
@@ -69,7 +69,7 @@ async fn create(args: CreateArgs, session: &mut Session<'_>) -> Result<Exit, Cli
 
 async fn list(filter: SiteFilter, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let filters = [
-        ("service", filter.service.map(Colour::as_str)),
+        ("service", filter.service.map(ServiceColor::as_str)),
         ("state", filter.state.as_deref()),
         ("q", filter.search.as_deref()),
         ("drifted", filter.drifted.then_some("true")),

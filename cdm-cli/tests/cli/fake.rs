@@ -10,7 +10,7 @@ use cdm_cli::way::Way;
 use cdm_cli::world::{Interrupt, Paint, Person, Screen, TokenSource, World};
 use cdm_cli::{Cli, Exit};
 use cdm_core::adapters::SystemClock;
-use cdm_core::domain::{Tick, Timestamp};
+use cdm_core::domain::{MonotonicTime, Timestamp};
 use cdm_core::ports::Clock;
 use clap::Parser;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -137,11 +137,11 @@ impl Clock for Still {
         Timestamp::from_millis(1_893_456_000_000)
     }
 
-    fn monotonic(&self) -> Tick {
+    fn monotonic(&self) -> MonotonicTime {
         self.0.monotonic()
     }
 
-    async fn sleep_until(&self, until: Tick) {
+    async fn sleep_until(&self, until: MonotonicTime) {
         self.0.sleep_until(until).await;
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use cdm_cli::{Cli, args, manual};
-use cdm_core::domain::{Kind, State};
+use cdm_core::domain::{OperationKind, State};
 use clap::CommandFactory;
 
 use crate::place::{cdm, ran};
@@ -128,6 +128,6 @@ fn bash_completes() {
 #[test]
 fn words_of_filters_are_the_cores_own() {
     assert_eq!(args::STATES.to_vec(), State::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>());
-    let kinds: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let kinds: BTreeSet<_> = OperationKind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(kinds, args::KINDS.into());
 }

@@ -8,14 +8,14 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
 use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesSettings};
 use cdm_core::adapters::{OsIds, SystemClock};
-use cdm_core::domain::{Digest, Fence, JobName, Role, RolloutStatus, Routed, Selector, Site, WorkerId};
+use cdm_core::domain::{Color, Digest, Fence, JobName, Role, RolloutStatus, Routed, Site, WorkerId};
 use cdm_core::engine::{Settings, Worker};
-use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
+use cdm_core::manager::{Accepted, Manager, Request, RolloutRequest, RolloutScope};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{
-    Batch, Call, Clock, ClusterOps, IdSource, JobKind, JobSpec, JobState, Journal, Mark, Outcome, Ports,
-    RouteSpec, SiteQuery, SiteRepository, Write,
+    CallContext, ChangeCursor, Clock, ClusterOps, Entropy, JobKind, JobSpec, JobState, Journal, Mutation,
+    Outcome, Ports, RouteSpec, SiteQuery, SiteRepository, WriteBatch,
 };
-use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets};
@@ -46,7 +46,7 @@ pub(crate) struct Engine {
     ids: Arc<OsIds>,
     store: Arc<DynamoStore>,
     cluster: Arc<KubernetesCluster>,
-    services: Services,
+    services: Manager,
     worker: Worker,
     kubeconfig: NamedTempFile,
 }
@@ -74,14 +74,14 @@ impl Engine {
             cluster: cluster.clone(),
             probe: Arc::new(FakeProbe::new(other, still)),
             clock: Arc::new(clock),
-            ids: ids.clone(),
+            entropy: ids.clone(),
         };
-        let (settings, measures) = (Settings::default(), Measures::default());
+        let (settings, measures) = (Settings::default(), PipelineSettings::default());
         let pipelines = Arc::new(registry(&measures));
         let id = WorkerId::new("worker-1");
         let rollouts = Arc::new(Rollouts::new(measures));
         let worker = Worker::new(id, ports.clone(), Arc::clone(&pipelines), rollouts, settings.clone());
-        let services = Services::new(ports, pipelines, settings);
+        let services = Manager::new(ports, pipelines, settings);
         let mut platform =
             Self { table: name, sites: Vec::new(), clock, ids, store, cluster, services, worker, kubeconfig };
         let made = stream::iter(0..sites).map(|n| platform.site(n, made)).buffered(AT_ONCE).collect().await;
@@ -91,7 +91,7 @@ impl Engine {
 
     async fn site(&self, n: u32, made: Made) -> Site {
         let id = format!("site-{n:06}");
-        let route = Routed { service: Selector::Blue, fence: Fence::default() };
+        let route = Routed { service: Color::Blue, fence: Fence::default() };
         let site = Site { route: Some(route), uid: self.ids.uid(self.clock.wall()), ..build::site(&id) };
         let spec = RouteSpec {
             uid: site.uid,
@@ -102,18 +102,18 @@ impl Engine {
         if made == Made::Routed {
             done(self.cluster.put_route(&self.call(), &spec).await);
         }
-        let batch = Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
+        let batch = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site.clone()))]);
         done(self.store.write(&self.call(), &batch).await);
         site
     }
 
-    fn call(&self) -> Call {
+    fn call(&self) -> CallContext {
         let deadline = self.clock.monotonic().after(Duration::from_secs(30));
-        Call { deadline, write: self.ids.write(), fence: Fence::default() }
+        CallContext { deadline, write: self.ids.write(), fence: Fence::default() }
     }
 
     /// Makes a colour the canary, so that what is accepted next goes there.
-    pub(crate) async fn aim(&self, to: Selector) {
+    pub(crate) async fn aim(&self, to: Color) {
         let canary = self.cluster.canary().await.expect("the canary");
         let version = canary.map(|canary| canary.version);
         let digest = Digest::parse(&"0".repeat(64)).expect("a digest");
@@ -127,19 +127,20 @@ impl Engine {
         let accepted = self.services.rollout(&Request::by(build::actor(), Role::Admin), &wanted).await;
         let Ok(Accepted::Rollout(number)) = accepted else { panic!("it is not accepted: {accepted:?}") };
         loop {
-            let wake = self.worker.turn().await.wake;
+            let next_poll_at = self.worker.run_once().await.next_poll_at;
             let rollout = self.store.rollout(number).await.expect("an answer").expect("a rollout");
             if rollout.status.ended() {
                 assert_eq!(rollout.status, RolloutStatus::Succeeded, "{rollout:?}");
                 return;
             }
-            let wait = wake.map_or(Duration::ZERO, |wake| wake.since(self.clock.wall()));
+            let wait =
+                next_poll_at.map_or(Duration::ZERO, |next_poll_at| next_poll_at.since(self.clock.wall()));
             self.clock.sleep_until(self.clock.monotonic().after(wait)).await;
         }
     }
 
     /// Everyone is there, in the record and by the route.
-    pub(crate) async fn assert_moved(&self, to: Selector) {
+    pub(crate) async fn assert_moved(&self, to: Color) {
         let query = SiteQuery { service: Some(to.other()), ..SiteQuery::default() };
         assert_eq!(self.store.count(&query).await.expect("a count"), 0, "someone was left out");
         let first = self.sites.first().expect("a site");
@@ -148,18 +149,18 @@ impl Engine {
     }
 
     /// Flushes the caches of these sites, `sites` in each job and `slots` in each pod of it.
-    pub(crate) async fn flush(&self, whose: &[Site], sites: usize, slots: u32) {
+    pub(crate) async fn flush(&self, whose: &[Site], sites: usize, operations: u32) {
         let settings = KubernetesSettings::new(NAMESPACE, REPOSITORY);
-        let settings = KubernetesSettings { batch_slots: slots, ..settings };
+        let settings = KubernetesSettings { batch_slots: operations, ..settings };
         let cluster = &cluster(&self.kubeconfig, settings).await;
         let jobs = whose.chunks(sites).enumerate().map(|(at, some)| async move {
             let kind = JobKind::FlushCaches { uids: some.iter().map(|site| site.uid).collect() };
             let at = u32::try_from(at).expect("a few");
             // A number that no other job has.
             let name = JobName::of_window(kind.word(), self.ids.write().0, at, 1);
-            let spec = JobSpec { name: name.clone(), service: Selector::Blue, kind };
+            let spec = JobSpec { name: name.clone(), service: Color::Blue, kind };
             done(cluster.run_job(&self.call(), &spec).await);
-            let mut mark = Mark::default();
+            let mut mark = ChangeCursor::default();
             loop {
                 let job = cluster.job(&name).await.expect("an answer").expect("a job");
                 if job.state != JobState::Running {

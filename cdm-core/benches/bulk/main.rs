@@ -22,7 +22,7 @@ mod servers;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 
 use engine::{Engine, Made};
 use measure::Rounds;
@@ -91,7 +91,7 @@ async fn promote() {
     // The raw client has sites of its own, made by the same adapters.
     let flusher = Engine::new(&servers[1], SITES, Made::Routed).await;
     raw.adopt(&flusher);
-    let mut to = Selector::Green;
+    let mut to = Color::Green;
     let [mut ours, mut same, mut bare, mut scripted] = <[Arm; 4]>::default();
     for round in 0..=ROUNDS {
         engine.aim(to).await;
@@ -211,18 +211,18 @@ async fn flush() {
         "| how | Jobs | pods | requests | a site | the controller's time, s |\n|---|---|---|---|---|---|"
     );
     let window = 128;
-    for (how, sites, slots) in [
+    for (how, sites, operations) in [
         ("a Job for each site", 1, 1),
         ("Indexed Jobs, a site a pod", window, 1),
         ("20 sites a pod", window, 20),
     ] {
         servers.forget();
-        engine.flush(&engine.sites, sites, slots).await;
+        engine.flush(&engine.sites, sites, operations).await;
         let counts = servers.counts();
         let jobs = counts.get("Kubernetes: create jobs").copied().unwrap_or_default();
         let requests: u64 =
             counts.iter().filter(|(asked, _)| asked.starts_with("Kubernetes")).map(|(_, many)| many).sum();
-        let of_window = u32::try_from(sites).expect("a few").div_ceil(slots);
+        let of_window = u32::try_from(sites).expect("a few").div_ceil(operations);
         let pods = FLUSHED / u32::try_from(sites).expect("a few") * of_window;
         let time = if sites == 1 { f64::from(pods) / CONTROLLER.0 } else { f64::from(pods) / CONTROLLER.1 };
         let each = requests as f64 / f64::from(FLUSHED);

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditi
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 use futures_util::{StreamExt, stream};
 use hyper::Request;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ impl Raw {
     }
 
     /// Moves every site.
-    pub(crate) async fn promote(&mut self, to: Selector) {
+    pub(crate) async fn promote(&mut self, to: Color) {
         self.pass += 1;
         let (this, fence) = (&*self, self.pass);
         let all = stream::iter(&this.targets).map(|target| this.one(target, fence, to));
@@ -79,8 +79,8 @@ impl Raw {
         self.targets.iter_mut().for_each(|target| target.fence = fence);
     }
 
-    async fn one(&self, target: &Target, fence: u64, to: Selector) {
-        let grant = format!("{fence:020}.0.{:020}", 1);
+    async fn one(&self, target: &Target, fence: u64, to: Color) {
+        let claim_token = format!("{fence:020}.0.{:020}", 1);
         let at = fence.to_string();
         self.update(
             target,
@@ -94,7 +94,7 @@ impl Raw {
                 (":number", number(&at)),
                 (":epoch", number("1")),
                 (":state", text("promoting")),
-                (":grant", text(&grant)),
+                (":grant", text(&claim_token)),
                 (":at", number(&at)),
                 (":one", number("1")),
                 (":write", number(&at)),
@@ -122,7 +122,7 @@ impl Raw {
                 (":epoch", number("1")),
                 (":settled", text("{\"rollout\":1,\"leg\":\"out\",\"outcome\":\"moved\"}")),
                 (":leg", text(&format!("{fence}.0"))),
-                (":grant", text(&grant)),
+                (":grant", text(&claim_token)),
                 (":active", text("active")),
             ],
         )
@@ -156,7 +156,7 @@ impl Raw {
         }
     }
 
-    async fn patch(&self, target: &Target, fence: u64, to: Selector) {
+    async fn patch(&self, target: &Target, fence: u64, to: Color) {
         let path = format!(
             "/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses/cdm-{}?fieldManager=cdm",
             target.uid
@@ -173,7 +173,7 @@ impl Raw {
 }
 
 /// The patch that moves a route, as a rollout sends it.
-pub(crate) fn moved(target: &Target, fence: u64, to: Selector) -> Value {
+pub(crate) fn moved(target: &Target, fence: u64, to: Color) -> Value {
     json!([
         { "op": "test", "path": "/metadata/labels/cdm~1uid", "value": target.uid },
         { "op": "test", "path": "/metadata/annotations/cdm~1fence", "value": written(target.fence) },

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 use tempfile::NamedTempFile;
 
 use crate::raw::{Raw, moved};
@@ -15,7 +15,7 @@ use crate::{Round, Whose, cpu, round};
 const AT_ONCE: &str = "8";
 
 /// Moves the first sites to the other service and back.
-pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Selector, sites: u32) -> Option<Round> {
+pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Color, sites: u32) -> Option<Round> {
     let program = |name: &str| {
         let found = std::env::var(name).ok().filter(|path| !path.is_empty());
         if found.is_none() {

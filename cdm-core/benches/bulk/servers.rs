@@ -153,8 +153,8 @@ impl Containers for AtOnce {
 
 /// The two Deployments with their Services, as an administrator makes them.
 fn services() -> Vec<Value> {
-    let of = |colour: &str| {
-        let labels = json!({"app": colour});
+    let of = |color: &str| {
+        let labels = json!({"app": color});
         let image = format!("{REPOSITORY}@sha256:{}", "0".repeat(64));
         let container = json!({
             "name": "web", "image": image, "ports": [{"containerPort": 80}],
@@ -162,14 +162,14 @@ fn services() -> Vec<Value> {
         });
         let deployment = json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": {"name": format!("{colour}-deployment"), "namespace": NAMESPACE, "labels": labels},
+            "metadata": {"name": format!("{color}-deployment"), "namespace": NAMESPACE, "labels": labels},
             "spec": {
                 "replicas": 2, "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
             },
         });
         let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": colour, "namespace": NAMESPACE},
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": color, "namespace": NAMESPACE},
             "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 80}]},
         });
         [deployment, service]

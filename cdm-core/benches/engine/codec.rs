@@ -6,10 +6,10 @@
 
 use std::hint::black_box;
 
-use cdm_core::domain::operation::{Operation, Slot};
+use cdm_core::domain::operation::{Operation, OperationState};
 use cdm_core::domain::rollout::RolloutPage;
-use cdm_core::domain::{Colour, Fence, Rollout, Selector, Site};
-use cdm_core::ports::{Batch, Call, JobSpec, Write};
+use cdm_core::domain::{Color, Fence, Rollout, Service, Site};
+use cdm_core::ports::{CallContext, JobSpec, Mutation, WriteBatch};
 use cdm_testkit::build;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub(crate) struct Codec {
     site: String,
     rollout: String,
     page: String,
-    colour: String,
+    service_record: String,
     route: String,
     service: String,
     job: String,
@@ -30,15 +30,15 @@ pub(crate) struct Codec {
 impl Codec {
     pub(crate) fn new() -> Self {
         let mut site = build::site("site-000001");
-        site.slot = Some(build::slot(1, cdm_core::domain::Task::Terminate));
+        site.operation = Some(build::operation(1, cdm_core::domain::OperationInput::Terminate));
         let kind = cdm_core::domain::RolloutKind::Promote;
-        let rollout = build::rollout(1, kind, Selector::Green, 1_000);
+        let rollout = build::rollout(1, kind, Color::Green, 1_000);
         let members = vec![site.clone(); RolloutPage::SIZE as usize];
         let item = |value: Value| json!({ "Item": value }).to_string();
         Self {
             rollout: item(rollout_item(&rollout)),
             page: item(page_item(&build::page(1, 0, &members))),
-            colour: item(colour_item(&Colour::new(Selector::Green))),
+            service_record: item(service_item(&Service::new(Color::Green))),
             route: kubernetes("networking.k8s.io/v1", "Ingress", &site.uid.to_string()),
             service: kubernetes("apps/v1", "Deployment", "green-deployment"),
             job: kubernetes("batch/v1", "Job", "flush-caches-1-0-1"),
@@ -50,8 +50,8 @@ impl Codec {
         match ask {
             Ask::Claim(call, claim) => {
                 let values = json!({
-                    ":uid": s(claim.uid), ":grant": s(grant(&claim.grant)), ":number": n(claim.number),
-                    ":owner": s(&claim.owner), ":ordinal": n(claim.ordinal), ":want": s(format!("{:?}", claim.want)),
+                    ":uid": s(claim.uid), ":grant": s(claim_token(&claim.claim_token)), ":number": n(claim.number),
+                    ":owner": s(&claim.owner), ":ordinal": n(claim.ordinal), ":want": s(format!("{:?}", claim.intent)),
                     ":by": s(&claim.requested_by), ":at": n(claim.at.millis()), ":write": n(call.write.0),
                     ":one": n(1u32), ":active": s("active"),
                 });
@@ -62,7 +62,7 @@ impl Codec {
             Ask::Complete(call, complete) => {
                 let route = complete.route.map(|route| s(format!("{} {}", route.service, route.fence)));
                 let values = json!({
-                    ":grant": s(grant(&complete.grant)), ":fence": s(complete.fence),
+                    ":grant": s(claim_token(&complete.claim_token)), ":fence": s(complete.fence),
                     ":service": complete.service.map(s), ":route": route,
                     ":settled": s(format!("{:?}", complete.outcome)), ":at": n(complete.at.millis()),
                     ":write": n(call.write.0), ":one": n(1u32),
@@ -83,11 +83,11 @@ impl Codec {
             }
             Ask::RunJob(call, spec) => (Some(job(call, spec)), &self.job),
             Ask::Site(id) => (Some(key("S", id.as_str())), &self.site),
-            Ask::Colour(selector) => (Some(key("C", selector.as_str())), &self.colour),
-            Ask::Fleet => (Some(key("F", "fleet")), &self.colour),
+            Ask::Colour(color) => (Some(key("C", color.as_str())), &self.service_record),
+            Ask::Fleet => (Some(key("F", "fleet")), &self.service_record),
             Ask::Rollout(number) => (Some(key("R", &number.to_string())), &self.rollout),
             Ask::RolloutPage(number, page) => (Some(key("R", &format!("{number}#{page}"))), &self.page),
-            Ask::Live | Ask::Beats => (Some(key("L", "live")), &self.colour),
+            Ask::Live | Ask::Beats => (Some(key("L", "live")), &self.service_record),
             // A read of the API server has no body.
             Ask::Service(_) => (None, &self.service),
             Ask::Route(_) => (None, &self.route),
@@ -118,8 +118,8 @@ fn n(number: impl Into<u64>) -> Value {
     json!({ "N": number.into().to_string() })
 }
 
-fn grant(grant: &cdm_core::domain::Grant) -> String {
-    format!("{:012}.{:?}.{}", grant.rollout, grant.leg, grant.term)
+fn claim_token(claim_token: &cdm_core::domain::ClaimToken) -> String {
+    format!("{:012}.{:?}.{}", claim_token.rollout, claim_token.direction, claim_token.term)
 }
 
 fn key(kind: &str, of: &str) -> Value {
@@ -139,7 +139,7 @@ fn update(site: &str, set: &str, when: &str, values: Value, answer: &str) -> Val
     })
 }
 
-fn transaction(call: &Call, batch: &Batch) -> Value {
+fn transaction(call: &CallContext, batch: &WriteBatch) -> Value {
     let put = |item: Value| {
         json!({ "Put": {
             "TableName": "cdm", "Item": item, "ConditionExpression": "version = :version",
@@ -150,15 +150,15 @@ fn transaction(call: &Call, batch: &Batch) -> Value {
         .writes
         .iter()
         .map(|write| match write {
-            Write::CreateSite(site) | Write::Site(site) => put(site_item(site)),
-            Write::RemoveSite(id, ..) => json!({ "Delete": key("S", id.as_str()) }),
-            Write::Colour(colour) => put(colour_item(colour)),
-            Write::Fleet(fleet) => put(json!({ "pk": s("F"), "version": n(fleet.version) })),
-            Write::Webhooks(webhooks) => put(json!({ "pk": s("F"), "version": n(webhooks.version) })),
-            Write::Users(users) => put(json!({ "pk": s("F"), "version": n(users.version) })),
-            Write::CreateRollout(rollout) | Write::Rollout(rollout) => put(rollout_item(rollout)),
-            Write::RolloutPage(page) => put(page_item(page)),
-            Write::History(operation) => put(history_item(operation)),
+            Mutation::CreateSite(site) | Mutation::Site(site) => put(site_item(site)),
+            Mutation::RemoveSite(id, ..) => json!({ "Delete": key("S", id.as_str()) }),
+            Mutation::Service(service) => put(service_item(service)),
+            Mutation::Fleet(fleet) => put(json!({ "pk": s("F"), "version": n(fleet.version) })),
+            Mutation::Webhooks(webhooks) => put(json!({ "pk": s("F"), "version": n(webhooks.version) })),
+            Mutation::Users(users) => put(json!({ "pk": s("F"), "version": n(users.version) })),
+            Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => put(rollout_item(rollout)),
+            Mutation::RolloutPage(page) => put(page_item(page)),
+            Mutation::History(operation) => put(history_item(operation)),
         })
         .collect();
     items.extend(batch.events.iter().map(|event| {
@@ -173,15 +173,15 @@ fn site_item(site: &Site) -> Value {
         "pk": s(format!("S#{}", site.id)), "sk": s("SITE"), "uid": s(site.uid), "name": s(&site.name),
         "theme": s(&site.theme), "hostnames": { "L": hosts }, "service": s(site.service),
         "route": site.route.map(|route| s(format!("{} {}", route.service, route.fence))),
-        "phase": s(format!("{:?}", site.phase)), "grant": s(grant(&site.grant)),
-        "slot": site.slot.as_ref().map(slot_map), "settled": s(format!("{:?}", site.settled)),
+        "phase": s(format!("{:?}", site.phase)), "grant": s(claim_token(&site.claim_token)),
+        "slot": site.operation.as_ref().map(slot_map), "settled": s(format!("{:?}", site.last_outcome)),
         "createdAt": n(site.created_at.millis()), "updatedAt": n(site.updated_at.millis()),
         "version": n(site.version),
     })
 }
 
-fn slot_map(slot: &Slot) -> Value {
-    let steps: Vec<Value> = slot
+fn slot_map(operation: &OperationState) -> Value {
+    let steps: Vec<Value> = operation
         .steps
         .iter()
         .map(|step| {
@@ -195,21 +195,21 @@ fn slot_map(slot: &Slot) -> Value {
         })
         .collect();
     json!({ "M": {
-        "number": n(slot.number), "task": s(format!("{:?}", slot.task)), "pipeline": n(slot.pipeline),
-        "epoch": n(slot.epoch), "owner": slot.owner.as_ref().map(s), "status": s(slot.status),
-        "position": s(format!("{:?}", slot.position)), "attempts": n(slot.attempts), "job": n(slot.job),
-        "wake": slot.wake.map(|at| n(at.millis())), "cancel": { "BOOL": slot.cancel },
-        "member": slot.member.map(|member| s(format!("{}.{}", member.rollout, member.ordinal))),
-        "steps": { "L": steps }, "requestedBy": s(&slot.requested_by),
-        "createdAt": n(slot.created_at.millis()),
+        "number": n(operation.number), "task": s(format!("{:?}", operation.input)), "pipeline": n(operation.pipeline),
+        "epoch": n(operation.epoch), "owner": operation.owner.as_ref().map(s), "status": s(operation.status),
+        "position": s(format!("{:?}", operation.position)), "attempts": n(operation.attempts), "job": n(operation.job),
+        "wake": operation.next_poll_at.map(|at| n(at.millis())), "cancel": { "BOOL": operation.cancel },
+        "member": operation.member.map(|member| s(format!("{}.{}", member.rollout, member.ordinal))),
+        "steps": { "L": steps }, "requestedBy": s(&operation.requested_by),
+        "createdAt": n(operation.created_at.millis()),
     } })
 }
 
-fn colour_item(colour: &Colour) -> Value {
-    let moves: Vec<Value> = colour.hold.moves.iter().map(|number| n(*number)).collect();
+fn service_item(service: &Service) -> Value {
+    let moves: Vec<Value> = service.lock.moves.iter().map(|number| n(*number)).collect();
     json!({
-        "pk": s(format!("C#{}", colour.selector)), "sk": s("SVC"), "moves": { "L": moves },
-        "deploy": colour.hold.deploy.map(n), "running": colour.running.map(s), "version": n(colour.version),
+        "pk": s(format!("C#{}", service.color)), "sk": s("SVC"), "moves": { "L": moves },
+        "deploy": service.lock.deploy.map(n), "running": service.running.map(s), "version": n(service.version),
     })
 }
 
@@ -218,10 +218,10 @@ fn rollout_item(rollout: &Rollout) -> Value {
         .waves
         .iter()
         .map(|wave| {
-            let tally = wave.tally;
+            let counts = wave.counts;
             json!({ "M": {
-                "name": s(&wave.name), "end": n(wave.end), "succeeded": n(tally.succeeded),
-                "failed": n(tally.failed), "skipped": n(tally.skipped), "parked": n(tally.parked),
+                "name": s(&wave.name), "end": n(wave.end), "succeeded": n(counts.succeeded),
+                "failed": n(counts.failed), "skipped": n(counts.skipped), "parked": n(counts.parked),
             } })
         })
         .collect();
@@ -231,7 +231,7 @@ fn rollout_item(rollout: &Rollout) -> Value {
         "owner": rollout.owner.as_ref().map(s), "term": n(rollout.term),
         "window": s(format!("{}-{}", rollout.window.start, rollout.window.end)), "job": n(rollout.job),
         "total": n(rollout.total), "flushing": { "BOOL": rollout.flushing },
-        "unsettled": { "BOOL": rollout.unsettled }, "requestedBy": s(&rollout.requested_by),
+        "unsettled": { "BOOL": rollout.needs_recovery }, "requestedBy": s(&rollout.requested_by),
         "createdAt": n(rollout.created_at.millis()), "version": n(rollout.version),
     })
 }
@@ -250,12 +250,12 @@ fn page_item(page: &RolloutPage) -> Value {
 
 fn history_item(operation: &Operation) -> Value {
     json!({
-        "pk": s(&operation.id), "sk": s("OP"), "slot": slot_map(&operation.slot),
+        "pk": s(&operation.id), "sk": s("OP"), "slot": slot_map(&operation.state),
         "finishedAt": operation.finished_at.map(|at| n(at.millis())),
     })
 }
 
-fn patch(call: &Call, uid: String, expect: Fence, to: Selector) -> Value {
+fn patch(call: &CallContext, uid: String, expect: Fence, to: Color) -> Value {
     let fence = "/metadata/annotations/cdm.example.org~1fence";
     json!([
         { "op": "test", "path": "/metadata/labels/cdm.example.org~1uid", "value": uid },
@@ -265,7 +265,7 @@ fn patch(call: &Call, uid: String, expect: Fence, to: Selector) -> Value {
     ])
 }
 
-fn job(call: &Call, spec: &JobSpec) -> Value {
+fn job(call: &CallContext, spec: &JobSpec) -> Value {
     let args = format!("{:?}", spec.kind);
     json!({
         "apiVersion": "batch/v1", "kind": "Job",

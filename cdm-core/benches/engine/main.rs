@@ -16,7 +16,7 @@ mod tap;
 
 use std::process::Command;
 
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 
 use measure::{Rounds, Took, time};
 use platform::{Fakes, Platform, Single};
@@ -76,7 +76,7 @@ struct Trio {
     recorder: Platform,
     engine: Platform,
     bare: Platform,
-    to: Selector,
+    to: Color,
     rounds: usize,
     counts: Counts,
     engine_ns: Rounds,
@@ -92,7 +92,7 @@ impl Trio {
             recorder: Platform::new(sites, Fakes::Free, Some(Recorder::default())),
             engine: Platform::new(sites, fakes, None),
             bare: Platform::new(sites, fakes, None),
-            to: Selector::Blue,
+            to: Color::Blue,
             rounds: 0,
             counts: Counts::new(),
             engine_ns: Rounds::default(),
@@ -138,7 +138,7 @@ impl Trio {
                 }
             }
         }
-        let routed = if self.load == Load::Single(Single::Upgrade) { Selector::Blue } else { self.to };
+        let routed = if self.load == Load::Single(Single::Upgrade) { Color::Blue } else { self.to };
         self.engine.assert_moved(self.to, routed);
         self.engine.assert_same(&self.bare);
         self.rounds += 1;
@@ -296,7 +296,7 @@ fn memory() {
 
 fn memory_of(sites: u32) {
     let platform = Platform::new(sites, Fakes::Free, None);
-    platform.aim(Selector::Green);
+    platform.aim(Color::Green);
     let measured = || -> Option<[f64; 5]> {
         let megabytes = |more: u64, less: u64| more.saturating_sub(less) as f64 / 1024.0;
         let (before, _) = measure::forget_peak().then(measure::resident)??;
@@ -314,5 +314,5 @@ fn memory_of(sites: u32) {
         }
         None => println!("| {sites} | this system does not tell |"),
     }
-    platform.assert_moved(Selector::Green, Selector::Green);
+    platform.assert_moved(Color::Green, Color::Green);
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use cdm_core::domain::{
-    Fence, Role, RolloutStatus, Routed, Selector, Site, SiteId, Tick, Timestamp, Uid, WorkerId,
+    Color, Fence, MonotonicTime, Role, RolloutStatus, Routed, Site, SiteId, Timestamp, Uid, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
-use cdm_core::pipelines::{Platform as Measures, Rollouts, registry};
+use cdm_core::manager::{Accepted, Manager, Request, RolloutRequest, RolloutScope};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{
-    Batch, Call, Clock, ClusterOps, IdSource, Journal, Outcome, Ports, RouteSpec, Write, WriteId,
+    CallContext, Clock, ClusterOps, Entropy, Journal, Mutation, Outcome, Ports, RouteSpec, WriteBatch,
+    WriteId,
 };
-use cdm_core::services::{Accepted, Request, RolloutRequest, RolloutScope, Services};
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
@@ -48,7 +49,7 @@ pub(crate) struct Platform {
     cluster: FakeCluster,
     ports: Ports,
     recorder: Option<Recorder>,
-    services: Services,
+    manager: Manager,
     worker: Worker,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct Platform {
 #[derive(Debug)]
 struct OtherIds(SeededIds);
 
-impl IdSource for OtherIds {
+impl Entropy for OtherIds {
     fn uid(&self, now: Timestamp) -> Uid {
         self.0.uid(now)
     }
@@ -89,9 +90,9 @@ impl Platform {
             cluster: Arc::new(cluster.clone()),
             probe: Arc::new(FakeProbe::new(Arc::new(cluster.clone()), clock.clone())),
             clock: Arc::new(clock.clone()),
-            ids: Arc::new(OtherIds(SeededIds::new(2))),
+            entropy: Arc::new(OtherIds(SeededIds::new(2))),
         };
-        let mut ports = Ports { ids: Arc::new(SeededIds::new(1)), ..raw.clone() };
+        let mut ports = Ports { entropy: Arc::new(SeededIds::new(1)), ..raw.clone() };
         if fakes == Fakes::Encoding {
             let codec: Arc<dyn Tap> = Arc::new(Codec::new());
             ports = tapped(&ports, &codec);
@@ -101,7 +102,7 @@ impl Platform {
             ports = tapped(&ports, &recorder);
         }
         let settings = Settings::default();
-        let measures = Measures::default();
+        let measures = PipelineSettings::default();
         let pipelines = Arc::new(registry(&measures));
         let worker = Worker::new(
             WorkerId::new("worker-1"),
@@ -110,18 +111,18 @@ impl Platform {
             Arc::new(Rollouts::new(measures)),
             settings.clone(),
         );
-        let services = Services::new(raw, pipelines, settings);
-        let platform = Self { clock, store, cluster, ports, recorder, services, worker };
+        let manager = Manager::new(raw, pipelines, settings);
+        let platform = Self { clock, store, cluster, ports, recorder, manager, worker };
         platform.populate(sites);
         platform
     }
 
     fn populate(&self, sites: u32) {
-        for selector in Selector::ALL {
-            self.cluster.install(selector, digest(0));
+        for color in Color::ALL {
+            self.cluster.install(color, digest(0));
         }
         for n in 0..sites {
-            let route = Routed { service: Selector::Blue, fence: Fence::default() };
+            let route = Routed { service: Color::Blue, fence: Fence::default() };
             let site = Site { route: Some(route), ..build::site(site_id(n).as_str()) };
             let spec = RouteSpec {
                 uid: site.uid,
@@ -130,17 +131,17 @@ impl Platform {
                 service: route.service,
             };
             done(now(self.cluster.put_route(&self.call(u64::from(n) + 1, Fence::default()), &spec)));
-            let batch = Batch::of(vec![Write::CreateSite(Box::new(site))]);
+            let batch = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site))]);
             done(now(self.store.write(&self.call(u64::from(n) + 1, Fence::default()), &batch)));
         }
     }
 
-    fn call(&self, write: u64, fence: Fence) -> Call {
-        Call { deadline: Tick::from_millis(u64::MAX), write: WriteId(write | 1 << 49), fence }
+    fn call(&self, write: u64, fence: Fence) -> CallContext {
+        CallContext { deadline: MonotonicTime::from_millis(u64::MAX), write: WriteId(write | 1 << 49), fence }
     }
 
     /// Makes a colour the canary, so that what is accepted next goes there.
-    pub(crate) fn aim(&self, to: Selector) {
+    pub(crate) fn aim(&self, to: Color) {
         let canary = now(self.cluster.canary()).unwrap_or_else(|error| panic!("{error}"));
         let version = canary.map(|canary| canary.version);
         done(now(self.cluster.set_canary(
@@ -155,7 +156,7 @@ impl Platform {
     pub(crate) fn accept_rollout(&self) -> u64 {
         let wanted =
             RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
-        match now(self.services.rollout(&Request::by(build::actor(), Role::Admin), &wanted)) {
+        match now(self.manager.rollout(&Request::by(build::actor(), Role::Admin), &wanted)) {
             Ok(Accepted::Rollout(number)) => number,
             other => panic!("the rollout is not accepted: {other:?}"),
         }
@@ -167,8 +168,8 @@ impl Platform {
         for n in sites {
             let id = site_id(n);
             let accepted = match single {
-                Single::Upgrade => now(self.services.upgrade(&request, &id)),
-                Single::Promote => now(self.services.promote(&request, &id)),
+                Single::Upgrade => now(self.manager.upgrade(&request, &id)),
+                Single::Promote => now(self.manager.promote(&request, &id)),
             };
             assert!(matches!(accepted, Ok(Accepted::Operation(_))), "{id} is not accepted: {accepted:?}");
         }
@@ -176,8 +177,8 @@ impl Platform {
 
     /// Lets the engine work until nothing is left to do.
     pub(crate) fn work(&self) {
-        while let Some(wake) = self.simulate(self.worker.turn()).wake {
-            self.advance(wake.since(self.clock.wall()));
+        while let Some(next_poll_at) = self.simulate(self.worker.run_once()).next_poll_at {
+            self.advance(next_poll_at.since(self.clock.wall()));
         }
     }
 
@@ -211,15 +212,16 @@ impl Platform {
     }
 
     /// Everything is where it was wanted, and nothing is left to do.
-    pub(crate) fn assert_moved(&self, to: Selector, routed: Selector) {
-        assert!(now(self.store.live()).is_ok_and(|live| live.is_empty()), "something is left to do");
+    pub(crate) fn assert_moved(&self, to: Color, routed: Color) {
+        assert!(now(self.store.pending_work()).is_ok_and(|live| live.is_empty()), "something is left to do");
         for rollout in self.store.all_rollouts() {
             assert_eq!(rollout.status, RolloutStatus::Succeeded, "a rollout did not succeed");
-            assert_eq!(rollout.tally().succeeded, rollout.total, "sites were left out");
+            assert_eq!(rollout.counts().succeeded, rollout.total, "sites were left out");
         }
         let routes = self.cluster.routes();
         assert!(routes.iter().all(|route| route.service == routed), "a route does not point to {routed}");
-        let wrong = self.store.all_sites().into_iter().find(|site| site.service != to || site.slot.is_some());
+        let wrong =
+            self.store.all_sites().into_iter().find(|site| site.service != to || site.operation.is_some());
         assert!(wrong.is_none(), "a site is not at rest on {to}: {wrong:?}");
     }
 

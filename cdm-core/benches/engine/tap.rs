@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cdm_core::domain::rollout::RolloutPage;
-use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::site::{Claim, Claimed, ReleaseClaim};
 use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
-    Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, Operation,
-    OperationId, Rollout, Selector, Site, SiteId, Uid, WorkerId,
+    Actor, AuditEntry, Color, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, Operation,
+    OperationId, Rollout, Service, Site, SiteId, Uid, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Beat, Call, Canary, CanaryVersion, Changed, ClusterOps, FeedEvent, IdempotencyRecord, ImageWant,
-    Job, JobSpec, Journal, Live, Mark, Old, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route,
-    RouteSpec, ServiceView, SiteQuery, SiteRepository, Store, StoreError,
+    CallContext, Canary, CanaryVersion, ChangeCursor, Changed, ClusterOps, FeedEvent, Heartbeat,
+    IdempotencyRecord, ImageWant, Job, JobSpec, Journal, Old, OperationQuery, Outcome, Page, PendingWork,
+    PortError, Ports, Route, RouteSpec, ServiceView, SiteQuery, SiteRepository, Store, StoreError,
+    WriteBatch, WriteError,
 };
 use cdm_testkit::clock::SimClock;
 
@@ -30,23 +31,23 @@ pub(crate) trait Tap: Send + Sync + fmt::Debug + 'static {
 /// A call, borrowed from whoever makes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask<'a> {
-    Write(&'a Call, &'a Batch),
-    Claim(&'a Call, &'a Claim),
-    Complete(&'a Call, &'a Complete),
-    Beat(&'a Call, &'a WorkerId, Option<u64>),
-    MoveRoute(&'a Call, Uid, Fence, Selector),
-    RunJob(&'a Call, &'a JobSpec),
+    Write(&'a CallContext, &'a WriteBatch),
+    Claim(&'a CallContext, &'a Claim),
+    Complete(&'a CallContext, &'a ReleaseClaim),
+    Beat(&'a CallContext, &'a WorkerId, Option<u64>),
+    MoveRoute(&'a CallContext, Uid, Fence, Color),
+    RunJob(&'a CallContext, &'a JobSpec),
     Site(&'a SiteId),
-    Colour(Selector),
+    Colour(Color),
     Fleet,
     Rollout(u64),
     RolloutPage(u64, u32),
     Live,
     Beats,
-    Service(Selector),
+    Service(Color),
     Route(Uid),
     Job(&'a JobName),
-    Changes(Mark),
+    Changes(ChangeCursor),
     /// A method that none of the measured runs needs.
     Other(&'static str),
 }
@@ -54,23 +55,23 @@ pub(crate) enum Ask<'a> {
 /// The same, to be kept and made again; and time that passes in between.
 #[derive(Debug)]
 pub(crate) enum Recorded {
-    Write(Call, Box<Batch>),
-    Claim(Call, Claim),
-    Complete(Call, Complete),
-    Beat(Call, WorkerId, Option<u64>),
-    MoveRoute(Call, Uid, Fence, Selector),
-    RunJob(Call, JobSpec),
+    Write(CallContext, Box<WriteBatch>),
+    Claim(CallContext, Claim),
+    Complete(CallContext, ReleaseClaim),
+    Beat(CallContext, WorkerId, Option<u64>),
+    MoveRoute(CallContext, Uid, Fence, Color),
+    RunJob(CallContext, JobSpec),
     Site(SiteId),
-    Colour(Selector),
+    Colour(Color),
     Fleet,
     Rollout(u64),
     RolloutPage(u64, u32),
     Live,
     Beats,
-    Service(Selector),
+    Service(Color),
     Route(Uid),
     Job(JobName),
-    Changes(Mark),
+    Changes(ChangeCursor),
     Advance(Duration),
 }
 
@@ -84,13 +85,13 @@ impl Recorded {
             Ask::MoveRoute(call, uid, expect, to) => Self::MoveRoute(*call, uid, expect, to),
             Ask::RunJob(call, spec) => Self::RunJob(*call, spec.clone()),
             Ask::Site(id) => Self::Site(id.clone()),
-            Ask::Colour(selector) => Self::Colour(selector),
+            Ask::Colour(color) => Self::Colour(color),
             Ask::Fleet => Self::Fleet,
             Ask::Rollout(number) => Self::Rollout(number),
             Ask::RolloutPage(number, page) => Self::RolloutPage(number, page),
             Ask::Live => Self::Live,
             Ask::Beats => Self::Beats,
-            Ask::Service(selector) => Self::Service(selector),
+            Ask::Service(color) => Self::Service(color),
             Ask::Route(uid) => Self::Route(uid),
             Ask::Job(name) => Self::Job(name.clone()),
             Ask::Changes(mark) => Self::Changes(mark),
@@ -197,20 +198,20 @@ pub(crate) async fn replay(ports: &Ports, clock: &SimClock, trace: &[Recorded]) 
         let well = match recorded {
             Recorded::Write(call, batch) => applied(store.write(call, batch).await),
             Recorded::Claim(call, claim) => applied(store.claim(call, claim).await),
-            Recorded::Complete(call, complete) => applied(store.complete(call, complete).await),
-            Recorded::Beat(call, worker, count) => applied(store.beat(call, worker, *count).await),
+            Recorded::Complete(call, complete) => applied(store.release_claim(call, complete).await),
+            Recorded::Beat(call, worker, count) => applied(store.heartbeat(call, worker, *count).await),
             Recorded::MoveRoute(call, uid, expect, to) => {
                 applied(cluster.move_route(call, *uid, *expect, *to).await)
             }
             Recorded::RunJob(call, spec) => applied(cluster.run_job(call, spec).await),
             Recorded::Site(id) => store.site(id).await.is_ok(),
-            Recorded::Colour(selector) => store.colour(*selector).await.is_ok(),
+            Recorded::Colour(color) => store.service(*color).await.is_ok(),
             Recorded::Fleet => store.fleet().await.is_ok(),
             Recorded::Rollout(number) => store.rollout(*number).await.is_ok(),
             Recorded::RolloutPage(number, page) => store.rollout_page(*number, *page).await.is_ok(),
-            Recorded::Live => store.live().await.is_ok(),
-            Recorded::Beats => store.beats().await.is_ok(),
-            Recorded::Service(selector) => cluster.service(*selector).await.is_ok(),
+            Recorded::Live => store.pending_work().await.is_ok(),
+            Recorded::Beats => store.heartbeats().await.is_ok(),
+            Recorded::Service(color) => cluster.service(*color).await.is_ok(),
             Recorded::Route(uid) => cluster.route(*uid).await.is_ok(),
             Recorded::Job(name) => cluster.job(name).await.is_ok(),
             Recorded::Changes(mark) => cluster.changes(*mark, Duration::ZERO).await.is_ok(),
@@ -274,24 +275,24 @@ impl SiteRepository for TappedStore {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Journal for TappedStore {
-    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+    async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
         self.tap.asked(Ask::Write(call, batch));
         self.inner.write(call, batch).await
     }
 
-    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+    async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
         self.tap.asked(Ask::Claim(call, claim));
         self.inner.claim(call, claim).await
     }
 
-    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
+    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
         self.tap.asked(Ask::Complete(call, complete));
-        self.inner.complete(call, complete).await
+        self.inner.release_claim(call, complete).await
     }
 
-    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
-        self.tap.asked(Ask::Colour(selector));
-        self.inner.colour(selector).await
+    async fn service(&self, color: Color) -> Result<Service, StoreError> {
+        self.tap.asked(Ask::Colour(color));
+        self.inner.service(color).await
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
@@ -339,24 +340,29 @@ impl Journal for TappedStore {
         self.inner.operations(query, before, limit).await
     }
 
-    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+    async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
         self.tap.asked(Ask::Live);
-        self.inner.live().await
+        self.inner.pending_work().await
     }
 
-    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+    async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         self.tap.asked(Ask::Other("numbers"));
-        self.inner.numbers(call, count).await
+        self.inner.allocate_ids(call, count).await
     }
 
-    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+    async fn heartbeat(
+        &self,
+        call: &CallContext,
+        worker: &WorkerId,
+        count: Option<u64>,
+    ) -> Outcome<(), WriteError> {
         self.tap.asked(Ask::Beat(call, worker, count));
-        self.inner.beat(call, worker, count).await
+        self.inner.heartbeat(call, worker, count).await
     }
 
-    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
         self.tap.asked(Ask::Beats);
-        self.inner.beats().await
+        self.inner.heartbeats().await
     }
 
     async fn idempotency(
@@ -383,7 +389,7 @@ impl Journal for TappedStore {
         self.inner.last_event().await
     }
 
-    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+    async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
         self.tap.asked(Ask::Other("delete_old"));
         self.inner.delete_old(call, old).await
     }
@@ -405,29 +411,29 @@ impl ClusterOps for TappedCluster {
 
     async fn set_canary(
         &self,
-        call: &Call,
+        call: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
         self.tap.asked(Ask::Other("set_canary"));
-        self.inner.set_canary(call, expect, selector, digest).await
+        self.inner.set_canary(call, expect, color, digest).await
     }
 
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
-        self.tap.asked(Ask::Service(selector));
-        self.inner.service(selector).await
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
+        self.tap.asked(Ask::Service(color));
+        self.inner.service(color).await
     }
 
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()> {
         self.tap.asked(Ask::Other("set_image"));
-        self.inner.set_image(call, selector, expect, want).await
+        self.inner.set_image(call, color, expect, want).await
     }
 
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
@@ -435,22 +441,22 @@ impl ClusterOps for TappedCluster {
         self.inner.route(uid).await
     }
 
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         self.tap.asked(Ask::Other("put_route"));
         self.inner.put_route(call, spec).await
     }
 
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         self.tap.asked(Ask::MoveRoute(call, uid, expect, to));
         self.inner.move_route(call, uid, expect, to).await
     }
 
-    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         self.tap.asked(Ask::Other("release"));
         self.inner.release(call, uid).await
     }
 
-    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()> {
+    async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
         self.tap.asked(Ask::RunJob(call, spec));
         self.inner.run_job(call, spec).await
     }
@@ -460,7 +466,11 @@ impl ClusterOps for TappedCluster {
         self.inner.job(name).await
     }
 
-    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         self.tap.asked(Ask::Changes(mark));
         self.inner.changes(mark, wait).await
     }

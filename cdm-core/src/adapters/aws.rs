@@ -17,7 +17,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
 
-use crate::domain::Tick;
+use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
 /// How long one request may take, answer and all; a call's deadline may end it earlier.
@@ -80,7 +80,7 @@ impl fmt::Debug for Aws {
 
 /// What an error says of the request that met it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct AwsFailure {
     /// Whether the request may have taken effect, now or later.
     pub(super) lost: bool,
     /// What the caller can make of it.
@@ -89,7 +89,7 @@ pub(super) struct Told {
     pub(super) code: String,
 }
 
-impl Told {
+impl AwsFailure {
     /// What is to be read of it: the service's word and never its sentence, which may quote what was sent.
     pub(super) fn error(&self, port: &'static str) -> PortError {
         let code = &self.code;
@@ -116,22 +116,22 @@ impl Told {
 }
 
 /// Reads an error. An answer that refuses is certain; silence, and an answer that the service failed, are not.
-pub(super) fn told<E>(error: &SdkError<E, HttpResponse>) -> Told
+pub(super) fn told<E>(error: &SdkError<E, HttpResponse>) -> AwsFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
-        SdkError::ConstructionFailure(_) => Told::silence(false, ErrorKind::Invalid),
+        SdkError::ConstructionFailure(_) => AwsFailure::silence(false, ErrorKind::Invalid),
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(failure) if failure.is_user() => Told::silence(false, ErrorKind::Invalid),
-            Some(failure) if is_of_credentials(failure) => Told::silence(false, ErrorKind::Denied),
-            Some(_) | None => Told::silence(true, ErrorKind::Unavailable),
+            Some(failure) if failure.is_user() => AwsFailure::silence(false, ErrorKind::Invalid),
+            Some(failure) if is_of_credentials(failure) => AwsFailure::silence(false, ErrorKind::Denied),
+            Some(_) | None => AwsFailure::silence(true, ErrorKind::Unavailable),
         },
         SdkError::ServiceError(service) => {
             of_answer(service.err().code().unwrap_or_default(), service.raw().status().as_u16())
         }
         // A time-out, an answer cut short, and whatever the client learns to say later.
-        _ => Told::silence(true, ErrorKind::Unavailable),
+        _ => AwsFailure::silence(true, ErrorKind::Unavailable),
     }
 }
 
@@ -147,7 +147,7 @@ fn is_of_credentials(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-fn of_answer(code: &str, status: u16) -> Told {
+fn of_answer(code: &str, status: u16) -> AwsFailure {
     let kind = match code {
         "ProvisionedThroughputExceededException"
         | "RequestLimitExceeded"
@@ -179,11 +179,15 @@ fn of_answer(code: &str, status: u16) -> Told {
             _ => ErrorKind::Invalid,
         },
     };
-    Told { lost: kind == ErrorKind::Unavailable, kind, code: code.to_owned() }
+    AwsFailure { lost: kind == ErrorKind::Unavailable, kind, code: code.to_owned() }
 }
 
 /// What `work` comes to, if it does by `deadline`; else `None`, and nobody knows what becomes of it.
-pub(super) async fn by<T>(clock: &dyn Clock, deadline: Tick, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn by<T>(
+    clock: &dyn Clock,
+    deadline: MonotonicTime,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     let late = clock.sleep_until(deadline);
     pin_mut!(work, late);
     match select(work, late).await {

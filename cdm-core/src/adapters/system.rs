@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::domain::{Tick, Timestamp, Uid};
-use crate::ports::{Clock, IdSource, WriteId};
+use crate::domain::{MonotonicTime, Timestamp, Uid};
+use crate::ports::{Clock, Entropy, WriteId};
 
 /// The machine's clocks; clones share the moment that ticks are counted from.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +38,11 @@ impl Clock for SystemClock {
         Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn monotonic(&self) -> Tick {
-        Tick::default().after(self.start.elapsed())
+    fn monotonic(&self) -> MonotonicTime {
+        MonotonicTime::default().after(self.start.elapsed())
     }
 
-    async fn sleep_until(&self, until: Tick) {
+    async fn sleep_until(&self, until: MonotonicTime) {
         tokio::time::sleep_until(self.start + Duration::from_millis(until.millis())).await;
     }
 }
@@ -78,7 +78,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-impl IdSource for OsIds {
+impl Entropy for OsIds {
     fn uid(&self, now: Timestamp) -> Uid {
         Uid::from_parts(now.millis(), u128::from_be_bytes(random()))
     }

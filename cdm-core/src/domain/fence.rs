@@ -58,32 +58,32 @@ impl fmt::Display for Fence {
 ///
 /// A site remembers the highest grant it has seen and refuses a claim under a lower one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Grant {
+pub struct ClaimToken {
     /// The rollout's number; later rollouts have higher ones.
     pub rollout: u64,
     /// Which way: a return outranks the move it undoes.
-    pub leg: Leg,
+    pub direction: Direction,
     /// The owner's term.
     pub term: u64,
 }
 
 /// Which way a rollout takes a site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Leg {
+pub enum Direction {
     /// To the target.
     #[default]
-    Out,
+    Forward,
     /// Back to where the site was.
-    Back,
+    Rollback,
 }
 
-impl Leg {
+impl Direction {
     /// The epoch of a member's first claim on this leg. Both legs have the same operation number, and must never share
     /// a fence.
     pub const fn first_epoch(self) -> u64 {
         match self {
-            Self::Out => 1,
-            Self::Back => 1 << 32,
+            Self::Forward => 1,
+            Self::Rollback => 1 << 32,
         }
     }
 }

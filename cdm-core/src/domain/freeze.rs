@@ -54,7 +54,7 @@ impl Freeze {
     }
 
     /// What is said to whoever it stops.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         let whom = match &self.sites {
             None => "moves are frozen".to_owned(),
             Some(sites) if sites.len() == 1 => "moves of one site are frozen".to_owned(),

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::operation::{End, Kind};
+use super::operation::{OperationKind, TerminalStatus};
 
 /// Where a site rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +80,7 @@ pub enum Life {
         /// Where it rests.
         phase: Phase,
         /// What works on it.
-        work: Option<Kind>,
+        work: Option<OperationKind>,
     },
 }
 
@@ -88,11 +88,11 @@ pub enum Life {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
     /// An operation is accepted.
-    Begin(Kind),
+    Begin(OperationKind),
     /// A terminate is accepted while another operation is parked; that one ends cancelled.
     Displace,
     /// The operation at work rests.
-    End(End),
+    End(TerminalStatus),
 }
 
 impl fmt::Display for Event {
@@ -126,12 +126,12 @@ impl Life {
         match self {
             Self::Absent => None,
             Self::Present { phase, work } => Some(match (phase, work) {
-                (_, Some(Kind::Terminate)) => State::Terminating,
+                (_, Some(OperationKind::Terminate)) => State::Terminating,
                 (Phase::New, _) => State::Creating,
                 (Phase::Created, None) => State::Created,
                 (Phase::Created, Some(_)) => State::Provisioning,
-                (Phase::Active, Some(Kind::Upgrade)) => State::Upgrading,
-                (Phase::Active, Some(Kind::Promote)) => State::Promoting,
+                (Phase::Active, Some(OperationKind::Upgrade)) => State::Upgrading,
+                (Phase::Active, Some(OperationKind::Promote)) => State::Promoting,
                 (Phase::Active, _) => State::Active,
             }),
         }
@@ -142,9 +142,9 @@ impl Life {
     /// # Errors
     /// [`Illegal`], naming both, for every pair that the table does not have.
     pub fn next(self, event: Event) -> Result<Self, Illegal> {
-        use End::{Cancelled, Failed, Succeeded};
-        use Kind::{Create, Promote, Provision, Terminate, Upgrade};
+        use OperationKind::{Create, Promote, Provision, Terminate, Upgrade};
         use Phase::{Active, Created, New};
+        use TerminalStatus::{Cancelled, Failed, Succeeded};
         let at = |phase, work| Ok(Self::Present { phase, work });
         match (self, event) {
             (Self::Absent, Event::Begin(Create)) => at(New, Some(Create)),

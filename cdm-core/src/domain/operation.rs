@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::fence::{Fence, Leg};
+use super::fence::{Direction, Fence};
 use super::reason::Reason;
-use super::{Actor, Digest, Selector, SiteId, Template, Timestamp, WorkerId};
+use super::{Actor, Color, Digest, SiteId, Template, Timestamp, WorkerId};
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum OperationKind {
     /// Records a site and stores its credentials.
     Create,
     /// Makes a created site live.
@@ -26,7 +26,7 @@ pub enum Kind {
     Select,
 }
 
-impl Kind {
+impl OperationKind {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Create,
@@ -52,7 +52,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for OperationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -60,7 +60,7 @@ impl fmt::Display for Kind {
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
+pub enum TerminalStatus {
     /// All was done.
     Succeeded,
     /// Nothing was done, or all was undone.
@@ -69,7 +69,7 @@ pub enum End {
     Cancelled,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for TerminalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Succeeded => "succeeded",
@@ -91,7 +91,7 @@ pub enum Status {
     /// A person is needed; the reason says what clears it.
     Parked,
     /// It rests.
-    Ended(End),
+    Ended(TerminalStatus),
 }
 
 impl Status {
@@ -102,9 +102,9 @@ impl Status {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Parked => "parked",
-            Self::Ended(End::Succeeded) => "succeeded",
-            Self::Ended(End::Failed) => "failed",
-            Self::Ended(End::Cancelled) => "cancelled",
+            Self::Ended(TerminalStatus::Succeeded) => "succeeded",
+            Self::Ended(TerminalStatus::Failed) => "failed",
+            Self::Ended(TerminalStatus::Cancelled) => "cancelled",
         }
     }
 
@@ -129,7 +129,7 @@ impl Status {
             (Self::Running | Self::Waiting, Event::HandOver) => Ok(Self::Queued),
             (Self::Parked, Event::Retry | Event::Cancel) => Ok(Self::Queued),
             (Self::Queued | Self::Running | Self::Waiting, Event::Cancel) => Ok(self),
-            (Self::Parked, Event::Displace) => Ok(Self::Ended(End::Cancelled)),
+            (Self::Parked, Event::Displace) => Ok(Self::Ended(TerminalStatus::Cancelled)),
             (Self::Running, Event::Finish(end)) => Ok(Self::Ended(end)),
             _ => Err(IllegalEvent { status: self.as_str(), event: event.as_str() }),
         }
@@ -162,7 +162,7 @@ pub enum Event {
     /// A terminate takes a parked operation's place.
     Displace,
     /// It has come to its end.
-    Finish(End),
+    Finish(TerminalStatus),
 }
 
 impl Event {
@@ -177,9 +177,9 @@ impl Event {
             Self::Retry => "retry",
             Self::Cancel => "cancel",
             Self::Displace => "displace",
-            Self::Finish(End::Succeeded) => "succeed",
-            Self::Finish(End::Failed) => "fail",
-            Self::Finish(End::Cancelled) => "end cancelled",
+            Self::Finish(TerminalStatus::Succeeded) => "succeed",
+            Self::Finish(TerminalStatus::Failed) => "fail",
+            Self::Finish(TerminalStatus::Cancelled) => "end cancelled",
         }
     }
 }
@@ -200,7 +200,7 @@ pub enum Subject {
     /// A site.
     Site(SiteId),
     /// One of the two services.
-    Colour(Selector),
+    Service(Color),
     /// The platform: which service is the canary, which rollout moves sites.
     Fleet,
 }
@@ -209,7 +209,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Site(id) => write!(f, "site-{id}"),
-            Self::Colour(selector) => write!(f, "service-{selector}"),
+            Self::Service(color) => write!(f, "service-{color}"),
             Self::Fleet => f.write_str("fleet"),
         }
     }
@@ -217,7 +217,7 @@ impl fmt::Display for Subject {
 
 /// Where an operation is found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Home {
+pub enum OperationParent {
     /// In its subject's record, then in that subject's history.
     Subject(Subject),
     /// In a rollout: the rollout's number and the member's ordinal.
@@ -231,73 +231,75 @@ pub struct OperationId {
     /// Unique over the platform, never reused.
     pub number: u64,
     /// Where it is kept.
-    pub home: Home,
+    pub parent: OperationParent,
 }
 
 impl OperationId {
     /// The operation `number` on `subject`.
     pub const fn on(number: u64, subject: Subject) -> Self {
-        Self { number, home: Home::Subject(subject) }
+        Self { number, parent: OperationParent::Subject(subject) }
     }
 
     /// Parses what `Display` prints; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let (number, home) = text.strip_prefix("op-")?.split_once('-')?;
+        let (number, parent) = text.strip_prefix("op-")?.split_once('-')?;
         let number = number.parse().ok()?;
-        let home = match home.split_once('-') {
-            Some(("site", id)) => Home::Subject(Subject::Site(SiteId::parse(id).ok()?)),
-            Some(("service", selector)) => Home::Subject(Subject::Colour(Selector::parse(selector).ok()?)),
+        let parent = match parent.split_once('-') {
+            Some(("site", id)) => OperationParent::Subject(Subject::Site(SiteId::parse(id).ok()?)),
+            Some(("service", color)) => OperationParent::Subject(Subject::Service(Color::parse(color).ok()?)),
             Some(("rollout", member)) => {
                 let (rollout, ordinal) = member.split_once('-')?;
-                Home::Rollout(rollout.parse().ok()?, ordinal.parse().ok()?)
+                OperationParent::Rollout(rollout.parse().ok()?, ordinal.parse().ok()?)
             }
-            None if home == "fleet" => Home::Subject(Subject::Fleet),
+            None if parent == "fleet" => OperationParent::Subject(Subject::Fleet),
             Some(_) | None => return None,
         };
-        let id = Self { number, home };
+        let id = Self { number, parent };
         (id.to_string() == text).then_some(id)
     }
 }
 
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.home {
-            Home::Subject(subject) => write!(f, "op-{}-{subject}", self.number),
-            Home::Rollout(rollout, ordinal) => write!(f, "op-{}-rollout-{rollout}-{ordinal}", self.number),
+        match &self.parent {
+            OperationParent::Subject(subject) => write!(f, "op-{}-{subject}", self.number),
+            OperationParent::Rollout(rollout, ordinal) => {
+                write!(f, "op-{}-rollout-{rollout}-{ordinal}", self.number)
+            }
         }
     }
 }
 
 /// What an operation was asked to do, and what it has learnt that a restart must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// See [`Kind::Create`].
+pub enum OperationInput {
+    /// See [`OperationKind::Create`].
     Create,
-    /// See [`Kind::Provision`]; the service that the record named when it was accepted.
-    Provision(Selector),
-    /// See [`Kind::Upgrade`].
+    /// See [`OperationKind::Provision`]; the service that the record named when it was accepted.
+    Provision(Color),
+    /// See [`OperationKind::Upgrade`].
     Upgrade(Move),
-    /// See [`Kind::Promote`].
+    /// See [`OperationKind::Promote`].
     Promote(Move),
-    /// See [`Kind::Terminate`].
+    /// See [`OperationKind::Terminate`].
     Terminate,
-    /// See [`Kind::Deploy`].
+    /// See [`OperationKind::Deploy`].
     Deploy(Box<Deploy>),
-    /// See [`Kind::Select`].
-    Select(Selector),
+    /// See [`OperationKind::Select`].
+    Select(Color),
 }
 
-impl Task {
+impl OperationInput {
     /// The task's kind.
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> OperationKind {
         match self {
-            Self::Create => Kind::Create,
-            Self::Provision(_) => Kind::Provision,
-            Self::Upgrade(_) => Kind::Upgrade,
-            Self::Promote(_) => Kind::Promote,
-            Self::Terminate => Kind::Terminate,
-            Self::Deploy(_) => Kind::Deploy,
-            Self::Select(_) => Kind::Select,
+            Self::Create => OperationKind::Create,
+            Self::Provision(_) => OperationKind::Provision,
+            Self::Upgrade(_) => OperationKind::Upgrade,
+            Self::Promote(_) => OperationKind::Promote,
+            Self::Terminate => OperationKind::Terminate,
+            Self::Deploy(_) => OperationKind::Deploy,
+            Self::Select(_) => OperationKind::Select,
         }
     }
 }
@@ -306,18 +308,18 @@ impl Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Move {
     /// The record's service when the operation was accepted.
-    pub from: Selector,
+    pub from: Color,
     /// The active canary at that moment.
-    pub to: Selector,
+    pub to: Color,
     /// Where its route pointed at that moment.
-    pub routed: Selector,
+    pub routed: Color,
 }
 
 /// An image on its way to a colour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deploy {
     /// To which colour.
-    pub selector: Selector,
+    pub color: Color,
     /// The image.
     pub digest: Digest,
     /// Whether the sites of that colour are routed to it afterwards.
@@ -424,7 +426,7 @@ pub enum Position {
     /// At a step, on the way out.
     Forward(usize),
     /// At an undo step, on the way to an end that is not success.
-    Undo(usize, End),
+    Undo(usize, TerminalStatus),
 }
 
 /// The part of a rollout that an operation is.
@@ -435,18 +437,18 @@ pub struct Member {
     /// Which of its sites.
     pub ordinal: u32,
     /// Out or back.
-    pub leg: Leg,
+    pub direction: Direction,
     /// The term of the owner that claimed the site.
     pub term: u64,
 }
 
 /// An operation that has not ended. It lives inside its subject's record, so that the two move together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct OperationState {
     /// The operation's number.
     pub number: u64,
     /// What it does.
-    pub task: Task,
+    pub input: OperationInput,
     /// The version of the pipeline it was accepted under.
     pub pipeline: u32,
     /// How often it was claimed, and its direction changed.
@@ -462,7 +464,7 @@ pub struct Slot {
     /// Which job of the present step: 1, then one more for each that failed.
     pub job: u32,
     /// When a waiting operation looks again by itself.
-    pub wake: Option<Timestamp>,
+    pub next_poll_at: Option<Timestamp>,
     /// Since when the present step waits, for the step's deadline.
     pub waiting_since: Option<Timestamp>,
     /// Since when backends have kept the present step from its end; `None` while they answer.
@@ -472,7 +474,7 @@ pub struct Slot {
     /// Whether someone asked to stop.
     pub cancel: bool,
     /// Which colour's hold it has.
-    pub holds: Option<Selector>,
+    pub locked_color: Option<Color>,
     /// The part of a rollout that it is.
     pub member: Option<Member>,
     /// The steps as users see them; empty in a rollout, whose steps are known by their kind.
@@ -487,7 +489,7 @@ pub struct Slot {
     pub started_at: Option<Timestamp>,
 }
 
-impl Slot {
+impl OperationState {
     /// The fence that this operation's effects carry now.
     pub const fn fence(&self) -> Fence {
         Fence::new(self.number, self.epoch)
@@ -510,7 +512,7 @@ pub struct Operation {
     /// What it was about.
     pub subject: Subject,
     /// How it stands, in full.
-    pub slot: Slot,
+    pub state: OperationState,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// Of a rollout's site: the digest that the target ran when the site was moved there, or asked there.
@@ -519,11 +521,17 @@ pub struct Operation {
 
 impl Operation {
     /// The operation in `subject`'s `slot`.
-    pub fn live(subject: Subject, slot: Slot) -> Self {
-        let home = match slot.member {
-            Some(member) => Home::Rollout(member.rollout, member.ordinal),
-            None => Home::Subject(subject.clone()),
+    pub fn live(subject: Subject, state: OperationState) -> Self {
+        let parent = match state.member {
+            Some(member) => OperationParent::Rollout(member.rollout, member.ordinal),
+            None => OperationParent::Subject(subject.clone()),
         };
-        Self { id: OperationId { number: slot.number, home }, subject, slot, finished_at: None, digest: None }
+        Self {
+            id: OperationId { number: state.number, parent },
+            subject,
+            state,
+            finished_at: None,
+            digest: None,
+        }
     }
 }

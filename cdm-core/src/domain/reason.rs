@@ -6,11 +6,11 @@ use super::Timestamp;
 
 /// A stable code for each reason. Programs match on the word, people read what clears it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Code {
+pub enum ReasonCode {
     /// Every attempt of a step was used up, also by workers that were lost in it.
     AttemptsExhausted,
     /// The colour is held by something that excludes this.
-    ColourHeld,
+    ServiceLocked,
     /// The caches could not be flushed.
     CacheFlushFailed,
     /// A step took longer than its deadline.
@@ -77,11 +77,11 @@ pub enum Code {
     Invalid,
 }
 
-impl Code {
+impl ReasonCode {
     /// All of them.
     pub const ALL: [Self; 34] = [
         Self::AttemptsExhausted,
-        Self::ColourHeld,
+        Self::ServiceLocked,
         Self::CacheFlushFailed,
         Self::DeadlineExceeded,
         Self::DigestChanged,
@@ -120,7 +120,7 @@ impl Code {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AttemptsExhausted => "attempts_exhausted",
-            Self::ColourHeld => "colour_held",
+            Self::ServiceLocked => "colour_held",
             Self::CacheFlushFailed => "cache_flush_failed",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::DigestChanged => "digest_changed",
@@ -177,7 +177,7 @@ impl Code {
     pub const fn clears(self) -> &'static str {
         match self {
             Self::AttemptsExhausted => "find out what ends the workers, then retry the operation",
-            Self::ColourHeld => "clears when the other operation on this service rests",
+            Self::ServiceLocked => "clears when the other operation on this service rests",
             Self::CacheFlushFailed => "read the step's log, then retry the operation",
             Self::DeadlineExceeded => "see why it takes so long, then retry or cancel the operation",
             Self::DigestChanged => {
@@ -236,7 +236,7 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for ReasonCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -246,7 +246,7 @@ impl fmt::Display for Code {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// The stable code.
-    pub code: Code,
+    pub code: ReasonCode,
     /// The particulars.
     pub message: String,
     /// Since when.

@@ -1,10 +1,10 @@
 //! A site's record, and everything that may be written to it.
 
-use super::fence::{Fence, Grant, Leg};
+use super::fence::{ClaimToken, Direction, Fence};
 use super::lifecycle::{Event, Illegal, Life, Phase, State};
-use super::operation::{End, Member, Move, Position, Slot, Status, Task};
+use super::operation::{Member, Move, OperationInput, OperationState, Position, Status, TerminalStatus};
 use super::{
-    Actor, Digest, Hostnames, ObjectPrefix, Selector, SiteId, SiteName, Theme, Timestamp, Uid, WorkerId,
+    Actor, Color, Digest, Hostnames, ObjectPrefix, SiteId, SiteName, Theme, Timestamp, Uid, WorkerId,
 };
 
 /// A site.
@@ -23,7 +23,7 @@ pub struct Site {
     /// Where it is served.
     pub hostnames: Hostnames,
     /// The service that the record assigns it to.
-    pub service: Selector,
+    pub service: Color,
     /// Where its route was last seen to point, and the fence that was confirmed there.
     pub route: Option<Routed>,
     /// Where it rests.
@@ -31,11 +31,11 @@ pub struct Site {
     /// Whether it was ever active.
     pub activation: Activation,
     /// The operation at work.
-    pub slot: Option<Slot>,
+    pub operation: Option<OperationState>,
     /// The highest grant of a rollout that it has seen.
-    pub grant: Grant,
+    pub claim_token: ClaimToken,
     /// How the last rollout left it.
-    pub settled: Option<Settled>,
+    pub last_outcome: Option<LastOutcome>,
     /// When it was recorded.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -60,7 +60,7 @@ pub enum Activation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Routed {
     /// The service it points to.
-    pub service: Selector,
+    pub service: Color,
     /// The fence it carries.
     pub fence: Fence,
 }
@@ -68,13 +68,13 @@ pub struct Routed {
 /// How one leg of a rollout left a site. It stays in the record until the next rollout, so that an owner that takes
 /// over learns what its predecessor had no time to write down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Settled {
+pub struct LastOutcome {
     /// The rollout.
     pub rollout: u64,
     /// Which way.
-    pub leg: Leg,
+    pub direction: Direction,
     /// How it ended.
-    pub outcome: super::rollout::Outcome,
+    pub outcome: super::rollout::MemberOutcome,
     /// On which digest, where it was moved to the target or asked there.
     pub digest: Option<Digest>,
 }
@@ -87,7 +87,7 @@ pub enum SiteChange {
     /// The route is gone.
     Unrouted,
     /// The record's service.
-    Serve(Selector),
+    Serve(Color),
 }
 
 /// A rollout's claim on a site.
@@ -98,9 +98,9 @@ pub struct Claim {
     /// Which incarnation of it; another one is refused as gone.
     pub uid: Uid,
     /// The owner's right to claim.
-    pub grant: Grant,
+    pub claim_token: ClaimToken,
     /// What is claimed.
-    pub want: Want,
+    pub intent: ClaimIntent,
     /// Which member it is.
     pub ordinal: u32,
     /// The operation number of that member.
@@ -115,13 +115,13 @@ pub struct Claim {
 
 /// What a rollout claims a site for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
+pub enum ClaimIntent {
     /// To upgrade it to the service.
-    Upgrade(Selector),
+    Upgrade(Color),
     /// To promote it to the service.
-    Promote(Selector),
+    Promote(Color),
     /// Only to take over what a lost owner has begun, and to keep that owner out where it has not.
-    Settle,
+    Recover,
 }
 
 /// What a claim found.
@@ -138,8 +138,8 @@ pub enum Claimed {
         /// The version after the claim.
         version: u64,
     },
-    /// [`Want::Settle`] found nothing begun; the lost owner is kept out from now on.
-    Barred,
+    /// [`ClaimIntent::Recover`] found nothing begun; the lost owner is kept out from now on.
+    FencedOff,
 }
 
 /// Why a site refuses a rollout.
@@ -159,24 +159,24 @@ pub enum ClaimRefused {
     Fenced,
     /// This leg has settled it already.
     #[error("the site was settled before")]
-    Settled(super::rollout::Outcome, Option<Digest>),
+    AlreadyResolved(super::rollout::MemberOutcome, Option<Digest>),
 }
 
 /// How a claimed site is let go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complete {
+pub struct ReleaseClaim {
     /// Which site.
     pub id: SiteId,
     /// Whose claim.
-    pub grant: Grant,
+    pub claim_token: ClaimToken,
     /// The claim's fence.
     pub fence: Fence,
     /// How it went; `None` when nothing was done and the site is still to come.
-    pub outcome: Option<super::rollout::Outcome>,
+    pub outcome: Option<super::rollout::MemberOutcome>,
     /// The digest that the target ran, where the site was moved there or asked there.
     pub digest: Option<Digest>,
     /// The service to record, if it changes.
-    pub service: Option<Selector>,
+    pub service: Option<Color>,
     /// The route to record, if one was confirmed.
     pub route: Option<Routed>,
     /// Now.
@@ -186,7 +186,10 @@ pub struct Complete {
 impl Site {
     /// Its life at this moment.
     pub fn life(&self) -> Life {
-        Life::Present { phase: self.phase, work: self.slot.as_ref().map(|slot| slot.task.kind()) }
+        Life::Present {
+            phase: self.phase,
+            work: self.operation.as_ref().map(|operation| operation.input.kind()),
+        }
     }
 
     /// What users see.
@@ -195,7 +198,7 @@ impl Site {
     }
 
     /// Where its route was last seen to point.
-    pub fn routed_service(&self) -> Option<Selector> {
+    pub fn routed_service(&self) -> Option<Color> {
         self.route.map(|route| route.service)
     }
 
@@ -232,13 +235,16 @@ impl Site {
     ///
     /// # Errors
     /// [`Illegal`] when the site's state does not take it.
-    pub fn begin(&mut self, slot: Slot, now: Timestamp) -> Result<(), Illegal> {
-        let parked = self.slot.as_ref().is_some_and(|slot| slot.status == Status::Parked);
-        let kind = slot.task.kind();
-        let event =
-            if parked && kind == super::Kind::Terminate { Event::Displace } else { Event::Begin(kind) };
+    pub fn begin(&mut self, operation: OperationState, now: Timestamp) -> Result<(), Illegal> {
+        let parked = self.operation.as_ref().is_some_and(|operation| operation.status == Status::Parked);
+        let kind = operation.input.kind();
+        let event = if parked && kind == super::OperationKind::Terminate {
+            Event::Displace
+        } else {
+            Event::Begin(kind)
+        };
         self.life().next(event)?;
-        self.slot = Some(slot);
+        self.operation = Some(operation);
         self.updated_at = now;
         Ok(())
     }
@@ -247,7 +253,7 @@ impl Site {
     ///
     /// # Errors
     /// [`Illegal`] when the state does not take that end.
-    pub fn end(mut self, end: End, now: Timestamp) -> Result<Option<Self>, Illegal> {
+    pub fn end(mut self, end: TerminalStatus, now: Timestamp) -> Result<Option<Self>, Illegal> {
         match self.life().next(Event::End(end))? {
             Life::Absent => Ok(None),
             Life::Present { phase, .. } => {
@@ -255,7 +261,7 @@ impl Site {
                 if phase == Phase::Active {
                     self.activation = Activation::Ever;
                 }
-                self.slot = None;
+                self.operation = None;
                 self.updated_at = now;
                 Ok(Some(self))
             }
@@ -271,50 +277,59 @@ impl Site {
         if other || self.state() == State::Terminating {
             return Err(ClaimRefused::Gone);
         }
-        if claim.grant < self.grant && !crate::bug!(ClaimIgnoresGrant) {
+        if claim.claim_token < self.claim_token && !crate::bug!(ClaimIgnoresGrant) {
             return Err(ClaimRefused::Fenced);
         }
-        if let Some(settled) = self.settled
-            && (settled.rollout, settled.leg) == (claim.grant.rollout, claim.grant.leg)
+        if let Some(last_outcome) = self.last_outcome
+            && (last_outcome.rollout, last_outcome.direction)
+                == (claim.claim_token.rollout, claim.claim_token.direction)
         {
-            self.grant = claim.grant;
-            return Err(ClaimRefused::Settled(settled.outcome, settled.digest));
+            self.claim_token = claim.claim_token;
+            return Err(ClaimRefused::AlreadyResolved(last_outcome.outcome, last_outcome.digest));
         }
-        let epoch = match &self.slot {
-            None => match claim.want {
-                Want::Settle => {
-                    self.grant = claim.grant;
-                    return Ok(Claimed::Barred);
+        let epoch = match &self.operation {
+            None => match claim.intent {
+                ClaimIntent::Recover => {
+                    self.claim_token = claim.claim_token;
+                    return Ok(Claimed::FencedOff);
                 }
-                Want::Upgrade(_) | Want::Promote(_) if self.phase != Phase::Active => {
+                ClaimIntent::Upgrade(_) | ClaimIntent::Promote(_) if self.phase != Phase::Active => {
                     return Err(ClaimRefused::NotActive);
                 }
-                Want::Upgrade(to) | Want::Promote(to) => {
+                ClaimIntent::Upgrade(to) | ClaimIntent::Promote(to) => {
                     let routed = self.routed_service().unwrap_or(self.service);
                     let course = Move { from: self.service, to, routed };
-                    let promote = matches!(claim.want, Want::Promote(_));
-                    let task = if promote { Task::Promote(course) } else { Task::Upgrade(course) };
-                    self.slot = Some(claim.slot(task));
-                    claim.grant.leg.first_epoch()
+                    let promote = matches!(claim.intent, ClaimIntent::Promote(_));
+                    let input = if promote {
+                        OperationInput::Promote(course)
+                    } else {
+                        OperationInput::Upgrade(course)
+                    };
+                    self.operation = Some(claim.operation(input));
+                    claim.claim_token.direction.first_epoch()
                 }
             },
-            Some(slot) if slot.number == claim.number => slot.epoch + 1,
+            Some(operation) if operation.number == claim.number => operation.epoch + 1,
             // Keeping a lost owner out does not need the site to be free.
-            Some(_) if claim.want == Want::Settle => {
-                self.grant = claim.grant;
-                return Ok(Claimed::Barred);
+            Some(_) if claim.intent == ClaimIntent::Recover => {
+                self.claim_token = claim.claim_token;
+                return Ok(Claimed::FencedOff);
             }
             Some(_) => return Err(ClaimRefused::Busy),
         };
-        self.grant = claim.grant;
+        self.claim_token = claim.claim_token;
         self.updated_at = claim.at;
-        let Some(slot) = &mut self.slot else { return Err(ClaimRefused::Busy) };
-        slot.epoch = epoch;
-        slot.owner = Some(claim.owner.clone());
-        slot.member = slot.member.map(|member| Member { term: claim.grant.term, ..member });
-        let course = match slot.task {
-            Task::Upgrade(course) | Task::Promote(course) => course,
-            Task::Create | Task::Provision(_) | Task::Terminate | Task::Deploy(_) | Task::Select(_) => {
+        let Some(operation) = &mut self.operation else { return Err(ClaimRefused::Busy) };
+        operation.epoch = epoch;
+        operation.owner = Some(claim.owner.clone());
+        operation.member = operation.member.map(|member| Member { term: claim.claim_token.term, ..member });
+        let course = match operation.input {
+            OperationInput::Upgrade(course) | OperationInput::Promote(course) => course,
+            OperationInput::Create
+            | OperationInput::Provision(_)
+            | OperationInput::Terminate
+            | OperationInput::Deploy(_)
+            | OperationInput::Select(_) => {
                 return Err(ClaimRefused::Busy);
             }
         };
@@ -325,17 +340,22 @@ impl Site {
     ///
     /// # Errors
     /// [`ClaimRefused::Fenced`] when the claim is not in force any more; nothing is written then.
-    pub fn complete(&mut self, complete: &Complete) -> Result<(), ClaimRefused> {
-        let ours = self.slot.as_ref().is_some_and(|slot| slot.fence() == complete.fence);
-        if (!ours || self.grant != complete.grant) && !crate::bug!(CompleteIgnoresFence) {
+    pub fn release_claim(&mut self, complete: &ReleaseClaim) -> Result<(), ClaimRefused> {
+        let ours = self.operation.as_ref().is_some_and(|operation| operation.fence() == complete.fence);
+        if (!ours || self.claim_token != complete.claim_token) && !crate::bug!(CompleteIgnoresFence) {
             return Err(ClaimRefused::Fenced);
         }
-        self.slot = None;
+        self.operation = None;
         self.service = complete.service.unwrap_or(self.service);
         self.route = complete.route.or(self.route);
-        let (grant, digest) = (complete.grant, complete.digest);
-        let settled = |outcome| Settled { rollout: grant.rollout, leg: grant.leg, outcome, digest };
-        self.settled = complete.outcome.map(settled).or(self.settled);
+        let (claim_token, digest) = (complete.claim_token, complete.digest);
+        let last_outcome = |outcome| LastOutcome {
+            rollout: claim_token.rollout,
+            direction: claim_token.direction,
+            outcome,
+            digest,
+        };
+        self.last_outcome = complete.outcome.map(last_outcome).or(self.last_outcome);
         self.updated_at = complete.at;
         Ok(())
     }
@@ -343,10 +363,10 @@ impl Site {
 
 impl Claim {
     /// The operation that the claim puts into a free site.
-    pub(crate) fn slot(&self, task: Task) -> Slot {
-        Slot {
+    pub(crate) fn operation(&self, input: OperationInput) -> OperationState {
+        OperationState {
             number: self.number,
-            task,
+            input,
             pipeline: 1,
             epoch: 1,
             owner: Some(self.owner.clone()),
@@ -354,17 +374,17 @@ impl Claim {
             position: Position::Forward(0),
             attempts: 1,
             job: 1,
-            wake: None,
+            next_poll_at: None,
             waiting_since: None,
             trouble_since: None,
             reason: None,
             cancel: false,
-            holds: None,
+            locked_color: None,
             member: Some(Member {
-                rollout: self.grant.rollout,
+                rollout: self.claim_token.rollout,
                 ordinal: self.ordinal,
-                leg: self.grant.leg,
-                term: self.grant.term,
+                direction: self.claim_token.direction,
+                term: self.claim_token.term,
             }),
             steps: Vec::new(),
             requested_by: self.requested_by.clone(),

@@ -45,9 +45,9 @@ impl fmt::Display for Timestamp {
 
 /// A moment on one process's monotonic clock: milliseconds since an origin that only that process knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tick(u64);
+pub struct MonotonicTime(u64);
 
-impl Tick {
+impl MonotonicTime {
     /// The moment `millis` milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Settings;
-use crate::domain::{Fence, Tick, WorkerId};
-use crate::ports::{Call, Ports};
+use crate::domain::{Fence, MonotonicTime, WorkerId};
+use crate::ports::{CallContext, Ports};
 
 /// The worker has no right to act any more. Whoever gets this stops at once and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ impl Lease {
     }
 
     /// A sign of life that was sent at `sent` has arrived.
-    pub fn renewed(&self, sent: Tick) {
+    pub fn renewed(&self, sent: MonotonicTime) {
         self.until.fetch_max(sent.after(self.length).millis(), Ordering::SeqCst);
     }
 
@@ -51,12 +51,12 @@ impl Lease {
     ///
     /// # Errors
     /// [`Lost`] when too little of the lease is left for a call.
-    pub fn call(&self, ports: &Ports, fence: Fence) -> Result<Call, Lost> {
+    pub fn call(&self, ports: &Ports, fence: Fence) -> Result<CallContext, Lost> {
         let deadline = ports.clock.monotonic().after(self.call);
-        let until = Tick::from_millis(self.until.load(Ordering::SeqCst));
+        let until = MonotonicTime::from_millis(self.until.load(Ordering::SeqCst));
         if deadline.after(self.margin) > until && !crate::bug!(LeaseIgnored) {
             return Err(Lost);
         }
-        Ok(Call { deadline, write: ports.ids.write(), fence })
+        Ok(CallContext { deadline, write: ports.entropy.write(), fence })
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Lease, Lost, Patience, Record};
-use crate::domain::operation::{Position, Previous, Slot, Status, Step, Task};
-use crate::domain::{Actor, Code, ColourChange, HoldMode, Kind, Selector, SiteChange, Tick, Timestamp};
-use crate::ports::{Call, ErrorKind, Outcome, PortError, Ports, StoreError};
+use super::{Lease, Lost, Record, StepTimeouts};
+use crate::domain::operation::{OperationInput, OperationState, Position, Previous, Status, Step};
+use crate::domain::{
+    Actor, Color, LockMode, MonotonicTime, OperationKind, ReasonCode, ServiceChange, SiteChange, Timestamp,
+};
+use crate::ports::{CallContext, ErrorKind, Outcome, PortError, Ports, StoreError};
 
 /// A named, versioned list of steps.
 ///
@@ -19,7 +21,7 @@ use crate::ports::{Call, ErrorKind, Outcome, PortError, Ports, StoreError};
 #[async_trait]
 pub trait Pipeline: Send + Sync + fmt::Debug + 'static {
     /// What it does.
-    fn kind(&self) -> Kind;
+    fn kind(&self) -> OperationKind;
 
     /// Raised whenever the list of steps, or what a step relies on, changes. An operation of another version is left
     /// to a worker that knows it.
@@ -35,25 +37,25 @@ pub trait Pipeline: Send + Sync + fmt::Debug + 'static {
     fn cancellable(&self, step: usize) -> bool;
 
     /// The hold that the operation needs at its present position.
-    fn hold(&self, slot: &Slot) -> Option<(Selector, HoldMode)>;
+    fn lock(&self, operation: &OperationState) -> Option<(Color, LockMode)>;
 
     /// Makes one attempt at the step at `at`.
     ///
     /// # Errors
-    /// Why the step is not done; see [`Stop`].
-    async fn attempt(&self, context: &Context<'_>, at: Position) -> Result<Done, Stop>;
+    /// Why the step is not done; see [`StepError`].
+    async fn attempt(&self, context: &StepContext<'_>, at: Position) -> Result<StepOutput, StepError>;
 }
 
 /// What a finished step leaves.
 #[derive(Clone, Debug, Default)]
-pub struct Done {
+pub struct StepOutput {
     /// What is written together with the result.
     pub changes: Vec<Change>,
     /// What there is to say to the user.
     pub message: Option<String>,
 }
 
-impl Done {
+impl StepOutput {
     /// Done, with these changes.
     pub const fn with(changes: Vec<Change>) -> Self {
         Self { changes, message: None }
@@ -71,7 +73,7 @@ pub enum Change {
     /// To the site.
     Site(SiteChange),
     /// To the colour.
-    Colour(ColourChange),
+    Service(ServiceChange),
     /// The step's job failed and is followed by another.
     NextJob,
     /// The step's job, and what it printed.
@@ -84,17 +86,17 @@ pub enum Change {
 
 /// Why a step is not done.
 #[derive(Clone, Debug)]
-pub enum Stop {
+pub enum StepError {
     /// Something was learnt that must be stored first; then the step is attempted again, at once.
-    Note(Vec<Change>),
+    PersistAndRetry(Vec<Change>),
     /// It waits for something outside.
     Wait {
         /// Why.
-        code: Code,
+        code: ReasonCode,
         /// The particulars.
         message: String,
         /// How long it may wait in all, before it is parked.
-        patience: Duration,
+        timeout: Duration,
         /// After how long it looks again, where no news comes.
         again: Duration,
         /// What is written down with it.
@@ -102,24 +104,24 @@ pub enum Stop {
     },
     /// It did not work, or nobody knows; it may the next time. A backend that is away, asks for fewer calls or denies is
     /// waited for, and the attempt is not counted.
-    Again(PortError),
+    Retry(PortError),
     /// A person is needed.
-    Park(Code, String),
+    Park(ReasonCode, String),
     /// It cannot be done; what was done is to be undone.
-    Fail(Code, String, Vec<Change>),
+    Fail(ReasonCode, String, Vec<Change>),
     /// The attempt has come to a change, and was only to look, because the operation has not its hold.
-    Hold,
+    NeedsLock,
     /// The worker has lost the operation.
     Lost,
 }
 
-impl From<Lost> for Stop {
+impl From<Lost> for StepError {
     fn from(_: Lost) -> Self {
         Self::Lost
     }
 }
 
-impl From<PortError> for Stop {
+impl From<PortError> for StepError {
     fn from(error: PortError) -> Self {
         let message = || format!("{error}");
         match error.kind {
@@ -129,16 +131,16 @@ impl From<PortError> for Stop {
             | ErrorKind::Throttled(_)
             | ErrorKind::Unavailable
             | ErrorKind::Full
-            | ErrorKind::Denied => Self::Again(error),
-            ErrorKind::Foreign => Self::Park(Code::Foreign, message()),
+            | ErrorKind::Denied => Self::Retry(error),
+            ErrorKind::Foreign => Self::Park(ReasonCode::Foreign, message()),
             ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::Gone => {
-                Self::Park(Code::Invalid, message())
+                Self::Park(ReasonCode::Invalid, message())
             }
         }
     }
 }
 
-impl From<StoreError> for Stop {
+impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         let kind = match error {
             StoreError::Unavailable(_) => ErrorKind::Unavailable,
@@ -152,13 +154,13 @@ impl From<StoreError> for Stop {
 
 /// What an attempt has to work with.
 #[derive(Debug)]
-pub struct Context<'a> {
+pub struct StepContext<'a> {
     /// The world.
     pub ports: &'a Ports,
     /// The record that the operation lives in.
     pub record: &'a Record,
     /// The operation.
-    pub slot: &'a Slot,
+    pub operation: &'a OperationState,
     /// Now.
     pub now: Timestamp,
     pub(crate) lease: &'a Lease,
@@ -166,16 +168,16 @@ pub struct Context<'a> {
     pub(crate) changes: bool,
 }
 
-impl Context<'_> {
+impl StepContext<'_> {
     /// The context of one call that changes something.
     ///
     /// # Errors
-    /// [`Stop::Lost`] when the lease does not last for it; [`Stop::Hold`] where the attempt is only to look.
-    pub fn call(&self) -> Result<Call, Stop> {
+    /// [`StepError::Lost`] when the lease does not last for it; [`StepError::NeedsLock`] where the attempt is only to look.
+    pub fn call(&self) -> Result<CallContext, StepError> {
         if !self.changes {
-            return Err(Stop::Hold);
+            return Err(StepError::NeedsLock);
         }
-        Ok(self.lease.call(self.ports, self.slot.fence())?)
+        Ok(self.lease.call(self.ports, self.operation.fence())?)
     }
 
     /// Makes sure that the operation is still this worker's.
@@ -184,17 +186,18 @@ impl Context<'_> {
     /// successor's fence can never be read and then overwritten.
     ///
     /// # Errors
-    /// [`Stop::Lost`] when it is not; when the store does not answer, as that says.
-    pub async fn still_owner(&self) -> Result<(), Stop> {
+    /// [`StepError::Lost`] when it is not; when the store does not answer, as that says.
+    pub async fn still_owner(&self) -> Result<(), StepError> {
         let record = Record::read(self.ports, &self.record.subject()).await?;
-        let slot = record.as_ref().and_then(Record::slot);
-        let ours =
-            slot.is_some_and(|slot| slot.fence() == self.slot.fence() && slot.owner == self.slot.owner);
-        if ours || crate::bug!(RouteFenceIgnored) { Ok(()) } else { Err(Stop::Lost) }
+        let operation = record.as_ref().and_then(Record::operation);
+        let ours = operation.is_some_and(|operation| {
+            operation.fence() == self.operation.fence() && operation.owner == self.operation.owner
+        });
+        if ours || crate::bug!(RouteFenceIgnored) { Ok(()) } else { Err(StepError::Lost) }
     }
 
     /// Now, on the monotonic clock.
-    pub fn tick(&self) -> Tick {
+    pub fn tick(&self) -> MonotonicTime {
         self.ports.clock.monotonic()
     }
 }
@@ -204,14 +207,16 @@ impl<T> Outcome<T, PortError> {
     ///
     /// # Errors
     /// Not applied: what the error says. Unknown: again; the next attempt reads back what became of it.
-    pub fn applied(self) -> Result<T, Stop> {
+    pub fn applied(self) -> Result<T, StepError> {
         match self {
             Self::Applied(value) => Ok(value),
             Self::NotApplied(error) => Err(error.into()),
             Self::Unknown(error) if crate::bug!(TimeoutIsFailure) => {
-                Err(Stop::Fail(Code::Invalid, error.to_string(), Vec::new()))
+                Err(StepError::Fail(ReasonCode::Invalid, error.to_string(), Vec::new()))
             }
-            Self::Unknown(error) => Err(Stop::Again(PortError { kind: ErrorKind::Unavailable, ..error })),
+            Self::Unknown(error) => {
+                Err(StepError::Retry(PortError { kind: ErrorKind::Unavailable, ..error }))
+            }
         }
     }
 
@@ -219,7 +224,7 @@ impl<T> Outcome<T, PortError> {
     ///
     /// # Errors
     /// As [`Outcome::applied`].
-    pub fn applied_or(self, kind: ErrorKind) -> Result<(), Stop> {
+    pub fn applied_or(self, kind: ErrorKind) -> Result<(), StepError> {
         match self {
             Self::NotApplied(error) if error.kind == kind => Ok(()),
             other => other.applied().map(drop),
@@ -231,29 +236,29 @@ impl<T> Outcome<T, PortError> {
 #[derive(Debug, Default)]
 pub struct Registry {
     pipelines: Vec<Box<dyn Pipeline>>,
-    patience: Patience,
+    timeout: StepTimeouts,
 }
 
 impl Registry {
     /// These.
     pub fn new(pipelines: Vec<Box<dyn Pipeline>>) -> Self {
-        Self { pipelines, patience: Patience::default() }
+        Self { pipelines, timeout: StepTimeouts::default() }
     }
 
     /// With another patience for backends than the default.
     #[must_use]
-    pub fn with_patience(self, patience: Patience) -> Self {
-        Self { patience, ..self }
+    pub fn with_timeouts(self, timeout: StepTimeouts) -> Self {
+        Self { timeout, ..self }
     }
 
     /// How long the step that `slot` is at waits for a backend that is away, and for one that denies.
-    pub fn patience(&self, pipeline: &dyn Pipeline, slot: &Slot) -> (Duration, Duration) {
-        let (steps, at) = match slot.position {
+    pub fn timeouts(&self, pipeline: &dyn Pipeline, operation: &OperationState) -> (Duration, Duration) {
+        let (steps, at) = match operation.position {
             Position::Forward(step) => (pipeline.steps(), step),
             Position::Undo(step, _) => (pipeline.undo(), step),
         };
-        let away = steps.get(at).map_or(self.patience.backend, |step| self.patience.of(step));
-        (away, self.patience.denied)
+        let away = steps.get(at).map_or(self.timeout.backend, |step| self.timeout.of(step));
+        (away, self.timeout.denied)
     }
 
     /// The names of all steps, of undo steps too.
@@ -262,40 +267,46 @@ impl Registry {
     }
 
     /// The pipeline that runs `slot`; `None` when this process does not know its version.
-    pub fn of(&self, slot: &Slot) -> Option<&dyn Pipeline> {
-        let kind = slot.task.kind();
+    pub fn of(&self, operation: &OperationState) -> Option<&dyn Pipeline> {
+        let kind = operation.input.kind();
         self.pipelines.iter().map(AsRef::as_ref).find(|pipeline| {
-            let version = pipeline.version() == slot.pipeline || crate::bug!(UnknownVersionRun);
+            let version = pipeline.version() == operation.pipeline || crate::bug!(UnknownVersionRun);
             pipeline.kind() == kind && version
         })
     }
 
     /// The newest version of a pipeline.
-    pub fn newest(&self, kind: Kind) -> Option<&dyn Pipeline> {
+    pub fn newest(&self, kind: OperationKind) -> Option<&dyn Pipeline> {
         let of_kind = self.pipelines.iter().filter(|pipeline| pipeline.kind() == kind);
         of_kind.max_by_key(|pipeline| pipeline.version()).map(AsRef::as_ref)
     }
 
     /// An operation that was just asked for.
-    pub fn queued(&self, number: u64, task: Task, requested_by: &Actor, now: Timestamp) -> Slot {
-        let pipeline = self.newest(task.kind());
+    pub fn queued(
+        &self,
+        number: u64,
+        input: OperationInput,
+        requested_by: &Actor,
+        now: Timestamp,
+    ) -> OperationState {
+        let pipeline = self.newest(input.kind());
         let steps = pipeline.map_or(&[][..], |pipeline| pipeline.steps());
-        Slot {
+        OperationState {
             number,
             pipeline: pipeline.map_or(1, |pipeline| pipeline.version()),
-            task,
+            input,
             epoch: 0,
             owner: None,
             status: Status::Queued,
             position: Position::Forward(0),
             attempts: 0,
             job: 1,
-            wake: None,
+            next_poll_at: None,
             waiting_since: None,
             trouble_since: None,
             reason: None,
             cancel: false,
-            holds: None,
+            locked_color: None,
             member: None,
             steps: steps.iter().map(|name| Step::pending(name)).collect(),
             requested_by: requested_by.clone(),

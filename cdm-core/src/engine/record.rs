@@ -2,9 +2,9 @@
 
 use super::pipeline::Change;
 use crate::domain::lifecycle::Illegal;
-use crate::domain::operation::{Operation, Slot, Status, Subject};
-use crate::domain::{Colour, End, Fleet, Site, Timestamp};
-use crate::ports::{Ports, StoreError, Write};
+use crate::domain::operation::{Operation, OperationState, Status, Subject};
+use crate::domain::{Fleet, Service, Site, TerminalStatus, Timestamp};
+use crate::ports::{Mutation, Ports, StoreError};
 
 /// A record with a place for one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Record {
     /// A site.
     Site(Box<Site>),
     /// A colour.
-    Colour(Box<Colour>),
+    Service(Box<Service>),
     /// The platform.
     Fleet(Box<Fleet>),
 }
@@ -25,7 +25,7 @@ impl Record {
     pub async fn read(ports: &Ports, subject: &Subject) -> Result<Option<Self>, StoreError> {
         Ok(match subject {
             Subject::Site(id) => ports.store.site(id).await?.map(|site| Self::Site(Box::new(site))),
-            Subject::Colour(selector) => Some(Self::Colour(Box::new(ports.store.colour(*selector).await?))),
+            Subject::Service(color) => Some(Self::Service(Box::new(ports.store.service(*color).await?))),
             Subject::Fleet => Some(Self::Fleet(Box::new(ports.store.fleet().await?))),
         })
     }
@@ -34,32 +34,32 @@ impl Record {
     pub fn subject(&self) -> Subject {
         match self {
             Self::Site(site) => Subject::Site(site.id.clone()),
-            Self::Colour(colour) => Subject::Colour(colour.selector),
+            Self::Service(service) => Subject::Service(service.color),
             Self::Fleet(_) => Subject::Fleet,
         }
     }
 
     /// The operation in it.
-    pub fn slot(&self) -> Option<&Slot> {
+    pub fn operation(&self) -> Option<&OperationState> {
         match self {
-            Self::Site(site) => site.slot.as_ref(),
-            Self::Colour(colour) => colour.slot.as_ref(),
-            Self::Fleet(fleet) => fleet.slot.as_ref(),
+            Self::Site(site) => site.operation.as_ref(),
+            Self::Service(service) => service.operation.as_ref(),
+            Self::Fleet(fleet) => fleet.operation.as_ref(),
         }
     }
 
-    pub(crate) fn set_slot(&mut self, slot: Option<Slot>) {
+    pub(crate) fn set_operation(&mut self, operation: Option<OperationState>) {
         match self {
-            Self::Site(site) => site.slot = slot,
-            Self::Colour(colour) => colour.slot = slot,
-            Self::Fleet(fleet) => fleet.slot = slot,
+            Self::Site(site) => site.operation = operation,
+            Self::Service(service) => service.operation = operation,
+            Self::Fleet(fleet) => fleet.operation = operation,
         }
     }
 
     pub(crate) fn version(&self) -> u64 {
         match self {
             Self::Site(site) => site.version,
-            Self::Colour(colour) => colour.version,
+            Self::Service(service) => service.version,
             Self::Fleet(fleet) => fleet.version,
         }
     }
@@ -67,7 +67,7 @@ impl Record {
     pub(crate) fn set_version(&mut self, version: u64) {
         match self {
             Self::Site(site) => site.version = version,
-            Self::Colour(colour) => colour.version = version,
+            Self::Service(service) => service.version = version,
             Self::Fleet(fleet) => fleet.version = version,
         }
     }
@@ -78,34 +78,34 @@ impl Record {
                 site.apply(change);
                 site.updated_at = now;
             }
-            (Self::Colour(colour), Change::Colour(change)) => colour.apply(change),
-            (Self::Site(_) | Self::Colour(_) | Self::Fleet(_), _) => {}
+            (Self::Service(service), Change::Service(change)) => service.apply(change),
+            (Self::Site(_) | Self::Service(_) | Self::Fleet(_), _) => {}
         }
     }
 
     /// The write that stores it as it is, over the version that it was read with.
-    pub(crate) fn write(self) -> Write {
+    pub(crate) fn write(self) -> Mutation {
         match self {
-            Self::Site(site) => Write::Site(site),
-            Self::Colour(colour) => Write::Colour(colour),
-            Self::Fleet(fleet) => Write::Fleet(fleet),
+            Self::Site(site) => Mutation::Site(site),
+            Self::Service(service) => Mutation::Service(service),
+            Self::Fleet(fleet) => Mutation::Fleet(fleet),
         }
     }
 
     /// The record as it is once that write was applied; `None` for a write that leaves no record with an operation.
-    pub(crate) fn written(write: Write) -> Option<Self> {
+    pub(crate) fn written(write: Mutation) -> Option<Self> {
         let mut record = match write {
-            Write::Site(site) => Self::Site(site),
-            Write::Colour(colour) => Self::Colour(colour),
-            Write::Fleet(fleet) => Self::Fleet(fleet),
-            Write::CreateSite(_)
-            | Write::RemoveSite(..)
-            | Write::CreateRollout(_)
-            | Write::Rollout(_)
-            | Write::RolloutPage(_)
-            | Write::Webhooks(_)
-            | Write::Users(_)
-            | Write::History(_) => return None,
+            Mutation::Site(site) => Self::Site(site),
+            Mutation::Service(service) => Self::Service(service),
+            Mutation::Fleet(fleet) => Self::Fleet(fleet),
+            Mutation::CreateSite(_)
+            | Mutation::RemoveSite(..)
+            | Mutation::CreateRollout(_)
+            | Mutation::Rollout(_)
+            | Mutation::RolloutPage(_)
+            | Mutation::Webhooks(_)
+            | Mutation::Users(_)
+            | Mutation::History(_) => return None,
         };
         record.set_version(record.version() + 1);
         Some(record)
@@ -115,15 +115,15 @@ impl Record {
     ///
     /// # Errors
     /// [`Illegal`] when the site's state does not take that end.
-    pub(crate) fn rest(mut self, end: End, now: Timestamp) -> Result<Vec<Write>, Illegal> {
+    pub(crate) fn rest(mut self, end: TerminalStatus, now: Timestamp) -> Result<Vec<Mutation>, Illegal> {
         let mut writes = Vec::with_capacity(2);
         let subject = self.subject();
-        if let Some(mut slot) = self.slot().cloned() {
-            slot.status = Status::Ended(end);
-            slot.owner = None;
-            slot.wake = None;
-            let history = Operation { finished_at: Some(now), ..Operation::live(subject, slot) };
-            writes.push(Write::History(Box::new(history)));
+        if let Some(mut operation) = self.operation().cloned() {
+            operation.status = Status::Ended(end);
+            operation.owner = None;
+            operation.next_poll_at = None;
+            let history = Operation { finished_at: Some(now), ..Operation::live(subject, operation) };
+            writes.push(Mutation::History(Box::new(history)));
         }
         self = match self {
             Self::Site(site) => {
@@ -131,13 +131,13 @@ impl Record {
                 match site.end(end, now)? {
                     Some(site) => Self::Site(Box::new(site)),
                     None => {
-                        writes.insert(0, Write::RemoveSite(id, uid, version));
+                        writes.insert(0, Mutation::RemoveSite(id, uid, version));
                         return Ok(writes);
                     }
                 }
             }
-            Self::Colour(_) | Self::Fleet(_) => {
-                self.set_slot(None);
+            Self::Service(_) | Self::Fleet(_) => {
+                self.set_operation(None);
                 self
             }
         };

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::select;
 
 use super::Worker;
-use super::bell::Bell;
+use super::wake_signal::WakeSignal;
 use crate::domain::{Fence, Timestamp};
-use crate::ports::{Call, Old, Outcome};
+use crate::ports::{CallContext, Old, Outcome};
 
 /// Between two passes.
 const PERIOD: Duration = Duration::from_hours(1);
@@ -34,37 +34,37 @@ pub struct Kept {
 pub struct Retention {
     worker: Arc<Worker>,
     kept: Kept,
-    bell: Bell,
+    wake_signal: WakeSignal,
 }
 
 impl Retention {
     /// Deletes for the process of `worker`, which knows who of the others is lost.
     pub fn new(worker: Arc<Worker>, kept: Kept) -> Self {
-        Self { worker, kept, bell: Bell::default() }
+        Self { worker, kept, wake_signal: WakeSignal::default() }
     }
 
     /// Asks it to stop: the call under way is the last one.
     pub fn stop(&self) {
-        self.bell.stop();
+        self.wake_signal.stop();
     }
 
     /// Makes one pass each hour until [`Retention::stop`]. The first one begins after the worker has said that it lives.
     pub async fn run(&self) {
         self.idle(PERIOD / 60).await;
-        while !self.bell.stopping() {
-            self.turn().await;
+        while !self.wake_signal.stopping() {
+            self.run_once().await;
             self.idle(PERIOD).await;
         }
     }
 
     /// Makes one pass: whatever is too old goes, unless another process is to do it or the store does not answer.
-    pub async fn turn(&self) {
+    pub async fn run_once(&self) {
         if !self.is_first().await {
             return;
         }
         for _ in 0..CALLS {
             match self.delete().await {
-                Some(deleted) if deleted > 0 && !self.bell.stopping() => self.idle(PAUSE).await,
+                Some(deleted) if deleted > 0 && !self.wake_signal.stopping() => self.idle(PAUSE).await,
                 Some(_) | None => return,
             }
         }
@@ -73,8 +73,8 @@ impl Retention {
     /// Whether no living worker's name comes before this one's.
     async fn is_first(&self) -> bool {
         let own = self.worker.lease().worker();
-        let Ok(beats) = self.worker.ports().store.beats().await else { return false };
-        !beats.iter().any(|beat| beat.worker < *own && !beat.ended && !self.worker.lost(&beat.worker))
+        let Ok(heartbeats) = self.worker.ports().store.heartbeats().await else { return false };
+        !heartbeats.iter().any(|beat| beat.worker < *own && !beat.ended && !self.worker.lost(&beat.worker))
     }
 
     /// How many were deleted by one call; `None` where it is not known.
@@ -84,7 +84,7 @@ impl Retention {
         let before = |kept: Option<Duration>| kept.map_or(Timestamp::default(), |kept| now.before(kept));
         let webhooks = ports.store.webhooks().await.ok()?;
         let behind =
-            webhooks.list.iter().filter(|webhook| webhook.is_live()).map(|webhook| webhook.place).min();
+            webhooks.list.iter().filter(|webhook| webhook.is_live()).map(|webhook| webhook.cursor).min();
         let old = Old {
             audit_before: before(self.kept.audit),
             events_before: before(self.kept.events),
@@ -92,7 +92,7 @@ impl Retention {
             most: MOST,
         };
         let deadline = ports.clock.monotonic().after(self.worker.settings().call);
-        let call = Call { deadline, write: ports.ids.write(), fence: Fence::default() };
+        let call = CallContext { deadline, write: ports.entropy.write(), fence: Fence::default() };
         match ports.store.delete_old(&call, &old).await {
             Outcome::Applied(deleted) => Some(deleted),
             Outcome::NotApplied(_) | Outcome::Unknown(_) => None,
@@ -101,6 +101,6 @@ impl Retention {
 
     async fn idle(&self, pause: Duration) {
         let clock = &self.worker.ports().clock;
-        select(Box::pin(self.bell.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
+        select(Box::pin(self.wake_signal.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
     }
 }

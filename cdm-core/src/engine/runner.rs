@@ -3,23 +3,25 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::pipeline::{Change, Context, Done, Pipeline, Registry, Stop};
+use super::pipeline::{Change, Pipeline, Registry, StepContext, StepError, StepOutput};
 use super::plan::{self, Next, Waits};
 use super::{Lease, Lost, Record, RetryBudget, Settings};
 use crate::domain::lifecycle::Illegal;
-use crate::domain::operation::{IllegalEvent, Position, Slot, Status};
-use crate::domain::{End, HoldMode, OperationId, Selector, Tick, Timestamp};
-use crate::ports::{Batch, ErrorKind, FeedEvent, Outcome, PortError, Ports, Refused, StoreError, Write};
+use crate::domain::operation::{IllegalEvent, OperationState, Position, Status};
+use crate::domain::{Color, LockMode, MonotonicTime, OperationId, TerminalStatus, Timestamp};
+use crate::ports::{
+    ErrorKind, FeedEvent, Mutation, Outcome, PortError, Ports, StoreError, WriteBatch, WriteError,
+};
 
 /// How a worker left an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum RunOutcome {
     /// It rests, or a person is needed.
     Resting,
     /// It waits until then.
     Waiting(Option<Timestamp>),
     /// It waits under the reason that is stored, and this worker looks again.
-    Again(Later),
+    Again(NextPoll),
     /// It was given back.
     HandedOver,
     /// Another worker has it, or the lease is gone.
@@ -32,9 +34,9 @@ pub enum Left {
 
 /// When a worker looks again at what waits. It is kept in memory: the record says why it waits, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Later {
+pub struct NextPoll {
     /// When.
-    pub at: Tick,
+    pub at: MonotonicTime,
     /// How often in a row a backend has kept it from going on; 0 where it waits for something else.
     pub tries: u32,
     /// Whether news of the cluster ends the wait.
@@ -65,7 +67,7 @@ impl From<Illegal> for Broken {
     }
 }
 
-impl From<Broken> for Left {
+impl From<Broken> for RunOutcome {
     fn from(broken: Broken) -> Self {
         match broken {
             Broken::Lost => Self::Lost,
@@ -102,9 +104,9 @@ enum Committed {
 
 /// What one commit changes.
 struct Edit {
-    slot: Slot,
+    operation: OperationState,
     changes: Vec<Change>,
-    end: Option<End>,
+    end: Option<TerminalStatus>,
 }
 
 impl std::fmt::Debug for Runner<'_> {
@@ -115,40 +117,40 @@ impl std::fmt::Debug for Runner<'_> {
 
 impl Runner<'_> {
     /// Takes the operation in `record` and runs it until it rests, waits or is lost. `tries` is how often in a row a
-    /// backend has kept it from going on, as [`Later::tries`] had it.
-    pub async fn run(&self, record: Record, tries: u32) -> Left {
-        let Some(slot) = record.slot() else { return Left::Lost };
-        let Some(pipeline) = self.registry.of(slot) else { return Left::Unknown };
-        let mine = slot.owner.as_ref() == Some(self.lease.worker());
-        let left = if mine && slot.status == Status::Waiting {
+    /// backend has kept it from going on, as [`NextPoll::tries`] had it.
+    pub async fn run(&self, record: Record, tries: u32) -> RunOutcome {
+        let Some(operation) = record.operation() else { return RunOutcome::Lost };
+        let Some(pipeline) = self.registry.of(operation) else { return RunOutcome::Unknown };
+        let mine = operation.owner.as_ref() == Some(self.lease.worker());
+        let left = if mine && operation.status == Status::Waiting {
             self.go_on(record, pipeline, tries).await
         } else {
             self.claim(record, pipeline).await
         };
-        left.unwrap_or_else(Left::from)
+        left.unwrap_or_else(RunOutcome::from)
     }
 
-    async fn claim(&self, record: Record, pipeline: &dyn Pipeline) -> Result<Left, Broken> {
-        let Some(mut slot) = record.slot().cloned() else { return Ok(Left::Lost) };
-        plan::claim(&mut slot, self.lease.worker(), self.now())?;
-        match self.commit(&record, Edit { slot, changes: Vec::new(), end: None }).await? {
+    async fn claim(&self, record: Record, pipeline: &dyn Pipeline) -> Result<RunOutcome, Broken> {
+        let Some(mut operation) = record.operation().cloned() else { return Ok(RunOutcome::Lost) };
+        plan::claim(&mut operation, self.lease.worker(), self.now())?;
+        match self.commit(&record, Edit { operation, changes: Vec::new(), end: None }).await? {
             Committed::Written(record) => self.go_on(record, pipeline, 0).await,
-            Committed::Unchanged | Committed::Ended => Ok(Left::Resting),
+            Committed::Unchanged | Committed::Ended => Ok(RunOutcome::Resting),
         }
     }
 
     /// Gives back an operation of this worker's that waits. One that is another worker's by now is left to it.
-    pub async fn hand_over(&self, record: Record) -> Left {
-        let Some(slot) = record.slot() else { return Left::Lost };
-        if slot.owner.as_ref() != Some(self.lease.worker()) || self.registry.of(slot).is_none() {
-            return Left::Lost;
+    pub async fn hand_over(&self, record: Record) -> RunOutcome {
+        let Some(operation) = record.operation() else { return RunOutcome::Lost };
+        if operation.owner.as_ref() != Some(self.lease.worker()) || self.registry.of(operation).is_none() {
+            return RunOutcome::Lost;
         }
-        let mut slot = slot.clone();
-        let given = match plan::hand_over(&mut slot) {
-            Ok(()) => self.commit(&record, Edit { slot, changes: Vec::new(), end: None }).await,
+        let mut operation = operation.clone();
+        let given = match plan::hand_over(&mut operation) {
+            Ok(()) => self.commit(&record, Edit { operation, changes: Vec::new(), end: None }).await,
             Err(illegal) => Err(illegal.into()),
         };
-        given.map_or_else(Left::from, |_| Left::HandedOver)
+        given.map_or_else(RunOutcome::from, |_| RunOutcome::HandedOver)
     }
 
     fn now(&self) -> Timestamp {
@@ -160,168 +162,180 @@ impl Runner<'_> {
         mut record: Record,
         pipeline: &dyn Pipeline,
         mut tries: u32,
-    ) -> Result<Left, Broken> {
+    ) -> Result<RunOutcome, Broken> {
         // What was found waiting has been waited for, whatever its stored moment says.
         let mut woken = true;
         loop {
-            let Some(slot) = record.slot() else { return Ok(Left::Resting) };
-            let mut slot = slot.clone();
+            let Some(operation) = record.operation() else { return Ok(RunOutcome::Resting) };
+            let mut operation = operation.clone();
             let now = self.now();
             let mut changes = Vec::new();
             let mut later = None;
-            if std::mem::take(&mut woken) && slot.status == Status::Waiting {
-                slot.wake = None;
+            if std::mem::take(&mut woken) && operation.status == Status::Waiting {
+                operation.next_poll_at = None;
             }
-            match plan::next(&slot, pipeline, self.settings.attempts, now) {
-                Next::Leave => return Ok(Left::Resting),
-                Next::Sleep => return Ok(Left::Waiting(slot.wake)),
+            match plan::next(&operation, pipeline, self.settings.attempts, now) {
+                Next::Leave => return Ok(RunOutcome::Resting),
+                Next::Sleep => return Ok(RunOutcome::Waiting(operation.next_poll_at)),
                 Next::Rest(_) => {}
-                Next::Turn => plan::turn(&mut slot, End::Cancelled, now)?,
+                Next::BeginUndo => plan::begin_undo(&mut operation, TerminalStatus::Cancelled, now)?,
                 Next::GiveUp => {
-                    let made = slot.attempts.saturating_sub(1);
-                    plan::give_up(&mut slot, made, now)?;
+                    let made = operation.attempts.saturating_sub(1);
+                    plan::give_up(&mut operation, made, now)?;
                 }
-                Next::Attempt if (self.stopping)() => plan::hand_over(&mut slot)?,
+                Next::Attempt if (self.stopping)() => plan::hand_over(&mut operation)?,
                 Next::Attempt => {
-                    let waited = slot.status == Status::Waiting;
+                    let waited = operation.status == Status::Waiting;
                     if waited {
-                        plan::wake(&mut slot)?;
+                        plan::wake(&mut operation)?;
                     }
-                    let wanted = pipeline.hold(&slot).map(|(wanted, _)| wanted);
-                    let held = wanted.is_none() || slot.holds == wanted;
+                    let wanted = pipeline.lock(&operation).map(|(wanted, _)| wanted);
+                    let held = wanted.is_none() || operation.locked_color == wanted;
                     // What has waited looks before it takes its hold again: most looks find that it goes on waiting.
                     let mut result = if held || waited {
-                        self.attempt(&record, &slot, pipeline, now, held).await
+                        self.attempt(&record, &operation, pipeline, now, held).await
                     } else {
-                        Err(Stop::Hold)
+                        Err(StepError::NeedsLock)
                     };
                     if crate::bug!(JournalAfterEffect) && result.is_ok() {
                         // The next step's effect, whose intent nobody stored.
-                        let mut ahead = slot.clone();
-                        plan::done(&mut ahead, pipeline, &Done::default(), now)?;
+                        let mut ahead = operation.clone();
+                        plan::done(&mut ahead, pipeline, &StepOutput::default(), now)?;
                         if ahead.forward().is_some_and(|step| step < pipeline.steps().len()) {
                             let _ = self.attempt(&record, &ahead, pipeline, now, true).await;
                         }
                     }
                     match result {
-                        Err(Stop::Lost) => return Ok(Left::Lost),
+                        Err(StepError::Lost) => return Ok(RunOutcome::Lost),
                         // The commit below takes the hold, or makes the operation wait for it.
-                        Err(Stop::Hold) => {}
+                        Err(StepError::NeedsLock) => {}
                         _ => {
-                            later = self.absorb(&mut slot, pipeline, &mut result, &mut changes, tries)?;
+                            later = self.record_attempt(
+                                &mut operation,
+                                pipeline,
+                                &mut result,
+                                &mut changes,
+                                tries,
+                            )?;
                             tries = later.map_or(0, |later| later.tries);
                         }
                     }
                 }
             }
-            let later = later.filter(|_| slot.status == Status::Waiting);
+            let later = later.filter(|_| operation.status == Status::Waiting);
             if let Some(later) = later
-                && self.says_the_same(&record, &slot, &changes)
+                && self.says_the_same(&record, &operation, &changes)
             {
-                return Ok(Left::Again(later));
+                return Ok(RunOutcome::Again(later));
             }
-            let end = match plan::next(&slot, pipeline, self.settings.attempts, now) {
+            let end = match plan::next(&operation, pipeline, self.settings.attempts, now) {
                 Next::Rest(end) => Some(end),
                 _ => None,
             };
-            let handed_over = slot.status == Status::Queued;
-            match self.commit(&record, Edit { slot, changes, end }).await? {
-                Committed::Written(_) if handed_over => return Ok(Left::HandedOver),
+            let handed_over = operation.status == Status::Queued;
+            match self.commit(&record, Edit { operation, changes, end }).await? {
+                Committed::Written(_) if handed_over => return Ok(RunOutcome::HandedOver),
                 Committed::Written(written) => record = written,
-                Committed::Unchanged => return Ok(Left::Again(self.look_again())),
-                Committed::Ended => return Ok(Left::Resting),
+                Committed::Unchanged => return Ok(RunOutcome::Again(self.poll_interval())),
+                Committed::Ended => return Ok(RunOutcome::Resting),
             }
             // An attempt too many is given up at once, and a request to cancel is seen to.
-            let waits = record.slot().is_some_and(|slot| {
-                plan::next(slot, pipeline, self.settings.attempts, self.now()) == Next::Sleep
+            let waits = record.operation().is_some_and(|operation| {
+                plan::next(operation, pipeline, self.settings.attempts, self.now()) == Next::Sleep
             });
             if let Some(later) = later
                 && waits
             {
-                return Ok(Left::Again(later));
+                return Ok(RunOutcome::Again(later));
             }
         }
     }
 
     /// Whether what is stored says of the wait what there is to say, but for when it is looked at again. Nothing is
     /// written then, however long the wait lasts.
-    fn says_the_same(&self, stored: &Record, slot: &Slot, changes: &[Change]) -> bool {
+    fn says_the_same(&self, stored: &Record, operation: &OperationState, changes: &[Change]) -> bool {
         if crate::bug!(WaitAlwaysStored) {
             return false;
         }
-        let wake = stored.slot().and_then(|slot| slot.wake);
+        let next_poll_at = stored.operation().and_then(|operation| operation.next_poll_at);
         let mut next = stored.clone();
         for change in changes {
             next.apply(change, self.now());
         }
-        next.set_slot(Some(Slot { wake, ..slot.clone() }));
-        next == *stored && slot.status == Status::Waiting
+        next.set_operation(Some(OperationState { next_poll_at, ..operation.clone() }));
+        next == *stored && operation.status == Status::Waiting
     }
 
     async fn attempt(
         &self,
         record: &Record,
-        slot: &Slot,
+        operation: &OperationState,
         pipeline: &dyn Pipeline,
         now: Timestamp,
         changes: bool,
-    ) -> Result<Done, Stop> {
-        let context = Context { ports: self.ports, record, slot, now, lease: self.lease, changes };
-        pipeline.attempt(&context, slot.position).await
+    ) -> Result<StepOutput, StepError> {
+        let context = StepContext { ports: self.ports, record, operation, now, lease: self.lease, changes };
+        pipeline.attempt(&context, operation.position).await
     }
 
     /// Puts an attempt's result into the slot, and what it changes besides into `changes`. Answers when the step is
     /// looked at again, where it waits.
-    fn absorb(
+    fn record_attempt(
         &self,
-        slot: &mut Slot,
+        operation: &mut OperationState,
         pipeline: &dyn Pipeline,
-        result: &mut Result<Done, Stop>,
+        result: &mut Result<StepOutput, StepError>,
         changes: &mut Vec<Change>,
         tries: u32,
-    ) -> Result<Option<Later>, IllegalEvent> {
+    ) -> Result<Option<NextPoll>, IllegalEvent> {
         let now = self.now();
         *changes = match result {
             Ok(done) => std::mem::take(&mut done.changes),
-            Err(Stop::Note(changes) | Stop::Wait { changes, .. } | Stop::Fail(_, _, changes)) => {
-                std::mem::take(changes)
+            Err(
+                StepError::PersistAndRetry(changes)
+                | StepError::Wait { changes, .. }
+                | StepError::Fail(_, _, changes),
+            ) => std::mem::take(changes),
+            Err(StepError::Retry(_) | StepError::Park(..) | StepError::NeedsLock | StepError::Lost) => {
+                Vec::new()
             }
-            Err(Stop::Again(_) | Stop::Park(..) | Stop::Hold | Stop::Lost) => Vec::new(),
         };
         for change in changes.iter() {
-            plan::note(slot, change);
+            plan::note(operation, change);
         }
         let stop = match result {
             Ok(done) => {
                 self.with_budget(|budget| budget.succeeded("step"));
-                plan::done(slot, pipeline, done, now)?;
+                plan::done(operation, pipeline, done, now)?;
                 return Ok(None);
             }
             Err(stop) => stop,
         };
         let (pause, tries, news) = match stop {
-            Stop::Again(error) => {
+            StepError::Retry(error) => {
                 let asked = match error.kind {
                     ErrorKind::Throttled(asked) => asked,
                     _ => None,
                 };
                 let tries = tries + 1;
-                let (attempt, jitter) = (slot.attempts.max(tries) + 1, self.ports.ids.jitter());
+                let (attempt, jitter) = (operation.attempts.max(tries) + 1, self.ports.entropy.jitter());
                 let pause = self
                     .with_budget(|budget| budget.pause(error.port, attempt, asked, jitter, self.settings));
                 (pause, tries, false)
             }
-            Stop::Wait { again, .. } => (*again, 0, true),
-            Stop::Note(_) | Stop::Park(..) | Stop::Fail(..) | Stop::Hold | Stop::Lost => {
-                (Duration::ZERO, 0, false)
-            }
+            StepError::Wait { again, .. } => (*again, 0, true),
+            StepError::PersistAndRetry(_)
+            | StepError::Park(..)
+            | StepError::Fail(..)
+            | StepError::NeedsLock
+            | StepError::Lost => (Duration::ZERO, 0, false),
         };
-        let (away, denied) = self.registry.patience(pipeline, slot);
-        plan::stopped(slot, stop, &Waits { pause, away, denied }, now)?;
+        let (away, denied) = self.registry.timeouts(pipeline, operation);
+        plan::stopped(operation, stop, &Waits { pause, away, denied }, now)?;
         // Never later than the moment at which it is given up.
-        let pause = slot.wake.map_or(pause, |wake| wake.since(now));
+        let pause = operation.next_poll_at.map_or(pause, |next_poll_at| next_poll_at.since(now));
         let at = self.ports.clock.monotonic().after(pause);
-        Ok((slot.status == Status::Waiting).then_some(Later { at, tries, news }))
+        Ok((operation.status == Status::Waiting).then_some(NextPoll { at, tries, news }))
     }
 
     fn with_budget<T>(&self, act: impl FnOnce(&mut RetryBudget) -> T) -> T {
@@ -334,21 +348,23 @@ impl Runner<'_> {
     /// made to what is there now: what others may write beside a running operation (a request to cancel, a verdict, a
     /// hold) is kept.
     async fn commit(&self, read: &Record, edit: Edit) -> Result<Committed, Broken> {
-        let held = read.slot().map(Slot::fence).ok_or(Lost)?;
-        let owner = read.slot().and_then(|slot| slot.owner.clone());
+        let held = read.operation().map(OperationState::fence).ok_or(Lost)?;
+        let owner = read.operation().and_then(|operation| operation.owner.clone());
         let mut again: Option<Record> = None;
         let mut pause = self.settings.pause;
         loop {
             let before = again.as_ref().unwrap_or(read);
             let mut batch = self.batch(before, &edit).await?;
-            if let [Write::Site(_) | Write::Colour(_) | Write::Fleet(_)] = &batch.writes[..]
+            if let [Mutation::Site(_) | Mutation::Service(_) | Mutation::Fleet(_)] = &batch.writes[..]
                 && let Some(after) = batch.writes.first().cloned().and_then(Record::written)
                 && edit.end.is_none()
-                && after.slot().is_some_and(|slot| self.says_the_same(before, slot, &edit.changes))
+                && after
+                    .operation()
+                    .is_some_and(|operation| self.says_the_same(before, operation, &edit.changes))
             {
                 return Ok(Committed::Unchanged);
             }
-            let mut call = self.lease.call(self.ports, edit.slot.fence())?;
+            let mut call = self.lease.call(self.ports, edit.operation.fence())?;
             loop {
                 match self.ports.store.write(&call, &batch).await {
                     Outcome::Applied(()) if edit.end.is_some() => return Ok(Committed::Ended),
@@ -356,12 +372,14 @@ impl Runner<'_> {
                         let written = Record::written(batch.writes.swap_remove(0));
                         return Ok(written.map_or(Committed::Ended, Committed::Written));
                     }
-                    Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Broken::Lost),
-                    Outcome::NotApplied(Refused::Store(_)) | Outcome::Unknown(_) => {
+                    Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => {
+                        return Err(Broken::Lost);
+                    }
+                    Outcome::NotApplied(WriteError::Store(_)) | Outcome::Unknown(_) => {
                         // The same write under the same id: what was applied before is not applied again.
                         self.sleep(&mut pause).await?;
                         let write = call.write;
-                        call = self.lease.call(self.ports, edit.slot.fence())?;
+                        call = self.lease.call(self.ports, edit.operation.fence())?;
                         call.write = write;
                     }
                     Outcome::NotApplied(_) => break,
@@ -374,7 +392,9 @@ impl Runner<'_> {
                 again = Some(overwritten);
                 continue;
             }
-            let still_ours = fresh.slot().is_some_and(|slot| slot.fence() == held && slot.owner == owner);
+            let still_ours = fresh
+                .operation()
+                .is_some_and(|operation| operation.fence() == held && operation.owner == owner);
             if !still_ours {
                 return Err(Broken::Lost);
             }
@@ -407,62 +427,62 @@ impl Runner<'_> {
     }
 
     /// The batch that makes the edit to `fresh`; its first write is the record as it is afterwards.
-    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<Batch, Broken> {
+    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<WriteBatch, Broken> {
         let now = self.now();
         let mut next = fresh.clone();
         for change in &edit.changes {
             next.apply(change, now);
         }
-        let mut slot = edit.slot.clone();
-        slot.cancel |= fresh.slot().is_some_and(|slot| slot.cancel);
+        let mut operation = edit.operation.clone();
+        operation.cancel |= fresh.operation().is_some_and(|operation| operation.cancel);
         let mut writes = Vec::new();
         let wanted = match edit.end {
             Some(_) => None,
-            None => self.registry.of(&slot).and_then(|pipeline| pipeline.hold(&slot)),
+            None => self.registry.of(&operation).and_then(|pipeline| pipeline.lock(&operation)),
         };
-        if slot.holds != wanted.map(|(selector, _)| selector) {
-            writes = self.change_hold(&mut next, &mut slot, wanted, edit.end.is_some()).await?;
+        if operation.locked_color != wanted.map(|(color, _)| color) {
+            writes = self.change_lock(&mut next, &mut operation, wanted, edit.end.is_some()).await?;
         }
-        let events = self.events(fresh, &slot, edit.end, now);
-        next.set_slot(Some(slot));
+        let events = self.events(fresh, &operation, edit.end, now);
+        next.set_operation(Some(operation));
         match edit.end {
             Some(end) => {
                 writes.splice(0..0, next.rest(end, now)?);
             }
             None => writes.insert(0, next.write()),
         }
-        Ok(Batch { writes, events, ..Batch::default() })
+        Ok(WriteBatch { writes, events, ..WriteBatch::default() })
     }
 
     /// Lets go of the hold that the slot has and takes the wanted one, in the slot's own record or in a colour's that
     /// is written with it. A hold that is not to be had makes the operation wait.
-    async fn change_hold(
+    async fn change_lock(
         &self,
         record: &mut Record,
-        slot: &mut Slot,
-        wanted: Option<(Selector, HoldMode)>,
+        operation: &mut OperationState,
+        wanted: Option<(Color, LockMode)>,
         ends: bool,
-    ) -> Result<Vec<Write>, Broken> {
+    ) -> Result<Vec<Mutation>, Broken> {
         let now = self.now();
         let mut writes = Vec::new();
         let mut pause = self.settings.pause;
-        let held = slot.holds;
-        for selector in Selector::ALL {
-            let takes = wanted.filter(|(wanted, _)| *wanted == selector);
-            if held != Some(selector) && takes.is_none() {
+        let held = operation.locked_color;
+        for color in Color::ALL {
+            let takes = wanted.filter(|(wanted, _)| *wanted == color);
+            if held != Some(color) && takes.is_none() {
                 continue;
             }
             let mut other = None;
-            let colour = match record {
-                Record::Colour(colour) if colour.selector == selector => &mut **colour,
-                Record::Site(_) | Record::Colour(_) | Record::Fleet(_) => {
+            let service = match record {
+                Record::Service(service) if service.color == color => &mut **service,
+                Record::Site(_) | Record::Service(_) | Record::Fleet(_) => {
                     let read = loop {
-                        match self.ports.store.colour(selector).await {
-                            Ok(colour) => break Some(colour),
+                        match self.ports.store.service(color).await {
+                            Ok(service) => break Some(service),
                             Err(StoreError::Denied(_)) => break None,
                             Err(_) => {
                                 self.sleep(&mut pause).await?;
-                                self.lease.call(self.ports, slot.fence())?;
+                                self.lease.call(self.ports, operation.fence())?;
                             }
                         }
                     };
@@ -472,9 +492,9 @@ impl Runner<'_> {
                             return Err(Broken::Lost);
                         }
                         if takes.is_some() {
-                            let message = format!("the record of `{selector}` is refused");
-                            let stop = Stop::Again(PortError::new("store", ErrorKind::Denied, message));
-                            plan::stopped(slot, &stop, &self.waits(slot), now)?;
+                            let message = format!("the record of `{color}` is refused");
+                            let stop = StepError::Retry(PortError::new("store", ErrorKind::Denied, message));
+                            plan::stopped(operation, &stop, &self.waits(operation), now)?;
                         }
                         continue;
                     };
@@ -482,53 +502,59 @@ impl Runner<'_> {
                 }
             };
             match takes {
-                None => colour.hold.release(slot.number),
-                Some((_, mode)) if colour.hold.take(slot.number, mode) => {}
+                None => service.lock.release(operation.number),
+                Some((_, mode)) if service.lock.acquire(operation.number, mode) => {}
                 Some(_) => {
-                    let stop = Stop::Wait {
-                        code: crate::domain::Code::ColourHeld,
-                        message: format!("`{selector}` is held by another operation"),
-                        patience: Duration::from_secs(3_600),
+                    let stop = StepError::Wait {
+                        code: crate::domain::ReasonCode::ServiceLocked,
+                        message: format!("`{color}` is held by another operation"),
+                        timeout: Duration::from_secs(3_600),
                         again: self.settings.scan,
                         changes: Vec::new(),
                     };
-                    plan::stopped(slot, &stop, &self.waits(slot), now)?;
+                    plan::stopped(operation, &stop, &self.waits(operation), now)?;
                     continue;
                 }
             }
             match takes {
-                Some((selector, _)) => slot.holds = Some(selector),
-                None => slot.holds = slot.holds.filter(|held| *held != selector),
+                Some((color, _)) => operation.locked_color = Some(color),
+                None => operation.locked_color = operation.locked_color.filter(|held| *held != color),
             }
-            if let Some(colour) = other {
-                writes.push(Write::Colour(Box::new(colour)));
+            if let Some(service) = other {
+                writes.push(Mutation::Service(Box::new(service)));
             }
         }
         Ok(writes)
     }
 
-    fn look_again(&self) -> Later {
-        Later { at: self.ports.clock.monotonic().after(self.settings.scan), tries: 0, news: true }
+    fn poll_interval(&self) -> NextPoll {
+        NextPoll { at: self.ports.clock.monotonic().after(self.settings.scan), tries: 0, news: true }
     }
 
-    fn waits(&self, slot: &Slot) -> Waits {
-        let patience = self.registry.of(slot).map(|pipeline| self.registry.patience(pipeline, slot));
-        let (away, denied) = patience.unwrap_or_default();
+    fn waits(&self, operation: &OperationState) -> Waits {
+        let timeout = self.registry.of(operation).map(|pipeline| self.registry.timeouts(pipeline, operation));
+        let (away, denied) = timeout.unwrap_or_default();
         Waits { pause: self.settings.longest_pause, away, denied }
     }
 
     /// What the feed is told of an edit: a change of status, or of the step.
-    fn events(&self, before: &Record, slot: &Slot, end: Option<End>, now: Timestamp) -> Vec<FeedEvent> {
-        let Some(old) = before.slot() else { return Vec::new() };
-        let status = end.map_or(slot.status, Status::Ended);
+    fn events(
+        &self,
+        before: &Record,
+        state: &OperationState,
+        end: Option<TerminalStatus>,
+        now: Timestamp,
+    ) -> Vec<FeedEvent> {
+        let Some(old) = before.operation() else { return Vec::new() };
+        let status = end.map_or(state.status, Status::Ended);
         // That it is looked at again is no news.
         let woken = (old.status, status) == (Status::Waiting, Status::Running);
         let same = old.status == status || woken;
-        if same && old.position == slot.position {
+        if same && old.position == state.position {
             return Vec::new();
         }
         let subject = before.subject();
-        let id = OperationId::on(slot.number, subject.clone());
+        let id = OperationId::on(state.number, subject.clone());
         let event = |what: String| FeedEvent {
             at: now,
             subject: Some(subject.clone()),
@@ -537,8 +563,8 @@ impl Runner<'_> {
             what,
         };
         let mut events = Vec::new();
-        if let (Position::Forward(step), true) = (old.position, old.position != slot.position)
-            && let Some(step) = slot.steps.get(step)
+        if let (Position::Forward(step), true) = (old.position, old.position != state.position)
+            && let Some(step) = state.steps.get(step)
         {
             events.push(event(format!("step {} {}", step.name, step.status.as_str())));
         }

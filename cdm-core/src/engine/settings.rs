@@ -33,16 +33,16 @@ pub struct Settings {
 
 /// How long a step waits for a backend before its operation is parked with the backend's last error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct StepTimeouts {
     /// While the backend is away, or asks for fewer calls.
     pub backend: Duration,
-    /// While it refuses for lack of permission; at least [`Patience::LEAST_DENIED`].
+    /// While it refuses for lack of permission; at least [`StepTimeouts::LEAST_DENIED`].
     pub denied: Duration,
     /// Other patience with a backend that is away, by the step's name.
     pub steps: BTreeMap<String, Duration>,
 }
 
-impl Patience {
+impl StepTimeouts {
     /// Servers that have just started, and permissions that were just granted, are refused for minutes.
     pub const LEAST_DENIED: Duration = Duration::from_secs(300);
 
@@ -52,7 +52,7 @@ impl Patience {
     }
 }
 
-impl Default for Patience {
+impl Default for StepTimeouts {
     fn default() -> Self {
         Self { backend: Duration::from_secs(3_600), denied: Self::LEAST_DENIED, steps: BTreeMap::new() }
     }

@@ -10,16 +10,16 @@ use async_trait::async_trait;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::bell::Bell;
-use super::{Later, Lease, Left, Record, Registry, RetryBudget, Runner, Settings, beside};
-use crate::domain::{Fence, Tick, Timestamp, WorkerId};
-use crate::ports::{LiveSubject, Mark, Outcome, Ports, StoreError};
+use super::wake_signal::WakeSignal;
+use super::{Lease, NextPoll, Record, Registry, RetryBudget, RunOutcome, Runner, Settings, poll_while};
+use crate::domain::{Fence, MonotonicTime, Timestamp, WorkerId};
+use crate::ports::{ChangeCursor, Outcome, Ports, StoreError, WorkItem};
 
 /// Drives a rollout; the engine finds it and keeps its owner's lease.
 #[async_trait]
 pub trait RolloutDriver: Send + Sync + fmt::Debug + 'static {
     /// Takes the rollout and drives it until it ends, waits or is lost.
-    async fn drive(&self, worker: &Worker, number: u64) -> Left;
+    async fn drive(&self, worker: &Worker, number: u64) -> RunOutcome;
 }
 
 /// A process's share in the work. Any number of them may run on one store.
@@ -32,38 +32,38 @@ pub struct Worker {
     lease: Lease,
     budget: Mutex<RetryBudget>,
     state: Mutex<State>,
-    beats: AtomicU64,
-    bell: Bell,
+    heartbeats: AtomicU64,
+    wake_signal: WakeSignal,
     illegal: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Every worker's last count, and since when it has stood there.
-    seen: HashMap<WorkerId, (u64, Tick)>,
+    seen: HashMap<WorkerId, (u64, MonotonicTime)>,
     /// Workers whose process is known to have ended.
     ended: BTreeSet<WorkerId>,
     /// What this worker runs now.
-    busy: BTreeSet<LiveSubject>,
+    busy: BTreeSet<WorkItem>,
     /// What this worker does not go on with before its moment.
-    resting: HashMap<LiveSubject, Later>,
+    resting: HashMap<WorkItem, NextPoll>,
     /// How many looks in a row the store did not answer.
     blind: u32,
     /// Whose request was looked at already: one that still waits does so for its own reason.
-    heard: BTreeSet<LiveSubject>,
+    heard: BTreeSet<WorkItem>,
     /// Whether something of this worker's waits.
     waiting: bool,
     /// When the first of those that are at work beside this one will have been silent for as long as its lease.
-    watched: Option<Tick>,
+    watched: Option<MonotonicTime>,
     /// How far the cluster's changes were followed, and whether there was news since the last look.
-    mark: Mark,
+    mark: ChangeCursor,
     news: bool,
 }
 
 impl State {
     /// When a worker will have been silent for a lease; `None` when it is lost. Also one that is not listed is given a
     /// lease's time: it may have come since the list was read.
-    fn silent(&mut self, owner: &WorkerId, now: Tick, lease: Duration) -> Option<Tick> {
+    fn silent(&mut self, owner: &WorkerId, now: MonotonicTime, lease: Duration) -> Option<MonotonicTime> {
         let (_, since) = *self.seen.entry(owner.clone()).or_insert((0, now));
         Some(since.after(lease)).filter(|silent| now <= *silent && !self.ended.contains(owner))
     }
@@ -71,11 +71,11 @@ impl State {
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
+pub struct RunSummary {
     /// How many operations and rollouts were run.
     pub ran: usize,
     /// When something that waits wants to be looked at again.
-    pub wake: Option<Timestamp>,
+    pub next_poll_at: Option<Timestamp>,
 }
 
 impl Worker {
@@ -95,8 +95,8 @@ impl Worker {
             settings,
             budget: Mutex::default(),
             state: Mutex::default(),
-            beats: AtomicU64::new(0),
-            bell: Bell::default(),
+            heartbeats: AtomicU64::new(0),
+            wake_signal: WakeSignal::default(),
             illegal: AtomicU64::new(0),
         }
     }
@@ -123,7 +123,7 @@ impl Worker {
 
     /// Whether it was asked to stop.
     pub fn stopping(&self) -> bool {
-        self.bell.stopping()
+        self.wake_signal.stopping()
     }
 
     /// Whether another worker was silent for a lease, as far as this one has looked.
@@ -146,12 +146,12 @@ impl Worker {
     /// Asks it to stop: it takes nothing new, gives back what it has at the next step boundary, and [`Worker::run`]
     /// returns.
     pub fn stop(&self) {
-        self.bell.stop();
+        self.wake_signal.stop();
     }
 
     /// Tells it that there may be work, so that it need not wait for its next look.
-    pub fn poke(&self) {
-        self.bell.ring();
+    pub fn wake(&self) {
+        self.wake_signal.ring();
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -159,59 +159,65 @@ impl Worker {
     }
 
     /// Gives a sign of life; the lease is renewed only if it has arrived for certain.
-    pub async fn beat(&self) {
+    pub async fn heartbeat(&self) {
         let sent = self.ports.clock.monotonic();
-        let call = crate::ports::Call {
+        let call = crate::ports::CallContext {
             deadline: sent.after(self.settings.call),
-            write: self.ports.ids.write(),
+            write: self.ports.entropy.write(),
             fence: Fence::default(),
         };
-        let count = self.beats.fetch_add(1, Ordering::SeqCst) + 1;
-        if let Outcome::Applied(()) = self.ports.store.beat(&call, self.lease.worker(), Some(count)).await {
+        let count = self.heartbeats.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Outcome::Applied(()) =
+            self.ports.store.heartbeat(&call, self.lease.worker(), Some(count)).await
+        {
             self.lease.renewed(sent);
         }
     }
 
-    async fn keep_beating(&self) {
+    async fn keep_lease(&self) {
         loop {
             let next = self.ports.clock.monotonic().after(self.settings.beat);
             self.ports.clock.sleep_until(next).await;
-            self.beat().await;
+            self.heartbeat().await;
         }
     }
 
     /// Looks once, and runs everything it finds until it rests or waits. For tests and for a process that lives only
     /// as long as there is work; servers use [`Worker::run`].
-    pub async fn turn(&self) -> Turn {
-        self.beat().await;
-        let (found, mut wake) = self.find().await;
+    pub async fn run_once(&self) -> RunSummary {
+        self.heartbeat().await;
+        let (found, mut next_poll_at) = self.find().await;
         let ran = found.len();
         let work = join_all(found.into_iter().map(|subject| self.drive(subject)));
-        let left = match select(Box::pin(work), Box::pin(self.keep_beating())).await {
+        let left = match select(Box::pin(work), Box::pin(self.keep_lease())).await {
             Either::Left((left, _)) => left,
             Either::Right(((), _)) => Vec::new(),
         };
         for left in left {
             let at = match left {
-                Left::Waiting(at) => at,
-                Left::Again(later) => Some(self.wall_at(later.at)),
-                Left::Resting | Left::HandedOver | Left::Lost | Left::Unknown | Left::Illegal(_) => None,
+                RunOutcome::Waiting(at) => at,
+                RunOutcome::Again(later) => Some(self.wall_at(later.at)),
+                RunOutcome::Resting
+                | RunOutcome::HandedOver
+                | RunOutcome::Lost
+                | RunOutcome::Unknown
+                | RunOutcome::Illegal(_) => None,
             };
-            wake = [wake, at].into_iter().flatten().min();
+            next_poll_at = [next_poll_at, at].into_iter().flatten().min();
         }
-        Turn { ran, wake }
+        RunSummary { ran, next_poll_at }
     }
 
     /// Works until [`Worker::stop`]; then gives back what it has, and says that it stops.
     pub async fn run(&self) {
-        self.beat().await;
-        let mut beating = Box::pin(self.keep_beating());
+        self.heartbeat().await;
+        let mut beating = Box::pin(self.keep_lease());
         let mut work = FuturesUnordered::new();
         while !self.stopping() {
             let room = self.settings.concurrency.saturating_sub(work.len());
             let mut ended = Vec::new();
             let find = select(Box::pin(self.find()), &mut beating);
-            let found = match beside(find, &mut work, &mut ended).await {
+            let found = match poll_while(find, &mut work, &mut ended).await {
                 Either::Left(((found, _), _)) => found,
                 Either::Right(((), _)) => Vec::new(),
             };
@@ -244,10 +250,10 @@ impl Worker {
         self.within_grace(ended).await;
         drop(work);
         let given_back = async {
-            select(Box::pin(self.give_back()), &mut beating).await;
+            select(Box::pin(self.release()), &mut beating).await;
             let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
             // Should the answer be lost, the others find out by the lease.
-            let _ = self.ports.store.beat(&call, self.lease.worker(), None).await;
+            let _ = self.ports.store.heartbeat(&call, self.lease.worker(), None).await;
         };
         self.within_grace(given_back).await;
     }
@@ -259,16 +265,16 @@ impl Worker {
         select(std::pin::pin!(work), timer).await;
     }
 
-    fn wall_at(&self, at: Tick) -> Timestamp {
+    fn wall_at(&self, at: MonotonicTime) -> Timestamp {
         self.ports.clock.wall().after(at.since(self.ports.clock.monotonic()))
     }
 
     /// Gives back what waits, so that another worker need not wait for the lease to have it. What cannot be given back
     /// is found by the lease.
-    async fn give_back(&self) {
-        let Ok(live) = self.ports.store.live().await else { return };
+    async fn release(&self) {
+        let Ok(live) = self.ports.store.pending_work().await else { return };
         for item in live.into_iter().filter(|item| item.owner.as_ref() == Some(self.lease.worker())) {
-            let LiveSubject::Operation(subject) = &item.subject else { continue };
+            let WorkItem::Operation(subject) = &item.subject else { continue };
             if let Ok(Some(record)) = Record::read(&self.ports, subject).await {
                 self.noticed(self.runner(&|| true).hand_over(record).await);
             }
@@ -313,11 +319,11 @@ impl Worker {
                 Ok(_) | Err(_) => std::future::pending().await,
             }
         };
-        select(select(Box::pin(self.bell.heard()), timer), Box::pin(news)).await;
+        select(select(Box::pin(self.wake_signal.heard()), timer), Box::pin(news)).await;
     }
 
     /// What this worker is to run now, marked as being run; and when the first that waits wants to be looked at.
-    async fn find(&self) -> (Vec<LiveSubject>, Option<Timestamp>) {
+    async fn find(&self) -> (Vec<WorkItem>, Option<Timestamp>) {
         match self.look().await {
             Ok(found) => {
                 self.state().blind = 0;
@@ -337,41 +343,42 @@ impl Worker {
         }
     }
 
-    async fn look(&self) -> Result<(Vec<LiveSubject>, Option<Timestamp>), StoreError> {
-        let beats = self.ports.store.beats().await?;
+    async fn look(&self) -> Result<(Vec<WorkItem>, Option<Timestamp>), StoreError> {
+        let heartbeats = self.ports.store.heartbeats().await?;
         let now = self.ports.clock.monotonic();
         {
             let mut state = self.state();
-            state.ended = beats.iter().filter(|beat| beat.ended).map(|beat| beat.worker.clone()).collect();
-            for beat in beats.into_iter().filter(|beat| !beat.ended) {
+            state.ended =
+                heartbeats.iter().filter(|beat| beat.ended).map(|beat| beat.worker.clone()).collect();
+            for beat in heartbeats.into_iter().filter(|beat| !beat.ended) {
                 let seen = state.seen.entry(beat.worker.clone()).or_insert((beat.count, now));
                 if seen.0 != beat.count {
                     *seen = (beat.count, now);
                 }
             }
         }
-        let live = self.ports.store.live().await?;
+        let live = self.ports.store.pending_work().await?;
         self.follow().await;
         let wall = self.ports.clock.wall();
         let mut state = self.state();
         let news = std::mem::take(&mut state.news);
-        let (mut found, mut wake, mut waiting) = (Vec::new(), None::<Timestamp>, false);
-        let mut watched = None::<Tick>;
-        let listed: BTreeSet<LiveSubject> = live.iter().map(|item| item.subject.clone()).collect();
+        let (mut found, mut next_poll_at, mut waiting) = (Vec::new(), None::<Timestamp>, false);
+        let mut watched = None::<MonotonicTime>;
+        let listed: BTreeSet<WorkItem> = live.iter().map(|item| item.subject.clone()).collect();
         state.heard.retain(|subject| listed.contains(subject));
         state.resting.retain(|subject, _| listed.contains(subject));
         for item in live {
             let mine = item.owner.as_ref() == Some(self.lease.worker());
-            if !item.asked {
+            if !item.control_requested {
                 state.heard.remove(&item.subject);
             }
-            let asked = item.asked && !state.heard.contains(&item.subject);
+            let asked = item.control_requested && !state.heard.contains(&item.subject);
             let rest = state.resting.get(&item.subject).copied();
             let due = match &item.owner {
-                None => item.wake.is_none_or(|wake| wake <= wall) || asked,
+                None => item.next_poll_at.is_none_or(|next_poll_at| next_poll_at <= wall) || asked,
                 // What it waits for, it knows better than the record, which is not written at each look.
                 Some(_) if mine => {
-                    let woken = item.wake.is_none_or(|wake| wake <= wall);
+                    let woken = item.next_poll_at.is_none_or(|next_poll_at| next_poll_at <= wall);
                     asked || rest.is_some() || news || woken
                 }
                 Some(owner) => match state.silent(owner, now, self.settings.lease) {
@@ -387,25 +394,27 @@ impl Worker {
             }
             if let Some(rest) = rest.filter(|rest| rest.at > now && !asked && !(rest.news && news)) {
                 let at = wall.after(rest.at.since(now));
-                wake = Some(wake.map_or(at, |wake| wake.min(at)));
+                next_poll_at = Some(next_poll_at.map_or(at, |next_poll_at| next_poll_at.min(at)));
                 waiting |= rest.news;
                 continue;
             }
             if due {
                 state.busy.insert(item.subject.clone());
-                if item.asked {
+                if item.control_requested {
                     state.heard.insert(item.subject.clone());
                 }
                 found.push(item.subject);
             } else if mine || item.owner.is_none() {
                 waiting = true;
-                wake = Some(wake.map_or(item.wake.unwrap_or(wall), |at| at.min(item.wake.unwrap_or(wall))));
+                next_poll_at = Some(next_poll_at.map_or(item.next_poll_at.unwrap_or(wall), |at| {
+                    at.min(item.next_poll_at.unwrap_or(wall))
+                }));
             }
         }
         state.waiting = waiting;
         state.watched = watched;
         drop(state);
-        Ok((found, wake))
+        Ok((found, next_poll_at))
     }
 
     /// Hears the cluster's news, if something of this worker's waits.
@@ -425,54 +434,54 @@ impl Worker {
     }
 
     /// How often in a row a backend has kept this from going on.
-    pub(crate) fn tries(&self, subject: &LiveSubject) -> u32 {
+    pub(crate) fn tries(&self, subject: &WorkItem) -> u32 {
         self.state().resting.get(subject).map_or(0, |rest| rest.tries)
     }
 
     /// The pause after that many tries in a row which a backend has kept from going on.
     pub(crate) fn pause(&self, port: &'static str, tries: u32, asked: Option<Duration>) -> Duration {
-        let jitter = self.ports.ids.jitter();
+        let jitter = self.ports.entropy.jitter();
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.pause(port, tries + 1, asked, jitter, &self.settings)
     }
 
-    fn noticed(&self, left: Left) {
-        if let Left::Illegal(illegal) = left {
+    fn noticed(&self, left: RunOutcome) {
+        if let RunOutcome::Illegal(illegal) = left {
             self.illegal(&illegal);
         }
     }
 
-    async fn drive(&self, subject: LiveSubject) -> Left {
+    async fn drive(&self, subject: WorkItem) -> RunOutcome {
         let left = match &subject {
-            LiveSubject::Rollout(number) => self.rollouts.drive(self, *number).await,
-            LiveSubject::Operation(at) => match Record::read(&self.ports, at).await {
+            WorkItem::Rollout(number) => self.rollouts.drive(self, *number).await,
+            WorkItem::Operation(at) => match Record::read(&self.ports, at).await {
                 Ok(Some(record)) if self.may_take(&record) => {
                     let tries = self.tries(&subject);
                     self.runner(&|| self.stopping()).run(record, tries).await
                 }
-                Ok(_) | Err(_) => Left::Lost,
+                Ok(_) | Err(_) => RunOutcome::Lost,
             },
         };
         self.noticed(left.clone());
         let mut state = self.state();
         state.busy.remove(&subject);
         match &left {
-            Left::Again(later) => {
+            RunOutcome::Again(later) => {
                 state.waiting |= later.news;
                 state.resting.insert(subject, *later);
             }
-            Left::Lost | Left::Unknown | Left::Illegal(_) => {
+            RunOutcome::Lost | RunOutcome::Unknown | RunOutcome::Illegal(_) => {
                 // Whatever kept it from going on is given time; another owner is found out by the list.
                 let tries = state.resting.get(&subject).map_or(0, |rest| rest.tries) + 1;
                 let pause = self.settings.scan.saturating_mul(1 << (tries - 1).min(8));
                 let at = self.ports.clock.monotonic().after(pause.min(self.settings.longest_pause));
-                state.resting.insert(subject, Later { at, tries, news: false });
+                state.resting.insert(subject, NextPoll { at, tries, news: false });
             }
-            Left::Waiting(_) => {
+            RunOutcome::Waiting(_) => {
                 state.waiting = true;
                 state.resting.remove(&subject);
             }
-            Left::Resting | Left::HandedOver => {
+            RunOutcome::Resting | RunOutcome::HandedOver => {
                 state.resting.remove(&subject);
             }
         }
@@ -493,9 +502,9 @@ impl Worker {
     }
 
     fn may_take(&self, record: &Record) -> bool {
-        record.slot().is_some_and(|slot| {
-            let waits = !slot.status.rests();
-            waits && slot.member.is_none() && self.may_take_from(slot.owner.as_ref())
+        record.operation().is_some_and(|operation| {
+            let waits = !operation.status.rests();
+            waits && operation.member.is_none() && self.may_take_from(operation.owner.as_ref())
         })
     }
 }

@@ -2,32 +2,32 @@
 
 use async_trait::async_trait;
 
-use super::{Platform, site};
+use super::{PipelineSettings, site};
 use crate::domain::administrator;
-use crate::domain::operation::{Position, Slot};
-use crate::domain::{Code, DatabaseName, HoldMode, Kind, SecretKind, SecretName, Selector, Site};
-use crate::engine::{Context, Done, Pipeline, Stop};
+use crate::domain::operation::{OperationState, Position};
+use crate::domain::{Color, DatabaseName, LockMode, OperationKind, ReasonCode, SecretKind, SecretName, Site};
+use crate::engine::{Pipeline, StepContext, StepError, StepOutput};
 use crate::ports::{Cms, Credentials, Database, ErrorKind, StoredSecret};
 
 #[derive(Debug)]
 pub(super) struct Create {
-    platform: Platform,
+    platform: PipelineSettings,
 }
 
 impl Create {
-    pub(super) const fn new(platform: Platform) -> Self {
+    pub(super) const fn new(platform: PipelineSettings) -> Self {
         Self { platform }
     }
 
-    async fn create_secrets(&self, context: &Context<'_>, site: &Site) -> Result<Done, Stop> {
+    async fn create_secrets(&self, context: &StepContext<'_>, site: &Site) -> Result<StepOutput, StepError> {
         let secrets = &context.ports.secrets;
         for kind in SecretKind::OF_SITE {
             let name = SecretName { uid: site.uid, kind };
             match secrets.read(&name).await? {
                 Some(StoredSecret::Value(_)) => {}
                 Some(StoredSecret::Deleting) => {
-                    return Err(Stop::Park(
-                        Code::Invalid,
+                    return Err(StepError::Park(
+                        ReasonCode::Invalid,
                         format!("the secret `{name}` is scheduled for deletion"),
                     ));
                 }
@@ -38,39 +38,39 @@ impl Create {
                 }
             }
         }
-        Ok(Done::default())
+        Ok(StepOutput::default())
     }
 
     /// What WordPress would refuse later, or pass over in silence, is not stored.
-    fn draw_cms(&self, context: &Context<'_>) -> Result<Credentials, Stop> {
+    fn draw_cms(&self, context: &StepContext<'_>) -> Result<Credentials, StepError> {
         let (username, email) = (self.platform.admin_user.clone(), self.platform.admin_email.clone());
         let judged = administrator::judge_name(&username).and_then(|()| administrator::judge_email(&email));
-        judged.map_err(|error| Stop::Park(Code::Invalid, error.to_string()))?;
-        Ok(Credentials::Cms(Cms { username, password: context.ports.ids.password(), email }))
+        judged.map_err(|error| StepError::Park(ReasonCode::Invalid, error.to_string()))?;
+        Ok(Credentials::Cms(Cms { username, password: context.ports.entropy.password(), email }))
     }
 }
 
-fn draw_database(context: &Context<'_>, site: &Site) -> Credentials {
+fn draw_database(context: &StepContext<'_>, site: &Site) -> Credentials {
     let (host, port) = context.ports.databases.address();
     let name = DatabaseName::of(site.uid).to_string();
-    let password = context.ports.ids.password();
+    let password = context.ports.entropy.password();
     Credentials::Database(Database { host, port, dbname: name.clone(), username: name, password })
 }
 
 /// Schedules both secrets of the site for deletion; the last word on them, whether they had been stored or not.
-pub(super) async fn delete_secrets(context: &Context<'_>) -> Result<Done, Stop> {
+pub(super) async fn delete_secrets(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
     let site = site(context)?;
     for kind in SecretKind::OF_SITE {
         let name = SecretName { uid: site.uid, kind };
         context.ports.secrets.schedule_delete(&context.call()?, &name).await.applied()?;
     }
-    Ok(Done::default())
+    Ok(StepOutput::default())
 }
 
 #[async_trait]
 impl Pipeline for Create {
-    fn kind(&self) -> Kind {
-        Kind::Create
+    fn kind(&self) -> OperationKind {
+        OperationKind::Create
     }
 
     fn version(&self) -> u32 {
@@ -89,11 +89,11 @@ impl Pipeline for Create {
         true
     }
 
-    fn hold(&self, _: &Slot) -> Option<(Selector, HoldMode)> {
+    fn lock(&self, _: &OperationState) -> Option<(Color, LockMode)> {
         None
     }
 
-    async fn attempt(&self, context: &Context<'_>, at: Position) -> Result<Done, Stop> {
+    async fn attempt(&self, context: &StepContext<'_>, at: Position) -> Result<StepOutput, StepError> {
         match at {
             Position::Forward(_) => self.create_secrets(context, site(context)?).await,
             Position::Undo(..) => delete_secrets(context).await,

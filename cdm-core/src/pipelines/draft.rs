@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::domain::fence::Leg;
-use crate::domain::rollout::{self, Budget, Candidate, Gate, Reach, RolloutMember, RolloutPage, Window};
-use crate::domain::{
-    Actor, Digest, Fleet, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope, RolloutStatus,
-    Selector, Site, SiteId, Timestamp,
+use crate::domain::fence::Direction;
+use crate::domain::rollout::{
+    self, Budget, Candidate, HealthGate, RolloutMember, RolloutPage, WaveTarget, Window,
 };
-use crate::ports::{Batch, Ports, SiteQuery, StoreError, Write};
+use crate::domain::{
+    Actor, Color, Digest, Fleet, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope,
+    RolloutStatus, Site, SiteId, Timestamp,
+};
+use crate::ports::{Mutation, Ports, SiteQuery, StoreError, WriteBatch};
 
 /// Sites at once where nobody says otherwise; more gains nothing at one API server.
 pub(crate) const MAX_CONCURRENT: u32 = 64;
@@ -21,7 +23,7 @@ const PAGES_AT_ONCE: usize = 80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Those whose record names this service.
-    Service(Selector),
+    Service(Color),
     /// All.
     All,
     /// These.
@@ -43,7 +45,7 @@ pub(crate) async fn candidates(
         uid: site.uid,
         service: site.service,
         routed: site.routed_service(),
-        busy: site.slot.is_some(),
+        busy: site.operation.is_some(),
         frozen: fleet.freezes(&site.id, now).is_some(),
     };
     let mut sites = Vec::new();
@@ -56,7 +58,7 @@ pub(crate) async fn candidates(
             sites.dedup_by(|a, b| a.id == b.id);
             return Ok(sites);
         }
-        Scope::Service(selector) => Some(*selector),
+        Scope::Service(color) => Some(*color),
         Scope::All => None,
     };
     let query = SiteQuery { service, ..SiteQuery::default() };
@@ -88,13 +90,13 @@ pub(crate) fn count(members: &[RolloutMember]) -> u32 {
 
 /// Everything about a rollout that is fixed when it is accepted.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub struct NewRollout {
     /// Its number.
     pub number: u64,
     /// What it does.
     pub kind: RolloutKind,
     /// Where to.
-    pub target: Selector,
+    pub target: Color,
     /// The digest the target has to run.
     pub digest: Option<Digest>,
     /// As it was asked for.
@@ -102,15 +104,15 @@ pub struct Draft {
     /// The sites.
     pub members: Vec<RolloutMember>,
     /// The waves; none for a single one.
-    pub waves: Vec<Reach>,
+    pub waves: Vec<WaveTarget>,
     /// How many sites at once.
     pub max_concurrent: u32,
     /// How many may fail.
     pub budget: Budget,
     /// Whether a halt takes the moved sites back.
-    pub auto_return: bool,
+    pub auto_rollback: bool,
     /// What each site has to answer.
-    pub gate: Option<Gate>,
+    pub gate: Option<HealthGate>,
     /// How long it rests between two waves.
     pub bake: Duration,
     /// The deploy that has to succeed first.
@@ -125,7 +127,7 @@ pub struct Draft {
     pub now: Timestamp,
 }
 
-impl Draft {
+impl NewRollout {
     /// The rollout's record.
     ///
     /// # Errors
@@ -139,39 +141,39 @@ impl Draft {
             digest: self.digest,
             accepted_digest: None,
             scope: self.scope.clone(),
-            waves: rollout::cut(&self.waves, total)?,
+            waves: rollout::plan_waves(&self.waves, total)?,
             max_concurrent: self.max_concurrent.max(1),
             budget: self.budget,
-            auto_return: self.auto_return,
+            auto_rollback: self.auto_rollback,
             gate: self.gate.clone(),
             bake: self.bake,
             status: RolloutStatus::Waiting,
             control: None,
             owner: None,
             term: 0,
-            leg: Leg::Out,
+            direction: Direction::Forward,
             window: Window::default(),
-            forgiven: 0,
+            acknowledged_failures: 0,
             unhealthy: 0,
             in_place: 0,
             failures: Vec::new(),
             baking: None,
-            condemned: false,
+            image_rejected: false,
             rollback: None,
-            reached: 0,
+            rollback_end: 0,
             job: 1,
             first_number: self.first_number,
             total,
             after: self.after.clone(),
-            holds: None,
+            locked_color: None,
             flushing: false,
-            trailing: None,
+            pending_flush: None,
             flush_from: 0,
-            marks: Vec::new(),
-            unsettled: false,
+            samples: Vec::new(),
+            needs_recovery: false,
             reason: None,
             waiting_since: None,
-            wake: None,
+            next_poll_at: None,
             retry_of: self.retry_of,
             requested_by: self.requested_by.clone(),
             created_at: self.now,
@@ -184,20 +186,20 @@ impl Draft {
     /// The batches that create it: those of its pages that must come first, and the one that is its acceptance.
     ///
     /// # Errors
-    /// As [`Draft::head`].
-    pub fn batches(self) -> Result<(Vec<Batch>, Batch), NameError> {
+    /// As [`NewRollout::head`].
+    pub fn batches(self) -> Result<(Vec<WriteBatch>, WriteBatch), NameError> {
         let head = self.head()?;
-        let mut pages: Vec<Write> = Vec::new();
+        let mut pages: Vec<Mutation> = Vec::new();
         let mut members = self.members.into_iter();
         for page in 0..head.total.div_ceil(RolloutPage::SIZE) {
             let members = members.by_ref().take(RolloutPage::SIZE as usize).collect();
-            pages.push(Write::RolloutPage(RolloutPage { rollout: self.number, page, members }));
+            pages.push(Mutation::RolloutPage(RolloutPage { rollout: self.number, page, members }));
         }
         let mut before = Vec::new();
         while pages.len() > PAGES_AT_ONCE {
-            before.push(Batch::of(pages.drain(..PAGES_AT_ONCE).collect()));
+            before.push(WriteBatch::of(pages.drain(..PAGES_AT_ONCE).collect()));
         }
-        pages.insert(0, Write::CreateRollout(Box::new(head)));
-        Ok((before, Batch::of(pages)))
+        pages.insert(0, Mutation::CreateRollout(Box::new(head)));
+        Ok((before, WriteBatch::of(pages)))
     }
 }

@@ -1,8 +1,8 @@
 //! A step that is a job: started once under a name of its own, adopted if it is there, followed to its end.
 
-use super::{Platform, site};
-use crate::domain::{Code, JobName, Selector};
-use crate::engine::{Change, Context, Done, Stop};
+use super::{PipelineSettings, site};
+use crate::domain::{Color, JobName, ReasonCode};
+use crate::engine::{Change, StepContext, StepError, StepOutput};
 use crate::ports::{ErrorKind, JobFailure, JobKind, JobSpec, JobState};
 
 /// A job that has failed.
@@ -17,12 +17,12 @@ pub(super) struct Failed {
 /// Makes one attempt at a step that is the job `kind` in the image of `service`. A job that has failed too often parks
 /// the operation as `failure`, or as the cause that its output names.
 pub(super) async fn job_step(
-    context: &Context<'_>,
-    platform: &Platform,
+    context: &StepContext<'_>,
+    platform: &PipelineSettings,
     kind: JobKind,
-    service: Selector,
-    failure: Code,
-) -> Result<Done, Stop> {
+    service: Color,
+    failure: ReasonCode,
+) -> Result<StepOutput, StepError> {
     match follow(context, platform, kind, service).await? {
         Ok(done) => Ok(done),
         Err(failed) if failed.cause.may_pass() => Err(again_or_park(context, platform, failed, failure)),
@@ -32,32 +32,32 @@ pub(super) async fn job_step(
 
 /// Looks at the step's job, and starts it where there is none.
 pub(super) async fn follow(
-    context: &Context<'_>,
-    platform: &Platform,
+    context: &StepContext<'_>,
+    platform: &PipelineSettings,
     kind: JobKind,
-    service: Selector,
-) -> Result<Result<Done, Failed>, Stop> {
+    service: Color,
+) -> Result<Result<StepOutput, Failed>, StepError> {
     let cluster = &context.ports.cluster;
-    let slot = context.slot;
-    let number = if crate::bug!(JobRestarted) { slot.attempts } else { slot.job };
-    let name = JobName::of_site(&site(context)?.id, kind.word(), slot.number, number);
+    let operation = context.operation;
+    let number = if crate::bug!(JobRestarted) { operation.attempts } else { operation.job };
+    let name = JobName::of_site(&site(context)?.id, kind.word(), operation.number, number);
     let note = |log: Option<String>| Change::Job(name.to_string(), log);
-    let wait = || Stop::Wait {
-        code: Code::JobRunning,
+    let wait = || StepError::Wait {
+        code: ReasonCode::JobRunning,
         message: format!("the job `{name}` runs"),
-        patience: platform.job_patience,
-        again: platform.look_again,
+        timeout: platform.job_patience,
+        again: platform.poll_interval,
         changes: vec![note(None)],
     };
     let Some(job) = cluster.job(&name).await? else {
         let spec = JobSpec { name: name.clone(), service, kind };
         cluster.run_job(&context.call()?, &spec).await.applied_or(ErrorKind::Exists)?;
         if crate::bug!(JobNotAwaited) {
-            return Ok(Ok(Done::with(vec![note(None)])));
+            return Ok(Ok(StepOutput::with(vec![note(None)])));
         }
         return Err(wait());
     };
-    let done = |log: String| Ok(Ok(Done::with(vec![note(Some(log))])));
+    let done = |log: String| Ok(Ok(StepOutput::with(vec![note(Some(log))])));
     let (message, cause) = match job.state {
         JobState::Running => return Err(wait()),
         JobState::Succeeded { failed } => match failed.into_iter().next() {
@@ -80,25 +80,28 @@ pub(super) async fn follow(
 
 /// Starts another job, as often as one may fail; then parks.
 pub(super) fn again_or_park(
-    context: &Context<'_>,
-    platform: &Platform,
+    context: &StepContext<'_>,
+    platform: &PipelineSettings,
     failed: Failed,
-    failure: Code,
-) -> Stop {
-    if context.slot.job < platform.job_tries {
-        return Stop::Note(vec![Change::Job(failed.name.to_string(), Some(failed.log)), Change::NextJob]);
+    failure: ReasonCode,
+) -> StepError {
+    if context.operation.job < platform.job_tries {
+        return StepError::PersistAndRetry(vec![
+            Change::Job(failed.name.to_string(), Some(failed.log)),
+            Change::NextJob,
+        ]);
     }
     park(context, failed, failure)
 }
 
 /// Parks, once what the job printed is stored.
-pub(super) fn park(context: &Context<'_>, failed: Failed, failure: Code) -> Stop {
+pub(super) fn park(context: &StepContext<'_>, failed: Failed, failure: ReasonCode) -> StepError {
     let Failed { name, message, cause, log } = failed;
-    let step = context.slot.forward().and_then(|step| context.slot.steps.get(step));
+    let step = context.operation.forward().and_then(|step| context.operation.steps.get(step));
     let is_kept = step.is_some_and(|step| step.log.as_deref() == Some(log.as_str()));
     if is_kept {
-        Stop::Park(cause.code().unwrap_or(failure), format!("the job `{name}` failed: {message}"))
+        StepError::Park(cause.code().unwrap_or(failure), format!("the job `{name}` failed: {message}"))
     } else {
-        Stop::Note(vec![Change::Job(name.to_string(), Some(log))])
+        StepError::PersistAndRetry(vec![Change::Job(name.to_string(), Some(log))])
     }
 }

@@ -15,19 +15,19 @@ mod terminate;
 mod upgrade;
 
 pub(crate) use draft::candidates;
-pub use draft::{Draft, Scope, membership};
+pub use draft::{NewRollout, Scope, membership};
 pub(crate) use rollout::NOT_FLUSHED;
 pub use rollout::Rollouts;
 
 use std::time::Duration;
 
 use crate::domain::Site;
-use crate::domain::operation::Slot;
-use crate::engine::{Context, Patience, Record, Registry, Stop};
+use crate::domain::operation::OperationState;
+use crate::engine::{Record, Registry, StepContext, StepError, StepTimeouts};
 
 /// What the pipelines have to know of the platform.
 #[derive(Clone, Debug)]
-pub struct Platform {
+pub struct PipelineSettings {
     /// The WordPress administrator's name on new sites.
     pub admin_user: String,
     /// The WordPress administrator's address on new sites.
@@ -41,12 +41,12 @@ pub struct Platform {
     /// How long an image may take to get ready where the platform does not give up by itself.
     pub image_patience: Duration,
     /// How often something that waits is looked at where no news comes.
-    pub look_again: Duration,
+    pub poll_interval: Duration,
     /// How long steps wait for a backend that does not serve them.
-    pub patience: Patience,
+    pub timeout: StepTimeouts,
 }
 
-impl Default for Platform {
+impl Default for PipelineSettings {
     fn default() -> Self {
         Self {
             admin_user: "admin".to_owned(),
@@ -55,14 +55,14 @@ impl Default for Platform {
             job_tries: 3,
             ready_patience: Duration::from_secs(900),
             image_patience: Duration::from_secs(900),
-            look_again: Duration::from_secs(5),
-            patience: Patience::default(),
+            poll_interval: Duration::from_secs(5),
+            timeout: StepTimeouts::default(),
         }
     }
 }
 
 /// Every pipeline that this version knows.
-pub fn registry(platform: &Platform) -> Registry {
+pub fn registry(platform: &PipelineSettings) -> Registry {
     Registry::new(vec![
         Box::new(create::Create::new(platform.clone())),
         Box::new(provision::Provision::new(platform.clone())),
@@ -72,18 +72,18 @@ pub fn registry(platform: &Platform) -> Registry {
         Box::new(deploy::Deploy::new(platform.clone())),
         Box::new(select::Select),
     ])
-    .with_patience(platform.patience.clone())
+    .with_timeouts(platform.timeout.clone())
 }
 
 /// The site that a site's pipeline works on.
-fn site<'a>(context: &Context<'a>) -> Result<&'a Site, Stop> {
+fn site<'a>(context: &StepContext<'a>) -> Result<&'a Site, StepError> {
     match context.record {
         Record::Site(site) => Ok(site),
-        Record::Colour(_) | Record::Fleet(_) => Err(Stop::Lost),
+        Record::Service(_) | Record::Fleet(_) => Err(StepError::Lost),
     }
 }
 
 /// Whether the operation waits neither for a person nor for anything else.
-fn at_work(slot: &Slot) -> bool {
-    slot.status == crate::domain::Status::Running
+fn at_work(operation: &OperationState) -> bool {
+    operation.status == crate::domain::Status::Running
 }

@@ -20,30 +20,30 @@ pub(crate) use flush::NOT_FLUSHED;
 
 use async_trait::async_trait;
 
-use super::Platform;
+use super::PipelineSettings;
 use crate::domain::Fence;
-use crate::engine::{Left, Lost, RolloutDriver, Worker};
+use crate::engine::{Lost, RolloutDriver, RunOutcome, Worker};
 use crate::ports::StoreError;
 
 /// Drives rollouts for a [`Worker`].
 #[derive(Debug)]
 pub struct Rollouts {
-    platform: Platform,
+    platform: PipelineSettings,
 }
 
 impl Rollouts {
     /// With these measures.
-    pub const fn new(platform: Platform) -> Self {
+    pub const fn new(platform: PipelineSettings) -> Self {
         Self { platform }
     }
 }
 
 #[async_trait]
 impl RolloutDriver for Rollouts {
-    async fn drive(&self, worker: &Worker, number: u64) -> Left {
+    async fn drive(&self, worker: &Worker, number: u64) -> RunOutcome {
         match owner::Owner::take(worker, &self.platform, number).await {
-            Ok(Some(mut owner)) => owner.run().await.unwrap_or(Left::Lost),
-            Ok(None) => Left::Resting,
+            Ok(Some(mut owner)) => owner.run().await.unwrap_or(RunOutcome::Lost),
+            Ok(None) => RunOutcome::Resting,
             Err(left) => left,
         }
     }

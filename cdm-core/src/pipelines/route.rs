@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Platform, site};
-use crate::domain::{Code, Fence, Routed, Selector, SiteChange};
-use crate::engine::{Change, Context, Done, Stop};
+use super::{PipelineSettings, site};
+use crate::domain::{Color, Fence, ReasonCode, Routed, SiteChange};
+use crate::engine::{Change, StepContext, StepError, StepOutput};
 use crate::ports::{ErrorKind, Outcome, PortError, RouteSpec};
 
 /// How long a live site's route may be out of sight.
@@ -24,16 +24,17 @@ pub(super) enum Missing {
 /// It ends with a write of this operation's fence in any case, also where the route points to `to` already: so what
 /// an earlier attempt or an earlier owner sent, and nobody heard of again, cannot arrive afterwards.
 pub(super) async fn point(
-    context: &Context<'_>,
-    platform: &Platform,
-    to: Selector,
+    context: &StepContext<'_>,
+    platform: &PipelineSettings,
+    to: Color,
     missing: Missing,
-) -> Result<Done, Stop> {
+) -> Result<StepOutput, StepError> {
     let site = site(context)?;
     let cluster = &context.ports.cluster;
-    let fence = context.slot.fence();
-    let done =
-        |fence: Fence| Done::with(vec![Change::Site(SiteChange::Routed(Routed { service: to, fence }))]);
+    let fence = context.operation.fence();
+    let done = |fence: Fence| {
+        StepOutput::with(vec![Change::Site(SiteChange::Routed(Routed { service: to, fence }))])
+    };
     match cluster.route(site.uid).await? {
         Some(route) if route.service == to && route.fence == fence => Ok(done(fence)),
         Some(route) => {
@@ -56,11 +57,11 @@ pub(super) async fn point(
             Ok(done(fence))
         }
         // The view may lag; only a route that stays away is for a person to judge.
-        None if missing == Missing::Park => Err(Stop::Wait {
-            code: Code::Retrying,
+        None if missing == Missing::Park => Err(StepError::Wait {
+            code: ReasonCode::Retrying,
             message: format!("the route of `{}` is not to be seen", site.id),
-            patience: MISSING,
-            again: platform.look_again,
+            timeout: MISSING,
+            again: platform.poll_interval,
             changes: Vec::new(),
         }),
         None => {
@@ -74,7 +75,7 @@ pub(super) async fn point(
             match cluster.put_route(&context.call()?, &spec).await {
                 // It was there after all; a later attempt sees it.
                 Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => {
-                    Err(Stop::Again(PortError { kind: ErrorKind::Conflict, ..error }))
+                    Err(StepError::Retry(PortError { kind: ErrorKind::Conflict, ..error }))
                 }
                 outcome => outcome.applied().map(|()| done(fence)),
             }
@@ -83,17 +84,21 @@ pub(super) async fn point(
 }
 
 /// The look immediately before the write.
-async fn await_ready(context: &Context<'_>, platform: &Platform, to: Selector) -> Result<(), Stop> {
+async fn await_ready(
+    context: &StepContext<'_>,
+    platform: &PipelineSettings,
+    to: Color,
+) -> Result<(), StepError> {
     let view = context.ports.cluster.service(to).await?;
     if view.is_ready() || crate::bug!(RouteBeforeReady) {
         return Ok(());
     }
     let why = view.failure.map_or_else(String::new, |failure| format!(": {}", failure.message));
-    Err(Stop::Wait {
-        code: Code::ServiceNotReady,
+    Err(StepError::Wait {
+        code: ReasonCode::ServiceNotReady,
         message: format!("`{to}` has {} of {} pods available{why}", view.available, view.desired),
-        patience: platform.ready_patience,
-        again: platform.look_again,
+        timeout: platform.ready_patience,
+        again: platform.poll_interval,
         changes: Vec::new(),
     })
 }

@@ -2,35 +2,35 @@
 
 use async_trait::async_trait;
 
-use crate::domain::operation::{Position, Slot};
-use crate::domain::{Digest, HoldMode, Kind, Selector, Task};
-use crate::engine::{Context, Done, Pipeline, Stop};
+use crate::domain::operation::{OperationState, Position};
+use crate::domain::{Color, Digest, LockMode, OperationInput, OperationKind};
+use crate::engine::{Pipeline, StepContext, StepError, StepOutput};
 
 #[derive(Debug)]
 pub(super) struct Select;
 
 /// Writes the canary's state, over the version that was just read.
 pub(super) async fn patch_canary(
-    context: &Context<'_>,
-    selector: Selector,
+    context: &StepContext<'_>,
+    color: Color,
     digest: Option<Digest>,
-) -> Result<Done, Stop> {
+) -> Result<StepOutput, StepError> {
     let cluster = &context.ports.cluster;
     let canary = cluster.canary().await?;
     if let Some(canary) = &canary
-        && (canary.selector, canary.digest) == (selector, digest)
+        && (canary.color, canary.digest) == (color, digest)
     {
-        return Ok(Done::default());
+        return Ok(StepOutput::default());
     }
     let version = canary.map(|canary| canary.version);
-    cluster.set_canary(&context.call()?, version.as_ref(), selector, digest).await.applied()?;
-    Ok(Done::default())
+    cluster.set_canary(&context.call()?, version.as_ref(), color, digest).await.applied()?;
+    Ok(StepOutput::default())
 }
 
 #[async_trait]
 impl Pipeline for Select {
-    fn kind(&self) -> Kind {
-        Kind::Select
+    fn kind(&self) -> OperationKind {
+        OperationKind::Select
     }
 
     fn version(&self) -> u32 {
@@ -49,13 +49,13 @@ impl Pipeline for Select {
         false
     }
 
-    fn hold(&self, _: &Slot) -> Option<(Selector, HoldMode)> {
+    fn lock(&self, _: &OperationState) -> Option<(Color, LockMode)> {
         None
     }
 
-    async fn attempt(&self, context: &Context<'_>, _: Position) -> Result<Done, Stop> {
-        let Task::Select(selector) = context.slot.task else { return Err(Stop::Lost) };
-        let digest = context.ports.cluster.service(selector).await?.digest;
-        patch_canary(context, selector, digest).await
+    async fn attempt(&self, context: &StepContext<'_>, _: Position) -> Result<StepOutput, StepError> {
+        let OperationInput::Select(color) = context.operation.input else { return Err(StepError::Lost) };
+        let digest = context.ports.cluster.service(color).await?.digest;
+        patch_canary(context, color, digest).await
     }
 }

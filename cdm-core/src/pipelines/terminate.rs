@@ -7,9 +7,9 @@
 use async_trait::async_trait;
 
 use super::{create, site};
-use crate::domain::operation::{Position, Slot};
-use crate::domain::{HoldMode, Kind, Selector, SiteChange};
-use crate::engine::{Change, Context, Done, Pipeline, Stop};
+use crate::domain::operation::{OperationState, Position};
+use crate::domain::{Color, LockMode, OperationKind, SiteChange};
+use crate::engine::{Change, Pipeline, StepContext, StepError, StepOutput};
 use crate::ports::{ErrorKind, PortError};
 
 #[derive(Debug)]
@@ -18,41 +18,41 @@ pub(super) struct Terminate;
 /// How many pages one attempt deletes, so that a large site's deletion has step boundaries.
 const PAGES: usize = 10;
 
-async fn remove_ingress(context: &Context<'_>) -> Result<Done, Stop> {
+async fn remove_ingress(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
     context.ports.cluster.release(&context.call()?, site(context)?.uid).await.applied()?;
-    Ok(Done::with(vec![Change::Site(SiteChange::Unrouted)]))
+    Ok(StepOutput::with(vec![Change::Site(SiteChange::Unrouted)]))
 }
 
-async fn drop_database(context: &Context<'_>) -> Result<Done, Stop> {
+async fn drop_database(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
     context.ports.databases.remove(&context.call()?, site(context)?.uid).await.applied()?;
-    Ok(Done::default())
+    Ok(StepOutput::default())
 }
 
-async fn delete_objects(context: &Context<'_>) -> Result<Done, Stop> {
+async fn delete_objects(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
     let prefix = site(context)?.prefix();
     for _ in 0..PAGES {
         let page = context.ports.objects.page(&prefix, None).await?;
         if page.keys.is_empty() {
-            return Ok(Done::default());
+            return Ok(StepOutput::default());
         }
         let (half, ignored) = (crate::bug!(HalfDeletePage), crate::bug!(DeleteErrorsIgnored));
         let keys = if half { &page.keys[..page.keys.len() / 2] } else { &page.keys };
         let refused = context.ports.objects.delete(&context.call()?, &prefix, keys).await.applied()?;
         if ignored || (half && !page.more) {
-            return Ok(Done::default());
+            return Ok(StepOutput::default());
         }
         if let Some((key, why)) = refused.into_iter().next() {
             let message = format!("`{key}` was not deleted: {why}");
-            return Err(Stop::Again(PortError::new("objects", ErrorKind::Unavailable, message)));
+            return Err(StepError::Retry(PortError::new("objects", ErrorKind::Unavailable, message)));
         }
     }
-    Err(Stop::Note(Vec::new()))
+    Err(StepError::PersistAndRetry(Vec::new()))
 }
 
 #[async_trait]
 impl Pipeline for Terminate {
-    fn kind(&self) -> Kind {
-        Kind::Terminate
+    fn kind(&self) -> OperationKind {
+        OperationKind::Terminate
     }
 
     fn version(&self) -> u32 {
@@ -71,12 +71,12 @@ impl Pipeline for Terminate {
         false
     }
 
-    fn hold(&self, _: &Slot) -> Option<(Selector, HoldMode)> {
+    fn lock(&self, _: &OperationState) -> Option<(Color, LockMode)> {
         None
     }
 
-    async fn attempt(&self, context: &Context<'_>, at: Position) -> Result<Done, Stop> {
-        let Position::Forward(step) = at else { return Ok(Done::default()) };
+    async fn attempt(&self, context: &StepContext<'_>, at: Position) -> Result<StepOutput, StepError> {
+        let Position::Forward(step) = at else { return Ok(StepOutput::default()) };
         if crate::bug!(DataBeforeRoute) {
             return match step {
                 0 => drop_database(context).await,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::{Fence, Tick};
+use crate::domain::{Fence, MonotonicTime};
 
 /// Tells one write from every other, so that its writer recognises it after a lost answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,12 +11,12 @@ pub struct WriteId(pub u64);
 
 /// The context of a call that changes something.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub struct CallContext {
     /// When the caller stops waiting, on its own monotonic clock; never later than its lease.
     ///
     /// An adapter ends the call by then and answers *unknown*. Where the target can refuse a request by its age (a
     /// signed request's expiry, a statement time-out), the adapter makes it do so.
-    pub deadline: Tick,
+    pub deadline: MonotonicTime,
     /// Names this write; a repetition of the same write carries the same id.
     pub write: WriteId,
     /// Who acts: the operation's number and epoch.

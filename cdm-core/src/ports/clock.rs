@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::WriteId;
-use crate::domain::{Tick, Timestamp, Uid};
+use crate::domain::{MonotonicTime, Timestamp, Uid};
 
 /// Time.
 #[async_trait]
@@ -15,14 +15,14 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     fn wall(&self) -> Timestamp;
 
     /// What leases and deadlines are measured with. Never goes back, and goes on while the process is stopped.
-    fn monotonic(&self) -> Tick;
+    fn monotonic(&self) -> MonotonicTime;
 
     /// Returns when `monotonic` has reached `until`.
-    async fn sleep_until(&self, until: Tick);
+    async fn sleep_until(&self, until: MonotonicTime);
 }
 
 /// Chance.
-pub trait IdSource: Send + Sync + fmt::Debug + 'static {
+pub trait Entropy: Send + Sync + fmt::Debug + 'static {
     /// A fresh uid whose time is `now`: never the same twice, on any machine.
     fn uid(&self, now: Timestamp) -> Uid;
 

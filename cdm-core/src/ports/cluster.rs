@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Call, JobFailure, Outcome, PortError};
-use crate::domain::{Digest, Fence, Hostnames, JobName, Selector, SiteId, SiteName, Template, Theme, Uid};
+use super::{CallContext, JobFailure, Outcome, PortError};
+use crate::domain::{Color, Digest, Fence, Hostnames, JobName, SiteId, SiteName, Template, Theme, Uid};
 
 /// The cluster.
 ///
@@ -24,14 +24,14 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     /// `Conflict` when it has another version.
     async fn set_canary(
         &self,
-        call: &Call,
+        call: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()>;
 
     /// How a service stands. May be answered from a watch that lags by moments.
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError>;
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError>;
 
     /// Sets the image, or puts a whole template back, if the workload still carries the fence `expect`; it carries
     /// `call.fence` afterwards. The pods follow in their own time.
@@ -43,8 +43,8 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     /// `Conflict` when the workload carries another fence.
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()>;
@@ -57,26 +57,26 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// `Exists` when the site has a route; `Foreign` when another owner's route has one of the hostnames; `Gone` after
     /// [`ClusterOps::release`].
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()>;
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()>;
 
     /// Points a site's route to `to` in place, without a gap, if it still carries the fence `expect`; it carries
     /// `call.fence` afterwards. Pointing it to where it points already raises the fence and nothing else.
     ///
     /// # Errors
     /// `Conflict` when the route carries another fence; `NotFound` when there is none.
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()>;
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()>;
 
     /// Removes everything of the uid: route, jobs with their pods, anchor. Idempotent and final, also for a uid that had
     /// nothing yet: what a late call
     /// creates under that uid is refused, or collected at once.
-    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()>;
+    async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()>;
 
     /// Starts a job.
     ///
     /// # Errors
     /// `Exists` when a job of that name and uid is there, whatever became of it; `Foreign` when the name is someone
     /// else's; `Gone` after [`ClusterOps::release`].
-    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()>;
+    async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()>;
 
     /// A job; `None` when there is none, or none any more. May be answered from a watch that lags by moments.
     ///
@@ -90,14 +90,18 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
     ///
     /// News may come late or twice, never not at all; whoever hears of it looks at the whole object. A mark that is too old answers
     /// as if everything had changed.
-    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError>;
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError>;
 }
 
 /// The state of the canary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canary {
     /// The active service.
-    pub selector: Selector,
+    pub color: Color,
     /// The digest it was given.
     pub digest: Option<Digest>,
     /// For the next write.
@@ -121,7 +125,7 @@ pub enum ImageWant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
     /// Which.
-    pub selector: Selector,
+    pub color: Color,
     /// The digest its template names; `None` where it names a tag or nothing.
     pub digest: Option<Digest>,
     /// The whole template.
@@ -179,7 +183,7 @@ pub struct Route {
     /// Its hostnames.
     pub hostnames: Hostnames,
     /// Where it points.
-    pub service: Selector,
+    pub service: Color,
     /// The fence of its last write.
     pub fence: Fence,
 }
@@ -194,7 +198,7 @@ pub struct RouteSpec {
     /// Its hostnames.
     pub hostnames: Hostnames,
     /// Where it points.
-    pub service: Selector,
+    pub service: Color,
 }
 
 /// A job to start. It runs in the image of a service, with that service's settings and the site's credentials as files.
@@ -203,7 +207,7 @@ pub struct JobSpec {
     /// Its name.
     pub name: JobName,
     /// In whose image.
-    pub service: Selector,
+    pub service: Color,
     /// What it does.
     pub kind: JobKind,
 }
@@ -286,7 +290,7 @@ pub enum JobState {
 
 /// How far someone has followed the changes; zero before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark(pub u64);
+pub struct ChangeCursor(pub u64);
 
 /// Something that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -294,7 +298,7 @@ pub enum Changed {
     /// A job.
     Job(JobName),
     /// A service.
-    Service(Selector),
+    Service(Color),
     /// Whatever; the mark was too old.
     Anything,
 }

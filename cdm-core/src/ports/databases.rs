@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Call, Database, Outcome, PortError};
+use super::{CallContext, Database, Outcome, PortError};
 use crate::domain::Uid;
 
 /// Makes and drops a site's database and the user of the same name.
@@ -20,7 +20,7 @@ pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// `Gone` once the uid's database was removed: a late call cannot bring it back.
-    async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
+    async fn ensure(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()>;
 
     /// Removes everything that is in the database, and leaves it empty with its user, as [`SiteDatabases::ensure`] does.
     /// Connections of the user that are still open are ended, or find nothing of before. For the database of a site that nobody has used yet: what an
@@ -31,10 +31,10 @@ pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// `Gone` once the uid's database was removed. `Conflict` once a call with a higher fence has renewed it: what came
     /// into it since is kept from a late call.
-    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()>;
+    async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()>;
 
     /// Ends the user's own connections and drops database and user. Idempotent and final, also for a uid that had none.
-    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()>;
+    async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()>;
 
     /// What is there now.
     async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError>;

@@ -1,6 +1,6 @@
 //! Why a job failed, as far as the output of `wp` tells.
 
-use crate::domain::Code;
+use crate::domain::ReasonCode;
 
 /// The cause of a failed job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,17 +92,17 @@ impl JobFailure {
     pub const ENDED_EARLY: &'static str = "the command ended before it did its work";
 
     /// The code of an operation that is parked for it; `None` where the step's own says it best.
-    pub const fn code(self) -> Option<Code> {
+    pub const fn code(self) -> Option<ReasonCode> {
         match self {
             Self::Other | Self::EndedEarly => None,
-            Self::RunsAsRoot => Some(Code::RunsAsRoot),
-            Self::WordPressNotFound => Some(Code::WordPressNotFound),
-            Self::ThemeMissing => Some(Code::ThemeMissing),
-            Self::ParentThemeMissing => Some(Code::ParentThemeMissing),
-            Self::StylesheetMissing => Some(Code::StylesheetMissing),
-            Self::DatabaseRefused => Some(Code::DatabaseRefused),
-            Self::EmailRefused => Some(Code::EmailRefused),
-            Self::InstallIncomplete => Some(Code::InstallIncomplete),
+            Self::RunsAsRoot => Some(ReasonCode::RunsAsRoot),
+            Self::WordPressNotFound => Some(ReasonCode::WordPressNotFound),
+            Self::ThemeMissing => Some(ReasonCode::ThemeMissing),
+            Self::ParentThemeMissing => Some(ReasonCode::ParentThemeMissing),
+            Self::StylesheetMissing => Some(ReasonCode::StylesheetMissing),
+            Self::DatabaseRefused => Some(ReasonCode::DatabaseRefused),
+            Self::EmailRefused => Some(ReasonCode::EmailRefused),
+            Self::InstallIncomplete => Some(ReasonCode::InstallIncomplete),
         }
     }
 

@@ -15,23 +15,23 @@ mod store;
 mod tokens;
 mod webhooks;
 
-pub use call::{Call, ErrorKind, Outcome, PortError, WriteId};
-pub use clock::{Clock, IdSource};
+pub use call::{CallContext, ErrorKind, Outcome, PortError, WriteId};
+pub use clock::{Clock, Entropy};
 pub use cluster::{
-    Canary, CanaryVersion, Changed, ClusterOps, ImageWant, Job, JobKind, JobSpec, JobState, Mark, PodFailure,
-    Route, RouteSpec, ServiceView,
+    Canary, CanaryVersion, ChangeCursor, Changed, ClusterOps, ImageWant, Job, JobKind, JobSpec, JobState,
+    PodFailure, Route, RouteSpec, ServiceView,
 };
 pub use databases::{SiteDatabase, SiteDatabases};
 pub use job_failure::JobFailure;
 pub use objects::{ObjectPage, ObjectStore};
-pub use probe::{Check, HealthProbe, Inconclusive, Via};
+pub use probe::{HealthProbe, Inconclusive, ProbeRequest, Via};
 pub use secrets::{Cms, Credentials, Database, SecretStore, StoredSecret};
 pub use store::{
-    Batch, Beat, Expect, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, Old, OperationQuery, Page,
-    Refused, SiteQuery, SiteRepository, Store, StoreError, Write,
+    Expect, FeedEvent, Heartbeat, IdempotencyRecord, Journal, Mutation, Old, OperationQuery, Page,
+    PendingWork, SiteQuery, SiteRepository, Store, StoreError, WorkItem, WriteBatch, WriteError,
 };
 pub use tokens::TokenStore;
-pub use webhooks::{Message, Postman, Undelivered};
+pub use webhooks::{DeliveryError, Message, WebhookSender};
 
 use std::sync::Arc;
 
@@ -53,5 +53,5 @@ pub struct Ports {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
-    pub ids: Arc<dyn IdSource>,
+    pub entropy: Arc<dyn Entropy>,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Call, Outcome, PortError};
+use super::{CallContext, Outcome, PortError};
 use crate::domain::ObjectPrefix;
 
 /// Keeps site files under one prefix per site.
@@ -12,7 +12,7 @@ use crate::domain::ObjectPrefix;
 pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
     /// Writes the empty object that shows that the prefix was made. Idempotent. Refused once `call.deadline` has
     /// passed, by the store itself.
-    async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()>;
+    async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()>;
 
     /// Up to 1,000 keys in `prefix`, after `after`, in order; every version, delete marker and unfinished upload
     /// counts as a key of its own
@@ -28,7 +28,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
     /// `Invalid` for a key outside the prefix, or more than 1,000; nothing is deleted then.
     async fn delete(
         &self,
-        call: &Call,
+        call: &CallContext,
         prefix: &ObjectPrefix,
         keys: &[String],
     ) -> Outcome<Vec<(String, String)>>;

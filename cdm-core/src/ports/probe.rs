@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::rollout::Answer;
-use crate::domain::{Hostname, Selector, Uid};
+use crate::domain::rollout::ProbeResponse;
+use crate::domain::{Color, Hostname, Uid};
 
 /// Asks sites over HTTP, for their health. Changes nothing.
 ///
@@ -19,12 +19,12 @@ pub trait HealthProbe: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`Inconclusive`] when it cannot be asked, or nothing came that is an answer. An answer of whatever status is
     /// none.
-    async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive>;
+    async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive>;
 }
 
 /// What is asked of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct ProbeRequest {
     /// Whose.
     pub uid: Uid,
     /// The hostname that is asked for.
@@ -36,7 +36,7 @@ pub struct Check {
     /// The text that is looked for in the body.
     pub text: Option<String>,
     /// How long it may take.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// Which way a site is asked.
@@ -45,7 +45,7 @@ pub enum Via {
     /// As its visitors come, through its route.
     Route,
     /// At a service, wherever its route points.
-    Service(Selector),
+    Service(Color),
 }
 
 /// A site could not be asked. That says nothing of it, nor of the image behind it.

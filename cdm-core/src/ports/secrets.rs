@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Call, Outcome, PortError};
+use super::{CallContext, Outcome, PortError};
 use crate::domain::SecretName;
 use crate::domain::webhook::SigningKey;
 
@@ -22,7 +22,7 @@ pub trait SecretStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// `Exists` when the name holds a value of the same uid; `Gone` when it was scheduled for deletion; `Foreign` when
     /// it holds something that CDM did not put there.
-    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()>;
+    async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()>;
 
     /// What `name` holds now; `None` when nothing was ever stored. May lag behind a create by moments.
     ///
@@ -35,7 +35,7 @@ pub trait SecretStore: Send + Sync + fmt::Debug + 'static {
     /// Idempotent: a second call neither fails nor moves the end of the window. Final: from here on a create under
     /// `name` is refused as `Gone`, also where nothing had been stored, so that a late create cannot leave a secret
     /// behind.
-    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()>;
+    async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()>;
 }
 
 /// What a secret's name holds.

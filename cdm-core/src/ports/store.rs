@@ -4,16 +4,16 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Call, Outcome};
-use crate::domain::operation::Home;
+use super::{CallContext, Outcome};
+use crate::domain::operation::OperationParent;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::search::{SearchTerm, SearchText};
-use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use crate::domain::site::{Claim, ClaimRefused, Claimed, ReleaseClaim};
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
-    Actor, AuditEntry, Colour, Fingerprint, Fleet, Hostname, IdempotencyKey, Kind, Operation, OperationId,
-    Rollout, Selector, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
+    Actor, AuditEntry, Color, Fingerprint, Fleet, Hostname, IdempotencyKey, Operation, OperationId,
+    OperationKind, Rollout, Service, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
 };
 
 /// Finds sites.
@@ -52,18 +52,18 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// A batch of one record costs one request.
     ///
     /// # Errors
-    /// See [`Refused`].
-    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused>;
+    /// See [`WriteError`].
+    async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError>;
 
     /// A rollout takes a site: [`Site::claim`], without a read before, and in one request where the site is free. A repetition under the same
     /// write id answers as the first did.
-    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused>;
+    async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError>;
 
-    /// A rollout lets a site go: [`Site::complete`], likewise.
-    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused>;
+    /// A rollout lets a site go: [`Site::release_claim`], likewise.
+    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError>;
 
     /// A colour's record; an empty one where nothing was written yet.
-    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError>;
+    async fn service(&self, color: Color) -> Result<Service, StoreError>;
 
     /// The platform's record; an empty one where nothing was written yet.
     async fn fleet(&self) -> Result<Fleet, StoreError>;
@@ -96,16 +96,21 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
 
     /// Every operation (but those of rollouts' members) and every rollout that a worker may have to do something for:
     /// all that are queued, running or waiting. May lag, but not lose: what was admitted is listed in the end.
-    async fn live(&self) -> Result<Vec<Live>, StoreError>;
+    async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError>;
 
     /// Draws `count` consecutive numbers that were never drawn before and never will be; answers the first.
-    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused>;
+    async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError>;
 
     /// A worker says that it lives, each time with a higher count; `None` says that it stops.
-    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused>;
+    async fn heartbeat(
+        &self,
+        call: &CallContext,
+        worker: &WorkerId,
+        count: Option<u64>,
+    ) -> Outcome<(), WriteError>;
 
     /// Every worker that has not said that it stops.
-    async fn beats(&self) -> Result<Vec<Beat>, StoreError>;
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError>;
 
     /// The first answer to a request that carried a key, while it is kept (24 hours).
     async fn idempotency(
@@ -127,7 +132,7 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// Deletes the oldest audit entries and events that are older than `old` says, and returns how many. The number of
     /// a deleted one is not given again, and the newest of each may be kept whatever its age. A repetition deletes
     /// further ones. A store that ends events by a time of its own deletes none here.
-    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused>;
+    async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError>;
 }
 
 /// What is old enough to be deleted.
@@ -159,7 +164,7 @@ pub enum Expect {
 
 /// One record of a batch. What is written carries the version after the expected one, whatever its field says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Write {
+pub enum Mutation {
     /// A new site, with its hostnames claimed.
     CreateSite(Box<Site>),
     /// A site as it shall be, if what is there is of its uid and of the version that the field says. Its hostnames are
@@ -168,7 +173,7 @@ pub enum Write {
     /// No site any more, its hostnames free, if it is of that uid and version.
     RemoveSite(SiteId, Uid, u64),
     /// A colour, if it is of the version that the field says.
-    Colour(Box<Colour>),
+    Service(Box<Service>),
     /// The platform's record, likewise.
     Fleet(Box<Fleet>),
     /// The webhooks' record, likewise.
@@ -189,9 +194,9 @@ pub enum Write {
 
 /// What is written in one go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct WriteBatch {
     /// The records, at most 90; the first one tells a repetition.
-    pub writes: Vec<Write>,
+    pub writes: Vec<Mutation>,
     /// The request that led to it.
     pub audit: Option<AuditEntry>,
     /// The key of that request.
@@ -200,16 +205,16 @@ pub struct Batch {
     pub events: Vec<FeedEvent>,
 }
 
-impl Batch {
+impl WriteBatch {
     /// A batch of these records.
-    pub fn of(writes: Vec<Write>) -> Self {
+    pub fn of(writes: Vec<Mutation>) -> Self {
         Self { writes, ..Self::default() }
     }
 }
 
 /// Why a store refuses a write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum WriteError {
     /// A record is not of the expected version.
     #[error("{0} has changed meanwhile")]
     Conflict(String),
@@ -283,7 +288,7 @@ pub struct FeedEvent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteQuery {
     /// Of this service.
-    pub service: Option<Selector>,
+    pub service: Option<Color>,
     /// In this state.
     pub state: Option<State>,
     /// With this text in id, name or a hostname, in any case and in any spelling of a hostname (see [`SearchTerm`]).
@@ -309,7 +314,7 @@ pub struct OperationQuery {
     /// On this site.
     pub site: Option<SiteId>,
     /// Of this kind.
-    pub kind: Option<Kind>,
+    pub kind: Option<OperationKind>,
     /// That stand so.
     pub status: Option<Status>,
 }
@@ -319,9 +324,9 @@ impl OperationQuery {
     pub fn has(&self, operation: &Operation) -> bool {
         let site = self.site.as_ref();
         site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
-            && self.kind.is_none_or(|kind| kind == operation.slot.task.kind())
-            && self.status.is_none_or(|status| status == operation.slot.status)
-            && matches!(operation.id.home, Home::Subject(_))
+            && self.kind.is_none_or(|kind| kind == operation.state.input.kind())
+            && self.status.is_none_or(|status| status == operation.state.status)
+            && matches!(operation.id.parent, OperationParent::Subject(_))
     }
 }
 
@@ -336,22 +341,22 @@ pub struct Page<T, C> {
 
 /// Something a worker may have to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct PendingWork {
     /// What.
-    pub subject: LiveSubject,
+    pub subject: WorkItem,
     /// The operation's or rollout's number.
     pub number: u64,
     /// Who has it.
     pub owner: Option<WorkerId>,
     /// Whether it only waits, and until when at most; `None` when it is to be run.
-    pub wake: Option<Timestamp>,
+    pub next_poll_at: Option<Timestamp>,
     /// Whether someone asked something of it.
-    pub asked: bool,
+    pub control_requested: bool,
 }
 
 /// What a worker may have to work on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LiveSubject {
+pub enum WorkItem {
     /// The operation in a record.
     Operation(Subject),
     /// A rollout.
@@ -360,7 +365,7 @@ pub enum LiveSubject {
 
 /// A worker's sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beat {
+pub struct Heartbeat {
     /// Whose.
     pub worker: WorkerId,
     /// How often it has beaten.

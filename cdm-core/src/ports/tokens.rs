@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Call, Outcome, PortError};
+use super::{CallContext, Outcome, PortError};
 use crate::domain::token::{Token, TokenHash};
 use crate::domain::{Timestamp, Uid};
 
@@ -15,7 +15,7 @@ pub trait TokenStore: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// `Exists` when another token has, or ever had, the name or the hash.
-    async fn create(&self, call: &Call, token: &Token) -> Outcome<()>;
+    async fn create(&self, call: &CallContext, token: &Token) -> Outcome<()>;
 
     /// The token of that hash, revoked or not. Sees every write that was applied before.
     async fn by_hash(&self, hash: &TokenHash) -> Result<Option<Token>, PortError>;
@@ -27,5 +27,5 @@ pub trait TokenStore: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// `NotFound` when there is none of that id.
-    async fn revoke(&self, call: &Call, id: Uid, at: Timestamp) -> Outcome<Token>;
+    async fn revoke(&self, call: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token>;
 }

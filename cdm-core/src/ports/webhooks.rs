@@ -11,13 +11,13 @@ use crate::domain::webhook::{SigningKey, Topic};
 
 /// Sends messages to webhooks' receivers.
 #[async_trait]
-pub trait Postman: Send + Sync + fmt::Debug + 'static {
+pub trait WebhookSender: Send + Sync + fmt::Debug + 'static {
     /// Sends one message, once, within ten seconds. A receiver has it for certain only after `Ok`, which its status alone
     /// decides; after an error it may have it too, so that it is sent again under the same id.
     ///
     /// # Errors
-    /// See [`Undelivered`].
-    async fn post(&self, message: &Message) -> Result<(), Undelivered>;
+    /// See [`DeliveryError`].
+    async fn post(&self, message: &Message) -> Result<(), DeliveryError>;
 }
 
 /// One message.
@@ -46,13 +46,13 @@ impl fmt::Debug for Message {
 
 /// Why a message did not arrive, or may not have. Says nothing of names or addresses, so that it may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Undelivered {
+pub enum DeliveryError {
     /// The address is none that a webhook may have, or not any more. Nothing was sent.
     #[error("the configuration does not allow the address")]
     NotAllowed,
     /// The name leads inside. Nothing was sent, nor was a connection opened.
     #[error("the name has an internal address")]
-    Inside,
+    PrivateAddress,
     /// No connection came about. Nothing was sent.
     #[error("{0}")]
     Unreachable(&'static str),
@@ -61,7 +61,7 @@ pub enum Undelivered {
     NoAnswer(&'static str),
     /// The receiver does not take it; redirects are among these.
     #[error("the receiver answers {status}")]
-    Answered {
+    Rejected {
         /// With which status.
         status: u16,
         /// How long it asks to be left alone (`Retry-After`), where it says so.

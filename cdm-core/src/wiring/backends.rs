@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::choice::Backend;
+use super::choice::BackendKind;
 #[cfg(feature = "cloud")]
 use super::cloud::Cloud;
 use super::config::Config;
@@ -13,7 +13,7 @@ use super::machine::Machine;
 use super::readiness::Readiness;
 use crate::adapters::embedded::OpenError;
 use crate::domain::WorkerId;
-use crate::ports::{Clock, IdSource, Ports, TokenStore};
+use crate::ports::{Clock, Entropy, Ports, TokenStore};
 
 /// Why a process cannot start: what could not be opened, and the reason below it.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub struct BackendState {
 
 /// What a process asks of a backend besides its port.
 #[async_trait]
-pub(super) trait Care: Send + Sync + fmt::Debug {
+pub(super) trait Backend: Send + Sync + fmt::Debug {
     /// Why it does not serve.
     async fn look(&self) -> Result<(), String>;
 
@@ -63,7 +63,7 @@ macro_rules! care_for {
     ($($backend:ty),+ $(; bootstrap $($made:ty),+)?) => {
         $(
             #[async_trait]
-            impl Care for $backend {
+            impl Backend for $backend {
                 async fn look(&self) -> Result<(), String> {
                     <$backend>::check(self).await.map_err(|error| error.to_string())
                 }
@@ -71,7 +71,7 @@ macro_rules! care_for {
         )+
         $($(
             #[async_trait]
-            impl Care for $made {
+            impl Backend for $made {
                 async fn look(&self) -> Result<(), String> {
                     <$made>::check(self).await.map_err(|error| error.to_string())
                 }
@@ -89,7 +89,7 @@ pub(super) use care_for;
 #[derive(Debug)]
 pub(super) struct Opened<P: ?Sized> {
     pub(super) port: Arc<P>,
-    pub(super) care: Arc<dyn Care>,
+    pub(super) care: Arc<dyn Backend>,
 }
 
 /// Everything opened.
@@ -107,31 +107,31 @@ impl Backends {
         config: &Config,
         worker: &WorkerId,
         clock: Arc<dyn Clock>,
-        ids: Arc<dyn IdSource>,
+        entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
         let mut machine = Machine::new(config, Arc::clone(&clock));
         #[cfg(feature = "cloud")]
         let cloud = Cloud::new(config, Arc::clone(&clock));
         let choice = &config.backends;
         let (store, tokens) = match choice.store {
-            Backend::Embedded => (machine.store(worker).await?, machine.tokens().await?),
+            BackendKind::Embedded => (machine.store(worker).await?, machine.tokens().await?),
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.store().await,
+            BackendKind::Cloud => cloud.store().await,
         };
         let secrets = match choice.secrets {
-            Backend::Embedded => machine.secrets().await?,
+            BackendKind::Embedded => machine.secrets().await?,
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.secrets().await?,
+            BackendKind::Cloud => cloud.secrets().await?,
         };
         let objects = match choice.objects {
-            Backend::Embedded => machine.objects().await?,
+            BackendKind::Embedded => machine.objects().await?,
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.objects().await,
+            BackendKind::Cloud => cloud.objects().await,
         };
         let (databases, cluster, probe) = match choice.cluster {
-            Backend::Embedded => machine.platform(&store.port, &secrets.port).await?,
+            BackendKind::Embedded => machine.platform(&store.port, &secrets.port).await?,
             #[cfg(feature = "cloud")]
-            Backend::Cloud => cloud.platform(&secrets.port).await?,
+            BackendKind::Cloud => cloud.platform(&secrets.port).await?,
         };
         let cared = vec![
             ("store", store.care),
@@ -148,7 +148,7 @@ impl Backends {
             cluster: cluster.port,
             probe,
             clock,
-            ids,
+            entropy,
         };
         let readiness = Arc::new(Readiness::new(cared, Arc::clone(&ports.clock)));
         Ok(Self { ports, tokens, machine, readiness })

@@ -6,7 +6,7 @@ use super::raw::RawBackends;
 
 /// Where the things of one port are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub enum BackendKind {
     /// In one directory of this machine.
     Embedded,
     /// DynamoDB, AWS Secrets Manager, S3, MySQL or MariaDB, Kubernetes.
@@ -14,7 +14,7 @@ pub enum Backend {
     Cloud,
 }
 
-impl Backend {
+impl BackendKind {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "embedded" => Ok(Self::Embedded),
@@ -42,21 +42,21 @@ impl Backend {
 
 /// A backend for each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct BackendSelection {
     /// Records, the journal and tokens. `backends.store`.
-    pub store: Backend,
+    pub store: BackendKind,
     /// Credentials. `backends.secrets`.
-    pub secrets: Backend,
+    pub secrets: BackendKind,
     /// Site files. `backends.objects`.
-    pub objects: Backend,
+    pub objects: BackendKind,
     /// Services, routes and jobs, with the databases that their pods use. `backends.cluster`.
-    pub cluster: Backend,
+    pub cluster: BackendKind,
 }
 
-impl Choice {
+impl BackendSelection {
     /// Whether nothing lies on this machine.
     pub(super) fn is_all_cloud(&self) -> bool {
-        [self.store, self.secrets, self.objects, self.cluster].into_iter().all(Backend::is_cloud)
+        [self.store, self.secrets, self.objects, self.cluster].into_iter().all(BackendKind::is_cloud)
     }
 
     /// `CDM_BACKEND`, `backend` for all of them; the file may name another for each.
@@ -66,10 +66,10 @@ impl Choice {
         each: RawBackends,
     ) -> Result<Self, ConfigError> {
         let parse = |(key, text): (String, String)| {
-            Backend::parse(&text).map_err(|message| ConfigError { key, message })
+            BackendKind::parse(&text).map_err(|message| ConfigError { key, message })
         };
         let all = pick(environment, "CDM_BACKEND", "backend", backend).map(parse).transpose()?;
-        let all = all.unwrap_or(Backend::Embedded);
+        let all = all.unwrap_or(BackendKind::Embedded);
         let one = |key: &str, text: Option<String>| {
             text.map_or(Ok(all), |text| parse((format!("backends.{key}"), text)))
         };

@@ -6,13 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use super::backends::{Care, Opened, StartError, care_for};
+use super::backends::{Backend, Opened, StartError, care_for};
 use super::cloud_config::{CloudConfig, KubernetesConfig, Routes};
 use super::config::Config;
 use crate::adapters::aws::{Aws, AwsSettings};
 use crate::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use crate::adapters::kubernetes::{
-    Access, ColourNames, JobSecurity, KubernetesCluster, KubernetesSettings, Lookup, RouteKind, Scheme,
+    Access, JobSecurity, KubernetesCluster, KubernetesSettings, Lookup, RouteKind, Scheme, ServiceNames,
     WpRoot,
 };
 use crate::adapters::mysql::{MysqlDatabases, MysqlSettings};
@@ -127,7 +127,7 @@ impl<'a> Cloud<'a> {
     }
 
     fn settings(&self, config: &KubernetesConfig) -> KubernetesSettings {
-        let names = |(deployment, service): &(String, String)| ColourNames {
+        let names = |(deployment, service): &(String, String)| ServiceNames {
             deployment: deployment.clone(),
             service: service.clone(),
         };

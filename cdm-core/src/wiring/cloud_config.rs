@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hyper::header::HeaderName;
 use secrecy::SecretString;
 
-use super::choice::Choice;
+use super::choice::BackendSelection;
 use super::config::{ConfigError, Environment};
 use super::given::{parsed, pick, secret, text};
 use super::raw::{Raw, RawFlush, RawGate, RawKubernetes, RawNames, RawWp};
@@ -183,7 +183,11 @@ pub enum Routes {
 }
 
 impl CloudConfig {
-    pub(super) fn of(environment: Environment<'_>, raw: Raw, choice: &Choice) -> Result<Self, ConfigError> {
+    pub(super) fn of(
+        environment: Environment<'_>,
+        raw: Raw,
+        choice: &BackendSelection,
+    ) -> Result<Self, ConfigError> {
         let text = |variable: &str, key: &str, of_file, default: &str| {
             text(environment, variable, key, of_file, default)
         };
@@ -257,9 +261,9 @@ impl KubernetesConfig {
                 });
             }
         };
-        let names = |colour: &str, given: Option<RawNames>| {
+        let names = |service: &str, given: Option<RawNames>| {
             let given = given.unwrap_or_default();
-            let usual = || (format!("{colour}-deployment"), colour.to_owned());
+            let usual = || (format!("{service}-deployment"), service.to_owned());
             (given.deployment.unwrap_or_else(|| usual().0), given.service.unwrap_or_else(|| usual().1))
         };
         let jobs = raw.jobs.unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::choice::Choice;
+use super::choice::BackendSelection;
 use super::cloud_config::CloudConfig;
 use super::given::{parsed, pick, secret, text};
 use super::http::{HttpConfig, RawHttp};
@@ -35,7 +35,7 @@ pub struct Config {
     /// Where everything embedded lies; empty where nothing is and none was named. `CDM_DATA_DIR`, `data_dir`.
     pub data_dir: PathBuf,
     /// Which backends. `CDM_BACKEND`, `backend`, `backends.…`.
-    pub backends: Choice,
+    pub backends: BackendSelection,
     /// The bootstrap administrator's token. `CDM_ADMIN_TOKEN`, `CDM_ADMIN_TOKEN_FILE`, `admin_token_file`.
     pub admin_token: Option<SecretString>,
     /// The image repository, without tag, that digests belong to. `CDM_IMAGE_REPOSITORY`, `image_repository`.
@@ -130,7 +130,8 @@ impl Config {
         let site = raw.site.take().unwrap_or_default();
         let local = raw.local.take().unwrap_or_default();
         let limits = raw.limits.take().unwrap_or_default();
-        let backends = Choice::of(environment, raw.backend.take(), raw.backends.take().unwrap_or_default())?;
+        let backends =
+            BackendSelection::of(environment, raw.backend.take(), raw.backends.take().unwrap_or_default())?;
         let text = |variable: &str, key: &str, of_file, default: &str| {
             text(environment, variable, key, of_file, default)
         };
@@ -278,7 +279,7 @@ fn default_data_dir() -> Result<PathBuf, ConfigError> {
 mod tests {
     use super::*;
     #[cfg(feature = "cloud")]
-    use crate::wiring::Backend;
+    use crate::wiring::BackendKind;
     use crate::wiring::SecondFactorRule;
 
     fn of(file: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -381,7 +382,10 @@ mod tests {
         }
         assert_eq!(of("", &given[1..]).unwrap().data_dir, PathBuf::new(), "nothing lies on this machine");
         let config = of("[backends]\nobjects = 'embedded'", &given).unwrap();
-        assert_eq!((config.backends.store, config.backends.objects), (Backend::Cloud, Backend::Embedded));
+        assert_eq!(
+            (config.backends.store, config.backends.objects),
+            (BackendKind::Cloud, BackendKind::Embedded)
+        );
         assert_eq!(config.site_scheme, "https");
         assert!(!format!("{config:?}").contains("hush"), "a password is shown to nobody");
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::backends::{Care, Opened, StartError, care_for};
+use super::backends::{Backend, Opened, StartError, care_for};
 use super::config::Config;
 use super::descriptors::Descriptors;
 use crate::adapters::SystemClock;

@@ -22,7 +22,7 @@ mod signals;
 mod variables;
 
 pub use backends::{BackendState, StartError};
-pub use choice::{Backend, Choice};
+pub use choice::{BackendKind, BackendSelection};
 pub use cloud_config::{AwsConfig, CloudConfig, KubernetesConfig, Routes};
 pub use config::{Config, ConfigError, Environment, LogFormat};
 pub use descriptors::Descriptors;

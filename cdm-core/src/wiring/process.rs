@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::backends::{BackendState, Backends, StartError};
-use super::choice::Backend;
+use super::choice::BackendKind;
 use super::config::Config;
 use crate::adapters::embedded::LocalCluster;
 use crate::adapters::outbound::Outbound;
 use crate::adapters::outbound::webhook::HttpPostman;
 use crate::adapters::{OsIds, SystemClock};
 use crate::domain::WorkerId;
-use crate::engine::{Courier, Retention, RolloutDriver, Settings, Worker};
-use crate::pipelines::{Platform, Rollouts, registry};
-use crate::ports::{Clock, IdSource, Ports};
-use crate::services::{Access, Services};
+use crate::engine::{Retention, RolloutDriver, Settings, WebhookDispatcher, Worker};
+use crate::manager::{Access, Manager};
+use crate::pipelines::{PipelineSettings, Rollouts, registry};
+use crate::ports::{Clock, Entropy, Ports};
 
 /// How often a process on one machine looks for work that nobody told it of: the store is a file, a look is cheap.
 const SCAN: Duration = Duration::from_millis(500);
@@ -25,10 +25,10 @@ const SCAN: Duration = Duration::from_millis(500);
 /// A process. Several may run on the same backends; on one data directory, one of them hosts the local cluster.
 #[derive(Debug)]
 pub struct Process {
-    services: Arc<Services>,
+    manager: Arc<Manager>,
     access: Arc<Access>,
     worker: Arc<Worker>,
-    courier: Arc<Courier>,
+    dispatcher: Arc<WebhookDispatcher>,
     retention: Arc<Retention>,
     working: Mutex<Option<JoinHandle<()>>>,
     backends: Backends,
@@ -43,14 +43,14 @@ impl Process {
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let ids = OsIds::new().map_err(|error| StartError::of("the machine's source of chance", error))?;
-        let ids: Arc<dyn IdSource> = Arc::new(ids);
+        let ids: Arc<dyn Entropy> = Arc::new(ids);
         let worker_id = worker_id(&ids);
         let backends = Backends::open(config, &worker_id, clock, ids).await?;
         let ports = backends.ports.clone();
         let scan = match config.backends.store {
-            Backend::Embedded => SCAN,
+            BackendKind::Embedded => SCAN,
             #[cfg(feature = "cloud")]
-            Backend::Cloud => Settings::default().scan,
+            BackendKind::Cloud => Settings::default().scan,
         };
         let retry = config.retry.clone();
         let settings = Settings {
@@ -60,11 +60,11 @@ impl Process {
             longest_pause: retry.longest_pause,
             ..Settings::default()
         };
-        let platform = Platform {
+        let platform = PipelineSettings {
             admin_user: config.site_admin_user.clone(),
             admin_email: config.site_admin_email.clone(),
-            patience: retry.patience,
-            ..Platform::default()
+            timeout: retry.timeout,
+            ..PipelineSettings::default()
         };
         let pipelines = Arc::new(registry(&platform));
         let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
@@ -75,16 +75,16 @@ impl Process {
         let allowed = config.webhooks_allow.clone();
         let lookup = Arc::new(outbound.clone());
         let postman = HttpPostman::new(outbound, lookup, allowed.clone(), Arc::clone(&ports.clock));
-        let courier = Arc::new(Courier::new(Arc::clone(&worker), Arc::new(postman)));
+        let dispatcher = Arc::new(WebhookDispatcher::new(Arc::clone(&worker), Arc::new(postman)));
         let retention = Arc::new(Retention::new(Arc::clone(&worker), config.retention));
-        let services = Services::new(ports.clone(), pipelines, settings)
+        let manager = Manager::new(ports.clone(), pipelines, settings)
             .with_worker(Arc::clone(&worker))
-            .with_courier(Arc::clone(&courier), allowed);
+            .with_courier(Arc::clone(&dispatcher), allowed);
         Ok(Self {
-            services: Arc::new(services),
+            manager: Arc::new(manager),
             access: Arc::new(Access::new(Arc::clone(&backends.tokens), ports, call)),
             worker,
-            courier,
+            dispatcher,
             retention,
             working: Mutex::default(),
             backends,
@@ -100,8 +100,8 @@ impl Process {
     }
 
     /// What frontends ask.
-    pub const fn services(&self) -> &Arc<Services> {
-        &self.services
+    pub const fn manager(&self) -> &Arc<Manager> {
+        &self.manager
     }
 
     /// Tokens.
@@ -127,12 +127,12 @@ impl Process {
     /// Begins to work, until [`Process::stop`].
     #[expect(clippy::disallowed_methods, reason = "wiring is where the runtime is named")]
     pub fn work(&self) {
-        let (worker, courier) = (Arc::clone(&self.worker), Arc::clone(&self.courier));
+        let (worker, dispatcher) = (Arc::clone(&self.worker), Arc::clone(&self.dispatcher));
         let retention = Arc::clone(&self.retention);
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         working.get_or_insert_with(|| {
             tokio::spawn(async move {
-                let sending = tokio::spawn(async move { courier.run().await });
+                let sending = tokio::spawn(async move { dispatcher.run().await });
                 let deleting = tokio::spawn(async move { retention.run().await });
                 worker.run().await;
                 // What is left is deleted another time.
@@ -152,7 +152,7 @@ impl Process {
     /// for `grace`. Answers whether all was given back in time; what was not is found by the next process.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.worker.stop();
-        self.courier.stop();
+        self.dispatcher.stop();
         self.retention.stop();
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).take();
         let in_time = match working {
@@ -165,6 +165,6 @@ impl Process {
 }
 
 /// A name that no other process has: a process id comes again, so some chance is added.
-fn worker_id(ids: &Arc<dyn IdSource>) -> WorkerId {
+fn worker_id(ids: &Arc<dyn Entropy>) -> WorkerId {
     WorkerId::new(&format!("{}-{:016x}", std::process::id(), ids.write().0))
 }

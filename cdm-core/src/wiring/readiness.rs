@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::{Either, join_all, select};
 use tokio::sync::Mutex;
 
-use super::backends::{BackendState, Care};
-use crate::domain::Tick;
+use super::backends::{Backend, BackendState};
+use crate::domain::MonotonicTime;
 use crate::ports::Clock;
 
 /// How long a judgment is given as the answer.
@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// the caller is gone, and whoever asks meanwhile gets the same one.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    pub(super) cared: Vec<(&'static str, Arc<dyn Care>)>,
+    pub(super) cared: Vec<(&'static str, Arc<dyn Backend>)>,
     clock: Arc<dyn Clock>,
-    last: Mutex<Option<(Tick, Vec<BackendState>)>>,
+    last: Mutex<Option<(MonotonicTime, Vec<BackendState>)>>,
 }
 
 impl Readiness {
-    pub(super) fn new(cared: Vec<(&'static str, Arc<dyn Care>)>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(cared: Vec<(&'static str, Arc<dyn Backend>)>, clock: Arc<dyn Clock>) -> Self {
         Self { cared, clock, last: Mutex::new(None) }
     }
 
@@ -55,7 +55,7 @@ impl Readiness {
         states
     }
 
-    async fn look(&self, name: &'static str, care: &dyn Care) -> BackendState {
+    async fn look(&self, name: &'static str, care: &dyn Backend) -> BackendState {
         let late = self.clock.sleep_until(self.clock.monotonic().after(PATIENCE));
         let problem = match select(care.look(), late).await {
             Either::Left((looked, _)) => looked.err(),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Care for Counted {
+    impl Backend for Counted {
         async fn look(&self) -> Result<(), String> {
             self.looks.fetch_add(1, Ordering::SeqCst);
             self.go.notified().await;
@@ -101,11 +101,11 @@ mod tests {
             Timestamp::from_millis(0)
         }
 
-        fn monotonic(&self) -> Tick {
-            Tick::default().after(Duration::from_secs(self.0.load(Ordering::SeqCst) as u64))
+        fn monotonic(&self) -> MonotonicTime {
+            MonotonicTime::default().after(Duration::from_secs(self.0.load(Ordering::SeqCst) as u64))
         }
 
-        async fn sleep_until(&self, _tick: Tick) {
+        async fn sleep_until(&self, _tick: MonotonicTime) {
             std::future::pending().await
         }
     }
@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn callers_share_a_judgment_that_outlives_them() {
         let (backend, clock) = (Arc::new(Counted::default()), Arc::new(Still::default()));
-        let cared = vec![("store", Arc::clone(&backend) as Arc<dyn Care>)];
+        let cared = vec![("store", Arc::clone(&backend) as Arc<dyn Backend>)];
         let readiness = Arc::new(Readiness::new(cared, Arc::clone(&clock) as _));
         let away = vec![BackendState { name: "store", problem: Some("it is away".to_owned()) }];
         // Callers that go away at once leave one look behind, not a hundred.

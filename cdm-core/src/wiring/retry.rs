@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::config::{ConfigError, Environment};
 use super::given::{parsed, pick};
-use crate::engine::{Patience, Settings};
-use crate::pipelines::{Platform, registry};
+use crate::engine::{Settings, StepTimeouts};
+use crate::pipelines::{PipelineSettings, registry};
 
 /// `[retry]`, as the file has it.
 #[derive(Debug, Default, Deserialize)]
@@ -31,13 +31,13 @@ pub struct RetryConfig {
     /// How long a step waits before its operation is parked: for a backend that is away, at least a minute
     /// (`CDM_RETRY_PATIENCE_S`, `retry.patience_s`, and by step `retry.steps.<name>`), and for one that denies, at least 5
     /// minutes (`CDM_RETRY_DENIED_PATIENCE_S`, `retry.denied_patience_s`).
-    pub patience: Patience,
+    pub timeout: StepTimeouts,
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
         let Settings { pause, longest_pause, .. } = Settings::default();
-        Self { pause, longest_pause, patience: Patience::default() }
+        Self { pause, longest_pause, timeout: StepTimeouts::default() }
     }
 }
 
@@ -80,7 +80,7 @@ impl RetryConfig {
             "CDM_RETRY_PATIENCE_S",
             "retry.patience_s",
             raw.patience_s,
-            usual.patience.backend.as_secs(),
+            usual.timeout.backend.as_secs(),
             seconds,
             LEAST_PATIENCE_S,
             MOST_PATIENCE_S,
@@ -89,15 +89,15 @@ impl RetryConfig {
             "CDM_RETRY_DENIED_PATIENCE_S",
             "retry.denied_patience_s",
             raw.denied_patience_s,
-            usual.patience.denied.as_secs(),
+            usual.timeout.denied.as_secs(),
             "a number of seconds from 300 to 604800",
-            Patience::LEAST_DENIED.as_secs(),
+            StepTimeouts::LEAST_DENIED.as_secs(),
             MOST_PATIENCE_S,
         )?;
         Ok(Self {
             pause: Duration::from_millis(pause),
             longest_pause: Duration::from_millis(longest),
-            patience: Patience {
+            timeout: StepTimeouts {
                 backend: Duration::from_secs(backend),
                 denied: Duration::from_secs(denied),
                 steps: steps(raw.steps.unwrap_or_default())?,
@@ -107,7 +107,7 @@ impl RetryConfig {
 }
 
 fn steps(given: BTreeMap<String, u64>) -> Result<BTreeMap<String, Duration>, ConfigError> {
-    let known = registry(&Platform::default()).step_names();
+    let known = registry(&PipelineSettings::default()).step_names();
     let of = |(step, seconds): (String, u64)| {
         let refuse = |message: String| ConfigError { key: format!("retry.steps.{step}"), message };
         if !known.contains(step.as_str()) {
@@ -138,8 +138,8 @@ mod tests {
         assert_eq!(of("", &[]), Ok(RetryConfig::default()));
         let given = of("patience_s = 7200\n[steps]\nCreateDatabase = 600", &[("CDM_RETRY_PAUSE_MS", "50")]);
         let given = given.expect("a configuration");
-        assert_eq!(given.patience.of("CreateDatabase"), Duration::from_secs(600));
-        assert_eq!(given.patience.of("Ingress"), Duration::from_secs(7_200));
+        assert_eq!(given.timeout.of("CreateDatabase"), Duration::from_secs(600));
+        assert_eq!(given.timeout.of("Ingress"), Duration::from_secs(7_200));
         assert_eq!((given.pause, given.longest_pause), (Duration::from_millis(50), Duration::from_secs(15)));
     }
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::Selector::{self, Blue, Green};
-use cdm_core::domain::rollout::{Answer, Gate, Judgement};
+use cdm_core::domain::Color::{self, Blue, Green};
+use cdm_core::domain::rollout::{HealthGate, Judgement, ProbeResponse};
 use proptest::prelude::*;
 
 use super::seeded;
 
-fn gate() -> Gate {
-    Gate::new("/up").and_then(|gate| gate.with_text("fine")).expect("a gate")
+fn gate() -> HealthGate {
+    HealthGate::new("/up").and_then(|gate| gate.with_text("fine")).expect("a gate")
 }
 
-fn answer(status: u16, by: Option<Selector>) -> Answer {
-    Answer { status, contains: status == 200, took: Duration::from_millis(80), by }
+fn answer(status: u16, by: Option<Color>) -> ProbeResponse {
+    ProbeResponse { status, contains: status == 200, took: Duration::from_millis(80), by }
 }
 
 fn healthy(said: &Judgement) -> bool {
@@ -35,7 +35,7 @@ fn a_services_own_answer_is_a_verdict_at_once() {
             Judgement::NotYet(_)
         ));
     }
-    let without_text = Answer { contains: false, ..answer(200, Some(Green)) };
+    let without_text = ProbeResponse { contains: false, ..answer(200, Some(Green)) };
     assert!(unhealthy(&gate().judge(&without_text, Green, None, false)));
 }
 
@@ -62,12 +62,12 @@ fn what_answers_in_the_place_of_a_service_that_was_asked_itself_says_nothing_of_
 #[test]
 fn a_slow_answer_is_held_against_a_site_only_when_the_route_had_its_time() {
     let gate = gate().with_latency(2_000).expect("a ratio");
-    let slow = Answer { took: Duration::from_millis(201), ..answer(200, Some(Green)) };
+    let slow = ProbeResponse { took: Duration::from_millis(201), ..answer(200, Some(Green)) };
     let before = Some(Duration::from_millis(100));
     assert!(matches!(gate.judge(&slow, Green, before, false), Judgement::NotYet(_)));
     assert!(unhealthy(&gate.judge(&slow, Green, before, true)));
     assert!(healthy(&gate.judge(&slow, Green, None, true)));
-    let just = Answer { took: Duration::from_millis(200), ..slow };
+    let just = ProbeResponse { took: Duration::from_millis(200), ..slow };
     assert!(healthy(&gate.judge(&just, Green, before, true)));
 }
 
@@ -83,7 +83,7 @@ proptest! {
         settled: bool,
     ) {
         let took = Duration::from_millis(took);
-        let old = Answer { status, contains, took, by: Some(Blue) };
+        let old = ProbeResponse { status, contains, took, by: Some(Blue) };
         let said = gate().judge(&old, Green, before.map(Duration::from_millis), settled);
         prop_assert!(matches!(said, Judgement::NotYet(_)));
     }

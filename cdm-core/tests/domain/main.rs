@@ -2,11 +2,11 @@
 //! rollbacks, names that are parsed back, and the rules by which a site is claimed and let go.
 
 mod claims;
-mod colours;
 mod gates;
 mod names;
 mod rollouts;
 mod search;
+mod services;
 mod users;
 mod webhooks;
 

@@ -1,8 +1,8 @@
 //! What is written as text and read back: operation ids, fences, jobs and prefixes.
 
-use cdm_core::domain::operation::Home;
+use cdm_core::domain::operation::OperationParent;
 use cdm_core::domain::{
-    Fence, Grant, JobName, Leg, ObjectPrefix, OperationId, Selector, Site, SiteId, Subject, Uid,
+    ClaimToken, Color, Direction, Fence, JobName, ObjectPrefix, OperationId, Site, SiteId, Subject, Uid,
 };
 use proptest::prelude::*;
 
@@ -20,17 +20,17 @@ proptest! {
     fn operation_ids_are_parsed_back(
         number in any::<u64>(),
         site in site_id(),
-        selector in prop::sample::select(Selector::ALL.to_vec()),
+        color in prop::sample::select(Color::ALL.to_vec()),
         rollout in any::<u64>(),
         ordinal in any::<u32>(),
     ) {
-        for home in [
-            Home::Subject(Subject::Site(site.clone())),
-            Home::Subject(Subject::Colour(selector)),
-            Home::Subject(Subject::Fleet),
-            Home::Rollout(rollout, ordinal),
+        for parent in [
+            OperationParent::Subject(Subject::Site(site.clone())),
+            OperationParent::Subject(Subject::Service(color)),
+            OperationParent::Subject(Subject::Fleet),
+            OperationParent::Rollout(rollout, ordinal),
         ] {
-            let id = OperationId { number, home };
+            let id = OperationId { number, parent };
             prop_assert_eq!(OperationId::parse(&id.to_string()), Some(id));
         }
     }
@@ -100,8 +100,14 @@ fn fences_are_ordered_by_number_then_epoch() {
     for wrong in ["", ".", "1", "1.", ".1", "1.2.3", "-1.2", "1,2", " 1.2", "18446744073709551616.1"] {
         assert_eq!(Fence::parse(wrong), None, "{wrong:?}");
     }
-    assert!(Grant { rollout: 1, leg: Leg::Back, term: 1 } > Grant { rollout: 1, leg: Leg::Out, term: 9 });
-    assert!(Grant { rollout: 2, leg: Leg::Out, term: 1 } > Grant { rollout: 1, leg: Leg::Back, term: 9 });
+    assert!(
+        ClaimToken { rollout: 1, direction: Direction::Rollback, term: 1 }
+            > ClaimToken { rollout: 1, direction: Direction::Forward, term: 9 }
+    );
+    assert!(
+        ClaimToken { rollout: 2, direction: Direction::Forward, term: 1 }
+            > ClaimToken { rollout: 1, direction: Direction::Rollback, term: 9 }
+    );
 }
 
 #[test]

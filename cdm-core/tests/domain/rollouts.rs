@@ -1,23 +1,24 @@
 //! Waves, budgets, and what follows a checkpoint.
 
 use cdm_core::domain::rollout::{
-    Budget, Control, Mark, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window, cut,
+    Budget, Control, Counts, MemberOutcome, ProgressSample, RolloutEvent, RolloutMember, WaveTarget, Window,
+    plan_waves,
 };
 use cdm_core::domain::{
-    Code, Leg, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector, SiteId, Uid, WorkerId,
+    Color, Direction, ReasonCode, Rollout, RolloutKind, RolloutScope, RolloutStatus, SiteId, Uid, WorkerId,
 };
-use cdm_core::pipelines::Draft;
+use cdm_core::pipelines::NewRollout;
 use proptest::prelude::*;
 
 use super::{NOW, actor, seeded};
 
-fn reaches(texts: &[&str]) -> Vec<Reach> {
-    texts.iter().map(|text| Reach::parse(text).expect("a wave")).collect()
+fn reaches(texts: &[&str]) -> Vec<WaveTarget> {
+    texts.iter().map(|text| WaveTarget::parse(text).expect("a wave")).collect()
 }
 
 /// The sizes of the waves.
 fn sizes(texts: &[&str], total: u32) -> Vec<u32> {
-    let waves = cut(&reaches(texts), total).expect("waves");
+    let waves = plan_waves(&reaches(texts), total).expect("waves");
     let starts = std::iter::once(0).chain(waves.iter().map(|wave| wave.end));
     waves.iter().zip(starts).map(|(wave, start)| wave.end - start).collect()
 }
@@ -37,11 +38,11 @@ fn waves() {
 #[test]
 fn waves_that_are_refused() {
     for list in [&["10%"][..], &["1", "99%"], &["5"], &["100%", "5"]] {
-        let error = cut(&reaches(list), 400).expect_err("the last is not 100%");
+        let error = plan_waves(&reaches(list), 400).expect_err("the last is not 100%");
         assert_eq!(error.rule(), "the last wave is `100%`", "{list:?}");
     }
     for list in [&["20%", "10%", "100%"][..], &["10%", "10%", "100%"], &["100%", "100%"]] {
-        assert!(cut(&reaches(list), 400).is_err(), "{list:?}");
+        assert!(plan_waves(&reaches(list), 400).is_err(), "{list:?}");
     }
 }
 
@@ -49,17 +50,17 @@ fn waves_that_are_refused() {
 #[test]
 fn counts_that_do_not_grow_are_refused() {
     for list in [&["25", "10", "100%"][..], &["5", "5", "100%"]] {
-        assert!(cut(&reaches(list), 400).is_err(), "{list:?} is accepted as {:?}", sizes(list, 400));
+        assert!(plan_waves(&reaches(list), 400).is_err(), "{list:?} is accepted as {:?}", sizes(list, 400));
     }
 }
 
 #[test]
 fn reaches_are_parsed() {
-    assert_eq!(Reach::parse("25"), Ok(Reach::Count(25)));
-    assert_eq!(Reach::parse("1%"), Ok(Reach::Percent(1)));
-    assert_eq!(Reach::parse("100%"), Ok(Reach::Percent(100)));
+    assert_eq!(WaveTarget::parse("25"), Ok(WaveTarget::Count(25)));
+    assert_eq!(WaveTarget::parse("1%"), Ok(WaveTarget::Percent(1)));
+    assert_eq!(WaveTarget::parse("100%"), Ok(WaveTarget::Percent(100)));
     for wrong in ["", "0", "0%", "101%", "256%", "-1", "1.5", "10 %", " 1", "%", "%5", "ten", "4294967296"] {
-        assert!(Reach::parse(wrong).is_err(), "{wrong:?}");
+        assert!(WaveTarget::parse(wrong).is_err(), "{wrong:?}");
     }
 }
 
@@ -79,47 +80,47 @@ fn budgets() {
     }
 }
 
-fn wave_lists() -> impl Strategy<Value = Vec<Reach>> {
+fn wave_lists() -> impl Strategy<Value = Vec<WaveTarget>> {
     let percents = prop::collection::btree_set(1..100_u8, 0..4);
     (prop::option::of(1..30_u32), percents).prop_map(|(count, percents)| {
-        let count = count.map(Reach::Count).into_iter();
-        count.chain(percents.into_iter().map(Reach::Percent)).chain([Reach::Percent(100)]).collect()
+        let count = count.map(WaveTarget::Count).into_iter();
+        count.chain(percents.into_iter().map(WaveTarget::Percent)).chain([WaveTarget::Percent(100)]).collect()
     })
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
+fn outcome() -> impl Strategy<Value = MemberOutcome> {
     prop::sample::select(vec![
-        Outcome::Moved,
-        Outcome::Moved,
-        Outcome::Moved,
-        Outcome::InPlace,
-        Outcome::Failed,
-        Outcome::Parked,
-        Outcome::SkippedGone,
-        Outcome::SkippedInactive,
-        Outcome::SkippedBusy,
+        MemberOutcome::Moved,
+        MemberOutcome::Moved,
+        MemberOutcome::Moved,
+        MemberOutcome::InPlace,
+        MemberOutcome::Failed,
+        MemberOutcome::Parked,
+        MemberOutcome::SkippedGone,
+        MemberOutcome::SkippedInactive,
+        MemberOutcome::SkippedBusy,
     ])
 }
 
 /// A rollout that a worker has, with its first window granted.
-fn running(total: u32, waves: &[Reach], budget: Budget, auto_return: bool) -> Rollout {
+fn running(total: u32, waves: &[WaveTarget], budget: Budget, auto_rollback: bool) -> Rollout {
     let member = |random: u32| {
         RolloutMember::new(
             SiteId::parse(&format!("s{random}")).expect("a site id"),
             Uid::from_parts(1, random.into()),
         )
     };
-    let draft = Draft {
+    let draft = NewRollout {
         number: 7,
         kind: RolloutKind::Promote,
-        target: Selector::Green,
+        target: Color::Green,
         digest: None,
         scope: RolloutScope::All,
         members: (0..total).map(member).collect(),
         waves: waves.to_vec(),
         max_concurrent: 64,
         budget,
-        auto_return,
+        auto_rollback,
         gate: None,
         bake: std::time::Duration::ZERO,
         after: None,
@@ -143,14 +144,14 @@ proptest! {
 
     #[test]
     fn waves_cover_all_sites_in_order(list in wave_lists(), total in 1..3_000_u32) {
-        let waves = cut(&list, total).expect("waves");
+        let waves = plan_waves(&list, total).expect("waves");
         let ends: Vec<u32> = waves.iter().map(|wave| wave.end).collect();
         prop_assert_eq!(ends.last(), Some(&total));
         prop_assert!(ends.is_sorted_by(|a, b| a < b) && ends[0] > 0, "{ends:?}");
         for wave in &waves {
-            let exact = match Reach::parse(&wave.name).expect("its own name") {
-                Reach::Count(count) => u64::from(count.min(total)) * 100,
-                Reach::Percent(percent) => u64::from(total) * u64::from(percent),
+            let exact = match WaveTarget::parse(&wave.name).expect("its own name") {
+                WaveTarget::Count(count) => u64::from(count.min(total)) * 100,
+                WaveTarget::Percent(percent) => u64::from(total) * u64::from(percent),
             };
             let end = u64::from(wave.end) * 100;
             prop_assert!((exact..exact + 100).contains(&end), "{} of {total} ends at {}", wave.name, wave.end);
@@ -159,10 +160,10 @@ proptest! {
 
     #[test]
     fn reaches_are_what_they_show(text in "\\PC{0,4}|[0-9]{1,10}%?|\\+?[0-9]{1,3}%?") {
-        if let Ok(reach) = Reach::parse(&text) {
+        if let Ok(reach) = WaveTarget::parse(&text) {
             let end = reach.end(1_000);
             prop_assert!((1..=1_000).contains(&end), "{text} ends at {end}");
-            prop_assert_eq!(Reach::parse(&reach.to_string()), Ok(reach));
+            prop_assert_eq!(WaveTarget::parse(&reach.to_string()), Ok(reach));
         }
     }
 
@@ -179,17 +180,17 @@ proptest! {
         total in 1..700_u32,
         drawn in prop::collection::vec(outcome(), 700),
         allowed in 0..4_u32,
-        auto_return in any::<bool>(),
+        auto_rollback in any::<bool>(),
     ) {
-        let mut rollout = running(total, &list, Budget::Count(allowed), auto_return);
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; total as usize];
+        let mut rollout = running(total, &list, Budget::Count(allowed), auto_rollback);
+        let mut outcomes: Vec<Option<MemberOutcome>> = vec![None; total as usize];
         let (mut last, mut granted) = (Window::default(), 0);
         while rollout.status == RolloutStatus::Running {
             let Window { start, end } = rollout.window;
             prop_assert!(granted <= 2 * total, "it does not end");
             granted += 1;
             prop_assert!(start < end && end <= total && end - start <= Window::size(rollout.max_concurrent), "{:?}", rollout.window);
-            if rollout.leg == Leg::Out {
+            if rollout.direction == Direction::Forward {
                 let mut ends = rollout.waves.iter().map(|wave| wave.end);
                 prop_assert!(!ends.any(|wave| start < wave && wave < end), "{:?}", rollout.window);
                 prop_assert_eq!(start, last.end);
@@ -197,53 +198,53 @@ proptest! {
             last = rollout.window;
             for ordinal in start..end {
                 let before = outcomes[ordinal as usize];
-                let now = match (rollout.leg, before) {
-                    (Leg::Out, _) => drawn[ordinal as usize],
-                    (Leg::Back, Some(Outcome::Moved)) => Outcome::Returned,
-                    (Leg::Back, _) => continue,
+                let now = match (rollout.direction, before) {
+                    (Direction::Forward, _) => drawn[ordinal as usize],
+                    (Direction::Rollback, Some(MemberOutcome::Moved)) => MemberOutcome::Returned,
+                    (Direction::Rollback, _) => continue,
                 };
                 outcomes[ordinal as usize] = Some(now);
                 rollout.count(ordinal, before, now, None);
             }
             rollout.proceed(true, NOW).unwrap();
             for (wave, start) in rollout.waves.iter().zip(starts(&rollout)) {
-                let mut recount = Tally::default();
+                let mut recount = Counts::default();
                 let sites = &outcomes[start as usize..wave.end as usize];
                 sites.iter().flatten().for_each(|outcome| recount.add(*outcome));
-                prop_assert_eq!(recount, wave.tally);
+                prop_assert_eq!(recount, wave.counts);
             }
-            let tally = rollout.tally();
-            prop_assert_eq!(tally.resolved() + rollout.running() + rollout.pending(), total);
+            let counts = rollout.counts();
+            prop_assert_eq!(counts.resolved() + rollout.running() + rollout.pending(), total);
         }
         let over = rollout.waves.iter().any(|wave| {
             let of_wave = rollout.waves.iter().position(|other| other == wave).expect("itself");
             let sites = &outcomes[starts(&rollout)[of_wave] as usize..wave.end as usize];
-            let failed = sites.iter().flatten().filter(|outcome| **outcome == Outcome::Failed).count();
+            let failed = sites.iter().flatten().filter(|outcome| **outcome == MemberOutcome::Failed).count();
             failed > allowed as usize
         });
-        let expected = match (over, auto_return) {
+        let expected = match (over, auto_rollback) {
             (false, _) => RolloutStatus::Succeeded,
             (true, false) => RolloutStatus::Halted,
             (true, true) => RolloutStatus::Failed,
         };
         prop_assert_eq!(rollout.status, expected);
         if over {
-            prop_assert_eq!(rollout.reason.as_ref().map(|reason| reason.code), Some(Code::BudgetExceeded));
+            prop_assert_eq!(rollout.reason.as_ref().map(|reason| reason.code), Some(ReasonCode::BudgetExceeded));
         }
         if rollout.status == RolloutStatus::Failed {
-            prop_assert!(!outcomes.contains(&Some(Outcome::Moved)), "a moved site was not returned");
+            prop_assert!(!outcomes.contains(&Some(MemberOutcome::Moved)), "a moved site was not returned");
         }
     }
 }
 
 #[test]
 fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
-    let grants = [Reach::Count(1), Reach::Percent(100)];
+    let grants = [WaveTarget::Count(1), WaveTarget::Percent(100)];
     for whole in [false, true] {
         for over in [false, true] {
             for control in [None, Some(Control::Pause), Some(Control::Abort)] {
                 let mut rollout = running(10, &grants, Budget::Count(0), false);
-                rollout.count(0, None, if over { Outcome::Failed } else { Outcome::Moved }, None);
+                rollout.count(0, None, if over { MemberOutcome::Failed } else { MemberOutcome::Moved }, None);
                 rollout.control = control;
                 rollout.proceed(whole, NOW).unwrap();
                 let expected = match (control, over) {
@@ -265,16 +266,16 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
 #[test]
 fn an_owner_is_asked_and_the_unowned_changes_at_once() {
     let mut owned = running(10, &[], Budget::Count(0), false);
-    assert_eq!(owned.ask(RolloutEvent::Pause, NOW), Ok(()));
+    assert_eq!(owned.request(RolloutEvent::Pause, NOW), Ok(()));
     assert_eq!((owned.status, owned.control), (RolloutStatus::Running, Some(Control::Pause)));
-    assert_eq!(owned.ask(RolloutEvent::Abort, NOW), Ok(()));
-    assert_eq!(owned.ask(RolloutEvent::Pause, NOW), Ok(()));
+    assert_eq!(owned.request(RolloutEvent::Abort, NOW), Ok(()));
+    assert_eq!(owned.request(RolloutEvent::Pause, NOW), Ok(()));
     assert_eq!(owned.control, Some(Control::Abort), "a later pause does not take an abort back");
-    assert!(owned.ask(RolloutEvent::Resume, NOW).is_err());
+    assert!(owned.request(RolloutEvent::Resume, NOW).is_err());
     owned.proceed(true, NOW).unwrap();
     assert_eq!((owned.status, owned.finished_at), (RolloutStatus::Aborted, Some(NOW)));
     for event in [RolloutEvent::Pause, RolloutEvent::Resume, RolloutEvent::Abort] {
-        let error = owned.ask(event, NOW).expect_err("it has ended").to_string();
+        let error = owned.request(event, NOW).expect_err("it has ended").to_string();
         assert!(error.contains("aborted") && error.contains(event.as_str()), "{error}");
     }
 
@@ -282,16 +283,16 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
     let mut waiting = running(10, &[], Budget::Count(0), false);
     waiting.settle(RolloutEvent::Wait, None, NOW).unwrap();
     waiting.owner = None;
-    assert_eq!(waiting.ask(RolloutEvent::Abort, NOW), Ok(()));
+    assert_eq!(waiting.request(RolloutEvent::Abort, NOW), Ok(()));
     assert_eq!((waiting.status, waiting.control), (RolloutStatus::Waiting, Some(Control::Abort)));
 
     let mut fresh = Rollout { status: RolloutStatus::Waiting, owner: None, ..waiting };
     (fresh.window, fresh.control) = (Window::default(), None);
-    assert_eq!(fresh.ask(RolloutEvent::Pause, NOW), Ok(()));
+    assert_eq!(fresh.request(RolloutEvent::Pause, NOW), Ok(()));
     assert_eq!((fresh.status, fresh.control), (RolloutStatus::Paused, None));
-    assert_eq!(fresh.ask(RolloutEvent::Resume, NOW), Ok(()));
+    assert_eq!(fresh.request(RolloutEvent::Resume, NOW), Ok(()));
     assert_eq!(fresh.status, RolloutStatus::Waiting);
-    assert_eq!(fresh.ask(RolloutEvent::Abort, NOW), Ok(()));
+    assert_eq!(fresh.request(RolloutEvent::Abort, NOW), Ok(()));
     assert_eq!((fresh.status, fresh.finished_at), (RolloutStatus::Aborted, Some(NOW)));
 }
 
@@ -300,28 +301,33 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
 fn its_course_is_told_by_few_marks() {
     let total = 10_000;
     let mut rollout = running(total, &[], Budget::Count(total), false);
-    rollout.marks.clear();
+    rollout.samples.clear();
     let at = |step: u64| cdm_core::domain::Timestamp::from_millis(1_000 * step);
     for step in 0..500_u32 {
         for _ in 0..20 {
-            rollout.count(step, None, if step % 50 == 0 { Outcome::Failed } else { Outcome::Moved }, None);
+            rollout.count(
+                step,
+                None,
+                if step % 50 == 0 { MemberOutcome::Failed } else { MemberOutcome::Moved },
+                None,
+            );
         }
         rollout.status = RolloutStatus::Running;
         rollout.proceed(false, at(u64::from(step))).unwrap();
     }
     assert!(
-        rollout.marks.len() <= Mark::KEPT && rollout.marks.len() > Mark::KEPT / 3,
+        rollout.samples.len() <= ProgressSample::KEPT && rollout.samples.len() > ProgressSample::KEPT / 3,
         "{}",
-        rollout.marks.len()
+        rollout.samples.len()
     );
-    assert!(rollout.marks.is_sorted_by_key(|mark| (mark.at, mark.succeeded, mark.failed)));
-    let (first, last) = (rollout.marks[0], rollout.marks[rollout.marks.len() - 1]);
+    assert!(rollout.samples.is_sorted_by_key(|mark| (mark.at, mark.succeeded, mark.failed)));
+    let (first, last) = (rollout.samples[0], rollout.samples[rollout.samples.len() - 1]);
     assert_eq!((first.at, last.at), (at(0), at(499)));
     assert_eq!((last.succeeded, last.failed), (9_800, 200));
-    let before = rollout.marks.len();
+    let before = rollout.samples.len();
     for step in 500..600 {
         rollout.proceed(false, at(step)).unwrap();
     }
-    assert!(rollout.marks.len() <= before + 1, "standing still takes two marks");
-    assert_eq!(rollout.marks.last().map(|mark| mark.at), Some(at(599)));
+    assert!(rollout.samples.len() <= before + 1, "standing still takes two marks");
+    assert_eq!(rollout.samples.last().map(|mark| mark.at), Some(at(599)));
 }

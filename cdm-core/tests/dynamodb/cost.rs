@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use cdm_core::domain::{RolloutKind, Selector, Site, Slot, Task};
-use cdm_core::ports::{Batch, Journal, Outcome, SiteQuery, SiteRepository, Write};
+use cdm_core::domain::{Color, OperationInput, OperationState, RolloutKind, Site};
+use cdm_core::ports::{Journal, Mutation, Outcome, SiteQuery, SiteRepository, WriteBatch};
 use cdm_testkit::build;
 
 use super::Lab;
-use super::lost::{claim, complete, event};
+use super::lost::{claim, event, release_claim};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_of_a_rollout_costs_two_updates() {
@@ -17,7 +17,8 @@ async fn a_site_of_a_rollout_costs_two_updates() {
         lab.proxy.seen();
         let claimed = lab.store.claim(&lab.bench.cx().call(), &claim(&site, rollout, 1)).await;
         assert!(matches!(claimed, Outcome::Applied(_)), "{claimed:?}");
-        let completed = lab.store.complete(&lab.bench.cx().call(), &complete(&site, rollout, 1)).await;
+        let completed =
+            lab.store.release_claim(&lab.bench.cx().call(), &release_claim(&site, rollout, 1)).await;
         assert_eq!(completed, Outcome::Applied(()));
         assert_eq!(lab.proxy.seen(), ["UpdateItem", "UpdateItem"]);
     }
@@ -27,22 +28,22 @@ async fn a_site_of_a_rollout_costs_two_updates() {
 async fn a_batch_of_one_record_costs_one_request() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        lab.write(vec![Write::Site(Box::new(site.clone()))]).await;
+        lab.write(vec![Mutation::Site(Box::new(site.clone()))]).await;
         assert_eq!(lab.proxy.seen(), ["PutItem"]);
-        let rollout = build::rollout(lab.number().await, RolloutKind::Flush, Selector::Blue, 1);
+        let rollout = build::rollout(lab.number().await, RolloutKind::Flush, Color::Blue, 1);
         lab.proxy.seen();
         let page = build::page(rollout.number, 0, std::slice::from_ref(&site));
-        lab.write(vec![Write::RolloutPage(page)]).await;
-        lab.write(vec![Write::CreateRollout(Box::new(rollout))]).await;
-        lab.write(vec![Write::CreateSite(Box::new(build::site("b")))]).await;
+        lab.write(vec![Mutation::RolloutPage(page)]).await;
+        lab.write(vec![Mutation::CreateRollout(Box::new(rollout))]).await;
+        lab.write(vec![Mutation::CreateSite(Box::new(build::site("b")))]).await;
         assert_eq!(lab.proxy.seen(), ["TransactWriteItems", "PutItem", "TransactWriteItems"]);
         // What tells the feed draws its place there first; what removes a site reads its hostnames first.
-        let told = Batch {
+        let told = WriteBatch {
             events: vec![event("x")],
-            ..Batch::of(vec![Write::Site(Box::new(Site { version: 2, ..site.clone() }))])
+            ..WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 2, ..site.clone() }))])
         };
         assert_eq!(lab.store.write(&lab.bench.cx().call(), &told).await, Outcome::Applied(()));
-        lab.write(vec![Write::RemoveSite(site.id.clone(), site.uid, 3)]).await;
+        lab.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 3)]).await;
         assert_eq!(lab.proxy.seen(), ["UpdateItem", "TransactWriteItems", "GetItem", "TransactWriteItems"]);
     }
 }
@@ -51,23 +52,24 @@ async fn a_batch_of_one_record_costs_one_request() {
 async fn reads_cost_what_they_have_to() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        let slot: Slot = build::slot(lab.number().await, Task::Provision(Selector::Blue));
-        lab.write(vec![Write::Site(Box::new(Site { slot: Some(slot), ..site.clone() }))]).await;
+        let operation: OperationState =
+            build::operation(lab.number().await, OperationInput::Provision(Color::Blue));
+        lab.write(vec![Mutation::Site(Box::new(Site { operation: Some(operation), ..site.clone() }))]).await;
         lab.proxy.seen();
         lab.store.site(&site.id).await.expect("a site");
         lab.store.hostname(site.hostnames.canonical()).await.expect("an owner");
         assert_eq!(lab.proxy.seen(), ["GetItem", "GetItem"]);
         // Each part of an index is asked once.
-        lab.store.live().await.expect("what is to be done");
+        lab.store.pending_work().await.expect("what is to be done");
         assert_eq!(lab.proxy.seen(), ["Query"; 4]);
         lab.store
-            .count(&SiteQuery { service: Some(Selector::Blue), ..SiteQuery::default() })
+            .count(&SiteQuery { service: Some(Color::Blue), ..SiteQuery::default() })
             .await
             .expect("a number");
         assert_eq!(lab.proxy.seen(), ["Query"; 4]);
         lab.store.sites(&SiteQuery::default(), None, 100).await.expect("sites");
         assert_eq!(lab.proxy.seen(), ["Query", "Query", "Query", "Query", "BatchGetItem"]);
-        lab.store.beats().await.expect("beats");
+        lab.store.heartbeats().await.expect("beats");
         lab.store.last_event().await.expect("an end");
         lab.proxy.seen();
         lab.store.last_event().await.expect("an end");

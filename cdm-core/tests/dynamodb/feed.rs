@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::Site;
-use cdm_core::ports::{Batch, Journal, Outcome, Write};
+use cdm_core::ports::{Journal, Mutation, Outcome, WriteBatch};
 use cdm_testkit::build;
 use futures_util::future::{join, join_all};
 use tokio::sync::Semaphore;
@@ -13,8 +13,8 @@ use super::Lab;
 use super::lost::event;
 use super::proxy::Fault;
 
-fn told(what: &str) -> Batch {
-    Batch { events: vec![event(what)], ..Batch::default() }
+fn told(what: &str) -> WriteBatch {
+    WriteBatch { events: vec![event(what)], ..WriteBatch::default() }
 }
 
 async fn tell(lab: &Lab, what: &str) {
@@ -61,8 +61,10 @@ async fn a_writer_that_stood_still_tells_later() {
         tell(&lab, "one").await;
         let held = Arc::new(Semaphore::new(0));
         let site = Site { uid: lab.bench.cx().uid(), ..build::site("a") };
-        let batch =
-            Batch { events: vec![event("two")], ..Batch::of(vec![Write::CreateSite(Box::new(site))]) };
+        let batch = WriteBatch {
+            events: vec![event("two")],
+            ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(site))])
+        };
         lab.proxy.seen();
         lab.proxy.next("TransactWriteItems", Fault::Hold(Arc::clone(&held)));
         let call = lab.bench.cx().call();
@@ -103,9 +105,9 @@ async fn a_writer_that_ended_keeps_nobody() {
 async fn a_refused_write_keeps_nobody() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        let stale = Batch {
+        let stale = WriteBatch {
             events: vec![event("no")],
-            ..Batch::of(vec![Write::Site(Box::new(Site { version: 9, ..site }))])
+            ..WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 9, ..site }))])
         };
         let refused = lab.store.write(&lab.bench.cx().call(), &stale).await;
         assert!(matches!(refused, Outcome::NotApplied(_)), "{refused:?}");

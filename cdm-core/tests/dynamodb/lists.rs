@@ -1,8 +1,12 @@
 //! Lists in small pages, whatever part of an index their items lie in; and claims that meet.
 
 use cdm_core::domain::site::{ClaimRefused, Claimed};
-use cdm_core::domain::{End, Operation, Selector, Site, SiteId, Slot, Status, Subject, Task};
-use cdm_core::ports::{Batch, Journal, OperationQuery, Outcome, Refused, SiteQuery, SiteRepository, Write};
+use cdm_core::domain::{
+    Color, Operation, OperationInput, OperationState, Site, SiteId, Status, Subject, TerminalStatus,
+};
+use cdm_core::ports::{
+    Journal, Mutation, OperationQuery, Outcome, SiteQuery, SiteRepository, WriteBatch, WriteError,
+};
 use cdm_testkit::build;
 use futures_util::future::join_all;
 
@@ -17,14 +21,14 @@ async fn sites_come_in_order_page_by_page() {
             let id = format!("s{:02}", at * 7 % 23);
             let site = Site {
                 uid: lab.bench.cx().uid(),
-                service: if at % 3 == 0 { Selector::Green } else { Selector::Blue },
+                service: if at % 3 == 0 { Color::Green } else { Color::Blue },
                 ..build::site(&id)
             };
-            lab.write(vec![Write::CreateSite(Box::new(site.clone()))]).await;
+            lab.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
             ids.push((site.id, site.service));
         }
         ids.sort();
-        let green = SiteQuery { service: Some(Selector::Green), ..SiteQuery::default() };
+        let green = SiteQuery { service: Some(Color::Green), ..SiteQuery::default() };
         for (query, limit) in
             [(SiteQuery::default(), 1), (SiteQuery::default(), 4), (green.clone(), 2), (green, 100)]
         {
@@ -58,15 +62,16 @@ async fn operations_at_work_and_ended_are_one_list() {
             let status = match at % 3 {
                 0 => Status::Queued,
                 1 => Status::Parked,
-                _ => Status::Ended(End::Failed),
+                _ => Status::Ended(TerminalStatus::Failed),
             };
-            let slot = Slot { status, ..build::slot(number, Task::Provision(Selector::Blue)) };
+            let state =
+                OperationState { status, ..build::operation(number, OperationInput::Provision(Color::Blue)) };
             lab.write(vec![match status {
                 Status::Ended(_) => {
-                    let ended = Operation::live(Subject::Site(site.id), slot);
-                    Write::History(Box::new(Operation { finished_at: Some(build::BORN), ..ended }))
+                    let ended = Operation::live(Subject::Site(site.id), state);
+                    Mutation::History(Box::new(Operation { finished_at: Some(build::BORN), ..ended }))
                 }
-                _ => Write::Site(Box::new(Site { slot: Some(slot), ..site })),
+                _ => Mutation::Site(Box::new(Site { operation: Some(state), ..site })),
             }])
             .await;
         }
@@ -84,11 +89,14 @@ async fn operations_at_work_and_ended_are_one_list() {
             }
             assert_eq!(seen, numbers, "newest first, in pages of {limit}");
         }
-        let failed = OperationQuery { status: Some(Status::Ended(End::Failed)), ..OperationQuery::default() };
+        let failed = OperationQuery {
+            status: Some(Status::Ended(TerminalStatus::Failed)),
+            ..OperationQuery::default()
+        };
         let page = lab.store.operations(&failed, None, 3).await.expect("a page");
         let rest = lab.store.operations(&failed, page.next, 3).await.expect("a page");
         assert_eq!((page.items.len(), rest.items.len(), rest.next), (3, 1, None));
-        assert_eq!(lab.store.live().await.expect("what is to be done").len(), 4);
+        assert_eq!(lab.store.pending_work().await.expect("what is to be done").len(), 4);
     }
 }
 
@@ -108,7 +116,7 @@ async fn of_claims_that_meet_one_wins() {
             .iter()
             .filter(|answer| matches!(answer, Outcome::Applied(Claimed::Taken { version: 2, .. })));
         assert_eq!(won.count(), 1, "{answers:?}");
-        let busy = Outcome::NotApplied(Refused::Claim(ClaimRefused::Busy));
+        let busy = Outcome::NotApplied(WriteError::Claim(ClaimRefused::Busy));
         assert_eq!(answers.iter().filter(|answer| **answer == busy).count(), 31, "{answers:?}");
     }
 }
@@ -120,7 +128,7 @@ async fn of_writes_that_meet_one_wins() {
         let site = lab.site("a").await;
         let writes = (0..16).map(|_| {
             let (store, call) = (lab.store.clone(), lab.bench.cx().call());
-            let batch = Batch::of(vec![Write::Site(Box::new(site.clone()))]);
+            let batch = WriteBatch::of(vec![Mutation::Site(Box::new(site.clone()))]);
             async move { store.write(&call, &batch).await }
         });
         let answers = join_all(writes).await;
@@ -129,8 +137,9 @@ async fn of_writes_that_meet_one_wins() {
             1,
             "{answers:?}"
         );
-        let conflict =
-            |answer: &&Outcome<(), Refused>| matches!(answer, Outcome::NotApplied(Refused::Conflict(_)));
+        let conflict = |answer: &&Outcome<(), WriteError>| {
+            matches!(answer, Outcome::NotApplied(WriteError::Conflict(_)))
+        };
         assert_eq!(answers.iter().filter(conflict).count(), 15, "{answers:?}");
     }
 }

@@ -1,13 +1,14 @@
 //! An answer that is lost: the same write is asked for again, is known for its own, and leaves one trace.
 
 use cdm_core::adapters::dynamodb::DynamoTokens;
-use cdm_core::domain::rollout::Outcome as Came;
-use cdm_core::domain::site::{Claim, Claimed, Complete, Want};
-use cdm_core::domain::{Actor, End, Operation, Role, TokenHash, WorkerId};
+use cdm_core::domain::rollout::MemberOutcome;
+use cdm_core::domain::site::{Claim, ClaimIntent, Claimed, ReleaseClaim};
+use cdm_core::domain::{Actor, Operation, Role, TerminalStatus, TokenHash, WorkerId};
 use cdm_core::domain::{
-    Fence, Grant, Leg, OperationId, RolloutKind, Selector, Site, Status, Subject, Task, Token,
+    ClaimToken, Color, Direction, Fence, OperationId, OperationInput, RolloutKind, Site, Status, Subject,
+    Token,
 };
-use cdm_core::ports::{Batch, FeedEvent, Journal, Outcome, SiteRepository, TokenStore, Write};
+use cdm_core::ports::{FeedEvent, Journal, Mutation, Outcome, SiteRepository, TokenStore, WriteBatch};
 use cdm_testkit::build;
 
 use super::Lab;
@@ -17,8 +18,8 @@ pub(super) fn claim(site: &Site, rollout: u64, term: u64) -> Claim {
     Claim {
         id: site.id.clone(),
         uid: site.uid,
-        grant: Grant { rollout, leg: Leg::Out, term },
-        want: Want::Promote(Selector::Green),
+        claim_token: ClaimToken { rollout, direction: Direction::Forward, term },
+        intent: ClaimIntent::Promote(Color::Green),
         ordinal: 0,
         number: rollout + 1,
         owner: WorkerId::new(&format!("worker-{term}")),
@@ -27,14 +28,14 @@ pub(super) fn claim(site: &Site, rollout: u64, term: u64) -> Claim {
     }
 }
 
-pub(super) fn complete(site: &Site, rollout: u64, term: u64) -> Complete {
-    Complete {
+pub(super) fn release_claim(site: &Site, rollout: u64, term: u64) -> ReleaseClaim {
+    ReleaseClaim {
         id: site.id.clone(),
-        grant: Grant { rollout, leg: Leg::Out, term },
+        claim_token: ClaimToken { rollout, direction: Direction::Forward, term },
         fence: Fence::new(rollout + 1, 1),
-        outcome: Some(Came::Moved),
+        outcome: Some(MemberOutcome::Moved),
         digest: None,
-        service: Some(Selector::Green),
+        service: Some(Color::Green),
         route: None,
         at: site.updated_at,
     }
@@ -45,7 +46,7 @@ pub(super) fn event(what: &str) -> FeedEvent {
 }
 
 /// What became of a batch whose request of that kind lost its answer, and of its repetition.
-async fn twice(lab: &Lab, operation: &'static str, batch: &Batch) {
+async fn twice(lab: &Lab, operation: &'static str, batch: &WriteBatch) {
     let call = lab.bench.cx().call();
     lab.proxy.next(operation, Fault::LoseAnswer);
     let first = lab.store.write(&call, batch).await;
@@ -64,12 +65,12 @@ async fn a_claim_and_its_end_are_known_for_their_own() {
         let again = lab.store.claim(&call, &claim).await;
         assert!(matches!(again, Outcome::Applied(Claimed::Taken { epoch: 1, version: 2, .. })), "{again:?}");
 
-        let (call, complete) = (lab.bench.cx().call(), complete(&site, rollout, 1));
+        let (call, complete) = (lab.bench.cx().call(), release_claim(&site, rollout, 1));
         lab.proxy.next("UpdateItem", Fault::LoseAnswer);
-        assert!(matches!(lab.store.complete(&call, &complete).await, Outcome::Unknown(_)));
-        assert_eq!(lab.store.complete(&call, &complete).await, Outcome::Applied(()));
+        assert!(matches!(lab.store.release_claim(&call, &complete).await, Outcome::Unknown(_)));
+        assert_eq!(lab.store.release_claim(&call, &complete).await, Outcome::Applied(()));
         let read = lab.store.site(&site.id).await.expect("an answer").expect("a site");
-        assert_eq!((read.version, read.service, read.slot), (3, Selector::Green, None));
+        assert_eq!((read.version, read.service, read.operation), (3, Color::Green, None));
     }
 }
 
@@ -81,7 +82,8 @@ async fn a_take_over_is_known_for_its_own() {
         let rollout = lab.number().await;
         let first = lab.store.claim(&lab.bench.cx().call(), &claim(&site, rollout, 1)).await;
         assert!(matches!(first, Outcome::Applied(Claimed::Taken { .. })));
-        let (call, over) = (lab.bench.cx().call(), Claim { want: Want::Settle, ..claim(&site, rollout, 2) });
+        let (call, over) =
+            (lab.bench.cx().call(), Claim { intent: ClaimIntent::Recover, ..claim(&site, rollout, 2) });
         lab.proxy.next("PutItem", Fault::LoseAnswer);
         assert!(matches!(lab.store.claim(&call, &over).await, Outcome::Unknown(_)));
         let again = lab.store.claim(&call, &over).await;
@@ -93,27 +95,27 @@ async fn a_take_over_is_known_for_its_own() {
 async fn a_write_is_known_for_its_own() {
     for lab in Lab::all().await {
         let site = Site { uid: lab.bench.cx().uid(), ..build::site("a") };
-        let create = Batch {
+        let create = WriteBatch {
             events: vec![event("created")],
-            ..Batch::of(vec![Write::CreateSite(Box::new(site.clone()))])
+            ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(site.clone()))])
         };
         twice(&lab, "TransactWriteItems", &create).await;
-        let alone = Batch::of(vec![Write::Site(Box::new(Site { version: 1, ..site.clone() }))]);
+        let alone = WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 1, ..site.clone() }))]);
         twice(&lab, "PutItem", &alone).await;
-        let rollout = build::rollout(lab.number().await, RolloutKind::Flush, Selector::Blue, 1);
-        let many = Batch {
+        let rollout = build::rollout(lab.number().await, RolloutKind::Flush, Color::Blue, 1);
+        let many = WriteBatch {
             events: vec![event("changed"), event("twice")],
-            ..Batch::of(vec![
-                Write::Site(Box::new(Site { version: 2, ..site.clone() })),
-                Write::CreateRollout(Box::new(rollout.clone())),
-                Write::RolloutPage(build::page(rollout.number, 0, std::slice::from_ref(&site))),
+            ..WriteBatch::of(vec![
+                Mutation::Site(Box::new(Site { version: 2, ..site.clone() })),
+                Mutation::CreateRollout(Box::new(rollout.clone())),
+                Mutation::RolloutPage(build::page(rollout.number, 0, std::slice::from_ref(&site))),
             ])
         };
         twice(&lab, "TransactWriteItems", &many).await;
         assert_eq!(lab.store.site(&site.id).await.expect("an answer").map(|site| site.version), Some(3));
-        let remove = Batch {
+        let remove = WriteBatch {
             events: vec![event("removed")],
-            ..Batch::of(vec![Write::RemoveSite(site.id.clone(), site.uid, 3)])
+            ..WriteBatch::of(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 3)])
         };
         twice(&lab, "TransactWriteItems", &remove).await;
         assert_eq!(lab.store.hostname(site.hostnames.canonical()).await, Ok(None));
@@ -129,27 +131,28 @@ async fn history_and_pages_are_known_for_their_own() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
         let number = lab.number().await;
-        let slot = cdm_core::domain::Slot {
-            status: Status::Ended(End::Succeeded),
-            ..build::slot(number, Task::Create)
+        let operation = cdm_core::domain::OperationState {
+            status: Status::Ended(TerminalStatus::Succeeded),
+            ..build::operation(number, OperationInput::Create)
         };
         let ended = Operation {
             finished_at: Some(build::BORN),
-            ..Operation::live(Subject::Site(site.id.clone()), slot)
+            ..Operation::live(Subject::Site(site.id.clone()), operation)
         };
-        let batch = |ended: &Operation| Batch {
+        let batch = |ended: &Operation| WriteBatch {
             events: vec![event("ended")],
-            ..Batch::of(vec![Write::History(Box::new(ended.clone()))])
+            ..WriteBatch::of(vec![Mutation::History(Box::new(ended.clone()))])
         };
         twice(&lab, "TransactWriteItems", &batch(&ended)).await;
         let other = Operation { finished_at: None, ..ended.clone() };
-        let late = lab.store.write(&lab.bench.cx().call(), &Batch::of(batch(&other).writes)).await;
+        let late = lab.store.write(&lab.bench.cx().call(), &WriteBatch::of(batch(&other).writes)).await;
         assert_eq!(late, Outcome::Applied(()));
         let kept = lab.store.history(&OperationId::on(number, Subject::Site(site.id.clone()))).await;
         assert_eq!(kept, Ok(Some(ended)), "what became of an operation does not change");
 
         let page = build::page(number + 1, 0, std::slice::from_ref(&site));
-        let batch = Batch { events: vec![event("page")], ..Batch::of(vec![Write::RolloutPage(page)]) };
+        let batch =
+            WriteBatch { events: vec![event("page")], ..WriteBatch::of(vec![Mutation::RolloutPage(page)]) };
         twice(&lab, "TransactWriteItems", &batch).await;
         let told = lab.store.events(None, 100).await.expect("events");
         assert_eq!(told.iter().map(|(_, event)| event.what.as_str()).collect::<Vec<_>>(), ["ended", "page"]);

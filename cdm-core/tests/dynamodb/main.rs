@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use cdm_core::adapters::SystemClock;
 use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
-use cdm_core::domain::{Site, Tick, Timestamp};
-use cdm_core::ports::{Batch, Clock, Journal, Outcome, Write};
+use cdm_core::domain::{MonotonicTime, Site, Timestamp};
+use cdm_core::ports::{Clock, Journal, Mutation, Outcome, WriteBatch};
 use cdm_testkit::build;
 use cdm_testkit::contract::{store, tokens};
 
@@ -63,11 +63,11 @@ impl Clock for Shifted {
         self.clock.wall().after(Duration::from_millis(self.ahead.load(Ordering::SeqCst)))
     }
 
-    fn monotonic(&self) -> Tick {
+    fn monotonic(&self) -> MonotonicTime {
         self.clock.monotonic()
     }
 
-    async fn sleep_until(&self, until: Tick) {
+    async fn sleep_until(&self, until: MonotonicTime) {
         self.clock.sleep_until(until).await;
     }
 }
@@ -105,13 +105,13 @@ impl Lab {
     /// A site that is written at version 1.
     async fn site(&self, id: &str) -> Site {
         let site = Site { uid: self.bench.cx().uid(), ..build::site(id) };
-        self.write(vec![Write::CreateSite(Box::new(site.clone()))]).await;
+        self.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
         self.proxy.seen();
         Site { version: 1, ..site }
     }
 
-    async fn write(&self, writes: Vec<Write>) {
-        let written = self.store.write(&self.bench.cx().call(), &Batch::of(writes)).await;
+    async fn write(&self, writes: Vec<Mutation>) {
+        let written = self.store.write(&self.bench.cx().call(), &WriteBatch::of(writes)).await;
         assert_eq!(written, Outcome::Applied(()));
     }
 
@@ -121,7 +121,7 @@ impl Lab {
     }
 
     async fn number(&self) -> u64 {
-        match self.store.numbers(&self.bench.cx().call(), 2).await {
+        match self.store.allocate_ids(&self.bench.cx().call(), 2).await {
             Outcome::Applied(number) => number,
             other => panic!("numbers are drawn: {other:?}"),
         }

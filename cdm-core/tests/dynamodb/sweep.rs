@@ -3,15 +3,17 @@
 
 use cdm_core::domain::site::Claimed;
 use cdm_core::domain::{
-    AuditEntry, Canonical, End, Fingerprint, IdempotencyKey, Operation, Site, Slot, Status, Subject, Task,
+    AuditEntry, Canonical, Fingerprint, IdempotencyKey, Operation, OperationInput, OperationState, Site,
+    Status, Subject, TerminalStatus,
 };
 use cdm_core::ports::{
-    Batch, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Outcome, Refused, SiteRepository, Write,
+    CallContext, Clock, FeedEvent, IdempotencyRecord, Journal, Mutation, Outcome, SiteRepository, WriteBatch,
+    WriteError,
 };
 use cdm_testkit::build;
 
 use super::Lab;
-use super::lost::{claim, complete, event};
+use super::lost::{claim, event, release_claim};
 use super::proxy::Fault;
 
 /// How often one call is repeated; a fault breaks one request only.
@@ -33,13 +35,13 @@ struct Left {
 }
 
 /// Asks under one write id until there is an answer.
-async fn sure<T>(lab: &Lab, ask: impl AsyncFn(&Call) -> Outcome<T, Refused>) -> T {
+async fn sure<T>(lab: &Lab, ask: impl AsyncFn(&CallContext) -> Outcome<T, WriteError>) -> T {
     let first = lab.bench.cx().call();
     for _ in 0..TRIES {
-        let call = Call { write: first.write, ..lab.bench.cx().call() };
+        let call = CallContext { write: first.write, ..lab.bench.cx().call() };
         match ask(&call).await {
             Outcome::Applied(value) => return value,
-            Outcome::Unknown(_) | Outcome::NotApplied(Refused::Store(_)) => {}
+            Outcome::Unknown(_) | Outcome::NotApplied(WriteError::Store(_)) => {}
             Outcome::NotApplied(refused) => panic!("a repetition is refused: {refused:?}"),
         }
     }
@@ -48,7 +50,7 @@ async fn sure<T>(lab: &Lab, ask: impl AsyncFn(&Call) -> Outcome<T, Refused>) -> 
 
 async fn live(lab: &Lab, id: &str) -> Left {
     let store = &lab.store;
-    let write = async |batch: Batch| sure(lab, async |call| store.write(call, &batch).await).await;
+    let write = async |batch: WriteBatch| sure(lab, async |call| store.write(call, &batch).await).await;
     let tell = |what: &str| -> FeedEvent { event(&format!("{id} {what}")) };
     let site = Site { uid: lab.bench.cx().uid(), ..build::site(id) };
     let key = IdempotencyKey::parse(id).expect("a key");
@@ -71,26 +73,29 @@ async fn live(lab: &Lab, id: &str) -> Left {
         address: None,
         count: 1,
     };
-    write(Batch {
+    write(WriteBatch {
         audit: Some(entry),
         idempotency: Some(record),
         events: vec![tell("created")],
-        ..Batch::of(vec![Write::CreateSite(Box::new(site.clone()))])
+        ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(site.clone()))])
     })
     .await;
-    write(Batch::of(vec![Write::Site(Box::new(Site { version: 1, ..site.clone() }))])).await;
-    let rollout = sure(lab, async |call| store.numbers(call, 2).await).await;
-    let (claim, complete) = (claim(&site, rollout, 1), complete(&site, rollout, 1));
+    write(WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 1, ..site.clone() }))])).await;
+    let rollout = sure(lab, async |call| store.allocate_ids(call, 2).await).await;
+    let (claim, complete) = (claim(&site, rollout, 1), release_claim(&site, rollout, 1));
     let claimed = sure(lab, async |call| store.claim(call, &claim).await).await;
-    sure(lab, async |call| store.complete(call, &complete).await).await;
-    let slot = Slot { status: Status::Ended(End::Succeeded), ..build::slot(rollout, Task::Terminate) };
-    let ended = Operation::live(Subject::Site(site.id.clone()), slot);
-    write(Batch {
+    sure(lab, async |call| store.release_claim(call, &complete).await).await;
+    let state = OperationState {
+        status: Status::Ended(TerminalStatus::Succeeded),
+        ..build::operation(rollout, OperationInput::Terminate)
+    };
+    let ended = Operation::live(Subject::Site(site.id.clone()), state);
+    write(WriteBatch {
         events: vec![tell("ended"), tell("gone")],
-        ..Batch::of(vec![
+        ..WriteBatch::of(vec![
             // Whatever was done twice before would have made it another version.
-            Write::RemoveSite(site.id.clone(), site.uid, 4),
-            Write::History(Box::new(ended.clone())),
+            Mutation::RemoveSite(site.id.clone(), site.uid, 4),
+            Mutation::History(Box::new(ended.clone())),
         ])
     })
     .await;
@@ -104,7 +109,7 @@ async fn live(lab: &Lab, id: &str) -> Left {
     Left {
         claimed: match claimed {
             Claimed::Taken { version, .. } => Some(version),
-            Claimed::Barred => None,
+            Claimed::FencedOff => None,
         },
         is_there: store.site(&site.id).await.expect("an answer").is_some(),
         host_is_taken: store.hostname(site.hostnames.canonical()).await.expect("an answer").is_some(),

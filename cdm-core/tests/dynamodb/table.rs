@@ -8,10 +8,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
-use cdm_core::domain::{Fence, Routed, Selector, Site};
-use cdm_core::ports::{Journal, Outcome, StoreError, Write};
+use cdm_core::domain::{Color, Fence, Routed, Site};
+use cdm_core::ports::{Journal, Mutation, Outcome, StoreError};
 
-use super::lost::{claim, complete};
+use super::lost::{claim, release_claim};
 use super::{Lab, aws};
 
 /// Another client, which is told of nothing but the address.
@@ -83,9 +83,10 @@ async fn a_rollout_shows_in_the_item() {
         let shown = item(&client, &lab, "S#rrr", "SITE").await;
         assert_eq!(shown["state"], AttributeValue::S("promoting".to_owned()));
         assert!(!shown.contains_key("work"), "a member is not listed by itself");
-        let route = Routed { service: Selector::Green, fence: Fence::new(rollout + 1, 1) };
-        let complete = cdm_core::domain::site::Complete { route: Some(route), ..complete(&site, rollout, 1) };
-        assert_eq!(lab.store.complete(&lab.bench.cx().call(), &complete).await, Outcome::Applied(()));
+        let route = Routed { service: Color::Green, fence: Fence::new(rollout + 1, 1) };
+        let complete =
+            cdm_core::domain::site::ReleaseClaim { route: Some(route), ..release_claim(&site, rollout, 1) };
+        assert_eq!(lab.store.release_claim(&lab.bench.cx().call(), &complete).await, Outcome::Applied(()));
         let shown = item(&client, &lab, "S#rrr", "SITE").await;
         for (name, value) in [("state", "active"), ("service", "green"), ("routedService", "green")] {
             assert_eq!(shown[name], AttributeValue::S(value.to_owned()), "{name}");
@@ -95,7 +96,7 @@ async fn a_rollout_shows_in_the_item() {
             .await
             .expect("an answer")
             .expect("a site");
-        lab.write(vec![Write::Site(Box::new(site))]).await;
+        lab.write(vec![Mutation::Site(Box::new(site))]).await;
         let whole = item(&client, &lab, "S#rrr", "SITE").await;
         let differ = whole
             .iter()
@@ -166,15 +167,15 @@ async fn a_record_is_read_as_it_was_written() {
         let site = lab.site("a").await;
         let fence = Fence::new(u64::MAX >> 1, 1 << 40);
         let full = Site {
-            route: Some(Routed { service: Selector::Green, fence }),
-            grant: cdm_core::domain::Grant {
+            route: Some(Routed { service: Color::Green, fence }),
+            claim_token: cdm_core::domain::ClaimToken {
                 rollout: u64::MAX >> 1,
-                leg: cdm_core::domain::Leg::Back,
+                direction: cdm_core::domain::Direction::Rollback,
                 term: 9,
             },
             ..site.clone()
         };
-        lab.write(vec![Write::Site(Box::new(full.clone()))]).await;
+        lab.write(vec![Mutation::Site(Box::new(full.clone()))]).await;
         let read = cdm_core::ports::SiteRepository::site(&lab.store, &site.id).await.expect("an answer");
         assert_eq!(read, Some(Site { version: 2, ..full }));
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use cdm_core::domain::{Hostnames, Site};
 use cdm_core::ports::{
-    Batch, Call, Clock, Journal, Outcome, Refused, SiteQuery, SiteRepository, StoreError, Write,
+    CallContext, Clock, Journal, Mutation, Outcome, SiteQuery, SiteRepository, StoreError, WriteBatch,
+    WriteError,
 };
 use cdm_testkit::build;
 use tokio::sync::Semaphore;
@@ -28,18 +29,18 @@ const GIVEN_UP: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#Transactio
 async fn a_refusal_is_certain_and_a_failure_is_not() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        let write = Batch::of(vec![Write::Site(Box::new(site.clone()))]);
+        let write = WriteBatch::of(vec![Mutation::Site(Box::new(site.clone()))]);
         let mut answers = Vec::new();
         for (status, body) in [(400, THROTTLED), (400, DENIED), (500, FAILED), (503, "")] {
             lab.proxy.next("PutItem", Fault::Answer(status, body.to_owned()));
             answers.push(lab.store.write(&lab.bench.cx().call(), &write).await);
         }
-        assert_eq!(answers[0], Outcome::NotApplied(Refused::Store(StoreError::Throttled)));
-        assert!(matches!(&answers[1], Outcome::NotApplied(Refused::Store(StoreError::Denied(why)))
+        assert_eq!(answers[0], Outcome::NotApplied(WriteError::Store(StoreError::Throttled)));
+        assert!(matches!(&answers[1], Outcome::NotApplied(WriteError::Store(StoreError::Denied(why)))
             if why.contains("AccessDeniedException") && !why.contains("User")));
         for answer in &answers[2..] {
             assert!(
-                matches!(answer, Outcome::Unknown(Refused::Store(StoreError::Unavailable(_)))),
+                matches!(answer, Outcome::Unknown(WriteError::Store(StoreError::Unavailable(_)))),
                 "{answer:?}"
             );
         }
@@ -55,17 +56,17 @@ async fn writes_that_meet_are_tried_again() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
         lab.proxy.next("PutItem", Fault::Answer(400, MET.to_owned()));
-        lab.write(vec![Write::Site(Box::new(site.clone()))]).await;
+        lab.write(vec![Mutation::Site(Box::new(site.clone()))]).await;
         assert_eq!(lab.proxy.seen(), ["PutItem", "PutItem"]);
         lab.proxy.next("TransactWriteItems", Fault::Answer(400, GIVEN_UP.to_owned()));
-        lab.write(vec![Write::RemoveSite(site.id.clone(), site.uid, 2)]).await;
+        lab.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 2)]).await;
         assert_eq!(lab.proxy.seen(), ["GetItem", "TransactWriteItems", "TransactWriteItems"]);
         for _ in 0..5 {
             lab.proxy.next("UpdateItem", Fault::Answer(400, MET.to_owned()));
         }
-        let drawn = lab.store.numbers(&lab.bench.cx().call(), 1).await;
+        let drawn = lab.store.allocate_ids(&lab.bench.cx().call(), 1).await;
         assert!(
-            matches!(drawn, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))),
+            matches!(drawn, Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(_)))),
             "{drawn:?}"
         );
     }
@@ -77,16 +78,19 @@ async fn a_call_ends_by_its_deadline() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
         let never = Arc::new(Semaphore::new(0));
-        let write = Batch::of(vec![Write::Site(Box::new(site))]);
+        let write = WriteBatch::of(vec![Mutation::Site(Box::new(site))]);
         lab.proxy.next("PutItem", Fault::Hold(never));
         let deadline = lab.bench.clock.monotonic().after(Duration::from_millis(200));
-        let call = Call { deadline, ..lab.bench.cx().call() };
+        let call = CallContext { deadline, ..lab.bench.cx().call() };
         let late = lab.store.write(&call, &write).await;
-        assert!(matches!(late, Outcome::Unknown(Refused::Store(StoreError::Unavailable(_)))), "{late:?}");
+        assert!(matches!(late, Outcome::Unknown(WriteError::Store(StoreError::Unavailable(_)))), "{late:?}");
         lab.proxy.seen();
-        let told = Batch { events: vec![event("late")], ..write };
+        let told = WriteBatch { events: vec![event("late")], ..write };
         let late = lab.store.write(&call, &told).await;
-        assert!(matches!(late, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))), "{late:?}");
+        assert!(
+            matches!(late, Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(_)))),
+            "{late:?}"
+        );
         assert_eq!(lab.proxy.seen(), Vec::<String>::new());
     }
 }
@@ -96,10 +100,16 @@ async fn a_call_ends_by_its_deadline() {
 async fn a_lost_draw_writes_nothing() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        let told = Batch { events: vec![event("x")], ..Batch::of(vec![Write::Site(Box::new(site.clone()))]) };
+        let told = WriteBatch {
+            events: vec![event("x")],
+            ..WriteBatch::of(vec![Mutation::Site(Box::new(site.clone()))])
+        };
         lab.proxy.next("UpdateItem", Fault::LoseAnswer);
         let lost = lab.store.write(&lab.bench.cx().call(), &told).await;
-        assert!(matches!(lost, Outcome::NotApplied(Refused::Store(StoreError::Unavailable(_)))), "{lost:?}");
+        assert!(
+            matches!(lost, Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(_)))),
+            "{lost:?}"
+        );
         assert_eq!(lab.store.site(&site.id).await.expect("an answer").map(|site| site.version), Some(1));
     }
 }
@@ -129,30 +139,33 @@ async fn what_was_left_unread_is_asked_for_again() {
 async fn an_unsound_batch_is_refused() {
     for lab in Lab::all().await {
         let site = lab.site("a").await;
-        let write = || Write::Site(Box::new(site.clone()));
+        let write = || Mutation::Site(Box::new(site.clone()));
         let create = |id: &str, host: &str| {
             let hostnames = Hostnames::parse(&[host], host).expect("hostnames");
-            Write::CreateSite(Box::new(Site { hostnames, ..build::site(id) }))
+            Mutation::CreateSite(Box::new(Site { hostnames, ..build::site(id) }))
         };
         // With its hostname each is two items, and a transaction has room for 100.
         let many = (0..60).map(|at| create(&format!("s{at}"), &format!("s{at}.example.org"))).collect();
         let call = lab.bench.cx().call();
         for writes in [vec![write(), write()], (0..91).map(|_| write()).collect(), many] {
-            let refused = lab.store.write(&call, &Batch::of(writes)).await;
+            let refused = lab.store.write(&call, &WriteBatch::of(writes)).await;
             assert!(
-                matches!(refused, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))),
+                matches!(refused, Outcome::NotApplied(WriteError::Store(StoreError::Denied(_)))),
                 "{refused:?}"
             );
         }
         let twice = vec![create("b", "same.example.org"), create("c", "same.example.org")];
-        let refused = lab.store.write(&call, &Batch::of(twice)).await;
-        assert!(matches!(refused, Outcome::NotApplied(Refused::HostnameTaken { .. })), "{refused:?}");
+        let refused = lab.store.write(&call, &WriteBatch::of(twice)).await;
+        assert!(matches!(refused, Outcome::NotApplied(WriteError::HostnameTaken { .. })), "{refused:?}");
         assert_eq!(lab.proxy.seen(), Vec::<String>::new());
 
         let hostnames = Hostnames::parse(&["else.example.org"], "else.example.org").expect("hostnames");
-        let moved = Write::Site(Box::new(Site { hostnames, ..site.clone() }));
-        let refused = lab.store.write(&call, &Batch::of(vec![moved])).await;
-        assert!(matches!(refused, Outcome::NotApplied(Refused::Store(StoreError::Denied(_)))), "{refused:?}");
+        let moved = Mutation::Site(Box::new(Site { hostnames, ..site.clone() }));
+        let refused = lab.store.write(&call, &WriteBatch::of(vec![moved])).await;
+        assert!(
+            matches!(refused, Outcome::NotApplied(WriteError::Store(StoreError::Denied(_)))),
+            "{refused:?}"
+        );
         assert_eq!(lab.store.site(&site.id).await, Ok(Some(site)));
     }
 }

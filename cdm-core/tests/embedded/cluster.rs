@@ -12,12 +12,12 @@ use cdm_core::adapters::embedded::{
 };
 use cdm_core::adapters::outbound::Outbound;
 use cdm_core::domain::{
-    Digest, Fence, Hostnames, JobName, SecretKind, SecretName, Selector, Site, SiteName, Theme, Uid,
+    Color, Digest, Fence, Hostnames, JobName, SecretKind, SecretName, Site, SiteName, Theme, Uid,
 };
 use cdm_core::ports::{
-    Batch, Call, Changed, Check, Clock, ClusterOps, Cms, Credentials, Database, ErrorKind, HealthProbe,
-    IdSource, ImageWant, Job, JobFailure, JobKind, JobSpec, JobState, Journal, Mark, Outcome, PortError,
-    RouteSpec, SecretStore, ServiceView, Via, Write,
+    CallContext, ChangeCursor, Changed, Clock, ClusterOps, Cms, Credentials, Database, Entropy, ErrorKind,
+    HealthProbe, ImageWant, Job, JobFailure, JobKind, JobSpec, JobState, Journal, Mutation, Outcome,
+    PortError, ProbeRequest, RouteSpec, SecretStore, ServiceView, Via, WriteBatch,
 };
 use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
@@ -86,7 +86,7 @@ impl Machine {
         open(&self.bench, file).await
     }
 
-    fn call(&self) -> Call {
+    fn call(&self) -> CallContext {
         self.bench.cx().call()
     }
 
@@ -94,9 +94,8 @@ impl Machine {
         self.bench.cx().until(what, look).await
     }
 
-    async fn ready(&self, cluster: &LocalCluster, selector: Selector) -> ServiceView {
-        let look =
-            async || Some(cluster.service(selector).await.expect("a view")).filter(ServiceView::is_ready);
+    async fn ready(&self, cluster: &LocalCluster, color: Color) -> ServiceView {
+        let look = async || Some(cluster.service(color).await.expect("a view")).filter(ServiceView::is_ready);
         self.until("a service gets ready", look).await
     }
 
@@ -106,7 +105,7 @@ impl Machine {
         let hostnames = Hostnames::parse(&[host.as_str(), &format!("www.{host}")], &host).expect("hostnames");
         let name = SiteName::parse("Tea & <b>cake</b>").expect("a name");
         let site = Site { hostnames, name, ..build::site(id) };
-        let batch = Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
+        let batch = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site.clone()))]);
         assert!(matches!(self.store.write(&self.call(), &batch).await, Outcome::Applied(())));
         let uid = site.uid;
         let secret = |text: &str| SecretString::from(text.to_owned());
@@ -131,12 +130,12 @@ impl Machine {
         site
     }
 
-    async fn job(&self, service: Selector, kind: JobKind) -> Job {
+    async fn job(&self, service: Color, kind: JobKind) -> Job {
         let name = JobName::of_window(kind.word(), self.bench.cx().number(), 0, 1);
         self.run(name, service, kind).await
     }
 
-    async fn run(&self, name: JobName, service: Selector, kind: JobKind) -> Job {
+    async fn run(&self, name: JobName, service: Color, kind: JobKind) -> Job {
         applied(self.cluster.run_job(&self.call(), &JobSpec { name: name.clone(), service, kind }).await);
         self.ended(&self.cluster, &name).await
     }
@@ -149,10 +148,10 @@ impl Machine {
 
     async fn install(&self, site: &Site) -> Job {
         let (uid, hostnames, title) = (site.uid, site.hostnames.clone(), site.name.clone());
-        self.job(Selector::Blue, JobKind::Install { uid, hostnames, title }).await
+        self.job(Color::Blue, JobKind::Install { uid, hostnames, title }).await
     }
 
-    async fn route(&self, site: &Site, service: Selector) -> Fence {
+    async fn route(&self, site: &Site, service: Color) -> Fence {
         let call = self.call();
         let spec =
             RouteSpec { uid: site.uid, site: site.id.clone(), hostnames: site.hostnames.clone(), service };
@@ -160,10 +159,10 @@ impl Machine {
         call.fence
     }
 
-    async fn set_image(&self, selector: Selector, digest: Digest) {
-        let fence = self.cluster.service(selector).await.expect("a view").fence;
+    async fn set_image(&self, color: Color, digest: Digest) {
+        let fence = self.cluster.service(color).await.expect("a view").fence;
         let want = ImageWant::Digest(digest);
-        applied(self.cluster.set_image(&self.call(), selector, fence, &want).await);
+        applied(self.cluster.set_image(&self.call(), color, fence, &want).await);
     }
 }
 
@@ -262,12 +261,12 @@ async fn silent_connections_keep_no_visitor_out() {
 async fn a_tenant_is_served_and_moves_at_once() {
     let machine = Machine::new().await;
     let host = machine.host().await;
-    for selector in Selector::ALL {
-        machine.ready(&machine.cluster, selector).await;
+    for color in Color::ALL {
+        machine.ready(&machine.cluster, color).await;
     }
     let site = machine.site("shop").await;
     assert_eq!(get(&host, "shop.test", "/").await.status, 404, "no route yet");
-    let fence = machine.route(&site, Selector::Blue).await;
+    let fence = machine.route(&site, Color::Blue).await;
     let early = get(&host, "shop.test", "/").await;
     assert_eq!((early.status, early.body.trim()), (503, "not installed"));
 
@@ -285,7 +284,7 @@ async fn a_tenant_is_served_and_moves_at_once() {
     assert_eq!(machine.cluster.router_address().await, Ok(host.router_address()));
 
     let before: u64 = page.header("x-cdm-route").parse().expect("a number");
-    applied(machine.cluster.move_route(&machine.call(), site.uid, fence, Selector::Green).await);
+    applied(machine.cluster.move_route(&machine.call(), site.uid, fence, Color::Green).await);
     let moved = get(&host, "shop.test", "/").await;
     assert_eq!((moved.status, moved.header("x-cdm-service")), (200, "green"));
     assert!(moved.header("x-cdm-route").parse::<u64>().expect("a number") > before);
@@ -309,14 +308,14 @@ async fn a_broken_image_serves_nobody_and_the_old_pods_go_on() {
     assert_eq!(machine.cluster.images().await, Ok(vec![(image('c'), broken)]));
     let host = machine.host().await;
     let site = machine.site("shop").await;
-    let first = machine.ready(&machine.cluster, Selector::Blue).await;
+    let first = machine.ready(&machine.cluster, Color::Blue).await;
     machine.install(&site).await;
-    machine.route(&site, Selector::Blue).await;
+    machine.route(&site, Color::Blue).await;
 
-    machine.set_image(Selector::Blue, image('c')).await;
+    machine.set_image(Color::Blue, image('c')).await;
     let failed = machine
         .until("a broken image is a failure", async || {
-            let view = machine.cluster.service(Selector::Blue).await.expect("a view");
+            let view = machine.cluster.service(Color::Blue).await.expect("a view");
             assert!(!view.is_ready());
             assert_eq!(get(&host, "shop.test", "/").await.status, 200);
             view.failure.clone().map(|failure| (failure, view))
@@ -339,8 +338,8 @@ async fn a_broken_image_serves_nobody_and_the_old_pods_go_on() {
     assert_eq!(page.header("x-cdm-digest"), LocalCluster::initial_image().to_string());
 
     let want = ImageWant::Template(first.template.clone().expect("a template"));
-    applied(machine.cluster.set_image(&machine.call(), Selector::Blue, view.fence, &want).await);
-    let back = machine.ready(&machine.cluster, Selector::Blue).await;
+    applied(machine.cluster.set_image(&machine.call(), Color::Blue, view.fence, &want).await);
+    let back = machine.ready(&machine.cluster, Color::Blue).await;
     assert_eq!((back.template, back.digest), (first.template, first.digest));
     host.stop().await;
 }
@@ -350,25 +349,25 @@ async fn no_request_is_lost_while_pods_and_routes_change() {
     let machine = Machine::new().await;
     let host = machine.host().await;
     let site = machine.site("shop").await;
-    let first = machine.cluster.service(Selector::Blue).await.expect("a view");
+    let first = machine.cluster.service(Color::Blue).await.expect("a view");
     let canary = machine.cluster.canary().await.expect("a canary").expect("one from the first");
     assert_eq!((first.digest, first.fence), (Some(LocalCluster::initial_image()), Fence::default()));
-    assert_eq!((canary.selector, canary.digest), (Selector::Blue, first.digest));
+    assert_eq!((canary.color, canary.digest), (Color::Blue, first.digest));
     machine.install(&site).await;
-    let mut fence = machine.route(&site, Selector::Blue).await;
-    machine.ready(&machine.cluster, Selector::Blue).await;
+    let mut fence = machine.route(&site, Color::Blue).await;
+    machine.ready(&machine.cluster, Color::Blue).await;
     for letter in ['1', '2', '3'] {
-        machine.set_image(Selector::Blue, image(letter)).await;
+        machine.set_image(Color::Blue, image(letter)).await;
         let mut served = 0;
-        while !machine.cluster.service(Selector::Blue).await.expect("a view").is_ready() || served < 20 {
+        while !machine.cluster.service(Color::Blue).await.expect("a view").is_ready() || served < 20 {
             assert_eq!(get(&host, "shop.test", "/").await.status, 200);
             served += 1;
             assert!(served < 20_000, "a rollout ends");
         }
         assert_eq!(get(&host, "shop.test", "/").await.header("x-cdm-digest"), image(letter).to_string());
     }
-    machine.ready(&machine.cluster, Selector::Green).await;
-    for to in [Selector::Green, Selector::Blue].into_iter().cycle().take(40) {
+    machine.ready(&machine.cluster, Color::Green).await;
+    for to in [Color::Green, Color::Blue].into_iter().cycle().take(40) {
         let call = machine.call();
         applied(machine.cluster.move_route(&call, site.uid, fence, to).await);
         fence = call.fence;
@@ -385,9 +384,9 @@ async fn a_failing_image_is_ready_and_fails_its_sites() {
     let host = machine.host().await;
     let site = machine.site("shop").await;
     machine.install(&site).await;
-    machine.route(&site, Selector::Green).await;
-    machine.set_image(Selector::Green, image('d')).await;
-    let view = machine.ready(&machine.cluster, Selector::Green).await;
+    machine.route(&site, Color::Green).await;
+    machine.set_image(Color::Green, image('d')).await;
+    let view = machine.ready(&machine.cluster, Color::Green).await;
     assert_eq!(view.digest, Some(image('d')));
     assert_eq!(get(&host, "shop.test", "/").await.status, 500);
     machine.cluster.declare(image('d'), ImageSpec::default()).await.expect("declared");
@@ -402,17 +401,17 @@ async fn what_the_router_answers_for_want_of_a_pod_is_from_no_service() {
     machine.cluster.declare(LocalCluster::initial_image(), never).await.expect("declared");
     let host = machine.host().await;
     let site = machine.site("shop").await;
-    machine.route(&site, Selector::Green).await;
+    machine.route(&site, Color::Green).await;
     let clock = Arc::new(machine.bench.clock);
     let probe = LocalProbe::new(Arc::new(machine.elsewhere().await), Outbound::new(clock));
-    for via in [Via::Route, Via::Service(Selector::Green)] {
-        let check = Check {
+    for via in [Via::Route, Via::Service(Color::Green)] {
+        let check = ProbeRequest {
             uid: site.uid,
             host: site.hostnames.canonical().clone(),
             via,
             path: "/".to_owned(),
             text: None,
-            patience: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
         };
         let answer = probe.probe(&check).await.expect("an answer");
         assert_eq!((answer.status, answer.by), (503, None), "{via:?}");
@@ -429,15 +428,15 @@ async fn a_theme_shows_after_its_job_and_a_missing_one_fails() {
     let host = machine.host().await;
     let site = machine.site("shop").await;
     machine.install(&site).await;
-    machine.route(&site, Selector::Blue).await;
-    machine.ready(&machine.cluster, Selector::Blue).await;
+    machine.route(&site, Color::Blue).await;
+    machine.ready(&machine.cluster, Color::Blue).await;
     assert!(get(&host, "shop.test", "/").await.body.contains("<dd>default</dd>"));
     let activate =
         |theme: &str| JobKind::ActivateTheme { uid: site.uid, theme: Theme::parse(theme).expect("a theme") };
-    let done = machine.job(Selector::Blue, activate("plain")).await;
+    let done = machine.job(Color::Blue, activate("plain")).await;
     assert_eq!(done.state, JobState::Succeeded { failed: Vec::new() });
     assert!(get(&host, "shop.test", "/").await.body.contains("<dd>plain</dd>"));
-    let missing = machine.job(Selector::Blue, activate("absent")).await;
+    let missing = machine.job(Color::Blue, activate("absent")).await;
     assert!(matches!(missing.state, JobState::Failed { cause: JobFailure::ThemeMissing, .. }), "{missing:?}");
     host.stop().await;
 }
@@ -454,7 +453,7 @@ async fn of_ended_jobs_of_several_sites_the_newest_are_kept() {
     sqlx::query(old).execute(&mut on).await.expect("jobs");
     let host = machine.host().await;
     let uids = vec![build::uid("a"), build::uid("b")];
-    machine.job(Selector::Blue, JobKind::FlushCaches { uids }).await;
+    machine.job(Color::Blue, JobKind::FlushCaches { uids }).await;
     let kept = "SELECT count(*), min(rowid) FROM cluster_jobs WHERE uid IS NULL";
     let kept = sqlx::query(kept).fetch_one(&mut on).await.expect("a count");
     assert_eq!(
@@ -471,16 +470,16 @@ async fn a_service_caches_until_it_is_flushed() {
     let host = machine.host().await;
     let site = machine.site("shop").await;
     machine.install(&site).await;
-    machine.route(&site, Selector::Blue).await;
-    machine.ready(&machine.cluster, Selector::Blue).await;
+    machine.route(&site, Color::Blue).await;
+    machine.ready(&machine.cluster, Color::Blue).await;
     assert_eq!(get(&host, "shop.test", "/").await.status, 200);
     rename(&machine.bench.dir.path().join(format!("site_{}", site.uid)), "Renamed").await;
     assert!(!get(&host, "shop.test", "/").await.body.contains("Renamed"), "the cache is shared by all pods");
     let stranger = build::uid("stranger");
     let flush = || JobKind::FlushCaches { uids: vec![site.uid, stranger] };
-    machine.job(Selector::Green, flush()).await;
+    machine.job(Color::Green, flush()).await;
     assert!(!get(&host, "shop.test", "/").await.body.contains("Renamed"), "it is blue's own");
-    let flushed = machine.job(Selector::Blue, flush()).await;
+    let flushed = machine.job(Color::Blue, flush()).await;
     let JobState::Succeeded { failed } = flushed.state else { panic!("a batch goes on: {flushed:?}") };
     assert_eq!(failed.iter().map(|(uid, _)| *uid).collect::<Vec<Uid>>(), [stranger]);
     assert!(get(&host, "shop.test", "/").await.body.contains("Renamed"));
@@ -502,9 +501,9 @@ async fn everything_outlives_the_process() {
     let host = machine.host().await;
     let site = machine.site("shop").await;
     machine.install(&site).await;
-    machine.route(&site, Selector::Green).await;
-    machine.set_image(Selector::Green, image('e')).await;
-    machine.ready(&machine.cluster, Selector::Green).await;
+    machine.route(&site, Color::Green).await;
+    machine.set_image(Color::Green, image('e')).await;
+    machine.ready(&machine.cluster, Color::Green).await;
     // As if killed: nothing is told to anyone.
     drop(host);
     let name = JobName::of_site(&site.id, "flush-caches", 77, 1);
@@ -513,18 +512,18 @@ async fn everything_outlives_the_process() {
     let second = machine.elsewhere().await;
     machine
         .until("what another boot saw counts for nothing", async || {
-            let view = second.service(Selector::Green).await.expect("a view");
+            let view = second.service(Color::Green).await.expect("a view");
             (!view.observed && view.ready == 0 && view.total == 0).then_some(())
         })
         .await;
     assert_eq!(second.router_address().await, Ok(None));
-    let spec = JobSpec { name: name.clone(), service: Selector::Green, kind };
+    let spec = JobSpec { name: name.clone(), service: Color::Green, kind };
     applied(second.run_job(&machine.call(), &spec).await);
     // As a process that was killed in the middle of the job leaves it.
     mark_begun(&machine.bench.dir.path().join("cdm.db"), &name).await;
 
     let host = machine.host_with(&second, any_port()).await.expect("a host");
-    let view = machine.ready(&second, Selector::Green).await;
+    let view = machine.ready(&second, Color::Green).await;
     assert_eq!((view.digest, view.fence.epoch), (Some(image('e')), 1));
     let page = get(&host, "shop.test", "/").await;
     assert_eq!((page.status, page.header("x-cdm-service")), (200, "green"));
@@ -548,23 +547,23 @@ async fn another_process_moves_what_this_one_serves_and_takes_over() {
     let host = machine.host().await;
     let site = machine.site("shop").await;
     machine.install(&site).await;
-    let fence = machine.route(&site, Selector::Blue).await;
-    for selector in Selector::ALL {
-        machine.ready(&machine.cluster, selector).await;
+    let fence = machine.route(&site, Color::Blue).await;
+    for color in Color::ALL {
+        machine.ready(&machine.cluster, color).await;
     }
     let other = machine.elsewhere().await;
-    assert!(machine.ready(&other, Selector::Blue).await.is_ready());
+    assert!(machine.ready(&other, Color::Blue).await.is_ready());
     assert_eq!(other.router_address().await, Ok(host.router_address()));
 
-    let (_, mark) = other.changes(Mark::default(), Duration::ZERO).await.expect("changes");
-    machine.set_image(Selector::Green, image('f')).await;
+    let (_, mark) = other.changes(ChangeCursor::default(), Duration::ZERO).await.expect("changes");
+    machine.set_image(Color::Green, image('f')).await;
     let (news, mark) = other.changes(mark, Duration::from_secs(5)).await.expect("changes");
-    assert_eq!(news, [Changed::Service(Selector::Green)]);
-    assert!(mark > Mark::default());
-    let (all, _) = other.changes(Mark(u64::MAX), Duration::ZERO).await.expect("changes");
+    assert_eq!(news, [Changed::Service(Color::Green)]);
+    assert!(mark > ChangeCursor::default());
+    let (all, _) = other.changes(ChangeCursor(u64::MAX), Duration::ZERO).await.expect("changes");
     assert_eq!(all, [Changed::Anything]);
 
-    applied(other.move_route(&machine.call(), site.uid, fence, Selector::Green).await);
+    applied(other.move_route(&machine.call(), site.uid, fence, Color::Green).await);
     let follows = async || {
         let page = get(&host, "shop.test", "/").await;
         (page.header("x-cdm-service") == "green").then_some(())
@@ -575,7 +574,7 @@ async fn another_process_moves_what_this_one_serves_and_takes_over() {
     assert!(!waiting.is_hosting());
     host.stop().await;
     machine.until("a waiting process takes over", async || waiting.is_hosting().then_some(())).await;
-    machine.ready(&other, Selector::Green).await;
+    machine.ready(&other, Color::Green).await;
     assert_eq!(get(&waiting, "shop.test", "/").await.status, 200);
     waiting.stop().await;
 }
@@ -600,11 +599,11 @@ async fn a_taken_port_and_a_strangers_hostname_are_said() {
         uid: site.uid,
         site: site.id.clone(),
         hostnames: site.hostnames.clone(),
-        service: Selector::Blue,
+        service: Color::Blue,
     };
     let refused = machine.cluster.put_route(&machine.call(), &spec).await;
     assert!(matches!(refused, Outcome::NotApplied(error) if error.kind == ErrorKind::Foreign));
-    let late = Call { deadline: machine.bench.clock.monotonic(), ..machine.call() };
+    let late = CallContext { deadline: machine.bench.clock.monotonic(), ..machine.call() };
     let late = machine.cluster.release(&late, machine.bench.ids.uid(machine.bench.clock.wall())).await;
     assert!(matches!(late, Outcome::NotApplied(_) | Outcome::Unknown(_)));
     machine.cluster.check().await.expect("tables");

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use cdm_core::adapters::embedded::{EmbeddedStore, EmbeddedTokens, File, OpenError, Presence};
-use cdm_core::domain::{Site, Tick, WorkerId};
-use cdm_core::ports::{Batch, Call, Journal, Outcome, Refused, SiteQuery, SiteRepository, Write};
+use cdm_core::domain::{MonotonicTime, Site, WorkerId};
+use cdm_core::ports::{
+    CallContext, Journal, Mutation, Outcome, SiteQuery, SiteRepository, WriteBatch, WriteError,
+};
 use cdm_testkit::build;
 use cdm_testkit::contract::{store, tokens};
 use futures_util::future::join_all;
@@ -125,17 +127,17 @@ async fn a_worker_whose_process_has_ended_is_known_at_once_and_forgotten_with_th
     let bench = Bench::new().await;
     let (one, two) = (WorkerId::new("one"), WorkerId::new("two"));
     let (first, second) = (open(&bench, "one").await, open(&bench, "two").await);
-    let _ = first.beat(&bench.cx().call(), &one, Some(1)).await;
-    let _ = second.beat(&bench.cx().call(), &two, Some(1)).await;
+    let _ = first.heartbeat(&bench.cx().call(), &one, Some(1)).await;
+    let _ = second.heartbeat(&bench.cx().call(), &two, Some(1)).await;
     let ended = async || -> Vec<(String, bool)> {
-        let beats = second.beats().await.unwrap();
-        beats.iter().map(|beat| (beat.worker.to_string(), beat.ended)).collect()
+        let heartbeats = second.heartbeats().await.unwrap();
+        heartbeats.iter().map(|beat| (beat.worker.to_string(), beat.ended)).collect()
     };
     assert_eq!(ended().await, [("one".to_owned(), false), ("two".to_owned(), false)]);
     // The lock goes with its file, as it does when a process is killed.
     drop(first);
     assert_eq!(ended().await, [("one".to_owned(), true), ("two".to_owned(), false)]);
-    let _ = second.beat(&bench.cx().call(), &two, None).await;
+    let _ = second.heartbeat(&bench.cx().call(), &two, None).await;
     assert_eq!(ended().await, []);
     assert_eq!(std::fs::read_dir(bench.dir.path().join("workers")).unwrap().count(), 0);
 }
@@ -146,19 +148,19 @@ async fn changes_under_one_commit_stand_or_fall_alone() {
     let bench = Bench::new().await;
     let store = open(&bench, "one").await;
     let sites: Vec<_> = (0..100).map(|n| build::site(&format!("s{n}"))).collect();
-    let batch = |site: &Site| Batch::of(vec![Write::CreateSite(Box::new(site.clone()))]);
-    let late = Call { deadline: Tick::default(), ..bench.cx().call() };
+    let batch = |site: &Site| WriteBatch::of(vec![Mutation::CreateSite(Box::new(site.clone()))]);
+    let late = CallContext { deadline: MonotonicTime::default(), ..bench.cx().call() };
     // Each site twice.
     let answers = join_all(sites.iter().chain(&sites).map(|site| {
         let (call, batch, store) = (bench.cx().call(), batch(site), &store);
         async move { store.write(&call, &batch).await }
     }));
-    let (answers, refused) = tokio::join!(answers, store.numbers(&late, 1));
-    let count = |wanted: fn(&Outcome<(), Refused>) -> bool| answers.iter().filter(|it| wanted(it)).count();
+    let (answers, refused) = tokio::join!(answers, store.allocate_ids(&late, 1));
+    let count = |wanted: fn(&Outcome<(), WriteError>) -> bool| answers.iter().filter(|it| wanted(it)).count();
     assert_eq!(count(|answer| matches!(answer, Outcome::Applied(()))), 100);
-    assert_eq!(count(|answer| matches!(answer, Outcome::NotApplied(Refused::Conflict(_)))), 100);
-    assert!(matches!(refused, Outcome::NotApplied(Refused::Store(_))), "{refused:?}");
-    assert_eq!(store.numbers(&bench.cx().call(), 1).await, Outcome::Applied(1), "no number was drawn");
+    assert_eq!(count(|answer| matches!(answer, Outcome::NotApplied(WriteError::Conflict(_)))), 100);
+    assert!(matches!(refused, Outcome::NotApplied(WriteError::Store(_))), "{refused:?}");
+    assert_eq!(store.allocate_ids(&bench.cx().call(), 1).await, Outcome::Applied(1), "no number was drawn");
     assert_eq!(store.count(&SiteQuery::default()).await, Ok(100));
 }
 
@@ -167,9 +169,11 @@ async fn a_caller_that_goes_away_does_no_harm() {
     let bench = Bench::new().await;
     let store = open(&bench, "one").await;
     let call = bench.cx().call();
-    let mut asked = Box::pin(store.numbers(&call, 1));
+    let mut asked = Box::pin(store.allocate_ids(&call, 1));
     assert!(futures_util::poll!(&mut asked).is_pending(), "nothing is committed within a poll");
     drop(asked);
-    let Outcome::Applied(first) = store.numbers(&bench.cx().call(), 1).await else { panic!("no number") };
+    let Outcome::Applied(first) = store.allocate_ids(&bench.cx().call(), 1).await else {
+        panic!("no number")
+    };
     assert!(first <= 2, "{first}");
 }

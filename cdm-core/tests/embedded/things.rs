@@ -14,7 +14,7 @@ use cdm_core::adapters::embedded::{
 };
 use cdm_core::domain::{DatabaseName, ObjectPrefix, SecretKind, SecretName, Uid};
 use cdm_core::ports::{
-    Clock, Cms, Credentials, Database, ErrorKind, IdSource, ObjectStore, Outcome, PortError, SecretStore,
+    Clock, Cms, Credentials, Database, Entropy, ErrorKind, ObjectStore, Outcome, PortError, SecretStore,
     SiteDatabase, SiteDatabases, StoredSecret,
 };
 use cdm_testkit::clock::SimClock;
@@ -257,7 +257,7 @@ async fn a_value_is_dropped_after_its_window_and_its_name_stays_closed() {
     let open = EmbeddedSecrets::open(bench.file.clone(), &key, Arc::new(clock.clone()));
     let port = open.await.expect("secrets");
     let (name, value) = (bench.name(SecretKind::Cms), bench.admin());
-    let call = || cdm_core::ports::Call {
+    let call = || cdm_core::ports::CallContext {
         deadline: clock.monotonic().after(Duration::from_secs(30)),
         ..bench.cx().call()
     };

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 use cdm_core::ports::{ClusterOps, ImageWant, JobKind, Outcome};
 use cel::{Context, Program, Value as Cel};
 use serde_json::{Value, json};
@@ -205,16 +205,16 @@ async fn an_image_is_set_and_nothing_else() {
     let name = "blue-deployment";
     let deployment = || lab.api.object("deployments", NAMESPACE, name).expect("a Deployment");
     let before = deployment();
-    let view = lab.cluster.service(Selector::Blue).await.expect("a service");
+    let view = lab.cluster.service(Color::Blue).await.expect("a service");
     let call = lab.cx().call();
     let want = ImageWant::Digest(IMAGES.first);
-    assert_eq!(lab.cluster.set_image(&call, Selector::Blue, view.fence, &want).await, Outcome::Applied(()));
+    assert_eq!(lab.cluster.set_image(&call, Color::Blue, view.fence, &want).await, Outcome::Applied(()));
     let after = deployment();
     assert_ne!(before["spec"], after["spec"]);
     accepted(&Asked::update("deployments", &before, &after));
     let template = view.template.expect("a template");
     let back = ImageWant::Template(template);
-    let put = lab.cluster.set_image(&lab.cx().call(), Selector::Blue, call.fence, &back).await;
+    let put = lab.cluster.set_image(&lab.cx().call(), Color::Blue, call.fence, &back).await;
     assert_eq!(put, Outcome::Applied(()));
     accepted(&Asked::update("deployments", &after, &deployment()));
 
@@ -384,8 +384,8 @@ fn every_policy_is_bound_and_denies_in_the_services_namespace() {
         let binding = documents.iter().find(bound).expect("a binding");
         assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
-        let selector = &policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"];
-        assert_eq!(selector["kubernetes.io/metadata.name"], NAMESPACE);
+        let color = &policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"];
+        assert_eq!(color["kubernetes.io/metadata.name"], NAMESPACE);
         assert!(list(policy, "/spec/validations").iter().all(|one| {
             // Without a reason the API server would call it invalid, as it does with what is written wrongly.
             one["message"].is_string() && one["reason"] == "Forbidden"

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::ports::{ClusterOps, ErrorKind, JobSpec, JobState, Mark, Outcome};
+use cdm_core::ports::{ChangeCursor, ClusterOps, ErrorKind, JobSpec, JobState, Outcome};
 use cdm_testkit::kubernetes::{Container, Containers, Exit, Fault, Matching, Moment, Trouble, WordPress};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -76,7 +76,7 @@ async fn a_pod_in_a_lost_ones_place_finds_the_secret() {
     let slow = Ending(Some(Duration::from_secs(60)));
     let lab = Lab::with_containers(Arc::new(slow)).await;
     let spec = started(&lab).await;
-    let mut mark = Mark::default();
+    let mut mark = ChangeCursor::default();
     for _ in 0..20 {
         lab.api.advance(Duration::from_secs(1));
         mark = lab.cluster.changes(mark, Duration::from_millis(1)).await.expect("news").1;
@@ -96,7 +96,7 @@ async fn what_nobody_awaits_is_removed_by_whoever_follows() {
     // The first deletion is refused once; the next round makes up for it.
     lab.api.fault(Fault::next(Matching::of("delete", "secrets"), Moment::Before, Trouble::Answer(503, None)));
     let successor = lab.again().await;
-    let mut mark = Mark::default();
+    let mut mark = ChangeCursor::default();
     lab.cx()
         .until("the Secrets are gone", async || {
             mark = successor.changes(mark, Duration::from_millis(1)).await.expect("news").1;

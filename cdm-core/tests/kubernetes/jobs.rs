@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::{DatabaseName, Digest, Selector, Uid};
+use cdm_core::domain::{Color, DatabaseName, Digest, Uid};
 use cdm_core::ports::{ClusterOps, ErrorKind, ImageWant, Job, JobFailure, JobKind, JobState, Outcome};
 use cdm_testkit::installation::Installation;
 use cdm_testkit::kubernetes::{Container, Containers, Exit, Fate, Site, WordPress};
@@ -185,9 +185,9 @@ async fn a_single_sites_caches_are_flushed() {
 async fn an_image_that_does_not_come_fails_a_job_at_once() {
     let lab = Lab::start(ingress()).await;
     let image = |digest: Digest| ImageWant::Digest(digest);
-    let fence = lab.cluster.service(Selector::Blue).await.expect("a service").fence;
+    let fence = lab.cluster.service(Color::Blue).await.expect("a service").fence;
     lab.api.fate(&IMAGES.first.to_string(), Fate::Missing);
-    let set = lab.cluster.set_image(&lab.cx().call(), Selector::Blue, fence, &image(IMAGES.first)).await;
+    let set = lab.cluster.set_image(&lab.cx().call(), Color::Blue, fence, &image(IMAGES.first)).await;
     assert_eq!(set, Outcome::Applied(()));
     let before = lab.api.now();
     let spec = lab.install(lab.cx().uid(), "A Title");

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use cdm_core::adapters::kubernetes::{
     Access, KubernetesCluster, KubernetesError, KubernetesSettings, RouteKind,
 };
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 use cdm_core::domain::{
     DatabaseName, Digest, Hostnames, JobName, SecretKind, SecretName, SiteId, SiteName, Theme, Uid,
 };
 use cdm_core::ports::{
-    Call, Clock, ClusterOps, Cms, Credentials, Database, Job, JobKind, JobSpec, JobState, Outcome, PortError,
-    RouteSpec, SecretStore, StoredSecret,
+    CallContext, Clock, ClusterOps, Cms, Credentials, Database, Job, JobKind, JobSpec, JobState, Outcome,
+    PortError, RouteSpec, SecretStore, StoredSecret,
 };
 use cdm_testkit::contract::cluster::Images;
 use cdm_testkit::contract::{Cx, Settle};
@@ -68,7 +68,7 @@ pub(crate) struct Vault;
 
 #[async_trait]
 impl SecretStore for Vault {
-    async fn create(&self, _: &Call, _: &SecretName, _: &Credentials) -> Outcome<()> {
+    async fn create(&self, _: &CallContext, _: &SecretName, _: &Credentials) -> Outcome<()> {
         Outcome::Applied(())
     }
 
@@ -94,7 +94,7 @@ impl SecretStore for Vault {
         })))
     }
 
-    async fn schedule_delete(&self, _: &Call, _: &SecretName) -> Outcome<()> {
+    async fn schedule_delete(&self, _: &CallContext, _: &SecretName) -> Outcome<()> {
         Outcome::Applied(())
     }
 }
@@ -157,8 +157,8 @@ impl Lab {
         let namespaces = vec![NAMESPACE.to_owned()];
         let settings = Settings { namespaces, users: vec![account], containers, ..Settings::default() };
         let api = KubernetesApi::start(settings).await.expect("a server");
-        for selector in Selector::ALL {
-            api.put(&deployment(selector)).expect("a service");
+        for color in Color::ALL {
+            api.put(&deployment(color)).expect("a service");
         }
         api.advance(Duration::from_secs(60));
         let mut kubeconfig = NamedTempFile::new().expect("a file");
@@ -194,7 +194,7 @@ impl Lab {
 
     pub(crate) fn route_spec(&self, uid: Uid, hosts: &[&str]) -> RouteSpec {
         let hostnames = Hostnames::parse(hosts, hosts[0]).expect("hostnames");
-        RouteSpec { uid, site: self.cx().site(uid), hostnames, service: Selector::Blue }
+        RouteSpec { uid, site: self.cx().site(uid), hostnames, service: Color::Blue }
     }
 
     pub(crate) fn install(&self, uid: Uid, title: &str) -> JobSpec {
@@ -211,7 +211,7 @@ impl Lab {
     pub(crate) fn job(&self, kind: JobKind) -> JobSpec {
         let site = SiteId::parse("rrr").expect("a site id");
         let name = JobName::of_site(&site, kind.word(), self.cx().number(), 1);
-        JobSpec { name, service: Selector::Blue, kind }
+        JobSpec { name, service: Color::Blue, kind }
     }
 
     /// Starts a job, which has to be applied, and follows it to its end.
@@ -230,9 +230,9 @@ impl Lab {
     }
 
     /// A call whose time is over soon.
-    pub(crate) fn short_call(&self) -> Call {
+    pub(crate) fn short_call(&self) -> CallContext {
         let deadline = self.bench.clock.monotonic().after(Duration::from_millis(150));
-        Call { deadline, ..self.cx().call() }
+        CallContext { deadline, ..self.cx().call() }
     }
 
     /// How many requests of that verb and resource were heard.
@@ -256,17 +256,17 @@ impl Settle for Lab {
 }
 
 /// A service as someone set it up, with what must not get into a job's pod.
-pub(crate) fn deployment(selector: Selector) -> Value {
+pub(crate) fn deployment(color: Color) -> Value {
     let probe = json!({ "httpGet": { "path": "/", "port": 80 } });
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": { "name": format!("{selector}-deployment"), "namespace": NAMESPACE },
+        "metadata": { "name": format!("{color}-deployment"), "namespace": NAMESPACE },
         "spec": {
             "replicas": 2,
-            "selector": { "matchLabels": { "app": selector.as_str() } },
+            "selector": { "matchLabels": { "app": color.as_str() } },
             "template": {
-                "metadata": { "labels": { "app": selector.as_str() } },
+                "metadata": { "labels": { "app": color.as_str() } },
                 "spec": { "containers": [
                     { "name": "proxy", "image": "proxy:1" },
                     {

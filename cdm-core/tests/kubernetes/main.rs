@@ -16,7 +16,7 @@ mod trouble;
 mod watching;
 
 use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesError, KubernetesSettings};
-use cdm_core::domain::Selector;
+use cdm_core::domain::Color;
 use cdm_core::ports::ClusterOps;
 use cdm_testkit::contract::cluster;
 
@@ -54,9 +54,9 @@ async fn bootstrap_makes_the_canary_and_check_finds_all_in_order() {
         let web = containers.iter().find(|container| container["name"] == "web").expect("the container");
         let image = &web["image"];
         assert_eq!(state(), serde_json::json!({ "selector": "blue", "image": image }));
-        let (canary, blue) = (lab.cluster.canary().await, lab.cluster.service(Selector::Blue).await);
+        let (canary, blue) = (lab.cluster.canary().await, lab.cluster.service(Color::Blue).await);
         let (canary, blue) = (canary.expect("answered").expect("a canary"), blue.expect("blue"));
-        assert_eq!((canary.selector, canary.digest), (Selector::Blue, blue.digest));
+        assert_eq!((canary.color, canary.digest), (Color::Blue, blue.digest));
         lab.assert_allowed();
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cdm_core::adapters::kubernetes::RouteKind;
-use cdm_core::domain::Selector;
-use cdm_core::ports::{ClusterOps, ErrorKind, ImageWant, Mark};
+use cdm_core::domain::Color;
+use cdm_core::ports::{ChangeCursor, ClusterOps, ErrorKind, ImageWant};
 use cdm_testkit::kubernetes::User;
 
 use crate::lab::{IMAGES, Lab, account, gateway, ingress};
@@ -16,21 +16,21 @@ async fn is_refused_somewhere(lab: &Lab) -> bool {
     let uid = lab.cx().uid();
     let spec = lab.route_spec(uid, &["rrr.example.com"]);
     drop(cluster.bootstrap().await);
-    drop(cluster.set_canary(&call(), None, Selector::Blue, None).await);
-    if let Ok(view) = cluster.service(Selector::Blue).await {
+    drop(cluster.set_canary(&call(), None, Color::Blue, None).await);
+    if let Ok(view) = cluster.service(Color::Blue).await {
         let want = ImageWant::Digest(IMAGES.first);
-        drop(cluster.set_image(&call(), Selector::Blue, view.fence, &want).await);
+        drop(cluster.set_image(&call(), Color::Blue, view.fence, &want).await);
     }
     let made = call();
     drop(cluster.put_route(&made, &spec).await);
     drop(cluster.put_route(&made, &spec).await);
-    drop(cluster.move_route(&call(), uid, made.fence, Selector::Green).await);
+    drop(cluster.move_route(&call(), uid, made.fence, Color::Green).await);
     drop(cluster.route(uid).await);
     let job = lab.install(uid, "A Title");
     drop(cluster.run_job(&call(), &job).await);
     lab.api.advance(Duration::from_secs(30));
     drop(cluster.job(&job.name).await);
-    drop(cluster.changes(Mark::default(), Duration::from_millis(200)).await);
+    drop(cluster.changes(ChangeCursor::default(), Duration::from_millis(200)).await);
     drop(cluster.release(&call(), uid).await);
     lab.api.requests().iter().any(|request| request.code == 403)
 }

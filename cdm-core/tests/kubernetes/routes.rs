@@ -1,6 +1,6 @@
 //! Routes: a stranger's stays a stranger's, and a move is one request.
 
-use cdm_core::domain::{Fence, Selector};
+use cdm_core::domain::{Color, Fence};
 use cdm_core::ports::{Clock, ClusterOps, ErrorKind, Outcome};
 use cdm_testkit::kubernetes::{Fault, Matching, Moment, Trouble};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ async fn an_object_of_the_routes_name_that_cdm_did_not_make_is_left_alone() {
         let spec = lab.route_spec(uid, &["rrr.example.com"]);
         assert_eq!(kind_of(lab.cluster.put_route(&lab.cx().call(), &spec).await), ErrorKind::Foreign);
         assert_eq!(lab.cluster.route(uid).await.map_err(|error| error.kind), Err(ErrorKind::Foreign));
-        let moved = lab.cluster.move_route(&lab.cx().call(), uid, Fence::default(), Selector::Green).await;
+        let moved = lab.cluster.move_route(&lab.cx().call(), uid, Fence::default(), Color::Green).await;
         assert_eq!(kind_of(moved), ErrorKind::Foreign);
         assert_eq!(lab.cluster.release(&lab.cx().call(), uid).await, Outcome::Applied(()));
         assert_eq!(lab.api.object(resource, NAMESPACE, &format!("cdm-{uid}")), before);
@@ -77,7 +77,7 @@ async fn sites_that_are_alike_cost_one_request_a_move() {
         }
         lab.api.forget_requests();
         for (uid, fence) in &moves {
-            let moved = lab.cluster.move_route(&lab.cx().call(), *uid, *fence, Selector::Green).await;
+            let moved = lab.cluster.move_route(&lab.cx().call(), *uid, *fence, Color::Green).await;
             assert_eq!(moved, Outcome::Applied(()));
         }
         // The first of them finds out how many hostnames its kind has.

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::{Digest, Fence, Selector};
+use cdm_core::domain::{Color, Digest, Fence};
 use cdm_core::ports::{ClusterOps, ErrorKind, ImageWant, Outcome, ServiceView};
 use cdm_testkit::kubernetes::Fate;
 
 use crate::lab::{IMAGES, Lab, NAMESPACE, ingress};
 
 async fn set(lab: &Lab, digest: Digest) -> Fence {
-    let before = lab.cluster.service(Selector::Blue).await.expect("a service");
+    let before = lab.cluster.service(Color::Blue).await.expect("a service");
     let call = lab.cx().call();
     let want = ImageWant::Digest(digest);
-    let outcome = lab.cluster.set_image(&call, Selector::Blue, before.fence, &want).await;
+    let outcome = lab.cluster.set_image(&call, Color::Blue, before.fence, &want).await;
     assert_eq!(outcome, Outcome::Applied(()));
     call.fence
 }
 
 async fn seen(lab: &Lab) -> ServiceView {
-    lab.cluster.service(Selector::Blue).await.expect("a service")
+    lab.cluster.service(Color::Blue).await.expect("a service")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,10 +85,10 @@ async fn only_the_named_container_is_given_the_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_not_there_is_not_found() {
     let lab = Lab::start(ingress()).await;
-    let mut other = crate::lab::deployment(Selector::Green);
+    let mut other = crate::lab::deployment(Color::Green);
     other["spec"]["template"]["spec"]["containers"][1]["name"] = serde_json::json!("php");
     lab.api.put(&other).expect("a deployment");
-    let refused = lab.cluster.service(Selector::Green).await.expect_err("it has no such container");
+    let refused = lab.cluster.service(Color::Green).await.expect_err("it has no such container");
     assert_eq!(refused.kind, ErrorKind::Invalid);
     assert!(refused.message.contains("`web`"), "{refused}");
     assert_eq!(lab.cluster.check().await.map_err(|error| error.kind), Err(ErrorKind::Invalid));

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::{Digest, Selector};
-use cdm_core::ports::{Call, ClusterOps, ErrorKind, ImageWant, JobSpec, JobState, Outcome, RouteSpec};
+use cdm_core::domain::{Color, Digest};
+use cdm_core::ports::{CallContext, ClusterOps, ErrorKind, ImageWant, JobSpec, JobState, Outcome, RouteSpec};
 use cdm_testkit::kubernetes::{Fault, Matching, Moment, Trouble};
 
 use crate::lab::{IMAGES, Lab, NAMESPACE, gateway, ingress};
@@ -33,7 +33,7 @@ struct Story {
     route: RouteSpec,
     job: JobSpec,
     /// Under which the route was made.
-    routed: Call,
+    routed: CallContext,
 }
 
 impl Story {
@@ -56,23 +56,25 @@ impl Story {
         story
     }
 
-    async fn make(&self, name: &str, call: &Call) -> Outcome<()> {
+    async fn make(&self, name: &str, call: &CallContext) -> Outcome<()> {
         let cluster = &self.lab.cluster;
         match name {
             "set_canary" | "set_canary again" => {
                 let canary = cluster.canary().await.expect("an answer");
                 let version = canary.map(|canary| canary.version);
-                cluster.set_canary(call, version.as_ref(), Selector::Green, Some(IMAGES.first)).await
+                cluster.set_canary(call, version.as_ref(), Color::Green, Some(IMAGES.first)).await
             }
             "set_image" => {
-                let fence = cluster.service(Selector::Blue).await.expect("a service").fence;
+                let fence = cluster.service(Color::Blue).await.expect("a service").fence;
                 let want = ImageWant::Digest(IMAGES.first);
-                cluster.set_image(call, Selector::Blue, fence, &want).await
+                cluster.set_image(call, Color::Blue, fence, &want).await
             }
-            "put_route" => cluster.put_route(&Call { fence: self.routed.fence, ..*call }, &self.route).await,
+            "put_route" => {
+                cluster.put_route(&CallContext { fence: self.routed.fence, ..*call }, &self.route).await
+            }
             "move_route" => {
                 let seen = cluster.route(self.route.uid).await.expect("an answer").expect("a route");
-                cluster.move_route(call, self.route.uid, seen.fence, Selector::Green).await
+                cluster.move_route(call, self.route.uid, seen.fence, Color::Green).await
             }
             "run_job" => cluster.run_job(call, &self.job).await,
             "release" => cluster.release(call, self.route.uid).await,
@@ -90,11 +92,11 @@ impl Story {
                 canary.is_some_and(|canary| canary.digest == Some(IMAGES.first))
             }
             "set_image" => {
-                let view = cluster.service(Selector::Blue).await.expect("a service");
+                let view = cluster.service(Color::Blue).await.expect("a service");
                 view.digest == Some(IMAGES.first) as Option<Digest>
             }
             "put_route" => route().await.is_some(),
-            "move_route" => route().await.is_some_and(|route| route.service == Selector::Green),
+            "move_route" => route().await.is_some_and(|route| route.service == Color::Green),
             "run_job" => cluster.job(&self.job.name).await.expect("an answer").is_some(),
             "release" => {
                 let secrets = self.lab.api.objects("secrets", NAMESPACE);

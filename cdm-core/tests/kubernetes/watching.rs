@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cdm_core::domain::{JobName, Selector};
-use cdm_core::ports::{Changed, ClusterOps, ImageWant, JobState, Mark, Outcome};
+use cdm_core::domain::{Color, JobName};
+use cdm_core::ports::{ChangeCursor, Changed, ClusterOps, ImageWant, JobState, Outcome};
 use cdm_testkit::kubernetes::{Fault, Matching, Moment, Trouble};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::lab::{IMAGES, Lab, NAMESPACE, ingress};
 
 /// Follows the changes until `wanted` is among them, or anything may be. A watch that was told to begin anew pauses
 /// before it does.
-async fn hears(lab: &Lab, mark: &mut Mark, wanted: &Changed) {
+async fn hears(lab: &Lab, mark: &mut ChangeCursor, wanted: &Changed) {
     lab.cx()
         .until("the changes tell", async || {
             let (news, next) = lab.cluster.changes(*mark, Duration::from_millis(500)).await.expect("news");
@@ -68,7 +68,7 @@ async fn many_jobs(lab: &Lab) -> Vec<JobName> {
 async fn waiting_for_a_thousand_jobs_costs_one_watch_for_each_kind() {
     let lab = Lab::start(ingress()).await;
     let names = many_jobs(&lab).await;
-    let mut mark = Mark::default();
+    let mut mark = ChangeCursor::default();
     let mut unheard: BTreeSet<JobName> = names.iter().cloned().collect();
     lab.cx()
         .until("the changes tell of every job", async || {
@@ -114,7 +114,7 @@ async fn waiting_for_a_thousand_jobs_costs_one_watch_for_each_kind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_broke_goes_on_where_it_was() {
     let lab = Lab::start(ingress()).await;
-    let mut mark = Mark::default();
+    let mut mark = ChangeCursor::default();
     let first = lab.install(lab.cx().uid(), "A Title");
     assert_eq!(lab.cluster.run_job(&lab.cx().call(), &first).await, Outcome::Applied(()));
     hears(&lab, &mut mark, &Changed::Job(first.name)).await;
@@ -129,7 +129,7 @@ async fn a_watch_that_broke_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_too_old_tells_that_anything_may_have_changed() {
     let lab = Lab::start(ingress()).await;
-    let mut mark = Mark::default();
+    let mut mark = ChangeCursor::default();
     let first = lab.install(lab.cx().uid(), "A Title");
     assert_eq!(lab.cluster.run_job(&lab.cx().call(), &first).await, Outcome::Applied(()));
     hears(&lab, &mut mark, &Changed::Job(first.name.clone())).await;
@@ -147,7 +147,7 @@ async fn a_watch_that_is_too_old_tells_that_anything_may_have_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_whose_list_is_too_old_when_it_starts_begins_with_another_list() {
     let lab = Lab::start(ingress()).await;
-    let mut mark = Mark::default();
+    let mut mark = ChangeCursor::default();
     let expired = Trouble::Answer(410, None);
     lab.api.fault(Fault::next(Matching::of("watch", "jobs"), Moment::Before, expired).times(2));
     lab.api.forget_requests();
@@ -170,11 +170,11 @@ async fn a_watch_whose_list_is_too_old_when_it_starts_begins_with_another_list()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_services_pods_are_heard_of() {
     let lab = Lab::start(ingress()).await;
-    let mut mark = Mark::default();
-    hears(&lab, &mut mark, &Changed::Service(Selector::Blue)).await;
-    let view = lab.cluster.service(Selector::Green).await.expect("a service");
+    let mut mark = ChangeCursor::default();
+    hears(&lab, &mut mark, &Changed::Service(Color::Blue)).await;
+    let view = lab.cluster.service(Color::Green).await.expect("a service");
     let want = ImageWant::Digest(IMAGES.first);
-    let set = lab.cluster.set_image(&lab.cx().call(), Selector::Green, view.fence, &want).await;
+    let set = lab.cluster.set_image(&lab.cx().call(), Color::Green, view.fence, &want).await;
     assert_eq!(set, Outcome::Applied(()));
-    hears(&lab, &mut mark, &Changed::Service(Selector::Green)).await;
+    hears(&lab, &mut mark, &Changed::Service(Color::Green)).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, SiteDatabase, SiteDatabases};
+use cdm_core::ports::{CallContext, Clock, ErrorKind, Outcome, SiteDatabase, SiteDatabases};
 use cdm_testkit::contract::databases;
 use sqlx::Connection;
 
@@ -13,8 +13,8 @@ const NEITHER: SiteDatabase = SiteDatabase { database: false, user: false };
 const BOTH: SiteDatabase = SiteDatabase { database: true, user: true };
 
 impl Lab {
-    fn call_within(&self, time: Duration) -> Call {
-        Call { deadline: self.bench.clock.monotonic().after(time), ..self.bench.cx().call() }
+    fn call_within(&self, time: Duration) -> CallContext {
+        CallContext { deadline: self.bench.clock.monotonic().after(time), ..self.bench.cx().call() }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Gates: a hostname that an operator chose leads to no connection inside, whatever its resolver says.
 
 use cdm_core::adapters::outbound::probe::{HttpProbe, ProbeSettings};
-use cdm_core::domain::{Hostname, Selector, Uid};
-use cdm_core::ports::{Check, HealthProbe, Inconclusive, Via};
+use cdm_core::domain::{Color, Hostname, Uid};
+use cdm_core::ports::{HealthProbe, Inconclusive, ProbeRequest, Via};
 use hyper::header::HeaderName;
 
 use super::webhooks::{Scripted, listener, nobody_came};
@@ -36,14 +36,14 @@ fn probe(settings: ProbeSettings, lookup: &Arc<Scripted>) -> HttpProbe {
     HttpProbe::with(settings, outbound(), Arc::clone(lookup) as _, Arc::new(SystemClock::new()))
 }
 
-fn check(host: &str, patience: Duration) -> Check {
-    Check {
+fn check(host: &str, timeout: Duration) -> ProbeRequest {
+    ProbeRequest {
         uid: Uid::from_parts(1, 1),
         host: Hostname::parse(host).expect("a hostname"),
         via: Via::Route,
         path: "/up".to_owned(),
         text: Some("secret".to_owned()),
-        patience,
+        timeout,
     }
 }
 
@@ -51,7 +51,7 @@ fn at(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap_or_else(|error| panic!("{ip}: {error}")), 443)
 }
 
-fn refused(asked: Result<cdm_core::domain::rollout::Answer, Inconclusive>, hint: &str) {
+fn refused(asked: Result<cdm_core::domain::rollout::ProbeResponse, Inconclusive>, hint: &str) {
     let Err(Inconclusive(why)) = asked else { panic!("{asked:?}") };
     assert!(why.contains(hint), "{why}");
 }
@@ -114,12 +114,12 @@ async fn without_tls_only_a_configured_address_is_asked() {
 
 #[tokio::test]
 async fn a_configured_address_is_asked_wherever_it_is() {
-    for via in [Via::Route, Via::Service(Selector::Blue)] {
+    for via in [Via::Route, Via::Service(Color::Blue)] {
         let (address, served) = peer(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret").await;
         let place = ("127.0.0.1".to_owned(), address.port());
         let services = [place.clone(), place.clone()];
         let configured = ProbeSettings { https: false, route: Some(place), services, ..settings() };
-        let check = Check { via, ..check("shop.example.com", LONG) };
+        let check = ProbeRequest { via, ..check("shop.example.com", LONG) };
         let answer = probe(configured, &Scripted::new(&[&[address]])).probe(&check).await.expect("an answer");
         assert_eq!((answer.status, answer.contains), (200, true));
         let request = served.await.expect("the peer ends").to_lowercase();
@@ -143,7 +143,7 @@ async fn no_spelling_of_a_hostname_leads_to_a_connection() {
         };
         judged += 1;
         let lookup = Scripted::new(&[&[inside]]);
-        let check = Check { host, ..check("shop.example.com", LONG) };
+        let check = ProbeRequest { host, ..check("shop.example.com", LONG) };
         for https in [true, false] {
             let asked = probe(ProbeSettings { https, ..settings() }, &lookup).probe(&check).await;
             assert!(asked.is_err(), "{url}: {asked:?}");

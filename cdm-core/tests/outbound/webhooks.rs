@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use cdm_core::adapters::outbound::webhook::{HttpPostman, Lookup};
 use cdm_core::domain::webhook::{Allowed, SigningKey, Topic};
 use cdm_core::domain::{Subject, Timestamp};
-use cdm_core::ports::{FeedEvent, Message, Postman, Undelivered};
+use cdm_core::ports::{DeliveryError, FeedEvent, Message, WebhookSender};
 
 use super::*;
 
@@ -112,7 +112,10 @@ async fn no_spelling_of_an_internal_address_leads_to_a_connection() {
     for url in urls {
         let url = url.replace("PORT", &address.port().to_string());
         let posted = postman.post(&message(&url)).await;
-        assert!(matches!(posted, Err(Undelivered::NotAllowed | Undelivered::Inside)), "{url}: {posted:?}");
+        assert!(
+            matches!(posted, Err(DeliveryError::NotAllowed | DeliveryError::PrivateAddress)),
+            "{url}: {posted:?}"
+        );
         assert!(nobody_came(&listener), "{url}");
     }
 }
@@ -125,7 +128,7 @@ async fn one_internal_address_among_public_ones_leads_to_no_connection() {
         let lookup = Scripted::new(&[&found]);
         let url = format!("https://hooks.example.com:{}/", address.port());
         let posted = postman(Arc::clone(&lookup), &[]).post(&message(&url)).await;
-        assert_eq!((posted, lookup.asked()), (Err(Undelivered::Inside), 1));
+        assert_eq!((posted, lookup.asked()), (Err(DeliveryError::PrivateAddress), 1));
         assert!(nobody_came(&listener));
     }
 }
@@ -152,7 +155,7 @@ async fn what_was_judged_is_what_is_connected_to() {
         assert!(request.contains(part), "{part} in {request}");
     }
     // Asked again, the name leads elsewhere, where the port is not the receiver's.
-    assert_eq!((postman.post(&message(&url)).await, lookup.asked()), (Err(Undelivered::Inside), 2));
+    assert_eq!((postman.post(&message(&url)).await, lookup.asked()), (Err(DeliveryError::PrivateAddress), 2));
     assert!(nobody_came(&other));
 }
 
@@ -168,7 +171,7 @@ async fn a_redirect_is_not_followed() {
         let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
         assert_eq!(
             postman.post(&message(&place)).await,
-            Err(Undelivered::Answered { status, retry_after: None })
+            Err(DeliveryError::Rejected { status, retry_after: None })
         );
         served.await.expect("the peer ends");
         assert!(nobody_came(&other));
@@ -200,7 +203,7 @@ async fn a_receiver_says_when_to_come_again() {
         let place = format!("http://{at}");
         let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
         let retry_after = expected.map(Duration::from_secs);
-        let refused = Err(Undelivered::Answered { status: 503, retry_after });
+        let refused = Err(DeliveryError::Rejected { status: 503, retry_after });
         assert_eq!(postman.post(&message(&place)).await, refused, "{said}");
         drop(served);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cdm_core::domain::ObjectPrefix;
-use cdm_core::ports::{Call, Clock, ErrorKind, ObjectStore, Outcome};
+use cdm_core::ports::{CallContext, Clock, ErrorKind, ObjectStore, Outcome};
 use cdm_testkit::contract::objects::Plant;
 
 use crate::Lab;
@@ -154,7 +154,7 @@ async fn a_marker_that_comes_late_is_refused_by_the_store() {
     let prefix = ObjectPrefix::of(lab.uid());
     let within = |time| {
         let deadline = lab.bench.clock.monotonic().after(time);
-        Call { deadline, ..lab.bench.cx().call() }
+        CallContext { deadline, ..lab.bench.cx().call() }
     };
     lab.strict.wire.asked();
     // The store's clock stands where the request would have arrived.
@@ -200,7 +200,7 @@ async fn a_call_ends_with_its_deadline() {
 
     lab.strict.wire.next("DeleteObjects", Fault::KeepBack);
     let deadline = lab.bench.clock.monotonic().after(Duration::from_millis(300));
-    let call = Call { deadline, ..lab.bench.cx().call() };
+    let call = CallContext { deadline, ..lab.bench.cx().call() };
     unknown(&lab.objects.delete(&call, &ObjectPrefix::of(uid), &keys).await);
     let over = lab.bench.clock.monotonic().since(deadline);
     assert!(over < Duration::from_millis(500), "{over:?} after its deadline");

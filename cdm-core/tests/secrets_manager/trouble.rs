@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cdm_core::domain::SecretKind;
-use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, SecretStore, StoredSecret};
+use cdm_core::ports::{CallContext, Clock, ErrorKind, Outcome, SecretStore, StoredSecret};
 
 use crate::strict::error;
 use crate::wire::{Answer, Fault};
@@ -124,7 +124,7 @@ async fn a_call_ends_with_its_deadline() {
 
         let deadline = lab.bench.clock.monotonic().after(Duration::from_millis(300));
         lab.wire.next("CreateSecret", Fault::KeepBack);
-        let call = Call { deadline, ..lab.bench.cx().call() };
+        let call = CallContext { deadline, ..lab.bench.cx().call() };
         unknown(&lab.secrets.create(&call, &name, &cms("p")).await);
         let over = lab.bench.clock.monotonic().since(deadline);
         assert!(over < Duration::from_millis(500), "{over:?} after its deadline");

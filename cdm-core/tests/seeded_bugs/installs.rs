@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cdm_core::domain::site::Activation;
+use cdm_core::manager::RolloutRequest;
 use cdm_core::ports::{JobFailure, JobState};
-use cdm_core::services::RolloutRequest;
 use cdm_testkit::fakes::JobScript;
 use cdm_testkit::world::{Verb, World};
 
@@ -59,7 +59,7 @@ pub(crate) fn unflushed() -> Vec<String> {
     let number = rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
     world.run();
     let rollouts = world.store.all_rollouts();
-    let parked = rollouts.iter().find(|rollout| rollout.number == number).map(|it| it.tally().parked);
+    let parked = rollouts.iter().find(|rollout| rollout.number == number).map(|it| it.counts().parked);
     expect(&mut seen, parked == Some(1), "the rollout's site counts as flushed");
     seen
 }

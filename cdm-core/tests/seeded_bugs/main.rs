@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use campaign::{Campaign, caught};
 use cdm_core::bugs::{Bug, plant};
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Gate, Reach};
-use cdm_core::domain::{End, Kind, RolloutStatus, Selector, State, Status};
+use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
+use cdm_core::domain::service::Verdict;
+use cdm_core::domain::{Color, OperationKind, RolloutStatus, State, Status, TerminalStatus};
+use cdm_core::manager::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
 use cdm_core::ports::{Clock, JobFailure, JobState};
-use cdm_core::services::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
 use cdm_testkit::fakes::{Answer, Away, FakePostman, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Scenario, Summary, Verb, Wake, World, digest, now, scenarios, zombie};
@@ -72,7 +72,7 @@ fn catalogue() -> Vec<(Bug, &'static str, Test)> {
         (Bug::OldAnswerCounts, "a route that does not come round", || gated(lagging)),
         (Bug::UnhealthyStays, "the end state of a gate that halts", || compared("rollout-gated-halts")),
         (Bug::InconclusiveIsFailure, "a site that cannot be asked", || gated(away)),
-        (Bug::GateAcquits, "the verdict of a gate that halts", condemned),
+        (Bug::GateAcquits, "the verdict of a gate that halts", image_rejected),
         (Bug::FreezeIgnored, "a rollout in a freeze", frozen),
         (Bug::BakeSkipped, "the time between two waves", baking),
         (Bug::TrailingForgotten, "NoStaleCache after a rollout", || compared("rollout-promote")),
@@ -127,7 +127,7 @@ fn scenario(name: &str) -> Scenario {
 fn played(scenario: &Scenario, plan: Plan) -> (Summary, Vec<String>) {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
-    world.gate.arm(plan);
+    world.faults.arm(plan);
     (scenario.act)(&mut world);
     world.converge();
     let violations = world.violations().iter().map(ToString::to_string).collect();
@@ -154,9 +154,9 @@ fn compared(name: &str) -> Vec<String> {
 fn calls(scenario: &Scenario) -> Vec<cdm_testkit::faults::CallSite> {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
-    world.gate.start_trace();
+    world.faults.start_trace();
     (scenario.act)(&mut world);
-    world.gate.trace()
+    world.faults.trace()
 }
 
 /// Plays a scenario with each single fault, until something is wrong.
@@ -208,8 +208,8 @@ fn seen_in(world: &mut World) -> Vec<String> {
     world.violations().iter().map(ToString::to_string).collect()
 }
 
-fn expect(seen: &mut Vec<String>, holds: bool, what: &str) {
-    if !holds {
+fn expect(seen: &mut Vec<String>, locked_color: bool, what: &str) {
+    if !locked_color {
         seen.push(what.to_owned());
     }
 }
@@ -217,7 +217,7 @@ fn expect(seen: &mut Vec<String>, holds: bool, what: &str) {
 fn on_green() -> World {
     let mut world = World::new(1);
     world.settle_site("rrr");
-    world.select(Selector::Green).expect("green is selected");
+    world.select(Color::Green).expect("green is selected");
     world.run();
     world
 }
@@ -228,13 +228,13 @@ fn deploy_beside_promote() -> Vec<String> {
     let moves = without_bugs(|| calls(&scenario)).iter().position(|call| call.name == "cluster.move_route");
     let mut world = World::new(1);
     (scenario.before)(&mut world);
-    world.gate.arm(Plan(vec![(moves.expect("a promote moves a route"), Fault::Paused(u8::MAX))]));
+    world.faults.arm(Plan(vec![(moves.expect("a promote moves a route"), Fault::Paused(u8::MAX))]));
     world.on_site("rrr", Verb::Promote).expect("it is accepted");
-    world.turn();
+    world.run_once();
     // The promote's worker stands still with its hold; a deploy to the same colour has to wait for it.
-    world.deploy(digest(1), Selector::Green, false).expect("it is accepted");
+    world.deploy(digest(1), Color::Green, false).expect("it is accepted");
     for _ in 0..3 {
-        world.turn();
+        world.run_once();
     }
     world.finish_zombies();
     let seen = seen_in(&mut world);
@@ -246,15 +246,15 @@ fn fleet(sites: &[&str]) -> World {
     for id in sites {
         world.settle_site(id);
     }
-    world.select(Selector::Green).expect("green is selected");
+    world.select(Color::Green).expect("green is selected");
     world.run();
     world
 }
 
 fn rollout(world: &mut World, wanted: RolloutRequest) -> u64 {
-    let accepted = world.ask(move |services, request| {
+    let accepted = world.ask(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.rollout(&request, &wanted).await })
+        Box::pin(async move { manager.rollout(&request, &wanted).await })
     });
     match accepted {
         Ok(Accepted::Rollout(number)) => number,
@@ -266,7 +266,7 @@ fn in_two_waves() -> RolloutRequest {
     RolloutRequest {
         promote: true,
         scope: RolloutScope::All,
-        waves: vec![Reach::Count(2), Reach::Percent(100)],
+        waves: vec![WaveTarget::Count(2), WaveTarget::Percent(100)],
         budget: Budget::Count(0),
         max_concurrent: 1,
         ..RolloutRequest::default()
@@ -282,10 +282,10 @@ fn status(world: &World, number: u64) -> RolloutStatus {
 fn calls_of_fleet(name: &str) -> Vec<usize> {
     without_bugs(|| {
         let mut world = fleet(&["a", "b", "c"]);
-        world.gate.start_trace();
+        world.faults.start_trace();
         rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
         world.run();
-        let calls = world.gate.trace();
+        let calls = world.faults.trace();
         calls.iter().enumerate().filter(|(_, call)| call.name == name).map(|(at, _)| at).collect()
     })
 }
@@ -295,11 +295,11 @@ fn aborted_after_loss() -> Vec<String> {
     let mut seen = Vec::new();
     for at in calls_of_fleet("store.claim") {
         let mut world = fleet(&["a", "b", "c"]);
-        world.gate.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
+        world.faults.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
         let number = rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
-        world.turn();
-        let abort = world
-            .ask(move |services, request| Box::pin(async move { services.abort(&request, number).await }));
+        world.run_once();
+        let abort =
+            world.ask(move |manager, request| Box::pin(async move { manager.abort(&request, number).await }));
         abort.expect("it is asked to abort");
         world.run();
         expect(&mut seen, status(&world, number) == RolloutStatus::Aborted, "the rollout was not aborted");
@@ -316,10 +316,10 @@ fn moved_again_after_loss() -> Vec<String> {
     let mut seen = Vec::new();
     for at in calls_of_fleet("store.complete") {
         let mut world = fleet(&["a", "b", "c"]);
-        world.gate.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
+        world.faults.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
         rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
         world.run();
-        world.select(Selector::Blue).expect("blue is selected");
+        world.select(Color::Blue).expect("blue is selected");
         world.run();
         for id in ["a", "b", "c"] {
             world.on_site(id, Verb::Promote).expect("it is accepted");
@@ -337,11 +337,10 @@ fn paused_rollout() -> Vec<String> {
     let mut world = fleet(&["a", "b", "c", "d"]);
     let number = rollout(&mut world, in_two_waves());
     // Held back by a target that is not ready, it has a window but moves nobody.
-    world.cluster.break_service(Selector::Green, None);
-    world.turn();
-    let _ =
-        world.ask(move |services, request| Box::pin(async move { services.pause(&request, number).await }));
-    world.cluster.mend_service(Selector::Green);
+    world.cluster.break_service(Color::Green, None);
+    world.run_once();
+    let _ = world.ask(move |manager, request| Box::pin(async move { manager.pause(&request, number).await }));
+    world.cluster.mend_service(Color::Green);
     world.run();
     let mut seen = seen_in(&mut world);
     expect(&mut seen, status(&world, number) == RolloutStatus::Paused, "the rollout did not pause");
@@ -352,7 +351,7 @@ fn paused_rollout() -> Vec<String> {
 fn gated(silence: fn(&World)) -> Vec<String> {
     let mut world = fleet(&["a", "b", "c", "d"]);
     silence(&world);
-    let number = rollout(&mut world, RolloutRequest { gate: Gate::new("/").ok(), ..in_two_waves() });
+    let number = rollout(&mut world, RolloutRequest { gate: HealthGate::new("/").ok(), ..in_two_waves() });
     world.run();
     let mut seen = seen_in(&mut world);
     expect(&mut seen, status(&world, number) == RolloutStatus::Paused, "the rollout did not pause");
@@ -371,15 +370,15 @@ fn away(world: &World) {
 }
 
 /// An image that is ready and answers 500.
-fn condemned() -> Vec<String> {
+fn image_rejected() -> Vec<String> {
     let mut world = fleet(&["a", "b"]);
-    let _ = world.deploy(digest(1), Selector::Green, false);
+    let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
     world.probe.break_digest(digest(1));
-    let _ = rollout(&mut world, RolloutRequest { gate: Gate::new("/").ok(), ..in_two_waves() });
+    let _ = rollout(&mut world, RolloutRequest { gate: HealthGate::new("/").ok(), ..in_two_waves() });
     world.run();
-    let colour = now(world.raw().store.colour(Selector::Green)).expect("a colour");
-    let bad = colour.releases.iter().any(|release| release.verdict == Verdict::Bad);
+    let service = now(world.raw().store.service(Color::Green)).expect("a colour");
+    let bad = service.releases.iter().any(|release| release.verdict == Verdict::Bad);
     let mut seen = seen_in(&mut world);
     expect(&mut seen, bad, "the image is not bad");
     seen
@@ -390,12 +389,12 @@ fn frozen() -> Vec<String> {
     let mut world = fleet(&["a", "b", "c", "d"]);
     let number = rollout(&mut world, in_two_waves());
     let wanted = NewFreeze { sites: None, reason: "a sale".to_owned(), until: None };
-    let _ = world.ask(move |services, request| {
+    let _ = world.ask(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.freeze(&request, &wanted).await })
+        Box::pin(async move { manager.freeze(&request, &wanted).await })
     });
     for _ in 0..20 {
-        let _ = world.turn();
+        let _ = world.run_once();
     }
     let mut seen = seen_in(&mut world);
     expect(&mut seen, status(&world, number) == RolloutStatus::Waiting, "the rollout went on");
@@ -419,12 +418,12 @@ fn failing_receiver() -> Vec<String> {
     let _ = world.hook(URL, &[]).expect("a webhook");
     world.settle_site("rrr");
     postman.answer(URL, Some(Answer::Loses));
-    now(world.courier(&postman).turn());
-    now(world.courier(&postman).turn());
+    now(world.dispatcher(&postman).run_once());
+    now(world.dispatcher(&postman).run_once());
     expect(&mut seen, postman.brought(URL).len() == 1, "it was asked again at once");
     postman.answer(URL, None);
     world.clock.advance(Duration::from_secs(5));
-    now(world.courier(&postman).turn());
+    now(world.dispatcher(&postman).run_once());
     let ids: Vec<String> = postman.brought(URL).into_iter().map(|message| message.id).collect();
     expect(&mut seen, ids.len() > 1 && ids[0] == ids[1], "a message that may not have arrived is lost");
     seen
@@ -435,8 +434,8 @@ fn over_budget() -> Vec<String> {
     let mut world = fleet(&["a", "b", "c", "d"]);
     let sites = world.store.all_sites();
     let site = sites.iter().find(|site| site.id.as_str() == "a").expect("the site");
-    let call = cdm_core::ports::Call {
-        deadline: cdm_core::domain::Tick::from_millis(u64::MAX),
+    let call = cdm_core::ports::CallContext {
+        deadline: cdm_core::domain::MonotonicTime::from_millis(u64::MAX),
         write: cdm_core::ports::WriteId(u64::MAX),
         fence: cdm_core::domain::Fence::default(),
     };
@@ -455,8 +454,8 @@ fn poison() -> Vec<String> {
     world.run();
     world.on_site("rrr", Verb::Provision).expect("it is accepted");
     for _ in 0..400 {
-        world.gate.crash_at("databases.ensure");
-        world.turn();
+        world.faults.crash_at("databases.ensure");
+        world.run_once();
         if world.rests() {
             break;
         }
@@ -474,13 +473,13 @@ fn unknown_version() -> Vec<String> {
     world.run();
     world.on_site("rrr", Verb::Provision).expect("it is accepted");
     world.edit_site("rrr", |site| {
-        if let Some(slot) = &mut site.slot {
-            slot.pipeline = 99;
+        if let Some(operation) = &mut site.operation {
+            operation.pipeline = 99;
         }
     });
     let before = world.log.len();
     for _ in 0..20 {
-        world.turn();
+        world.run_once();
     }
     let touched = world.log.since(before);
     touched.iter().take(1).map(|effect| format!("{effect:?}")).collect()
@@ -499,20 +498,20 @@ fn cancel_beside_step() -> Vec<String> {
     for at in writes.into_iter().skip(2) {
         let mut world = World::new(1);
         (scenario.before)(&mut world);
-        world.gate.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
+        world.faults.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
         world.on_site("rrr", Verb::Promote).expect("it is accepted");
-        world.turn();
+        world.run_once();
         if !world.has_zombie() {
             continue;
         }
         let sites = world.store.all_sites();
         let site = sites.iter().find(|site| site.id.as_str() == "rrr").expect("the site");
-        let Some(slot) = &site.slot else { continue };
+        let Some(state) = &site.operation else { continue };
         let id =
-            cdm_core::domain::OperationId::on(slot.number, cdm_core::domain::Subject::Site(site.id.clone()));
-        let asked = world.ask(move |services, request| {
+            cdm_core::domain::OperationId::on(state.number, cdm_core::domain::Subject::Site(site.id.clone()));
+        let asked = world.ask(move |manager, request| {
             let id = id.clone();
-            Box::pin(async move { services.cancel(&request, &id).await })
+            Box::pin(async move { manager.cancel(&request, &id).await })
         });
         if asked.is_err() {
             continue;
@@ -520,12 +519,14 @@ fn cancel_beside_step() -> Vec<String> {
         world.finish_zombies();
         world.converge();
         let ended = world.log.since(0).into_iter().rev().find_map(|effect| match effect.what {
-            cdm_testkit::log::What::Ended(operation) if operation.slot.task.kind() == Kind::Promote => {
-                Some(operation.slot.status)
+            cdm_testkit::log::What::Ended(operation)
+                if operation.state.input.kind() == OperationKind::Promote =>
+            {
+                Some(operation.state.status)
             }
             _ => None,
         });
-        if ended != Some(Status::Ended(End::Cancelled)) {
+        if ended != Some(Status::Ended(TerminalStatus::Cancelled)) {
             seen.push(format!("a cancel beside the write at {at} was lost: {ended:?}"));
         }
     }
@@ -534,10 +535,10 @@ fn cancel_beside_step() -> Vec<String> {
 
 fn not_ready() -> Vec<String> {
     let mut world = on_green();
-    world.cluster.break_service(Selector::Green, None);
+    world.cluster.break_service(Color::Green, None);
     world.on_site("rrr", Verb::Promote).expect("it is accepted");
     for _ in 0..5 {
-        world.turn();
+        world.run_once();
     }
     seen_in(&mut world).into_iter().filter(|seen| seen.starts_with("RouteReady")).collect()
 }
@@ -572,22 +573,22 @@ fn failing_installation() -> Vec<String> {
 /// A site is terminated and created again under the same id while a rollout is paused before it.
 fn created_again() -> Vec<String> {
     let mut world = fleet(&["a", "b"]);
-    world.cluster.break_service(Selector::Green, None);
+    world.cluster.break_service(Color::Green, None);
     let number = rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
-    world.turn();
+    world.run_once();
     let pause =
-        world.ask(move |services, request| Box::pin(async move { services.pause(&request, number).await }));
+        world.ask(move |manager, request| Box::pin(async move { manager.pause(&request, number).await }));
     pause.expect("it is asked to pause");
     world.run();
     world.on_site("b", Verb::Terminate).expect("it is accepted");
     world.run();
     // On blue, where the new one shall stay.
-    world.select(Selector::Blue).expect("blue is selected");
+    world.select(Color::Blue).expect("blue is selected");
     world.run();
     world.settle_site("b");
-    world.cluster.mend_service(Selector::Green);
+    world.cluster.mend_service(Color::Green);
     let resume =
-        world.ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
+        world.ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
     resume.expect("it goes on");
     world.run();
     let mut seen = seen_in(&mut world);
@@ -598,7 +599,7 @@ fn created_again() -> Vec<String> {
     );
     let sites = world.store.all_sites();
     let b = sites.iter().find(|site| site.id.as_str() == "b").expect("the site");
-    expect(&mut seen, b.service == Selector::Blue, "a rollout moved a site that was created after it");
+    expect(&mut seen, b.service == Color::Blue, "a rollout moved a site that was created after it");
     seen
 }
 
@@ -609,7 +610,7 @@ fn a_bad_digest_is_never_chosen() {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
     (scenario.act)(&mut world);
-    let colour = cdm_testkit::world::now(world.raw().store.colour(Selector::Blue)).expect("the colour");
-    let bad = colour.releases.iter().find(|release| Some(release.digest) == colour.running);
+    let service = cdm_testkit::world::now(world.raw().store.service(Color::Blue)).expect("the colour");
+    let bad = service.releases.iter().find(|release| Some(release.digest) == service.running);
     assert_ne!(bad.map(|release| release.verdict), Some(Verdict::Bad));
 }

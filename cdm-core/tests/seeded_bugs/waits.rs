@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::{Selector, State};
+use cdm_core::domain::{Color, State};
 use cdm_core::ports::Clock;
 use cdm_testkit::faults::{Outage, OutageKind};
 use cdm_testkit::log::What;
@@ -18,15 +18,15 @@ pub(crate) fn outage_in_provision() -> Vec<String> {
     world.on_site("rrr", Verb::Provision).expect("it is accepted");
     let (before, lasts) = (world.log.len(), Duration::from_secs(240));
     let outage = Outage { port: "databases", kind: OutageKind::Refused, from: 0, lasts, crash: None };
-    world.gate.outage(Some(outage));
+    world.faults.outage(Some(outage));
     let until = world.clock.monotonic().after(lasts);
     while world.clock.monotonic() < until {
-        world.turn();
+        world.run_once();
         world.clock.advance(Duration::from_millis(500));
     }
     let written = world.log.since(before);
     let written = written.iter().filter(|effect| matches!(effect.what, What::Site(..))).count();
-    let (_, calls) = world.gate.outage_calls();
+    let (_, calls) = world.faults.outage_calls();
     let mut seen = seen_in(&mut world);
     expect(&mut seen, world.parked().is_empty(), "an operation is parked by an outage");
     expect(&mut seen, calls <= 30, "a backend that is away is asked without a growing pause");
@@ -43,10 +43,10 @@ pub(crate) fn conflicts() -> Vec<String> {
     let lasts = Duration::from_secs(3_600);
     let outage =
         Outage { port: "cluster.set_canary", kind: OutageKind::Conflict, from: 0, lasts, crash: None };
-    world.gate.outage(Some(outage));
-    world.select(Selector::Green).expect("it is accepted");
+    world.faults.outage(Some(outage));
+    world.select(Color::Green).expect("it is accepted");
     for _ in 0..150 {
-        world.turn();
+        world.run_once();
         world.clock.advance(Duration::from_secs(2));
     }
     let mut seen: Vec<String> = world.checker.violations().iter().map(ToString::to_string).collect();

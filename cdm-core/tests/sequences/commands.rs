@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::Selector;
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Gate, Reach};
-use cdm_core::services::{RolloutRequest, RolloutScope};
+use cdm_core::domain::Color;
+use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
+use cdm_core::domain::service::Verdict;
+use cdm_core::manager::{RolloutRequest, RolloutScope};
 use cdm_testkit::faults::Fault;
 use cdm_testkit::ids::Rng;
 use cdm_testkit::world::Verb;
@@ -36,11 +36,11 @@ pub(crate) enum Command {
     /// Something is asked of a site.
     Site(usize, Verb),
     /// A service is to be the canary.
-    Select(Selector),
+    Select(Color),
     /// An image is deployed, and its sites are routed there or not.
-    Deploy(u8, Selector, Then),
+    Deploy(u8, Color, Then),
     /// The last image that was healthy is wanted back.
-    Rollback(Selector),
+    Rollback(Color),
     /// A person's verdict.
     Mark(u8, Verdict),
     /// A rollout is started.
@@ -64,9 +64,9 @@ pub(crate) enum Command {
     /// A fault waits for that one of the next calls.
     Inject(usize, Fault),
     /// A service loses its pods.
-    Break(Selector),
+    Break(Color),
     /// It has them back.
-    Mend(Selector),
+    Mend(Color),
     /// The cluster forgets a job that ended.
     Expire(usize),
     /// The next jobs of that kind fail.
@@ -195,12 +195,12 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
                 }
                 command
             }
-            27..32 => Command::Select(colour(rng)),
+            27..32 => Command::Select(service(rng)),
             32..39 => {
                 let then = if rng.chance(0.4) { Then::Promote } else { Then::Flush };
-                Command::Deploy(image(rng), colour(rng), then)
+                Command::Deploy(image(rng), service(rng), then)
             }
-            39..41 => Command::Rollback(colour(rng)),
+            39..41 => Command::Rollback(service(rng)),
             41..44 => {
                 let verdict = if rng.chance(0.7) { Verdict::Healthy } else { Verdict::Bad };
                 Command::Mark(image(rng), verdict)
@@ -222,8 +222,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
                 let at = usize::try_from(rng.below(NEAR)).unwrap_or_default();
                 Command::Inject(at, Fault::KINDS[index(rng, Fault::KINDS.len())])
             }
-            94 => Command::Break(colour(rng)),
-            95..97 => Command::Mend(colour(rng)),
+            94 => Command::Break(service(rng)),
+            95..97 => Command::Mend(service(rng)),
             97 => Command::Expire(index(rng, 4)),
             _ => Command::FailJobs(index(rng, JOBS.len()), 1 + index(rng, 4)),
         };
@@ -264,13 +264,13 @@ fn rollout(rng: &mut Rng) -> RolloutRequest {
     };
     let waves = match rng.below(5) {
         0 | 1 => Vec::new(),
-        2 => vec![Reach::Count(1), Reach::Percent(100)],
-        3 => vec![Reach::Count(1), Reach::Percent(50), Reach::Percent(100)],
+        2 => vec![WaveTarget::Count(1), WaveTarget::Percent(100)],
+        3 => vec![WaveTarget::Count(1), WaveTarget::Percent(50), WaveTarget::Percent(100)],
         // These do not make sense.
-        _ => vec![Reach::Percent(100), Reach::Count(1)],
+        _ => vec![WaveTarget::Percent(100), WaveTarget::Count(1)],
     };
     let promote = rng.chance(0.6);
-    let gate = (promote && rng.chance(0.4)).then(|| Gate::new("/").expect("a gate"));
+    let gate = (promote && rng.chance(0.4)).then(|| HealthGate::new("/").expect("a gate"));
     let bake = if rng.chance(0.2) { Duration::from_secs(90) } else { Duration::ZERO };
     RolloutRequest {
         plan: None,
@@ -282,7 +282,7 @@ fn rollout(rng: &mut Rng) -> RolloutRequest {
         waves,
         max_concurrent: 1 + u32::from(rng.chance(0.5)),
         budget: if rng.chance(0.7) { Budget::Count(0) } else { Budget::Percent(50) },
-        auto_return: rng.chance(0.5),
+        auto_rollback: rng.chance(0.5),
     }
 }
 
@@ -290,8 +290,8 @@ fn image(rng: &mut Rng) -> u8 {
     u8::try_from(rng.below(IMAGES)).unwrap_or_default()
 }
 
-fn colour(rng: &mut Rng) -> Selector {
-    Selector::ALL[index(rng, 2)]
+fn service(rng: &mut Rng) -> Color {
+    Color::ALL[index(rng, 2)]
 }
 
 fn index(rng: &mut Rng, len: usize) -> usize {

@@ -5,15 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::operation::{Home, Operation, Position};
-use cdm_core::domain::rollout::Outcome;
+use cdm_core::domain::operation::{Operation, OperationParent, Position};
+use cdm_core::domain::rollout::MemberOutcome;
+use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{
-    Code, Colour, Digest, End, Kind, Leg, OperationId, Phase, Rollout, RolloutScope, RolloutStatus, Selector,
-    Site, SiteId, Status, Subject, Task,
+    Color, Digest, Direction, OperationId, OperationInput, OperationKind, Phase, ReasonCode, Rollout,
+    RolloutScope, RolloutStatus, Service, Site, SiteId, Status, Subject, TerminalStatus,
 };
+use cdm_core::manager::Manager;
 use cdm_core::ports::Ports;
-use cdm_core::services::Services;
 use cdm_testkit::log::What;
 use cdm_testkit::world::{Verb, World, digest, now};
 
@@ -28,11 +28,11 @@ pub(crate) const ACCEPTED: &str = "accepted";
 pub(crate) struct Model {
     /// At the last rest.
     sites: BTreeMap<usize, Known>,
-    canary: Selector,
-    running: BTreeMap<Selector, Digest>,
+    canary: Color,
+    running: BTreeMap<Color, Digest>,
     pending: Vec<Pending>,
     /// How the members of rollouts had come out at the last rest.
-    outcomes: BTreeMap<(u64, usize), Option<Outcome>>,
+    outcomes: BTreeMap<(u64, usize), Option<MemberOutcome>>,
 }
 
 /// A site as it must be.
@@ -47,8 +47,8 @@ struct Known {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
-    service: Selector,
-    routed: Option<Selector>,
+    service: Color,
+    routed: Option<Color>,
 }
 
 /// An operation that was accepted, until it has ended.
@@ -56,7 +56,7 @@ struct Place {
 struct Pending {
     id: OperationId,
     /// The canary when it was accepted, where nothing disturbed the look at it.
-    canary: Option<Selector>,
+    canary: Option<Color>,
     /// The one whose hostnames a created site has.
     hosts: usize,
 }
@@ -65,7 +65,7 @@ impl Model {
     pub(crate) fn new() -> Self {
         Self {
             sites: BTreeMap::new(),
-            canary: Selector::Blue,
+            canary: Color::Blue,
             running: BTreeMap::new(),
             pending: Vec::new(),
             outcomes: BTreeMap::new(),
@@ -73,15 +73,15 @@ impl Model {
     }
 
     /// An operation was accepted, or an earlier one goes on.
-    pub(crate) fn accepted(&mut self, id: OperationId, canary: Option<Selector>, hosts: usize) {
+    pub(crate) fn accepted(&mut self, id: OperationId, canary: Option<Color>, hosts: usize) {
         if self.pending.iter().all(|pending| pending.id != id) {
             self.pending.push(Pending { id, canary, hosts });
         }
     }
 
     fn parked_on(&self, subject: &Subject) -> Option<&OperationId> {
-        let home = Home::Subject(subject.clone());
-        self.pending.iter().map(|pending| &pending.id).find(|id| id.home == home)
+        let parent = OperationParent::Subject(subject.clone());
+        self.pending.iter().map(|pending| &pending.id).find(|id| id.parent == parent)
     }
 
     /// The codes that a request may be answered with while others are at work.
@@ -119,7 +119,7 @@ impl Model {
     }
 
     /// The codes that a request may be answered with at rest.
-    pub(crate) fn answer(&self, wish: &Wish, world: &World, services: &Services) -> Vec<&'static str> {
+    pub(crate) fn answer(&self, wish: &Wish, world: &World, manager: &Manager) -> Vec<&'static str> {
         match &wish.command {
             Command::Create(site, hosts) => {
                 let taken = self.sites.values().any(|known| known.hosts == *hosts);
@@ -130,22 +130,23 @@ impl Model {
                 }]
             }
             Command::Site(site, verb) => vec![self.site_answer(*site, *verb, world)],
-            Command::Select(selector) => {
+            Command::Select(color) => {
                 let at_work = self.parked_on(&Subject::Fleet);
                 let same = at_work.is_none_or(|id| {
-                    now(services.operation(id)).is_ok_and(|it| it.slot.task == Task::Select(*selector))
+                    now(manager.operation(id))
+                        .is_ok_and(|it| it.state.input == OperationInput::Select(*color))
                 });
                 vec![if same { ACCEPTED } else { "operation_in_flight" }]
             }
             Command::Deploy(..) => vec![ACCEPTED],
-            Command::Rollback(selector) => {
-                let wanted = rollback(world, *selector).is_some();
+            Command::Rollback(color) => {
+                let wanted = rollback(world, *color).is_some();
                 vec![if wanted { ACCEPTED } else { "no_healthy_digest" }]
             }
             Command::Mark(image, _) => {
-                let known = colours(world.raw())
+                let known = services(world.raw())
                     .iter()
-                    .any(|colour| colour.releases.iter().any(|release| release.digest == digest(*image)));
+                    .any(|service| service.releases.iter().any(|release| release.digest == digest(*image)));
                 vec![if known { ACCEPTED } else { "not_found" }]
             }
             Command::Rollout(wanted) => {
@@ -163,11 +164,11 @@ impl Model {
                 let rollout = all.iter().find(|rollout| Some(rollout.number) == wish.rollout);
                 vec![rollout.map_or("not_found", |rollout| steer_answer(*steer, rollout, wish.image, world))]
             }
-            Command::Cancel(_) => match of(services, wish) {
+            Command::Cancel(_) => match of(manager, wish) {
                 Some(at) => Self::cancel_answer(&at),
                 None => vec!["not_found"],
             },
-            Command::Retry(_) => vec![match of(services, wish) {
+            Command::Retry(_) => vec![match of(manager, wish) {
                 Some(at) => self.retry_answer(&at, world),
                 None => "not_found",
             }],
@@ -177,16 +178,16 @@ impl Model {
 
     /// How many sites a rollout would have; `None` where it names one that is not there.
     fn in_scope(&self, scope: &RolloutScope, world: &World) -> Option<usize> {
-        let on = |selector: Selector| {
+        let on = |color: Color| {
             let sites = world.store.all_sites().into_iter();
-            sites.filter(|site| site.phase == Phase::Active && site.service == selector).count()
+            sites.filter(|site| site.phase == Phase::Active && site.service == color).count()
         };
         let there = |id: &SiteId| SITES.iter().position(|site| *site == id.as_str());
         match scope {
             RolloutScope::Active => Some(on(self.canary)),
             RolloutScope::Inactive => Some(on(self.canary.other())),
-            RolloutScope::All => Some(on(Selector::Blue) + on(Selector::Green)),
-            RolloutScope::Service(selector) => Some(on(*selector)),
+            RolloutScope::All => Some(on(Color::Blue) + on(Color::Green)),
+            RolloutScope::Service(color) => Some(on(*color)),
             RolloutScope::Sites(ids) => {
                 let known = ids.iter().all(|id| there(id).is_some_and(|at| self.sites.contains_key(&at)));
                 known.then_some(ids.len())
@@ -197,7 +198,7 @@ impl Model {
     fn site_answer(&self, site: usize, verb: Verb, world: &World) -> &'static str {
         let Some(known) = self.sites.get(&site) else { return "not_found" };
         let busy = self.parked_on(&subject(site)).is_some()
-            || record(world, site).is_some_and(|site| site.slot.is_some());
+            || record(world, site).is_some_and(|site| site.operation.is_some());
         match (verb, known.phase, busy) {
             (Verb::Terminate, _, _)
             | (Verb::Provision, Phase::Created, false)
@@ -209,14 +210,17 @@ impl Model {
 
     /// An operation that waits for a person may be stopped, but for those that cannot be taken back.
     fn cancel_answer(at: &Operation) -> Vec<&'static str> {
-        if at.slot.status != Status::Parked {
+        if at.state.status != Status::Parked {
             return vec!["illegal_transition"];
         }
-        let early = !matches!(at.slot.position, Position::Forward(2..));
-        vec![match at.slot.task.kind() {
-            Kind::Create | Kind::Provision | Kind::Upgrade | Kind::Promote => ACCEPTED,
-            Kind::Deploy if early => ACCEPTED,
-            Kind::Deploy | Kind::Terminate | Kind::Select => "illegal_transition",
+        let early = !matches!(at.state.position, Position::Forward(2..));
+        vec![match at.state.input.kind() {
+            OperationKind::Create
+            | OperationKind::Provision
+            | OperationKind::Upgrade
+            | OperationKind::Promote => ACCEPTED,
+            OperationKind::Deploy if early => ACCEPTED,
+            OperationKind::Deploy | OperationKind::Terminate | OperationKind::Select => "illegal_transition",
         }]
     }
 
@@ -226,26 +230,37 @@ impl Model {
                 .iter()
                 .position(|site| *site == id.as_str())
                 .map(|site| self.site_answer(site, verb, world)),
-            Subject::Colour(_) | Subject::Fleet => None,
+            Subject::Service(_) | Subject::Fleet => None,
         };
-        let answer = match (at.slot.status, at.slot.task.kind()) {
-            (Status::Ended(End::Failed | End::Cancelled), Kind::Deploy) if deploys_bad(at, world) => {
+        let answer = match (at.state.status, at.state.input.kind()) {
+            (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Deploy)
+                if deploys_bad(at, world) =>
+            {
                 Some("bad_digest")
             }
-            (Status::Parked, _) | (Status::Ended(End::Failed | End::Cancelled), Kind::Deploy) => {
+            (Status::Parked, _)
+            | (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Deploy) => {
                 Some(ACCEPTED)
             }
-            (Status::Ended(End::Failed | End::Cancelled), Kind::Provision) => site(Verb::Provision),
-            (Status::Ended(End::Failed | End::Cancelled), Kind::Upgrade) => site(Verb::Upgrade),
-            (Status::Ended(End::Failed | End::Cancelled), Kind::Promote) => site(Verb::Promote),
-            (Status::Ended(End::Failed | End::Cancelled), Kind::Terminate) => site(Verb::Terminate),
+            (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Provision) => {
+                site(Verb::Provision)
+            }
+            (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Upgrade) => {
+                site(Verb::Upgrade)
+            }
+            (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Promote) => {
+                site(Verb::Promote)
+            }
+            (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Terminate) => {
+                site(Verb::Terminate)
+            }
             (_, _) => None,
         };
         answer.unwrap_or("illegal_transition")
     }
 
     /// Takes in what has come to an end, and answers what is not as it must be. For a world at rest.
-    pub(crate) fn rest(&mut self, world: &World, services: &Services) -> Vec<String> {
+    pub(crate) fn rest(&mut self, world: &World, services: &Manager) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut touched = BTreeSet::new();
         for pending in std::mem::take(&mut self.pending) {
@@ -259,13 +274,15 @@ impl Model {
                 touched.insert(site);
                 wrong.extend(self.site_ended(site, &pending, &at));
             }
-            match (&at.slot.task, at.slot.status) {
-                (Task::Select(selector), Status::Ended(End::Succeeded)) => self.canary = *selector,
-                (Task::Deploy(deploy), Status::Ended(End::Succeeded)) => {
-                    self.running.insert(deploy.selector, deploy.digest);
+            match (&at.state.input, at.state.status) {
+                (OperationInput::Select(color), Status::Ended(TerminalStatus::Succeeded)) => {
+                    self.canary = *color
                 }
-                (Task::Deploy(deploy), Status::Ended(_)) if displaced(&at) => {
-                    self.running.remove(&deploy.selector);
+                (OperationInput::Deploy(deploy), Status::Ended(TerminalStatus::Succeeded)) => {
+                    self.running.insert(deploy.color, deploy.digest);
+                }
+                (OperationInput::Deploy(deploy), Status::Ended(_)) if displaced(&at) => {
+                    self.running.remove(&deploy.color);
                 }
                 (_, Status::Parked) => self.pending.push(pending),
                 (_, Status::Ended(_)) => {}
@@ -279,46 +296,47 @@ impl Model {
 
     /// What the end of a site's operation makes of the site.
     fn site_ended(&mut self, site: usize, pending: &Pending, at: &Operation) -> Option<String> {
-        let Status::Ended(end) = at.slot.status else {
-            if at.slot.task.kind() == Kind::Create {
+        let Status::Ended(end) = at.state.status else {
+            if at.state.input.kind() == OperationKind::Create {
                 self.sites.insert(site, Known { phase: Phase::New, place: None, hosts: pending.hosts });
             }
             return None;
         };
         let mut wrong = None;
-        if let (Task::Upgrade(course) | Task::Promote(course), Some(canary)) = (&at.slot.task, pending.canary)
+        if let (OperationInput::Upgrade(course) | OperationInput::Promote(course), Some(canary)) =
+            (&at.state.input, pending.canary)
             && course.to != canary
         {
             wrong = Some(format!("Canary: {} goes to {}, the canary was {canary}", at.id, course.to));
         }
-        match (&at.slot.task, end) {
-            (Task::Create, End::Succeeded) => {
+        match (&at.state.input, end) {
+            (OperationInput::Create, TerminalStatus::Succeeded) => {
                 let place = pending.canary.map(|service| Place { service, routed: None });
                 self.sites.insert(site, Known { phase: Phase::Created, place, hosts: pending.hosts });
             }
-            (Task::Create, _) if displaced(at) => {
+            (OperationInput::Create, _) if displaced(at) => {
                 self.sites.insert(site, Known { phase: Phase::New, place: None, hosts: pending.hosts });
             }
-            (Task::Create, _) | (Task::Terminate, End::Succeeded) => {
+            (OperationInput::Create, _) | (OperationInput::Terminate, TerminalStatus::Succeeded) => {
                 self.sites.remove(&site);
             }
-            (task, end) => {
+            (input, end) => {
                 let Some(known) = self.sites.get_mut(&site) else {
                     return Some(format!("Site: {} worked on no site", at.id));
                 };
-                match (task, end) {
-                    (Task::Provision(service), End::Succeeded) => {
+                match (input, end) {
+                    (OperationInput::Provision(service), TerminalStatus::Succeeded) => {
                         known.phase = Phase::Active;
                         known.place = Some(Place { service: *service, routed: Some(*service) });
                     }
-                    (Task::Upgrade(course), End::Succeeded) => {
+                    (OperationInput::Upgrade(course), TerminalStatus::Succeeded) => {
                         known.place = known.place.map(|place| Place { service: course.to, ..place });
                     }
-                    (Task::Promote(course), End::Succeeded) => {
+                    (OperationInput::Promote(course), TerminalStatus::Succeeded) => {
                         known.place = Some(Place { service: course.to, routed: Some(course.to) });
                     }
                     // What a provision did is not undone, and a displaced operation undoes nothing.
-                    (Task::Provision(_), _) => known.place = None,
+                    (OperationInput::Provision(_), _) => known.place = None,
                     _ if displaced(at) => known.place = None,
                     _ => {}
                 }
@@ -340,8 +358,10 @@ impl Model {
                 let first = moved.insert(site);
                 let Some(known) = self.sites.get_mut(&site) else { continue };
                 let to = match (before, member.outcome) {
-                    (None, Some(Outcome::Moved | Outcome::InPlace | Outcome::Parked)) => rollout.target,
-                    (_, Some(Outcome::Returned)) => rollout.target.other(),
+                    (None, Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::Parked)) => {
+                        rollout.target
+                    }
+                    (_, Some(MemberOutcome::Returned)) => rollout.target.other(),
                     _ => continue,
                 };
                 let promotes = rollout.kind == cdm_core::domain::RolloutKind::Promote;
@@ -367,7 +387,7 @@ impl Model {
                     if known.phase != site.phase {
                         wrong.push(format!("Site: `{id}` is {:?}, not {:?}", site.phase, known.phase));
                     }
-                    if busy || site.slot.is_some() {
+                    if busy || site.operation.is_some() {
                         continue;
                     }
                     if known.place.is_some_and(|place| place != is) {
@@ -378,17 +398,16 @@ impl Model {
             }
         }
         if self.parked_on(&Subject::Fleet).is_none() {
-            let is =
-                now(world.raw().cluster.canary()).ok().flatten().map_or(Selector::Blue, |it| it.selector);
+            let is = now(world.raw().cluster.canary()).ok().flatten().map_or(Color::Blue, |it| it.color);
             if is != self.canary {
                 wrong.push(format!("Canary: it is {is}, not {}", self.canary));
             }
         }
-        for colour in colours(world.raw()) {
-            let free = self.parked_on(&Subject::Colour(colour.selector)).is_none();
-            let known = self.running.get(&colour.selector).copied();
-            if free && known.is_some_and(|known| colour.running != Some(known)) {
-                wrong.push(format!("Image: {} runs {:?}, not {known:?}", colour.selector, colour.running));
+        for record in services(world.raw()) {
+            let free = self.parked_on(&Subject::Service(record.color)).is_none();
+            let known = self.running.get(&record.color).copied();
+            if free && known.is_some_and(|known| record.running != Some(known)) {
+                wrong.push(format!("Image: {} runs {:?}, not {known:?}", record.color, record.running));
             }
         }
         wrong
@@ -397,28 +416,28 @@ impl Model {
 
 /// Whether an operation gave way to another one, and undid nothing.
 fn displaced(at: &Operation) -> bool {
-    let begun = at.slot.attempts > 0 || at.slot.position != Position::Forward(0);
-    at.slot.status == Status::Ended(End::Cancelled)
+    let begun = at.state.attempts > 0 || at.state.position != Position::Forward(0);
+    at.state.status == Status::Ended(TerminalStatus::Cancelled)
         && begun
-        && (matches!(at.slot.position, Position::Forward(_)) || at.slot.reason.is_some())
+        && (matches!(at.state.position, Position::Forward(_)) || at.state.reason.is_some())
 }
 
 fn deploys_bad(at: &Operation, world: &World) -> bool {
-    matches!(&at.slot.task, Task::Deploy(deploy) if is_bad(deploy.digest, world))
+    matches!(&at.state.input, OperationInput::Deploy(deploy) if is_bad(deploy.digest, world))
 }
 
 fn is_bad(image: Digest, world: &World) -> bool {
-    let all = colours(world.raw());
+    let all = services(world.raw());
     all.iter().flat_map(|it| &it.releases).any(|it| it.digest == image && it.verdict == Verdict::Bad)
 }
 
 /// At rest. `image` is the digest that runs, where somebody accepts that.
 fn steer_answer(steer: Steer, rollout: &Rollout, image: Option<Digest>, world: &World) -> &'static str {
     let ended = rollout.status.ended();
-    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
     let waits = rollout.status == RolloutStatus::Waiting && changed;
     let stands = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted) || waits;
-    let moves = rollout.kind.moves() && rollout.leg == Leg::Out && rollout.after.is_none();
+    let moves = rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
     let running = now(world.raw().cluster.service(rollout.target)).ok().and_then(|view| view.digest);
     let other = moving(world).is_some();
     match steer {
@@ -445,7 +464,10 @@ fn steer_answer(steer: Steer, rollout: &Rollout, image: Option<Digest>, world: &
 fn nothing_left(rollout: &Rollout, world: &World) -> bool {
     let mut members = world.store.pages(rollout.number).into_iter().flat_map(|page| page.members);
     members.all(|member| {
-        matches!(member.outcome, Some(Outcome::Moved | Outcome::InPlace | Outcome::SkippedGone))
+        matches!(
+            member.outcome,
+            Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::SkippedGone)
+        )
     })
 }
 
@@ -456,14 +478,14 @@ fn moving(world: &World) -> Option<u64> {
 }
 
 /// The digest that a rollback takes: the newest healthy one that does not run and that nobody calls bad.
-fn rollback(world: &World, selector: Selector) -> Option<Digest> {
+fn rollback(world: &World, color: Color) -> Option<Digest> {
     let set = world.log.since(0).into_iter().rev().find_map(|effect| match effect.what {
-        What::ImageSet(set, _, image) if set == selector => Some(image),
+        What::ImageSet(set, _, image) if set == color => Some(image),
         _ => None,
     });
     let running = set.unwrap_or(Some(digest(0)));
-    let own = now(world.raw().store.colour(selector)).ok()?;
-    let other = now(world.raw().store.colour(selector.other())).ok()?;
+    let own = now(world.raw().store.service(color)).ok()?;
+    let other = now(world.raw().store.service(color.other())).ok()?;
     let all: Vec<_> = own.releases.iter().chain(&other.releases).collect();
     let against = |verdict| matches!(verdict, Verdict::Bad | Verdict::RolledBack);
     let bad = |image| all.iter().any(|it| it.digest == image && against(it.verdict));
@@ -471,12 +493,12 @@ fn rollback(world: &World, selector: Selector) -> Option<Digest> {
     healthy.into_iter().find(|image| Some(*image) != running && !bad(*image))
 }
 
-fn of(services: &Services, wish: &Wish) -> Option<Operation> {
+fn of(services: &Manager, wish: &Wish) -> Option<Operation> {
     now(services.operation(wish.operation.as_ref()?)).ok()
 }
 
-fn colours(ports: &Ports) -> Vec<Colour> {
-    Selector::ALL.into_iter().filter_map(|selector| now(ports.store.colour(selector)).ok()).collect()
+fn services(ports: &Ports) -> Vec<Service> {
+    Color::ALL.into_iter().filter_map(|color| now(ports.store.service(color)).ok()).collect()
 }
 
 fn record(world: &World, site: usize) -> Option<Site> {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::operation::Home;
+use cdm_core::domain::operation::OperationParent;
 use cdm_core::domain::{
-    Code, Digest, Hostnames, IdempotencyKey, OperationId, RolloutStatus, Selector, Subject, Timestamp,
+    Color, Digest, Hostnames, IdempotencyKey, OperationId, ReasonCode, RolloutStatus, Subject, Timestamp,
 };
 use cdm_core::engine::Settings;
-use cdm_core::pipelines::{Platform, registry};
+use cdm_core::manager::{Accepted, DeployRequest, Force, Manager, ManagerError, Request, Resume};
+use cdm_core::pipelines::{PipelineSettings, registry};
 use cdm_core::ports::{Clock, JobFailure, JobState, PodFailure};
-use cdm_core::services::{Accepted, DeployRequest, Force, Request, Resume, ServiceError, Services};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Asking, Verb, World, digest, new_site, now};
@@ -48,14 +48,14 @@ impl Wish {
 struct Play {
     world: World,
     /// The services without the gate.
-    services: Services,
+    manager: Manager,
     model: Model,
     histogram: Histogram,
     wrong: Vec<String>,
     operations: Vec<OperationId>,
     rollouts: Vec<u64>,
     /// Every request, with its last answer and when that was given; a request's key is its place here.
-    asked: Vec<(Wish, Result<Accepted, ServiceError>, Timestamp)>,
+    asked: Vec<(Wish, Result<Accepted, ManagerError>, Timestamp)>,
     armed: Option<(usize, Fault)>,
     /// A backend may refuse until someone mends it.
     denied: bool,
@@ -90,11 +90,11 @@ impl Play {
         };
         world.cluster.script(digest(BROKEN), never(true, true, "CrashLoopBackOff"));
         world.cluster.script(digest(HOMELESS), never(true, false, "Unschedulable"));
-        let registry = Arc::new(registry(&Platform::default()));
-        let services = Services::new(world.raw().clone(), registry, Settings::default());
+        let registry = Arc::new(registry(&PipelineSettings::default()));
+        let manager = Manager::new(world.raw().clone(), registry, Settings::default());
         Self {
             world,
-            services,
+            manager,
             model: Model::new(),
             histogram: Histogram::new(),
             wrong: Vec::new(),
@@ -116,7 +116,7 @@ impl Play {
     /// At rest, what must be is compared with what is.
     fn look(&mut self) {
         if self.world.rests() && !self.world.has_zombie() {
-            let wrong = self.model.rest(&self.world, &self.services);
+            let wrong = self.model.rest(&self.world, &self.manager);
             self.wrong.extend(wrong);
         }
     }
@@ -125,14 +125,14 @@ impl Play {
         match command {
             Command::Turns(turns) => {
                 for _ in 0..*turns {
-                    let _ = self.world.turn();
+                    let _ = self.world.run_once();
                 }
             }
             Command::Rest => self.rest(TURNS),
             Command::Advance(span) => self.world.clock.advance(*span),
             Command::Crash => self.world.restart(),
-            Command::Break(selector) => self.world.cluster.break_service(*selector, None),
-            Command::Mend(selector) => self.world.cluster.mend_service(*selector),
+            Command::Break(color) => self.world.cluster.break_service(*color, None),
+            Command::Mend(color) => self.world.cluster.mend_service(*color),
             Command::FailJobs(job, times) => {
                 let result = JobState::Failed { message: "exit code 1".to_owned(), cause: JobFailure::Other };
                 let script = JobScript { takes: Duration::from_secs(1), result };
@@ -165,8 +165,8 @@ impl Play {
 
     fn inject(&mut self, at: usize, fault: Fault) {
         self.disarm();
-        self.world.gate.arm(Plan(vec![(at, fault)]));
-        self.world.gate.start_trace();
+        self.world.faults.arm(Plan(vec![(at, fault)]));
+        self.world.faults.start_trace();
         self.armed = Some((at, fault));
         self.denied |= fault == Fault::Permanent;
     }
@@ -174,8 +174,8 @@ impl Play {
     /// Counts the armed fault if it has happened, to a call that it can happen to.
     fn disarm(&mut self) {
         let Some((at, fault)) = self.armed.take() else { return };
-        let fired = self.world.gate.fired() > 0;
-        let trace = self.world.gate.trace();
+        let fired = self.world.faults.fired() > 0;
+        let trace = self.world.faults.trace();
         if fired && trace.get(at).is_some_and(|call| call.takes(fault)) {
             self.count(name(fault));
         }
@@ -183,7 +183,7 @@ impl Play {
 
     /// The cluster forgets a job that nobody waits for.
     fn expire(&mut self, nth: usize) -> bool {
-        let busy = self.world.store.all_sites().into_iter().filter(|site| site.slot.is_some());
+        let busy = self.world.store.all_sites().into_iter().filter(|site| site.operation.is_some());
         let busy: Vec<_> = busy.map(|site| site.uid).collect();
         let rolling = self.world.store.all_rollouts().iter().any(|rollout| !rollout.status.ended());
         let jobs = self.world.cluster.jobs();
@@ -228,11 +228,11 @@ impl Play {
 
     fn ask(&mut self, wish: Wish, key: usize) {
         let rests = self.world.rests() && !self.world.has_zombie();
-        let (canary, fired) = (self.canary(), self.world.gate.fired());
-        let at_rest = rests.then(|| self.model.answer(&wish, &self.world, &self.services));
+        let (canary, fired) = (self.canary(), self.world.faults.fired());
+        let at_rest = rests.then(|| self.model.answer(&wish, &self.world, &self.manager));
         let answer = self.send(&wish, key);
-        let clean = fired == self.world.gate.fired() && !self.denied;
-        let code = answer.as_ref().map_or_else(ServiceError::code, |_| ACCEPTED);
+        let clean = fired == self.world.faults.fired() && !self.denied;
+        let code = answer.as_ref().map_or_else(ManagerError::code, |_| ACCEPTED);
         let legal = at_rest.filter(|_| clean).unwrap_or_else(|| Model::legal(&wish));
         if !legal.contains(&code) {
             self.wrong.push(format!("Answer: {wish:?} is {code}, not one of {legal:?}: {answer:?}"));
@@ -257,7 +257,7 @@ impl Play {
         }
     }
 
-    fn keep(&mut self, accepted: &Accepted, canary: Option<Selector>, hosts: usize) {
+    fn keep(&mut self, accepted: &Accepted, canary: Option<Color>, hosts: usize) {
         match accepted {
             Accepted::Operation(id) => {
                 self.model.accepted(id.clone(), canary, hosts);
@@ -280,28 +280,28 @@ impl Play {
         }
     }
 
-    fn canary(&self) -> Option<Selector> {
+    fn canary(&self) -> Option<Color> {
         let canary = now(self.world.raw().cluster.canary()).ok()?;
-        Some(canary.map_or(Selector::Blue, |canary| canary.selector))
+        Some(canary.map_or(Color::Blue, |canary| canary.color))
     }
 
-    fn send(&mut self, wish: &Wish, key: usize) -> Result<Accepted, ServiceError> {
+    fn send(&mut self, wish: &Wish, key: usize) -> Result<Accepted, ManagerError> {
         let key = IdempotencyKey::parse(&format!("sequence-{key}")).ok();
         self.world
-            .ask(|services, request| sent(services, Request { key: key.clone(), ..request }, wish.clone()))
+            .ask(|manager, request| sent(manager, Request { key: key.clone(), ..request }, wish.clone()))
     }
 
     /// Lets the workers work, for so many turns at most.
     fn rest(&mut self, turns: usize) {
         for _ in 0..turns {
-            let turn = self.world.turn();
+            let turn = self.world.run_once();
             if self.world.rests() {
                 return;
             }
             let Some(turn) = turn.filter(|turn| turn.ran == 0) else { continue };
-            let wake = turn.wake.map(|at| at.since(self.world.clock.wall()));
+            let next_poll_at = turn.next_poll_at.map(|at| at.since(self.world.clock.wall()));
             let event = self.world.cluster.next_event().map(|at| at.since(self.world.clock.monotonic()));
-            let pause = [wake, event].into_iter().flatten().filter(|pause| !pause.is_zero()).min();
+            let pause = [next_poll_at, event].into_iter().flatten().filter(|pause| !pause.is_zero()).min();
             let pause = pause.unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(30));
             self.world.clock.advance(pause);
         }
@@ -317,7 +317,7 @@ impl Play {
             self.world.heal();
             self.denied = false;
             self.world.finish_zombies();
-            Selector::ALL.into_iter().for_each(|selector| self.world.cluster.mend_service(selector));
+            Color::ALL.into_iter().for_each(|color| self.world.cluster.mend_service(color));
             self.rest(PATIENCE);
             self.look();
             let waits = self.world.store.all_rollouts().iter().any(|it| it.status.runnable());
@@ -335,13 +335,13 @@ impl Play {
         let violations: Vec<_> = self.world.violations().iter().map(ToString::to_string).collect();
         self.wrong.extend(violations);
         for id in &self.operations {
-            match now(self.services.operation(id)) {
-                Ok(at) if at.slot.status.rests() => {}
+            match now(self.manager.operation(id)) {
+                Ok(at) if at.state.status.rests() => {}
                 other => self.wrong.push(format!("Journal: {id} does not rest: {other:?}")),
             }
         }
         for number in &self.rollouts {
-            match now(self.services.get_rollout(*number)) {
+            match now(self.manager.get_rollout(*number)) {
                 Ok(rollout) if !rollout.status.runnable() => {}
                 other => self.wrong.push(format!("Journal: rollout {number} does not rest: {other:?}")),
             }
@@ -350,18 +350,20 @@ impl Play {
 
     /// Names what does not come to rest although nothing is in its way.
     fn restless(&mut self) {
-        let live = now(self.world.raw().store.live()).unwrap_or_default();
+        let live = now(self.world.raw().store.pending_work()).unwrap_or_default();
         let live: Vec<_> = live.into_iter().map(|live| live.subject).collect();
-        let grants = self.world.store.all_sites().into_iter().map(|site| (site.id, site.grant));
+        let grants = self.world.store.all_sites().into_iter().map(|site| (site.id, site.claim_token));
         let grants: Vec<_> = grants.collect();
         self.wrong.push(format!("Rest: {live:?} goes on for ever; {grants:?}"));
     }
 
     /// The services on which a deploy waits for a person.
-    fn parked_colours(&self) -> Vec<Selector> {
-        let of = |id: OperationId| match id.home {
-            Home::Subject(Subject::Colour(selector)) => Some(selector),
-            Home::Subject(Subject::Site(_) | Subject::Fleet) | Home::Rollout(..) => None,
+    fn parked_colours(&self) -> Vec<Color> {
+        let of = |id: OperationId| match id.parent {
+            OperationParent::Subject(Subject::Service(color)) => Some(color),
+            OperationParent::Subject(Subject::Site(_) | Subject::Fleet) | OperationParent::Rollout(..) => {
+                None
+            }
         };
         self.world.parked().into_iter().filter_map(of).collect()
     }
@@ -370,14 +372,15 @@ impl Play {
     /// are replaced, everything else is tried again.
     fn take_care(&mut self) {
         for rollout in self.world.store.all_rollouts() {
-            let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+            let changed =
+                rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
             match rollout.status {
                 RolloutStatus::Waiting if changed => {
                     if rollout.number % 2 == 0 {
                         self.steer(Steer::Accept, rollout.number);
                     }
                     // A bad one is not accepted.
-                    if now(self.services.get_rollout(rollout.number)).is_ok_and(|it| it.reason.is_some()) {
+                    if now(self.manager.get_rollout(rollout.number)).is_ok_and(|it| it.reason.is_some()) {
                         self.steer(Steer::Abort, rollout.number);
                     }
                 }
@@ -385,15 +388,15 @@ impl Play {
                 _ => {}
             }
         }
-        let colours = self.parked_colours();
+        let manager = self.parked_colours();
         for id in self.world.parked() {
-            let replaced = matches!(id.home, Home::Subject(Subject::Colour(_)));
+            let replaced = matches!(id.parent, OperationParent::Subject(Subject::Service(_)));
             if !replaced {
                 self.request(Wish { operation: Some(id), ..Wish::of(Command::Retry(0)) });
             }
         }
-        for selector in colours {
-            let command = Command::Deploy(1, selector, super::commands::Then::Flush);
+        for color in manager {
+            let command = Command::Deploy(1, color, super::commands::Then::Flush);
             self.request(Wish::of(command));
         }
     }
@@ -416,53 +419,53 @@ impl Play {
 }
 
 /// The request itself.
-fn sent(services: Arc<Services>, request: Request, wish: Wish) -> Asking<Accepted> {
+fn sent(manager: Arc<Manager>, request: Request, wish: Wish) -> Asking<Accepted> {
     Box::pin(async move {
         let number = wish.rollout.unwrap_or_default();
-        let nothing = || Err(ServiceError::Invalid("nothing is asked".to_owned()));
+        let nothing = || Err(ManagerError::Invalid("nothing is asked".to_owned()));
         match wish.command {
             Command::Create(site, hosts) => {
                 let (mut new, other) = (new_site(SITES[site]), new_site(SITES[hosts]));
                 new.hostnames = Hostnames::clone(&other.hostnames);
-                services.create_site(&request, &new).await
+                manager.create_site(&request, &new).await
             }
             Command::Site(site, verb) => {
                 let id = super::site_id(site);
                 match verb {
-                    Verb::Provision => services.provision(&request, &id).await,
-                    Verb::Upgrade => services.upgrade(&request, &id).await,
-                    Verb::Promote => services.promote(&request, &id).await,
-                    Verb::Terminate => services.terminate(&request, &id).await,
+                    Verb::Provision => manager.provision(&request, &id).await,
+                    Verb::Upgrade => manager.upgrade(&request, &id).await,
+                    Verb::Promote => manager.promote(&request, &id).await,
+                    Verb::Terminate => manager.terminate(&request, &id).await,
                 }
             }
-            Command::Select(selector) => {
-                let selected = services.select(&request, selector).await?;
+            Command::Select(color) => {
+                let selected = manager.select(&request, color).await?;
                 Ok(selected.operation.map_or(Accepted::Done, Accepted::Operation))
             }
-            Command::Deploy(image, selector, then) => {
+            Command::Deploy(image, color, then) => {
                 let deploy =
-                    DeployRequest { digest: digest(image), service: Some(selector), promote: promotes(then) };
-                services.deploy(&request, deploy).await
+                    DeployRequest { digest: digest(image), service: Some(color), promote: promotes(then) };
+                manager.deploy(&request, deploy).await
             }
-            Command::Rollback(selector) => services.rollback(&request, Some(selector)).await,
+            Command::Rollback(color) => manager.rollback(&request, Some(color)).await,
             Command::Mark(image, verdict) => {
-                services.mark(&request, digest(image), verdict, "seen by a person").await
+                manager.mark(&request, digest(image), verdict, "seen by a person").await
             }
-            Command::Rollout(wanted) => services.rollout(&request, &wanted).await,
-            Command::Steer(Steer::Pause, _) => services.pause(&request, number).await,
-            Command::Steer(Steer::Resume, _) => services.resume(&request, number).await,
+            Command::Rollout(wanted) => manager.rollout(&request, &wanted).await,
+            Command::Steer(Steer::Pause, _) => manager.pause(&request, number).await,
+            Command::Steer(Steer::Resume, _) => manager.resume(&request, number).await,
             Command::Steer(Steer::Accept, _) => {
                 let wanted = Resume { accept: wish.image, force: Force::No };
-                services.resume_on(&request, number, wanted).await
+                manager.resume_on(&request, number, wanted).await
             }
-            Command::Steer(Steer::Abort, _) => services.abort(&request, number).await,
-            Command::Steer(Steer::Retry, _) => services.retry_rollout(&request, number).await,
+            Command::Steer(Steer::Abort, _) => manager.abort(&request, number).await,
+            Command::Steer(Steer::Retry, _) => manager.retry_rollout(&request, number).await,
             Command::Cancel(_) => match &wish.operation {
-                Some(id) => services.cancel(&request, id).await,
+                Some(id) => manager.cancel(&request, id).await,
                 None => nothing(),
             },
             Command::Retry(_) => match &wish.operation {
-                Some(id) => services.retry(&request, id).await,
+                Some(id) => manager.retry(&request, id).await,
                 None => nothing(),
             },
             _ => nothing(),

@@ -15,7 +15,9 @@ mod tables;
 use std::time::Duration;
 
 use cdm_core::domain::lifecycle::Life;
-use cdm_core::domain::{Actor, End, Kind, Phase, RolloutStatus, State, Status, Timestamp, WorkerId};
+use cdm_core::domain::{
+    Actor, OperationKind, Phase, RolloutStatus, State, Status, TerminalStatus, Timestamp, WorkerId,
+};
 
 use campaign::Campaign;
 use records::{World, phase};
@@ -27,9 +29,9 @@ const STATUSES: [Status; 7] = [
     Status::Running,
     Status::Waiting,
     Status::Parked,
-    Status::Ended(End::Succeeded),
-    Status::Ended(End::Failed),
-    Status::Ended(End::Cancelled),
+    Status::Ended(TerminalStatus::Succeeded),
+    Status::Ended(TerminalStatus::Failed),
+    Status::Ended(TerminalStatus::Cancelled),
 ];
 
 /// States, pairs, refused pairs, resting states.
@@ -44,10 +46,10 @@ fn sites() {
     let lives: Vec<Life> = found.states.iter().map(World::life).collect();
     let phases: Vec<Phase> = lives.iter().filter_map(|life| phase(*life)).collect();
     let states: Vec<State> = lives.iter().filter_map(|life| life.state()).collect();
-    let kinds: Vec<Kind> = found.states.iter().filter_map(World::kind).collect();
+    let kinds: Vec<OperationKind> = found.states.iter().filter_map(World::kind).collect();
     all_reached(&mut campaign, &[Phase::New, Phase::Created, Phase::Active], &phases);
     all_reached(&mut campaign, &State::ALL, &states);
-    all_reached(&mut campaign, &Kind::ALL[..5], &kinds);
+    all_reached(&mut campaign, &OperationKind::ALL[..5], &kinds);
     let statuses: Vec<Status> = found.states.iter().flat_map(World::statuses).collect();
     all_reached(&mut campaign, &STATUSES, &statuses);
     found.end(campaign, SITE);
@@ -55,10 +57,10 @@ fn sites() {
 
 #[test]
 fn services() {
-    let found = Found::search(vec![World::colour(), World::fleet()]);
+    let found = Found::search(vec![World::service(), World::fleet()]);
     let mut campaign = Campaign::new("states-services");
-    let kinds: Vec<Kind> = found.states.iter().filter_map(World::kind).collect();
-    all_reached(&mut campaign, &Kind::ALL[5..], &kinds);
+    let kinds: Vec<OperationKind> = found.states.iter().filter_map(World::kind).collect();
+    all_reached(&mut campaign, &OperationKind::ALL[5..], &kinds);
     let statuses: Vec<Status> = found.states.iter().flat_map(World::statuses).collect();
     all_reached(&mut campaign, &STATUSES, &statuses);
     found.end(campaign, SERVICES);

@@ -3,13 +3,13 @@
 use std::fmt::Debug;
 
 use cdm_core::domain::rollout::{
-    Budget, IllegalRollout, Outcome, Reach, RolloutEvent, RolloutMember, Tally, Window,
+    Budget, Counts, IllegalRollout, MemberOutcome, RolloutEvent, RolloutMember, WaveTarget, Window,
 };
 use cdm_core::domain::{
-    Code, Digest, Leg, OperationId, Reason, Rollout, RolloutKind, RolloutScope, RolloutStatus, Selector,
-    SiteId, Subject, Uid,
+    Color, Digest, Direction, OperationId, Reason, ReasonCode, Rollout, RolloutKind, RolloutScope,
+    RolloutStatus, SiteId, Subject, Uid,
 };
-use cdm_core::pipelines::Draft;
+use cdm_core::pipelines::NewRollout;
 
 use crate::records::digest;
 use crate::search::{By, Machine, Step, named};
@@ -19,7 +19,7 @@ use crate::{LONG, NOW, actor, worker};
 #[derive(Clone)]
 pub(crate) struct Moving {
     rollout: Rollout,
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Vec<Option<MemberOutcome>>,
 }
 
 /// Why a window is left early, as far as the record shows it.
@@ -28,22 +28,22 @@ enum Early {
     /// Someone asked for something, or the wave is over its budget.
     Stop,
     /// What it needs is not there, or the process wants to end; with the reason.
-    Wait(Code),
+    Wait(ReasonCode),
 }
 
 impl Moving {
     /// Every shape that the search begins with.
     pub(crate) fn all() -> Vec<Self> {
         let single = (3, vec![]);
-        let canary = (3, vec![Reach::Count(1), Reach::Percent(100)]);
-        let wide = (Window::LEAST + 2, vec![Reach::Count(1), Reach::Percent(100)]);
+        let canary = (3, vec![WaveTarget::Count(1), WaveTarget::Percent(100)]);
+        let wide = (Window::LEAST + 2, vec![WaveTarget::Count(1), WaveTarget::Percent(100)]);
         let empty = (0, vec![]);
         let mut all = Vec::new();
         for (total, waves) in [empty, single, canary, wide] {
             for kind in [RolloutKind::Promote, RolloutKind::Upgrade, RolloutKind::Flush] {
-                for auto_return in [false, true] {
+                for auto_rollback in [false, true] {
                     for deploys in [false, true] {
-                        all.push(Self::new(total, waves.clone(), kind, auto_return, deploys));
+                        all.push(Self::new(total, waves.clone(), kind, auto_rollback, deploys));
                     }
                 }
             }
@@ -51,23 +51,29 @@ impl Moving {
         all
     }
 
-    fn new(total: u32, waves: Vec<Reach>, kind: RolloutKind, auto_return: bool, deploys: bool) -> Self {
+    fn new(
+        total: u32,
+        waves: Vec<WaveTarget>,
+        kind: RolloutKind,
+        auto_rollback: bool,
+        deploys: bool,
+    ) -> Self {
         let id = |random| SiteId::parse(&format!("s{random}")).expect("a site id");
         let member = |random| RolloutMember::new(id(random), Uid::from_parts(1, random));
-        let draft = Draft {
+        let draft = NewRollout {
             number: 7,
             kind,
-            target: Selector::Green,
+            target: Color::Green,
             digest: Some(digest()),
             scope: RolloutScope::All,
             members: (0..u128::from(total)).map(member).collect(),
             waves,
             max_concurrent: 32,
             budget: Budget::Count(1),
-            auto_return,
+            auto_rollback,
             gate: None,
             bake: std::time::Duration::ZERO,
-            after: deploys.then(|| OperationId::on(6, Subject::Colour(Selector::Green))),
+            after: deploys.then(|| OperationId::on(6, Subject::Service(Color::Green))),
             retry_of: None,
             first_number: 8,
             requested_by: actor(),
@@ -114,9 +120,9 @@ impl Moving {
         Step::To(next)
     }
 
-    fn ask(&self, event: RolloutEvent) -> Step<Self> {
+    fn request(&self, event: RolloutEvent) -> Step<Self> {
         let mut next = self.clone();
-        match next.rollout.ask(event, NOW) {
+        match next.rollout.request(event, NOW) {
             Ok(()) => Step::To(next),
             Err(illegal) if next.rollout == self.rollout => {
                 named(&illegal, self.status().as_str(), event.as_str())
@@ -147,10 +153,10 @@ impl Moving {
             if head.open() { Ok(()) } else { head.settle(RolloutEvent::Succeed, None, NOW) }
         });
         let failed =
-            self.edit(|head| head.settle(RolloutEvent::Fail, Some(reason(Code::ImageNotReady)), NOW));
+            self.edit(|head| head.settle(RolloutEvent::Fail, Some(reason(ReasonCode::ImageNotReady)), NOW));
         let looked = self.edit(|head| match head.control {
             Some(_) => head.proceed(false, NOW),
-            None => wait(head, Code::Deploying),
+            None => wait(head, ReasonCode::Deploying),
         });
         vec![step("deploy succeeded", succeeded), step("deploy failed", failed), step("look", looked)]
     }
@@ -158,15 +164,15 @@ impl Moving {
     /// The window's sites that this leg has still to do something to.
     fn todo(&self) -> Vec<u32> {
         let Window { start, end } = self.rollout.window;
-        let open = |ordinal: &u32| match (self.rollout.leg, self.outcomes[*ordinal as usize]) {
-            (Leg::Out, outcome) => outcome.is_none(),
-            (Leg::Back, outcome) => outcome == Some(Outcome::Moved),
+        let open = |ordinal: &u32| match (self.rollout.direction, self.outcomes[*ordinal as usize]) {
+            (Direction::Forward, outcome) => outcome.is_none(),
+            (Direction::Rollback, outcome) => outcome == Some(MemberOutcome::Moved),
         };
         (start..end).filter(open).collect()
     }
 
     /// Outcomes are written down: of the first sites `bad`, of all others `good`.
-    fn count(&self, todo: &[u32], bad: usize, outcomes: (Outcome, Outcome)) -> Step<Self> {
+    fn count(&self, todo: &[u32], bad: usize, outcomes: (MemberOutcome, MemberOutcome)) -> Step<Self> {
         let mut next = self.clone();
         for (index, ordinal) in todo.iter().enumerate() {
             let outcome = if index < bad { outcomes.0 } else { outcomes.1 };
@@ -181,7 +187,7 @@ impl Moving {
     fn flushable(&self) -> Vec<u32> {
         let Window { start, end } = self.rollout.window;
         let there = |ordinal: &u32| match self.outcomes[*ordinal as usize] {
-            Some(Outcome::Moved | Outcome::InPlace | Outcome::Returned) => true,
+            Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::Returned) => true,
             Some(_) | None => false,
         };
         (start..end).filter(there).collect()
@@ -192,10 +198,10 @@ impl Moving {
         let mut steps = Vec::new();
         let mut step = |event: String, step| steps.push((By::Itself, event, step));
         let todo = self.todo();
-        let (bad, good) = match self.rollout.leg {
-            Leg::Out if self.rollout.kind.moves() => (Outcome::Failed, Outcome::Moved),
-            Leg::Out => (Outcome::Parked, Outcome::InPlace),
-            Leg::Back => (Outcome::Parked, Outcome::Returned),
+        let (bad, good) = match self.rollout.direction {
+            Direction::Forward if self.rollout.kind.moves() => (MemberOutcome::Failed, MemberOutcome::Moved),
+            Direction::Forward => (MemberOutcome::Parked, MemberOutcome::InPlace),
+            Direction::Rollback => (MemberOutcome::Parked, MemberOutcome::Returned),
         };
         if !self.rollout.flushing && !todo.is_empty() {
             for failed in 0..=todo.len().min(2) {
@@ -204,7 +210,7 @@ impl Moving {
                     self.count(&todo, failed, (bad, good)),
                 );
             }
-            step("all skipped".to_owned(), self.count(&todo, 0, (bad, Outcome::SkippedBusy)));
+            step("all skipped".to_owned(), self.count(&todo, 0, (bad, MemberOutcome::SkippedBusy)));
             let Window { start, end } = self.rollout.window;
             if todo.len() as u32 == end - start && todo.len() > 1 {
                 for failed in 0..2 {
@@ -214,7 +220,7 @@ impl Moving {
         }
         let flushable = self.flushable();
         if self.rollout.flushing && !flushable.is_empty() {
-            step("flush failed".to_owned(), self.count(&flushable, 0, (bad, Outcome::Parked)));
+            step("flush failed".to_owned(), self.count(&flushable, 0, (bad, MemberOutcome::Parked)));
         }
         // What a lost owner wrote is flushed before the rest of the window is done.
         if todo.is_empty() || self.rollout.flushing {
@@ -223,9 +229,12 @@ impl Moving {
         if self.rollout.control.is_some() || self.rollout.over_budget() {
             step("checkpoint, early".to_owned(), self.checkpoint(Some(Early::Stop)));
         }
-        step("checkpoint, not ready".to_owned(), self.checkpoint(Some(Early::Wait(Code::ServiceNotReady))));
-        if self.rollout.leg == Leg::Out && self.rollout.kind.moves() {
-            let changed = self.checkpoint(Some(Early::Wait(Code::DigestChanged)));
+        step(
+            "checkpoint, not ready".to_owned(),
+            self.checkpoint(Some(Early::Wait(ReasonCode::ServiceNotReady))),
+        );
+        if self.rollout.direction == Direction::Forward && self.rollout.kind.moves() {
+            let changed = self.checkpoint(Some(Early::Wait(ReasonCode::DigestChanged)));
             step("checkpoint, another digest".to_owned(), changed);
         }
         steps
@@ -252,16 +261,16 @@ fn other_digest() -> Digest {
     Digest::parse(&"e".repeat(64)).expect("a digest")
 }
 
-fn reason(code: Code) -> Reason {
+fn reason(code: ReasonCode) -> Reason {
     Reason { code, message: "why".to_owned(), since: NOW, until: None }
 }
 
 /// As the owner does: on the way back, the reason for it is kept.
-fn wait(head: &mut Rollout, code: Code) -> Result<(), IllegalRollout> {
-    let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
+fn wait(head: &mut Rollout, code: ReasonCode) -> Result<(), IllegalRollout> {
+    let kept = head.reason.take().filter(|_| head.direction == Direction::Rollback);
     head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(reason(code))), NOW)?;
     head.owner = None;
-    head.wake = Some(NOW.after(LONG));
+    head.next_poll_at = Some(NOW.after(LONG));
     Ok(())
 }
 
@@ -269,25 +278,26 @@ impl Machine for Moving {
     fn key(&self) -> String {
         let Rollout {
             kind,
-            auto_return,
+            auto_rollback,
             total,
             status,
             control,
-            leg,
+            direction,
             window,
-            reached,
-            forgiven,
+            rollback_end,
+            acknowledged_failures,
             flushing,
             ..
         } = &self.rollout;
-        let tallies: Vec<Tally> = self.rollout.waves.iter().map(|wave| wave.tally).collect();
+        let tallies: Vec<Counts> = self.rollout.waves.iter().map(|wave| wave.counts).collect();
         let (owner, after) = (self.rollout.owner.is_some(), self.rollout.after.is_some());
         let accepted = self.rollout.accepted_digest.is_some();
         let why = self.rollout.reason.as_ref().map(|reason| reason.code);
         let todo = self.todo().len();
-        let moved = self.outcomes.iter().skip(window.end as usize).filter(|o| **o == Some(Outcome::Moved));
+        let moved =
+            self.outcomes.iter().skip(window.end as usize).filter(|o| **o == Some(MemberOutcome::Moved));
         format!(
-            "{kind:?} {total} {auto_return} {} {control:?} {leg:?} {window:?} {reached} {forgiven} {:?} {todo} {}",
+            "{kind:?} {total} {auto_rollback} {} {control:?} {direction:?} {window:?} {rollback_end} {acknowledged_failures} {:?} {todo} {}",
             status.as_str(),
             (flushing, owner, after, why, accepted),
             tallies
@@ -300,10 +310,10 @@ impl Machine for Moving {
 
     fn events(&self) -> Vec<(By, String, Step<Self>)> {
         let mut events = vec![
-            (By::Person, "pause".to_owned(), self.ask(RolloutEvent::Pause)),
+            (By::Person, "pause".to_owned(), self.request(RolloutEvent::Pause)),
             (By::Person, "resume".to_owned(), self.resume(None)),
             (By::Person, "resume on another digest".to_owned(), self.resume(Some(other_digest()))),
-            (By::Abort, "abort".to_owned(), self.ask(RolloutEvent::Abort)),
+            (By::Abort, "abort".to_owned(), self.request(RolloutEvent::Abort)),
             (By::Itself, "claim".to_owned(), self.claim()),
         ];
         if self.status() == RolloutStatus::Running && self.rollout.owner.is_some() {
@@ -317,20 +327,20 @@ impl Machine for Moving {
         let Window { start, end } = rollout.window;
         let mut from = 0;
         for wave in &rollout.waves {
-            let mut counted = Tally::default();
+            let mut counted = Counts::default();
             self.outcomes[from as usize..wave.end as usize]
                 .iter()
                 .flatten()
                 .for_each(|one| counted.add(*one));
-            if counted != wave.tally {
-                return Err(format!("the wave's tally is {:?}, and its sites say {counted:?}", wave.tally));
+            if counted != wave.counts {
+                return Err(format!("the wave's tally is {:?}, and its sites say {counted:?}", wave.counts));
             }
-            if rollout.leg == Leg::Out && start < wave.end && wave.end < end {
+            if rollout.direction == Direction::Forward && start < wave.end && wave.end < end {
                 return Err("a window crosses the end of its wave".to_owned());
             }
             from = wave.end;
         }
-        let counts = rollout.tally().resolved() + rollout.running() + rollout.pending();
+        let counts = rollout.counts().resolved() + rollout.running() + rollout.pending();
         let checks = [
             (end.saturating_sub(start) <= Window::MOST && end <= rollout.total, "a window is too wide"),
             (counts == rollout.total, "the counts do not sum to the total"),
@@ -340,13 +350,13 @@ impl Machine for Moving {
                 "a stop is still asked for",
             ),
             (rollout.status.ended() == rollout.finished_at.is_some(), "an end without its time"),
-            (rollout.hold().is_none() || rollout.status == RolloutStatus::Running, "it rests and holds"),
+            (rollout.lock().is_none() || rollout.status == RolloutStatus::Running, "it rests and holds"),
         ];
-        if let Some((_, wrong)) = checks.iter().find(|(holds, _)| !holds) {
+        if let Some((_, wrong)) = checks.iter().find(|(locked_color, _)| !locked_color) {
             return Err((*wrong).to_owned());
         }
         match rollout.status {
-            RolloutStatus::Succeeded if rollout.tally().resolved() != rollout.total => {
+            RolloutStatus::Succeeded if rollout.counts().resolved() != rollout.total => {
                 Err("succeeded, with sites left".to_owned())
             }
             RolloutStatus::Halted | RolloutStatus::Failed if rollout.reason.is_none() => {

@@ -164,9 +164,13 @@ impl<S: Machine> Found<S> {
 }
 
 /// Fails when one of `all` is not among `reached`.
-pub(crate) fn all_reached<T: PartialEq + std::fmt::Debug>(campaign: &mut Campaign, all: &[T], reached: &[T]) {
+pub(crate) fn all_reached<T: PartialEq + std::fmt::Debug>(
+    campaign: &mut Campaign,
+    all: &[T],
+    rollback_end: &[T],
+) {
     for one in all {
-        let there = reached.contains(one);
+        let there = rollback_end.contains(one);
         campaign.run(if there { Ok(()) } else { Err(format!("{one:?} is not reached")) });
     }
 }

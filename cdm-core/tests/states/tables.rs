@@ -3,7 +3,7 @@
 use cdm_core::domain::lifecycle::{Event as LifeEvent, Life};
 use cdm_core::domain::operation::Event;
 use cdm_core::domain::rollout::RolloutEvent;
-use cdm_core::domain::{End, Kind, Phase, RolloutStatus};
+use cdm_core::domain::{OperationKind, Phase, RolloutStatus, TerminalStatus};
 
 use crate::STATUSES;
 use crate::campaign::Campaign;
@@ -32,23 +32,23 @@ fn tables() {
             (known, follows) => Err(format!("{row}{follows:?}, and the table says {known:?}")),
         });
     };
-    let ends = [End::Succeeded, End::Failed, End::Cancelled];
+    let ends = [TerminalStatus::Succeeded, TerminalStatus::Failed, TerminalStatus::Cancelled];
     let rests = |phase| Life::Present { phase, work: None };
     let works = |phase, kind| Life::Present { phase, work: Some(kind) };
     let lives = [
         Life::Absent,
-        works(Phase::New, Kind::Create),
-        works(Phase::New, Kind::Terminate),
+        works(Phase::New, OperationKind::Create),
+        works(Phase::New, OperationKind::Terminate),
         rests(Phase::Created),
-        works(Phase::Created, Kind::Provision),
-        works(Phase::Created, Kind::Terminate),
+        works(Phase::Created, OperationKind::Provision),
+        works(Phase::Created, OperationKind::Terminate),
         rests(Phase::Active),
-        works(Phase::Active, Kind::Upgrade),
-        works(Phase::Active, Kind::Promote),
-        works(Phase::Active, Kind::Terminate),
+        works(Phase::Active, OperationKind::Upgrade),
+        works(Phase::Active, OperationKind::Promote),
+        works(Phase::Active, OperationKind::Terminate),
     ];
     for life in lives {
-        let begins = Kind::ALL.into_iter().map(LifeEvent::Begin);
+        let begins = OperationKind::ALL.into_iter().map(LifeEvent::Begin);
         for event in begins.chain([LifeEvent::Displace]).chain(ends.map(LifeEvent::End)) {
             let follows = life.next(event).map(shown).map_err(|illegal| illegal.to_string());
             judge(&shown(life), &event.to_string(), follows, LIVES);
@@ -90,7 +90,7 @@ fn shown(life: Life) -> String {
     match life {
         Life::Absent => "absent".to_owned(),
         Life::Present { phase, work } => {
-            format!("{} ({phase:?}, {})", word(life), work.map_or("none", Kind::as_str))
+            format!("{} ({phase:?}, {})", word(life), work.map_or("none", OperationKind::as_str))
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use cdm_core::domain::operation::Home;
-use cdm_core::domain::{End, OperationId, RolloutStatus, Selector, Status};
-use cdm_core::services::{Accepted, ServiceError};
+use cdm_core::domain::operation::OperationParent;
+use cdm_core::domain::{Color, OperationId, RolloutStatus, Status, TerminalStatus};
+use cdm_core::manager::{Accepted, ManagerError};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::World;
 
 use super::waves::{all, fleet, nth, on_green, outcomes};
-use super::{assert_sound, number, roll, rollout, site, status, turn};
+use super::{assert_sound, number, roll, rollout, run_once, site, status};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +19,14 @@ pub(super) enum Wish {
     Abort,
 }
 
-pub(super) fn ask(world: &mut World, number: u64, wish: Wish) -> Result<Accepted, ServiceError> {
-    world.ask(move |services, request| {
-        let services = Arc::clone(&services);
+pub(super) fn ask(world: &mut World, number: u64, wish: Wish) -> Result<Accepted, ManagerError> {
+    world.ask(move |manager, request| {
+        let manager = Arc::clone(&manager);
         Box::pin(async move {
             match wish {
-                Wish::Pause => services.pause(&request, number).await,
-                Wish::Resume => services.resume(&request, number).await,
-                Wish::Abort => services.abort(&request, number).await,
+                Wish::Pause => manager.pause(&request, number).await,
+                Wish::Resume => manager.resume(&request, number).await,
+                Wish::Abort => manager.abort(&request, number).await,
             }
         })
     })
@@ -39,8 +39,8 @@ const SITES: u32 = 6;
 fn asked_at(call: usize, wishes: &[Wish]) -> Option<(World, u64, Vec<bool>)> {
     let mut world = fleet(SITES);
     let number = number(roll(&mut world, &all(0)));
-    world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
-    let mut owner = turn(&world.process());
+    world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
+    let mut owner = run_once(&world.process());
     if !owner.stands_still(&world) {
         return None;
     }
@@ -54,11 +54,11 @@ fn asked_at(call: usize, wishes: &[Wish]) -> Option<(World, u64, Vec<bool>)> {
 /// Whatever stopped it, every site is whole: on one side or the other, in nobody's hands.
 fn assert_whole(world: &mut World, number: u64, call: usize) {
     let rollout = rollout(world, number);
-    assert_eq!((rollout.owner, rollout.holds), (None, None), "call {call}");
+    assert_eq!((rollout.owner, rollout.locked_color), (None, None), "call {call}");
     for (n, outcome) in (0..).zip(outcomes(world, number)) {
         let site = site(world, &nth(n));
         let there = Some(site.service) == site.routed_service();
-        assert!(site.slot.is_none() && there, "call {call}: {outcome:?} {site:?}");
+        assert!(site.operation.is_none() && there, "call {call}: {outcome:?} {site:?}");
     }
     assert_sound(world);
 }
@@ -149,7 +149,7 @@ fn a_rollout_that_nobody_has_taken_yet_is_paused_and_aborted_at_once() {
     ask(&mut world, number, Wish::Abort).unwrap();
     assert_eq!(rollout(&world, number).status, RolloutStatus::Aborted);
     world.run();
-    assert_eq!(site(&world, &nth(0)).service, Selector::Blue);
+    assert_eq!(site(&world, &nth(0)).service, Color::Blue);
     assert_whole(&mut world, number, 0);
 }
 
@@ -160,7 +160,7 @@ fn the_operation_of_a_site_that_an_aborted_rollout_never_came_to_is_not_queued_f
     ask(&mut world, number, Wish::Abort).unwrap();
     world.run();
     let first = rollout(&world, number).first_number;
-    let member = OperationId { number: first, home: Home::Rollout(number, 0) };
-    assert_eq!(status(&world, &member), Status::Ended(End::Cancelled));
+    let member = OperationId { number: first, parent: OperationParent::Rollout(number, 0) };
+    assert_eq!(status(&world, &member), Status::Ended(TerminalStatus::Cancelled));
     assert_sound(&mut world);
 }

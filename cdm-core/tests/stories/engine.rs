@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::operation::Position;
 use cdm_core::domain::{
-    Code, End, OperationId, RolloutStatus, Selector, State, Status, Tick, Timestamp, WorkerId,
+    Color, MonotonicTime, OperationId, ReasonCode, RolloutStatus, State, Status, TerminalStatus, Timestamp,
+    WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
-use cdm_core::pipelines::{Platform, Rollouts, registry};
-use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write, WriteId};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
+use cdm_core::ports::{CallContext, Clock, Mutation, Outcome, Ports, WriteBatch, WriteId};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::log::What;
@@ -20,22 +21,22 @@ use cdm_testkit::world::{Verb, World, now};
 use super::waves::{all, fleet, on_green};
 use super::{
     Hand, Left, assert_parked, assert_sound, begun, calls, code, first, number, operation, pass, retry, roll,
-    rollout, routed, site, status, turn,
+    rollout, routed, run_once, site, status,
 };
 
 /// Who has the operation on the site.
 fn owner(world: &World, id: &str) -> Option<WorkerId> {
-    site(world, id).slot.and_then(|slot| slot.owner)
+    site(world, id).operation.and_then(|operation| operation.owner)
 }
 
 /// The world's clock, for a worker that must not ask it for ever without letting time pass.
 #[derive(Debug)]
-struct Patience {
+struct StepTimeouts {
     clock: SimClock,
     asked: AtomicU64,
 }
 
-impl Patience {
+impl StepTimeouts {
     fn spent(&self) {
         let asked = self.asked.fetch_add(1, Ordering::SeqCst);
         assert!(asked < 20_000, "a worker goes round and round without letting time pass");
@@ -43,27 +44,27 @@ impl Patience {
 }
 
 #[async_trait]
-impl Clock for Patience {
+impl Clock for StepTimeouts {
     fn wall(&self) -> Timestamp {
         self.spent();
         self.clock.wall()
     }
 
-    fn monotonic(&self) -> Tick {
+    fn monotonic(&self) -> MonotonicTime {
         self.spent();
         self.clock.monotonic()
     }
 
-    async fn sleep_until(&self, until: Tick) {
+    async fn sleep_until(&self, until: MonotonicTime) {
         self.clock.sleep_until(until).await;
     }
 }
 
 /// A worker as a server runs it.
 pub(super) fn server(world: &World, name: &str) -> (Arc<Worker>, Hand<()>) {
-    let clock = Patience { clock: world.clock.clone(), asked: AtomicU64::new(0) };
+    let clock = StepTimeouts { clock: world.clock.clone(), asked: AtomicU64::new(0) };
     let ports = Ports { clock: Arc::new(clock), ..world.ports().clone() };
-    let platform = Platform::default();
+    let platform = PipelineSettings::default();
     let rollouts = Arc::new(Rollouts::new(platform.clone()));
     let pipelines = Arc::new(registry(&platform));
     let worker = Arc::new(Worker::new(WorkerId::new(name), ports, pipelines, rollouts, Settings::default()));
@@ -72,7 +73,7 @@ pub(super) fn server(world: &World, name: &str) -> (Arc<Worker>, Hand<()>) {
 }
 
 fn turns(world: &mut World) {
-    let _ = world.turn();
+    let _ = world.run_once();
 }
 
 #[test]
@@ -83,38 +84,38 @@ fn an_operation_that_kills_its_worker_every_time_is_parked_and_others_go_on() {
     let killer = begun(world.create("a"));
     let other = begun(world.create("b"));
     for attempt in 1..=8 {
-        world.gate.arm(Plan(vec![(deadly, Fault::CrashBefore)]));
-        assert_eq!(world.turn(), None, "attempt {attempt}");
-        assert_eq!(operation(&world, &killer).slot.attempts, attempt);
+        world.faults.arm(Plan(vec![(deadly, Fault::CrashBefore)]));
+        assert_eq!(world.run_once(), None, "attempt {attempt}");
+        assert_eq!(operation(&world, &killer).state.attempts, attempt);
         // The next process sees the lost one's last sign of life, and does what nobody has meanwhile.
-        world.gate.arm(Plan::default());
-        let _ = world.turn();
-        assert_eq!(status(&world, &other), Status::Ended(End::Succeeded));
+        world.faults.arm(Plan::default());
+        let _ = world.run_once();
+        assert_eq!(status(&world, &other), Status::Ended(TerminalStatus::Succeeded));
         world.clock.advance(Duration::from_secs(30));
     }
-    let _ = world.turn();
-    assert_parked(&world, &killer, Code::AttemptsExhausted);
-    let message = operation(&world, &killer).slot.reason.unwrap().message;
+    let _ = world.run_once();
+    assert_parked(&world, &killer, ReasonCode::AttemptsExhausted);
+    let message = operation(&world, &killer).state.reason.unwrap().message;
     assert!(message.contains("8 attempts"), "{message}");
     let _ = retry(&mut world, &killer).unwrap();
     world.run();
-    assert_eq!(status(&world, &killer), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &killer), Status::Ended(TerminalStatus::Succeeded));
     assert_sound(&mut world);
 }
 
 /// Has the site's operation be of that version of its pipeline, as a newer process would have accepted it.
 fn of_version(world: &World, id: &str, version: u32) {
     let mut site = site(world, id);
-    if let Some(slot) = &mut site.slot {
-        slot.pipeline = version;
+    if let Some(operation) = &mut site.operation {
+        operation.pipeline = version;
     }
     let deadline = world.clock.monotonic().after(Duration::from_secs(8));
-    let call = Call {
+    let call = CallContext {
         deadline,
         write: WriteId(u64::MAX - u64::from(version)),
         fence: cdm_core::domain::Fence::default(),
     };
-    let written = now(world.raw().store.write(&call, &Batch::of(vec![Write::Site(Box::new(site))])));
+    let written = now(world.raw().store.write(&call, &WriteBatch::of(vec![Mutation::Site(Box::new(site))])));
     assert_eq!(written, Outcome::Applied(()));
 }
 
@@ -127,15 +128,15 @@ fn an_operation_of_an_unknown_version_is_left_alone_while_others_run() {
     let before = site(&world, "a");
     let other = begun(world.create("b"));
     for _ in 0..20 {
-        let _ = world.turn();
+        let _ = world.run_once();
         world.clock.advance(Duration::from_secs(2));
     }
-    assert_eq!(status(&world, &other), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &other), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!((site(&world, "a"), status(&world, &unknown)), (before, Status::Queued));
     // A process that knows it comes.
     of_version(&world, "a", 1);
     world.run();
-    assert_eq!(status(&world, &unknown), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &unknown), Status::Ended(TerminalStatus::Succeeded));
     assert_sound(&mut world);
 }
 
@@ -147,7 +148,7 @@ fn a_server_does_not_ask_for_an_operation_of_an_unknown_version_again_and_again(
     of_version(&world, "a", 99);
     // Five looks, of some calls each, are due in ten seconds.
     const MOST: usize = 300;
-    world.gate.arm(Plan(vec![(MOST, Fault::Paused(255))]));
+    world.faults.arm(Plan(vec![(MOST, Fault::Paused(255))]));
     let (worker, mut server) = server(&world, "server");
     let end = world.clock.monotonic().after(Duration::from_secs(10));
     while world.clock.monotonic() < end {
@@ -180,23 +181,23 @@ fn a_worker_told_to_stop_hands_over_at_the_next_step_and_another_goes_on_at_once
     let ensure = first(&calls(queued, turns), "databases.ensure");
     let mut world = World::new(1);
     let provision = provision(&mut world);
-    world.gate.arm(Plan(vec![(ensure, Fault::Paused(255))]));
+    world.faults.arm(Plan(vec![(ensure, Fault::Paused(255))]));
     let (first, mut server) = server(&world, "server");
     assert!(server.stands_still(&world));
     first.stop();
     let stopped = world.clock.monotonic();
     server.finish(&world);
-    let slot = operation(&world, &provision).slot;
-    assert_eq!((slot.status, slot.owner, slot.position), (Status::Queued, None, Position::Forward(1)));
+    let state = operation(&world, &provision).state;
+    assert_eq!((state.status, state.owner, state.position), (Status::Queued, None, Position::Forward(1)));
     world.restart();
-    let _ = world.turn();
+    let _ = world.run_once();
     assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
-    assert_eq!(code(&world, &provision), Some(Code::JobRunning));
+    assert_eq!(code(&world, &provision), Some(ReasonCode::JobRunning));
     assert!(world.clock.monotonic().since(stopped) < Duration::from_secs(1));
     world.run();
-    let slot = operation(&world, &provision).slot;
-    assert_eq!(slot.status, Status::Ended(End::Succeeded));
-    assert!(slot.steps.iter().all(|step| step.attempts == 1), "{:?}", slot.steps);
+    let state = operation(&world, &provision).state;
+    assert_eq!(state.status, Status::Ended(TerminalStatus::Succeeded));
+    assert!(state.steps.iter().all(|step| step.attempts == 1), "{:?}", state.steps);
     assert_sound(&mut world);
 }
 
@@ -205,21 +206,21 @@ fn a_worker_told_to_stop_leaves_what_waits_and_another_has_it_without_waiting_fo
     let mut world = World::new(1);
     let provision = provision(&mut world);
     let (first, mut server) = server(&world, "server");
-    while code(&world, &provision) != Some(Code::JobRunning) {
+    while code(&world, &provision) != Some(ReasonCode::JobRunning) {
         assert!(matches!(server.poll(&world), Left::Waits));
     }
     world.restart();
     // The second one sees the first one's sign of life, and keeps its hands off.
-    let _ = world.turn();
+    let _ = world.run_once();
     assert_eq!(owner(&world, "a").as_ref(), Some(first.lease().worker()));
     let stopped = world.clock.monotonic();
     first.stop();
     server.finish(&world);
-    let _ = world.turn();
+    let _ = world.run_once();
     assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
     assert!(world.clock.monotonic().since(stopped) < Duration::from_secs(1));
     world.run();
-    assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded));
     assert_sound(&mut world);
 }
 
@@ -229,11 +230,11 @@ fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
     let number = number(roll(&mut world, &all(0)));
     let (first, mut server) = server(&world, "server");
     // A call takes longer than a poll.
-    world.gate.narrow();
+    world.faults.narrow();
     while on_green(&world, 12).is_empty() {
         assert!(matches!(server.poll(&world), Left::Waits));
     }
-    world.gate.widen();
+    world.faults.widen();
     first.stop();
     server.finish(&world);
     let rollout_then = rollout(&world, number);
@@ -241,7 +242,7 @@ fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
     assert!(on_green(&world, 12).len() < 12);
     world.restart();
     let stopped = world.clock.monotonic();
-    let _ = world.turn();
+    let _ = world.run_once();
     assert!(
         on_green(&world, 12).len() == 12 && world.clock.monotonic().since(stopped) < Duration::from_secs(20)
     );
@@ -257,7 +258,7 @@ fn a_rollout_whose_worker_dies_is_taken_over_within_a_second_after_the_lease() {
     let points = || (0..10).map(|n| Duration::from_millis(10 + 500 * n));
     for (comes, dies_after) in points().flat_map(|comes| points().map(move |dies| (comes, dies))) {
         let mut world = fleet(20);
-        super::trailing::slowly(&world, 2);
+        super::pending_flush::slowly(&world, 2);
         let number = number(roll(&mut world, &all(0)));
         let (first, mut dies) = server(&world, "first");
         let owner = |world: &World| rollout(world, number).owner;
@@ -293,7 +294,7 @@ fn a_rollout_whose_worker_dies_is_taken_over_within_a_second_after_the_lease() {
 /// `a` lives on blue, and is to be promoted to green.
 fn promote(world: &mut World) -> OperationId {
     world.settle_site("a");
-    world.select(Selector::Green).unwrap();
+    world.select(Color::Green).unwrap();
     world.run();
     begun(world.on_site("a", Verb::Promote))
 }
@@ -307,21 +308,21 @@ fn a_worker_that_lost_its_lease_at_any_call_changes_nothing_any_more() {
     for call in 0..promote_calls().len() {
         let mut world = World::new(1);
         let promoted = promote(&mut world);
-        world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
+        world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
         let lost = world.process();
-        let mut slow = turn(&lost);
+        let mut slow = run_once(&lost);
         while !slow.stands_still(&world) {
             world.clock.advance(Duration::from_secs(2));
-            slow = turn(&lost);
+            slow = run_once(&lost);
             if world.rests() {
                 break;
             }
         }
         world.restart();
-        let _ = world.turn();
+        let _ = world.run_once();
         world.clock.advance(Duration::from_secs(60));
         world.run();
-        assert_eq!(status(&world, &promoted), Status::Ended(End::Succeeded), "call {call}");
+        assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Succeeded), "call {call}");
         let before = world.log.len();
         let record = site(&world, "a");
         let _ = slow.finish(&world);
@@ -331,7 +332,7 @@ fn a_worker_that_lost_its_lease_at_any_call_changes_nothing_any_more() {
             .filter(|effect| !matches!(effect.what, What::Looked(..) | What::Refused(_)))
             .collect();
         assert!(changes.is_empty(), "call {call}: {changes:#?}");
-        assert_eq!((site(&world, "a"), routed(&world, "a")), (record, Some(Selector::Green)), "call {call}");
+        assert_eq!((site(&world, "a"), routed(&world, "a")), (record, Some(Color::Green)), "call {call}");
         assert_sound(&mut world);
     }
 }
@@ -341,24 +342,24 @@ fn of_two_workers_on_one_store_one_runs_an_operation_however_they_interleave() {
     for call in 0..promote_calls().len() {
         let mut world = World::new(1);
         let promoted = promote(&mut world);
-        world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
+        world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
         let both = [world.process(), world.start()];
         for (one, other) in [(0, 1), (1, 0)].into_iter().cycle().take(80) {
             if world.rests() {
                 break;
             }
-            let mut slow = turn(&both[one]);
+            let mut slow = run_once(&both[one]);
             if slow.stands_still(&world) {
                 // The gate has no more in store: this one comes to its end.
-                assert!(!turn(&both[other]).stands_still(&world), "call {call}");
+                assert!(!run_once(&both[other]).stands_still(&world), "call {call}");
                 let _ = slow.finish(&world);
             }
             world.clock.advance(Duration::from_millis(500));
         }
-        let slot = operation(&world, &promoted).slot;
-        assert_eq!(slot.status, Status::Ended(End::Succeeded), "call {call}");
-        assert!(slot.steps.iter().all(|step| step.attempts == 1), "call {call}: {:?}", slot.steps);
-        assert_eq!(slot.epoch, 1, "call {call}");
+        let operation = operation(&world, &promoted).state;
+        assert_eq!(operation.status, Status::Ended(TerminalStatus::Succeeded), "call {call}");
+        assert!(operation.steps.iter().all(|step| step.attempts == 1), "call {call}: {:?}", operation.steps);
+        assert_eq!(operation.epoch, 1, "call {call}");
         assert_sound(&mut world);
     }
 }
@@ -369,14 +370,16 @@ fn a_backend_that_asks_for_fewer_calls_is_asked_again_and_no_operation_is_parked
     for from in 0..length {
         let mut world = World::new(1);
         let provision = provision(&mut world);
-        world.gate.arm(Plan((from..from + 5).map(|call| (call, Fault::Throttled)).collect()));
+        world.faults.arm(Plan((from..from + 5).map(|call| (call, Fault::Throttled)).collect()));
         world.run();
-        assert!(world.gate.fired() > 0, "from call {from}");
-        let slot = operation(&world, &provision).slot;
-        assert_eq!(slot.status, Status::Ended(End::Succeeded), "from call {from}");
+        assert!(world.faults.fired() > 0, "from call {from}");
+        let operation = operation(&world, &provision).state;
+        assert_eq!(operation.status, Status::Ended(TerminalStatus::Succeeded), "from call {from}");
         assert_eq!(site(&world, "a").state(), State::Active);
         let parked = world.log.since(0).into_iter().any(|effect| match effect.what {
-            What::Site(_, Some(site)) => site.slot.as_ref().is_some_and(|slot| slot.status == Status::Parked),
+            What::Site(_, Some(site)) => {
+                site.operation.as_ref().is_some_and(|operation| operation.status == Status::Parked)
+            }
             _ => false,
         });
         assert!(!parked, "from call {from}");
@@ -391,9 +394,9 @@ fn a_wall_clock_that_jumps_an_hour_takes_no_operation_from_a_worker_that_lives()
     let ensure = first(&calls(|world| drop(provision(world)), turns), "databases.ensure");
     let mut world = World::new(1);
     let provision = provision(&mut world);
-    world.gate.arm(Plan(vec![(ensure, Fault::Paused(255))]));
+    world.faults.arm(Plan(vec![(ensure, Fault::Paused(255))]));
     let first = world.process();
-    let mut slow = turn(&first);
+    let mut slow = run_once(&first);
     assert!(slow.stands_still(&world));
     world.restart();
     for jump in [HOUR, -HOUR, -HOUR, HOUR, HOUR, -HOUR].into_iter().cycle().take(18) {
@@ -401,14 +404,14 @@ fn a_wall_clock_that_jumps_an_hour_takes_no_operation_from_a_worker_that_lives()
         world.clock.advance(Duration::from_secs(4));
         // Its call hangs, but it gives signs of life.
         assert!(matches!(slow.poll(&world), Left::Waits));
-        let _ = world.turn();
+        let _ = world.run_once();
         assert_eq!(owner(&world, "a").as_ref(), Some(first.worker.lease().worker()));
-        assert_eq!(operation(&world, &provision).slot.epoch, 1);
+        assert_eq!(operation(&world, &provision).state.epoch, 1);
     }
     let _ = slow.finish(&world);
-    assert!(operation(&world, &provision).slot.position > Position::Forward(0));
+    assert!(operation(&world, &provision).state.position > Position::Forward(0));
     world.run();
-    assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded));
     assert_sound(&mut world);
 }
 
@@ -418,21 +421,21 @@ fn a_wall_clock_that_jumps_an_hour_back_or_forth_neither_delays_nor_hastens_the_
     for jump in [HOUR, 0, -HOUR] {
         let mut world = World::new(1);
         let provision = provision(&mut world);
-        world.gate.arm(Plan(vec![(ensure, Fault::CrashBefore)]));
-        assert_eq!(world.turn(), None);
-        let _ = world.turn();
+        world.faults.arm(Plan(vec![(ensure, Fault::CrashBefore)]));
+        assert_eq!(world.run_once(), None);
+        let _ = world.run_once();
         world.clock.skew_wall(jump);
         for seconds in [1, 10, 9] {
             world.clock.advance(Duration::from_secs(seconds));
-            let _ = world.turn();
-            assert_eq!(operation(&world, &provision).slot.epoch, 1, "{jump}");
+            let _ = world.run_once();
+            assert_eq!(operation(&world, &provision).state.epoch, 1, "{jump}");
         }
         world.clock.advance(Duration::from_secs(1));
-        let _ = world.turn();
-        assert_eq!(operation(&world, &provision).slot.epoch, 2, "{jump}");
+        let _ = world.run_once();
+        assert_eq!(operation(&world, &provision).state.epoch, 2, "{jump}");
         assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
         world.run();
-        assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded), "{jump}");
+        assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded), "{jump}");
         assert_sound(&mut world);
     }
 }

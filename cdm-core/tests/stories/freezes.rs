@@ -2,33 +2,33 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Outcome, Tally};
-use cdm_core::domain::{Code, RolloutStatus, Selector, SiteId};
+use cdm_core::domain::rollout::{Counts, MemberOutcome};
+use cdm_core::domain::{Color, ReasonCode, RolloutStatus, SiteId};
+use cdm_core::manager::{ManagerError, NewFreeze, RolloutRequest};
 use cdm_core::ports::Clock;
-use cdm_core::services::{NewFreeze, RolloutRequest, ServiceError};
 use cdm_testkit::world::{Verb, World, digest};
 
 use super::asked::{Wish, ask};
 use super::waves::{all, fleet, nth, on_green, outcomes, stands};
 use super::{assert_sound, begun, number, roll, rollout, routed};
 
-fn freeze(world: &mut World, sites: Option<&[u32]>, lasts: Option<Duration>) -> Result<u64, ServiceError> {
+fn freeze(world: &mut World, sites: Option<&[u32]>, lasts: Option<Duration>) -> Result<u64, ManagerError> {
     let parse = |n: &u32| SiteId::parse(&nth(*n)).expect("a site id");
     let wanted = NewFreeze {
         sites: sites.map(|sites| sites.iter().map(parse).collect()),
         reason: "the sale of the year".to_owned(),
         until: lasts.map(|lasts| world.clock.wall().after(lasts)),
     };
-    let begun = world.ask(move |services, request| {
+    let begun = world.ask(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.freeze(&request, &wanted).await })
+        Box::pin(async move { manager.freeze(&request, &wanted).await })
     });
     begun.map(|freeze| freeze.number)
 }
 
 fn thaw(world: &mut World, number: u64) {
     let thawed =
-        world.ask(move |services, request| Box::pin(async move { services.thaw(&request, number).await }));
+        world.ask(move |manager, request| Box::pin(async move { manager.thaw(&request, number).await }));
     thawed.expect("it was there");
 }
 
@@ -42,9 +42,9 @@ fn in_a_freeze_nobody_is_moved_and_whoever_asks_is_told_why() {
         assert!(refused.to_string().contains("the sale of the year"), "{refused}");
     }
     assert_eq!(roll(&mut world, &all(0)).unwrap_err().code(), "frozen");
-    assert_eq!(world.deploy(digest(1), Selector::Green, true).unwrap_err().code(), "frozen");
+    assert_eq!(world.deploy(digest(1), Color::Green, true).unwrap_err().code(), "frozen");
     // What mends, begins or ends a site goes on.
-    let _ = begun(world.deploy(digest(1), Selector::Green, false));
+    let _ = begun(world.deploy(digest(1), Color::Green, false));
     world.settle_site("new");
     let _ = begun(world.on_site(&nth(2), Verb::Terminate));
     world.run();
@@ -52,7 +52,7 @@ fn in_a_freeze_nobody_is_moved_and_whoever_asks_is_told_why() {
     thaw(&mut world, number);
     let _ = begun(world.on_site(&nth(1), Verb::Promote));
     world.run();
-    assert_eq!(routed(&world, &nth(1)), Some(Selector::Green));
+    assert_eq!(routed(&world, &nth(1)), Some(Color::Green));
     assert_sound(&mut world);
 }
 
@@ -61,21 +61,21 @@ fn a_rollout_under_way_waits_and_goes_on_when_the_freeze_is_removed_or_ends() {
     for removed in [true, false] {
         let mut world = fleet(30);
         let number = number(roll(&mut world, &all(0)));
-        let mut owner = super::turn(&world.process());
+        let mut owner = super::run_once(&world.process());
         // A call takes longer than a poll.
-        world.gate.narrow();
+        world.faults.narrow();
         while on_green(&world, 30).len() < 3 {
             assert!(matches!(owner.poll(&world), super::Left::Waits));
         }
-        world.gate.widen();
+        world.faults.widen();
         let begun = world.clock.monotonic();
         let lasts = (!removed).then_some(Duration::from_secs(3_600));
         let freeze = freeze(&mut world, None, lasts).unwrap();
         let _ = owner.finish(&world);
         for _ in 0..5 {
-            let _ = world.turn();
+            let _ = world.run_once();
         }
-        assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::Frozen)));
+        assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::Frozen)));
         let moved = on_green(&world, 30).len();
         // At most what was in flight, and what a look a second apart lets go.
         assert!(moved < 30, "{moved}");
@@ -99,17 +99,16 @@ fn a_frozen_site_is_left_out_of_a_rollout_and_can_be_taken_up_later() {
     let number = number(roll(&mut world, &all(0)));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(outcomes(&world, number)[7], Some(Outcome::SkippedFrozen));
-    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 8, skipped: 2, ..Tally::default() });
+    assert_eq!(outcomes(&world, number)[7], Some(MemberOutcome::SkippedFrozen));
+    assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 8, skipped: 2, ..Counts::default() });
     assert!(!on_green(&world, 10).contains(&2));
     assert_eq!(world.on_site(&nth(2), Verb::Promote).unwrap_err().code(), "frozen");
     thaw(&mut world, frozen);
-    let retried = world.ask(move |services, request| {
-        Box::pin(async move { services.retry_rollout(&request, number).await })
-    });
+    let retried = world
+        .ask(move |manager, request| Box::pin(async move { manager.retry_rollout(&request, number).await }));
     let again = super::number(retried);
     world.run();
-    assert_eq!(rollout(&world, again).tally(), Tally { succeeded: 2, ..Tally::default() });
+    assert_eq!(rollout(&world, again).counts(), Counts { succeeded: 2, ..Counts::default() });
     assert_eq!(on_green(&world, 10).len(), 10);
     assert_sound(&mut world);
 }
@@ -118,10 +117,10 @@ fn a_frozen_site_is_left_out_of_a_rollout_and_can_be_taken_up_later() {
 fn a_freeze_keeps_nobody_from_pausing_aborting_or_returning() {
     let mut world = fleet(12);
     super::waves::lose_route(&world, 5);
-    let wanted = RolloutRequest { auto_return: true, waves: Vec::new(), ..all(0) };
+    let wanted = RolloutRequest { auto_rollback: true, waves: Vec::new(), ..all(0) };
     let halting = number(roll(&mut world, &wanted));
-    let mut owner = super::turn(&world.process());
-    while rollout(&world, halting).leg == cdm_core::domain::Leg::Out {
+    let mut owner = super::run_once(&world.process());
+    while rollout(&world, halting).direction == cdm_core::domain::Direction::Forward {
         assert!(matches!(owner.poll(&world), super::Left::Waits));
         super::pass(&world);
     }
@@ -134,8 +133,8 @@ fn a_freeze_keeps_nobody_from_pausing_aborting_or_returning() {
     let mut world = fleet(12);
     let number = number(roll(&mut world, &all(0)));
     freeze(&mut world, None, None).unwrap();
-    let _ = world.turn();
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::Frozen)));
+    let _ = world.run_once();
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::Frozen)));
     ask(&mut world, number, Wish::Abort).unwrap();
     world.run();
     assert_eq!(stands(&world, number).0, RolloutStatus::Aborted);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Gate, Outcome, Reach, Tally};
-use cdm_core::domain::{Code, End, RolloutStatus, Selector, Status};
+use cdm_core::domain::rollout::{Budget, Counts, HealthGate, MemberOutcome, WaveTarget};
+use cdm_core::domain::service::Verdict;
+use cdm_core::domain::{Color, ReasonCode, RolloutStatus, Status, TerminalStatus};
+use cdm_core::manager::{RolloutRequest, RolloutScope};
 use cdm_core::ports::Clock;
-use cdm_core::services::{RolloutRequest, RolloutScope};
 use cdm_testkit::fakes::Away;
 use cdm_testkit::log::What;
 use cdm_testkit::world::{World, digest, now};
@@ -15,8 +15,8 @@ use super::asked::{Wish, ask};
 use super::waves::{all, fleet, nth, on_green, outcomes, stands};
 use super::{assert_sound, number, operation, roll, rollout, site};
 
-fn gate() -> Gate {
-    Gate::new("/health").expect("a gate")
+fn gate() -> HealthGate {
+    HealthGate::new("/health").expect("a gate")
 }
 
 fn gated(budget: u32) -> RolloutRequest {
@@ -26,7 +26,7 @@ fn gated(budget: u32) -> RolloutRequest {
 /// So many sites on blue, which runs the usual digest; green, the canary, runs another one.
 fn two_images(sites: u32) -> World {
     let mut world = fleet(sites);
-    world.deploy(digest(1), Selector::Green, false).unwrap();
+    world.deploy(digest(1), Color::Green, false).unwrap();
     world.run();
     world
 }
@@ -36,9 +36,9 @@ fn whys(world: &World, number: u64) -> Vec<(u32, String)> {
     (0..).zip(members).filter_map(|(n, member)| Some((n, member.why?))).collect()
 }
 
-fn verdict(world: &World, selector: Selector, letter: u8) -> Option<Verdict> {
-    let colour = now(world.raw().store.colour(selector)).unwrap();
-    let release = colour.releases.into_iter().find(|release| release.digest == digest(letter));
+fn verdict(world: &World, color: Color, letter: u8) -> Option<Verdict> {
+    let service = now(world.raw().store.service(color)).unwrap();
+    let release = service.releases.into_iter().find(|release| release.digest == digest(letter));
     release.map(|release| release.verdict)
 }
 
@@ -67,14 +67,14 @@ fn one_broken_site_goes_back_alone_and_says_why() {
     let number = number(roll(&mut world, &gated(1)));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(outcomes(&world, number)[17], Some(Outcome::Unhealthy));
+    assert_eq!(outcomes(&world, number)[17], Some(MemberOutcome::Unhealthy));
     let said = whys(&world, number);
     let named: Vec<_> = rollout(&world, number).failures.iter().map(|bad| bad.site.to_string()).collect();
     assert_eq!((said.len(), named), (1, vec![nth(17)]));
     assert_eq!(said[0].0, 17);
     assert!(said[0].1.contains("answers 500 instead of 200"), "{said:?}");
     assert_eq!(on_green(&world, 40), (0..40).filter(|n| *n != 17).collect::<Vec<_>>());
-    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    assert_eq!(verdict(&world, Color::Green, 1), Some(Verdict::Unknown));
     assert_sound(&mut world);
 }
 
@@ -88,7 +88,7 @@ fn one_broken_site_of_a_thousand_goes_back_alone() {
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     let head = rollout(&world, number);
-    assert_eq!(head.tally(), Tally { succeeded: 999, failed: 1, ..Tally::default() });
+    assert_eq!(head.counts(), Counts { succeeded: 999, failed: 1, ..Counts::default() });
     assert_eq!(on_green(&world, 1_000), (0..1_000).filter(|n| *n != 617).collect::<Vec<_>>());
     assert_eq!((head.failures.len(), head.failures[0].site.to_string()), (1, nth(617)));
     assert_sound(&mut world);
@@ -104,10 +104,10 @@ fn a_site_that_breaks_only_through_its_route_is_taken_back() {
     let number = number(roll(&mut world, &wanted));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(outcomes(&world, number), [Some(Outcome::Returned); 6]);
+    assert_eq!(outcomes(&world, number), [Some(MemberOutcome::Returned); 6]);
     assert_eq!(on_green(&world, 6), [0; 0]);
     for n in 0..6 {
-        assert_eq!(site(&world, &nth(n)).service, Selector::Blue);
+        assert_eq!(site(&world, &nth(n)).service, Color::Blue);
     }
     assert!(whys(&world, number)[0].1.contains("takes 400 ms, more than 160 ms"));
     assert_sound(&mut world);
@@ -117,15 +117,15 @@ fn a_site_that_breaks_only_through_its_route_is_taken_back() {
 fn an_image_that_is_ready_and_answers_500_halts_in_the_first_wave_and_is_bad() {
     let mut world = two_images(30);
     world.probe.break_digest(digest(1));
-    let wanted = RolloutRequest { scope: RolloutScope::Inactive, auto_return: true, ..gated(0) };
+    let wanted = RolloutRequest { scope: RolloutScope::Inactive, auto_rollback: true, ..gated(0) };
     let number = number(roll(&mut world, &wanted));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::BudgetExceeded)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
     let head = rollout(&world, number);
-    assert_eq!(head.tally(), Tally { failed: 1, ..Tally::default() });
+    assert_eq!(head.counts(), Counts { failed: 1, ..Counts::default() });
     assert_eq!(head.rollback, None);
     assert_eq!(on_green(&world, 30), [0; 0]);
-    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Bad));
+    assert_eq!(verdict(&world, Color::Green, 1), Some(Verdict::Bad));
     assert_eq!(moved_routes(&world), 0);
     assert_sound(&mut world);
 }
@@ -141,18 +141,18 @@ fn an_image_deployed_in_place_that_answers_500_is_put_back_by_auto_rollback() {
     let wanted = RolloutRequest {
         digest: Some(digest(2)),
         scope: RolloutScope::Active,
-        auto_return: true,
+        auto_rollback: true,
         ..gated(0)
     };
     let number = number(roll(&mut world, &wanted));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::BudgetExceeded)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
     let head = rollout(&world, number);
     let put_back = head.rollback.expect("a deploy");
-    assert_eq!(operation(&world, &put_back).slot.status, Status::Ended(End::Succeeded));
-    let view = now(world.raw().cluster.service(Selector::Green)).unwrap();
+    assert_eq!(operation(&world, &put_back).state.status, Status::Ended(TerminalStatus::Succeeded));
+    let view = now(world.raw().cluster.service(Color::Green)).unwrap();
     assert_eq!((view.digest, view.is_ready()), (Some(digest(1)), true));
-    assert_eq!(verdict(&world, Selector::Green, 2), Some(Verdict::Bad));
+    assert_eq!(verdict(&world, Color::Green, 2), Some(Verdict::Bad));
     assert_eq!(on_green(&world, 10).len(), 10);
     assert_sound(&mut world);
 }
@@ -179,12 +179,12 @@ fn a_route_that_does_not_come_round_is_inconclusive_and_the_site_goes_back() {
     let number = number(roll(&mut world, &gated(0)));
     world.run();
     let head = rollout(&world, number);
-    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::GateInconclusive)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(ReasonCode::GateInconclusive)));
     let message = head.reason.as_ref().expect("a reason").message.clone();
     assert!(message.contains("`s000`") && message.contains("still leads to `blue`"), "{message}");
-    assert_eq!((head.tally(), on_green(&world, 3)), (Tally::default(), vec![]));
-    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
-    assert_eq!(site(&world, &nth(0)).slot, None);
+    assert_eq!((head.counts(), on_green(&world, 3)), (Counts::default(), vec![]));
+    assert_eq!(verdict(&world, Color::Green, 1), Some(Verdict::Unknown));
+    assert_eq!(site(&world, &nth(0)).operation, None);
     assert_sound(&mut world);
 }
 
@@ -195,8 +195,8 @@ fn a_site_that_cannot_be_asked_pauses_the_rollout_and_is_no_failure() {
     world.probe.away(away, Away::Yes);
     let number = number(roll(&mut world, &gated(0)));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::GateInconclusive)));
-    assert_eq!(rollout(&world, number).tally().failed, 0);
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(ReasonCode::GateInconclusive)));
+    assert_eq!(rollout(&world, number).counts().failed, 0);
     assert_eq!(outcomes(&world, number)[5], None);
     assert!(!on_green(&world, 8).contains(&5));
     world.probe.away(away, Away::No);
@@ -204,7 +204,7 @@ fn a_site_that_cannot_be_asked_pauses_the_rollout_and_is_no_failure() {
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(on_green(&world, 8).len(), 8);
-    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    assert_eq!(verdict(&world, Color::Green, 1), Some(Verdict::Unknown));
     assert_sound(&mut world);
 }
 
@@ -216,7 +216,7 @@ fn where_no_answer_names_its_service_the_gate_waits_for_the_route_to_settle() {
     let number = number(roll(&mut world, &RolloutRequest { waves: Vec::new(), ..gated(0) }));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert!(world.clock.monotonic().since(before) >= Gate::SETTLE);
+    assert!(world.clock.monotonic().since(before) >= HealthGate::SETTLE);
     assert_sound(&mut world);
 }
 
@@ -224,10 +224,10 @@ fn where_no_answer_names_its_service_the_gate_waits_for_the_route_to_settle() {
 fn an_abort_does_not_wait_for_a_gate() {
     let mut world = two_images(4);
     world.probe.lag(Duration::from_secs(600), &world.cluster.routes());
-    let long = gate().with_settle(Gate::LONGEST_SETTLE).unwrap();
+    let long = gate().with_settle(HealthGate::LONGEST_SETTLE).unwrap();
     let wanted = RolloutRequest { gate: Some(long), waves: Vec::new(), ..all(0) };
     let number = number(roll(&mut world, &wanted));
-    let mut owner = super::turn(&world.process());
+    let mut owner = super::run_once(&world.process());
     while on_green(&world, 4).is_empty() {
         assert!(matches!(owner.poll(&world), super::Left::Waits));
         super::pass(&world);
@@ -248,8 +248,8 @@ fn a_refused_route_is_no_evidence_against_the_image() {
     super::waves::lose_route(&world, 0);
     let number = number(roll(&mut world, &gated(0)));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(Code::BudgetExceeded)));
-    assert_eq!(verdict(&world, Selector::Green, 1), Some(Verdict::Unknown));
+    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(ReasonCode::BudgetExceeded)));
+    assert_eq!(verdict(&world, Color::Green, 1), Some(Verdict::Unknown));
     super::waves::assert_sound_but(&mut world, &[0]);
 }
 
@@ -265,7 +265,7 @@ fn waves_wait_for_their_time_and_a_resumed_one_waits_for_what_is_left() {
     let mut world = two_images(20);
     let wanted = RolloutRequest {
         bake: Duration::from_secs(600),
-        waves: vec![Reach::Count(2), Reach::Percent(100)],
+        waves: vec![WaveTarget::Count(2), WaveTarget::Percent(100)],
         budget: Budget::Count(0),
         ..all(0)
     };
@@ -273,18 +273,18 @@ fn waves_wait_for_their_time_and_a_resumed_one_waits_for_what_is_left() {
     while rollout(&world, number).status != RolloutStatus::Waiting
         || rollout(&world, number).window.start == 0
     {
-        let _ = world.turn();
+        let _ = world.run_once();
     }
     let begun = world.clock.monotonic();
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::Baking)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::Baking)));
     let until = rollout(&world, number).reason.and_then(|reason| reason.until);
     assert_eq!(until, rollout(&world, number).baking);
     assert_eq!(on_green(&world, 20).len(), 2);
     ask(&mut world, number, Wish::Pause).unwrap();
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::Paused)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(ReasonCode::Paused)));
     ask(&mut world, number, Wish::Resume).unwrap();
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::Baking)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::Baking)));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert!(world.clock.monotonic().since(begun) >= Duration::from_secs(600));

@@ -2,18 +2,18 @@
 //! what is in the stores, the bucket and the cluster afterwards.
 
 mod asked;
-mod colours;
 mod digests;
 mod engine;
 mod freezes;
 mod gates;
 mod narrow;
 mod outages;
+mod pending_flush;
 mod plans;
 mod retention;
 mod rollouts;
+mod services;
 mod sites;
-mod trailing;
 mod waves;
 mod webhooks;
 
@@ -24,10 +24,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cdm_core::domain::operation::Operation;
-use cdm_core::domain::{Code, OperationId, Rollout, Selector, Site, Status, Uid};
-use cdm_core::engine::Turn;
+use cdm_core::domain::{Color, OperationId, ReasonCode, Rollout, Site, Status, Uid};
+use cdm_core::engine::RunSummary;
+use cdm_core::manager::{Accepted, ManagerError, RolloutRequest};
 use cdm_core::ports::{Clock, JobFailure, JobState, PodFailure};
-use cdm_core::services::{Accepted, RolloutRequest, ServiceError};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{CallSite, Halt};
 use cdm_testkit::world::{Process, World, now};
@@ -43,13 +43,13 @@ fn exists(world: &World, id: &str) -> bool {
 }
 
 /// Where the cluster routes the site.
-fn routed(world: &World, id: &str) -> Option<Selector> {
+fn routed(world: &World, id: &str) -> Option<Color> {
     let uid = site(world, id).uid;
     world.cluster.routes().into_iter().find(|route| route.uid == uid).map(|route| route.service)
 }
 
 /// The operation that a request was answered with.
-fn begun(accepted: Result<Accepted, ServiceError>) -> OperationId {
+fn begun(accepted: Result<Accepted, ManagerError>) -> OperationId {
     match accepted {
         Ok(Accepted::Operation(id)) => id,
         other => panic!("no operation: {other:?}"),
@@ -57,50 +57,53 @@ fn begun(accepted: Result<Accepted, ServiceError>) -> OperationId {
 }
 
 fn operation(world: &World, id: &OperationId) -> Operation {
-    now(world.process().services.operation(id)).unwrap_or_else(|error| panic!("{id}: {error}"))
+    now(world.process().manager.operation(id)).unwrap_or_else(|error| panic!("{id}: {error}"))
 }
 
 fn status(world: &World, id: &OperationId) -> Status {
-    operation(world, id).slot.status
+    operation(world, id).state.status
 }
 
 /// Why the operation waits or is parked.
-fn code(world: &World, id: &OperationId) -> Option<Code> {
-    operation(world, id).slot.reason.map(|reason| reason.code)
+fn code(world: &World, id: &OperationId) -> Option<ReasonCode> {
+    operation(world, id).state.reason.map(|reason| reason.code)
 }
 
 /// The operation is parked, for that reason.
-fn assert_parked(world: &World, id: &OperationId, why: Code) {
-    let slot = operation(world, id).slot;
-    assert_eq!((slot.status, slot.reason.as_ref().map(|reason| reason.code)), (Status::Parked, Some(why)));
+fn assert_parked(world: &World, id: &OperationId, why: ReasonCode) {
+    let operation = operation(world, id).state;
+    assert_eq!(
+        (operation.status, operation.reason.as_ref().map(|reason| reason.code)),
+        (Status::Parked, Some(why))
+    );
 }
 
-fn retry(world: &mut World, id: &OperationId) -> Result<Accepted, ServiceError> {
+fn retry(world: &mut World, id: &OperationId) -> Result<Accepted, ManagerError> {
     let id = id.clone();
-    world.ask(move |services, request| {
+    world.ask(move |manager, request| {
         let id = id.clone();
-        Box::pin(async move { services.retry(&request, &id).await })
+        Box::pin(async move { manager.retry(&request, &id).await })
     })
 }
 
-fn cancel(world: &mut World, id: &OperationId) -> Result<Accepted, ServiceError> {
+fn cancel(world: &mut World, id: &OperationId) -> Result<Accepted, ManagerError> {
     let id = id.clone();
-    world.ask(move |services, request| {
+    world.ask(move |manager, request| {
         let id = id.clone();
-        Box::pin(async move { services.cancel(&request, &id).await })
+        Box::pin(async move { manager.cancel(&request, &id).await })
     })
 }
 
-fn roll(world: &mut World, wanted: &RolloutRequest) -> Result<Accepted, ServiceError> {
+fn roll(world: &mut World, wanted: &RolloutRequest) -> Result<Accepted, ManagerError> {
     let wanted = wanted.clone();
-    world.ask(move |services, request| {
+    world.ask(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.rollout(&request, &wanted).await })
+        Box::pin(async move { manager.rollout(&request, &wanted).await })
     })
 }
 
 /// The number of a rollout that was accepted.
-fn number(accepted: Result<Accepted, ServiceError>) -> u64 {
+fn number(accepted: Result<Accepted, ManagerError>) -> u64 {
     match accepted {
         Ok(Accepted::Rollout(number)) => number,
         other => panic!("no rollout: {other:?}"),
@@ -163,9 +166,9 @@ fn never_ready(blames_image: bool, message: &str) -> ImageScript {
 fn calls(before: impl FnOnce(&mut World), act: impl FnOnce(&mut World)) -> Vec<CallSite> {
     let mut world = World::new(1);
     before(&mut world);
-    world.gate.start_trace();
+    world.faults.start_trace();
     act(&mut world);
-    world.gate.trace()
+    world.faults.trace()
 }
 
 /// Which of the calls is the first of that name.
@@ -193,7 +196,7 @@ impl<T> Hand<T> {
 
     fn poll(&mut self, world: &World) -> Left<T> {
         let polled = self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        match (polled, world.gate.take_halt()) {
+        match (polled, world.faults.take_halt()) {
             (Poll::Ready(value), _) => Left::Done(value),
             (Poll::Pending, Some(Halt::Paused | Halt::Crashed)) => Left::Still,
             (Poll::Pending, None) => Left::Waits,
@@ -214,7 +217,7 @@ impl<T> Hand<T> {
 
     /// Lets time pass until it is done.
     fn finish(mut self, world: &World) -> T {
-        world.gate.release();
+        world.faults.release();
         for _ in 0..10_000 {
             match self.poll(world) {
                 Left::Done(value) => return value,
@@ -226,9 +229,9 @@ impl<T> Hand<T> {
 }
 
 /// One turn of that process's worker.
-fn turn(process: &Process) -> Hand<Turn> {
+fn run_once(process: &Process) -> Hand<RunSummary> {
     let worker = Arc::clone(&process.worker);
-    Hand::new(async move { worker.turn().await })
+    Hand::new(async move { worker.run_once().await })
 }
 
 /// Time passes, to the next moment at which something happens.

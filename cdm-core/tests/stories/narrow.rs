@@ -25,7 +25,7 @@ impl Wake for Woken {
 
 /// Lets a server that has one connection run until it is so, a minute at most.
 fn runs_until(world: &World, mut server: Hand<()>, done: impl Fn(&World) -> bool) {
-    world.gate.narrow();
+    world.faults.narrow();
     let end = world.clock.monotonic().after(Duration::from_secs(60));
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -48,7 +48,7 @@ fn a_worker_that_looks_for_work_lets_the_work_go_on() {
         let _ = begun(world.on_site(&nth(n), Verb::Promote));
     }
     let (_, running) = server(&world, "server");
-    runs_until(&world, running, |world| (0..6).all(|n| site(world, &nth(n)).slot.is_none()));
+    runs_until(&world, running, |world| (0..6).all(|n| site(world, &nth(n)).operation.is_none()));
     assert_sound(&mut world);
 }
 

@@ -1,12 +1,12 @@
 //! Plans: what they say, what they cost, and when they hold no more.
 
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Change, Gate, Plan, Reach};
-use cdm_core::domain::{RolloutStatus, Selector};
-use cdm_core::services::{RolloutRequest, RolloutScope, ServiceError};
+use cdm_core::domain::rollout::{Change, HealthGate, Plan, WaveTarget};
+use cdm_core::domain::service::Verdict;
+use cdm_core::domain::{Color, RolloutStatus};
+use cdm_core::manager::{ManagerError, RolloutRequest, RolloutScope};
 use cdm_testkit::world::{Verb, World, digest};
 
-use super::colours::{deployed, mark};
+use super::services::{deployed, mark};
 use super::waves::{all, fleet, nth, stands};
 use super::{assert_sound, begun, number, roll};
 
@@ -15,9 +15,9 @@ type Happening = (&'static str, fn(&mut World));
 
 fn plan(world: &mut World, wanted: &RolloutRequest) -> Plan {
     let wanted = wanted.clone();
-    let plan = world.ask(move |services, request| {
+    let plan = world.ask(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.plan(&request, &wanted).await })
+        Box::pin(async move { manager.plan(&request, &wanted).await })
     });
     plan.expect("a plan")
 }
@@ -32,9 +32,9 @@ fn count(trace: &[cdm_testkit::faults::CallSite], names: &[&str]) -> u64 {
 
 #[test]
 fn a_plan_costs_what_the_rollout_then_costs() {
-    let gate = Gate::new("/").expect("a gate");
+    let gate = HealthGate::new("/").expect("a gate");
     let timed = gate.clone().with_latency(5_000).expect("a ratio");
-    let three = vec![Reach::Count(1), Reach::Percent(10), Reach::Percent(100)];
+    let three = vec![WaveTarget::Count(1), WaveTarget::Percent(10), WaveTarget::Percent(100)];
     for (promote, gate, waves) in [
         (true, None, three.clone()),
         (true, None, Vec::new()),
@@ -53,12 +53,12 @@ fn a_plan_costs_what_the_rollout_then_costs() {
             planned.waves.iter().fold((0, 0), |sum, w| (sum.0 + w.moves, sum.1 + w.in_place));
         assert_eq!(sums, (147, 3));
         let number = number(roll(&mut world, &wanted));
-        world.gate.start_trace();
+        world.faults.start_trace();
         world.run();
-        let trace = world.gate.trace();
+        let trace = world.faults.trace();
         assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
         let calls = planned.calls;
-        let seen = cdm_core::domain::rollout::Calls {
+        let seen = cdm_core::domain::rollout::CallEstimate {
             site_writes: count(&trace, &["store.claim", "store.complete"]),
             route_writes: count(&trace, &["cluster.move_route"]),
             checkpoints: count(&trace, &["store.write"]),
@@ -78,7 +78,7 @@ fn a_plan_tells_moves_from_sites_in_place_and_changes_nothing() {
     let mut world = fleet(130);
     let _ = begun(world.on_site(&nth(0), Verb::Promote));
     world.run();
-    let wanted = RolloutRequest { auto_return: true, ..all(0) };
+    let wanted = RolloutRequest { auto_rollback: true, ..all(0) };
     let planned = plan(&mut world, &wanted);
     assert!(world.store.all_rollouts().is_empty());
     assert_eq!(
@@ -110,10 +110,10 @@ fn a_plan_holds_until_something_that_it_rests_on_changes() {
             let _ = begun(world.on_site(&nth(3), Verb::Promote));
         }),
         ("another canary", |world| {
-            world.select(Selector::Blue).unwrap();
+            world.select(Color::Blue).unwrap();
         }),
         ("another image", |world| {
-            let _ = begun(world.deploy(digest(5), Selector::Green, false));
+            let _ = begun(world.deploy(digest(5), Color::Green, false));
         }),
         ("a site made anew", |world| {
             let _ = begun(world.on_site(&nth(3), Verb::Terminate));
@@ -130,7 +130,7 @@ fn a_plan_holds_until_something_that_it_rests_on_changes() {
         world.run();
         let before = world.store.all_rollouts().len();
         let planned = RolloutRequest { plan: Some(hash), ..wanted.clone() };
-        assert_eq!(roll(&mut world, &planned).unwrap_err(), ServiceError::PlanChanged, "{what}");
+        assert_eq!(roll(&mut world, &planned).unwrap_err(), ManagerError::PlanChanged, "{what}");
         assert_eq!(world.store.all_rollouts().len(), before);
         let again = RolloutRequest { plan: Some(plan(&mut world, &wanted).hash), ..wanted };
         let number = number(roll(&mut world, &again));
@@ -141,13 +141,13 @@ fn a_plan_holds_until_something_that_it_rests_on_changes() {
     let mut world = fleet(8);
     let hash = plan(&mut world, &all(0)).hash;
     let other = RolloutRequest { plan: Some(hash), max_concurrent: 5, ..all(0) };
-    assert_eq!(roll(&mut world, &other).unwrap_err(), ServiceError::PlanChanged);
+    assert_eq!(roll(&mut world, &other).unwrap_err(), ManagerError::PlanChanged);
     // What a halt would put back.
-    deployed(&mut world, 5, Selector::Green);
-    let wanted = RolloutRequest { auto_return: true, ..all(0) };
+    deployed(&mut world, 5, Color::Green);
+    let wanted = RolloutRequest { auto_rollback: true, ..all(0) };
     let planned = RolloutRequest { plan: Some(plan(&mut world, &wanted).hash), ..wanted };
     let _ = mark(&mut world, digest(0), Verdict::Bad).unwrap();
-    assert_eq!(roll(&mut world, &planned).unwrap_err(), ServiceError::PlanChanged);
+    assert_eq!(roll(&mut world, &planned).unwrap_err(), ManagerError::PlanChanged);
 }
 
 #[test]
@@ -156,9 +156,9 @@ fn an_empty_scope_and_waves_that_come_to_nothing_are_planned() {
     let nobody = RolloutRequest { scope: RolloutScope::Active, ..all(0) };
     let planned = plan(&mut world, &nobody);
     assert_eq!((planned.waves.len(), codes(&planned)), (0, vec!["empty"]));
-    assert_eq!(roll(&mut world, &nobody).unwrap_err(), ServiceError::EmptyPlan);
+    assert_eq!(roll(&mut world, &nobody).unwrap_err(), ManagerError::EmptyPlan);
     // One percent of three sites is one site, and ten percent are the same one.
-    let waves = vec![Reach::Percent(1), Reach::Percent(10), Reach::Percent(100)];
+    let waves = vec![WaveTarget::Percent(1), WaveTarget::Percent(10), WaveTarget::Percent(100)];
     let planned = plan(&mut world, &RolloutRequest { waves, ..all(0) });
     let named: Vec<_> = planned.waves.iter().map(|wave| (wave.name.as_str(), wave.total)).collect();
     assert_eq!(named, [("1%", 1), ("100%", 2)]);

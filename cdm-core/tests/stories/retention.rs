@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cdm_core::domain::{Fence, Timestamp, WorkerId};
 use cdm_core::engine::{Kept, Retention};
-use cdm_core::ports::{Call, Clock, Outcome, WriteId};
+use cdm_core::ports::{CallContext, Clock, Outcome, WriteId};
 use cdm_testkit::world::{World, now};
 
 use super::{Hand, assert_sound};
@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// One pass of the world's process.
 fn delete(world: &World, kept: Kept) {
     let retention = Arc::new(Retention::new(world.process().worker, kept));
-    Hand::new(async move { retention.turn().await }).finish(world);
+    Hand::new(async move { retention.run_once().await }).finish(world);
 }
 
 fn audits(world: &World) -> Vec<Timestamp> {
@@ -48,12 +48,12 @@ fn what_is_too_old_goes_and_a_webhooks_events_stay() {
 
     delete(&world, Kept { audit: Some(5 * DAY), events: Some(5 * DAY) });
     assert_eq!(audits(&world).len(), newer_audits, "older entries are gone, newer ones are not");
-    let owed: Vec<_> = all.iter().copied().filter(|(number, _)| *number > hook.place).collect();
+    let owed: Vec<_> = all.iter().copied().filter(|(number, _)| *number > hook.cursor).collect();
     assert_eq!(events(&world), owed, "the webhook was told of none of them yet");
 
     world
-        .ask(move |services, request| {
-            Box::pin(async move { services.remove_webhook(&request, hook.number).await })
+        .ask(move |manager, request| {
+            Box::pin(async move { manager.remove_webhook(&request, hook.number).await })
         })
         .expect("a removal");
     let last = now(world.raw().store.last_event()).expect("the feed");
@@ -72,8 +72,8 @@ fn the_worker_whose_name_comes_first_deletes() {
     let before = audits(&world).len();
     let kept = Kept { audit: Some(DAY), events: None };
     let deadline = world.clock.monotonic().after(DAY);
-    let call = Call { deadline, write: WriteId(1), fence: Fence::default() };
-    let beat = |count| now(world.raw().store.beat(&call, &WorkerId::new("!first"), count));
+    let call = CallContext { deadline, write: WriteId(1), fence: Fence::default() };
+    let beat = |count| now(world.raw().store.heartbeat(&call, &WorkerId::new("!first"), count));
     assert!(matches!(beat(Some(1)), Outcome::Applied(())));
     delete(&world, kept);
     assert_eq!(audits(&world).len(), before, "another one does it");

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::operation::{Home, OperationId};
-use cdm_core::domain::rollout::{Budget, Outcome, Reach, Tally};
-use cdm_core::domain::{Code, End, RolloutKind, RolloutStatus, Selector, Status};
+use cdm_core::domain::operation::{OperationId, OperationParent};
+use cdm_core::domain::rollout::{Budget, Counts, MemberOutcome, WaveTarget};
+use cdm_core::domain::{Color, ReasonCode, RolloutKind, RolloutStatus, Status, TerminalStatus};
+use cdm_core::manager::{Accepted, Force, ManagerError, Resume, RolloutRequest, RolloutScope};
 use cdm_core::ports::JobState;
-use cdm_core::services::{Accepted, Force, Resume, RolloutRequest, RolloutScope, ServiceError};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::log::What;
@@ -15,8 +15,8 @@ use cdm_testkit::world::{Verb, World, digest, now};
 use super::asked::{Wish, ask};
 use super::waves::{all, fleet, nth, on_green, outcomes, stands};
 use super::{
-    assert_parked, assert_sound, begun, cancel, failing, never_ready, number, roll, rollout, routed, site,
-    status, turn,
+    assert_parked, assert_sound, begun, cancel, failing, never_ready, number, roll, rollout, routed,
+    run_once, site, status,
 };
 
 /// One wave.
@@ -24,9 +24,8 @@ fn at_once() -> RolloutRequest {
     RolloutRequest { waves: Vec::new(), ..all(0) }
 }
 
-fn retry_rollout(world: &mut World, number: u64) -> Result<Accepted, ServiceError> {
-    world
-        .ask(move |services, request| Box::pin(async move { services.retry_rollout(&request, number).await }))
+fn retry_rollout(world: &mut World, number: u64) -> Result<Accepted, ManagerError> {
+    world.ask(move |manager, request| Box::pin(async move { manager.retry_rollout(&request, number).await }))
 }
 
 /// The `n`th site's own promote is parked: nobody else may work on it.
@@ -34,7 +33,7 @@ fn busy(world: &mut World, n: u32) -> cdm_core::domain::OperationId {
     world.cluster.script_job("flush-caches", failing(3));
     let promote = begun(world.on_site(&nth(n), Verb::Upgrade));
     world.run();
-    assert_parked(world, &promote, Code::CacheFlushFailed);
+    assert_parked(world, &promote, ReasonCode::CacheFlushFailed);
     promote
 }
 
@@ -46,9 +45,12 @@ fn a_site_that_another_operation_works_on_is_skipped_as_busy_and_left_to_it() {
     let number = number(roll(&mut world, &all(0)));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(outcomes(&world, number)[2], Some(Outcome::SkippedBusy));
+    assert_eq!(outcomes(&world, number)[2], Some(MemberOutcome::SkippedBusy));
     let after = site(&world, &nth(2));
-    assert_eq!((after.slot, after.service, after.route), (before.slot, before.service, before.route));
+    assert_eq!(
+        (after.operation, after.service, after.route),
+        (before.operation, before.service, before.route)
+    );
     assert_eq!(on_green(&world, 6), [0, 1, 3, 4, 5]);
     let _ = cancel(&mut world, &parked).unwrap();
     world.run();
@@ -67,16 +69,20 @@ fn a_member_whose_caches_were_not_flushed_says_why_and_has_its_log() {
         .script_job("flush-caches", vec![script(), script(), script(), script(), script(), script()]);
     let number = number(roll(&mut world, &at_once()));
     world.run();
-    assert_eq!(outcomes(&world, number), [Some(Outcome::Moved), Some(Outcome::Parked)]);
+    assert_eq!(outcomes(&world, number), [Some(MemberOutcome::Moved), Some(MemberOutcome::Parked)]);
     let rollout = rollout(&world, number);
     let failure = rollout.failures.iter().find(|failure| failure.site.as_str() == nth(1)).unwrap();
     let why = failure.why.as_deref().unwrap();
     assert!(why.contains("database connection"), "{why}");
-    let id = OperationId { number: rollout.first_number + 1, home: Home::Rollout(number, 1) };
-    let member = now(world.process().services.operation(&id)).unwrap();
-    let reason = member.slot.reason.unwrap();
-    assert_eq!((member.slot.status, reason.code), (Status::Parked, Code::DatabaseRefused), "{reason:?}");
-    let log = now(world.process().services.step_log(&id, "FlushCaches")).unwrap();
+    let id = OperationId { number: rollout.first_number + 1, parent: OperationParent::Rollout(number, 1) };
+    let member = now(world.process().manager.operation(&id)).unwrap();
+    let reason = member.state.reason.unwrap();
+    assert_eq!(
+        (member.state.status, reason.code),
+        (Status::Parked, ReasonCode::DatabaseRefused),
+        "{reason:?}"
+    );
+    let log = now(world.process().manager.step_log(&id, "FlushCaches")).unwrap();
     assert!(log.is_some_and(|log| log.contains("database connection")));
     assert_sound(&mut world);
 }
@@ -92,16 +98,22 @@ fn a_site_that_goes_before_its_turn_is_skipped_and_one_that_comes_later_is_not_i
     // Another site under the id of one that went is another site.
     world.settle_site(&nth(4));
     world.settle_site("later");
-    assert_eq!(site(&world, "later").service, Selector::Green);
+    assert_eq!(site(&world, "later").service, Color::Green);
     ask(&mut world, number, Wish::Resume).unwrap();
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     let outcomes = outcomes(&world, number);
     assert_eq!(outcomes.len(), 6);
-    assert_eq!((outcomes[3], outcomes[4]), (Some(Outcome::SkippedGone), Some(Outcome::SkippedGone)));
-    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 4, skipped: 2, ..Tally::default() });
+    assert_eq!(
+        (outcomes[3], outcomes[4]),
+        (Some(MemberOutcome::SkippedGone), Some(MemberOutcome::SkippedGone))
+    );
+    assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 4, skipped: 2, ..Counts::default() });
     let untouched = site(&world, "later");
-    assert_eq!((untouched.settled, untouched.grant), (None, cdm_core::domain::Grant::default()));
+    assert_eq!(
+        (untouched.last_outcome, untouched.claim_token),
+        (None, cdm_core::domain::ClaimToken::default())
+    );
     assert_sound(&mut world);
 }
 
@@ -109,10 +121,10 @@ fn a_site_that_goes_before_its_turn_is_skipped_and_one_that_comes_later_is_not_i
 fn a_second_rollout_is_refused_until_the_first_has_ended() {
     let mut world = fleet(3);
     let first = number(roll(&mut world, &all(0)));
-    assert_eq!(roll(&mut world, &all(0)).unwrap_err(), ServiceError::RolloutInFlight(first));
+    assert_eq!(roll(&mut world, &all(0)).unwrap_err(), ManagerError::RolloutInFlight(first));
     ask(&mut world, first, Wish::Pause).unwrap();
     let upgrade = RolloutRequest { promote: false, ..all(0) };
-    assert_eq!(roll(&mut world, &upgrade).unwrap_err(), ServiceError::RolloutInFlight(first));
+    assert_eq!(roll(&mut world, &upgrade).unwrap_err(), ManagerError::RolloutInFlight(first));
     assert_eq!(retry_rollout(&mut world, first).unwrap_err().code(), "illegal_transition");
     ask(&mut world, first, Wish::Resume).unwrap();
     world.run();
@@ -126,19 +138,19 @@ fn a_second_rollout_is_refused_until_the_first_has_ended() {
 fn a_canary_that_is_switched_under_a_rollout_does_not_turn_it_round() {
     let mut world = fleet(12);
     let first = number(roll(&mut world, &all(0)));
-    let mut owner = turn(&world.process());
+    let mut owner = run_once(&world.process());
     while on_green(&world, 12).is_empty() {
         assert!(matches!(owner.poll(&world), super::Left::Waits));
     }
-    world.select(Selector::Blue).unwrap();
+    world.select(Color::Blue).unwrap();
     let _ = owner.finish(&world);
     world.run();
     assert_eq!(stands(&world, first), (RolloutStatus::Succeeded, None));
-    assert_eq!((rollout(&world, first).target, on_green(&world, 12).len()), (Selector::Green, 12));
+    assert_eq!((rollout(&world, first).target, on_green(&world, 12).len()), (Color::Green, 12));
     // The next one goes where the canary is now.
     let next = number(roll(&mut world, &all(0)));
     world.run();
-    assert_eq!((rollout(&world, next).target, on_green(&world, 12).len()), (Selector::Blue, 0));
+    assert_eq!((rollout(&world, next).target, on_green(&world, 12).len()), (Color::Blue, 0));
     assert_sound(&mut world);
 }
 
@@ -150,7 +162,7 @@ fn a_site_that_is_listed_twice_is_taken_once() {
     let number = number(roll(&mut world, &RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) }));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(outcomes(&world, number), [Some(Outcome::Moved); 2]);
+    assert_eq!(outcomes(&world, number), [Some(MemberOutcome::Moved); 2]);
     assert_eq!(on_green(&world, 3), [0, 1]);
     assert_sound(&mut world);
 }
@@ -158,8 +170,8 @@ fn a_site_that_is_listed_twice_is_taken_once() {
 /// A person accepts the digest that runs.
 fn accept(world: &mut World, number: u64, image: u8) {
     let wanted = Resume { accept: Some(digest(image)), force: Force::No };
-    let accepted = world.ask(move |services, request| {
-        Box::pin(async move { services.resume_on(&request, number, wanted).await })
+    let accepted = world.ask(move |manager, request| {
+        Box::pin(async move { manager.resume_on(&request, number, wanted).await })
     });
     assert_eq!(accepted, Ok(Accepted::Rollout(number)));
     world.run();
@@ -171,29 +183,29 @@ fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_o
     for call in (0..).step_by(5) {
         let mut world = fleet(4);
         let number = number(roll(&mut world, &all(0)));
-        world.gate.arm(Plan(vec![(call, Fault::Paused(255))]));
-        let mut owner = turn(&world.process());
+        world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
+        let mut owner = run_once(&world.process());
         if !owner.stands_still(&world) {
             break;
         }
         world.restart();
-        let moving = now(world.raw().store.colour(Selector::Green)).unwrap().hold.moves.contains(&number);
-        let answer = world.deploy(digest(1), Selector::Green, false);
+        let moving = now(world.raw().store.service(Color::Green)).unwrap().lock.moves.contains(&number);
+        let answer = world.deploy(digest(1), Color::Green, false);
         if moving {
-            assert_eq!(answer.unwrap_err(), ServiceError::RolloutInFlight(number), "call {call}");
+            assert_eq!(answer.unwrap_err(), ManagerError::RolloutInFlight(number), "call {call}");
             seen += 1;
         } else {
             let _ = begun(answer);
         }
-        let _ = begun(world.deploy(digest(2), Selector::Blue, false));
+        let _ = begun(world.deploy(digest(2), Color::Blue, false));
         let _ = owner.finish(&world);
         world.run();
-        if !moving && stands(&world, number) == (RolloutStatus::Waiting, Some(Code::DigestChanged)) {
+        if !moving && stands(&world, number) == (RolloutStatus::Waiting, Some(ReasonCode::DigestChanged)) {
             accept(&mut world, number, 1);
         }
         assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded, "call {call}");
         assert_eq!(on_green(&world, 4).len(), 4);
-        let view = now(world.raw().cluster.service(Selector::Blue)).unwrap();
+        let view = now(world.raw().cluster.service(Color::Blue)).unwrap();
         assert_eq!(view.digest, Some(digest(2)));
         assert_sound(&mut world);
     }
@@ -204,30 +216,30 @@ fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_o
 fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has_mended_it() {
     let mut world = fleet(12);
     let number = number(roll(&mut world, &all(0)));
-    let mut owner = turn(&world.process());
+    let mut owner = run_once(&world.process());
     // A call takes longer than a poll.
-    world.gate.narrow();
+    world.faults.narrow();
     while on_green(&world, 12).is_empty() {
         assert!(matches!(owner.poll(&world), super::Left::Waits));
     }
-    world.gate.widen();
-    world.cluster.break_service(Selector::Green, None);
+    world.faults.widen();
+    world.cluster.break_service(Color::Green, None);
     // A look at the target is good for a quarter of a second.
     world.clock.advance(Duration::from_millis(250));
     let _ = owner.finish(&world);
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::ServiceNotReady)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::ServiceNotReady)));
     let moved = on_green(&world, 12);
     assert!(moved.len() < 12, "{moved:?}");
-    let colour = now(world.raw().store.colour(Selector::Green)).unwrap();
-    assert!(colour.hold.moves.is_empty() && rollout(&world, number).holds.is_none());
+    let service = now(world.raw().store.service(Color::Green)).unwrap();
+    assert!(service.lock.moves.is_empty() && rollout(&world, number).locked_color.is_none());
     world.clock.advance(Duration::from_secs(600));
-    let _ = world.turn();
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::ServiceNotReady)));
-    let deploy = begun(world.deploy(digest(1), Selector::Green, false));
+    let _ = world.run_once();
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::ServiceNotReady)));
+    let deploy = begun(world.deploy(digest(1), Color::Green, false));
     world.run();
-    assert_eq!(status(&world, &deploy), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &deploy), Status::Ended(TerminalStatus::Succeeded));
     // Whoever has mended it says that sites are to move on that.
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::DigestChanged)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::DigestChanged)));
     accept(&mut world, number, 1);
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(on_green(&world, 12).len(), 12);
@@ -237,13 +249,13 @@ fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has
 #[test]
 fn a_rollout_whose_target_stays_unready_pauses_with_the_reason_and_is_resumed() {
     let mut world = fleet(3);
-    world.cluster.break_service(Selector::Green, None);
+    world.cluster.break_service(Color::Green, None);
     let number = number(roll(&mut world, &at_once()));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(Code::ServiceNotReady)));
-    world.cluster.mend_service(Selector::Green);
+    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(ReasonCode::ServiceNotReady)));
+    world.cluster.mend_service(Color::Green);
     world
-        .ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }))
+        .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }))
         .unwrap();
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
@@ -265,7 +277,7 @@ fn a_flush_that_fails_for_some_sites_is_tried_again_for_those_alone_and_parks_wh
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     let expected: Vec<_> =
-        (0..6).map(|n| Some(if n == 2 { Outcome::Parked } else { Outcome::Moved })).collect();
+        (0..6).map(|n| Some(if n == 2 { MemberOutcome::Parked } else { MemberOutcome::Moved })).collect();
     assert_eq!(outcomes(&world, number), expected);
     // A job of one site names it.
     let jobs = world.cluster.jobs().into_iter().filter(|(name, ..)| name.as_str().contains("flush-caches"));
@@ -276,7 +288,7 @@ fn a_flush_that_fails_for_some_sites_is_tried_again_for_those_alone_and_parks_wh
     let again = super::number(retry_rollout(&mut world, number));
     world.run();
     assert_eq!(rollout(&world, again).total, 1);
-    assert_eq!(outcomes(&world, again), [Some(Outcome::InPlace)]);
+    assert_eq!(outcomes(&world, again), [Some(MemberOutcome::InPlace)]);
     assert_sound(&mut world);
 }
 
@@ -284,11 +296,11 @@ fn a_flush_that_fails_for_some_sites_is_tried_again_for_those_alone_and_parks_wh
 fn a_flush_whose_jobs_all_fail_parks_the_windows_sites_and_the_next_window_goes_on() {
     let mut world = fleet(6);
     world.cluster.script_job("flush-caches", failing(3));
-    let waves = vec![Reach::Count(2), Reach::Percent(100)];
+    let waves = vec![WaveTarget::Count(2), WaveTarget::Percent(100)];
     let number = number(roll(&mut world, &RolloutRequest { waves, ..all(0) }));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 4, parked: 2, ..Tally::default() });
+    assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 4, parked: 2, ..Counts::default() });
     assert_eq!(on_green(&world, 6).len(), 6);
     assert_sound(&mut world);
 }
@@ -300,15 +312,15 @@ fn a_retry_takes_up_the_sites_that_the_rollout_did_not_bring_over() {
     let _ = begun(world.on_site(&nth(5), Verb::Terminate));
     let once = number(roll(&mut world, &at_once()));
     world.run();
-    assert_eq!(rollout(&world, once).tally(), Tally { succeeded: 4, skipped: 2, ..Tally::default() });
+    assert_eq!(rollout(&world, once).counts(), Counts { succeeded: 4, skipped: 2, ..Counts::default() });
     let _ = cancel(&mut world, &parked).unwrap();
     world.run();
     let again = number(retry_rollout(&mut world, once));
     let rollout = rollout(&world, again);
     assert_eq!((rollout.retry_of, rollout.total, rollout.kind), (Some(once), 1, RolloutKind::Promote));
     world.run();
-    assert_eq!(outcomes(&world, again), [Some(Outcome::Moved)]);
-    assert_eq!(routed(&world, &nth(2)), Some(Selector::Green));
+    assert_eq!(outcomes(&world, again), [Some(MemberOutcome::Moved)]);
+    assert_eq!(routed(&world, &nth(2)), Some(Color::Green));
     assert_sound(&mut world);
 }
 
@@ -333,13 +345,13 @@ fn a_rollout_whose_deploy_fails_has_failed_and_moved_no_site() {
     let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
     let number = number(roll(&mut world, &wanted));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::ImageNotReady)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(ReasonCode::ImageNotReady)));
     let message = rollout(&world, number).reason.unwrap().message;
     assert!(message.contains("CrashLoopBackOff"), "{message}");
     assert_eq!((0..6).map(|n| site(&world, &nth(n))).collect::<Vec<_>>(), before);
     assert_eq!(outcomes(&world, number), [None; 6]);
     // The fleet is free again, and the colour runs what it ran.
-    assert_eq!(now(world.raw().cluster.service(Selector::Green)).unwrap().digest, Some(digest(0)));
+    assert_eq!(now(world.raw().cluster.service(Color::Green)).unwrap().digest, Some(digest(0)));
     let _ = super::number(roll(&mut world, &all(0)));
     world.run();
     assert_eq!(on_green(&world, 6).len(), 6);
@@ -357,13 +369,13 @@ fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
     // The same digest is deployed first again; whatever kept it from getting ready is mended.
     world.cluster.script(digest(9), ImageScript::default());
     assert_eq!(retry_rollout(&mut world, once).unwrap_err().code(), "bad_digest");
-    let again = number(world.ask(move |services, request| {
-        Box::pin(async move { services.retry_rollout_with(&request, once, Force::Yes).await })
+    let again = number(world.ask(move |manager, request| {
+        Box::pin(async move { manager.retry_rollout_with(&request, once, Force::Yes).await })
     }));
     world.run();
     assert_eq!(rollout(&world, again).total, 6);
     assert_eq!(on_green(&world, 6).len(), 6);
-    assert_eq!(now(world.raw().cluster.service(Selector::Green)).unwrap().digest, Some(digest(9)));
+    assert_eq!(now(world.raw().cluster.service(Color::Green)).unwrap().digest, Some(digest(9)));
     assert_sound(&mut world);
 }
 
@@ -371,8 +383,8 @@ fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
 fn a_retry_of_a_rollout_that_went_back_takes_up_every_site_also_those_it_never_came_to() {
     let mut world = fleet(10);
     super::waves::lose_route(&world, 1);
-    let waves = vec![Reach::Count(3), Reach::Percent(100)];
-    let once = number(roll(&mut world, &RolloutRequest { auto_return: true, waves, ..all(0) }));
+    let waves = vec![WaveTarget::Count(3), WaveTarget::Percent(100)];
+    let once = number(roll(&mut world, &RolloutRequest { auto_rollback: true, waves, ..all(0) }));
     world.run();
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
     // What was wrong with the site is gone with it.
@@ -381,7 +393,7 @@ fn a_retry_of_a_rollout_that_went_back_takes_up_every_site_also_those_it_never_c
     let again = number(retry_rollout(&mut world, once));
     world.run();
     let moved =
-        (0..10).filter(|n| *n != 1).filter(|n| routed(&world, &nth(*n)) == Some(Selector::Green)).count();
+        (0..10).filter(|n| *n != 1).filter(|n| routed(&world, &nth(*n)) == Some(Color::Green)).count();
     assert_eq!((rollout(&world, again).status, moved), (RolloutStatus::Succeeded, 9));
     let broken: Vec<_> = world.violations().iter().map(ToString::to_string).collect();
     assert!(broken.iter().all(|broken| broken.contains("Released(")), "{broken:#?}");
@@ -393,14 +405,14 @@ fn six_hundred_sites_over_pages_and_windows_come_over_once_though_two_owners_die
     let wanted = RolloutRequest { max_concurrent: 64, budget: Budget::Percent(0), ..all(0) };
     let number = number(roll(&mut world, &wanted));
     // In the second page, and in the last window.
-    world.gate.arm(Plan(vec![(900, Fault::CrashAfterEffect), (1_700, Fault::CrashBefore)]));
+    world.faults.arm(Plan(vec![(900, Fault::CrashAfterEffect), (1_700, Fault::CrashBefore)]));
     world.run();
-    assert_eq!(world.gate.fired(), 2);
+    assert_eq!(world.faults.fired(), 2);
     let rollout = rollout(&world, number);
     assert_eq!(rollout.status, RolloutStatus::Succeeded);
     assert!(rollout.term >= 3, "{}", rollout.term);
     assert_eq!(world.store.pages(number).len(), 3);
-    assert_eq!(rollout.tally(), Tally { succeeded: 600, ..Tally::default() });
+    assert_eq!(rollout.counts(), Counts { succeeded: 600, ..Counts::default() });
     assert_eq!(on_green(&world, 600).len(), 600);
     let moves = world
         .log
@@ -420,11 +432,11 @@ fn a_rollout_of_a_process_that_had_drawn_its_numbers_before_another_moves_sites_
     let first = number(roll(&mut world, &all(0)));
     world.run();
     assert_eq!(rollout(&world, first).status, RolloutStatus::Succeeded);
-    world.select(Selector::Blue).unwrap();
+    world.select(Color::Blue).unwrap();
     world.run();
-    let request = cdm_core::services::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
+    let request = cdm_core::manager::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
     let wanted = all(0);
-    let accepted = now(elder.services.rollout(&request, &wanted));
+    let accepted = now(elder.manager.rollout(&request, &wanted));
     let second = number(accepted);
     assert!(second > first, "{second} after {first}");
     world.run();

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::{Code, End, Hostnames, IdempotencyKey, Kind, OperationId, Selector, State, Status};
-use cdm_core::ports::{
-    Call, Clock, Database, JobFailure, JobState, OperationQuery, SiteQuery, StoredSecret, WriteId,
+use cdm_core::domain::{
+    Color, Hostnames, IdempotencyKey, OperationId, OperationKind, ReasonCode, State, Status, TerminalStatus,
 };
-use cdm_core::services::{Accepted, NewSite, Request, ServiceError};
+use cdm_core::manager::{Accepted, ManagerError, NewSite, Request};
+use cdm_core::ports::{
+    CallContext, Clock, Database, JobFailure, JobState, OperationQuery, SiteQuery, StoredSecret, WriteId,
+};
 use cdm_testkit::build::actor;
 use cdm_testkit::fakes::JobScript;
 use cdm_testkit::faults::{Fault, Plan};
@@ -35,7 +37,7 @@ fn a_site_that_goes_leaves_one_whose_id_begins_like_its_own_bit_for_bit_as_it_wa
     let gone = site(&world, "a").uid;
     let terminated = begun(world.on_site("a", Verb::Terminate));
     world.run();
-    assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(things(&world, neighbour.uid), before);
     assert_eq!(before.len(), 1 + 21 + 2 + 1 + 1 + 2, "{before:#?}");
     assert!(things(&world, gone).is_empty());
@@ -47,11 +49,11 @@ fn thief(id: &str, of: &str) -> NewSite {
     NewSite { hostnames: new_site(of).hostnames, ..new_site(id) }
 }
 
-fn create(world: &mut World, new: &NewSite) -> Result<Accepted, ServiceError> {
+fn create(world: &mut World, new: &NewSite) -> Result<Accepted, ManagerError> {
     let new = new.clone();
-    world.ask(move |services, request| {
+    world.ask(move |manager, request| {
         let new = new.clone();
-        Box::pin(async move { services.create_site(&request, &new).await })
+        Box::pin(async move { manager.create_site(&request, &new).await })
     })
 }
 
@@ -100,8 +102,8 @@ fn a_thousand_and_one_objects_with_their_versions_are_all_deleted_though_keys_fa
     world.objects.fail_keys(1_001);
     let terminated = begun(world.on_site("a", Verb::Terminate));
     world.run();
-    assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
-    let steps = operation(&world, &terminated).slot.steps;
+    assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
+    let steps = operation(&world, &terminated).state.steps;
     assert!(steps.iter().all(|step| step.attempts == 1), "a bucket that fails is waited for: {steps:?}");
     assert!(things(&world, doomed.uid).is_empty());
     assert_eq!(things(&world, site(&world, "ab").uid), kept);
@@ -142,14 +144,14 @@ fn a_missing_theme_parks_a_provision_that_goes_on_from_there_once_the_theme_is_t
     world.run();
     let provision = begun(world.on_site("a", Verb::Provision));
     world.run();
-    assert_parked(&world, &provision, Code::ThemeMissing);
+    assert_parked(&world, &provision, ReasonCode::ThemeMissing);
     assert_eq!(site(&world, "a").state(), State::Provisioning);
     // It was routed before; a visitor sees the site, without its theme.
-    assert_eq!(routed(&world, "a"), Some(Selector::Blue));
+    assert_eq!(routed(&world, "a"), Some(Color::Blue));
     let before = world.log.len();
     let _ = retry(&mut world, &provision).unwrap();
     world.run();
-    assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(site(&world, "a").state(), State::Active);
     let started: Vec<String> = jobs_started(&world, before);
     assert_eq!(started, [format!("a-activate-theme-{}-r2", provision.number)]);
@@ -159,9 +161,9 @@ fn a_missing_theme_parks_a_provision_that_goes_on_from_there_once_the_theme_is_t
 #[test]
 fn what_wp_says_parks_a_provision_under_its_code_with_its_log_and_a_retry_starts_another_job() {
     for (cause, why) in [
-        (JobFailure::RunsAsRoot, Code::RunsAsRoot),
-        (JobFailure::WordPressNotFound, Code::WordPressNotFound),
-        (JobFailure::EmailRefused, Code::EmailRefused),
+        (JobFailure::RunsAsRoot, ReasonCode::RunsAsRoot),
+        (JobFailure::WordPressNotFound, ReasonCode::WordPressNotFound),
+        (JobFailure::EmailRefused, ReasonCode::EmailRefused),
     ] {
         let mut world = World::new(1);
         let result = JobState::Failed { message: "as wp says".to_owned(), cause };
@@ -171,15 +173,15 @@ fn what_wp_says_parks_a_provision_under_its_code_with_its_log_and_a_retry_starts
         let provision = begun(world.on_site("a", Verb::Provision));
         world.run();
         assert_parked(&world, &provision, why);
-        let reason = operation(&world, &provision).slot.reason.unwrap();
+        let reason = operation(&world, &provision).state.reason.unwrap();
         assert!(reason.message.contains("as wp says"), "{}", reason.message);
-        let log = now(world.process().services.step_log(&provision, "Install")).unwrap();
+        let log = now(world.process().manager.step_log(&provision, "Install")).unwrap();
         assert_eq!(log.as_deref(), Some("install: failed"), "{cause:?}");
         let before = world.log.len();
         let _ = retry(&mut world, &provision).unwrap();
         world.run();
         assert_eq!(jobs_started(&world, before)[0], format!("a-install-{}-r2", provision.number));
-        assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
+        assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded));
         assert_sound(&mut world);
     }
 }
@@ -195,7 +197,7 @@ fn a_database_that_refuses_the_jobs_is_tried_as_often_as_a_job_may_fail() {
     world.run();
     let provision = begun(world.on_site("a", Verb::Provision));
     world.run();
-    assert_parked(&world, &provision, Code::DatabaseRefused);
+    assert_parked(&world, &provision, ReasonCode::DatabaseRefused);
     assert_eq!(jobs_started(&world, 0).len(), 3);
 }
 
@@ -216,7 +218,7 @@ fn parked_install() -> (World, OperationId) {
     world.run();
     let provision = begun(world.on_site("a", Verb::Provision));
     world.run();
-    assert_parked(&world, &provision, Code::JobFailed);
+    assert_parked(&world, &provision, ReasonCode::JobFailed);
     (world, provision)
 }
 
@@ -230,14 +232,14 @@ fn an_install_that_fails_three_times_parks_with_its_log_and_a_retry_starts_a_fou
     for (name, ..) in world.cluster.jobs() {
         world.cluster.expire_job(&name);
     }
-    let log = now(world.process().services.step_log(&provision, "Install")).unwrap();
+    let log = now(world.process().manager.step_log(&provision, "Install")).unwrap();
     assert_eq!(log.as_deref(), Some("install: failed"));
     let before = world.log.len();
     let _ = retry(&mut world, &provision).unwrap();
     world.run();
     assert_eq!(jobs_started(&world, before)[0], format!("a-install-{n}-r4"));
-    assert_eq!(status(&world, &provision), Status::Ended(End::Succeeded));
-    let log = now(world.process().services.step_log(&provision, "Install")).unwrap();
+    assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded));
+    let log = now(world.process().manager.step_log(&provision, "Install")).unwrap();
     assert_eq!(log.as_deref(), Some("install: done"));
     assert_sound(&mut world);
 }
@@ -248,12 +250,12 @@ fn a_parked_provision_that_is_cancelled_leaves_a_created_site_and_the_next_adopt
     let uid = site(&world, "a").uid;
     let _ = cancel(&mut world, &provision).unwrap();
     world.run();
-    assert_eq!(status(&world, &provision), Status::Ended(End::Cancelled));
+    assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Cancelled));
     assert_eq!(site(&world, "a").state(), State::Created);
     assert_eq!(world.databases.uids(), [uid]);
     let again = begun(world.on_site("a", Verb::Provision));
     world.run();
-    assert_eq!(status(&world, &again), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &again), Status::Ended(TerminalStatus::Succeeded));
     let made = world.log.since(0);
     let made =
         made.iter().filter(|effect| matches!(effect.what, What::DatabaseEnsured { created: true, .. }));
@@ -266,9 +268,9 @@ fn a_parked_provision_gives_way_to_a_terminate_that_leaves_nothing() {
     let (mut world, provision) = parked_install();
     let uid = site(&world, "a").uid;
     let terminated = begun(world.on_site("a", Verb::Terminate));
-    assert_eq!(status(&world, &provision), Status::Ended(End::Cancelled));
+    assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Cancelled));
     world.run();
-    assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
     assert!(!exists(&world, "a") && things(&world, uid).is_empty() && world.store.hostnames().is_empty());
     assert_sound(&mut world);
 }
@@ -282,10 +284,10 @@ fn a_terminate_is_not_cancelled_once_remove_ingress_has_begun_nor_when_it_is_ret
     let release = first(&calls(|world| world.settle_site("a"), act), "cluster.release");
     let mut world = World::new(1);
     world.settle_site("a");
-    world.gate.arm(Plan(vec![(release, Fault::Permanent)]));
+    world.faults.arm(Plan(vec![(release, Fault::Permanent)]));
     let terminated = begun(world.on_site("a", Verb::Terminate));
     world.run();
-    assert_parked(&world, &terminated, Code::Denied);
+    assert_parked(&world, &terminated, ReasonCode::Denied);
     let refused = cancel(&mut world, &terminated).unwrap_err();
     assert_eq!(refused.code(), "illegal_transition");
     assert!(refused.to_string().contains("terminate"), "{refused}");
@@ -294,7 +296,7 @@ fn a_terminate_is_not_cancelled_once_remove_ingress_has_begun_nor_when_it_is_ret
     assert_eq!(cancel(&mut world, &terminated).unwrap_err().code(), "illegal_transition");
     world.heal();
     world.run();
-    assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
     assert!(!exists(&world, "a"));
     assert_sound(&mut world);
 }
@@ -308,7 +310,7 @@ fn an_operation_that_has_ended_is_not_cancelled_and_says_so_also_when_its_site_i
     assert_eq!(cancel(&mut world, &promoted).unwrap_err().code(), "illegal_transition");
     let terminated = begun(world.on_site("a", Verb::Terminate));
     world.run();
-    assert_eq!(status(&world, &terminated), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(cancel(&mut world, &terminated).unwrap_err().code(), "illegal_transition");
     assert_sound(&mut world);
 }
@@ -321,7 +323,7 @@ fn a_terminate_that_nobody_has_begun_is_cancelled_and_the_site_stays_whole() {
     let terminated = begun(world.on_site("a", Verb::Terminate));
     let _ = cancel(&mut world, &terminated).unwrap();
     world.run();
-    assert_eq!(status(&world, &terminated), Status::Ended(End::Cancelled));
+    assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Cancelled));
     assert_eq!(site(&world, "a").state(), State::Active);
     assert_eq!(things(&world, site(&world, "a").uid).split_off(1), before);
     assert_sound(&mut world);
@@ -362,7 +364,7 @@ fn an_illegal_transition_names_the_state_and_the_event_and_changes_nothing() {
     }
     let again = begun(world.on_site("b", Verb::Promote));
     let refused = world.on_site("b", Verb::Upgrade).unwrap_err();
-    assert_eq!(refused, ServiceError::OperationInFlight(again));
+    assert_eq!(refused, ManagerError::OperationInFlight(again));
     world.run();
     assert_sound(&mut world);
 }
@@ -371,7 +373,7 @@ fn an_illegal_transition_names_the_state_and_the_event_and_changes_nothing() {
 fn green_selected() -> World {
     let mut world = World::new(1);
     world.settle_site("a");
-    world.select(Selector::Green).unwrap();
+    world.select(Color::Green).unwrap();
     world.run();
     world
 }
@@ -382,18 +384,18 @@ fn an_upgrade_leaves_the_route_where_it_is_and_flushes_in_the_image_that_serves_
     let route = world.cluster.routes();
     let upgraded = begun(world.on_site("a", Verb::Upgrade));
     world.run();
-    assert_eq!(status(&world, &upgraded), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &upgraded), Status::Ended(TerminalStatus::Succeeded));
     let now = site(&world, "a");
-    assert_eq!((now.service, now.routed_service()), (Selector::Green, Some(Selector::Blue)));
+    assert_eq!((now.service, now.routed_service()), (Color::Green, Some(Color::Blue)));
     assert_eq!(world.cluster.routes(), route);
     let flush = world.cluster.jobs().into_iter().find(|(name, ..)| name.as_str().contains("flush-caches"));
-    assert_eq!(world.cluster.job_service(&flush.unwrap().0), Some(Selector::Blue));
+    assert_eq!(world.cluster.job_service(&flush.unwrap().0), Some(Color::Blue));
     let promoted = begun(world.on_site("a", Verb::Promote));
     world.run();
-    assert_eq!(status(&world, &promoted), Status::Ended(End::Succeeded));
+    assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Succeeded));
     let name = format!("a-flush-caches-{}", promoted.number);
     let flush = world.cluster.jobs().into_iter().find(|(job, ..)| job.as_str() == name).unwrap().0;
-    assert_eq!(world.cluster.job_service(&flush), Some(Selector::Green));
+    assert_eq!(world.cluster.job_service(&flush), Some(Color::Green));
     assert_sound(&mut world);
 }
 
@@ -403,13 +405,13 @@ fn a_flush_that_fails_parks_the_promote_and_moves_nothing_back() {
     world.cluster.script_job("flush-caches", failing(3));
     let promoted = begun(world.on_site("a", Verb::Promote));
     world.run();
-    assert_parked(&world, &promoted, Code::CacheFlushFailed);
-    assert_eq!(routed(&world, "a"), Some(Selector::Green));
-    assert_eq!(site(&world, "a").service, Selector::Green);
+    assert_parked(&world, &promoted, ReasonCode::CacheFlushFailed);
+    assert_eq!(routed(&world, "a"), Some(Color::Green));
+    assert_eq!(site(&world, "a").service, Color::Green);
     let _ = retry(&mut world, &promoted).unwrap();
     world.run();
-    assert_eq!(status(&world, &promoted), Status::Ended(End::Succeeded));
-    assert_eq!(routed(&world, "a"), Some(Selector::Green));
+    assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Succeeded));
+    assert_eq!(routed(&world, "a"), Some(Color::Green));
     assert_sound(&mut world);
 }
 
@@ -422,16 +424,15 @@ fn a_promote_cancelled_after_its_first_effect_moves_the_route_back_before_anythi
     let before = world.log.len();
     let _ = cancel(&mut world, &promoted).unwrap();
     world.run();
-    assert_eq!(status(&world, &promoted), Status::Ended(End::Cancelled));
+    assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Cancelled));
     let now = site(&world, "a");
     assert_eq!(
         (now.service, now.routed_service(), routed(&world, "a")),
-        (Selector::Blue, Some(Selector::Blue), Some(Selector::Blue))
+        (Color::Blue, Some(Color::Blue), Some(Color::Blue))
     );
     let after = world.log.since(before);
-    let route = after
-        .iter()
-        .position(|effect| matches!(effect.what, What::RouteMoved(_, Selector::Green, Selector::Blue)));
+    let route =
+        after.iter().position(|effect| matches!(effect.what, What::RouteMoved(_, Color::Green, Color::Blue)));
     let record = after.iter().position(|effect| match &effect.what {
         What::Site(Some(old), Some(new)) => old.service != new.service,
         _ => false,
@@ -441,9 +442,9 @@ fn a_promote_cancelled_after_its_first_effect_moves_the_route_back_before_anythi
 }
 
 /// Turns, with time between them, until the operation waits for that.
-fn until_it_waits(world: &mut World, id: &OperationId, why: Code) {
+fn until_it_waits(world: &mut World, id: &OperationId, why: ReasonCode) {
     for _ in 0..50 {
-        let _ = world.turn();
+        let _ = world.run_once();
         if code(world, id) == Some(why) {
             return;
         }
@@ -455,35 +456,35 @@ fn until_it_waits(world: &mut World, id: &OperationId, why: Code) {
 #[test]
 fn a_promote_waits_for_its_target_to_be_ready_and_goes_on_when_it_is_mended() {
     let mut world = green_selected();
-    world.cluster.break_service(Selector::Green, None);
+    world.cluster.break_service(Color::Green, None);
     let promoted = begun(world.on_site("a", Verb::Promote));
-    until_it_waits(&mut world, &promoted, Code::ServiceNotReady);
+    until_it_waits(&mut world, &promoted, ReasonCode::ServiceNotReady);
     assert_eq!(status(&world, &promoted), Status::Waiting);
     world.clock.advance(Duration::from_secs(300));
-    let _ = world.turn();
-    assert_eq!((status(&world, &promoted), routed(&world, "a")), (Status::Waiting, Some(Selector::Blue)));
-    world.cluster.mend_service(Selector::Green);
+    let _ = world.run_once();
+    assert_eq!((status(&world, &promoted), routed(&world, "a")), (Status::Waiting, Some(Color::Blue)));
+    world.cluster.mend_service(Color::Green);
     world.run();
-    assert_eq!(status(&world, &promoted), Status::Ended(End::Succeeded));
-    assert_eq!(routed(&world, "a"), Some(Selector::Green));
+    assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Succeeded));
+    assert_eq!(routed(&world, "a"), Some(Color::Green));
     assert_sound(&mut world);
 }
 
 #[test]
 fn a_promote_whose_target_stays_unready_parks_after_a_while_with_its_route_where_it_was() {
     let mut world = green_selected();
-    world.cluster.break_service(Selector::Green, None);
+    world.cluster.break_service(Color::Green, None);
     let promoted = begun(world.on_site("a", Verb::Promote));
     let asked = world.clock.monotonic();
     world.run();
-    assert_parked(&world, &promoted, Code::ServiceNotReady);
+    assert_parked(&world, &promoted, ReasonCode::ServiceNotReady);
     let waited = world.clock.monotonic().since(asked);
     assert!((900..960).contains(&waited.as_secs()), "{waited:?}");
-    assert_eq!(routed(&world, "a"), Some(Selector::Blue));
-    world.cluster.mend_service(Selector::Green);
+    assert_eq!(routed(&world, "a"), Some(Color::Blue));
+    world.cluster.mend_service(Color::Green);
     let _ = retry(&mut world, &promoted).unwrap();
     world.run();
-    assert_eq!(routed(&world, "a"), Some(Selector::Green));
+    assert_eq!(routed(&world, "a"), Some(Color::Green));
     assert_sound(&mut world);
 }
 
@@ -495,11 +496,11 @@ fn a_strangers_route_with_the_same_hostname_parks_the_provision_and_is_left_alon
     world.run();
     let provision = begun(world.on_site("a", Verb::Provision));
     world.run();
-    assert_parked(&world, &provision, Code::Foreign);
+    assert_parked(&world, &provision, ReasonCode::Foreign);
     assert!(world.cluster.routes().is_empty());
     let _ = retry(&mut world, &provision).unwrap();
     world.run();
-    assert_parked(&world, &provision, Code::Foreign);
+    assert_parked(&world, &provision, ReasonCode::Foreign);
     let _ = begun(world.on_site("a", Verb::Terminate));
     world.run();
     assert!(!exists(&world, "a"));
@@ -508,34 +509,34 @@ fn a_strangers_route_with_the_same_hostname_parks_the_provision_and_is_left_alon
     world.run();
     let provision = begun(world.on_site("a", Verb::Provision));
     world.run();
-    assert_parked(&world, &provision, Code::Foreign);
+    assert_parked(&world, &provision, ReasonCode::Foreign);
     assert_sound(&mut world);
 }
 
 #[test]
 fn a_request_repeated_under_its_key_is_answered_as_before_and_another_under_that_key_refused() {
     let mut world = World::new(1);
-    let services = world.process().services;
+    let manager = world.process().manager;
     let keyed = Request {
         key: IdempotencyKey::parse("one").ok(),
         ..Request::by(actor(), cdm_core::domain::Role::Admin)
     };
-    let once = now(services.create_site(&keyed, &new_site("a"))).unwrap();
+    let once = now(manager.create_site(&keyed, &new_site("a"))).unwrap();
     world.run();
     let uid = site(&world, "a").uid;
-    assert_eq!(now(services.create_site(&keyed, &new_site("a"))).unwrap(), once);
+    assert_eq!(now(manager.create_site(&keyed, &new_site("a"))).unwrap(), once);
     // The answer outlives the site.
     let _ = begun(world.on_site("a", Verb::Terminate));
     world.run();
-    assert_eq!(now(services.create_site(&keyed, &new_site("a"))).unwrap(), once);
+    assert_eq!(now(manager.create_site(&keyed, &new_site("a"))).unwrap(), once);
     assert!(!exists(&world, "a") && things(&world, uid).is_empty());
-    let other = now(services.create_site(&keyed, &new_site("b"))).unwrap_err();
+    let other = now(manager.create_site(&keyed, &new_site("b"))).unwrap_err();
     assert_eq!((other.code(), exists(&world, "b")), ("idempotency_key_reused", false));
-    let other = now(services.provision(&keyed, &new_site("a").id)).unwrap_err();
-    assert_eq!(other, ServiceError::KeyReused);
+    let other = now(manager.provision(&keyed, &new_site("a").id)).unwrap_err();
+    assert_eq!(other, ManagerError::KeyReused);
     // A key is one person's; another's is another key.
     let other = Request { actor: cdm_core::domain::Actor::parse("other").unwrap(), ..keyed };
-    assert_ne!(now(services.create_site(&other, &new_site("b"))).unwrap(), once);
+    assert_ne!(now(manager.create_site(&other, &new_site("b"))).unwrap(), once);
     world.run();
     assert_sound(&mut world);
 }
@@ -553,7 +554,7 @@ fn no_debug_output_has_a_secret_in_it() {
     assert_eq!(values.len(), 2);
     let read = now(raw.secrets.read(&values[0].0)).unwrap();
     assert!(matches!(read, Some(StoredSecret::Value(_))));
-    let password = raw.ids.password();
+    let password = raw.entropy.password();
     let credentials = Database {
         host: "h".to_owned(),
         port: 1,
@@ -562,7 +563,7 @@ fn no_debug_output_has_a_secret_in_it() {
         password: password.clone(),
     };
     let deadline = world.clock.monotonic().after(Duration::from_secs(5));
-    let call = Call { deadline, write: WriteId(1), fence: cdm_core::domain::Fence::default() };
+    let call = CallContext { deadline, write: WriteId(1), fence: cdm_core::domain::Fence::default() };
     let texts = [
         format!("{world:?}"),
         format!("{world:#?}"),
@@ -581,6 +582,6 @@ fn no_debug_output_has_a_secret_in_it() {
     let leaks: Vec<&String> = texts.iter().filter(|text| text.contains(SECRET_MARKER)).collect();
     assert!(leaks.is_empty(), "{leaks:?}");
     world.run();
-    assert_eq!(operation(&world, &parked).slot.task.kind(), Kind::Promote);
+    assert_eq!(operation(&world, &parked).state.input.kind(), OperationKind::Promote);
     assert_sound(&mut world);
 }

@@ -1,9 +1,9 @@
 //! Rollouts in waves: budgets, halts and returns.
 
-use cdm_core::domain::rollout::{Budget, Outcome, Reach, Tally};
-use cdm_core::domain::{Code, Fence, RolloutStatus, Selector};
-use cdm_core::ports::{Call, Clock, WriteId};
-use cdm_core::services::{RolloutRequest, RolloutScope};
+use cdm_core::domain::rollout::{Budget, Counts, MemberOutcome, WaveTarget};
+use cdm_core::domain::{Color, Fence, ReasonCode, RolloutStatus};
+use cdm_core::manager::{RolloutRequest, RolloutScope};
+use cdm_core::ports::{CallContext, Clock, WriteId};
 use cdm_testkit::world::{Verb, World, now};
 
 use super::{begun, number, roll, rollout, routed, site};
@@ -26,7 +26,7 @@ pub(super) fn fleet(sites: u32) -> World {
         }
         world.run();
     }
-    world.select(Selector::Green).unwrap();
+    world.select(Color::Green).unwrap();
     world.run();
     world
 }
@@ -36,7 +36,7 @@ pub(super) fn all(budget: u32) -> RolloutRequest {
     RolloutRequest {
         promote: true,
         scope: RolloutScope::All,
-        waves: vec![Reach::Count(1), Reach::Percent(10), Reach::Percent(100)],
+        waves: vec![WaveTarget::Count(1), WaveTarget::Percent(10), WaveTarget::Percent(100)],
         max_concurrent: 4,
         budget: Budget::Count(budget),
         ..RolloutRequest::default()
@@ -47,7 +47,7 @@ pub(super) fn all(budget: u32) -> RolloutRequest {
 pub(super) fn lose_route(world: &World, n: u32) {
     let uid = site(world, &nth(n)).uid;
     let deadline = world.clock.monotonic().after(std::time::Duration::from_secs(8));
-    let call = Call { deadline, write: WriteId(0), fence: Fence::default() };
+    let call = CallContext { deadline, write: WriteId(0), fence: Fence::default() };
     let _ = now(world.raw().cluster.release(&call, uid));
 }
 
@@ -70,24 +70,24 @@ pub(super) fn assert_sound_but(world: &mut World, lost: &[u32]) {
 }
 
 /// How each site came out, in order.
-pub(super) fn outcomes(world: &World, number: u64) -> Vec<Option<Outcome>> {
+pub(super) fn outcomes(world: &World, number: u64) -> Vec<Option<MemberOutcome>> {
     let pages = world.store.pages(number).into_iter();
     pages.flat_map(|page| page.members).map(|member| member.outcome).collect()
 }
 
 /// Which sites are routed to green.
 pub(super) fn on_green(world: &World, sites: u32) -> Vec<u32> {
-    (0..sites).filter(|n| routed(world, &nth(*n)) == Some(Selector::Green)).collect()
+    (0..sites).filter(|n| routed(world, &nth(*n)) == Some(Color::Green)).collect()
 }
 
 /// The rollout's status, and its reason's code.
-pub(super) fn stands(world: &World, number: u64) -> (RolloutStatus, Option<Code>) {
+pub(super) fn stands(world: &World, number: u64) -> (RolloutStatus, Option<ReasonCode>) {
     let rollout = rollout(world, number);
     (rollout.status, rollout.reason.map(|reason| reason.code))
 }
 
-fn tallies(world: &World, number: u64) -> Vec<(u32, Tally)> {
-    rollout(world, number).waves.iter().map(|wave| (wave.end, wave.tally)).collect()
+fn tallies(world: &World, number: u64) -> Vec<(u32, Counts)> {
+    rollout(world, number).waves.iter().map(|wave| (wave.end, wave.counts)).collect()
 }
 
 #[test]
@@ -97,13 +97,13 @@ fn one_broken_site_of_twenty_within_the_budget_fails_alone() {
     let number = number(roll(&mut world, &all(1)));
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    let moved = |succeeded| Tally { succeeded, ..Tally::default() };
-    let last = Tally { failed: 1, ..moved(17) };
+    let moved = |succeeded| Counts { succeeded, ..Counts::default() };
+    let last = Counts { failed: 1, ..moved(17) };
     assert_eq!(tallies(&world, number), [(1, moved(1)), (2, moved(1)), (20, last)]);
     for (n, outcome) in (0..).zip(outcomes(&world, number)) {
-        let expected = if n == 7 { Outcome::Failed } else { Outcome::Moved };
+        let expected = if n == 7 { MemberOutcome::Failed } else { MemberOutcome::Moved };
         assert_eq!(outcome, Some(expected), "{n}");
-        let service = if n == 7 { Selector::Blue } else { Selector::Green };
+        let service = if n == 7 { Color::Blue } else { Color::Green };
         assert_eq!(site(&world, &nth(n)).service, service, "{n}");
     }
     assert_eq!(on_green(&world, 20), (0..20).filter(|n| *n != 7).collect::<Vec<_>>());
@@ -117,12 +117,12 @@ fn a_wave_over_its_budget_halts_the_rollout_and_no_site_of_a_later_wave_is_touch
     lose_route(&world, 1);
     let number = number(roll(&mut world, &all(0)));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(Code::BudgetExceeded)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(ReasonCode::BudgetExceeded)));
     let message = rollout(&world, number).reason.unwrap().message;
     assert!(message.contains("1 sites"), "{message}");
     assert_eq!((3..30).map(|n| site(&world, &nth(n))).collect::<Vec<_>>(), later);
     assert!(on_green(&world, 30).iter().all(|n| *n < 3));
-    assert_eq!(rollout(&world, number).holds, None);
+    assert_eq!(rollout(&world, number).locked_color, None);
     assert_sound_but(&mut world, &[1]);
 }
 
@@ -134,7 +134,7 @@ fn a_halted_rollout_that_is_resumed_goes_on_past_the_failures_that_were_seen() {
     let number = number(roll(&mut world, &all(0)));
     for reached in [1, 2] {
         world.run();
-        assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(Code::BudgetExceeded)));
+        assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(ReasonCode::BudgetExceeded)));
         assert_eq!(rollout(&world, number).window.end, reached);
         assert_eq!(on_green(&world, 20), Vec::<u32>::new());
         super::asked::ask(&mut world, number, super::asked::Wish::Resume).unwrap();
@@ -142,7 +142,7 @@ fn a_halted_rollout_that_is_resumed_goes_on_past_the_failures_that_were_seen() {
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(on_green(&world, 20), (2..20).collect::<Vec<_>>());
-    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 18, failed: 2, ..Tally::default() });
+    assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 18, failed: 2, ..Counts::default() });
     assert_sound_but(&mut world, &[0, 1]);
 }
 
@@ -157,8 +157,8 @@ fn a_resumed_rollout_halts_again_at_a_failure_that_nobody_has_seen() {
     assert_eq!(rollout(&world, number).window.end, 1);
     super::asked::ask(&mut world, number, super::asked::Wish::Resume).unwrap();
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(Code::BudgetExceeded)));
-    assert_eq!(outcomes(&world, number)[9], Some(Outcome::Failed));
+    assert_eq!(stands(&world, number), (RolloutStatus::Halted, Some(ReasonCode::BudgetExceeded)));
+    assert_eq!(outcomes(&world, number)[9], Some(MemberOutcome::Failed));
     super::asked::ask(&mut world, number, super::asked::Wish::Resume).unwrap();
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
@@ -170,19 +170,19 @@ fn a_resumed_rollout_halts_again_at_a_failure_that_nobody_has_seen() {
 fn a_rollout_over_its_budget_that_returns_takes_every_moved_site_back_and_ends_failed() {
     let mut world = fleet(20);
     lose_route(&world, 7);
-    let number = number(roll(&mut world, &RolloutRequest { auto_return: true, ..all(0) }));
+    let number = number(roll(&mut world, &RolloutRequest { auto_rollback: true, ..all(0) }));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::BudgetExceeded)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
     assert_eq!(on_green(&world, 20), Vec::<u32>::new());
     let outcomes = outcomes(&world, number);
-    assert_eq!(outcomes[7], Some(Outcome::Failed));
-    assert_eq!((outcomes[0], outcomes[1]), (Some(Outcome::Returned), Some(Outcome::Returned)));
-    assert!(!outcomes.contains(&Some(Outcome::Moved)), "{outcomes:?}");
+    assert_eq!(outcomes[7], Some(MemberOutcome::Failed));
+    assert_eq!((outcomes[0], outcomes[1]), (Some(MemberOutcome::Returned), Some(MemberOutcome::Returned)));
+    assert!(!outcomes.contains(&Some(MemberOutcome::Moved)), "{outcomes:?}");
     for n in 0..20 {
         let site = site(&world, &nth(n));
         assert_eq!(
-            (site.service, site.routed_service(), site.slot),
-            (Selector::Blue, Some(Selector::Blue), None)
+            (site.service, site.routed_service(), site.operation),
+            (Color::Blue, Some(Color::Blue), None)
         );
     }
     assert_sound_but(&mut world, &[7]);
@@ -192,18 +192,18 @@ fn a_rollout_over_its_budget_that_returns_takes_every_moved_site_back_and_ends_f
 fn a_return_waits_while_the_service_it_goes_back_to_is_not_ready() {
     let mut world = fleet(20);
     lose_route(&world, 7);
-    world.cluster.break_service(Selector::Blue, None);
-    let number = number(roll(&mut world, &RolloutRequest { auto_return: true, ..all(0) }));
+    world.cluster.break_service(Color::Blue, None);
+    let number = number(roll(&mut world, &RolloutRequest { auto_rollback: true, ..all(0) }));
     for _ in 0..20 {
-        let _ = world.turn();
+        let _ = world.run_once();
         world.clock.advance(std::time::Duration::from_secs(5));
     }
     // What it ends with is kept while it waits.
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(Code::BudgetExceeded)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::BudgetExceeded)));
     assert!(on_green(&world, 20).contains(&0));
-    world.cluster.mend_service(Selector::Blue);
+    world.cluster.mend_service(Color::Blue);
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(Code::BudgetExceeded)));
+    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
     assert_eq!(on_green(&world, 20), Vec::<u32>::new());
     assert_sound_but(&mut world, &[7]);
 }

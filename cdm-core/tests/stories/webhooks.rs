@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::webhook::{Standing, Topic, Webhook};
-use cdm_core::engine::Courier;
-use cdm_core::ports::{Message, Undelivered};
+use cdm_core::domain::webhook::{DeliveryState, Topic, Webhook};
+use cdm_core::engine::WebhookDispatcher;
+use cdm_core::ports::{DeliveryError, Message};
 use cdm_testkit::fakes::{Answer, FakePostman};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Verb, World, now};
@@ -17,9 +17,9 @@ const HOOK: &str = "https://hooks.example.com/cdm?key=1";
 const OTHER: &str = "https://other.example.com/";
 
 /// Brings all that is due now.
-fn bring(world: &World, courier: &Arc<Courier>) {
-    let courier = Arc::clone(courier);
-    Hand::new(async move { courier.turn().await }).finish(world);
+fn bring(world: &World, dispatcher: &Arc<WebhookDispatcher>) {
+    let dispatcher = Arc::clone(dispatcher);
+    Hand::new(async move { dispatcher.run_once().await }).finish(world);
 }
 
 fn topics(messages: &[Message]) -> Vec<&'static str> {
@@ -38,13 +38,13 @@ fn firsts(messages: &[Message]) -> Vec<String> {
 
 /// The ids of all that happened after the webhook was made.
 fn all_of(world: &World, hook: &Webhook) -> Vec<String> {
-    let events = now(world.raw().store.events(Some(hook.place), 10_000)).expect("the feed");
+    let events = now(world.raw().store.events(Some(hook.cursor), 10_000)).expect("the feed");
     events.iter().map(|(number, _)| format!("msg-{}-{number}", hook.number)).collect()
 }
 
-fn standing(world: &World, hook: &Webhook) -> Standing {
-    let admin = cdm_core::services::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
-    let found = now(world.process().services.webhooks(&admin)).expect("the store answers");
+fn standing(world: &World, hook: &Webhook) -> DeliveryState {
+    let admin = cdm_core::manager::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
+    let found = now(world.process().manager.webhooks(&admin)).expect("the store answers");
     found.into_iter().find(|found| found.number == hook.number).expect("the webhook").standing
 }
 
@@ -56,13 +56,13 @@ fn a_receiver_is_told_what_it_chose_in_order_and_signed_with_its_own_key() {
     let (all, other) = world.hook(OTHER, &Topic::ALL).unwrap();
     assert_ne!(key.sign("a", world.wall(), b"b"), other.sign("a", world.wall(), b"b"), "keys of their own");
     let postman = FakePostman::default();
-    let courier = world.courier(&postman);
-    bring(&world, &courier);
+    let dispatcher = world.dispatcher(&postman);
+    bring(&world, &dispatcher);
     assert!(postman.brought(HOOK).is_empty(), "nothing is told of what was before");
     world.settle_site("rrr");
     let _ = begun(world.on_site("rrr", Verb::Promote));
     world.run();
-    bring(&world, &courier);
+    bring(&world, &dispatcher);
     assert_eq!(topics(&postman.brought(HOOK)), ["operation.succeeded"; 3]);
     assert_eq!(ids(&postman.brought(OTHER)), all_of(&world, &all), "everything, once, in order");
     let told = topics(&postman.brought(OTHER));
@@ -73,9 +73,9 @@ fn a_receiver_is_told_what_it_chose_in_order_and_signed_with_its_own_key() {
     assert_eq!((message.event.what.as_str(), message.at), ("succeeded", world.wall()));
     let signed = |by: &cdm_core::domain::webhook::SigningKey| by.sign("a", message.at, b"b");
     assert_eq!(signed(&message.key), signed(&key), "with the key that was answered");
-    bring(&world, &courier);
+    bring(&world, &dispatcher);
     assert_eq!(postman.brought(HOOK).len(), 3, "nothing comes twice");
-    assert_eq!(standing(&world, &usual), Standing::Active);
+    assert_eq!(standing(&world, &usual), DeliveryState::Active);
     assert_sound(&mut world);
 }
 
@@ -85,32 +85,32 @@ fn a_receiver_that_fails_is_given_time_and_gets_everything_in_the_end_and_nobody
     let (slow, _) = world.hook(HOOK, &Topic::ALL).unwrap();
     let (quick, _) = world.hook(OTHER, &Topic::ALL).unwrap();
     let postman = FakePostman::default();
-    let courier = world.courier(&postman);
-    postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered { status: 503, retry_after: None })));
+    let dispatcher = world.dispatcher(&postman);
+    postman.answer(HOOK, Some(Answer::Refuses(DeliveryError::Rejected { status: 503, retry_after: None })));
     world.settle_site("rrr");
-    bring(&world, &courier);
+    bring(&world, &dispatcher);
     assert_eq!(ids(&postman.brought(OTHER)), all_of(&world, &quick));
     let mut pauses = Vec::new();
     for _ in 0..13 {
-        let Standing::Failing { next, why, .. } = standing(&world, &slow) else { panic!("it fails") };
+        let DeliveryState::Failing { next, why, .. } = standing(&world, &slow) else { panic!("it fails") };
         assert_eq!(why, "the receiver answers 503");
         let pause = next.since(world.wall());
         pauses.push(pause.as_secs());
         let before = postman.brought(HOOK).len();
         world.clock.advance(pause - Duration::from_millis(1));
-        bring(&world, &courier);
+        bring(&world, &dispatcher);
         assert_eq!(postman.brought(HOOK).len(), before, "not before its time");
         world.clock.advance(Duration::from_millis(1));
-        bring(&world, &courier);
+        bring(&world, &dispatcher);
         assert_eq!(postman.brought(HOOK).len(), before + 1);
     }
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600, 3_600]);
     assert_eq!(firsts(&postman.brought(HOOK)).len(), 1, "the same message, under the same id");
     postman.answer(HOOK, None);
     world.clock.advance(Duration::from_hours(1));
-    bring(&world, &courier);
+    bring(&world, &dispatcher);
     assert_eq!(firsts(&postman.brought(HOOK)), all_of(&world, &slow));
-    assert_eq!(standing(&world, &slow), Standing::Active);
+    assert_eq!(standing(&world, &slow), DeliveryState::Active);
 }
 
 /// A receiver may ask for a longer pause than the usual one, and for no shorter one; nor for one without an end.
@@ -120,12 +120,12 @@ fn a_receivers_retry_after_is_kept_within_an_hour() {
         let mut world = World::new(4);
         let (webhook, _) = world.hook(HOOK, &[]).unwrap();
         let postman = FakePostman::default();
-        let courier = world.courier(&postman);
+        let dispatcher = world.dispatcher(&postman);
         let retry_after = Some(Duration::from_secs(asked));
-        postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered { status: 503, retry_after })));
+        postman.answer(HOOK, Some(Answer::Refuses(DeliveryError::Rejected { status: 503, retry_after })));
         world.settle_site("rrr");
-        bring(&world, &courier);
-        let Standing::Failing { next, .. } = standing(&world, &webhook) else { panic!("it fails") };
+        bring(&world, &dispatcher);
+        let DeliveryState::Failing { next, .. } = standing(&world, &webhook) else { panic!("it fails") };
         assert_eq!(next.since(world.wall()).as_secs(), expected, "{asked}");
     }
 }
@@ -136,18 +136,18 @@ fn a_receiver_that_is_gone_or_silent_for_three_days_is_told_nothing_more() {
     let (gone, _) = world.hook(HOOK, &[]).unwrap();
     let (silent, _) = world.hook(OTHER, &[]).unwrap();
     let postman = FakePostman::default();
-    let courier = world.courier(&postman);
-    postman.answer(HOOK, Some(Answer::Refuses(Undelivered::Answered { status: 410, retry_after: None })));
+    let dispatcher = world.dispatcher(&postman);
+    postman.answer(HOOK, Some(Answer::Refuses(DeliveryError::Rejected { status: 410, retry_after: None })));
     postman.answer(OTHER, Some(Answer::Loses));
     world.settle_site("rrr");
-    bring(&world, &courier);
-    let Standing::Stopped { why, .. } = standing(&world, &gone) else { panic!("it is stopped") };
+    bring(&world, &dispatcher);
+    let DeliveryState::Stopped { why, .. } = standing(&world, &gone) else { panic!("it is stopped") };
     assert_eq!(why, "the receiver answers 410");
     for _ in 0..100 {
         world.clock.advance(Duration::from_hours(1));
-        bring(&world, &courier);
+        bring(&world, &dispatcher);
     }
-    let Standing::Stopped { why, at } = standing(&world, &silent) else { panic!("it is stopped") };
+    let DeliveryState::Stopped { why, at } = standing(&world, &silent) else { panic!("it is stopped") };
     assert_eq!(why, "no message arrived for three days; at last: no answer in time");
     assert!((72..=74).contains(&(at.since(silent.at).as_secs() / 3_600)), "{at}");
     let came = (postman.brought(HOOK).len(), postman.brought(OTHER).len());
@@ -155,7 +155,7 @@ fn a_receiver_that_is_gone_or_silent_for_three_days_is_told_nothing_more() {
     postman.answer(OTHER, None);
     let _ = begun(world.on_site("rrr", Verb::Promote));
     world.run();
-    bring(&world, &courier);
+    bring(&world, &dispatcher);
     assert_eq!((postman.brought(HOOK).len(), postman.brought(OTHER).len()), came);
 }
 
@@ -166,34 +166,34 @@ fn a_process_that_dies_at_any_call_loses_no_message_and_repeats_one_at_most() {
         let (hook, _) = world.hook(HOOK, &Topic::ALL).unwrap();
         world.settle_site("rrr");
         let postman = FakePostman::default();
-        let courier = world.courier(&postman);
-        world.gate.start_trace();
+        let dispatcher = world.dispatcher(&postman);
+        world.faults.start_trace();
         let calls = match deadly {
             None => {
-                bring(&world, &courier);
-                world.gate.trace().len()
+                bring(&world, &dispatcher);
+                world.faults.trace().len()
             }
             Some(call) => {
                 // A call that only reads has no effect to die after.
                 let dies = if call % 2 == 0 { Fault::CrashBefore } else { Fault::CrashAfterEffect };
-                world.gate.arm(Plan(vec![(call / 2, dies)]));
-                let mut turn = Hand::new({
-                    let courier = Arc::clone(&courier);
-                    async move { courier.turn().await }
+                world.faults.arm(Plan(vec![(call / 2, dies)]));
+                let mut run_once = Hand::new({
+                    let dispatcher = Arc::clone(&dispatcher);
+                    async move { dispatcher.run_once().await }
                 });
-                while matches!(turn.poll(&world), Left::Waits) {
+                while matches!(run_once.poll(&world), Left::Waits) {
                     pass(&world);
                 }
-                drop(turn);
-                world.gate.arm(Plan::default());
+                drop(run_once);
+                world.faults.arm(Plan::default());
                 call
             }
         };
         world.restart();
-        let next = world.courier(&postman);
+        let next = world.dispatcher(&postman);
         // Another process takes over once it has seen the first one silent for a lease.
         for _ in 0..6 {
-            let _ = world.turn();
+            let _ = world.run_once();
             bring(&world, &next);
             world.clock.advance(Duration::from_secs(5));
         }
@@ -216,10 +216,10 @@ fn a_receiver_that_never_answers_holds_up_neither_the_others_nor_the_work() {
     let (quick, _) = world.hook(OTHER, &Topic::ALL).unwrap();
     let postman = FakePostman::default();
     postman.answer(HOOK, Some(Answer::Hangs));
-    let courier = world.courier(&postman);
+    let dispatcher = world.dispatcher(&postman);
     let mut running = Hand::new({
-        let courier = Arc::clone(&courier);
-        async move { courier.run().await }
+        let dispatcher = Arc::clone(&dispatcher);
+        async move { dispatcher.run().await }
     });
     for id in ["rrr", "tulips"] {
         world.settle_site(id);
@@ -242,24 +242,24 @@ fn one_process_sends_and_one_that_comes_back_from_standing_still_changes_nothing
     world.settle_site("rrr");
     let postman = FakePostman::default();
     postman.answer(HOOK, Some(Answer::Hangs));
-    let first = world.courier(&postman);
-    let mut stands = Hand::new(async move { first.turn().await });
+    let first = world.dispatcher(&postman);
+    let mut stands = Hand::new(async move { first.run_once().await });
     assert!(matches!(stands.poll(&world), Left::Waits));
     assert_eq!(postman.brought(HOOK).len(), 1);
     postman.answer(HOOK, None);
     let old = world.process();
     world.restart();
-    let next = world.courier(&postman);
+    let next = world.dispatcher(&postman);
     for _ in 0..5 {
         // The first one's worker lives, whatever its courier does.
-        now(old.worker.beat());
-        let _ = world.turn();
+        now(old.worker.heartbeat());
+        let _ = world.run_once();
         bring(&world, &next);
         world.clock.advance(Duration::from_secs(5));
     }
     assert_eq!(postman.brought(HOOK).len(), 1, "only one of two that live sends");
     for _ in 0..6 {
-        let _ = world.turn();
+        let _ = world.run_once();
         bring(&world, &next);
         world.clock.advance(Duration::from_secs(5));
     }
@@ -274,16 +274,16 @@ fn a_webhook_that_is_removed_is_told_nothing_and_takes_its_key_with_it() {
     let mut world = World::new(7);
     let (hook, _) = world.hook(HOOK, &[]).unwrap();
     let postman = FakePostman::default();
-    let courier = world.courier(&postman);
+    let dispatcher = world.dispatcher(&postman);
     world.settle_site("rrr");
     let number = hook.number;
     let remove = |world: &mut World| {
-        world.ask(move |services, request| {
-            Box::pin(async move { services.remove_webhook(&request, number).await })
+        world.ask(move |manager, request| {
+            Box::pin(async move { manager.remove_webhook(&request, number).await })
         })
     };
     remove(&mut world).unwrap();
-    bring(&world, &courier);
+    bring(&world, &dispatcher);
     assert!(postman.brought(HOOK).is_empty());
     assert_eq!(world.secrets.deleting(), [hook.key()]);
     assert_eq!(remove(&mut world).unwrap_err().code(), "not_found");
@@ -304,7 +304,7 @@ fn what_is_asked_again_after_a_lost_answer_makes_one_webhook_with_one_key() {
             Fault::Duplicate,
         ] {
             let mut world = World::new(8);
-            world.gate.arm(Plan(vec![(call, fault)]));
+            world.faults.arm(Plan(vec![(call, fault)]));
             let (hook, key) =
                 world.hook(HOOK, &[]).unwrap_or_else(|error| panic!("{call} {fault:?}: {error}"));
             world.heal();

@@ -13,9 +13,9 @@ use cdm_core::adapters::SystemClock;
 use cdm_core::domain::token::Role;
 use cdm_core::domain::{Actor, Fence, PasswordHash, UserName};
 use cdm_core::engine::Settings;
-use cdm_core::pipelines::{Platform, registry};
-use cdm_core::ports::{Batch, Call, Clock, Outcome, Ports, Write};
-use cdm_core::services::{Access, Expiry, NewToken, NewUser, Proven, Request, Services, SignIn};
+use cdm_core::manager::{Access, Expiry, Manager, NewToken, NewUser, Proven, Request, SignIn};
+use cdm_core::pipelines::{PipelineSettings, registry};
+use cdm_core::ports::{CallContext, Clock, Mutation, Outcome, Ports, WriteBatch};
 use cdm_core::wiring::{Config, Process};
 use cdm_http::{App, HttpSettings};
 use cdm_testkit::clock::SimClock;
@@ -68,10 +68,10 @@ pub(crate) async fn open(config: &Config) -> Arc<Process> {
 pub(crate) async fn fill(ports: &Ports, sites: usize) {
     let all: Vec<usize> = (0..sites).collect();
     for some in all.chunks(TOGETHER) {
-        let site = |n: &usize| Write::CreateSite(Box::new(cdm_testkit::build::site(&id(*n))));
-        let batch = Batch::of(some.iter().map(site).collect());
+        let site = |n: &usize| Mutation::CreateSite(Box::new(cdm_testkit::build::site(&id(*n))));
+        let batch = WriteBatch::of(some.iter().map(site).collect());
         let deadline = ports.clock.monotonic().after(CALL);
-        let call = Call { deadline, write: ports.ids.write(), fence: Fence::default() };
+        let call = CallContext { deadline, write: ports.entropy.write(), fence: Fence::default() };
         match ports.store.write(&call, &batch).await {
             Outcome::Applied(()) => {}
             other => panic!("sites are not written: {other:?}"),
@@ -104,9 +104,9 @@ pub(crate) async fn all_in_memory(process: &Arc<Process>, sites: usize) -> Arm {
     let ports = Ports { store, clock: Arc::clone(&clock), ..process.ports().clone() };
     fill(&Ports { clock: Arc::new(SimClock::new()), ..ports.clone() }, sites).await;
     let access = Access::new(Arc::new(FakeTokens::default()), ports.clone(), CALL);
-    let pipelines = Arc::new(registry(&Platform::default()));
-    let services = Services::new(ports, pipelines, Settings::default());
-    let app = App { access: Arc::new(access), services: Arc::new(services), ..App::of(process, unlimited()) };
+    let pipelines = Arc::new(registry(&PipelineSettings::default()));
+    let manager = Manager::new(ports, pipelines, Settings::default());
+    let app = App { access: Arc::new(access), manager: Arc::new(manager), ..App::of(process, unlimited()) };
     serve("all in memory", app).await
 }
 
@@ -145,9 +145,9 @@ pub(crate) async fn console(process: &Process, server: &Arm) -> Arm {
     let (request, password) =
         (Request::by(name.actor(), Role::Admin), PasswordHash::new("of nobody".to_owned()));
     let new = NewUser { name: name.clone(), role: Role::Operator, password: password.clone() };
-    must("a user", process.services().create_user(&request, &new).await);
+    must("a user", process.manager().create_user(&request, &new).await);
     let sign_in = SignIn { name, proven: Proven::Password(password), from: None, former: None };
-    let opened = process.services().open_session(&request, &sign_in).await;
+    let opened = process.manager().open_session(&request, &sign_in).await;
     let (_, text) = must("a session", opened);
     let token = format!("cdm={}", text.expose_secret());
     Arm { name: "the console", header: "cookie", token, ..server.clone() }

@@ -1,7 +1,7 @@
 //! A freeze on the wire.
 
 use cdm_core::domain::{self, SiteId, Timestamp};
-use cdm_core::services::NewFreeze;
+use cdm_core::manager::NewFreeze;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

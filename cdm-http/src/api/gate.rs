@@ -40,12 +40,12 @@ const fn ok() -> u16 {
 }
 
 const fn settle() -> u64 {
-    rollout::Gate::SETTLE.as_secs()
+    rollout::HealthGate::SETTLE.as_secs()
 }
 
 impl Gate {
-    pub(crate) fn parse(&self) -> Result<rollout::Gate, NameError> {
-        let mut gate = rollout::Gate::new(&self.path)?
+    pub(crate) fn parse(&self) -> Result<rollout::HealthGate, NameError> {
+        let mut gate = rollout::HealthGate::new(&self.path)?
             .with_status(self.status)?
             .with_settle(Duration::from_secs(self.settle))?;
         if let Some(text) = &self.contains {
@@ -64,8 +64,8 @@ fn thousandths(ratio: f64) -> u32 {
     (ratio * 1_000.0).clamp(0.0, 1_000_000.0).round() as u32
 }
 
-impl From<&rollout::Gate> for Gate {
-    fn from(gate: &rollout::Gate) -> Self {
+impl From<&rollout::HealthGate> for Gate {
+    fn from(gate: &rollout::HealthGate) -> Self {
         Self {
             path: gate.path().to_owned(),
             status: gate.status(),

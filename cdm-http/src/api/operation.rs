@@ -1,7 +1,7 @@
 //! An operation on the wire.
 
-use cdm_core::domain::operation::{self, Home};
-use cdm_core::domain::{Subject, Task};
+use cdm_core::domain::operation::{self, OperationParent};
+use cdm_core::domain::{OperationInput, Subject};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -127,40 +127,40 @@ impl From<&operation::Step> for Step {
 
 impl From<&operation::Operation> for Operation {
     fn from(operation: &operation::Operation) -> Self {
-        let slot = &operation.slot;
-        let (service, hooks) = match &slot.task {
-            Task::Create | Task::Terminate => (None, None),
-            Task::Provision(service) | Task::Select(service) => (Some(*service), None),
-            Task::Upgrade(course) | Task::Promote(course) => (Some(course.to), None),
-            Task::Deploy(deploy) => (Some(deploy.selector), deploy.rollout),
+        let state = &operation.state;
+        let (service, hooks) = match &state.input {
+            OperationInput::Create | OperationInput::Terminate => (None, None),
+            OperationInput::Provision(service) | OperationInput::Select(service) => (Some(*service), None),
+            OperationInput::Upgrade(course) | OperationInput::Promote(course) => (Some(course.to), None),
+            OperationInput::Deploy(deploy) => (Some(deploy.color), deploy.rollout),
         };
-        let digest = match &slot.task {
-            Task::Deploy(deploy) => Some(deploy.digest),
+        let digest = match &state.input {
+            OperationInput::Deploy(deploy) => Some(deploy.digest),
             _ => operation.digest,
         };
-        let number = match operation.id.home {
-            Home::Rollout(number, _) => Some(number),
-            Home::Subject(_) => hooks,
+        let number = match operation.id.parent {
+            OperationParent::Rollout(number, _) => Some(number),
+            OperationParent::Subject(_) => hooks,
         };
         let site = match &operation.subject {
             Subject::Site(site) => Some(site.to_string()),
-            Subject::Colour(_) | Subject::Fleet => None,
+            Subject::Service(_) | Subject::Fleet => None,
         };
         Self {
             id: operation.id.to_string(),
             number: operation.id.number,
-            kind: slot.task.kind().to_string(),
+            kind: state.input.kind().to_string(),
             site,
             service: service.map(|service| service.to_string()),
             rollout: number.map(rollout::id),
-            retry_of: slot.retry_of.as_ref().map(ToString::to_string),
+            retry_of: state.retry_of.as_ref().map(ToString::to_string),
             digest: digest.map(|digest| digest.to_string()),
-            status: slot.status.to_string(),
-            steps: slot.steps.iter().map(Step::from).collect(),
-            reason: slot.reason.as_ref().map(Reason::from),
-            requested_by: slot.requested_by.to_string(),
-            created_at: time(slot.created_at),
-            started_at: slot.started_at.map(time),
+            status: state.status.to_string(),
+            steps: state.steps.iter().map(Step::from).collect(),
+            reason: state.reason.as_ref().map(Reason::from),
+            requested_by: state.requested_by.to_string(),
+            created_at: time(state.created_at),
+            started_at: state.started_at.map(time),
             finished_at: operation.finished_at.map(time),
         }
     }

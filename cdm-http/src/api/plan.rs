@@ -120,16 +120,16 @@ impl From<&rollout::Plan> for Plan {
             wave: name(*wave),
             change: change(*what).to_owned(),
         };
-        let rollout::Calls { site_writes, route_writes, checkpoints, jobs, probes } = plan.calls;
+        let rollout::CallEstimate { site_writes, route_writes, checkpoints, jobs, probes } = plan.calls;
         let told = |warning: &rollout::Warning| Warning {
             code: warning.code.to_owned(),
             message: warning.message.clone(),
         };
         Self {
             plan_hash: plan.hash.clone(),
-            service: plan.ground.target.to_string(),
-            digest: plan.ground.digest.map(|digest| digest.to_string()),
-            running: plan.ground.running.map(|digest| digest.to_string()),
+            service: plan.inputs.target.to_string(),
+            digest: plan.inputs.digest.map(|digest| digest.to_string()),
+            running: plan.inputs.running.map(|digest| digest.to_string()),
             total: waves.iter().map(|wave| wave.total).sum(),
             moves: waves.iter().map(|wave| wave.moves).sum(),
             in_place: waves.iter().map(|wave| wave.in_place).sum(),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cdm_core::domain::SiteId;
-use cdm_core::domain::rollout::{self, Budget, Reach, RolloutKind, RolloutStatus};
-use cdm_core::services::{Force, Resume, RolloutRequest, RolloutScope};
+use cdm_core::domain::rollout::{self, Budget, RolloutKind, RolloutStatus, WaveTarget};
+use cdm_core::manager::{Force, Resume, RolloutRequest, RolloutScope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -127,7 +127,7 @@ impl From<&RolloutScope> for ScopeShown {
             RolloutScope::Active => Self::Word(ScopeName("active")),
             RolloutScope::Inactive => Self::Word(ScopeName("inactive")),
             RolloutScope::All => Self::Word(ScopeName("all")),
-            RolloutScope::Service(selector) => Self::Word(ScopeName(selector.as_str())),
+            RolloutScope::Service(color) => Self::Word(ScopeName(color.as_str())),
             RolloutScope::Sites(sites) => {
                 Self::Sites(ScopeSites { sites: sites.iter().map(ToString::to_string).collect() })
             }
@@ -167,8 +167,8 @@ pub struct Failure {
     pub message: Option<String>,
 }
 
-impl From<&rollout::Failure> for Failure {
-    fn from(failure: &rollout::Failure) -> Self {
+impl From<&rollout::MemberFailure> for Failure {
+    fn from(failure: &rollout::MemberFailure) -> Self {
         Self {
             site: failure.site.to_string(),
             outcome: outcome(failure.outcome).to_owned(),
@@ -188,9 +188,9 @@ pub struct Wave {
 }
 
 impl Counts {
-    const fn new(total: u32, running: u32, tally: rollout::Tally) -> Self {
-        let rollout::Tally { succeeded, failed, skipped, parked } = tally;
-        let pending = total.saturating_sub(tally.resolved()).saturating_sub(running);
+    const fn new(total: u32, running: u32, counts: rollout::Counts) -> Self {
+        let rollout::Counts { succeeded, failed, skipped, parked } = counts;
+        let pending = total.saturating_sub(counts.resolved()).saturating_sub(running);
         Self { total, succeeded, failed, running, pending, skipped, parked }
     }
 }
@@ -202,8 +202,8 @@ impl Rollout {
         let waves = rollout.waves.iter().map(|wave| {
             let total = wave.end - std::mem::replace(&mut start, wave.end);
             let begun = rollout.window.end.min(wave.end).saturating_sub(wave.end - total);
-            let running = if working { begun.saturating_sub(wave.tally.resolved()) } else { 0 };
-            Wave { name: wave.name.clone(), counts: Counts::new(total, running, wave.tally) }
+            let running = if working { begun.saturating_sub(wave.counts.resolved()) } else { 0 };
+            Wave { name: wave.name.clone(), counts: Counts::new(total, running, wave.counts) }
         });
         Self {
             id: id(rollout.number),
@@ -217,14 +217,14 @@ impl Rollout {
             status: rollout.status.as_str().to_owned(),
             partial: rollout.is_partial(),
             waves: waves.collect(),
-            counts: Counts::new(rollout.total, rollout.running(), rollout.tally()),
+            counts: Counts::new(rollout.total, rollout.running(), rollout.counts()),
             failures: rollout.failures.iter().map(Failure::from).collect(),
             max_concurrent: rollout.max_concurrent,
             failure_budget: match rollout.budget {
                 Budget::Count(count) => count.to_string(),
                 Budget::Percent(percent) => format!("{percent}%"),
             },
-            auto_rollback: rollout.auto_return,
+            auto_rollback: rollout.auto_rollback,
             gate: rollout.gate.as_ref().map(Gate::from),
             bake: rollout.bake.as_secs(),
             rollback: rollout.rollback.as_ref().map(ToString::to_string),
@@ -366,10 +366,10 @@ impl StartRollout {
                 ids.collect::<Option<Vec<_>>>().map(RolloutScope::Sites)
             }
         };
-        let waves = self.waves.iter().flatten().map(|wave| fields.take("waves", Reach::parse(wave)));
+        let waves = self.waves.iter().flatten().map(|wave| fields.take("waves", WaveTarget::parse(wave)));
         let waves = waves.collect::<Option<Vec<_>>>();
         if let Some(waves) = &waves {
-            fields.take("waves", rollout::cut(waves, MOST));
+            fields.take("waves", rollout::plan_waves(waves, MOST));
         }
         let max_concurrent = self.max_concurrent.unwrap_or(64);
         if !CONCURRENT.contains(&max_concurrent) {
@@ -407,7 +407,7 @@ impl StartRollout {
         if bake > LONGEST_BAKE {
             fields.refuse("bake", "from 0 to 86400 seconds between two waves");
         }
-        let auto_return = self.auto_rollback.unwrap_or(false);
+        let auto_rollback = self.auto_rollback.unwrap_or(false);
         let taken = (|| {
             let (scope, waves, budget) = (scope?, waves?, budget?);
             let gate = match gate {
@@ -421,7 +421,7 @@ impl StartRollout {
                 waves,
                 max_concurrent,
                 budget,
-                auto_return,
+                auto_rollback,
                 gate,
                 bake,
                 plan: self.plan_hash.clone(),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cdm_core::domain::colour::{self, Verdict};
-use cdm_core::domain::{Digest, ImageError, OperationId, Selector, Subject};
+use cdm_core::domain::service::{self, Verdict};
+use cdm_core::domain::{Color, Digest, ImageError, OperationId, Subject};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -31,7 +31,8 @@ pub struct Services {
 pub struct Canary {
     /// The service.
     #[schema(value_type = ServiceName)]
-    pub selector: String,
+    #[serde(rename = "selector")]
+    pub color: String,
     /// Its image.
     #[schema(required = true)]
     pub image: Option<String>,
@@ -113,10 +114,10 @@ pub struct Release {
 }
 
 impl Release {
-    pub(crate) fn new(selector: Selector, release: &colour::Release) -> Self {
-        let operation = OperationId::on(release.number, Subject::Colour(selector));
+    pub(crate) fn new(color: Color, release: &service::Release) -> Self {
+        let operation = OperationId::on(release.number, Subject::Service(color));
         Self {
-            service: selector.to_string(),
+            service: color.to_string(),
             digest: release.digest.to_string(),
             deployed_at: time(release.at),
             deployed_by: release.by.to_string(),
@@ -174,7 +175,8 @@ pub enum ServicesChange {
 pub struct SelectService {
     /// The service.
     #[schema(value_type = ServiceName)]
-    pub selector: String,
+    #[serde(rename = "selector")]
+    pub color: String,
 }
 
 /// An image to deploy.
@@ -197,7 +199,8 @@ pub struct DeployImage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeServices {
     /// The service to make the active canary.
-    pub selector: Option<String>,
+    #[serde(rename = "selector")]
+    pub color: Option<String>,
     /// The digest to deploy.
     pub image_tag: Option<String>,
     /// Whether the service's sites are routed to it afterwards; only with an image.

@@ -1,9 +1,9 @@
 //! A site on the wire.
 
 use cdm_core::domain::{
-    DatabaseName, Hostnames, Operation, SecretKind, SecretName, Selector, SiteId, SiteName, Theme,
+    Color, DatabaseName, Hostnames, Operation, SecretKind, SecretName, SiteId, SiteName, Theme,
 };
-use cdm_core::services::NewSite;
+use cdm_core::manager::NewSite;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -80,7 +80,7 @@ impl From<&cdm_core::domain::Site> for Site {
         let secret = |kind| SecretName { uid: site.uid, kind }.to_string();
         let subject = || cdm_core::domain::Subject::Site(site.id.clone());
         let operation =
-            site.slot.as_ref().map(|slot| Operation::live(subject(), slot.clone()).id.to_string());
+            site.operation.as_ref().map(|current| Operation::live(subject(), current.clone()).id.to_string());
         Self {
             id: site.id.to_string(),
             uid: site.uid.to_string(),
@@ -92,7 +92,7 @@ impl From<&cdm_core::domain::Site> for Site {
             routed_service: site.routed_service().map(|service| service.to_string()),
             state: site.state().to_string(),
             operation,
-            operation_status: site.slot.as_ref().map(|slot| slot.status.to_string()),
+            operation_status: site.operation.as_ref().map(|current| current.status.to_string()),
             database: Database { name: DatabaseName::of(site.uid).to_string() },
             secrets: Secrets { database: secret(SecretKind::Database), cms: secret(SecretKind::Cms) },
             object_prefix: site.prefix().to_string(),
@@ -141,7 +141,7 @@ impl CreateSite {
             };
             fields.refuse(&field, &format!("`{}`: {}", broken.value(), broken.rule()));
         });
-        let service = self.service.as_deref().map(|text| fields.take("service", Selector::parse(text)));
+        let service = self.service.as_deref().map(|text| fields.take("service", Color::parse(text)));
         let service = service.map_or(Some(None), |service| service.map(Some));
         let taken = (|| {
             Some(NewSite {

@@ -1,7 +1,7 @@
 //! A token on the wire; its text only once, when it is made.
 
 use cdm_core::domain::{Role, Timestamp};
-use cdm_core::services::{Expiry, NewToken};
+use cdm_core::manager::{Expiry, NewToken};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -1,7 +1,7 @@
 //! A webhook on the wire; its key only once, when it is made.
 
-use cdm_core::domain::webhook::{self, Standing, Topic};
-use cdm_core::services::NewWebhook;
+use cdm_core::domain::webhook::{self, DeliveryState, Topic};
+use cdm_core::manager::NewWebhook;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -64,9 +64,11 @@ pub(crate) fn number(id: &str) -> Option<u64> {
 impl From<&webhook::Webhook> for Webhook {
     fn from(webhook: &webhook::Webhook) -> Self {
         let (state, failures, reason, next, stopped) = match &webhook.standing {
-            Standing::Active => ("active", 0, None, None, None),
-            Standing::Failing { times, next, why, .. } => ("failing", *times, Some(why), Some(*next), None),
-            Standing::Stopped { at, why } => ("stopped", 0, Some(why), None, Some(*at)),
+            DeliveryState::Active => ("active", 0, None, None, None),
+            DeliveryState::Failing { times, next, why, .. } => {
+                ("failing", *times, Some(why), Some(*next), None)
+            }
+            DeliveryState::Stopped { at, why } => ("stopped", 0, Some(why), None, Some(*at)),
         };
         Self {
             id: id(webhook.number),

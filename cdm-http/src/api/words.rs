@@ -1,10 +1,10 @@
 //! Closed sets of words, as the OpenAPI document lists them: made from the domain's own lists, so that none is forgotten.
 
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::operation::{End, StepStatus};
-use cdm_core::domain::rollout::{Change, Outcome};
+use cdm_core::domain::operation::{StepStatus, TerminalStatus};
+use cdm_core::domain::rollout::{Change, MemberOutcome};
+use cdm_core::domain::service::Verdict;
 use cdm_core::domain::webhook::Topic;
-use cdm_core::domain::{self, Role, RolloutKind, Selector, Status};
+use cdm_core::domain::{self, Color, Role, RolloutKind, Status};
 use serde::Serialize;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
@@ -16,9 +16,9 @@ pub(crate) const STATUSES: [Status; 7] = [
     Status::Running,
     Status::Waiting,
     Status::Parked,
-    Status::Ended(End::Succeeded),
-    Status::Ended(End::Failed),
-    Status::Ended(End::Cancelled),
+    Status::Ended(TerminalStatus::Succeeded),
+    Status::Ended(TerminalStatus::Failed),
+    Status::Ended(TerminalStatus::Cancelled),
 ];
 
 const STEPS: [StepStatus; 5] = [
@@ -40,20 +40,20 @@ pub(crate) const fn rollout_kind(kind: RolloutKind) -> &'static str {
     }
 }
 
-const OUTCOMES: [Outcome; 9] = [
-    Outcome::Failed,
-    Outcome::Unhealthy,
-    Outcome::UnhealthyInPlace,
-    Outcome::Returned,
-    Outcome::Parked,
-    Outcome::SkippedGone,
-    Outcome::SkippedInactive,
-    Outcome::SkippedBusy,
-    Outcome::SkippedFrozen,
+const OUTCOMES: [MemberOutcome; 9] = [
+    MemberOutcome::Failed,
+    MemberOutcome::Unhealthy,
+    MemberOutcome::UnhealthyInPlace,
+    MemberOutcome::Returned,
+    MemberOutcome::Parked,
+    MemberOutcome::SkippedGone,
+    MemberOutcome::SkippedInactive,
+    MemberOutcome::SkippedBusy,
+    MemberOutcome::SkippedFrozen,
 ];
 
 /// How a site came out, in a word.
-pub(crate) const fn outcome(outcome: Outcome) -> &'static str {
+pub(crate) const fn outcome(outcome: MemberOutcome) -> &'static str {
     outcome.as_str()
 }
 
@@ -85,15 +85,15 @@ macro_rules! words {
 }
 
 words! {
-    ServiceName: "One of the two services.", Selector::ALL.iter().map(|one| one.as_str()).collect();
+    ServiceName: "One of the two services.", Color::ALL.iter().map(|one| one.as_str()).collect();
     SiteState: "Where a site is in its life.", domain::State::ALL.iter().map(|one| one.as_str()).collect();
-    OperationKind: "What an operation does.", domain::Kind::ALL.iter().map(|one| one.as_str()).collect();
+    OperationKind: "What an operation does.", domain::OperationKind::ALL.iter().map(|one| one.as_str()).collect();
     OperationStatus: "Where an operation is; `parked` waits for a person.", STATUSES.iter().map(|one| one.as_str()).collect();
     StepState: "Where a step is.", STEPS.iter().map(|one| one.as_str()).collect();
     RolloutWord: "What a rollout does to each of its sites; `flush` flushes caches only: the hooks of a deploy.",
         ROLLOUTS.into_iter().map(rollout_kind).collect();
     ScopeName: "Which sites: those on the active canary, those on the other service, all; or, for the hooks of a deploy, those on the service that is named.",
-        ["active", "inactive", "all"].into_iter().chain(Selector::ALL.iter().map(|one| one.as_str())).collect();
+        ["active", "inactive", "all"].into_iter().chain(Color::ALL.iter().map(|one| one.as_str())).collect();
     RolloutStatus: "Where a rollout is; `paused` and `halted` can be resumed.", domain::RolloutStatus::ALL.iter().map(|one| one.as_str()).collect();
     ChangeWord: "What would happen to a site.", CHANGES.into_iter().map(super::plan::change).collect();
     OutcomeWord: "How a site came out badly, or why nothing was done to it.", OUTCOMES.into_iter().map(outcome).collect();
@@ -105,5 +105,5 @@ words! {
 
 /// The names of both services.
 pub(crate) fn service_names() -> impl Iterator<Item = &'static str> {
-    Selector::ALL.iter().map(|one| one.as_str())
+    Color::ALL.iter().map(|one| one.as_str())
 }

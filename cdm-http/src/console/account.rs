@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::Uid;
-use cdm_core::services::{Proven, UserChange};
+use cdm_core::manager::{Proven, UserChange};
 use cdm_core::wiring::SecondFactorRule;
 use secrecy::ExposeSecret;
 
@@ -44,7 +44,7 @@ async fn account_page(
     status: StatusCode,
     problem: Option<&str>,
 ) -> Result<Response, Refusal> {
-    let (users, now) = (server.app.services.users().await?, server.app.clock.wall());
+    let (users, now) = (server.app.manager.users().await?, server.app.clock.wall());
     let theirs = users.sessions.iter().filter(|one| one.user == visitor.name && one.lasts(now));
     let sessions = theirs.rev().map(Session::from).collect();
     let here = visitor.session.to_string();
@@ -68,7 +68,7 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
 /// whom a provider vouches, has nothing to prove here.
 pub(super) async fn is_still(server: &Server, visitor: &Visitor, form: &Form) -> Result<bool, Refusal> {
     let attempt = server.limits.session(visitor.session).map_err(Refusal::too_many)?;
-    let users = server.app.services.users().await?;
+    let users = server.app.manager.users().await?;
     let known = users.of(&visitor.name).map(|user| &user.password);
     if known == Some(&password::none()) || !server.app.settings.passwords {
         attempt.forgive();
@@ -100,7 +100,7 @@ pub(crate) async fn end_session(
     if !is_still(&server, &visitor, &form).await? {
         return refused(&server, &visitor, NOT_PRESENT).await;
     }
-    server.app.services.close_session(&request, &visitor.name, Some(id)).await?;
+    server.app.manager.close_session(&request, &visitor.name, Some(id)).await?;
     Ok(Redirect::to("/console/account").into_response())
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn change_password(State(server): State<Shared>, form: Form) ->
     let (visitor, request) = form.asks()?;
     by_password(&server)?;
     let password = form.secret("password");
-    let users = server.app.services.users().await?;
+    let users = server.app.manager.users().await?;
     let known = users.of(&visitor.name).is_some_and(|user| user.password != password::none());
     let problem = if !known {
         Some("you have no password here; a provider of OpenID Connect vouches for you")
@@ -128,7 +128,7 @@ pub(crate) async fn change_password(State(server): State<Shared>, form: Form) ->
     let requester = Requester::Known(visitor.session.to_string());
     let hash = server.passwords.hash(requester, password).await?;
     let change = UserChange { password: Some(hash), ..UserChange::default() };
-    let user = server.app.services.change_user(&request, &visitor.name, &change).await?;
+    let user = server.app.manager.change_user(&request, &visitor.name, &change).await?;
     let proven = Proven::Renewed(user.password.clone());
     opened(&server, &form, (&user, proven), "/console/account").await
 }

@@ -38,7 +38,7 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) label: String,
     pub(crate) hint: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: FieldKind,
     pub(crate) value: String,
     pub(crate) problem: Option<String>,
     pub(crate) required: bool,
@@ -46,7 +46,7 @@ pub(crate) struct Field {
 
 /// How a field is filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FieldKind {
     #[default]
     Line,
     Code,

@@ -7,7 +7,7 @@ use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode};
 use cdm_core::domain::{Actor, IdempotencyKey, Role};
-use cdm_core::services;
+use cdm_core::manager;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -60,18 +60,18 @@ impl Form {
     }
 
     /// A request of `actor`, who has that role, under the form's key where it has one.
-    pub(crate) fn request_of(&self, actor: Actor, role: Role) -> services::Request {
+    pub(crate) fn request_of(&self, actor: Actor, role: Role) -> manager::Request {
         let key = self.given("key").and_then(|key| IdempotencyKey::parse(key).ok());
-        services::Request {
+        manager::Request {
             id: self.request_id.clone(),
             key,
             address: self.client.address,
-            ..services::Request::by(actor, role)
+            ..manager::Request::by(actor, role)
         }
     }
 
     /// A request of the person who is signed in.
-    pub(crate) fn asks(&self) -> Result<(Arc<Visitor>, services::Request), Refusal> {
+    pub(crate) fn asks(&self) -> Result<(Arc<Visitor>, manager::Request), Refusal> {
         let visitor = self.visitor.clone().ok_or_else(Refusal::unauthorized)?;
         let request = self.request_of(visitor.name.actor(), visitor.role);
         Ok((visitor, request))

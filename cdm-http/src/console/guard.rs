@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use cdm_core::domain::{Role, Session, Uid, UserName};
-use cdm_core::services::{Action, ServiceError};
+use cdm_core::manager::{Action, ManagerError};
 use cdm_core::wiring::SecondFactorRule;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -47,8 +47,8 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    async fn of(server: &Server, text: SecretString) -> Result<Option<Self>, ServiceError> {
-        let found = server.app.services.session(&text).await?;
+    async fn of(server: &Server, text: SecretString) -> Result<Option<Self>, ManagerError> {
+        let found = server.app.manager.session(&text).await?;
         let settings = &server.app.settings;
         let required = settings.passwords && settings.second_factor == SecondFactorRule::Required;
         Ok(found.map(|(user, session)| Self {
@@ -68,7 +68,7 @@ impl Visitor {
     }
 
     /// The same as they are now; `None` when they are signed out.
-    pub(crate) async fn again(&self, server: &Server) -> Result<Option<Self>, ServiceError> {
+    pub(crate) async fn again(&self, server: &Server) -> Result<Option<Self>, ManagerError> {
         Self::of(server, self.text.clone()).await
     }
 
@@ -98,7 +98,7 @@ pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request
             // A stream connects again by itself, whether somebody sits there or not. That the store does not answer now
             // ends no request; the next one tries again.
             if Wish::of(request.headers()) != Wish::Stream {
-                let _ = server.app.services.touch_session(&visitor.opened).await;
+                let _ = server.app.manager.touch_session(&visitor.opened).await;
             }
             if visitor.must_enroll && !is_open_to_all(request.uri().path()) {
                 return match Wish::of(request.headers()) {

@@ -9,8 +9,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::{Role, Tick, TokenHash, UserName};
-use cdm_core::services::Proven;
+use cdm_core::domain::{MonotonicTime, Role, TokenHash, UserName};
+use cdm_core::manager::Proven;
 use cdm_core::wiring::OidcConfig;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreIdTokenClaims, CoreProviderMetadata, CoreTokenResponse,
@@ -90,7 +90,7 @@ pub(crate) struct Provider(Mutex<Option<Known>>);
 
 #[derive(Debug)]
 struct Known {
-    at: Tick,
+    at: MonotonicTime,
     metadata: Result<CoreProviderMetadata, Refusal>,
 }
 
@@ -222,7 +222,7 @@ pub(crate) async fn end(
         }
     };
     let identity = identity(config, &claims);
-    let users = server.app.services.users().await?;
+    let users = server.app.manager.users().await?;
     let form = Form::bare(headers.clone(), caller, id.map(|id| id.0.0));
     // An account that is bound to somebody is theirs, whatever it is called by now; a name binds one account, the first.
     let user = match users.identified(&identity) {
@@ -234,7 +234,7 @@ pub(crate) async fn end(
                 Some(user) if user.identity.is_none() => user,
                 other => {
                     let nobody = form.request_of(nobody()?, Role::Viewer);
-                    server.app.services.refuse_session(&nobody, name.as_str()).await;
+                    server.app.manager.refuse_session(&nobody, name.as_str()).await;
                     let why = match other {
                         Some(_) => format!(
                             "`{name}` is bound to another account of the provider; if that has changed, an \

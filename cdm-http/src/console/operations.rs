@@ -4,8 +4,8 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{Kind, OperationId};
-use cdm_core::services::{Accepted, Action, ServiceError, Work};
+use cdm_core::domain::{OperationId, OperationKind};
+use cdm_core::manager::{Accepted, Action, ManagerError, Work};
 
 use super::confirm::{Question, asked, asked_again};
 use super::form::Form;
@@ -60,7 +60,7 @@ pub(crate) async fn list(
             let filter = filter.clone();
             async move {
                 let page = listed(&server, &filter).await?;
-                let kinds = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+                let kinds = OperationKind::ALL.iter().map(|kind| kind.as_str()).collect();
                 let statuses = STATUSES.iter().map(|status| status.as_str()).collect();
                 let now = Now(server.app.clock.wall());
                 Ok(View {
@@ -99,10 +99,11 @@ struct Panel<'a> {
 /// An operation with every step, and what can be asked of it.
 pub(crate) fn panel(visitor: &Visitor, operation: &Operation, now: Now) -> Result<String, Refusal> {
     let (status, own) = (operation.status.as_str(), operation.rollout.is_none());
-    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == operation.kind);
+    let kind = OperationKind::ALL.into_iter().find(|kind| kind.as_str() == operation.kind);
     let role = |action: Action| kind.map_or(action.role(), |kind| action.role_on(Work::Operation(kind)));
     let mut offers = Offers::to(visitor);
-    let retries = own && matches!(status, "parked" | "failed" | "cancelled") && kind != Some(Kind::Select);
+    let retries =
+        own && matches!(status, "parked" | "failed" | "cancelled") && kind != Some(OperationKind::Select);
     let cancels = own && matches!(status, "queued" | "running" | "waiting" | "parked");
     rendered(&Panel {
         operation,
@@ -126,7 +127,7 @@ pub(crate) async fn show(
     live(server, visit, of_it, move |server, visitor| {
         let id = id.clone();
         async move {
-            let operation = Operation::from(&server.app.services.operation(&id).await?);
+            let operation = Operation::from(&server.app.manager.operation(&id).await?);
             let now = Now(server.app.clock.wall());
             let head = format!(
                 "<h1><span class=\"quiet\">{}</span> {}</h1>",
@@ -160,7 +161,7 @@ pub(crate) async fn log(
         move |server, _| {
             let (id, step) = (id.clone(), step.clone());
             async move {
-                let log = server.app.services.step_log(&id, &step).await?.unwrap_or_default();
+                let log = server.app.manager.step_log(&id, &step).await?.unwrap_or_default();
                 let (name, place) = (shape::escaped(&step), place(&shape::escaped(&id.to_string())));
                 let head = format!("<h1>Log of {name}</h1><p><a href=\"{place}\">{id}</a></p>");
                 Ok(View {
@@ -213,7 +214,7 @@ pub(crate) async fn ask(
     if action != "cancel" {
         return Err(Refusal::not_found("the page"));
     }
-    server.app.services.operation(&id).await?;
+    server.app.manager.operation(&id).await?;
     asked(&server, &visit.visitor, Section::Operations, StatusCode::OK, &question(&id))
 }
 
@@ -225,7 +226,7 @@ pub(crate) async fn act(
 ) -> Result<Response, Refusal> {
     let id = OperationId::named(&id)?;
     let (visitor, request) = form.asks()?;
-    let services = &server.app.services;
+    let services = &server.app.manager;
     let done = match action.as_str() {
         "retry" => services.retry_with(&request, &id, insists(&form)).await,
         "cancel" => services.cancel(&request, &id).await,
@@ -236,7 +237,7 @@ pub(crate) async fn act(
             Ok(Redirect::to(&place(&operation.to_string())).into_response())
         }
         Ok(_) => Ok(Redirect::to(&place(&id.to_string())).into_response()),
-        Err(error @ ServiceError::BadDigest { .. }) => {
+        Err(error @ ManagerError::BadDigest { .. }) => {
             let question = deploy_again(&id, &error.to_string());
             asked_again(&server, &visitor, Section::Operations, question, error.into())
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use cdm_core::domain::Timestamp;
-use cdm_core::domain::rollout::{Mark, Rollout};
+use cdm_core::domain::rollout::{ProgressSample, Rollout};
 
 use super::shape::{count, counted, lasted};
 use crate::api::time;
@@ -30,15 +30,15 @@ const LINE: f64 = 15.0;
 
 /// The picture as SVG, in both sizes; nothing before a worker had the rollout.
 pub(crate) fn picture(rollout: &Rollout, now: Timestamp) -> String {
-    let Some(first) = rollout.marks.first().copied() else { return String::new() };
-    let tally = rollout.tally();
-    let (failed, end) = (tally.failed + tally.parked, rollout.finished_at.unwrap_or(now));
-    let mut marks = rollout.marks.clone();
-    marks.push(Mark { at: end, succeeded: tally.succeeded, failed });
+    let Some(first) = rollout.samples.first().copied() else { return String::new() };
+    let counts = rollout.counts();
+    let (failed, end) = (counts.failed + counts.parked, rollout.finished_at.unwrap_or(now));
+    let mut samples = rollout.samples.clone();
+    samples.push(ProgressSample { at: end, succeeded: counts.succeeded, failed });
     let from = time(first.at).get(11..19).unwrap_or_default().to_owned();
     let told = format!(
         "{} of {} done, {} failed or parked, {} after {from}",
-        count(tally.succeeded),
+        count(counts.succeeded),
         counted(rollout.total, "site", "sites"),
         count(failed),
         lasted(end.since(first.at)),
@@ -46,7 +46,7 @@ pub(crate) fn picture(rollout: &Rollout, now: Timestamp) -> String {
     let to = format!("after {}", lasted(end.since(first.at)));
     SIZES
         .map(|size| {
-            let drawn = drawn(rollout, &marks, size, (&from, &to));
+            let drawn = drawn(rollout, &samples, size, (&from, &to));
             let Size { name, width, height } = size;
             format!(
                 "<svg class=\"course {name}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
@@ -56,8 +56,8 @@ pub(crate) fn picture(rollout: &Rollout, now: Timestamp) -> String {
         .concat()
 }
 
-fn drawn(rollout: &Rollout, marks: &[Mark], size: Size, (from, to): (&str, &str)) -> String {
-    let (begin, end) = (marks.first().map(|mark| mark.at), marks.last().map(|mark| mark.at));
+fn drawn(rollout: &Rollout, samples: &[ProgressSample], size: Size, (from, to): (&str, &str)) -> String {
+    let (begin, end) = (samples.first().map(|mark| mark.at), samples.last().map(|mark| mark.at));
     let (Some(begin), Some(end)) = (begin, end) else { return String::new() };
     let (right, base) = (size.width - RIGHT, size.height - BELOW);
     let span = end.since(begin).as_secs_f64().max(0.001);
@@ -87,11 +87,14 @@ fn drawn(rollout: &Rollout, marks: &[Mark], size: Size, (from, to): (&str, &str)
     }
     // Failed sites lie behind those that succeeded, and reach over them: the upper edge is all that is done.
     for (kind, edge) in [
-        ("bad", &(|mark: &Mark| y(mark.succeeded + mark.failed)) as &dyn Fn(&Mark) -> f64),
-        ("good", &|mark: &Mark| y(mark.succeeded)),
+        (
+            "bad",
+            &(|mark: &ProgressSample| y(mark.succeeded + mark.failed)) as &dyn Fn(&ProgressSample) -> f64,
+        ),
+        ("good", &|mark: &ProgressSample| y(mark.succeeded)),
     ] {
         let mut points = format!("{:.1},{base:.1}", x(begin));
-        for mark in marks {
+        for mark in samples {
             let _ = write!(points, " {:.1},{:.1}", x(mark.at), edge(mark));
         }
         let _ = write!(drawn, "<polygon class=\"{kind}\" points=\"{points} {:.1},{base:.1}\"/>", x(end));

@@ -4,12 +4,12 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::operation::Home;
+use cdm_core::domain::operation::OperationParent;
+use cdm_core::manager::{Accepted, Action, Force, ManagerError, Resume, Work};
 use cdm_core::ports::FeedEvent;
-use cdm_core::services::{Accepted, Action, Force, Resume, ServiceError, Work};
 use serde::Deserialize;
 
-use super::confirm::{Field, Kind, Question, asked, asked_again};
+use super::confirm::{Field, FieldKind, Question, asked, asked_again};
 use super::form::Form;
 use super::guard::{Visit, Visitor};
 use super::offers::Offers;
@@ -44,8 +44,8 @@ struct Table {
 }
 
 fn concerns(event: &FeedEvent) -> bool {
-    let home = event.operation.as_ref().map(|id| &id.home);
-    event.rollout.is_some() || matches!(home, Some(Home::Rollout(..)))
+    let parent = event.operation.as_ref().map(|id| &id.parent);
+    event.rollout.is_some() || matches!(parent, Some(OperationParent::Rollout(..)))
 }
 
 /// Lists rollouts.
@@ -58,7 +58,7 @@ pub(crate) async fn list(
         let part = part.clone();
         async move {
             let paging = Paging::new('r', Some(LIMIT), part.cursor.as_deref())?;
-            let page = server.app.services.rollouts(paging.position()?, paging.limit).await?;
+            let page = server.app.manager.rollouts(paging.position()?, paging.limit).await?;
             let next = page.next.map(|next| cursor('r', next));
             let body = Table {
                 items: page.items.iter().map(|rollout| shown(&server, rollout)).collect(),
@@ -149,19 +149,19 @@ pub(crate) async fn show(
 ) -> Result<Response, Refusal> {
     let RolloutId(number) = RolloutId::named(&id)?;
     let of_it = move |event: &FeedEvent| {
-        let home = event.operation.as_ref().map(|id| &id.home);
-        event.rollout == Some(number) || matches!(home, Some(Home::Rollout(of, _)) if *of == number)
+        let parent = event.operation.as_ref().map(|id| &id.parent);
+        event.rollout == Some(number)
+            || matches!(parent, Some(OperationParent::Rollout(of, _)) if *of == number)
     };
     live(server, visit, of_it, move |server, visitor| async move { view(&server, &visitor, number).await })
         .await
 }
 
 async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, Refusal> {
-    let known = server.app.services.get_rollout(number).await?;
+    let known = server.app.manager.get_rollout(number).await?;
     let rollout = shown(server, &known);
     let wall = server.app.clock.wall();
-    let retry =
-        if known.status.ended() { server.app.services.retry_work(&known).await? } else { Work::Moves };
+    let retry = if known.status.ended() { server.app.manager.retry_work(&known).await? } else { Work::Moves };
     let mut offers = Offers::to(visitor);
     let can = Can::of(&mut offers, &rollout, retry);
     let body = One {
@@ -185,8 +185,9 @@ async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, R
 
 /// How many sites it does a second, by its last marks, while it runs.
 fn rate(rollout: &cdm_core::domain::Rollout) -> Option<String> {
-    let last = rollout.marks.last().filter(|_| rollout.status == cdm_core::domain::RolloutStatus::Running)?;
-    let before = rollout.marks.iter().rev().nth(3).or(rollout.marks.first())?;
+    let last =
+        rollout.samples.last().filter(|_| rollout.status == cdm_core::domain::RolloutStatus::Running)?;
+    let before = rollout.samples.iter().rev().nth(3).or(rollout.samples.first())?;
     let done = (last.succeeded + last.failed).checked_sub(before.succeeded + before.failed)?;
     let seconds = last.at.since(before.at).as_secs_f64();
     (done > 0 && seconds > 0.0).then(|| {
@@ -196,12 +197,12 @@ fn rate(rollout: &cdm_core::domain::Rollout) -> Option<String> {
 }
 
 async fn in_the_way(server: &Server, known: &cdm_core::domain::Rollout) -> Option<String> {
-    server.app.services.digest_in_the_way(known).await.map(|digest| digest.to_string())
+    server.app.manager.digest_in_the_way(known).await.map(|digest| digest.to_string())
 }
 
 /// Whether it is to go on, and on what.
 async fn resuming(server: &Server, number: u64) -> Result<Question, Refusal> {
-    let known = server.app.services.get_rollout(number).await?;
+    let known = server.app.manager.get_rollout(number).await?;
     let rollout = shown(server, &known);
     let id = &rollout.id;
     let left = u64::from(rollout.counts.pending + rollout.counts.running);
@@ -214,7 +215,7 @@ async fn resuming(server: &Server, number: u64) -> Result<Question, Refusal> {
         back: format!("{PATH}/{id}"),
         ..Question::default()
     };
-    let Some(running) = server.app.services.digest_in_the_way(&known).await else { return Ok(question) };
+    let Some(running) = server.app.manager.digest_in_the_way(&known).await else { return Ok(question) };
     let own = known.wanted().map(|digest| digest.to_string()).unwrap_or_default();
     question.title = format!("Resume {id} on another digest?");
     question.lines = vec![
@@ -227,12 +228,12 @@ async fn resuming(server: &Server, number: u64) -> Result<Question, Refusal> {
     question.fields = vec![Field {
         name: "acceptDigest",
         label: "The digest that runs".to_owned(),
-        kind: Kind::Fixed,
+        kind: FieldKind::Fixed,
         value: running.to_string(),
         required: true,
         ..Field::default()
     }];
-    if let Some(why) = server.app.services.why_bad(running).await? {
+    if let Some(why) = server.app.manager.why_bad(running).await? {
         question.warnings = vec![format!("{running} is bad: {why}")];
         question.fields.push(insist("Move sites to it although it is bad; takes the role admin"));
         question.danger = true;
@@ -243,7 +244,7 @@ async fn resuming(server: &Server, number: u64) -> Result<Question, Refusal> {
 
 /// Whether a digest that is bad is meant.
 pub(crate) fn insist(label: &str) -> Field {
-    Field { name: "force", label: label.to_owned(), kind: Kind::Check, ..Field::default() }
+    Field { name: "force", label: label.to_owned(), kind: FieldKind::Check, ..Field::default() }
 }
 
 /// Whether somebody insists.
@@ -301,7 +302,7 @@ pub(crate) async fn ask(
         }
         _ => return Err(Refusal::not_found("the page")),
     }
-    let rollout = shown(&server, &server.app.services.get_rollout(number).await?);
+    let rollout = shown(&server, &server.app.manager.get_rollout(number).await?);
     asked(&server, &visit.visitor, Section::Rollouts, StatusCode::OK, &question(&id, &rollout))
 }
 
@@ -313,7 +314,7 @@ pub(crate) async fn act(
 ) -> Result<Response, Refusal> {
     let RolloutId(number) = RolloutId::named(&id)?;
     let (visitor, request) = form.asks()?;
-    let services = &server.app.services;
+    let services = &server.app.manager;
     let done = match action.as_str() {
         "pause" => services.pause(&request, number).await,
         "resume" => {
@@ -333,13 +334,13 @@ pub(crate) async fn act(
             let rollout = shown(&server, &services.get_rollout(number).await?);
             asked_again(&server, &visitor, Section::Rollouts, question(&id, &rollout), error.into())
         }
-        Err(error @ (ServiceError::DigestChanged { .. } | ServiceError::BadDigest { .. }))
+        Err(error @ (ManagerError::DigestChanged { .. } | ManagerError::BadDigest { .. }))
             if action == "resume" =>
         {
             let question = resuming(&server, number).await?;
             asked_again(&server, &visitor, Section::Rollouts, question, error.into())
         }
-        Err(error @ ServiceError::BadDigest { .. }) => {
+        Err(error @ ManagerError::BadDigest { .. }) => {
             let question = again(&id, &error.to_string());
             asked_again(&server, &visitor, Section::Rollouts, question, error.into())
         }

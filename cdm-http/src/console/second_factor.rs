@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::user::{SecondFactor, SecondProof, User};
 use cdm_core::domain::{PasswordHash, Role, UserName};
-use cdm_core::services::{Proven, ServiceError};
+use cdm_core::manager::{ManagerError, Proven};
 use cdm_core::wiring::SecondFactorRule;
 
 use super::account::{NOT_PRESENT, is_still};
@@ -57,7 +57,7 @@ struct Code<'a> {
 }
 
 async fn sealer(server: &Server) -> Result<Sealer, Refusal> {
-    Ok(Sealer::new(&server.app.services.sealing_key().await?))
+    Ok(Sealer::new(&server.app.manager.sealing_key().await?))
 }
 
 /// Whether people may set one up here.
@@ -88,7 +88,7 @@ fn enroll_page(
 pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
     allowed(&server)?;
     let name = &visit.visitor.name;
-    let services = &server.app.services;
+    let services = &server.app.manager;
     let users = services.users().await?;
     if users.of(name).is_none_or(|user| user.second.is_some() || user.password == password::none()) {
         return Ok(Redirect::to("/console/account").into_response());
@@ -120,12 +120,12 @@ pub(crate) async fn enroll(State(server): State<Shared>, form: Form) -> Result<R
     let (None, Some(step)) = (problem, step) else {
         return enroll_page(&visitor, &shared, (sealed, problem));
     };
-    let fresh = || server.app.services.fresh_secret("");
+    let fresh = || server.app.manager.fresh_secret("");
     let codes = second_factor::recovery_codes(fresh);
     let kept = sealer.seal((Purpose::Kept, name), &shared.text, &fresh()).ok_or_else(Refusal::internal)?;
     let recovery = codes.iter().filter_map(|code| second_factor::recovery_hash(code)).collect();
     let second = SecondFactor { sealed: kept, at: now, step, recovery };
-    server.app.services.change_second_factor(&request, name, visitor.session, Some(&second)).await?;
+    server.app.manager.change_second_factor(&request, name, visitor.session, Some(&second)).await?;
     let head = rendered(&Recovery { codes })?;
     page(StatusCode::OK, Some(&visitor.enrolled()), &View::still("Recovery codes", Section::None, head))
 }
@@ -136,14 +136,14 @@ pub(crate) async fn remove(State(server): State<Shared>, form: Form) -> Result<R
     if !is_still(&server, &visitor, &form).await? {
         return super::account::refused(&server, &visitor, NOT_PRESENT).await;
     }
-    server.app.services.change_second_factor(&request, &visitor.name, visitor.session, None).await?;
+    server.app.manager.change_second_factor(&request, &visitor.name, visitor.session, None).await?;
     Ok(Redirect::to("/console/account").into_response())
 }
 
 /// Asks somebody whose password was right for a code.
 pub(crate) async fn ask_code(server: &Server, user: &User, next: &str) -> Result<Response, Refusal> {
     let until = server.app.clock.wall().after(CODE);
-    let fresh = server.app.services.fresh_secret("");
+    let fresh = server.app.manager.fresh_secret("");
     let ticket = (Purpose::Password, &user.name);
     let ticket = sealer(server).await?.seal_until(ticket, (user.password.as_str(), until), &fresh);
     let ticket = ticket.ok_or_else(Refusal::internal)?;
@@ -186,7 +186,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
         return Ok(again());
     };
     let hash = PasswordHash::new(hash);
-    let users = server.app.services.users().await?;
+    let users = server.app.manager.users().await?;
     let Some(user) = users.of(&named).filter(|user| user.password == hash && user.second.is_some()) else {
         return Ok(again());
     };
@@ -197,7 +197,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
         Err((refused, after)) => {
             if server.limits.is_news(&refused) {
                 let nobody = form.request_of(nobody()?, Role::Viewer);
-                server.app.services.refuse_attempt(&nobody, cdm_core::services::Action::SignIn, name).await;
+                server.app.manager.refuse_attempt(&nobody, cdm_core::manager::Action::SignIn, name).await;
             }
             let seconds = after.as_secs() + 1;
             let told = format!("too many wrong codes; try again in {seconds} s");
@@ -209,7 +209,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     };
     let Some(proof) = proven(&sealer, user, &form, now) else {
         let nobody = form.request_of(nobody()?, Role::Viewer);
-        server.app.services.refuse_session(&nobody, name).await;
+        server.app.manager.refuse_session(&nobody, name).await;
         return code_page(StatusCode::UNPROCESSABLE_ENTITY, (name, ticket, next), Some(WRONG));
     };
     // Whether it was used before is seen with the write.
@@ -218,7 +218,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
             attempt.forgive();
             Ok(response)
         }
-        Err(refusal) if refusal.problem.code == ServiceError::Invalid(String::new()).code() => {
+        Err(refusal) if refusal.problem.code == ManagerError::Invalid(String::new()).code() => {
             code_page(StatusCode::UNPROCESSABLE_ENTITY, (name, ticket, next), Some(WRONG))
         }
         Err(refusal) => Err(refusal),

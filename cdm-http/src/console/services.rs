@@ -5,8 +5,8 @@ pub(crate) mod deeds;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use cdm_core::domain::Selector;
-use cdm_core::services::Action;
+use cdm_core::domain::Color;
+use cdm_core::manager::Action;
 
 use super::guard::Visit;
 use super::offers::Offers;
@@ -70,15 +70,15 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
         visit,
         |_| true,
         |server, visitor| async move {
-            let view = server.app.services.services().await?;
+            let view = server.app.manager.services().await?;
             let both = shown(&server, &view);
             let mut sides = Vec::new();
             for (name, service) in both.services {
-                let selector = Selector::named(&name)?;
-                let all = view.service(selector).releases.iter();
-                let mut releases: Vec<_> = all.map(|release| Release::new(selector, release)).collect();
+                let color = Color::named(&name)?;
+                let all = view.service(color).releases.iter();
+                let mut releases: Vec<_> = all.map(|release| Release::new(color, release)).collect();
                 let older = releases.split_off(RELEASES.min(releases.len()));
-                sides.push(Side { is_canary: name == both.canary.selector, name, service, releases, older });
+                sides.push(Side { is_canary: name == both.canary.color, name, service, releases, older });
             }
             let filter = OperationFilter {
                 status: Some("parked".to_owned()),
@@ -86,12 +86,12 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
                 ..OperationFilter::default()
             };
             let parked = listed(&server, &filter).await?;
-            let rollouts = server.app.services.rollouts(None, ROLLOUTS).await?.items;
+            let rollouts = server.app.manager.rollouts(None, ROLLOUTS).await?.items;
             let rollouts: Vec<_> =
                 rollouts.iter().map(|known| crate::routes::rollouts::shown(&server, known)).collect();
             let rollout = match view.rollout {
                 Some(number) => {
-                    let known = server.app.services.get_rollout(number).await?;
+                    let known = server.app.manager.get_rollout(number).await?;
                     Some(crate::routes::rollouts::shown(&server, &known))
                 }
                 None => None,

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use cdm_core::domain::{Role, UserName};
-use cdm_core::services::{NewUser, Proven};
+use cdm_core::manager::{NewUser, Proven};
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
@@ -30,7 +30,7 @@ struct Setup<'a> {
 /// Wrong codes are counted, whoever sends them.
 async fn is_setup(server: &Server, client: Client, code: &str) -> Result<(), Refusal> {
     let hash = |text: &str| Sha256::digest(text.as_bytes());
-    let none = server.app.services.users().await?.present().next().is_none();
+    let none = server.app.manager.users().await?.present().next().is_none();
     by_password(server)?;
     let link = server.app.settings.setup.as_ref();
     let link = link.filter(|link| none && server.app.clock.monotonic() < link.until);
@@ -85,7 +85,7 @@ pub(crate) async fn make(
         password: server.passwords.hash(form.stranger(), password).await?,
     };
     let request = form.request_of(nobody()?, Role::Viewer);
-    let user = server.app.services.create_first_user(&request, &new).await?;
+    let user = server.app.manager.create_first_user(&request, &new).await?;
     let proven = Proven::Password(user.password.clone());
     opened(&server, &form, (&user, proven), "/console/services").await
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use cdm_core::domain::{Code, Timestamp};
+use cdm_core::domain::{ReasonCode, Timestamp};
 
 use crate::api::moment;
 use crate::api::rollout::{Counts, Rollout};
@@ -128,7 +128,8 @@ pub(crate) fn badge(word: &str) -> String {
 
 /// Where a rollout is. One that left sites behind is no plain success, and one that waits for a person does not look busy.
 pub(crate) fn standing(rollout: &Rollout) -> String {
-    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged.as_str());
+    let changed =
+        rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged.as_str());
     match rollout.status.as_str() {
         "succeeded" if rollout.partial => "<span class=\"badge warn\">partly succeeded</span>".to_owned(),
         "waiting" if changed => "<span class=\"badge warn\">waiting: digest changed</span>".to_owned(),
@@ -138,7 +139,8 @@ pub(crate) fn standing(rollout: &Rollout) -> String {
 
 /// Whether a rollout waits for a person.
 pub(crate) fn stands(rollout: &Rollout) -> bool {
-    let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged.as_str());
+    let changed =
+        rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged.as_str());
     matches!(rollout.status.as_str(), "halted" | "paused") || (rollout.status == "waiting" && changed)
 }
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::user::User;
 use cdm_core::domain::{Actor, Role, UserName};
-use cdm_core::services::{self, Proven, SignIn};
+use cdm_core::manager::{self, Proven, SignIn};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
@@ -70,7 +70,7 @@ async fn asked(
     status: StatusCode,
     (next, name, problem): (&str, &str, Option<&str>),
 ) -> Result<Response, Refusal> {
-    let first = server.app.services.users().await?.present().next().is_none();
+    let first = server.app.manager.users().await?.present().next().is_none();
     // Browsers say where a request comes from over TLS, and on loopback addresses.
     let next_of = || address("/console/oidc/begin", &[("next", Some(next))]);
     let provider = server.app.settings.oidc.as_ref().map(|_| next_of());
@@ -88,7 +88,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     by_password(&server)?;
     let (next, name) = (within(form.text("next")).to_owned(), form.text("name").to_owned());
     let named = UserName::parse(&name).ok();
-    let users = server.app.services.users().await?;
+    let users = server.app.manager.users().await?;
     let user = named.as_ref().and_then(|name| users.of(name));
     let device =
         user.and_then(|user| device::known(&form.headers, form.client, user, server.app.clock.wall()));
@@ -119,7 +119,7 @@ pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<
     }
     let nobody = form.request_of(nobody()?, Role::Viewer);
     let told = named.as_ref().map_or("(no user name)", UserName::as_str);
-    let refused = server.app.services.refuse_session(&nobody, told).await.to_string();
+    let refused = server.app.manager.refuse_session(&nobody, told).await.to_string();
     asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
 }
 
@@ -142,7 +142,7 @@ async fn too_often(
         let target = UserName::parse(name);
         let target = target.as_ref().map_or("(no user name)", UserName::as_str);
         let nobody = form.request_of(nobody()?, Role::Viewer);
-        server.app.services.refuse_attempt(&nobody, services::Action::SignIn, target).await;
+        server.app.manager.refuse_attempt(&nobody, manager::Action::SignIn, target).await;
     }
     let seconds = after.as_secs() + 1;
     let told = match &refused {
@@ -168,14 +168,14 @@ pub(crate) async fn opened(
     next: &str,
 ) -> Result<Response, Refusal> {
     // The form's key, where it has one, is of what it did before.
-    let request = services::Request { key: None, ..form.request_of(user.name.actor(), user.role) };
+    let request = manager::Request { key: None, ..form.request_of(user.name.actor(), user.role) };
     let from = form.client.address.map(|address| address.to_string());
     let former = session_of(&form.headers, form.client);
     let sign_in = SignIn { name: user.name.clone(), proven, from, former };
-    let (_, text) = server.app.services.open_session(&request, &sign_in).await?;
+    let (_, text) = server.app.manager.open_session(&request, &sign_in).await?;
     let now = server.app.clock.wall();
     let device = device::known(&form.headers, form.client, user, now)
-        .unwrap_or_else(|| server.app.services.fresh_secret("").expose_secret().to_owned());
+        .unwrap_or_else(|| server.app.manager.fresh_secret("").expose_secret().to_owned());
     let device = device::cookie(&form.headers, form.client, (user, &device), now);
     Ok((cookie(&form.headers, form.client, Some(&text)), device, Redirect::to(next)).into_response())
 }
@@ -183,6 +183,6 @@ pub(crate) async fn opened(
 /// Ends the session, here and in the store.
 pub(crate) async fn sign_out(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
-    server.app.services.close_session(&request, &visitor.name, Some(visitor.session)).await?;
+    server.app.manager.close_session(&request, &visitor.name, Some(visitor.session)).await?;
     Ok((cookie(&form.headers, form.client, None), Redirect::to(SIGN_IN)).into_response())
 }

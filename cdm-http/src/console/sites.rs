@@ -8,7 +8,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use cdm_core::domain::{SiteId, Subject};
-use cdm_core::services::Action;
+use cdm_core::manager::Action;
 
 use super::guard::{Visit, Visitor};
 use super::offers::Offers;
@@ -118,10 +118,10 @@ async fn view(server: &Server, visitor: &Visitor, id: &SiteId) -> Result<View, R
     };
     let mut before = crate::routes::operations::listed(server, &filter).await?.items;
     let now = Now(server.app.clock.wall());
-    let site = match server.app.services.site(id).await {
+    let site = match server.app.manager.site(id).await {
         Ok(site) => Site::from(&site),
         // Its operations stay, and may tell what became of it.
-        Err(cdm_core::services::ServiceError::NotFound { .. }) if !before.is_empty() => {
+        Err(cdm_core::manager::ManagerError::NotFound { .. }) if !before.is_empty() => {
             let latest = operations::panel(visitor, &before.remove(0), now)?;
             let body = rendered(&Gone { id: id.as_str(), latest, before, now })?;
             return Ok(View { title: id.to_string(), section: Section::Sites, head: String::new(), body });
@@ -132,7 +132,7 @@ async fn view(server: &Server, visitor: &Visitor, id: &SiteId) -> Result<View, R
     let member = site.operation.as_ref().filter(|id| before.first().is_none_or(|first| first.id != **id));
     let latest = match member {
         Some(member) => {
-            match server.app.services.operation(&cdm_core::domain::OperationId::named(member)?).await {
+            match server.app.manager.operation(&cdm_core::domain::OperationId::named(member)?).await {
                 Ok(operation) => Some(Operation::from(&operation)),
                 // It came to its end in between.
                 Err(_) => None,

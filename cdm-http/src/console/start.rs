@@ -4,10 +4,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::services::{Accepted, Action};
+use cdm_core::manager::{Accepted, Action};
 use serde_json::{Map, Value, json};
 
-use super::confirm::{Field, Kind, mends};
+use super::confirm::{Field, FieldKind, mends};
 use super::form::Form;
 use super::guard::{Visit, Visitor};
 use super::page::{Section, View, page, rendered};
@@ -32,7 +32,7 @@ struct Start<'a> {
 
 /// What the form asks for, each with what is usual: the REST API's own names.
 fn fields(form: Option<&Form>) -> Vec<Field> {
-    let field = |name: &'static str, label: &str, hint: &str, kind: Kind, usual: &str| Field {
+    let field = |name: &'static str, label: &str, hint: &str, kind: FieldKind, usual: &str| Field {
         name,
         label: label.to_owned(),
         hint: hint.to_owned(),
@@ -52,38 +52,44 @@ fn fields(form: Option<&Form>) -> Vec<Field> {
         pair("sites", "These sites"),
     ];
     vec![
-        field("promote", "What to do", "", Kind::Choice(kinds), "true"),
-        field("scope", "Which sites", "", Kind::Choice(scopes), "inactive"),
-        field("sites", "These sites", "Their ids, with spaces; only with “These sites”.", Kind::Code, ""),
+        field("promote", "What to do", "", FieldKind::Choice(kinds), "true"),
+        field("scope", "Which sites", "", FieldKind::Choice(scopes), "inactive"),
+        field(
+            "sites",
+            "These sites",
+            "Their ids, with spaces; only with “These sites”.",
+            FieldKind::Code,
+            "",
+        ),
         field(
             "imageTag",
             "Image",
             "A digest that is deployed first; left out, the one that runs. Takes the role admin.",
-            Kind::Code,
+            FieldKind::Code,
             "",
         ),
         field(
             "waves",
             "Waves",
             "How far each goes: counts or percentages, the last 100%. One wave: 100%.",
-            Kind::Code,
+            FieldKind::Code,
             "1 10% 100%",
         ),
-        field("maxConcurrent", "Sites at once", "From 1 to 512.", Kind::Number, "64"),
+        field("maxConcurrent", "Sites at once", "From 1 to 512.", FieldKind::Number, "64"),
         field(
             "failureBudget",
             "Failure budget",
             "How many sites of a wave may fail: a count or a percentage.",
-            Kind::Code,
+            FieldKind::Code,
             "0",
         ),
-        field("bake", "Seconds between waves", "", Kind::Number, "0"),
-        field("autoRollback", "Take moved sites back on a halt", "", Kind::Check, ""),
+        field("bake", "Seconds between waves", "", FieldKind::Number, "0"),
+        field("autoRollback", "Take moved sites back on a halt", "", FieldKind::Check, ""),
         field(
             "gatePath",
             "Health check",
             "A path that each site is asked before and after its move. Left out, none; an upgrade has none.",
-            Kind::Code,
+            FieldKind::Code,
             "/",
         ),
     ]
@@ -136,7 +142,7 @@ async fn form_page(
     status: StatusCode,
     (fields, plan, problem): (Vec<Field>, Option<Plan>, Option<String>),
 ) -> Result<Response, Refusal> {
-    let fleet = server.app.services.services().await?;
+    let fleet = server.app.manager.services().await?;
     let told = format!(
         "{} on it, {} on the other service",
         shape::counted(fleet.service(fleet.canary).sites, "site is", "sites are"),
@@ -163,13 +169,13 @@ pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Re
 pub(crate) async fn start(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
     let (visitor, asks) = form.asks()?;
     if form.given("imageTag").is_some() {
-        server.app.services.authorize(&asks, Action::StartRolloutWithImage, "fleet").await?;
+        server.app.manager.authorize(&asks, Action::StartRolloutWithImage, "fleet").await?;
     }
     let mut filled = fields(Some(&form));
     let refusal = match request(&form).and_then(|body| body.parse(server.repository())) {
         Err(refusal) => refusal,
         Ok(wanted) if form.given("planHash").is_none() => {
-            match server.app.services.plan(&asks, &wanted).await {
+            match server.app.manager.plan(&asks, &wanted).await {
                 Ok(plan) => {
                     let plan = Plan::from(&plan);
                     return form_page(&server, &visitor, StatusCode::OK, (filled, Some(plan), None)).await;
@@ -177,7 +183,7 @@ pub(crate) async fn start(State(server): State<Shared>, form: Form) -> Result<Re
                 Err(error) => error.into(),
             }
         }
-        Ok(wanted) => match server.app.services.rollout(&asks, &wanted).await {
+        Ok(wanted) => match server.app.manager.rollout(&asks, &wanted).await {
             Ok(Accepted::Rollout(number)) => {
                 return Ok(Redirect::to(&format!("{PATH}/{}", id(number))).into_response());
             }

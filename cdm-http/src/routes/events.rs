@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use cdm_core::domain::OperationId;
-use cdm_core::domain::operation::Home;
+use cdm_core::domain::operation::OperationParent;
 use cdm_core::ports::FeedEvent;
 use futures_util::future::select;
 use serde::Deserialize;
@@ -46,19 +46,20 @@ impl About {
             Self::All => true,
             Self::Operation(id) => event.operation.as_ref() == Some(id),
             Self::Rollout(number) => {
-                let home = event.operation.as_ref().map(|id| &id.home);
-                event.rollout == Some(*number) || matches!(home, Some(Home::Rollout(of, _)) if of == number)
+                let parent = event.operation.as_ref().map(|id| &id.parent);
+                event.rollout == Some(*number)
+                    || matches!(parent, Some(OperationParent::Rollout(of, _)) if of == number)
             }
         }
     }
 
     /// The last event, once the subject rests. A failed look is no rest.
     async fn end(&self, server: &Server) -> Option<String> {
-        let services = &server.app.services;
+        let services = &server.app.manager;
         let end = match self {
             Self::All => return None,
             Self::Operation(id) => {
-                let status = services.operation(id).await.ok()?.slot.status;
+                let status = services.operation(id).await.ok()?.state.status;
                 let end = serde_json::json!({"operation": id.to_string(), "rollout": null, "what": status.as_str()});
                 status.rests().then_some(end)?
             }
@@ -97,7 +98,7 @@ pub(crate) async fn of_operation(
     Params(after): Params<After>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    server.app.services.operation(&id).await?;
+    server.app.manager.operation(&id).await?;
     open(server, viewer, &after, &headers, About::Operation(id)).await
 }
 
@@ -111,7 +112,7 @@ pub(crate) async fn of_rollout(
     Params(after): Params<After>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    server.app.services.get_rollout(id.0).await?;
+    server.app.manager.get_rollout(id.0).await?;
     open(server, viewer, &after, &headers, About::Rollout(id.0)).await
 }
 

@@ -30,7 +30,7 @@ pub(crate) async fn list(
     State(server): State<Shared>,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<Freeze>>, Refusal> {
-    let items = server.app.services.freezes().await?.iter().map(Freeze::from).collect();
+    let items = server.app.manager.freezes().await?.iter().map(Freeze::from).collect();
     Ok(Json(Listing { items, next: None }))
 }
 
@@ -51,7 +51,7 @@ pub(crate) async fn create(
     Body(body): Body<CreateFreeze>,
 ) -> Result<Response, Refusal> {
     let wanted = body.parse(server.app.clock.wall())?;
-    let freeze = Freeze::from(&server.app.services.freeze(&request, &wanted).await?);
+    let freeze = Freeze::from(&server.app.manager.freeze(&request, &wanted).await?);
     let location = format!("/freezes/{}", freeze.id);
     Ok(located(StatusCode::CREATED, &location, Json(freeze)))
 }
@@ -65,6 +65,6 @@ pub(crate) async fn remove(
     Part(FreezeId(number)): Part<FreezeId>,
     _: Params<Nothing>,
 ) -> Result<Json<Removed>, Refusal> {
-    server.app.services.thaw(&request, number).await?;
+    server.app.manager.thaw(&request, number).await?;
     Ok(Json(Removed { id: id(number) }))
 }

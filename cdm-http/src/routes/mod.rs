@@ -17,7 +17,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cdm_core::domain::{Operation, OperationId};
-use cdm_core::services::Accepted;
+use cdm_core::manager::Accepted;
 
 use crate::api;
 use crate::app::Server;
@@ -30,7 +30,7 @@ impl Server {
     /// The operation once it rests, or after the span.
     pub(crate) async fn rested(&self, id: &OperationId, span: Duration) -> Result<Operation, Refusal> {
         let until = self.app.clock.monotonic().after(span);
-        Ok(self.app.services.rested(id, until).await?)
+        Ok(self.app.manager.rested(id, until).await?)
     }
 
     /// 202 with the operation; 200 once it rests, where that is waited for.
@@ -42,7 +42,7 @@ impl Server {
         match accepted {
             Accepted::Operation(id) => {
                 let operation = self.rested(&id, wait.unwrap_or(Duration::ZERO)).await?;
-                let rests = wait.is_some() && operation.slot.status.rests();
+                let rests = wait.is_some() && operation.state.status.rests();
                 Ok(told(if rests { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation))
             }
             Accepted::Rollout(number) => self.rollout(number).await,
@@ -54,7 +54,7 @@ impl Server {
 
     /// 202 with the rollout.
     pub(crate) async fn rollout(&self, number: u64) -> Result<Response, Refusal> {
-        let rollout = self.app.services.get_rollout(number).await?;
+        let rollout = self.app.manager.get_rollout(number).await?;
         let shown = api::rollout::Rollout::new(&rollout, self.image(rollout.digest));
         let location = format!("/rollouts/{}", shown.id);
         Ok(located(StatusCode::ACCEPTED, &location, Json(shown)))

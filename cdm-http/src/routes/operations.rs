@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::operation::Home;
-use cdm_core::domain::{Actor, Kind, OperationId, SiteId, Subject};
+use cdm_core::domain::OperationKind as DomainKind;
+use cdm_core::domain::operation::OperationParent;
+use cdm_core::domain::{Actor, OperationId, SiteId, Subject};
 use cdm_core::ports::OperationQuery;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -65,7 +66,7 @@ pub(crate) async fn list(
 /// The page of the list that a filter names.
 pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<Listing<Operation>, Refusal> {
     let kind = filter.kind.as_deref().map(|text| {
-        let known = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+        let known = DomainKind::ALL.into_iter().find(|kind| kind.as_str() == text);
         known.ok_or_else(|| Refusal::field("kind", "there is no such kind"))
     });
     let status = filter.status.as_deref().map(|text| {
@@ -87,11 +88,11 @@ pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<
     }
     if let Some(site) = &query.site {
         let from = paging.position()?.unwrap_or_default();
-        let page = server.app.services.site_operations(site, &query, from, paging.limit).await?;
+        let page = server.app.manager.site_operations(site, &query, from, paging.limit).await?;
         let items = page.items.iter().map(Operation::from).collect();
         return Ok(Listing { items, next: page.next.map(|next| cursor('h', next)) });
     }
-    let page = server.app.services.operations(&query, paging.position()?, paging.limit).await?;
+    let page = server.app.manager.operations(&query, paging.position()?, paging.limit).await?;
     let items = page.items.iter().map(Operation::from).collect();
     Ok(Listing { items, next: page.next.map(|next| cursor('o', next)) })
 }
@@ -103,19 +104,19 @@ async fn members(
     query: &OperationQuery,
     paging: &Paging,
 ) -> Result<Listing<Operation>, Refusal> {
-    let rollout = server.app.services.get_rollout(number).await?;
+    let rollout = server.app.manager.get_rollout(number).await?;
     let first = paging.position::<u32>()?.unwrap_or(0);
     let limit = u32::try_from(paging.limit).unwrap_or(u32::MAX);
     let end = rollout.total.min(first.saturating_add(limit));
     let mut items = Vec::new();
     for ordinal in first..end {
         let number = rollout.first_number + u64::from(ordinal);
-        let id = OperationId { number, home: Home::Rollout(rollout.number, ordinal) };
-        let operation = server.app.services.operation(&id).await?;
+        let id = OperationId { number, parent: OperationParent::Rollout(rollout.number, ordinal) };
+        let operation = server.app.manager.operation(&id).await?;
         let site = query.site.as_ref();
         let has = site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
-            && query.kind.is_none_or(|kind| kind == operation.slot.task.kind())
-            && query.status.is_none_or(|status| status == operation.slot.status);
+            && query.kind.is_none_or(|kind| kind == operation.state.input.kind())
+            && query.status.is_none_or(|status| status == operation.state.status);
         if has {
             items.push(Operation::from(&operation));
         }
@@ -145,7 +146,7 @@ pub(crate) async fn log(
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
     let Path((id, step)) = path.map_err(|_| Refusal::not_found("what the path names"))?;
-    let log = server.app.services.step_log(&OperationId::named(&id)?, &step).await?.unwrap_or_default();
+    let log = server.app.manager.step_log(&OperationId::named(&id)?, &step).await?.unwrap_or_default();
     let headers =
         [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok((headers, log).into_response())
@@ -164,7 +165,7 @@ pub(crate) async fn retry(
     Params(wanted): Params<Retry>,
 ) -> Result<Response, Refusal> {
     let (span, force) = wanted.parse()?;
-    server.answer(server.app.services.retry_with(&request, &id, force).await?, span).await
+    server.answer(server.app.manager.retry_with(&request, &id, force).await?, span).await
 }
 
 /// Asks an operation to stop.
@@ -180,7 +181,7 @@ pub(crate) async fn cancel(
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    server.answer(server.app.services.cancel(&request, &id).await?, span).await
+    server.answer(server.app.manager.cancel(&request, &id).await?, span).await
 }
 
 /// Which entries.
@@ -228,7 +229,7 @@ pub(crate) async fn entries(server: &Server, filter: &AuditFilter) -> Result<Lis
     let mut items = Vec::new();
     let mut rollouts = BTreeMap::new();
     for _ in 0..PAGES {
-        let page = server.app.services.audit_log(before, paging.limit - items.len()).await?;
+        let page = server.app.manager.audit_log(before, paging.limit - items.len()).await?;
         let over = page.items.last().is_some_and(|entry| since.is_some_and(|since| entry.at < since));
         before = page.next.filter(|_| !over);
         let found = page.items.iter().filter(|entry| {
@@ -259,16 +260,16 @@ async fn concerns(
     site: &SiteId,
     rollouts: &mut BTreeMap<u64, bool>,
 ) -> Result<bool, Refusal> {
-    let subject = Home::Subject(Subject::Site(site.clone()));
+    let subject = OperationParent::Subject(Subject::Site(site.clone()));
     let named = entry.action.starts_with("site.") && entry.target == site.as_str();
-    if named || entry.operation.as_ref().is_some_and(|operation| operation.home == subject) {
+    if named || entry.operation.as_ref().is_some_and(|operation| operation.parent == subject) {
         return Ok(true);
     }
     let Some(number) = entry.rollout.or_else(|| rollout::number(&entry.target)) else { return Ok(false) };
     if let Some(known) = rollouts.get(&number) {
         return Ok(*known);
     }
-    let has = server.app.services.has_member(number, site).await?;
+    let has = server.app.manager.has_member(number, site).await?;
     rollouts.insert(number, has);
     Ok(has)
 }

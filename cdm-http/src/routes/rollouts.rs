@@ -55,7 +55,7 @@ pub(crate) async fn list(
     Params(pages): Params<Pages>,
 ) -> Result<Json<Listing<Rollout>>, Refusal> {
     let paging = pages.of('r')?;
-    let page = server.app.services.rollouts(paging.position()?, paging.limit).await?;
+    let page = server.app.manager.rollouts(paging.position()?, paging.limit).await?;
     let items = page.items.iter().map(|rollout| shown(&server, rollout)).collect();
     Ok(Json(Listing { items, next: page.next.map(|next| cursor('r', next)) }))
 }
@@ -68,7 +68,7 @@ pub(crate) async fn get(
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Json<Rollout>, Refusal> {
-    Ok(Json(shown(&server, &server.app.services.get_rollout(id.0).await?)))
+    Ok(Json(shown(&server, &server.app.manager.get_rollout(id.0).await?)))
 }
 
 /// Pauses a rollout: no site is begun after its next checkpoint.
@@ -80,7 +80,7 @@ pub(crate) async fn pause(
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
-    server.answer(server.app.services.pause(&request, id.0).await?, None).await
+    server.answer(server.app.manager.pause(&request, id.0).await?, None).await
 }
 
 /// Lets a paused or halted rollout go on.
@@ -102,7 +102,7 @@ pub(crate) async fn resume(
     Body(body): Body<Option<ResumeRollout>>,
 ) -> Result<Response, Refusal> {
     let wanted = body.unwrap_or_default().parse(server.repository())?;
-    server.answer(server.app.services.resume_on(&request, id.0, wanted).await?, None).await
+    server.answer(server.app.manager.resume_on(&request, id.0, wanted).await?, None).await
 }
 
 /// Stops a rollout for good.
@@ -114,7 +114,7 @@ pub(crate) async fn abort(
     Part(id): Part<RolloutId>,
     _: Params<Nothing>,
 ) -> Result<Response, Refusal> {
-    server.answer(server.app.services.abort(&request, id.0).await?, None).await
+    server.answer(server.app.manager.abort(&request, id.0).await?, None).await
 }
 
 /// Starts a new rollout with the sites of an ended one that failed or were skipped.
@@ -130,5 +130,5 @@ pub(crate) async fn retry(
     Params(forced): Params<Forced>,
 ) -> Result<Response, Refusal> {
     let force = forced.force()?;
-    server.answer(server.app.services.retry_rollout_with(&request, id.0, force).await?, None).await
+    server.answer(server.app.manager.retry_rollout_with(&request, id.0, force).await?, None).await
 }

@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::operation::{End, Status};
-use cdm_core::domain::{Digest, Selector};
-use cdm_core::services::{Action, DeployRequest, FleetView, Request};
+use cdm_core::domain::operation::{Status, TerminalStatus};
+use cdm_core::domain::{Color, Digest};
+use cdm_core::manager::{Action, DeployRequest, FleetView, Request};
 
 use super::{AT_ONCE, told};
 use crate::api::freeze::Freeze;
@@ -32,7 +32,7 @@ pub(crate) async fn show(
     State(server): State<Shared>,
     _: Params<Nothing>,
 ) -> Result<Json<Services>, Refusal> {
-    Ok(Json(shown(&server, &server.app.services.services().await?)))
+    Ok(Json(shown(&server, &server.app.manager.services().await?)))
 }
 
 /// Both services and what stops moves.
@@ -50,7 +50,7 @@ pub(crate) fn shown(server: &Server, view: &FleetView) -> Services {
             verdict: status.verdict.as_str().to_owned(),
             operation: status.operation.as_ref().map(ToString::to_string),
         };
-        services.insert(seen.selector.to_string(), service);
+        services.insert(seen.color.to_string(), service);
     }
     let freezes = view.freezes.iter().map(Freeze::from).collect();
     let rollout = view.rollout.map(rollout::id);
@@ -58,7 +58,7 @@ pub(crate) fn shown(server: &Server, view: &FleetView) -> Services {
 }
 
 fn canary(server: &Server, view: &FleetView) -> Canary {
-    Canary { selector: view.canary.to_string(), image: server.image(view.image) }
+    Canary { color: view.canary.to_string(), image: server.image(view.image) }
 }
 
 /// Selects the active canary, or deploys an image.
@@ -81,25 +81,25 @@ pub(crate) async fn change(
     Body(body): Body<ChangeServices>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    match (&body.selector, &body.image_tag) {
+    match (&body.color, &body.image_tag) {
         (Some(_), Some(_)) => Err(Refusal::field("selector", "either a selector or an image, not both")),
         (None, None) if body.promote.is_some() => Err(Refusal::field("promote", "only with an image")),
         (None, None) => Err(Refusal::field("selector", "a selector or an image is needed")),
         (Some(_), None) if body.promote.is_some() => Err(Refusal::field("promote", "only with an image")),
         (Some(_), None) if body.service.is_some() => Err(Refusal::field("service", "only with an image")),
-        (Some(selector), None) => {
-            let selector = parsed("selector", Selector::parse(selector))?;
-            select(&server, &request, selector, span.unwrap_or(AT_ONCE)).await
+        (Some(color), None) => {
+            let color = parsed("selector", Color::parse(color))?;
+            select(&server, &request, color, span.unwrap_or(AT_ONCE)).await
         }
         (None, Some(image)) => {
-            let service = body.service.as_deref().map(Selector::parse).transpose();
+            let service = body.service.as_deref().map(Color::parse).transpose();
             let promote = body.promote.is_some_and(crate::api::services::Flag::is_set);
             let deploy = DeployRequest {
                 digest: digest(image, server.repository())?,
                 service: parsed("service", service)?,
                 promote,
             };
-            server.answer(server.app.services.deploy(&request, deploy).await?, span).await
+            server.answer(server.app.manager.deploy(&request, deploy).await?, span).await
         }
     }
 }
@@ -107,21 +107,21 @@ pub(crate) async fn change(
 async fn select(
     server: &Server,
     request: &Request,
-    selector: Selector,
+    color: Color,
     span: std::time::Duration,
 ) -> Result<Response, Refusal> {
-    let selected = server.app.services.select(request, selector).await?;
+    let selected = server.app.manager.select(request, color).await?;
     let message = match &selected.operation {
-        None => format!("{selector} is the active canary already"),
+        None => format!("{color} is the active canary already"),
         Some(id) => {
             let operation = server.rested(id, span).await?;
-            if operation.slot.status != Status::Ended(End::Succeeded) {
+            if operation.state.status != Status::Ended(TerminalStatus::Succeeded) {
                 return Ok(told(StatusCode::ACCEPTED, &operation));
             }
-            format!("{selector} is the active canary now")
+            format!("{color} is the active canary now")
         }
     };
-    let canary = canary(server, &server.app.services.services().await?);
+    let canary = canary(server, &server.app.manager.services().await?);
     let changed = selected.operation.is_some();
     Ok(Json(Selected { message, changed, canary, warnings: selected.warnings }).into_response())
 }
@@ -156,7 +156,7 @@ pub(crate) async fn roll_out(
     _: Params<Nothing>,
     Body(body): Body<StartRollout>,
 ) -> Result<Response, Refusal> {
-    let services = &server.app.services;
+    let services = &server.app.manager;
     if body.image_tag.is_some() {
         services.authorize(&request, Action::StartRolloutWithImage, "fleet").await?;
     }
@@ -182,8 +182,8 @@ pub(crate) async fn rollback(
     Body(body): Body<Rollback>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    let service = parsed("service", body.service.as_deref().map(Selector::parse).transpose())?;
-    server.answer(server.app.services.rollback(&request, service).await?, span).await
+    let service = parsed("service", body.service.as_deref().map(Color::parse).transpose())?;
+    server.answer(server.app.manager.rollback(&request, service).await?, span).await
 }
 
 /// Lists what was deployed to a service, newest first; at most 100 are kept.
@@ -191,11 +191,11 @@ pub(crate) async fn rollback(
     params(("selector" = ServiceName, Path, description = "Which service.")), responses((status = 200, body = Listing<Release>)))]
 pub(crate) async fn history(
     State(server): State<Shared>,
-    Part(selector): Part<Selector>,
+    Part(color): Part<Color>,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<Release>>, Refusal> {
-    let releases = server.app.services.history(selector).await?;
-    let items = releases.iter().map(|release| Release::new(selector, release)).collect();
+    let releases = server.app.manager.history(color).await?;
+    let items = releases.iter().map(|release| Release::new(color, release)).collect();
     Ok(Json(Listing { items, next: None }))
 }
 
@@ -225,12 +225,12 @@ pub(crate) async fn mark(
     let digest = Digest::of_image(&image, server.repository())
         .map_err(|broken| Refusal::field("digest", broken.to_string()))?;
     let reason = reason(&body.reason)?;
-    server.app.services.mark(&request, digest, body.verdict.into(), reason).await?;
+    server.app.manager.mark(&request, digest, body.verdict.into(), reason).await?;
     let mut items = Vec::new();
-    for selector in Selector::ALL {
-        let releases = server.app.services.history(selector).await?;
+    for color in Color::ALL {
+        let releases = server.app.manager.history(color).await?;
         let of_digest = releases.iter().filter(|release| release.digest == digest);
-        items.extend(of_digest.map(|release| Release::new(selector, release)));
+        items.extend(of_digest.map(|release| Release::new(color, release)));
     }
     Ok(Json(Listing { items, next: None }))
 }

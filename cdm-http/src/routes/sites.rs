@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use cdm_core::domain::operation::{End, Status};
-use cdm_core::domain::{Selector, SiteId, State as SiteState};
+use cdm_core::domain::operation::{Status, TerminalStatus};
+use cdm_core::domain::{Color, SiteId, State as SiteState};
+use cdm_core::manager::Accepted;
 use cdm_core::ports::SiteQuery;
-use cdm_core::services::Accepted;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -42,11 +42,11 @@ pub(crate) async fn create(
     Body(body): Body<CreateSite>,
 ) -> Result<Response, Refusal> {
     let (span, new) = (wait.span()?.unwrap_or(AT_ONCE), body.parse()?);
-    let accepted = server.app.services.create_site(&request, &new).await?;
+    let accepted = server.app.manager.create_site(&request, &new).await?;
     let Accepted::Operation(id) = accepted else { return server.answer(accepted, None).await };
     let operation = server.rested(&id, span).await?;
-    if operation.slot.status == Status::Ended(End::Succeeded)
-        && let Ok(site) = server.app.services.site(&new.id).await
+    if operation.state.status == Status::Ended(TerminalStatus::Succeeded)
+        && let Ok(site) = server.app.manager.site(&new.id).await
     {
         let location = format!("/sites/{}", site.id);
         return Ok(located(StatusCode::CREATED, &location, Json(Site::from(&site))));
@@ -92,7 +92,7 @@ pub(crate) async fn list(
 /// The page of the list that a filter names.
 pub(crate) async fn listed(server: &Server, filter: &SiteFilter) -> Result<Listing<Site>, Refusal> {
     let paging = Paging::new('s', filter.limit.as_deref(), filter.cursor.as_deref())?;
-    let service = filter.service.as_deref().map(Selector::parse).transpose();
+    let service = filter.service.as_deref().map(Color::parse).transpose();
     let state = filter.state.as_deref().map(|text| {
         let known = SiteState::ALL.into_iter().find(|state| state.as_str() == text);
         known.ok_or_else(|| Refusal::field("state", "a site has no such state"))
@@ -105,7 +105,7 @@ pub(crate) async fn listed(server: &Server, filter: &SiteFilter) -> Result<Listi
     let (service, state) = (parsed("service", service)?, state.transpose()?);
     let query = SiteQuery { service, state, text: filter.q.clone(), drifted };
     let after = paging.position::<SiteId>()?;
-    let page = server.app.services.sites(&query, after.as_ref(), paging.limit).await?;
+    let page = server.app.manager.sites(&query, after.as_ref(), paging.limit).await?;
     let items = page.items.iter().map(Site::from).collect();
     Ok(Listing { items, next: page.next.map(|next| cursor('s', next)) })
 }
@@ -118,7 +118,7 @@ pub(crate) async fn get(
     Part(id): Part<SiteId>,
     _: Params<Nothing>,
 ) -> Result<Json<Site>, Refusal> {
-    Ok(Json(Site::from(&server.app.services.site(&id).await?)))
+    Ok(Json(Site::from(&server.app.manager.site(&id).await?)))
 }
 
 /// Makes a created site live.
@@ -133,7 +133,7 @@ pub(crate) async fn provision(
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    server.answer(server.app.services.provision(&request, &id).await?, span).await
+    server.answer(server.app.manager.provision(&request, &id).await?, span).await
 }
 
 /// Assigns a site to the active canary without moving its route.
@@ -148,7 +148,7 @@ pub(crate) async fn upgrade(
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    server.answer(server.app.services.upgrade(&request, &id).await?, span).await
+    server.answer(server.app.manager.upgrade(&request, &id).await?, span).await
 }
 
 /// Moves a site's route and assignment to the active canary.
@@ -163,7 +163,7 @@ pub(crate) async fn promote(
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    server.answer(server.app.services.promote(&request, &id).await?, span).await
+    server.answer(server.app.manager.promote(&request, &id).await?, span).await
 }
 
 /// Removes a site for good.
@@ -179,5 +179,5 @@ pub(crate) async fn delete(
     Params(wait): Params<Wait>,
 ) -> Result<Response, Refusal> {
     let span = wait.span()?;
-    server.answer(server.app.services.terminate(&request, &id).await?, span).await
+    server.answer(server.app.manager.terminate(&request, &id).await?, span).await
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use cdm_core::domain::UserName;
-use cdm_core::services::{self, NewUser, UserChange};
+use cdm_core::manager::{self, NewUser, UserChange};
 
 use super::located;
 use crate::api::list::Listing;
@@ -24,13 +24,13 @@ impl Named for UserName {
 }
 
 /// Who waits for a password's hash.
-fn asker(request: &services::Request) -> Requester {
+fn asker(request: &manager::Request) -> Requester {
     Requester::Known(request.actor.to_string())
 }
 
 /// A person as they are now, or were.
 async fn shown(server: &Server, name: &UserName) -> Result<Json<User>, Refusal> {
-    let users = server.app.services.users().await?;
+    let users = server.app.manager.users().await?;
     let user = users.list.iter().find(|user| user.name == *name);
     let user = user.ok_or_else(|| Refusal::not_found("the user"))?;
     Ok(Json(User::new(user, &users, server.app.clock.wall())))
@@ -45,7 +45,7 @@ pub(crate) async fn list(
     Asked(request): Asked,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<User>>, Refusal> {
-    let (users, now) = (server.app.services.list_users(&request).await?, server.app.clock.wall());
+    let (users, now) = (server.app.manager.list_users(&request).await?, server.app.clock.wall());
     let items = users.list.iter().map(|user| User::new(user, &users, now)).collect();
     Ok(Json(Listing { items, next: None }))
 }
@@ -72,7 +72,7 @@ pub(crate) async fn create(
         }
         None => password::none(),
     };
-    let user = server.app.services.create_user(&request, &NewUser { name, role, password }).await?;
+    let user = server.app.manager.create_user(&request, &NewUser { name, role, password }).await?;
     let location = format!("/users/{}", user.name);
     Ok(located(StatusCode::CREATED, &location, shown(&server, &user.name).await?))
 }
@@ -103,7 +103,7 @@ pub(crate) async fn change(
     };
     let (second, identity) = (body.second_factor.is_some(), body.identity.is_some());
     let change = UserChange { role, password, reset_second_factor: second, unbind_identity: identity };
-    let user = server.app.services.change_user(&request, &name, &change).await?;
+    let user = server.app.manager.change_user(&request, &name, &change).await?;
     shown(&server, &user.name).await
 }
 
@@ -116,7 +116,7 @@ pub(crate) async fn remove(
     Part(name): Part<UserName>,
     _: Params<Nothing>,
 ) -> Result<Json<User>, Refusal> {
-    server.app.services.remove_user(&request, &name).await?;
+    server.app.manager.remove_user(&request, &name).await?;
     shown(&server, &name).await
 }
 
@@ -129,6 +129,6 @@ pub(crate) async fn end_sessions(
     Part(name): Part<UserName>,
     _: Params<Nothing>,
 ) -> Result<Json<User>, Refusal> {
-    server.app.services.close_session(&request, &name, None).await?;
+    server.app.manager.close_session(&request, &name, None).await?;
     shown(&server, &name).await
 }

@@ -31,7 +31,7 @@ pub(crate) async fn list(
     Asked(request): Asked,
     _: Params<Nothing>,
 ) -> Result<Json<Listing<Webhook>>, Refusal> {
-    let items = server.app.services.webhooks(&request).await?.iter().map(Webhook::from).collect();
+    let items = server.app.manager.webhooks(&request).await?.iter().map(Webhook::from).collect();
     Ok(Json(Listing { items, next: None }))
 }
 
@@ -51,7 +51,7 @@ pub(crate) async fn create(
     _: Params<Nothing>,
     Body(body): Body<CreateWebhook>,
 ) -> Result<Response, Refusal> {
-    let services = &server.app.services;
+    let services = &server.app.manager;
     let wanted = body.parse(|url| services.may_receive(url))?;
     let (record, key) = services.create_webhook(&request, &wanted).await?;
     let location = format!("/webhooks/{}", id(record.number));
@@ -67,6 +67,6 @@ pub(crate) async fn remove(
     Part(WebhookId(number)): Part<WebhookId>,
     _: Params<Nothing>,
 ) -> Result<Json<Removed>, Refusal> {
-    server.app.services.remove_webhook(&request, number).await?;
+    server.app.manager.remove_webhook(&request, number).await?;
     Ok(Json(Removed { id: id(number) }))
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use cdm_core::ports::Clock;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
@@ -23,7 +23,7 @@ struct State {
     /// Of these, those whose body has not arrived completely.
     receiving: usize,
     /// When it last changed between waiting and not waiting.
-    since: Tick,
+    since: MonotonicTime,
     /// Whether a request has come at all.
     used: bool,
 }
@@ -32,11 +32,11 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doing {
     /// No request has come yet: the TLS handshake or the first header is awaited.
-    Opening(Tick),
+    Opening(MonotonicTime),
     /// All requests were answered; another may come.
-    Idle(Tick),
+    Idle(MonotonicTime),
     /// Every request lacks a part of its body.
-    Receiving(Tick),
+    Receiving(MonotonicTime),
     /// A request is being answered.
     Working,
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
@@ -182,7 +182,7 @@ impl Table {
     fn longest(&self, of: impl Fn(&Entry) -> bool) -> Option<u64> {
         let candidates = self.open.iter().filter(|(_, entry)| !entry.leave.is_cancelled() && of(entry));
         let ranked = candidates.filter_map(|(id, entry)| {
-            let (stage, since): (u8, Tick) = match entry.activity.doing() {
+            let (stage, since): (u8, MonotonicTime) = match entry.activity.doing() {
                 Doing::Opening(since) | Doing::Idle(since) => (0, since),
                 Doing::Receiving(since) => (1, since),
                 Doing::Working => return None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use cdm_core::ports::Clock;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -132,7 +132,7 @@ impl Serving {
                     }
                 }
                 () = clock.sleep_until(look) => {
-                    let over = |due: Option<Tick>| due.is_some_and(|due| due <= clock.monotonic());
+                    let over = |due: Option<MonotonicTime>| due.is_some_and(|due| due <= clock.monotonic());
                     let doing = activity.doing();
                     match ending {
                         Ending::No if !over(deadline(doing)) => continue,
@@ -164,5 +164,5 @@ enum Ending {
     /// Its requests are answered first.
     AfterAnswers,
     /// None is open; what is not sent by then stays unsent.
-    By(Tick),
+    By(MonotonicTime),
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -113,13 +113,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Something that happens often and is logged rarely.
 #[derive(Debug, Default)]
 struct Rarely {
-    said: Option<Tick>,
+    said: Option<MonotonicTime>,
     times: u64,
 }
 
 impl Rarely {
     /// Counts it; how often it happened since the last time, when it is time to say so.
-    fn say(&mut self, now: Tick) -> Option<u64> {
+    fn say(&mut self, now: MonotonicTime) -> Option<u64> {
         self.times += 1;
         if self.said.is_some_and(|said| now.since(said) < SAID) {
             return None;

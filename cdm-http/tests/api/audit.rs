@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::Role;
-use cdm_core::services::Span;
+use cdm_core::manager::Span;
 use serde_json::Value;
 
 use crate::console::sign_in;
@@ -79,7 +79,7 @@ async fn refusals_without_end_do_not_fill_the_audit() {
     let all = entries(&bed).await;
     let written = all.len() - before;
     assert_eq!(written, 30, "of {refused} refusals");
-    bed.app.services.count_refusals(Span::Present).await;
+    bed.app.manager.count_refusals(Span::Present).await;
     let last = &entries(&bed).await[0];
     assert_eq!((of(last).0, last["count"].as_u64()), ("admin", Some(refused - 30)));
     assert!(all[0].get("count").is_none(), "an entry of one refusal has no number");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::token::Role;
-use cdm_core::domain::{PasswordHash, Session, Tick, UserName};
-use cdm_core::services::{self, NewUser, Proven, SignIn, UserChange};
+use cdm_core::domain::{MonotonicTime, PasswordHash, Session, UserName};
+use cdm_core::manager::{self, NewUser, Proven, SignIn, UserChange};
 use cdm_http::{HttpSettings, SetupLink};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -74,13 +74,13 @@ pub(crate) struct Browser {
 pub(crate) async fn sign_in(bed: &Bed, name: &str, role: Role) -> Browser {
     let name = UserName::parse(name).expect("a user name");
     let (request, password) =
-        (services::Request::by(name.actor(), Role::Admin), PasswordHash::new("none".to_owned()));
-    let services = &bed.app.services;
+        (manager::Request::by(name.actor(), Role::Admin), PasswordHash::new("none".to_owned()));
+    let manager = &bed.app.manager;
     let new = NewUser { name: name.clone(), role, password: password.clone() };
-    services.create_user(&request, &new).await.expect("a user");
+    manager.create_user(&request, &new).await.expect("a user");
     let proven = Proven::Password(password);
     let opened = SignIn { name, proven, from: None, former: None };
-    let (_, text) = services.open_session(&request, &opened).await.expect("a session");
+    let (_, text) = manager.open_session(&request, &opened).await.expect("a session");
     let mut browser = Browser { cookie: format!("cdm={}", text.expose_secret()), csrf: String::new() };
     let page = send(bed, &browser, "GET /console/account", "127.0.0.1:8080").await;
     let (_, after) = page.text.split_once("name=\"csrf\" value=\"").expect("a token");
@@ -118,8 +118,8 @@ async fn each_page_takes_its_role_and_no_less() {
             assert!(html, "{line} is put as a page: {:?}", answer.headers);
             assert!(answer.headers.contains_key("content-security-policy"), "{line}");
             let name = UserName::parse(&name).expect("a user name");
-            let nobody = services::Request::by(name.actor(), Role::Admin);
-            bed.app.services.remove_user(&nobody, &name).await.expect("there was one");
+            let nobody = manager::Request::by(name.actor(), Role::Admin);
+            bed.app.manager.remove_user(&nobody, &name).await.expect("there was one");
         }
     }
 }
@@ -226,15 +226,15 @@ async fn what_becomes_of_a_person_holds_from_their_next_request_on() {
     let ada = sign_in(&bed, "ada", Role::Operator).await;
     let (name, request) = (
         UserName::parse("ada").expect("a name"),
-        services::Request::by(UserName::parse("ada").expect("a name").actor(), Role::Admin),
+        manager::Request::by(UserName::parse("ada").expect("a name").actor(), Role::Admin),
     );
     let status = async |line: &str| send(&bed, &ada, line, "localhost").await.status.as_u16();
     assert_eq!(status("GET /console/sites/create").await, 200);
     let less = UserChange { role: Some(Role::Viewer), ..UserChange::default() };
-    bed.app.services.change_user(&request, &name, &less).await.expect("there is one");
+    bed.app.manager.change_user(&request, &name, &less).await.expect("there is one");
     assert_eq!(status("GET /console/sites/create").await, 403);
     let other = UserChange { password: Some(PasswordHash::new("other".to_owned())), ..UserChange::default() };
-    bed.app.services.change_user(&request, &name, &other).await.expect("there is one");
+    bed.app.manager.change_user(&request, &name, &other).await.expect("there is one");
     assert_eq!(status("GET /console/sites").await, 303, "another password ends the session");
 }
 
@@ -268,8 +268,8 @@ async fn a_stream_of_a_page_ends_with_its_session() {
     let stream = stream.header("accept", "text/html, text/event-stream");
     let stream = bed.send(stream.body(Body::empty()).expect("a request"));
     let name = UserName::parse("ada").expect("a name");
-    let request = services::Request::by(name.actor(), Role::Admin);
-    let closed = bed.app.services.close_session(&request, &name, None);
+    let request = manager::Request::by(name.actor(), Role::Admin);
+    let closed = bed.app.manager.close_session(&request, &name, None);
     let (stream, closed) = futures_util::future::join(stream, closed).await;
     closed.expect("there was one");
     assert!(stream.text.ends_with("event: gone\ndata: \n\n"), "{}", stream.text);
@@ -281,15 +281,15 @@ async fn sessions_end_with_the_next_of_their_browser_and_when_nobody_uses_them()
     let bed = Bed::new().await;
     let first = sign_in(&bed, "ada", Role::Viewer).await;
     let name = UserName::parse("ada").expect("a name");
-    let request = services::Request::by(name.actor(), Role::Admin);
+    let request = manager::Request::by(name.actor(), Role::Admin);
     let former = first.cookie.strip_prefix("cdm=").map(SecretString::from);
     let proven = Proven::Password(PasswordHash::new("none".to_owned()));
     let again = SignIn { name: name.clone(), proven, from: None, former };
-    let (_, text) = bed.app.services.open_session(&request, &again).await.expect("a session");
+    let (_, text) = bed.app.manager.open_session(&request, &again).await.expect("a session");
     let second = Browser { cookie: format!("cdm={}", text.expose_secret()), csrf: String::new() };
     assert_eq!(send(&bed, &first, "GET /console/sites", "localhost").await.status, 303);
     let clock = Arc::clone(&bed.app.clock);
-    let writes = async || bed.app.services.users().await.expect("users").version;
+    let writes = async || bed.app.manager.users().await.expect("users").version;
     let (start, before) = (clock.monotonic(), writes().await);
     let mut asked = 0;
     while clock.monotonic().since(start) < Session::IDLE * 2 {
@@ -318,10 +318,10 @@ async fn the_setup_link_expires_and_wrong_codes_are_limited() {
         let request = Request::get(format!("/console/setup/{code}")).body(Body::empty()).expect("a request");
         bed.send(request).await.status.as_u16()
     };
-    let expired = bed(Tick::default()).await;
+    let expired = bed(MonotonicTime::default()).await;
     assert_eq!(ask(&expired, "the-code-of-the-link").await, 404);
 
-    let valid = bed(Tick::from_millis(u64::MAX)).await;
+    let valid = bed(MonotonicTime::from_millis(u64::MAX)).await;
     assert_eq!(ask(&valid, "the-code-of-the-link").await, 200);
     for _ in 0..10 {
         assert_eq!(ask(&valid, "guessed").await, 404);

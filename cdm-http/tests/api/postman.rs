@@ -48,7 +48,7 @@ fn variable(path: &str, part: &str) -> String {
         ("{id}", Some("tokens")) => "tokenId",
         ("{id}", Some("freezes")) => "freezeId",
         ("{id}", Some("webhooks")) => "webhookId",
-        ("{selector}", _) => "selector",
+        ("{color}", _) => "selector",
         ("{digest}", _) => "digest",
         ("{name}", Some("users")) => "userName",
         ("{name}", _) => "step",

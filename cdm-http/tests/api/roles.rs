@@ -8,13 +8,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cdm_core::domain::operation::{Deploy, Hooks, Move};
-use cdm_core::domain::rollout::{Outcome as MemberOutcome, RolloutMember, RolloutPage};
+use cdm_core::domain::rollout::{MemberOutcome, RolloutMember, RolloutPage};
 use cdm_core::domain::token::Role;
 use cdm_core::domain::{
-    Actor, Digest, End, Fleet, Kind, Operation, OperationId, Phase, Rollout, RolloutKind, RolloutStatus,
-    Selector, Site, Slot, Status, Subject, Task, Uid,
+    Actor, Color, Digest, Fleet, Operation, OperationId, OperationInput, OperationKind, OperationState,
+    Phase, Rollout, RolloutKind, RolloutStatus, Site, Status, Subject, TerminalStatus, Uid,
 };
-use cdm_core::ports::{Batch, Call, Outcome, Write};
+use cdm_core::ports::{CallContext, Mutation, Outcome, WriteBatch};
 use cdm_http::{HttpSettings, ROUTES};
 use cdm_testkit::build;
 use http_body_util::BodyExt;
@@ -43,9 +43,9 @@ const STATUSES: [Status; 7] = [
     Status::Running,
     Status::Waiting,
     Status::Parked,
-    Status::Ended(End::Succeeded),
-    Status::Ended(End::Failed),
-    Status::Ended(End::Cancelled),
+    Status::Ended(TerminalStatus::Succeeded),
+    Status::Ended(TerminalStatus::Failed),
+    Status::Ended(TerminalStatus::Cancelled),
 ];
 
 /// What somebody was answered.
@@ -108,10 +108,13 @@ fn of_console(path: &str) -> Option<Role> {
 }
 
 /// The least role that begins, repeats or stops an operation of a kind.
-const fn of_kind(kind: Kind) -> Role {
+const fn of_kind(kind: OperationKind) -> Role {
     match kind {
-        Kind::Create | Kind::Provision | Kind::Upgrade | Kind::Promote => Role::Operator,
-        Kind::Terminate | Kind::Deploy | Kind::Select => Role::Admin,
+        OperationKind::Create
+        | OperationKind::Provision
+        | OperationKind::Upgrade
+        | OperationKind::Promote => Role::Operator,
+        OperationKind::Terminate | OperationKind::Deploy | OperationKind::Select => Role::Admin,
     }
 }
 
@@ -257,13 +260,13 @@ impl Campaign {
         got == Expected::Allowed
     }
 
-    async fn write(&self, writes: Vec<Write>) {
-        let call = Call {
+    async fn write(&self, writes: Vec<Mutation>) {
+        let call = CallContext {
             deadline: self.bed.ports.clock.monotonic().after(std::time::Duration::from_secs(5)),
-            write: self.bed.ports.ids.write(),
+            write: self.bed.ports.entropy.write(),
             fence: cdm_core::domain::Fence::default(),
         };
-        let written = self.bed.ports.store.write(&call, &Batch::of(writes)).await;
+        let written = self.bed.ports.store.write(&call, &WriteBatch::of(writes)).await;
         assert!(matches!(written, Outcome::Applied(())), "the scene is set: {written:?}");
     }
 
@@ -271,15 +274,15 @@ impl Campaign {
     async fn tidy(&self) {
         let store = &self.bed.ports.store;
         let mut writes = Vec::new();
-        for selector in Selector::ALL {
-            let mut colour = store.colour(selector).await.expect("the store answers");
-            if colour.slot.take().is_some() {
-                writes.push(Write::Colour(Box::new(colour)));
+        for color in Color::ALL {
+            let mut service = store.service(color).await.expect("the store answers");
+            if service.operation.take().is_some() {
+                writes.push(Mutation::Service(Box::new(service)));
             }
         }
         let fleet = store.fleet().await.expect("the store answers");
-        if fleet.slot.is_some() || fleet.rollout.is_some() {
-            writes.push(Write::Fleet(Box::new(Fleet { slot: None, rollout: None, ..fleet })));
+        if fleet.operation.is_some() || fleet.rollout.is_some() {
+            writes.push(Mutation::Fleet(Box::new(Fleet { operation: None, rollout: None, ..fleet })));
         }
         if !writes.is_empty() {
             self.write(writes).await;
@@ -293,23 +296,23 @@ impl Campaign {
             Some(site) => store.site(&site.id).await.expect("the store answers"),
             None => None,
         };
-        let (blue, green) = (store.colour(Selector::Blue).await, store.colour(Selector::Green).await);
+        let (blue, green) = (store.service(Color::Blue).await, store.service(Color::Green).await);
         format!("{site:?} {blue:?} {green:?} {:?}", store.fleet().await)
     }
 
     /// Stores an operation of that kind in that status.
-    async fn operation(&mut self, kind: Kind, status: Status) -> (OperationId, Option<Site>) {
+    async fn operation(&mut self, kind: OperationKind, status: Status) -> (OperationId, Option<Site>) {
         self.tidy().await;
         let number = self.next();
-        let course = Move { from: Selector::Blue, to: Selector::Green, routed: Selector::Blue };
-        let task = match kind {
-            Kind::Create => Task::Create,
-            Kind::Provision => Task::Provision(Selector::Blue),
-            Kind::Upgrade => Task::Upgrade(course),
-            Kind::Promote => Task::Promote(course),
-            Kind::Terminate => Task::Terminate,
-            Kind::Deploy => Task::Deploy(Box::new(Deploy {
-                selector: Selector::Green,
+        let course = Move { from: Color::Blue, to: Color::Green, routed: Color::Blue };
+        let input = match kind {
+            OperationKind::Create => OperationInput::Create,
+            OperationKind::Provision => OperationInput::Provision(Color::Blue),
+            OperationKind::Upgrade => OperationInput::Upgrade(course),
+            OperationKind::Promote => OperationInput::Promote(course),
+            OperationKind::Terminate => OperationInput::Terminate,
+            OperationKind::Deploy => OperationInput::Deploy(Box::new(Deploy {
+                color: Color::Green,
                 digest: image('b'),
                 promote: false,
                 hooks: Hooks::Run,
@@ -317,45 +320,46 @@ impl Campaign {
                 rollout: None,
                 rolls_back: false,
             })),
-            Kind::Select => Task::Select(Selector::Green),
+            OperationKind::Select => OperationInput::Select(Color::Green),
         };
-        let slot = Slot { status, ..build::slot(number, task) };
-        let site = (!matches!(kind, Kind::Deploy | Kind::Select)).then(|| {
+        let current = OperationState { status, ..build::operation(number, input) };
+        let site = (!matches!(kind, OperationKind::Deploy | OperationKind::Select)).then(|| {
             let phase = match kind {
-                Kind::Create => Phase::New,
-                Kind::Provision => Phase::Created,
+                OperationKind::Create => Phase::New,
+                OperationKind::Provision => Phase::Created,
                 _ => Phase::Active,
             };
             Site { phase, ..build::site(&format!("s{number}")) }
         });
         let subject = match (kind, &site) {
             (_, Some(site)) => Subject::Site(site.id.clone()),
-            (Kind::Deploy, None) => Subject::Colour(Selector::Green),
+            (OperationKind::Deploy, None) => Subject::Service(Color::Green),
             (_, None) => Subject::Fleet,
         };
         let store = &self.bed.ports.store;
         let ended = matches!(status, Status::Ended(_));
         let mut writes = Vec::new();
         if ended {
-            let operation = Operation::live(subject.clone(), slot.clone());
-            writes.push(Write::History(Box::new(Operation { finished_at: Some(build::BORN), ..operation })));
+            let operation = Operation::live(subject.clone(), current.clone());
+            writes
+                .push(Mutation::History(Box::new(Operation { finished_at: Some(build::BORN), ..operation })));
         }
-        let slot = Some(slot).filter(|_| !ended);
+        let current = Some(current).filter(|_| !ended);
         match &subject {
             Subject::Site(_) => {
                 let site = site.clone().expect("a site");
-                writes.push(Write::CreateSite(Box::new(Site { slot, ..site })));
+                writes.push(Mutation::CreateSite(Box::new(Site { operation: current, ..site })));
             }
-            Subject::Colour(selector) if slot.is_some() => {
-                let mut colour = store.colour(*selector).await.expect("the store answers");
-                colour.slot = slot;
-                writes.push(Write::Colour(Box::new(colour)));
+            Subject::Service(color) if current.is_some() => {
+                let mut service = store.service(*color).await.expect("the store answers");
+                service.operation = current;
+                writes.push(Mutation::Service(Box::new(service)));
             }
-            Subject::Fleet if slot.is_some() => {
+            Subject::Fleet if current.is_some() => {
                 let fleet = store.fleet().await.expect("the store answers");
-                writes.push(Write::Fleet(Box::new(Fleet { slot, ..fleet })));
+                writes.push(Mutation::Fleet(Box::new(Fleet { operation: current, ..fleet })));
             }
-            Subject::Colour(_) | Subject::Fleet => {}
+            Subject::Service(_) | Subject::Fleet => {}
         }
         self.write(writes).await;
         (OperationId::on(number, subject), site)
@@ -366,7 +370,7 @@ impl Campaign {
         self.tidy().await;
         let (number, site) = (self.next(), build::site(&format!("s{}", self.number)));
         self.number += 10;
-        let rollout = build::rollout(number, RolloutKind::Promote, Selector::Blue, 1);
+        let rollout = build::rollout(number, RolloutKind::Promote, Color::Blue, 1);
         let finished_at = status.ended().then_some(build::BORN);
         let rollout = Rollout { status, digest, finished_at, ..rollout };
         let member = RolloutMember {
@@ -375,9 +379,9 @@ impl Campaign {
         };
         let page = RolloutPage { rollout: number, page: 0, members: vec![member] };
         self.write(vec![
-            Write::CreateRollout(Box::new(rollout)),
-            Write::RolloutPage(page),
-            Write::CreateSite(Box::new(site)),
+            Mutation::CreateRollout(Box::new(rollout)),
+            Mutation::RolloutPage(page),
+            Mutation::CreateSite(Box::new(site)),
         ])
         .await;
         number
@@ -391,7 +395,7 @@ fn image(letter: char) -> Digest {
 /// A path of a route, with something in each of its braces.
 fn filled(path: &str) -> String {
     path.replace("{digest}", &digest('a'))
-        .replace("{selector}", "green")
+        .replace("{color}", "green")
         .replace("/operations/{id}", "/operations/op-1-fleet")
         .replace("/rollouts/{id}", "/rollouts/rollout-1")
         .replace("/freezes/{id}", "/freezes/freeze-1")
@@ -428,7 +432,7 @@ async fn every_route(campaign: &mut Campaign) {
 }
 
 async fn every_operation(campaign: &mut Campaign) {
-    for kind in Kind::ALL {
+    for kind in OperationKind::ALL {
         for status in STATUSES {
             for (word, way, role) in asking(&["retry", "cancel"]) {
                 let (id, site) = campaign.operation(kind, status).await;
@@ -472,7 +476,8 @@ async fn every_rollout(campaign: &mut Campaign) {
                 let before = campaign.state(None).await;
                 let allowed = campaign.run((way, role), &line, "", expected, &what).await;
                 let store = &campaign.bed.ports.store;
-                let deploys = store.colour(Selector::Blue).await.expect("the store answers").slot.is_some();
+                let deploys =
+                    store.service(Color::Blue).await.expect("the store answers").operation.is_some();
                 let may_deploy = role == Some(Role::Admin) && word == "retry" && !runs && status.ended();
                 if deploys != may_deploy {
                     campaign
@@ -541,7 +546,7 @@ async fn campaign() {
         "campaign roles: {runs} runs, {} failed, {refused} refused, {} routes, {} kinds in {} statuses, {} phases of rollouts",
         failures.len(),
         ROUTES.len(),
-        Kind::ALL.len(),
+        OperationKind::ALL.len(),
         STATUSES.len(),
         RolloutStatus::ALL.len()
     );

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::Actor;
 use cdm_core::domain::token::Role;
-use cdm_core::services::{self, Expiry, NewToken};
+use cdm_core::manager::{self, Expiry, NewToken};
 use cdm_http::HttpSettings;
 use http_body_util::BodyExt;
 use secrecy::ExposeSecret;
@@ -127,7 +127,7 @@ async fn an_idle_stream_ends_when_its_token_expires() {
     let name = Actor::parse("brief").expect("a name");
     let end = bed.app.clock.wall().after(Duration::from_secs(100));
     let new = NewToken { name: name.clone(), role: Role::Viewer, expiry: Expiry::At(end) };
-    let made = bed.app.access.create(&services::Request::by(name, Role::Admin), &new).await.expect("a token");
+    let made = bed.app.access.create(&manager::Request::by(name, Role::Admin), &new).await.expect("a token");
     let request = Request::get("/events");
     let request = request.header("authorization", format!("Bearer {}", made.1.expose_secret()));
     let stream = bed.send(request.body(Body::empty()).expect("a request")).await;

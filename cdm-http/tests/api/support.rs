@@ -8,11 +8,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cdm_core::domain::token::{Role, Token, TokenHash};
-use cdm_core::domain::{Actor, Digest, Selector, Timestamp, Uid, WorkerId};
+use cdm_core::domain::{Actor, Color, Digest, Timestamp, Uid, WorkerId};
 use cdm_core::engine::{RolloutDriver, Settings, Worker};
-use cdm_core::pipelines::{Platform, Rollouts, registry};
-use cdm_core::ports::{Call, Clock, ErrorKind, Outcome, PortError, Ports, TokenStore};
-use cdm_core::services::{self, Access, Expiry, NewToken, Services};
+use cdm_core::manager::{self, Access, Expiry, Manager, NewToken};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
+use cdm_core::ports::{CallContext, Clock, ErrorKind, Outcome, PortError, Ports, TokenStore};
 use cdm_http::{App, Backend, Health, HttpSettings};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
@@ -29,7 +29,7 @@ struct Tokens(Mutex<Vec<Token>>);
 
 #[async_trait]
 impl TokenStore for Tokens {
-    async fn create(&self, _: &Call, token: &Token) -> Outcome<()> {
+    async fn create(&self, _: &CallContext, token: &Token) -> Outcome<()> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.iter().any(|known| known.name == token.name) {
             return Outcome::NotApplied(PortError::new("tokens", ErrorKind::Exists, "taken"));
@@ -46,7 +46,7 @@ impl TokenStore for Tokens {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    async fn revoke(&self, _: &Call, id: Uid, at: Timestamp) -> Outcome<Token> {
+    async fn revoke(&self, _: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.iter_mut().find(|token| token.id == id) {
             Some(token) => {
@@ -128,8 +128,8 @@ impl Bed {
     async fn built(settings: HttpSettings) -> (Self, Arc<Worker>, SimClock) {
         let (clock, log) = (SimClock::new(), EffectLog::new());
         let cluster = FakeCluster::new(log.clone(), clock.clone());
-        for selector in Selector::ALL {
-            cluster.install(selector, Digest::parse(&digest('a')).expect("a digest"));
+        for color in Color::ALL {
+            cluster.install(color, Digest::parse(&digest('a')).expect("a digest"));
         }
         let ports = Ports {
             store: Arc::new(FakeStore::new(log.clone(), clock.clone())),
@@ -139,27 +139,27 @@ impl Bed {
             cluster: Arc::new(cluster.clone()),
             probe: Arc::new(FakeProbe::new(Arc::new(cluster.clone()), clock.clone())),
             clock: Arc::new(clock.clone()),
-            ids: Arc::new(SeededIds::new(1)),
+            entropy: Arc::new(SeededIds::new(1)),
         };
-        let (platform, measures) = (Platform::default(), Settings::default());
+        let (platform, measures) = (PipelineSettings::default(), Settings::default());
         let pipelines = Arc::new(registry(&platform));
         let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
         let name = WorkerId::new("tester");
         let worker =
             Arc::new(Worker::new(name, ports.clone(), Arc::clone(&pipelines), rollouts, measures.clone()));
-        let services = Services::new(ports.clone(), pipelines, measures).with_worker(Arc::clone(&worker));
+        let manager = Manager::new(ports.clone(), pipelines, measures).with_worker(Arc::clone(&worker));
         let access =
             Arc::new(Access::new(Arc::new(Tokens::default()), ports.clone(), Duration::from_secs(8)));
         let mut tokens = Vec::new();
         for role in Role::ALL {
             let name = Actor::parse(role.as_str()).expect("a name");
-            let request = services::Request::by(name.clone(), Role::Admin);
+            let request = manager::Request::by(name.clone(), Role::Admin);
             let new = NewToken { name, role, expiry: Expiry::Usual };
             tokens.push((role, access.create(&request, &new).await.expect("a token").1));
         }
         let health = Arc::new(Backends::default());
         let app = App {
-            services: Arc::new(services),
+            manager: Arc::new(manager),
             access,
             clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             health: Arc::clone(&health) as Arc<dyn Health>,

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::{Actor, Role};
-use cdm_core::services::{self, Admitted};
+use cdm_core::manager::{self, Admitted};
 use secrecy::SecretString;
 
 use crate::support::Bed;
@@ -54,12 +54,12 @@ async fn the_names_of_the_audits_own_actors_are_refused() {
         let refused = bed.ask("POST /tokens", Some(&body)).await;
         assert_eq!(refused.status, 422, "{name}");
         assert_eq!(refused.json()["errors"][0]["field"], "name", "{name}");
-        let new = services::NewToken {
+        let new = manager::NewToken {
             name: Actor::parse(name).expect("an actor"),
             role: Role::Viewer,
-            expiry: services::Expiry::Usual,
+            expiry: manager::Expiry::Usual,
         };
-        let request = services::Request::by(Actor::parse("library").expect("an actor"), Role::Admin);
+        let request = manager::Request::by(Actor::parse("library").expect("an actor"), Role::Admin);
         let refused = bed.app.access.create(&request, &new).await.map(drop);
         assert_eq!(refused.map_err(|error| error.code()), Err("invalid"), "{name} through the library");
     }

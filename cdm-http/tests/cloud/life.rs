@@ -39,8 +39,8 @@ async fn a_site_lives_and_ends_on_the_real_parts() {
     }
     assert!(there.aws["objects"].to_string().contains(&format!("sites/{uid}/")), "{}", there.aws["objects"]);
     let [ingress] = there.ingresses.as_slice() else { panic!("{:?}", there.ingresses) };
-    let hosts = |colour: &str| {
-        ["rrr.example.com", "www.rrr.example.com"].map(|host| (host.to_owned(), colour.to_owned())).to_vec()
+    let hosts = |service: &str| {
+        ["rrr.example.com", "www.rrr.example.com"].map(|host| (host.to_owned(), service.to_owned())).to_vec()
     };
     assert_eq!(backends(ingress), hosts("blue"));
     let item = &there.aws["items"]["S#rrr/SITE"];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::adapters::{OsIds, SystemClock};
-use cdm_core::ports::{Clock, IdSource};
+use cdm_core::ports::{Clock, Entropy};
 use cdm_testkit::kubernetes::{Container, Containers, Exit, KubernetesApi, Pace, Settings, User, WordPress};
 use cdm_testkit::proxy::Proxy;
 use serde_json::{Value, json};
@@ -188,8 +188,8 @@ fn output(command: &mut Command) -> String {
 fn services(table: &str) -> Vec<Value> {
     ["blue", "green"]
         .into_iter()
-        .flat_map(|colour| {
-            let labels = json!({"app": colour});
+        .flat_map(|color| {
+            let labels = json!({"app": color});
             let image = format!("{REPOSITORY}@sha256:{}", "0".repeat(64));
             let container = json!({
                 "name": "web", "image": image, "ports": [{"containerPort": 80}],
@@ -200,7 +200,7 @@ fn services(table: &str) -> Vec<Value> {
             });
             let deployment = json!({
                 "apiVersion": "apps/v1", "kind": "Deployment",
-                "metadata": {"name": format!("{colour}-deployment"), "namespace": NAMESPACE, "labels": labels},
+                "metadata": {"name": format!("{color}-deployment"), "namespace": NAMESPACE, "labels": labels},
                 "spec": {
                     "replicas": 2, "selector": {"matchLabels": labels}, "progressDeadlineSeconds": 30,
                     "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
@@ -208,7 +208,7 @@ fn services(table: &str) -> Vec<Value> {
             });
             let service = json!({
                 "apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": colour, "namespace": NAMESPACE},
+                "metadata": {"name": color, "namespace": NAMESPACE},
                 "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 80}]},
             });
             [deployment, service]

@@ -23,7 +23,7 @@ async fn every_route_asks_for_its_role() {
             if open || path == "/events" {
                 continue;
             }
-            let path = path.replace("{digest}", &"a".repeat(64)).replace("{selector}", "blue");
+            let path = path.replace("{digest}", &"a".repeat(64)).replace("{color}", "blue");
             let path = path.replace(['{', '}'], "");
             let none = server.ask_as(None, method.clone(), &path, None).await.status();
             let wrong = server.ask_as(Some("cdm_nobody"), method.clone(), &path, None).await.status();

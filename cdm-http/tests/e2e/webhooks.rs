@@ -16,12 +16,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::server::{PATIENCE, QUICK, Server, directory, new_site};
 
 /// A message as it came.
-struct Came {
+struct MemberOutcome {
     headers: HeaderMap,
     body: String,
 }
 
-impl Came {
+impl MemberOutcome {
     fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().expect("a header in ASCII")
     }
@@ -32,7 +32,7 @@ impl Came {
 }
 
 struct Door {
-    came: UnboundedSender<Came>,
+    came: UnboundedSender<MemberOutcome>,
     count: AtomicUsize,
     /// Which message is taken and never answered.
     silent: usize,
@@ -40,7 +40,7 @@ struct Door {
 
 async fn take(State(door): State<Arc<Door>>, headers: HeaderMap, body: String) -> StatusCode {
     let number = door.count.fetch_add(1, Ordering::SeqCst) + 1;
-    let _ = door.came.send(Came { headers, body });
+    let _ = door.came.send(MemberOutcome { headers, body });
     if number == door.silent {
         std::future::pending::<()>().await;
     }
@@ -48,7 +48,7 @@ async fn take(State(door): State<Arc<Door>>, headers: HeaderMap, body: String) -
 }
 
 /// A receiver on loopback, and what comes to it.
-async fn receiver(silent: usize) -> (String, UnboundedReceiver<Came>) {
+async fn receiver(silent: usize) -> (String, UnboundedReceiver<MemberOutcome>) {
     let (came, coming) = unbounded_channel();
     let door = Arc::new(Door { came, count: AtomicUsize::new(0), silent });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -71,13 +71,13 @@ async fn hook(server: &Server, url: &str) -> (String, SigningKey) {
     (made["id"].as_str().expect("an id").to_owned(), SigningKey::parse(key.into()).expect("a key"))
 }
 
-async fn next(coming: &mut UnboundedReceiver<Came>) -> Came {
+async fn next(coming: &mut UnboundedReceiver<MemberOutcome>) -> MemberOutcome {
     let next = tokio::time::timeout(PATIENCE, coming.recv()).await;
     next.expect("a message in time").expect("the receiver goes on")
 }
 
 /// What has come once the site's operation of that kind was told of as succeeded.
-async fn until_done(coming: &mut UnboundedReceiver<Came>, operation: &str) -> Vec<Came> {
+async fn until_done(coming: &mut UnboundedReceiver<MemberOutcome>, operation: &str) -> Vec<MemberOutcome> {
     let mut came = Vec::new();
     loop {
         let next = next(coming).await;

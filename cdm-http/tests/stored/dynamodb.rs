@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cdm_core::adapters::OsIds;
-use cdm_core::ports::IdSource;
+use cdm_core::ports::Entropy;
 
 use super::stage::Stage;
 use super::{VERSIONS, data, make, parts, resume, stage};

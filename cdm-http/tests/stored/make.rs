@@ -33,7 +33,7 @@ pub(crate) async fn embedded(to: &Path) {
 
 /// Keeps a directory and the API's answers about it.
 pub(crate) async fn keep(stage: Stage, answers: &BTreeMap<String, Value>, to: &Path) {
-    let live = stage.process.ports().store.live().await.expect("what is at work");
+    let live = stage.process.ports().store.pending_work().await.expect("what is at work");
     let dir = stage.close().await;
     // On one machine the file of a worker that nobody has locked says that its process has ended.
     let workers = dir.path().join("data/workers");

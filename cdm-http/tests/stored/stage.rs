@@ -10,10 +10,10 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use cdm_core::domain::{Actor, Role, WorkerId};
 use cdm_core::engine::{Registry, RolloutDriver, Settings, Worker};
-use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::wiring::{Config, Process};
 use cdm_http::{App, HttpSettings};
-use cdm_testkit::faults::{CallSite, Fault, Gate, Plan, faulty};
+use cdm_testkit::faults::{CallSite, Fault, FaultInjector, Plan, faulty};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -55,7 +55,7 @@ impl Stage {
             process,
             dir,
             router,
-            registry: Arc::new(registry(&Platform::default())),
+            registry: Arc::new(registry(&PipelineSettings::default())),
             workers: AtomicU32::new(0),
         }
     }
@@ -90,9 +90,9 @@ impl Stage {
     }
 
     /// A worker that no other process is named like.
-    fn worker(&self, gate: &Gate) -> Worker {
+    fn worker(&self, gate: &FaultInjector) -> Worker {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
-        let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(Platform::default()));
+        let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(PipelineSettings::default()));
         let settings = Settings { scan: Duration::from_millis(20), ..Settings::default() };
         let id = WorkerId::new(&format!("maker-{number}"));
         Worker::new(id, faulty(self.process.ports(), gate), Arc::clone(&self.registry), rollouts, settings)
@@ -100,12 +100,13 @@ impl Stage {
 
     /// One worker runs all that it finds until it rests.
     pub(crate) async fn run(&self) {
-        let gate = Gate::default();
+        let gate = FaultInjector::default();
         let worker = self.worker(&gate);
         for _ in 0..TURNS {
-            let turn = tokio::time::timeout(PATIENCE, worker.turn()).await.expect("a worker that goes on");
+            let turn =
+                tokio::time::timeout(PATIENCE, worker.run_once()).await.expect("a worker that goes on");
             let clock = &self.process.ports().clock;
-            match turn.wake {
+            match turn.next_poll_at {
                 None if turn.ran == 0 => return,
                 None => {}
                 Some(_) => clock.sleep_until(clock.monotonic().after(Duration::from_millis(20))).await,
@@ -116,15 +117,16 @@ impl Stage {
 
     /// The calls of one worker's look, which finds work and gives it no fault.
     pub(crate) async fn trace(&self) -> Vec<CallSite> {
-        let gate = Gate::default();
+        let gate = FaultInjector::default();
         let worker = self.worker(&gate);
         gate.start_trace();
-        tokio::time::timeout(PATIENCE, worker.turn()).await.expect("a worker that goes on");
+        tokio::time::timeout(PATIENCE, worker.run_once()).await.expect("a worker that goes on");
         let trace = gate.trace();
         // What still waits is this worker's.
         for _ in 0..TURNS {
-            let turn = tokio::time::timeout(PATIENCE, worker.turn()).await.expect("a worker that goes on");
-            if turn.ran == 0 && turn.wake.is_none() {
+            let turn =
+                tokio::time::timeout(PATIENCE, worker.run_once()).await.expect("a worker that goes on");
+            if turn.ran == 0 && turn.next_poll_at.is_none() {
                 return trace;
             }
             let clock = &self.process.ports().clock;
@@ -135,10 +137,10 @@ impl Stage {
 
     /// One look of a worker whose call at `at` goes wrong; the worker does nothing afterwards, and is soon taken for lost.
     pub(crate) async fn fail(&self, at: usize, fault: Fault) {
-        let gate = Gate::default();
+        let gate = FaultInjector::default();
         let worker = self.worker(&gate);
         gate.arm(Plan(vec![(at, fault)]));
-        let mut turn = std::pin::pin!(worker.turn());
+        let mut turn = std::pin::pin!(worker.run_once());
         for _ in 0..600 {
             let ended = tokio::time::timeout(Duration::from_millis(50), &mut turn).await.is_ok();
             if ended || gate.take_halt().is_some() {

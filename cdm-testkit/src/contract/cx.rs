@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cdm_core::domain::{Fence, JobName, SiteId, Uid};
-use cdm_core::ports::{Call, Clock, ErrorKind, IdSource, Outcome, PortError};
+use cdm_core::ports::{CallContext, Clock, Entropy, ErrorKind, Outcome, PortError};
 
 /// Lets a moment pass for what follows in its own time.
 #[async_trait]
@@ -23,7 +23,7 @@ pub trait Settle: Send + Sync + fmt::Debug {
 #[derive(Clone, Copy, Debug)]
 pub struct Cx<'a> {
     clock: &'a dyn Clock,
-    ids: &'a dyn IdSource,
+    ids: &'a dyn Entropy,
     settle: &'a dyn Settle,
 }
 
@@ -35,12 +35,12 @@ impl<'a> Cx<'a> {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     /// A suite's context: deadlines by `clock`, names by `ids`, waiting by `settle`.
-    pub const fn new(clock: &'a dyn Clock, ids: &'a dyn IdSource, settle: &'a dyn Settle) -> Self {
+    pub const fn new(clock: &'a dyn Clock, ids: &'a dyn Entropy, settle: &'a dyn Settle) -> Self {
         Self { clock, ids, settle }
     }
 
     /// The source of names.
-    pub const fn ids(&self) -> &'a dyn IdSource {
+    pub const fn ids(&self) -> &'a dyn Entropy {
         self.ids
     }
 
@@ -79,19 +79,19 @@ impl<'a> Cx<'a> {
     }
 
     /// A call of an operation of its own.
-    pub fn call(&self) -> Call {
+    pub fn call(&self) -> CallContext {
         self.call_under(Fence::new(self.number(), 1))
     }
 
     /// A call under a fence, with time enough.
-    pub fn call_under(&self, fence: Fence) -> Call {
+    pub fn call_under(&self, fence: Fence) -> CallContext {
         let deadline = self.clock.monotonic().after(Self::DEADLINE);
-        Call { deadline, write: self.ids.write(), fence }
+        CallContext { deadline, write: self.ids.write(), fence }
     }
 
     /// A call that has waited somewhere until its deadline had passed.
-    pub async fn late_call(&self) -> Call {
-        let call = Call { deadline: self.clock.monotonic(), ..self.call() };
+    pub async fn late_call(&self) -> CallContext {
+        let call = CallContext { deadline: self.clock.monotonic(), ..self.call() };
         for _ in 0..Self::PATIENCE {
             if self.clock.monotonic() > call.deadline {
                 return call;

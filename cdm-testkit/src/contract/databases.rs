@@ -1,7 +1,7 @@
 //! What a database server promises: a database and a user together, brought to one state, and dropped for good.
 
 use cdm_core::domain::{DatabaseName, Uid};
-use cdm_core::ports::{Call, Database, ErrorKind, SiteDatabase, SiteDatabases};
+use cdm_core::ports::{CallContext, Database, ErrorKind, SiteDatabase, SiteDatabases};
 
 use super::Cx;
 use super::cx::{answered, applied, refused};
@@ -118,7 +118,13 @@ async fn assert_seen(promise: &str, port: &dyn SiteDatabases, uid: Uid, want: Si
     assert_eq!(answered(promise, port.seen(uid).await), want, "broken promise: {promise}");
 }
 
-async fn assert_closed(promise: &str, port: &dyn SiteDatabases, call: &Call, uid: Uid, value: &Database) {
+async fn assert_closed(
+    promise: &str,
+    port: &dyn SiteDatabases,
+    call: &CallContext,
+    uid: Uid,
+    value: &Database,
+) {
     refused(promise, ErrorKind::Gone, port.ensure(call, uid, value).await);
     assert_seen(promise, port, uid, NEITHER).await;
 }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Digest, Fence, Hostname, JobName, Selector, Template, Tick, Uid};
+use cdm_core::domain::{Color, Digest, Fence, Hostname, JobName, MonotonicTime, Template, Uid};
 use cdm_core::ports::{
-    Call, Canary, CanaryVersion, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job, JobKind, JobSpec,
-    JobState, Mark, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
+    CallContext, Canary, CanaryVersion, ChangeCursor, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job,
+    JobKind, JobSpec, JobState, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
 };
 
 use super::FakeDatabases;
@@ -55,32 +55,32 @@ impl FakeCluster {
     }
 
     /// Has a service run `digest`, ready now and untouched by CDM, as someone set it up before. Logs nothing.
-    pub fn install(&self, selector: Selector, digest: Digest) {
+    pub fn install(&self, color: Color, digest: Digest) {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         let template = state.new_template(digest);
-        let service = state.service(selector);
+        let service = state.service(color);
         service.deploy(now, digest, template, READY_AT_ONCE);
         service.fence = Fence::default();
     }
 
     /// Has a service want `n` pods.
-    pub fn desired(&self, selector: Selector, n: u32) {
-        self.lock().service(selector).desired = n;
+    pub fn desired(&self, color: Color, n: u32) {
+        self.lock().service(color).desired = n;
     }
 
     /// Makes a service unready, with a failure to show or none, until it is mended or gets another template.
-    pub fn break_service(&self, selector: Selector, failure: Option<PodFailure>) {
+    pub fn break_service(&self, color: Color, failure: Option<PodFailure>) {
         let now = self.clock.monotonic();
-        if let Some(running) = &mut self.lock().service(selector).running {
+        if let Some(running) = &mut self.lock().service(color).running {
             running.settle(now);
             running.broken = Some(Breakage(failure));
         }
     }
 
     /// Undoes [`FakeCluster::break_service`].
-    pub fn mend_service(&self, selector: Selector) {
-        if let Some(running) = &mut self.lock().service(selector).running {
+    pub fn mend_service(&self, color: Color) {
+        if let Some(running) = &mut self.lock().service(color).running {
             running.broken = None;
         }
     }
@@ -123,7 +123,7 @@ impl FakeCluster {
     }
 
     /// The service in whose image a job runs.
-    pub fn job_service(&self, name: &JobName) -> Option<Selector> {
+    pub fn job_service(&self, name: &JobName) -> Option<Color> {
         self.lock().jobs.get(name).map(|job| job.service)
     }
 
@@ -142,7 +142,7 @@ impl FakeCluster {
     }
 
     /// The next moment after now at which a job ends, or what a service shows changes of itself.
-    pub fn next_event(&self) -> Option<Tick> {
+    pub fn next_event(&self) -> Option<MonotonicTime> {
         let now = self.clock.monotonic();
         let state = self.lock();
         let job = state.ends.iter().map(|(end, _)| *end).find(|end| *end > now);
@@ -160,7 +160,13 @@ impl FakeCluster {
     }
 
     /// Refuses an effect that came too late.
-    fn refuse(&self, call: &Call, method: &'static str, kind: ErrorKind, message: &str) -> Outcome<()> {
+    fn refuse(
+        &self,
+        call: &CallContext,
+        method: &'static str,
+        kind: ErrorKind,
+        message: &str,
+    ) -> Outcome<()> {
         self.log(call.fence, || What::Refused(method));
         not_applied(kind, message)
     }
@@ -180,9 +186,9 @@ impl ClusterOps for FakeCluster {
 
     async fn set_canary(
         &self,
-        call: &Call,
+        call: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
         let mut state = self.lock();
@@ -192,27 +198,27 @@ impl ClusterOps for FakeCluster {
         }
         state.canary_writes += 1;
         let version = CanaryVersion(state.canary_writes.to_string());
-        state.canary = Some(Canary { selector, digest, version });
-        self.log(call.fence, || What::CanarySet(selector, digest));
+        state.canary = Some(Canary { color, digest, version });
+        self.log(call.fence, || What::CanarySet(color, digest));
         Outcome::Applied(())
     }
 
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
-        let view = self.lock().service(selector).view(selector, self.clock.monotonic());
-        self.log(Fence::default(), || What::Looked(selector, view.is_ready()));
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
+        let view = self.lock().service(color).view(color, self.clock.monotonic());
+        self.log(Fence::default(), || What::Looked(color, view.is_ready()));
         Ok(view)
     }
 
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()> {
         let now = self.clock.monotonic();
         let mut state = self.lock();
-        if state.service(selector).fence != expect {
+        if state.service(color).fence != expect {
             let message = "the workload carries another fence";
             return self.refuse(call, "cluster.set_image", ErrorKind::Conflict, message);
         }
@@ -223,21 +229,21 @@ impl ClusterOps for FakeCluster {
                 None => return not_applied(ErrorKind::Invalid, "the template is none of this cluster's"),
             },
         };
-        let before = state.service(selector).running.as_ref().map(|running| running.digest);
+        let before = state.service(color).running.as_ref().map(|running| running.digest);
         // As in Kubernetes, a write that leaves the template as it is restarts nothing.
-        if !state.service(selector).runs(want) {
+        if !state.service(color).runs(want) {
             let template = match want {
                 ImageWant::Digest(_) => state.new_template(digest),
                 ImageWant::Template(template) => template.clone(),
             };
             let script = state.scripts.get(&digest).cloned().unwrap_or_default();
-            let service = state.service(selector);
+            let service = state.service(color);
             // Its pods were kept, so a template that was ready is so again at once.
             let script = if service.proven.contains(&template) { READY_AT_ONCE } else { script };
             service.deploy(now, digest, template, script);
         }
-        state.service(selector).fence = call.fence;
-        self.log(call.fence, || What::ImageSet(selector, before, Some(digest)));
+        state.service(color).fence = call.fence;
+        self.log(call.fence, || What::ImageSet(color, before, Some(digest)));
         Outcome::Applied(())
     }
 
@@ -245,7 +251,7 @@ impl ClusterOps for FakeCluster {
         Ok(self.lock().routes.get(&uid).cloned())
     }
 
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         let mut state = self.lock();
         if state.released.contains(&spec.uid) {
             let message = "the uid was released";
@@ -264,7 +270,7 @@ impl ClusterOps for FakeCluster {
         Outcome::Applied(())
     }
 
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         const METHOD: &str = "cluster.move_route";
         let mut state = self.lock();
         let Some(route) = state.routes.get_mut(&uid) else {
@@ -283,7 +289,7 @@ impl ClusterOps for FakeCluster {
         Outcome::Applied(())
     }
 
-    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let mut state = self.lock();
         if state.released.insert(uid) {
             let route = state.routes.remove(&uid);
@@ -298,7 +304,7 @@ impl ClusterOps for FakeCluster {
         Outcome::Applied(())
     }
 
-    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()> {
+    async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
         let mut state = self.lock();
         let (owner, word) = (spec.kind.uid(), spec.kind.word());
         if owner.is_some_and(|uid| state.released.contains(&uid)) {
@@ -347,10 +353,14 @@ impl ClusterOps for FakeCluster {
         }))
     }
 
-    async fn changes(&self, mark: Mark, _wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        _wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         let mut state = self.lock();
         state.gather_news(self.clock.monotonic());
-        let next = Mark(state.news_count);
+        let next = ChangeCursor(state.news_count);
         if mark.0 < state.forgotten || mark > next {
             return Ok((vec![Changed::Anything], next));
         }
@@ -364,7 +374,7 @@ const READY_AT_ONCE: ImageScript = ImageScript { ready_after: Some(Duration::ZER
 struct State {
     canary: Option<Canary>,
     canary_writes: u64,
-    services: BTreeMap<Selector, Service>,
+    services: BTreeMap<Color, Service>,
     scripts: BTreeMap<Digest, ImageScript>,
     templates: u64,
     routes: BTreeMap<Uid, Route>,
@@ -380,7 +390,7 @@ struct State {
     owned: BTreeMap<Uid, Vec<JobName>>,
     released: BTreeSet<Uid>,
     /// When jobs end, those whose end was not told yet.
-    ends: BTreeSet<(Tick, JobName)>,
+    ends: BTreeSet<(MonotonicTime, JobName)>,
     /// What changed, each thing once, by the number of its last change.
     news: BTreeMap<u64, Changed>,
     news_of: BTreeMap<Changed, u64>,
@@ -390,8 +400,8 @@ struct State {
 }
 
 impl State {
-    fn service(&mut self, selector: Selector) -> &mut Service {
-        self.services.entry(selector).or_default()
+    fn service(&mut self, color: Color) -> &mut Service {
+        self.services.entry(color).or_default()
     }
 
     fn new_template(&mut self, digest: Digest) -> Template {
@@ -417,7 +427,7 @@ impl State {
     }
 
     /// Tells what time alone has brought about since the last time someone asked.
-    fn gather_news(&mut self, now: Tick) {
+    fn gather_news(&mut self, now: MonotonicTime) {
         while let Some((end, _)) = self.ends.first()
             && *end <= now
             && let Some((_, name)) = self.ends.pop_first()
@@ -427,12 +437,12 @@ impl State {
             }
             self.tell(Changed::Job(name));
         }
-        for selector in Selector::ALL {
-            let service = self.service(selector);
-            let view = service.view(selector, now);
+        for color in Color::ALL {
+            let service = self.service(color);
+            let view = service.view(color, now);
             if service.told.as_ref() != Some(&view) {
                 service.told = Some(view);
-                self.tell(Changed::Service(selector));
+                self.tell(Changed::Service(color));
             }
         }
     }
@@ -471,7 +481,7 @@ impl Service {
         })
     }
 
-    fn deploy(&mut self, now: Tick, digest: Digest, template: Template, script: ImageScript) {
+    fn deploy(&mut self, now: MonotonicTime, digest: Digest, template: Template, script: ImageScript) {
         let mut old = 0;
         if let Some(before) = self.running.take() {
             if before.is_up(now) {
@@ -485,13 +495,13 @@ impl Service {
         self.running = Some(Running { digest, template, since: now, script, old, broken: None });
     }
 
-    fn view(&self, selector: Selector, now: Tick) -> ServiceView {
+    fn view(&self, color: Color, now: MonotonicTime) -> ServiceView {
         let running = self.running.as_ref();
         let updated = if running.is_some() { self.desired } else { 0 };
         let available = if running.is_some_and(|running| running.is_up(now)) { self.desired } else { 0 };
         let old = running.filter(|running| !running.is_rolled_out(now)).map_or(0, |running| running.old);
         ServiceView {
-            selector,
+            color,
             digest: running.map(|running| running.digest),
             template: running.map(|running| running.template.clone()),
             fence: self.fence,
@@ -511,7 +521,7 @@ impl Service {
 struct Running {
     digest: Digest,
     template: Template,
-    since: Tick,
+    since: MonotonicTime,
     script: ImageScript,
     /// Pods of the template before, which serve until this one is rolled out.
     old: u32,
@@ -523,15 +533,15 @@ struct Running {
 struct Breakage(Option<PodFailure>);
 
 impl Running {
-    fn ready_at(&self) -> Option<Tick> {
+    fn ready_at(&self) -> Option<MonotonicTime> {
         self.script.ready_after.map(|span| self.since.after(span))
     }
 
-    fn fails_at(&self) -> Option<Tick> {
+    fn fails_at(&self) -> Option<MonotonicTime> {
         self.script.failure.as_ref().map(|(span, _)| self.since.after(*span))
     }
 
-    fn failure(&self, now: Tick) -> Option<PodFailure> {
+    fn failure(&self, now: MonotonicTime) -> Option<PodFailure> {
         match (&self.broken, &self.script.failure) {
             (Some(Breakage(failure)), _) => failure.clone(),
             (None, Some((_, failure))) if self.fails_at().is_some_and(|at| at <= now) => {
@@ -542,23 +552,23 @@ impl Running {
     }
 
     /// Whether all pods have been available at some time, so that none of an earlier template is left.
-    fn is_rolled_out(&self, now: Tick) -> bool {
+    fn is_rolled_out(&self, now: MonotonicTime) -> bool {
         self.ready_at().is_some_and(|at| at <= now && self.fails_at().is_none_or(|fails| at < fails))
     }
 
     /// Whether all pods are available now.
-    fn is_up(&self, now: Tick) -> bool {
+    fn is_up(&self, now: MonotonicTime) -> bool {
         self.broken.is_none() && self.is_rolled_out(now) && self.fails_at().is_none_or(|at| now < at)
     }
 
     /// Lets the old pods go where they are gone, so that a breakage does not bring them back.
-    fn settle(&mut self, now: Tick) {
+    fn settle(&mut self, now: MonotonicTime) {
         if self.is_rolled_out(now) {
             self.old = 0;
         }
     }
 
-    fn next_change(&self, now: Tick) -> Option<Tick> {
+    fn next_change(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         let fails = self.fails_at();
         let ready = self.ready_at().filter(|at| fails.is_none_or(|fails| *at < fails));
         ready.into_iter().chain(fails).filter(|at| *at > now).min()

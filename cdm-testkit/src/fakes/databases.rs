@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cdm_core::domain::{Fence, Uid};
-use cdm_core::ports::{Call, Clock, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases};
+use cdm_core::ports::{
+    CallContext, Clock, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock::SimClock;
@@ -82,7 +84,7 @@ impl FakeDatabases {
     }
 
     /// Refuses a call for a database that was dropped.
-    fn gone(&self, call: &Call, uid: Uid, method: &'static str) -> Outcome<()> {
+    fn gone(&self, call: &CallContext, uid: Uid, method: &'static str) -> Outcome<()> {
         self.log(call.fence, What::Refused(method));
         let message = format!("the database of {uid} was dropped");
         Outcome::NotApplied(PortError::new(PORT, ErrorKind::Gone, message))
@@ -99,7 +101,7 @@ impl SiteDatabases for FakeDatabases {
         ("db.internal".to_owned(), 3306)
     }
 
-    async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn ensure(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let mut held = self.lock();
         let password = credentials.password.clone();
         let created = match held.get_mut(&uid) {
@@ -118,7 +120,7 @@ impl SiteDatabases for FakeDatabases {
         Outcome::Applied(())
     }
 
-    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let mut held = self.lock();
         match held.get(&uid) {
             Some(Held::Dropped) => return self.gone(call, uid, "databases.renew"),
@@ -136,7 +138,7 @@ impl SiteDatabases for FakeDatabases {
         Outcome::Applied(())
     }
 
-    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         if let Some(Held::Made(_)) = self.lock().insert(uid, Held::Dropped) {
             self.log(call.fence, What::DatabaseDropped(uid));
         }

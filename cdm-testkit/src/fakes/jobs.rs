@@ -1,6 +1,6 @@
 //! Jobs of the cluster in memory: how they fare by the clock, and what an installation leaves.
 
-use cdm_core::domain::{Selector, Tick, Uid};
+use cdm_core::domain::{Color, MonotonicTime, Uid};
 use cdm_core::ports::{Job, JobFailure, JobState};
 
 use super::script::JobScript;
@@ -28,20 +28,20 @@ pub(super) fn installed(done: Option<(Installing, Installation)>) -> JobState {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) owner: Option<Uid>,
-    pub(super) service: Selector,
+    pub(super) service: Color,
     pub(super) word: &'static str,
-    pub(super) since: Tick,
+    pub(super) since: MonotonicTime,
     pub(super) script: JobScript,
     /// Whether it has credentials that were put into the cluster for it.
     pub(super) credentials: bool,
 }
 
 impl Run {
-    pub(super) fn ends(&self) -> Option<Tick> {
+    pub(super) fn ends(&self) -> Option<MonotonicTime> {
         (self.script.result != JobState::Running).then(|| self.since.after(self.script.takes))
     }
 
-    pub(super) fn state(&self, now: Tick) -> JobState {
+    pub(super) fn state(&self, now: MonotonicTime) -> JobState {
         match self.ends() {
             Some(end) if end <= now => self.script.result.clone(),
             Some(_) | None => JobState::Running,
@@ -49,11 +49,11 @@ impl Run {
     }
 
     /// Removes the credentials of a job that has ended.
-    pub(super) fn forget(&mut self, now: Tick) {
+    pub(super) fn forget(&mut self, now: MonotonicTime) {
         self.credentials &= self.state(now) == JobState::Running;
     }
 
-    pub(super) fn view(&self, now: Tick) -> Job {
+    pub(super) fn view(&self, now: MonotonicTime) -> Job {
         let state = self.state(now);
         let word = match state {
             JobState::Running => "started",

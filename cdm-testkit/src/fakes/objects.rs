@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cdm_core::domain::{Fence, ObjectPrefix, Uid};
-use cdm_core::ports::{Call, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
+use cdm_core::ports::{CallContext, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
 
 use crate::clock::SimClock;
 use crate::log::{Effect, EffectLog, What};
@@ -72,7 +72,7 @@ impl FakeObjects {
 
 #[async_trait]
 impl ObjectStore for FakeObjects {
-    async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()> {
+    async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()> {
         let mut state = self.lock();
         if self.clock.monotonic() > call.deadline {
             self.log(call.fence, || What::Refused("objects.put_marker"));
@@ -104,7 +104,7 @@ impl ObjectStore for FakeObjects {
 
     async fn delete(
         &self,
-        call: &Call,
+        call: &CallContext,
         prefix: &ObjectPrefix,
         keys: &[String],
     ) -> Outcome<Vec<(String, String)>> {

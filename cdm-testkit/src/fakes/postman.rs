@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use cdm_core::ports::{Message, Postman, Undelivered};
+use cdm_core::ports::{DeliveryError, Message, WebhookSender};
 
 /// Brings messages to receivers in memory; clones are the same postman.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +20,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It does not.
-    Refuses(Undelivered),
+    Refuses(DeliveryError),
     /// It has the message, and its answer is lost.
     Loses,
     /// It never answers.
@@ -47,8 +47,8 @@ impl FakePostman {
 }
 
 #[async_trait]
-impl Postman for FakePostman {
-    async fn post(&self, message: &Message) -> Result<(), Undelivered> {
+impl WebhookSender for FakePostman {
+    async fn post(&self, message: &Message) -> Result<(), DeliveryError> {
         let answer = {
             let mut state = self.lock();
             state.brought.push(message.clone());
@@ -57,7 +57,7 @@ impl Postman for FakePostman {
         match answer {
             None => Ok(()),
             Some(Answer::Refuses(undelivered)) => Err(undelivered),
-            Some(Answer::Loses) => Err(Undelivered::NoAnswer("no answer in time")),
+            Some(Answer::Loses) => Err(DeliveryError::NoAnswer("no answer in time")),
             Some(Answer::Hangs) => std::future::pending().await,
         }
     }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::rollout::Answer;
-use cdm_core::domain::{Digest, Selector, Tick, Uid};
-use cdm_core::ports::{Check, Clock, ClusterOps, HealthProbe, Inconclusive, Route, Via};
+use cdm_core::domain::rollout::ProbeResponse;
+use cdm_core::domain::{Color, Digest, MonotonicTime, Uid};
+use cdm_core::ports::{Clock, ClusterOps, HealthProbe, Inconclusive, ProbeRequest, Route, Via};
 
 use crate::clock::SimClock;
 
@@ -34,7 +34,7 @@ struct Script {
     away: BTreeSet<Uid>,
     nameless: bool,
     lag: Duration,
-    shown: BTreeMap<Uid, (Selector, Option<Tick>)>,
+    shown: BTreeMap<Uid, (Color, Option<MonotonicTime>)>,
     asked: u64,
 }
 
@@ -94,7 +94,7 @@ impl FakeProbe {
     }
 
     /// The service that a route leads to for visitors.
-    fn leads(&self, uid: Uid, routed: Selector) -> Selector {
+    fn leads(&self, uid: Uid, routed: Color) -> Color {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         let lag = state.lag;
@@ -127,10 +127,10 @@ impl fmt::Debug for FakeProbe {
 
 #[async_trait]
 impl HealthProbe for FakeProbe {
-    async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
+    async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive> {
         self.lock().asked += 1;
         let service = match check.via {
-            Via::Service(selector) => selector,
+            Via::Service(color) => color,
             Via::Route => {
                 if self.lock().away.contains(&check.uid) {
                     return Err(Inconclusive("no connection comes about".to_owned()));
@@ -141,7 +141,7 @@ impl HealthProbe for FakeProbe {
                         self.leads(check.uid, route.service)
                     }
                     Some(_) | None => {
-                        return Ok(Answer { status: 404, contains: false, took: USUAL, by: None });
+                        return Ok(ProbeResponse { status: 404, contains: false, took: USUAL, by: None });
                     }
                 }
             }
@@ -150,11 +150,11 @@ impl HealthProbe for FakeProbe {
         let state = self.lock();
         let by = Some(service).filter(|_| !state.nameless || check.via != Via::Route);
         let Some(digest) = view.digest.filter(|_| view.is_ready()) else {
-            return Ok(Answer { status: 503, contains: false, took: USUAL, by: None });
+            return Ok(ProbeResponse { status: 503, contains: false, took: USUAL, by: None });
         };
         let broken = state.broken.contains(&digest) || state.broken_sites.contains(&(check.uid, digest));
         let body = check.uid.to_string();
-        Ok(Answer {
+        Ok(ProbeResponse {
             status: if broken { 500 } else { 200 },
             contains: check.text.as_ref().is_none_or(|text| !broken && body.contains(text.as_str())),
             took: state.slow.get(&digest).copied().unwrap_or(USUAL),

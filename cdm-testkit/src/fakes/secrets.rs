@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Fence, SecretName, Tick};
-use cdm_core::ports::{Call, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret};
+use cdm_core::domain::{Fence, MonotonicTime, SecretName};
+use cdm_core::ports::{
+    CallContext, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret,
+};
 
 use crate::clock::SimClock;
 use crate::log::{Effect, EffectLog, What};
@@ -30,7 +32,7 @@ pub struct FakeSecrets {
 enum Held {
     Value(Credentials),
     /// A value that can be read no more, until when it could be recovered.
-    Deleting(Tick),
+    Deleting(MonotonicTime),
     /// Deleted before anything was stored.
     Tombstone,
     Stranger,
@@ -77,7 +79,7 @@ impl FakeSecrets {
 
 #[async_trait]
 impl SecretStore for FakeSecrets {
-    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
+    async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
         let mut held = self.lock();
         let (kind, message) = match held.get(name) {
             None => {
@@ -105,7 +107,7 @@ impl SecretStore for FakeSecrets {
         }
     }
 
-    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+    async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
         let mut held = self.lock();
         match held.get(name) {
             None => {

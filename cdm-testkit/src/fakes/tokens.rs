@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cdm_core::domain::{Timestamp, Token, TokenHash, Uid};
-use cdm_core::ports::{Call, ErrorKind, Outcome, PortError, TokenStore};
+use cdm_core::ports::{CallContext, ErrorKind, Outcome, PortError, TokenStore};
 
 const PORT: &str = "tokens";
 
@@ -21,7 +21,7 @@ impl FakeTokens {
 
 #[async_trait]
 impl TokenStore for FakeTokens {
-    async fn create(&self, _call: &Call, token: &Token) -> Outcome<()> {
+    async fn create(&self, _call: &CallContext, token: &Token) -> Outcome<()> {
         let mut tokens = self.lock();
         if tokens.get(&token.id) == Some(token) {
             return Outcome::Applied(());
@@ -42,7 +42,7 @@ impl TokenStore for FakeTokens {
         Ok(self.lock().values().cloned().collect())
     }
 
-    async fn revoke(&self, _call: &Call, id: Uid, at: Timestamp) -> Outcome<Token> {
+    async fn revoke(&self, _call: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token> {
         let mut tokens = self.lock();
         let Some(token) = tokens.get_mut(&id) else {
             return Outcome::NotApplied(PortError::new(PORT, ErrorKind::NotFound, "there is no such token"));

@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use cdm_core::domain::Tick;
-use cdm_core::ports::{Clock, ErrorKind, Inconclusive, Outcome, PortError, Refused, StoreError};
+use cdm_core::domain::MonotonicTime;
+use cdm_core::ports::{Clock, ErrorKind, Inconclusive, Outcome, PortError, StoreError, WriteError};
 
 use super::line::{Line, Place};
 use super::outage::{Course, Fate, Outage};
@@ -122,15 +122,15 @@ pub enum Halt {
 
 /// The gate. Clones are the same gate.
 #[derive(Clone)]
-pub struct Gate(Arc<Mutex<State>>);
+pub struct FaultInjector(Arc<Mutex<State>>);
 
-type Check = Arc<dyn Fn() + Send + Sync>;
+type ProbeRequest = Arc<dyn Fn() + Send + Sync>;
 
 /// What becomes of a call: what goes wrong, what arrives before it, and until when it takes.
 struct Entered {
     fault: Option<Fault>,
     due: Vec<Calling<()>>,
-    until: Option<Tick>,
+    until: Option<MonotonicTime>,
 }
 
 impl Entered {
@@ -157,7 +157,7 @@ struct State {
     resume_at: usize,
     released: bool,
     seen: BTreeMap<String, (Option<Answer>, Answer)>,
-    check: Option<Check>,
+    check: Option<ProbeRequest>,
     line: Option<Line>,
     clock: Option<SimClock>,
     outage: Option<Course>,
@@ -165,13 +165,13 @@ struct State {
     changes: u64,
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for FaultInjector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Gate")
     }
 }
 
-impl Default for Gate {
+impl Default for FaultInjector {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             armed: false,
@@ -198,13 +198,13 @@ impl Default for Gate {
     }
 }
 
-impl Gate {
+impl FaultInjector {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called after every call.
-    pub fn check_with(&self, check: Check) {
+    pub fn check_with(&self, check: ProbeRequest) {
         self.state().check = Some(check);
     }
 
@@ -259,7 +259,7 @@ impl Gate {
         self.state().crash_at = Some(name);
     }
 
-    /// From now on calls are written down; they are answered by [`Gate::trace`].
+    /// From now on calls are written down; they are answered by [`FaultInjector::trace`].
     pub fn start_trace(&self) {
         let mut state = self.state();
         state.armed = true;
@@ -268,7 +268,7 @@ impl Gate {
         state.tracing = true;
     }
 
-    /// The calls since [`Gate::start_trace`], which ends with it.
+    /// The calls since [`FaultInjector::start_trace`], which ends with it.
     pub fn trace(&self) -> Vec<CallSite> {
         let mut state = self.state();
         state.tracing = false;
@@ -406,7 +406,7 @@ impl Gate {
     }
 
     /// Waits for as long as the call takes.
-    async fn take_time(&self, until: Option<Tick>) {
+    async fn take_time(&self, until: Option<MonotonicTime>) {
         let clock = self.state().clock.clone();
         if let (Some(clock), Some(until)) = (clock, until) {
             clock.sleep_until(until).await;
@@ -581,7 +581,7 @@ impl Injected for StoreError {
     }
 }
 
-impl Injected for Refused {
+impl Injected for WriteError {
     fn error(name: &'static str, fault: Fault) -> Self {
         match fault {
             Fault::Conflict => Self::Conflict(name.to_owned()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::Tick;
+use cdm_core::domain::MonotonicTime;
 
 use super::gate::Fault;
 
@@ -65,7 +65,7 @@ pub struct Outage {
 pub(super) struct Course {
     outage: Outage,
     calls: usize,
-    until: Option<Tick>,
+    until: Option<MonotonicTime>,
     pub(super) during: usize,
 }
 
@@ -91,7 +91,7 @@ impl Course {
     }
 
     /// Counts a call.
-    pub(super) fn call(&mut self, name: &str, now: Tick) -> Fate {
+    pub(super) fn call(&mut self, name: &str, now: MonotonicTime) -> Fate {
         let port = self.outage.port;
         if name != port && name.split('.').next() != Some(port) {
             return Fate::Nothing;

@@ -4,26 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::rollout::{Answer, RolloutPage};
-use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::rollout::{ProbeResponse, RolloutPage};
+use cdm_core::domain::site::{Claim, Claimed, ReleaseClaim};
 use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
-    Actor, AuditEntry, Colour, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, ObjectPrefix,
-    Operation, OperationId, Rollout, SecretName, Selector, Site, SiteId, Uid, WorkerId,
+    Actor, AuditEntry, Color, Digest, Fence, Fleet, Hostname, IdempotencyKey, JobName, ObjectPrefix,
+    Operation, OperationId, Rollout, SecretName, Service, Site, SiteId, Uid, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Beat, Call, Canary, CanaryVersion, Changed, Check, ClusterOps, Credentials, Database, FeedEvent,
-    HealthProbe, IdempotencyRecord, ImageWant, Inconclusive, Job, JobSpec, Journal, Live, Mark, ObjectPage,
-    ObjectStore, Old, OperationQuery, Outcome, Page, PortError, Ports, Refused, Route, RouteSpec,
-    SecretStore, ServiceView, SiteDatabase, SiteDatabases, SiteQuery, SiteRepository, Store, StoreError,
-    StoredSecret,
+    CallContext, Canary, CanaryVersion, ChangeCursor, Changed, ClusterOps, Credentials, Database, FeedEvent,
+    HealthProbe, Heartbeat, IdempotencyRecord, ImageWant, Inconclusive, Job, JobSpec, Journal, ObjectPage,
+    ObjectStore, Old, OperationQuery, Outcome, Page, PendingWork, PortError, Ports, ProbeRequest, Route,
+    RouteSpec, SecretStore, ServiceView, SiteDatabase, SiteDatabases, SiteQuery, SiteRepository, Store,
+    StoreError, StoredSecret, WriteBatch, WriteError,
 };
 
-use super::Gate;
+use super::FaultInjector;
 
 /// Puts a gate before every port but clock and chance.
-pub fn faulty(ports: &Ports, gate: &Gate) -> Ports {
+pub fn faulty(ports: &Ports, gate: &FaultInjector) -> Ports {
     Ports {
         store: Arc::new(Faulty { inner: ports.store.clone(), gate: gate.clone() }),
         secrets: Arc::new(Faulty { inner: ports.secrets.clone(), gate: gate.clone() }),
@@ -32,7 +32,7 @@ pub fn faulty(ports: &Ports, gate: &Gate) -> Ports {
         cluster: Arc::new(Faulty { inner: ports.cluster.clone(), gate: gate.clone() }),
         probe: Arc::new(Faulty { inner: ports.probe.clone(), gate: gate.clone() }),
         clock: ports.clock.clone(),
-        ids: ports.ids.clone(),
+        entropy: ports.entropy.clone(),
     }
 }
 
@@ -40,7 +40,7 @@ pub fn faulty(ports: &Ports, gate: &Gate) -> Ports {
 #[derive(Debug)]
 struct Faulty<P: ?Sized> {
     inner: Arc<P>,
-    gate: Gate,
+    gate: FaultInjector,
 }
 
 /// `change!(self, "name", call, (args), method)`: the call goes through the gate with arguments of its own, so that it
@@ -87,7 +87,7 @@ fn no_more<T>(now: &Option<T>) -> Option<Option<T>> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl SecretStore for Faulty<dyn SecretStore> {
-    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
+    async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
         change!(self, "secrets.create", call, (name, value), create)
     }
 
@@ -105,7 +105,7 @@ impl SecretStore for Faulty<dyn SecretStore> {
         self.gate.read("secrets.read", key, none, read).await.map(|held| (*held.0).clone())
     }
 
-    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+    async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
         change!(self, "secrets.schedule_delete", call, (name), schedule_delete)
     }
 }
@@ -113,7 +113,7 @@ impl SecretStore for Faulty<dyn SecretStore> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl HealthProbe for Faulty<dyn HealthProbe> {
-    async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
+    async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive> {
         read!(self, "probe.probe", (check), probe)
     }
 }
@@ -136,7 +136,7 @@ impl PartialEq for Held {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Faulty<dyn ObjectStore> {
-    async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()> {
+    async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()> {
         change!(self, "objects.put_marker", call, (prefix), put_marker)
     }
 
@@ -151,7 +151,7 @@ impl ObjectStore for Faulty<dyn ObjectStore> {
 
     async fn delete(
         &self,
-        call: &Call,
+        call: &CallContext,
         prefix: &ObjectPrefix,
         keys: &[String],
     ) -> Outcome<Vec<(String, String)>> {
@@ -166,7 +166,7 @@ impl SiteDatabases for Faulty<dyn SiteDatabases> {
         self.inner.address()
     }
 
-    async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn ensure(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let (inner, call, credentials) = (Arc::clone(&self.inner), *call, credentials.clone());
         let ensure = move || {
             let (inner, credentials) = (Arc::clone(&inner), credentials.clone());
@@ -175,7 +175,7 @@ impl SiteDatabases for Faulty<dyn SiteDatabases> {
         self.gate.change("databases.ensure", ensure).await
     }
 
-    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let (inner, call, credentials) = (Arc::clone(&self.inner), *call, credentials.clone());
         let renew = move || {
             let (inner, credentials) = (Arc::clone(&inner), credentials.clone());
@@ -184,7 +184,7 @@ impl SiteDatabases for Faulty<dyn SiteDatabases> {
         self.gate.change("databases.renew", renew).await
     }
 
-    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let remove = move || {
             let inner = Arc::clone(&inner);
@@ -207,40 +207,40 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
 
     async fn set_canary(
         &self,
-        call: &Call,
+        call: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
         let (inner, call, expect) = (Arc::clone(&self.inner), *call, expect.cloned());
         let set = move || {
             let (inner, expect) = (Arc::clone(&inner), expect.clone());
-            Box::pin(async move { inner.set_canary(&call, expect.as_ref(), selector, digest).await })
+            Box::pin(async move { inner.set_canary(&call, expect.as_ref(), color, digest).await })
                 as super::gate::Calling<_>
         };
         self.gate.change("cluster.set_canary", set).await
     }
 
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.service(selector).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.service(color).await }) as super::gate::Calling<_>
         };
         self.gate.read("cluster.service", None, |_| None, read).await
     }
 
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()> {
         let (inner, call, want) = (Arc::clone(&self.inner), *call, want.clone());
         let set = move || {
             let (inner, want) = (Arc::clone(&inner), want.clone());
-            Box::pin(async move { inner.set_image(&call, selector, expect, &want).await })
+            Box::pin(async move { inner.set_image(&call, color, expect, &want).await })
                 as super::gate::Calling<_>
         };
         self.gate.change("cluster.set_image", set).await
@@ -255,11 +255,11 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         self.gate.read("cluster.route", Some(format!("route {uid}")), |_: &Option<Route>| None, read).await
     }
 
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         change!(self, "cluster.put_route", call, (spec), put_route)
     }
 
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let send = move || {
             let inner = Arc::clone(&inner);
@@ -268,7 +268,7 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         self.gate.change("cluster.move_route", send).await
     }
 
-    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let release = move || {
             let inner = Arc::clone(&inner);
@@ -277,7 +277,7 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         self.gate.change("cluster.release", release).await
     }
 
-    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()> {
+    async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
         change!(self, "cluster.run_job", call, (spec), run_job)
     }
 
@@ -285,7 +285,11 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         read!(self, "cluster.job", (name), job, lags no_more)
     }
 
-    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
@@ -329,23 +333,23 @@ impl SiteRepository for Faulty<dyn Store> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Journal for Faulty<dyn Store> {
-    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+    async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
         change!(self, "store.write", call, (batch), write)
     }
 
-    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+    async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
         change!(self, "store.claim", call, (claim), claim)
     }
 
-    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
-        change!(self, "store.complete", call, (complete), complete)
+    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
+        change!(self, "store.complete", call, (complete), release_claim)
     }
 
-    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
+    async fn service(&self, color: Color) -> Result<Service, StoreError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.colour(selector).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.service(color).await }) as super::gate::Calling<_>
         };
         self.gate.read("store.colour", None, |_| None, read).await
     }
@@ -397,30 +401,35 @@ impl Journal for Faulty<dyn Store> {
         self.inner.operations(query, before, limit).await
     }
 
-    async fn live(&self) -> Result<Vec<Live>, StoreError> {
-        read!(self, "store.live", (), live, lags |now: &Vec<Live>| (!now.is_empty()).then(Vec::new))
+    async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
+        read!(self, "store.live", (), pending_work, lags |now: &Vec<PendingWork>| (!now.is_empty()).then(Vec::new))
     }
 
-    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+    async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let draw = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.numbers(&call, count).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.allocate_ids(&call, count).await }) as super::gate::Calling<_>
         };
         self.gate.change("store.numbers", draw).await
     }
 
-    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+    async fn heartbeat(
+        &self,
+        call: &CallContext,
+        worker: &WorkerId,
+        count: Option<u64>,
+    ) -> Outcome<(), WriteError> {
         let (inner, call, worker) = (Arc::clone(&self.inner), *call, worker.clone());
         let beat = move || {
             let (inner, worker) = (Arc::clone(&inner), worker.clone());
-            Box::pin(async move { inner.beat(&call, &worker, count).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.heartbeat(&call, &worker, count).await }) as super::gate::Calling<_>
         };
         self.gate.change("store.beat", beat).await
     }
 
-    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
-        read!(self, "store.beats", (), beats)
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
+        read!(self, "store.beats", (), heartbeats)
     }
 
     async fn idempotency(
@@ -443,7 +452,7 @@ impl Journal for Faulty<dyn Store> {
         self.inner.last_event().await
     }
 
-    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+    async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
         self.inner.delete_old(call, old).await
     }
 }

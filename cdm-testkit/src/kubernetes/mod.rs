@@ -189,7 +189,7 @@ impl KubernetesApi {
     pub fn fate(&self, image: &str, fate: Fate) {
         self.shared.edit(|state| {
             state.memory.fates.insert(image.to_owned(), fate);
-            state.memory.look_again();
+            state.memory.poll_interval();
         });
     }
 

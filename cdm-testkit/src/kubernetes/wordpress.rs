@@ -289,8 +289,8 @@ impl State {
                 let database = self.database(container)?;
                 let installed = *theme == FIRST_THEME || self.themes.contains(*theme);
                 let site = self.site(&database, &command)?;
-                let holds = if words[1] == "is-active" { site.theme == *theme } else { installed };
-                if holds { Ok(String::new()) } else { Err(Exit::failure(1, "")) }
+                let locked_color = if words[1] == "is-active" { site.theme == *theme } else { installed };
+                if locked_color { Ok(String::new()) } else { Err(Exit::failure(1, "")) }
             }
             ["cache", "flush"] => {
                 command.knows(plain)?;

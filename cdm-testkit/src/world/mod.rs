@@ -18,24 +18,24 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cdm_core::domain::{
-    Actor, Digest, Hostnames, IdempotencyKey, Role, Selector, SiteId, SiteName, Theme, Tick, Timestamp,
+    Actor, Color, Digest, Hostnames, IdempotencyKey, MonotonicTime, Role, SiteId, SiteName, Theme, Timestamp,
     WorkerId,
 };
-use cdm_core::engine::{Registry, Settings, Turn, Worker};
-use cdm_core::pipelines::{Platform, Rollouts, registry};
+use cdm_core::engine::{Registry, RunSummary, Settings, Worker};
+use cdm_core::manager::{Accepted, DeployRequest, Manager, ManagerError, NewSite, Request};
+use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{Clock, Ports};
-use cdm_core::services::{Accepted, DeployRequest, NewSite, Request, ServiceError, Services};
 
 use crate::check::{Checker, Violation};
 use crate::clock::SimClock;
 use crate::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
-use crate::faults::{Gate, Halt, faulty};
+use crate::faults::{FaultInjector, Halt, faulty};
 use crate::ids::SeededIds;
 use crate::log::EffectLog;
 
 type Running = Pin<Box<dyn Future<Output = ()>>>;
 /// A request's future.
-pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>>>>;
+pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, ManagerError>>>>;
 
 /// The simulated platform.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct World {
     /// What must hold after every effect.
     pub checker: Checker,
     /// Between the core and every port.
-    pub gate: Gate,
+    pub faults: FaultInjector,
     /// Records and journal.
     pub store: FakeStore,
     /// Credentials.
@@ -70,7 +70,7 @@ pub struct World {
     processes: u32,
     zombies: Zombies,
     wake_at: Option<usize>,
-    paused_at: Tick,
+    paused_at: MonotonicTime,
     late_changes: u64,
     in_turn: bool,
     worker_stood_still: bool,
@@ -84,7 +84,7 @@ pub struct Process {
     /// Its worker.
     pub worker: Arc<Worker>,
     /// Its services.
-    pub services: Arc<Services>,
+    pub manager: Arc<Manager>,
 }
 
 #[derive(Default)]
@@ -116,8 +116,8 @@ impl World {
     /// A platform with both colours running `digest(0)`, blue the canary.
     pub fn new(seed: u64) -> Self {
         let world = Self::bare(seed);
-        for selector in Selector::ALL {
-            world.cluster.install(selector, digest(0));
+        for color in Color::ALL {
+            world.cluster.install(color, digest(0));
         }
         world
     }
@@ -140,15 +140,15 @@ impl World {
             cluster: Arc::new(cluster.clone()),
             probe: Arc::new(probe.clone()),
             clock: Arc::new(clock.clone()),
-            ids: Arc::new(SeededIds::new(seed)),
+            entropy: Arc::new(SeededIds::new(seed)),
         };
-        let gate = Gate::default();
+        let faults = FaultInjector::default();
         let checker = Checker::new(log.clone(), clock.clone());
         let check = checker.clone();
-        gate.check_with(Arc::new(move || check.called()));
-        gate.timed_by(clock.clone());
-        let ports = faulty(&raw, &gate);
-        let platform = Platform::default();
+        faults.check_with(Arc::new(move || check.called()));
+        faults.timed_by(clock.clone());
+        let ports = faulty(&raw, &faults);
+        let platform = PipelineSettings::default();
         let registry = Arc::new(registry(&platform));
         let rollouts = Arc::new(Rollouts::new(platform));
         let settings = Settings::default();
@@ -157,7 +157,7 @@ impl World {
             clock,
             log,
             checker,
-            gate,
+            faults,
             store,
             secrets,
             objects,
@@ -174,7 +174,7 @@ impl World {
             processes: 1,
             zombies: Zombies::default(),
             wake_at: None,
-            paused_at: Tick::default(),
+            paused_at: MonotonicTime::default(),
             late_changes: 0,
             in_turn: false,
             worker_stood_still: false,
@@ -218,10 +218,10 @@ impl World {
         for _ in 0..POLLS {
             self.wake_zombies();
             if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(waker)) {
-                let _ = self.gate.take_halt();
+                let _ = self.faults.take_halt();
                 return Driven::Done(value);
             }
-            match self.gate.take_halt() {
+            match self.faults.take_halt() {
                 Some(Halt::Crashed) => return Driven::Crashed,
                 Some(Halt::Paused) => {
                     self.paused_at = self.clock.monotonic();
@@ -250,28 +250,28 @@ impl World {
         }
         if self.wake_at.is_some_and(|effects| effects <= self.log.len()) {
             self.wake_at = None;
-            self.gate.release();
+            self.faults.release();
         }
-        if !self.gate.released() {
+        if !self.faults.released() {
             return;
         }
         let lost = self.clock.monotonic().since(self.paused_at) > self.settings.lease;
-        let before = self.gate.changes();
+        let before = self.faults.changes();
         let mut zombies = std::mem::take(&mut self.zombies.0);
         zombies.retain_mut(|zombie| {
             let pending = zombie.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
-            let halt = self.gate.take_halt();
+            let halt = self.faults.take_halt();
             pending && halt != Some(Halt::Crashed)
         });
         self.zombies.0.append(&mut zombies);
         if lost && self.worker_stood_still {
-            self.late_changes += self.gate.changes() - before;
+            self.late_changes += self.faults.changes() - before;
         }
     }
 
     /// Lets processes that stood still go on to their end.
     pub fn finish_zombies(&mut self) {
-        self.gate.release();
+        self.faults.release();
         for _ in 0..2_000 {
             if self.zombies.0.is_empty() {
                 return;
@@ -290,16 +290,16 @@ impl World {
     /// The services' refusal.
     pub fn ask<T: 'static>(
         &mut self,
-        request: impl Fn(Arc<Services>, Request) -> Asking<T>,
-    ) -> Result<T, ServiceError> {
+        request: impl Fn(Arc<Manager>, Request) -> Asking<T>,
+    ) -> Result<T, ManagerError> {
         self.keys += 1;
         let key = IdempotencyKey::parse(&format!("key-{}", self.keys)).ok();
         let request_of = Request { key, ..Request::by(actor(), Role::Admin) };
         for attempt in 0..ASKS {
-            let services = Arc::clone(&self.process.services);
-            match self.drive(request(services, request_of.clone())) {
+            let manager = Arc::clone(&self.process.manager);
+            match self.drive(request(manager, request_of.clone())) {
                 Driven::Done(Err(
-                    ServiceError::Unavailable(_) | ServiceError::Denied(_) | ServiceError::Unknown,
+                    ManagerError::Unavailable(_) | ManagerError::Denied(_) | ManagerError::Unknown,
                 )) => {
                     let pause = u64::try_from(attempt).unwrap_or(u64::MAX).clamp(1, 60);
                     self.clock.advance(Duration::from_secs(pause));
@@ -316,15 +316,15 @@ impl World {
 
     /// Nothing goes wrong any more, and what was late arrives.
     pub fn heal(&mut self) {
-        let gate = self.gate.clone();
+        let gate = self.faults.clone();
         let _ = self.drive(async move { gate.heal().await });
     }
 
     /// Lets the worker look once; what it ran, unless its process was stopped.
-    pub fn turn(&mut self) -> Option<Turn> {
+    pub fn run_once(&mut self) -> Option<RunSummary> {
         let worker = Arc::clone(&self.process.worker);
         self.in_turn = true;
-        let driven = self.drive(async move { worker.turn().await });
+        let driven = self.drive(async move { worker.run_once().await });
         self.in_turn = false;
         match driven {
             Driven::Done(turn) => Some(turn),
@@ -340,14 +340,14 @@ impl World {
         self.live().iter().all(|live| self.waits_for_a_word(&live.subject))
     }
 
-    fn live(&self) -> Vec<cdm_core::ports::Live> {
-        now(self.raw.store.live()).unwrap_or_default()
+    fn live(&self) -> Vec<cdm_core::ports::PendingWork> {
+        now(self.raw.store.pending_work()).unwrap_or_default()
     }
 
     /// Lets the workers work until nobody has anything to do.
     pub fn run(&mut self) {
         for number in 1..=TURNS {
-            let turn = self.turn();
+            let turn = self.run_once();
             if self.rests() {
                 return;
             }
@@ -360,9 +360,10 @@ impl World {
             }
             let Some(turn) = turn else { continue };
             if turn.ran == 0 {
-                let wake = turn.wake.map(|at| at.since(self.clock.wall()));
+                let next_poll_at = turn.next_poll_at.map(|at| at.since(self.clock.wall()));
                 let event = self.cluster.next_event().map(|at| at.since(self.clock.monotonic()));
-                let pause = [wake, event].into_iter().flatten().filter(|pause| !pause.is_zero()).min();
+                let pause =
+                    [next_poll_at, event].into_iter().flatten().filter(|pause| !pause.is_zero()).min();
                 self.clock.advance(pause.unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(30)));
             }
         }
@@ -382,9 +383,9 @@ impl World {
                 return;
             }
             for id in parked {
-                let _ = self.ask(move |services, request| {
+                let _ = self.ask(move |manager, request| {
                     let id = id.clone();
-                    Box::pin(async move { services.retry(&request, &id).await })
+                    Box::pin(async move { manager.retry(&request, &id).await })
                 });
             }
             self.run();
@@ -421,11 +422,11 @@ impl World {
     ///
     /// # Errors
     /// The services' refusal.
-    pub fn create(&mut self, id: &str) -> Result<Accepted, ServiceError> {
+    pub fn create(&mut self, id: &str) -> Result<Accepted, ManagerError> {
         let new = new_site(id);
-        self.ask(move |services, request| {
+        self.ask(move |manager, request| {
             let new = new.clone();
-            Box::pin(async move { services.create_site(&request, &new).await })
+            Box::pin(async move { manager.create_site(&request, &new).await })
         })
     }
 
@@ -445,16 +446,16 @@ impl World {
     ///
     /// # Errors
     /// The services' refusal.
-    pub fn on_site(&mut self, id: &str, verb: Verb) -> Result<Accepted, ServiceError> {
+    pub fn on_site(&mut self, id: &str, verb: Verb) -> Result<Accepted, ManagerError> {
         let id = site_id(id);
-        self.ask(move |services, request| {
+        self.ask(move |manager, request| {
             let id = id.clone();
             Box::pin(async move {
                 match verb {
-                    Verb::Provision => services.provision(&request, &id).await,
-                    Verb::Upgrade => services.upgrade(&request, &id).await,
-                    Verb::Promote => services.promote(&request, &id).await,
-                    Verb::Terminate => services.terminate(&request, &id).await,
+                    Verb::Provision => manager.provision(&request, &id).await,
+                    Verb::Upgrade => manager.upgrade(&request, &id).await,
+                    Verb::Promote => manager.promote(&request, &id).await,
+                    Verb::Terminate => manager.terminate(&request, &id).await,
                 }
             })
         })
@@ -464,9 +465,9 @@ impl World {
     ///
     /// # Errors
     /// The services' refusal.
-    pub fn select(&mut self, selector: Selector) -> Result<(), ServiceError> {
-        self.ask(move |services, request| {
-            Box::pin(async move { services.select(&request, selector).await.map(drop) })
+    pub fn select(&mut self, color: Color) -> Result<(), ManagerError> {
+        self.ask(move |manager, request| {
+            Box::pin(async move { manager.select(&request, color).await.map(drop) })
         })
     }
 
@@ -477,11 +478,11 @@ impl World {
     pub fn deploy(
         &mut self,
         digest: Digest,
-        service: Selector,
+        service: Color,
         promote: bool,
-    ) -> Result<Accepted, ServiceError> {
+    ) -> Result<Accepted, ManagerError> {
         let deploy = DeployRequest { digest, service: Some(service), promote };
-        self.ask(move |services, request| Box::pin(async move { services.deploy(&request, deploy).await }))
+        self.ask(move |manager, request| Box::pin(async move { manager.deploy(&request, deploy).await }))
     }
 
     /// Changes a site's record behind everyone's back.
@@ -493,12 +494,12 @@ impl World {
         let mut site =
             sites.into_iter().find(|site| site.id.as_str() == id).unwrap_or_else(|| panic!("no site `{id}`"));
         edit(&mut site);
-        let call = cdm_core::ports::Call {
+        let call = cdm_core::ports::CallContext {
             deadline: self.clock.monotonic(),
-            write: self.raw.ids.write(),
+            write: self.raw.entropy.write(),
             fence: cdm_core::domain::Fence::default(),
         };
-        let batch = cdm_core::ports::Batch::of(vec![cdm_core::ports::Write::Site(Box::new(site))]);
+        let batch = cdm_core::ports::WriteBatch::of(vec![cdm_core::ports::Mutation::Site(Box::new(site))]);
         let written = now(self.raw.store.write(&call, &batch));
         assert_eq!(written, cdm_core::ports::Outcome::Applied(()), "`{id}` is edited");
     }
@@ -532,8 +533,8 @@ fn start(
     let id = WorkerId::new(&format!("worker-{number}"));
     let rollouts: Arc<dyn cdm_core::engine::RolloutDriver> = rollouts.clone();
     let worker = Worker::new(id, ports.clone(), Arc::clone(registry), rollouts, settings.clone());
-    let services = Services::new(ports.clone(), Arc::clone(registry), settings.clone());
-    Process { worker: Arc::new(worker), services: Arc::new(services) }
+    let manager = Manager::new(ports.clone(), Arc::clone(registry), settings.clone());
+    Process { worker: Arc::new(worker), manager: Arc::new(manager) }
 }
 
 /// The value of a future that never waits.

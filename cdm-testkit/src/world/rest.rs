@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use cdm_core::domain::lifecycle::Phase;
-use cdm_core::domain::rollout::Outcome;
+use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::{
-    Code, OperationId, RolloutStatus, SecretKind, SecretName, Selector, Status, Subject, Uid,
+    Color, OperationId, ReasonCode, RolloutStatus, SecretKind, SecretName, Status, Subject, Uid,
 };
-use cdm_core::ports::{Credentials, LiveSubject};
+use cdm_core::ports::{Credentials, WorkItem};
 
 use super::{World, now};
 use crate::check::Violation;
@@ -18,30 +18,30 @@ impl World {
     pub fn parked(&self) -> Vec<OperationId> {
         let sites = self.store.all_sites();
         let of_sites = sites.into_iter().filter_map(|site| {
-            let slot = site.slot.clone().filter(|slot| slot.status == Status::Parked)?;
-            Some(OperationId::on(slot.number, Subject::Site(site.id)))
+            let operation = site.operation.clone().filter(|operation| operation.status == Status::Parked)?;
+            Some(OperationId::on(operation.number, Subject::Site(site.id)))
         });
-        let of_colours = Selector::ALL.into_iter().filter_map(|selector| {
-            let slot = now(self.raw.store.colour(selector))
+        let of_colours = Color::ALL.into_iter().filter_map(|color| {
+            let operation = now(self.raw.store.service(color))
                 .ok()?
-                .slot
-                .filter(|slot| slot.status == Status::Parked)?;
-            Some(OperationId::on(slot.number, Subject::Colour(selector)))
+                .operation
+                .filter(|operation| operation.status == Status::Parked)?;
+            Some(OperationId::on(operation.number, Subject::Service(color)))
         });
-        let fleet = now(self.raw.store.fleet()).ok().and_then(|fleet| fleet.slot);
+        let fleet = now(self.raw.store.fleet()).ok().and_then(|fleet| fleet.operation);
         let of_fleet = fleet
-            .filter(|slot| slot.status == Status::Parked)
-            .map(|slot| OperationId::on(slot.number, Subject::Fleet));
+            .filter(|operation| operation.status == Status::Parked)
+            .map(|operation| OperationId::on(operation.number, Subject::Fleet));
         of_sites.chain(of_colours).chain(of_fleet).collect()
     }
 
     /// Whether it is a rollout that finds another digest than it may move sites on.
-    pub(super) fn waits_for_a_word(&self, subject: &LiveSubject) -> bool {
-        let LiveSubject::Rollout(number) = subject else { return false };
+    pub(super) fn waits_for_a_word(&self, subject: &WorkItem) -> bool {
+        let WorkItem::Rollout(number) = subject else { return false };
         let Ok(Some(rollout)) = now(self.raw.store.rollout(*number)) else { return false };
         let waits = rollout.status == RolloutStatus::Waiting
             && rollout.control.is_none()
-            && rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
+            && rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
         // A look is an effect that is logged, and whoever stands still may wait for so many: none is made without need.
         waits
             && now(self.raw.cluster.service(rollout.target)).is_ok_and(|view| view.digest != rollout.wanted())
@@ -108,7 +108,7 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
     for site in &sites {
         let database = stored(&SecretName { uid: site.uid, kind: SecretKind::Database });
         let cms = stored(&SecretName { uid: site.uid, kind: SecretKind::Cms });
-        if site.phase != Phase::New && site.slot.is_none() && (database.is_none() || cms.is_none()) {
+        if site.phase != Phase::New && site.operation.is_none() && (database.is_none() || cms.is_none()) {
             broken("Complete", format!("`{}` has no credentials", site.id));
         }
         if world.databases.uids().contains(&site.uid)
@@ -117,7 +117,7 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
         {
             broken("Complete", format!("the password of `{}` is not the stored one", site.id));
         }
-        if site.phase == Phase::Active && site.slot.is_none() {
+        if site.phase == Phase::Active && site.operation.is_none() {
             let routes = world.cluster.routes();
             let route = routes.iter().find(|route| route.uid == site.uid);
             if route.map(|route| route.service) != site.routed_service() {
@@ -144,38 +144,38 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
         if matches!(rollout.status, RolloutStatus::Succeeded | RolloutStatus::Failed | RolloutStatus::Halted)
         {
             let flushes = world.cluster.flushes();
-            let came = [Outcome::Moved, Outcome::InPlace, Outcome::Returned];
+            let came = [MemberOutcome::Moved, MemberOutcome::InPlace, MemberOutcome::Returned];
             let stale = members.iter().filter(|member| member.outcome.is_some_and(|it| came.contains(&it)));
             for member in stale.filter(|member| !flushes.contains(&(rollout.number, member.uid))) {
                 broken("NoStaleCache", format!("nobody flushed `{}` after it was moved", member.id));
             }
         }
-        let mut recount = cdm_core::domain::rollout::Tally::default();
+        let mut recount = cdm_core::domain::rollout::Counts::default();
         for outcome in members.into_iter().filter_map(|member| member.outcome) {
             recount.add(outcome);
         }
-        if recount != rollout.tally() {
-            broken("TotalsAgree", format!("{:?} are counted, {recount:?} are there", rollout.tally()));
+        if recount != rollout.counts() {
+            broken("TotalsAgree", format!("{:?} are counted, {recount:?} are there", rollout.counts()));
         }
         if rollout.status.ended() {
             let held = sites.iter().filter(|site| {
-                let member = site.slot.as_ref().and_then(|slot| slot.member);
+                let member = site.operation.as_ref().and_then(|operation| operation.member);
                 member.is_some_and(|member| member.rollout == rollout.number)
             });
             for site in held {
                 broken("NoLostWork", format!("`{}` is still held by an ended rollout", site.id));
             }
         }
-        if !rollout.status.runnable() && rollout.holds.is_some() {
+        if !rollout.status.runnable() && rollout.locked_color.is_some() {
             broken("NoOrphans", format!("a rollout that is {} has a hold", rollout.status.as_str()));
         }
     }
-    for selector in cdm_core::domain::Selector::ALL {
-        let Ok(colour) = now(world.raw().store.colour(selector)) else { continue };
-        let idle = colour.slot.is_none();
-        let busy = sites.iter().any(|site| site.slot.is_some());
-        if idle && colour.hold.deploy.is_some() || !busy && world.rests() && !colour.hold.moves.is_empty() {
-            broken("NoOrphans", format!("a hold on `{selector}`: {:?}", colour.hold));
+    for color in cdm_core::domain::Color::ALL {
+        let Ok(service) = now(world.raw().store.service(color)) else { continue };
+        let idle = service.operation.is_none();
+        let busy = sites.iter().any(|site| site.operation.is_some());
+        if idle && service.lock.deploy.is_some() || !busy && world.rests() && !service.lock.moves.is_empty() {
+            broken("NoOrphans", format!("a hold on `{color}`: {:?}", service.lock));
         }
     }
 
@@ -183,7 +183,7 @@ pub(super) fn violations(world: &mut World) -> Vec<Violation> {
         let before = world.log.len();
         world.clock.advance(std::time::Duration::from_secs(120));
         for _ in 0..2 {
-            let _ = world.turn();
+            let _ = world.run_once();
         }
         let after = world.log.since(before);
         let writes = after.iter().filter(|effect| !matches!(effect.what, crate::log::What::Looked(..)));

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::colour::Verdict;
-use cdm_core::domain::rollout::{Budget, Gate, Reach};
-use cdm_core::domain::{Code, Rollout, RolloutStatus, Selector, Status};
+use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
+use cdm_core::domain::service::Verdict;
+use cdm_core::domain::{Color, ReasonCode, Rollout, RolloutStatus, Status};
+use cdm_core::manager::{Accepted, Force, Resume, RolloutRequest, RolloutScope};
 use cdm_core::ports::PodFailure;
-use cdm_core::services::{Accepted, Force, Resume, RolloutRequest, RolloutScope};
 
 use super::{Verb, World, digest};
 use crate::fakes::ImageScript;
@@ -62,24 +62,24 @@ pub fn scenarios() -> Vec<Scenario> {
             world.run();
         }),
         scenario("select", neighbours, |world| {
-            let _ = world.select(Selector::Green);
+            let _ = world.select(Color::Green);
             world.run();
         }),
         scenario("deploy", active, |world| {
-            let _ = world.deploy(digest(1), Selector::Blue, false);
+            let _ = world.deploy(digest(1), Color::Blue, false);
             world.run();
         }),
         scenario("deploy-promote", on_green, |world| {
-            let _ = world.deploy(digest(1), Selector::Green, true);
+            let _ = world.deploy(digest(1), Color::Green, true);
             world.run();
         }),
         scenario("deploy-broken", broken_image, |world| {
-            let _ = world.deploy(digest(9), Selector::Blue, false);
+            let _ = world.deploy(digest(9), Color::Blue, false);
             world.run();
         }),
         scenario("rollback", two_releases, |world| {
-            let _ = world.ask(|services, request| {
-                Box::pin(async move { services.rollback(&request, Some(Selector::Blue)).await })
+            let _ = world.ask(|manager, request| {
+                Box::pin(async move { manager.rollback(&request, Some(Color::Blue)).await })
             });
             world.run();
         }),
@@ -90,15 +90,16 @@ pub fn scenarios() -> Vec<Scenario> {
             rollout(world, false, Budget::Count(0), false);
         }),
         scenario("rollout-gated", one_breaks_on_green, |world| {
-            let gate = Gate::new("/").ok();
-            let waves = vec![Reach::Count(1), Reach::Percent(100)];
+            let gate = HealthGate::new("/").ok();
+            let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
             let bake = Duration::from_secs(60);
             gated(world, RolloutRequest { gate, waves, bake, budget: Budget::Count(1), ..everyone() });
         }),
         scenario("rollout-gated-halts", slow_on_green, |world| {
-            let gate = Gate::new("/").and_then(|gate| gate.with_latency(1_000)?.with_settle(Duration::ZERO));
+            let gate =
+                HealthGate::new("/").and_then(|gate| gate.with_latency(1_000)?.with_settle(Duration::ZERO));
             let one = RolloutRequest { max_concurrent: 1, budget: Budget::Count(1), ..everyone() };
-            gated(world, RolloutRequest { gate: gate.ok(), auto_return: true, ..one });
+            gated(world, RolloutRequest { gate: gate.ok(), auto_rollback: true, ..one });
         }),
         scenario("rollout-gated-accepts", another_image_in_between, |world| {
             accept(world);
@@ -143,7 +144,7 @@ fn active(world: &mut World) {
 fn on_green(world: &mut World) {
     neighbours(world);
     world.settle_site("rrr");
-    let _ = world.select(Selector::Green);
+    let _ = world.select(Color::Green);
     world.run();
 }
 
@@ -184,18 +185,18 @@ fn broken_image(world: &mut World) {
 fn two_releases(world: &mut World) {
     world.settle_site("rrr");
     for image in [1, 2, 3] {
-        let _ = world.deploy(digest(image), Selector::Blue, false);
+        let _ = world.deploy(digest(image), Color::Blue, false);
         world.run();
     }
-    let _ = world.ask(|services, request| {
-        Box::pin(async move { services.mark(&request, digest(2), Verdict::Bad, "slow").await })
+    let _ = world.ask(|manager, request| {
+        Box::pin(async move { manager.mark(&request, digest(2), Verdict::Bad, "slow").await })
     });
 }
 
 /// One of five sites does not work on green.
 fn one_breaks_on_green(world: &mut World) {
     fleet_on_blue(world);
-    let _ = world.deploy(digest(1), Selector::Green, false);
+    let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
     let sites = world.store.all_sites();
     if let Some(site) = sites.iter().find(|site| site.id.as_str() == "ab") {
@@ -206,7 +207,7 @@ fn one_breaks_on_green(world: &mut World) {
 /// Every site is slow on green.
 fn slow_on_green(world: &mut World) {
     fleet_on_blue(world);
-    let _ = world.deploy(digest(1), Selector::Green, false);
+    let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
     world.probe.slow_down(digest(1), Duration::from_secs(3));
 }
@@ -214,22 +215,23 @@ fn slow_on_green(world: &mut World) {
 /// A gated rollout has moved one of five sites, and finds another image, which answers 500.
 fn another_image_in_between(world: &mut World) {
     fleet_on_blue(world);
-    let _ = world.deploy(digest(1), Selector::Green, false);
+    let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
     world.probe.break_digest(digest(2));
-    let waves = vec![Reach::Count(1), Reach::Percent(100)];
+    let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
     let bake = Duration::from_secs(60);
-    let gate = Gate::new("/").ok();
+    let gate = HealthGate::new("/").ok();
     start_rollout(world, RolloutRequest { gate, waves, bake, max_concurrent: 1, ..everyone() });
     for _ in 0..40 {
-        let _ = world.turn();
+        let _ = world.run_once();
         let all = world.store.all_rollouts();
-        if all.iter().any(|rollout| rollout.reason.as_ref().is_some_and(|why| why.code == Code::Baking)) {
+        if all.iter().any(|rollout| rollout.reason.as_ref().is_some_and(|why| why.code == ReasonCode::Baking))
+        {
             break;
         }
         world.clock.advance(Duration::from_secs(1));
     }
-    let _ = world.deploy(digest(2), Selector::Green, false);
+    let _ = world.deploy(digest(2), Color::Green, false);
     world.run();
 }
 
@@ -240,8 +242,8 @@ fn accept(world: &mut World) {
     let wanted = Resume { accept: Some(digest(2)), force: Force::No };
     // Whoever is told what ran before asks again.
     for _ in 0..3 {
-        let accepted = world.ask(move |services, request| {
-            Box::pin(async move { services.resume_on(&request, number, wanted).await })
+        let accepted = world.ask(move |manager, request| {
+            Box::pin(async move { manager.resume_on(&request, number, wanted).await })
         });
         if accepted.is_ok() {
             break;
@@ -258,18 +260,18 @@ fn fleet_on_blue(world: &mut World) {
     }
     let _ = world.create("d");
     world.run();
-    let _ = world.select(Selector::Green);
+    let _ = world.select(Color::Green);
     world.run();
 }
 
-fn rollout(world: &mut World, promote: bool, budget: Budget, auto_return: bool) {
+fn rollout(world: &mut World, promote: bool, budget: Budget, auto_rollback: bool) {
     let wanted = RolloutRequest {
         promote,
         scope: RolloutScope::All,
-        waves: vec![Reach::Count(1), Reach::Percent(50), Reach::Percent(100)],
+        waves: vec![WaveTarget::Count(1), WaveTarget::Percent(50), WaveTarget::Percent(100)],
         max_concurrent: 2,
         budget,
-        auto_return,
+        auto_rollback,
         ..RolloutRequest::default()
     };
     start_rollout(world, wanted);
@@ -293,34 +295,34 @@ fn on_duty(world: &mut World) {
         let all = world.store.all_rollouts();
         let unasked = |rollout: &&Rollout| {
             let why = rollout.reason.as_ref().map(|reason| reason.code);
-            rollout.status == RolloutStatus::Paused && why == Some(Code::GateInconclusive)
+            rollout.status == RolloutStatus::Paused && why == Some(ReasonCode::GateInconclusive)
         };
         let Some(number) = all.iter().find(unasked).map(|rollout| rollout.number) else { return };
         world.heal();
         world.clock.advance(Duration::from_secs(10));
         let _ = world
-            .ask(move |services, request| Box::pin(async move { services.resume(&request, number).await }));
+            .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
         world.run();
     }
 }
 
 fn start_rollout(world: &mut World, wanted: RolloutRequest) {
-    let _ = world.ask(move |services, request| {
+    let _ = world.ask(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { services.rollout(&request, &wanted).await })
+        Box::pin(async move { manager.rollout(&request, &wanted).await })
     });
 }
 
 /// Cancels an operation that is parked.
 fn cancel(world: &mut World, accepted: Option<Accepted>) {
     let Some(Accepted::Operation(id)) = accepted else { return };
-    let _ = world.ask(move |services, request| {
+    let _ = world.ask(move |manager, request| {
         let id = id.clone();
         Box::pin(async move {
-            let operation = services.operation(&id).await?;
-            match operation.slot.status {
+            let operation = manager.operation(&id).await?;
+            match operation.state.status {
                 Status::Ended(_) => Ok(Accepted::Operation(id)),
-                _ => services.cancel(&request, &id).await,
+                _ => manager.cancel(&request, &id).await,
             }
         })
     });

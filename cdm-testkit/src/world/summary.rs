@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use cdm_core::domain::operation::{Operation, Status, Subject};
-use cdm_core::domain::{Selector, Uid};
+use cdm_core::domain::{Color, Uid};
 
 use super::{World, now};
 use crate::log::What;
@@ -33,8 +33,12 @@ impl Summary {
         };
 
         for site in world.store.all_sites() {
-            let slot = site.slot.as_ref().map(|slot| format!("{} {}", slot.task.kind(), slot.status));
-            let state = format!("{} {} {:?} {slot:?}", site.state(), site.service, site.routed_service());
+            let operation = site
+                .operation
+                .as_ref()
+                .map(|operation| format!("{} {}", operation.input.kind(), operation.status));
+            let state =
+                format!("{} {} {:?} {operation:?}", site.state(), site.service, site.routed_service());
             put(format!("site {}", name(&site.uid)), state);
             let objects = world.objects.keys().iter().filter(|key| site.prefix().holds(key)).count();
             put(format!("objects {}", name(&site.uid)), objects.to_string());
@@ -55,19 +59,22 @@ impl Summary {
         for uid in world.databases.uids() {
             put(format!("database {}", name(&uid)), "there".to_owned());
         }
-        for selector in Selector::ALL {
-            if let Ok(colour) = now(world.raw().store.colour(selector)) {
-                let releases: Vec<String> =
-                    colour.releases.iter().map(|r| format!("{} {:?}", r.digest.short(), r.verdict)).collect();
-                let running = colour.running.map(|digest| digest.short());
+        for color in Color::ALL {
+            if let Ok(service) = now(world.raw().store.service(color)) {
+                let releases: Vec<String> = service
+                    .releases
+                    .iter()
+                    .map(|r| format!("{} {:?}", r.digest.short(), r.verdict))
+                    .collect();
+                let running = service.running.map(|digest| digest.short());
                 put(
-                    format!("colour {selector}"),
-                    format!("{running:?} {releases:?} {:?}", colour.slot.is_some()),
+                    format!("colour {color}"),
+                    format!("{running:?} {releases:?} {:?}", service.operation.is_some()),
                 );
             }
-            if let Ok(view) = now(world.raw().cluster.service(selector)) {
+            if let Ok(view) = now(world.raw().cluster.service(color)) {
                 let digest = view.digest.map(|digest| digest.short());
-                put(format!("service {selector}"), format!("{digest:?} ready={}", view.is_ready()));
+                put(format!("service {color}"), format!("{digest:?} ready={}", view.is_ready()));
             }
         }
         let rollouts: Vec<u64> = world.store.all_rollouts().iter().map(|rollout| rollout.number).collect();
@@ -77,12 +84,12 @@ impl Summary {
             }
         }
         if let Ok(canary) = now(world.raw().cluster.canary()) {
-            let canary = canary.map(|canary| (canary.selector, canary.digest.map(|digest| digest.short())));
+            let canary = canary.map(|canary| (canary.color, canary.digest.map(|digest| digest.short())));
             put("canary".to_owned(), format!("{canary:?}"));
         }
         for (index, rollout) in world.store.all_rollouts().iter().enumerate() {
             let status = rollout.status.as_str();
-            put(format!("rollout {index}"), format!("{status} {:?} of {}", rollout.tally(), rollout.total));
+            put(format!("rollout {index}"), format!("{status} {:?} of {}", rollout.counts(), rollout.total));
         }
 
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
@@ -139,9 +146,9 @@ fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
         What::ObjectDeleted(uid, _) => format!("n objects deleted {}", name(uid)),
         What::DatabaseEnsured { uid, created: true } => format!("n database created {}", name(uid)),
         What::DatabaseDropped(uid) => format!("n database dropped {}", name(uid)),
-        What::CanarySet(selector, _) => format!("n canary set {selector}"),
-        What::ImageSet(selector, from, to) if from != to => {
-            format!("n image set {selector} {:?}", to.map(|digest| digest.short()))
+        What::CanarySet(color, _) => format!("n canary set {color}"),
+        What::ImageSet(color, from, to) if from != to => {
+            format!("n image set {color} {:?}", to.map(|digest| digest.short()))
         }
         What::RouteCreated(uid, to) => format!("n route created {} {to}", name(uid)),
         What::RouteMoved(uid, from, to) if from != to => format!("n route moved {} {to}", name(uid)),
@@ -169,6 +176,6 @@ fn ended(operation: &Operation) -> String {
         Subject::Site(id) => id.to_string(),
         other => other.to_string(),
     };
-    let status: Status = operation.slot.status;
-    format!("n ended {} {subject} {status}", operation.slot.task.kind())
+    let status: Status = operation.state.status;
+    format!("n ended {} {subject} {status}", operation.state.input.kind())
 }

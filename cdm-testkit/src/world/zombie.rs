@@ -38,7 +38,7 @@ pub fn zombie(scenario: &Scenario, at: usize, wake: Wake) -> Woken {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
     let before = world.log.len();
-    world.gate.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
+    world.faults.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
     if let Wake::After(effects) = wake {
         world.wake_after(effects);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cdm_core::adapters::SystemClock;
-use cdm_core::domain::{Tick, Timestamp};
+use cdm_core::domain::{MonotonicTime, Timestamp};
 use cdm_core::ports::Clock;
 use cdm_testkit::kubernetes::{Container, Containers, Exit, KubernetesApi, Pace, Settings, User};
 use serde_json::{Value, json};
@@ -116,12 +116,12 @@ impl Clock for Fast {
         self.0.wall()
     }
 
-    fn monotonic(&self) -> Tick {
-        Tick::from_millis(self.0.monotonic().millis() * FASTER)
+    fn monotonic(&self) -> MonotonicTime {
+        MonotonicTime::from_millis(self.0.monotonic().millis() * FASTER)
     }
 
-    async fn sleep_until(&self, until: Tick) {
-        self.0.sleep_until(Tick::from_millis(until.millis().div_ceil(FASTER))).await;
+    async fn sleep_until(&self, until: MonotonicTime) {
+        self.0.sleep_until(MonotonicTime::from_millis(until.millis().div_ceil(FASTER))).await;
     }
 }
 

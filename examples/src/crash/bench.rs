@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::{
-    Actor, Digest, Hostnames, Operation, OperationId, Role, Selector, SiteId, SiteName, Theme,
+    Actor, Color, Digest, Hostnames, Operation, OperationId, Role, SiteId, SiteName, Theme,
 };
+use cdm_core::manager::{Accepted, ManagerError, NewSite, Request};
 use cdm_core::ports::{Clock, Ports};
-use cdm_core::services::{Accepted, NewSite, Request, ServiceError};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::FakeCluster;
-use cdm_testkit::faults::{CallSite, Fault, Gate, Plan, faulty};
+use cdm_testkit::faults::{CallSite, Fault, FaultInjector, Plan, faulty};
 use cdm_testkit::log::{EffectLog, What};
 
 use crate::Told;
@@ -58,8 +58,8 @@ impl Bench {
     pub(super) fn new() -> Told<Self> {
         let (clock, log) = (SimClock::new(), EffectLog::new());
         let cluster = FakeCluster::new(log.clone(), clock.clone());
-        for selector in Selector::ALL {
-            cluster.install(selector, Digest::parse(&"a1".repeat(32))?);
+        for color in Color::ALL {
+            cluster.install(color, Digest::parse(&"a1".repeat(32))?);
         }
         let ports = in_memory(Arc::new(cluster), &clock, &log);
         let frontend = Process::new("frontend", &ports);
@@ -70,7 +70,7 @@ impl Bench {
 
     /// The port calls of a worker that provisions the site undisturbed.
     pub(super) fn calls_of_a_provision(&mut self) -> Told<Vec<CallSite>> {
-        let gate = Gate::default();
+        let gate = FaultInjector::default();
         let worker = Process::new("worker-1", &faulty(&self.ports, &gate)).worker;
         gate.start_trace();
         self.driver.spawn(async move { worker.run().await });
@@ -80,14 +80,14 @@ impl Bench {
 
     /// Has a worker provision the site until it is killed; the operation as it leaves it.
     pub(super) fn provision_until(&mut self, kill: Kill) -> Told<Operation> {
-        let gate = Gate::default();
+        let gate = FaultInjector::default();
         gate.arm(Plan(vec![(kill.after, kill.fault)]));
         let worker = Process::new("worker-1", &faulty(&self.ports, &gate)).worker;
         let doomed = self.driver.spawn(async move { worker.run().await });
-        let rested = rested(&self.ports, &self.frontend.services, &self.provision);
+        let rested = rested(&self.ports, &self.frontend.manager, &self.provision);
         // The gate holds the fatal call for ever; dropping the worker there is its death.
         if let Some(rested) = self.driver.block_on_unless(rested, || gate.take_halt().is_some()) {
-            return Err(format!("killed {kill}, it came to {} first", rested?.slot.status).into());
+            return Err(format!("killed {kill}, it came to {} first", rested?.state.status).into());
         }
         self.driver.kill(doomed);
         self.operation()
@@ -98,13 +98,13 @@ impl Bench {
         let died = self.clock.monotonic();
         let worker = Process::new("worker-2", &self.ports).worker;
         self.driver.spawn(async move { worker.run().await });
-        let services = Arc::clone(&self.frontend.services);
+        let manager = Arc::clone(&self.frontend.manager);
         let clock = &self.ports.clock;
         let taken_over = async {
             loop {
-                let now = services.operation(&self.provision).await?;
-                if now.slot.epoch > left.slot.epoch || now.slot.status.rests() {
-                    return Ok::<_, ServiceError>(clock.monotonic().since(died));
+                let now = manager.operation(&self.provision).await?;
+                if now.state.epoch > left.state.epoch || now.state.status.rests() {
+                    return Ok::<_, ManagerError>(clock.monotonic().since(died));
                 }
                 clock.sleep_until(clock.monotonic().after(Duration::from_millis(100))).await;
             }
@@ -131,21 +131,21 @@ impl Bench {
     }
 
     fn operation(&mut self) -> Told<Operation> {
-        Ok(self.driver.block_on(self.frontend.services.operation(&self.provision))?)
+        Ok(self.driver.block_on(self.frontend.manager.operation(&self.provision))?)
     }
 
     fn rested(&mut self) -> Told<Operation> {
-        Ok(self.driver.block_on(rested(&self.ports, &self.frontend.services, &self.provision))?)
+        Ok(self.driver.block_on(rested(&self.ports, &self.frontend.manager, &self.provision))?)
     }
 }
 
 /// Creates the site, and asks for its provision.
 async fn accept(frontend: &Process, new: &NewSite) -> Told<OperationId> {
     let request = Request::by(Actor::parse("operator")?, Role::Admin);
-    frontend.services.create_site(&request, new).await?;
+    frontend.manager.create_site(&request, new).await?;
     // A create waits for nothing, so one turn of a worker is all it takes.
-    frontend.worker.turn().await;
-    match frontend.services.provision(&request, &new.id).await? {
+    frontend.worker.run_once().await;
+    match frontend.manager.provision(&request, &new.id).await? {
         Accepted::Operation(id) => Ok(id),
         Accepted::Rollout(_) | Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => {
             Err("a provision is an operation".into())

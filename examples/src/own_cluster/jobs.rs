@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cdm_core::domain::{JobName, Tick, Uid};
+use cdm_core::domain::{JobName, MonotonicTime, Uid};
 use cdm_core::ports::{Job, JobFailure, JobSpec, JobState};
 
 use super::Image;
@@ -21,12 +21,12 @@ struct Run {
     owner: Option<Uid>,
     word: &'static str,
     image: Image,
-    ends: Tick,
+    ends: MonotonicTime,
 }
 
 impl Jobs {
     /// Starts a job, and answers when it will end.
-    pub(super) fn start(&mut self, spec: &JobSpec, image: Image, now: Tick) -> Tick {
+    pub(super) fn start(&mut self, spec: &JobSpec, image: Image, now: MonotonicTime) -> MonotonicTime {
         let ends = now.after(TAKES);
         let run = Run { owner: spec.kind.uid(), word: spec.kind.word(), image, ends };
         self.0.insert(spec.name.clone(), run);
@@ -49,7 +49,7 @@ impl Jobs {
     }
 
     /// A job as it is now.
-    pub(super) fn view(&self, name: &JobName, now: Tick) -> Option<Job> {
+    pub(super) fn view(&self, name: &JobName, now: MonotonicTime) -> Option<Job> {
         let run = self.0.get(name)?;
         let (state, said) = if now < run.ends {
             (JobState::Running, "started")

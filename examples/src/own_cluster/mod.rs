@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Digest, Fence, JobName, Selector, Tick, Uid};
+use cdm_core::domain::{Color, Digest, Fence, JobName, MonotonicTime, Uid};
 use cdm_core::ports::{
-    Call, Canary, CanaryVersion, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job, JobSpec, Mark,
-    Outcome, PortError, Route, RouteSpec, ServiceView,
+    CallContext, Canary, CanaryVersion, ChangeCursor, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job,
+    JobSpec, Outcome, PortError, Route, RouteSpec, ServiceView,
 };
 
 use jobs::Jobs;
@@ -74,23 +74,23 @@ impl OwnCluster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Tick {
+    fn now(&self) -> MonotonicTime {
         self.clock.monotonic()
     }
 }
 
 impl State {
-    const fn workload(&self, selector: Selector) -> &Workload {
-        match selector {
-            Selector::Blue => &self.blue,
-            Selector::Green => &self.green,
+    const fn workload(&self, color: Color) -> &Workload {
+        match color {
+            Color::Blue => &self.blue,
+            Color::Green => &self.green,
         }
     }
 
-    const fn workload_mut(&mut self, selector: Selector) -> &mut Workload {
-        match selector {
-            Selector::Blue => &mut self.blue,
-            Selector::Green => &mut self.green,
+    const fn workload_mut(&mut self, color: Color) -> &mut Workload {
+        match color {
+            Color::Blue => &mut self.blue,
+            Color::Green => &mut self.green,
         }
     }
 
@@ -113,9 +113,9 @@ impl ClusterOps for OwnCluster {
 
     async fn set_canary(
         &self,
-        _: &Call,
+        _: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
         let mut state = self.lock();
@@ -124,23 +124,23 @@ impl ClusterOps for OwnCluster {
         }
         state.canary_writes += 1;
         let version = CanaryVersion(state.canary_writes.to_string());
-        state.canary = Some(Canary { selector, digest, version });
+        state.canary = Some(Canary { color, digest, version });
         Outcome::Applied(())
     }
 
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
-        Ok(self.lock().workload(selector).view(selector, self.now()))
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
+        Ok(self.lock().workload(color).view(color, self.now()))
     }
 
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()> {
         let mut state = self.lock();
-        let workload = state.workload(selector);
+        let workload = state.workload(color);
         // The fence first: a repetition of a call that was applied is a conflict too.
         if workload.fence() != expect {
             return refused(ErrorKind::Conflict, "the workload carries another fence");
@@ -153,9 +153,9 @@ impl ClusterOps for OwnCluster {
             },
         };
         let image = state.image(template.image);
-        let moments = state.workload_mut(selector).run(template, image, call.fence, self.now());
+        let moments = state.workload_mut(color).run(template, image, call.fence, self.now());
         for moment in moments {
-            state.news.expect(moment, Changed::Service(selector));
+            state.news.expect(moment, Changed::Service(color));
         }
         Outcome::Applied(())
     }
@@ -164,7 +164,7 @@ impl ClusterOps for OwnCluster {
         Ok(self.lock().routes.get(&uid).cloned())
     }
 
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         let mut state = self.lock();
         if state.released.contains(&spec.uid) {
             return refused(ErrorKind::Gone, "the uid was released");
@@ -180,7 +180,7 @@ impl ClusterOps for OwnCluster {
         Outcome::Applied(())
     }
 
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         let mut state = self.lock();
         let Some(route) = state.routes.get_mut(&uid) else {
             return refused(ErrorKind::NotFound, "the site has no route");
@@ -193,7 +193,7 @@ impl ClusterOps for OwnCluster {
         Outcome::Applied(())
     }
 
-    async fn release(&self, _: &Call, uid: Uid) -> Outcome<()> {
+    async fn release(&self, _: &CallContext, uid: Uid) -> Outcome<()> {
         let mut state = self.lock();
         // Closed first, and also where there is nothing: what comes later finds the uid released.
         state.released.insert(uid);
@@ -204,7 +204,7 @@ impl ClusterOps for OwnCluster {
         Outcome::Applied(())
     }
 
-    async fn run_job(&self, _: &Call, spec: &JobSpec) -> Outcome<()> {
+    async fn run_job(&self, _: &CallContext, spec: &JobSpec) -> Outcome<()> {
         let mut state = self.lock();
         let owner = spec.kind.uid();
         if owner.is_some_and(|uid| state.released.contains(&uid)) {
@@ -229,7 +229,11 @@ impl ClusterOps for OwnCluster {
         Ok(self.lock().jobs.view(name, self.now()))
     }
 
-    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         let until = self.now().after(wait);
         loop {
             // The lock is let go of before anything is awaited.

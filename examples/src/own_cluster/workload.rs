@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::{Digest, Fence, Selector, Template, Tick};
+use cdm_core::domain::{Color, Digest, Fence, MonotonicTime, Template};
 use cdm_core::ports::{PodFailure, ServiceView};
 
 /// What becomes of an image's pods.
@@ -61,7 +61,7 @@ pub(super) struct Workload {
 struct Running {
     template: PodTemplate,
     image: Image,
-    since: Tick,
+    since: MonotonicTime,
     /// The template of the pods that serve until those of the present one are up.
     before: Option<PodTemplate>,
 }
@@ -92,7 +92,13 @@ impl Workload {
 
     /// Sets template and fence; answers the moments at which the service will look different of itself. Setting the
     /// template that runs already restarts nothing.
-    pub(super) fn run(&mut self, template: PodTemplate, image: Image, fence: Fence, now: Tick) -> Vec<Tick> {
+    pub(super) fn run(
+        &mut self,
+        template: PodTemplate,
+        image: Image,
+        fence: Fence,
+        now: MonotonicTime,
+    ) -> Vec<MonotonicTime> {
         self.fence = fence;
         let before = match &self.running {
             Some(running) if running.template == template => return vec![now],
@@ -106,13 +112,13 @@ impl Workload {
     }
 
     /// How it stands.
-    pub(super) fn view(&self, selector: Selector, now: Tick) -> ServiceView {
+    pub(super) fn view(&self, color: Color, now: MonotonicTime) -> ServiceView {
         let up = self.running.is_some_and(|running| running.is_up(now));
         let updated = if self.running.is_some() { PODS } else { 0 };
         let available = if up { PODS } else { 0 };
         let old = if !up && self.running.is_some_and(|running| running.before.is_some()) { PODS } else { 0 };
         ServiceView {
-            selector,
+            color,
             digest: self.image(),
             template: self.running.map(|running| running.template.print()),
             fence: self.fence,
@@ -129,13 +135,13 @@ impl Workload {
 
 impl Running {
     /// Whether every pod of the template is available, and none of an earlier one is left.
-    fn is_up(&self, now: Tick) -> bool {
+    fn is_up(&self, now: MonotonicTime) -> bool {
         // Put back while its own pods still serve, a template is up at once.
         let serves = self.before == Some(self.template);
         serves || (self.image == Image::Works && now >= self.since.after(START))
     }
 
-    fn failure(&self, now: Tick) -> Option<PodFailure> {
+    fn failure(&self, now: MonotonicTime) -> Option<PodFailure> {
         let message = self.image.complaint().filter(|_| now >= self.since.after(START))?;
         let definite = now >= self.since.after(PATIENCE);
         Some(PodFailure { definite, blames_image: true, message: message.to_owned() })

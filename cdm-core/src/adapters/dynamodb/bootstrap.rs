@@ -13,7 +13,7 @@ use super::failure::{Failure, failed};
 use super::item::Key;
 use super::lists::{LISTS, WORK};
 use super::table::DynamoTable;
-use crate::domain::Tick;
+use crate::domain::MonotonicTime;
 use crate::ports::StoreError;
 
 /// How long a table may take to come about.
@@ -126,7 +126,7 @@ impl DynamoTable {
         Ok(ready)
     }
 
-    async fn create(&self, deadline: Tick) -> Result<(), Failure> {
+    async fn create(&self, deadline: MonotonicTime) -> Result<(), Failure> {
         let wrong = |error: aws_sdk_dynamodb::error::BuildError| StoreError::Denied(error.to_string());
         let mut request =
             self.client.create_table().table_name(&*self.name).billing_mode(BillingMode::PayPerRequest);
@@ -162,7 +162,7 @@ impl DynamoTable {
         self.within(deadline, sent).await
     }
 
-    async fn clean_up(&self, deadline: Tick) -> Result<(), Failure> {
+    async fn clean_up(&self, deadline: MonotonicTime) -> Result<(), Failure> {
         let asked = async {
             self.client.describe_time_to_live().table_name(&*self.name).send().await.map_err(failed)
         };
@@ -178,7 +178,7 @@ impl DynamoTable {
         self.within(deadline, async { request.send().await.map(drop).map_err(failed) }).await
     }
 
-    async fn keep_recoverable(&self, deadline: Tick) -> Result<(), StoreError> {
+    async fn keep_recoverable(&self, deadline: MonotonicTime) -> Result<(), StoreError> {
         loop {
             let asked = async {
                 self.client.describe_continuous_backups().table_name(&*self.name).send().await.map_err(failed)
@@ -211,7 +211,7 @@ impl DynamoTable {
         }
     }
 
-    async fn pause(&self, deadline: Tick) -> Result<(), StoreError> {
+    async fn pause(&self, deadline: MonotonicTime) -> Result<(), StoreError> {
         if self.clock.monotonic() >= deadline {
             return Err(StoreError::Unavailable(format!("the table `{}` does not come about", self.name)));
         }

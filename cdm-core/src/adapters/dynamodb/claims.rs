@@ -1,6 +1,6 @@
 //! How a rollout's owner takes a site and lets it go: one update each, where nothing stands in its way.
 //!
-//! The condition of the update is what [`Site::claim`] and [`Site::complete`] ask of a site in the usual case. Where it is
+//! The condition of the update is what [`Site::claim`] and [`Site::release_claim`] ask of a site in the usual case. Where it is
 //! not met, the answer holds the site as it lies, and the domain decides on that.
 
 use super::change::Change;
@@ -8,10 +8,10 @@ use super::failure::Failure;
 use super::item::{Item, Key, Read, document, number, text, written_by};
 use super::site;
 use super::table::DynamoTable;
-use crate::domain::operation::{Move, Task};
-use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
+use crate::domain::operation::{Move, OperationInput};
+use crate::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, ReleaseClaim};
 use crate::domain::{Phase, Site, SiteId, State, Subject};
-use crate::ports::{Call, Outcome, Refused, StoreError};
+use crate::ports::{CallContext, Outcome, StoreError, WriteError};
 
 /// How often a site is looked at anew that others write to meanwhile.
 const TRIES: usize = 4;
@@ -19,7 +19,11 @@ const TRIES: usize = 4;
 /// What a site answers, and whether it is written for it.
 type Decided<T> = (Result<T, ClaimRefused>, Option<Site>);
 
-pub(super) async fn claim(table: &DynamoTable, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+pub(super) async fn claim(
+    table: &DynamoTable,
+    call: &CallContext,
+    claim: &Claim,
+) -> Outcome<Claimed, WriteError> {
     let seen = match take(claim) {
         None => Ok(None),
         Some(take) => match take.map(|change| change.with(":write", written_by(call.write))) {
@@ -36,7 +40,9 @@ pub(super) async fn claim(table: &DynamoTable, call: &Call, claim: &Claim) -> Ou
         let answer = next.claim(claim);
         let written = match answer {
             Ok(Claimed::Taken { .. }) => true,
-            Ok(Claimed::Barred) | Err(ClaimRefused::Settled(..)) => next.grant != site.grant,
+            Ok(Claimed::FencedOff) | Err(ClaimRefused::AlreadyResolved(..)) => {
+                next.claim_token != site.claim_token
+            }
             Err(ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced) => {
                 false
             }
@@ -49,7 +55,11 @@ pub(super) async fn claim(table: &DynamoTable, call: &Call, claim: &Claim) -> Ou
     }
 }
 
-pub(super) async fn complete(table: &DynamoTable, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
+pub(super) async fn release_claim(
+    table: &DynamoTable,
+    call: &CallContext,
+    complete: &ReleaseClaim,
+) -> Outcome<(), WriteError> {
     let seen = match release(complete).map(|change| change.with(":write", written_by(call.write))) {
         Err(error) => return Failure::Not(error).refused(),
         Ok(change) => match table.write(call, &[change]).await {
@@ -60,7 +70,7 @@ pub(super) async fn complete(table: &DynamoTable, call: &Call, complete: &Comple
     };
     let decide = |site: &Site| -> Decided<()> {
         let mut next = site.clone();
-        let answer = next.complete(complete);
+        let answer = next.release_claim(complete);
         (answer, answer.is_ok().then_some(next))
     };
     settle(table, call, &complete.id, seen, |_| Ok(()), decide).await
@@ -68,15 +78,19 @@ pub(super) async fn complete(table: &DynamoTable, call: &Call, complete: &Comple
 
 /// The claim of a free site as one update; `None` for one that is not about a free site.
 fn take(claim: &Claim) -> Option<Result<Change, StoreError>> {
-    let (to, promote) = match claim.want {
-        Want::Upgrade(to) => (to, false),
-        Want::Promote(to) => (to, true),
-        Want::Settle => return None,
+    let (to, promote) = match claim.intent {
+        ClaimIntent::Upgrade(to) => (to, false),
+        ClaimIntent::Promote(to) => (to, true),
+        ClaimIntent::Recover => return None,
     };
     // Where the site comes from is copied from the item itself.
     let course = Move { from: to, to, routed: to };
-    let mut slot = claim.slot(if promote { Task::Promote(course) } else { Task::Upgrade(course) });
-    slot.epoch = claim.grant.leg.first_epoch();
+    let mut operation = claim.operation(if promote {
+        OperationInput::Promote(course)
+    } else {
+        OperationInput::Upgrade(course)
+    });
+    operation.epoch = claim.claim_token.direction.first_epoch();
     let state = if promote { State::Promoting } else { State::Upgrading };
     let change = Change::update(
         Key::site(&claim.id),
@@ -88,20 +102,20 @@ fn take(claim: &Claim) -> Option<Result<Change, StoreError>> {
         "#uid = :uid AND #phase = :active AND attribute_not_exists(#slot) AND #grant <= :grant \
          AND (attribute_not_exists(#settledBy) OR #settledBy <> :leg)",
     )
-    .with(":number", number(slot.number))
-    .with(":epoch", number(slot.epoch))
+    .with(":number", number(operation.number))
+    .with(":epoch", number(operation.epoch))
     .with(":state", text(state.as_str()))
-    .with(":grant", site::grant(&claim.grant))
+    .with(":grant", site::claim_token(&claim.claim_token))
     .with(":at", number(claim.at.millis()))
     .with(":one", number(1))
     .with(":uid", text(claim.uid.to_string()))
     .with(":active", text(site::phase_word(Phase::Active)))
-    .with(":leg", site::leg(claim.grant.rollout, claim.grant.leg));
-    Some(document(&slot).map(|slot| change.with(":slot", slot)))
+    .with(":leg", site::direction(claim.claim_token.rollout, claim.claim_token.direction));
+    Some(document(&operation).map(|operation| change.with(":slot", operation)))
 }
 
 /// The end of a claim that is in force, as one update.
-fn release(complete: &Complete) -> Result<Change, StoreError> {
+fn release(complete: &ReleaseClaim) -> Result<Change, StoreError> {
     let mut sets =
         "SET #state = :state, #updatedAt = :at, #version = #version + :one, #write = :write".to_owned();
     let mut values = vec![(":state".to_owned(), text(State::Active.as_str()))];
@@ -116,17 +130,17 @@ fn release(complete: &Complete) -> Result<Change, StoreError> {
         set(name, value);
     }
     if let Some(outcome) = complete.outcome {
-        let (rollout, leg) = (complete.grant.rollout, complete.grant.leg);
+        let (rollout, direction) = (complete.claim_token.rollout, complete.claim_token.direction);
         let digest = complete.digest;
-        set("settled", document(&crate::domain::site::Settled { rollout, leg, outcome, digest })?);
-        set("settledBy", site::leg(rollout, leg));
+        set("settled", document(&crate::domain::site::LastOutcome { rollout, direction, outcome, digest })?);
+        set("settledBy", site::direction(rollout, direction));
     }
     sets.push_str(" REMOVE #slot, #number, #epoch, #courseFrom, #courseRouted");
     let change = Change::update(Key::site(&complete.id), sets)
         .when("#number = :number AND #epoch = :epoch AND #grant = :grant AND #phase = :phase")
         .with(":number", number(complete.fence.number))
         .with(":epoch", number(complete.fence.epoch))
-        .with(":grant", site::grant(&complete.grant))
+        .with(":grant", site::claim_token(&complete.claim_token))
         .with(":phase", text(site::phase_word(Phase::Active)))
         .with(":at", number(complete.at.millis()))
         .with(":one", number(1));
@@ -135,28 +149,30 @@ fn release(complete: &Complete) -> Result<Change, StoreError> {
 
 /// What the claim that wrote the site last was answered. The record holds all of it, so the answer is kept nowhere.
 fn said(site: &Site, claim: &Claim) -> Result<Claimed, ClaimRefused> {
-    let leg = (claim.grant.rollout, claim.grant.leg);
-    if let Some(settled) = site.settled.filter(|settled| (settled.rollout, settled.leg) == leg) {
-        return Err(ClaimRefused::Settled(settled.outcome, settled.digest));
+    let direction = (claim.claim_token.rollout, claim.claim_token.direction);
+    if let Some(last_outcome) =
+        site.last_outcome.filter(|last_outcome| (last_outcome.rollout, last_outcome.direction) == direction)
+    {
+        return Err(ClaimRefused::AlreadyResolved(last_outcome.outcome, last_outcome.digest));
     }
-    let slot = site.slot.as_ref().filter(|slot| slot.number == claim.number);
-    Ok(match slot.map(|slot| (&slot.task, slot.epoch)) {
-        Some((Task::Upgrade(course) | Task::Promote(course), epoch)) => {
+    let operation = site.operation.as_ref().filter(|operation| operation.number == claim.number);
+    Ok(match operation.map(|operation| (&operation.input, operation.epoch)) {
+        Some((OperationInput::Upgrade(course) | OperationInput::Promote(course), epoch)) => {
             Claimed::Taken { course: *course, route: site.route, epoch, version: site.version }
         }
-        Some(_) | None => Claimed::Barred,
+        Some(_) | None => Claimed::FencedOff,
     })
 }
 
 /// Has the domain decide on the site as it lies, and writes what it decides over that.
 async fn settle<T: Copy>(
     table: &DynamoTable,
-    call: &Call,
+    call: &CallContext,
     id: &SiteId,
     mut seen: Option<Item>,
     said: impl Fn(&Site) -> Result<T, ClaimRefused>,
     decide: impl Fn(&Site) -> Decided<T>,
-) -> Outcome<T, Refused> {
+) -> Outcome<T, WriteError> {
     for _ in 0..TRIES {
         let lies = match seen.take() {
             Some(item) => Ok(Some(item)),
@@ -164,7 +180,7 @@ async fn settle<T: Copy>(
         };
         let item = match lies {
             Ok(Some(item)) => item,
-            Ok(None) => return Outcome::NotApplied(Refused::Claim(ClaimRefused::Gone)),
+            Ok(None) => return Outcome::NotApplied(WriteError::Claim(ClaimRefused::Gone)),
             // Nothing was done yet, unless by an earlier request under the same write id.
             Err(error) => return Failure::Lost(error).refused(),
         };
@@ -183,11 +199,11 @@ async fn settle<T: Copy>(
             Err(failure) => return failure.refused(),
         }
     }
-    Outcome::NotApplied(Refused::Conflict(Subject::Site(id.clone()).to_string()))
+    Outcome::NotApplied(WriteError::Conflict(Subject::Site(id.clone()).to_string()))
 }
 
 /// Writes a site over what was read of it.
-async fn over(table: &DynamoTable, call: &Call, read: &Site, next: Site) -> Result<(), Failure> {
+async fn over(table: &DynamoTable, call: &CallContext, read: &Site, next: Site) -> Result<(), Failure> {
     let item = site::to_item(&Site { version: read.version + 1, ..next }, call.write)?;
     let change = Change::put(item)
         .when("#version = :version AND #uid = :uid")
@@ -196,18 +212,21 @@ async fn over(table: &DynamoTable, call: &Call, read: &Site, next: Site) -> Resu
     table.write(call, &[change]).await.map(drop)
 }
 
-fn answer_of<T>(item: Option<&Item>, said: impl Fn(Site) -> Result<T, ClaimRefused>) -> Outcome<T, Refused> {
+fn answer_of<T>(
+    item: Option<&Item>,
+    said: impl Fn(Site) -> Result<T, ClaimRefused>,
+) -> Outcome<T, WriteError> {
     let none = || StoreError::Denied("an update was answered without the item".to_owned());
     match item.ok_or_else(none).and_then(site::of_item) {
         Ok(site) => outcome(said(site)),
         // It was made; what it made cannot be read.
-        Err(error) => Outcome::Unknown(Refused::Store(error)),
+        Err(error) => Outcome::Unknown(WriteError::Store(error)),
     }
 }
 
-fn outcome<T>(answer: Result<T, ClaimRefused>) -> Outcome<T, Refused> {
+fn outcome<T>(answer: Result<T, ClaimRefused>) -> Outcome<T, WriteError> {
     match answer {
         Ok(value) => Outcome::Applied(value),
-        Err(refused) => Outcome::NotApplied(Refused::Claim(refused)),
+        Err(refused) => Outcome::NotApplied(WriteError::Claim(refused)),
     }
 }

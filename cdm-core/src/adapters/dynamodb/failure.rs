@@ -2,14 +2,14 @@
 
 use std::error::Error;
 
-use aws_sdk_dynamodb::Error as ServiceError;
+use aws_sdk_dynamodb::Error as ManagerError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::item::Item;
-use crate::adapters::aws::{Told, told};
-use crate::ports::{ErrorKind, Outcome, PortError, Refused, StoreError};
+use crate::adapters::aws::{AwsFailure, told};
+use crate::ports::{ErrorKind, Outcome, PortError, StoreError, WriteError};
 
 const PORT: &str = "store";
 
@@ -45,10 +45,10 @@ impl Failure {
     }
 
     /// What a caller is told who has no conditions that could go unmet.
-    pub(super) fn refused<T>(self) -> Outcome<T, Refused> {
+    pub(super) fn refused<T>(self) -> Outcome<T, WriteError> {
         match self {
-            Self::Lost(error) => Outcome::Unknown(Refused::Store(error)),
-            failure => Outcome::NotApplied(Refused::Store(failure.into_error())),
+            Self::Lost(error) => Outcome::Unknown(WriteError::Store(error)),
+            failure => Outcome::NotApplied(WriteError::Store(failure.into_error())),
         }
     }
 
@@ -84,12 +84,12 @@ pub(super) fn of_port(port: &'static str, error: &StoreError) -> PortError {
 pub(super) fn failed<E>(error: SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
-    ServiceError: From<SdkError<E, HttpResponse>>,
+    ManagerError: From<SdkError<E, HttpResponse>>,
 {
     let told = told(&error);
-    match ServiceError::from(error) {
-        ServiceError::ConditionalCheckFailedException(unmet) => Failure::Unmet(unmet.item),
-        ServiceError::TransactionCanceledException(cancelled) => {
+    match ManagerError::from(error) {
+        ManagerError::ConditionalCheckFailedException(unmet) => Failure::Unmet(unmet.item),
+        ManagerError::TransactionCanceledException(cancelled) => {
             let reasons = cancelled.cancellation_reasons.unwrap_or_default();
             let code = |reason: &aws_sdk_dynamodb::types::CancellationReason| {
                 reason.code.clone().unwrap_or_default()
@@ -103,9 +103,9 @@ where
                 Failure::Cancelled(unmet.collect())
             })
         }
-        ServiceError::TransactionConflictException(_)
-        | ServiceError::TransactionInProgressException(_)
-        | ServiceError::ReplicatedWriteConflictException(_) => Failure::Busy,
+        ManagerError::TransactionConflictException(_)
+        | ManagerError::TransactionInProgressException(_)
+        | ManagerError::ReplicatedWriteConflictException(_) => Failure::Busy,
         _ => of_rest(&told),
     }
 }
@@ -127,7 +127,7 @@ fn of_transaction(codes: &[String]) -> Option<Failure> {
     Some(Failure::Not(StoreError::Denied(format!("DynamoDB gave a transaction up ({code})"))))
 }
 
-fn of_rest(told: &Told) -> Failure {
+fn of_rest(told: &AwsFailure) -> Failure {
     let message = told.error(PORT).message;
     let error = match told.kind {
         ErrorKind::Throttled(_) => StoreError::Throttled,

@@ -18,7 +18,7 @@ use super::item::{Item, Key, Read, document, number, padded, put, text};
 use super::table::{Ask, DynamoTable};
 use crate::adapters::records;
 use crate::domain::{AuditEntry, Fence, Timestamp};
-use crate::ports::{Call, FeedEvent, Old, Outcome, Page, Refused, StoreError, WriteId};
+use crate::ports::{CallContext, FeedEvent, Old, Outcome, Page, StoreError, WriteError, WriteId};
 
 /// How many numbers a place has: more than a batch has events.
 const ROOM: u64 = 1_000;
@@ -32,9 +32,9 @@ const WIDEST: u64 = 1_000;
 const BACK: usize = 100;
 
 /// What is kept of one batch.
-pub(super) struct Trail<'a> {
+pub(super) struct FeedWriter<'a> {
     pub(super) table: &'a DynamoTable,
-    pub(super) call: &'a Call,
+    pub(super) call: &'a CallContext,
     pub(super) audit: Option<&'a AuditEntry>,
     pub(super) events: &'a [FeedEvent],
 }
@@ -48,7 +48,7 @@ pub(super) struct Numbers {
     before: Timestamp,
 }
 
-impl Trail<'_> {
+impl FeedWriter<'_> {
     /// Draws what the batch needs, in one request; in none where it needs nothing.
     pub(super) async fn draw(&self) -> Result<Numbers, Failure> {
         if self.audit.is_none() && self.events.is_empty() {
@@ -195,7 +195,7 @@ impl DynamoTable {
     }
 
     /// Closes a place; `false` where it was filled meanwhile.
-    async fn close(&self, call: &Call, place: u64, before: Timestamp) -> Result<bool, StoreError> {
+    async fn close(&self, call: &CallContext, place: u64, before: Timestamp) -> Result<bool, StoreError> {
         let change = Change::put(self.place(place, before, Vec::new())).when(ABSENT);
         match self.write(call, &[change]).await {
             Ok(_) => Ok(true),
@@ -250,7 +250,7 @@ impl DynamoTable {
         if age < PATIENCE {
             return Ok(Gap::Open);
         }
-        let call = Call { deadline: self.soon(), write: WriteId::default(), fence: Fence::default() };
+        let call = CallContext { deadline: self.soon(), write: WriteId::default(), fence: Fence::default() };
         let first = places.start.max(places.end.saturating_sub(WIDEST));
         for place in first..places.end {
             // In order: below a place that a reader has closed there is nothing to wait for.
@@ -298,20 +298,24 @@ pub(super) async fn audit(
 }
 
 /// Deletes the oldest audit entries. Events end by their `expires`.
-pub(super) async fn delete_old_audit(table: &DynamoTable, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+pub(super) async fn delete_old_audit(
+    table: &DynamoTable,
+    call: &CallContext,
+    old: &Old,
+) -> Outcome<u64, WriteError> {
     let values = vec![(":audit", text("A")), (":first", text(padded(0)))];
     let keys = "#pk = :audit AND #sk >= :first";
     let oldest = Ask { index: None, keys, values, backwards: false, limit: old.most.max(1) };
     let items = match table.ask(oldest).next().await {
         Ok(items) => items,
-        Err(error) => return Outcome::NotApplied(Refused::Store(error)),
+        Err(error) => return Outcome::NotApplied(WriteError::Store(error)),
     };
     let mut changes = Vec::new();
     for item in items.iter().take(old.most) {
         match Read(item).document::<AuditEntry>("document").and_then(|entry| Ok((entry, Key::of(item)?))) {
             Ok((entry, key)) if entry.at < old.audit_before => changes.push(Change::delete(key)),
             Ok(_) => {}
-            Err(error) => return Outcome::NotApplied(Refused::Store(error)),
+            Err(error) => return Outcome::NotApplied(WriteError::Store(error)),
         }
     }
     if changes.is_empty() {
@@ -319,6 +323,6 @@ pub(super) async fn delete_old_audit(table: &DynamoTable, call: &Call, old: &Old
     }
     match table.write(call, &changes).await {
         Ok(_) => Outcome::Applied(changes.len() as u64),
-        Err(failure) => Outcome::Unknown(Refused::Store(failure.into_error())),
+        Err(failure) => Outcome::Unknown(WriteError::Store(failure.into_error())),
     }
 }

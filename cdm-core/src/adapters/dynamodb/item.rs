@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::adapters::records::{self, Record};
-use crate::domain::operation::Home;
-use crate::domain::{Hostname, OperationId, Selector, SiteId, Slot, Status, Subject, TokenHash};
+use crate::domain::operation::OperationParent;
+use crate::domain::{Color, Hostname, OperationId, OperationState, SiteId, Status, Subject, TokenHash};
 use crate::ports::{StoreError, WriteId};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -40,8 +40,8 @@ impl Key {
         Self::new(format!("H#{host}"), "HOST")
     }
 
-    pub(super) fn colour(selector: Selector) -> Self {
-        Self::new(format!("C#{selector}"), "SVC")
+    pub(super) fn service(color: Color) -> Self {
+        Self::new(format!("C#{color}"), "SVC")
     }
 
     pub(super) fn fleet() -> Self {
@@ -59,7 +59,7 @@ impl Key {
     pub(super) fn subject(subject: &Subject) -> Self {
         match subject {
             Subject::Site(id) => Self::site(id),
-            Subject::Colour(selector) => Self::colour(*selector),
+            Subject::Service(color) => Self::service(*color),
             Subject::Fleet => Self::fleet(),
         }
     }
@@ -83,9 +83,9 @@ impl Key {
     }
 
     pub(super) fn history(id: &OperationId) -> Self {
-        let pk = match &id.home {
-            Home::Subject(subject) => Self::subject(subject).pk,
-            Home::Rollout(rollout, _) => format!("R#{rollout}"),
+        let pk = match &id.parent {
+            OperationParent::Subject(subject) => Self::subject(subject).pk,
+            OperationParent::Rollout(rollout, _) => format!("R#{rollout}"),
         };
         Self::new(pk, history_sk(id.number))
     }
@@ -165,19 +165,19 @@ pub(super) fn put(item: &mut Item, name: &str, value: AttributeValue) {
 }
 
 /// Lists a record's own operation in the index of work, unless it is a rollout's member.
-pub(super) fn list_work(item: &mut Item, slot: Option<&Slot>) {
-    let Some(slot) = slot.filter(|slot| slot.member.is_none()) else { return };
-    let work = if slot.status.rests() { "parked".to_owned() } else { live(slot.number % SHARDS) };
+pub(super) fn list_work(item: &mut Item, operation: Option<&OperationState>) {
+    let Some(operation) = operation.filter(|operation| operation.member.is_none()) else { return };
+    let work = if operation.status.rests() { "parked".to_owned() } else { live(operation.number % SHARDS) };
     put(item, "work", text(work));
-    put(item, "number", number(slot.number));
-    put(item, "opKind", text(slot.task.kind().as_str()));
-    put(item, "opStatus", text(slot.status.as_str()));
-    put(item, "opAsked", AttributeValue::Bool(slot.cancel));
-    if let Some(owner) = &slot.owner {
+    put(item, "number", number(operation.number));
+    put(item, "opKind", text(operation.input.kind().as_str()));
+    put(item, "opStatus", text(operation.status.as_str()));
+    put(item, "opAsked", AttributeValue::Bool(operation.cancel));
+    if let Some(owner) = &operation.owner {
         put(item, "opOwner", text(owner.as_str()));
     }
-    if let Some(wake) = slot.wake.filter(|_| slot.status == Status::Waiting) {
-        put(item, "opWake", number(wake.millis()));
+    if let Some(next_poll_at) = operation.next_poll_at.filter(|_| operation.status == Status::Waiting) {
+        put(item, "opWake", number(next_poll_at.millis()));
     }
 }
 

@@ -11,9 +11,9 @@ use super::item::{
 use super::site;
 use super::table::{Ask, DynamoTable, Pages};
 use crate::domain::{
-    Operation, OperationId, Rollout, Selector, Site, SiteId, Slot, Subject, Timestamp, WorkerId,
+    Color, Operation, OperationId, OperationState, Rollout, Site, SiteId, Subject, Timestamp, WorkerId,
 };
-use crate::ports::{Live, LiveSubject, OperationQuery, Page, SiteQuery, StoreError};
+use crate::ports::{OperationQuery, Page, PendingWork, SiteQuery, StoreError, WorkItem};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -127,7 +127,7 @@ pub(super) async fn count(table: &DynamoTable, query: &SiteQuery) -> Result<u64>
             }
         }
     }
-    let wanted = query.service.map(Selector::as_str);
+    let wanted = query.service.map(Color::as_str);
     let counts = try_join_all((0..SHARDS).map(async |shard| {
         let items = table.ask(of_shard(shard, None, PAGE)).all().await?;
         let of = |item: &&Item| wanted.is_none() || Read(item).text_if("service") == wanted;
@@ -169,41 +169,41 @@ fn of_work(part: String, before: Option<u64>, limit: usize) -> Ask {
 fn subject(key: &Key) -> Option<Subject> {
     match (key.pk.split_once('#'), key.sk.as_str()) {
         (Some(("S", id)), "SITE") => SiteId::parse(id).ok().map(Subject::Site),
-        (Some(("C", selector)), "SVC") => Selector::parse(selector).ok().map(Subject::Colour),
+        (Some(("C", color)), "SVC") => Color::parse(color).ok().map(Subject::Service),
         (None, "FLEET") => Some(Subject::Fleet),
         (Some(_) | None, _) => None,
     }
 }
 
 /// What a worker may have to do something for, told by the index alone.
-pub(super) async fn live(table: &DynamoTable) -> Result<Vec<Live>> {
+pub(super) async fn live(table: &DynamoTable) -> Result<Vec<PendingWork>> {
     let parts = (0..SHARDS).map(|shard| table.ask(of_work(live_shard(shard), None, PAGE)).all());
     let items = try_join_all(parts).await?;
     let item = |item: &Item| {
         let (key, read) = (Key::of(item)?, Read(item));
         let number = read.number("number")?;
         let subject = match (key.pk.as_str(), subject(&key)) {
-            ("R", _) => LiveSubject::Rollout(number),
-            (_, Some(subject)) => LiveSubject::Operation(subject),
+            ("R", _) => WorkItem::Rollout(number),
+            (_, Some(subject)) => WorkItem::Operation(subject),
             (_, None) => return Err(read.broken("pk")),
         };
-        Ok(Live {
+        Ok(PendingWork {
             subject,
             number,
             owner: read.text_if("opOwner").map(WorkerId::new),
-            wake: read.number_if("opWake").map(Timestamp::from_millis),
-            asked: read.truth("opAsked"),
+            next_poll_at: read.number_if("opWake").map(Timestamp::from_millis),
+            control_requested: read.truth("opAsked"),
         })
     };
     items.iter().flatten().map(item).collect()
 }
 
 /// The slot of a subject's record.
-fn slot(subject: &Subject, item: &Item) -> Result<Option<Slot>> {
+fn operation(subject: &Subject, item: &Item) -> Result<Option<OperationState>> {
     Ok(match subject {
-        Subject::Site(_) => site::of_item(item)?.slot,
-        Subject::Colour(_) => Read(item).document::<crate::domain::Colour>("document")?.slot,
-        Subject::Fleet => Read(item).document::<crate::domain::Fleet>("document")?.slot,
+        Subject::Site(_) => site::of_item(item)?.operation,
+        Subject::Service(_) => Read(item).document::<crate::domain::Service>("document")?.operation,
+        Subject::Fleet => Read(item).document::<crate::domain::Fleet>("document")?.operation,
     })
 }
 
@@ -264,10 +264,10 @@ async fn at_work(
     let keys: Vec<Key> = subjects.iter().map(Key::subject).collect();
     let items = table.get_many(&keys).await?;
     for (subject, key) in subjects.into_iter().zip(&keys) {
-        let Some(slot) = items.get(key).map(|item| slot(&subject, item)).transpose()?.flatten() else {
+        let Some(state) = items.get(key).map(|item| operation(&subject, item)).transpose()?.flatten() else {
             continue;
         };
-        let operation = Operation::live(subject, slot);
+        let operation = Operation::live(subject, state);
         if before.is_none_or(|before| operation.id.number < before) && query.has(&operation) {
             found.insert((operation.id.number, operation.id.clone()), operation);
         }

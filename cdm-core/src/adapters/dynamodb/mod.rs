@@ -28,16 +28,16 @@ use self::item::{Key, Read, number, text};
 use self::table::Ask;
 use crate::adapters::records::Record;
 use crate::domain::rollout::RolloutPage;
-use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::site::{Claim, Claimed, ReleaseClaim};
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
-    Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
+    Actor, AuditEntry, Color, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Service,
     Site, SiteId, WorkerId,
 };
 use crate::ports::{
-    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, Old, OperationQuery, Outcome, Page,
-    Refused, SiteQuery, SiteRepository, StoreError,
+    CallContext, FeedEvent, Heartbeat, IdempotencyRecord, Journal, Old, OperationQuery, Outcome, Page,
+    PendingWork, SiteQuery, SiteRepository, StoreError, WriteBatch, WriteError,
 };
 
 pub use table::DynamoTable;
@@ -102,21 +102,21 @@ impl SiteRepository for DynamoStore {
 
 #[async_trait]
 impl Journal for DynamoStore {
-    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+    async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
         batch::write(&self.table, call, batch).await
     }
 
-    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+    async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
         claims::claim(&self.table, call, claim).await
     }
 
-    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
-        claims::complete(&self.table, call, complete).await
+    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
+        claims::release_claim(&self.table, call, complete).await
     }
 
-    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
-        let found = self.document(&Key::colour(selector)).await?;
-        Ok(found.unwrap_or_else(|| Colour::new(selector)))
+    async fn service(&self, color: Color) -> Result<Service, StoreError> {
+        let found = self.document(&Key::service(color)).await?;
+        Ok(found.unwrap_or_else(|| Service::new(color)))
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
@@ -156,11 +156,11 @@ impl Journal for DynamoStore {
         lists::operations(&self.table, query, before, limit).await
     }
 
-    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+    async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
         lists::live(&self.table).await
     }
 
-    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+    async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         let change = Change::update(Key::numbers(), "ADD #drawn :count").with(":count", number(count.into()));
         match self.table.write(call, &[change]).await {
             Ok(item) => match Read(&item.unwrap_or_default()).number("drawn") {
@@ -171,7 +171,12 @@ impl Journal for DynamoStore {
         }
     }
 
-    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+    async fn heartbeat(
+        &self,
+        call: &CallContext,
+        worker: &WorkerId,
+        count: Option<u64>,
+    ) -> Outcome<(), WriteError> {
         let key = Key::worker(worker.as_str());
         let change = match count {
             None => Change::delete(key),
@@ -187,13 +192,17 @@ impl Journal for DynamoStore {
         }
     }
 
-    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
         let values = vec![(":workers", text("W"))];
         let ask = Ask { index: None, keys: "#pk = :workers", values, backwards: false, limit: 1_000 };
         let items = self.table.ask(ask).all().await?;
         let beat = |item: &item::Item| {
             let read = Read(item);
-            Ok(Beat { worker: WorkerId::new(read.text("sk")?), count: read.number("count")?, ended: false })
+            Ok(Heartbeat {
+                worker: WorkerId::new(read.text("sk")?),
+                count: read.number("count")?,
+                ended: false,
+            })
         };
         items.iter().map(beat).collect()
     }
@@ -212,7 +221,7 @@ impl Journal for DynamoStore {
         feed::audit(&self.table, before, limit).await
     }
 
-    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+    async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
         feed::delete_old_audit(&self.table, call, old).await
     }
 

@@ -5,11 +5,11 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::item::{Item, Key, Read, document, list_work, number, put, site_list, text, written_by};
-use crate::domain::operation::{Move, Task};
+use crate::domain::operation::{Move, OperationInput};
 use crate::domain::{
-    DatabaseName, Fence, Grant, Hostname, Hostnames, Leg, Phase, Routed, SecretKind, SecretName, Selector,
-    Site, SiteId, SiteName, Theme, Timestamp, Uid,
-    site::{Activation, Settled},
+    ClaimToken, Color, DatabaseName, Direction, Fence, Hostname, Hostnames, Phase, Routed, SecretKind,
+    SecretName, Site, SiteId, SiteName, Theme, Timestamp, Uid,
+    site::{Activation, LastOutcome},
 };
 use crate::ports::{StoreError, WriteId};
 
@@ -42,21 +42,21 @@ pub(super) fn to_item(site: &Site, write: WriteId) -> Result<Item, StoreError> {
     if let Some(word) = activation_word(site.activation) {
         with("activation", text(word));
     }
-    with("grant", grant(&site.grant));
-    if let Some(settled) = &site.settled {
-        with("settled", document(settled)?);
-        with("settledBy", leg(settled.rollout, settled.leg));
+    with("grant", claim_token(&site.claim_token));
+    if let Some(last_outcome) = &site.last_outcome {
+        with("settled", document(last_outcome)?);
+        with("settledBy", direction(last_outcome.rollout, last_outcome.direction));
     }
     with("createdAt", number(site.created_at.millis()));
     with("updatedAt", number(site.updated_at.millis()));
     with("write", written_by(write));
     with("list", text(site_list(&site.id)));
-    if let Some(slot) = &site.slot {
-        with("slot", document(slot)?);
-        with("number", number(slot.number));
-        with("epoch", number(slot.epoch));
+    if let Some(operation) = &site.operation {
+        with("slot", document(operation)?);
+        with("number", number(operation.number));
+        with("epoch", number(operation.epoch));
     }
-    list_work(&mut item, site.slot.as_ref());
+    list_work(&mut item, site.operation.as_ref());
     Ok(item)
 }
 
@@ -66,18 +66,19 @@ pub(super) fn of_item(item: &Item) -> Result<Site, StoreError> {
     let route = match read.text_if("routeService") {
         None => None,
         Some(_) => Some(Routed {
-            service: read.parsed("routeService", |text| Selector::parse(text).ok())?,
+            service: read.parsed("routeService", |text| Color::parse(text).ok())?,
             fence: Fence::new(read.number("routeNumber")?, read.number("routeEpoch")?),
         }),
     };
-    let mut slot: Option<crate::domain::Slot> = read.document_if("slot")?;
-    if let Some(Task::Upgrade(course) | Task::Promote(course)) = slot.as_mut().map(|slot| &mut slot.task)
+    let mut operation: Option<crate::domain::OperationState> = read.document_if("slot")?;
+    if let Some(OperationInput::Upgrade(course) | OperationInput::Promote(course)) =
+        operation.as_mut().map(|operation| &mut operation.input)
         && read.text_if("courseFrom").is_some()
     {
         *course = Move {
-            from: read.parsed("courseFrom", |text| Selector::parse(text).ok())?,
+            from: read.parsed("courseFrom", |text| Color::parse(text).ok())?,
             to: course.to,
-            routed: read.parsed("courseRouted", |text| Selector::parse(text).ok())?,
+            routed: read.parsed("courseRouted", |text| Color::parse(text).ok())?,
         };
     }
     let names = Hostnames::parse(&read.list("hostnames")?, read.text("canonicalHostname")?);
@@ -87,13 +88,13 @@ pub(super) fn of_item(item: &Item) -> Result<Site, StoreError> {
         name: read.parsed("name", |text| SiteName::parse(text).ok())?,
         theme: read.parsed("theme", |text| Theme::parse(text).ok())?,
         hostnames: names.map_err(|_| read.broken("hostnames"))?,
-        service: read.parsed("service", |text| Selector::parse(text).ok())?,
+        service: read.parsed("service", |text| Color::parse(text).ok())?,
         route,
         phase: read.parsed("phase", phase_of)?,
         activation: activation_of(read.text_if("activation")),
-        slot,
-        grant: read.parsed("grant", grant_of)?,
-        settled: read.document_if::<Settled>("settled")?,
+        operation,
+        claim_token: read.parsed("grant", grant_of)?,
+        last_outcome: read.document_if::<LastOutcome>("settled")?,
         created_at: Timestamp::from_millis(read.number("createdAt")?),
         updated_at: Timestamp::from_millis(read.number("updatedAt")?),
         version: read.number("version")?,
@@ -123,13 +124,13 @@ pub(super) fn route(route: &Routed) -> [(&'static str, AttributeValue); 4] {
 }
 
 /// A grant as a text that sorts like it: rollout, leg, term.
-pub(super) fn grant(grant: &Grant) -> AttributeValue {
-    text(format!("{:020}.{}.{:020}", grant.rollout, leg_digit(grant.leg), grant.term))
+pub(super) fn claim_token(claim_token: &ClaimToken) -> AttributeValue {
+    text(format!("{:020}.{}.{:020}", claim_token.rollout, leg_digit(claim_token.direction), claim_token.term))
 }
 
 /// One leg of a rollout.
-pub(super) fn leg(rollout: u64, leg: Leg) -> AttributeValue {
-    text(format!("{rollout}.{}", leg_digit(leg)))
+pub(super) fn direction(rollout: u64, direction: Direction) -> AttributeValue {
+    text(format!("{rollout}.{}", leg_digit(direction)))
 }
 
 pub(super) const fn phase_word(phase: Phase) -> &'static str {
@@ -162,20 +163,21 @@ fn phase_of(word: &str) -> Option<Phase> {
     [Phase::New, Phase::Created, Phase::Active].into_iter().find(|phase| phase_word(*phase) == word)
 }
 
-const fn leg_digit(leg: Leg) -> u8 {
-    match leg {
-        Leg::Out => 0,
-        Leg::Back => 1,
+const fn leg_digit(direction: Direction) -> u8 {
+    match direction {
+        Direction::Forward => 0,
+        Direction::Rollback => 1,
     }
 }
 
-fn grant_of(text: &str) -> Option<Grant> {
+fn grant_of(text: &str) -> Option<ClaimToken> {
     let mut parts = text.splitn(3, '.');
     let rollout = parts.next()?.parse().ok()?;
-    let leg = [Leg::Out, Leg::Back].into_iter().zip(["0", "1"]);
+    let direction = [Direction::Forward, Direction::Rollback].into_iter().zip(["0", "1"]);
     let digit = parts.next()?;
-    let leg = leg.into_iter().find(|(_, known)| *known == digit).map(|(leg, _)| leg)?;
-    Some(Grant { rollout, leg, term: parts.next()?.parse().ok()? })
+    let direction =
+        direction.into_iter().find(|(_, known)| *known == digit).map(|(direction, _)| direction)?;
+    Some(ClaimToken { rollout, direction, term: parts.next()?.parse().ok()? })
 }
 
 fn map<const N: usize>(entries: [(&str, String); N]) -> AttributeValue {

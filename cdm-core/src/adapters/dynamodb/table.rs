@@ -12,8 +12,8 @@ use super::change::{Change, names};
 use super::failure::{Failure, failed};
 use super::item::{Item, Key};
 use crate::adapters::aws::{Aws, by};
-use crate::domain::Tick;
-use crate::ports::{Call, Clock, StoreError};
+use crate::domain::MonotonicTime;
+use crate::ports::{CallContext, Clock, StoreError};
 
 /// How long events are kept where nothing else is said.
 const EVENTS_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -56,14 +56,14 @@ impl DynamoTable {
     }
 
     /// Until when a read that begins now may take.
-    pub(super) fn soon(&self) -> Tick {
+    pub(super) fn soon(&self) -> MonotonicTime {
         self.clock.monotonic().after(READ)
     }
 
     /// What `work` comes to by the deadline.
     pub(super) async fn within<T>(
         &self,
-        deadline: Tick,
+        deadline: MonotonicTime,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         if self.clock.monotonic() >= deadline {
@@ -73,7 +73,7 @@ impl DynamoTable {
     }
 
     /// The item of a key, as every write that was applied before has left it.
-    pub(super) async fn get(&self, key: &Key, deadline: Tick) -> Result<Option<Item>, StoreError> {
+    pub(super) async fn get(&self, key: &Key, deadline: MonotonicTime) -> Result<Option<Item>, StoreError> {
         let request =
             self.client.get_item().table_name(&*self.name).set_key(Some(key.item())).consistent_read(true);
         let got = async { request.send().await.map_err(failed) };
@@ -111,7 +111,11 @@ impl DynamoTable {
     }
 
     /// Makes changes, all or none. What was changed, where it is one update.
-    pub(super) async fn write(&self, call: &Call, changes: &[Change]) -> Result<Option<Item>, Failure> {
+    pub(super) async fn write(
+        &self,
+        call: &CallContext,
+        changes: &[Change],
+    ) -> Result<Option<Item>, Failure> {
         if changes.len() > MOST {
             let message = "a batch comes to more than 100 items; take fewer hostnames or records at once";
             return Err(StoreError::Denied(message.to_owned()).into());

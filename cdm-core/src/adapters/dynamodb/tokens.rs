@@ -8,7 +8,7 @@ use super::failure::{Failure, Unmet, of_port};
 use super::item::{Item, Key, Read, document, number, put, text};
 use super::table::{Ask, DynamoTable};
 use crate::domain::{Timestamp, Token, TokenHash, Uid};
-use crate::ports::{Call, ErrorKind, Outcome, PortError, StoreError, TokenStore};
+use crate::ports::{CallContext, ErrorKind, Outcome, PortError, StoreError, TokenStore};
 
 const PORT: &str = "tokens";
 
@@ -46,7 +46,7 @@ fn refused<T>(failure: Failure) -> Outcome<T> {
 
 #[async_trait]
 impl TokenStore for DynamoTokens {
-    async fn create(&self, call: &Call, token: &Token) -> Outcome<()> {
+    async fn create(&self, call: &CallContext, token: &Token) -> Outcome<()> {
         let (record, name) = (Key::token(&token.hash), Key::token_name(token.name.as_str()));
         let document = match document(token) {
             Ok(document) => document,
@@ -96,7 +96,7 @@ impl TokenStore for DynamoTokens {
         all.await.map_err(|error| of_port(PORT, &error))
     }
 
-    async fn revoke(&self, call: &Call, id: Uid, at: Timestamp) -> Outcome<Token> {
+    async fn revoke(&self, call: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token> {
         let none =
             || Outcome::NotApplied(PortError::new(PORT, ErrorKind::NotFound, "there is no such token"));
         let listed = match self.table.get(&Key::token_of(&id.to_string()), call.deadline).await {

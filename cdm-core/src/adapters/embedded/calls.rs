@@ -3,7 +3,7 @@
 use std::io;
 
 use super::file::is_full;
-use crate::domain::Tick;
+use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
 use futures_util::future::{Either, select};
@@ -12,7 +12,7 @@ use futures_util::pin_mut;
 /// What `work` answers, or *unknown* once the deadline has passed. Work that answers at once is never cut off.
 pub(super) async fn within<T>(
     clock: &dyn Clock,
-    deadline: Tick,
+    deadline: MonotonicTime,
     port: &'static str,
     work: impl Future<Output = Outcome<T>>,
 ) -> Outcome<T> {

@@ -16,7 +16,7 @@ use super::File;
 use super::calls::{io_failed, unavailable};
 use super::disk::{blocking, private_dir, sync_parent, try_write};
 use crate::domain::{DatabaseName, Fence, Uid};
-use crate::ports::{Call, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases};
+use crate::ports::{CallContext, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases};
 
 const PORT: &str = "databases";
 /// How long a statement waits for another connection's transaction.
@@ -148,7 +148,7 @@ impl EmbeddedDatabases {
 
     /// Notes the fence first, so that no late call removes what comes into the database from then on; empties it under
     /// the shared file's write lock.
-    async fn empty(&self, call: &Call, name: &str) -> Result<Outcome<()>, sqlx::Error> {
+    async fn empty(&self, call: &CallContext, name: &str) -> Result<Outcome<()>, sqlx::Error> {
         let mut tx = self.file.begin().await?;
         let held = sqlx::query("SELECT fence FROM databases_renewed WHERE name = ?").bind(name);
         let held: Option<String> =
@@ -202,7 +202,7 @@ impl SiteDatabases for EmbeddedDatabases {
         ("localhost".to_owned(), 3306)
     }
 
-    async fn ensure(&self, _call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn ensure(&self, _call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let name = DatabaseName::of(uid).to_string();
         if credentials.dbname != name || credentials.username != name {
             let message = format!("the credentials are not of the database {name} and its user");
@@ -212,7 +212,7 @@ impl SiteDatabases for EmbeddedDatabases {
         made.unwrap_or_else(|error| Outcome::NotApplied(unavailable(PORT, &error)))
     }
 
-    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         match self.ensure(call, uid, credentials).await {
             Outcome::Applied(()) => {}
             other => return other,
@@ -221,7 +221,7 @@ impl SiteDatabases for EmbeddedDatabases {
         emptied.unwrap_or_else(|error| Outcome::NotApplied(unavailable(PORT, &error)))
     }
 
-    async fn remove(&self, _call: &Call, uid: Uid) -> Outcome<()> {
+    async fn remove(&self, _call: &CallContext, uid: Uid) -> Outcome<()> {
         let dropped = self.drop_both(&DatabaseName::of(uid).to_string()).await;
         dropped.unwrap_or_else(|error| Outcome::NotApplied(unavailable(PORT, &error)))
     }
@@ -260,9 +260,9 @@ fn create(path: &Path) -> io::Result<()> {
 
 /// Deletes the file, and what SQLite may have put beside it.
 fn delete(path: &Path) -> io::Result<()> {
-    for beside in ["", "-journal", "-wal", "-shm"] {
+    for poll_while in ["", "-journal", "-wal", "-shm"] {
         let mut path = path.as_os_str().to_owned();
-        path.push(beside);
+        path.push(poll_while);
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}

@@ -64,13 +64,13 @@ pub enum OpenError {
         "`{}` is missing or empty, but `{}` is there: the records of a fleet are gone; restore the data directory from a \
          backup. To begin with an empty fleet, name an empty directory (CDM_DATA_DIR)",
         path.display(),
-        beside.display()
+        poll_while.display()
     )]
     Lost {
         /// The file.
         path: PathBuf,
         /// What shows that it was in use.
-        beside: PathBuf,
+        poll_while: PathBuf,
     },
 }
 

@@ -13,8 +13,8 @@ use object_store::{ObjectStoreExt, PutPayload};
 use super::calls::{io_failed, within};
 use super::disk::{blocking, private_dir, try_write};
 use super::tree;
-use crate::domain::{ObjectPrefix, Tick};
-use crate::ports::{Call, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
+use crate::domain::{MonotonicTime, ObjectPrefix};
+use crate::ports::{CallContext, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
 
 const PORT: &str = "objects";
 /// Most keys in one page and in one delete.
@@ -79,7 +79,7 @@ impl EmbeddedObjects {
         blocking(move || try_write(&dir)).await.map_err(|error| failed(&error))
     }
 
-    async fn put(&self, deadline: Tick, key: &str) -> Outcome<()> {
+    async fn put(&self, deadline: MonotonicTime, key: &str) -> Outcome<()> {
         let Ok(path) = ObjectPath::parse(key) else {
             return Outcome::NotApplied(error(ErrorKind::Invalid, "the marker's key is no path"));
         };
@@ -95,7 +95,7 @@ impl EmbeddedObjects {
 
 #[async_trait]
 impl ObjectStore for EmbeddedObjects {
-    async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()> {
+    async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()> {
         within(&*self.clock, call.deadline, PORT, self.put(call.deadline, &prefix.marker())).await
     }
 
@@ -110,7 +110,7 @@ impl ObjectStore for EmbeddedObjects {
 
     async fn delete(
         &self,
-        call: &Call,
+        call: &CallContext,
         prefix: &ObjectPrefix,
         keys: &[String],
     ) -> Outcome<Vec<(String, String)>> {

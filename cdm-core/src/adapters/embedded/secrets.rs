@@ -16,7 +16,9 @@ use super::file::Transaction;
 use super::seal::{KeyError, Seal, make_key, read_key};
 use crate::adapters::credentials;
 use crate::domain::{SecretName, Timestamp};
-use crate::ports::{Call, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret};
+use crate::ports::{
+    CallContext, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret,
+};
 
 const PORT: &str = "secrets";
 const RECOVERY_WINDOW: Duration = Duration::from_hours(7 * 24);
@@ -169,7 +171,7 @@ impl EmbeddedSecrets {
 
 #[async_trait]
 impl SecretStore for EmbeddedSecrets {
-    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
+    async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
         let refused = |kind, message: &str| Outcome::NotApplied(PortError::new(PORT, kind, message));
         let Some(plain) = credentials::write(name.kind, value) else {
             return refused(ErrorKind::Invalid, "the credentials are not of the kind that the name says");
@@ -197,7 +199,7 @@ impl SecretStore for EmbeddedSecrets {
         }
     }
 
-    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+    async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
         within(&*self.clock, call.deadline, PORT, self.close(name)).await
     }
 }

@@ -11,7 +11,7 @@ use super::file::{File, is_full};
 use super::together::Together;
 use crate::adapters::records;
 use crate::domain::{Timestamp, Token, TokenHash, Uid};
-use crate::ports::{Call, ErrorKind, Outcome, PortError, StoreError, TokenStore};
+use crate::ports::{CallContext, ErrorKind, Outcome, PortError, StoreError, TokenStore};
 
 const PORT: &str = "tokens";
 
@@ -66,7 +66,7 @@ async fn of_hashes(file: File, hashes: Vec<TokenHash>) -> Result<HashMap<TokenHa
 
 #[async_trait]
 impl TokenStore for EmbeddedTokens {
-    async fn create(&self, _call: &Call, token: &Token) -> Outcome<()> {
+    async fn create(&self, _call: &CallContext, token: &Token) -> Outcome<()> {
         let body = match records::encode(token) {
             Ok(body) => body,
             Err(error) => return Outcome::NotApplied(unreadable(&error)),
@@ -103,7 +103,7 @@ impl TokenStore for EmbeddedTokens {
         rows.iter().map(token).collect()
     }
 
-    async fn revoke(&self, _call: &Call, id: Uid, at: Timestamp) -> Outcome<Token> {
+    async fn revoke(&self, _call: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token> {
         let found = async {
             let mut on = self.file.begin().await.map_err(|error| unavailable(&error))?;
             let query = sqlx::query("SELECT body FROM tokens WHERE id = ?").bind(id.to_string());

@@ -6,7 +6,7 @@ use super::api::{CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Resource, SECRETS, Sessio
 use super::failure::Failure;
 use super::settings::KubernetesSettings;
 use super::shape;
-use crate::domain::Selector;
+use crate::domain::Color;
 use crate::ports::ErrorKind;
 
 /// A resource, a part of it or nothing, and what is done with it.
@@ -33,9 +33,9 @@ pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) 
     for verb in ROUTES {
         ask(session, shape::resource(&settings.route), ("", ""), verb).await?;
     }
-    for selector in Selector::ALL {
+    for color in Color::ALL {
         for verb in ["get", "patch"] {
-            ask(session, DEPLOYMENTS, ("", &settings.names(selector).deployment), verb).await?;
+            ask(session, DEPLOYMENTS, ("", &settings.names(color).deployment), verb).await?;
         }
     }
     Ok(())

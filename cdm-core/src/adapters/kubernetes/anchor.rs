@@ -111,7 +111,7 @@ pub(super) async fn release(
 ) -> Result<(), Failure> {
     close(session, uid).await?;
     let resource = shape::resource(&settings.route);
-    for object in session.list(JOBS, &names::selector(super::job::JOB, uid)).await? {
+    for object in session.list(JOBS, &names::color(super::job::JOB, uid)).await? {
         let name = text(&object, "/metadata/name").unwrap_or_default();
         session.delete(JOBS, name, Some(own_uid(&object))).await?;
         // One that is still asleep does not say yet which Secret is its own.

@@ -12,7 +12,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::failure::{Failure, Words, leaves_open};
-use crate::domain::Tick;
+use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
 /// How many objects a page of a list has at most.
@@ -80,7 +80,7 @@ pub(super) enum Patch<'a> {
 pub(super) struct Session<'a> {
     client: &'a ClientHandle,
     clock: &'a dyn Clock,
-    deadline: Tick,
+    deadline: MonotonicTime,
     /// How many requests that change something were sent and not refused.
     begun: AtomicUsize,
 }
@@ -99,7 +99,7 @@ impl std::fmt::Debug for ClientHandle {
 }
 
 impl<'a> Session<'a> {
-    pub(super) const fn new(client: &'a ClientHandle, clock: &'a dyn Clock, deadline: Tick) -> Self {
+    pub(super) const fn new(client: &'a ClientHandle, clock: &'a dyn Clock, deadline: MonotonicTime) -> Self {
         Self { client, clock, deadline, begun: AtomicUsize::new(0) }
     }
 

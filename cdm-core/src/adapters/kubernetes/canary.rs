@@ -7,14 +7,14 @@ use super::failure::Failure;
 use super::names::{self, CDM, FENCE, MANAGED_BY, text};
 use super::settings::KubernetesSettings;
 use super::{pods, service};
-use crate::domain::{Digest, Selector};
-use crate::ports::{Call, Canary, CanaryVersion, ErrorKind};
+use crate::domain::{Color, Digest};
+use crate::ports::{CallContext, Canary, CanaryVersion, ErrorKind};
 
 /// The annotation that makes every write one of its own, also where it says what was said before.
 const WRITE: &str = "cdm/write";
 
 /// The canary service of a platform on which nobody has chosen one.
-const INITIAL: Selector = Selector::Blue;
+const INITIAL: Color = Color::Blue;
 
 /// The ConfigMap as it is, and what its key says.
 struct Seen {
@@ -46,20 +46,20 @@ pub(super) async fn read(
         return Ok(None);
     };
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
-    let selector = text("selector").and_then(|text| Selector::parse(text).ok()).ok_or_else(|| {
+    let color = text("selector").and_then(|text| Color::parse(text).ok()).ok_or_else(|| {
         let message = format!("the canary's `{}` names neither `blue` nor `green`", settings.canary_key);
         Failure::new(ErrorKind::Invalid, message)
     })?;
     let digest = text("image").and_then(digest_of);
-    Ok(Some(Canary { selector, digest, version: CanaryVersion(version) }))
+    Ok(Some(Canary { color, digest, version: CanaryVersion(version) }))
 }
 
 pub(super) async fn set(
     session: &Session<'_>,
     settings: &KubernetesSettings,
-    call: &Call,
+    call: &CallContext,
     expect: Option<&CanaryVersion>,
-    (selector, digest): (Selector, Option<Digest>),
+    (color, digest): (Color, Option<Digest>),
 ) -> Result<(), Failure> {
     let other = || Failure::new(ErrorKind::Conflict, "the canary has another version");
     let seen = look(session, settings).await?;
@@ -68,7 +68,7 @@ pub(super) async fn set(
         return Err(other());
     }
     let mut fields = seen.as_ref().and_then(|seen| seen.fields.clone()).unwrap_or_default();
-    fields.insert("selector".to_owned(), json!(selector.as_str()));
+    fields.insert("selector".to_owned(), json!(color.as_str()));
     match digest {
         Some(digest) => fields.insert("image".to_owned(), json!(format!("{}@{digest}", settings.image))),
         None => fields.remove("image"),

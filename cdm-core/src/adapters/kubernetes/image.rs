@@ -8,8 +8,8 @@ use super::failure::Failure;
 use super::names::{FENCE, annotation, annotation_path, escaped, fence, text};
 use super::service::deployment;
 use super::settings::KubernetesSettings;
-use crate::domain::{Fence, Selector};
-use crate::ports::{Call, ErrorKind, ImageWant};
+use crate::domain::{Color, Fence};
+use crate::ports::{CallContext, ErrorKind, ImageWant};
 
 /// The annotation by which `kubectl` restarts pods.
 const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
@@ -19,16 +19,16 @@ const TRIES: usize = 4;
 pub(super) async fn set(
     session: &Session<'_>,
     settings: &KubernetesSettings,
-    call: &Call,
-    selector: Selector,
+    call: &CallContext,
+    color: Color,
     (expect, want): (Fence, &ImageWant),
 ) -> Result<(), Failure> {
-    let name = &settings.names(selector).deployment;
+    let name = &settings.names(color).deployment;
     let other =
-        || Failure::new(ErrorKind::Conflict, format!("the workload of `{selector}` carries another fence"));
+        || Failure::new(ErrorKind::Conflict, format!("the workload of `{color}` carries another fence"));
     let mut refused = other();
     for _ in 0..TRIES {
-        let workload = deployment(session, settings, selector).await?;
+        let workload = deployment(session, settings, color).await?;
         if fence(&workload)? != expect {
             return Err(other());
         }

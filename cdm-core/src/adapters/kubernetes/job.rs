@@ -253,7 +253,7 @@ fn environment(container: &Value) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::adapters::kubernetes::wp;
-    use crate::domain::{JobName, Selector, SiteId, Theme, Uid};
+    use crate::domain::{Color, JobName, SiteId, Theme, Uid};
     use crate::ports::JobKind;
 
     fn settings() -> KubernetesSettings {
@@ -295,7 +295,7 @@ mod tests {
     fn theme_job() -> Value {
         let spec = JobSpec {
             name: JobName::of_site(&SiteId::parse("rrr").expect("an id"), "activate-theme", 78, 1),
-            service: Selector::Blue,
+            service: Color::Blue,
             kind: JobKind::ActivateTheme {
                 uid: Uid::from_parts(1, 1),
                 theme: Theme::parse("twentytwentysix").expect("a theme"),
@@ -358,7 +358,7 @@ mod tests {
         let uids: Vec<Uid> = (1..=20).map(|n| Uid::from_parts(1, n)).collect();
         let spec = JobSpec {
             name: JobName::of_window("flush-caches", 9, 0, 1),
-            service: Selector::Green,
+            service: Color::Green,
             kind: JobKind::FlushCaches { uids: uids.clone() },
         };
         let work = Work::Batch(Batch::new(uids, Vec::new(), 8));
@@ -401,7 +401,7 @@ mod tests {
         let settings = KubernetesSettings { container: "php".to_owned(), ..settings() };
         let spec = JobSpec {
             name: JobName::of_window("flush-caches", 9, 0, 1),
-            service: Selector::Green,
+            service: Color::Green,
             kind: JobKind::FlushCaches { uids: Vec::new() },
         };
         let commands = wp::flush_caches(&settings);

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::names::text;
 use super::service;
 use super::settings::{KubernetesSettings, Lookup};
-use crate::domain::Selector;
+use crate::domain::Color;
 use crate::ports::ErrorKind;
 
 /// What an image takes for a variable that nobody set, by the contract with it.
@@ -18,11 +18,11 @@ const UNSET: &str = "cdm";
 
 /// Fails with the first variable by which an image looks elsewhere, or with what jobs do not take over.
 pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
-    for selector in Selector::ALL {
-        let deployment = service::deployment(session, settings, selector).await?;
+    for color in Color::ALL {
+        let deployment = service::deployment(session, settings, color).await?;
         let elsewhere = settings.lookup.as_ref().and_then(|lookup| problem(settings, lookup, &deployment));
         if let Some(problem) = elsewhere.or_else(|| confinement::unfit(settings, &deployment)) {
-            let name = &settings.names(selector).deployment;
+            let name = &settings.names(color).deployment;
             return Err(Failure::new(ErrorKind::Invalid, format!("the Deployment `{name}`: {problem}")));
         }
     }

@@ -27,7 +27,7 @@ mod watch;
 mod wp;
 
 pub use settings::{
-    Access, ColourNames, JobSecurity, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme, WpRoot,
+    Access, JobSecurity, KubernetesError, KubernetesSettings, Lookup, RouteKind, Scheme, ServiceNames, WpRoot,
 };
 
 use std::fmt;
@@ -40,12 +40,12 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use self::api::{ClientHandle, Session};
-use self::routes::Guess;
+use self::routes::RuleCountHint;
 use self::watch::Watches;
-use crate::domain::{Digest, Fence, JobName, Selector, Tick, Uid};
+use crate::domain::{Color, Digest, Fence, JobName, MonotonicTime, Uid};
 use crate::ports::{
-    Call, Canary, CanaryVersion, Changed, Clock, ClusterOps, ImageWant, Job, JobSpec, JobState, Mark,
-    Outcome, PortError, Route, RouteSpec, SecretStore, ServiceView,
+    CallContext, Canary, CanaryVersion, ChangeCursor, Changed, Clock, ClusterOps, ImageWant, Job, JobSpec,
+    JobState, Outcome, PortError, Route, RouteSpec, SecretStore, ServiceView,
 };
 
 /// How long a look may take.
@@ -62,7 +62,7 @@ pub struct KubernetesCluster {
     settings: Arc<KubernetesSettings>,
     secrets: Arc<dyn SecretStore>,
     clock: Arc<dyn Clock>,
-    guess: Arc<Guess>,
+    guess: Arc<RuleCountHint>,
     watches: Arc<Watches>,
     /// When tombstones were last looked for.
     swept: Arc<AtomicU64>,
@@ -109,8 +109,8 @@ impl KubernetesCluster {
         let session = self.session(self.clock.monotonic().after(START));
         let work = async {
             access::check(&session, &self.settings).await?;
-            for selector in Selector::ALL {
-                service::read(&session, &self.settings, selector).await?;
+            for color in Color::ALL {
+                service::read(&session, &self.settings, color).await?;
             }
             lookup::check(&session, &self.settings).await?;
             canary::read(&session, &self.settings).await.map(drop)
@@ -129,7 +129,7 @@ impl KubernetesCluster {
         self.check().await
     }
 
-    fn session(&self, deadline: Tick) -> Session<'_> {
+    fn session(&self, deadline: MonotonicTime) -> Session<'_> {
         Session::new(&self.client, &*self.clock, deadline)
     }
 
@@ -155,7 +155,7 @@ impl KubernetesCluster {
     fn is_time_to_sweep(&self) -> bool {
         let now = self.clock.monotonic();
         let last = self.swept.load(Ordering::Relaxed);
-        let due = last == 0 || now.since(Tick::from_millis(last)) >= SWEEP;
+        let due = last == 0 || now.since(MonotonicTime::from_millis(last)) >= SWEEP;
         let next = now.millis().max(1);
         due && self.swept.compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -191,29 +191,29 @@ impl ClusterOps for KubernetesCluster {
 
     async fn set_canary(
         &self,
-        call: &Call,
+        call: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
         let session = self.session(call.deadline);
-        session.outcome(canary::set(&session, &self.settings, call, expect, (selector, digest))).await
+        session.outcome(canary::set(&session, &self.settings, call, expect, (color, digest))).await
     }
 
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
         let session = self.look();
-        session.answer(service::read(&session, &self.settings, selector)).await
+        session.answer(service::read(&session, &self.settings, color)).await
     }
 
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()> {
         let session = self.session(call.deadline);
-        session.outcome(image::set(&session, &self.settings, call, selector, (expect, want))).await
+        session.outcome(image::set(&session, &self.settings, call, color, (expect, want))).await
     }
 
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
@@ -221,18 +221,18 @@ impl ClusterOps for KubernetesCluster {
         session.answer(routes::read(&session, &self.settings, uid)).await
     }
 
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         let session = self.session(call.deadline);
         session.outcome(routes::put(&session, &self.settings, call, spec)).await
     }
 
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         let session = self.session(call.deadline);
         let what = (uid, expect, call.fence);
         session.outcome(routes::shift(&session, &self.settings, &self.guess, what, to)).await
     }
 
-    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let session = self.session(call.deadline);
         let work = async {
             anchor::release(&session, &self.settings, uid).await?;
@@ -251,7 +251,7 @@ impl ClusterOps for KubernetesCluster {
         }
     }
 
-    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()> {
+    async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
         let session = self.session(call.deadline);
         session.outcome(jobs::run(&session, &self.settings, &*self.secrets, spec)).await
     }
@@ -264,7 +264,11 @@ impl ClusterOps for KubernetesCluster {
         session.answer(jobs::read(&session, name)).await
     }
 
-    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         self.watches.start(&self.client.client, &self.settings);
         self.clear_leftovers().await;
         Ok(self.watches.since(&*self.clock, mark, wait).await)

@@ -24,7 +24,7 @@ pub(super) fn of_site(uid: Uid) -> String {
 }
 
 /// The label selector of everything that a uid has of that sort.
-pub(super) fn selector(component: &str, uid: Uid) -> String {
+pub(super) fn color(component: &str, uid: Uid) -> String {
     format!("{MANAGED_BY}={CDM},{COMPONENT}={component},{UID}={uid}")
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::ports::{Changed, Mark};
+use crate::ports::{ChangeCursor, Changed};
 
 /// How many things are remembered; when there are more, the oldest are forgotten, and with them the marks before.
 const MEMORY: usize = 20_000;
@@ -40,8 +40,8 @@ impl News {
         self.number_of.clear();
     }
 
-    pub(super) fn since(&self, mark: Mark) -> (Vec<Changed>, Mark) {
-        let next = Mark(self.count);
+    pub(super) fn since(&self, mark: ChangeCursor) -> (Vec<Changed>, ChangeCursor) {
+        let next = ChangeCursor(self.count);
         if mark.0 < self.forgotten || mark > next {
             return (vec![Changed::Anything], next);
         }
@@ -52,7 +52,7 @@ impl News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{JobName, Selector};
+    use crate::domain::{Color, JobName};
 
     fn job(number: u64) -> Changed {
         Changed::Job(JobName::of_window("flush-caches", number, 0, 1))
@@ -61,23 +61,23 @@ mod tests {
     #[test]
     fn each_thing_is_told_once_with_its_last_change() {
         let mut news = News::default();
-        assert_eq!(news.since(Mark(0)), (Vec::new(), Mark(0)));
+        assert_eq!(news.since(ChangeCursor(0)), (Vec::new(), ChangeCursor(0)));
         news.tell(job(1));
-        news.tell(Changed::Service(Selector::Blue));
+        news.tell(Changed::Service(Color::Blue));
         news.tell(job(1));
-        let (all, mark) = news.since(Mark(0));
-        assert_eq!(all, [Changed::Service(Selector::Blue), job(1)]);
+        let (all, mark) = news.since(ChangeCursor(0));
+        assert_eq!(all, [Changed::Service(Color::Blue), job(1)]);
         assert_eq!(news.since(mark), (Vec::new(), mark));
-        assert_eq!(news.since(Mark(2)).0, [job(1)]);
+        assert_eq!(news.since(ChangeCursor(2)).0, [job(1)]);
     }
 
     #[test]
     fn a_mark_that_is_too_old_or_of_another_process_is_told_so() {
         let mut news = News::default();
         news.tell(job(1));
-        let (_, mark) = news.since(Mark(0));
+        let (_, mark) = news.since(ChangeCursor(0));
         news.forget();
-        for unknown in [Mark(0), mark, Mark(77)] {
+        for unknown in [ChangeCursor(0), mark, ChangeCursor(77)] {
             assert_eq!(news.since(unknown).0, [Changed::Anything], "{unknown:?}");
         }
         let (_, mark) = news.since(mark);
@@ -86,6 +86,6 @@ mod tests {
             news.tell(job(number));
         }
         assert_eq!(news.since(mark).0, [Changed::Anything]);
-        assert_eq!(news.since(Mark(mark.0 + 1)).0.len(), MEMORY);
+        assert_eq!(news.since(ChangeCursor(mark.0 + 1)).0.len(), MEMORY);
     }
 }

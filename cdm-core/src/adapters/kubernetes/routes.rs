@@ -9,8 +9,8 @@ use super::image::is_test;
 use super::names::{CDM, MANAGED_BY, fence, of_site, site_of};
 use super::settings::KubernetesSettings;
 use super::shape;
-use crate::domain::{Fence, Hostname, Selector, Uid};
-use crate::ports::{Call, ErrorKind, Route, RouteSpec};
+use crate::domain::{Color, Fence, Hostname, Uid};
+use crate::ports::{CallContext, ErrorKind, Route, RouteSpec};
 
 pub(super) async fn read(
     session: &Session<'_>,
@@ -24,7 +24,7 @@ pub(super) async fn read(
 pub(super) async fn put(
     session: &Session<'_>,
     settings: &KubernetesSettings,
-    call: &Call,
+    call: &CallContext,
     spec: &RouteSpec,
 ) -> Result<(), Failure> {
     let resource = shape::resource(&settings.route);
@@ -68,9 +68,9 @@ pub(super) async fn put(
 /// How many rules the route had that was last moved. Sites of a platform are alike, so the next one's patch is most
 /// likely right without a look; where it is not, it is refused as a whole.
 #[derive(Debug)]
-pub(super) struct Guess(AtomicUsize);
+pub(super) struct RuleCountHint(AtomicUsize);
 
-impl Default for Guess {
+impl Default for RuleCountHint {
     fn default() -> Self {
         Self(AtomicUsize::new(1))
     }
@@ -79,9 +79,9 @@ impl Default for Guess {
 pub(super) async fn shift(
     session: &Session<'_>,
     settings: &KubernetesSettings,
-    guess: &Guess,
+    guess: &RuleCountHint,
     (uid, expect, fence_after): (Uid, Fence, Fence),
-    to: Selector,
+    to: Color,
 ) -> Result<(), Failure> {
     let resource = shape::resource(&settings.route);
     let name = of_site(uid);

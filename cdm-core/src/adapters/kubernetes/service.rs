@@ -8,40 +8,40 @@ use super::failure::Failure;
 use super::names::{fence, text};
 use super::pods::{self, Trouble};
 use super::settings::KubernetesSettings;
-use crate::domain::{Selector, Template};
+use crate::domain::{Color, Template};
 use crate::ports::{ErrorKind, PodFailure, ServiceView};
 
 pub(super) async fn read(
     session: &Session<'_>,
     settings: &KubernetesSettings,
-    selector: Selector,
+    color: Color,
 ) -> Result<ServiceView, Failure> {
-    let deployment = deployment(session, settings, selector).await?;
+    let deployment = deployment(session, settings, color).await?;
     let pods = session.list(PODS, &label_selector(&deployment)).await?;
-    view(selector, &settings.container, &deployment, &pods)
+    view(color, &settings.container, &deployment, &pods)
 }
 
 /// The Deployment of a service.
 pub(super) async fn deployment(
     session: &Session<'_>,
     settings: &KubernetesSettings,
-    selector: Selector,
+    color: Color,
 ) -> Result<Value, Failure> {
-    let name = &settings.names(selector).deployment;
+    let name = &settings.names(color).deployment;
     session.get(DEPLOYMENTS, name).await?.ok_or_else(|| {
-        Failure::new(ErrorKind::NotFound, format!("there is no Deployment `{name}` for `{selector}`"))
+        Failure::new(ErrorKind::NotFound, format!("there is no Deployment `{name}` for `{color}`"))
     })
 }
 
 /// The labels by which a Deployment knows its pods, as a query has them.
 fn label_selector(deployment: &Value) -> String {
     let mut parts = Vec::new();
-    let selector = deployment.pointer("/spec/selector");
-    let labels = selector.and_then(|selector| selector.get("matchLabels")?.as_object());
+    let color = deployment.pointer("/spec/selector");
+    let labels = color.and_then(|color| color.get("matchLabels")?.as_object());
     for (key, value) in labels.into_iter().flatten() {
         parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
-    let expressions = selector.and_then(|selector| selector.get("matchExpressions")?.as_array());
+    let expressions = color.and_then(|color| color.get("matchExpressions")?.as_array());
     for expression in expressions.into_iter().flatten() {
         let key = text(expression, "/key").unwrap_or_default();
         let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
@@ -56,12 +56,7 @@ fn label_selector(deployment: &Value) -> String {
     parts.join(",")
 }
 
-fn view(
-    selector: Selector,
-    container: &str,
-    deployment: &Value,
-    pods: &[Value],
-) -> Result<ServiceView, Failure> {
+fn view(color: Color, container: &str, deployment: &Value, pods: &[Value]) -> Result<ServiceView, Failure> {
     let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_u64);
     let count = |pointer: &str| number(pointer).and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
     let template = deployment.pointer("/spec/template");
@@ -69,7 +64,7 @@ fn view(
         template.and_then(|template| pods::image(template.get("spec")?, container)).ok_or_else(|| {
             Failure::new(
                 ErrorKind::Invalid,
-                format!("the Deployment of `{selector}` has no container `{container}`"),
+                format!("the Deployment of `{color}` has no container `{container}`"),
             )
         })?;
     let digest = digest_of(wanted);
@@ -83,7 +78,7 @@ fn view(
     let available = count("/status/availableReplicas").min(u32::try_from(proven).unwrap_or(u32::MAX));
     let observed = number("/status/observedGeneration") >= number("/metadata/generation");
     Ok(ServiceView {
-        selector,
+        color,
         digest,
         template: template.map(|template| Template::new(&template.to_string())),
         fence: fence(deployment)?,
@@ -162,7 +157,7 @@ mod tests {
     }
 
     fn seen(status: &Value, pods: &[Value]) -> ServiceView {
-        view(Selector::Blue, "web", &deployed(status), pods).expect("a view")
+        view(Color::Blue, "web", &deployed(status), pods).expect("a view")
     }
 
     #[test]

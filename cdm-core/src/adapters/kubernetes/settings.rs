@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::Selector;
+use crate::domain::Color;
 
 /// How to reach the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Access {
 
 /// The names of one of the two services.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ColourNames {
+pub struct ServiceNames {
     /// Its Deployment.
     pub deployment: String,
     /// Its Service, to which routes point.
@@ -112,9 +112,9 @@ pub struct KubernetesSettings {
     /// The container that runs it.
     pub container: String,
     /// Blue.
-    pub blue: ColourNames,
+    pub blue: ServiceNames,
     /// Green.
-    pub green: ColourNames,
+    pub green: ServiceNames,
     /// The port of both Services.
     pub port: u16,
     /// What routes are.
@@ -150,9 +150,9 @@ pub struct KubernetesSettings {
 impl KubernetesSettings {
     /// The usual names in `namespace`, with an Ingress of the default class for each site.
     pub fn new(namespace: &str, image: &str) -> Self {
-        let names = |selector: Selector| ColourNames {
-            deployment: format!("{selector}-deployment"),
-            service: selector.to_string(),
+        let names = |color: Color| ServiceNames {
+            deployment: format!("{color}-deployment"),
+            service: color.to_string(),
         };
         Self {
             namespace: namespace.to_owned(),
@@ -160,8 +160,8 @@ impl KubernetesSettings {
             canary_key: "canaryEnv".to_owned(),
             image: image.to_owned(),
             container: "web".to_owned(),
-            blue: names(Selector::Blue),
-            green: names(Selector::Green),
+            blue: names(Color::Blue),
+            green: names(Color::Green),
             port: 80,
             route: RouteKind::Ingress { class: None, tls_secret: None },
             route_annotations: BTreeMap::new(),
@@ -181,16 +181,16 @@ impl KubernetesSettings {
     }
 
     /// The names of a service.
-    pub const fn names(&self, selector: Selector) -> &ColourNames {
-        match selector {
-            Selector::Blue => &self.blue,
-            Selector::Green => &self.green,
+    pub const fn names(&self, color: Color) -> &ServiceNames {
+        match color {
+            Color::Blue => &self.blue,
+            Color::Green => &self.green,
         }
     }
 
     /// The service whose Deployment has that name.
-    pub(super) fn selector_of(&self, deployment: &str) -> Option<Selector> {
-        Selector::ALL.into_iter().find(|selector| self.names(*selector).deployment == deployment)
+    pub(super) fn selector_of(&self, deployment: &str) -> Option<Color> {
+        Color::ALL.into_iter().find(|color| self.names(*color).deployment == deployment)
     }
 
     /// Judges what can be judged without the cluster.

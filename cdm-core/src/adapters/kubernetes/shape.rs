@@ -6,7 +6,7 @@ use super::api::{HTTP_ROUTES, INGRESSES, Resource};
 use super::failure::Failure;
 use super::names::{FENCE, annotation, annotation_path, fence, label_path, labels, of_site, site_of, text};
 use super::settings::{KubernetesSettings, RouteKind};
-use crate::domain::{Fence, Hostname, Hostnames, Selector, Uid};
+use crate::domain::{Color, Fence, Hostname, Hostnames, Uid};
 use crate::ports::{ErrorKind, Route, RouteSpec};
 
 /// The component of a route.
@@ -121,8 +121,8 @@ pub(super) fn route(
     if services.any(|other| other != service) {
         return Err(changed());
     }
-    let named = |selector: &Selector| settings.names(*selector).service == service;
-    let service = Selector::ALL.into_iter().find(named).ok_or_else(changed)?;
+    let named = |selector: &Color| settings.names(*selector).service == service;
+    let service = Color::ALL.into_iter().find(named).ok_or_else(changed)?;
     Ok(Some(Route { uid, hostnames, service, fence: fence(object)? }))
 }
 
@@ -154,7 +154,7 @@ pub(super) fn moved(
     uid: Uid,
     rules: usize,
     (expect, fence): (Fence, Fence),
-    to: Selector,
+    to: Color,
 ) -> Vec<Value> {
     let service = &settings.names(to).service;
     let test = |path: String, value: String| json!({ "op": "test", "path": path, "value": value });
@@ -187,7 +187,7 @@ mod tests {
             uid: Uid::from_parts(1, 1),
             site: SiteId::parse("rrr").expect("a site id"),
             hostnames: hostnames.expect("hostnames"),
-            service: Selector::Blue,
+            service: Color::Blue,
         }
     }
 
@@ -246,7 +246,7 @@ mod tests {
         let [settings, gateway] = kinds();
         let uid = Uid::from_parts(1, 1);
         let fences = (Fence::new(7, 1), Fence::new(8, 1));
-        let patch = moved(&settings, uid, 2, fences, Selector::Green);
+        let patch = moved(&settings, uid, 2, fences, Color::Green);
         let service = |at| format!("/spec/rules/{at}/http/paths/0/backend/service/name");
         let want = json!([
             { "op": "test", "path": "/metadata/labels/cdm~1uid", "value": uid.to_string() },
@@ -257,7 +257,7 @@ mod tests {
             { "op": "replace", "path": "/metadata/annotations/cdm~1fence", "value": "8.1" },
         ]);
         assert_eq!(Value::from(patch), want);
-        let patch = moved(&gateway, uid, 1, fences, Selector::Green);
+        let patch = moved(&gateway, uid, 1, fences, Color::Green);
         let service =
             json!({ "op": "replace", "path": "/spec/rules/0/backendRefs/0/name", "value": "green" });
         assert_eq!((patch.len(), &patch[2]), (4, &service));

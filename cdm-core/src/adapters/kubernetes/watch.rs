@@ -25,7 +25,7 @@ use super::pods;
 use super::settings::KubernetesSettings;
 use super::verdict;
 use crate::domain::JobName;
-use crate::ports::{Changed, Clock, Mark};
+use crate::ports::{ChangeCursor, Changed, Clock};
 
 /// After how many seconds the server ends a watch, and a new one goes on where it was. A connection that is dead without
 /// a sign is found out soon after.
@@ -74,7 +74,12 @@ impl Watches {
     }
 
     /// What changed since `mark`, waiting at most `wait` for something.
-    pub(super) async fn since(&self, clock: &dyn Clock, mark: Mark, wait: Duration) -> (Vec<Changed>, Mark) {
+    pub(super) async fn since(
+        &self,
+        clock: &dyn Clock,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> (Vec<Changed>, ChangeCursor) {
         let until = clock.monotonic().after(wait);
         let mut pulse = self.pulse.subscribe();
         loop {
@@ -268,8 +273,8 @@ impl Follow {
     }
 
     fn tell_service(&self, seen: &mut Seen, name: &str) {
-        if let Some(selector) = self.settings.selector_of(name) {
-            seen.news.tell(Changed::Service(selector));
+        if let Some(color) = self.settings.selector_of(name) {
+            seen.news.tell(Changed::Service(color));
         }
     }
 }

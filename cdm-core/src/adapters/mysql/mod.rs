@@ -31,8 +31,10 @@ use tokio::sync::Semaphore;
 use self::failure::{Failure, PORT};
 use self::session::{Session, Span};
 use self::site::Site;
-use crate::domain::{DatabaseName, Tick, Uid};
-use crate::ports::{Call, Clock, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases};
+use crate::domain::{DatabaseName, MonotonicTime, Uid};
+use crate::ports::{
+    CallContext, Clock, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases,
+};
 
 /// How long a read may take.
 const READ: Duration = Duration::from_secs(10);
@@ -138,7 +140,11 @@ impl MysqlDatabases {
         Site { name, host: &self.user_host }
     }
 
-    async fn session<'a>(&'a self, deadline: Tick, begun: &'a AtomicBool) -> Result<Session<'a>, Failure> {
+    async fn session<'a>(
+        &'a self,
+        deadline: MonotonicTime,
+        begun: &'a AtomicBool,
+    ) -> Result<Session<'a>, Failure> {
         let clock = &*self.clock;
         if clock.monotonic() >= deadline {
             return Err(Failure::late());
@@ -149,7 +155,7 @@ impl MysqlDatabases {
     /// What `work` answers, or that it is late once the deadline has passed; the connection is gone then.
     async fn within<T>(
         &self,
-        deadline: Tick,
+        deadline: MonotonicTime,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let late = self.clock.sleep_until(deadline);
@@ -177,7 +183,7 @@ impl SiteDatabases for MysqlDatabases {
         self.address.clone()
     }
 
-    async fn ensure(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn ensure(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let name = match name_of(uid, credentials) {
             Ok(name) => name,
             Err(error) => return Outcome::NotApplied(error),
@@ -192,7 +198,7 @@ impl SiteDatabases for MysqlDatabases {
         outcome(self.within(call.deadline, work).await, &begun)
     }
 
-    async fn renew(&self, call: &Call, uid: Uid, credentials: &Database) -> Outcome<()> {
+    async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let name = match name_of(uid, credentials) {
             Ok(name) => name,
             Err(error) => return Outcome::NotApplied(error),
@@ -207,7 +213,7 @@ impl SiteDatabases for MysqlDatabases {
         outcome(self.within(call.deadline, work).await, &begun)
     }
 
-    async fn remove(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let name = DatabaseName::of(uid).to_string();
         let begun = AtomicBool::new(false);
         let work = async {

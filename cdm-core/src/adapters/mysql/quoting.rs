@@ -53,7 +53,7 @@ impl Quoting {
     }
 
     /// The pattern that matches one database and no other.
-    pub(super) fn grant(self, database: &str) -> Result<String, Unquotable> {
+    pub(super) fn claim_token(self, database: &str) -> Result<String, Unquotable> {
         self.name(&self.pattern(database))
     }
 
@@ -169,10 +169,10 @@ mod tests {
     fn known_texts() {
         let quoting = Quoting { backslash: Backslash::Escape, wildcards: Wildcards::Match };
         assert_eq!(quoting.string(r"a'b\").as_deref(), Ok(r"'a''b\\'"));
-        assert_eq!(quoting.grant("site_a").as_deref(), Ok(r"`site\_a`"));
+        assert_eq!(quoting.claim_token("site_a").as_deref(), Ok(r"`site\_a`"));
         assert_eq!(quoting.account("site_a", "%").as_deref(), Ok("'site_a'@'%'"));
         let other = Quoting { backslash: Backslash::Literal, wildcards: Wildcards::Literal };
         assert_eq!(other.string(r"a'b\").as_deref(), Ok(r"'a''b\'"));
-        assert_eq!(other.grant("site_a").as_deref(), Ok("`site_a`"));
+        assert_eq!(other.claim_token("site_a").as_deref(), Ok("`site_a`"));
     }
 }

@@ -64,8 +64,8 @@ pub(super) async fn seen(session: &mut Session<'_>, site: Site<'_>) -> Result<Ri
 }
 
 /// Gives the user what it shall have.
-pub(super) async fn grant(session: &mut Session<'_>, site: Site<'_>) -> Result<(), Failure> {
+pub(super) async fn claim_token(session: &mut Session<'_>, site: Site<'_>) -> Result<(), Failure> {
     let account = session.quoting.account(site.name, site.host)?;
-    let database = session.quoting.grant(site.name)?;
+    let database = session.quoting.claim_token(site.name)?;
     session.change(format!("GRANT {} ON {database}.* TO {account}", RIGHTS.join(", "))).await
 }

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failure::Failure;
 use super::quoting::{Backslash, Quoting, Wildcards};
-use crate::domain::Tick;
+use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind};
 
 /// A connection that ends with its call; clones of nothing, kept by nobody.
@@ -22,7 +22,7 @@ pub(super) struct Session<'a> {
     /// How this server reads what is quoted.
     pub(super) quoting: Quoting,
     clock: &'a dyn Clock,
-    deadline: Tick,
+    deadline: MonotonicTime,
     begun: &'a AtomicBool,
     _turn: SemaphorePermit<'a>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Session<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span<'a> {
     pub(super) clock: &'a dyn Clock,
-    pub(super) deadline: Tick,
+    pub(super) deadline: MonotonicTime,
     /// Set before the first statement that changes something is sent.
     pub(super) begun: &'a AtomicBool,
 }

@@ -96,7 +96,7 @@ impl Site<'_> {
             self.user(session, password).await?;
         }
         if !rights::seen(session, self).await?.exact() {
-            rights::grant(session, self).await?;
+            rights::claim_token(session, self).await?;
         }
         if !rights::seen(session, self).await?.exact() {
             let message =

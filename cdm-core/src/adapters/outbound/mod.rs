@@ -120,9 +120,9 @@ impl Outbound {
         &self,
         name: &str,
         port: u16,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Vec<SocketAddr>, OutboundError> {
-        let looked_up = self.within(patience, tokio::net::lookup_host((name, port))).await;
+        let looked_up = self.within(timeout, tokio::net::lookup_host((name, port))).await;
         let addresses: Vec<_> =
             looked_up.ok_or(OutboundError::Slow)?.map_err(|_| OutboundError::NoAddress)?.collect();
         if addresses.is_empty() { Err(OutboundError::NoAddress) } else { Ok(addresses) }
@@ -133,19 +133,14 @@ impl Outbound {
     ///
     /// # Errors
     /// See [`OutboundError`].
-    pub async fn ask(
-        &self,
-        asked: Asked,
-        most: usize,
-        patience: Duration,
-    ) -> Result<Answered, OutboundError> {
+    pub async fn ask(&self, asked: Asked, most: usize, timeout: Duration) -> Result<Answered, OutboundError> {
         let started = self.clock.monotonic();
         let request = written(&asked)?;
-        let connected = self.within(patience, TcpStream::connect(asked.to)).await;
+        let connected = self.within(timeout, TcpStream::connect(asked.to)).await;
         let stream = connected.ok_or(OutboundError::Slow)?.map_err(|_| OutboundError::Unreachable)?;
         // Requests are small: one that waits for more bytes only gets slower.
         drop(stream.set_nodelay(true));
-        let left = || patience.saturating_sub(self.clock.monotonic().since(started));
+        let left = || timeout.saturating_sub(self.clock.monotonic().since(started));
         if asked.tls {
             let name = tls::name(&asked.name).ok_or(OutboundError::NoRequest)?;
             let shaken = self.within(left(), self.tls.connect(name, stream)).await;
@@ -161,7 +156,7 @@ impl Outbound {
         stream: S,
         request: Request<Full<Bytes>>,
         most: usize,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Answered, OutboundError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -184,12 +179,12 @@ impl Outbound {
                 Either::Right((_, answer)) => answer.await,
             }
         };
-        self.within(patience, exchange).await.ok_or(OutboundError::TimedOut)?
+        self.within(timeout, exchange).await.ok_or(OutboundError::TimedOut)?
     }
 
     /// `None` when time is up.
-    async fn within<T>(&self, patience: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let up = self.clock.sleep_until(self.clock.monotonic().after(patience));
+    async fn within<T>(&self, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let up = self.clock.sleep_until(self.clock.monotonic().after(timeout));
         pin_mut!(work, up);
         match select(work, up).await {
             Either::Left((done, _)) => Some(done),

@@ -16,10 +16,10 @@ use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
 
 use super::webhook::Lookup;
 use super::{Answered, Asked, Outbound, OutboundError};
-use crate::domain::Selector;
-use crate::domain::rollout::Answer;
+use crate::domain::Color;
+use crate::domain::rollout::ProbeResponse;
 use crate::domain::webhook::{is_private, is_public};
-use crate::ports::{Check, Clock, HealthProbe, Inconclusive, Via};
+use crate::ports::{Clock, HealthProbe, Inconclusive, ProbeRequest, Via};
 
 /// Most bytes of a body that a text is looked for in.
 const MOST_BODY: usize = 256 << 10;
@@ -65,11 +65,11 @@ impl HttpProbe {
     }
 
     /// The first address that can be connected to is the one that is asked.
-    async fn ask(&self, check: &Check) -> Result<Answered, Inconclusive> {
+    async fn ask(&self, check: &ProbeRequest) -> Result<Answered, Inconclusive> {
         let (https, place) = match check.via {
-            Via::Service(selector) => {
+            Via::Service(color) => {
                 let [blue, green] = &self.settings.services;
-                (false, Some(if selector == Selector::Blue { blue } else { green }))
+                (false, Some(if color == Color::Blue { blue } else { green }))
             }
             Via::Route => (self.settings.https, self.settings.route.as_ref()),
         };
@@ -80,8 +80,8 @@ impl HttpProbe {
         let usual = if https { 443 } else { 80 };
         let (name, port) = place.map_or((check.host.as_str(), usual), |(name, port)| (name, *port));
         let started = self.clock.monotonic();
-        let left = || check.patience.saturating_sub(self.clock.monotonic().since(started));
-        let found = self.lookup.look_up(name, port, check.patience).await.map_err(unanswered)?;
+        let left = || check.timeout.saturating_sub(self.clock.monotonic().since(started));
+        let found = self.lookup.look_up(name, port, check.timeout).await.map_err(unanswered)?;
         // What the configuration names is the administrator's choice.
         if place.is_none() && !self.may_ask(&found) {
             return Err(Inconclusive(INSIDE.to_owned()));
@@ -123,11 +123,11 @@ impl fmt::Debug for HttpProbe {
 
 #[async_trait]
 impl HealthProbe for HttpProbe {
-    async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
+    async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive> {
         let answered = self.ask(check).await?;
         let by = match check.via {
             // Nothing stands between.
-            Via::Service(selector) => Some(selector),
+            Via::Service(color) => Some(color),
             Via::Route => named(&answered, &self.settings.header),
         };
         Ok(answer(&answered, check, by))
@@ -138,7 +138,7 @@ impl HealthProbe for HttpProbe {
 pub(in crate::adapters) fn asked(
     to: SocketAddr,
     tls: bool,
-    check: &Check,
+    check: &ProbeRequest,
     headers: Vec<(HeaderName, HeaderValue)>,
 ) -> Asked {
     let mut all = vec![(USER_AGENT, HeaderValue::from_static("cdm-gate"))];
@@ -156,9 +156,13 @@ pub(in crate::adapters) fn asked(
 }
 
 /// What an answer that is known to come from `by` is to a gate.
-pub(in crate::adapters) fn answer(answered: &Answered, check: &Check, by: Option<Selector>) -> Answer {
+pub(in crate::adapters) fn answer(
+    answered: &Answered,
+    check: &ProbeRequest,
+    by: Option<Color>,
+) -> ProbeResponse {
     let found = |text: &String| answered.body.windows(text.len()).any(|window| window == text.as_bytes());
-    Answer {
+    ProbeResponse {
         status: answered.status,
         contains: check.text.as_ref().is_none_or(found),
         took: answered.took.max(Duration::from_millis(1)),
@@ -167,6 +171,6 @@ pub(in crate::adapters) fn answer(answered: &Answered, check: &Check, by: Option
 }
 
 /// The service that an answer's header names.
-pub(in crate::adapters) fn named(answered: &Answered, header: &HeaderName) -> Option<Selector> {
-    Selector::parse(answered.headers.get(header)?.to_str().ok()?.trim()).ok()
+pub(in crate::adapters) fn named(answered: &Answered, header: &HeaderName) -> Option<Color> {
+    Color::parse(answered.headers.get(header)?.to_str().ok()?.trim()).ok()
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Asked, Outbound, OutboundError};
 use crate::domain::Timestamp;
 use crate::domain::webhook::{Allowed, Receiver};
-use crate::ports::{Clock, Message, Postman, Undelivered};
+use crate::ports::{Clock, DeliveryError, Message, WebhookSender};
 
 /// How long look-up, connection, and answer take together at most.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub trait Lookup: Send + Sync + fmt::Debug + 'static {
         &self,
         name: &str,
         port: u16,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Vec<SocketAddr>, OutboundError>;
 }
 
@@ -41,9 +41,9 @@ impl Lookup for Outbound {
         &self,
         name: &str,
         port: u16,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Vec<SocketAddr>, OutboundError> {
-        self.resolve(name, port, patience).await
+        self.resolve(name, port, timeout).await
     }
 }
 
@@ -69,14 +69,14 @@ impl HttpPostman {
 }
 
 #[async_trait]
-impl Postman for HttpPostman {
-    async fn post(&self, message: &Message) -> Result<(), Undelivered> {
+impl WebhookSender for HttpPostman {
+    async fn post(&self, message: &Message) -> Result<(), DeliveryError> {
         let receiver =
-            Receiver::parse(&message.url, &self.allowed).map_err(|_unshown| Undelivered::NotAllowed)?;
+            Receiver::parse(&message.url, &self.allowed).map_err(|_unshown| DeliveryError::NotAllowed)?;
         let started = self.clock.monotonic();
         let found =
             self.lookup.look_up(receiver.host(), receiver.port(), PATIENCE).await.map_err(undelivered)?;
-        let to = receiver.choose(&found).ok_or(Undelivered::Inside)?;
+        let to = receiver.choose(&found).ok_or(DeliveryError::PrivateAddress)?;
         let left = PATIENCE.saturating_sub(self.clock.monotonic().since(started));
         let asked = asked(to, &receiver, message).map_err(undelivered)?;
         let answered = self.outbound.ask(asked, MOST_BODY, left).await.map_err(undelivered)?;
@@ -85,7 +85,7 @@ impl Postman for HttpPostman {
         } else {
             let retry_after = answered.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = retry_after.and_then(|text| pause(text, message.at));
-            Err(Undelivered::Answered { status: answered.status, retry_after })
+            Err(DeliveryError::Rejected { status: answered.status, retry_after })
         }
     }
 }
@@ -160,14 +160,14 @@ fn pause(text: &str, now: Timestamp) -> Option<Duration> {
     Some(at.since(now))
 }
 
-fn undelivered(error: OutboundError) -> Undelivered {
+fn undelivered(error: OutboundError) -> DeliveryError {
     match error {
-        OutboundError::NoAddress => Undelivered::Unreachable("the name has no address"),
-        OutboundError::NoRequest => Undelivered::Unreachable("the request is no HTTP"),
-        OutboundError::Unreachable => Undelivered::Unreachable("no connection comes about"),
-        OutboundError::Tls => Undelivered::Unreachable("the certificate is not accepted"),
-        OutboundError::Slow => Undelivered::Unreachable("no connection in time"),
-        OutboundError::TimedOut => Undelivered::NoAnswer("no answer in time"),
-        OutboundError::Broken => Undelivered::NoAnswer("the answer breaks off, or is no HTTP"),
+        OutboundError::NoAddress => DeliveryError::Unreachable("the name has no address"),
+        OutboundError::NoRequest => DeliveryError::Unreachable("the request is no HTTP"),
+        OutboundError::Unreachable => DeliveryError::Unreachable("no connection comes about"),
+        OutboundError::Tls => DeliveryError::Unreachable("the certificate is not accepted"),
+        OutboundError::Slow => DeliveryError::Unreachable("no connection in time"),
+        OutboundError::TimedOut => DeliveryError::NoAnswer("no answer in time"),
+        OutboundError::Broken => DeliveryError::NoAnswer("the answer breaks off, or is no HTTP"),
     }
 }

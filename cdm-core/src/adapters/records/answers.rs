@@ -4,12 +4,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::operations::MoveDef;
-use super::rollouts::OutcomeDef;
+use super::rollouts::MemberOutcomeDef;
 use super::sites::RoutedDef;
 use super::{Record, mirror};
 use crate::domain::Digest;
 use crate::domain::operation::Move;
-use crate::domain::rollout::Outcome;
+use crate::domain::rollout::MemberOutcome;
 use crate::domain::site::{ClaimRefused, Claimed, Routed};
 
 /// What a claim was answered, kept so that a repetition of it is answered the same.
@@ -33,10 +33,10 @@ pub(crate) enum AnswerDef {
     NotActive,
     Busy,
     Fenced,
-    Settled(#[serde_as(as = "OutcomeDef")] Outcome),
+    Settled(#[serde_as(as = "MemberOutcomeDef")] MemberOutcome),
     SettledOn {
-        #[serde_as(as = "OutcomeDef")]
-        outcome: Outcome,
+        #[serde_as(as = "MemberOutcomeDef")]
+        outcome: MemberOutcome,
         #[serde_as(as = "DisplayFromStr")]
         digest: Digest,
     },
@@ -48,13 +48,13 @@ impl AnswerDef {
             Ok(Claimed::Taken { course, route, epoch, version }) => {
                 Self::Taken { course, route, epoch, version }
             }
-            Ok(Claimed::Barred) => Self::Barred,
+            Ok(Claimed::FencedOff) => Self::Barred,
             Err(ClaimRefused::Gone) => Self::Gone,
             Err(ClaimRefused::NotActive) => Self::NotActive,
             Err(ClaimRefused::Busy) => Self::Busy,
             Err(ClaimRefused::Fenced) => Self::Fenced,
-            Err(ClaimRefused::Settled(outcome, None)) => Self::Settled(outcome),
-            Err(ClaimRefused::Settled(outcome, Some(digest))) => Self::SettledOn { outcome, digest },
+            Err(ClaimRefused::AlreadyResolved(outcome, None)) => Self::Settled(outcome),
+            Err(ClaimRefused::AlreadyResolved(outcome, Some(digest))) => Self::SettledOn { outcome, digest },
         };
         Serialize::serialize(&mirror, to)
     }
@@ -65,13 +65,13 @@ impl AnswerDef {
             Self::Taken { course, route, epoch, version } => {
                 Ok(Claimed::Taken { course, route, epoch, version })
             }
-            Self::Barred => Ok(Claimed::Barred),
+            Self::Barred => Ok(Claimed::FencedOff),
             Self::Gone => Err(ClaimRefused::Gone),
             Self::NotActive => Err(ClaimRefused::NotActive),
             Self::Busy => Err(ClaimRefused::Busy),
             Self::Fenced => Err(ClaimRefused::Fenced),
-            Self::Settled(outcome) => Err(ClaimRefused::Settled(outcome, None)),
-            Self::SettledOn { outcome, digest } => Err(ClaimRefused::Settled(outcome, Some(digest))),
+            Self::Settled(outcome) => Err(ClaimRefused::AlreadyResolved(outcome, None)),
+            Self::SettledOn { outcome, digest } => Err(ClaimRefused::AlreadyResolved(outcome, Some(digest))),
         }))
     }
 }

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DeserializeAs, SerializeAs, serde_as};
 
 use crate::domain::{
-    AuditEntry, Colour, Fleet, Operation, Rollout, Site, Slot, Token, rollout::RolloutPage, site::Settled,
-    user::Users, webhook::Webhooks,
+    AuditEntry, Fleet, Operation, OperationState, Rollout, Service, Site, Token, rollout::RolloutPage,
+    site::LastOutcome, user::Users, webhook::Webhooks,
 };
 use crate::ports::{FeedEvent, IdempotencyRecord, StoreError};
 
@@ -120,7 +120,7 @@ macro_rules! records {
 
 records! {
     Site => sites::SiteDef,
-    Colour => sites::ColourDef,
+    Service => sites::ServiceDef,
     Fleet => sites::FleetDef,
     Webhooks => webhooks::WebhooksDef,
     Users => users::UsersDef,
@@ -131,6 +131,6 @@ records! {
     FeedEvent => operations::FeedEventDef,
     IdempotencyRecord => operations::IdempotencyRecordDef,
     Token => operations::TokenDef,
-    Slot => operations::SlotDef,
-    Settled => sites::SettledDef,
+    OperationState => operations::OperationStateDef,
+    LastOutcome => sites::LastOutcomeDef,
 }

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::mirror;
-use super::rollouts::LegDef;
+use super::rollouts::DirectionDef;
 use super::text::{Millis, Text};
 use crate::domain::operation::{
-    Deploy, End, Hooks, Member, Move, Operation, Position, Previous, Slot, Status, Step, StepStatus, Subject,
-    Task,
+    Deploy, Hooks, Member, Move, Operation, OperationInput, OperationState, Position, Previous, Status, Step,
+    StepStatus, Subject, TerminalStatus,
 };
 use crate::domain::{
-    Actor, AuditEntry, Code, Digest, Fence, Fingerprint, IdempotencyKey, Leg, OperationId, Reason, Role,
-    Selector, SiteId, Template, Timestamp, Token, TokenHash, Uid, WorkerId,
+    Actor, AuditEntry, Color, Digest, Direction, Fence, Fingerprint, IdempotencyKey, OperationId, Reason,
+    ReasonCode, Role, SiteId, Template, Timestamp, Token, TokenHash, Uid, WorkerId,
 };
 use crate::ports::{FeedEvent, IdempotencyRecord};
 
@@ -27,8 +27,9 @@ pub(crate) struct OperationDef {
     id: OperationId,
     #[serde_as(as = "SubjectDef")]
     subject: Subject,
-    #[serde_as(as = "SlotDef")]
-    slot: Slot,
+    #[serde_as(as = "OperationStateDef")]
+    #[serde(rename = "slot")]
+    state: OperationState,
     #[serde_as(as = "Option<Millis>")]
     finished_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,11 +40,12 @@ mirror!(OperationDef, Operation);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Slot", rename_all = "camelCase")]
-pub(crate) struct SlotDef {
+#[serde(remote = "OperationState", rename_all = "camelCase")]
+pub(crate) struct OperationStateDef {
     number: u64,
-    #[serde_as(as = "TaskDef")]
-    task: Task,
+    #[serde_as(as = "OperationInputDef")]
+    #[serde(rename = "task")]
+    input: OperationInput,
     pipeline: u32,
     epoch: u64,
     #[serde_as(as = "Option<Text>")]
@@ -55,7 +57,8 @@ pub(crate) struct SlotDef {
     attempts: u32,
     job: u32,
     #[serde_as(as = "Option<Millis>")]
-    wake: Option<Timestamp>,
+    #[serde(rename = "wake")]
+    next_poll_at: Option<Timestamp>,
     #[serde_as(as = "Option<Millis>")]
     waiting_since: Option<Timestamp>,
     /// Absent in slots of before.
@@ -66,7 +69,8 @@ pub(crate) struct SlotDef {
     reason: Option<Reason>,
     cancel: bool,
     #[serde_as(as = "Option<Text>")]
-    holds: Option<Selector>,
+    #[serde(rename = "holds")]
+    locked_color: Option<Color>,
     #[serde_as(as = "Option<MemberDef>")]
     member: Option<Member>,
     #[serde_as(as = "Vec<StepDef>")]
@@ -80,42 +84,43 @@ pub(crate) struct SlotDef {
     #[serde_as(as = "Option<Millis>")]
     started_at: Option<Timestamp>,
 }
-mirror!(SlotDef, Slot);
+mirror!(OperationStateDef, OperationState);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Subject", rename_all = "camelCase")]
 enum SubjectDef {
     Site(#[serde_as(as = "DisplayFromStr")] SiteId),
-    Colour(#[serde_as(as = "Text")] Selector),
+    #[serde(rename = "colour")]
+    Service(#[serde_as(as = "Text")] Color),
     Fleet,
 }
 mirror!(SubjectDef, Subject);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Task", rename_all = "camelCase")]
-enum TaskDef {
+#[serde(remote = "OperationInput", rename_all = "camelCase")]
+enum OperationInputDef {
     Create,
-    Provision(#[serde_as(as = "Text")] Selector),
+    Provision(#[serde_as(as = "Text")] Color),
     Upgrade(#[serde_as(as = "MoveDef")] Move),
     Promote(#[serde_as(as = "MoveDef")] Move),
     Terminate,
     Deploy(#[serde_as(as = "Box<DeployDef>")] Box<Deploy>),
-    Select(#[serde_as(as = "Text")] Selector),
+    Select(#[serde_as(as = "Text")] Color),
 }
-mirror!(TaskDef, Task);
+mirror!(OperationInputDef, OperationInput);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Move", rename_all = "camelCase")]
 pub(crate) struct MoveDef {
     #[serde_as(as = "Text")]
-    from: Selector,
+    from: Color,
     #[serde_as(as = "Text")]
-    to: Selector,
+    to: Color,
     #[serde_as(as = "Text")]
-    routed: Selector,
+    routed: Color,
 }
 mirror!(MoveDef, Move);
 
@@ -124,7 +129,8 @@ mirror!(MoveDef, Move);
 #[serde(remote = "Deploy", rename_all = "camelCase")]
 struct DeployDef {
     #[serde_as(as = "Text")]
-    selector: Selector,
+    #[serde(rename = "selector")]
+    color: Color,
     #[serde_as(as = "DisplayFromStr")]
     digest: Digest,
     promote: bool,
@@ -181,25 +187,25 @@ enum StatusDef {
     Running,
     Waiting,
     Parked,
-    Ended(#[serde_as(as = "EndDef")] End),
+    Ended(#[serde_as(as = "TerminalStatusDef")] TerminalStatus),
 }
 mirror!(StatusDef, Status);
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "End", rename_all = "camelCase")]
-enum EndDef {
+#[serde(remote = "TerminalStatus", rename_all = "camelCase")]
+enum TerminalStatusDef {
     Succeeded,
     Failed,
     Cancelled,
 }
-mirror!(EndDef, End);
+mirror!(TerminalStatusDef, TerminalStatus);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Position", rename_all = "camelCase")]
 enum PositionDef {
     Forward(usize),
-    Undo(usize, #[serde_as(as = "EndDef")] End),
+    Undo(usize, #[serde_as(as = "TerminalStatusDef")] TerminalStatus),
 }
 mirror!(PositionDef, Position);
 
@@ -209,8 +215,9 @@ mirror!(PositionDef, Position);
 struct MemberDef {
     rollout: u64,
     ordinal: u32,
-    #[serde_as(as = "LegDef")]
-    leg: Leg,
+    #[serde_as(as = "DirectionDef")]
+    #[serde(rename = "leg")]
+    direction: Direction,
     term: u64,
 }
 mirror!(MemberDef, Member);
@@ -248,8 +255,8 @@ mirror!(StepStatusDef, StepStatus);
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Reason", rename_all = "camelCase")]
 pub(crate) struct ReasonDef {
-    #[serde_as(as = "CodeDef")]
-    code: Code,
+    #[serde_as(as = "ReasonCodeDef")]
+    code: ReasonCode,
     message: String,
     #[serde_as(as = "Millis")]
     since: Timestamp,
@@ -259,10 +266,11 @@ pub(crate) struct ReasonDef {
 mirror!(ReasonDef, Reason);
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Code", rename_all = "snake_case")]
-enum CodeDef {
+#[serde(remote = "ReasonCode", rename_all = "snake_case")]
+enum ReasonCodeDef {
     AttemptsExhausted,
-    ColourHeld,
+    #[serde(rename = "colour_held")]
+    ServiceLocked,
     CacheFlushFailed,
     DeadlineExceeded,
     DigestChanged,
@@ -297,7 +305,7 @@ enum CodeDef {
     RollingOut,
     Invalid,
 }
-mirror!(CodeDef, Code);
+mirror!(ReasonCodeDef, ReasonCode);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]

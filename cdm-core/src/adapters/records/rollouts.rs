@@ -9,11 +9,12 @@ use super::mirror;
 use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
-    Budget, Control, Failure, Gate, Mark, Outcome, Rollout, RolloutKind, RolloutMember, RolloutPage,
-    RolloutScope, RolloutStatus, Tally, Trailing, Wave, Window,
+    Budget, Control, Counts, HealthGate, MemberFailure, MemberOutcome, PendingFlush, ProgressSample, Rollout,
+    RolloutKind, RolloutMember, RolloutPage, RolloutScope, RolloutStatus, Wave, Window,
 };
 use crate::domain::{
-    Actor, Digest, Grant, Leg, NameError, OperationId, Reason, Selector, SiteId, Timestamp, Uid, WorkerId,
+    Actor, ClaimToken, Color, Digest, Direction, NameError, OperationId, Reason, SiteId, Timestamp, Uid,
+    WorkerId,
 };
 
 #[serde_as]
@@ -24,7 +25,7 @@ pub(crate) struct RolloutDef {
     #[serde_as(as = "RolloutKindDef")]
     kind: RolloutKind,
     #[serde_as(as = "Text")]
-    target: Selector,
+    target: Color,
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,
     /// Records of before have none: nobody had accepted another one.
@@ -40,10 +41,11 @@ pub(crate) struct RolloutDef {
     max_concurrent: u32,
     #[serde_as(as = "BudgetDef")]
     budget: Budget,
-    auto_return: bool,
+    #[serde(rename = "autoReturn")]
+    auto_rollback: bool,
     #[serde(default)]
-    #[serde_as(as = "Option<GateDef>")]
-    gate: Option<Gate>,
+    #[serde_as(as = "Option<HealthGateDef>")]
+    gate: Option<HealthGate>,
     /// In seconds.
     #[serde(default)]
     #[serde_as(as = "DurationSeconds<u64>")]
@@ -55,50 +57,59 @@ pub(crate) struct RolloutDef {
     #[serde_as(as = "Option<Text>")]
     owner: Option<WorkerId>,
     term: u64,
-    #[serde_as(as = "LegDef")]
-    leg: Leg,
+    #[serde_as(as = "DirectionDef")]
+    #[serde(rename = "leg")]
+    direction: Direction,
     #[serde_as(as = "WindowDef")]
     window: Window,
-    forgiven: u32,
+    #[serde(rename = "forgiven")]
+    acknowledged_failures: u32,
     #[serde(default)]
     unhealthy: u32,
     #[serde(default)]
     in_place: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[serde_as(as = "Vec<FailureDef>")]
-    failures: Vec<Failure>,
+    #[serde_as(as = "Vec<MemberFailureDef>")]
+    failures: Vec<MemberFailure>,
     #[serde(default)]
     #[serde_as(as = "Option<Millis>")]
     baking: Option<Timestamp>,
     #[serde(default)]
-    condemned: bool,
+    #[serde(rename = "condemned")]
+    image_rejected: bool,
     #[serde(default)]
     #[serde_as(as = "Option<Text>")]
     rollback: Option<OperationId>,
-    reached: u32,
-    unsettled: bool,
+    #[serde(rename = "reached")]
+    rollback_end: u32,
+    #[serde(rename = "unsettled")]
+    needs_recovery: bool,
     job: u32,
     first_number: u64,
     total: u32,
     #[serde_as(as = "Option<Text>")]
     after: Option<OperationId>,
     #[serde_as(as = "Option<Text>")]
-    holds: Option<Selector>,
+    #[serde(rename = "holds")]
+    locked_color: Option<Color>,
     flushing: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde_as(as = "Option<TrailingDef>")]
-    trailing: Option<Trailing>,
+    #[serde_as(as = "Option<PendingFlushDef>")]
+    #[serde(rename = "trailing")]
+    pending_flush: Option<PendingFlush>,
     #[serde(default)]
     flush_from: u32,
     #[serde(default)]
-    #[serde_as(as = "Vec<MarkDef>")]
-    marks: Vec<Mark>,
+    #[serde_as(as = "Vec<ProgressSampleDef>")]
+    #[serde(rename = "marks")]
+    samples: Vec<ProgressSample>,
     #[serde_as(as = "Option<ReasonDef>")]
     reason: Option<Reason>,
     #[serde_as(as = "Option<Millis>")]
     waiting_since: Option<Timestamp>,
     #[serde_as(as = "Option<Millis>")]
-    wake: Option<Timestamp>,
+    #[serde(rename = "wake")]
+    next_poll_at: Option<Timestamp>,
     retry_of: Option<u64>,
     #[serde_as(as = "DisplayFromStr")]
     requested_by: Actor,
@@ -114,18 +125,18 @@ mirror!(RolloutDef, Rollout);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Trailing")]
-struct TrailingDef {
+#[serde(remote = "PendingFlush")]
+struct PendingFlushDef {
     #[serde_as(as = "WindowDef")]
     window: Window,
     job: u32,
 }
-mirror!(TrailingDef, Trailing);
+mirror!(PendingFlushDef, PendingFlush);
 
 /// What a gate asks for; whoever reads it judges it anew.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct GateDef {
+struct HealthGateDef {
     path: String,
     status: u16,
     contains: Option<String>,
@@ -135,10 +146,11 @@ struct GateDef {
     settle: u64,
 }
 
-impl GateDef {
-    fn gate(&self) -> Result<Gate, NameError> {
-        let mut gate =
-            Gate::new(&self.path)?.with_status(self.status)?.with_settle(Duration::from_secs(self.settle))?;
+impl HealthGateDef {
+    fn gate(&self) -> Result<HealthGate, NameError> {
+        let mut gate = HealthGate::new(&self.path)?
+            .with_status(self.status)?
+            .with_settle(Duration::from_secs(self.settle))?;
         if let Some(text) = &self.contains {
             gate = gate.with_text(text)?;
         }
@@ -146,8 +158,8 @@ impl GateDef {
     }
 }
 
-impl SerializeAs<Gate> for GateDef {
-    fn serialize_as<S: Serializer>(gate: &Gate, to: S) -> Result<S::Ok, S::Error> {
+impl SerializeAs<HealthGate> for HealthGateDef {
+    fn serialize_as<S: Serializer>(gate: &HealthGate, to: S) -> Result<S::Ok, S::Error> {
         let kept = Self {
             path: gate.path().to_owned(),
             status: gate.status(),
@@ -159,8 +171,8 @@ impl SerializeAs<Gate> for GateDef {
     }
 }
 
-impl<'de> DeserializeAs<'de, Gate> for GateDef {
-    fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<Gate, D::Error> {
+impl<'de> DeserializeAs<'de, HealthGate> for HealthGateDef {
+    fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<HealthGate, D::Error> {
         Self::deserialize(from)?.gate().map_err(serde::de::Error::custom)
     }
 }
@@ -184,8 +196,8 @@ struct RolloutMemberDef {
     id: SiteId,
     #[serde_as(as = "DisplayFromStr")]
     uid: Uid,
-    #[serde_as(as = "Option<OutcomeDef>")]
-    outcome: Option<Outcome>,
+    #[serde_as(as = "Option<MemberOutcomeDef>")]
+    outcome: Option<MemberOutcome>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     /// Pages of before do not say; it is not made up.
@@ -197,15 +209,15 @@ mirror!(RolloutMemberDef, RolloutMember);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Failure", rename_all = "camelCase")]
-struct FailureDef {
+#[serde(remote = "MemberFailure", rename_all = "camelCase")]
+struct MemberFailureDef {
     #[serde_as(as = "DisplayFromStr")]
     site: SiteId,
-    #[serde_as(as = "OutcomeDef")]
-    outcome: Outcome,
+    #[serde_as(as = "MemberOutcomeDef")]
+    outcome: MemberOutcome,
     why: Option<String>,
 }
-mirror!(FailureDef, Failure);
+mirror!(MemberFailureDef, MemberFailure);
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "RolloutKind", rename_all = "camelCase")]
@@ -223,7 +235,7 @@ enum ScopeDef {
     Active,
     Inactive,
     All,
-    Service(#[serde_as(as = "Text")] Selector),
+    Service(#[serde_as(as = "Text")] Color),
     Sites(#[serde_as(as = "Vec<DisplayFromStr>")] Vec<SiteId>),
 }
 mirror!(ScopeDef, RolloutScope);
@@ -234,31 +246,32 @@ mirror!(ScopeDef, RolloutScope);
 struct WaveDef {
     name: String,
     end: u32,
-    #[serde_as(as = "TallyDef")]
-    tally: Tally,
+    #[serde_as(as = "CountsDef")]
+    #[serde(rename = "tally")]
+    counts: Counts,
 }
 mirror!(WaveDef, Wave);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Mark", rename_all = "camelCase")]
-struct MarkDef {
+#[serde(remote = "ProgressSample", rename_all = "camelCase")]
+struct ProgressSampleDef {
     #[serde_as(as = "Millis")]
     at: Timestamp,
     succeeded: u32,
     failed: u32,
 }
-mirror!(MarkDef, Mark);
+mirror!(ProgressSampleDef, ProgressSample);
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Tally", rename_all = "camelCase")]
-struct TallyDef {
+#[serde(remote = "Counts", rename_all = "camelCase")]
+struct CountsDef {
     succeeded: u32,
     failed: u32,
     skipped: u32,
     parked: u32,
 }
-mirror!(TallyDef, Tally);
+mirror!(CountsDef, Counts);
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Budget", rename_all = "camelCase")]
@@ -299,26 +312,29 @@ mirror!(WindowDef, Window);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Grant", rename_all = "camelCase")]
-pub(crate) struct GrantDef {
+#[serde(remote = "ClaimToken", rename_all = "camelCase")]
+pub(crate) struct ClaimTokenDef {
     rollout: u64,
-    #[serde_as(as = "LegDef")]
-    leg: Leg,
+    #[serde_as(as = "DirectionDef")]
+    #[serde(rename = "leg")]
+    direction: Direction,
     term: u64,
 }
-mirror!(GrantDef, Grant);
+mirror!(ClaimTokenDef, ClaimToken);
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Leg", rename_all = "camelCase")]
-pub(crate) enum LegDef {
-    Out,
-    Back,
+#[serde(remote = "Direction", rename_all = "camelCase")]
+pub(crate) enum DirectionDef {
+    #[serde(rename = "out")]
+    Forward,
+    #[serde(rename = "back")]
+    Rollback,
 }
-mirror!(LegDef, Leg);
+mirror!(DirectionDef, Direction);
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Outcome", rename_all = "camelCase")]
-pub(crate) enum OutcomeDef {
+#[serde(remote = "MemberOutcome", rename_all = "camelCase")]
+pub(crate) enum MemberOutcomeDef {
     Moved,
     InPlace,
     Failed,
@@ -331,7 +347,7 @@ pub(crate) enum OutcomeDef {
     SkippedFrozen,
     Parked,
 }
-mirror!(OutcomeDef, Outcome);
+mirror!(MemberOutcomeDef, MemberOutcome);
 
 #[cfg(test)]
 mod tests {
@@ -355,7 +371,7 @@ mod tests {
             RolloutScope::Active,
             RolloutScope::Inactive,
             RolloutScope::All,
-            RolloutScope::Service(Selector::Blue),
+            RolloutScope::Service(Color::Blue),
             RolloutScope::Sites(sites),
         ] {
             rollout.scope = scope;

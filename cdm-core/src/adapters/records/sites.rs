@@ -6,16 +6,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_with::{DisplayFromStr, serde_as};
 
 use super::mirror;
-use super::operations::{FenceDef, SlotDef};
-use super::rollouts::{GrantDef, LegDef, OutcomeDef};
+use super::operations::{FenceDef, OperationStateDef};
+use super::rollouts::{ClaimTokenDef, DirectionDef, MemberOutcomeDef};
 use super::text::{Millis, Text};
-use crate::domain::colour::{Colour, Fleet, Hold, Release, Verdict};
 use crate::domain::lifecycle::Phase;
-use crate::domain::operation::Slot;
-use crate::domain::rollout::Outcome;
-use crate::domain::site::{Activation, Routed, Settled, Site};
+use crate::domain::operation::OperationState;
+use crate::domain::rollout::MemberOutcome;
+use crate::domain::service::{Fleet, Release, Service, ServiceLock, Verdict};
+use crate::domain::site::{Activation, LastOutcome, Routed, Site};
 use crate::domain::{
-    Actor, Digest, Freeze, Grant, Hostnames, Leg, Selector, SiteId, SiteName, Theme, Timestamp, Uid,
+    Actor, ClaimToken, Color, Digest, Direction, Freeze, Hostnames, SiteId, SiteName, Theme, Timestamp, Uid,
 };
 
 #[serde_as]
@@ -33,7 +33,7 @@ pub(crate) struct SiteDef {
     #[serde_as(as = "HostnamesDef")]
     hostnames: Hostnames,
     #[serde_as(as = "Text")]
-    service: Selector,
+    service: Color,
     #[serde_as(as = "Option<RoutedDef>")]
     route: Option<Routed>,
     #[serde_as(as = "PhaseDef")]
@@ -42,12 +42,15 @@ pub(crate) struct SiteDef {
     #[serde_as(as = "ActivationDef")]
     #[serde(default)]
     activation: Activation,
-    #[serde_as(as = "Option<SlotDef>")]
-    slot: Option<Slot>,
-    #[serde_as(as = "GrantDef")]
-    grant: Grant,
-    #[serde_as(as = "Option<SettledDef>")]
-    settled: Option<Settled>,
+    #[serde_as(as = "Option<OperationStateDef>")]
+    #[serde(rename = "slot")]
+    operation: Option<OperationState>,
+    #[serde_as(as = "ClaimTokenDef")]
+    #[serde(rename = "grant")]
+    claim_token: ClaimToken,
+    #[serde_as(as = "Option<LastOutcomeDef>")]
+    #[serde(rename = "settled")]
+    last_outcome: Option<LastOutcome>,
     #[serde_as(as = "Millis")]
     created_at: Timestamp,
     #[serde_as(as = "Millis")]
@@ -81,7 +84,7 @@ mirror!(HostnamesDef, Hostnames);
 #[serde(remote = "Routed", rename_all = "camelCase")]
 pub(crate) struct RoutedDef {
     #[serde_as(as = "Text")]
-    service: Selector,
+    service: Color,
     #[serde_as(as = "FenceDef")]
     fence: crate::domain::Fence,
 }
@@ -89,19 +92,20 @@ mirror!(RoutedDef, Routed);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Settled", rename_all = "camelCase")]
-pub(crate) struct SettledDef {
+#[serde(remote = "LastOutcome", rename_all = "camelCase")]
+pub(crate) struct LastOutcomeDef {
     rollout: u64,
-    #[serde_as(as = "LegDef")]
-    leg: Leg,
-    #[serde_as(as = "OutcomeDef")]
-    outcome: Outcome,
+    #[serde_as(as = "DirectionDef")]
+    #[serde(rename = "leg")]
+    direction: Direction,
+    #[serde_as(as = "MemberOutcomeDef")]
+    outcome: MemberOutcome,
     /// Records of before do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,
 }
-mirror!(SettledDef, Settled);
+mirror!(LastOutcomeDef, LastOutcome);
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Phase", rename_all = "camelCase")]
@@ -123,29 +127,32 @@ mirror!(ActivationDef, Activation);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Colour", rename_all = "camelCase")]
-pub(crate) struct ColourDef {
+#[serde(remote = "Service", rename_all = "camelCase")]
+pub(crate) struct ServiceDef {
     #[serde_as(as = "Text")]
-    selector: Selector,
-    #[serde_as(as = "Option<SlotDef>")]
-    slot: Option<Slot>,
-    #[serde_as(as = "HoldDef")]
-    hold: Hold,
+    #[serde(rename = "selector")]
+    color: Color,
+    #[serde_as(as = "Option<OperationStateDef>")]
+    #[serde(rename = "slot")]
+    operation: Option<OperationState>,
+    #[serde_as(as = "ServiceLockDef")]
+    #[serde(rename = "hold")]
+    lock: ServiceLock,
     #[serde_as(as = "Option<DisplayFromStr>")]
     running: Option<Digest>,
     #[serde_as(as = "Vec<ReleaseDef>")]
     releases: Vec<Release>,
     version: u64,
 }
-mirror!(ColourDef, Colour);
+mirror!(ServiceDef, Service);
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Hold", rename_all = "camelCase")]
-struct HoldDef {
+#[serde(remote = "ServiceLock", rename_all = "camelCase")]
+struct ServiceLockDef {
     deploy: Option<u64>,
     moves: BTreeSet<u64>,
 }
-mirror!(HoldDef, Hold);
+mirror!(ServiceLockDef, ServiceLock);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
@@ -180,8 +187,9 @@ mirror!(VerdictDef, Verdict);
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Fleet", rename_all = "camelCase")]
 pub(crate) struct FleetDef {
-    #[serde_as(as = "Option<SlotDef>")]
-    slot: Option<Slot>,
+    #[serde_as(as = "Option<OperationStateDef>")]
+    #[serde(rename = "slot")]
+    operation: Option<OperationState>,
     rollout: Option<u64>,
     newest: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -7,7 +7,7 @@ use serde_with::{DeserializeAs, SerializeAs};
 
 use crate::domain::webhook::Topic;
 use crate::domain::{
-    OperationId, PasswordHash, RecoveryHash, Role, Selector, Template, Timestamp, TokenHash, WorkerId,
+    Color, OperationId, PasswordHash, RecoveryHash, Role, Template, Timestamp, TokenHash, WorkerId,
 };
 
 /// A value as the text that it is printed and parsed as.
@@ -52,7 +52,7 @@ macro_rules! texted {
 }
 
 texted! {
-    Selector: printed, |text| Self::parse(text).ok();
+    Color: printed, |text| Self::parse(text).ok();
     Role: printed, |text| Self::parse(text).ok();
     OperationId: printed, Self::parse;
     Topic: printed, |text| Self::parse(text).ok();

@@ -5,7 +5,7 @@ use serde_with::{DisplayFromStr, serde_as};
 
 use super::mirror;
 use super::text::{Millis, Text};
-use crate::domain::webhook::{Standing, Topic, Webhook, Webhooks};
+use crate::domain::webhook::{DeliveryState, Topic, Webhook, Webhooks};
 use crate::domain::{Actor, Timestamp, Uid, WorkerId};
 
 #[serde_as]
@@ -13,7 +13,8 @@ use crate::domain::{Actor, Timestamp, Uid, WorkerId};
 #[serde(remote = "Webhooks", rename_all = "camelCase")]
 pub(crate) struct WebhooksDef {
     #[serde_as(as = "Option<Text>")]
-    courier: Option<WorkerId>,
+    #[serde(rename = "courier")]
+    dispatcher: Option<WorkerId>,
     #[serde_as(as = "Vec<WebhookDef>")]
     list: Vec<Webhook>,
     version: u64,
@@ -34,16 +35,17 @@ struct WebhookDef {
     by: Actor,
     #[serde_as(as = "Millis")]
     at: Timestamp,
-    place: u64,
-    #[serde_as(as = "StandingDef")]
-    standing: Standing,
+    #[serde(rename = "place")]
+    cursor: u64,
+    #[serde_as(as = "DeliveryStateDef")]
+    standing: DeliveryState,
 }
 mirror!(WebhookDef, Webhook);
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Standing", rename_all = "camelCase", rename_all_fields = "camelCase")]
-enum StandingDef {
+#[serde(remote = "DeliveryState", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum DeliveryStateDef {
     Active,
     Failing {
         times: u32,
@@ -59,4 +61,4 @@ enum StandingDef {
         why: String,
     },
 }
-mirror!(StandingDef, Standing);
+mirror!(DeliveryStateDef, DeliveryState);

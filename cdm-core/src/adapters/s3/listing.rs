@@ -4,11 +4,11 @@ use aws_sdk_s3::types::EncodingType;
 
 use super::keys::{self, Entry};
 use super::{LIMIT, S3Objects};
-use crate::adapters::aws::{Told, told};
+use crate::adapters::aws::{AwsFailure, told};
 use crate::ports::ObjectPage;
 
 impl S3Objects {
-    pub(super) async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage, Told> {
+    pub(super) async fn list(&self, prefix: &str, after: Option<&str>) -> Result<ObjectPage, AwsFailure> {
         let after = after.map(Entry::parse);
         let mut page = ObjectPage { keys: Vec::new(), more: false };
         if !matches!(after, Some(Entry::Upload(..))) {
@@ -27,7 +27,7 @@ impl S3Objects {
     }
 
     /// Versions and delete markers.
-    async fn versions(&self, prefix: &str, after: Option<Entry<'_>>) -> Result<ObjectPage, Told> {
+    async fn versions(&self, prefix: &str, after: Option<Entry<'_>>) -> Result<ObjectPage, AwsFailure> {
         let (mut key, mut version) = match after {
             Some(Entry::Version(key, version)) => (Some(key.to_owned()), Some(version.to_owned())),
             Some(Entry::Object(key)) => (Some(key.to_owned()), None),
@@ -64,7 +64,7 @@ impl S3Objects {
         prefix: &str,
         after: Option<Entry<'_>>,
         limit: usize,
-    ) -> Result<ObjectPage, Told> {
+    ) -> Result<ObjectPage, AwsFailure> {
         let (mut key, mut id) = match after {
             Some(Entry::Upload(key, id)) => (Some(key.to_owned()), Some(id.to_owned())),
             Some(Entry::Version(..) | Entry::Object(_)) | None => (None, None),

@@ -13,11 +13,11 @@ use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 
 use super::{PORT, S3Objects, late};
 use crate::adapters::aws::told;
-use crate::domain::Tick;
+use crate::domain::MonotonicTime;
 use crate::ports::{ErrorKind, Outcome, PortError};
 
 impl S3Objects {
-    pub(super) async fn put(&self, deadline: Tick, key: &str) -> Outcome<()> {
+    pub(super) async fn put(&self, deadline: MonotonicTime, key: &str) -> Outcome<()> {
         // In whole seconds, and rounded down: a marker may be late, and must not be too late.
         let left = deadline.since(self.clock.monotonic()).as_secs();
         let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(self.clock.wall().millis());

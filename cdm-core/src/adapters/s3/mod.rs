@@ -20,8 +20,8 @@ use aws_sdk_s3::config::RequestChecksumCalculation;
 
 use self::keys::Entry;
 use super::aws::{Aws, by, told};
-use crate::domain::{ObjectPrefix, Tick};
-use crate::ports::{Call, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
+use crate::domain::{MonotonicTime, ObjectPrefix};
+use crate::ports::{CallContext, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
 
 const PORT: &str = "objects";
 /// Most keys in one page and in one delete; S3 allows no more.
@@ -81,7 +81,7 @@ impl S3Objects {
         self.read_within(work).await
     }
 
-    async fn within<T>(&self, deadline: Tick, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    async fn within<T>(&self, deadline: MonotonicTime, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         if self.clock.monotonic() >= deadline {
             return Outcome::NotApplied(late());
         }
@@ -95,7 +95,7 @@ impl S3Objects {
 
 #[async_trait]
 impl ObjectStore for S3Objects {
-    async fn put_marker(&self, call: &Call, prefix: &ObjectPrefix) -> Outcome<()> {
+    async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()> {
         self.within(call.deadline, self.put(call.deadline, &prefix.marker())).await
     }
 
@@ -107,7 +107,7 @@ impl ObjectStore for S3Objects {
 
     async fn delete(
         &self,
-        call: &Call,
+        call: &CallContext,
         prefix: &ObjectPrefix,
         keys: &[String],
     ) -> Outcome<Vec<(String, String)>> {

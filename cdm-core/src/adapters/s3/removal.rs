@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 
 use super::keys::{self, Entry};
 use super::{PORT, S3Objects};
-use crate::adapters::aws::{Told, told};
+use crate::adapters::aws::{AwsFailure, told};
 use crate::ports::{ErrorKind, Outcome};
 
 /// How many requests of one delete are under way at once, where there is one for each key.
@@ -35,7 +35,7 @@ impl S3Objects {
     }
 
     /// One request for all of them; its answer has an error for each that stays.
-    async fn remove_listed(&self, entries: &[Entry<'_>]) -> Result<Vec<(String, String)>, Told> {
+    async fn remove_listed(&self, entries: &[Entry<'_>]) -> Result<Vec<(String, String)>, AwsFailure> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
@@ -60,7 +60,7 @@ impl S3Objects {
         Ok(told.collect())
     }
 
-    async fn remove_single(&self, entry: Entry<'_>) -> Result<(), Told> {
+    async fn remove_single(&self, entry: Entry<'_>) -> Result<(), AwsFailure> {
         let told = match entry {
             Entry::Upload(key, id) => {
                 let abort = self.client.abort_multipart_upload().bucket(&*self.bucket).key(key).upload_id(id);
@@ -78,6 +78,6 @@ impl S3Objects {
     }
 }
 
-const fn unwritable() -> Told {
-    Told { lost: false, kind: ErrorKind::Invalid, code: String::new() }
+const fn unwritable() -> AwsFailure {
+    AwsFailure { lost: false, kind: ErrorKind::Invalid, code: String::new() }
 }

@@ -16,10 +16,12 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::Tag;
 
 use self::seen::Seen;
-use super::aws::{Aws, Told, by, told};
+use super::aws::{Aws, AwsFailure, by, told};
 use super::credentials;
-use crate::domain::{SecretName, Tick};
-use crate::ports::{Call, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret};
+use crate::domain::{MonotonicTime, SecretName};
+use crate::ports::{
+    CallContext, Clock, Credentials, ErrorKind, Outcome, PortError, SecretStore, StoredSecret,
+};
 
 const PORT: &str = "secrets";
 /// The least that AWS allows.
@@ -94,7 +96,7 @@ impl SecretsManager {
     }
 
     /// What `name` holds, by its description alone.
-    async fn look(&self, name: &SecretName) -> Result<Seen, Told> {
+    async fn look(&self, name: &SecretName) -> Result<Seen, AwsFailure> {
         match self.client.describe_secret().secret_id(self.id(name)).send().await {
             Ok(described) => Ok(seen::of(name, &described)),
             Err(error) => match told(&error) {
@@ -104,7 +106,7 @@ impl SecretsManager {
         }
     }
 
-    async fn try_create(&self, call: &Call, name: &SecretName, value: String) -> Outcome<()> {
+    async fn try_create(&self, call: &CallContext, name: &SecretName, value: String) -> Outcome<()> {
         let create = self.client.create_secret().name(self.id(name)).secret_string(value);
         let created = create.set_tags(Some(tags(name))).client_request_token(token(call)).send().await;
         let exists = match created.map_err(|error| told(&error)) {
@@ -150,7 +152,7 @@ impl SecretsManager {
         }
     }
 
-    async fn try_close(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+    async fn try_close(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
         let mut seen = match self.look(name).await {
             Ok(seen) => seen,
             Err(told) => return Outcome::NotApplied(told.error(PORT)),
@@ -194,7 +196,7 @@ impl SecretsManager {
         }
     }
 
-    async fn within<T>(&self, deadline: Tick, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    async fn within<T>(&self, deadline: MonotonicTime, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         if self.clock.monotonic() >= deadline {
             return Outcome::NotApplied(late());
         }
@@ -208,7 +210,7 @@ impl SecretsManager {
 
 #[async_trait]
 impl SecretStore for SecretsManager {
-    async fn create(&self, call: &Call, name: &SecretName, value: &Credentials) -> Outcome<()> {
+    async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
         let plain = credentials::write(name.kind, value);
         let Some(text) = plain.and_then(|plain| String::from_utf8(plain.to_vec()).ok()) else {
             let message = "the credentials are not of the kind that the name says";
@@ -221,7 +223,7 @@ impl SecretStore for SecretsManager {
         self.read_within(self.try_read(name)).await
     }
 
-    async fn schedule_delete(&self, call: &Call, name: &SecretName) -> Outcome<()> {
+    async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
         self.within(call.deadline, self.try_close(call, name)).await
     }
 }
@@ -237,13 +239,13 @@ fn tags(name: &SecretName) -> Vec<Tag> {
 }
 
 /// By which AWS recognises a repetition of the same write; it asks for 32 characters at least.
-fn token(call: &Call) -> String {
+fn token(call: &CallContext) -> String {
     format!("{:032x}", call.write.0)
 }
 
 /// Whether a create was refused for what the name holds: a secret, or one that is scheduled for deletion. AWS has the
 /// latter's word for other things too; what is there is looked at anyway.
-fn is_taken(told: &Told) -> bool {
+fn is_taken(told: &AwsFailure) -> bool {
     matches!(told.code.as_str(), "ResourceExistsException" | "InvalidRequestException")
 }
 

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use super::super::{NameError, Selector};
+use super::super::{Color, NameError};
 
 /// What a site of a rollout has to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gate {
+pub struct HealthGate {
     path: String,
     status: u16,
     contains: Option<String>,
@@ -20,7 +20,7 @@ pub struct Gate {
 
 /// What a site answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ProbeResponse {
     /// The status.
     pub status: u16,
     /// Whether the body has the text that was asked for; `true` where none was.
@@ -28,7 +28,7 @@ pub struct Answer {
     /// How long it took, from the connection's being there.
     pub took: Duration,
     /// The service that it is known to come from.
-    pub by: Option<Selector>,
+    pub by: Option<Color>,
 }
 
 /// What an answer says of a service.
@@ -42,7 +42,7 @@ pub enum Judgement {
     NotYet(String),
 }
 
-impl Gate {
+impl HealthGate {
     /// Most characters of a path, and of a text.
     pub const LONGEST: usize = 500;
     /// How long a route may take to lead to the new service, at most.
@@ -55,7 +55,7 @@ impl Gate {
     /// A check of a path that has to be answered with 200.
     ///
     /// # Errors
-    /// A path that does not begin with `/`, is longer than [`Gate::LONGEST`], or has anything but visible ASCII.
+    /// A path that does not begin with `/`, is longer than [`HealthGate::LONGEST`], or has anything but visible ASCII.
     pub fn new(path: &str) -> Result<Self, NameError> {
         let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         if !path.starts_with('/') || !plain || path.len() > Self::LONGEST {
@@ -80,7 +80,7 @@ impl Gate {
     /// With a text that the body has to have.
     ///
     /// # Errors
-    /// An empty text, or one of more than [`Gate::LONGEST`] characters.
+    /// An empty text, or one of more than [`HealthGate::LONGEST`] characters.
     pub fn with_text(self, text: &str) -> Result<Self, NameError> {
         if text.is_empty() || text.chars().count() > Self::LONGEST {
             return Err(NameError::new("a gate's text", "a text has 1 to 500 characters", text));
@@ -103,7 +103,7 @@ impl Gate {
     /// With how long a route may take to lead to the new service.
     ///
     /// # Errors
-    /// More than [`Gate::LONGEST_SETTLE`].
+    /// More than [`HealthGate::LONGEST_SETTLE`].
     pub fn with_settle(self, settle: Duration) -> Result<Self, NameError> {
         if settle <= Self::LONGEST_SETTLE {
             return Ok(Self { settle, ..self });
@@ -145,8 +145,8 @@ impl Gate {
     /// service to a site warms it up.
     pub fn judge(
         &self,
-        answer: &Answer,
-        service: Selector,
+        answer: &ProbeResponse,
+        service: Color,
         before: Option<Duration>,
         settled: bool,
     ) -> Judgement {
@@ -176,7 +176,7 @@ impl Gate {
 
     /// What an answer says of `service`, which was asked itself, without the route. One that is not known to come from
     /// it, because something else answered in its place, says nothing.
-    pub fn judge_direct(&self, answer: &Answer, service: Selector) -> Judgement {
+    pub fn judge_direct(&self, answer: &ProbeResponse, service: Color) -> Judgement {
         if answer.by != Some(service) {
             let status = answer.status;
             return Judgement::NotYet(format!("`{service}` does not answer; {status} comes in its place"));
@@ -184,7 +184,7 @@ impl Gate {
         self.wrong(answer).map_or(Judgement::Healthy, Judgement::Unhealthy)
     }
 
-    fn wrong(&self, answer: &Answer) -> Option<String> {
+    fn wrong(&self, answer: &ProbeResponse) -> Option<String> {
         if answer.status != self.status {
             return Some(format!("`{}` answers {} instead of {}", self.path, answer.status, self.status));
         }

@@ -1,12 +1,12 @@
 //! The sites of a rollout: how each came out, on which digest, and why.
 
 use super::plan::Candidate;
-use crate::domain::reason::Code;
+use crate::domain::reason::ReasonCode;
 use crate::domain::{Digest, SiteId, Uid};
 
 /// How one site came out of one leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
+pub enum MemberOutcome {
     /// Moved to the target from the other service.
     Moved,
     /// It was on the target already, or is not moved by this kind.
@@ -39,7 +39,7 @@ pub struct RolloutMember {
     /// Which incarnation.
     pub uid: Uid,
     /// How it came out.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<MemberOutcome>,
     /// Why, where it came out badly or was skipped, and there is something to say.
     pub why: Option<String>,
     /// The digest that the target ran when it was moved there, or asked there. `None` where it was not, and in what was
@@ -49,21 +49,21 @@ pub struct RolloutMember {
 
 /// A site that came out badly, or was skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct MemberFailure {
     /// Which.
     pub site: SiteId,
     /// How.
-    pub outcome: Outcome,
+    pub outcome: MemberOutcome,
     /// Why, where there is something to say.
     pub why: Option<String>,
 }
 
-impl Failure {
+impl MemberFailure {
     /// How many a rollout's record names; its pages have them all.
     pub const KEPT: usize = 20;
 }
 
-impl Outcome {
+impl MemberOutcome {
     /// The word that users see.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Outcome {
     }
 
     /// Why, in general; for what was stored without more.
-    pub const fn told(self) -> &'static str {
+    pub const fn describe(self) -> &'static str {
         match self {
             Self::Moved => "it was moved",
             Self::InPlace => "it was in place",
@@ -131,20 +131,22 @@ impl RolloutMember {
     }
 
     /// Why it is not as it was wanted: a code, and the particulars.
-    pub fn reason(&self) -> Option<(Code, String)> {
+    pub fn reason(&self) -> Option<(ReasonCode, String)> {
         let code = match self.outcome? {
-            Outcome::Moved | Outcome::InPlace => return None,
-            Outcome::Failed => Code::MoveFailed,
+            MemberOutcome::Moved | MemberOutcome::InPlace => return None,
+            MemberOutcome::Failed => ReasonCode::MoveFailed,
             // Nothing speaks against a site that went back with all others.
-            Outcome::Returned if self.why.is_none() => Code::BudgetExceeded,
-            Outcome::Unhealthy | Outcome::UnhealthyInPlace | Outcome::Returned => Code::GateFailed,
-            Outcome::SkippedGone => Code::SiteGone,
-            Outcome::SkippedInactive => Code::SiteInactive,
-            Outcome::SkippedBusy => Code::SiteBusy,
-            Outcome::SkippedFrozen => Code::Frozen,
-            Outcome::Parked => Code::CacheFlushFailed,
+            MemberOutcome::Returned if self.why.is_none() => ReasonCode::BudgetExceeded,
+            MemberOutcome::Unhealthy | MemberOutcome::UnhealthyInPlace | MemberOutcome::Returned => {
+                ReasonCode::GateFailed
+            }
+            MemberOutcome::SkippedGone => ReasonCode::SiteGone,
+            MemberOutcome::SkippedInactive => ReasonCode::SiteInactive,
+            MemberOutcome::SkippedBusy => ReasonCode::SiteBusy,
+            MemberOutcome::SkippedFrozen => ReasonCode::Frozen,
+            MemberOutcome::Parked => ReasonCode::CacheFlushFailed,
         };
-        let told = self.outcome.map(Outcome::told).unwrap_or_default();
+        let told = self.outcome.map(MemberOutcome::describe).unwrap_or_default();
         Some((code, self.why.clone().unwrap_or_else(|| told.to_owned())))
     }
 }

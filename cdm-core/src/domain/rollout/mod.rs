@@ -5,24 +5,24 @@
 //! next checkpoint whoever asks, and an owner that lost it can reach no site beyond the last window it was granted.
 
 mod gate;
-mod marks;
 mod member;
 mod plan;
+mod samples;
 mod status;
 mod waves;
 
 use std::time::Duration;
 
-use super::fence::{Grant, Leg};
-use super::reason::{Code, Reason};
-use super::{Actor, Digest, OperationId, Selector, SiteId, Timestamp, WorkerId};
+use super::fence::{ClaimToken, Direction};
+use super::reason::{Reason, ReasonCode};
+use super::{Actor, Color, Digest, OperationId, SiteId, Timestamp, WorkerId};
 
-pub use gate::{Answer, Gate, Judgement};
-pub use marks::Mark;
-pub use member::{Failure, Outcome, RolloutMember, RolloutPage};
-pub use plan::{Calls, Candidate, Change, Ground, Plan, PlannedWave, Timed, Warning, hash};
+pub use gate::{HealthGate, Judgement, ProbeResponse};
+pub use member::{MemberFailure, MemberOutcome, RolloutMember, RolloutPage};
+pub use plan::{CallEstimate, Candidate, Change, Plan, PlanInputs, PlannedWave, Timed, Warning, hash};
+pub use samples::ProgressSample;
 pub use status::{IllegalRollout, RolloutEvent, RolloutStatus};
-pub use waves::{Budget, Reach, Tally, Wave, cut};
+pub use waves::{Budget, Counts, Wave, WaveTarget, plan_waves};
 
 /// What a rollout does to each of its sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +56,7 @@ pub enum RolloutScope {
     /// All.
     All,
     /// Those on this service: the hooks of a deploy to it.
-    Service(Selector),
+    Service(Color),
     /// These.
     Sites(Vec<SiteId>),
 }
@@ -93,14 +93,14 @@ impl Window {
 
 /// Windows whose sites have their outcomes, and whose caches are flushed while further sites are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trailing {
+pub struct PendingFlush {
     /// The stretch that they make up.
     pub window: Window,
     /// The first of its jobs, as [`Rollout::job`] had it.
     pub job: u32,
 }
 
-impl Trailing {
+impl PendingFlush {
     /// How many sites may be moved during the flush of those before them.
     pub const MOST: u32 = 1_024;
 }
@@ -113,7 +113,7 @@ pub struct Rollout {
     /// What it does.
     pub kind: RolloutKind,
     /// Where to; fixed when it was accepted.
-    pub target: Selector,
+    pub target: Color,
     /// The digest that the target has to run; fixed when it was accepted.
     pub digest: Option<Digest>,
     /// The digest that a person has resumed it on in place of that one; see [`Rollout::wanted`].
@@ -127,9 +127,9 @@ pub struct Rollout {
     /// How many sites of a wave may fail.
     pub budget: Budget,
     /// Whether a halt takes the moved sites back.
-    pub auto_return: bool,
+    pub auto_rollback: bool,
     /// What each site has to answer.
-    pub gate: Option<Gate>,
+    pub gate: Option<HealthGate>,
     /// How long it rests between two waves.
     pub bake: Duration,
     /// Where it is.
@@ -141,28 +141,28 @@ pub struct Rollout {
     /// How often it was claimed.
     pub term: u64,
     /// Which way it goes.
-    pub leg: Leg,
+    pub direction: Direction,
     /// The stretch that the owner may touch.
     pub window: Window,
     /// Failures of the window's wave that a person has seen and resumed over.
-    pub forgiven: u32,
+    pub acknowledged_failures: u32,
     /// How many sites of the window's wave the gate spoke against on the digest that is wanted, since a person last
     /// resumed over them.
     pub unhealthy: u32,
     /// How many sites were on the target already; they cannot be taken back one by one.
     pub in_place: u32,
-    /// The first sites that came out badly on the way out, or were skipped, at most [`Failure::KEPT`].
-    pub failures: Vec<Failure>,
+    /// The first sites that came out badly on the way out, or were skipped, at most [`MemberFailure::KEPT`].
+    pub failures: Vec<MemberFailure>,
     /// Until when the next wave waits.
     pub baking: Option<Timestamp>,
     /// Whether the gate spoke against more sites of a wave than may fail: the image that is wanted is bad.
-    pub condemned: bool,
+    pub image_rejected: bool,
     /// The deploy that puts the digest before this one back, where a halt asked for it.
     pub rollback: Option<OperationId>,
     /// On the way back: where it ends.
-    pub reached: u32,
+    pub rollback_end: u32,
     /// Whether sites of the window may be claimed by an owner that did not come to its end.
-    pub unsettled: bool,
+    pub needs_recovery: bool,
     /// Which round of jobs flushes the window: 1, then one more each time that it is gone through again.
     pub job: u32,
     /// The first of its members' operation numbers, which follow one another by ordinal.
@@ -172,21 +172,21 @@ pub struct Rollout {
     /// The deploy that has to succeed first.
     pub after: Option<OperationId>,
     /// Which colour's hold it has.
-    pub holds: Option<Selector>,
+    pub locked_color: Option<Color>,
     /// Whether the window's sites have their outcomes, and only their caches are still to be flushed.
     pub flushing: bool,
     /// The windows that are being flushed beside this one.
-    pub trailing: Option<Trailing>,
+    pub pending_flush: Option<PendingFlush>,
     /// The caches of all sites before this one are flushed, or `trailing`.
     pub flush_from: u32,
-    /// How far it was and when, thinned out the longer it takes: at most [`Mark::KEPT`].
-    pub marks: Vec<Mark>,
+    /// How far it was and when, thinned out the longer it takes: at most [`ProgressSample::KEPT`].
+    pub samples: Vec<ProgressSample>,
     /// Why it waits, is paused, halted or failed.
     pub reason: Option<Reason>,
     /// Since when it has not come on, for the deadline of a wait.
     pub waiting_since: Option<Timestamp>,
     /// When a waiting rollout looks again by itself.
-    pub wake: Option<Timestamp>,
+    pub next_poll_at: Option<Timestamp>,
     /// The rollout whose failed sites this one takes up.
     pub retry_of: Option<u64>,
     /// Whose request it was.
@@ -203,15 +203,15 @@ pub struct Rollout {
 
 impl Rollout {
     /// The owner's right to claim sites.
-    pub const fn grant(&self) -> Grant {
-        Grant { rollout: self.number, leg: self.leg, term: self.term }
+    pub const fn claim_token(&self) -> ClaimToken {
+        ClaimToken { rollout: self.number, direction: self.direction, term: self.term }
     }
 
     /// Where the sites go on the present leg.
-    pub const fn destination(&self) -> Selector {
-        match self.leg {
-            Leg::Out => self.target,
-            Leg::Back => self.target.other(),
+    pub const fn destination(&self) -> Color {
+        match self.direction {
+            Direction::Forward => self.target,
+            Direction::Rollback => self.target.other(),
         }
     }
 
@@ -221,7 +221,7 @@ impl Rollout {
     }
 
     /// The hold that it needs as it stands.
-    pub fn hold(&self) -> Option<Selector> {
+    pub fn lock(&self) -> Option<Color> {
         let routes = self.control.is_none()
             && self.kind == RolloutKind::Promote
             && self.status == RolloutStatus::Running
@@ -237,8 +237,8 @@ impl Rollout {
         self.status = self.status.next(RolloutEvent::Claim)?;
         self.owner = Some(worker.clone());
         self.term += 1;
-        self.wake = None;
-        self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
+        self.next_poll_at = None;
+        self.reason = self.reason.take().filter(|_| self.direction == Direction::Rollback);
         self.started_at = self.started_at.or(Some(now));
         self.mark(now);
         Ok(())
@@ -254,32 +254,34 @@ impl Rollout {
     }
 
     /// All waves' counts together.
-    pub fn tally(&self) -> Tally {
-        self.waves.iter().fold(Tally::default(), |sum, wave| Tally {
-            succeeded: sum.succeeded + wave.tally.succeeded,
-            failed: sum.failed + wave.tally.failed,
-            skipped: sum.skipped + wave.tally.skipped,
-            parked: sum.parked + wave.tally.parked,
+    pub fn counts(&self) -> Counts {
+        self.waves.iter().fold(Counts::default(), |sum, wave| Counts {
+            succeeded: sum.succeeded + wave.counts.succeeded,
+            failed: sum.failed + wave.counts.failed,
+            skipped: sum.skipped + wave.counts.skipped,
+            parked: sum.parked + wave.counts.parked,
         })
     }
 
     /// Whether it has come to its end with sites that it did not bring where it wanted them.
     pub fn is_partial(&self) -> bool {
-        let Tally { failed, skipped, parked, .. } = self.tally();
+        let Counts { failed, skipped, parked, .. } = self.counts();
         self.status == RolloutStatus::Succeeded && failed + skipped + parked > 0
     }
 
     /// Sites of the granted window without an outcome, while an owner works on them.
     pub fn running(&self) -> u32 {
-        match (self.status, self.leg) {
-            (RolloutStatus::Running, Leg::Out) => self.window.end.saturating_sub(self.tally().resolved()),
+        match (self.status, self.direction) {
+            (RolloutStatus::Running, Direction::Forward) => {
+                self.window.end.saturating_sub(self.counts().resolved())
+            }
             _ => 0,
         }
     }
 
     /// Sites that nothing was done to yet.
     pub fn pending(&self) -> u32 {
-        self.total.saturating_sub(self.tally().resolved()).saturating_sub(self.running())
+        self.total.saturating_sub(self.counts().resolved()).saturating_sub(self.running())
     }
 
     /// The wave that the window lies in.
@@ -290,7 +292,7 @@ impl Rollout {
     /// How many more failures the window's wave bears.
     pub fn room(&self) -> u32 {
         let Some(index) = self.wave() else { return 0 };
-        let failed = self.waves[index].tally.failed.saturating_sub(self.forgiven);
+        let failed = self.waves[index].counts.failed.saturating_sub(self.acknowledged_failures);
         self.budget.allows(self.wave_size(index)).saturating_sub(failed)
     }
 
@@ -305,15 +307,21 @@ impl Rollout {
 
     /// Counts the outcomes of the window. On the way back an outcome replaces the one before. `digest` is the one on
     /// which the site came out so.
-    pub fn count(&mut self, ordinal: u32, before: Option<Outcome>, now: Outcome, digest: Option<Digest>) {
-        let out = self.leg == Leg::Out;
+    pub fn count(
+        &mut self,
+        ordinal: u32,
+        before: Option<MemberOutcome>,
+        now: MemberOutcome,
+        digest: Option<Digest>,
+    ) {
+        let out = self.direction == Direction::Forward;
         let counts = digest == self.wanted() || crate::bug!(VerdictOnRolloutsDigest);
         let Some(wave) = self.wave_of(ordinal) else { return };
         if let Some(before) = before {
-            wave.tally.remove(before);
+            wave.counts.remove(before);
         }
-        wave.tally.add(now);
-        if matches!(now, Outcome::InPlace | Outcome::UnhealthyInPlace) {
+        wave.counts.add(now);
+        if matches!(now, MemberOutcome::InPlace | MemberOutcome::UnhealthyInPlace) {
             self.in_place += 1;
         }
         // What a site said of another image is held against none.
@@ -324,13 +332,15 @@ impl Rollout {
 
     /// Keeps a site that came out badly or was skipped, while there is room; one that was skipped makes way for one that
     /// came out badly.
-    pub fn tell(&mut self, failure: &Failure) {
-        let (bad, skipped) =
-            (failure.outcome.fails() || failure.outcome == Outcome::Parked, failure.outcome.is_skipped());
-        if self.leg == Leg::Back || !(bad || skipped) {
+    pub fn record_failure(&mut self, failure: &MemberFailure) {
+        let (bad, skipped) = (
+            failure.outcome.fails() || failure.outcome == MemberOutcome::Parked,
+            failure.outcome.is_skipped(),
+        );
+        if self.direction == Direction::Rollback || !(bad || skipped) {
             return;
         }
-        if self.failures.len() < Failure::KEPT {
+        if self.failures.len() < MemberFailure::KEPT {
             self.failures.push(failure.clone());
         } else if bad && let Some(at) = self.failures.iter().rposition(|kept| kept.outcome.is_skipped()) {
             self.failures.remove(at);
@@ -350,24 +360,27 @@ impl Rollout {
             Some(Control::Abort) => return self.settle(RolloutEvent::Abort, None, now),
             Some(Control::Pause) if !crate::bug!(PauseForgotten) => {
                 let message = "paused on request".to_owned();
-                let paused = Reason { code: Code::Paused, message, since: now, until: None };
+                let paused = Reason { code: ReasonCode::Paused, message, since: now, until: None };
                 // Why it goes back is what it ends with.
-                let reason = self.reason.take().filter(|_| self.leg == Leg::Back).unwrap_or(paused);
+                let reason =
+                    self.reason.take().filter(|_| self.direction == Direction::Rollback).unwrap_or(paused);
                 return self.settle(RolloutEvent::Pause, Some(reason), now);
             }
             Some(Control::Pause) | None => {}
         }
-        if self.leg == Leg::Out && self.over_budget() && !crate::bug!(BudgetIgnored) {
+        if self.direction == Direction::Forward && self.over_budget() && !crate::bug!(BudgetIgnored) {
             return self.halt(now);
         }
         if !whole {
             return Ok(());
         }
-        let limit = match self.leg {
-            Leg::Out => self.waves.iter().map(|wave| wave.end).find(|end| *end > self.window.end),
-            Leg::Back => Some(self.reached).filter(|reached| *reached > self.window.end),
+        let limit = match self.direction {
+            Direction::Forward => self.waves.iter().map(|wave| wave.end).find(|end| *end > self.window.end),
+            Direction::Rollback => {
+                Some(self.rollback_end).filter(|rollback_end| *rollback_end > self.window.end)
+            }
         };
-        match (limit, self.leg) {
+        match (limit, self.direction) {
             (Some(end), _) => {
                 let start = self.window.end;
                 self.waiting_since = None;
@@ -375,14 +388,14 @@ impl Rollout {
                 self.job = 1;
                 self.flushing = false;
                 if self.waves.iter().any(|wave| wave.end == start) {
-                    self.forgiven = 0;
+                    self.acknowledged_failures = 0;
                     self.unhealthy = 0;
                     self.bake(now)?;
                 }
                 Ok(())
             }
-            (None, Leg::Out) => self.settle(RolloutEvent::Succeed, None, now),
-            (None, Leg::Back) => {
+            (None, Direction::Forward) => self.settle(RolloutEvent::Succeed, None, now),
+            (None, Direction::Rollback) => {
                 let reason = self.reason.take();
                 self.settle(RolloutEvent::Fail, reason, now)
             }
@@ -391,14 +404,14 @@ impl Rollout {
 
     /// Whether the window's caches may be flushed while further sites are moved: there are some, at once, and nobody has
     /// asked anything.
-    pub fn may_trail(&self) -> bool {
+    pub fn may_flush_later(&self) -> bool {
         let ends = |wave: &Wave| wave.end == self.window.end;
-        let next = match self.leg {
-            Leg::Out => {
+        let next = match self.direction {
+            Direction::Forward => {
                 let rests = !self.bake.is_zero() && self.waves.iter().any(ends);
                 self.window.end < self.total && !rests && !self.over_budget()
             }
-            Leg::Back => self.window.end < self.reached,
+            Direction::Rollback => self.window.end < self.rollback_end,
         };
         next && self.control.is_none()
     }
@@ -406,20 +419,20 @@ impl Rollout {
     /// Whether the window's wave has more failures than it may have.
     pub fn over_budget(&self) -> bool {
         let Some(index) = self.wave() else { return false };
-        let failed = self.waves[index].tally.failed.saturating_sub(self.forgiven);
+        let failed = self.waves[index].counts.failed.saturating_sub(self.acknowledged_failures);
         failed > self.budget.allows(self.wave_size(index))
     }
 
     /// Rests between two waves, where that was asked for.
     fn bake(&mut self, now: Timestamp) -> Result<(), IllegalRollout> {
-        if self.leg == Leg::Back || self.bake.is_zero() || crate::bug!(BakeSkipped) {
+        if self.direction == Direction::Rollback || self.bake.is_zero() || crate::bug!(BakeSkipped) {
             return Ok(());
         }
         self.baking = Some(now.after(self.bake));
         let reason = self.baking_reason(now);
         self.settle(RolloutEvent::Wait, reason, now)?;
         self.owner = None;
-        self.wake = self.baking;
+        self.next_poll_at = self.baking;
         Ok(())
     }
 
@@ -428,23 +441,23 @@ impl Rollout {
         let until = self.baking.filter(|until| *until > now)?;
         let wave = self.wave().map_or("", |wave| self.waves[wave].name.as_str());
         let message = format!("the wave `{wave}` begins when the one before has had its time");
-        Some(Reason { code: Code::Baking, message, since: now, until: Some(until) })
+        Some(Reason { code: ReasonCode::Baking, message, since: now, until: Some(until) })
     }
 
     fn halt(&mut self, now: Timestamp) -> Result<(), IllegalRollout> {
         let allowed = self.wave().map_or(0, |wave| self.budget.allows(self.wave_size(wave)));
-        self.condemned |= self.unhealthy > allowed && !crate::bug!(GateAcquits);
-        let failed = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
+        self.image_rejected |= self.unhealthy > allowed && !crate::bug!(GateAcquits);
+        let failed = self.wave().map_or(0, |wave| self.waves[wave].counts.failed);
         let name = self.wave().map_or("", |wave| self.waves[wave].name.as_str());
         let message =
             format!("{failed} sites of the wave `{name}` failed, more than its budget of {allowed}");
-        let reason = Reason { code: Code::BudgetExceeded, message, since: now, until: None };
-        if self.auto_return && self.kind.moves() {
-            self.reached = self.window.end;
-            self.leg = Leg::Back;
-            self.trailing = None;
+        let reason = Reason { code: ReasonCode::BudgetExceeded, message, since: now, until: None };
+        if self.auto_rollback && self.kind.moves() {
+            self.rollback_end = self.window.end;
+            self.direction = Direction::Rollback;
+            self.pending_flush = None;
             self.flush_from = 0;
-            self.window = Window { start: 0, end: self.reached.min(Window::size(self.max_concurrent)) };
+            self.window = Window { start: 0, end: self.rollback_end.min(Window::size(self.max_concurrent)) };
             self.job = 1;
             self.flushing = false;
             self.reason = Some(reason);
@@ -468,7 +481,7 @@ impl Rollout {
         self.reason = reason;
         if !self.status.runnable() {
             self.owner = None;
-            self.wake = None;
+            self.next_poll_at = None;
         }
         if self.status.ended() {
             self.finished_at = Some(now);
@@ -480,7 +493,7 @@ impl Rollout {
     ///
     /// # Errors
     /// [`IllegalRollout`] when the status does not take it.
-    pub fn ask(&mut self, event: RolloutEvent, now: Timestamp) -> Result<(), IllegalRollout> {
+    pub fn request(&mut self, event: RolloutEvent, now: Timestamp) -> Result<(), IllegalRollout> {
         let status = self.status.next(event)?;
         let control = match event {
             RolloutEvent::Pause => Some(Control::Pause),
@@ -493,19 +506,19 @@ impl Rollout {
             }
             _ => {
                 if event == RolloutEvent::Resume && self.status == RolloutStatus::Halted {
-                    self.forgiven = self.wave().map_or(0, |wave| self.waves[wave].tally.failed);
+                    self.acknowledged_failures = self.wave().map_or(0, |wave| self.waves[wave].counts.failed);
                     self.unhealthy = 0;
                 }
                 // What was asked of one that waits stands, but for a pause.
                 self.control = self.control.filter(|asked| *asked == Control::Abort);
                 self.waiting_since = None;
                 self.status = status;
-                self.reason = self.reason.take().filter(|_| self.leg == Leg::Back);
-                self.wake = None;
+                self.reason = self.reason.take().filter(|_| self.direction == Direction::Rollback);
+                self.next_poll_at = None;
                 if event == RolloutEvent::Resume
                     && let Some(baking) = self.baking_reason(now)
                 {
-                    self.wake = baking.until;
+                    self.next_poll_at = baking.until;
                     self.reason = Some(baking);
                 }
                 if status.ended() {
@@ -523,20 +536,20 @@ impl Rollout {
     /// [`IllegalRollout`] when the status does not take it, when its own deploy comes first, or when it goes back and
     /// moves no site to the target any more.
     pub fn resume(&mut self, accepted: Option<Digest>, now: Timestamp) -> Result<(), IllegalRollout> {
-        let changed = self.reason.as_ref().is_some_and(|reason| reason.code == Code::DigestChanged);
-        let out = self.leg == Leg::Out && self.after.is_none() && self.kind.moves();
+        let changed = self.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
+        let out = self.direction == Direction::Forward && self.after.is_none() && self.kind.moves();
         let waits = self.status == RolloutStatus::Waiting;
         let open = !waits || (self.control.is_none() && (changed || accepted.is_some()));
         if !open || (accepted.is_some() && !out) {
             let event = RolloutEvent::Resume.as_str();
             return Err(IllegalRollout { status: self.status.as_str(), event });
         }
-        self.ask(RolloutEvent::Resume, now)?;
+        self.request(RolloutEvent::Resume, now)?;
         if accepted.is_some() && accepted != self.wanted() {
             self.accepted_digest = accepted.filter(|_| accepted != self.digest);
             // Nothing is held against an image that was not there.
             self.unhealthy = 0;
-            self.condemned = false;
+            self.image_rejected = false;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! the real request can be refused when the fleet has changed since.
 
 use super::{RolloutKind, Wave, Window};
-use crate::domain::{Canonical, Digest, Selector, SiteId, Uid};
+use crate::domain::{Canonical, Color, Digest, SiteId, Uid};
 
 /// A site as a plan sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +12,9 @@ pub struct Candidate {
     /// Which incarnation.
     pub uid: Uid,
     /// The service of its record.
-    pub service: Selector,
+    pub service: Color,
     /// Where its route was last seen to point.
-    pub routed: Option<Selector>,
+    pub routed: Option<Color>,
     /// Whether an operation is at work on it.
     pub busy: bool,
     /// Whether a freeze stops its moves.
@@ -23,11 +23,11 @@ pub struct Candidate {
 
 /// What decides of a plan besides the sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ground {
+pub struct PlanInputs {
     /// What is done to each site.
     pub kind: RolloutKind,
     /// Where to.
-    pub target: Selector,
+    pub target: Color,
     /// What the target runs.
     pub running: Option<Digest>,
     /// The digest that the target shall run.
@@ -37,7 +37,7 @@ pub struct Ground {
     /// Whether sites are asked before and after their move, and whether that is timed.
     pub gate: Option<Timed>,
     /// Whether a halt takes the moved sites back.
-    pub auto_return: bool,
+    pub auto_rollback: bool,
     /// Whether waves wait for their time.
     pub bakes: bool,
     /// The digest that would be put back under sites that are in place.
@@ -83,7 +83,7 @@ pub struct PlannedWave {
 
 /// What a plan costs, when nothing goes wrong and no site is skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Calls {
+pub struct CallEstimate {
     /// Writes of sites' own records: a claim and a completion each.
     pub site_writes: u64,
     /// Routes that are written.
@@ -109,7 +109,7 @@ pub struct Warning {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// What decides besides the sites.
-    pub ground: Ground,
+    pub inputs: PlanInputs,
     /// The waves.
     pub waves: Vec<PlannedWave>,
     /// The first sites, at most [`Plan::SHOWN`], with the index of their wave and what would happen to them.
@@ -117,14 +117,14 @@ pub struct Plan {
     /// What is done once, then what is done to each site and each group of sites, by the names that users see.
     pub steps: Vec<&'static str>,
     /// What it costs.
-    pub calls: Calls,
+    pub calls: CallEstimate,
     /// What should be known.
     pub warnings: Vec<Warning>,
     /// Names the plan: another fleet, or another request, has another.
     pub hash: String,
 }
 
-impl Ground {
+impl PlanInputs {
     /// What would happen to a site.
     pub fn change(&self, site: &Candidate) -> Change {
         let place = match self.kind {
@@ -149,8 +149,8 @@ impl Plan {
     pub const SHOWN: usize = 100;
 
     /// Decides what would be done to these sites in these waves; `asked` is the request in words.
-    pub fn new(ground: Ground, waves: &[Wave], sites: &[Candidate], asked: &Canonical) -> Self {
-        let changes: Vec<Change> = sites.iter().map(|site| ground.change(site)).collect();
+    pub fn new(inputs: PlanInputs, waves: &[Wave], sites: &[Candidate], asked: &Canonical) -> Self {
+        let changes: Vec<Change> = sites.iter().map(|site| inputs.change(site)).collect();
         let (mut start, mut planned, mut shown) = (0, Vec::new(), Vec::new());
         for (index, wave) in waves.iter().enumerate() {
             let (from, to) = (start as usize, (wave.end as usize).min(sites.len()));
@@ -165,17 +165,17 @@ impl Plan {
             shown.extend(more.map(|(site, change)| (site.clone(), index, *change)));
             start = wave.end;
         }
-        let hash = hash(&ground, sites, asked);
-        let calls = ground.calls(waves, &changes);
-        let (steps, warnings) = (ground.steps(), ground.warnings(&changes));
-        Self { waves: planned, sites: shown, steps, calls, warnings, hash, ground }
+        let hash = hash(&inputs, sites, asked);
+        let calls = inputs.calls(waves, &changes);
+        let (steps, warnings) = (inputs.steps(), inputs.warnings(&changes));
+        Self { waves: planned, sites: shown, steps, calls, warnings, hash, inputs }
     }
 }
 
 /// The hash of the plan for these sites.
-pub fn hash(ground: &Ground, sites: &[Candidate], asked: &Canonical) -> String {
+pub fn hash(inputs: &PlanInputs, sites: &[Candidate], asked: &Canonical) -> String {
     // Whether the target is ready changes by itself, and is checked before each move.
-    let Ground { kind, target, running, digest, put_back, .. } = ground;
+    let PlanInputs { kind, target, running, digest, put_back, .. } = inputs;
     let kind = match kind {
         RolloutKind::Upgrade => "upgrade",
         RolloutKind::Promote => "promote",
@@ -194,8 +194,8 @@ pub fn hash(ground: &Ground, sites: &[Candidate], asked: &Canonical) -> String {
     sites.sha256()
 }
 
-impl Ground {
-    fn calls(&self, waves: &[Wave], changes: &[Change]) -> Calls {
+impl PlanInputs {
+    fn calls(&self, waves: &[Wave], changes: &[Change]) -> CallEstimate {
         let count = |change| changes.iter().filter(|is| **is == change).count() as u64;
         let (moves, in_place) = (count(Change::Move), count(Change::InPlace));
         let windows = windows(waves, Window::size(self.max_concurrent));
@@ -204,7 +204,7 @@ impl Ground {
             Some(Timed::No) => 2 * moves + in_place,
             Some(Timed::Yes) => 3 * moves + in_place,
         };
-        Calls {
+        CallEstimate {
             site_writes: if self.kind.moves() { 2 * (moves + in_place) } else { 0 },
             route_writes: if self.kind == RolloutKind::Promote { moves } else { 0 },
             // The owner's claim, another after each rest, and for each window its outcomes and what follows.
@@ -248,7 +248,7 @@ impl Ground {
         if in_place > 0 && self.kind == RolloutKind::Promote {
             let exposed =
                 if self.deploys() { "see the new image at once, all of them" } else { "are not moved" };
-            let back = match (self.auto_return, self.put_back) {
+            let back = match (self.auto_rollback, self.put_back) {
                 (false, _) => "a halt leaves them as they are".to_owned(),
                 (true, Some(digest)) => format!("a halt by the gate puts {digest} back under them"),
                 (true, None) => "there is no healthy digest that a halt could put back under them".to_owned(),

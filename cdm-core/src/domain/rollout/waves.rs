@@ -3,18 +3,18 @@
 use std::fmt;
 
 use super::super::NameError;
-use super::Outcome;
+use super::MemberOutcome;
 
 /// How far one wave goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reach {
+pub enum WaveTarget {
     /// So many sites, counted from the first.
     Count(u32),
     /// So many hundredths of all sites, rounded up.
     Percent(u8),
 }
 
-impl Reach {
+impl WaveTarget {
     /// Parses `25` or `10%`.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Reach {
     }
 }
 
-impl fmt::Display for Reach {
+impl fmt::Display for WaveTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => write!(f, "{count}"),
@@ -57,7 +57,7 @@ pub struct Wave {
     /// The ordinal after its last site.
     pub end: u32,
     /// How its sites came out.
-    pub tally: Tally,
+    pub counts: Counts,
 }
 
 /// Cuts `total` sites into waves.
@@ -65,12 +65,12 @@ pub struct Wave {
 /// # Errors
 /// A last wave other than `100%`, or waves that do not grow. Waves that come out empty, because the fleet is small,
 /// are left out.
-pub fn cut(reaches: &[Reach], total: u32) -> Result<Vec<Wave>, NameError> {
-    let refuse = |rule, at: &Reach| NameError::new("a list of waves", rule, &at.to_string());
+pub fn plan_waves(reaches: &[WaveTarget], total: u32) -> Result<Vec<Wave>, NameError> {
+    let refuse = |rule, at: &WaveTarget| NameError::new("a list of waves", rule, &at.to_string());
     let Some(last) = reaches.last() else {
-        return Ok(vec![Wave { name: "100%".to_owned(), end: total, tally: Tally::default() }]);
+        return Ok(vec![Wave { name: "100%".to_owned(), end: total, counts: Counts::default() }]);
     };
-    if *last != Reach::Percent(100) {
+    if *last != WaveTarget::Percent(100) {
         return Err(refuse("the last wave is `100%`", last));
     }
     let mut waves: Vec<Wave> = Vec::new();
@@ -79,15 +79,15 @@ pub fn cut(reaches: &[Reach], total: u32) -> Result<Vec<Wave>, NameError> {
     let (mut count, mut percent) = (0, 0);
     for reach in reaches {
         let grows = match reach {
-            Reach::Percent(next) => std::mem::replace(&mut percent, *next) < *next,
-            Reach::Count(next) => std::mem::replace(&mut count, *next) < *next,
+            WaveTarget::Percent(next) => std::mem::replace(&mut percent, *next) < *next,
+            WaveTarget::Count(next) => std::mem::replace(&mut count, *next) < *next,
         };
         if !grows {
             return Err(refuse("waves are cumulative: each goes further than the one before", reach));
         }
         let end = reach.end(total);
         if end > waves.last().map_or(0, |wave| wave.end) {
-            waves.push(Wave { name: reach.to_string(), end, tally: Tally::default() });
+            waves.push(Wave { name: reach.to_string(), end, counts: Counts::default() });
         }
     }
     Ok(waves)
@@ -116,7 +116,7 @@ impl Budget {
 
 /// How many sites came out how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tally {
+pub struct Counts {
     /// Where the rollout wants them.
     pub succeeded: u32,
     /// Where they were, moved back or never moved.
@@ -127,34 +127,35 @@ pub struct Tally {
     pub parked: u32,
 }
 
-impl Tally {
+impl Counts {
     /// Sites with an outcome.
     pub const fn resolved(self) -> u32 {
         self.succeeded + self.failed + self.skipped + self.parked
     }
 
     /// Counts one outcome.
-    pub fn add(&mut self, outcome: Outcome) {
+    pub fn add(&mut self, outcome: MemberOutcome) {
         *self.of(outcome) += 1;
     }
 
     /// Takes one outcome back.
-    pub fn remove(&mut self, outcome: Outcome) {
+    pub fn remove(&mut self, outcome: MemberOutcome) {
         let count = self.of(outcome);
         *count = count.saturating_sub(1);
     }
 
-    fn of(&mut self, outcome: Outcome) -> &mut u32 {
+    fn of(&mut self, outcome: MemberOutcome) -> &mut u32 {
         match outcome {
-            Outcome::Moved | Outcome::InPlace => &mut self.succeeded,
-            Outcome::Failed | Outcome::Unhealthy | Outcome::UnhealthyInPlace | Outcome::Returned => {
-                &mut self.failed
-            }
-            Outcome::SkippedGone
-            | Outcome::SkippedInactive
-            | Outcome::SkippedBusy
-            | Outcome::SkippedFrozen => &mut self.skipped,
-            Outcome::Parked => &mut self.parked,
+            MemberOutcome::Moved | MemberOutcome::InPlace => &mut self.succeeded,
+            MemberOutcome::Failed
+            | MemberOutcome::Unhealthy
+            | MemberOutcome::UnhealthyInPlace
+            | MemberOutcome::Returned => &mut self.failed,
+            MemberOutcome::SkippedGone
+            | MemberOutcome::SkippedInactive
+            | MemberOutcome::SkippedBusy
+            | MemberOutcome::SkippedFrozen => &mut self.skipped,
+            MemberOutcome::Parked => &mut self.parked,
         }
     }
 }

@@ -9,6 +9,6 @@ mod topic;
 
 pub use address::{is_private, is_public};
 pub use receiver::{Allowed, Receiver};
-pub use record::{Standing, Webhook, Webhooks};
+pub use record::{DeliveryState, Webhook, Webhooks};
 pub use signature::{SigningKey, message_id};
 pub use topic::Topic;

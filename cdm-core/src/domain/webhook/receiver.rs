@@ -38,8 +38,8 @@ impl Allowed {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let rule = "a receiver that is allowed is `name:port`, or `http://name:port` for one without TLS";
         let refused = || NameError::new("a receiver", rule, text);
-        let (tls, place) = text.strip_prefix("http://").map_or((true, text), |place| (false, place));
-        let (host, port) = place.rsplit_once(':').ok_or_else(refused)?;
+        let (tls, cursor) = text.strip_prefix("http://").map_or((true, text), |cursor| (false, cursor));
+        let (host, port) = cursor.rsplit_once(':').ok_or_else(refused)?;
         let port = self::port(port).ok_or_else(refused)?;
         // An IPv6 address in brackets, in the one spelling that it is printed in.
         let v6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

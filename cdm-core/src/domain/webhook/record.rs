@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_hours(3 * 24);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Webhooks {
     /// The worker whose process sends. Should two believe it of themselves, some messages come twice.
-    pub courier: Option<WorkerId>,
+    pub dispatcher: Option<WorkerId>,
     /// The webhooks, oldest first.
     pub list: Vec<Webhook>,
     /// Grows with every write.
@@ -41,14 +41,14 @@ pub struct Webhook {
     /// Since when.
     pub at: Timestamp,
     /// The feed's events up to this one need not be sent any more.
-    pub place: u64,
+    pub cursor: u64,
     /// How it stands.
-    pub standing: Standing,
+    pub standing: DeliveryState,
 }
 
 /// How a webhook stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum DeliveryState {
     /// The last message arrived, or there was none yet.
     #[default]
     Active,
@@ -75,7 +75,7 @@ pub enum Standing {
 impl Webhook {
     /// Whether it is still sent messages.
     pub const fn is_live(&self) -> bool {
-        !matches!(self.standing, Standing::Stopped { .. })
+        !matches!(self.standing, DeliveryState::Stopped { .. })
     }
 
     /// The name of its key.
@@ -86,9 +86,9 @@ impl Webhook {
     /// Whether a message may be sent now.
     pub fn due(&self, now: Timestamp) -> bool {
         match &self.standing {
-            Standing::Active => true,
-            Standing::Failing { next, .. } => *next <= now || crate::bug!(WebhookImpatient),
-            Standing::Stopped { .. } => false,
+            DeliveryState::Active => true,
+            DeliveryState::Failing { next, .. } => *next <= now || crate::bug!(WebhookImpatient),
+            DeliveryState::Stopped { .. } => false,
         }
     }
 
@@ -98,15 +98,15 @@ impl Webhook {
     }
 
     /// The events up to `place` are none of its topics.
-    pub fn pass(&mut self, place: u64) {
-        self.place = self.place.max(place);
+    pub fn pass(&mut self, cursor: u64) {
+        self.cursor = self.cursor.max(cursor);
     }
 
     /// The event at `place` has arrived.
-    pub fn told(&mut self, place: u64) {
-        self.pass(place);
-        if matches!(self.standing, Standing::Failing { .. }) {
-            self.standing = Standing::Active;
+    pub fn mark_delivered(&mut self, cursor: u64) {
+        self.pass(cursor);
+        if matches!(self.standing, DeliveryState::Failing { .. }) {
+            self.standing = DeliveryState::Active;
         }
     }
 
@@ -114,22 +114,25 @@ impl Webhook {
     /// longest, so that nobody stops a webhook by a large number.
     pub fn failed(&mut self, now: Timestamp, why: String, retry_after: Option<Duration>) {
         let (before, since) = match &self.standing {
-            Standing::Failing { times, since, .. } => (*times, *since),
-            Standing::Active => (0, now),
-            Standing::Stopped { .. } => return,
+            DeliveryState::Failing { times, since, .. } => (*times, *since),
+            DeliveryState::Active => (0, now),
+            DeliveryState::Stopped { .. } => return,
         };
         self.standing = if now.since(since) >= PATIENCE {
-            Standing::Stopped { at: now, why: format!("no message arrived for three days; at last: {why}") }
+            DeliveryState::Stopped {
+                at: now,
+                why: format!("no message arrived for three days; at last: {why}"),
+            }
         } else {
             let pause = PAUSE.saturating_mul(1 << before.min(16)).max(retry_after.unwrap_or_default());
             let pause = pause.min(LONGEST_PAUSE);
-            Standing::Failing { times: before.saturating_add(1), since, next: now.after(pause), why }
+            DeliveryState::Failing { times: before.saturating_add(1), since, next: now.after(pause), why }
         };
     }
 
-    /// Ends it as [`Standing::Stopped`].
+    /// Ends it as [`DeliveryState::Stopped`].
     pub fn stop(&mut self, now: Timestamp, why: &str) {
-        self.standing = Standing::Stopped { at: now, why: why.to_owned() };
+        self.standing = DeliveryState::Stopped { at: now, why: why.to_owned() };
     }
 }
 
@@ -139,7 +142,7 @@ impl fmt::Debug for Webhook {
         f.debug_struct("Webhook")
             .field("number", &self.number)
             .field("topics", &self.topics)
-            .field("place", &self.place)
+            .field("place", &self.cursor)
             .field("standing", &self.standing)
             .finish_non_exhaustive()
     }

@@ -6,9 +6,9 @@ use super::course::Flushes;
 use super::frozen;
 use super::owner::{Early, Owner, shortened};
 use super::why::{Why, growing, is_of_backend};
-use crate::domain::rollout::{IllegalRollout, RolloutEvent, Trailing, Window};
-use crate::domain::{Code, Leg, Reason, Rollout, RolloutStatus, Timestamp};
-use crate::engine::{Left, Lost};
+use crate::domain::rollout::{IllegalRollout, PendingFlush, RolloutEvent, Window};
+use crate::domain::{Direction, Reason, ReasonCode, Rollout, RolloutStatus, Timestamp};
+use crate::engine::{Lost, RunOutcome};
 
 impl Owner<'_> {
     /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
@@ -16,22 +16,23 @@ impl Owner<'_> {
         &mut self,
         early: Option<Early>,
         flushes: Flushes,
-    ) -> Result<Option<Left>, Lost> {
+    ) -> Result<Option<RunOutcome>, Lost> {
         let now = self.now();
         let again = self.worker.settings().scan;
         let whole = early.is_none() && self.todo().is_empty();
-        let (unsettled, destination) = (self.head.unsettled, self.head.destination());
-        let patience = Some(self.platform.ready_patience);
+        let (needs_recovery, destination) = (self.head.needs_recovery, self.head.destination());
+        let timeout = Some(self.platform.ready_patience);
         let slow = growing(self.worker, self.head.waiting_since, now);
         let trouble = self.trouble.take().unwrap_or_else(|| Why::unknown("the cluster does not answer"));
-        let backend = Some(self.platform.patience.backend.max(self.platform.patience.denied));
-        let (leg, unasked, frozen) = (self.head.leg, self.unasked.take(), self.frozen.take());
+        let backend = Some(self.platform.timeout.backend.max(self.platform.timeout.denied));
+        let (direction, unasked, frozen) = (self.head.direction, self.unasked.take(), self.frozen.take());
         self.commit(Vec::new(), |head| {
-            head.unsettled = unsettled;
+            head.needs_recovery = needs_recovery;
             // What was flushed has been waited for.
-            head.reason =
-                head.reason.take().filter(|reason| reason.code != Code::JobRunning || head.leg == Leg::Back);
-            head.trailing = head.trailing.filter(|_| !flushes.trailed);
+            head.reason = head.reason.take().filter(|reason| {
+                reason.code != ReasonCode::JobRunning || head.direction == Direction::Rollback
+            });
+            head.pending_flush = head.pending_flush.filter(|_| !flushes.trailed);
             if flushes.done {
                 head.flush_from = if whole { head.window.end } else { head.window.start };
             }
@@ -47,7 +48,7 @@ impl Owner<'_> {
                 Some(Early::NotReady) if head.control.is_none() => {
                     head.flushing = false;
                     let message = format!("`{destination}` is not ready");
-                    wait(head, Why { code: Code::ServiceNotReady, message }, now, again, patience)?;
+                    wait(head, Why { code: ReasonCode::ServiceNotReady, message }, now, again, timeout)?;
                 }
                 Some(Early::Frozen) if head.control.is_none() && !head.over_budget() => {
                     head.flushing = false;
@@ -62,22 +63,22 @@ impl Owner<'_> {
                     wait(head, trouble.clone(), now, again, None)?;
                 }
                 Some(Early::Stopping)
-                    if head.control.is_none() || head.flushing || head.trailing.is_some() =>
+                    if head.control.is_none() || head.flushing || head.pending_flush.is_some() =>
                 {
                     head.settle(RolloutEvent::Wait, None, now)?;
                     head.owner = None;
                 }
                 // Somebody has asked meanwhile: what was moved is flushed before it is answered.
                 None | Some(Early::NotReady | Early::Away)
-                    if flushes.owed && !(flushes.trails && head.may_trail()) =>
+                    if flushes.owed && !(flushes.trails && head.may_flush_later()) =>
                 {
                     head.flushing = true;
                 }
                 None | Some(_) => {
-                    if flushes.trails && head.trailing.is_none() {
+                    if flushes.trails && head.pending_flush.is_none() {
                         let stretch = Window { start: head.flush_from, end: head.window.end };
-                        let trailing = Trailing { window: stretch, job: head.job };
-                        head.trailing = Some(trailing).filter(|_| !crate::bug!(TrailingForgotten));
+                        let pending_flush = PendingFlush { window: stretch, job: head.job };
+                        head.pending_flush = Some(pending_flush).filter(|_| !crate::bug!(TrailingForgotten));
                         head.flush_from = head.window.end;
                     }
                     head.flushing = false;
@@ -85,26 +86,26 @@ impl Owner<'_> {
                         head.job += 1;
                     }
                     head.proceed(whole, now)?;
-                    let goes_on = head.status == RolloutStatus::Running && head.leg == leg;
+                    let goes_on = head.status == RolloutStatus::Running && head.direction == direction;
                     if let (Some(Early::Inconclusive), Some(message), true) = (early, &unasked, goes_on) {
                         let message = shortened(message);
-                        let code = Code::GateInconclusive;
+                        let code = ReasonCode::GateInconclusive;
                         let reason = Reason { code, message, since: now, until: None };
                         head.settle(RolloutEvent::Pause, Some(reason), now)?;
                     }
                 }
             }
             // What goes on claims again.
-            head.unsettled |= head.status == RolloutStatus::Running;
+            head.needs_recovery |= head.status == RolloutStatus::Running;
             Ok(true)
         })
         .await?;
-        self.head.unsettled = unsettled;
+        self.head.needs_recovery = needs_recovery;
         Ok(match (self.head.status, early) {
-            (RolloutStatus::Waiting, Some(Early::Stopping)) => Some(Left::HandedOver),
-            (RolloutStatus::Waiting, _) => Some(Left::Waiting(self.head.wake)),
+            (RolloutStatus::Waiting, Some(Early::Stopping)) => Some(RunOutcome::HandedOver),
+            (RolloutStatus::Waiting, _) => Some(RunOutcome::Waiting(self.head.next_poll_at)),
             (RolloutStatus::Running, _) => None,
-            _ => Some(Left::Resting),
+            _ => Some(RunOutcome::Resting),
         })
     }
 }
@@ -116,20 +117,20 @@ pub(super) fn wait(
     why: Why,
     now: Timestamp,
     again: Duration,
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 ) -> Result<(), IllegalRollout> {
     let since = *head.waiting_since.get_or_insert(now);
     let Why { mut code, mut message } = why;
-    let deadline = patience.map(|patience| since.after(patience));
+    let deadline = timeout.map(|timeout| since.after(timeout));
     let given_up = deadline.is_some_and(|deadline| now >= deadline);
     if given_up && is_of_backend(code) {
         message = format!("{message}; gave up after {} s", now.since(since).as_secs());
-        code = if code == Code::Denied { Code::Denied } else { Code::DeadlineExceeded };
+        code = if code == ReasonCode::Denied { ReasonCode::Denied } else { ReasonCode::DeadlineExceeded };
     }
-    let kept = head.reason.take().filter(|_| head.leg == Leg::Back);
+    let kept = head.reason.take().filter(|_| head.direction == Direction::Rollback);
     let reason = kept.unwrap_or(Reason { code, message, since, until: deadline });
     head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now)?;
     head.owner = None;
-    head.wake = Some(now.after(again)).filter(|_| !given_up);
+    head.next_poll_at = Some(now.after(again)).filter(|_| !given_up);
     Ok(())
 }

@@ -5,16 +5,16 @@ use super::checkpoint::wait;
 use super::owner::Owner;
 use super::why::Why;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{Code, Colour, HoldMode, Rollout, Selector};
+use crate::domain::{Color, LockMode, ReasonCode, Rollout, Service};
 use crate::engine::Lost;
-use crate::ports::{Batch, Call, FeedEvent, Outcome, Refused, StoreError, Write};
+use crate::ports::{CallContext, FeedEvent, Mutation, Outcome, StoreError, WriteBatch, WriteError};
 
 impl Owner<'_> {
     /// Writes the rollout, edited, over what the store has, as long as this owner has it. Takes and lets go of the hold
     /// that it then needs; without it the rollout waits. Frees the fleet when it ends.
     pub(super) async fn commit(
         &mut self,
-        pages: Vec<Write>,
+        pages: Vec<Mutation>,
         edit: impl Fn(&mut Rollout) -> Result<bool, IllegalRollout>,
     ) -> Result<(), Lost> {
         let ports = self.worker.ports();
@@ -26,13 +26,13 @@ impl Owner<'_> {
             if !self.legal(edit(&mut next))? {
                 return Err(Lost);
             }
-            let condemns = next.condemned && !fresh.condemned;
-            let mut writes = self.colours(&mut next, condemns).await?;
-            writes.insert(0, Write::Rollout(Box::new(next.clone())));
+            let condemns = next.image_rejected && !fresh.image_rejected;
+            let mut writes = self.services(&mut next, condemns).await?;
+            writes.insert(0, Mutation::Rollout(Box::new(next.clone())));
             writes.extend(pages.iter().cloned());
             let mut events = self.events(&fresh, &next);
             events.extend(self.told.iter().cloned());
-            let batch = Batch { writes, events, ..Batch::default() };
+            let batch = WriteBatch { writes, events, ..WriteBatch::default() };
             let mut call = self.call()?;
             loop {
                 match ports.store.write(&call, &batch).await {
@@ -42,10 +42,10 @@ impl Owner<'_> {
                         self.head = next;
                         return Ok(());
                     }
-                    Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
-                    Outcome::NotApplied(Refused::Store(_)) | Outcome::Unknown(_) => {
+                    Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => return Err(Lost),
+                    Outcome::NotApplied(WriteError::Store(_)) | Outcome::Unknown(_) => {
                         self.pause(&mut pause).await;
-                        call = Call { write: call.write, ..self.call()? };
+                        call = CallContext { write: call.write, ..self.call()? };
                     }
                     Outcome::NotApplied(_) => break,
                 }
@@ -58,40 +58,40 @@ impl Owner<'_> {
     }
 
     /// The records that a change of holds, a verdict, or the end, changes besides.
-    async fn colours(&self, next: &mut Rollout, condemns: bool) -> Result<Vec<Write>, Lost> {
+    async fn services(&self, next: &mut Rollout, condemns: bool) -> Result<Vec<Mutation>, Lost> {
         let ports = self.worker.ports();
         let mut writes = Vec::new();
-        let (wanted, held) = (next.hold(), next.holds);
-        for selector in Selector::ALL {
-            let takes = wanted == Some(selector);
-            let (stays, condemns) = ((held == Some(selector)) == takes, condemns && selector == next.target);
+        let (wanted, held) = (next.lock(), next.locked_color);
+        for color in Color::ALL {
+            let takes = wanted == Some(color);
+            let (stays, condemns) = ((held == Some(color)) == takes, condemns && color == next.target);
             if stays && !condemns {
                 continue;
             }
-            let mut colour = self.colour(selector).await?;
+            let mut service = self.service(color).await?;
             if condemns {
-                self.condemn(next, &mut colour).await?;
+                self.condemn(next, &mut service).await?;
             }
             if stays {
                 // Only the verdict is new.
             } else if !takes {
-                colour.hold.release(next.number);
-                next.holds = next.holds.filter(|held| *held != selector);
-            } else if colour.hold.take(next.number, HoldMode::Shared) {
-                next.holds = Some(selector);
+                service.lock.release(next.number);
+                next.locked_color = next.locked_color.filter(|held| *held != color);
+            } else if service.lock.acquire(next.number, LockMode::Shared) {
+                next.locked_color = Some(color);
             } else {
                 let (now, again) = (self.now(), self.worker.settings().scan);
-                next.unsettled = self.head.unsettled;
-                let why = Why { code: Code::ColourHeld, message: format!("a deploy has `{selector}`") };
+                next.needs_recovery = self.head.needs_recovery;
+                let why = Why { code: ReasonCode::ServiceLocked, message: format!("a deploy has `{color}`") };
                 self.legal(wait(next, why, now, again, None))?;
                 continue;
             }
-            writes.push(Write::Colour(Box::new(colour)));
+            writes.push(Mutation::Service(Box::new(service)));
         }
         if next.status.ended() && next.kind.moves() {
             let fleet = answered(self.worker, || ports.store.fleet()).await?;
             if fleet.rollout == Some(next.number) {
-                writes.push(Write::Fleet(Box::new(crate::domain::Fleet { rollout: None, ..fleet })));
+                writes.push(Mutation::Fleet(Box::new(crate::domain::Fleet { rollout: None, ..fleet })));
             }
         }
         Ok(writes)
@@ -105,14 +105,14 @@ impl Owner<'_> {
         })
     }
 
-    pub(super) async fn colour(&self, selector: Selector) -> Result<Colour, Lost> {
-        answered(self.worker, || self.worker.ports().store.colour(selector)).await
+    pub(super) async fn service(&self, color: Color) -> Result<Service, Lost> {
+        answered(self.worker, || self.worker.ports().store.service(color)).await
     }
 
     fn events(&self, before: &Rollout, after: &Rollout) -> Vec<FeedEvent> {
         let changed = before.status != after.status || before.window != after.window;
         let what = match changed {
-            true => format!("{} {}/{}", after.status.as_str(), after.tally().resolved(), after.total),
+            true => format!("{} {}/{}", after.status.as_str(), after.counts().resolved(), after.total),
             false => return Vec::new(),
         };
         vec![FeedEvent { at: self.now(), subject: None, operation: None, rollout: Some(after.number), what }]

@@ -10,9 +10,9 @@ use futures_util::future::{Either, select};
 use super::answered;
 use super::flush::Flushed;
 use super::owner::{Early, Owner, flushable};
-use crate::domain::rollout::{RolloutPage, Trailing, Window};
-use crate::domain::{Code, Leg, Reason, Rollout, RolloutStatus, Timestamp};
-use crate::engine::{Left, Lost};
+use crate::domain::rollout::{PendingFlush, RolloutPage, Window};
+use crate::domain::{Direction, Reason, ReasonCode, Rollout, RolloutStatus, Timestamp};
+use crate::engine::{Lost, RunOutcome};
 
 /// The flush of the windows before, under way.
 type Behind<'a> = Pin<Box<dyn Future<Output = Result<Flushed, Lost>> + Send + 'a>>;
@@ -55,14 +55,14 @@ pub(super) struct Flushes {
 
 impl<'a> Owner<'a> {
     /// Drives it until it ends, waits or is given back.
-    pub(super) async fn run(&mut self) -> Result<Left, Lost> {
+    pub(super) async fn run(&mut self) -> Result<RunOutcome, Lost> {
         if let Some(left) = self.await_deploy().await? {
             return Ok(left);
         }
         let come = Come::default();
         let mut behind: Option<Behind<'a>> = None;
         while self.head.status == RolloutStatus::Running {
-            if let (None, true, Some(stretch)) = (&behind, come.is_empty(), self.head.trailing) {
+            if let (None, true, Some(stretch)) = (&behind, come.is_empty(), self.head.pending_flush) {
                 self.load().await?;
                 behind = Some(Box::pin(self.flush_of(stretch.window, stretch.job).run()));
             }
@@ -85,13 +85,13 @@ impl<'a> Owner<'a> {
             }
         }
         Ok(match self.head.status {
-            RolloutStatus::Waiting => Left::Waiting(self.head.wake),
-            _ => Left::Resting,
+            RolloutStatus::Waiting => RunOutcome::Waiting(self.head.next_poll_at),
+            _ => RunOutcome::Resting,
         })
     }
 
     /// One window, and its end.
-    async fn step(&mut self, come: &Come) -> Result<Option<Left>, Lost> {
+    async fn step(&mut self, come: &Come) -> Result<Option<RunOutcome>, Lost> {
         self.load().await?;
         let mut early = None;
         if !self.head.flushing {
@@ -99,12 +99,12 @@ impl<'a> Owner<'a> {
             early = self.window().await?;
         }
         let mut flushes = Flushes {
-            trails: early.is_none() && self.todo().is_empty() && self.head.may_trail(),
+            trails: early.is_none() && self.todo().is_empty() && self.head.may_flush_later(),
             ..Flushes::default()
         };
-        if self.head.trailing.is_some() {
+        if self.head.pending_flush.is_some() {
             let stands = Early::moves(early) || early == Some(Early::NotReady);
-            let full = self.head.window.end - self.head.flush_from >= Trailing::MOST;
+            let full = self.head.window.end - self.head.flush_from >= PendingFlush::MOST;
             let waits = if flushes.trails { full } else { stands };
             let flushed = if waits { Some(come.wait().await) } else { come.take() };
             if let Some(flushed) = flushed {
@@ -162,10 +162,10 @@ impl<'a> Owner<'a> {
         if self.head.flushing && self.head.reason.is_some() {
             return Ok(());
         }
-        let (now, patience) = (self.now(), self.platform.job_patience);
+        let (now, timeout) = (self.now(), self.platform.job_patience);
         self.commit(Vec::new(), |head| {
             head.flushing = true;
-            flushes(head, now, patience);
+            flushes(head, now, timeout);
             Ok(true)
         })
         .await
@@ -175,7 +175,7 @@ impl<'a> Owner<'a> {
     async fn load(&mut self) -> Result<(), Lost> {
         let window = self.head.window;
         let start = self.head.flush_from.min(window.start);
-        let start = self.head.trailing.map_or(start, |behind| behind.window.start.min(start));
+        let start = self.head.pending_flush.map_or(start, |behind| behind.window.start.min(start));
         let first = start / RolloutPage::SIZE;
         let last = window.end.saturating_sub(1) / RolloutPage::SIZE;
         self.pages.retain(|page, _| (first..=last).contains(page));
@@ -191,11 +191,11 @@ impl<'a> Owner<'a> {
 }
 
 /// Says that the rollout waits for the jobs that flush caches. Why it goes back is what a return ends with.
-pub(super) fn flushes(head: &mut Rollout, now: Timestamp, patience: Duration) {
-    if head.leg == Leg::Back && head.reason.is_some() {
+pub(super) fn flushes(head: &mut Rollout, now: Timestamp, timeout: Duration) {
+    if head.direction == Direction::Rollback && head.reason.is_some() {
         return;
     }
     let message = "jobs flush the caches of the sites that were moved".to_owned();
-    let until = Some(now.after(patience));
-    head.reason = Some(Reason { code: Code::JobRunning, message, since: now, until });
+    let until = Some(now.after(timeout));
+    head.reason = Some(Reason { code: ReasonCode::JobRunning, message, since: now, until });
 }

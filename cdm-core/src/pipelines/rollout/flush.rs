@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::member::Came;
+use super::member::MemberResult;
 use super::owner::{Out, Owner, flushable};
 use super::why::Why;
-use crate::domain::rollout::{Control, Outcome as MemberOutcome, Window};
-use crate::domain::{Fence, JobName, Leg, Selector, Uid};
+use crate::domain::rollout::{Control, MemberOutcome, Window};
+use crate::domain::{Color, Direction, Fence, JobName, Uid};
 use crate::engine::{Lost, Worker};
-use crate::pipelines::Platform;
+use crate::pipelines::PipelineSettings;
 use crate::ports::{
-    Changed, ErrorKind, Job, JobFailure, JobKind, JobSpec, JobState, Mark, Outcome, PortError,
+    ChangeCursor, Changed, ErrorKind, Job, JobFailure, JobKind, JobSpec, JobState, Outcome, PortError,
 };
 
 /// What the reason of a member begins with whose caches were not flushed after its move.
@@ -29,10 +29,10 @@ const TROUBLES: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Flush<'a> {
     worker: &'a Worker,
-    platform: &'a Platform,
+    platform: &'a PipelineSettings,
     fence: Fence,
-    leg: Leg,
-    destination: Selector,
+    direction: Direction,
+    destination: Color,
     start: u32,
     round: u32,
     sites: Vec<(u32, Uid)>,
@@ -59,7 +59,7 @@ impl<'a> Owner<'a> {
             worker: self.worker,
             platform: self.platform,
             fence: Fence::new(self.head.number, self.head.term),
-            leg: self.head.leg,
+            direction: self.head.direction,
             destination: self.head.destination(),
             start: window.start,
             round,
@@ -123,7 +123,7 @@ impl Flush<'_> {
             if attempt == tries {
                 let parked = self.sites.iter().map(|(ordinal, uid)| {
                     let why = self.why.get(uid).map(|why| format!("{NOT_FLUSHED}: {why}"));
-                    let came = Came { outcome: MemberOutcome::Parked, why, digest: None };
+                    let came = MemberResult { outcome: MemberOutcome::Parked, why, digest: None };
                     Out { ordinal: *ordinal, came }
                 });
                 return Ok(Flushed::But(parked.collect()));
@@ -134,13 +134,13 @@ impl Flush<'_> {
     }
 
     /// From where on the cluster's news is of interest.
-    async fn mark(&self) -> Mark {
-        let now = self.worker.ports().cluster.changes(Mark::default(), Duration::ZERO).await;
+    async fn mark(&self) -> ChangeCursor {
+        let now = self.worker.ports().cluster.changes(ChangeCursor::default(), Duration::ZERO).await;
         now.map(|(_, mark)| mark).unwrap_or_default()
     }
 
     /// Returns when the job has changed, or after the pause.
-    async fn news(&self, name: &JobName, mark: &mut Mark, pause: Duration) {
+    async fn news(&self, name: &JobName, mark: &mut ChangeCursor, pause: Duration) {
         let ports = self.worker.ports();
         let timer = ports.clock.sleep_until(ports.clock.monotonic().after(pause));
         let news = async {
@@ -172,9 +172,9 @@ impl Flush<'_> {
 
     /// The job of that number. Both legs flush the same windows, under names of their own.
     fn name(&self, number: u32) -> JobName {
-        let number = match self.leg {
-            Leg::Out => number,
-            Leg::Back => 1_000 + number,
+        let number = match self.direction {
+            Direction::Forward => number,
+            Direction::Rollback => 1_000 + number,
         };
         JobName::of_window("flush-caches", self.fence.number, self.start, number)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::answered;
 use super::owner::Owner;
 use crate::domain::rollout::{IllegalRollout, RolloutEvent};
-use crate::domain::{Code, Freeze, Leg, Reason, Rollout, SiteId, Timestamp};
+use crate::domain::{Direction, Freeze, Reason, ReasonCode, Rollout, SiteId, Timestamp};
 use crate::engine::Lost;
 
 /// How long a rollout waits at most before it looks whether a freeze is still there; whoever removes one wakes it.
@@ -14,7 +14,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 impl Owner<'_> {
     /// Looks at the freezes, where the rollout is on its way out; the one that stops everyone is answered.
     pub(super) async fn look_for_freezes(&mut self) -> Result<Option<Freeze>, Lost> {
-        if !self.head.kind.moves() || self.head.leg == Leg::Back {
+        if !self.head.kind.moves() || self.head.direction == Direction::Rollback {
             self.freezes.clear();
             return Ok(None);
         }
@@ -32,10 +32,11 @@ impl Owner<'_> {
 
 /// The rollout waits until the freeze ends, or is removed.
 pub(super) fn wait_for(head: &mut Rollout, freeze: &Freeze, now: Timestamp) -> Result<(), IllegalRollout> {
-    let reason = Reason { code: Code::Frozen, message: freeze.told(), since: now, until: freeze.until };
+    let reason =
+        Reason { code: ReasonCode::Frozen, message: freeze.describe(), since: now, until: freeze.until };
     head.settle(RolloutEvent::Wait, Some(reason), now)?;
     head.owner = None;
     let look = now.after(LOOK_AGAIN);
-    head.wake = Some(freeze.until.map_or(look, |until| until.min(look)));
+    head.next_poll_at = Some(freeze.until.map_or(look, |until| until.min(look)));
     Ok(())
 }

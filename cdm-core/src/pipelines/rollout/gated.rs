@@ -10,10 +10,10 @@ use super::answered;
 use super::member::{Shared, Taken};
 use super::why::Why;
 use crate::domain::operation::Move;
-use crate::domain::rollout::{Gate, Judgement, Outcome as MemberOutcome, RolloutMember};
-use crate::domain::{Code, Fence, Hostname, Routed, Selector};
+use crate::domain::rollout::{HealthGate, Judgement, MemberOutcome, RolloutMember};
+use crate::domain::{Color, Fence, Hostname, ReasonCode, Routed};
 use crate::engine::Lost;
-use crate::ports::{Check, ErrorKind, Outcome, Via};
+use crate::ports::{ErrorKind, Outcome, ProbeRequest, Via};
 
 /// How often one answer that speaks against a site is asked for again, and one that does not come.
 const TRIES: u32 = 3;
@@ -24,7 +24,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 
 /// A site that is claimed.
 pub(super) struct Held<'a> {
-    pub(super) gate: &'a Gate,
+    pub(super) gate: &'a HealthGate,
     pub(super) member: &'a RolloutMember,
     pub(super) course: Move,
     /// The claim's fence.
@@ -56,7 +56,7 @@ impl Shared<'_> {
         let Some(confirmed) = confirmed else {
             return self.leave(held, MemberOutcome::Failed, None, "it has no route".to_owned()).await;
         };
-        let first = held.fence.epoch == self.grant.leg.first_epoch();
+        let first = held.fence.epoch == self.claim_token.direction.first_epoch();
         let at = if first {
             confirmed
         } else {
@@ -120,7 +120,7 @@ impl Shared<'_> {
             Spoken::Healthy => {
                 let moved = from != to || !in_place;
                 let outcome = if moved { MemberOutcome::Moved } else { MemberOutcome::InPlace };
-                self.complete(held.member, held.fence, Some(outcome), Some(to), Some(at)).await?;
+                self.release_claim(held.member, held.fence, Some(outcome), Some(to), Some(at)).await?;
                 return Ok(self.out(outcome, None));
             }
             Spoken::Unhealthy(why) | Spoken::Inconclusive(why) => why.clone(),
@@ -131,7 +131,8 @@ impl Shared<'_> {
             return self.leave(held, MemberOutcome::UnhealthyInPlace, Some(at), why).await;
         }
         if failed && crate::bug!(UnhealthyStays) {
-            self.complete(held.member, held.fence, Some(MemberOutcome::Returned), Some(to), Some(at)).await?;
+            self.release_claim(held.member, held.fence, Some(MemberOutcome::Returned), Some(to), Some(at))
+                .await?;
             return Ok(self.out(MemberOutcome::Returned, Some(why)));
         }
         let back = if in_place {
@@ -142,8 +143,14 @@ impl Shared<'_> {
                 Placed::Unreachable(why) => return Ok(Taken::Unreachable(why)),
                 Placed::NotReady | Placed::Refused => {
                     let why = format!("{why}; `{origin}` does not take it back");
-                    self.complete(held.member, held.fence, Some(MemberOutcome::Parked), Some(to), Some(at))
-                        .await?;
+                    self.release_claim(
+                        held.member,
+                        held.fence,
+                        Some(MemberOutcome::Parked),
+                        Some(to),
+                        Some(at),
+                    )
+                    .await?;
                     return Ok(self.out(MemberOutcome::Parked, Some(why)));
                 }
             }
@@ -163,13 +170,13 @@ impl Shared<'_> {
         at: Option<Routed>,
         why: String,
     ) -> Result<Taken, Lost> {
-        self.complete(held.member, held.fence, Some(outcome), None, at).await?;
+        self.release_claim(held.member, held.fence, Some(outcome), None, at).await?;
         Ok(self.out(outcome, Some(why)))
     }
 
     /// Lets the site go as if it had not been taken; it is still to come.
     async fn untouched(&self, held: &Held<'_>, at: Routed, taken: Taken) -> Result<Taken, Lost> {
-        self.complete(held.member, held.fence, None, None, Some(at)).await?;
+        self.release_claim(held.member, held.fence, None, None, Some(at)).await?;
         Ok(taken)
     }
 
@@ -193,7 +200,7 @@ impl Shared<'_> {
 
     /// A word against the target is one against the image that it ran when the site was asked. Where it runs another one by
     /// now, nobody knows which of them has answered, and the site is asked again under the next.
-    async fn of_what_ran(&self, spoken: Spoken, to: Selector) -> Spoken {
+    async fn of_what_ran(&self, spoken: Spoken, to: Color) -> Spoken {
         if !matches!(spoken, Spoken::Unhealthy(_)) || self.ran().is_none() || crate::bug!(WindowIgnoresDigest)
         {
             return spoken;
@@ -292,12 +299,7 @@ impl Shared<'_> {
 
     /// Points the route to a service that is ready, or with `None` leaves it where it is and keeps out whatever a lost
     /// owner has sent. `known` is the route as it was last confirmed; without it the cluster is asked.
-    async fn place(
-        &self,
-        held: &Held<'_>,
-        to: Option<Selector>,
-        known: Option<Routed>,
-    ) -> Result<Placed, Lost> {
+    async fn place(&self, held: &Held<'_>, to: Option<Color>, known: Option<Routed>) -> Result<Placed, Lost> {
         let ports = self.worker.ports();
         let (member, mut known, mut sent) = (held.member, known, None);
         let mut missing = false;
@@ -336,7 +338,7 @@ impl Shared<'_> {
                     Ok(_) if sent.is_none() => return Ok(Placed::NotReady),
                     Ok(_) => {
                         let message = format!("`{service}` is not ready");
-                        return Ok(Placed::Unreachable(Why { code: Code::ServiceNotReady, message }));
+                        return Ok(Placed::Unreachable(Why { code: ReasonCode::ServiceNotReady, message }));
                     }
                     Err(error) if error.is_retryable() => {
                         why = Why::from(&error);
@@ -386,14 +388,14 @@ impl Shared<'_> {
     }
 }
 
-fn check(held: &Held<'_>, host: &Hostname, via: Via) -> Check {
-    Check {
+fn check(held: &Held<'_>, host: &Hostname, via: Via) -> ProbeRequest {
+    ProbeRequest {
         uid: held.member.uid,
         host: host.clone(),
         via,
         path: held.gate.path().to_owned(),
         text: held.gate.text().map(str::to_owned),
-        patience: PATIENCE,
+        timeout: PATIENCE,
     }
 }
 

@@ -7,21 +7,21 @@ use std::time::Duration;
 use super::answered;
 use super::gated::Held;
 use super::why::Why;
-use crate::domain::fence::Grant;
+use crate::domain::fence::ClaimToken;
 use crate::domain::operation::Move;
-use crate::domain::rollout::{Gate, Outcome as MemberOutcome, RolloutMember};
-use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete, Want};
-use crate::domain::{Actor, Digest, Fence, Leg, RolloutKind, Routed, Selector, Tick};
+use crate::domain::rollout::{HealthGate, MemberOutcome, RolloutMember};
+use crate::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, ReleaseClaim};
+use crate::domain::{Actor, Color, Digest, Direction, Fence, MonotonicTime, RolloutKind, Routed};
 use crate::engine::{Lost, Worker};
-use crate::ports::{ErrorKind, Outcome, Refused, StoreError};
+use crate::ports::{ErrorKind, Outcome, StoreError, WriteError};
 
 /// What all sites of a window share.
 #[derive(Debug)]
 pub(super) struct Shared<'a> {
     pub(super) worker: &'a Worker,
     pub(super) kind: RolloutKind,
-    pub(super) grant: Grant,
-    pub(super) destination: Selector,
+    pub(super) claim_token: ClaimToken,
+    pub(super) destination: Color,
     pub(super) first_number: u64,
     pub(super) requested_by: Actor,
     /// What is begun already is only finished, and nothing is moved: someone wants the rollout to stop.
@@ -29,17 +29,17 @@ pub(super) struct Shared<'a> {
     /// The digest that the target was last seen to run; `None` where nobody has looked, since nothing is moved.
     pub(super) ran: Mutex<Option<Digest>>,
     /// What each site has to answer; on the way back nothing.
-    pub(super) gate: Option<&'a Gate>,
+    pub(super) gate: Option<&'a HealthGate>,
     /// Whether someone asked something of the rollout, and when that was last looked at.
     pub(super) asked: AtomicBool,
-    pub(super) looked: Mutex<Tick>,
+    pub(super) looked: Mutex<MonotonicTime>,
 }
 
 /// How a site was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// With an outcome.
-    Out(Came),
+    Out(MemberResult),
     /// Another operation is at work on it.
     Busy,
     /// Untouched, and out of a lost owner's reach.
@@ -54,7 +54,7 @@ pub(super) enum Taken {
 
 /// How a site came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Came {
+pub(super) struct MemberResult {
     /// How.
     pub(super) outcome: MemberOutcome,
     /// Why, where it is a bad one or it was skipped.
@@ -63,10 +63,10 @@ pub(super) struct Came {
     pub(super) digest: Option<Digest>,
 }
 
-impl Came {
+impl MemberResult {
     /// Nothing was done to it, and why.
     pub(super) fn skipped(outcome: MemberOutcome, why: Option<String>) -> Self {
-        Self { outcome, why: why.or_else(|| Some(outcome.told().to_owned())), digest: None }
+        Self { outcome, why: why.or_else(|| Some(outcome.describe().to_owned())), digest: None }
     }
 }
 
@@ -76,27 +76,31 @@ pub(super) const TRIES: u32 = 4;
 impl Shared<'_> {
     /// Claims the site and moves it.
     pub(super) async fn go(&self, ordinal: u32, member: &RolloutMember) -> Result<Taken, Lost> {
-        let want = match self.kind {
-            RolloutKind::Promote => Want::Promote(self.destination),
-            RolloutKind::Upgrade => Want::Upgrade(self.destination),
+        let intent = match self.kind {
+            RolloutKind::Promote => ClaimIntent::Promote(self.destination),
+            RolloutKind::Upgrade => ClaimIntent::Upgrade(self.destination),
             RolloutKind::Flush => return Ok(self.out(MemberOutcome::InPlace, None)),
         };
-        self.take(ordinal, member, want).await
+        self.take(ordinal, member, intent).await
     }
 
     /// Finishes what a lost owner began on the site; where it began nothing, keeps it from beginning.
     pub(super) async fn settle(&self, ordinal: u32, member: &RolloutMember) -> Result<Taken, Lost> {
-        if self.kind.moves() { self.take(ordinal, member, Want::Settle).await } else { Ok(Taken::Barred) }
+        if self.kind.moves() {
+            self.take(ordinal, member, ClaimIntent::Recover).await
+        } else {
+            Ok(Taken::Barred)
+        }
     }
 
-    async fn take(&self, ordinal: u32, member: &RolloutMember, want: Want) -> Result<Taken, Lost> {
+    async fn take(&self, ordinal: u32, member: &RolloutMember, intent: ClaimIntent) -> Result<Taken, Lost> {
         let ports = self.worker.ports();
         let number = self.first_number + u64::from(ordinal);
         let claim = Claim {
             id: member.id.clone(),
             uid: member.uid,
-            grant: self.grant,
-            want,
+            claim_token: self.claim_token,
+            intent,
             ordinal,
             number,
             owner: self.worker.lease().worker().clone(),
@@ -108,29 +112,31 @@ impl Shared<'_> {
         let claimed = loop {
             match ports.store.claim(&call, &claim).await {
                 Outcome::Applied(claimed) => break claimed,
-                Outcome::NotApplied(Refused::Claim(refused)) => {
+                Outcome::NotApplied(WriteError::Claim(refused)) => {
                     return match refused {
-                        ClaimRefused::Gone => Ok(Taken::Out(Came::skipped(MemberOutcome::SkippedGone, None))),
+                        ClaimRefused::Gone => {
+                            Ok(Taken::Out(MemberResult::skipped(MemberOutcome::SkippedGone, None)))
+                        }
                         ClaimRefused::NotActive => {
-                            Ok(Taken::Out(Came::skipped(MemberOutcome::SkippedInactive, None)))
+                            Ok(Taken::Out(MemberResult::skipped(MemberOutcome::SkippedInactive, None)))
                         }
                         ClaimRefused::Busy => Ok(Taken::Busy),
-                        ClaimRefused::Settled(outcome, digest) => {
-                            Ok(Taken::Out(Came { outcome, why: None, digest }))
+                        ClaimRefused::AlreadyResolved(outcome, digest) => {
+                            Ok(Taken::Out(MemberResult { outcome, why: None, digest }))
                         }
                         ClaimRefused::Fenced => Err(Lost),
                     };
                 }
-                Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
+                Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => return Err(Lost),
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {
                     self.sleep(&mut pause).await;
                     let again = self.worker.lease().call(ports, Fence::new(number, 0))?;
-                    call = crate::ports::Call { write: call.write, ..again };
+                    call = crate::ports::CallContext { write: call.write, ..again };
                 }
             }
         };
         let (course, route, epoch) = match claimed {
-            Claimed::Barred => return Ok(Taken::Barred),
+            Claimed::FencedOff => return Ok(Taken::Barred),
             Claimed::Taken { course, route, epoch, .. } => (course, route, epoch),
         };
         let fence = Fence::new(number, epoch);
@@ -143,29 +149,31 @@ impl Shared<'_> {
         };
         let (outcome, service, route) = match routed {
             Pointed::Unreachable(why) => return Ok(Taken::Unreachable(why)),
-            Pointed::Refused if self.grant.leg == Leg::Back => (MemberOutcome::Parked, None, None),
+            Pointed::Refused if self.claim_token.direction == Direction::Rollback => {
+                (MemberOutcome::Parked, None, None)
+            }
             Pointed::Refused => (MemberOutcome::Failed, None, None),
             Pointed::Still(seen) => {
-                self.complete(member, fence, None, None, Some(seen)).await?;
+                self.release_claim(member, fence, None, None, Some(seen)).await?;
                 return Ok(Taken::Barred);
             }
             Pointed::At(seen) => {
                 let moved = course.from != course.to || course.routed != course.to;
-                let outcome = match (self.grant.leg, moved) {
-                    (Leg::Back, _) => MemberOutcome::Returned,
-                    (Leg::Out, true) => MemberOutcome::Moved,
-                    (Leg::Out, false) => MemberOutcome::InPlace,
+                let outcome = match (self.claim_token.direction, moved) {
+                    (Direction::Rollback, _) => MemberOutcome::Returned,
+                    (Direction::Forward, true) => MemberOutcome::Moved,
+                    (Direction::Forward, false) => MemberOutcome::InPlace,
                 };
                 (outcome, Some(course.to), seen)
             }
         };
-        self.complete(member, fence, Some(outcome), service, route).await?;
+        self.release_claim(member, fence, Some(outcome), service, route).await?;
         Ok(self.out(outcome, None))
     }
 
     /// The site has come out so, on what the target was seen to run.
     pub(super) fn out(&self, outcome: MemberOutcome, why: Option<String>) -> Taken {
-        Taken::Out(Came { outcome, why, digest: self.digest_of(outcome) })
+        Taken::Out(MemberResult { outcome, why, digest: self.digest_of(outcome) })
     }
 
     /// The digest on which a site has such an outcome: what the target ran, where it has to do with that.
@@ -176,7 +184,7 @@ impl Shared<'_> {
             | MemberOutcome::Unhealthy
             | MemberOutcome::UnhealthyInPlace
             | MemberOutcome::Returned
-            | MemberOutcome::Parked => self.kind.moves() && self.grant.leg == Leg::Out,
+            | MemberOutcome::Parked => self.kind.moves() && self.claim_token.direction == Direction::Forward,
             MemberOutcome::Failed
             | MemberOutcome::SkippedGone
             | MemberOutcome::SkippedInactive
@@ -209,37 +217,45 @@ impl Shared<'_> {
             *looked = if due { now } else { *looked };
             due
         };
-        if due && let Ok(Some(head)) = ports.store.rollout(self.grant.rollout).await {
+        if due && let Ok(Some(head)) = ports.store.rollout(self.claim_token.rollout).await {
             self.asked.store(head.control.is_some(), Ordering::SeqCst);
         }
         self.asked.load(Ordering::SeqCst)
     }
 
-    pub(super) async fn complete(
+    pub(super) async fn release_claim(
         &self,
         member: &RolloutMember,
         fence: Fence,
         outcome: Option<MemberOutcome>,
-        service: Option<Selector>,
+        service: Option<Color>,
         route: Option<Routed>,
     ) -> Result<(), Lost> {
         let ports = self.worker.ports();
         let at = ports.clock.wall();
         let digest = outcome.and_then(|outcome| self.digest_of(outcome));
-        let complete =
-            Complete { id: member.id.clone(), grant: self.grant, fence, outcome, digest, service, route, at };
+        let complete = ReleaseClaim {
+            id: member.id.clone(),
+            claim_token: self.claim_token,
+            fence,
+            outcome,
+            digest,
+            service,
+            route,
+            at,
+        };
         let mut call = self.worker.lease().call(ports, fence)?;
         let mut pause = self.worker.settings().pause;
         loop {
-            match ports.store.complete(&call, &complete).await {
+            match ports.store.release_claim(&call, &complete).await {
                 Outcome::Applied(()) => return Ok(()),
-                Outcome::NotApplied(Refused::Claim(_) | Refused::Store(StoreError::Denied(_))) => {
+                Outcome::NotApplied(WriteError::Claim(_) | WriteError::Store(StoreError::Denied(_))) => {
                     return Err(Lost);
                 }
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {
                     self.sleep(&mut pause).await;
                     let again = self.worker.lease().call(ports, fence)?;
-                    call = crate::ports::Call { write: call.write, ..again };
+                    call = crate::ports::CallContext { write: call.write, ..again };
                 }
             }
         }
@@ -257,7 +273,7 @@ impl Shared<'_> {
         let here = Pointed::At(Some(Routed { service: course.to, fence }));
         let Some(confirmed) = confirmed else { return Ok(Pointed::Refused) };
         // A route that points there already needs no request, unless a lost owner may have sent one.
-        let first = fence.epoch == self.grant.leg.first_epoch();
+        let first = fence.epoch == self.claim_token.direction.first_epoch();
         if confirmed.service == course.to && first {
             return Ok(Pointed::At(Some(confirmed)));
         }
@@ -324,11 +340,11 @@ impl Shared<'_> {
     }
 
     /// Makes sure that the site is still this owner's, between a look at its route and a write that expects what was
-    /// seen: see [`crate::engine::Context::still_owner`].
+    /// seen: see [`crate::engine::StepContext::still_owner`].
     pub(super) async fn still_owner(&self, member: &RolloutMember, fence: Fence) -> Result<(), Lost> {
         let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
-        let slot = site.and_then(|site| site.slot);
-        if slot.is_some_and(|slot| slot.fence() == fence) { Ok(()) } else { Err(Lost) }
+        let operation = site.and_then(|site| site.operation);
+        if operation.is_some_and(|operation| operation.fence() == fence) { Ok(()) } else { Err(Lost) }
     }
 
     pub(super) async fn sleep(&self, pause: &mut Duration) {

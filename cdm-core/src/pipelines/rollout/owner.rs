@@ -10,30 +10,30 @@ use futures_util::stream::FuturesUnordered;
 use super::answered;
 use super::checkpoint::wait;
 use super::course::flushes;
-use super::member::{Came, Shared, Taken};
+use super::member::{MemberResult, Shared, Taken};
 use super::why::{self, Why};
-use crate::domain::operation::Home;
+use crate::domain::operation::OperationParent;
 use crate::domain::rollout::{
-    Failure, Outcome as MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
+    MemberFailure, MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
 };
 use crate::domain::{
-    Code, Digest, End, Fence, Freeze, Leg, Operation, OperationId, Reason, Rollout, RolloutKind,
-    RolloutStatus, Selector, SiteId, Status, Subject, Tick, Timestamp,
+    Color, Digest, Direction, Fence, Freeze, MonotonicTime, Operation, OperationId, Reason, ReasonCode,
+    Rollout, RolloutKind, RolloutStatus, SiteId, Status, Subject, TerminalStatus, Timestamp,
 };
-use crate::engine::{Left, Lost, Worker, beside, next};
-use crate::pipelines::Platform;
-use crate::ports::{Call, FeedEvent, Write};
+use crate::engine::{Lost, RunOutcome, Worker, next, poll_while};
+use crate::pipelines::PipelineSettings;
+use crate::ports::{CallContext, FeedEvent, Mutation};
 
 /// A worker that has a rollout.
 #[derive(Debug)]
 pub(super) struct Owner<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) platform: &'a Platform,
+    pub(super) platform: &'a PipelineSettings,
     pub(super) head: Rollout,
     pub(super) pages: BTreeMap<u32, RolloutPage>,
-    looked: Tick,
+    looked: MonotonicTime,
     /// Which service was ready at the last look, and when that was.
-    seen_ready: Option<(Selector, Tick)>,
+    seen_ready: Option<(Color, MonotonicTime)>,
     /// The digest that the target ran at that look, on the way out.
     ran: Option<Digest>,
     /// What became of sites that the feed is told of with the next write.
@@ -92,26 +92,26 @@ impl<'a> Owner<'a> {
     /// Takes the rollout; `None` when there is nothing to do.
     pub(super) async fn take(
         worker: &'a Worker,
-        platform: &'a Platform,
+        platform: &'a PipelineSettings,
         number: u64,
-    ) -> Result<Option<Self>, Left> {
+    ) -> Result<Option<Self>, RunOutcome> {
         let ports = worker.ports();
-        let Ok(Some(head)) = ports.store.rollout(number).await else { return Err(Left::Lost) };
+        let Ok(Some(head)) = ports.store.rollout(number).await else { return Err(RunOutcome::Lost) };
         if !head.status.runnable() {
             return Ok(None);
         }
         if !worker.may_take_from(head.owner.as_ref()) {
-            return Err(Left::Lost);
+            return Err(RunOutcome::Lost);
         }
         let now = ports.clock.wall();
         if head.status == RolloutStatus::Waiting
-            && head.wake.is_some_and(|wake| wake > now)
+            && head.next_poll_at.is_some_and(|next_poll_at| next_poll_at > now)
             && head.control.is_none()
         {
-            return Err(Left::Waiting(head.wake));
+            return Err(RunOutcome::Waiting(head.next_poll_at));
         }
         if let Some(later) = why::still(worker, platform, &head, now).await {
-            return Err(Left::Again(later));
+            return Err(RunOutcome::Again(later));
         }
         let looked = ports.clock.monotonic();
         let mut owner = Self {
@@ -128,14 +128,14 @@ impl<'a> Owner<'a> {
             freezes: Vec::new(),
             frozen: None,
         };
-        let (version, unsettled) = (owner.head.version, owner.head.unsettled);
+        let (version, needs_recovery) = (owner.head.version, owner.head.needs_recovery);
         let claimed = owner
             .commit(Vec::new(), |head| {
                 if head.version != version {
                     return Ok(false);
                 }
                 head.claim(worker.lease().worker(), now)?;
-                head.unsettled = true;
+                head.needs_recovery = true;
                 if head.after.is_none() && !head.open() {
                     head.settle(RolloutEvent::Succeed, None, now)?;
                 }
@@ -143,10 +143,10 @@ impl<'a> Owner<'a> {
             })
             .await;
         if claimed.is_err() {
-            return Err(Left::Lost);
+            return Err(RunOutcome::Lost);
         }
         // What the store has is that sites may be claimed from now on; whether they were before decides what is next.
-        owner.head.unsettled = unsettled;
+        owner.head.needs_recovery = needs_recovery;
         Ok(Some(owner))
     }
 
@@ -155,17 +155,17 @@ impl<'a> Owner<'a> {
     }
 
     /// A rollout that deploys first waits for that.
-    pub(super) async fn await_deploy(&mut self) -> Result<Option<Left>, Lost> {
+    pub(super) async fn await_deploy(&mut self) -> Result<Option<RunOutcome>, Lost> {
         let Some(deploy) = self.head.after.clone() else { return Ok(None) };
         let ended = self.worker.ports().store.history(&deploy).await.unwrap_or_default();
         let now = self.now();
-        let status = ended.as_ref().map(|operation| operation.slot.status);
-        let why = ended.and_then(|operation| operation.slot.reason).map_or_else(String::new, |r| r.message);
+        let status = ended.as_ref().map(|operation| operation.state.status);
+        let why = ended.and_then(|operation| operation.state.reason).map_or_else(String::new, |r| r.message);
         let again = self.worker.settings().scan;
         self.commit(Vec::new(), |head| {
             match status {
                 _ if head.control.is_some() => head.proceed(false, now)?,
-                Some(Status::Ended(End::Succeeded)) => {
+                Some(Status::Ended(TerminalStatus::Succeeded)) => {
                     head.after = None;
                     head.waiting_since = None;
                     if !head.open() {
@@ -174,11 +174,11 @@ impl<'a> Owner<'a> {
                 }
                 Some(_) => {
                     let message = format!("{deploy} did not succeed: {why}");
-                    let reason = Reason { code: Code::ImageNotReady, message, since: now, until: None };
+                    let reason = Reason { code: ReasonCode::ImageNotReady, message, since: now, until: None };
                     head.settle(RolloutEvent::Fail, Some(reason), now)?;
                 }
                 None => {
-                    let why = Why { code: Code::Deploying, message: format!("{deploy} is under way") };
+                    let why = Why { code: ReasonCode::Deploying, message: format!("{deploy} is under way") };
                     wait(head, why, now, again, None)?;
                 }
             }
@@ -187,8 +187,8 @@ impl<'a> Owner<'a> {
         .await?;
         Ok(match self.head.status {
             RolloutStatus::Running => None,
-            RolloutStatus::Waiting => Some(Left::Waiting(self.head.wake)),
-            _ => Some(Left::Resting),
+            RolloutStatus::Waiting => Some(RunOutcome::Waiting(self.head.next_poll_at)),
+            _ => Some(RunOutcome::Resting),
         })
     }
 
@@ -208,9 +208,9 @@ impl<'a> Owner<'a> {
 
     /// The window's sites that this leg has still to do something to.
     pub(super) fn todo(&self) -> Vec<(u32, RolloutMember)> {
-        let open = |outcome: Option<MemberOutcome>| match self.head.leg {
-            Leg::Out => outcome.is_none(),
-            Leg::Back => outcome == Some(MemberOutcome::Moved),
+        let open = |outcome: Option<MemberOutcome>| match self.head.direction {
+            Direction::Forward => outcome.is_none(),
+            Direction::Rollback => outcome == Some(MemberOutcome::Moved),
         };
         let todo = self.members().filter(|(_, member)| open(member.outcome));
         todo.map(|(ordinal, member)| (ordinal, member.clone())).collect()
@@ -222,7 +222,7 @@ impl<'a> Owner<'a> {
         let mut early = None;
         let todo = self.todo();
         self.seen_ready = None;
-        if self.head.unsettled && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
+        if self.head.needs_recovery && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
             let mut still = self.head.control.is_some();
             let mut changed = None;
             if !still && let Some(early) = self.unready().await {
@@ -236,7 +236,7 @@ impl<'a> Owner<'a> {
             early = settled.or(changed);
         }
         if early != Some(Early::Unreachable) {
-            self.head.unsettled = false;
+            self.head.needs_recovery = false;
         }
         let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.ordinal).collect();
         let todo: Vec<_> = todo.into_iter().filter(|(ordinal, _)| !settled.contains(ordinal)).collect();
@@ -244,7 +244,7 @@ impl<'a> Owner<'a> {
             early = self.send(&todo, Pass::Move, &mut outcomes).await?;
         }
         // A site in doubt stays claimed; whoever comes next, be it only to abort, brings it to an end first.
-        self.head.unsettled |= early == Some(Early::Unreachable);
+        self.head.needs_recovery |= early == Some(Early::Unreachable);
         if !outcomes.is_empty() {
             self.write_outcomes(&outcomes, early).await?;
         }
@@ -270,7 +270,7 @@ impl<'a> Owner<'a> {
                 member.outcome = Some(came.outcome);
                 let (site, why) = (member.id.clone(), member.why.clone());
                 told.push((*ordinal, site.clone(), came.outcome));
-                failures.push(Failure { site, outcome: came.outcome, why });
+                failures.push(MemberFailure { site, outcome: came.outcome, why });
             }
         }
         if self.head.kind.moves() {
@@ -279,22 +279,22 @@ impl<'a> Owner<'a> {
             self.told = events.collect();
         }
         let touched = |page: &&RolloutPage| before.iter().any(|(at, ..)| at / RolloutPage::SIZE == page.page);
-        let pages = self.pages.values().filter(touched).cloned().map(Write::RolloutPage).collect();
+        let pages = self.pages.values().filter(touched).cloned().map(Mutation::RolloutPage).collect();
         let flush = self.members().any(|(_, member)| flushable(member.outcome));
         let comes_back =
             matches!(early, Some(Early::NotReady | Early::Away | Early::Unreachable | Early::Stopping));
-        let (now, patience) = (self.now(), self.platform.job_patience);
-        let waits = flush && !comes_back && !self.head.may_trail();
+        let (now, timeout) = (self.now(), self.platform.job_patience);
+        let waits = flush && !comes_back && !self.head.may_flush_later();
         self.commit(pages, |head| {
             for (ordinal, before, outcome, digest) in &before {
                 head.count(*ordinal, *before, *outcome, *digest);
             }
-            failures.iter().for_each(|failure| head.tell(failure));
+            failures.iter().for_each(|failure| head.record_failure(failure));
             head.flushing = flush && !comes_back;
             // It came on.
             head.waiting_since = None;
             if waits {
-                flushes(head, now, patience);
+                flushes(head, now, timeout);
             }
             Ok(true)
         })
@@ -307,7 +307,7 @@ impl<'a> Owner<'a> {
         FeedEvent {
             at: self.now(),
             subject: Some(Subject::Site(site)),
-            operation: Some(OperationId { number, home: Home::Rollout(rollout, ordinal) }),
+            operation: Some(OperationId { number, parent: OperationParent::Rollout(rollout, ordinal) }),
             rollout: Some(rollout),
             what: format!("site {}", outcome.as_str()),
         }
@@ -320,11 +320,11 @@ impl<'a> Owner<'a> {
         pass: Pass,
         outcomes: &mut Vec<Out>,
     ) -> Result<Option<Early>, Lost> {
-        let gate = self.head.gate.clone().filter(|_| self.head.leg == Leg::Out);
+        let gate = self.head.gate.clone().filter(|_| self.head.direction == Direction::Forward);
         let shared = Shared {
             worker: self.worker,
             kind: self.head.kind,
-            grant: self.head.grant(),
+            claim_token: self.head.claim_token(),
             destination: self.head.destination(),
             first_number: self.head.first_number,
             requested_by: self.head.requested_by.clone(),
@@ -351,7 +351,8 @@ impl<'a> Owner<'a> {
         let mut failed = outcomes.iter().map(|out| u32::from(out.came.outcome.fails())).sum::<u32>();
         // Also of a wave whose owner was lost between its last outcome and its halt nobody further is sent.
         let over = failed > room || (self.head.over_budget() && !crate::bug!(BudgetIgnored));
-        let mut early = (pass == Pass::Move && over && self.head.leg == Leg::Out).then_some(Early::Budget);
+        let mut early = (pass == Pass::Move && over && self.head.direction == Direction::Forward)
+            .then_some(Early::Budget);
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
         let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
         let mut tries = 0;
@@ -367,7 +368,7 @@ impl<'a> Owner<'a> {
                 if tries > BUSY_TRIES {
                     for (ordinal, member) in std::mem::take(&mut busy) {
                         let why = self.what_is_at_work(&member).await?;
-                        let came = Came::skipped(MemberOutcome::SkippedBusy, why);
+                        let came = MemberResult::skipped(MemberOutcome::SkippedBusy, why);
                         outcomes.push(Out { ordinal, came });
                     }
                 } else {
@@ -379,14 +380,14 @@ impl<'a> Owner<'a> {
             // Refilled by halves, so that one look at the service serves many sites.
             if pass.goes_on(early) && !queue.is_empty() && flight.len() <= most / 2 {
                 if pass == Pass::Move {
-                    early = beside(self.may_go_on(), &mut flight, &mut landed).await?;
+                    early = poll_while(self.may_go_on(), &mut flight, &mut landed).await?;
                     shared.saw(self.ran);
                 }
                 while pass.goes_on(early) && flight.len() < most {
                     let Some((ordinal, member)) = queue.pop() else { break };
                     if pass == Pass::Move && self.freeze_of(&member.id).is_some() {
-                        let why = self.freeze_of(&member.id).map(Freeze::told);
-                        let came = Came::skipped(MemberOutcome::SkippedFrozen, why);
+                        let why = self.freeze_of(&member.id).map(Freeze::describe);
+                        let came = MemberResult::skipped(MemberOutcome::SkippedFrozen, why);
                         outcomes.push(Out { ordinal, came });
                         continue;
                     }
@@ -414,7 +415,10 @@ impl<'a> Owner<'a> {
                 Taken::Out(came) => {
                     failed += u32::from(came.outcome.fails());
                     outcomes.push(Out { ordinal, came });
-                    if failed > room && self.head.leg == Leg::Out && !crate::bug!(BudgetIgnored) {
+                    if failed > room
+                        && self.head.direction == Direction::Forward
+                        && !crate::bug!(BudgetIgnored)
+                    {
                         early = early.or(Some(Early::Budget));
                     }
                 }
@@ -472,7 +476,8 @@ impl<'a> Owner<'a> {
     /// The look at the destination, before sites are moved there: why none may be. On the way out it has to run the digest
     /// that is wanted. While routes move, the rollout has its hold, and no deploy comes between this look and a move.
     async fn unready(&mut self) -> Option<Early> {
-        let (out, promotes) = (self.head.leg == Leg::Out, self.head.kind == RolloutKind::Promote);
+        let (out, promotes) =
+            (self.head.direction == Direction::Forward, self.head.kind == RolloutKind::Promote);
         if !self.head.kind.moves() || !(out || promotes) {
             return None;
         }
@@ -504,15 +509,15 @@ impl<'a> Owner<'a> {
     /// Why a site is busy, in words; `None` where nothing is at work on it any more.
     async fn what_is_at_work(&self, member: &RolloutMember) -> Result<Option<String>, Lost> {
         let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
-        let slot = site.and_then(|site| site.slot);
-        Ok(slot.map(|slot| {
-            let kind = slot.task.kind();
-            let id = Operation::live(Subject::Site(member.id.clone()), slot).id;
+        let operation = site.and_then(|site| site.operation);
+        Ok(operation.map(|operation| {
+            let kind = operation.input.kind();
+            let id = Operation::live(Subject::Site(member.id.clone()), operation).id;
             format!("the {kind} `{id}` was at work on it until the end of its window")
         }))
     }
 
-    pub(super) fn call(&self) -> Result<Call, Lost> {
+    pub(super) fn call(&self) -> Result<CallContext, Lost> {
         self.worker.lease().call(self.worker.ports(), Fence::new(self.head.number, self.head.term))
     }
 
@@ -527,7 +532,7 @@ impl<'a> Owner<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Out {
     pub(super) ordinal: u32,
-    pub(super) came: Came,
+    pub(super) came: MemberResult,
 }
 
 /// So much of a reason as a page of sites has room for.

@@ -4,36 +4,36 @@
 use std::time::Duration;
 
 use super::owner::Owner;
-use crate::domain::colour::rollback_choice;
 use crate::domain::operation::{Deploy, Hooks};
-use crate::domain::{Colour, Digest, Fence, OperationId, Rollout, Subject, Task};
+use crate::domain::service::rollback_choice;
+use crate::domain::{Digest, Fence, OperationId, OperationInput, Rollout, Service, Subject};
 use crate::engine::Lost;
-use crate::ports::{Outcome, Refused, StoreError};
+use crate::ports::{Outcome, StoreError, WriteError};
 
 impl Owner<'_> {
     /// Writes the gate's verdict into the target's record, and where it is asked for the deploy that puts the digest
     /// before it back: sites that were in place cannot be taken back one by one.
-    pub(super) async fn condemn(&self, next: &mut Rollout, target: &mut Colour) -> Result<(), Lost> {
+    pub(super) async fn condemn(&self, next: &mut Rollout, target: &mut Service) -> Result<(), Lost> {
         let rollouts = next.digest.filter(|_| crate::bug!(VerdictOnRolloutsDigest));
         let Some(digest) = rollouts.or_else(|| next.wanted()) else { return Ok(()) };
         let why = format!("the gate of rollout-{} spoke against it", next.number);
         target.condemn(&digest, self.now(), &next.requested_by, &why);
-        if !next.auto_return || next.in_place == 0 {
+        if !next.auto_rollback || next.in_place == 0 {
             return Ok(());
         }
-        let other = self.colour(target.selector.other()).await?;
-        let said = match (rollback_choice(target, &other, Some(digest)), &target.slot) {
+        let other = self.service(target.color.other()).await?;
+        let said = match (rollback_choice(target, &other, Some(digest)), &target.operation) {
             (Some(previous), None) => {
                 let number = self.number().await?;
-                next.rollback = Some(OperationId::on(number, Subject::Colour(target.selector)));
+                next.rollback = Some(OperationId::on(number, Subject::Service(target.color)));
                 let deploy = put_back(target, previous);
                 let registry = self.worker.registry();
-                target.slot = Some(registry.queued(number, deploy, &next.requested_by, self.now()));
-                format!("{previous} is put back on `{}`", target.selector)
+                target.operation = Some(registry.queued(number, deploy, &next.requested_by, self.now()));
+                format!("{previous} is put back on `{}`", target.color)
             }
-            (None, _) => format!("`{}` has no healthy digest that could be put back", target.selector),
+            (None, _) => format!("`{}` has no healthy digest that could be put back", target.color),
             (Some(_), Some(_)) => {
-                format!("nothing is put back on `{}`: another operation changes it", target.selector)
+                format!("nothing is put back on `{}`: another operation changes it", target.color)
             }
         };
         if let Some(reason) = &mut next.reason {
@@ -47,18 +47,18 @@ impl Owner<'_> {
         let mut pause: Duration = self.worker.settings().pause;
         loop {
             let call = self.worker.lease().call(ports, Fence::default())?;
-            match ports.store.numbers(&call, 1).await {
+            match ports.store.allocate_ids(&call, 1).await {
                 Outcome::Applied(number) => return Ok(number),
-                Outcome::NotApplied(Refused::Store(StoreError::Denied(_))) => return Err(Lost),
+                Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => return Err(Lost),
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => self.pause(&mut pause).await,
             }
         }
     }
 }
 
-fn put_back(target: &Colour, digest: Digest) -> Task {
-    Task::Deploy(Box::new(Deploy {
-        selector: target.selector,
+fn put_back(target: &Service, digest: Digest) -> OperationInput {
+    OperationInput::Deploy(Box::new(Deploy {
+        color: target.color,
         digest,
         promote: false,
         hooks: Hooks::Run,

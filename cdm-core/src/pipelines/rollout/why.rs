@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use crate::domain::{Code, Digest, HoldMode, Leg, Rollout, RolloutKind, RolloutStatus, Selector, Timestamp};
-use crate::engine::{Later, Worker};
-use crate::pipelines::Platform;
-use crate::ports::{ErrorKind, LiveSubject, PortError};
+use crate::domain::{
+    Color, Digest, Direction, LockMode, ReasonCode, Rollout, RolloutKind, RolloutStatus, Timestamp,
+};
+use crate::engine::{NextPoll, Worker};
+use crate::pipelines::PipelineSettings;
+use crate::ports::{ErrorKind, PortError, WorkItem};
 
 /// Why a rollout waits, in the words of its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Why {
-    pub(super) code: Code,
+    pub(super) code: ReasonCode,
     pub(super) message: String,
 }
 
@@ -22,31 +24,31 @@ impl From<&PortError> for Why {
 
 impl Why {
     /// The target runs another digest than sites may move on.
-    pub(super) fn changed(target: Selector, wanted: Option<Digest>, runs: Option<Digest>) -> Self {
+    pub(super) fn changed(target: Color, wanted: Option<Digest>, runs: Option<Digest>) -> Self {
         let named =
             |digest: Option<Digest>| digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string());
         let message = format!("`{target}` runs `{}`; the rollout is for `{}`", named(runs), named(wanted));
-        Self { code: Code::DigestChanged, message }
+        Self { code: ReasonCode::DigestChanged, message }
     }
 
     /// An earlier attempt's outcome is unknown.
     pub(super) fn unknown(message: &str) -> Self {
-        Self { code: Code::Retrying, message: message.to_owned() }
+        Self { code: ReasonCode::Retrying, message: message.to_owned() }
     }
 }
 
 /// The code for such an error.
-const fn code(error: &PortError) -> Code {
+const fn code(error: &PortError) -> ReasonCode {
     match error.kind {
-        ErrorKind::Denied => Code::Denied,
-        ErrorKind::Throttled(_) => Code::Throttled,
-        _ => Code::Retrying,
+        ErrorKind::Denied => ReasonCode::Denied,
+        ErrorKind::Throttled(_) => ReasonCode::Throttled,
+        _ => ReasonCode::Retrying,
     }
 }
 
 /// Whether a code says that a backend keeps something from going on.
-pub(super) const fn is_of_backend(code: Code) -> bool {
-    matches!(code, Code::Retrying | Code::Throttled | Code::Denied)
+pub(super) const fn is_of_backend(code: ReasonCode) -> bool {
+    matches!(code, ReasonCode::Retrying | ReasonCode::Throttled | ReasonCode::Denied)
 }
 
 /// After how long a rollout that waits for a backend is looked at again: as long as it has waited, between a worker's
@@ -61,14 +63,14 @@ pub(super) fn growing(worker: &Worker, since: Option<Timestamp>, now: Timestamp)
 /// written; answers when it is looked at again.
 pub(super) async fn still(
     worker: &Worker,
-    platform: &Platform,
+    platform: &PipelineSettings,
     head: &Rollout,
     now: Timestamp,
-) -> Option<Later> {
+) -> Option<NextPoll> {
     if head.status != RolloutStatus::Waiting || head.control.is_some() {
         return None;
     }
-    if head.leg == Leg::Back {
+    if head.direction == Direction::Rollback {
         return still_unready(worker, platform, head, now).await;
     }
     let reason = head.reason.as_ref()?;
@@ -77,17 +79,19 @@ pub(super) async fn still(
     }
     let (ports, destination) = (worker.ports(), head.destination());
     let still = match reason.code {
-        Code::Deploying => match &head.after {
+        ReasonCode::Deploying => match &head.after {
             Some(deploy) => matches!(ports.store.history(deploy).await, Ok(None) | Err(_)),
             None => false,
         },
-        Code::ServiceNotReady => ports.cluster.service(destination).await.is_ok_and(|view| !view.is_ready()),
-        Code::DigestChanged => match ports.cluster.service(destination).await {
+        ReasonCode::ServiceNotReady => {
+            ports.cluster.service(destination).await.is_ok_and(|view| !view.is_ready())
+        }
+        ReasonCode::DigestChanged => match ports.cluster.service(destination).await {
             Ok(view) => view.digest != head.wanted(),
             Err(_) => true,
         },
-        Code::ColourHeld => match ports.store.colour(destination).await {
-            Ok(mut colour) => !colour.hold.take(head.number, HoldMode::Shared),
+        ReasonCode::ServiceLocked => match ports.store.service(destination).await {
+            Ok(mut service) => !service.lock.acquire(head.number, LockMode::Shared),
             Err(_) => true,
         },
         code if is_of_backend(code) => match ports.cluster.service(destination).await {
@@ -97,17 +101,17 @@ pub(super) async fn still(
         _ => false,
     };
     let backend = is_of_backend(reason.code);
-    let tries = if backend { worker.tries(&LiveSubject::Rollout(head.number)) + 1 } else { 0 };
+    let tries = if backend { worker.tries(&WorkItem::Rollout(head.number)) + 1 } else { 0 };
     still.then(|| later(worker, tries))
 }
 
 /// The same on the way back, where the reason is why the rollout goes back.
 async fn still_unready(
     worker: &Worker,
-    platform: &Platform,
+    platform: &PipelineSettings,
     head: &Rollout,
     now: Timestamp,
-) -> Option<Later> {
+) -> Option<NextPoll> {
     let since = head.waiting_since.filter(|_| head.kind == RolloutKind::Promote)?;
     if now >= since.after(platform.ready_patience) {
         return None;
@@ -115,12 +119,12 @@ async fn still_unready(
     match worker.ports().cluster.service(head.destination()).await {
         Ok(view) if view.is_ready() => None,
         Ok(_) => Some(later(worker, 0)),
-        Err(_) => Some(later(worker, worker.tries(&LiveSubject::Rollout(head.number)) + 1)),
+        Err(_) => Some(later(worker, worker.tries(&WorkItem::Rollout(head.number)) + 1)),
     }
 }
 
-fn later(worker: &Worker, tries: u32) -> Later {
+fn later(worker: &Worker, tries: u32) -> NextPoll {
     let scan = worker.settings().scan;
     let pause = if tries > 0 { worker.pause("cluster", tries, None).max(scan) } else { scan };
-    Later { at: worker.ports().clock.monotonic().after(pause), tries, news: tries == 0 }
+    NextPoll { at: worker.ports().clock.monotonic().after(pause), tries, news: tries == 0 }
 }

@@ -3,13 +3,13 @@
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{Digest, Selector};
-use cdm_core::services::{Accepted, DeployRequest, ServiceError, ServiceStatus};
+use cdm_core::domain::{Color, Digest};
+use cdm_core::manager::{Accepted, DeployRequest, ManagerError, ServiceStatus};
 
 use super::PATH;
 use crate::api::services::{MarkVerdict, digest};
 use crate::app::{Server, Shared};
-use crate::console::confirm::{Field, Kind, Question, asked, asked_again};
+use crate::console::confirm::{Field, FieldKind, Question, asked, asked_again};
 use crate::console::form::Form;
 use crate::console::guard::Visit;
 use crate::console::page::Section;
@@ -28,34 +28,34 @@ fn sites(number: u64) -> String {
 }
 
 /// What a question about a service begins with.
-fn about(selector: Selector, action: &str) -> Question {
-    Question { action: format!("{PATH}/{selector}/{action}"), back: PATH.to_owned(), ..Question::default() }
+fn about(color: Color, action: &str) -> Question {
+    Question { action: format!("{PATH}/{color}/{action}"), back: PATH.to_owned(), ..Question::default() }
 }
 
-async fn selection(server: &Server, selector: Selector) -> Result<Question, Refusal> {
-    let fleet = server.app.services.services().await?;
-    let (here, other) = (fleet.service(selector), fleet.service(selector.other()));
+async fn selection(server: &Server, color: Color) -> Result<Question, Refusal> {
+    let fleet = server.app.manager.services().await?;
+    let (here, other) = (fleet.service(color), fleet.service(color.other()));
     let image = image(server, here);
     let mut warnings = Vec::new();
     if !here.view.is_ready() {
-        warnings.push(format!("{selector} is not ready: a move to it would wait."));
+        warnings.push(format!("{color} is not ready: a move to it would wait."));
     }
     Ok(Question {
-        title: format!("Make {selector} the active canary?"),
+        title: format!("Make {color} the active canary?"),
         lines: vec![
             format!(
-                "Promotes, upgrades, deploys and new sites go to {selector} from then on; its image is {image}."
+                "Promotes, upgrades, deploys and new sites go to {color} from then on; its image is {image}."
             ),
             format!(
-                "No site moves by this: the {} on {selector} stay there, and so do the {} on {}.",
+                "No site moves by this: the {} on {color} stay there, and so do the {} on {}.",
                 sites(here.sites),
                 sites(other.sites),
-                selector.other()
+                color.other()
             ),
         ],
         warnings,
-        button: format!("Select {selector}"),
-        ..about(selector, "select")
+        button: format!("Select {color}"),
+        ..about(color, "select")
     })
 }
 
@@ -63,22 +63,22 @@ async fn selection(server: &Server, selector: Selector) -> Result<Question, Refu
 pub(crate) async fn ask_select(
     State(server): State<Shared>,
     visit: Visit,
-    Path(selector): Path<String>,
+    Path(color): Path<String>,
 ) -> Result<Response, Refusal> {
-    let selector = Selector::named(&selector)?;
-    let question = selection(&server, selector).await?;
+    let color = Color::named(&color)?;
+    let question = selection(&server, color).await?;
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
 
 /// Selects.
 pub(crate) async fn select(
     State(server): State<Shared>,
-    Path(selector): Path<String>,
+    Path(color): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
-    let selector = Selector::named(&selector)?;
-    match server.app.services.select(&request, selector).await {
+    let color = Color::named(&color)?;
+    match server.app.manager.select(&request, color).await {
         Ok(selected) => {
             if let Some(operation) = selected.operation {
                 server.rested(&operation, crate::routes::AT_ONCE).await?;
@@ -86,22 +86,22 @@ pub(crate) async fn select(
             Ok(Redirect::to(PATH).into_response())
         }
         Err(error) => {
-            let question = selection(&server, selector).await?;
+            let question = selection(&server, color).await?;
             asked_again(&server, &visitor, Section::Services, question, error.into())
         }
     }
 }
 
-async fn deployment(server: &Server, selector: Selector, form: Option<&Form>) -> Result<Question, Refusal> {
-    let fleet = server.app.services.services().await?;
-    let here = fleet.service(selector);
-    let canary = if fleet.canary == selector { "the active canary" } else { "not the active canary" };
+async fn deployment(server: &Server, color: Color, form: Option<&Form>) -> Result<Question, Refusal> {
+    let fleet = server.app.manager.services().await?;
+    let here = fleet.service(color);
+    let canary = if fleet.canary == color { "the active canary" } else { "not the active canary" };
     let image = image(server, here);
     let text = |name| form.map_or("", |form| form.text(name)).to_owned();
     Ok(Question {
-        title: format!("Deploy an image to {selector}"),
+        title: format!("Deploy an image to {color}"),
         lines: vec![
-            format!("{selector} is {canary}, serves {} and runs {image}.", sites(here.sites)),
+            format!("{color} is {canary}, serves {} and runs {image}.", sites(here.sites)),
             "Its pods are replaced at the pace of its Deployment; the sites on it are served by the new image as its pods get ready, then their caches are flushed.".to_owned(),
             "An image that does not get ready is taken back: the pods before it go on.".to_owned(),
         ],
@@ -110,21 +110,21 @@ async fn deployment(server: &Server, selector: Selector, form: Option<&Form>) ->
                 name: "imageTag",
                 label: "Digest".to_owned(),
                 hint: "64 hex digits, with or without sha256: and the repository before it.".to_owned(),
-                kind: Kind::Code,
+                kind: FieldKind::Code,
                 value: text("imageTag"),
                 required: true,
                 ..Field::default()
             },
             Field {
                 name: "promote",
-                label: format!("Also route the {} of {selector} to it, those that point elsewhere", sites(here.sites)),
-                kind: Kind::Check,
+                label: format!("Also route the {} of {color} to it, those that point elsewhere", sites(here.sites)),
+                kind: FieldKind::Check,
                 value: text("promote"),
                 ..Field::default()
             },
         ],
-        button: format!("Deploy to {selector}"),
-        ..about(selector, "deploy")
+        button: format!("Deploy to {color}"),
+        ..about(color, "deploy")
     })
 }
 
@@ -132,33 +132,33 @@ async fn deployment(server: &Server, selector: Selector, form: Option<&Form>) ->
 pub(crate) async fn ask_deploy(
     State(server): State<Shared>,
     visit: Visit,
-    Path(selector): Path<String>,
+    Path(color): Path<String>,
 ) -> Result<Response, Refusal> {
-    let selector = Selector::named(&selector)?;
-    let question = deployment(&server, selector, None).await?;
+    let color = Color::named(&color)?;
+    let question = deployment(&server, color, None).await?;
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
 
 /// Deploys, and leads to the operation.
 pub(crate) async fn deploy(
     State(server): State<Shared>,
-    Path(selector): Path<String>,
+    Path(color): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
-    let selector = Selector::named(&selector)?;
+    let color = Color::named(&color)?;
     let done = match digest(form.text("imageTag"), server.repository()) {
         Ok(digest) => {
             let promote = form.given("promote").is_some();
-            let wanted = DeployRequest { digest, service: Some(selector), promote };
-            server.app.services.deploy(&request, wanted).await.map_err(Refusal::from)
+            let wanted = DeployRequest { digest, service: Some(color), promote };
+            server.app.manager.deploy(&request, wanted).await.map_err(Refusal::from)
         }
         Err(refusal) => Err(refusal),
     };
     match done {
         Ok(accepted) => Ok(to_operation(&accepted)),
         Err(refusal) => {
-            let question = deployment(&server, selector, Some(&form)).await?;
+            let question = deployment(&server, color, Some(&form)).await?;
             asked_again(&server, &visitor, Section::Services, question, refusal)
         }
     }
@@ -171,24 +171,24 @@ fn to_operation(accepted: &Accepted) -> Response {
     }
 }
 
-async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Option<Digest>), Refusal> {
-    let fleet = server.app.services.services().await?;
-    let here = fleet.service(selector);
+async fn way_back(server: &Server, color: Color) -> Result<(Question, Option<Digest>), Refusal> {
+    let fleet = server.app.manager.services().await?;
+    let here = fleet.service(color);
     let running = image(server, here);
-    let target = match server.app.services.rollback_target(selector).await {
+    let target = match server.app.manager.rollback_target(color).await {
         Ok(digest) => Some(digest),
-        Err(ServiceError::NoHealthyDigest) => None,
+        Err(ManagerError::NoHealthyDigest) => None,
         Err(error) => return Err(error.into()),
     };
     let mut question = Question {
-        title: format!("Roll {selector} back?"),
-        button: format!("Roll {selector} back"),
-        ..about(selector, "rollback")
+        title: format!("Roll {color} back?"),
+        button: format!("Roll {color} back"),
+        ..about(color, "rollback")
     };
     match server.image(target) {
         Some(image) => {
             question.lines = vec![
-                format!("{selector} serves {} and runs {running}.", sites(here.sites)),
+                format!("{color} serves {} and runs {running}.", sites(here.sites)),
                 format!(
                     "It gets {image}, the newest digest that is known to be healthy; then the caches of its sites are flushed."
                 ),
@@ -198,7 +198,7 @@ async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Opti
             question.fields = vec![Field {
                 name: "digest",
                 label: "Digest".to_owned(),
-                kind: Kind::Fixed,
+                kind: FieldKind::Fixed,
                 value: target.map(|digest| digest.to_string()).unwrap_or_default(),
                 hint: "Another one can be deployed instead.".to_owned(),
                 required: true,
@@ -206,7 +206,7 @@ async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Opti
             }];
         }
         None => {
-            question.lines = vec![ServiceError::NoHealthyDigest.to_string()];
+            question.lines = vec![ManagerError::NoHealthyDigest.to_string()];
             question.button = String::new();
         }
     }
@@ -217,24 +217,24 @@ async fn way_back(server: &Server, selector: Selector) -> Result<(Question, Opti
 pub(crate) async fn ask_rollback(
     State(server): State<Shared>,
     visit: Visit,
-    Path(selector): Path<String>,
+    Path(color): Path<String>,
 ) -> Result<Response, Refusal> {
-    let selector = Selector::named(&selector)?;
-    let (question, _) = way_back(&server, selector).await?;
+    let color = Color::named(&color)?;
+    let (question, _) = way_back(&server, color).await?;
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
 
 /// Rolls back to what the page said, and to nothing else.
 pub(crate) async fn roll_back(
     State(server): State<Shared>,
-    Path(selector): Path<String>,
+    Path(color): Path<String>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
-    let selector = Selector::named(&selector)?;
-    let (question, target) = way_back(&server, selector).await?;
+    let color = Color::named(&color)?;
+    let (question, target) = way_back(&server, color).await?;
     let refusal = if target.map(|digest| digest.to_string()).as_deref() == Some(form.text("digest")) {
-        match server.app.services.rollback(&request, Some(selector)).await {
+        match server.app.manager.rollback(&request, Some(color)).await {
             Ok(accepted) => return Ok(to_operation(&accepted)),
             Err(error) => error.into(),
         }
@@ -249,7 +249,7 @@ fn marked(digest: &str) -> Result<Digest, Refusal> {
     parsed("digest", Digest::parse(digest))
 }
 
-fn marking(selector: Selector, digest: Digest, form: Option<&Form>) -> Question {
+fn marking(color: Color, digest: Digest, form: Option<&Form>) -> Question {
     let text = |name, usual: &str| form.map_or(usual, |form| form.text(name)).to_owned();
     let words = ["healthy", "bad", "unknown"].map(|word| (word.to_owned(), word.to_owned()));
     Question {
@@ -262,7 +262,7 @@ fn marking(selector: Selector, digest: Digest, form: Option<&Form>) -> Question 
             Field {
                 name: "verdict",
                 label: "Verdict".to_owned(),
-                kind: Kind::Choice(words.to_vec()),
+                kind: FieldKind::Choice(words.to_vec()),
                 value: text("verdict", "bad"),
                 required: true,
                 ..Field::default()
@@ -277,7 +277,7 @@ fn marking(selector: Selector, digest: Digest, form: Option<&Form>) -> Question 
             },
         ],
         button: "Mark it".to_owned(),
-        ..about(selector, &format!("mark/{digest}"))
+        ..about(color, &format!("mark/{digest}"))
     }
 }
 
@@ -285,21 +285,21 @@ fn marking(selector: Selector, digest: Digest, form: Option<&Form>) -> Question 
 pub(crate) async fn ask_mark(
     State(server): State<Shared>,
     visit: Visit,
-    Path((selector, digest)): Path<(String, String)>,
+    Path((color, digest)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let selector = Selector::named(&selector)?;
-    let question = marking(selector, marked(&digest)?, None);
+    let color = Color::named(&color)?;
+    let question = marking(color, marked(&digest)?, None);
     asked(&server, &visit.visitor, Section::Services, StatusCode::OK, &question)
 }
 
 /// Marks a digest.
 pub(crate) async fn mark(
     State(server): State<Shared>,
-    Path((selector, digest)): Path<(String, String)>,
+    Path((color, digest)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, Refusal> {
     let (visitor, request) = form.asks()?;
-    let (selector, digest) = (Selector::named(&selector)?, marked(&digest)?);
+    let (color, digest) = (Color::named(&color)?, marked(&digest)?);
     let verdict = match form.text("verdict") {
         "healthy" => Ok(MarkVerdict::Healthy),
         "bad" => Ok(MarkVerdict::Bad),
@@ -309,7 +309,7 @@ pub(crate) async fn mark(
     let judged = verdict.and_then(|verdict| Ok((verdict, reason(form.text("reason"))?)));
     let done = match judged {
         Ok((verdict, reason)) => {
-            let done = server.app.services.mark(&request, digest, verdict.into(), reason).await;
+            let done = server.app.manager.mark(&request, digest, verdict.into(), reason).await;
             done.map_err(Refusal::from)
         }
         Err(refusal) => Err(refusal),
@@ -317,7 +317,7 @@ pub(crate) async fn mark(
     match done {
         Ok(_) => Ok(Redirect::to(PATH).into_response()),
         Err(refusal) => {
-            let question = marking(selector, digest, Some(&form));
+            let question = marking(color, digest, Some(&form));
             asked_again(&server, &visitor, Section::Services, question, refusal)
         }
     }

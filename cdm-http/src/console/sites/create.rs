@@ -3,13 +3,13 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::services::Accepted;
+use cdm_core::manager::Accepted;
 
 use super::PATH;
 use crate::api::site::CreateSite;
 use crate::api::words;
 use crate::app::{Server, Shared};
-use crate::console::confirm::{Field, Kind, Question, asked, asked_again};
+use crate::console::confirm::{Field, FieldKind, Question, asked, asked_again};
 use crate::console::form::Form;
 use crate::console::guard::Visit;
 use crate::console::page::Section;
@@ -17,7 +17,7 @@ use crate::error::Refusal;
 
 /// The form of a new site, with what was filled in.
 async fn form_of(server: &Server, filled: &CreateSite) -> Result<Question, Refusal> {
-    let canary = server.app.services.services().await?.canary;
+    let canary = server.app.manager.services().await?.canary;
     let mut services = vec![(String::new(), format!("{canary}, the active canary"))];
     services.extend(words::service_names().map(|name| (name.to_owned(), name.to_owned())));
     let field = |name, label: &str, hint: &str, kind, value: &str| Field {
@@ -40,30 +40,30 @@ async fn form_of(server: &Server, filled: &CreateSite) -> Result<Question, Refus
                 "id",
                 "Id",
                 "Lower-case letters, digits and hyphens, at most 32. It stays.",
-                Kind::Code,
+                FieldKind::Code,
                 &filled.id,
             ),
-            field("name", "Title", "As visitors read it.", Kind::Line, &filled.name),
-            field("theme", "Theme", "Such as twentytwentyfive.", Kind::Code, &filled.theme),
+            field("name", "Title", "As visitors read it.", FieldKind::Line, &filled.name),
+            field("theme", "Theme", "Such as twentytwentyfive.", FieldKind::Code, &filled.theme),
             field(
                 "hostnames",
                 "Hostnames",
                 "One on each line, at most 16.",
-                Kind::Lines,
+                FieldKind::Lines,
                 &filled.hostnames.join("\n"),
             ),
             field(
                 "canonicalHostname",
                 "Canonical hostname",
                 "One of them; the first where it is left out.",
-                Kind::Code,
+                FieldKind::Code,
                 &filled.canonical_hostname,
             ),
             field(
                 "service",
                 "Service",
                 "",
-                Kind::Choice(services),
+                FieldKind::Choice(services),
                 filled.service.as_deref().unwrap_or_default(),
             ),
         ],
@@ -103,7 +103,7 @@ pub(crate) async fn create(State(server): State<Shared>, form: Form) -> Result<R
         name: form.text("name").to_owned(),
     };
     let done = match filled.parse() {
-        Ok(new) => server.app.services.create_site(&request, &new).await.map_err(Refusal::from),
+        Ok(new) => server.app.manager.create_site(&request, &new).await.map_err(Refusal::from),
         Err(refusal) => Err(refusal),
     };
     match done {

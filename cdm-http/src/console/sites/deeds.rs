@@ -4,12 +4,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::SiteId;
-use cdm_core::services;
+use cdm_core::manager;
 
 use super::PATH;
 use crate::api::site::Site;
 use crate::app::{Server, Shared};
-use crate::console::confirm::{Field, Kind, Question, asked, asked_again};
+use crate::console::confirm::{Field, FieldKind, Question, asked, asked_again};
 use crate::console::form::Form;
 use crate::console::guard::Visit;
 use crate::console::offers::Offers;
@@ -22,7 +22,7 @@ use crate::input::Named;
 struct Action {
     name: &'static str,
     button: &'static str,
-    action: services::Action,
+    action: manager::Action,
     /// In which states; all where there is none.
     states: &'static [&'static str],
 }
@@ -31,12 +31,12 @@ const ACTIONS: [Action; 4] = [
     Action {
         name: "provision",
         button: "Provision",
-        action: services::Action::Provision,
+        action: manager::Action::Provision,
         states: &["created"],
     },
-    Action { name: "promote", button: "Promote", action: services::Action::Promote, states: &["active"] },
-    Action { name: "upgrade", button: "Upgrade", action: services::Action::Upgrade, states: &["active"] },
-    Action { name: "terminate", button: "Terminate", action: services::Action::Terminate, states: &[] },
+    Action { name: "promote", button: "Promote", action: manager::Action::Promote, states: &["active"] },
+    Action { name: "upgrade", button: "Upgrade", action: manager::Action::Upgrade, states: &["active"] },
+    Action { name: "terminate", button: "Terminate", action: manager::Action::Terminate, states: &[] },
 ];
 
 fn action(name: &str) -> Result<&'static Action, Refusal> {
@@ -44,8 +44,8 @@ fn action(name: &str) -> Result<&'static Action, Refusal> {
 }
 
 async fn question(server: &Server, id: &SiteId, action: &Action) -> Result<Question, Refusal> {
-    let site = Site::from(&server.app.services.site(id).await?);
-    let fleet = server.app.services.services().await?;
+    let site = Site::from(&server.app.manager.site(id).await?);
+    let fleet = server.app.manager.services().await?;
     let canary = fleet.canary;
     let routed = site.routed_service.as_deref().unwrap_or("nothing");
     let lines = match action.name {
@@ -80,14 +80,14 @@ async fn question(server: &Server, id: &SiteId, action: &Action) -> Result<Quest
     let typed = Field {
         name: "typed",
         label: format!("Type {id} to confirm"),
-        kind: Kind::Code,
+        kind: FieldKind::Code,
         required: true,
         ..Field::default()
     };
     Ok(Question {
         title: format!("{} {id}?", action.button),
         lines,
-        warnings: warnings.map(|freeze| freeze.told()).collect(),
+        warnings: warnings.map(|freeze| freeze.describe()).collect(),
         fields: if terminate { vec![typed] } else { Vec::new() },
         button: action.button.to_owned(),
         danger: terminate,
@@ -127,7 +127,7 @@ pub(crate) async fn act(
 ) -> Result<Response, Refusal> {
     let (id, action) = (SiteId::named(&id)?, action(&name)?);
     let (visitor, request) = form.asks()?;
-    let services = &server.app.services;
+    let services = &server.app.manager;
     let done = match action.name {
         "provision" => services.provision(&request, &id).await,
         "promote" => services.promote(&request, &id).await,

@@ -6,10 +6,13 @@ use std::time::Duration;
 use cdm_core::domain::operation::Member;
 use cdm_core::domain::rollout::Control;
 use cdm_core::domain::{
-    AuditEntry, Fence, Hostname, Hostnames, Kind, Leg, OperationId, Phase, RolloutKind, RolloutStatus,
-    Routed, Selector, Site, SiteName, Slot, Status, Subject, Task, Timestamp, WorkerId,
+    AuditEntry, Color, Direction, Fence, Hostname, Hostnames, OperationId, OperationInput, OperationKind,
+    OperationState, Phase, RolloutKind, RolloutStatus, Routed, Site, SiteName, Status, Subject, Timestamp,
+    WorkerId,
 };
-use cdm_core::ports::{Batch, FeedEvent, Live, LiveSubject, Old, OperationQuery, SiteQuery, Store, Write};
+use cdm_core::ports::{
+    FeedEvent, Mutation, Old, OperationQuery, PendingWork, SiteQuery, Store, WorkItem, WriteBatch,
+};
 use futures_util::future::join;
 
 use super::super::Cx;
@@ -20,68 +23,81 @@ use crate::build;
 pub async fn live_lists_what_is_to_be_done(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let mut site = scene.create(Site { phase: Phase::Created, ..scene.site("a") }).await;
-    let mut slot = scene.slot(provision()).await;
-    let (worker, wake) = (WorkerId::new(&scene.tag), scene.wall().after(Duration::from_secs(60)));
-    let about = |slot: &Slot, wake| Live {
-        subject: LiveSubject::Operation(Subject::Site(site.id.clone())),
-        number: slot.number,
-        owner: slot.owner.clone(),
-        wake,
-        asked: slot.cancel,
+    let mut operation = scene.operation(provision()).await;
+    let (worker, next_poll_at) = (WorkerId::new(&scene.tag), scene.wall().after(Duration::from_secs(60)));
+    let about = |operation: &OperationState, next_poll_at| PendingWork {
+        subject: WorkItem::Operation(Subject::Site(site.id.clone())),
+        number: operation.number,
+        owner: operation.owner.clone(),
+        next_poll_at,
+        control_requested: operation.cancel,
     };
-    let mut steps = vec![(slot.clone(), Some(about(&slot, None)))];
-    (slot.status, slot.owner) = (Status::Running, Some(worker));
-    steps.push((slot.clone(), Some(about(&slot, None))));
-    (slot.status, slot.wake) = (Status::Waiting, Some(wake));
-    steps.push((slot.clone(), Some(about(&slot, Some(wake)))));
-    slot.cancel = true;
-    steps.push((slot.clone(), Some(about(&slot, Some(wake)))));
-    (slot.status, slot.owner, slot.wake, slot.cancel) = (Status::Parked, None, None, false);
-    steps.push((slot.clone(), None));
-    slot.status = Status::Queued;
-    steps.push((slot.clone(), Some(about(&slot, None))));
-    let member = Member { rollout: slot.number, ordinal: 0, leg: Leg::Out, term: 1 };
-    steps.push((Slot { member: Some(member), status: Status::Running, ..slot.clone() }, None));
-    let subject = LiveSubject::Operation(Subject::Site(site.id.clone()));
-    for (slot, expected) in steps {
-        let status = slot.status;
-        site = scene.change(&site, |site| site.slot = Some(slot)).await;
+    let mut steps = vec![(operation.clone(), Some(about(&operation, None)))];
+    (operation.status, operation.owner) = (Status::Running, Some(worker));
+    steps.push((operation.clone(), Some(about(&operation, None))));
+    (operation.status, operation.next_poll_at) = (Status::Waiting, Some(next_poll_at));
+    steps.push((operation.clone(), Some(about(&operation, Some(next_poll_at)))));
+    operation.cancel = true;
+    steps.push((operation.clone(), Some(about(&operation, Some(next_poll_at)))));
+    (operation.status, operation.owner, operation.next_poll_at, operation.cancel) =
+        (Status::Parked, None, None, false);
+    steps.push((operation.clone(), None));
+    operation.status = Status::Queued;
+    steps.push((operation.clone(), Some(about(&operation, None))));
+    let member = Member { rollout: operation.number, ordinal: 0, direction: Direction::Forward, term: 1 };
+    steps.push((OperationState { member: Some(member), status: Status::Running, ..operation.clone() }, None));
+    let subject = WorkItem::Operation(Subject::Site(site.id.clone()));
+    for (operation, expected) in steps {
+        let status = operation.status;
+        site = scene.change(&site, |site| site.operation = Some(operation)).await;
         scene.lists(&subject, expected, &format!("an operation that is {status}")).await;
     }
-    site = scene.change(&site, |site| site.slot = Some(slot.clone())).await;
-    site = scene.change(&site, |site| site.slot = None).await;
+    site = scene.change(&site, |site| site.operation = Some(operation.clone())).await;
+    site = scene.change(&site, |site| site.operation = None).await;
     scene.lists(&subject, None, "an operation that has ended").await;
-    site = scene.change(&site, |site| site.slot = Some(slot.clone())).await;
-    scene.write(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
+    site = scene.change(&site, |site| site.operation = Some(operation.clone())).await;
+    scene.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
     scene.lists(&subject, None, "an operation that went with its site").await;
 
     let mut fleet = answered("fleet", store.fleet().await);
-    fleet.slot = Some(scene.slot(Task::Select(Selector::Blue)).await);
-    let number = fleet.slot.as_ref().map(|slot| slot.number);
-    scene.write(vec![Write::Fleet(Box::new(fleet.clone()))]).await;
-    let subject = LiveSubject::Operation(Subject::Fleet);
-    let expected =
-        number.map(|number| Live { subject: subject.clone(), number, owner: None, wake: None, asked: false });
+    fleet.operation = Some(scene.operation(OperationInput::Select(Color::Blue)).await);
+    let number = fleet.operation.as_ref().map(|operation| operation.number);
+    scene.write(vec![Mutation::Fleet(Box::new(fleet.clone()))]).await;
+    let subject = WorkItem::Operation(Subject::Fleet);
+    let expected = number.map(|number| PendingWork {
+        subject: subject.clone(),
+        number,
+        owner: None,
+        next_poll_at: None,
+        control_requested: false,
+    });
     scene.lists(&subject, expected, "a queued select").await;
-    (fleet.slot, fleet.version) = (None, fleet.version + 1);
-    scene.write(vec![Write::Fleet(Box::new(fleet))]).await;
+    (fleet.operation, fleet.version) = (None, fleet.version + 1);
+    scene.write(vec![Mutation::Fleet(Box::new(fleet))]).await;
     scene.lists(&subject, None, "a select that has ended").await;
 }
 
 /// Rollouts are listed while they wait or run, and no longer.
 pub async fn live_lists_rollouts(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
-    let mut rollout = build::rollout(scene.number().await, RolloutKind::Flush, Selector::Blue, 1);
+    let mut rollout = build::rollout(scene.number().await, RolloutKind::Flush, Color::Blue, 1);
     let (number, worker) = (rollout.number, Some(WorkerId::new(&scene.tag)));
-    let subject = LiveSubject::Rollout(number);
-    let wake = Some(scene.wall().after(Duration::from_secs(60)));
-    let live =
-        |owner, wake, asked| Some(Live { subject: LiveSubject::Rollout(number), number, owner, wake, asked });
-    scene.write(vec![Write::CreateRollout(Box::new(rollout.clone()))]).await;
+    let subject = WorkItem::Rollout(number);
+    let next_poll_at = Some(scene.wall().after(Duration::from_secs(60)));
+    let live = |owner, next_poll_at, control_requested| {
+        Some(PendingWork {
+            subject: WorkItem::Rollout(number),
+            number,
+            owner,
+            next_poll_at,
+            control_requested,
+        })
+    };
+    scene.write(vec![Mutation::CreateRollout(Box::new(rollout.clone()))]).await;
     rollout.version = 1;
     scene.lists(&subject, live(None, None, false), "an accepted rollout").await;
     let steps = [
-        (RolloutStatus::Waiting, None, wake, None, live(None, wake, false)),
+        (RolloutStatus::Waiting, None, next_poll_at, None, live(None, next_poll_at, false)),
         (RolloutStatus::Running, worker.clone(), None, None, live(worker.clone(), None, false)),
         (RolloutStatus::Running, worker.clone(), None, Some(Control::Pause), live(worker, None, true)),
         (RolloutStatus::Paused, None, None, None, None),
@@ -89,9 +105,10 @@ pub async fn live_lists_rollouts(store: &dyn Store, cx: &Cx<'_>) {
         (RolloutStatus::Halted, None, None, None, None),
         (RolloutStatus::Aborted, None, None, None, None),
     ];
-    for (status, owner, wake, control, expected) in steps {
-        (rollout.status, rollout.owner, rollout.wake, rollout.control) = (status, owner, wake, control);
-        scene.write(vec![Write::Rollout(Box::new(rollout.clone()))]).await;
+    for (status, owner, next_poll_at, control, expected) in steps {
+        (rollout.status, rollout.owner, rollout.next_poll_at, rollout.control) =
+            (status, owner, next_poll_at, control);
+        scene.write(vec![Mutation::Rollout(Box::new(rollout.clone()))]).await;
         rollout.version += 1;
         scene.lists(&subject, expected, &format!("a rollout that is {}", status.as_str())).await;
     }
@@ -102,11 +119,11 @@ pub async fn operations_are_listed_newest_first(store: &dyn Store, cx: &Cx<'_>) 
     let scene = Scene::new(store, cx);
     let site = scene.create(Site { phase: Phase::Created, ..scene.site("a") }).await;
     let mut numbers = Vec::new();
-    for task in [Task::Create, provision(), provision()] {
-        let ended = scene.ended(&site.id, scene.number().await, task);
+    for input in [OperationInput::Create, provision(), provision()] {
+        let ended = scene.ended(&site.id, scene.number().await, input);
         let call = scene.call();
         for _ in 0..2 {
-            let batch = Batch::of(vec![Write::History(Box::new(ended.clone()))]);
+            let batch = WriteBatch::of(vec![Mutation::History(Box::new(ended.clone()))]);
             applied("history, also repeated", store.write(&call, &batch).await);
         }
         assert_eq!(
@@ -116,10 +133,10 @@ pub async fn operations_are_listed_newest_first(store: &dyn Store, cx: &Cx<'_>) 
         );
         numbers.insert(0, ended.id.number);
     }
-    let parked = Slot { status: Status::Parked, ..scene.slot(provision()).await };
+    let parked = OperationState { status: Status::Parked, ..scene.operation(provision()).await };
     numbers.insert(0, parked.number);
     let on = OperationId::on(parked.number, Subject::Site(site.id.clone()));
-    scene.change(&site, |site| site.slot = Some(parked)).await;
+    scene.change(&site, |site| site.operation = Some(parked)).await;
     assert_eq!(
         answered("history", store.history(&on).await),
         None,
@@ -131,7 +148,7 @@ pub async fn operations_are_listed_newest_first(store: &dyn Store, cx: &Cx<'_>) 
             scene.operations(&of_site).await == numbers
         })
         .await;
-    let created = OperationQuery { kind: Some(Kind::Create), ..of_site.clone() };
+    let created = OperationQuery { kind: Some(OperationKind::Create), ..of_site.clone() };
     assert_eq!(scene.operations(&created).await, numbers[3..], "operations are found by kind");
     let resting = OperationQuery { status: Some(Status::Parked), ..of_site };
     assert_eq!(scene.operations(&resting).await, numbers[..1], "operations are found by status");
@@ -143,7 +160,8 @@ pub async fn numbers_never_repeat(store: &dyn Store, cx: &Cx<'_>) {
     let mut drawn = BTreeSet::new();
     for counts in [(1, 1), (5, 300), (1, 2)] {
         let (one, two) = (scene.call(), scene.call());
-        let (first, second) = join(store.numbers(&one, counts.0), store.numbers(&two, counts.1)).await;
+        let (first, second) =
+            join(store.allocate_ids(&one, counts.0), store.allocate_ids(&two, counts.1)).await;
         for (first, count) in [(applied("numbers", first), counts.0), (applied("numbers", second), counts.1)]
         {
             for number in (first..).take(count as usize) {
@@ -159,7 +177,7 @@ pub async fn sites_come_in_order(store: &dyn Store, cx: &Cx<'_>) {
     let mut ids = Vec::new();
     for suffix in ["e", "c", "a", "d", "b"] {
         let mut site = scene.site(suffix);
-        site.service = if suffix == "c" { Selector::Green } else { Selector::Blue };
+        site.service = if suffix == "c" { Color::Green } else { Color::Blue };
         site.phase = if suffix == "d" { Phase::Created } else { Phase::Active };
         let elsewhere = Routed { service: site.service.other(), fence: Fence::default() };
         site.route = match suffix {
@@ -172,7 +190,7 @@ pub async fn sites_come_in_order(store: &dyn Store, cx: &Cx<'_>) {
     }
     ids.sort();
     let all = SiteQuery { text: Some(scene.tag.clone()), ..SiteQuery::default() };
-    let green = SiteQuery { service: Some(Selector::Green), ..all.clone() };
+    let green = SiteQuery { service: Some(Color::Green), ..all.clone() };
     let active = SiteQuery { state: Some(cdm_core::domain::State::Active), ..all.clone() };
     let drifted = SiteQuery { drifted: true, ..all.clone() };
     let host = SiteQuery { text: Some(format!("{}.example", ids[4])), ..SiteQuery::default() };
@@ -234,7 +252,7 @@ pub async fn audit_is_newest_first(store: &dyn Store, cx: &Cx<'_>) {
     let mut expected = Vec::new();
     for at in 0..5 {
         let entry = scene.audit(&at.to_string());
-        let batch = Batch { audit: Some(entry.clone()), ..Batch::default() };
+        let batch = WriteBatch { audit: Some(entry.clone()), ..WriteBatch::default() };
         applied("an audit entry alone", store.write(&scene.call(), &batch).await);
         expected.insert(0, entry);
     }
@@ -250,12 +268,15 @@ pub async fn old_entries_are_deleted(store: &dyn Store, cx: &Cx<'_>) {
     for day in 1..=5 {
         let entry = AuditEntry { at: aged(day), ..scene.audit(&day.to_string()) };
         let event = FeedEvent { at: aged(day), ..scene.event(&day.to_string()) };
-        let batch = Batch { audit: Some(entry.clone()), events: vec![event], ..Batch::default() };
+        let batch = WriteBatch { audit: Some(entry.clone()), events: vec![event], ..WriteBatch::default() };
         applied("an audit entry and an event", store.write(&scene.call(), &batch).await);
         kept.insert(0, entry);
     }
-    let newest =
-        Batch { audit: Some(scene.audit("new")), events: vec![scene.event("new")], ..Batch::default() };
+    let newest = WriteBatch {
+        audit: Some(scene.audit("new")),
+        events: vec![scene.event("new")],
+        ..WriteBatch::default()
+    };
     applied("the newest", store.write(&scene.call(), &newest).await);
     let last = answered("last_event", store.last_event().await);
     let old = Old { audit_before: aged(4), events_before: Timestamp::default(), events_to: None, most: 2 };
@@ -293,8 +314,8 @@ pub async fn events_are_oldest_first(store: &dyn Store, cx: &Cx<'_>) {
         let version = scene.version(&site.id).await;
         let events = [1, 2].map(|at| scene.event(&format!("{round}-{at}")));
         expected.extend(events.clone());
-        let writes = vec![Write::Site(Box::new(Site { version, ..site.clone() }))];
-        let batch = Batch { events: events.to_vec(), ..Batch::of(writes) };
+        let writes = vec![Mutation::Site(Box::new(Site { version, ..site.clone() }))];
+        let batch = WriteBatch { events: events.to_vec(), ..WriteBatch::of(writes) };
         applied("events", store.write(&scene.call(), &batch).await);
     }
     assert_eq!(scene.events().await, expected, "events are read once each, oldest first");
@@ -317,17 +338,17 @@ pub async fn beats_are_listed_until_they_stop(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let workers = ["w", "w2"].map(|name| WorkerId::new(&format!("{}{name}", scene.tag)));
     let count = async |worker: &WorkerId| {
-        let beats = answered("beats", store.beats().await);
-        beats.into_iter().find(|beat| beat.worker == *worker).map(|beat| beat.count)
+        let heartbeats = answered("beats", store.heartbeats().await);
+        heartbeats.into_iter().find(|beat| beat.worker == *worker).map(|beat| beat.count)
     };
     for beat in [1, 2, 7] {
         for worker in &workers {
-            applied("a beat", store.beat(&scene.call(), worker, Some(beat)).await);
+            applied("a beat", store.heartbeat(&scene.call(), worker, Some(beat)).await);
             assert_eq!(count(worker).await, Some(beat), "a worker's last beat is listed");
         }
     }
     for _ in 0..2 {
-        applied("a stop, also repeated", store.beat(&scene.call(), &workers[0], None).await);
+        applied("a stop, also repeated", store.heartbeat(&scene.call(), &workers[0], None).await);
     }
     assert_eq!(count(&workers[0]).await, None, "a worker that has stopped is not listed");
     assert_eq!(count(&workers[1]).await, Some(7), "the others are");

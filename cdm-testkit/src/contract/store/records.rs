@@ -1,12 +1,13 @@
 //! Records, batches and keys: all or nothing, each write once, and nothing that is out of date.
 
-use cdm_core::domain::rollout::Outcome as Came;
+use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::user::{PasswordHash, RecoveryHash, SecondFactor, Session, User, Users};
-use cdm_core::domain::webhook::{Standing, Topic, Webhook, Webhooks};
+use cdm_core::domain::webhook::{DeliveryState, Topic, Webhook, Webhooks};
 use cdm_core::domain::{
-    Actor, Role, RolloutKind, RolloutStatus, Selector, Site, Task, Timestamp, TokenHash, UserName, WorkerId,
+    Actor, Color, OperationInput, Role, RolloutKind, RolloutStatus, Site, Timestamp, TokenHash, UserName,
+    WorkerId,
 };
-use cdm_core::ports::{Batch, IdempotencyRecord, OperationQuery, Outcome, Refused, Store, Write};
+use cdm_core::ports::{IdempotencyRecord, Mutation, OperationQuery, Outcome, Store, WriteBatch, WriteError};
 use futures_util::future::join;
 
 use super::super::Cx;
@@ -20,7 +21,7 @@ pub async fn creation_claims_hostnames(store: &dyn Store, cx: &Cx<'_>) {
     let other = format!("www.{}.example.org", site.id);
     site.hostnames = hostnames(&[site.hostnames.canonical().as_str(), &other]);
     site.version = 7;
-    scene.write(vec![Write::CreateSite(Box::new(site.clone()))]).await;
+    scene.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
     site.version = 1;
     assert_eq!(scene.read(&site.id).await.as_ref(), Some(&site), "a created site is read back, at version 1");
     for host in site.hostnames.all() {
@@ -38,9 +39,9 @@ pub async fn a_hostname_has_one_owner(store: &dyn Store, cx: &Cx<'_>) {
     thief.hostnames = hostnames(&[own.as_str(), stolen.as_str()]);
     let answer = refused(
         "a claimed hostname",
-        scene.try_write(vec![Write::CreateSite(Box::new(thief.clone()))]).await,
+        scene.try_write(vec![Mutation::CreateSite(Box::new(thief.clone()))]).await,
     );
-    let expected = Refused::HostnameTaken { host: stolen.clone(), site: owner.id.clone() };
+    let expected = WriteError::HostnameTaken { host: stolen.clone(), site: owner.id.clone() };
     assert_eq!(answer, expected, "the refusal names the hostname and its owner");
     assert_eq!(scene.read(&thief.id).await, None, "a refused creation leaves no site");
     assert_eq!(scene.owner(&own).await, None, "a refused creation claims no hostname");
@@ -54,7 +55,7 @@ pub async fn an_id_has_one_site(store: &dyn Store, cx: &Cx<'_>) {
     let mut second = scene.site("a");
     second.hostnames = hostnames(&[&format!("second.{}.example.org", second.id)]);
     let hosts = second.hostnames.clone();
-    conflict("an id that exists", scene.try_write(vec![Write::CreateSite(Box::new(second))]).await);
+    conflict("an id that exists", scene.try_write(vec![Mutation::CreateSite(Box::new(second))]).await);
     assert_eq!(
         scene.read(&first.id).await.as_ref(),
         Some(&first),
@@ -69,8 +70,8 @@ pub async fn concurrent_creations_have_one_winner(store: &dyn Store, cx: &Cx<'_>
     let (one, mut two) = (scene.site("a"), scene.site("a"));
     two.hostnames = hostnames(&[&format!("two.{}.example.org", two.id)]);
     let answers = join(
-        scene.try_write(vec![Write::CreateSite(Box::new(one.clone()))]),
-        scene.try_write(vec![Write::CreateSite(Box::new(two.clone()))]),
+        scene.try_write(vec![Mutation::CreateSite(Box::new(one.clone()))]),
+        scene.try_write(vec![Mutation::CreateSite(Box::new(two.clone()))]),
     );
     let (winner, loser, lost) = match answers.await {
         (Outcome::Applied(()), lost) => (one, two, lost),
@@ -88,25 +89,31 @@ pub async fn an_old_version_is_refused(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let read = scene.create(scene.site("a")).await;
     let mut newer = read.clone();
-    newer.service = Selector::Green;
-    scene.write(vec![Write::Site(Box::new(newer.clone()))]).await;
+    newer.service = Color::Green;
+    scene.write(vec![Mutation::Site(Box::new(newer.clone()))]).await;
     newer.version += 1;
     assert_eq!(scene.read(&read.id).await.as_ref(), Some(&newer), "a write raises the version by one");
     conflict(
         "a version that was read before another write",
-        scene.try_write(vec![Write::Site(Box::new(read.clone()))]).await,
+        scene.try_write(vec![Mutation::Site(Box::new(read.clone()))]).await,
     );
     let ahead = Site { version: newer.version + 1, ..newer.clone() };
-    conflict("a version that was never written", scene.try_write(vec![Write::Site(Box::new(ahead))]).await);
+    conflict(
+        "a version that was never written",
+        scene.try_write(vec![Mutation::Site(Box::new(ahead))]).await,
+    );
     conflict(
         "removing an old version",
-        scene.try_write(vec![Write::RemoveSite(read.id.clone(), read.uid, read.version)]).await,
+        scene.try_write(vec![Mutation::RemoveSite(read.id.clone(), read.uid, read.version)]).await,
     );
     let absent = scene.site("absent");
-    conflict("a site that is not there", scene.try_write(vec![Write::Site(Box::new(absent.clone()))]).await);
+    conflict(
+        "a site that is not there",
+        scene.try_write(vec![Mutation::Site(Box::new(absent.clone()))]).await,
+    );
     conflict(
         "removing what is not there",
-        scene.try_write(vec![Write::RemoveSite(absent.id, absent.uid, 1)]).await,
+        scene.try_write(vec![Mutation::RemoveSite(absent.id, absent.uid, 1)]).await,
     );
     assert_eq!(scene.read(&read.id).await, Some(newer), "refused writes leave the site as it was");
 }
@@ -115,10 +122,10 @@ pub async fn an_old_version_is_refused(store: &dyn Store, cx: &Cx<'_>) {
 pub async fn another_incarnation_is_refused(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let old = scene.create(scene.site("a")).await;
-    scene.write(vec![Write::RemoveSite(old.id.clone(), old.uid, old.version)]).await;
+    scene.write(vec![Mutation::RemoveSite(old.id.clone(), old.uid, old.version)]).await;
     let new = scene.create(scene.site("a")).await;
     assert_eq!(old.version, new.version, "a site begins at version 1");
-    conflict("a write of another incarnation", scene.try_write(vec![Write::Site(Box::new(old))]).await);
+    conflict("a write of another incarnation", scene.try_write(vec![Mutation::Site(Box::new(old))]).await);
     assert_eq!(scene.read(&new.id).await.as_ref(), Some(&new), "the successor stays as it was");
 }
 
@@ -126,18 +133,18 @@ pub async fn another_incarnation_is_refused(store: &dyn Store, cx: &Cx<'_>) {
 pub async fn a_batch_is_all_or_nothing(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let (good, stale) = (scene.create(scene.site("good")).await, scene.create(scene.site("stale")).await);
-    scene.write(vec![Write::Site(Box::new(stale.clone()))]).await;
+    scene.write(vec![Mutation::Site(Box::new(stale.clone()))]).await;
     let (new, number) = (scene.site("new"), scene.number().await);
     let operation = scene.ended(&good.id, number, provision());
-    let rollout = build::rollout(scene.number().await, RolloutKind::Flush, Selector::Blue, 1);
-    let batch = Batch {
+    let rollout = build::rollout(scene.number().await, RolloutKind::Flush, Color::Blue, 1);
+    let batch = WriteBatch {
         writes: vec![
-            Write::Site(Box::new(good.clone())),
-            Write::CreateSite(Box::new(new.clone())),
-            Write::CreateRollout(Box::new(rollout.clone())),
-            Write::RolloutPage(build::page(rollout.number, 0, std::slice::from_ref(&good))),
-            Write::History(Box::new(operation.clone())),
-            Write::Site(Box::new(stale)),
+            Mutation::Site(Box::new(good.clone())),
+            Mutation::CreateSite(Box::new(new.clone())),
+            Mutation::CreateRollout(Box::new(rollout.clone())),
+            Mutation::RolloutPage(build::page(rollout.number, 0, std::slice::from_ref(&good))),
+            Mutation::History(Box::new(operation.clone())),
+            Mutation::Site(Box::new(stale)),
         ],
         audit: Some(scene.audit("nothing")),
         idempotency: Some(scene.key("nothing")),
@@ -166,8 +173,8 @@ pub async fn a_batch_is_all_or_nothing(store: &dyn Store, cx: &Cx<'_>) {
 pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let mut site = scene.site("a");
-    let batch = Batch {
-        writes: vec![Write::CreateSite(Box::new(site.clone()))],
+    let batch = WriteBatch {
+        writes: vec![Mutation::CreateSite(Box::new(site.clone()))],
         audit: Some(scene.audit("create")),
         idempotency: Some(scene.key("create")),
         events: vec![scene.event("create")],
@@ -179,11 +186,11 @@ pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &Cx<'_>) {
     site.version = 1;
     assert_eq!(scene.read(&site.id).await.as_ref(), Some(&site), "a repeated creation is written once");
     let second = scene.create(scene.site("b")).await;
-    let writes = vec![Write::Site(Box::new(site.clone())), Write::Site(Box::new(second.clone()))];
-    let batch = Batch {
+    let writes = vec![Mutation::Site(Box::new(site.clone())), Mutation::Site(Box::new(second.clone()))];
+    let batch = WriteBatch {
         audit: Some(scene.audit("change")),
         events: vec![scene.event("change")],
-        ..Batch::of(writes)
+        ..WriteBatch::of(writes)
     };
     let call = scene.call();
     for _ in 0..2 {
@@ -196,7 +203,7 @@ pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &Cx<'_>) {
         (2, 2),
         "repetitions leave no second trace"
     );
-    let alone = Batch::of(vec![Write::Site(Box::new(Site { version: 2, ..second.clone() }))]);
+    let alone = WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 2, ..second.clone() }))]);
     applied("a write after it", store.write(&scene.call(), &alone).await);
     applied("the batch again: its first record is still its own", store.write(&call, &batch).await);
     assert_eq!(scene.version(&second.id).await, 3, "a repetition does not undo what came after");
@@ -207,7 +214,7 @@ pub async fn a_repeated_removal_is_applied(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let site = scene.create(scene.site("a")).await;
     let (call, removal) =
-        (scene.call(), Batch::of(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]));
+        (scene.call(), WriteBatch::of(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]));
     for _ in 0..2 {
         applied("a repeated removal", store.write(&call, &removal).await);
     }
@@ -223,15 +230,15 @@ pub async fn names_are_no_prefixes(store: &dyn Store, cx: &Cx<'_>) {
     let id = scene.id("a");
     assert_eq!(scene.read(&id).await, None, "`ab` is not `a`");
     let short = scene.create(scene.site("a")).await;
-    let busy = scene.slot(provision()).await;
-    scene.change(&long, |site| site.slot = Some(busy.clone())).await;
-    let ended = scene.ended(&long.id, scene.number().await, Task::Create);
-    scene.write(vec![Write::History(Box::new(ended))]).await;
+    let busy = scene.operation(provision()).await;
+    scene.change(&long, |site| site.operation = Some(busy.clone())).await;
+    let ended = scene.ended(&long.id, scene.number().await, OperationInput::Create);
+    scene.write(vec![Mutation::History(Box::new(ended))]).await;
     let query = OperationQuery { site: Some(short.id.clone()), ..OperationQuery::default() };
     assert_eq!(scene.operations(&query).await, Vec::<u64>::new(), "operations of `ab` are not those of `a`");
     let host = short.hostnames.canonical();
     assert_eq!(scene.owner(host).await.as_ref(), Some(&short.id), "the hostname of `a` is that of `a`");
-    scene.write(vec![Write::RemoveSite(short.id.clone(), short.uid, short.version)]).await;
+    scene.write(vec![Mutation::RemoveSite(short.id.clone(), short.uid, short.version)]).await;
     assert!(scene.read(&long.id).await.is_some(), "removing `a` spares `ab`");
     let owner = scene.owner(long.hostnames.canonical()).await;
     assert_eq!(owner, Some(long.id), "removing `a` spares the hostname of `ab`");
@@ -242,7 +249,7 @@ pub async fn removal_frees_names(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let site = scene.create(scene.site("a")).await;
     let host = site.hostnames.canonical().clone();
-    scene.write(vec![Write::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
+    scene.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
     assert_eq!(scene.read(&site.id).await, None, "a removed site is gone");
     assert_eq!(scene.owner(&host).await, None, "a removal frees the hostnames");
     let heir = Site { hostnames: hostnames(&[host.as_str()]), ..scene.site("heir") };
@@ -262,34 +269,34 @@ pub async fn removal_frees_names(store: &dyn Store, cx: &Cx<'_>) {
 pub async fn shared_records_carry_versions(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let number = scene.number().await;
-    for selector in Selector::ALL {
-        let mut colour = answered("colour", store.colour(selector).await);
-        assert_eq!(colour.selector, selector, "each colour has a record of its own");
-        let stale = colour.clone();
-        colour.hold.moves.insert(number);
+    for color in Color::ALL {
+        let mut service = answered("colour", store.service(color).await);
+        assert_eq!(service.color, color, "each colour has a record of its own");
+        let stale = service.clone();
+        service.lock.moves.insert(number);
         let call = scene.call();
         for _ in 0..2 {
-            let batch = Batch::of(vec![Write::Colour(Box::new(colour.clone()))]);
+            let batch = WriteBatch::of(vec![Mutation::Service(Box::new(service.clone()))]);
             applied("a colour's write, also repeated", store.write(&call, &batch).await);
         }
-        colour.version += 1;
-        assert_eq!(answered("colour", store.colour(selector).await), colour, "a colour is written once");
-        conflict("a colour's old version", scene.try_write(vec![Write::Colour(Box::new(stale))]).await);
-        colour.hold.release(number);
-        scene.write(vec![Write::Colour(Box::new(colour))]).await;
+        service.version += 1;
+        assert_eq!(answered("colour", store.service(color).await), service, "a colour is written once");
+        conflict("a colour's old version", scene.try_write(vec![Mutation::Service(Box::new(stale))]).await);
+        service.lock.release(number);
+        scene.write(vec![Mutation::Service(Box::new(service))]).await;
     }
     let stale = answered("fleet", store.fleet().await);
     let mut fleet = stale.clone();
     fleet.rollout = Some(number);
-    scene.write(vec![Write::Fleet(Box::new(fleet.clone()))]).await;
+    scene.write(vec![Mutation::Fleet(Box::new(fleet.clone()))]).await;
     fleet.version += 1;
     assert_eq!(answered("fleet", store.fleet().await), fleet, "the platform's record is read back");
     conflict(
         "the platform's old version",
-        scene.try_write(vec![Write::Fleet(Box::new(stale.clone()))]).await,
+        scene.try_write(vec![Mutation::Fleet(Box::new(stale.clone()))]).await,
     );
     let newer = cdm_core::domain::Fleet { version: fleet.version, ..stale };
-    scene.write(vec![Write::Fleet(Box::new(newer))]).await;
+    scene.write(vec![Mutation::Fleet(Box::new(newer))]).await;
 }
 
 /// The webhooks' record is fenced by version and comes back whole.
@@ -304,27 +311,27 @@ pub async fn webhooks_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
         topics: Topic::usual(),
         by: Actor::parse("ops").expect("an actor"),
         at: then,
-        place: u64::MAX >> 1,
+        cursor: u64::MAX >> 1,
         standing,
     };
     let why = "the receiver answers 503".to_owned();
-    let failing = Standing::Failing { times: 3, since: then, next: then, why: why.clone() };
+    let failing = DeliveryState::Failing { times: 3, since: then, next: then, why: why.clone() };
     let list = vec![
-        webhook(1, Standing::Active),
+        webhook(1, DeliveryState::Active),
         webhook(2, failing),
-        webhook(3, Standing::Stopped { at: then, why }),
+        webhook(3, DeliveryState::Stopped { at: then, why }),
     ];
-    let mut webhooks = Webhooks { courier: Some(WorkerId::new("w")), list, version: stale.version };
+    let mut webhooks = Webhooks { dispatcher: Some(WorkerId::new("w")), list, version: stale.version };
     let call = scene.call();
     for _ in 0..2 {
-        let batch = Batch::of(vec![Write::Webhooks(Box::new(webhooks.clone()))]);
+        let batch = WriteBatch::of(vec![Mutation::Webhooks(Box::new(webhooks.clone()))]);
         applied("the webhooks' write, also repeated", store.write(&call, &batch).await);
     }
     webhooks.version += 1;
     assert_eq!(answered("webhooks", store.webhooks().await), webhooks, "the webhooks are read back");
-    let late = scene.try_write(vec![Write::Webhooks(Box::new(stale.clone()))]).await;
+    let late = scene.try_write(vec![Mutation::Webhooks(Box::new(stale.clone()))]).await;
     conflict("the webhooks' old version", late);
-    scene.write(vec![Write::Webhooks(Box::new(Webhooks { version: webhooks.version, ..stale }))]).await;
+    scene.write(vec![Mutation::Webhooks(Box::new(Webhooks { version: webhooks.version, ..stale }))]).await;
 }
 
 /// The users' record is fenced by version and comes back whole.
@@ -364,14 +371,14 @@ pub async fn users_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
     let mut users = Users { list, sessions, version: stale.version };
     let call = scene.call();
     for _ in 0..2 {
-        let batch = Batch::of(vec![Write::Users(Box::new(users.clone()))]);
+        let batch = WriteBatch::of(vec![Mutation::Users(Box::new(users.clone()))]);
         applied("the users' write, also repeated", store.write(&call, &batch).await);
     }
     users.version += 1;
     assert_eq!(answered("users", store.users().await), users, "the users are read back");
-    let late = scene.try_write(vec![Write::Users(Box::new(stale.clone()))]).await;
+    let late = scene.try_write(vec![Mutation::Users(Box::new(stale.clone()))]).await;
     conflict("the users' old version", late);
-    scene.write(vec![Write::Users(Box::new(Users { version: users.version, ..stale }))]).await;
+    scene.write(vec![Mutation::Users(Box::new(Users { version: users.version, ..stale }))]).await;
 }
 
 /// A rollout is created once, fenced by version, and its pages are read back; lists are newest first.
@@ -379,16 +386,16 @@ pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
     let scene = Scene::new(store, cx);
     let mut numbers = Vec::new();
     for _ in 0..3 {
-        let mut rollout = build::rollout(scene.number().await, RolloutKind::Upgrade, Selector::Green, 2);
+        let mut rollout = build::rollout(scene.number().await, RolloutKind::Upgrade, Color::Green, 2);
         let pages = [scene.site("a"), scene.site("b")].map(|site| vec![site]);
-        let mut writes = vec![Write::CreateRollout(Box::new(rollout.clone()))];
+        let mut writes = vec![Mutation::CreateRollout(Box::new(rollout.clone()))];
         for (at, sites) in (0..).zip(&pages) {
-            writes.push(Write::RolloutPage(build::page(rollout.number, at, sites)));
+            writes.push(Mutation::RolloutPage(build::page(rollout.number, at, sites)));
         }
         scene.write(writes).await;
         conflict(
             "a rollout that exists",
-            scene.try_write(vec![Write::CreateRollout(Box::new(rollout.clone()))]).await,
+            scene.try_write(vec![Mutation::CreateRollout(Box::new(rollout.clone()))]).await,
         );
         rollout.version = 1;
         let read = answered("rollout", store.rollout(rollout.number).await);
@@ -396,20 +403,24 @@ pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
         let mut page = build::page(rollout.number, 1, &pages[1]);
         let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
         assert_eq!(read.as_ref(), Some(&page), "a page is read back");
-        page.members[0].outcome = Some(Came::Moved);
+        page.members[0].outcome = Some(MemberOutcome::Moved);
         let stale = rollout.clone();
         rollout.status = RolloutStatus::Succeeded;
-        scene.write(vec![Write::Rollout(Box::new(rollout.clone())), Write::RolloutPage(page.clone())]).await;
+        scene
+            .write(vec![Mutation::Rollout(Box::new(rollout.clone())), Mutation::RolloutPage(page.clone())])
+            .await;
         page.members[0].outcome = None;
         conflict(
             "a rollout's old version",
-            scene.try_write(vec![Write::Rollout(Box::new(stale)), Write::RolloutPage(page.clone())]).await,
+            scene
+                .try_write(vec![Mutation::Rollout(Box::new(stale)), Mutation::RolloutPage(page.clone())])
+                .await,
         );
         conflict(
             "a page by itself, once its rollout is there",
-            scene.try_write(vec![Write::RolloutPage(page.clone())]).await,
+            scene.try_write(vec![Mutation::RolloutPage(page.clone())]).await,
         );
-        page.members[0].outcome = Some(Came::Moved);
+        page.members[0].outcome = Some(MemberOutcome::Moved);
         let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
         assert_eq!(read, Some(page), "a page is replaced with its rollout, or not at all");
         assert_eq!(
@@ -442,21 +453,21 @@ pub async fn a_key_is_used_once(store: &dyn Store, cx: &Cx<'_>) {
     let record = scene.key("key");
     assert_eq!(scene.kept("key").await, None, "an unused key has no answer");
     let site = scene.site("a");
-    let with = |write, record: &IdempotencyRecord| Batch {
+    let with = |write, record: &IdempotencyRecord| WriteBatch {
         idempotency: Some(record.clone()),
-        ..Batch::of(vec![write])
+        ..WriteBatch::of(vec![write])
     };
-    let create = with(Write::CreateSite(Box::new(site.clone())), &record);
+    let create = with(Mutation::CreateSite(Box::new(site.clone())), &record);
     applied("a write with a key", store.write(&scene.call(), &create).await);
     assert_eq!(scene.kept("key").await.as_ref(), Some(&record), "the first answer is read back");
     let answer = refused("the same request again", store.write(&scene.call(), &create).await);
-    assert_eq!(answer, Refused::KeyUsed, "a used key outranks the conflict that its first use has caused");
+    assert_eq!(answer, WriteError::KeyUsed, "a used key outranks the conflict that its first use has caused");
     let other = scene.site("b");
     let second = IdempotencyRecord { answer: "another".to_owned(), ..record.clone() };
-    let again = with(Write::CreateSite(Box::new(other.clone())), &second);
+    let again = with(Mutation::CreateSite(Box::new(other.clone())), &second);
     assert_eq!(
         refused("a used key", store.write(&scene.call(), &again).await),
-        Refused::KeyUsed,
+        WriteError::KeyUsed,
         "a key is used once"
     );
     assert_eq!(scene.read(&other.id).await, None, "a batch under a used key writes nothing");
@@ -465,7 +476,7 @@ pub async fn a_key_is_used_once(store: &dyn Store, cx: &Cx<'_>) {
     let theirs = IdempotencyRecord { actor: actor.clone(), ..second };
     applied(
         "another's key",
-        store.write(&scene.call(), &with(Write::CreateSite(Box::new(other)), &theirs)).await,
+        store.write(&scene.call(), &with(Mutation::CreateSite(Box::new(other)), &theirs)).await,
     );
     let read = answered("idempotency", store.idempotency(&actor, &theirs.key).await);
     assert_eq!(read, Some(theirs), "each actor has keys of its own");
@@ -478,9 +489,9 @@ pub async fn an_old_key_is_forgotten(store: &dyn Store, cx: &Cx<'_>) {
     let young = Timestamp::from_millis(now.saturating_sub(23 * 60 * 60 * 1000));
     let old = Timestamp::from_millis(now.saturating_sub(25 * 60 * 60 * 1000));
     for (name, at, kept) in [("young", young, true), ("old", old, false)] {
-        let batch = |id: &str, record| Batch {
+        let batch = |id: &str, record| WriteBatch {
             idempotency: Some(record),
-            ..Batch::of(vec![Write::CreateSite(Box::new(scene.site(id)))])
+            ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(scene.site(id)))])
         };
         let record = IdempotencyRecord { at, ..scene.key(name) };
         applied("a key", store.write(&scene.call(), &batch(&format!("{name}1"), record.clone())).await);

@@ -3,15 +3,16 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use cdm_core::domain::rollout::Outcome as Came;
-use cdm_core::domain::site::{Claim, Complete, Want};
+use cdm_core::domain::rollout::MemberOutcome;
+use cdm_core::domain::site::{Claim, ClaimIntent, ReleaseClaim};
 use cdm_core::domain::{
-    AuditEntry, Canonical, End, Fence, Fingerprint, Grant, Hostname, Hostnames, IdempotencyKey, Leg,
-    Operation, OperationId, Routed, Selector, Site, SiteId, Slot, Status, Subject, Task, Timestamp, WorkerId,
+    AuditEntry, Canonical, ClaimToken, Color, Direction, Fence, Fingerprint, Hostname, Hostnames,
+    IdempotencyKey, Operation, OperationId, OperationInput, OperationState, Routed, Site, SiteId, Status,
+    Subject, TerminalStatus, Timestamp, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Call, FeedEvent, IdempotencyRecord, Live, LiveSubject, OperationQuery, Outcome, Refused,
-    SiteQuery, Store, StoreError, Write,
+    CallContext, FeedEvent, IdempotencyRecord, Mutation, OperationQuery, Outcome, PendingWork, SiteQuery,
+    Store, StoreError, WorkItem, WriteBatch, WriteError,
 };
 
 use super::super::Cx;
@@ -29,7 +30,7 @@ impl<'a> Scene<'a> {
         Self { store, cx, tag: format!("t{}", &cx.uid().to_string()[10..]) }
     }
 
-    pub(super) fn call(&self) -> Call {
+    pub(super) fn call(&self) -> CallContext {
         self.cx.call()
     }
 
@@ -47,9 +48,12 @@ impl<'a> Scene<'a> {
         Site { uid: self.cx.uid(), ..build::site(self.id(suffix).as_str()) }
     }
 
-    pub(super) fn ended(&self, id: &SiteId, number: u64, task: Task) -> Operation {
-        let slot = Slot { status: Status::Ended(End::Succeeded), ..build::slot(number, task) };
-        let operation = Operation::live(Subject::Site(id.clone()), slot);
+    pub(super) fn ended(&self, id: &SiteId, number: u64, input: OperationInput) -> Operation {
+        let state = OperationState {
+            status: Status::Ended(TerminalStatus::Succeeded),
+            ..build::operation(number, input)
+        };
+        let operation = Operation::live(Subject::Site(id.clone()), state);
         Operation { finished_at: Some(self.wall()), ..operation }
     }
 
@@ -89,35 +93,35 @@ impl<'a> Scene<'a> {
     }
 
     pub(super) async fn number(&self) -> u64 {
-        applied("numbers", self.store.numbers(&self.call(), 1).await)
+        applied("numbers", self.store.allocate_ids(&self.call(), 1).await)
     }
 
-    pub(super) async fn slot(&self, task: Task) -> Slot {
-        build::slot(self.number().await, task)
+    pub(super) async fn operation(&self, input: OperationInput) -> OperationState {
+        build::operation(self.number().await, input)
     }
 
     pub(super) async fn run(&self) -> Run {
-        let rollout = applied("numbers", self.store.numbers(&self.call(), 2).await);
+        let rollout = applied("numbers", self.store.allocate_ids(&self.call(), 2).await);
         Run { rollout, member: rollout + 1 }
     }
 
-    pub(super) async fn try_write(&self, writes: Vec<Write>) -> Outcome<(), Refused> {
-        self.store.write(&self.call(), &Batch::of(writes)).await
+    pub(super) async fn try_write(&self, writes: Vec<Mutation>) -> Outcome<(), WriteError> {
+        self.store.write(&self.call(), &WriteBatch::of(writes)).await
     }
 
-    pub(super) async fn write(&self, writes: Vec<Write>) {
+    pub(super) async fn write(&self, writes: Vec<Mutation>) {
         applied("a write of what is as expected", self.try_write(writes).await);
     }
 
     pub(super) async fn create(&self, site: Site) -> Site {
-        self.write(vec![Write::CreateSite(Box::new(site.clone()))]).await;
+        self.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
         Site { version: 1, ..site }
     }
 
     pub(super) async fn change(&self, site: &Site, change: impl FnOnce(&mut Site)) -> Site {
         let mut site = site.clone();
         change(&mut site);
-        self.write(vec![Write::Site(Box::new(site.clone()))]).await;
+        self.write(vec![Mutation::Site(Box::new(site.clone()))]).await;
         Site { version: site.version + 1, ..site }
     }
 
@@ -196,10 +200,10 @@ impl<'a> Scene<'a> {
     }
 
     /// Asserts what `live` says of one subject.
-    pub(super) async fn lists(&self, subject: &LiveSubject, expected: Option<Live>, what: &str) {
+    pub(super) async fn lists(&self, subject: &WorkItem, expected: Option<PendingWork>, what: &str) {
         let promise = format!("live has of {what} {expected:?}");
         let agrees = async || {
-            let mut live = answered("live", self.store.live().await);
+            let mut live = answered("live", self.store.pending_work().await);
             live.retain(|live| live.subject == *subject);
             live == expected.as_slice()
         };
@@ -207,8 +211,8 @@ impl<'a> Scene<'a> {
     }
 
     /// Asserts what may lag: asks again for a while.
-    pub(super) async fn eventually(&self, promise: &str, holds: impl AsyncFn() -> bool) {
-        self.cx.until(promise, async || holds().await.then_some(())).await;
+    pub(super) async fn eventually(&self, promise: &str, locked_color: impl AsyncFn() -> bool) {
+        self.cx.until(promise, async || locked_color().await.then_some(())).await;
     }
 }
 
@@ -219,16 +223,16 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) const fn grant(&self, term: u64) -> Grant {
-        Grant { rollout: self.rollout, leg: Leg::Out, term }
+    pub(super) const fn claim_token(&self, term: u64) -> ClaimToken {
+        ClaimToken { rollout: self.rollout, direction: Direction::Forward, term }
     }
 
-    pub(super) fn claim(&self, site: &Site, term: u64, want: Want) -> Claim {
+    pub(super) fn claim(&self, site: &Site, term: u64, intent: ClaimIntent) -> Claim {
         Claim {
             id: site.id.clone(),
             uid: site.uid,
-            grant: self.grant(term),
-            want,
+            claim_token: self.claim_token(term),
+            intent,
             ordinal: 0,
             number: self.member,
             owner: WorkerId::new(&format!("worker-{term}")),
@@ -237,23 +241,23 @@ impl Run {
         }
     }
 
-    pub(super) fn complete(&self, site: &Site, term: u64, epoch: u64) -> Complete {
+    pub(super) fn release_claim(&self, site: &Site, term: u64, epoch: u64) -> ReleaseClaim {
         let fence = Fence::new(self.member, epoch);
-        Complete {
+        ReleaseClaim {
             id: site.id.clone(),
-            grant: self.grant(term),
+            claim_token: self.claim_token(term),
             fence,
-            outcome: Some(Came::Moved),
+            outcome: Some(MemberOutcome::Moved),
             digest: Some(crate::world::digest(13)),
-            service: Some(Selector::Green),
-            route: Some(Routed { service: Selector::Green, fence }),
+            service: Some(Color::Green),
+            route: Some(Routed { service: Color::Green, fence }),
             at: site.updated_at.after(Duration::from_secs(100)),
         }
     }
 }
 
-pub(super) const fn provision() -> Task {
-    Task::Provision(Selector::Blue)
+pub(super) const fn provision() -> OperationInput {
+    OperationInput::Provision(Color::Blue)
 }
 
 pub(super) fn host(name: &str) -> Hostname {
@@ -270,7 +274,7 @@ pub(super) fn answered<T>(read: &str, answer: Result<T, StoreError>) -> T {
 }
 
 #[track_caller]
-pub(super) fn applied<T: Debug>(what: &str, outcome: Outcome<T, Refused>) -> T {
+pub(super) fn applied<T: Debug>(what: &str, outcome: Outcome<T, WriteError>) -> T {
     match outcome {
         Outcome::Applied(value) => value,
         Outcome::NotApplied(_) | Outcome::Unknown(_) => panic!("{what} is applied: {outcome:?}"),
@@ -278,7 +282,7 @@ pub(super) fn applied<T: Debug>(what: &str, outcome: Outcome<T, Refused>) -> T {
 }
 
 #[track_caller]
-pub(super) fn refused<T: Debug>(what: &str, outcome: Outcome<T, Refused>) -> Refused {
+pub(super) fn refused<T: Debug>(what: &str, outcome: Outcome<T, WriteError>) -> WriteError {
     match outcome {
         Outcome::NotApplied(refused) => refused,
         Outcome::Applied(_) | Outcome::Unknown(_) => panic!("{what} is refused: {outcome:?}"),
@@ -286,7 +290,7 @@ pub(super) fn refused<T: Debug>(what: &str, outcome: Outcome<T, Refused>) -> Ref
 }
 
 #[track_caller]
-pub(super) fn conflict(what: &str, outcome: Outcome<(), Refused>) {
+pub(super) fn conflict(what: &str, outcome: Outcome<(), WriteError>) {
     let answer = refused(what, outcome);
-    assert!(matches!(answer, Refused::Conflict(_)), "{what} is a conflict: {answer:?}");
+    assert!(matches!(answer, WriteError::Conflict(_)), "{what} is a conflict: {answer:?}");
 }

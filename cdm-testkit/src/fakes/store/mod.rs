@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cdm_core::domain::rollout::RolloutPage;
-use cdm_core::domain::site::{Claim, Claimed, Complete};
+use cdm_core::domain::site::{Claim, Claimed, ReleaseClaim};
 use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
-    Actor, AuditEntry, Colour, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout,
-    RolloutStatus, Selector, Site, SiteId, Status, WorkerId,
+    Actor, AuditEntry, Color, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout,
+    RolloutStatus, Service, Site, SiteId, Status, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Beat, Call, FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, Old, OperationQuery,
-    Outcome, Page, Refused, SiteQuery, SiteRepository, StoreError,
+    CallContext, FeedEvent, Heartbeat, IdempotencyRecord, Journal, Old, OperationQuery, Outcome, Page,
+    PendingWork, SiteQuery, SiteRepository, StoreError, WorkItem, WriteBatch, WriteError,
 };
 
 use crate::clock::SimClock;
@@ -134,22 +134,22 @@ impl SiteRepository for FakeStore {
 
 #[async_trait]
 impl Journal for FakeStore {
-    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+    async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
         outcome(self.asked("write").write(call, batch))
     }
 
-    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
-        outcome(self.asked("claim").claim(call, claim).map_err(Refused::Claim))
+    async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
+        outcome(self.asked("claim").claim(call, claim).map_err(WriteError::Claim))
     }
 
-    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
-        outcome(self.asked("complete").complete(call, complete).map_err(Refused::Claim))
+    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
+        outcome(self.asked("complete").release_claim(call, complete).map_err(WriteError::Claim))
     }
 
-    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
+    async fn service(&self, color: Color) -> Result<Service, StoreError> {
         let state = self.asked("colour");
-        let record = state.colours.get(&selector);
-        Ok(record.map_or_else(|| Colour::new(selector), |record| Colour::clone(&record.value)))
+        let record = state.services.get(&color);
+        Ok(record.map_or_else(|| Service::new(color), |record| Service::clone(&record.value)))
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
@@ -201,58 +201,63 @@ impl Journal for FakeStore {
         Ok(page(found.into_iter().map(|operation| (operation.id.number, operation)), limit))
     }
 
-    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+    async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
         let state = self.asked("live");
         let operations = state.working.iter().filter_map(|(number, subject)| {
-            let slot = state.slot(subject).filter(|slot| !slot.status.rests())?;
-            Some(Live {
-                subject: LiveSubject::Operation(subject.clone()),
+            let operation = state.operation(subject).filter(|operation| !operation.status.rests())?;
+            Some(PendingWork {
+                subject: WorkItem::Operation(subject.clone()),
                 number: *number,
-                owner: slot.owner.clone(),
-                wake: slot.wake.filter(|_| slot.status == Status::Waiting),
-                asked: slot.cancel,
+                owner: operation.owner.clone(),
+                next_poll_at: operation.next_poll_at.filter(|_| operation.status == Status::Waiting),
+                control_requested: operation.cancel,
             })
         });
         let rollouts = state.active.iter().filter_map(|number| {
             let rollout = &state.rollouts.get(number)?.value;
-            Some(Live {
-                subject: LiveSubject::Rollout(*number),
+            Some(PendingWork {
+                subject: WorkItem::Rollout(*number),
                 number: *number,
                 owner: rollout.owner.clone(),
-                wake: rollout.wake.filter(|_| rollout.status == RolloutStatus::Waiting),
-                asked: rollout.control.is_some(),
+                next_poll_at: rollout.next_poll_at.filter(|_| rollout.status == RolloutStatus::Waiting),
+                control_requested: rollout.control.is_some(),
             })
         });
         Ok(operations.chain(rollouts).collect())
     }
 
-    async fn numbers(&self, _call: &Call, count: u32) -> Outcome<u64, Refused> {
+    async fn allocate_ids(&self, _call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         let mut state = self.asked("numbers");
         let first = state.drawn + 1;
         state.drawn += u64::from(count);
         Outcome::Applied(first)
     }
 
-    async fn beat(&self, _call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+    async fn heartbeat(
+        &self,
+        _call: &CallContext,
+        worker: &WorkerId,
+        count: Option<u64>,
+    ) -> Outcome<(), WriteError> {
         let mut state = self.asked("beat");
         match count {
             None => {
-                state.beats.remove(worker);
+                state.heartbeats.remove(worker);
             }
             // A late one does not make a worker look older than it is.
             Some(count) => {
-                let known = state.beats.entry(worker.clone()).or_default();
+                let known = state.heartbeats.entry(worker.clone()).or_default();
                 *known = count.max(*known);
             }
         }
         Outcome::Applied(())
     }
 
-    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
         let state = self.asked("beats");
-        let beats = state.beats.iter();
-        Ok(beats
-            .map(|(worker, count)| Beat { worker: worker.clone(), count: *count, ended: false })
+        let heartbeats = state.heartbeats.iter();
+        Ok(heartbeats
+            .map(|(worker, count)| Heartbeat { worker: worker.clone(), count: *count, ended: false })
             .collect())
     }
 
@@ -281,7 +286,7 @@ impl Journal for FakeStore {
         Ok(self.asked("last_event").events.last_key_value().map(|(number, _)| *number))
     }
 
-    async fn delete_old(&self, _call: &Call, old: &Old) -> Outcome<u64, Refused> {
+    async fn delete_old(&self, _call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
         let mut state = self.asked("delete_old");
         let before = state.audit.len() + state.events.len();
         let oldest: Vec<u64> = state.audit.keys().copied().take(old.most).collect();
@@ -308,7 +313,7 @@ fn page<T, C>(mut items: impl Iterator<Item = (C, T)>, limit: usize) -> Page<T, 
     Page { items: items_of_page, next: cursors.pop().filter(|_| items.next().is_some()) }
 }
 
-fn outcome<T>(result: Result<T, Refused>) -> Outcome<T, Refused> {
+fn outcome<T>(result: Result<T, WriteError>) -> Outcome<T, WriteError> {
     match result {
         Ok(value) => Outcome::Applied(value),
         Err(refused) => Outcome::NotApplied(refused),

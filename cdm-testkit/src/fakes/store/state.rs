@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::rollout::RolloutPage;
-use cdm_core::domain::site::{Claim, ClaimRefused, Claimed, Complete};
+use cdm_core::domain::site::{Claim, ClaimRefused, Claimed, ReleaseClaim};
 use cdm_core::domain::user::Users;
 use cdm_core::domain::webhook::Webhooks;
 use cdm_core::domain::{
-    Actor, AuditEntry, Colour, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout,
-    Selector, Site, SiteId, Slot, Subject, WorkerId,
+    Actor, AuditEntry, Color, Fence, Fleet, Hostname, IdempotencyKey, Operation, OperationId, OperationState,
+    Rollout, Service, Site, SiteId, Subject, WorkerId,
 };
 use cdm_core::ports::{
-    Batch, Call, Clock, FeedEvent, IdempotencyRecord, Refused, StoreError, Write, WriteId,
+    CallContext, Clock, FeedEvent, IdempotencyRecord, Mutation, StoreError, WriteBatch, WriteError, WriteId,
 };
 
 use crate::clock::SimClock;
@@ -32,7 +32,7 @@ pub(super) struct State {
     /// The write that removed the last site of that id.
     removed: BTreeMap<SiteId, WriteId>,
     pub(super) hostnames: BTreeMap<Hostname, SiteId>,
-    pub(super) colours: BTreeMap<Selector, Record<Colour>>,
+    pub(super) services: BTreeMap<Color, Record<Service>>,
     pub(super) fleet: Record<Fleet>,
     pub(super) webhooks: Record<Webhooks>,
     pub(super) users: Record<Users>,
@@ -44,7 +44,7 @@ pub(super) struct State {
     /// The rollouts that a worker may have to do something for.
     pub(super) active: BTreeSet<u64>,
     pub(super) drawn: u64,
-    pub(super) beats: BTreeMap<WorkerId, u64>,
+    pub(super) heartbeats: BTreeMap<WorkerId, u64>,
     keys: BTreeMap<(Actor, IdempotencyKey), IdempotencyRecord>,
     pub(super) audit: BTreeMap<u64, AuditEntry>,
     pub(super) events: BTreeMap<u64, FeedEvent>,
@@ -74,7 +74,7 @@ impl State {
             sites: BTreeMap::new(),
             removed: BTreeMap::new(),
             hostnames: BTreeMap::new(),
-            colours: BTreeMap::new(),
+            services: BTreeMap::new(),
             fleet: Record::default(),
             webhooks: Record::default(),
             users: Record::default(),
@@ -84,7 +84,7 @@ impl State {
             working: BTreeSet::new(),
             active: BTreeSet::new(),
             drawn: 0,
-            beats: BTreeMap::new(),
+            heartbeats: BTreeMap::new(),
             keys: BTreeMap::new(),
             audit: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -92,12 +92,12 @@ impl State {
         }
     }
 
-    pub(super) fn write(&mut self, call: &Call, batch: &Batch) -> Result<(), Refused> {
+    pub(super) fn write(&mut self, call: &CallContext, batch: &WriteBatch) -> Result<(), WriteError> {
         if batch.writes.first().is_some_and(|first| self.last_writer(first) == Some(call.write)) {
             return Ok(());
         }
         if batch.idempotency.as_ref().is_some_and(|asked| self.kept(&asked.actor, &asked.key).is_some()) {
-            return Err(Refused::KeyUsed);
+            return Err(WriteError::KeyUsed);
         }
         self.check(&batch.writes)?;
         for write in &batch.writes {
@@ -116,24 +116,24 @@ impl State {
     }
 
     /// Who wrote the record that `write` is about last.
-    fn last_writer(&self, write: &Write) -> Option<WriteId> {
+    fn last_writer(&self, write: &Mutation) -> Option<WriteId> {
         match write {
-            Write::CreateSite(site) | Write::Site(site) => self.sites.get(&site.id)?.write,
-            Write::RemoveSite(id, ..) => self.removed.get(id).copied(),
-            Write::Colour(colour) => self.colours.get(&colour.selector)?.write,
-            Write::Fleet(_) => self.fleet.write,
-            Write::Webhooks(_) => self.webhooks.write,
-            Write::Users(_) => self.users.write,
-            Write::CreateRollout(rollout) | Write::Rollout(rollout) => {
+            Mutation::CreateSite(site) | Mutation::Site(site) => self.sites.get(&site.id)?.write,
+            Mutation::RemoveSite(id, ..) => self.removed.get(id).copied(),
+            Mutation::Service(service) => self.services.get(&service.color)?.write,
+            Mutation::Fleet(_) => self.fleet.write,
+            Mutation::Webhooks(_) => self.webhooks.write,
+            Mutation::Users(_) => self.users.write,
+            Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => {
                 self.rollouts.get(&rollout.number)?.write
             }
-            Write::RolloutPage(page) => self.pages.get(&(page.rollout, page.page))?.write,
-            Write::History(operation) => self.history.get(&operation.id)?.write,
+            Mutation::RolloutPage(page) => self.pages.get(&(page.rollout, page.page))?.write,
+            Mutation::History(operation) => self.history.get(&operation.id)?.write,
         }
     }
 
-    fn check(&self, writes: &[Write]) -> Result<(), Refused> {
-        let deny = |why: &str| Err(Refused::Store(StoreError::Denied(why.to_owned())));
+    fn check(&self, writes: &[Mutation]) -> Result<(), WriteError> {
+        let deny = |why: &str| Err(WriteError::Store(StoreError::Denied(why.to_owned())));
         let mut names = BTreeSet::new();
         if writes.len() > MOST || writes.len() > 1 && !writes.iter().all(|write| names.insert(name(write))) {
             return deny("a batch has at most 90 records, and each of them once");
@@ -141,24 +141,24 @@ impl State {
         let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
         for write in writes {
             let alone = |page: &RolloutPage| {
-                !writes
-                    .iter()
-                    .any(|write| matches!(write, Write::Rollout(rollout) if rollout.number == page.rollout))
+                !writes.iter().any(
+                    |write| matches!(write, Mutation::Rollout(rollout) if rollout.number == page.rollout),
+                )
             };
-            let late = matches!(write, Write::RolloutPage(page)
+            let late = matches!(write, Mutation::RolloutPage(page)
                 if alone(page) && self.rollouts.contains_key(&page.rollout));
             if late || !self.as_expected(write) {
-                return Err(Refused::Conflict(name(write)));
+                return Err(WriteError::Conflict(name(write)));
             }
-            if let Write::Site(site) = write
+            if let Mutation::Site(site) = write
                 && self.sites.get(&site.id).is_some_and(|record| record.site.hostnames != site.hostnames)
             {
                 return deny("a site keeps the hostnames that it was created with");
             }
-            let Write::CreateSite(site) = write else { continue };
+            let Mutation::CreateSite(site) = write else { continue };
             for host in site.hostnames.all() {
                 if let Some(owner) = self.hostnames.get(host).or(claimed.get(host).copied()) {
-                    return Err(Refused::HostnameTaken { host: host.clone(), site: owner.clone() });
+                    return Err(WriteError::HostnameTaken { host: host.clone(), site: owner.clone() });
                 }
                 claimed.insert(host, &site.id);
             }
@@ -166,68 +166,68 @@ impl State {
         Ok(())
     }
 
-    fn as_expected(&self, write: &Write) -> bool {
+    fn as_expected(&self, write: &Mutation) -> bool {
         let site = |id: &SiteId| self.sites.get(id).map(|record| &record.site);
         match write {
-            Write::CreateSite(site) => !self.sites.contains_key(&site.id),
+            Mutation::CreateSite(site) => !self.sites.contains_key(&site.id),
             // A site of another uid is another site, though it may have come to the same version.
-            Write::Site(new) => {
+            Mutation::Site(new) => {
                 site(&new.id).is_some_and(|old| (old.version, old.uid) == (new.version, new.uid))
             }
-            Write::RemoveSite(id, uid, version) => {
+            Mutation::RemoveSite(id, uid, version) => {
                 site(id).is_some_and(|site| site.version == *version && site.uid == *uid)
             }
-            Write::Colour(colour) => {
-                let record = self.colours.get(&colour.selector);
-                record.map_or(0, |record| record.value.version) == colour.version
+            Mutation::Service(service) => {
+                let record = self.services.get(&service.color);
+                record.map_or(0, |record| record.value.version) == service.version
             }
-            Write::Fleet(fleet) => self.fleet.value.version == fleet.version,
-            Write::Webhooks(webhooks) => self.webhooks.value.version == webhooks.version,
-            Write::Users(users) => self.users.value.version == users.version,
-            Write::CreateRollout(rollout) => !self.rollouts.contains_key(&rollout.number),
-            Write::Rollout(rollout) => {
+            Mutation::Fleet(fleet) => self.fleet.value.version == fleet.version,
+            Mutation::Webhooks(webhooks) => self.webhooks.value.version == webhooks.version,
+            Mutation::Users(users) => self.users.value.version == users.version,
+            Mutation::CreateRollout(rollout) => !self.rollouts.contains_key(&rollout.number),
+            Mutation::Rollout(rollout) => {
                 let record = self.rollouts.get(&rollout.number);
                 record.is_some_and(|record| record.value.version == rollout.version)
             }
-            Write::RolloutPage(_) | Write::History(_) => true,
+            Mutation::RolloutPage(_) | Mutation::History(_) => true,
         }
     }
 
-    fn put(&mut self, call: &Call, write: &Write) {
+    fn put(&mut self, call: &CallContext, write: &Mutation) {
         match write {
-            Write::CreateSite(site) => self.put_site(call, site, 1),
-            Write::Site(site) => self.put_site(call, site, site.version + 1),
-            Write::RemoveSite(id, ..) => self.remove_site(call, id),
-            Write::Colour(colour) => {
+            Mutation::CreateSite(site) => self.put_site(call, site, 1),
+            Mutation::Site(site) => self.put_site(call, site, site.version + 1),
+            Mutation::RemoveSite(id, ..) => self.remove_site(call, id),
+            Mutation::Service(service) => {
                 let (value, record) =
-                    written(call, Colour { version: colour.version + 1, ..Colour::clone(colour) });
-                let before = self.colours.insert(colour.selector, record);
-                let before = before.and_then(|record| single(record.value.slot.as_ref()));
-                self.reindex(before, single(value.slot.as_ref()), || Subject::Colour(colour.selector));
+                    written(call, Service { version: service.version + 1, ..Service::clone(service) });
+                let before = self.services.insert(service.color, record);
+                let before = before.and_then(|record| single(record.value.operation.as_ref()));
+                self.reindex(before, single(value.operation.as_ref()), || Subject::Service(service.color));
                 self.tell(call.fence, || What::Colour(value));
             }
-            Write::Fleet(fleet) => {
-                let before = single(self.fleet.value.slot.as_ref());
+            Mutation::Fleet(fleet) => {
+                let before = single(self.fleet.value.operation.as_ref());
                 let (value, record) =
                     written(call, Fleet { version: fleet.version + 1, ..Fleet::clone(fleet) });
                 self.fleet = record;
-                self.reindex(before, single(value.slot.as_ref()), || Subject::Fleet);
+                self.reindex(before, single(value.operation.as_ref()), || Subject::Fleet);
                 self.tell(call.fence, || What::Fleet(value));
             }
-            Write::Webhooks(webhooks) => {
+            Mutation::Webhooks(webhooks) => {
                 let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
                 self.webhooks = written(call, after).1;
             }
-            Write::Users(users) => {
+            Mutation::Users(users) => {
                 let after = Users { version: users.version + 1, ..Users::clone(users) };
                 self.users = written(call, after).1;
             }
-            Write::CreateRollout(rollout) => self.put_rollout(call, rollout, 1),
-            Write::Rollout(rollout) => self.put_rollout(call, rollout, rollout.version + 1),
-            Write::RolloutPage(page) => {
+            Mutation::CreateRollout(rollout) => self.put_rollout(call, rollout, 1),
+            Mutation::Rollout(rollout) => self.put_rollout(call, rollout, rollout.version + 1),
+            Mutation::RolloutPage(page) => {
                 self.pages.insert((page.rollout, page.page), written(call, page.clone()).1);
             }
-            Write::History(operation) => {
+            Mutation::History(operation) => {
                 if self.history.contains_key(&operation.id) {
                     return;
                 }
@@ -238,18 +238,18 @@ impl State {
         }
     }
 
-    fn put_site(&mut self, call: &Call, site: &Site, version: u64) {
+    fn put_site(&mut self, call: &CallContext, site: &Site, version: u64) {
         let hosts = site.hostnames.all().iter();
         self.hostnames.extend(hosts.map(|host| (host.clone(), site.id.clone())));
         let (after, Record { value, write }) = written(call, Site { version, ..site.clone() });
         let record = SiteRecord { site: value, write, answer: None };
         let before = self.sites.insert(site.id.clone(), record).map(|record| record.site);
-        let then = before.as_ref().and_then(|before| single(before.slot.as_ref()));
-        self.reindex(then, single(site.slot.as_ref()), || Subject::Site(site.id.clone()));
+        let then = before.as_ref().and_then(|before| single(before.operation.as_ref()));
+        self.reindex(then, single(site.operation.as_ref()), || Subject::Site(site.id.clone()));
         self.tell(call.fence, || What::Site(before, Some(after)));
     }
 
-    fn remove_site(&mut self, call: &Call, id: &SiteId) {
+    fn remove_site(&mut self, call: &CallContext, id: &SiteId) {
         let Some(SiteRecord { site, .. }) = self.sites.remove(id) else { return };
         if !hostnames_kept() {
             for host in site.hostnames.all() {
@@ -257,11 +257,11 @@ impl State {
             }
         }
         self.removed.insert(id.clone(), call.write);
-        self.reindex(single(site.slot.as_ref()), None, || Subject::Site(id.clone()));
+        self.reindex(single(site.operation.as_ref()), None, || Subject::Site(id.clone()));
         self.tell(call.fence, || What::Site(Some(site), None));
     }
 
-    fn put_rollout(&mut self, call: &Call, rollout: &Rollout, version: u64) {
+    fn put_rollout(&mut self, call: &CallContext, rollout: &Rollout, version: u64) {
         if rollout.status.runnable() || rollout.control.is_some() {
             self.active.insert(rollout.number);
         } else {
@@ -272,7 +272,7 @@ impl State {
         self.tell(call.fence, || What::Rollout(value));
     }
 
-    pub(super) fn claim(&mut self, call: &Call, claim: &Claim) -> Result<Claimed, ClaimRefused> {
+    pub(super) fn claim(&mut self, call: &CallContext, claim: &Claim) -> Result<Claimed, ClaimRefused> {
         let answer = self.change(call, &claim.id, |record| {
             if record.write == Some(call.write)
                 && let Some(answer) = record.answer
@@ -280,11 +280,11 @@ impl State {
                 return (answer, false);
             }
             let site = Arc::make_mut(&mut record.site);
-            let seen = site.grant;
+            let seen = site.claim_token;
             let answer = site.claim(claim);
             let written = match answer {
                 Ok(Claimed::Taken { .. }) => true,
-                Ok(Claimed::Barred) | Err(ClaimRefused::Settled(..)) => site.grant != seen,
+                Ok(Claimed::FencedOff) | Err(ClaimRefused::AlreadyResolved(..)) => site.claim_token != seen,
                 Err(
                     ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced,
                 ) => false,
@@ -297,12 +297,16 @@ impl State {
         answer.unwrap_or(Err(ClaimRefused::Gone))
     }
 
-    pub(super) fn complete(&mut self, call: &Call, complete: &Complete) -> Result<(), ClaimRefused> {
+    pub(super) fn release_claim(
+        &mut self,
+        call: &CallContext,
+        complete: &ReleaseClaim,
+    ) -> Result<(), ClaimRefused> {
         let answer = self.change(call, &complete.id, |record| {
             if record.write == Some(call.write) {
                 return (Ok(()), false);
             }
-            let answer = Arc::make_mut(&mut record.site).complete(complete);
+            let answer = Arc::make_mut(&mut record.site).release_claim(complete);
             if answer.is_ok() {
                 record.answer = None;
             }
@@ -314,19 +318,19 @@ impl State {
     /// Lets `decide` change a site in place and say whether it did; `None` where there is no site.
     fn change<T>(
         &mut self,
-        call: &Call,
+        call: &CallContext,
         id: &SiteId,
         decide: impl FnOnce(&mut SiteRecord) -> (T, bool),
     ) -> Option<T> {
         let record = self.sites.get_mut(id)?;
         // A second hand on the site makes every change copy it, so there is one only where the log wants it.
         let before = self.log.is_on().then(|| Arc::clone(&record.site));
-        let then = single(record.site.slot.as_ref());
+        let then = single(record.site.operation.as_ref());
         let (answer, written) = decide(record);
         if written {
             Arc::make_mut(&mut record.site).version += 1;
             record.write = Some(call.write);
-            let now = single(record.site.slot.as_ref());
+            let now = single(record.site.operation.as_ref());
             let after = before.is_some().then(|| Arc::clone(&record.site));
             self.reindex(then, now, || Subject::Site(id.clone()));
             self.tell(call.fence, || What::Site(before, after));
@@ -350,18 +354,18 @@ impl State {
         self.log.push(|| Effect { at: self.clock.monotonic(), by, what: what() });
     }
 
-    pub(super) fn slot(&self, subject: &Subject) -> Option<&Slot> {
+    pub(super) fn operation(&self, subject: &Subject) -> Option<&OperationState> {
         match subject {
-            Subject::Site(id) => self.sites.get(id)?.site.slot.as_ref(),
-            Subject::Colour(selector) => self.colours.get(selector)?.value.slot.as_ref(),
-            Subject::Fleet => self.fleet.value.slot.as_ref(),
+            Subject::Site(id) => self.sites.get(id)?.site.operation.as_ref(),
+            Subject::Service(color) => self.services.get(color)?.value.operation.as_ref(),
+            Subject::Fleet => self.fleet.value.operation.as_ref(),
         }
     }
 
     /// Every operation that has not ended, but for those of rollouts' members.
     pub(super) fn operations(&self) -> impl Iterator<Item = Operation> {
         self.working.iter().filter_map(|(_, subject)| {
-            self.slot(subject).map(|slot| Operation::live(subject.clone(), slot.clone()))
+            self.operation(subject).map(|operation| Operation::live(subject.clone(), operation.clone()))
         })
     }
 
@@ -372,28 +376,30 @@ impl State {
 }
 
 /// A value as it is kept, and the same for the log.
-fn written<T>(call: &Call, value: T) -> (Arc<T>, Record<T>) {
+fn written<T>(call: &CallContext, value: T) -> (Arc<T>, Record<T>) {
     let value = Arc::new(value);
     (Arc::clone(&value), Record { value, write: Some(call.write) })
 }
 
 /// The number of an operation that is nobody's member.
-fn single(slot: Option<&Slot>) -> Option<u64> {
-    slot.filter(|slot| slot.member.is_none()).map(|slot| slot.number)
+fn single(operation: Option<&OperationState>) -> Option<u64> {
+    operation.filter(|operation| operation.member.is_none()).map(|operation| operation.number)
 }
 
 /// What a written record is called, as no other is.
-fn name(write: &Write) -> String {
+fn name(write: &Mutation) -> String {
     match write {
-        Write::CreateSite(site) | Write::Site(site) => Subject::Site(site.id.clone()).to_string(),
-        Write::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
-        Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
-        Write::Fleet(_) => Subject::Fleet.to_string(),
-        Write::Webhooks(_) => "webhooks".to_owned(),
-        Write::Users(_) => "users".to_owned(),
-        Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),
-        Write::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
-        Write::History(operation) => operation.id.to_string(),
+        Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),
+        Mutation::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
+        Mutation::Service(service) => Subject::Service(service.color).to_string(),
+        Mutation::Fleet(_) => Subject::Fleet.to_string(),
+        Mutation::Webhooks(_) => "webhooks".to_owned(),
+        Mutation::Users(_) => "users".to_owned(),
+        Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => {
+            format!("rollout-{}", rollout.number)
+        }
+        Mutation::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
+        Mutation::History(operation) => operation.id.to_string(),
     }
 }
 

@@ -56,7 +56,7 @@ impl Memory {
     }
 
     /// Decides anew, whatever was seen.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn poll_interval(&mut self) {
         self.seen = None;
     }
 
@@ -81,7 +81,7 @@ pub(super) fn advance(state: &mut State, span: Duration) {
     settle(state);
     while let Some(wake) = state.memory.wake.filter(|wake| *wake <= target) {
         state.now = wake.max(state.now);
-        state.memory.look_again();
+        state.memory.poll_interval();
         settle(state);
     }
     state.now = target;

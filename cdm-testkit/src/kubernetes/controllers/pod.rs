@@ -428,8 +428,10 @@ fn show(store: &mut Store, now: Timestamp, key: &Key, pod: &Arc<Value>, life: &L
         let ready = life.main.iter().all(|slot| slot.ready);
         let over = matches!(life.stage, Stage::Over) && phase == "Succeeded";
         let reason = if over { "PodCompleted" } else { "ContainersNotReady" };
-        for (name, holds) in [("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)] {
-            if holds {
+        for (name, locked_color) in
+            [("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)]
+        {
+            if locked_color {
                 condition(&mut shown, name, "True", "", "", now);
             } else {
                 condition(&mut shown, name, "False", reason, "containers with unready status", now);

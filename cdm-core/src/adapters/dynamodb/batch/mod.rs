@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::change::{ABSENT, Change};
 use super::failure::{Failure, Unmet};
-use super::feed::Trail;
+use super::feed::FeedWriter;
 use super::item::{Item, Key, Read, document, number, put as set};
 use super::table::DynamoTable;
 use super::{KEPT, site};
 use crate::domain::{Hostname, Hostnames, SiteId, Subject, Timestamp};
-use crate::ports::{Batch, Call, IdempotencyRecord, Outcome, Refused, StoreError, Write};
+use crate::ports::{CallContext, IdempotencyRecord, Mutation, Outcome, StoreError, WriteBatch, WriteError};
 
 /// How many records a batch has at most.
 const MOST: usize = 90;
@@ -46,12 +46,16 @@ struct Planned {
 enum Met {
     /// It was written before.
     Itself,
-    Refusal(Refused),
+    Refusal(WriteError),
     /// A reader of the feed has closed the place that was taken in it.
     ClosedPlace,
 }
 
-pub(super) async fn write(table: &DynamoTable, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
+pub(super) async fn write(
+    table: &DynamoTable,
+    call: &CallContext,
+    batch: &WriteBatch,
+) -> Outcome<(), WriteError> {
     if let Err(refused) = sound(&batch.writes) {
         return Outcome::NotApplied(refused);
     }
@@ -59,12 +63,12 @@ pub(super) async fn write(table: &DynamoTable, call: &Call, batch: &Batch) -> Ou
         Ok(planned) => planned,
         Err(error) => return Failure::Not(error).refused(),
     };
-    let trail = Trail { table, call, audit: batch.audit.as_ref(), events: &batch.events };
+    let trail = FeedWriter { table, call, audit: batch.audit.as_ref(), events: &batch.events };
     for _ in 0..TRIES {
         let numbers = match trail.draw().await {
             Ok(numbers) => numbers,
             // Of the batch itself nothing was asked for yet.
-            Err(failure) => return Outcome::NotApplied(Refused::Store(failure.into_error())),
+            Err(failure) => return Outcome::NotApplied(WriteError::Store(failure.into_error())),
         };
         let kept = match trail.changes(numbers) {
             Ok(kept) => kept,
@@ -92,25 +96,27 @@ pub(super) async fn write(table: &DynamoTable, call: &Call, batch: &Batch) -> Ou
             Ok(Met::Refusal(refused)) => return Outcome::NotApplied(refused),
             Ok(Met::ClosedPlace) => {}
             // This request did nothing. Whether one before it did is what could not be read.
-            Err(error) => return Outcome::Unknown(Refused::Store(error)),
+            Err(error) => return Outcome::Unknown(WriteError::Store(error)),
         }
     }
-    Outcome::NotApplied(Refused::Store(StoreError::Unavailable("the event feed is read too fast".to_owned())))
+    Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(
+        "the event feed is read too fast".to_owned(),
+    )))
 }
 
 /// Refuses what no batch may be, whatever the table holds.
-fn sound(writes: &[Write]) -> Result<(), Refused> {
+fn sound(writes: &[Mutation]) -> Result<(), WriteError> {
     let mut names = BTreeSet::new();
     if writes.len() > MOST || !writes.iter().all(|write| names.insert(name(write))) {
         let message = "a batch has at most 90 records, and each of them once";
-        return Err(Refused::Store(StoreError::Denied(message.to_owned())));
+        return Err(WriteError::Store(StoreError::Denied(message.to_owned())));
     }
     let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
     for write in writes {
-        let Write::CreateSite(site) = write else { continue };
+        let Mutation::CreateSite(site) = write else { continue };
         for host in site.hostnames.all() {
             if let Some(owner) = claimed.insert(host, &site.id) {
-                return Err(Refused::HostnameTaken { host: host.clone(), site: owner.clone() });
+                return Err(WriteError::HostnameTaken { host: host.clone(), site: owner.clone() });
             }
         }
     }
@@ -118,36 +124,43 @@ fn sound(writes: &[Write]) -> Result<(), Refused> {
 }
 
 /// The changes that a batch comes to, without what is kept of it for people.
-async fn plan(table: &DynamoTable, call: &Call, batch: &Batch) -> Result<Vec<Planned>, StoreError> {
+async fn plan(
+    table: &DynamoTable,
+    call: &CallContext,
+    batch: &WriteBatch,
+) -> Result<Vec<Planned>, StoreError> {
     let now = table.clock.wall();
     let id = call.write;
     let mut planned = Vec::new();
     for (at, write) in batch.writes.iter().enumerate() {
         match write {
-            Write::CreateSite(site) => planned.extend(put::create_site(at, site, id)?),
-            Write::Site(site) => planned.push(put::site(at, site, id)?),
-            Write::RemoveSite(site, uid, version) => {
+            Mutation::CreateSite(site) => planned.extend(put::create_site(at, site, id)?),
+            Mutation::Site(site) => planned.push(put::site(at, site, id)?),
+            Mutation::RemoveSite(site, uid, version) => {
                 let hostnames = hostnames(table, call, site, *version).await?;
                 let expires = seconds(now.after(REMEMBERED));
                 planned.extend(put::remove_site(at, (site, *uid, *version), hostnames.as_ref(), id, expires));
             }
-            Write::Colour(colour) => planned.push(put::colour(at, colour, id)?),
-            Write::Fleet(fleet) => planned.push(put::fleet(at, fleet, id)?),
-            Write::Webhooks(webhooks) => planned.push(put::webhooks(at, webhooks, id)?),
-            Write::Users(users) => planned.push(put::users(at, users, id)?),
-            Write::CreateRollout(rollout) => planned.push(put::create_rollout(at, rollout, id)?),
-            Write::Rollout(rollout) => planned.push(put::rollout(at, rollout, id)?),
-            Write::RolloutPage(page) => {
+            Mutation::Service(service) => planned.push(put::service(at, service, id)?),
+            Mutation::Fleet(fleet) => planned.push(put::fleet(at, fleet, id)?),
+            Mutation::Webhooks(webhooks) => planned.push(put::webhooks(at, webhooks, id)?),
+            Mutation::Users(users) => planned.push(put::users(at, users, id)?),
+            Mutation::CreateRollout(rollout) => planned.push(put::create_rollout(at, rollout, id)?),
+            Mutation::Rollout(rollout) => planned.push(put::rollout(at, rollout, id)?),
+            Mutation::RolloutPage(page) => {
                 let mut before = batch.writes.iter().take(at);
-                let first = !before
-                    .any(|other| matches!(other, Write::RolloutPage(known) if known.rollout == page.rollout));
+                let first = !before.any(
+                    |other| matches!(other, Mutation::RolloutPage(known) if known.rollout == page.rollout),
+                );
                 let with = batch.writes.iter().any(|other| match other {
-                    Write::CreateRollout(rollout) | Write::Rollout(rollout) => rollout.number == page.rollout,
+                    Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => {
+                        rollout.number == page.rollout
+                    }
                     _ => false,
                 });
                 planned.extend(put::page(at, page, with || !first, id)?);
             }
-            Write::History(operation) => planned.push(put::history(at, operation, id)?),
+            Mutation::History(operation) => planned.push(put::history(at, operation, id)?),
         }
     }
     if let Some(record) = &batch.idempotency {
@@ -159,7 +172,7 @@ async fn plan(table: &DynamoTable, call: &Call, batch: &Batch) -> Result<Vec<Pla
 /// The hostnames of a site that is to be removed; none where it is not as expected, which its condition will say.
 async fn hostnames(
     table: &DynamoTable,
-    call: &Call,
+    call: &CallContext,
     id: &SiteId,
     version: u64,
 ) -> Result<Option<Hostnames>, StoreError> {
@@ -189,8 +202,8 @@ pub(super) fn seconds(at: Timestamp) -> aws_sdk_dynamodb::types::AttributeValue 
 /// Finds out what a batch met, in the order in which a caller is told of it.
 async fn met(
     table: &DynamoTable,
-    call: &Call,
-    batch: &Batch,
+    call: &CallContext,
+    batch: &WriteBatch,
     planned: &[Planned],
     unmet: &[Unmet],
 ) -> Result<Met, StoreError> {
@@ -208,7 +221,7 @@ async fn met(
         return Ok(Met::Itself);
     }
     if unmet.iter().any(|(planned, _)| matches!(planned.what, For::Key)) {
-        return Ok(Met::Refusal(Refused::KeyUsed));
+        return Ok(Met::Refusal(WriteError::KeyUsed));
     }
     for (planned, item) in unmet {
         let refused = match &planned.what {
@@ -217,9 +230,9 @@ async fn met(
                 None => continue,
             },
             For::Host(at, host) => match owner(table, call, planned, item).await? {
-                Some(site) => Refused::HostnameTaken { host: host.clone(), site },
+                Some(site) => WriteError::HostnameTaken { host: host.clone(), site },
                 // It was freed since; the next try will tell.
-                None => Refused::Conflict(batch.writes.get(*at).map(name).unwrap_or_default()),
+                None => WriteError::Conflict(batch.writes.get(*at).map(name).unwrap_or_default()),
             },
             For::Key | For::Trail => continue,
         };
@@ -231,7 +244,7 @@ async fn met(
 /// Whether a batch's first record was last written by this very write.
 async fn is_written(
     table: &DynamoTable,
-    call: &Call,
+    call: &CallContext,
     first: &Key,
     unmet: &[(&Planned, Option<&Item>)],
 ) -> Result<bool, StoreError> {
@@ -244,35 +257,35 @@ async fn is_written(
 }
 
 /// Where it is kept whose write a record was.
-fn told_by(write: &Write) -> Key {
+fn told_by(write: &Mutation) -> Key {
     match write {
-        Write::CreateSite(site) | Write::Site(site) => Key::site(&site.id),
-        Write::RemoveSite(id, ..) => Key::gone(id),
-        Write::Colour(colour) => Key::colour(colour.selector),
-        Write::Fleet(_) => Key::fleet(),
-        Write::Webhooks(_) => Key::webhooks(),
-        Write::Users(_) => Key::users(),
-        Write::CreateRollout(rollout) | Write::Rollout(rollout) => Key::rollout(rollout.number),
-        Write::RolloutPage(page) => Key::page(page.rollout, page.page),
-        Write::History(operation) => Key::history(&operation.id),
+        Mutation::CreateSite(site) | Mutation::Site(site) => Key::site(&site.id),
+        Mutation::RemoveSite(id, ..) => Key::gone(id),
+        Mutation::Service(service) => Key::service(service.color),
+        Mutation::Fleet(_) => Key::fleet(),
+        Mutation::Webhooks(_) => Key::webhooks(),
+        Mutation::Users(_) => Key::users(),
+        Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => Key::rollout(rollout.number),
+        Mutation::RolloutPage(page) => Key::page(page.rollout, page.page),
+        Mutation::History(operation) => Key::history(&operation.id),
     }
 }
 
-fn of_record(write: &Write, item: Option<&Item>) -> Refused {
-    if let (Write::Site(new), Some(item)) = (write, item)
+fn of_record(write: &Mutation, item: Option<&Item>) -> WriteError {
+    if let (Mutation::Site(new), Some(item)) = (write, item)
         && let Ok(old) = site::of_item(item)
         && (old.version, old.uid) == (new.version, new.uid)
     {
         let message = "a site keeps the hostnames that it was created with";
-        return Refused::Store(StoreError::Denied(message.to_owned()));
+        return WriteError::Store(StoreError::Denied(message.to_owned()));
     }
-    Refused::Conflict(name(write))
+    WriteError::Conflict(name(write))
 }
 
 /// Who has a hostname.
 async fn owner(
     table: &DynamoTable,
-    call: &Call,
+    call: &CallContext,
     planned: &Planned,
     item: Option<&Item>,
 ) -> Result<Option<SiteId>, StoreError> {
@@ -285,16 +298,18 @@ async fn owner(
 }
 
 /// The name of a record, for people and for telling it from the others of its batch.
-fn name(write: &Write) -> String {
+fn name(write: &Mutation) -> String {
     match write {
-        Write::CreateSite(site) | Write::Site(site) => Subject::Site(site.id.clone()).to_string(),
-        Write::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
-        Write::Colour(colour) => Subject::Colour(colour.selector).to_string(),
-        Write::Fleet(_) => Subject::Fleet.to_string(),
-        Write::Webhooks(_) => "webhooks".to_owned(),
-        Write::Users(_) => "users".to_owned(),
-        Write::CreateRollout(rollout) | Write::Rollout(rollout) => format!("rollout-{}", rollout.number),
-        Write::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
-        Write::History(operation) => operation.id.to_string(),
+        Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),
+        Mutation::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
+        Mutation::Service(service) => Subject::Service(service.color).to_string(),
+        Mutation::Fleet(_) => Subject::Fleet.to_string(),
+        Mutation::Webhooks(_) => "webhooks".to_owned(),
+        Mutation::Users(_) => "users".to_owned(),
+        Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => {
+            format!("rollout-{}", rollout.number)
+        }
+        Mutation::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
+        Mutation::History(operation) => operation.id.to_string(),
     }
 }

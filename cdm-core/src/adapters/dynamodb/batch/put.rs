@@ -8,11 +8,13 @@ use crate::adapters::dynamodb::item::{
     Item, Key, SHARDS, document, list_work, live, number, put, text, written_by,
 };
 use crate::adapters::dynamodb::site;
-use crate::domain::operation::Home;
+use crate::domain::operation::OperationParent;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
-use crate::domain::{Colour, Fleet, Hostnames, Operation, Rollout, RolloutStatus, Site, SiteId, Slot, Uid};
+use crate::domain::{
+    Fleet, Hostnames, Operation, OperationState, Rollout, RolloutStatus, Service, Site, SiteId, Uid,
+};
 use crate::ports::{StoreError, WriteId};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -73,14 +75,20 @@ pub(super) fn remove_site(
     planned
 }
 
-pub(super) fn colour(at: usize, colour: &Colour, write: WriteId) -> Result<Planned> {
-    let after = Colour { version: colour.version + 1, ..colour.clone() };
-    shared(at, Key::colour(colour.selector), (colour.version, document(&after)?), colour.slot.as_ref(), write)
+pub(super) fn service(at: usize, service: &Service, write: WriteId) -> Result<Planned> {
+    let after = Service { version: service.version + 1, ..service.clone() };
+    shared(
+        at,
+        Key::service(service.color),
+        (service.version, document(&after)?),
+        service.operation.as_ref(),
+        write,
+    )
 }
 
 pub(super) fn fleet(at: usize, fleet: &Fleet, write: WriteId) -> Result<Planned> {
     let after = Fleet { version: fleet.version + 1, ..fleet.clone() };
-    shared(at, Key::fleet(), (fleet.version, document(&after)?), fleet.slot.as_ref(), write)
+    shared(at, Key::fleet(), (fleet.version, document(&after)?), fleet.operation.as_ref(), write)
 }
 
 pub(super) fn webhooks(at: usize, webhooks: &Webhooks, write: WriteId) -> Result<Planned> {
@@ -97,11 +105,11 @@ fn shared(
     at: usize,
     key: Key,
     (version, document): (u64, AttributeValue),
-    slot: Option<&Slot>,
+    operation: Option<&OperationState>,
     write: WriteId,
 ) -> Result<Planned> {
     let mut item = versioned(&key, version + 1, document, write);
-    list_work(&mut item, slot);
+    list_work(&mut item, operation);
     let change = match version {
         0 => Change::put(item).when(ABSENT),
         _ => Change::put(item).when("#version = :version").with(":version", number(version)),
@@ -129,8 +137,9 @@ fn rollout_item(rollout: &Rollout, write: WriteId) -> Result<Item> {
         if let Some(owner) = &rollout.owner {
             put(&mut item, "opOwner", text(owner.as_str()));
         }
-        if let Some(wake) = rollout.wake.filter(|_| rollout.status == RolloutStatus::Waiting) {
-            put(&mut item, "opWake", number(wake.millis()));
+        if let Some(next_poll_at) = rollout.next_poll_at.filter(|_| rollout.status == RolloutStatus::Waiting)
+        {
+            put(&mut item, "opWake", number(next_poll_at.millis()));
         }
     }
     Ok(item)
@@ -168,11 +177,11 @@ pub(super) fn page(
 pub(super) fn history(at: usize, operation: &Operation, write: WriteId) -> Result<Planned> {
     let key = Key::history(&operation.id);
     let mut values = vec![("document", document(operation)?), ("write", written_by(write))];
-    if matches!(operation.id.home, Home::Subject(_)) {
+    if matches!(operation.id.parent, OperationParent::Subject(_)) {
         values.push(("work", text("ended")));
         values.push(("number", number(operation.id.number)));
-        values.push(("opKind", text(operation.slot.task.kind().as_str())));
-        values.push(("opStatus", text(operation.slot.status.as_str())));
+        values.push(("opKind", text(operation.state.input.kind().as_str())));
+        values.push(("opStatus", text(operation.state.status.as_str())));
     }
     let sets = values.iter().map(|(name, _)| format!("#{name} = if_not_exists(#{name}, :{name})"));
     let change = Change::update(key.clone(), format!("SET {}", sets.collect::<Vec<_>>().join(", ")));

@@ -4,18 +4,19 @@ use sqlx::{Row, SqliteConnection};
 
 use super::tables::{ROUTES, TEMPLATES, bump, damaged};
 use super::{Inner, PORT, news, shapes};
-use crate::domain::{Digest, Fence, JobName, Selector, Uid};
+use crate::domain::{Color, Digest, Fence, JobName, Uid};
 use crate::ports::{
-    Call, CanaryVersion, Changed, ErrorKind, ImageWant, JobSpec, JobState, Outcome, PortError, RouteSpec,
+    CallContext, CanaryVersion, Changed, ErrorKind, ImageWant, JobSpec, JobState, Outcome, PortError,
+    RouteSpec,
 };
 
 /// A write.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Command<'a> {
-    Canary(Option<&'a CanaryVersion>, Selector, Option<Digest>),
-    Image(Selector, Fence, &'a ImageWant),
+    Canary(Option<&'a CanaryVersion>, Color, Option<Digest>),
+    Image(Color, Fence, &'a ImageWant),
     PutRoute(&'a RouteSpec),
-    MoveRoute(Uid, Fence, Selector),
+    MoveRoute(Uid, Fence, Color),
     Release(Uid),
     Job(&'a JobSpec),
 }
@@ -35,7 +36,7 @@ impl From<sqlx::Error> for Stop {
 
 impl Inner {
     /// Writes, and has the router follow before it answers.
-    pub(super) async fn write(&self, call: &Call, command: Command<'_>) -> Outcome<()> {
+    pub(super) async fn write(&self, call: &CallContext, command: Command<'_>) -> Outcome<()> {
         tokio::select! {
             biased;
             outcome = self.write_now(call, command) => outcome,
@@ -46,7 +47,7 @@ impl Inner {
         }
     }
 
-    async fn write_now(&self, call: &Call, command: Command<'_>) -> Outcome<()> {
+    async fn write_now(&self, call: &CallContext, command: Command<'_>) -> Outcome<()> {
         let mut tx = match self.file.begin().await {
             Ok(tx) => tx,
             Err(error) => return Outcome::NotApplied(super::unavailable(error)),
@@ -84,8 +85,8 @@ impl Command<'_> {
 
     async fn apply(self, conn: &mut SqliteConnection, fence: Fence) -> Result<(), Stop> {
         match self {
-            Self::Canary(expect, selector, digest) => set_canary(conn, expect, selector, digest).await,
-            Self::Image(selector, expect, want) => set_image(conn, fence, selector, expect, want).await,
+            Self::Canary(expect, color, digest) => set_canary(conn, expect, color, digest).await,
+            Self::Image(color, expect, want) => set_image(conn, fence, color, expect, want).await,
             Self::PutRoute(spec) => put_route(conn, fence, spec).await,
             Self::MoveRoute(uid, expect, to) => move_route(conn, fence, uid, expect, to).await,
             Self::Release(uid) => release(conn, uid).await,
@@ -97,7 +98,7 @@ impl Command<'_> {
 async fn set_canary(
     conn: &mut SqliteConnection,
     expect: Option<&CanaryVersion>,
-    selector: Selector,
+    color: Color,
     digest: Option<Digest>,
 ) -> Result<(), Stop> {
     let row = sqlx::query("SELECT version FROM cluster_canary").fetch_optional(&mut *conn).await?;
@@ -106,7 +107,7 @@ async fn set_canary(
         return refuse(ErrorKind::Conflict, "the canary has another version");
     }
     sqlx::query("INSERT OR REPLACE INTO cluster_canary (one, selector, digest, version) VALUES (1, ?, ?, ?)")
-        .bind(selector.as_str())
+        .bind(color.as_str())
         .bind(digest.map(|digest| digest.to_string()))
         .bind(version.unwrap_or_default() + 1)
         .execute(conn)
@@ -117,12 +118,12 @@ async fn set_canary(
 async fn set_image(
     conn: &mut SqliteConnection,
     fence: Fence,
-    selector: Selector,
+    color: Color,
     expect: Fence,
     want: &ImageWant,
 ) -> Result<(), Stop> {
     let row = sqlx::query("SELECT fence, digest, template FROM cluster_services WHERE selector = ?")
-        .bind(selector.as_str())
+        .bind(color.as_str())
         .fetch_one(&mut *conn)
         .await?;
     let (carried, runs, template): (String, String, String) =
@@ -141,7 +142,7 @@ async fn set_image(
             None => return refuse(ErrorKind::Invalid, "the template is none of this cluster's"),
         },
     };
-    let selector_text = selector.as_str();
+    let selector_text = color.as_str();
     match next {
         None => {
             sqlx::query("UPDATE cluster_services SET fence = ? WHERE selector = ?")
@@ -163,7 +164,7 @@ async fn set_image(
             .await?
         }
     };
-    news::tell(conn, &Changed::Service(selector)).await?;
+    news::tell(conn, &Changed::Service(color)).await?;
     Ok(())
 }
 
@@ -203,7 +204,7 @@ async fn move_route(
     fence: Fence,
     uid: Uid,
     expect: Fence,
-    to: Selector,
+    to: Color,
 ) -> Result<(), Stop> {
     match route_fence(conn, uid).await? {
         None => return refuse(ErrorKind::NotFound, "the site has no route"),

@@ -17,9 +17,9 @@ use super::http::{Busy, Http};
 use super::router::Endpoints;
 use super::tables::{self, Hosted};
 use super::tenants::Tenants;
-use super::{GLANCE, Inner, LocalCluster, colour, http, router, runner};
+use super::{GLANCE, Inner, LocalCluster, http, router, runner, service};
 use crate::adapters::embedded::file::is_full;
-use crate::domain::Selector;
+use crate::domain::Color;
 
 /// How often a process that waits for the lock tries it.
 const TRY: Duration = Duration::from_millis(500);
@@ -94,19 +94,19 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) const fn endpoints(&self, service: Selector) -> &Endpoints {
+    pub(super) const fn endpoints(&self, service: Color) -> &Endpoints {
         &self.endpoints[place(service)]
     }
 
-    pub(super) const fn cache(&self, service: Selector) -> &Cache {
+    pub(super) const fn cache(&self, service: Color) -> &Cache {
         &self.caches[place(service)]
     }
 }
 
-const fn place(service: Selector) -> usize {
+const fn place(service: Color) -> usize {
     match service {
-        Selector::Blue => 0,
-        Selector::Green => 1,
+        Color::Blue => 0,
+        Color::Green => 1,
     }
 }
 
@@ -234,8 +234,8 @@ impl Turn {
         });
         let mut controllers = JoinSet::new();
         controllers.spawn(follow(Arc::clone(&world)));
-        for selector in Selector::ALL {
-            controllers.spawn(colour::keep(Arc::clone(&world), selector));
+        for color in Color::ALL {
+            controllers.spawn(service::keep(Arc::clone(&world), color));
         }
         controllers.spawn(runner::keep(Arc::clone(&world)));
         let (busy, clock) = (Busy::default(), Arc::clone(&cluster.clock));

@@ -6,7 +6,7 @@ use super::host::World;
 use super::install::{self, Fresh, Installed};
 use super::runner::Due;
 use super::tenants::{read_options, site_error};
-use crate::domain::{Hostnames, Selector, SiteName, Theme, Uid};
+use crate::domain::{Color, Hostnames, SiteName, Theme, Uid};
 use crate::ports::{ErrorKind, Job, JobFailure, JobKind, JobState, PortError};
 
 /// Most bytes of a log.
@@ -81,7 +81,7 @@ type Done = Result<Vec<(Uid, String)>, Failure>;
 
 async fn install(
     world: &World,
-    service: Selector,
+    service: Color,
     uid: Uid,
     hostnames: &Hostnames,
     title: &SiteName,
@@ -135,7 +135,7 @@ async fn install(
     }
 }
 
-async fn activate(world: &World, service: Selector, uid: Uid, theme: &Theme, log: &mut Log) -> Done {
+async fn activate(world: &World, service: Color, uid: Uid, theme: &Theme, log: &mut Log) -> Done {
     let view = world.cluster.running_image(service).await?;
     if !world.cluster.images().of(view).has_theme(theme) {
         let message = format!("The '{theme}' theme could not be found.");
@@ -167,7 +167,7 @@ async fn set_theme(database: &mut SqliteConnection, theme: &Theme) -> Result<boo
     .map(|_| true)
 }
 
-async fn flush(world: &World, service: Selector, uids: &[Uid], log: &mut Log) -> Done {
+async fn flush(world: &World, service: Color, uids: &[Uid], log: &mut Log) -> Done {
     let mut failed = Vec::new();
     for uid in uids {
         // Flushed also where the database does not answer: nothing old is kept of such a site.

@@ -8,7 +8,6 @@
 //! boot counts for nothing.
 
 mod cache;
-mod colour;
 mod commands;
 mod host;
 mod http;
@@ -23,6 +22,7 @@ mod probe;
 mod router;
 mod routes;
 mod runner;
+mod service;
 mod shapes;
 mod tables;
 mod tenants;
@@ -43,7 +43,7 @@ use tokio::sync::watch;
 
 use super::File;
 use super::file::is_full;
-use crate::domain::{Digest, Hostname, Selector};
+use crate::domain::{Color, Digest, Hostname};
 use crate::ports::{Clock, ErrorKind, PortError};
 use images::Images;
 use routes::RouteTable;
@@ -217,9 +217,9 @@ impl Inner {
     }
 
     /// The image that a service shall run, in which its jobs run.
-    async fn running_image(&self, selector: Selector) -> Result<Digest, sqlx::Error> {
+    async fn running_image(&self, color: Color) -> Result<Digest, sqlx::Error> {
         let mut reader = self.file.reader().acquire().await?;
-        Ok(tables::wanted(&mut reader, selector).await?.digest)
+        Ok(tables::wanted(&mut reader, color).await?.digest)
     }
 
     fn images(&self) -> Arc<Images> {

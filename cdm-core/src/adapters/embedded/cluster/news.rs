@@ -6,8 +6,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::tables::{bump, count, damaged};
 use super::{GLANCE, Inner};
-use crate::domain::{JobName, Selector};
-use crate::ports::{Changed, Mark};
+use crate::domain::{Color, JobName};
+use crate::ports::{ChangeCursor, Changed};
 
 /// Counts changes.
 const NEWS: &str = "news";
@@ -24,7 +24,7 @@ pub(super) async fn tell(conn: &mut SqliteConnection, changed: &Changed) -> Resu
     let number = bump(conn, NEWS).await?;
     let thing = match changed {
         Changed::Job(name) => format!("job/{name}"),
-        Changed::Service(selector) => format!("service/{selector}"),
+        Changed::Service(color) => format!("service/{color}"),
         Changed::Anything => "anything".to_owned(),
     };
     sqlx::query("INSERT OR REPLACE INTO cluster_news (thing, number) VALUES (?, ?)")
@@ -51,9 +51,9 @@ async fn forget(conn: &mut SqliteConnection, until: i64) -> Result<(), sqlx::Err
 /// What changed since `mark`, waiting at most `wait` for something.
 pub(super) async fn since(
     inner: &Inner,
-    mark: Mark,
+    mark: ChangeCursor,
     wait: Duration,
-) -> Result<(Vec<Changed>, Mark), sqlx::Error> {
+) -> Result<(Vec<Changed>, ChangeCursor), sqlx::Error> {
     let until = inner.clock.monotonic().after(wait);
     let mut pulse = inner.pulse.subscribe();
     loop {
@@ -79,11 +79,11 @@ pub(super) async fn since(
     }
 }
 
-async fn look(inner: &Inner, mark: Mark) -> Result<(Vec<Changed>, Mark), sqlx::Error> {
+async fn look(inner: &Inner, mark: ChangeCursor) -> Result<(Vec<Changed>, ChangeCursor), sqlx::Error> {
     let mut tx = inner.file.snapshot().await?;
     let last = count(&mut tx, NEWS).await?;
     let forgotten = count(&mut tx, FORGOTTEN).await?;
-    let next = Mark(u64::try_from(last).unwrap_or_default());
+    let next = ChangeCursor(u64::try_from(last).unwrap_or_default());
     let from = i64::try_from(mark.0).unwrap_or(i64::MAX);
     if from < forgotten || from > last {
         return Ok((vec![Changed::Anything], next));
@@ -97,7 +97,7 @@ async fn look(inner: &Inner, mark: Mark) -> Result<(Vec<Changed>, Mark), sqlx::E
 fn parse(thing: &str) -> Result<Changed, sqlx::Error> {
     let changed = match thing.split_once('/') {
         Some(("job", name)) => JobName::parse(name).map(Changed::Job),
-        Some(("service", selector)) => Selector::parse(selector).ok().map(Changed::Service),
+        Some(("service", color)) => Color::parse(color).ok().map(Changed::Service),
         Some(_) => None,
         None => (thing == "anything").then_some(Changed::Anything),
     };

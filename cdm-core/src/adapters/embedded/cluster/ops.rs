@@ -8,10 +8,10 @@ use sqlx::Row;
 use super::commands::Command;
 use super::tables::{self, damaged};
 use super::{LocalCluster, news, shapes, unavailable};
-use crate::domain::{Digest, Fence, JobName, Selector, Uid};
+use crate::domain::{Color, Digest, Fence, JobName, Uid};
 use crate::ports::{
-    Call, Canary, CanaryVersion, Changed, ClusterOps, ImageWant, Job, JobSpec, Mark, Outcome, PortError,
-    Route, RouteSpec, ServiceView,
+    CallContext, Canary, CanaryVersion, ChangeCursor, Changed, ClusterOps, ImageWant, Job, JobSpec, Outcome,
+    PortError, Route, RouteSpec, ServiceView,
 };
 
 #[async_trait]
@@ -22,45 +22,45 @@ impl ClusterOps for LocalCluster {
 
     async fn set_canary(
         &self,
-        call: &Call,
+        call: &CallContext,
         expect: Option<&CanaryVersion>,
-        selector: Selector,
+        color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
-        self.inner.write(call, Command::Canary(expect, selector, digest)).await
+        self.inner.write(call, Command::Canary(expect, color, digest)).await
     }
 
-    async fn service(&self, selector: Selector) -> Result<ServiceView, PortError> {
-        self.read_service(selector).await.map_err(unavailable)
+    async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
+        self.read_service(color).await.map_err(unavailable)
     }
 
     async fn set_image(
         &self,
-        call: &Call,
-        selector: Selector,
+        call: &CallContext,
+        color: Color,
         expect: Fence,
         want: &ImageWant,
     ) -> Outcome<()> {
-        self.inner.write(call, Command::Image(selector, expect, want)).await
+        self.inner.write(call, Command::Image(color, expect, want)).await
     }
 
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
         self.read_route(uid).await.map_err(unavailable)
     }
 
-    async fn put_route(&self, call: &Call, spec: &RouteSpec) -> Outcome<()> {
+    async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         self.inner.write(call, Command::PutRoute(spec)).await
     }
 
-    async fn move_route(&self, call: &Call, uid: Uid, expect: Fence, to: Selector) -> Outcome<()> {
+    async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         self.inner.write(call, Command::MoveRoute(uid, expect, to)).await
     }
 
-    async fn release(&self, call: &Call, uid: Uid) -> Outcome<()> {
+    async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         self.inner.write(call, Command::Release(uid)).await
     }
 
-    async fn run_job(&self, call: &Call, spec: &JobSpec) -> Outcome<()> {
+    async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
         self.inner.write(call, Command::Job(spec)).await
     }
 
@@ -68,7 +68,11 @@ impl ClusterOps for LocalCluster {
         self.read_job(name).await.map_err(unavailable)
     }
 
-    async fn changes(&self, mark: Mark, wait: Duration) -> Result<(Vec<Changed>, Mark), PortError> {
+    async fn changes(
+        &self,
+        mark: ChangeCursor,
+        wait: Duration,
+    ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         news::since(&self.inner, mark, wait).await.map_err(unavailable)
     }
 }
@@ -77,20 +81,20 @@ impl LocalCluster {
     async fn read_canary(&self) -> Result<Option<Canary>, sqlx::Error> {
         let row = sqlx::query("SELECT selector, digest, version FROM cluster_canary");
         let Some(row) = row.fetch_optional(self.inner.file.reader()).await? else { return Ok(None) };
-        let selector: String = row.try_get(0)?;
+        let color: String = row.try_get(0)?;
         let digest: Option<String> = row.try_get(1)?;
         let version: i64 = row.try_get(2)?;
         Ok(Some(Canary {
-            selector: Selector::parse(&selector).map_err(|_| damaged("a selector"))?,
+            color: Color::parse(&color).map_err(|_| damaged("a selector"))?,
             digest: digest.map(|text| Digest::parse(&text)).transpose().map_err(|_| damaged("a digest"))?,
             version: CanaryVersion(version.to_string()),
         }))
     }
 
-    async fn read_service(&self, selector: Selector) -> Result<ServiceView, sqlx::Error> {
+    async fn read_service(&self, color: Color) -> Result<ServiceView, sqlx::Error> {
         let live = self.inner.live_boot().await?;
         let mut reader = self.inner.file.reader().acquire().await?;
-        tables::view(&mut reader, selector, live.as_deref()).await
+        tables::view(&mut reader, color, live.as_deref()).await
     }
 
     async fn read_route(&self, uid: Uid) -> Result<Option<Route>, sqlx::Error> {
@@ -102,7 +106,7 @@ impl LocalCluster {
         Ok(Some(Route {
             uid,
             hostnames: shapes::parse_hostnames(&hostnames).ok_or_else(|| damaged("a list of hostnames"))?,
-            service: Selector::parse(&service).map_err(|_| damaged("a selector"))?,
+            service: Color::parse(&service).map_err(|_| damaged("a selector"))?,
             fence: Fence::parse(&fence).ok_or_else(|| damaged("a fence"))?,
         }))
     }

@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use super::host::World;
 use super::http::{self, Answer};
 use super::tenants::Options;
-use crate::domain::{Digest, Hostname, Selector, Site, Uid};
+use crate::domain::{Color, Digest, Hostname, Site, Uid};
 use crate::ports::PortError;
 
 pub(super) const SERVICE: HeaderName = HeaderName::from_static("x-cdm-service");
@@ -16,12 +16,7 @@ const SITE: HeaderName = HeaderName::from_static("x-cdm-site");
 const DIGEST: HeaderName = HeaderName::from_static("x-cdm-digest");
 
 /// Answers as the image `digest` in the service `service` does.
-pub(super) async fn answer<B>(
-    world: &World,
-    service: Selector,
-    digest: Digest,
-    request: &Request<B>,
-) -> Answer {
+pub(super) async fn answer<B>(world: &World, service: Color, digest: Digest, request: &Request<B>) -> Answer {
     let answers = world.cluster.images().of(digest).answers;
     let mut answer = if answers == 200 {
         tenant(world, service, digest, request).await
@@ -37,7 +32,7 @@ pub(super) async fn answer<B>(
     answer
 }
 
-async fn tenant<B>(world: &World, service: Selector, digest: Digest, request: &Request<B>) -> Answer {
+async fn tenant<B>(world: &World, service: Color, digest: Digest, request: &Request<B>) -> Answer {
     let Some((host, port)) = http::host(request) else {
         return http::text(StatusCode::BAD_REQUEST, "the request names no host".to_owned());
     };
@@ -73,7 +68,7 @@ async fn find(world: &World, host: &str) -> Result<Option<Site>, String> {
     repository.site(&id).await.map_err(|error| error.to_string())
 }
 
-async fn options(world: &World, service: Selector, uid: Uid) -> Result<Option<Arc<Options>>, PortError> {
+async fn options(world: &World, service: Color, uid: Uid) -> Result<Option<Arc<Options>>, PortError> {
     let cache = world.cache(service);
     let reading = match cache.get(uid) {
         Ok(options) => return Ok(Some(options)),
@@ -97,7 +92,7 @@ fn canonical<B>(scheme: &str, site: &Site, port: Option<u16>, request: &Request<
     answer
 }
 
-fn page(site: &Site, options: &Options, service: Selector, digest: Digest) -> String {
+fn page(site: &Site, options: &Options, service: Color, digest: Digest) -> String {
     let title = escaped(&options.title);
     let rows = [
         ("site", site.id.as_str()),

@@ -15,7 +15,7 @@ use super::host::World;
 use super::http::{self, Answer, Busy, MOST_BODY};
 use super::images::Readiness;
 use super::pages;
-use crate::domain::{Digest, Selector, Tick};
+use crate::domain::{Color, Digest, MonotonicTime};
 
 /// Where a pod's readiness is asked for.
 pub(super) const READY_PATH: &str = "/-/ready";
@@ -39,7 +39,7 @@ pub(super) struct Pod {
 #[derive(Clone, Debug)]
 pub(super) struct PodSpec {
     pub(super) name: String,
-    pub(super) service: Selector,
+    pub(super) service: Color,
     pub(super) digest: Digest,
     pub(super) template: String,
     /// How long it takes to get ready.
@@ -84,9 +84,9 @@ impl Pod {
 
 async fn answer(
     world: Arc<World>,
-    service: Selector,
+    service: Color,
     digest: Digest,
-    started: Tick,
+    started: MonotonicTime,
     request: Request<Incoming>,
 ) -> Answer {
     if request.uri().path() == READY_PATH {

@@ -8,8 +8,8 @@ use super::LocalCluster;
 use super::pages::SERVICE;
 use crate::adapters::outbound::Outbound;
 use crate::adapters::outbound::probe::{answer, asked, named};
-use crate::domain::rollout::Answer;
-use crate::ports::{Check, HealthProbe, Inconclusive, Via};
+use crate::domain::rollout::ProbeResponse;
+use crate::ports::{HealthProbe, Inconclusive, ProbeRequest, Via};
 
 /// Most bytes of a page.
 const MOST_BODY: usize = 64 << 10;
@@ -30,16 +30,16 @@ impl LocalProbe {
 
 #[async_trait]
 impl HealthProbe for LocalProbe {
-    async fn probe(&self, check: &Check) -> Result<Answer, Inconclusive> {
+    async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive> {
         let router = self.cluster.router_address().await;
         let router = router.map_err(|error| Inconclusive(error.message))?;
         let router = router.ok_or_else(|| Inconclusive("nobody hosts the local cluster".to_owned()))?;
         let headers = match check.via {
             Via::Route => Vec::new(),
-            Via::Service(selector) => vec![(SERVICE, HeaderValue::from_static(selector.as_str()))],
+            Via::Service(color) => vec![(SERVICE, HeaderValue::from_static(color.as_str()))],
         };
         let answered =
-            self.outbound.ask(asked(router, false, check, headers), MOST_BODY, check.patience).await;
+            self.outbound.ask(asked(router, false, check, headers), MOST_BODY, check.timeout).await;
         let answered = answered.map_err(|error| Inconclusive(error.to_string()))?;
         // Either way the router stands between, and answers in the service's place while no pod is ready.
         Ok(answer(&answered, check, named(&answered, &SERVICE)))

@@ -16,7 +16,7 @@ use hyper::{Request, StatusCode, Uri, Version};
 use super::host::World;
 use super::http::{self, Answer, MOST_BODY, Sent};
 use super::pages::SERVICE;
-use crate::domain::Selector;
+use crate::domain::Color;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-cdm-route");
 
@@ -77,8 +77,8 @@ pub(super) async fn route(world: Arc<World>, request: Request<Incoming>) -> Answ
 }
 
 /// The service that a request asks for by name, wherever the route of its host leads: for a look before a move.
-fn asked_for(headers: &HeaderMap) -> Option<Selector> {
-    Selector::parse(headers.get(SERVICE)?.to_str().ok()?).ok()
+fn asked_for(headers: &HeaderMap) -> Option<Color> {
+    Color::parse(headers.get(SERVICE)?.to_str().ok()?).ok()
 }
 
 /// Hands a request to the first of `pods` that takes it; one with a body is handed on once.

@@ -9,12 +9,12 @@ use tokio::sync::Mutex;
 use super::super::File;
 use super::shapes;
 use super::tables::damaged;
-use crate::domain::Selector;
+use crate::domain::Color;
 
 /// Where a hostname leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Leads {
-    pub(super) service: Selector,
+    pub(super) service: Color,
     /// The number of the route's last write.
     pub(super) generation: i64,
 }
@@ -67,7 +67,7 @@ impl RouteTable {
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let hostnames =
                 shapes::parse_hostnames(&hostnames).ok_or_else(|| damaged("a list of hostnames"))?;
-            let service = Selector::parse(&service).map_err(|_| damaged("a selector"))?;
+            let service = Color::parse(&service).map_err(|_| damaged("a selector"))?;
             let generation = row.try_get(3)?;
             newest = newest.max(generation);
             there.push((uid, hostnames, Leads { service, generation }));

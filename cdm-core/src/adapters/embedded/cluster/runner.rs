@@ -11,7 +11,7 @@ use super::host::World;
 use super::tables::damaged;
 use super::{GLANCE, jobs, news, shapes};
 use crate::adapters::embedded::file::is_full;
-use crate::domain::{JobName, Selector};
+use crate::domain::{Color, JobName};
 use crate::ports::{Changed, Job, JobKind, JobState};
 
 /// Jobs that run at a time; others wait for their turn.
@@ -27,7 +27,7 @@ const FORGET: &str = "DELETE FROM cluster_jobs WHERE rowid IN (
 #[derive(Debug)]
 pub(super) struct Due {
     pub(super) name: JobName,
-    pub(super) service: Selector,
+    pub(super) service: Color,
     pub(super) kind: JobKind,
 }
 
@@ -92,7 +92,7 @@ async fn due(world: &World) -> Result<Vec<Due>, sqlx::Error> {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         due.push(Due {
             name: JobName::parse(&name).ok_or_else(|| damaged("a job's name"))?,
-            service: Selector::parse(&service).map_err(|_| damaged("a selector"))?,
+            service: Color::parse(&service).map_err(|_| damaged("a selector"))?,
             kind: shapes::parse_kind(&kind).ok_or_else(|| damaged("a job's kind"))?,
         });
     }

@@ -3,7 +3,7 @@
 use sqlx::{Row, SqliteConnection};
 
 use super::shapes;
-use crate::domain::{Digest, Fence, Hostname, Selector, Template};
+use crate::domain::{Color, Digest, Fence, Hostname, Template};
 use crate::ports::{PodFailure, ServiceView};
 
 /// Every table of the local cluster. Fences are texts: their numbers use all 64 bits.
@@ -77,13 +77,13 @@ pub(super) async fn first_state(conn: &mut SqliteConnection, image: Digest) -> R
     if there.is_some() {
         return Ok(());
     }
-    for selector in Selector::ALL {
+    for color in Color::ALL {
         let template = shapes::template(image, bump(conn, TEMPLATES).await?);
         sqlx::query(
             "INSERT INTO cluster_services (selector, digest, template, fence, generation, desired, rolled_out)
              VALUES (?1, ?2, ?3, ?4, 1, ?5, ?3)",
         )
-        .bind(selector.as_str())
+        .bind(color.as_str())
         .bind(image.to_string())
         .bind(template)
         .bind(Fence::default().to_string())
@@ -92,7 +92,7 @@ pub(super) async fn first_state(conn: &mut SqliteConnection, image: Digest) -> R
         .await?;
     }
     sqlx::query("INSERT INTO cluster_canary (one, selector, digest, version) VALUES (1, ?, ?, 1)")
-        .bind(Selector::Blue.as_str())
+        .bind(Color::Blue.as_str())
         .bind(image.to_string())
         .execute(conn)
         .await
@@ -145,11 +145,11 @@ pub(super) struct Wanted {
     pub(super) rolled_out: String,
 }
 
-pub(super) async fn wanted(conn: &mut SqliteConnection, selector: Selector) -> Result<Wanted, sqlx::Error> {
+pub(super) async fn wanted(conn: &mut SqliteConnection, color: Color) -> Result<Wanted, sqlx::Error> {
     let row = sqlx::query(
         "SELECT digest, template, generation, desired, rolled_out FROM cluster_services WHERE selector = ?",
     )
-    .bind(selector.as_str())
+    .bind(color.as_str())
     .fetch_one(conn)
     .await?;
     let digest: String = row.try_get(0)?;
@@ -176,7 +176,7 @@ pub(super) struct Seen {
 /// Writes down what was seen under `boot`, unless another one has taken over since.
 pub(super) async fn set_seen(
     conn: &mut SqliteConnection,
-    selector: Selector,
+    color: Color,
     boot: &str,
     seen: &Seen,
 ) -> Result<(), sqlx::Error> {
@@ -186,7 +186,7 @@ pub(super) async fn set_seen(
          (selector, boot, generation, updated, ready, available, total, failure)
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM cluster_host WHERE boot = ?2)",
     )
-    .bind(selector.as_str())
+    .bind(color.as_str())
     .bind(boot)
     .bind(seen.generation)
     .bind(number(seen.updated))
@@ -202,7 +202,7 @@ pub(super) async fn set_seen(
 /// How a service stands, if `live` is the boot that hosts now.
 pub(super) async fn view(
     conn: &mut SqliteConnection,
-    selector: Selector,
+    color: Color,
     live: Option<&str>,
 ) -> Result<ServiceView, sqlx::Error> {
     let row = sqlx::query(
@@ -211,7 +211,7 @@ pub(super) async fn view(
                 t.updated, t.ready, t.available, t.total, t.failure
          FROM cluster_services s LEFT JOIN cluster_status t USING (selector) WHERE selector = ?1",
     )
-    .bind(selector.as_str())
+    .bind(color.as_str())
     .bind(live.unwrap_or_default())
     .fetch_one(conn)
     .await?;
@@ -226,7 +226,7 @@ pub(super) async fn view(
     };
     let failure: Option<String> = row.try_get("failure")?;
     Ok(ServiceView {
-        selector,
+        color,
         digest: Some(Digest::parse(&digest).map_err(|_| damaged("a digest"))?),
         template: Some(Template::new(&template)),
         fence: Fence::parse(&fence).ok_or_else(|| damaged("a fence"))?,
@@ -246,12 +246,12 @@ pub(super) async fn view(
 /// Writes down that all pods of a template were available.
 pub(super) async fn set_rolled_out(
     conn: &mut SqliteConnection,
-    selector: Selector,
+    color: Color,
     template: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE cluster_services SET rolled_out = ? WHERE selector = ?")
         .bind(template)
-        .bind(selector.as_str())
+        .bind(color.as_str())
         .execute(conn)
         .await
         .map(drop)

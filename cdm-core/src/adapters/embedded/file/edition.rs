@@ -40,7 +40,7 @@ pub(super) async fn judge(path: &Path) -> Result<(), OpenError> {
         (APPLICATION, _) => Ok(()),
         (0, 0) if own => Ok(()),
         (0, 0) if tables.is_empty() => match used {
-            Some(beside) => Err(OpenError::Lost { path: path.to_owned(), beside }),
+            Some(poll_while) => Err(OpenError::Lost { path: path.to_owned(), poll_while }),
             None => Ok(()),
         },
         (_, _) => Err(OpenError::Foreign { path: path.to_owned() }),

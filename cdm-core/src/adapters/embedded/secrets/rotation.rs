@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::adapters::{OsIds, SystemClock};
     use crate::domain::{Fence, SecretKind, SecretName};
-    use crate::ports::{Call, Clock, Cms, Credentials, IdSource, Outcome, SecretStore, StoredSecret};
+    use crate::ports::{CallContext, Clock, Cms, Credentials, Entropy, Outcome, SecretStore, StoredSecret};
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -180,9 +180,9 @@ mod tests {
             EmbeddedSecrets::open(self.file.clone(), &self.key(), Arc::new(self.clock)).await.unwrap()
         }
 
-        fn call(&self) -> Call {
+        fn call(&self) -> CallContext {
             let deadline = self.clock.monotonic().after(Duration::from_secs(30));
-            Call { deadline, write: self.ids.write(), fence: Fence::new(1, 1) }
+            CallContext { deadline, write: self.ids.write(), fence: Fence::new(1, 1) }
         }
 
         async fn fill(&self, count: usize) -> Vec<(SecretName, Credentials)> {

@@ -10,17 +10,17 @@ use sqlx::{Row, SqliteConnection};
 use super::error::Failure;
 use super::read::{integer, natural};
 use crate::adapters::records::{self, Answer};
-use crate::domain::site::{Claim, ClaimRefused, Claimed, Complete};
-use crate::domain::{Selector, Site, SiteId, Subject, Timestamp, WorkerId};
-use crate::ports::{Call, Refused, WriteId};
+use crate::domain::site::{Claim, ClaimRefused, Claimed, ReleaseClaim};
+use crate::domain::{Color, Site, SiteId, Subject, Timestamp, WorkerId};
+use crate::ports::{CallContext, WriteError, WriteId};
 
-pub(super) use batch::Write;
+pub(super) use batch::Mutation;
 pub(super) use old::DeleteOld;
 
 /// A change: run within a transaction, where what it did is undone when it fails.
 #[async_trait]
 pub(super) trait Change<T>: Send + Sync {
-    async fn run(&self, on: &mut SqliteConnection, call: &Call, now: Timestamp) -> Result<T, Failure>;
+    async fn run(&self, on: &mut SqliteConnection, call: &CallContext, now: Timestamp) -> Result<T, Failure>;
 }
 
 /// The name of the platform's record.
@@ -33,8 +33,8 @@ pub(super) const WEBHOOKS: &str = "webhooks";
 pub(super) const USERS: &str = "users";
 
 /// The name of a colour's record.
-pub(super) fn colour_name(selector: Selector) -> String {
-    Subject::Colour(selector).to_string()
+pub(super) fn service_name(color: Color) -> String {
+    Subject::Service(color).to_string()
 }
 
 /// A write id as SQLite keeps it: the same 64 bits.
@@ -63,7 +63,7 @@ async fn site(on: &mut SqliteConnection, id: &SiteId) -> Result<Option<Lying>, F
 /// Writes a site over what lies there, as the version after `site`'s.
 async fn update(
     on: &mut SqliteConnection,
-    call: &Call,
+    call: &CallContext,
     mut site: Site,
     answer: Option<Answer>,
 ) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ impl Change<Result<Claimed, ClaimRefused>> for ClaimSite {
     async fn run(
         &self,
         on: &mut SqliteConnection,
-        call: &Call,
+        call: &CallContext,
         _now: Timestamp,
     ) -> Result<Result<Claimed, ClaimRefused>, Failure> {
         let Some(Lying { mut site, write, answer }) = site(on, &self.0.id).await? else {
@@ -100,11 +100,11 @@ impl Change<Result<Claimed, ClaimRefused>> for ClaimSite {
         if let Some(Answer(answer)) = answer.filter(|_| write == Some(bits(call.write))) {
             return Ok(answer);
         }
-        let seen = site.grant;
+        let seen = site.claim_token;
         let answer = site.claim(&self.0);
         let changed = match answer {
             Ok(Claimed::Taken { .. }) => true,
-            Ok(Claimed::Barred) | Err(ClaimRefused::Settled(..)) => site.grant != seen,
+            Ok(Claimed::FencedOff) | Err(ClaimRefused::AlreadyResolved(..)) => site.claim_token != seen,
             Err(ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced) => {
                 false
             }
@@ -116,18 +116,23 @@ impl Change<Result<Claimed, ClaimRefused>> for ClaimSite {
     }
 }
 
-pub(super) struct CompleteSite(pub(super) Complete);
+pub(super) struct CompleteSite(pub(super) ReleaseClaim);
 
 #[async_trait]
 impl Change<()> for CompleteSite {
-    async fn run(&self, on: &mut SqliteConnection, call: &Call, _now: Timestamp) -> Result<(), Failure> {
+    async fn run(
+        &self,
+        on: &mut SqliteConnection,
+        call: &CallContext,
+        _now: Timestamp,
+    ) -> Result<(), Failure> {
         let Some(Lying { mut site, write, .. }) = site(on, &self.0.id).await? else {
-            return Err(Refused::Claim(ClaimRefused::Gone).into());
+            return Err(WriteError::Claim(ClaimRefused::Gone).into());
         };
         if write == Some(bits(call.write)) {
             return Ok(());
         }
-        site.complete(&self.0).map_err(Refused::Claim)?;
+        site.release_claim(&self.0).map_err(WriteError::Claim)?;
         update(on, call, site, None).await
     }
 }
@@ -137,7 +142,12 @@ pub(super) struct Draw(pub(super) u32);
 
 #[async_trait]
 impl Change<u64> for Draw {
-    async fn run(&self, on: &mut SqliteConnection, _call: &Call, _now: Timestamp) -> Result<u64, Failure> {
+    async fn run(
+        &self,
+        on: &mut SqliteConnection,
+        _call: &CallContext,
+        _now: Timestamp,
+    ) -> Result<u64, Failure> {
         let query =
             sqlx::query("UPDATE numbers SET drawn = drawn + ? RETURNING drawn").bind(i64::from(self.0));
         let drawn: i64 = query.fetch_one(on).await?.try_get(0)?;
@@ -146,7 +156,7 @@ impl Change<u64> for Draw {
 }
 
 /// A sign of life, or the word that there will be none any more.
-pub(super) struct BeatOf {
+pub(super) struct HeartbeatOf {
     pub(super) worker: WorkerId,
     pub(super) count: Option<u64>,
     /// Workers that have ended: the beats of those that own nothing go too.
@@ -157,12 +167,12 @@ const OWNS: &str = "SELECT 1 FROM working WHERE owner = ?1 AND NOT rests \
                     UNION ALL SELECT 1 FROM rollouts WHERE owner = ?1 AND active LIMIT 1";
 
 #[async_trait]
-impl Change<Vec<WorkerId>> for BeatOf {
+impl Change<Vec<WorkerId>> for HeartbeatOf {
     /// Answers the workers that nobody has to ask for any more.
     async fn run(
         &self,
         on: &mut SqliteConnection,
-        _call: &Call,
+        _call: &CallContext,
         _now: Timestamp,
     ) -> Result<Vec<WorkerId>, Failure> {
         let Some(count) = self.count else {

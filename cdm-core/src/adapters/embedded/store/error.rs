@@ -1,13 +1,13 @@
 //! What SQLite's errors mean to a caller.
 
 use crate::adapters::embedded::file::is_full;
-use crate::ports::{Refused, StoreError};
+use crate::ports::{StoreError, WriteError};
 
 /// Why a change was not made.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It is refused.
-    Refused(Refused),
+    Refused(WriteError),
     /// The file did not do it.
     Sql(sqlx::Error),
 }
@@ -18,15 +18,15 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Self {
+impl From<WriteError> for Failure {
+    fn from(refused: WriteError) -> Self {
         Self::Refused(refused)
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Refused(Refused::Store(error))
+        Self::Refused(WriteError::Store(error))
     }
 }
 

@@ -16,16 +16,16 @@ use super::file::File;
 use super::presence::Presence;
 use super::together::Together;
 use crate::domain::rollout::RolloutPage;
-use crate::domain::site::{Claim, Claimed, Complete};
+use crate::domain::site::{Claim, Claimed, ReleaseClaim};
 use crate::domain::user::Users;
 use crate::domain::webhook::Webhooks;
 use crate::domain::{
-    Actor, AuditEntry, Colour, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Selector,
+    Actor, AuditEntry, Color, Fleet, Hostname, IdempotencyKey, Operation, OperationId, Rollout, Service,
     Site, SiteId, WorkerId,
 };
 use crate::ports::{
-    Batch, Beat, Call, Clock, FeedEvent, IdempotencyRecord, Journal, Live, Old, OperationQuery, Outcome,
-    Page, Refused, SiteQuery, SiteRepository, StoreError,
+    CallContext, Clock, FeedEvent, Heartbeat, IdempotencyRecord, Journal, Old, OperationQuery, Outcome, Page,
+    PendingWork, SiteQuery, SiteRepository, StoreError, WriteBatch, WriteError,
 };
 use error::unavailable;
 use writer::Writer;
@@ -98,30 +98,30 @@ impl SiteRepository for EmbeddedStore {
 
 #[async_trait]
 impl Journal for EmbeddedStore {
-    async fn write(&self, call: &Call, batch: &Batch) -> Outcome<(), Refused> {
-        self.writer.change(call, change::Write(batch.clone())).await
+    async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
+        self.writer.change(call, change::Mutation(batch.clone())).await
     }
 
-    async fn claim(&self, call: &Call, claim: &Claim) -> Outcome<Claimed, Refused> {
+    async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
         match self.writer.change(call, change::ClaimSite(claim.clone())).await {
             Outcome::Applied(answer) => match answer {
                 Ok(claimed) => Outcome::Applied(claimed),
-                Err(refused) => Outcome::NotApplied(Refused::Claim(refused)),
+                Err(refused) => Outcome::NotApplied(WriteError::Claim(refused)),
             },
             Outcome::NotApplied(refused) => Outcome::NotApplied(refused),
             Outcome::Unknown(refused) => Outcome::Unknown(refused),
         }
     }
 
-    async fn complete(&self, call: &Call, complete: &Complete) -> Outcome<(), Refused> {
+    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
         self.writer.change(call, change::CompleteSite(complete.clone())).await
     }
 
-    async fn colour(&self, selector: Selector) -> Result<Colour, StoreError> {
-        let name = change::colour_name(selector);
+    async fn service(&self, color: Color) -> Result<Service, StoreError> {
+        let name = change::service_name(color);
         let found =
             read::document("SELECT body FROM shared WHERE name = ?", &name, self.file.reader()).await?;
-        Ok(found.unwrap_or_else(|| Colour::new(selector)))
+        Ok(found.unwrap_or_else(|| Service::new(color)))
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
@@ -167,17 +167,22 @@ impl Journal for EmbeddedStore {
         read::operations(self, query, before, limit).await
     }
 
-    async fn live(&self) -> Result<Vec<Live>, StoreError> {
+    async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
         read::live(self.file.reader()).await
     }
 
-    async fn numbers(&self, call: &Call, count: u32) -> Outcome<u64, Refused> {
+    async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         self.writer.change(call, change::Draw(count)).await
     }
 
-    async fn beat(&self, call: &Call, worker: &WorkerId, count: Option<u64>) -> Outcome<(), Refused> {
+    async fn heartbeat(
+        &self,
+        call: &CallContext,
+        worker: &WorkerId,
+        count: Option<u64>,
+    ) -> Outcome<(), WriteError> {
         let ended = if count.is_some() { Vec::new() } else { self.presence.ended() };
-        match self.writer.change(call, change::BeatOf { worker: worker.clone(), count, ended }).await {
+        match self.writer.change(call, change::HeartbeatOf { worker: worker.clone(), count, ended }).await {
             Outcome::Applied(gone) => {
                 if count.is_none() {
                     self.presence.forget(&gone);
@@ -190,13 +195,13 @@ impl Journal for EmbeddedStore {
         }
     }
 
-    async fn beats(&self) -> Result<Vec<Beat>, StoreError> {
+    async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
         let query = sqlx::query("SELECT worker, count FROM beats ORDER BY worker");
         let rows = query.fetch_all(self.file.reader()).await.map_err(|error| unavailable(&error))?;
-        let beat = |row: &sqlx::sqlite::SqliteRow| -> Result<Beat, StoreError> {
+        let beat = |row: &sqlx::sqlite::SqliteRow| -> Result<Heartbeat, StoreError> {
             let worker = read::parsed(row, 0, |text| Some(WorkerId::new(text)))?;
             let count: i64 = row.try_get(1).map_err(|error| unavailable(&error))?;
-            Ok(Beat { ended: self.presence.has_ended(&worker), worker, count: read::natural(count) })
+            Ok(Heartbeat { ended: self.presence.has_ended(&worker), worker, count: read::natural(count) })
         };
         rows.iter().map(beat).collect()
     }
@@ -223,7 +228,7 @@ impl Journal for EmbeddedStore {
         read::last_event(self.file.reader()).await
     }
 
-    async fn delete_old(&self, call: &Call, old: &Old) -> Outcome<u64, Refused> {
+    async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
         self.writer.change(call, change::DeleteOld(*old)).await
     }
 }

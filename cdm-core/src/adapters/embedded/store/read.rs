@@ -11,10 +11,10 @@ use crate::adapters::embedded::file::File;
 use crate::adapters::records::{self, Record};
 use crate::domain::rollout::RolloutPage;
 use crate::domain::search::SearchTerm;
-use crate::domain::{Actor, IdempotencyKey, Operation, Selector, Site, SiteId, Subject, Timestamp, WorkerId};
+use crate::domain::{Actor, Color, IdempotencyKey, Operation, Site, SiteId, Subject, Timestamp, WorkerId};
 use crate::ports::{
-    FeedEvent, IdempotencyRecord, Journal, Live, LiveSubject, OperationQuery, Page, SiteQuery,
-    SiteRepository, StoreError,
+    FeedEvent, IdempotencyRecord, Journal, OperationQuery, Page, PendingWork, SiteQuery, SiteRepository,
+    StoreError, WorkItem,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -124,7 +124,7 @@ pub(super) async fn sites(
     let [folded, mapped] = forms(query);
     let asked = sqlx::query(SITES)
         .bind(after.map_or("", SiteId::as_str))
-        .bind(query.service.map(Selector::as_str))
+        .bind(query.service.map(Color::as_str))
         .bind(query.state.map(|state| state.as_str()))
         .bind(folded)
         .bind(mapped)
@@ -145,7 +145,7 @@ const COUNT: &str = "SELECT count(*) FROM sites WHERE (?1 IS NULL OR service = ?
 pub(super) async fn count(pool: &SqlitePool, query: &SiteQuery) -> Result<u64> {
     let [folded, mapped] = forms(query);
     let asked = sqlx::query(COUNT)
-        .bind(query.service.map(Selector::as_str))
+        .bind(query.service.map(Color::as_str))
         .bind(query.state.map(|state| state.as_str()))
         .bind(folded)
         .bind(mapped)
@@ -193,36 +193,36 @@ pub(super) async fn last_event(pool: &SqlitePool) -> Result<Option<u64>> {
 fn subject(text: &str) -> Option<Subject> {
     match text.split_once('-') {
         Some(("site", id)) => SiteId::parse(id).ok().map(Subject::Site),
-        Some(("service", selector)) => Selector::parse(selector).ok().map(Subject::Colour),
+        Some(("service", color)) => Color::parse(color).ok().map(Subject::Service),
         Some(_) => None,
         None => Some(Subject::Fleet).filter(|fleet| fleet.to_string() == text),
     }
 }
 
-pub(super) async fn live(pool: &SqlitePool) -> Result<Vec<Live>> {
+pub(super) async fn live(pool: &SqlitePool) -> Result<Vec<PendingWork>> {
     const WORKING: &str = "SELECT number, owner, CASE status WHEN 'waiting' THEN wake END, asked, subject \
                            FROM working WHERE NOT rests ORDER BY number";
     const ACTIVE: &str = "SELECT number, owner, wake, asked FROM rollouts WHERE active ORDER BY number";
     let fetch =
         |sql| async move { sqlx::query(sql).fetch_all(pool).await.map_err(|error| unavailable(&error)) };
-    let item = |row: &SqliteRow, subject| -> Result<Live> {
+    let item = |row: &SqliteRow, subject| -> Result<PendingWork> {
         let column = |error: sqlx::Error| unavailable(&error);
         let owner: Option<String> = row.try_get(1).map_err(column)?;
-        let wake: Option<i64> = row.try_get(2).map_err(column)?;
-        Ok(Live {
+        let next_poll_at: Option<i64> = row.try_get(2).map_err(column)?;
+        Ok(PendingWork {
             subject,
             number: number(row, 0)?,
             owner: owner.as_deref().map(WorkerId::new),
-            wake: wake.map(|wake| Timestamp::from_millis(natural(wake))),
-            asked: row.try_get(3).map_err(column)?,
+            next_poll_at: next_poll_at.map(|next_poll_at| Timestamp::from_millis(natural(next_poll_at))),
+            control_requested: row.try_get(3).map_err(column)?,
         })
     };
     let mut live = Vec::new();
     for row in fetch(WORKING).await? {
-        live.push(item(&row, LiveSubject::Operation(parsed(&row, 4, subject)?))?);
+        live.push(item(&row, WorkItem::Operation(parsed(&row, 4, subject)?))?);
     }
     for row in fetch(ACTIVE).await? {
-        live.push(item(&row, LiveSubject::Rollout(number(&row, 0)?))?);
+        live.push(item(&row, WorkItem::Rollout(number(&row, 0)?))?);
     }
     Ok(live)
 }
@@ -255,13 +255,13 @@ pub(super) async fn operations(
     // First those at work: one that ends in between is then seen twice rather than not at all.
     for row in fetch(AT_WORK).await? {
         let (number, subject) = (number(&row, 0)?, parsed(&row, 1, subject)?);
-        let slot = match &subject {
-            Subject::Site(id) => store.site(id).await?.and_then(|site| site.slot),
-            Subject::Colour(selector) => store.colour(*selector).await?.slot,
-            Subject::Fleet => store.fleet().await?.slot,
+        let state = match &subject {
+            Subject::Site(id) => store.site(id).await?.and_then(|site| site.operation),
+            Subject::Service(color) => store.service(*color).await?.operation,
+            Subject::Fleet => store.fleet().await?.operation,
         };
-        let slot = slot.filter(|slot| slot.number == number);
-        found.extend(slot.map(|slot| (number, Operation::live(subject, slot))));
+        let state = state.filter(|state| state.number == number);
+        found.extend(state.map(|state| (number, Operation::live(subject, state))));
     }
     for row in fetch(ENDED).await? {
         let operation: Operation = records::decode(&text(&row, 1)?)?;

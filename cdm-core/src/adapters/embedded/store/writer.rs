@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use super::super::file::{File, Transaction};
 use super::change::Change;
 use super::error::{Failure, unavailable};
-use crate::domain::{Tick, Timestamp};
-use crate::ports::{Call, Clock, Outcome, Refused, StoreError};
+use crate::domain::{MonotonicTime, Timestamp};
+use crate::ports::{CallContext, Clock, Outcome, StoreError, WriteError};
 
 /// How many changes one commit has at most.
 const MOST: usize = 64;
@@ -26,15 +26,15 @@ impl Writer {
     /// Begins to write. A change that nobody waits with is committed at once.
     pub(super) fn start(file: File, clock: Arc<dyn Clock>) -> Self {
         let (asked, waiting) = mpsc::unbounded_channel();
-        let mut task = JoinSet::new();
-        task.spawn(keep(file, clock, waiting));
-        task.detach_all();
+        let mut input = JoinSet::new();
+        input.spawn(keep(file, clock, waiting));
+        input.detach_all();
         Self(asked)
     }
 
     /// Makes a change. What fails before the commit has changed nothing; of what fails in the commit nobody knows. To
     /// drop the call does no harm: a change that has not begun is not made then, another is made.
-    pub(super) async fn change<T, C>(&self, call: &Call, change: C) -> Outcome<T, Refused>
+    pub(super) async fn change<T, C>(&self, call: &CallContext, change: C) -> Outcome<T, WriteError>
     where
         T: Send + 'static,
         C: Change<T> + 'static,
@@ -60,22 +60,22 @@ enum End {
 #[async_trait]
 trait Asked: Send {
     /// Whether it is still to be made at this time.
-    fn wanted(&mut self, now: Tick) -> bool;
+    fn wanted(&mut self, now: MonotonicTime) -> bool;
     /// Whether what it did is to be kept.
     async fn run(&mut self, on: &mut SqliteConnection, now: Timestamp) -> bool;
     fn answer(self: Box<Self>, end: &End);
 }
 
 struct One<T, C> {
-    call: Call,
+    call: CallContext,
     change: C,
     made: Option<Result<T, Failure>>,
-    to: oneshot::Sender<Outcome<T, Refused>>,
+    to: oneshot::Sender<Outcome<T, WriteError>>,
 }
 
 #[async_trait]
 impl<T: Send, C: Change<T>> Asked for One<T, C> {
-    fn wanted(&mut self, now: Tick) -> bool {
+    fn wanted(&mut self, now: MonotonicTime) -> bool {
         let late = now > self.call.deadline;
         if late {
             self.made = Some(Err(refusal("the call's deadline has passed").into()));
@@ -89,14 +89,16 @@ impl<T: Send, C: Change<T>> Asked for One<T, C> {
 
     fn answer(self: Box<Self>, end: &End) {
         let outcome = match (self.made, end) {
-            (Some(Err(Failure::Sql(error))), _) => Outcome::NotApplied(Refused::Store(unavailable(&error))),
+            (Some(Err(Failure::Sql(error))), _) => {
+                Outcome::NotApplied(WriteError::Store(unavailable(&error)))
+            }
             (Some(Ok(value)), End::Committed) => Outcome::Applied(value),
-            (Some(Ok(_)), End::Unknown(why)) => Outcome::Unknown(Refused::Store(why.clone())),
+            (Some(Ok(_)), End::Unknown(why)) => Outcome::Unknown(WriteError::Store(why.clone())),
             (Some(Err(Failure::Refused(refused))), End::Committed) => Outcome::NotApplied(refused),
             // Why it was refused may have been a change that is not there.
             (Some(Ok(_) | Err(Failure::Refused(_))), End::Undone(why))
             | (Some(Err(Failure::Refused(_))), End::Unknown(why)) => {
-                Outcome::NotApplied(Refused::Store(why.clone()))
+                Outcome::NotApplied(WriteError::Store(why.clone()))
             }
             (None, _) => Outcome::NotApplied(refusal("the change was not begun")),
         };
@@ -105,8 +107,8 @@ impl<T: Send, C: Change<T>> Asked for One<T, C> {
     }
 }
 
-fn refusal(why: &str) -> Refused {
-    Refused::Store(StoreError::Unavailable(why.to_owned()))
+fn refusal(why: &str) -> WriteError {
+    WriteError::Store(StoreError::Unavailable(why.to_owned()))
 }
 
 async fn keep(file: File, clock: Arc<dyn Clock>, mut waiting: mpsc::UnboundedReceiver<Box<dyn Asked>>) {

@@ -8,10 +8,10 @@ use sqlx::{Row, SqliteConnection};
 use super::super::KEPT;
 use super::super::error::Failure;
 use super::super::read::integer;
-use super::{Change, FLEET, USERS, WEBHOOKS, bits, colour_name, put};
+use super::{Change, FLEET, USERS, WEBHOOKS, bits, put, service_name};
 use crate::adapters::records;
 use crate::domain::{Hostname, SiteId, Subject, Timestamp};
-use crate::ports::{self, Batch, Call, Refused, StoreError};
+use crate::ports::{self, CallContext, StoreError, WriteBatch, WriteError};
 
 /// How many records a batch has at most.
 const MOST: usize = 90;
@@ -19,11 +19,16 @@ const MOST: usize = 90;
 /// Events that are kept, the newest; older ones go, a block at a time.
 const FEED: i64 = 100_000;
 
-pub(in super::super) struct Write(pub(in super::super) Batch);
+pub(in super::super) struct Mutation(pub(in super::super) WriteBatch);
 
 #[async_trait]
-impl Change<()> for Write {
-    async fn run(&self, on: &mut SqliteConnection, call: &Call, now: Timestamp) -> Result<(), Failure> {
+impl Change<()> for Mutation {
+    async fn run(
+        &self,
+        on: &mut SqliteConnection,
+        call: &CallContext,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         let batch = &self.0;
         if let Some(first) = batch.writes.first()
             && last_writer(on, first).await? == Some(bits(call.write))
@@ -36,7 +41,7 @@ impl Change<()> for Write {
             let query = sqlx::query("SELECT 1 FROM keys WHERE actor = ? AND key = ?");
             let query = query.bind(asked.actor.as_str()).bind(asked.key.as_str());
             if query.fetch_optional(&mut *on).await?.is_some() {
-                return Err(Refused::KeyUsed.into());
+                return Err(WriteError::KeyUsed.into());
             }
         }
         check(on, &batch.writes).await?;
@@ -68,15 +73,15 @@ impl Change<()> for Write {
 }
 
 /// Which write a record was last written by.
-async fn last_writer(on: &mut SqliteConnection, write: &ports::Write) -> Result<Option<i64>, Failure> {
-    use ports::Write as W;
+async fn last_writer(on: &mut SqliteConnection, write: &ports::Mutation) -> Result<Option<i64>, Failure> {
+    use ports::Mutation as W;
     let query = match write {
         W::CreateSite(site) | W::Site(site) => {
             sqlx::query("SELECT write FROM sites WHERE id = ?").bind(site.id.to_string())
         }
         W::RemoveSite(id, ..) => sqlx::query("SELECT write FROM removed WHERE id = ?").bind(id.to_string()),
-        W::Colour(colour) => {
-            sqlx::query("SELECT write FROM shared WHERE name = ?").bind(colour_name(colour.selector))
+        W::Service(service) => {
+            sqlx::query("SELECT write FROM shared WHERE name = ?").bind(service_name(service.color))
         }
         W::Fleet(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(FLEET),
         W::Webhooks(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(WEBHOOKS),
@@ -96,9 +101,9 @@ async fn last_writer(on: &mut SqliteConnection, write: &ports::Write) -> Result<
 }
 
 /// Refuses a batch in which anything is not as expected.
-async fn check(on: &mut SqliteConnection, writes: &[ports::Write]) -> Result<(), Failure> {
-    use ports::Write as W;
-    let deny = |why: &str| Err(Refused::Store(StoreError::Denied(why.to_owned())).into());
+async fn check(on: &mut SqliteConnection, writes: &[ports::Mutation]) -> Result<(), Failure> {
+    use ports::Mutation as W;
+    let deny = |why: &str| Err(WriteError::Store(StoreError::Denied(why.to_owned())).into());
     let mut names = BTreeSet::new();
     if writes.len() > MOST || !writes.iter().all(|write| names.insert(name(write))) {
         return deny("a batch has at most 90 records, and each of them once");
@@ -106,7 +111,7 @@ async fn check(on: &mut SqliteConnection, writes: &[ports::Write]) -> Result<(),
     let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
     for write in writes {
         if !as_expected(on, writes, write).await? {
-            return Err(Refused::Conflict(name(write)).into());
+            return Err(WriteError::Conflict(name(write)).into());
         }
         if let W::Site(new) = write
             && let Some(old) = super::site(on, &new.id).await?
@@ -121,7 +126,7 @@ async fn check(on: &mut SqliteConnection, writes: &[ports::Write]) -> Result<(),
                 None => owner(on, host).await?,
             };
             if let Some(owner) = taken {
-                return Err(Refused::HostnameTaken { host: host.clone(), site: owner }.into());
+                return Err(WriteError::HostnameTaken { host: host.clone(), site: owner }.into());
             }
         }
     }
@@ -139,10 +144,10 @@ async fn owner(on: &mut SqliteConnection, host: &Hostname) -> Result<Option<Site
 /// Whether a record is as the batch expects it.
 async fn as_expected(
     on: &mut SqliteConnection,
-    writes: &[ports::Write],
-    write: &ports::Write,
+    writes: &[ports::Mutation],
+    write: &ports::Mutation,
 ) -> Result<bool, Failure> {
-    use ports::Write as W;
+    use ports::Mutation as W;
     Ok(match write {
         W::CreateSite(site) => site_version(on, &site.id).await?.is_none(),
         // A site of another uid is another site, though it may have come to the same version.
@@ -152,7 +157,7 @@ async fn as_expected(
         W::RemoveSite(id, uid, version) => {
             site_version(on, id).await? == Some((integer(*version), uid.to_string()))
         }
-        W::Colour(colour) => shared_version(on, &colour_name(colour.selector)).await? == colour.version,
+        W::Service(service) => shared_version(on, &service_name(service.color)).await? == service.version,
         W::Fleet(fleet) => shared_version(on, FLEET).await? == fleet.version,
         W::Webhooks(webhooks) => shared_version(on, WEBHOOKS).await? == webhooks.version,
         W::Users(users) => shared_version(on, USERS).await? == users.version,
@@ -188,12 +193,12 @@ async fn rollout_version(on: &mut SqliteConnection, number: u64) -> Result<Optio
 }
 
 /// The name of a record, for people and for telling it from the others of its batch.
-fn name(write: &ports::Write) -> String {
-    use ports::Write as W;
+fn name(write: &ports::Mutation) -> String {
+    use ports::Mutation as W;
     match write {
         W::CreateSite(site) | W::Site(site) => Subject::Site(site.id.clone()).to_string(),
         W::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
-        W::Colour(colour) => colour_name(colour.selector),
+        W::Service(service) => service_name(service.color),
         W::Fleet(_) => FLEET.to_owned(),
         W::Webhooks(_) => WEBHOOKS.to_owned(),
         W::Users(_) => USERS.to_owned(),

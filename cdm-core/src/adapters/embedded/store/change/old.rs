@@ -8,7 +8,7 @@ use super::super::read::{integer, natural};
 use super::Change;
 use crate::adapters::records::{self, Record};
 use crate::domain::{AuditEntry, Timestamp};
-use crate::ports::{Call, FeedEvent, Old};
+use crate::ports::{CallContext, FeedEvent, Old};
 
 /// Deletes a bounded number of the oldest audit entries and events.
 pub(in super::super) struct DeleteOld(pub(in super::super) Old);
@@ -21,7 +21,12 @@ const OLDEST_EVENTS: &str =
 
 #[async_trait]
 impl Change<u64> for DeleteOld {
-    async fn run(&self, on: &mut SqliteConnection, _call: &Call, _now: Timestamp) -> Result<u64, Failure> {
+    async fn run(
+        &self,
+        on: &mut SqliteConnection,
+        _call: &CallContext,
+        _now: Timestamp,
+    ) -> Result<u64, Failure> {
         let Old { audit_before, events_before, events_to, most } = self.0;
         let audit = oldest(on, OLDEST_AUDIT, most, |entry: &AuditEntry| entry.at < audit_before).await?;
         let mut events =

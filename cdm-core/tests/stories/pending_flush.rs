@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Outcome, Reach, Tally, Trailing, Window};
-use cdm_core::domain::{RolloutStatus, Selector};
+use cdm_core::domain::rollout::{Counts, MemberOutcome, PendingFlush, WaveTarget, Window};
+use cdm_core::domain::{Color, RolloutStatus};
+use cdm_core::manager::RolloutRequest;
 use cdm_core::ports::{Clock, JobState};
-use cdm_core::services::RolloutRequest;
 use cdm_testkit::fakes::JobScript;
 use cdm_testkit::world::{Process, World};
 
 use super::waves::{all, fleet, on_green, outcomes, stands};
-use super::{Hand, Left, assert_sound, number, pass, roll, rollout, turn};
+use super::{Hand, Left, assert_sound, number, pass, roll, rollout, run_once};
 
 /// Waves of one site, of one, and of the others.
 fn in_waves() -> RolloutRequest {
-    RolloutRequest { waves: vec![Reach::Count(1), Reach::Count(2), Reach::Percent(100)], ..all(0) }
+    RolloutRequest {
+        waves: vec![WaveTarget::Count(1), WaveTarget::Count(2), WaveTarget::Percent(100)],
+        ..all(0)
+    }
 }
 
 /// Flushes that take a minute each.
@@ -30,13 +33,13 @@ fn jobs(world: &World) -> usize {
 }
 
 /// Drives an owner, a call a poll, until so many of 12 sites are on green.
-fn until_moved(world: &World, process: &Process, moved: usize) -> Hand<cdm_core::engine::Turn> {
-    world.gate.narrow();
-    let mut owner = turn(process);
+fn until_moved(world: &World, process: &Process, moved: usize) -> Hand<cdm_core::engine::RunSummary> {
+    world.faults.narrow();
+    let mut owner = run_once(process);
     while on_green(world, 12).len() < moved {
         assert!(matches!(owner.poll(world), Left::Waits));
     }
-    world.gate.widen();
+    world.faults.widen();
     owner
 }
 
@@ -46,7 +49,7 @@ fn sites_are_moved_during_a_flush_and_then_flushed_together() {
     slowly(&world, 3);
     let begun = world.clock.monotonic();
     let number = number(roll(&mut world, &in_waves()));
-    let mut owner = turn(&world.process());
+    let mut owner = run_once(&world.process());
     while world.clock.monotonic().since(begun) < Duration::from_secs(50) {
         assert!(matches!(owner.poll(&world), Left::Waits));
         pass(&world);
@@ -68,12 +71,12 @@ fn no_more_sites_are_moved_during_a_flush_than_may_be_behind() {
     let begun = world.clock.monotonic();
     let wanted = RolloutRequest { waves: Vec::new(), max_concurrent: 64, ..all(0) };
     let number = number(roll(&mut world, &wanted));
-    let mut owner = turn(&world.process());
+    let mut owner = run_once(&world.process());
     while world.clock.monotonic().since(begun) < Duration::from_secs(50) {
         assert!(matches!(owner.poll(&world), Left::Waits));
         pass(&world);
     }
-    let (moved, most) = (on_green(&world, 1_300).len(), Trailing::MOST as usize);
+    let (moved, most) = (on_green(&world, 1_300).len(), PendingFlush::MOST as usize);
     assert_eq!(moved, Window::size(64) as usize + most, "those of the flush, and as many as may be behind");
     let _ = owner.finish(&world);
     world.run();
@@ -89,9 +92,9 @@ fn a_flush_that_trails_and_fails_parks_its_own_sites_and_the_totals_agree() {
     world.run();
     assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
     let expected: Vec<_> =
-        (0..6).map(|n| Some(if n == 0 { Outcome::Parked } else { Outcome::Moved })).collect();
+        (0..6).map(|n| Some(if n == 0 { MemberOutcome::Parked } else { MemberOutcome::Moved })).collect();
     assert_eq!(outcomes(&world, number), expected);
-    assert_eq!(rollout(&world, number).tally(), Tally { succeeded: 5, parked: 1, ..Tally::default() });
+    assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 5, parked: 1, ..Counts::default() });
     assert_sound(&mut world);
 }
 
@@ -103,23 +106,20 @@ fn who_pauses_or_takes_over_at_any_moment_finds_every_moved_site_flushed_in_the_
         let number = number(roll(&mut world, &in_waves()));
         let owner = until_moved(&world, &world.process(), moved);
         if pauses {
-            let asked = world.ask(move |services, request| {
-                Box::pin(async move { services.pause(&request, number).await })
-            });
+            let asked = world
+                .ask(move |manager, request| Box::pin(async move { manager.pause(&request, number).await }));
             let _ = asked.expect("it runs");
             let _ = owner.finish(&world);
             world.run();
             let left = rollout(&world, number);
-            assert_eq!((left.status, left.trailing), (RolloutStatus::Paused, None), "{moved}");
+            assert_eq!((left.status, left.pending_flush), (RolloutStatus::Paused, None), "{moved}");
             let flushed = world.cluster.flushes();
-            let on_green = world.store.all_sites().into_iter().filter(|site| site.service == Selector::Green);
+            let on_green = world.store.all_sites().into_iter().filter(|site| site.service == Color::Green);
             for site in on_green {
                 assert!(flushed.contains(&(number, site.uid)), "{moved}: `{}` is not flushed", site.id);
             }
             world
-                .ask(move |services, request| {
-                    Box::pin(async move { services.resume(&request, number).await })
-                })
+                .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }))
                 .expect("it is paused");
         } else {
             drop(owner);

@@ -1,31 +1,31 @@
 //! What a rollout would do, without doing it; and whether that is still so.
 
 use super::rollouts::RolloutRequest;
-use super::{Action, Request, ServiceError, Services};
-use crate::domain::colour::rollback_choice;
-use crate::domain::rollout::{self, Budget, Candidate, Ground, Plan, Timed, Warning};
-use crate::domain::{Canonical, Fleet, RolloutKind, RolloutScope, Selector, SiteId};
+use super::{Action, Manager, ManagerError, Request};
+use crate::domain::rollout::{self, Budget, Candidate, Plan, PlanInputs, Timed, Warning};
+use crate::domain::service::rollback_choice;
+use crate::domain::{Canonical, Color, Fleet, RolloutKind, RolloutScope, SiteId};
 use crate::pipelines::{Scope, candidates};
 
-impl Services {
+impl Manager {
     /// What this rollout would do if it were asked for now. Changes nothing.
     ///
     /// # Errors
-    /// `forbidden` and `invalid` for what [`Services::rollout`] would refuse as that. A site that is not there, and that no
+    /// `forbidden` and `invalid` for what [`Manager::rollout`] would refuse as that. A site that is not there, and that no
     /// site is in scope, is a warning.
-    pub async fn plan(&self, request: &Request, wanted: &RolloutRequest) -> Result<Plan, ServiceError> {
+    pub async fn plan(&self, request: &Request, wanted: &RolloutRequest) -> Result<Plan, ManagerError> {
         self.authorize(request, wanted.action(), "fleet").await?;
         wanted.judge()?;
         let target = self.canary().await?;
         let fleet = self.ports.store.fleet().await?;
-        let (ground, sites) = self.survey(wanted, target, &fleet).await?;
+        let (inputs, sites) = self.survey(wanted, target, &fleet).await?;
         let unknown = wanted.unknown(&sites);
         let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
-        let waves = rollout::cut(&wanted.waves, total)?;
-        let mut plan = Plan::new(ground, &waves, &sites, &wanted.spec_content());
+        let waves = rollout::plan_waves(&wanted.waves, total)?;
+        let mut plan = Plan::new(inputs, &waves, &sites, &wanted.spec_content());
         let mut warn = |code, message| plan.warnings.push(Warning { code, message });
         if !unknown.is_empty() {
-            let refused = ServiceError::UnknownSites(unknown);
+            let refused = ManagerError::UnknownSites(unknown);
             warn("unknown_sites", format!("{refused}; until then this rollout is refused"));
         }
         if let Some(other) = fleet.rollout {
@@ -35,7 +35,7 @@ impl Services {
             );
         }
         if let Some(freeze) = fleet.frozen(self.now()) {
-            warn("frozen", format!("{}; until then this rollout is refused", freeze.told()));
+            warn("frozen", format!("{}; until then this rollout is refused", freeze.describe()));
         }
         Ok(plan)
     }
@@ -44,39 +44,39 @@ impl Services {
     pub(super) async fn survey(
         &self,
         wanted: &RolloutRequest,
-        target: Selector,
+        target: Color,
         fleet: &Fleet,
-    ) -> Result<(Ground, Vec<Candidate>), ServiceError> {
+    ) -> Result<(PlanInputs, Vec<Candidate>), ManagerError> {
         let scope = match &wanted.scope {
             RolloutScope::Active => Scope::Service(target),
             RolloutScope::Inactive => Scope::Service(target.other()),
             RolloutScope::All => Scope::All,
-            RolloutScope::Service(selector) => Scope::Service(*selector),
+            RolloutScope::Service(color) => Scope::Service(*color),
             RolloutScope::Sites(ids) => Scope::Sites(ids.clone()),
         };
         let sites = candidates(&self.ports, &scope, fleet, self.now()).await?;
         let view = self.ports.cluster.service(target).await?;
-        let put_back = if wanted.auto_return {
+        let put_back = if wanted.auto_rollback {
             let store = &self.ports.store;
-            let (own, other) = (store.colour(target).await?, store.colour(target.other()).await?);
+            let (own, other) = (store.service(target).await?, store.service(target.other()).await?);
             rollback_choice(&own, &other, wanted.digest.or(view.digest))
         } else {
             None
         };
         let timed = |latency: Option<u32>| if latency.is_some() { Timed::Yes } else { Timed::No };
-        let ground = Ground {
+        let inputs = PlanInputs {
             kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
             target,
             running: view.digest,
             digest: wanted.digest.or(view.digest),
             ready: view.is_ready(),
             gate: wanted.gate.as_ref().map(|gate| timed(gate.latency())),
-            auto_return: wanted.auto_return,
+            auto_rollback: wanted.auto_rollback,
             bakes: !wanted.bake.is_zero(),
             put_back,
             max_concurrent: wanted.max_concurrent,
         };
-        Ok((ground, sites))
+        Ok((inputs, sites))
     }
 }
 
@@ -108,7 +108,7 @@ impl RolloutRequest {
             .list("waves", &self.waves)
             .field("maxConcurrent", self.max_concurrent)
             .field("budget", budget)
-            .field("autoRollback", self.auto_return)
+            .field("autoRollback", self.auto_rollback)
             .field("bakeMillis", self.bake.as_millis());
         let Some(gate) = &self.gate else { return content };
         let gate = Canonical::new()
@@ -136,9 +136,9 @@ impl RolloutRequest {
     }
 
     /// Refuses what makes no sense whatever the fleet is like.
-    pub(super) fn judge(&self) -> Result<(), ServiceError> {
+    pub(super) fn judge(&self) -> Result<(), ManagerError> {
         if self.gate.is_some() && !self.promote {
-            return Err(ServiceError::Invalid("a gate is about sites whose routes move".to_owned()));
+            return Err(ManagerError::Invalid("a gate is about sites whose routes move".to_owned()));
         }
         Ok(())
     }

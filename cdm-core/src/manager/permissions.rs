@@ -1,8 +1,8 @@
 //! Which role each action on each stored thing takes: the one table, which the services, the REST server, the console
 //! and `cdm --local` ask.
 
-use super::{Request, ServiceError};
-use crate::domain::{Digest, Kind, Role, Rollout};
+use super::{ManagerError, Request};
+use crate::domain::{Digest, OperationKind, Role, Rollout};
 
 /// What a request asks for. Its word is the `action` of the audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
     /// An operation of that kind.
-    Operation(Kind),
+    Operation(OperationKind),
     /// Moves of sites to what the target service runs.
     Moves,
     /// The same, after a deploy of a digest that the target service does not run.
@@ -236,15 +236,15 @@ impl Action {
     }
 
     /// Returns the action that begins an operation of a kind.
-    const fn beginning(kind: Kind) -> Self {
+    const fn beginning(kind: OperationKind) -> Self {
         match kind {
-            Kind::Create => Self::CreateSite,
-            Kind::Provision => Self::Provision,
-            Kind::Upgrade => Self::Upgrade,
-            Kind::Promote => Self::Promote,
-            Kind::Terminate => Self::Terminate,
-            Kind::Deploy => Self::Deploy,
-            Kind::Select => Self::Select,
+            OperationKind::Create => Self::CreateSite,
+            OperationKind::Provision => Self::Provision,
+            OperationKind::Upgrade => Self::Upgrade,
+            OperationKind::Promote => Self::Promote,
+            OperationKind::Terminate => Self::Terminate,
+            OperationKind::Deploy => Self::Deploy,
+            OperationKind::Select => Self::Select,
         }
     }
 }
@@ -272,8 +272,8 @@ impl Request {
     /// Decides whether the caller's role suffices for an action.
     ///
     /// # Errors
-    /// [`ServiceError::Forbidden`], naming the role that suffices.
-    pub fn may(&self, action: Action) -> Result<(), ServiceError> {
+    /// [`ManagerError::Forbidden`], naming the role that suffices.
+    pub fn may(&self, action: Action) -> Result<(), ManagerError> {
         self.has(action.role())
     }
 
@@ -281,12 +281,12 @@ impl Request {
     ///
     /// # Errors
     /// As [`Request::may`].
-    pub fn may_on(&self, action: Action, work: Work) -> Result<(), ServiceError> {
+    pub fn may_on(&self, action: Action, work: Work) -> Result<(), ManagerError> {
         self.has(action.role_on(work))
     }
 
-    fn has(&self, needed: Role) -> Result<(), ServiceError> {
-        if self.role < needed { Err(ServiceError::Forbidden { needed, has: self.role }) } else { Ok(()) }
+    fn has(&self, needed: Role) -> Result<(), ManagerError> {
+        if self.role < needed { Err(ManagerError::Forbidden { needed, has: self.role }) } else { Ok(()) }
     }
 }
 
@@ -305,13 +305,13 @@ mod tests {
     #[test]
     fn a_retry_takes_the_role_of_what_it_repeats() {
         for (kind, role) in [
-            (Kind::Create, Role::Operator),
-            (Kind::Provision, Role::Operator),
-            (Kind::Upgrade, Role::Operator),
-            (Kind::Promote, Role::Operator),
-            (Kind::Terminate, Role::Admin),
-            (Kind::Deploy, Role::Admin),
-            (Kind::Select, Role::Admin),
+            (OperationKind::Create, Role::Operator),
+            (OperationKind::Provision, Role::Operator),
+            (OperationKind::Upgrade, Role::Operator),
+            (OperationKind::Promote, Role::Operator),
+            (OperationKind::Terminate, Role::Admin),
+            (OperationKind::Deploy, Role::Admin),
+            (OperationKind::Select, Role::Admin),
         ] {
             for action in [Action::RetryOperation, Action::CancelOperation] {
                 assert_eq!(action.role_on(Work::Operation(kind)), role, "{action:?} of {kind}");

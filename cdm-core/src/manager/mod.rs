@@ -3,8 +3,7 @@
 //! A method that starts work returns once the intent is stored; the work itself is a [`crate::engine::Worker`]'s.
 
 mod access;
-mod admit;
-mod colours;
+mod blue_green;
 mod error;
 mod freezes;
 mod history;
@@ -15,12 +14,13 @@ mod refusals;
 mod rollouts;
 mod sealing;
 mod sites;
+mod submit;
 mod users;
 mod webhooks;
 
 pub use access::{Access, Admitted, Expiry, NewToken};
-pub use colours::{DeployRequest, FleetView, Force, Selected, ServiceStatus};
-pub use error::ServiceError;
+pub use blue_green::{DeployRequest, FleetView, Force, Selected, ServiceStatus};
+pub use error::ManagerError;
 pub use freezes::NewFreeze;
 pub use history::HistoryPlace;
 pub use permissions::{Action, Work};
@@ -40,13 +40,13 @@ use secrecy::SecretString;
 
 use crate::domain::webhook::Allowed;
 use crate::domain::{Actor, IdempotencyKey, OperationId, PasswordHash, Role};
-use crate::engine::{Courier, Registry, Settings, Worker};
+use crate::engine::{Registry, Settings, WebhookDispatcher, Worker};
 use crate::ports::Ports;
 use refusals::Refusals;
 
 /// Everything that may be asked.
 #[derive(Debug)]
-pub struct Services {
+pub struct Manager {
     ports: Ports,
     registry: Arc<Registry>,
     settings: Settings,
@@ -54,7 +54,7 @@ pub struct Services {
     /// Told of what was accepted, so that it begins at once.
     worker: Option<Arc<Worker>>,
     /// Told of new webhooks.
-    courier: Option<Arc<Courier>>,
+    dispatcher: Option<Arc<WebhookDispatcher>>,
     /// The receivers inside that webhooks may have.
     receivers: Vec<Allowed>,
     /// What second factors are sealed with, once it was read.
@@ -125,7 +125,7 @@ impl Accepted {
     }
 }
 
-impl Services {
+impl Manager {
     /// Over this world, for operations of these pipelines.
     pub fn new(ports: Ports, registry: Arc<Registry>, settings: Settings) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Services {
             settings,
             numbers: Mutex::new(0..0),
             worker: None,
-            courier: None,
+            dispatcher: None,
             receivers: Vec::new(),
             sealing: OnceLock::new(),
             refusals: Refusals::default(),
@@ -149,7 +149,7 @@ impl Services {
 
     /// Tells `courier`, of the same process, of new webhooks, which may also have these receivers inside.
     #[must_use]
-    pub fn with_courier(self, courier: Arc<Courier>, receivers: Vec<Allowed>) -> Self {
-        Self { courier: Some(courier), receivers, ..self }
+    pub fn with_courier(self, dispatcher: Arc<WebhookDispatcher>, receivers: Vec<Allowed>) -> Self {
+        Self { dispatcher: Some(dispatcher), receivers, ..self }
     }
 }

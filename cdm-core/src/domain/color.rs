@@ -6,14 +6,14 @@ use super::NameError;
 
 /// Which of the two shared services: the value of the canary selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Selector {
+pub enum Color {
     /// The blue service; a new platform starts on it.
     Blue,
     /// The green service.
     Green,
 }
 
-impl Selector {
+impl Color {
     /// Both, blue first.
     pub const ALL: [Self; 2] = [Self::Blue, Self::Green];
 
@@ -47,7 +47,7 @@ impl Selector {
     }
 }
 
-impl fmt::Display for Selector {
+impl fmt::Display for Color {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

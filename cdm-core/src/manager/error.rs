@@ -3,14 +3,12 @@
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
 use crate::domain::rollout::IllegalRollout;
-use crate::domain::{
-    Actor, Digest, Freeze, Hostname, NameError, OperationId, Role, Selector, SiteId, UserName,
-};
+use crate::domain::{Actor, Color, Digest, Freeze, Hostname, NameError, OperationId, Role, SiteId, UserName};
 use crate::ports::{ErrorKind, PortError, StoreError};
 
 /// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ServiceError {
+pub enum ManagerError {
     /// The caller's role does not suffice.
     #[error("this takes the role `{needed}`; yours is `{has}`")]
     Forbidden {
@@ -49,7 +47,7 @@ pub enum ServiceError {
     #[error("rollout {0} is unfinished; wait for it, or abort it")]
     RolloutInFlight(u64),
     /// A freeze stops moves.
-    #[error("{}; wait for its end, or remove it", .0.told())]
+    #[error("{}; wait for its end, or remove it", .0.describe())]
     Frozen(Box<Freeze>),
     /// The fleet is not as it was when the plan was made.
     #[error("the fleet or the request has changed since the plan was made; make another plan and look at it")]
@@ -67,7 +65,7 @@ pub enum ServiceError {
     )]
     DigestChanged {
         /// Where the sites go.
-        target: Selector,
+        target: Color,
         /// The digest that they may move on.
         wanted: Option<Digest>,
         /// The digest that the target runs.
@@ -115,7 +113,7 @@ pub enum ServiceError {
     Unknown,
 }
 
-impl ServiceError {
+impl ManagerError {
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -203,7 +201,7 @@ fn unknown(sites: &[SiteId]) -> String {
     format!("{noun} {}{more} {verb} not exist", names.join(", "))
 }
 
-impl From<StoreError> for ServiceError {
+impl From<StoreError> for ManagerError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Denied(_) => Self::Denied(error.to_string()),
@@ -213,7 +211,7 @@ impl From<StoreError> for ServiceError {
     }
 }
 
-impl From<PortError> for ServiceError {
+impl From<PortError> for ManagerError {
     fn from(error: PortError) -> Self {
         if error.kind == ErrorKind::Full {
             Self::StorageFull(error.message)
@@ -225,25 +223,25 @@ impl From<PortError> for ServiceError {
     }
 }
 
-impl From<Illegal> for ServiceError {
+impl From<Illegal> for ManagerError {
     fn from(illegal: Illegal) -> Self {
         Self::IllegalTransition(illegal.to_string())
     }
 }
 
-impl From<IllegalEvent> for ServiceError {
+impl From<IllegalEvent> for ManagerError {
     fn from(illegal: IllegalEvent) -> Self {
         Self::IllegalTransition(illegal.to_string())
     }
 }
 
-impl From<IllegalRollout> for ServiceError {
+impl From<IllegalRollout> for ManagerError {
     fn from(illegal: IllegalRollout) -> Self {
         Self::IllegalTransition(illegal.to_string())
     }
 }
 
-impl From<NameError> for ServiceError {
+impl From<NameError> for ManagerError {
     fn from(error: NameError) -> Self {
         Self::Invalid(error.to_string())
     }

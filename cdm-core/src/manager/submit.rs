@@ -2,9 +2,9 @@
 //! write; or it is not accepted.
 
 use super::refusals::Span;
-use super::{Accepted, Action, Request, ServiceError, Services};
+use super::{Accepted, Action, Manager, ManagerError, Request};
 use crate::domain::{AuditEntry, Canonical, Fence, Fingerprint, OperationId, Subject, Timestamp};
-use crate::ports::{Batch, Call, FeedEvent, IdempotencyRecord, Outcome, Refused, StoreError};
+use crate::ports::{CallContext, FeedEvent, IdempotencyRecord, Outcome, StoreError, WriteBatch, WriteError};
 
 /// How often a request is decided anew because the record changed under it, and how often a lost answer is asked for.
 const TRIES: u32 = 8;
@@ -14,7 +14,7 @@ const BLOCK: u32 = 16;
 /// What a request comes to, decided on what was read.
 pub(super) struct Decision {
     /// What is written.
-    pub(super) batch: Batch,
+    pub(super) batch: WriteBatch,
     /// What is answered.
     pub(super) accepted: Accepted,
 }
@@ -22,36 +22,36 @@ pub(super) struct Decision {
 impl Decision {
     /// Nothing is written.
     pub(super) fn answer(accepted: Accepted) -> Self {
-        Self { batch: Batch::default(), accepted }
+        Self { batch: WriteBatch::default(), accepted }
     }
 }
 
-impl Services {
+impl Manager {
     pub(super) fn now(&self) -> Timestamp {
         self.ports.clock.wall()
     }
 
-    pub(super) fn call(&self) -> Call {
-        Call {
+    pub(super) fn call(&self) -> CallContext {
+        CallContext {
             deadline: self.ports.clock.monotonic().after(self.settings.call),
-            write: self.ports.ids.write(),
+            write: self.ports.entropy.write(),
             fence: Fence::default(),
         }
     }
 
     /// Decides and stores. `decide` is asked again whenever what it read has changed before the write. The role is judged
     /// first; where it depends on a record, `decide` judges it once more, on the record that the write is conditional on.
-    pub(super) async fn admit<F, Fut>(
+    pub(super) async fn submit<F, Fut>(
         &self,
         request: &Request,
         action: Action,
         target: &str,
         content: &Canonical,
         decide: F,
-    ) -> Result<Accepted, ServiceError>
+    ) -> Result<Accepted, ManagerError>
     where
         F: Fn() -> Fut + Send,
-        Fut: Future<Output = Result<Decision, ServiceError>> + Send,
+        Fut: Future<Output = Result<Decision, ManagerError>> + Send,
     {
         let fingerprint = Fingerprint::of(action.as_str(), target, content);
         let result = match request.may(action) {
@@ -59,15 +59,15 @@ impl Services {
             Err(forbidden) => Err(forbidden),
         };
         if let (Ok(_), Some(worker)) = (&result, &self.worker) {
-            worker.poke();
+            worker.wake();
         }
         if let Err(error) = &result
             && !matches!(
                 error,
-                ServiceError::Unavailable(_)
-                    | ServiceError::StorageFull(_)
-                    | ServiceError::Denied(_)
-                    | ServiceError::Unknown
+                ManagerError::Unavailable(_)
+                    | ManagerError::StorageFull(_)
+                    | ManagerError::Denied(_)
+                    | ManagerError::Unknown
             )
         {
             self.refused(request, action, target, error.code()).await;
@@ -85,7 +85,7 @@ impl Services {
         request: &Request,
         action: Action,
         target: &str,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<(), ManagerError> {
         let decided = request.may(action);
         if let Err(error) = &decided {
             self.refused(request, action, target, error.code()).await;
@@ -110,7 +110,7 @@ impl Services {
     async fn keep_refusals(&self, entries: Vec<AuditEntry>) {
         for entry in entries {
             // The refusal stands whether or not its entry can be written.
-            let batch = Batch { audit: Some(entry), ..Batch::default() };
+            let batch = WriteBatch { audit: Some(entry), ..WriteBatch::default() };
             let _ = self.ports.store.write(&self.call(), &batch).await;
         }
     }
@@ -122,10 +122,10 @@ impl Services {
         target: &str,
         fingerprint: &Fingerprint,
         decide: F,
-    ) -> Result<Accepted, ServiceError>
+    ) -> Result<Accepted, ManagerError>
     where
         F: Fn() -> Fut + Send,
-        Fut: Future<Output = Result<Decision, ServiceError>> + Send,
+        Fut: Future<Output = Result<Decision, ManagerError>> + Send,
     {
         for _ in 0..TRIES {
             if let Some(key) = &request.key
@@ -135,7 +135,7 @@ impl Services {
                 return if same {
                     Ok(Accepted::decode(&record.answer))
                 } else {
-                    Err(ServiceError::KeyReused)
+                    Err(ManagerError::KeyReused)
                 };
             }
             let Decision { mut batch, accepted } = decide().await?;
@@ -152,43 +152,43 @@ impl Services {
                 Written::Changed => {}
             }
         }
-        Err(ServiceError::Contended)
+        Err(ManagerError::Contended)
     }
 
     /// Writes a batch; a lost answer is asked for under the same write id.
-    pub(super) async fn write(&self, batch: &Batch) -> Result<Written, ServiceError> {
+    pub(super) async fn write(&self, batch: &WriteBatch) -> Result<Written, ManagerError> {
         let mut call = self.call();
         let mut pause = self.settings.pause;
         let mut unknown = false;
         for _ in 0..TRIES {
             match self.ports.store.write(&call, batch).await {
                 Outcome::Applied(()) => return Ok(Written::Stored),
-                Outcome::NotApplied(Refused::HostnameTaken { host, site }) => {
-                    return Err(ServiceError::HostnameTaken { host, site });
+                Outcome::NotApplied(WriteError::HostnameTaken { host, site }) => {
+                    return Err(ManagerError::HostnameTaken { host, site });
                 }
-                Outcome::NotApplied(Refused::Conflict(_) | Refused::KeyUsed | Refused::Claim(_)) => {
+                Outcome::NotApplied(WriteError::Conflict(_) | WriteError::KeyUsed | WriteError::Claim(_)) => {
                     return Ok(Written::Changed);
                 }
-                Outcome::NotApplied(Refused::Store(error @ StoreError::Denied(_))) => {
+                Outcome::NotApplied(WriteError::Store(error @ StoreError::Denied(_))) => {
                     return Err(error.into());
                 }
                 // Repeated attempts free no space. What an earlier attempt did stays unknown.
-                Outcome::NotApplied(Refused::Store(error @ StoreError::Full(_)))
-                | Outcome::Unknown(Refused::Store(error @ StoreError::Full(_))) => {
-                    return Err(if unknown { ServiceError::Unknown } else { error.into() });
+                Outcome::NotApplied(WriteError::Store(error @ StoreError::Full(_)))
+                | Outcome::Unknown(WriteError::Store(error @ StoreError::Full(_))) => {
+                    return Err(if unknown { ManagerError::Unknown } else { error.into() });
                 }
-                Outcome::NotApplied(Refused::Store(_)) => {}
+                Outcome::NotApplied(WriteError::Store(_)) => {}
                 Outcome::Unknown(_) => unknown = true,
             }
             let clock = &self.ports.clock;
             clock.sleep_until(clock.monotonic().after(pause)).await;
             pause = (pause * 2).min(self.settings.longest_pause);
-            call = Call { write: call.write, ..self.call() };
+            call = CallContext { write: call.write, ..self.call() };
         }
         Err(if unknown {
-            ServiceError::Unknown
+            ManagerError::Unknown
         } else {
-            ServiceError::Unavailable("the store is busy".into())
+            ManagerError::Unavailable("the store is busy".into())
         })
     }
 
@@ -220,7 +220,7 @@ impl Services {
     }
 
     /// A fresh number.
-    pub(super) async fn number(&self) -> Result<u64, ServiceError> {
+    pub(super) async fn number(&self) -> Result<u64, ManagerError> {
         let next = |block: &mut std::ops::Range<u64>| block.next();
         let block = |services: &Self| {
             next(&mut services.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
@@ -228,22 +228,22 @@ impl Services {
         if let Some(number) = block(self) {
             return Ok(number);
         }
-        let first = self.numbers(BLOCK).await?;
+        let first = self.allocate_ids(BLOCK).await?;
         let mut kept = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *kept = first + 1..first + u64::from(BLOCK);
         Ok(first)
     }
 
     /// `count` fresh numbers in a row; what is drawn by a call whose answer was lost is a gap.
-    pub(super) async fn numbers(&self, count: u32) -> Result<u64, ServiceError> {
+    pub(super) async fn allocate_ids(&self, count: u32) -> Result<u64, ManagerError> {
         let mut pause = self.settings.pause;
         for _ in 0..TRIES {
-            match self.ports.store.numbers(&self.call(), count).await {
+            match self.ports.store.allocate_ids(&self.call(), count).await {
                 Outcome::Applied(first) => return Ok(first),
-                Outcome::NotApplied(Refused::Store(
+                Outcome::NotApplied(WriteError::Store(
                     error @ (StoreError::Denied(_) | StoreError::Full(_)),
                 ))
-                | Outcome::Unknown(Refused::Store(error @ StoreError::Full(_))) => {
+                | Outcome::Unknown(WriteError::Store(error @ StoreError::Full(_))) => {
                     return Err(error.into());
                 }
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {
@@ -253,7 +253,7 @@ impl Services {
                 }
             }
         }
-        Err(ServiceError::Unavailable("the store draws no numbers".into()))
+        Err(ManagerError::Unavailable("the store draws no numbers".into()))
     }
 }
 
@@ -281,9 +281,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::rollout::{Budget, Gate, Reach};
-    use crate::domain::{Digest, Hostnames, RolloutScope, Selector, SiteId, SiteName, Theme};
-    use crate::services::{DeployRequest, Force, NewFreeze, NewSite, Resume, RolloutRequest};
+    use crate::domain::rollout::{Budget, HealthGate, WaveTarget};
+    use crate::domain::{Color, Digest, Hostnames, RolloutScope, SiteId, SiteName, Theme};
+    use crate::manager::{DeployRequest, Force, NewFreeze, NewSite, Resume, RolloutRequest};
 
     /// A retried request must match the record that an earlier build of the same encoding version stored.
     #[test]
@@ -296,7 +296,7 @@ mod tests {
             theme: Theme::parse("twentytwentyfive").expect("a theme"),
             hostnames: Hostnames::parse(&["shop.example.com", "www.example.com"], "shop.example.com")
                 .expect("hostnames"),
-            service: Some(Selector::Green),
+            service: Some(Color::Green),
         };
         let freeze = NewFreeze {
             sites: Some(vec![site.clone()]),
@@ -307,10 +307,10 @@ mod tests {
             promote: true,
             digest: Some(digest),
             scope: RolloutScope::Sites(vec![site]),
-            waves: vec![Reach::Count(1), Reach::Percent(10)],
+            waves: vec![WaveTarget::Count(1), WaveTarget::Percent(10)],
             budget: Budget::Percent(5),
-            auto_return: true,
-            gate: Some(Gate::new("/health").and_then(|gate| gate.with_text("ok")).expect("a gate")),
+            auto_rollback: true,
+            gate: Some(HealthGate::new("/health").and_then(|gate| gate.with_text("ok")).expect("a gate")),
             bake: Duration::from_secs(300),
             plan: Some("f00d".to_owned()),
             ..RolloutRequest::default()

@@ -1,7 +1,7 @@
 //! Rollbacks, verdicts and holds.
 
-use cdm_core::domain::colour::{ColourChange, rollback_choice};
-use cdm_core::domain::{Colour, Digest, Hold, HoldMode, Release, Selector, Verdict};
+use cdm_core::domain::service::{ServiceChange, rollback_choice};
+use cdm_core::domain::{Color, Digest, LockMode, Release, Service, ServiceLock, Verdict};
 use proptest::prelude::*;
 
 use super::{NOW, actor, seeded};
@@ -11,10 +11,10 @@ fn digest(letter: u8) -> Digest {
 }
 
 /// A colour with these releases, newest first.
-fn colour(selector: Selector, releases: &[(u8, Verdict)]) -> Colour {
-    let mut colour = Colour::new(selector);
+fn service(color: Color, releases: &[(u8, Verdict)]) -> Service {
+    let mut service = Service::new(color);
     for (index, (letter, verdict)) in releases.iter().enumerate() {
-        colour.releases.push(Release {
+        service.releases.push(Release {
             digest: digest(*letter),
             at: NOW,
             by: actor(),
@@ -24,7 +24,7 @@ fn colour(selector: Selector, releases: &[(u8, Verdict)]) -> Colour {
             ready_at: None,
         });
     }
-    colour
+    service
 }
 
 fn releases() -> impl Strategy<Value = Vec<(u8, Verdict)>> {
@@ -36,22 +36,22 @@ fn releases() -> impl Strategy<Value = Vec<(u8, Verdict)>> {
 #[test]
 fn a_rollback_takes_the_newest_healthy_digest() {
     use Verdict::{Bad, Healthy, Unknown};
-    let own = colour(Selector::Blue, &[(1, Healthy), (2, Bad), (3, Unknown), (4, Healthy), (5, Healthy)]);
-    let other = colour(Selector::Green, &[(6, Healthy)]);
-    let none = colour(Selector::Green, &[]);
+    let own = service(Color::Blue, &[(1, Healthy), (2, Bad), (3, Unknown), (4, Healthy), (5, Healthy)]);
+    let other = service(Color::Green, &[(6, Healthy)]);
+    let none = service(Color::Green, &[]);
     assert_eq!(rollback_choice(&own, &other, Some(digest(1))), Some(digest(4)));
     assert_eq!(rollback_choice(&own, &other, None), Some(digest(1)));
     assert_eq!(rollback_choice(&none, &other, Some(digest(1))), Some(digest(6)));
     assert_eq!(rollback_choice(&none, &other, Some(digest(6))), None);
     assert_eq!(rollback_choice(&none, &none, None), None);
-    let elsewhere_bad = colour(Selector::Green, &[(4, Bad), (6, Healthy)]);
+    let elsewhere_bad = service(Color::Green, &[(4, Bad), (6, Healthy)]);
     assert_eq!(rollback_choice(&own, &elsewhere_bad, Some(digest(1))), Some(digest(5)));
 }
 
 #[test]
 fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
-    let mut blue = colour(Selector::Blue, &[(1, Verdict::Unknown), (2, Verdict::Bad)]);
-    let replaced = |previous, was_ready| ColourChange::Replaced {
+    let mut blue = service(Color::Blue, &[(1, Verdict::Unknown), (2, Verdict::Bad)]);
+    let replaced = |previous, was_ready| ServiceChange::Replaced {
         previous: Some(digest(previous)),
         was_ready,
         at: NOW,
@@ -65,19 +65,19 @@ fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
     assert_eq!((blue.releases[0].verdict, blue.releases[1].verdict), (Verdict::Healthy, Verdict::Bad));
     for number in 2_000..2_200 {
         let release = Release { number, digest: digest(3), ..blue.releases[0].clone() };
-        blue.apply(&ColourChange::Released(release.clone()));
-        blue.apply(&ColourChange::Released(release));
+        blue.apply(&ServiceChange::Released(release.clone()));
+        blue.apply(&ServiceChange::Released(release));
     }
-    assert_eq!(blue.releases.len(), Colour::HISTORY);
+    assert_eq!(blue.releases.len(), Service::HISTORY);
     assert_eq!((blue.running, blue.releases[0].number), (Some(digest(3)), 2_199));
 }
 
 #[test]
 fn a_digest_found_running_is_kept_and_can_be_rolled_back_to() {
-    let (mut blue, none) = (Colour::new(Selector::Blue), Colour::new(Selector::Green));
+    let (mut blue, none) = (Service::new(Color::Blue), Service::new(Color::Green));
     let previous = Some(digest(1));
     let found =
-        ColourChange::Replaced { previous, was_ready: true, at: NOW, by: actor(), rolled_back: false };
+        ServiceChange::Replaced { previous, was_ready: true, at: NOW, by: actor(), rolled_back: false };
     blue.apply(&found);
     blue.apply(&found);
     let kept: Vec<_> = blue.releases.iter().map(|release| (release.digest, release.verdict)).collect();
@@ -95,7 +95,7 @@ proptest! {
         running in prop::option::of(0..8_u8),
     ) {
         let running = running.map(digest);
-        let (blue, green) = (colour(Selector::Blue, &own), colour(Selector::Green, &other));
+        let (blue, green) = (service(Color::Blue, &own), service(Color::Green, &other));
         let bad = |candidate: Digest| {
             let against = |verdict: &Verdict| matches!(verdict, Verdict::Bad | Verdict::RolledBack);
             own.iter().chain(&other).any(|(letter, verdict)| digest(*letter) == candidate && against(verdict))
@@ -110,35 +110,35 @@ proptest! {
     }
 
     #[test]
-    fn holds(asked in prop::collection::vec((1..5_u64, 0..3_u8), 0..40)) {
-        let mut hold = Hold::default();
+    fn locked_color(asked in prop::collection::vec((1..5_u64, 0..3_u8), 0..40)) {
+        let mut lock = ServiceLock::default();
         for (number, what) in asked {
-            let before = hold.clone();
+            let before = lock.clone();
             match what {
                 0 => {
-                    let taken = hold.take(number, HoldMode::Shared);
+                    let taken = lock.acquire(number, LockMode::Shared);
                     prop_assert_eq!(taken, before.deploy.is_none());
-                    prop_assert!(!taken || hold.moves.contains(&number));
+                    prop_assert!(!taken || lock.moves.contains(&number));
                 }
                 1 => {
-                    let taken = hold.take(number, HoldMode::Alone);
+                    let taken = lock.acquire(number, LockMode::Exclusive);
                     let free = before.deploy.is_none_or(|holder| holder == number);
                     prop_assert_eq!(taken, before.moves.is_empty() && free);
-                    prop_assert!(!taken || hold.deploy == Some(number));
+                    prop_assert!(!taken || lock.deploy == Some(number));
                 }
                 _ => {
-                    hold.release(number);
-                    prop_assert!(!hold.moves.contains(&number) && hold.deploy != Some(number));
+                    lock.release(number);
+                    prop_assert!(!lock.moves.contains(&number) && lock.deploy != Some(number));
                 }
             }
-            prop_assert!(hold.deploy.is_none() || hold.moves.is_empty(), "both ways at once: {hold:?}");
-            let mode = if what == 0 { HoldMode::Shared } else { HoldMode::Alone };
-            if what < 2 && before != hold {
-                let once = hold.clone();
-                prop_assert!(hold.take(number, mode), "taken twice is taken once");
-                prop_assert_eq!(once, hold.clone());
-            } else if what < 2 && before == hold && hold.deploy != Some(number) && !hold.moves.contains(&number) {
-                prop_assert!(!hold.take(number, mode), "refused once, and then not");
+            prop_assert!(lock.deploy.is_none() || lock.moves.is_empty(), "both ways at once: {lock:?}");
+            let mode = if what == 0 { LockMode::Shared } else { LockMode::Exclusive };
+            if what < 2 && before != lock {
+                let once = lock.clone();
+                prop_assert!(lock.acquire(number, mode), "taken twice is taken once");
+                prop_assert_eq!(once, lock.clone());
+            } else if what < 2 && before == lock && lock.deploy != Some(number) && !lock.moves.contains(&number) {
+                prop_assert!(!lock.acquire(number, mode), "refused once, and then not");
             }
         }
     }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{ServiceError, Services};
+use super::{Manager, ManagerError};
 use crate::domain::operation::{Step, StepStatus};
-use crate::domain::rollout::{Outcome as MemberOutcome, RolloutMember, RolloutPage};
-use crate::domain::{End, Operation, OperationId, Reason, Rollout, SiteId, Status, Subject};
+use crate::domain::rollout::{MemberOutcome, RolloutMember, RolloutPage};
+use crate::domain::{Operation, OperationId, Reason, Rollout, SiteId, Status, Subject, TerminalStatus};
 use crate::pipelines::NOT_FLUSHED;
 use crate::ports::{JobFailure, OperationQuery, Page};
 
@@ -43,7 +43,7 @@ impl FromStr for HistoryPlace {
 /// No number is before this one: a list that came to its end goes on here.
 const END: Option<u64> = Some(0);
 
-impl Services {
+impl Manager {
     /// A site's operations, newest first: its own, and those of rollouts that had or have it. A page may be short and
     /// still have a next.
     ///
@@ -55,7 +55,7 @@ impl Services {
         query: &OperationQuery,
         from: HistoryPlace,
         limit: usize,
-    ) -> Result<Page<Operation, HistoryPlace>, ServiceError> {
+    ) -> Result<Page<Operation, HistoryPlace>, ManagerError> {
         let limit = limit.min(1_000);
         let query = OperationQuery { site: Some(site.clone()), ..query.clone() };
         let own = self.ports.store.operations(&query, from.own, limit).await?;
@@ -91,7 +91,7 @@ impl Services {
         query: &OperationQuery,
         before: Option<u64>,
         limit: usize,
-    ) -> Result<Page<(u64, Operation), u64>, ServiceError> {
+    ) -> Result<Page<(u64, Operation), u64>, ManagerError> {
         let mut items = Vec::new();
         let page = self.ports.store.rollouts(before, ROLLOUTS).await?;
         let mut next = page.next;
@@ -106,8 +106,8 @@ impl Services {
             }
             let number = rollout.number;
             let operation = self.member_told(&rollout, ordinal, member).await?;
-            let fits = query.kind.is_none_or(|kind| kind == operation.slot.task.kind())
-                && query.status.is_none_or(|status| status == operation.slot.status);
+            let fits = query.kind.is_none_or(|kind| kind == operation.state.input.kind())
+                && query.status.is_none_or(|status| status == operation.state.status);
             if fits {
                 items.push((number, operation));
             }
@@ -122,7 +122,7 @@ impl Services {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn has_member(&self, number: u64, site: &SiteId) -> Result<bool, ServiceError> {
+    pub async fn has_member(&self, number: u64, site: &SiteId) -> Result<bool, ManagerError> {
         let Some(rollout) = self.ports.store.rollout(number).await? else { return Ok(false) };
         Ok(self.member(&rollout, site).await?.is_some())
     }
@@ -132,7 +132,7 @@ impl Services {
         &self,
         rollout: &Rollout,
         site: &SiteId,
-    ) -> Result<Option<(u32, RolloutMember)>, ServiceError> {
+    ) -> Result<Option<(u32, RolloutMember)>, ManagerError> {
         let (mut low, mut high) = (0, rollout.total.div_ceil(RolloutPage::SIZE));
         while low < high {
             let at = low.midpoint(high);
@@ -158,43 +158,55 @@ impl Services {
         rollout: &Rollout,
         ordinal: u32,
         member: RolloutMember,
-    ) -> Result<Operation, ServiceError> {
+    ) -> Result<Operation, ManagerError> {
         let id: OperationId = Self::member_id(rollout, ordinal);
         let subject = Subject::Site(member.id.clone());
         let site = self.ports.store.site(&member.id).await?;
-        let live = site.as_ref().and_then(|site| site.slot.clone()).filter(|slot| slot.number == id.number);
-        if let Some(slot) = live {
-            return Ok(Operation::live(subject, slot));
+        let live = site
+            .as_ref()
+            .and_then(|site| site.operation.clone())
+            .filter(|operation| operation.number == id.number);
+        if let Some(operation) = live {
+            return Ok(Operation::live(subject, operation));
         }
         let routed = rollout.target.other();
         let course = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
         let promote = rollout.kind == crate::domain::RolloutKind::Promote;
-        let task =
-            if promote { crate::domain::Task::Promote(course) } else { crate::domain::Task::Upgrade(course) };
-        let mut slot = self.registry.queued(id.number, task, &rollout.requested_by, rollout.created_at);
-        slot.steps.clear();
-        slot.started_at = rollout.started_at;
+        let input = if promote {
+            crate::domain::OperationInput::Promote(course)
+        } else {
+            crate::domain::OperationInput::Upgrade(course)
+        };
+        let mut operation = self.registry.queued(id.number, input, &rollout.requested_by, rollout.created_at);
+        operation.steps.clear();
+        operation.started_at = rollout.started_at;
         let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
         let unflushed = member.why.as_deref().is_some_and(|why| why.starts_with(NOT_FLUSHED));
         if let Some(why) = member.why.as_ref().filter(|_| unflushed) {
             // The job was for many sites; what it printed for this one is why it failed.
             let flush =
                 Step { log: Some(why.clone()), status: StepStatus::Failed, ..Step::pending("FlushCaches") };
-            slot.steps.push(flush);
+            operation.steps.push(flush);
         }
-        slot.reason = member.reason().map(|(code, message)| {
+        operation.reason = member.reason().map(|(code, message)| {
             let of_flush = JobFailure::of_output(&message).code().filter(|_| unflushed);
             Reason { code: of_flush.unwrap_or(code), message, since, until: None }
         });
-        slot.status = match member.outcome {
-            None if rollout.status.ended() => Status::Ended(End::Cancelled),
+        operation.status = match member.outcome {
+            None if rollout.status.ended() => Status::Ended(TerminalStatus::Cancelled),
             None => Status::Queued,
-            Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(End::Succeeded),
-            Some(outcome) if outcome.fails() => Status::Ended(End::Failed),
+            Some(MemberOutcome::Moved | MemberOutcome::InPlace) => Status::Ended(TerminalStatus::Succeeded),
+            Some(outcome) if outcome.fails() => Status::Ended(TerminalStatus::Failed),
             Some(MemberOutcome::Parked) => Status::Parked,
-            Some(_) => Status::Ended(End::Cancelled),
+            Some(_) => Status::Ended(TerminalStatus::Cancelled),
         };
-        Ok(Operation { id, subject, slot, finished_at: rollout.finished_at, digest: member.digest })
+        Ok(Operation {
+            id,
+            subject,
+            state: operation,
+            finished_at: rollout.finished_at,
+            digest: member.digest,
+        })
     }
 }
 

@@ -2,19 +2,19 @@
 
 use secrecy::SecretString;
 
-use super::{ServiceError, Services};
+use super::{Manager, ManagerError};
 use crate::domain::SecretName;
 use crate::ports::{Credentials, ErrorKind, Outcome, StoredSecret};
 
 /// How often it is looked for after another process may have made it.
 const TRIES: u32 = 5;
 
-impl Services {
+impl Manager {
     /// The key that people's second factors are sealed with. Of several processes that make one at a time, one is kept.
     ///
     /// # Errors
     /// When the store of secrets does not answer, or holds something else under that name.
-    pub async fn sealing_key(&self) -> Result<SecretString, ServiceError> {
+    pub async fn sealing_key(&self) -> Result<SecretString, ManagerError> {
         if let Some(key) = self.sealing.get() {
             return Ok(key.clone());
         }
@@ -28,7 +28,7 @@ impl Services {
                 Some(StoredSecret::Value(_) | StoredSecret::Deleting) => {
                     let detail =
                         format!("the secret `{name}` is being deleted, or is no sealing key; restore it");
-                    return Err(ServiceError::Denied(detail));
+                    return Err(ManagerError::Denied(detail));
                 }
                 None => {}
             }
@@ -41,6 +41,6 @@ impl Services {
             };
             self.until_applied(create).await?;
         }
-        Err(ServiceError::Unknown)
+        Err(ManagerError::Unknown)
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use futures_util::future::{join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::bell::Bell;
-use super::{Worker, beside};
+use super::wake_signal::WakeSignal;
+use super::{Worker, poll_while};
 use crate::domain::webhook::{SigningKey, Topic, Webhook, Webhooks, message_id};
 use crate::domain::{Fence, Uid};
 use crate::ports::{
-    Batch, Call, Credentials, FeedEvent, Message, Outcome, Ports, Postman, Refused, StoredSecret,
-    Undelivered, Write,
+    CallContext, Credentials, DeliveryError, FeedEvent, Message, Mutation, Outcome, Ports, StoredSecret,
+    WebhookSender, WriteBatch, WriteError,
 };
 
 /// How often a process looks whether there are webhooks, as long as there are none.
@@ -29,10 +29,10 @@ const GONE: u16 = 410;
 /// A process's share in sending. Of all processes the one that the record names sends; when that one is lost, another
 /// takes its place. A webhook's place is stored after each message, so that no more than one is sent again.
 #[derive(Debug)]
-pub struct Courier {
+pub struct WebhookDispatcher {
     worker: Arc<Worker>,
-    postman: Arc<dyn Postman>,
-    bell: Bell,
+    postman: Arc<dyn WebhookSender>,
+    wake_signal: WakeSignal,
     state: Mutex<State>,
 }
 
@@ -45,39 +45,39 @@ struct State {
     keys: HashMap<Uid, SigningKey>,
 }
 
-impl Courier {
+impl WebhookDispatcher {
     /// Sends with `postman`, for the process of `worker`, which tells who of the others is lost.
-    pub fn new(worker: Arc<Worker>, postman: Arc<dyn Postman>) -> Self {
-        Self { worker, postman, bell: Bell::default(), state: Mutex::default() }
+    pub fn new(worker: Arc<Worker>, postman: Arc<dyn WebhookSender>) -> Self {
+        Self { worker, postman, wake_signal: WakeSignal::default(), state: Mutex::default() }
     }
 
     /// Asks it to stop: the message under way is the last one.
     pub fn stop(&self) {
-        self.bell.stop();
+        self.wake_signal.stop();
     }
 
     /// Tells it that there may be a new webhook.
-    pub fn poke(&self) {
-        self.bell.ring();
+    pub fn wake(&self) {
+        self.wake_signal.ring();
     }
 
-    /// Looks once, and brings all that is due. For tests; servers use [`Courier::run`].
-    pub async fn turn(&self) {
+    /// Looks once, and brings all that is due. For tests; servers use [`WebhookDispatcher::run`].
+    pub async fn run_once(&self) {
         let found = self.find().await.unwrap_or_default();
         join_all(found.into_iter().map(|webhook| self.deliver(webhook))).await;
     }
 
-    /// Brings messages until [`Courier::stop`].
+    /// Brings messages until [`WebhookDispatcher::stop`].
     pub async fn run(&self) {
         let mut work = FuturesUnordered::new();
-        while !self.bell.stopping() {
-            let found = beside(self.find(), &mut work, &mut Vec::new()).await;
+        while !self.wake_signal.stopping() {
+            let found = poll_while(self.find(), &mut work, &mut Vec::new()).await;
             let pause = if found.is_some() { self.worker.settings().scan } else { REST };
             work.extend(found.unwrap_or_default().into_iter().map(|webhook| self.deliver(webhook)));
-            beside(self.idle(pause), &mut work, &mut Vec::new()).await;
+            poll_while(self.idle(pause), &mut work, &mut Vec::new()).await;
         }
         while work.next().await.is_some() {}
-        self.give_back().await;
+        self.release().await;
     }
 
     fn ports(&self) -> &Ports {
@@ -90,7 +90,7 @@ impl Courier {
 
     async fn idle(&self, pause: Duration) {
         let clock = &self.ports().clock;
-        select(Box::pin(self.bell.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
+        select(Box::pin(self.wake_signal.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
     }
 
     /// The webhooks that are due and at rest, marked as busy; `None` where there is nothing to be told to anybody.
@@ -105,10 +105,10 @@ impl Courier {
             return None;
         }
         if !self.is_courier(&webhooks) {
-            if webhooks.courier.as_ref().is_some_and(|other| !self.worker.lost(other)) {
+            if webhooks.dispatcher.as_ref().is_some_and(|other| !self.worker.lost(other)) {
                 return Some(Vec::new());
             }
-            webhooks.courier = Some(self.worker.lease().worker().clone());
+            webhooks.dispatcher = Some(self.worker.lease().worker().clone());
             let Outcome::Applied(()) = self.write(webhooks.clone()).await else { return Some(Vec::new()) };
         }
         let now = self.ports().clock.wall();
@@ -118,15 +118,15 @@ impl Courier {
     }
 
     fn is_courier(&self, webhooks: &Webhooks) -> bool {
-        webhooks.courier.as_ref() == Some(self.worker.lease().worker())
+        webhooks.dispatcher.as_ref() == Some(self.worker.lease().worker())
     }
 
     /// Leaves the sending to whoever looks next. Should that fail, another finds out by the lease.
-    async fn give_back(&self) {
+    async fn release(&self) {
         if let Ok(webhooks) = self.ports().store.webhooks().await
             && self.is_courier(&webhooks)
         {
-            let _ = self.write(Webhooks { courier: None, ..webhooks }).await;
+            let _ = self.write(Webhooks { dispatcher: None, ..webhooks }).await;
         }
     }
 
@@ -137,15 +137,15 @@ impl Courier {
     }
 
     async fn bring(&self, webhook: &Webhook) -> Option<()> {
-        let mut place = self.state().passed.get(&webhook.number).copied().unwrap_or(0).max(webhook.place);
+        let mut cursor = self.state().passed.get(&webhook.number).copied().unwrap_or(0).max(webhook.cursor);
         let mut unstored = 0;
         loop {
-            let events = self.ports().store.events(Some(place), PAGE).await.ok()?;
+            let events = self.ports().store.events(Some(cursor), PAGE).await.ok()?;
             if events.is_empty() {
                 return Some(());
             }
             for (number, event) in events {
-                if self.bell.stopping() {
+                if self.wake_signal.stopping() {
                     return Some(());
                 }
                 let topic = Topic::of(event.rollout.is_some(), &event.what);
@@ -156,11 +156,11 @@ impl Courier {
                         unstored = 0;
                     }
                 }
-                place = number;
-                self.state().passed.insert(webhook.number, place);
+                cursor = number;
+                self.state().passed.insert(webhook.number, cursor);
             }
             if unstored >= PAGE {
-                self.change(webhook, |webhook| webhook.pass(place)).await?;
+                self.change(webhook, |webhook| webhook.pass(cursor)).await?;
                 unstored = 0;
             }
         }
@@ -169,14 +169,14 @@ impl Courier {
     /// Makes one attempt and stores what came of it; `None` when the next event is not to be told now.
     async fn tell(&self, webhook: &Webhook, number: u64, topic: Topic, event: FeedEvent) -> Option<()> {
         if crate::bug!(WebhookPlaceFirst) {
-            self.change(webhook, |webhook| webhook.told(number)).await?;
+            self.change(webhook, |webhook| webhook.mark_delivered(number)).await?;
         }
         let sent = self.post(webhook, number, topic, event).await;
         let now = self.ports().clock.wall();
         let kept = self.change(webhook, |webhook| match &sent {
-            Ok(()) => webhook.told(number),
-            Err((Some(Undelivered::Answered { status: GONE, .. }), why)) => webhook.stop(now, why),
-            Err((Some(Undelivered::Answered { retry_after, .. }), why)) => {
+            Ok(()) => webhook.mark_delivered(number),
+            Err((Some(DeliveryError::Rejected { status: GONE, .. }), why)) => webhook.stop(now, why),
+            Err((Some(DeliveryError::Rejected { retry_after, .. }), why)) => {
                 webhook.failed(now, why.clone(), *retry_after);
             }
             Err((_, why)) => webhook.failed(now, why.clone(), None),
@@ -191,7 +191,7 @@ impl Courier {
         number: u64,
         topic: Topic,
         event: FeedEvent,
-    ) -> Result<(), (Option<Undelivered>, String)> {
+    ) -> Result<(), (Option<DeliveryError>, String)> {
         let key = self.key(webhook).await.map_err(|why| (None, why.to_owned()))?;
         let message = Message {
             url: webhook.url.clone(),
@@ -230,20 +230,20 @@ impl Courier {
             edit(webhooks.of_mut(of.number).filter(|webhook| webhook.uid == of.uid)?);
             match self.write(webhooks).await {
                 Outcome::Applied(()) => return Some(()),
-                Outcome::NotApplied(Refused::Conflict(_)) => {}
+                Outcome::NotApplied(WriteError::Conflict(_)) => {}
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => return None,
             }
         }
         None
     }
 
-    async fn write(&self, webhooks: Webhooks) -> Outcome<(), Refused> {
+    async fn write(&self, webhooks: Webhooks) -> Outcome<(), WriteError> {
         let ports = self.ports();
-        let call = Call {
+        let call = CallContext {
             deadline: ports.clock.monotonic().after(self.worker.settings().call),
-            write: ports.ids.write(),
+            write: ports.entropy.write(),
             fence: Fence::default(),
         };
-        ports.store.write(&call, &Batch::of(vec![Write::Webhooks(Box::new(webhooks))])).await
+        ports.store.write(&call, &WriteBatch::of(vec![Mutation::Webhooks(Box::new(webhooks))])).await
     }
 }

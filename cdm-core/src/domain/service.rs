@@ -3,24 +3,24 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::operation::{Slot, Task};
-use super::{Actor, Digest, Freeze, Selector, Timestamp};
+use super::operation::{OperationInput, OperationState};
+use super::{Actor, Color, Digest, Freeze, Timestamp};
 
 /// How long a digest is ready before that alone speaks for it.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(300);
 
 /// One of the two services as CDM keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Colour {
+pub struct Service {
     /// Which one.
-    pub selector: Selector,
+    pub color: Color,
     /// The deploy at work.
-    pub slot: Option<Slot>,
+    pub operation: Option<OperationState>,
     /// Who relies on it as it is, or is changing it.
-    pub hold: Hold,
+    pub lock: ServiceLock,
     /// The digest that was set last, or put back.
     pub running: Option<Digest>,
-    /// What was deployed, newest first, at most [`Colour::HISTORY`].
+    /// What was deployed, newest first, at most [`Service::HISTORY`].
     pub releases: Vec<Release>,
     /// Raised by every write.
     pub version: u64,
@@ -28,7 +28,7 @@ pub struct Colour {
 
 /// Who relies on a colour, or is changing it. Moves share it; a deploy takes it alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hold {
+pub struct ServiceLock {
     /// The deploy that has it alone.
     pub deploy: Option<u64>,
     /// The operations and rollouts that point routes to it.
@@ -37,29 +37,31 @@ pub struct Hold {
 
 /// How a hold is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HoldMode {
+pub enum LockMode {
     /// With other moves.
     Shared,
     /// Alone.
-    Alone,
+    Exclusive,
 }
 
-impl Hold {
+impl ServiceLock {
     /// Takes the hold for `number`; `false` when it has to wait. Taking it twice is taking it once.
-    pub fn take(&mut self, number: u64, mode: HoldMode) -> bool {
+    pub fn acquire(&mut self, number: u64, mode: LockMode) -> bool {
         if crate::bug!(HoldIgnored) {
             return true;
         }
         match mode {
-            HoldMode::Shared if self.deploy.is_none() => {
+            LockMode::Shared if self.deploy.is_none() => {
                 self.moves.insert(number);
                 true
             }
-            HoldMode::Alone if self.moves.is_empty() && self.deploy.is_none_or(|holder| holder == number) => {
+            LockMode::Exclusive
+                if self.moves.is_empty() && self.deploy.is_none_or(|holder| holder == number) =>
+            {
                 self.deploy = Some(number);
                 true
             }
-            HoldMode::Shared | HoldMode::Alone => false,
+            LockMode::Shared | LockMode::Exclusive => false,
         }
     }
 
@@ -126,7 +128,7 @@ impl Verdict {
 
 /// What a finished step changes in a colour's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ColourChange {
+pub enum ServiceChange {
     /// Another digest takes the place of the one that runs, which was ready at that moment or not.
     Replaced {
         /// The digest that ran.
@@ -157,19 +159,26 @@ pub enum ColourChange {
     },
 }
 
-impl Colour {
+impl Service {
     /// How many releases are kept.
     pub const HISTORY: usize = 100;
 
     /// A colour on which nothing was deployed yet.
-    pub fn new(selector: Selector) -> Self {
-        Self { selector, slot: None, hold: Hold::default(), running: None, releases: Vec::new(), version: 0 }
+    pub fn new(color: Color) -> Self {
+        Self {
+            color,
+            operation: None,
+            lock: ServiceLock::default(),
+            running: None,
+            releases: Vec::new(),
+            version: 0,
+        }
     }
 
     /// Writes what a step changed.
-    pub fn apply(&mut self, change: &ColourChange) {
+    pub fn apply(&mut self, change: &ServiceChange) {
         match change {
-            ColourChange::Replaced { previous, was_ready, at, by, rolled_back } => {
+            ServiceChange::Replaced { previous, was_ready, at, by, rolled_back } => {
                 let known = |digest: &Digest| self.releases.iter().any(|release| release.digest == *digest);
                 if let Some(digest) = previous.filter(|digest| !known(digest)) {
                     self.releases.insert(0, Release::found(digest, *at, by));
@@ -187,7 +196,7 @@ impl Colour {
                     }
                 }
             }
-            ColourChange::Released(release) => {
+            ServiceChange::Released(release) => {
                 if self.releases.first().is_some_and(|newest| newest.number == release.number) {
                     return;
                 }
@@ -204,13 +213,13 @@ impl Colour {
                 self.releases.insert(0, release);
                 self.releases.truncate(Self::HISTORY);
             }
-            ColourChange::Restored(digest) => self.running = *digest,
-            ColourChange::Ready(at) => {
+            ServiceChange::Restored(digest) => self.running = *digest,
+            ServiceChange::Ready(at) => {
                 if let Some(newest) = self.releases.first_mut() {
                     newest.ready_at = Some(*at);
                 }
             }
-            ColourChange::Judged { digest, verdict, reason } => self.judge(digest, *verdict, reason),
+            ServiceChange::Judged { digest, verdict, reason } => self.judge(digest, *verdict, reason),
         }
     }
 
@@ -251,13 +260,16 @@ impl Colour {
 
     /// The deploy at work.
     pub fn deploying(&self) -> Option<u64> {
-        self.slot.as_ref().filter(|slot| matches!(slot.task, Task::Deploy(_))).map(|slot| slot.number)
+        self.operation
+            .as_ref()
+            .filter(|operation| matches!(operation.input, OperationInput::Deploy(_)))
+            .map(|operation| operation.number)
     }
 }
 
 /// Chooses the digest that a rollback of `own` takes: the newest healthy one, other than the one that runs, of its own
 /// history, then of the other colour's; never one that is bad, or was rolled back, anywhere.
-pub fn rollback_choice(own: &Colour, other: &Colour, running: Option<Digest>) -> Option<Digest> {
+pub fn rollback_choice(own: &Service, other: &Service, running: Option<Digest>) -> Option<Digest> {
     let bad = |digest: &Digest| {
         let mut all = own.releases.iter().chain(&other.releases);
         let speaks_against =
@@ -276,7 +288,7 @@ pub fn rollback_choice(own: &Colour, other: &Colour, running: Option<Digest>) ->
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// The select at work.
-    pub slot: Option<Slot>,
+    pub operation: Option<OperationState>,
     /// The unfinished rollout that moves sites.
     pub rollout: Option<u64>,
     /// The highest number of a rollout that moved sites: the next has a higher one, whoever drew it and when, because

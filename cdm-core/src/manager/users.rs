@@ -4,11 +4,11 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::access::hash;
-use super::admit::Decision;
-use super::{Accepted, Action, Request, ServiceError, Services};
+use super::submit::Decision;
+use super::{Accepted, Action, Manager, ManagerError, Request};
 use crate::domain::user::{PasswordHash, SecondFactor, SecondProof, Session, User, Users};
 use crate::domain::{Canonical, Role, TokenHash, Uid, UserName};
-use crate::ports::{Batch, Write};
+use crate::ports::{Mutation, WriteBatch};
 
 /// A person who may sign in from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +60,12 @@ pub struct SignIn {
     pub former: Option<SecretString>,
 }
 
-impl Services {
+impl Manager {
     /// Lets a person sign in from now on.
     ///
     /// # Errors
     /// `user_exists` when the name was ever given; `invalid` for one user too many.
-    pub async fn create_user(&self, request: &Request, new: &NewUser) -> Result<User, ServiceError> {
+    pub async fn create_user(&self, request: &Request, new: &NewUser) -> Result<User, ManagerError> {
         self.keep_user(request, new, false).await
     }
 
@@ -73,21 +73,21 @@ impl Services {
     ///
     /// # Errors
     /// `invalid` once there is somebody.
-    pub async fn create_first_user(&self, request: &Request, new: &NewUser) -> Result<User, ServiceError> {
+    pub async fn create_first_user(&self, request: &Request, new: &NewUser) -> Result<User, ManagerError> {
         self.keep_user(request, new, true).await
     }
 
-    async fn keep_user(&self, request: &Request, new: &NewUser, first: bool) -> Result<User, ServiceError> {
+    async fn keep_user(&self, request: &Request, new: &NewUser, first: bool) -> Result<User, ManagerError> {
         let action = if first { Action::CreateFirstUser } else { Action::CreateUser };
         let content =
             Canonical::new().field("role", new.role).field("password", secret(request, Some(&new.password)));
-        self.admit(request, action, new.name.as_str(), &content, || async {
+        self.submit(request, action, new.name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             if first && users.present().next().is_some() {
-                return Err(ServiceError::Invalid("somebody may sign in already; ask them".to_owned()));
+                return Err(ManagerError::Invalid("somebody may sign in already; ask them".to_owned()));
             }
             if users.knew(&new.name) {
-                return Err(ServiceError::UserExists(new.name.clone()));
+                return Err(ManagerError::UserExists(new.name.clone()));
             }
             let NewUser { name, role, password } = new.clone();
             let (by, at) = (request.actor.clone(), self.now());
@@ -107,7 +107,7 @@ impl Services {
         request: &Request,
         name: &UserName,
         change: &UserChange,
-    ) -> Result<User, ServiceError> {
+    ) -> Result<User, ManagerError> {
         let UserChange { role, password, reset_second_factor, unbind_identity } = change;
         let content = Canonical::new()
             .optional("role", *role)
@@ -117,7 +117,7 @@ impl Services {
         let password_alone = role.is_none() && !*reset_second_factor && !*unbind_identity;
         let own = request.actor == name.actor() && password_alone;
         let action = if own { Action::ChangeOwnPassword } else { Action::ChangeUser };
-        self.admit(request, action, name.as_str(), &content, || async {
+        self.submit(request, action, name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             user.role = change.role.unwrap_or(user.role);
@@ -149,18 +149,18 @@ impl Services {
         name: &UserName,
         kept: Uid,
         second: Option<&SecondFactor>,
-    ) -> Result<User, ServiceError> {
+    ) -> Result<User, ManagerError> {
         let own = request.actor == name.actor();
         let action = match (second.is_some(), own) {
             (true, true) => Action::EnrollSecondFactor,
             (false, true) => Action::RemoveOwnSecondFactor,
             (_, false) => Action::ChangeUser,
         };
-        self.admit(request, action, name.as_str(), &Canonical::new(), || async {
+        self.submit(request, action, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             if second.is_some() && user.second.is_some() {
-                return Err(ServiceError::Invalid("a second factor is set up already".to_owned()));
+                return Err(ManagerError::Invalid("a second factor is set up already".to_owned()));
             }
             user.second = second.cloned();
             users.sessions.retain(|session| session.user != *name || session.id == kept);
@@ -174,8 +174,8 @@ impl Services {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn remove_user(&self, request: &Request, name: &UserName) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RemoveUser, name.as_str(), &Canonical::new(), || async {
+    pub async fn remove_user(&self, request: &Request, name: &UserName) -> Result<Accepted, ManagerError> {
+        self.submit(request, Action::RemoveUser, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let now = self.now();
             users.of_mut(name).ok_or_else(|| no_user(name))?.remove(now);
@@ -189,7 +189,7 @@ impl Services {
     ///
     /// # Errors
     /// `forbidden`; when the store does not answer.
-    pub async fn list_users(&self, request: &Request) -> Result<Users, ServiceError> {
+    pub async fn list_users(&self, request: &Request) -> Result<Users, ManagerError> {
         self.authorize(request, Action::ReadUsers, "users").await?;
         self.users().await
     }
@@ -198,11 +198,11 @@ impl Services {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn users(&self) -> Result<Users, ServiceError> {
+    pub async fn users(&self) -> Result<Users, ManagerError> {
         Ok(self.ports.store.users().await?)
     }
 
-    async fn user(&self, name: &UserName) -> Result<User, ServiceError> {
+    async fn user(&self, name: &UserName) -> Result<User, ManagerError> {
         self.users().await?.of(name).cloned().ok_or_else(|| no_user(name))
     }
 
@@ -216,12 +216,12 @@ impl Services {
         &self,
         request: &Request,
         sign_in: &SignIn,
-    ) -> Result<(Session, SecretString), ServiceError> {
+    ) -> Result<(Session, SecretString), ManagerError> {
         let (now, name) = (self.now(), &sign_in.name);
         let text = self.fresh_secret("cdm_session_");
         let until = now.after(Session::LASTS);
         let session = Session {
-            id: self.ports.ids.uid(now),
+            id: self.ports.entropy.uid(now),
             user: name.clone(),
             hash: hash(&text),
             from: sign_in.from.clone(),
@@ -233,7 +233,7 @@ impl Services {
             Proven::Both(_, SecondProof::Recovery(_)) => Action::Recover,
             _ => Action::SignIn,
         };
-        self.admit(request, action, name.as_str(), &Canonical::new(), || async {
+        self.submit(request, action, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(not_proven)?;
             if !holds(user, &sign_in.proven) {
@@ -253,27 +253,27 @@ impl Services {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn touch_session(&self, session: &Session) -> Result<(), ServiceError> {
+    pub async fn touch_session(&self, session: &Session) -> Result<(), ManagerError> {
         let now = self.now();
         if !session.is_stale(now) {
             return Ok(());
         }
         let mut users = self.ports.store.users().await?;
         if users.touch(session.id, now) {
-            self.write(&Batch::of(vec![Write::Users(Box::new(users))])).await?;
+            self.write(&WriteBatch::of(vec![Mutation::Users(Box::new(users))])).await?;
         }
         Ok(())
     }
 
     /// Random text that nobody can guess, after a prefix that says what it is.
     pub fn fresh_secret(&self, prefix: &str) -> SecretString {
-        SecretString::from(format!("{prefix}{}", self.ports.ids.password().expose_secret()))
+        SecretString::from(format!("{prefix}{}", self.ports.entropy.password().expose_secret()))
     }
 
     /// Keeps in the audit that someone wanted to sign in and could not; answers why.
-    pub async fn refuse_session(&self, request: &Request, name: &str) -> ServiceError {
+    pub async fn refuse_session(&self, request: &Request, name: &str) -> ManagerError {
         let refused = self
-            .admit(request, Action::SignIn, name, &Canonical::new(), || async { Err(not_proven()) })
+            .submit(request, Action::SignIn, name, &Canonical::new(), || async { Err(not_proven()) })
             .await;
         refused.err().unwrap_or_else(not_proven)
     }
@@ -292,15 +292,15 @@ impl Services {
         request: &Request,
         name: &UserName,
         id: Option<Uid>,
-    ) -> Result<Accepted, ServiceError> {
+    ) -> Result<Accepted, ManagerError> {
         let content = Canonical::new().optional("session", id);
         let own = request.actor == name.actor();
         let action = if own { Action::EndOwnSessions } else { Action::EndSessions };
-        self.admit(request, action, name.as_str(), &content, || async {
+        self.submit(request, action, name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             users.of(name).ok_or_else(|| no_user(name))?;
             if users.close(name, id) == 0 && id.is_some() {
-                return Err(ServiceError::NotFound { what: "the session".to_owned() });
+                return Err(ManagerError::NotFound { what: "the session".to_owned() });
             }
             Ok(written(users))
         })
@@ -311,7 +311,7 @@ impl Services {
     ///
     /// # Errors
     /// Only when the store does not answer: nobody is signed out for that.
-    pub async fn session(&self, text: &SecretString) -> Result<Option<(User, Session)>, ServiceError> {
+    pub async fn session(&self, text: &SecretString) -> Result<Option<(User, Session)>, ManagerError> {
         let users = self.users().await?;
         let found = users.session(&hash(text), self.now());
         Ok(found.map(|(user, session)| (user.clone(), session.clone())))
@@ -339,14 +339,14 @@ fn secret<'a>(request: &'a Request, password: Option<&'a PasswordHash>) -> &'a s
 }
 
 fn written(users: Users) -> Decision {
-    let batch = Batch::of(vec![Write::Users(Box::new(users))]);
+    let batch = WriteBatch::of(vec![Mutation::Users(Box::new(users))]);
     Decision { batch, accepted: Accepted::Done }
 }
 
-fn no_user(name: &UserName) -> ServiceError {
-    ServiceError::NotFound { what: format!("the user `{name}`") }
+fn no_user(name: &UserName) -> ManagerError {
+    ManagerError::NotFound { what: format!("the user `{name}`") }
 }
 
-fn not_proven() -> ServiceError {
-    ServiceError::Invalid("the name or the password is wrong".to_owned())
+fn not_proven() -> ManagerError {
+    ManagerError::Invalid("the name or the password is wrong".to_owned())
 }

@@ -1,9 +1,9 @@
 //! What may be asked of freezes.
 
-use super::admit::Decision;
-use super::{Accepted, Action, Request, ServiceError, Services};
-use crate::domain::{Canonical, Code, Fleet, Freeze, RolloutStatus, SiteId, Timestamp};
-use crate::ports::{Batch, Write};
+use super::submit::Decision;
+use super::{Accepted, Action, Manager, ManagerError, Request};
+use crate::domain::{Canonical, Fleet, Freeze, ReasonCode, RolloutStatus, SiteId, Timestamp};
+use crate::ports::{Mutation, WriteBatch};
 
 /// A freeze to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,25 +26,25 @@ impl NewFreeze {
     }
 }
 
-impl Services {
+impl Manager {
     /// Stops moves, of all sites or of these, from the next one on. What is under way comes to its end; a rollout waits.
     ///
     /// # Errors
     /// `invalid` for an end that has passed, a reason that is none, or too many freezes.
-    pub async fn freeze(&self, request: &Request, wanted: &NewFreeze) -> Result<Freeze, ServiceError> {
+    pub async fn freeze(&self, request: &Request, wanted: &NewFreeze) -> Result<Freeze, ManagerError> {
         let content = wanted.content();
         let reason = Freeze::reason(&wanted.reason)?;
         let now = self.now();
         if wanted.until.is_some_and(|until| until <= now) {
-            return Err(ServiceError::Invalid("a freeze ends in the future".to_owned()));
+            return Err(ManagerError::Invalid("a freeze ends in the future".to_owned()));
         }
         if wanted.sites.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ServiceError::Invalid(
+            return Err(ManagerError::Invalid(
                 "a freeze of no site stops nothing; name sites, or none for all".to_owned(),
             ));
         }
         let accepted = self
-            .admit(request, Action::CreateFreeze, "fleet", &content, || async {
+            .submit(request, Action::CreateFreeze, "fleet", &content, || async {
                 let mut fleet = self.ports.store.fleet().await?;
                 let number = self.number().await?;
                 let sites = wanted.sites.clone();
@@ -52,38 +52,38 @@ impl Services {
                 let freeze =
                     Freeze { number, sites, reason: reason.clone(), by, at: now, until: wanted.until };
                 fleet.freeze(freeze, now)?;
-                let batch = Batch::of(vec![Write::Fleet(Box::new(fleet))]);
+                let batch = WriteBatch::of(vec![Mutation::Fleet(Box::new(fleet))]);
                 Ok(Decision { batch, accepted: Accepted::Freeze(number) })
             })
             .await?;
-        let Accepted::Freeze(number) = accepted else { return Err(ServiceError::Contended) };
+        let Accepted::Freeze(number) = accepted else { return Err(ManagerError::Contended) };
         let found = self.freezes().await?.into_iter().find(|freeze| freeze.number == number);
-        found.ok_or_else(|| ServiceError::NotFound { what: format!("the freeze {number}") })
+        found.ok_or_else(|| ManagerError::NotFound { what: format!("the freeze {number}") })
     }
 
     /// Ends a freeze. A rollout that waits for it goes on.
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn thaw(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(request, Action::RemoveFreeze, &format!("freeze-{number}"), &Canonical::new(), || async {
+    pub async fn thaw(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
+        self.submit(request, Action::RemoveFreeze, &format!("freeze-{number}"), &Canonical::new(), || async {
             let mut fleet = self.ports.store.fleet().await?;
             let before = fleet.freezes.len();
             fleet.freezes.retain(|freeze| freeze.number != number);
             if fleet.freezes.len() == before {
-                return Err(ServiceError::NotFound { what: format!("the freeze {number}") });
+                return Err(ManagerError::NotFound { what: format!("the freeze {number}") });
             }
             let mut writes = Vec::new();
             if let Some(rollout) = fleet.rollout {
                 let mut rollout = self.get_rollout(rollout).await?;
-                let frozen = rollout.reason.as_ref().is_some_and(|reason| reason.code == Code::Frozen);
+                let frozen = rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::Frozen);
                 if rollout.status == RolloutStatus::Waiting && frozen {
-                    rollout.wake = None;
-                    writes.push(Write::Rollout(Box::new(rollout)));
+                    rollout.next_poll_at = None;
+                    writes.push(Mutation::Rollout(Box::new(rollout)));
                 }
             }
-            writes.insert(0, Write::Fleet(Box::new(fleet)));
-            Ok(Decision { batch: Batch::of(writes), accepted: Accepted::Done })
+            writes.insert(0, Mutation::Fleet(Box::new(fleet)));
+            Ok(Decision { batch: WriteBatch::of(writes), accepted: Accepted::Done })
         })
         .await
     }
@@ -92,17 +92,17 @@ impl Services {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn freezes(&self) -> Result<Vec<Freeze>, ServiceError> {
+    pub async fn freezes(&self) -> Result<Vec<Freeze>, ManagerError> {
         let now = self.now();
         let Fleet { freezes, .. } = self.ports.store.fleet().await?;
         Ok(freezes.into_iter().filter(|freeze| freeze.holds(now)).collect())
     }
 
     /// Refuses a move of a site that is frozen.
-    pub(super) async fn may_move(&self, site: &SiteId) -> Result<(), ServiceError> {
+    pub(super) async fn may_move(&self, site: &SiteId) -> Result<(), ManagerError> {
         let fleet = self.ports.store.fleet().await?;
         match fleet.freezes(site, self.now()) {
-            Some(freeze) => Err(ServiceError::Frozen(Box::new(freeze.clone()))),
+            Some(freeze) => Err(ManagerError::Frozen(Box::new(freeze.clone()))),
             None => Ok(()),
         }
     }

@@ -3,11 +3,11 @@
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use super::admit::Decision;
-use super::{Accepted, Action, Request, ServiceError, Services};
-use crate::domain::webhook::{Receiver, SigningKey, Standing, Topic, Webhook};
+use super::submit::Decision;
+use super::{Accepted, Action, Manager, ManagerError, Request};
+use crate::domain::webhook::{DeliveryState, Receiver, SigningKey, Topic, Webhook};
 use crate::domain::{Canonical, NameError};
-use crate::ports::{Batch, Credentials, ErrorKind, Outcome, PortError, StoredSecret, Write};
+use crate::ports::{Credentials, ErrorKind, Mutation, Outcome, PortError, StoredSecret, WriteBatch};
 
 /// How often the secret store is asked again.
 const TRIES: u32 = 5;
@@ -27,7 +27,7 @@ impl std::fmt::Debug for NewWebhook {
     }
 }
 
-impl Services {
+impl Manager {
     /// Tells a receiver of what happens from now on. Its key is answered this once; a repetition under the request's key
     /// answers it again, and makes up for a first attempt that stopped before it was stored.
     ///
@@ -37,38 +37,38 @@ impl Services {
         &self,
         request: &Request,
         wanted: &NewWebhook,
-    ) -> Result<(Webhook, SigningKey), ServiceError> {
+    ) -> Result<(Webhook, SigningKey), ManagerError> {
         let mut topics = if wanted.topics.is_empty() { Topic::usual() } else { wanted.topics.clone() };
         topics.sort_unstable();
         topics.dedup();
         let content = Canonical::new().field("url", &wanted.url).list("topics", &topics);
         let accepted = self
-            .admit(request, Action::CreateWebhook, "webhooks", &content, || async {
+            .submit(request, Action::CreateWebhook, "webhooks", &content, || async {
                 self.may_receive(&wanted.url)?;
                 let mut webhooks = self.ports.store.webhooks().await?;
-                let place = self.ports.store.last_event().await?.unwrap_or(0);
+                let cursor = self.ports.store.last_event().await?.unwrap_or(0);
                 let number = self.number().await?;
                 let now = self.now();
                 webhooks.add(Webhook {
                     number,
-                    uid: self.ports.ids.uid(now),
+                    uid: self.ports.entropy.uid(now),
                     url: wanted.url.clone(),
                     topics: topics.clone(),
                     by: request.actor.clone(),
                     at: now,
-                    place,
-                    standing: Standing::Active,
+                    cursor,
+                    standing: DeliveryState::Active,
                 })?;
-                let batch = Batch::of(vec![Write::Webhooks(Box::new(webhooks))]);
+                let batch = WriteBatch::of(vec![Mutation::Webhooks(Box::new(webhooks))]);
                 Ok(Decision { batch, accepted: Accepted::Webhook(number) })
             })
             .await?;
-        let Accepted::Webhook(number) = accepted else { return Err(ServiceError::Contended) };
+        let Accepted::Webhook(number) = accepted else { return Err(ManagerError::Contended) };
         let webhooks = self.ports.store.webhooks().await?;
         let webhook = webhooks.of(number).cloned().ok_or_else(|| no_webhook(number))?;
         let key = self.signing_key(&webhook).await?;
-        if let Some(courier) = &self.courier {
-            courier.poke();
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.wake();
         }
         Ok((webhook, key))
     }
@@ -77,8 +77,8 @@ impl Services {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn remove_webhook(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.admit(
+    pub async fn remove_webhook(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
+        self.submit(
             request,
             Action::RemoveWebhook,
             &format!("webhook-{number}"),
@@ -90,7 +90,7 @@ impl Services {
                 let closed = || async { self.ports.secrets.schedule_delete(&self.call(), &name).await };
                 self.until_applied(closed).await?;
                 webhooks.list.retain(|webhook| webhook.number != number);
-                let batch = Batch::of(vec![Write::Webhooks(Box::new(webhooks))]);
+                let batch = WriteBatch::of(vec![Mutation::Webhooks(Box::new(webhooks))]);
                 Ok(Decision { batch, accepted: Accepted::Done })
             },
         )
@@ -109,15 +109,15 @@ impl Services {
     ///
     /// # Errors
     /// `forbidden`; when the store does not answer.
-    pub async fn webhooks(&self, request: &Request) -> Result<Vec<Webhook>, ServiceError> {
+    pub async fn webhooks(&self, request: &Request) -> Result<Vec<Webhook>, ManagerError> {
         self.authorize(request, Action::ReadWebhooks, "webhooks").await?;
         Ok(self.ports.store.webhooks().await?.list)
     }
 
     /// A webhook's key: the stored one, or one that is drawn and stored now.
-    async fn signing_key(&self, webhook: &Webhook) -> Result<SigningKey, ServiceError> {
+    async fn signing_key(&self, webhook: &Webhook) -> Result<SigningKey, ManagerError> {
         let name = webhook.key();
-        let drawn = Sha256::digest(self.ports.ids.password().expose_secret().as_bytes());
+        let drawn = Sha256::digest(self.ports.entropy.password().expose_secret().as_bytes());
         let drawn = SigningKey::new(&drawn.into());
         let value = Credentials::Webhook(drawn.clone());
         for _ in 0..TRIES {
@@ -140,11 +140,11 @@ impl Services {
                 return Ok(drawn);
             }
         }
-        Err(ServiceError::Unknown)
+        Err(ManagerError::Unknown)
     }
 
     /// Makes a call of the secret store that may be repeated until it is applied.
-    pub(super) async fn until_applied<T, F, Fut>(&self, call: F) -> Result<T, ServiceError>
+    pub(super) async fn until_applied<T, F, Fut>(&self, call: F) -> Result<T, ManagerError>
     where
         F: Fn() -> Fut + Send,
         Fut: Future<Output = Outcome<T>> + Send,
@@ -166,10 +166,10 @@ impl Services {
             clock.sleep_until(clock.monotonic().after(pause)).await;
             pause = (pause * 2).min(self.settings.longest_pause);
         }
-        Err(last.map_or(ServiceError::Unknown, Into::into))
+        Err(last.map_or(ManagerError::Unknown, Into::into))
     }
 }
 
-fn no_webhook(number: u64) -> ServiceError {
-    ServiceError::NotFound { what: format!("the webhook {number}") }
+fn no_webhook(number: u64) -> ManagerError {
+    ManagerError::NotFound { what: format!("the webhook {number}") }
 }

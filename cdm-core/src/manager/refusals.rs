@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::domain::{Actor, AuditEntry, Tick};
+use crate::domain::{Actor, AuditEntry, MonotonicTime};
 
 /// Refusals of one minute, in one process.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub enum Span {
 
 #[derive(Debug, Default)]
 struct Minute {
-    since: Option<Tick>,
+    since: Option<MonotonicTime>,
     written: u32,
     groups: HashMap<Group, Count>,
 }
@@ -49,7 +49,7 @@ impl Refusals {
     const GROUPS: usize = 256;
 
     /// Returns what is written now that this was refused.
-    pub(super) fn note(&self, entry: AuditEntry, now: Tick) -> Vec<AuditEntry> {
+    pub(super) fn note(&self, entry: AuditEntry, now: MonotonicTime) -> Vec<AuditEntry> {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = minute.end(now);
         minute.since.get_or_insert(now);
@@ -73,7 +73,7 @@ impl Refusals {
     }
 
     /// Returns the numbers of what was only counted.
-    pub(super) fn due(&self, span: Span, now: Tick) -> Vec<AuditEntry> {
+    pub(super) fn due(&self, span: Span, now: MonotonicTime) -> Vec<AuditEntry> {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match span {
             Span::Over => minute.end(now),
@@ -83,7 +83,7 @@ impl Refusals {
 }
 
 impl Minute {
-    fn end(&mut self, now: Tick) -> Vec<AuditEntry> {
+    fn end(&mut self, now: MonotonicTime) -> Vec<AuditEntry> {
         let over = self.since.is_some_and(|since| now.since(since) >= Refusals::SPAN);
         if over { self.take() } else { Vec::new() }
     }
@@ -123,8 +123,8 @@ mod tests {
         }
     }
 
-    fn at(seconds: u64) -> Tick {
-        Tick::from_millis(seconds * 1_000)
+    fn at(seconds: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(seconds * 1_000)
     }
 
     #[test]

@@ -9,10 +9,10 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use super::refusals::{Refusals, Span};
-use super::{Action, Request, ServiceError};
+use super::{Action, ManagerError, Request};
 use crate::domain::token::{Role, Token, TokenHash, judge_bootstrap};
 use crate::domain::{Actor, AuditEntry, Fence, Timestamp, Uid};
-use crate::ports::{Batch, Call, ErrorKind, Outcome, PortError, Ports, TokenStore};
+use crate::ports::{CallContext, ErrorKind, Outcome, PortError, Ports, TokenStore, WriteBatch};
 
 /// How often a call without an answer is made.
 const TRIES: u32 = 4;
@@ -68,7 +68,7 @@ impl Access {
     ///
     /// # Errors
     /// Only when the store does not answer: a caller is not refused for that.
-    pub async fn identify(&self, token: &SecretString) -> Result<Option<Token>, ServiceError> {
+    pub async fn identify(&self, token: &SecretString) -> Result<Option<Token>, ManagerError> {
         let found = self.recognize(token).await?;
         Ok(found.filter(|token| self.serves(token)))
     }
@@ -77,7 +77,7 @@ impl Access {
     ///
     /// # Errors
     /// Only when the store does not answer.
-    pub async fn recognize(&self, token: &SecretString) -> Result<Option<Token>, ServiceError> {
+    pub async fn recognize(&self, token: &SecretString) -> Result<Option<Token>, ManagerError> {
         Ok(self.tokens.by_hash(&hash(token)).await?)
     }
 
@@ -89,14 +89,14 @@ impl Access {
     /// Makes a token; the text that comes with it is shown once and kept nowhere.
     ///
     /// # Errors
-    /// [`ServiceError::Forbidden`]; [`ServiceError::TokenExists`] when a token has, or ever had, that name;
-    /// [`ServiceError::Invalid`] for a reserved one, and for an end that has passed.
+    /// [`ManagerError::Forbidden`]; [`ManagerError::TokenExists`] when a token has, or ever had, that name;
+    /// [`ManagerError::Invalid`] for a reserved one, and for an end that has passed.
     pub async fn create(
         &self,
         request: &Request,
         new: &NewToken,
-    ) -> Result<(Token, SecretString), ServiceError> {
-        let password = self.ports.ids.password();
+    ) -> Result<(Token, SecretString), ManagerError> {
+        let password = self.ports.entropy.password();
         let text = SecretString::from(format!("cdm_{}", password.expose_secret()));
         let now = self.ports.clock.wall();
         let expires_at = match new.expiry {
@@ -107,7 +107,7 @@ impl Access {
         let judged = request.may(Action::CreateToken).and_then(|()| {
             Token::name(new.name.as_str())?;
             if expires_at.is_some_and(|end| end <= now) {
-                return Err(ServiceError::Invalid("the end of a token is a moment in the future".to_owned()));
+                return Err(ManagerError::Invalid("the end of a token is a moment in the future".to_owned()));
             }
             Ok(())
         });
@@ -128,8 +128,8 @@ impl Access {
     /// the audit, of the actor `bootstrap`.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`] for a text that [`judge_bootstrap`] refuses, and for one that a person has revoked.
-    pub async fn admit_admin(&self, text: &SecretString) -> Result<Admitted, ServiceError> {
+    /// [`ManagerError::Invalid`] for a text that [`judge_bootstrap`] refuses, and for one that a person has revoked.
+    pub async fn admit_admin(&self, text: &SecretString) -> Result<Admitted, ManagerError> {
         judge_bootstrap(text.expose_secret())?;
         let known = self.tokens.by_hash(&hash(text)).await?;
         let mut others = self.tokens.tokens().await?;
@@ -142,7 +142,7 @@ impl Access {
             }
             Some(_) => {
                 let revoked = "this administrator's token was revoked; configure another text";
-                return Err(ServiceError::Invalid(revoked.to_owned()));
+                return Err(ManagerError::Invalid(revoked.to_owned()));
             }
             // Later than every one before, also where this machine's clock is behind.
             None => {
@@ -162,7 +162,7 @@ impl Access {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn serves_other_machines(&self) -> Result<bool, ServiceError> {
+    pub async fn serves_other_machines(&self) -> Result<bool, ManagerError> {
         let tokens = self.tokens.tokens().await?;
         Ok(tokens.iter().any(|token| !token.loopback_only && self.serves(token)))
     }
@@ -172,7 +172,7 @@ impl Access {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn with_reserved_names(&self) -> Result<Vec<Token>, ServiceError> {
+    pub async fn with_reserved_names(&self) -> Result<Vec<Token>, ManagerError> {
         let mut tokens = self.tokens.tokens().await?;
         let reserved = |token: &Token| !token.is_bootstrap() && Token::name(token.name.as_str()).is_err();
         tokens.retain(|token| reserved(token) && self.serves(token));
@@ -180,11 +180,11 @@ impl Access {
     }
 
     /// Makes an administrator's token up that serves this machine only, unless some token was ever made.
-    pub async fn first_admin(&self) -> Result<Option<SecretString>, ServiceError> {
+    pub async fn first_admin(&self) -> Result<Option<SecretString>, ManagerError> {
         if !self.tokens.tokens().await?.is_empty() {
             return Ok(None);
         }
-        let password = self.ports.ids.password();
+        let password = self.ports.entropy.password();
         let text = SecretString::from(format!("cdm_{}", password.expose_secret()));
         self.bootstrap(&text, true, None).await?;
         Ok(Some(text))
@@ -195,7 +195,7 @@ impl Access {
         text: &SecretString,
         loopback_only: bool,
         after: Option<Timestamp>,
-    ) -> Result<Token, ServiceError> {
+    ) -> Result<Token, ManagerError> {
         let now = self.ports.clock.wall();
         let at = after.map_or(now, |after| after.max(now));
         let name = Actor::parse(&hash(text).bootstrap_name())?;
@@ -216,7 +216,7 @@ impl Access {
         (at, expires_at): (Timestamp, Option<Timestamp>),
     ) -> Token {
         Token {
-            id: self.ports.ids.uid(at),
+            id: self.ports.entropy.uid(at),
             name: new.name.clone(),
             role: new.role,
             hash: hash(text),
@@ -228,13 +228,13 @@ impl Access {
         }
     }
 
-    async fn keep(&self, token: Token) -> Result<Token, ServiceError> {
+    async fn keep(&self, token: Token) -> Result<Token, ManagerError> {
         let mut call = self.call();
         for _ in 0..TRIES {
             match self.tokens.create(&call, &token).await {
                 Outcome::Applied(()) => return Ok(token),
                 Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => {
-                    return Err(ServiceError::TokenExists(token.name));
+                    return Err(ManagerError::TokenExists(token.name));
                 }
                 Outcome::NotApplied(error) if !error.is_retryable() => return Err(error.into()),
                 Outcome::NotApplied(error) | Outcome::Unknown(error) if error.kind == ErrorKind::Full => {
@@ -242,16 +242,16 @@ impl Access {
                 }
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {}
             }
-            call = Call { write: call.write, ..self.call() };
+            call = CallContext { write: call.write, ..self.call() };
         }
-        Err(ServiceError::Unknown)
+        Err(ManagerError::Unknown)
     }
 
     /// Every token, in the order of their birth, revoked ones too.
     ///
     /// # Errors
-    /// [`ServiceError::Forbidden`]; when the store does not answer.
-    pub async fn tokens(&self, request: &Request) -> Result<Vec<Token>, ServiceError> {
+    /// [`ManagerError::Forbidden`]; when the store does not answer.
+    pub async fn tokens(&self, request: &Request) -> Result<Vec<Token>, ManagerError> {
         let judged = request.may(Action::ReadTokens);
         if let Err(refused) = judged {
             self.audit(request, Action::ReadTokens, "tokens", &Err(refused.clone())).await;
@@ -263,8 +263,8 @@ impl Access {
     /// Ends a token's service, from the next request on. Idempotent.
     ///
     /// # Errors
-    /// [`ServiceError::Forbidden`]; [`ServiceError::NotFound`] for an unknown id.
-    pub async fn revoke(&self, request: &Request, id: Uid) -> Result<Token, ServiceError> {
+    /// [`ManagerError::Forbidden`]; [`ManagerError::NotFound`] for an unknown id.
+    pub async fn revoke(&self, request: &Request, id: Uid) -> Result<Token, ManagerError> {
         let result = match request.may(Action::RevokeToken) {
             Ok(()) => self.end(id).await,
             Err(refused) => Err(refused),
@@ -273,12 +273,12 @@ impl Access {
         result
     }
 
-    async fn end(&self, id: Uid) -> Result<Token, ServiceError> {
+    async fn end(&self, id: Uid) -> Result<Token, ManagerError> {
         for _ in 0..TRIES {
             match self.tokens.revoke(&self.call(), id, self.ports.clock.wall()).await {
                 Outcome::Applied(token) => return Ok(token),
                 Outcome::NotApplied(PortError { kind: ErrorKind::NotFound, .. }) => {
-                    return Err(ServiceError::NotFound { what: format!("the token `{id}`") });
+                    return Err(ManagerError::NotFound { what: format!("the token `{id}`") });
                 }
                 Outcome::NotApplied(error) if !error.is_retryable() => return Err(error.into()),
                 Outcome::NotApplied(error) | Outcome::Unknown(error) if error.kind == ErrorKind::Full => {
@@ -287,10 +287,10 @@ impl Access {
                 Outcome::NotApplied(_) | Outcome::Unknown(_) => {}
             }
         }
-        Err(ServiceError::Unknown)
+        Err(ManagerError::Unknown)
     }
 
-    /// Writes how many refusals had no entry of their own; see [`super::Services::count_refusals`].
+    /// Writes how many refusals had no entry of their own; see [`super::Manager::count_refusals`].
     pub async fn count_refusals(&self, span: Span) {
         let due = self.refusals.due(span, self.ports.clock.monotonic());
         self.write_entries(due).await;
@@ -299,7 +299,7 @@ impl Access {
     async fn write_entries(&self, entries: Vec<AuditEntry>) {
         for entry in entries {
             // What was done stands whether or not its entry can be written.
-            let batch = Batch { audit: Some(entry), ..Batch::default() };
+            let batch = WriteBatch { audit: Some(entry), ..WriteBatch::default() };
             let _ = self.ports.store.write(&self.call(), &batch).await;
         }
     }
@@ -309,9 +309,9 @@ impl Access {
         request: &Request,
         action: Action,
         target: &str,
-        result: &Result<Token, ServiceError>,
+        result: &Result<Token, ManagerError>,
     ) {
-        let outcome = result.as_ref().map_or_else(ServiceError::code, |_| "accepted");
+        let outcome = result.as_ref().map_or_else(ManagerError::code, |_| "accepted");
         let entry = AuditEntry {
             at: self.ports.clock.wall(),
             actor: request.actor.clone(),
@@ -331,9 +331,9 @@ impl Access {
         self.write_entries(due).await;
     }
 
-    fn call(&self) -> Call {
+    fn call(&self) -> CallContext {
         let deadline = self.ports.clock.monotonic().after(self.call);
-        Call { deadline, write: self.ports.ids.write(), fence: Fence::default() }
+        CallContext { deadline, write: self.ports.entropy.write(), fence: Fence::default() }
     }
 }
 

@@ -8,13 +8,13 @@ use futures_util::task::AtomicWaker;
 
 /// What a loop listens for while it has nothing to do; one loop for each bell.
 #[derive(Debug, Default)]
-pub(super) struct Bell {
+pub(super) struct WakeSignal {
     stopping: AtomicBool,
     rung: AtomicBool,
     waker: AtomicWaker,
 }
 
-impl Bell {
+impl WakeSignal {
     /// The loop shall end.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);

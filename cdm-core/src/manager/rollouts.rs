@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::admit::{Decision, Written};
-use super::colours::Image;
-use super::{Accepted, Action, Force, Request, ServiceError, Services, Work};
+use super::blue_green::Image;
+use super::submit::{Decision, Written};
+use super::{Accepted, Action, Force, Manager, ManagerError, Request, Work};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
-    Budget, Gate, Outcome as MemberOutcome, Reach, RolloutEvent, RolloutMember, RolloutPage, hash,
+    Budget, HealthGate, MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, WaveTarget, hash,
 };
 use crate::domain::{
-    Canonical, Digest, Fleet, Leg, OperationId, Rollout, RolloutKind, RolloutScope, Selector,
+    Canonical, Color, Digest, Direction, Fleet, OperationId, Rollout, RolloutKind, RolloutScope,
 };
-use crate::pipelines::Draft;
-use crate::ports::{Batch, FeedEvent, Page, Write};
+use crate::pipelines::NewRollout;
+use crate::ports::{FeedEvent, Mutation, Page, WriteBatch};
 
 /// A rollout to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,16 +25,16 @@ pub struct RolloutRequest {
     /// Which sites.
     pub scope: RolloutScope,
     /// The waves; none for a single one.
-    pub waves: Vec<Reach>,
+    pub waves: Vec<WaveTarget>,
     /// How many sites at once.
     pub max_concurrent: u32,
     /// How many sites of a wave may fail.
     pub budget: Budget,
     /// Whether a halt takes the moved sites back, and puts the digest before back where sites were on the target
     /// already.
-    pub auto_return: bool,
+    pub auto_rollback: bool,
     /// What each site has to answer before and after its move.
-    pub gate: Option<Gate>,
+    pub gate: Option<HealthGate>,
     /// How long it rests between two waves.
     pub bake: Duration,
     /// The hash of a plan that has to hold still.
@@ -65,7 +65,7 @@ impl Default for RolloutRequest {
             waves: Vec::new(),
             max_concurrent: 64,
             budget: Budget::Count(0),
-            auto_return: false,
+            auto_rollback: false,
             gate: None,
             bake: Duration::ZERO,
             plan: None,
@@ -73,33 +73,33 @@ impl Default for RolloutRequest {
     }
 }
 
-impl Services {
+impl Manager {
     /// Starts a rollout to the active canary service. Its target, its digest and its sites are fixed here.
     ///
     /// # Errors
     /// `unknown_sites` for sites that are named and not there; `rollout_in_flight` while another unfinished rollout moves
-    /// sites; `empty_plan` where no site is in scope; those of [`Services::deploy`] where it has to deploy first; `invalid`
+    /// sites; `empty_plan` where no site is in scope; those of [`Manager::deploy`] where it has to deploy first; `invalid`
     /// for waves that do not make sense.
     pub async fn rollout(
         &self,
         request: &Request,
         wanted: &RolloutRequest,
-    ) -> Result<Accepted, ServiceError> {
+    ) -> Result<Accepted, ManagerError> {
         wanted.judge()?;
-        self.admit(request, wanted.action(), "fleet", &wanted.content(), || async {
+        self.submit(request, wanted.action(), "fleet", &wanted.content(), || async {
             let target = self.canary().await?;
             // Who is frozen is decided when each site has its turn.
-            let (ground, sites) = self.survey(wanted, target, &Fleet::default()).await?;
+            let (inputs, sites) = self.survey(wanted, target, &Fleet::default()).await?;
             let unknown = wanted.unknown(&sites);
             if !unknown.is_empty() {
-                return Err(ServiceError::UnknownSites(unknown));
+                return Err(ManagerError::UnknownSites(unknown));
             }
-            if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&ground, &sites, &wanted.spec_content()))
+            if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&inputs, &sites, &wanted.spec_content()))
             {
-                return Err(ServiceError::PlanChanged);
+                return Err(ManagerError::PlanChanged);
             }
             let members = sites.into_iter().map(RolloutMember::from).collect();
-            self.decide_rollout(request, wanted, (target, ground.running), members, None).await
+            self.decide_rollout(request, wanted, (target, inputs.running), members, None).await
         })
         .await
     }
@@ -108,19 +108,19 @@ impl Services {
         &self,
         request: &Request,
         wanted: &RolloutRequest,
-        (target, running): (Selector, Option<Digest>),
+        (target, running): (Color, Option<Digest>),
         members: Vec<RolloutMember>,
         retry_of: Option<u64>,
-    ) -> Result<Decision, ServiceError> {
+    ) -> Result<Decision, ManagerError> {
         let fleet = self.ports.store.fleet().await?;
         if let Some(other) = fleet.rollout {
-            return Err(ServiceError::RolloutInFlight(other));
+            return Err(ManagerError::RolloutInFlight(other));
         }
         if let Some(freeze) = fleet.frozen(self.now()) {
-            return Err(ServiceError::Frozen(Box::new(freeze.clone())));
+            return Err(ManagerError::Frozen(Box::new(freeze.clone())));
         }
         if members.is_empty() {
-            return Err(ServiceError::EmptyPlan);
+            return Err(ManagerError::EmptyPlan);
         }
         let (mut after, mut extra) = (None, Vec::new());
         if let Some(digest) = wanted.digest.filter(|digest| Some(*digest) != running) {
@@ -129,10 +129,10 @@ impl Services {
             (after, extra) = (Some(deploy.0), deploy.1);
         }
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let first_number = self.numbers(count.max(1)).await?;
-        let draft = Draft {
+        let first_number = self.allocate_ids(count.max(1)).await?;
+        let draft = NewRollout {
             // Drawn after the fleet was read, so it is higher than that of every rollout accepted before.
-            number: self.numbers(1).await?,
+            number: self.allocate_ids(1).await?,
             kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
             target,
             digest: wanted.digest.or(running),
@@ -141,7 +141,7 @@ impl Services {
             waves: wanted.waves.clone(),
             max_concurrent: wanted.max_concurrent,
             budget: wanted.budget,
-            auto_return: wanted.auto_return,
+            auto_rollback: wanted.auto_rollback,
             gate: wanted.gate.clone(),
             bake: wanted.bake,
             after,
@@ -154,10 +154,14 @@ impl Services {
         let (before, mut batch) = draft.batches()?;
         for pages in &before {
             if let Written::Changed = self.write(pages).await? {
-                return Err(ServiceError::Contended);
+                return Err(ManagerError::Contended);
             }
         }
-        batch.writes.push(Write::Fleet(Box::new(Fleet { rollout: Some(number), newest: number, ..fleet })));
+        batch.writes.push(Mutation::Fleet(Box::new(Fleet {
+            rollout: Some(number),
+            newest: number,
+            ..fleet
+        })));
         batch.writes.extend(extra);
         batch.events = vec![self.rollout_event(number, "waiting")];
         Ok(Decision { batch, accepted: Accepted::Rollout(number) })
@@ -177,39 +181,39 @@ impl Services {
     ///
     /// # Errors
     /// `not_found`, `illegal_transition`.
-    pub async fn pause(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.ask(request, Action::PauseRollout, number, RolloutEvent::Pause).await
+    pub async fn pause(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
+        self.request(request, Action::PauseRollout, number, RolloutEvent::Pause).await
     }
 
     /// Lets a paused or halted rollout go on, on the digest that it was moving sites on.
     ///
     /// # Errors
-    /// As [`Services::pause`]; `digest_changed` while the target runs another digest.
-    pub async fn resume(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+    /// As [`Manager::pause`]; `digest_changed` while the target runs another digest.
+    pub async fn resume(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.resume_on(request, number, Resume::default()).await
     }
 
     /// Lets a paused, halted or waiting rollout go on, on the digest that the target runs where the caller accepts that.
     ///
     /// # Errors
-    /// As [`Services::resume`]; `digest_changed` too where the accepted digest does not run; `bad_digest` for one that is
+    /// As [`Manager::resume`]; `digest_changed` too where the accepted digest does not run; `bad_digest` for one that is
     /// bad, unless the caller insists and has the role for it.
     pub async fn resume_on(
         &self,
         request: &Request,
         number: u64,
         wanted: Resume,
-    ) -> Result<Accepted, ServiceError> {
+    ) -> Result<Accepted, ManagerError> {
         let target = format!("rollout-{number}");
         let content = wanted.content();
-        self.admit(request, Action::ResumeRollout, &target, &content, || async move {
+        self.submit(request, Action::ResumeRollout, &target, &content, || async move {
             let mut rollout = self.get_rollout(number).await?;
             let before = rollout.clone();
             rollout.resume(wanted.accept, self.now())?;
             self.judge_digest(request, &before, wanted).await?;
-            let batch = Batch::of(vec![Write::Rollout(Box::new(rollout))]);
+            let batch = WriteBatch::of(vec![Mutation::Rollout(Box::new(rollout))]);
             let events = vec![self.rollout_event(number, RolloutEvent::Resume.as_str())];
-            Ok(Decision { batch: Batch { events, ..batch }, accepted: Accepted::Rollout(number) })
+            Ok(Decision { batch: WriteBatch { events, ..batch }, accepted: Accepted::Rollout(number) })
         })
         .await
     }
@@ -221,15 +225,16 @@ impl Services {
         request: &Request,
         rollout: &Rollout,
         asked: Resume,
-    ) -> Result<(), ServiceError> {
-        let moves = rollout.kind.moves() && rollout.leg == Leg::Out && rollout.after.is_none();
+    ) -> Result<(), ManagerError> {
+        let moves =
+            rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
         let wanted = rollout.wanted();
         if !moves || (asked.accept.is_none() && wanted.is_none()) {
             return Ok(());
         }
         let running = self.ports.cluster.service(rollout.target).await?.digest;
         if asked.accept.or(wanted) != running {
-            return Err(ServiceError::DigestChanged { target: rollout.target, wanted, running });
+            return Err(ManagerError::DigestChanged { target: rollout.target, wanted, running });
         }
         if let Some(accepted) = asked.accept.filter(|accepted| Some(*accepted) != wanted)
             && self.why_bad(accepted).await?.is_some()
@@ -243,7 +248,8 @@ impl Services {
     /// The digest that a rollout's target runs, where it is another one than sites may move on while it may still move
     /// some; `None` too where the cluster does not say.
     pub async fn digest_in_the_way(&self, rollout: &Rollout) -> Option<Digest> {
-        let moves = rollout.kind.moves() && rollout.leg == Leg::Out && rollout.after.is_none();
+        let moves =
+            rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
         let wanted = rollout.wanted().filter(|_| moves && !rollout.status.ended())?;
         let running = self.ports.cluster.service(rollout.target).await.ok()?.digest;
         running.filter(|running| *running != wanted)
@@ -252,31 +258,34 @@ impl Services {
     /// Stops a rollout for good, before its owner's next grant of work. It outranks everything else that was asked.
     ///
     /// # Errors
-    /// As [`Services::pause`].
-    pub async fn abort(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
-        self.ask(request, Action::AbortRollout, number, RolloutEvent::Abort).await
+    /// As [`Manager::pause`].
+    pub async fn abort(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
+        self.request(request, Action::AbortRollout, number, RolloutEvent::Abort).await
     }
 
-    async fn ask(
+    async fn request(
         &self,
         request: &Request,
         action: Action,
         number: u64,
         event: RolloutEvent,
-    ) -> Result<Accepted, ServiceError> {
-        self.admit(request, action, &format!("rollout-{number}"), &Canonical::new(), || async {
+    ) -> Result<Accepted, ManagerError> {
+        self.submit(request, action, &format!("rollout-{number}"), &Canonical::new(), || async {
             let mut rollout = self.get_rollout(number).await?;
-            rollout.ask(event, self.now())?;
+            rollout.request(event, self.now())?;
             let mut writes = Vec::new();
             if rollout.status.ended() {
                 let fleet = self.ports.store.fleet().await?;
                 if fleet.rollout == Some(number) {
-                    writes.push(Write::Fleet(Box::new(Fleet { rollout: None, ..fleet })));
+                    writes.push(Mutation::Fleet(Box::new(Fleet { rollout: None, ..fleet })));
                 }
             }
             let events = vec![self.rollout_event(number, event.as_str())];
-            writes.insert(0, Write::Rollout(Box::new(rollout)));
-            Ok(Decision { batch: Batch { events, ..Batch::of(writes) }, accepted: Accepted::Rollout(number) })
+            writes.insert(0, Mutation::Rollout(Box::new(rollout)));
+            Ok(Decision {
+                batch: WriteBatch { events, ..WriteBatch::of(writes) },
+                accepted: Accepted::Rollout(number),
+            })
         })
         .await
     }
@@ -286,29 +295,29 @@ impl Services {
     ///
     /// # Errors
     /// `forbidden`; `illegal_transition` while it has not ended; `bad_digest` where its digest is bad; those of
-    /// [`Services::rollout`].
-    pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ServiceError> {
+    /// [`Manager::rollout`].
+    pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.retry_rollout_with(request, number, Force::No).await
     }
 
     /// The same; with `force` also on a digest that is bad.
     ///
     /// # Errors
-    /// As [`Services::retry_rollout`].
+    /// As [`Manager::retry_rollout`].
     pub async fn retry_rollout_with(
         &self,
         request: &Request,
         number: u64,
         force: Force,
-    ) -> Result<Accepted, ServiceError> {
+    ) -> Result<Accepted, ManagerError> {
         let content = force.content();
-        self.admit(request, Action::RetryRollout, &format!("rollout-{number}"), &content, || async {
+        self.submit(request, Action::RetryRollout, &format!("rollout-{number}"), &content, || async {
             let rollout = self.get_rollout(number).await?;
             let running = self.ports.cluster.service(rollout.target).await?.digest;
             request.may_on(Action::RetryRollout, Work::of_retry(&rollout, running))?;
             if !rollout.status.ended() {
                 let status = rollout.status.as_str();
-                return Err(ServiceError::IllegalTransition(format!(
+                return Err(ManagerError::IllegalTransition(format!(
                     "a rollout that is {status} is not retried"
                 )));
             }
@@ -325,7 +334,7 @@ impl Services {
                 scope: rollout.scope.clone(),
                 max_concurrent: rollout.max_concurrent,
                 budget: rollout.budget,
-                auto_return: rollout.auto_return,
+                auto_rollback: rollout.auto_rollback,
                 gate: rollout.gate.clone(),
                 bake: rollout.bake,
                 ..RolloutRequest::default()
@@ -339,12 +348,12 @@ impl Services {
     ///
     /// # Errors
     /// When the cluster does not answer.
-    pub async fn retry_work(&self, rollout: &Rollout) -> Result<Work, ServiceError> {
+    pub async fn retry_work(&self, rollout: &Rollout) -> Result<Work, ManagerError> {
         Ok(Work::of_retry(rollout, self.ports.cluster.service(rollout.target).await?.digest))
     }
 
     /// The sites that are not where the rollout wanted them.
-    async fn unfinished(&self, rollout: &Rollout) -> Result<Vec<RolloutMember>, ServiceError> {
+    async fn unfinished(&self, rollout: &Rollout) -> Result<Vec<RolloutMember>, ManagerError> {
         let mut members = Vec::new();
         for page in 0..rollout.total.div_ceil(RolloutPage::SIZE) {
             let page = self.ports.store.rollout_page(rollout.number, page).await?;
@@ -365,8 +374,8 @@ impl Services {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn get_rollout(&self, number: u64) -> Result<Rollout, ServiceError> {
-        self.ports.store.rollout(number).await?.ok_or_else(|| ServiceError::no_rollout(number))
+    pub async fn get_rollout(&self, number: u64) -> Result<Rollout, ManagerError> {
+        self.ports.store.rollout(number).await?.ok_or_else(|| ManagerError::no_rollout(number))
     }
 
     /// Rollouts, newest first.
@@ -377,13 +386,16 @@ impl Services {
         &self,
         before: Option<u64>,
         limit: usize,
-    ) -> Result<Page<Rollout, u64>, ServiceError> {
+    ) -> Result<Page<Rollout, u64>, ManagerError> {
         Ok(self.ports.store.rollouts(before, limit.min(1_000)).await?)
     }
 
     /// The operation of a rollout's member.
     pub(super) fn member_id(rollout: &Rollout, ordinal: u32) -> OperationId {
         let number = rollout.first_number + u64::from(ordinal);
-        OperationId { number, home: crate::domain::operation::Home::Rollout(rollout.number, ordinal) }
+        OperationId {
+            number,
+            parent: crate::domain::operation::OperationParent::Rollout(rollout.number, ordinal),
+        }
     }
 }

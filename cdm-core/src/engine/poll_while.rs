@@ -7,7 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 ///
 /// A future that nobody polls may hold the very connection that another one waits for. Whoever has some in flight
 /// awaits nothing else without them.
-pub(crate) async fn beside<T, U>(
+pub(crate) async fn poll_while<T, U>(
     first: impl Future<Output = T>,
     others: &mut FuturesUnordered<impl Future<Output = U>>,
     done: &mut Vec<U>,

@@ -11,7 +11,7 @@ use super::pod::{Pod, PodSpec};
 use super::tables::{self, Seen, Wanted};
 use super::{news, shapes};
 use crate::adapters::embedded::file::is_full;
-use crate::domain::{Selector, Tick};
+use crate::domain::{Color, MonotonicTime};
 use crate::ports::{Changed, PodFailure};
 
 /// Between two looks at pods that are all as they shall be.
@@ -24,20 +24,20 @@ const DRAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const SURGE: usize = 1;
 
 /// Runs a service until it is dropped, and its pods with it.
-pub(super) async fn keep(world: Arc<World>, selector: Selector) {
-    let mut colour = Colour::new(selector);
+pub(super) async fn keep(world: Arc<World>, color: Color) {
+    let mut service = Service::new(color);
     let mut pulse = world.cluster.pulse.subscribe();
     let settings = &world.cluster.settings;
     let busy = (settings.pod_start / 4).clamp(BUSY.0, BUSY.1);
     let clock = &world.cluster.clock;
     loop {
-        let pause = match colour.round(&world).await {
+        let pause = match service.round(&world).await {
             Ok(Progress::Done) => IDLE,
             Ok(Progress::Going) => busy,
             // The file has said so once.
             Err(error) if is_full(&error) => IDLE,
             Err(error) => {
-                tracing::warn!(%error, %selector, "a service cannot be looked after for the moment");
+                tracing::warn!(%error, %color, "a service cannot be looked after for the moment");
                 BUSY.1
             }
         };
@@ -54,36 +54,36 @@ enum Progress {
     Going,
 }
 
-struct Colour {
-    selector: Selector,
+struct Service {
+    color: Color,
     pods: Vec<Pod>,
     /// Pods that get no new requests, and since when.
-    draining: Vec<(Tick, Pod)>,
+    draining: Vec<(MonotonicTime, Pod)>,
     started: u64,
     /// The generation that is being rolled out; `None` before the first look.
     generation: Option<i64>,
     /// When there was progress last, while there is some to be made.
-    progress: Tick,
+    progress: MonotonicTime,
     /// Whether every pod of the generation has been available once.
     rolled_out: bool,
     most_available: usize,
     told: Option<Seen>,
-    probed: Tick,
+    probed: MonotonicTime,
 }
 
-impl Colour {
-    fn new(selector: Selector) -> Self {
+impl Service {
+    fn new(color: Color) -> Self {
         Self {
-            selector,
+            color,
             pods: Vec::new(),
             draining: Vec::new(),
             started: 0,
             generation: None,
-            progress: Tick::default(),
+            progress: MonotonicTime::default(),
             rolled_out: false,
             most_available: 0,
             told: None,
-            probed: Tick::default(),
+            probed: MonotonicTime::default(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Colour {
         let now = world.cluster.clock.monotonic();
         let wanted = {
             let mut reader = world.cluster.file.reader().acquire().await?;
-            tables::wanted(&mut reader, self.selector).await?
+            tables::wanted(&mut reader, self.color).await?
         };
         let first = self.generation.is_none();
         let news = self.generation != Some(wanted.generation);
@@ -112,7 +112,7 @@ impl Colour {
         }
         self.arrange(world, &wanted, now).await;
         let ready = self.pods.iter().filter(|pod| pod.ready.is_ok()).map(|pod| pod.address);
-        world.endpoints(self.selector).set(ready.collect());
+        world.endpoints(self.color).set(ready.collect());
 
         let seen = self.see(&wanted, now, world.cluster.settings.progress_deadline);
         let done = is_done(&seen, &wanted);
@@ -128,7 +128,7 @@ impl Colour {
     }
 
     /// Starts pods of the wanted template as long as there is room, and lets others go as soon as they are not needed.
-    async fn arrange(&mut self, world: &Arc<World>, wanted: &Wanted, now: Tick) {
+    async fn arrange(&mut self, world: &Arc<World>, wanted: &Wanted, now: MonotonicTime) {
         let is_current = |pod: &Pod| pod.template == wanted.template;
         let available = self.pods.iter().filter(|pod| pod.ready.is_ok()).count();
         let mut surplus = available.saturating_sub(wanted.desired);
@@ -156,8 +156,8 @@ impl Colour {
     async fn start(&mut self, world: &Arc<World>, template: &str, start: Duration) {
         let Some(digest) = shapes::digest_in(template) else { return };
         self.started += 1;
-        let name = format!("{}-{}-{}", self.selector, shapes::revision_in(template), self.started);
-        let spec = PodSpec { name, service: self.selector, digest, template: template.to_owned(), start };
+        let name = format!("{}-{}-{}", self.color, shapes::revision_in(template), self.started);
+        let spec = PodSpec { name, service: self.color, digest, template: template.to_owned(), start };
         match Pod::start(world, spec).await {
             Ok(mut pod) => {
                 tracing::debug!(pod = %pod.name, address = %pod.address, "a pod starts");
@@ -170,7 +170,7 @@ impl Colour {
         }
     }
 
-    fn see(&mut self, wanted: &Wanted, now: Tick, deadline: Duration) -> Seen {
+    fn see(&mut self, wanted: &Wanted, now: MonotonicTime, deadline: Duration) -> Seen {
         let current = || self.pods.iter().filter(|pod| pod.template == wanted.template);
         let updated = current().count();
         let available = current().filter(|pod| pod.ready.is_ok()).count();
@@ -184,7 +184,7 @@ impl Colour {
         let failure = complains.filter(|_| late || self.rolled_out).map(|(pod, why)| {
             let counts = format!("{available} of {} updated pods are available", wanted.desired);
             let what = if late {
-                format!("deployment \"{}\" exceeded its progress deadline: {counts}", self.selector)
+                format!("deployment \"{}\" exceeded its progress deadline: {counts}", self.color)
             } else {
                 counts
             };
@@ -202,11 +202,11 @@ impl Colour {
 
     async fn tell(&self, world: &World, wanted: &Wanted, seen: &Seen, done: bool) -> Result<(), sqlx::Error> {
         let mut tx = world.cluster.file.begin().await?;
-        tables::set_seen(&mut tx, self.selector, &world.boot, seen).await?;
+        tables::set_seen(&mut tx, self.color, &world.boot, seen).await?;
         if done && wanted.rolled_out != wanted.template {
-            tables::set_rolled_out(&mut tx, self.selector, &wanted.template).await?;
+            tables::set_rolled_out(&mut tx, self.color, &wanted.template).await?;
         }
-        news::tell(&mut tx, &Changed::Service(self.selector)).await?;
+        news::tell(&mut tx, &Changed::Service(self.color)).await?;
         tx.commit().await?;
         world.cluster.tell();
         Ok(())

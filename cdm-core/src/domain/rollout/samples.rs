@@ -5,7 +5,7 @@ use crate::domain::Timestamp;
 
 /// How far a rollout was at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct ProgressSample {
     /// When.
     pub at: Timestamp,
     /// Sites where the rollout wants them.
@@ -14,7 +14,7 @@ pub struct Mark {
     pub failed: u32,
 }
 
-impl Mark {
+impl ProgressSample {
     /// How many a rollout keeps.
     pub const KEPT: usize = 48;
 }
@@ -23,23 +23,23 @@ impl Rollout {
     /// Notes how far it is. While nothing changes, the last mark goes along with time; where there are too many, every
     /// second one goes.
     pub(super) fn mark(&mut self, at: Timestamp) {
-        let tally = self.tally();
-        let next = Mark { at, succeeded: tally.succeeded, failed: tally.failed + tally.parked };
-        let same = |mark: &Mark| (mark.succeeded, mark.failed) == (next.succeeded, next.failed);
-        if let [.., before, last] = self.marks.as_mut_slice()
+        let counts = self.counts();
+        let next = ProgressSample { at, succeeded: counts.succeeded, failed: counts.failed + counts.parked };
+        let same = |mark: &ProgressSample| (mark.succeeded, mark.failed) == (next.succeeded, next.failed);
+        if let [.., before, last] = self.samples.as_mut_slice()
             && same(before)
             && same(last)
         {
             last.at = at;
             return;
         }
-        if self.marks.len() >= Mark::KEPT {
+        if self.samples.len() >= ProgressSample::KEPT {
             let mut index = 0;
-            self.marks.retain(|_| {
+            self.samples.retain(|_| {
                 index += 1;
                 index % 2 == 1
             });
         }
-        self.marks.push(next);
+        self.samples.push(next);
     }
 }
