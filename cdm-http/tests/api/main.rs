@@ -2,6 +2,7 @@
 
 mod answers;
 mod audit;
+mod compatibility;
 mod console;
 mod document;
 mod listener;
