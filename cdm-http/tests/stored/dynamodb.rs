@@ -1,15 +1,20 @@
 //! Records in a table: made on, and put back into, the DynamoDB that `tests/parts` starts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cdm_core::adapters::OsIds;
 use cdm_core::ports::Entropy;
+use futures_util::StreamExt;
+use tempfile::TempDir;
 
 use super::stage::Stage;
-use super::{VERSIONS, data, make, parts, resume, stage};
+use super::{make, parts, resume, scenes, stage};
 
-/// A table of its own on a server.
+/// Scenes that are resumed at once. Each one waits for the leases of its workers to expire.
+const AT_ONCE: usize = 16;
+
+/// A new table on a server.
 struct Table {
     endpoint: String,
     python: String,
@@ -17,17 +22,26 @@ struct Table {
 }
 
 impl Table {
-    /// Nothing where the parts were not started.
+    /// `None` where `tests/parts` did not start a server.
     fn new() -> Option<Self> {
         let endpoint = parts::address("CDM_TEST_DYNOXIDE")?;
         let python = parts::address("CDM_TEST_PYTHON")?;
-        let name = format!("cdm-stored-{:016x}", OsIds::new().expect("chance").write().0);
+        let name = format!("cdm-stored-{:016x}", OsIds::new().expect("randomness").write().0);
         Some(Self { endpoint, python, name })
     }
 
     fn configuration(&self) -> String {
         let Self { endpoint, name, .. } = self;
         format!("table = '{name}'\n[backends]\nstore = 'cloud'\n[aws]\nendpoint = '{endpoint}'\n")
+    }
+
+    /// A process on a data directory whose records are in this table.
+    async fn filled(&self, dir: TempDir) -> Stage {
+        let items = dir.path().join("items.json");
+        let stage = Stage::open(dir, &self.configuration()).await;
+        stage.process.bootstrap().await.expect("a table");
+        self.items("load", &items);
+        stage
     }
 
     /// Writes the items to a file, or a file's items into the table.
@@ -41,25 +55,28 @@ impl Table {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_is_read_and_resumed() {
-    let Some(table) = Table::new() else { return };
-    for version in VERSIONS {
-        let stored = data(version).join("dynamodb");
-        let dir = tempfile::tempdir().expect("a directory");
-        stage::copy(&stored.join("data"), &dir.path().join("data"));
-        let stage = Stage::open(dir, &table.configuration()).await;
-        stage.process.bootstrap().await.expect("a table");
-        table.items("load", &stored.join("items.json"));
-        resume::check(stage, &stored).await;
+async fn table_is_read_and_resumed() {
+    if Table::new().is_none() {
+        return;
     }
+    let all = scenes("dynamodb").into_iter().map(|stored| async move {
+        let table = Table::new().expect("the table's server");
+        resume::check(table.filled(stage::unpack(&stored)).await, &stored).await;
+    });
+    futures_util::stream::iter(all).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 }
 
-/// A directory whose records are in a table.
-pub(crate) async fn make(to: &Path) {
-    let table = Table::new().expect("the table's server");
+/// Makes a scene in a data directory whose records are in a table, where there is a server.
+pub(crate) async fn make(name: &'static str, to: PathBuf) {
+    let Some(table) = Table::new() else { return };
+    let to = to.join("dynamodb").join(name);
     let stage = Stage::open(tempfile::tempdir().expect("a directory"), &table.configuration()).await;
     stage.process.bootstrap().await.expect("a table");
-    let answers = make::story(&stage).await;
-    make::keep(stage, &answers, to).await;
-    table.items("dump", &to.join("items.json"));
+    let (stage, secrets) = make::play(name, stage).await;
+    let answers = make::answers(&stage).await;
+    let dir = make::keep(stage, &answers, &secrets, &to).await;
+    table.items("dump", &dir.path().join("items.json"));
+    stage::pack(dir.path(), &to);
+    let copy = Table::new().expect("the table's server").filled(stage::unpack(&to)).await;
+    make::ends(copy, &answers, &to).await;
 }

@@ -1,11 +1,15 @@
-//! Stored data of earlier versions is read, shown as it was, and resumed.
+//! Data that earlier versions stored is read, answered as it was, and resumed.
 //!
-//! `data/<version>` has what that version wrote: `embedded` is a data directory, `dynamodb` one whose records are in a
-//! table instead, with the table's items. Both hold operations of every kind of a site in every status, deploys and
-//! selects, and a rollout whose worker died in its middle. `answers.json` beside them is what the API of that version
-//! answered: later versions may add fields to an answer, and change none.
+//! `data/<version>/<backend>` has the data of a version: of `embedded` a data directory, of `dynamodb` a data directory
+//! and the items of the table that has the records. Each directory there is one scene, a state in which a version can
+//! leave a platform: operations of every kind in every status, rollouts in every phase, and users, tokens, webhooks and
+//! freezes. The oldest version has one scene, in the directory of the backend itself, and its data is not packed.
 //!
-//! `CDM_MAKE_STORED=<directory>` makes such data anew with the version at hand, `tests/parts` with the table, too.
+//! A scene has the data in `stored.tar.gz`, and files next to it: `answers.json` is what the API of that version answered,
+//! `ends.json` the ends of its operations, rollouts and sites once that version had resumed them, and `secrets.json`, where
+//! there is one, the tokens and passwords that were made. Later versions may add fields to an answer, and change none.
+//!
+//! `CDM_MAKE_STORED=<directory>` makes such data with the current version; under `tests/parts` it makes the table's, too.
 
 #[cfg(feature = "cloud")]
 mod dynamodb;
@@ -13,36 +17,74 @@ mod make;
 #[path = "../../../cdm-core/tests/parts/mod.rs"]
 #[cfg(feature = "cloud")]
 mod parts;
+mod people;
 mod resume;
+mod rollouts;
+mod services;
+mod sites;
 mod stage;
 
 use std::path::{Path, PathBuf};
 
-/// The versions whose data is kept.
-const VERSIONS: [&str; 1] = ["147c3c5"];
+use futures_util::StreamExt;
 
-/// Where the data of a version lies.
-fn data(version: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/data").join(version)
+/// The versions whose data is kept, each with the number of its scenes on a backend.
+const VERSIONS: [(&str, usize); 2] = [("147c3c5", 1), ("6c45bd0", 27)];
+
+/// Scenes that are made, or resumed, at once.
+const AT_ONCE: usize = 8;
+
+/// The scenes of all versions on a backend.
+fn scenes(backend: &str) -> Vec<PathBuf> {
+    let mut scenes = Vec::new();
+    for (version, number) in VERSIONS {
+        let of_version = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored/data").join(version);
+        let directory = of_version.join(backend);
+        let found: Vec<PathBuf> = if directory.join("answers.json").is_file() {
+            vec![directory.clone()]
+        } else {
+            let entries = std::fs::read_dir(&directory).expect("scenes");
+            entries.map(|entry| entry.expect("an entry").path()).collect()
+        };
+        assert_eq!(found.len(), number, "{}", directory.display());
+        scenes.extend(found);
+    }
+    scenes
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embedded_data_is_read_and_resumed() {
-    for version in VERSIONS {
-        let stored = data(version).join("embedded");
-        let dir = tempfile::tempdir().expect("a directory");
-        stage::copy(&stored.join("data"), &dir.path().join("data"));
-        let stage = stage::Stage::open(dir, "").await;
-        resume::check(stage, &stored).await;
-    }
+    let all = scenes("embedded").into_iter().map(|stored| async move {
+        resume::check(stage::Stage::open(stage::unpack(&stored), "").await, &stored).await;
+    });
+    futures_util::stream::iter(all).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
 }
 
-/// Makes the data of this version where `CDM_MAKE_STORED` says, and is nothing to anybody else.
+/// Makes the data of the current version in the directory that `CDM_MAKE_STORED` names; without it, does nothing.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::disallowed_methods, reason = "where stored data is made comes from the environment")]
+#[expect(clippy::disallowed_methods, reason = "the environment names the directory")]
 async fn make_stored_data() {
     let Ok(to) = std::env::var("CDM_MAKE_STORED") else { return };
-    make::embedded(&Path::new(&to).join("embedded")).await;
-    #[cfg(feature = "cloud")]
-    dynamodb::make(&Path::new(&to).join("dynamodb")).await;
+    // A scene that is named is made alone.
+    let only = std::env::var("CDM_MAKE_SCENE").ok();
+    let wanted = |name: &&&str| only.as_ref().is_none_or(|only| only == **name);
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let mut scenes = Vec::new();
+    for name in make::SCENES.iter().filter(wanted) {
+        let (to, permits) = (PathBuf::from(&to), std::sync::Arc::clone(&permits));
+        let scene = async move {
+            let _permit = permits.acquire().await.expect("a permit");
+            make::embedded(name, to.clone()).await;
+            #[cfg(feature = "cloud")]
+            dynamodb::make(name, to).await;
+        };
+        scenes.push((name, tokio::spawn(scene)));
+    }
+    let mut failed: Vec<&str> = Vec::new();
+    for (name, scene) in &mut scenes {
+        if scene.await.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert_eq!(failed, Vec::<&str>::new(), "scenes that were not made");
 }

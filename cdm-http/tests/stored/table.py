@@ -5,6 +5,9 @@ import sys
 
 import boto3
 
+# Items of one call, at most.
+BATCH = 25
+
 
 def main() -> None:
     verb, endpoint, table, path = sys.argv[1:]
@@ -18,8 +21,10 @@ def main() -> None:
     else:
         with open(path, encoding="utf-8") as file:
             items = json.load(file)
-        for item in items:
-            client.put_item(TableName=table, Item=item)
+        for at in range(0, len(items), BATCH):
+            puts = {table: [{"PutRequest": {"Item": item}} for item in items[at : at + BATCH]]}
+            while puts:
+                puts = client.batch_write_item(RequestItems=puts)["UnprocessedItems"]
 
 
 if __name__ == "__main__":
