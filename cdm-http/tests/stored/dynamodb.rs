@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tempfile::TempDir;
 
 use super::stage::Stage;
-use super::{make, parts, resume, scenes, stage};
+use super::{keys, make, parts, resume, scenes, stage};
 
 /// Scenes that are resumed at once. Each one waits for the leases of its workers to expire.
 const AT_ONCE: usize = 16;
@@ -64,6 +64,16 @@ async fn table_is_read_and_resumed() {
         resume::check(table.filled(stage::unpack(&stored)).await, &stored).await;
     });
     futures_util::stream::iter(all).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idempotency_records_of_table_are_not_replayed() {
+    let Some(table) = Table::new() else { return };
+    for stored in scenes("dynamodb").into_iter().filter(|scene| scene.ends_with("people")) {
+        let dir = stage::unpack(&stored);
+        keys::renew_items(&dir.path().join("items.json"));
+        keys::check(table.filled(dir).await, &stored).await;
+    }
 }
 
 /// Makes a scene in a data directory whose records are in a table, where there is a server.

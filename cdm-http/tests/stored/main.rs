@@ -13,6 +13,7 @@
 
 #[cfg(feature = "cloud")]
 mod dynamodb;
+mod keys;
 mod make;
 #[path = "../../../cdm-core/tests/parts/mod.rs"]
 #[cfg(feature = "cloud")]
@@ -58,6 +59,15 @@ async fn embedded_data_is_read_and_resumed() {
         resume::check(stage::Stage::open(stage::unpack(&stored), "").await, &stored).await;
     });
     futures_util::stream::iter(all).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_idempotency_records_are_not_replayed() {
+    for stored in scenes("embedded").into_iter().filter(|scene| scene.ends_with("people")) {
+        let dir = stage::unpack(&stored);
+        keys::renew_file(&dir.path().join("data")).await;
+        keys::check(stage::Stage::open(dir, "").await, &stored).await;
+    }
 }
 
 /// Makes the data of the current version in the directory that `CDM_MAKE_STORED` names; without it, does nothing.
