@@ -14,6 +14,7 @@ mod pipeline;
 mod poll_while;
 mod record;
 mod retention;
+mod retry;
 mod runner;
 mod settings;
 mod wake_signal;
@@ -22,10 +23,14 @@ mod worker;
 pub use budget::RetryBudget;
 pub use dispatcher::WebhookDispatcher;
 pub use lease::{Lease, Lost};
-pub use pipeline::{Change, Pipeline, Registry, StepContext, StepError, StepOutput};
+pub use pipeline::{
+    Attempt, Cancel, Change, Lock, Pipeline, Registry, Run, Step, StepContext, StepError, StepOutput,
+    StepResult, Undo,
+};
 pub(crate) use poll_while::{next, poll_while};
 pub use record::Record;
 pub use retention::{Kept, Retention};
+pub(crate) use retry::{Backoff, Pauses, Unwritten, is_transient, retry_write};
 pub use runner::{NextPoll, RunOutcome, Runner};
-pub use settings::{Settings, StepTimeouts};
+pub use settings::{PipelineSettings, Settings, StepTimeouts};
 pub use worker::{RolloutDriver, RunSummary, Worker};

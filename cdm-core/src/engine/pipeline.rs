@@ -1,115 +1,265 @@
-//! What the engine asks of a pipeline: a named, versioned list of steps.
+//! Pipelines as values: an operation of one kind is a table of steps, and each step has its own row.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
-use async_trait::async_trait;
-
-use super::{Lease, Lost, Record, StepTimeouts};
-use crate::domain::operation::{OperationInput, OperationState, Position, Previous, Status, Step};
+use super::{Lease, Lost, PipelineSettings, Record};
+use crate::domain::operation::{
+    OperationInput, OperationState, Position, Previous, Status, Step as StepState,
+};
 use crate::domain::{
     Actor, Color, LockMode, MonotonicTime, OperationKind, ReasonCode, ServiceChange, SiteChange, Timestamp,
 };
 use crate::ports::{CallContext, ErrorKind, Outcome, PortError, Ports, StoreError};
 
-/// A named, versioned list of steps.
-///
-/// A step is begun only after its intent was stored, and may be begun again after a crash at any point of it: it looks
-/// first and acts on what is missing. It is asked for one thing at a time and returns at once; waiting is the
-/// engine's.
-#[async_trait]
-pub trait Pipeline: Send + Sync + fmt::Debug + 'static {
-    /// What it does.
-    fn kind(&self) -> OperationKind;
-
-    /// Raised whenever the list of steps, or what a step relies on, changes. An operation of another version is left
-    /// to a worker that knows it.
-    fn version(&self) -> u32;
-
-    /// The steps, as users see them.
-    fn steps(&self) -> &'static [&'static str];
-
-    /// What undoes them, in order; each looks first, and is content where there is nothing to undo.
-    fn undo(&self) -> &'static [&'static str];
-
-    /// Whether a request to cancel still takes effect once `step` was begun.
-    fn cancellable(&self, step: usize) -> bool;
-
-    /// The hold that the operation needs at its present position.
-    fn lock(&self, operation: &OperationState) -> Option<(Color, LockMode)>;
-
-    /// Makes one attempt at the step at `at`.
-    ///
-    /// # Errors
-    /// Why the step is not done; see [`StepError`].
-    async fn attempt(&self, context: &StepContext<'_>, at: Position) -> Result<StepOutput, StepError>;
+/// What an operation of one kind does: a named, versioned table of steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Pipeline {
+    /// The kind of operation that it runs.
+    pub kind: OperationKind,
+    /// Increases whenever the table changes, or data that a step relies on. An operation of an unknown version waits for
+    /// a worker that knows it.
+    pub version: u32,
+    /// The steps, in order. Undo steps run in the order of the table, too.
+    pub steps: &'static [Step],
 }
 
-/// What a finished step leaves.
+/// One step of a pipeline.
+///
+/// A step starts only after its intent was stored, and may start again after a crash at any point. It reads first and
+/// writes what is missing. One attempt makes its calls and returns; the engine waits and retries.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The name that users see.
+    pub name: &'static str,
+    /// Makes one attempt.
+    pub run: Run,
+    /// Reverts the step when the operation fails or is canceled. `None`: the effect stays, and a later operation adopts
+    /// or removes it.
+    pub undo: Option<Undo>,
+    /// The lock that the step holds while it runs.
+    pub lock: Option<Lock>,
+    /// Whether a request to cancel takes effect once the step has started.
+    pub cancel: Cancel,
+}
+
+/// The reversal of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Undo {
+    /// The name that users see.
+    pub name: &'static str,
+    /// Makes one attempt. It reads first, and succeeds where nothing needs to be reverted.
+    pub run: Run,
+    /// The lock that the reversal holds while it runs.
+    pub lock: Option<Lock>,
+}
+
+/// Whether an operation can be canceled once a step has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// A request to cancel takes effect before the next attempt.
+    Allowed,
+    /// From this step on, the operation only goes forward.
+    Refused,
+}
+
+/// A lock on a service.
+///
+/// A shared lock is held while the operation runs; an exclusive one also while it waits, except for the lock itself.
+#[derive(Clone, Copy)]
+pub struct Lock {
+    mode: LockMode,
+    color: fn(&OperationState) -> Option<Color>,
+}
+
+impl Lock {
+    /// A lock that other moves share: no deploy changes the service meanwhile.
+    pub const fn shared(color: fn(&OperationState) -> Option<Color>) -> Self {
+        Self { mode: LockMode::Shared, color }
+    }
+
+    /// A lock that excludes moves and other deploys.
+    pub const fn exclusive(color: fn(&OperationState) -> Option<Color>) -> Self {
+        Self { mode: LockMode::Exclusive, color }
+    }
+
+    /// Returns the lock that the operation needs in its present status.
+    fn needed(&self, operation: &OperationState) -> Option<(Color, LockMode)> {
+        let code = operation.reason.as_ref().map(|reason| reason.code);
+        let held = match (operation.status, self.mode) {
+            (Status::Running, _) => true,
+            (Status::Waiting, LockMode::Exclusive) => code != Some(ReasonCode::ServiceLocked),
+            (Status::Waiting, LockMode::Shared) | (Status::Queued | Status::Parked | Status::Ended(_), _) => {
+                false
+            }
+        };
+        if held { (self.color)(operation).map(|color| (color, self.mode)) } else { None }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lock({:?})", self.mode)
+    }
+}
+
+/// The result of one attempt.
+pub type StepResult = Result<StepOutput, StepError>;
+
+/// A function that makes one attempt at a step.
+///
+/// ```
+/// use cdm_core::engine::{Run, StepContext, StepOutput, StepResult};
+///
+/// async fn check(context: &StepContext<'_>) -> StepResult {
+///     Ok(StepOutput::message(format!("checked at {}", context.now)))
+/// }
+///
+/// const CHECK: Run = Run::new(|context| Box::pin(check(context)));
+/// ```
+#[derive(Clone, Copy)]
+pub struct Run(for<'a> fn(&'a StepContext<'a>) -> Attempt<'a>);
+
+/// One attempt in progress.
+pub type Attempt<'a> = Pin<Box<dyn Future<Output = StepResult> + Send + 'a>>;
+
+impl Run {
+    /// Wraps an async function.
+    pub const fn new(run: for<'a> fn(&'a StepContext<'a>) -> Attempt<'a>) -> Self {
+        Self(run)
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Run")
+    }
+}
+
+impl Pipeline {
+    /// Returns the reversals, in the order in which they run.
+    pub fn undo(&self) -> impl Iterator<Item = &'static Undo> {
+        self.steps.iter().filter_map(|step| step.undo.as_ref())
+    }
+
+    /// Returns the names of the steps.
+    pub fn step_names(&self) -> impl Iterator<Item = &'static str> {
+        self.steps.iter().map(|step| step.name)
+    }
+
+    /// Returns whether every step, or every reversal, has finished.
+    pub fn is_finished(&self, position: Position) -> bool {
+        match position {
+            Position::Forward(index) => index >= self.steps.len(),
+            Position::Undo(index, _) => index >= self.undo().count(),
+        }
+    }
+
+    /// Returns whether a request to cancel takes effect at a step.
+    pub fn is_cancelable(&self, index: usize) -> bool {
+        self.steps.get(index).is_some_and(|step| step.cancel == Cancel::Allowed)
+    }
+
+    /// Returns the lock that the operation needs at its position and in its status.
+    pub fn lock(&self, operation: &OperationState) -> Option<(Color, LockMode)> {
+        let lock = match operation.position {
+            Position::Forward(index) => self.steps.get(index).and_then(|step| step.lock.as_ref()),
+            Position::Undo(index, _) => self.undo().nth(index).and_then(|undo| undo.lock.as_ref()),
+        };
+        lock.and_then(|lock| lock.needed(operation))
+    }
+
+    /// Returns the name of the step, or of the reversal, at a position.
+    pub fn name_at(&self, position: Position) -> Option<&'static str> {
+        match position {
+            Position::Forward(index) => self.steps.get(index).map(|step| step.name),
+            Position::Undo(index, _) => self.undo().nth(index).map(|undo| undo.name),
+        }
+    }
+
+    /// Makes one attempt at the operation's present step. A position past the end succeeds.
+    ///
+    /// # Errors
+    /// The reason why the step has not finished; see [`StepError`].
+    pub async fn attempt(&self, context: &StepContext<'_>) -> StepResult {
+        let run = match context.operation.position {
+            Position::Forward(index) => self.steps.get(index).map(|step| step.run),
+            Position::Undo(index, _) => self.undo().nth(index).map(|undo| undo.run),
+        };
+        match run {
+            Some(run) => (run.0)(context).await,
+            None => Ok(StepOutput::default()),
+        }
+    }
+}
+
+/// The output of a finished step.
 #[derive(Clone, Debug, Default)]
 pub struct StepOutput {
-    /// What is written together with the result.
+    /// Changes that are stored together with the result.
     pub changes: Vec<Change>,
-    /// What there is to say to the user.
+    /// A message for the user.
     pub message: Option<String>,
 }
 
 impl StepOutput {
-    /// Done, with these changes.
+    /// An output with changes.
     pub const fn with(changes: Vec<Change>) -> Self {
         Self { changes, message: None }
     }
 
-    /// Done, with something to say.
-    pub fn saying(message: impl Into<String>) -> Self {
+    /// An output with a message for the user.
+    pub fn message(message: impl Into<String>) -> Self {
         Self { changes: Vec::new(), message: Some(message.into()) }
     }
 }
 
-/// What is written together with a step's result.
+/// A change that is stored together with the result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// To the site.
+    /// A change of the site.
     Site(SiteChange),
-    /// To the colour.
+    /// A change of the service.
     Service(ServiceChange),
-    /// The step's job failed and is followed by another.
+    /// The job of the step failed; the next attempt starts another one.
     NextJob,
-    /// The step's job, and what it printed.
+    /// The name of the step's job, and its output once it is known.
     Job(String, Option<String>),
-    /// What a deploy replaces.
+    /// The state that a deploy replaces.
     Previous(Previous),
-    /// The rollout that runs a deploy's hooks.
+    /// The number of the rollout that runs the hooks of a deploy.
     Rollout(u64),
 }
 
-/// Why a step is not done.
+/// The reason why a step has not finished.
 #[derive(Clone, Debug)]
 pub enum StepError {
-    /// Something was learnt that must be stored first; then the step is attempted again, at once.
+    /// Changes must be stored before the step goes on. It is attempted again at once.
     PersistAndRetry(Vec<Change>),
-    /// It waits for something outside.
+    /// The step waits for an external condition.
     Wait {
-        /// Why.
+        /// The reason that users see.
         code: ReasonCode,
         /// The particulars.
         message: String,
-        /// How long it may wait in all, before it is parked.
+        /// The total duration after which the operation is parked.
         timeout: Duration,
-        /// After how long it looks again, where no news comes.
+        /// The interval of attempts while no change is reported.
         again: Duration,
-        /// What is written down with it.
+        /// Changes that are stored together with the reason.
         changes: Vec<Change>,
     },
-    /// It did not work, or nobody knows; it may the next time. A backend that is away, asks for fewer calls or denies is
-    /// waited for, and the attempt is not counted.
+    /// The attempt failed, or its outcome is unknown. While a backend is unavailable, throttles or denies, the attempt is
+    /// not counted.
     Retry(PortError),
-    /// A person is needed.
+    /// The operation needs a person.
     Park(ReasonCode, String),
-    /// It cannot be done; what was done is to be undone.
+    /// The step cannot succeed; the operation is undone.
     Fail(ReasonCode, String, Vec<Change>),
-    /// The attempt has come to a change, and was only to look, because the operation has not its hold.
+    /// The attempt was made without its lock, and has reached the first write.
     NeedsLock,
     /// The worker has lost the operation.
     Lost,
@@ -125,8 +275,8 @@ impl From<PortError> for StepError {
     fn from(error: PortError) -> Self {
         let message = || format!("{error}");
         match error.kind {
-            // A permission that was just granted, or that a backend which has just started has yet to load, is refused for
-            // a while: https://github.com/kubernetes/kubernetes/issues/121635.
+            // A backend refuses for a while what was just granted, or what it has yet to load after a start:
+            // https://github.com/kubernetes/kubernetes/issues/121635.
             ErrorKind::Conflict
             | ErrorKind::Throttled(_)
             | ErrorKind::Unavailable
@@ -152,27 +302,30 @@ impl From<StoreError> for StepError {
     }
 }
 
-/// What an attempt has to work with.
+/// The inputs of one attempt.
 #[derive(Debug)]
 pub struct StepContext<'a> {
-    /// The world.
+    /// The backends.
     pub ports: &'a Ports,
-    /// The record that the operation lives in.
+    /// The settings of pipelines.
+    pub settings: &'a PipelineSettings,
+    /// The record that contains the operation.
     pub record: &'a Record,
     /// The operation.
     pub operation: &'a OperationState,
-    /// Now.
+    /// The time of the attempt.
     pub now: Timestamp,
     pub(crate) lease: &'a Lease,
-    /// Whether the attempt may change something; else it only looks.
+    /// Whether the attempt may write; otherwise it only reads.
     pub(crate) changes: bool,
 }
 
 impl StepContext<'_> {
-    /// The context of one call that changes something.
+    /// Returns the context of one call that writes.
     ///
     /// # Errors
-    /// [`StepError::Lost`] when the lease does not last for it; [`StepError::NeedsLock`] where the attempt is only to look.
+    /// [`StepError::Lost`] when the lease ends before the call would; [`StepError::NeedsLock`] when the attempt may only
+    /// read.
     pub fn call(&self) -> Result<CallContext, StepError> {
         if !self.changes {
             return Err(StepError::NeedsLock);
@@ -180,33 +333,34 @@ impl StepContext<'_> {
         Ok(self.lease.call(self.ports, self.operation.fence())?)
     }
 
-    /// Makes sure that the operation is still this worker's.
+    /// Verifies in the store that this worker still owns the operation.
     ///
-    /// What was read before this and is expected by a write after it, is from before anyone else took over: so a
-    /// successor's fence can never be read and then overwritten.
+    /// A value that was read before this check, and that a later write expects, is older than any takeover: the fence of
+    /// a successor can never be read and then overwritten.
     ///
     /// # Errors
-    /// [`StepError::Lost`] when it is not; when the store does not answer, as that says.
+    /// [`StepError::Lost`] when another worker owns it; an error of the store.
     pub async fn still_owner(&self) -> Result<(), StepError> {
         let record = Record::read(self.ports, &self.record.subject()).await?;
-        let operation = record.as_ref().and_then(Record::operation);
-        let ours = operation.is_some_and(|operation| {
-            operation.fence() == self.operation.fence() && operation.owner == self.operation.owner
+        let stored = record.as_ref().and_then(Record::operation);
+        let ours = stored.is_some_and(|stored| {
+            stored.fence() == self.operation.fence() && stored.owner == self.operation.owner
         });
         if ours || crate::bug!(RouteFenceIgnored) { Ok(()) } else { Err(StepError::Lost) }
     }
 
-    /// Now, on the monotonic clock.
+    /// Returns the current time of the monotonic clock.
     pub fn tick(&self) -> MonotonicTime {
         self.ports.clock.monotonic()
     }
 }
 
 impl<T> Outcome<T, PortError> {
-    /// The value of an applied call.
+    /// Returns the value of an applied call.
     ///
     /// # Errors
-    /// Not applied: what the error says. Unknown: again; the next attempt reads back what became of it.
+    /// The error of a call that was not applied. After an unknown outcome [`StepError::Retry`]: the next attempt reads
+    /// what was applied.
     pub fn applied(self) -> Result<T, StepError> {
         match self {
             Self::Applied(value) => Ok(value),
@@ -220,7 +374,7 @@ impl<T> Outcome<T, PortError> {
         }
     }
 
-    /// Like [`Outcome::applied`], where an error of `kind` means that it is done already.
+    /// Like [`Outcome::applied`], where an error of `kind` means that an earlier call was applied.
     ///
     /// # Errors
     /// As [`Outcome::applied`].
@@ -232,56 +386,53 @@ impl<T> Outcome<T, PortError> {
     }
 }
 
-/// The pipelines that a process knows.
-#[derive(Debug, Default)]
+/// The pipelines of a process, with their settings.
+#[derive(Debug)]
 pub struct Registry {
-    pipelines: Vec<Box<dyn Pipeline>>,
-    timeout: StepTimeouts,
+    pipelines: Vec<Pipeline>,
+    settings: PipelineSettings,
 }
 
 impl Registry {
-    /// These.
-    pub fn new(pipelines: Vec<Box<dyn Pipeline>>) -> Self {
-        Self { pipelines, timeout: StepTimeouts::default() }
+    /// Creates a registry.
+    pub const fn new(pipelines: Vec<Pipeline>, settings: PipelineSettings) -> Self {
+        Self { pipelines, settings }
     }
 
-    /// With another patience for backends than the default.
-    #[must_use]
-    pub fn with_timeouts(self, timeout: StepTimeouts) -> Self {
-        Self { timeout, ..self }
+    /// Returns the settings of pipelines.
+    pub const fn settings(&self) -> &PipelineSettings {
+        &self.settings
     }
 
-    /// How long the step that `slot` is at waits for a backend that is away, and for one that denies.
-    pub fn timeouts(&self, pipeline: &dyn Pipeline, operation: &OperationState) -> (Duration, Duration) {
-        let (steps, at) = match operation.position {
-            Position::Forward(step) => (pipeline.steps(), step),
-            Position::Undo(step, _) => (pipeline.undo(), step),
-        };
-        let away = steps.get(at).map_or(self.timeout.backend, |step| self.timeout.of(step));
-        (away, self.timeout.denied)
+    /// Returns how long the present step of `operation` waits for a backend that is unavailable, and for one that denies.
+    pub fn timeouts(&self, pipeline: &Pipeline, operation: &OperationState) -> (Duration, Duration) {
+        let timeouts = &self.settings.timeouts;
+        let name = pipeline.name_at(operation.position);
+        (name.map_or(timeouts.backend, |step| timeouts.of(step)), timeouts.denied)
     }
 
-    /// The names of all steps, of undo steps too.
+    /// Returns the names of all steps and reversals.
     pub fn step_names(&self) -> BTreeSet<&'static str> {
-        self.pipelines.iter().flat_map(|it| it.steps().iter().chain(it.undo())).copied().collect()
+        let all = self.pipelines.iter();
+        all.flat_map(|pipeline| pipeline.step_names().chain(pipeline.undo().map(|undo| undo.name))).collect()
     }
 
-    /// The pipeline that runs `slot`; `None` when this process does not know its version.
-    pub fn of(&self, operation: &OperationState) -> Option<&dyn Pipeline> {
+    /// Returns the pipeline that runs `operation`; `None` when this process does not know its version.
+    pub fn of(&self, operation: &OperationState) -> Option<&Pipeline> {
         let kind = operation.input.kind();
-        self.pipelines.iter().map(AsRef::as_ref).find(|pipeline| {
-            let version = pipeline.version() == operation.pipeline || crate::bug!(UnknownVersionRun);
-            pipeline.kind() == kind && version
+        self.pipelines.iter().find(|pipeline| {
+            let version = pipeline.version == operation.pipeline || crate::bug!(UnknownVersionRun);
+            pipeline.kind == kind && version
         })
     }
 
-    /// The newest version of a pipeline.
-    pub fn newest(&self, kind: OperationKind) -> Option<&dyn Pipeline> {
-        let of_kind = self.pipelines.iter().filter(|pipeline| pipeline.kind() == kind);
-        of_kind.max_by_key(|pipeline| pipeline.version()).map(AsRef::as_ref)
+    /// Returns the newest version of a pipeline.
+    pub fn newest(&self, kind: OperationKind) -> Option<&Pipeline> {
+        let of_kind = self.pipelines.iter().filter(|pipeline| pipeline.kind == kind);
+        of_kind.max_by_key(|pipeline| pipeline.version)
     }
 
-    /// An operation that was just asked for.
+    /// Creates the state of an operation that was just requested.
     pub fn queued(
         &self,
         number: u64,
@@ -290,10 +441,11 @@ impl Registry {
         now: Timestamp,
     ) -> OperationState {
         let pipeline = self.newest(input.kind());
-        let steps = pipeline.map_or(&[][..], |pipeline| pipeline.steps());
         OperationState {
             number,
-            pipeline: pipeline.map_or(1, |pipeline| pipeline.version()),
+            pipeline: pipeline.map_or(1, |pipeline| pipeline.version),
+            steps: pipeline
+                .map_or_else(Vec::new, |known| known.step_names().map(StepState::pending).collect()),
             input,
             epoch: 0,
             owner: None,
@@ -308,7 +460,6 @@ impl Registry {
             cancel: false,
             locked_color: None,
             member: None,
-            steps: steps.iter().map(|name| Step::pending(name)).collect(),
             requested_by: requested_by.clone(),
             retry_of: None,
             created_at: now,

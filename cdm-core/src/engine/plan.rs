@@ -38,21 +38,21 @@ pub struct Waits {
 }
 
 /// Decides what is to be done.
-pub fn next(operation: &OperationState, pipeline: &dyn Pipeline, attempts: u32, now: Timestamp) -> Next {
+pub fn next(operation: &OperationState, pipeline: &Pipeline, attempts: u32, now: Timestamp) -> Next {
     match operation.status {
         Status::Parked | Status::Ended(_) => return Next::Leave,
         Status::Queued | Status::Running | Status::Waiting => {}
     }
     match operation.position {
-        Position::Forward(step) if step >= pipeline.steps().len() => {
+        Position::Forward(step) if step >= pipeline.steps.len() => {
             return Next::Rest(TerminalStatus::Succeeded);
         }
-        Position::Undo(step, end) if step >= pipeline.undo().len() => return Next::Rest(end),
+        Position::Undo(step, end) if step >= pipeline.undo().count() => return Next::Rest(end),
         Position::Forward(0) if operation.cancel && operation.attempts == 0 => {
             return Next::Rest(TerminalStatus::Cancelled);
         }
         Position::Forward(step)
-            if operation.cancel && pipeline.cancellable(step) && !crate::bug!(CancelIgnored) =>
+            if operation.cancel && pipeline.is_cancelable(step) && !crate::bug!(CancelIgnored) =>
         {
             return Next::BeginUndo;
         }
@@ -208,7 +208,7 @@ pub fn hand_over(operation: &mut OperationState) -> Result<(), IllegalEvent> {
 /// [`IllegalEvent`] when the operation does not run; nothing is changed then.
 pub fn done(
     operation: &mut OperationState,
-    pipeline: &dyn Pipeline,
+    pipeline: &Pipeline,
     done: &StepOutput,
     now: Timestamp,
 ) -> Result<(), IllegalEvent> {
@@ -228,14 +228,14 @@ pub fn done(
             }
             operation.position = Position::Forward(index + 1);
             fresh_step(operation);
-            if index + 1 < pipeline.steps().len() {
+            if index + 1 < pipeline.steps.len() {
                 begin(operation, now);
             }
         }
         Position::Undo(index, end) => {
             operation.position = Position::Undo(index + 1, end);
             fresh_step(operation);
-            if index + 1 < pipeline.undo().len() {
+            if index + 1 < pipeline.undo().count() {
                 begin(operation, now);
             }
         }

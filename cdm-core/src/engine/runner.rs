@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::pipeline::{Change, Pipeline, Registry, StepContext, StepError, StepOutput};
 use super::plan::{self, Next, Waits};
-use super::{Lease, Lost, Record, RetryBudget, Settings};
+use super::{
+    Backoff, Lease, Lost, Pauses, Record, RetryBudget, Settings, Unwritten, is_transient, retry_write,
+};
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::{IllegalEvent, OperationState, Position, Status};
 use crate::domain::{Color, LockMode, MonotonicTime, OperationId, TerminalStatus, Timestamp};
-use crate::ports::{
-    ErrorKind, FeedEvent, Mutation, Outcome, PortError, Ports, StoreError, WriteBatch, WriteError,
-};
+use crate::ports::{ErrorKind, FeedEvent, Mutation, PortError, Ports, StoreError, WriteBatch, WriteError};
 
 /// How a worker left an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Runner<'_> {
         left.unwrap_or_else(RunOutcome::from)
     }
 
-    async fn claim(&self, record: Record, pipeline: &dyn Pipeline) -> Result<RunOutcome, Broken> {
+    async fn claim(&self, record: Record, pipeline: &Pipeline) -> Result<RunOutcome, Broken> {
         let Some(mut operation) = record.operation().cloned() else { return Ok(RunOutcome::Lost) };
         plan::claim(&mut operation, self.lease.worker(), self.now())?;
         match self.commit(&record, Edit { operation, changes: Vec::new(), end: None }).await? {
@@ -160,7 +160,7 @@ impl Runner<'_> {
     async fn go_on(
         &self,
         mut record: Record,
-        pipeline: &dyn Pipeline,
+        pipeline: &Pipeline,
         mut tries: u32,
     ) -> Result<RunOutcome, Broken> {
         // What was found waiting has been waited for, whatever its stored moment says.
@@ -201,7 +201,7 @@ impl Runner<'_> {
                         // The next step's effect, whose intent nobody stored.
                         let mut ahead = operation.clone();
                         plan::done(&mut ahead, pipeline, &StepOutput::default(), now)?;
-                        if ahead.forward().is_some_and(|step| step < pipeline.steps().len()) {
+                        if ahead.forward().is_some_and(|step| step < pipeline.steps.len()) {
                             let _ = self.attempt(&record, &ahead, pipeline, now, true).await;
                         }
                     }
@@ -270,12 +270,13 @@ impl Runner<'_> {
         &self,
         record: &Record,
         operation: &OperationState,
-        pipeline: &dyn Pipeline,
+        pipeline: &Pipeline,
         now: Timestamp,
         changes: bool,
     ) -> Result<StepOutput, StepError> {
-        let context = StepContext { ports: self.ports, record, operation, now, lease: self.lease, changes };
-        pipeline.attempt(&context, operation.position).await
+        let (ports, settings, lease) = (self.ports, self.registry.settings(), self.lease);
+        let context = StepContext { ports, settings, record, operation, now, lease, changes };
+        pipeline.attempt(&context).await
     }
 
     /// Puts an attempt's result into the slot, and what it changes besides into `changes`. Answers when the step is
@@ -283,7 +284,7 @@ impl Runner<'_> {
     fn record_attempt(
         &self,
         operation: &mut OperationState,
-        pipeline: &dyn Pipeline,
+        pipeline: &Pipeline,
         result: &mut Result<StepOutput, StepError>,
         changes: &mut Vec<Change>,
         tries: u32,
@@ -351,7 +352,7 @@ impl Runner<'_> {
         let held = read.operation().map(OperationState::fence).ok_or(Lost)?;
         let owner = read.operation().and_then(|operation| operation.owner.clone());
         let mut again: Option<Record> = None;
-        let mut pause = self.settings.pause;
+        let mut backoff = Backoff::of(self.settings);
         loop {
             let before = again.as_ref().unwrap_or(read);
             let mut batch = self.batch(before, &edit).await?;
@@ -364,28 +365,23 @@ impl Runner<'_> {
             {
                 return Ok(Committed::Unchanged);
             }
-            let mut call = self.lease.call(self.ports, edit.operation.fence())?;
-            loop {
-                match self.ports.store.write(&call, &batch).await {
-                    Outcome::Applied(()) if edit.end.is_some() => return Ok(Committed::Ended),
-                    Outcome::Applied(()) => {
-                        let written = Record::written(batch.writes.swap_remove(0));
-                        return Ok(written.map_or(Committed::Ended, Committed::Written));
-                    }
-                    Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => {
-                        return Err(Broken::Lost);
-                    }
-                    Outcome::NotApplied(WriteError::Store(_)) | Outcome::Unknown(_) => {
-                        // The same write under the same id: what was applied before is not applied again.
-                        self.sleep(&mut pause).await?;
-                        let write = call.write;
-                        call = self.lease.call(self.ports, edit.operation.fence())?;
-                        call.write = write;
-                    }
-                    Outcome::NotApplied(_) => break,
+            let pauses = Pauses { clock: &*self.ports.clock, backoff, stopping: Some(self.stopping) };
+            let call = || self.lease.call(self.ports, edit.operation.fence());
+            let written = retry_write(pauses, call, is_transient, |call| {
+                let (store, batch) = (&self.ports.store, &batch);
+                async move { store.write(&call, batch).await }
+            })
+            .await?;
+            match written {
+                Ok(()) if edit.end.is_some() => return Ok(Committed::Ended),
+                Ok(()) => {
+                    let written = Record::written(batch.writes.swap_remove(0));
+                    return Ok(written.map_or(Committed::Ended, Committed::Written));
                 }
+                Err(Unwritten { error: WriteError::Store(_), .. }) => return Err(Broken::Lost),
+                Err(_) => {}
             }
-            let fresh = self.read_again(read, &mut pause).await?;
+            let fresh = self.read_again(read, &mut backoff).await?;
             if crate::bug!(ConflictOverwritten) {
                 let mut overwritten = read.clone();
                 overwritten.set_version(fresh.version());
@@ -402,13 +398,13 @@ impl Runner<'_> {
         }
     }
 
-    async fn read_again(&self, record: &Record, pause: &mut Duration) -> Result<Record, Lost> {
+    async fn read_again(&self, record: &Record, backoff: &mut Backoff) -> Result<Record, Lost> {
         loop {
             match Record::read(self.ports, &record.subject()).await {
                 Ok(Some(record)) => return Ok(record),
                 Ok(None) | Err(StoreError::Denied(_)) => return Err(Lost),
                 Err(_) => {
-                    self.sleep(pause).await?;
+                    self.sleep(backoff).await?;
                     self.lease.call(self.ports, crate::domain::Fence::default())?;
                 }
             }
@@ -417,12 +413,11 @@ impl Runner<'_> {
 
     /// The pause before the store is asked again. A process that wants to end does not wait for it: what it could not
     /// store is found out again by the next owner.
-    async fn sleep(&self, pause: &mut Duration) -> Result<(), Lost> {
+    async fn sleep(&self, backoff: &mut Backoff) -> Result<(), Lost> {
         if (self.stopping)() {
             return Err(Lost);
         }
-        self.ports.clock.sleep_until(self.ports.clock.monotonic().after(*pause)).await;
-        *pause = (*pause * 2).min(self.settings.longest_pause);
+        backoff.wait(&*self.ports.clock).await;
         Ok(())
     }
 
@@ -465,7 +460,7 @@ impl Runner<'_> {
     ) -> Result<Vec<Mutation>, Broken> {
         let now = self.now();
         let mut writes = Vec::new();
-        let mut pause = self.settings.pause;
+        let mut backoff = Backoff::of(self.settings);
         let held = operation.locked_color;
         for color in Color::ALL {
             let takes = wanted.filter(|(wanted, _)| *wanted == color);
@@ -481,7 +476,7 @@ impl Runner<'_> {
                             Ok(service) => break Some(service),
                             Err(StoreError::Denied(_)) => break None,
                             Err(_) => {
-                                self.sleep(&mut pause).await?;
+                                self.sleep(&mut backoff).await?;
                                 self.lease.call(self.ports, operation.fence())?;
                             }
                         }

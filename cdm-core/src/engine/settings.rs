@@ -75,3 +75,41 @@ impl Default for Settings {
         }
     }
 }
+
+/// Settings that the steps of pipelines and rollouts read.
+#[derive(Clone, Debug)]
+pub struct PipelineSettings {
+    /// The name of the WordPress administrator on new sites. Default: `admin`.
+    pub admin_user: String,
+    /// The email address of the WordPress administrator on new sites. Default: `admin@example.com`.
+    pub admin_email: String,
+    /// How long one job may run before its operation is parked. Default: 15 min. A job that is parked too early is found
+    /// again by the retry.
+    pub job_timeout: Duration,
+    /// How many jobs may fail in one step before its operation is parked. Default: 3.
+    pub job_tries: u32,
+    /// How long an operation waits for a service to be ready before it is parked. Default: 15 min.
+    pub ready_timeout: Duration,
+    /// How long a new image may take to get ready where the cluster reports no progress deadline. Default: 15 min.
+    pub image_timeout: Duration,
+    /// The interval at which a waiting operation is attempted while the cluster reports no change. Default: 5 s. A longer
+    /// one makes fewer calls and notices a lost report later.
+    pub poll_interval: Duration,
+    /// How long steps wait for a backend that does not serve them.
+    pub timeouts: StepTimeouts,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            admin_user: "admin".to_owned(),
+            admin_email: "admin@example.com".to_owned(),
+            job_timeout: Duration::from_secs(900),
+            job_tries: 3,
+            ready_timeout: Duration::from_secs(900),
+            image_timeout: Duration::from_secs(900),
+            poll_interval: Duration::from_secs(5),
+            timeouts: StepTimeouts::default(),
+        }
+    }
+}

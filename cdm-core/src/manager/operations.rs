@@ -152,7 +152,7 @@ impl Manager {
             let pipeline = self.registry.newest(operation.input.kind());
             let too_far = match operation.position {
                 Position::Forward(step) => {
-                    begun && !pipeline.is_some_and(|pipeline| pipeline.cancellable(step))
+                    begun && !pipeline.is_some_and(|pipeline| pipeline.is_cancelable(step))
                 }
                 Position::Undo(..) => false,
             };

@@ -5,7 +5,7 @@ use super::{Action, Manager, ManagerError, Request};
 use crate::domain::rollout::{self, Budget, Candidate, Plan, PlanInputs, Timed, Warning};
 use crate::domain::service::rollback_choice;
 use crate::domain::{Canonical, Color, Fleet, RolloutKind, RolloutScope, SiteId};
-use crate::pipelines::{Scope, candidates};
+use crate::pipelines::{Scope, candidates, member_steps};
 
 impl Manager {
     /// What this rollout would do if it were asked for now. Changes nothing.
@@ -22,7 +22,8 @@ impl Manager {
         let unknown = wanted.unknown(&sites);
         let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         let waves = rollout::plan_waves(&wanted.waves, total)?;
-        let mut plan = Plan::new(inputs, &waves, &sites, &wanted.spec_content());
+        let steps = member_steps(inputs.kind, inputs.gate.is_some(), inputs.deploys());
+        let mut plan = Plan::new(inputs, &waves, &sites, steps, &wanted.spec_content());
         let mut warn = |code, message| plan.warnings.push(Warning { code, message });
         if !unknown.is_empty() {
             let refused = ManagerError::UnknownSites(unknown);

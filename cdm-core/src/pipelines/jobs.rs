@@ -1,11 +1,11 @@
-//! A step that is a job: started once under a name of its own, adopted if it is there, followed to its end.
+//! Steps that are jobs: each starts one job under a unique name, adopts it if it exists, and follows it to its end.
 
-use super::{PipelineSettings, site};
+use super::site;
 use crate::domain::{Color, JobName, ReasonCode};
-use crate::engine::{Change, StepContext, StepError, StepOutput};
+use crate::engine::{Change, StepContext, StepError, StepOutput, StepResult};
 use crate::ports::{ErrorKind, JobFailure, JobKind, JobSpec, JobState};
 
-/// A job that has failed.
+/// A failed job.
 #[derive(Debug)]
 pub(super) struct Failed {
     name: JobName,
@@ -14,26 +14,24 @@ pub(super) struct Failed {
     log: String,
 }
 
-/// Makes one attempt at a step that is the job `kind` in the image of `service`. A job that has failed too often parks
-/// the operation as `failure`, or as the cause that its output names.
+/// Makes one attempt at a step that is the job `kind` in the image of `service`. After too many failed jobs the operation
+/// is parked with the code of the cause that the output names, or else with `failure`.
 pub(super) async fn job_step(
     context: &StepContext<'_>,
-    platform: &PipelineSettings,
     kind: JobKind,
     service: Color,
     failure: ReasonCode,
-) -> Result<StepOutput, StepError> {
-    match follow(context, platform, kind, service).await? {
+) -> StepResult {
+    match follow(context, kind, service).await? {
         Ok(done) => Ok(done),
-        Err(failed) if failed.cause.may_pass() => Err(again_or_park(context, platform, failed, failure)),
+        Err(failed) if failed.cause.may_pass() => Err(again_or_park(context, failed, failure)),
         Err(failed) => Err(park(context, failed, failure)),
     }
 }
 
-/// Looks at the step's job, and starts it where there is none.
+/// Reads the step's job, and starts it if it does not exist.
 pub(super) async fn follow(
     context: &StepContext<'_>,
-    platform: &PipelineSettings,
     kind: JobKind,
     service: Color,
 ) -> Result<Result<StepOutput, Failed>, StepError> {
@@ -45,8 +43,8 @@ pub(super) async fn follow(
     let wait = || StepError::Wait {
         code: ReasonCode::JobRunning,
         message: format!("the job `{name}` runs"),
-        timeout: platform.job_patience,
-        again: platform.poll_interval,
+        timeout: context.settings.job_timeout,
+        again: context.settings.poll_interval,
         changes: vec![note(None)],
     };
     let Some(job) = cluster.job(&name).await? else {
@@ -78,14 +76,9 @@ pub(super) async fn follow(
     Ok(Err(Failed { name, message, cause, log: job.log }))
 }
 
-/// Starts another job, as often as one may fail; then parks.
-pub(super) fn again_or_park(
-    context: &StepContext<'_>,
-    platform: &PipelineSettings,
-    failed: Failed,
-    failure: ReasonCode,
-) -> StepError {
-    if context.operation.job < platform.job_tries {
+/// Starts another job; parks the operation after `job_tries` failed ones.
+pub(super) fn again_or_park(context: &StepContext<'_>, failed: Failed, failure: ReasonCode) -> StepError {
+    if context.operation.job < context.settings.job_tries {
         return StepError::PersistAndRetry(vec![
             Change::Job(failed.name.to_string(), Some(failed.log)),
             Change::NextJob,
@@ -94,7 +87,7 @@ pub(super) fn again_or_park(
     park(context, failed, failure)
 }
 
-/// Parks, once what the job printed is stored.
+/// Parks the operation, once the job's output is stored.
 pub(super) fn park(context: &StepContext<'_>, failed: Failed, failure: ReasonCode) -> StepError {
     let Failed { name, message, cause, log } = failed;
     let step = context.operation.forward().and_then(|step| context.operation.steps.get(step));

@@ -1,30 +1,36 @@
-//! provision: `CreateDatabase`, `CreateObjects`, `Install`, `Ingress`, `ActivateTheme`.
+//! provision: makes a created site live.
 //!
-//! Nothing is undone: what a cancelled provision leaves is adopted by the next one, and removed by terminate.
+//! No step is undone: the next provision adopts what a canceled one leaves, and terminate removes it.
 
-use async_trait::async_trait;
-
-use super::route::{Missing, point};
-use super::{PipelineSettings, at_work, jobs, site};
-use crate::domain::operation::{OperationState, Position};
-use crate::domain::{
-    Color, LockMode, OperationInput, OperationKind, ReasonCode, SecretKind, SecretName, Site,
-};
-use crate::engine::{Pipeline, StepContext, StepError, StepOutput};
+use super::route::{self, Missing};
+use super::{jobs, site};
+use crate::domain::{OperationInput, OperationKind, ReasonCode, SecretKind, SecretName, Site};
+use crate::engine::{Cancel, Lock, Pipeline, Run, Step, StepContext, StepError, StepOutput, StepResult};
 use crate::ports::{Credentials, Database, JobFailure, JobKind, StoredSecret};
 
-#[derive(Debug)]
-pub(super) struct Provision {
-    platform: PipelineSettings,
+pub(super) const PROVISION: Pipeline = Pipeline {
+    kind: OperationKind::Provision,
+    version: 1,
+    steps: &[
+        step("CreateDatabase", Run::new(|context| Box::pin(create_database(context)))),
+        step("CreateObjects", Run::new(|context| Box::pin(create_objects(context)))),
+        step("Install", Run::new(|context| Box::pin(install(context)))),
+        Step {
+            lock: Some(Lock::shared(|operation| match operation.input {
+                OperationInput::Provision(service) => Some(service),
+                _ => None,
+            })),
+            ..step("Ingress", Run::new(|context| Box::pin(create_route(context))))
+        },
+        step("ActivateTheme", Run::new(|context| Box::pin(activate_theme(context)))),
+    ],
+};
+
+const fn step(name: &'static str, run: Run) -> Step {
+    Step { name, run, undo: None, lock: None, cancel: Cancel::Allowed }
 }
 
-impl Provision {
-    pub(super) const fn new(platform: PipelineSettings) -> Self {
-        Self { platform }
-    }
-}
-
-/// The stored credentials of the site's database, never ones that are only about to be stored.
+/// Reads the credentials of the site's database back from the secret store: a password that is not stored is never used.
 async fn stored_credentials(context: &StepContext<'_>, site: &Site) -> Result<Database, StepError> {
     let name = SecretName { uid: site.uid, kind: SecretKind::Database };
     let Some(StoredSecret::Value(Credentials::Database(credentials))) =
@@ -38,7 +44,8 @@ async fn stored_credentials(context: &StepContext<'_>, site: &Site) -> Result<Da
     Ok(credentials)
 }
 
-async fn create_database(context: &StepContext<'_>, site: &Site) -> Result<StepOutput, StepError> {
+async fn create_database(context: &StepContext<'_>) -> StepResult {
+    let site = site(context)?;
     let credentials = stored_credentials(context, site).await?;
     #[cfg(feature = "seeded-bugs")]
     let credentials = {
@@ -56,17 +63,21 @@ async fn create_database(context: &StepContext<'_>, site: &Site) -> Result<StepO
     Ok(StepOutput::default())
 }
 
-/// Installs WordPress. What an installation that was cut short has left keeps every further one from its end, so the
-/// database of a site that nobody can have used is made anew before the next job. In that of any other site may be
-/// somebody's work: a person decides.
-async fn install(
-    context: &StepContext<'_>,
-    platform: &PipelineSettings,
-    site: &Site,
-) -> Result<StepOutput, StepError> {
+async fn create_objects(context: &StepContext<'_>) -> StepResult {
+    context.ports.objects.put_marker(&context.call()?, &site(context)?.prefix()).await.applied()?;
+    Ok(StepOutput::default())
+}
+
+/// Installs WordPress.
+///
+/// The remains of an interrupted installation make every further one fail, so the database of a site that was never
+/// active nor routed is renewed before the next job. The database of any other site may contain somebody's work: the
+/// operation is parked.
+async fn install(context: &StepContext<'_>) -> StepResult {
+    let site = site(context)?;
     let (hostnames, title) = (site.hostnames.clone(), site.name.clone());
     let kind = JobKind::Install { uid: site.uid, hostnames, title };
-    let failed = match jobs::follow(context, platform, kind, site.service).await? {
+    let failed = match jobs::follow(context, kind, site.service).await? {
         Ok(done) => return Ok(done),
         Err(failed) => failed,
     };
@@ -75,61 +86,19 @@ async fn install(
             let credentials = stored_credentials(context, site).await?;
             context.still_owner().await?;
             context.ports.databases.renew(&context.call()?, site.uid, &credentials).await.applied()?;
-            Err(jobs::again_or_park(context, platform, failed, ReasonCode::JobFailed))
+            Err(jobs::again_or_park(context, failed, ReasonCode::JobFailed))
         }
-        cause if cause.may_pass() => {
-            Err(jobs::again_or_park(context, platform, failed, ReasonCode::JobFailed))
-        }
+        cause if cause.may_pass() => Err(jobs::again_or_park(context, failed, ReasonCode::JobFailed)),
         _ => Err(jobs::park(context, failed, ReasonCode::JobFailed)),
     }
 }
 
-#[async_trait]
-impl Pipeline for Provision {
-    fn kind(&self) -> OperationKind {
-        OperationKind::Provision
-    }
+async fn create_route(context: &StepContext<'_>) -> StepResult {
+    route::point(context, site(context)?.service, Missing::Create).await
+}
 
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn steps(&self) -> &'static [&'static str] {
-        &["CreateDatabase", "CreateObjects", "Install", "Ingress", "ActivateTheme"]
-    }
-
-    fn undo(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn cancellable(&self, _: usize) -> bool {
-        true
-    }
-
-    fn lock(&self, operation: &OperationState) -> Option<(Color, LockMode)> {
-        match (&operation.input, operation.position) {
-            (OperationInput::Provision(service), Position::Forward(3)) if at_work(operation) => {
-                Some((*service, LockMode::Shared))
-            }
-            _ => None,
-        }
-    }
-
-    async fn attempt(&self, context: &StepContext<'_>, at: Position) -> Result<StepOutput, StepError> {
-        let site = site(context)?;
-        let Position::Forward(step) = at else { return Ok(StepOutput::default()) };
-        match step {
-            0 => create_database(context, site).await,
-            1 => {
-                context.ports.objects.put_marker(&context.call()?, &site.prefix()).await.applied()?;
-                Ok(StepOutput::default())
-            }
-            2 => install(context, &self.platform, site).await,
-            3 => point(context, &self.platform, site.service, Missing::Create).await,
-            _ => {
-                let kind = JobKind::ActivateTheme { uid: site.uid, theme: site.theme.clone() };
-                jobs::job_step(context, &self.platform, kind, site.service, ReasonCode::JobFailed).await
-            }
-        }
-    }
+async fn activate_theme(context: &StepContext<'_>) -> StepResult {
+    let site = site(context)?;
+    let kind = JobKind::ActivateTheme { uid: site.uid, theme: site.theme.clone() };
+    jobs::job_step(context, kind, site.service, ReasonCode::JobFailed).await
 }

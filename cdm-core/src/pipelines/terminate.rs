@@ -1,34 +1,52 @@
-//! terminate: `RemoveIngress`, `DropDatabase`, `DeleteObjects`, `DeleteSecrets`; then the record goes, and with it the
-//! claims on its hostnames.
+//! terminate: removes a site for good. The end of the operation deletes the record and releases its hostnames.
 //!
-//! Data goes only after the route is gone. Every step is final for the site's uid, which is never used again: what a
-//! late call of an earlier operation brings comes to nothing.
-
-use async_trait::async_trait;
+//! Data is deleted only after the route is gone. Each step is final for the site's uid, which is never used again: the
+//! backends refuse a late call of an earlier operation.
 
 use super::{create, site};
-use crate::domain::operation::{OperationState, Position};
-use crate::domain::{Color, LockMode, OperationKind, SiteChange};
-use crate::engine::{Change, Pipeline, StepContext, StepError, StepOutput};
+use crate::domain::{OperationKind, SiteChange};
+use crate::engine::{Cancel, Change, Pipeline, Run, Step, StepContext, StepError, StepOutput, StepResult};
 use crate::ports::{ErrorKind, PortError};
 
-#[derive(Debug)]
-pub(super) struct Terminate;
+pub(super) const TERMINATE: Pipeline = Pipeline {
+    kind: OperationKind::Terminate,
+    version: 1,
+    steps: &[
+        step("RemoveIngress", Run::new(|context| Box::pin(remove_ingress(context)))),
+        step("DropDatabase", Run::new(|context| Box::pin(drop_database(context)))),
+        step("DeleteObjects", Run::new(|context| Box::pin(delete_objects(context)))),
+        step("DeleteSecrets", Run::new(|context| Box::pin(create::delete_secrets(context)))),
+    ],
+};
 
-/// How many pages one attempt deletes, so that a large site's deletion has step boundaries.
+const fn step(name: &'static str, run: Run) -> Step {
+    Step { name, run, undo: None, lock: None, cancel: Cancel::Refused }
+}
+
+/// How many pages one attempt deletes. The deletion of a large site has step boundaries between them.
 const PAGES: usize = 10;
 
-async fn remove_ingress(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
+async fn remove_ingress(context: &StepContext<'_>) -> StepResult {
+    if crate::bug!(DataBeforeRoute) && context.operation.forward() == Some(0) {
+        return remove_database(context).await;
+    }
     context.ports.cluster.release(&context.call()?, site(context)?.uid).await.applied()?;
     Ok(StepOutput::with(vec![Change::Site(SiteChange::Unrouted)]))
 }
 
-async fn drop_database(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
+async fn drop_database(context: &StepContext<'_>) -> StepResult {
+    if crate::bug!(DataBeforeRoute) {
+        return remove_ingress(context).await;
+    }
+    remove_database(context).await
+}
+
+async fn remove_database(context: &StepContext<'_>) -> StepResult {
     context.ports.databases.remove(&context.call()?, site(context)?.uid).await.applied()?;
     Ok(StepOutput::default())
 }
 
-async fn delete_objects(context: &StepContext<'_>) -> Result<StepOutput, StepError> {
+async fn delete_objects(context: &StepContext<'_>) -> StepResult {
     let prefix = site(context)?.prefix();
     for _ in 0..PAGES {
         let page = context.ports.objects.page(&prefix, None).await?;
@@ -47,49 +65,4 @@ async fn delete_objects(context: &StepContext<'_>) -> Result<StepOutput, StepErr
         }
     }
     Err(StepError::PersistAndRetry(Vec::new()))
-}
-
-#[async_trait]
-impl Pipeline for Terminate {
-    fn kind(&self) -> OperationKind {
-        OperationKind::Terminate
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn steps(&self) -> &'static [&'static str] {
-        &["RemoveIngress", "DropDatabase", "DeleteObjects", "DeleteSecrets"]
-    }
-
-    fn undo(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn cancellable(&self, _: usize) -> bool {
-        false
-    }
-
-    fn lock(&self, _: &OperationState) -> Option<(Color, LockMode)> {
-        None
-    }
-
-    async fn attempt(&self, context: &StepContext<'_>, at: Position) -> Result<StepOutput, StepError> {
-        let Position::Forward(step) = at else { return Ok(StepOutput::default()) };
-        if crate::bug!(DataBeforeRoute) {
-            return match step {
-                0 => drop_database(context).await,
-                1 => remove_ingress(context).await,
-                2 => delete_objects(context).await,
-                _ => create::delete_secrets(context).await,
-            };
-        }
-        match step {
-            0 => remove_ingress(context).await,
-            1 => drop_database(context).await,
-            2 => delete_objects(context).await,
-            _ => create::delete_secrets(context).await,
-        }
-    }
 }

@@ -63,7 +63,7 @@ impl Process {
         let platform = PipelineSettings {
             admin_user: config.site_admin_user.clone(),
             admin_email: config.site_admin_email.clone(),
-            timeout: retry.timeout,
+            timeouts: retry.timeout,
             ..PipelineSettings::default()
         };
         let pipelines = Arc::new(registry(&platform));

@@ -99,14 +99,14 @@ impl World {
     }
 
     /// Stores what became of the operation; one that has come to its end is taken out in the same write.
-    fn store(&self, pipeline: &dyn Pipeline, operation: OperationState) -> Step<Self> {
+    fn store(&self, pipeline: &Pipeline, operation: OperationState) -> Step<Self> {
         let Next::Rest(end) = plan::next(&operation, pipeline, ATTEMPTS, NOW) else {
             return Step::To(self.with(operation));
         };
         if let Err(illegal) = Status::Running.next(Event::Finish(end)) {
             return Step::Wrong(illegal.to_string());
         }
-        let undoes = !pipeline.undo().is_empty() || !pipeline.cancellable(0);
+        let undoes = pipeline.undo().count() > 0 || !pipeline.is_cancelable(0);
         let out = matches!(operation.position, Position::Forward(_)) && end != TerminalStatus::Succeeded;
         let left = out && undoes && self.touched;
         let mut next = Self { touched: false, last: Some(end), left, ..self.with(operation) };
@@ -173,9 +173,9 @@ impl World {
     }
 
     /// A request to cancel, as the services decide it.
-    fn cancel(&self, pipeline: &dyn Pipeline, operation: &OperationState) -> Step<Self> {
+    fn cancel(&self, pipeline: &Pipeline, operation: &OperationState) -> Step<Self> {
         let begun = operation.attempts > 0 || operation.position != Position::Forward(0);
-        let too_far = operation.forward().is_some_and(|step| begun && !pipeline.cancellable(step));
+        let too_far = operation.forward().is_some_and(|step| begun && !pipeline.is_cancelable(step));
         let nowhere = matches!(self.parent, OperationParent::Site(_))
             && self.life().next(LifeEvent::End(TerminalStatus::Cancelled)).is_err();
         if too_far || nowhere {
@@ -212,7 +212,7 @@ impl World {
     }
 
     /// What can come of one turn of the loop that runs operations.
-    fn turns(&self, pipeline: &dyn Pipeline, operation: &OperationState) -> Vec<(By, String, Step<Self>)> {
+    fn turns(&self, pipeline: &Pipeline, operation: &OperationState) -> Vec<(By, String, Step<Self>)> {
         let mut turns = Vec::new();
         let mut begin_undo = |event: &str, step: Step<Self>| turns.push((By::Itself, event.to_owned(), step));
         let mut next = operation.clone();
@@ -315,7 +315,7 @@ pub(crate) fn word(life: Life) -> &'static str {
     life.state().map_or("absent", State::as_str)
 }
 
-fn pipeline(kind: OperationKind) -> &'static dyn Pipeline {
+fn pipeline(kind: OperationKind) -> &'static Pipeline {
     static PIPELINES: LazyLock<Registry> = LazyLock::new(|| registry(&PipelineSettings::default()));
     PIPELINES.newest(kind).expect("each kind has a pipeline")
 }
@@ -356,7 +356,7 @@ fn queued(kind: OperationKind) -> OperationState {
         cancel: false,
         locked_color: None,
         member: None,
-        steps: pipeline(kind).steps().iter().map(|name| SlotStep::pending(name)).collect(),
+        steps: pipeline(kind).step_names().map(SlotStep::pending).collect(),
         requested_by: actor(),
         retry_of: None,
         created_at: NOW,

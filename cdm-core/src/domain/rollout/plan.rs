@@ -139,7 +139,8 @@ impl PlanInputs {
         }
     }
 
-    fn deploys(&self) -> bool {
+    /// Returns whether the target runs another digest, so that the rollout deploys first.
+    pub fn deploys(&self) -> bool {
         self.digest.is_some() && self.digest != self.running
     }
 }
@@ -148,8 +149,15 @@ impl Plan {
     /// How many sites a plan shows.
     pub const SHOWN: usize = 100;
 
-    /// Decides what would be done to these sites in these waves; `asked` is the request in words.
-    pub fn new(inputs: PlanInputs, waves: &[Wave], sites: &[Candidate], asked: &Canonical) -> Self {
+    /// Plans these sites in these waves. `steps` are the names of the steps of a rollout of this kind, `spec` encodes the
+    /// request.
+    pub fn new(
+        inputs: PlanInputs,
+        waves: &[Wave],
+        sites: &[Candidate],
+        steps: Vec<&'static str>,
+        spec: &Canonical,
+    ) -> Self {
         let changes: Vec<Change> = sites.iter().map(|site| inputs.change(site)).collect();
         let (mut start, mut planned, mut shown) = (0, Vec::new(), Vec::new());
         for (index, wave) in waves.iter().enumerate() {
@@ -165,9 +173,9 @@ impl Plan {
             shown.extend(more.map(|(site, change)| (site.clone(), index, *change)));
             start = wave.end;
         }
-        let hash = hash(&inputs, sites, asked);
+        let hash = hash(&inputs, sites, spec);
         let calls = inputs.calls(waves, &changes);
-        let (steps, warnings) = (inputs.steps(), inputs.warnings(&changes));
+        let warnings = inputs.warnings(&changes);
         Self { waves: planned, sites: shown, steps, calls, warnings, hash, inputs }
     }
 }
@@ -212,24 +220,6 @@ impl PlanInputs {
             jobs: windows,
             probes: asked,
         }
-    }
-
-    fn steps(&self) -> Vec<&'static str> {
-        let mut steps = Vec::new();
-        if self.deploys() {
-            steps.extend(["PatchImage", "WaitReady", "PatchCanaryEnv"]);
-        }
-        let gated = self.gate.is_some();
-        match self.kind {
-            RolloutKind::Promote if gated => {
-                steps.extend(["AskTarget", "PatchIngress", "AskRoute", "PatchService"]);
-            }
-            RolloutKind::Promote => steps.extend(["PatchIngress", "PatchService"]),
-            RolloutKind::Upgrade => steps.push("PatchService"),
-            RolloutKind::Flush => {}
-        }
-        steps.push("FlushCaches");
-        steps
     }
 
     fn warnings(&self, changes: &[Change]) -> Vec<Warning> {

@@ -3,28 +3,28 @@
 use std::time::Duration;
 
 use super::course::Flushes;
-use super::frozen;
-use super::owner::{Early, Owner, shortened};
+use super::driver::{Interruption, RolloutRun, shortened};
+use super::freeze;
 use super::why::{Why, growing, is_of_backend};
 use crate::domain::rollout::{IllegalRollout, PendingFlush, RolloutEvent, Window};
 use crate::domain::{Direction, Reason, ReasonCode, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Lost, RunOutcome};
 
-impl Owner<'_> {
+impl RolloutRun<'_> {
     /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
     pub(super) async fn checkpoint(
         &mut self,
-        early: Option<Early>,
+        early: Option<Interruption>,
         flushes: Flushes,
     ) -> Result<Option<RunOutcome>, Lost> {
         let now = self.now();
         let again = self.worker.settings().scan;
         let whole = early.is_none() && self.todo().is_empty();
         let (needs_recovery, destination) = (self.head.needs_recovery, self.head.destination());
-        let timeout = Some(self.platform.ready_patience);
+        let timeout = Some(self.settings.ready_timeout);
         let slow = growing(self.worker, self.head.waiting_since, now);
         let trouble = self.trouble.take().unwrap_or_else(|| Why::unknown("the cluster does not answer"));
-        let backend = Some(self.platform.timeout.backend.max(self.platform.timeout.denied));
+        let backend = Some(self.settings.timeouts.backend.max(self.settings.timeouts.denied));
         let (direction, unasked, frozen) = (self.head.direction, self.unasked.take(), self.frozen.take());
         self.commit(Vec::new(), |head| {
             head.needs_recovery = needs_recovery;
@@ -37,39 +37,39 @@ impl Owner<'_> {
                 head.flush_from = if whole { head.window.end } else { head.window.start };
             }
             match early {
-                Some(Early::Unreachable) => wait(head, trouble.clone(), now, slow, None)?,
-                Some(Early::Backend) if head.control.is_none() => {
+                Some(Interruption::Unreachable) => wait(head, trouble.clone(), now, slow, None)?,
+                Some(Interruption::Backend) if head.control.is_none() => {
                     wait(head, trouble.clone(), now, slow, backend)?;
                 }
-                Some(Early::Away) if head.control.is_none() => {
+                Some(Interruption::Away) if head.control.is_none() => {
                     head.flushing = false;
                     wait(head, trouble.clone(), now, slow, backend)?;
                 }
-                Some(Early::NotReady) if head.control.is_none() => {
+                Some(Interruption::NotReady) if head.control.is_none() => {
                     head.flushing = false;
                     let message = format!("`{destination}` is not ready");
                     wait(head, Why { code: ReasonCode::ServiceNotReady, message }, now, again, timeout)?;
                 }
-                Some(Early::Frozen) if head.control.is_none() && !head.over_budget() => {
+                Some(Interruption::Frozen) if head.control.is_none() && !head.over_budget() => {
                     head.flushing = false;
                     head.job += 1;
                     if let Some(freeze) = &frozen {
-                        frozen::wait_for(head, freeze, now)?;
+                        freeze::wait_for(head, freeze, now)?;
                     }
                 }
-                Some(Early::Changed) if head.control.is_none() && !head.over_budget() => {
+                Some(Interruption::Changed) if head.control.is_none() && !head.over_budget() => {
                     head.flushing = false;
                     head.job += 1;
                     wait(head, trouble.clone(), now, again, None)?;
                 }
-                Some(Early::Stopping)
+                Some(Interruption::Stopping)
                     if head.control.is_none() || head.flushing || head.pending_flush.is_some() =>
                 {
                     head.settle(RolloutEvent::Wait, None, now)?;
                     head.owner = None;
                 }
                 // Somebody has asked meanwhile: what was moved is flushed before it is answered.
-                None | Some(Early::NotReady | Early::Away)
+                None | Some(Interruption::NotReady | Interruption::Away)
                     if flushes.owed && !(flushes.trails && head.may_flush_later()) =>
                 {
                     head.flushing = true;
@@ -87,7 +87,9 @@ impl Owner<'_> {
                     }
                     head.proceed(whole, now)?;
                     let goes_on = head.status == RolloutStatus::Running && head.direction == direction;
-                    if let (Some(Early::Inconclusive), Some(message), true) = (early, &unasked, goes_on) {
+                    if let (Some(Interruption::Inconclusive), Some(message), true) =
+                        (early, &unasked, goes_on)
+                    {
                         let message = shortened(message);
                         let code = ReasonCode::GateInconclusive;
                         let reason = Reason { code, message, since: now, until: None };
@@ -102,7 +104,7 @@ impl Owner<'_> {
         .await?;
         self.head.needs_recovery = needs_recovery;
         Ok(match (self.head.status, early) {
-            (RolloutStatus::Waiting, Some(Early::Stopping)) => Some(RunOutcome::HandedOver),
+            (RolloutStatus::Waiting, Some(Interruption::Stopping)) => Some(RunOutcome::HandedOver),
             (RolloutStatus::Waiting, _) => Some(RunOutcome::Waiting(self.head.next_poll_at)),
             (RolloutStatus::Running, _) => None,
             _ => Some(RunOutcome::Resting),

@@ -2,14 +2,14 @@
 
 use super::answered;
 use super::checkpoint::wait;
-use super::owner::Owner;
+use super::driver::RolloutRun;
 use super::why::Why;
 use crate::domain::rollout::IllegalRollout;
 use crate::domain::{Color, LockMode, ReasonCode, Rollout, Service};
-use crate::engine::Lost;
-use crate::ports::{CallContext, FeedEvent, Mutation, Outcome, StoreError, WriteBatch, WriteError};
+use crate::engine::{Backoff, Lost, Pauses, Unwritten, is_transient, retry_write};
+use crate::ports::{FeedEvent, Mutation, WriteBatch, WriteError};
 
-impl Owner<'_> {
+impl RolloutRun<'_> {
     /// Writes the rollout, edited, over what the store has, as long as this owner has it. Takes and lets go of the hold
     /// that it then needs; without it the rollout waits. Frees the fleet when it ends.
     pub(super) async fn commit(
@@ -20,7 +20,7 @@ impl Owner<'_> {
         let ports = self.worker.ports();
         let mine = (self.head.owner.clone(), self.head.term);
         let mut fresh = self.head.clone();
-        let mut pause = self.worker.settings().pause;
+        let backoff = Backoff::of(self.worker.settings());
         loop {
             let mut next = fresh.clone();
             if !self.legal(edit(&mut next))? {
@@ -33,22 +33,26 @@ impl Owner<'_> {
             let mut events = self.events(&fresh, &next);
             events.extend(self.told.iter().cloned());
             let batch = WriteBatch { writes, events, ..WriteBatch::default() };
-            let mut call = self.call()?;
-            loop {
-                match ports.store.write(&call, &batch).await {
-                    Outcome::Applied(()) => {
-                        next.version += 1;
-                        self.told.clear();
-                        self.head = next;
-                        return Ok(());
-                    }
-                    Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => return Err(Lost),
-                    Outcome::NotApplied(WriteError::Store(_)) | Outcome::Unknown(_) => {
-                        self.pause(&mut pause).await;
-                        call = CallContext { write: call.write, ..self.call()? };
-                    }
-                    Outcome::NotApplied(_) => break,
+            let pauses = Pauses { clock: &*ports.clock, backoff, stopping: None };
+            let written = retry_write(
+                pauses,
+                || self.call(),
+                is_transient,
+                |call| {
+                    let batch = &batch;
+                    async move { ports.store.write(&call, batch).await }
+                },
+            )
+            .await?;
+            match written {
+                Ok(()) => {
+                    next.version += 1;
+                    self.told.clear();
+                    self.head = next;
+                    return Ok(());
                 }
+                Err(Unwritten { error: WriteError::Store(_), .. }) => return Err(Lost),
+                Err(_) => {}
             }
             fresh = answered(self.worker, || ports.store.rollout(self.head.number)).await?.ok_or(Lost)?;
             if (fresh.owner.clone(), fresh.term) != mine {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::answered;
+use super::driver::{Interruption, RolloutRun, flushable};
 use super::flush::Flushed;
-use super::owner::{Early, Owner, flushable};
 use crate::domain::rollout::{PendingFlush, RolloutPage, Window};
 use crate::domain::{Direction, Reason, ReasonCode, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Lost, RunOutcome};
@@ -53,7 +53,7 @@ pub(super) struct Flushes {
     pub(super) owed: bool,
 }
 
-impl<'a> Owner<'a> {
+impl<'a> RolloutRun<'a> {
     /// Drives it until it ends, waits or is given back.
     pub(super) async fn run(&mut self) -> Result<RunOutcome, Lost> {
         if let Some(left) = self.await_deploy().await? {
@@ -103,7 +103,7 @@ impl<'a> Owner<'a> {
             ..Flushes::default()
         };
         if self.head.pending_flush.is_some() {
-            let stands = Early::moves(early) || early == Some(Early::NotReady);
+            let stands = Interruption::moves(early) || early == Some(Interruption::NotReady);
             let full = self.head.window.end - self.head.flush_from >= PendingFlush::MOST;
             let waits = if flushes.trails { full } else { stands };
             let flushed = if waits { Some(come.wait().await) } else { come.take() };
@@ -117,8 +117,8 @@ impl<'a> Owner<'a> {
         // window comes back.
         let until = match early {
             _ if flushes.trails => None,
-            Some(Early::NotReady) => Some(self.head.window.start),
-            _ => Early::moves(early).then_some(self.head.window.end),
+            Some(Interruption::NotReady) => Some(self.head.window.start),
+            _ => Interruption::moves(early).then_some(self.head.window.end),
         };
         if let Some(end) = until {
             let stretch = Window { start: self.head.flush_from.min(end), end };
@@ -136,18 +136,22 @@ impl<'a> Owner<'a> {
     }
 
     /// Counts the sites whose caches could not be flushed, and answers why the window is left early, be it that.
-    async fn flushed(&mut self, flushed: Flushed, early: Option<Early>) -> Result<Option<Early>, Lost> {
+    async fn flushed(
+        &mut self,
+        flushed: Flushed,
+        early: Option<Interruption>,
+    ) -> Result<Option<Interruption>, Lost> {
         Ok(match flushed {
             Flushed::But(parked) if parked.is_empty() => early,
             Flushed::But(parked) => {
                 self.write_outcomes(&parked, early).await?;
                 early
             }
-            Flushed::Blocked(why) if Early::moves(early) => {
+            Flushed::Blocked(why) if Interruption::moves(early) => {
                 self.trouble = Some(why);
-                Some(Early::Backend)
+                Some(Interruption::Backend)
             }
-            Flushed::Stopping if Early::moves(early) => Some(Early::Stopping),
+            Flushed::Stopping if Interruption::moves(early) => Some(Interruption::Stopping),
             Flushed::Blocked(_) | Flushed::Stopping => early,
         })
     }
@@ -162,7 +166,7 @@ impl<'a> Owner<'a> {
         if self.head.flushing && self.head.reason.is_some() {
             return Ok(());
         }
-        let (now, timeout) = (self.now(), self.platform.job_patience);
+        let (now, timeout) = (self.now(), self.settings.job_timeout);
         self.commit(Vec::new(), |head| {
             head.flushing = true;
             flushes(head, now, timeout);

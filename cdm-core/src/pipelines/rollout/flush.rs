@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::member::MemberResult;
-use super::owner::{Out, Owner, flushable};
+use super::driver::{Out, RolloutRun, flushable};
+use super::member::Resolution;
 use super::why::Why;
 use crate::domain::rollout::{Control, MemberOutcome, Window};
 use crate::domain::{Color, Direction, Fence, JobName, Uid};
-use crate::engine::{Lost, Worker};
+use crate::engine::{Backoff, Lost, Worker};
 use crate::pipelines::PipelineSettings;
 use crate::ports::{
     ChangeCursor, Changed, ErrorKind, Job, JobFailure, JobKind, JobSpec, JobState, Outcome, PortError,
@@ -29,7 +29,7 @@ const TROUBLES: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Flush<'a> {
     worker: &'a Worker,
-    platform: &'a PipelineSettings,
+    settings: &'a PipelineSettings,
     fence: Fence,
     direction: Direction,
     destination: Color,
@@ -51,13 +51,13 @@ pub(super) enum Flushed {
     Stopping,
 }
 
-impl<'a> Owner<'a> {
+impl<'a> RolloutRun<'a> {
     /// The flush of that window's sites, by the jobs of that round.
     pub(super) fn flush_of(&self, window: Window, round: u32) -> Flush<'a> {
         let flushable = self.members_of(window).filter(|(_, member)| flushable(member.outcome));
         Flush {
             worker: self.worker,
-            platform: self.platform,
+            settings: self.settings,
             fence: Fence::new(self.head.number, self.head.term),
             direction: self.head.direction,
             destination: self.head.destination(),
@@ -75,9 +75,9 @@ impl Flush<'_> {
     pub(super) async fn run(mut self) -> Result<Flushed, Lost> {
         let clock = &self.worker.ports().clock;
         let started = clock.monotonic();
-        let mut pause = FIRST_LOOK;
+        let mut pauses = Backoff::new(FIRST_LOOK, LAST_LOOK);
         let mut mark = self.mark().await;
-        let tries = self.platform.job_tries.max(1);
+        let tries = self.settings.job_tries.max(1);
         let (mut attempt, mut troubles) = (1, 0);
         while !self.sites.is_empty() {
             let waited = clock.monotonic().since(started);
@@ -107,9 +107,8 @@ impl Flush<'_> {
                 }
                 Some(JobState::Running) | None if self.worker.stopping() => return Ok(Flushed::Stopping),
                 Some(JobState::Running) | None if self.aborted().await => break,
-                Some(JobState::Running) | None if waited < self.platform.job_patience => {
-                    self.news(&name, &mut mark, pause).await;
-                    pause = (pause * 2).min(LAST_LOOK);
+                Some(JobState::Running) | None if waited < self.settings.job_timeout => {
+                    self.news(&name, &mut mark, pauses.next_pause()).await;
                     continue;
                 }
                 Some(JobState::Running) | None => {
@@ -123,7 +122,7 @@ impl Flush<'_> {
             if attempt == tries {
                 let parked = self.sites.iter().map(|(ordinal, uid)| {
                     let why = self.why.get(uid).map(|why| format!("{NOT_FLUSHED}: {why}"));
-                    let came = MemberResult { outcome: MemberOutcome::Parked, why, digest: None };
+                    let came = Resolution { outcome: MemberOutcome::Parked, why, digest: None };
                     Out { ordinal: *ordinal, came }
                 });
                 return Ok(Flushed::But(parked.collect()));

@@ -1,101 +1,196 @@
-//! One site of a rollout, from its claim to its completion.
+//! One site of a rollout: claim it, move its route, release it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use super::answered;
-use super::gated::Held;
+use super::gate::ClaimedSite;
 use super::why::Why;
+use super::{answered, driver};
 use crate::domain::fence::ClaimToken;
-use crate::domain::operation::Move;
 use crate::domain::rollout::{HealthGate, MemberOutcome, RolloutMember};
 use crate::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, ReleaseClaim};
-use crate::domain::{Actor, Color, Digest, Direction, Fence, MonotonicTime, RolloutKind, Routed};
-use crate::engine::{Lost, Worker};
-use crate::ports::{ErrorKind, Outcome, StoreError, WriteError};
+use crate::domain::{Actor, Color, Digest, Direction, Fence, MonotonicTime, ReasonCode, RolloutKind, Routed};
+use crate::engine::{Backoff, Lost, Pauses, Worker, retry_write};
+use crate::pipelines::route::{FenceRule, Readiness, RouteMover, RouteOwner, RouteResult};
+use crate::ports::{CallContext, ErrorKind, Outcome, StoreError, WriteError};
 
-/// What all sites of a window share.
+/// The data that all sites of a window share.
 #[derive(Debug)]
-pub(super) struct Shared<'a> {
+pub(super) struct WindowContext<'a> {
     pub(super) worker: &'a Worker,
     pub(super) kind: RolloutKind,
     pub(super) claim_token: ClaimToken,
     pub(super) destination: Color,
     pub(super) first_number: u64,
     pub(super) requested_by: Actor,
-    /// What is begun already is only finished, and nothing is moved: someone wants the rollout to stop.
-    pub(super) still: bool,
-    /// The digest that the target was last seen to run; `None` where nobody has looked, since nothing is moved.
-    pub(super) ran: Mutex<Option<Digest>>,
-    /// What each site has to answer; on the way back nothing.
+    /// Whether moves that a lost owner began are only ended where they are, since the rollout is to stop.
+    pub(super) stops: bool,
+    /// The digest that the target ran when it was last read; `None` if it was not read, since no site moves.
+    pub(super) running: Mutex<Option<Digest>>,
+    /// The health gate of each site; `None` on a rollback.
     pub(super) gate: Option<&'a HealthGate>,
-    /// Whether someone asked something of the rollout, and when that was last looked at.
-    pub(super) asked: AtomicBool,
-    pub(super) looked: Mutex<MonotonicTime>,
+    /// Whether a pause or an abort was requested, and when the store was last asked.
+    pub(super) control_requested: AtomicBool,
+    pub(super) polled_at: Mutex<MonotonicTime>,
 }
 
-/// How a site was left.
+/// The result of one site's turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// With an outcome.
-    Out(MemberResult),
-    /// Another operation is at work on it.
+pub(super) enum MemberResult {
+    /// The site has its outcome.
+    Resolved(Resolution),
+    /// Another operation runs on the site.
     Busy,
-    /// Untouched, and out of a lost owner's reach.
-    Barred,
-    /// Claimed, and the cluster does not say: it is finished when it does.
+    /// The site is untouched, and rejects a lost owner.
+    FencedOff,
+    /// The site is claimed, and the cluster does not answer: the next owner resolves it.
     Unreachable(Why),
-    /// Untouched: the target is not ready.
+    /// The site is untouched: the target is not ready.
     NotReady,
-    /// Untouched: whether it works on the target could not be found out, and why.
+    /// The site is untouched: the health gate has no conclusive answer, for this reason.
     Inconclusive(String),
 }
 
-/// How a site came out.
+/// The outcome of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct MemberResult {
-    /// How.
+pub(super) struct Resolution {
     pub(super) outcome: MemberOutcome,
-    /// Why, where it is a bad one or it was skipped.
+    /// The reason of a failure, or of a skipped site.
     pub(super) why: Option<String>,
-    /// The digest that the target ran, where it was moved there or asked there.
+    /// The digest that the target ran, where the site was moved or probed there.
     pub(super) digest: Option<Digest>,
 }
 
-impl MemberResult {
-    /// Nothing was done to it, and why.
+impl Resolution {
+    /// Returns the outcome of a site that was not touched.
     pub(super) fn skipped(outcome: MemberOutcome, why: Option<String>) -> Self {
         Self { outcome, why: why.or_else(|| Some(outcome.describe().to_owned())), digest: None }
     }
 }
 
-/// How often the cluster is asked about one site before the rollout waits for it.
-pub(super) const TRIES: u32 = 4;
+/// The position of a claimed site's route after a move.
+pub(super) enum Placement {
+    /// It carries this claim's fence.
+    At(Routed),
+    /// It was not moved: the service is not ready.
+    NotReady,
+    /// The cluster does not move it.
+    Refused,
+    /// Unknown, for a reason that is not the site's.
+    Unreachable(Why),
+}
 
-impl Shared<'_> {
-    /// Claims the site and moves it.
-    pub(super) async fn go(&self, ordinal: u32, member: &RolloutMember) -> Result<Taken, Lost> {
+/// How often a call for one site is tried before the rollout waits for the backend.
+const TRIES: u32 = 4;
+
+/// The owner of a claimed site.
+struct SiteOwner<'a> {
+    worker: &'a Worker,
+    member: &'a RolloutMember,
+    fence: Fence,
+}
+
+impl RouteOwner for SiteOwner<'_> {
+    type Error = Lost;
+
+    async fn still_owner(&self) -> Result<(), Lost> {
+        let site = answered(self.worker, || self.worker.ports().store.site(&self.member.id)).await?;
+        let operation = site.and_then(|site| site.operation);
+        if operation.is_some_and(|operation| operation.fence() == self.fence) { Ok(()) } else { Err(Lost) }
+    }
+
+    fn call(&self, fence: Fence) -> Result<CallContext, Lost> {
+        self.worker.lease().call(self.worker.ports(), fence)
+    }
+}
+
+impl WindowContext<'_> {
+    /// Claims a site and moves it.
+    pub(super) async fn move_site(&self, ordinal: u32, member: &RolloutMember) -> Result<MemberResult, Lost> {
         let intent = match self.kind {
             RolloutKind::Promote => ClaimIntent::Promote(self.destination),
             RolloutKind::Upgrade => ClaimIntent::Upgrade(self.destination),
-            RolloutKind::Flush => return Ok(self.out(MemberOutcome::InPlace, None)),
+            RolloutKind::Flush => return Ok(self.resolved(MemberOutcome::InPlace, None)),
         };
-        self.take(ordinal, member, intent).await
+        self.claim_and_move(ordinal, member, intent).await
     }
 
-    /// Finishes what a lost owner began on the site; where it began nothing, keeps it from beginning.
-    pub(super) async fn settle(&self, ordinal: u32, member: &RolloutMember) -> Result<Taken, Lost> {
+    /// Ends what a lost owner began on a site; an untouched site rejects that owner afterwards.
+    pub(super) async fn recover(&self, ordinal: u32, member: &RolloutMember) -> Result<MemberResult, Lost> {
         if self.kind.moves() {
-            self.take(ordinal, member, ClaimIntent::Recover).await
+            self.claim_and_move(ordinal, member, ClaimIntent::Recover).await
         } else {
-            Ok(Taken::Barred)
+            Ok(MemberResult::FencedOff)
         }
     }
 
-    async fn take(&self, ordinal: u32, member: &RolloutMember, intent: ClaimIntent) -> Result<Taken, Lost> {
-        let ports = self.worker.ports();
+    async fn claim_and_move(
+        &self,
+        ordinal: u32,
+        member: &RolloutMember,
+        intent: ClaimIntent,
+    ) -> Result<MemberResult, Lost> {
         let number = self.first_number + u64::from(ordinal);
+        let (course, route, epoch) = match self.claim(ordinal, number, member, intent).await? {
+            Ok(Claimed::Taken { course, route, epoch, .. }) => (course, route, epoch),
+            Ok(Claimed::FencedOff) => return Ok(MemberResult::FencedOff),
+            Err(refused) => {
+                let skipped = |outcome| MemberResult::Resolved(Resolution::skipped(outcome, None));
+                return match refused {
+                    ClaimRefused::Gone => Ok(skipped(MemberOutcome::SkippedGone)),
+                    ClaimRefused::NotActive => Ok(skipped(MemberOutcome::SkippedInactive)),
+                    ClaimRefused::Busy => Ok(MemberResult::Busy),
+                    ClaimRefused::AlreadyResolved(outcome, digest) => {
+                        Ok(MemberResult::Resolved(Resolution { outcome, why: None, digest }))
+                    }
+                    ClaimRefused::Fenced => Err(Lost),
+                };
+            }
+        };
+        let claimed = ClaimedSite { member, course, fence: Fence::new(number, epoch) };
+        if let Some(gate) = self.gate {
+            return self.move_through_gate(gate, &claimed, route).await;
+        }
+        let placement = match self.kind {
+            RolloutKind::Promote => self.place_once(&claimed, route).await?,
+            RolloutKind::Upgrade | RolloutKind::Flush => None,
+        };
+        let rolls_back = self.claim_token.direction == Direction::Rollback;
+        let (outcome, service, route) = match placement {
+            Some(Placement::Unreachable(why)) => return Ok(MemberResult::Unreachable(why)),
+            Some(Placement::NotReady) => return Ok(MemberResult::NotReady),
+            Some(Placement::Refused) if rolls_back => (MemberOutcome::Parked, None, None),
+            Some(Placement::Refused) => (MemberOutcome::Failed, None, None),
+            Some(Placement::At(at)) if at.service != course.to => {
+                self.release(&claimed, None, None, Some(at)).await?;
+                return Ok(MemberResult::FencedOff);
+            }
+            Some(Placement::At(_)) | None => {
+                let at = match placement {
+                    Some(Placement::At(at)) => Some(at),
+                    _ => route,
+                };
+                let moved = course.from != course.to || course.routed != course.to;
+                let outcome = match (rolls_back, moved) {
+                    (true, _) => MemberOutcome::Returned,
+                    (false, true) => MemberOutcome::Moved,
+                    (false, false) => MemberOutcome::InPlace,
+                };
+                (outcome, Some(course.to), at)
+            }
+        };
+        self.release(&claimed, Some(outcome), service, route).await?;
+        Ok(self.resolved(outcome, None))
+    }
+
+    async fn claim(
+        &self,
+        ordinal: u32,
+        number: u64,
+        member: &RolloutMember,
+        intent: ClaimIntent,
+    ) -> Result<Result<Claimed, ClaimRefused>, Lost> {
+        let ports = self.worker.ports();
         let claim = Claim {
             id: member.id.clone(),
             uid: member.uid,
@@ -107,76 +202,40 @@ impl Shared<'_> {
             requested_by: self.requested_by.clone(),
             at: ports.clock.wall(),
         };
-        let mut call = self.worker.lease().call(ports, Fence::new(number, 0))?;
-        let mut pause = self.worker.settings().pause;
-        let claimed = loop {
-            match ports.store.claim(&call, &claim).await {
-                Outcome::Applied(claimed) => break claimed,
-                Outcome::NotApplied(WriteError::Claim(refused)) => {
-                    return match refused {
-                        ClaimRefused::Gone => {
-                            Ok(Taken::Out(MemberResult::skipped(MemberOutcome::SkippedGone, None)))
-                        }
-                        ClaimRefused::NotActive => {
-                            Ok(Taken::Out(MemberResult::skipped(MemberOutcome::SkippedInactive, None)))
-                        }
-                        ClaimRefused::Busy => Ok(Taken::Busy),
-                        ClaimRefused::AlreadyResolved(outcome, digest) => {
-                            Ok(Taken::Out(MemberResult { outcome, why: None, digest }))
-                        }
-                        ClaimRefused::Fenced => Err(Lost),
-                    };
-                }
-                Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => return Err(Lost),
-                Outcome::NotApplied(_) | Outcome::Unknown(_) => {
-                    self.sleep(&mut pause).await;
-                    let again = self.worker.lease().call(ports, Fence::new(number, 0))?;
-                    call = crate::ports::CallContext { write: call.write, ..again };
-                }
-            }
-        };
-        let (course, route, epoch) = match claimed {
-            Claimed::FencedOff => return Ok(Taken::Barred),
-            Claimed::Taken { course, route, epoch, .. } => (course, route, epoch),
-        };
-        let fence = Fence::new(number, epoch);
-        if let Some(gate) = self.gate {
-            return self.gated(&Held { gate, member, course, fence }, route).await;
+        let (fence, claim) = (Fence::new(number, 0), &claim);
+        match self.retry(fence, |call| async move { ports.store.claim(&call, claim).await }).await? {
+            Ok(claimed) => Ok(Ok(claimed)),
+            Err(WriteError::Claim(refused)) => Ok(Err(refused)),
+            Err(_) => Err(Lost),
         }
-        let routed = match self.kind {
-            RolloutKind::Promote => self.point(member, course, route, fence).await?,
-            RolloutKind::Upgrade | RolloutKind::Flush => Pointed::At(route),
-        };
-        let (outcome, service, route) = match routed {
-            Pointed::Unreachable(why) => return Ok(Taken::Unreachable(why)),
-            Pointed::Refused if self.claim_token.direction == Direction::Rollback => {
-                (MemberOutcome::Parked, None, None)
-            }
-            Pointed::Refused => (MemberOutcome::Failed, None, None),
-            Pointed::Still(seen) => {
-                self.release_claim(member, fence, None, None, Some(seen)).await?;
-                return Ok(Taken::Barred);
-            }
-            Pointed::At(seen) => {
-                let moved = course.from != course.to || course.routed != course.to;
-                let outcome = match (self.claim_token.direction, moved) {
-                    (Direction::Rollback, _) => MemberOutcome::Returned,
-                    (Direction::Forward, true) => MemberOutcome::Moved,
-                    (Direction::Forward, false) => MemberOutcome::InPlace,
-                };
-                (outcome, Some(course.to), seen)
-            }
-        };
-        self.release_claim(member, fence, Some(outcome), service, route).await?;
-        Ok(self.out(outcome, None))
     }
 
-    /// The site has come out so, on what the target was seen to run.
-    pub(super) fn out(&self, outcome: MemberOutcome, why: Option<String>) -> Taken {
-        Taken::Out(MemberResult { outcome, why, digest: self.digest_of(outcome) })
+    /// Repeats a write of a site's record until the store applies it, or refuses the claim.
+    async fn retry<T, F>(
+        &self,
+        fence: Fence,
+        write: impl Fn(CallContext) -> F,
+    ) -> Result<Result<T, WriteError>, Lost>
+    where
+        F: Future<Output = Outcome<T, WriteError>>,
+    {
+        let ports = self.worker.ports();
+        let backoff = Backoff::of(self.worker.settings());
+        let pauses = Pauses { clock: &*ports.clock, backoff, stopping: None };
+        let again = |error: &WriteError| {
+            !matches!(error, WriteError::Claim(_) | WriteError::Store(StoreError::Denied(_)))
+        };
+        let call = || self.worker.lease().call(ports, fence);
+        let written = retry_write(pauses, call, again, write).await?;
+        Ok(written.map_err(|unwritten| unwritten.error))
     }
 
-    /// The digest on which a site has such an outcome: what the target ran, where it has to do with that.
+    /// Returns the result of a site with an outcome on the digest that the target ran.
+    pub(super) fn resolved(&self, outcome: MemberOutcome, why: Option<String>) -> MemberResult {
+        MemberResult::Resolved(Resolution { outcome, why, digest: self.digest_of(outcome) })
+    }
+
+    /// Returns the digest of an outcome: the one that the target ran, where the outcome depends on it.
     fn digest_of(&self, outcome: MemberOutcome) -> Option<Digest> {
         let on_target = match outcome {
             MemberOutcome::Moved
@@ -191,182 +250,145 @@ impl Shared<'_> {
             | MemberOutcome::SkippedBusy
             | MemberOutcome::SkippedFrozen => false,
         };
-        self.ran().filter(|_| on_target)
+        self.running().filter(|_| on_target)
     }
 
-    /// The digest that the target was last seen to run.
-    pub(super) fn ran(&self) -> Option<Digest> {
-        *self.ran.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the digest that the target ran when it was last read.
+    pub(super) fn running(&self) -> Option<Digest> {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The target was seen to run that digest.
-    pub(super) fn saw(&self, digest: Option<Digest>) {
-        *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = digest;
+    /// Records the digest that the target runs.
+    pub(super) fn set_running(&self, digest: Option<Digest>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = digest;
     }
 
-    /// Whether nothing new is to be begun, and what takes long is to be cut short.
-    pub(super) async fn to_stop(&self) -> bool {
+    /// Returns whether the worker stops, or a pause or an abort was requested: long waits are then cut short. Asks the
+    /// store at most once per [`driver::CONTROL_INTERVAL`].
+    pub(super) async fn should_stop(&self) -> bool {
         let ports = self.worker.ports();
-        if self.worker.stopping() || self.asked.load(Ordering::SeqCst) {
+        if self.worker.stopping() || self.control_requested.load(Ordering::SeqCst) {
             return true;
         }
         let now = ports.clock.monotonic();
         let due = {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = now.since(*looked) >= super::owner::LOOK;
-            *looked = if due { now } else { *looked };
+            let mut polled = self.polled_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = now.since(*polled) >= driver::CONTROL_INTERVAL;
+            *polled = if due { now } else { *polled };
             due
         };
         if due && let Ok(Some(head)) = ports.store.rollout(self.claim_token.rollout).await {
-            self.asked.store(head.control.is_some(), Ordering::SeqCst);
+            self.control_requested.store(head.control.is_some(), Ordering::SeqCst);
         }
-        self.asked.load(Ordering::SeqCst)
+        self.control_requested.load(Ordering::SeqCst)
     }
 
-    pub(super) async fn release_claim(
+    /// Releases a claimed site with its outcome; `None` leaves it without one, for a later turn.
+    pub(super) async fn release(
         &self,
-        member: &RolloutMember,
-        fence: Fence,
+        claimed: &ClaimedSite<'_>,
         outcome: Option<MemberOutcome>,
         service: Option<Color>,
         route: Option<Routed>,
     ) -> Result<(), Lost> {
         let ports = self.worker.ports();
-        let at = ports.clock.wall();
-        let digest = outcome.and_then(|outcome| self.digest_of(outcome));
-        let complete = ReleaseClaim {
-            id: member.id.clone(),
+        let release = ReleaseClaim {
+            id: claimed.member.id.clone(),
             claim_token: self.claim_token,
-            fence,
+            fence: claimed.fence,
             outcome,
-            digest,
+            digest: outcome.and_then(|outcome| self.digest_of(outcome)),
             service,
             route,
-            at,
+            at: ports.clock.wall(),
         };
-        let mut call = self.worker.lease().call(ports, fence)?;
-        let mut pause = self.worker.settings().pause;
-        loop {
-            match ports.store.release_claim(&call, &complete).await {
-                Outcome::Applied(()) => return Ok(()),
-                Outcome::NotApplied(WriteError::Claim(_) | WriteError::Store(StoreError::Denied(_))) => {
-                    return Err(Lost);
-                }
-                Outcome::NotApplied(_) | Outcome::Unknown(_) => {
-                    self.sleep(&mut pause).await;
-                    let again = self.worker.lease().call(ports, fence)?;
-                    call = crate::ports::CallContext { write: call.write, ..again };
-                }
-            }
-        }
+        let release = &release;
+        let write = |call| async move { ports.store.release_claim(&call, release).await };
+        self.retry(claimed.fence, write).await?.map_err(|_| Lost)
     }
 
-    /// Points the route. Without trouble that is one request: the record knows the fence that the route carries.
-    async fn point(
+    /// Moves the route of a site without a health gate. Without faults that is one request: the record knows the fence
+    /// that the route carries.
+    async fn place_once(
         &self,
-        member: &RolloutMember,
-        course: Move,
+        claimed: &ClaimedSite<'_>,
         confirmed: Option<Routed>,
-        fence: Fence,
-    ) -> Result<Pointed, Lost> {
-        let ports = self.worker.ports();
-        let here = Pointed::At(Some(Routed { service: course.to, fence }));
-        let Some(confirmed) = confirmed else { return Ok(Pointed::Refused) };
+    ) -> Result<Option<Placement>, Lost> {
+        let Some(confirmed) = confirmed else { return Ok(Some(Placement::Refused)) };
+        let first = self.is_first(claimed);
         // A route that points there already needs no request, unless a lost owner may have sent one.
-        let first = fence.epoch == self.claim_token.direction.first_epoch();
-        if confirmed.service == course.to && first {
-            return Ok(Pointed::At(Some(confirmed)));
+        if first && confirmed.service == claimed.course.to {
+            return Ok(Some(Placement::At(confirmed)));
         }
-        let mut expect = confirmed.fence;
-        let mut look = !first || self.still;
-        let mut to = course.to;
-        let mut missing = false;
-        let mut pause = self.worker.settings().pause;
+        let to = (!self.stops).then_some(claimed.course.to);
+        let known = Some(confirmed).filter(|_| first && !self.stops);
+        self.place(claimed, to, known, FenceRule::Fixed(claimed.fence), Readiness::Checked).await.map(Some)
+    }
+
+    /// Returns whether no lost owner can have sent a request for this site.
+    pub(super) fn is_first(&self, claimed: &ClaimedSite<'_>) -> bool {
+        claimed.fence.epoch == self.claim_token.direction.first_epoch()
+    }
+
+    /// Moves the route of a claimed site to a service; `None` leaves it where it is, and only keeps out what a lost owner
+    /// has sent. `known` is the route as it was last confirmed; without it the cluster is read.
+    pub(super) async fn place(
+        &self,
+        claimed: &ClaimedSite<'_>,
+        to: Option<Color>,
+        known: Option<Routed>,
+        fence: FenceRule,
+        readiness: Readiness,
+    ) -> Result<Placement, Lost> {
+        let ports = self.worker.ports();
+        let owner = SiteOwner { worker: self.worker, member: claimed.member, fence: claimed.fence };
+        let uid = claimed.member.uid;
+        let mover = RouteMover { ports, owner: &owner, uid, to, fence, readiness, confirmed: None };
+        let (mut known, mut sent, mut missing) = (known, None, false);
+        let mut backoff = Backoff::of(self.worker.settings());
         let mut why = Why::unknown("whether the route was moved is unknown");
         for _ in 0..TRIES {
-            if look {
-                match ports.cluster.route(member.uid).await {
-                    Ok(Some(route)) if route.fence == fence && route.service == course.to => return Ok(here),
-                    Ok(Some(route)) => {
-                        self.still_owner(member, fence).await?;
-                        expect = route.fence;
-                        to = if self.still { route.service } else { course.to };
-                    }
-                    Ok(None) if missing => return Ok(Pointed::Refused),
-                    // The view may lag: only a route that stays away is missing.
-                    Ok(None) => {
-                        missing = true;
-                        self.sleep(&mut pause).await;
-                        continue;
-                    }
-                    Err(error) if error.is_retryable() => {
-                        why = Why::from(&error);
-                        self.sleep(&mut pause).await;
-                        continue;
-                    }
-                    Err(error) => return Ok(Pointed::Unreachable(Why::from(&error))),
+            let least = match mover.attempt(known, sent).await? {
+                RouteResult::Moved(at) => return Ok(Placement::At(at)),
+                RouteResult::NotReady(..) if sent.is_none() => return Ok(Placement::NotReady),
+                RouteResult::NotReady(service, _) => {
+                    let message = format!("`{service}` is not ready");
+                    return Ok(Placement::Unreachable(Why { code: ReasonCode::ServiceNotReady, message }));
                 }
-            }
-            let call = self.worker.lease().call(ports, fence)?;
-            match ports.cluster.move_route(&call, member.uid, expect, to).await {
-                Outcome::Applied(()) if to == course.to => return Ok(here),
-                Outcome::Applied(()) => return Ok(Pointed::Still(Routed { service: to, fence })),
-                Outcome::NotApplied(error) => match error.kind {
-                    ErrorKind::Conflict => why = Why::from(&error),
-                    ErrorKind::Throttled(asked) => {
-                        why = Why::from(&error);
-                        self.sleep_at_least(&mut pause, asked).await;
-                    }
-                    ErrorKind::Unavailable | ErrorKind::Full => {
-                        why = Why::from(&error);
-                        self.sleep(&mut pause).await;
-                    }
-                    // No site's fault.
-                    ErrorKind::Denied => return Ok(Pointed::Unreachable(Why::from(&error))),
-                    ErrorKind::NotFound => return Ok(Pointed::Refused),
-                    // Nothing was applied, and nothing that was sent before is still under way.
-                    _ if !look => return Ok(Pointed::Refused),
-                    // After an unknown outcome a refusal alone does not say where the route is.
-                    _ => return Ok(Pointed::Unreachable(Why::from(&error))),
-                },
-                Outcome::Unknown(error) => {
+                RouteResult::Missing if missing => return Ok(Placement::Refused),
+                // The view may lag: only a route that stays absent is missing.
+                RouteResult::Missing => {
+                    missing = true;
+                    None
+                }
+                RouteResult::Conflict(error) => {
+                    (why, known) = (Why::from(&error), None);
+                    continue;
+                }
+                RouteResult::Busy(error) => {
                     why = Why::from(&error);
-                    self.sleep(&mut pause).await;
+                    match error.kind {
+                        ErrorKind::Throttled(least) => least,
+                        _ => None,
+                    }
                 }
-            }
-            look = true;
+                RouteResult::Unreachable(error) => return Ok(Placement::Unreachable(Why::from(&error))),
+                // Nothing was applied, and no earlier request is in flight.
+                RouteResult::Rejected(error)
+                    if error.kind == ErrorKind::NotFound || (sent.is_none() && self.is_first(claimed)) =>
+                {
+                    return Ok(Placement::Refused);
+                }
+                // After an unknown outcome, a rejection alone does not tell where the route points.
+                RouteResult::Rejected(error) => return Ok(Placement::Unreachable(Why::from(&error))),
+                RouteResult::Unknown(error, next) => {
+                    why = Why::from(&error);
+                    (sent, known) = (Some(next), None);
+                    None
+                }
+            };
+            backoff.wait_at_least(&*ports.clock, least).await;
         }
-        Ok(Pointed::Unreachable(why))
+        Ok(Placement::Unreachable(why))
     }
-
-    /// Makes sure that the site is still this owner's, between a look at its route and a write that expects what was
-    /// seen: see [`crate::engine::StepContext::still_owner`].
-    pub(super) async fn still_owner(&self, member: &RolloutMember, fence: Fence) -> Result<(), Lost> {
-        let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
-        let operation = site.and_then(|site| site.operation);
-        if operation.is_some_and(|operation| operation.fence() == fence) { Ok(()) } else { Err(Lost) }
-    }
-
-    pub(super) async fn sleep(&self, pause: &mut Duration) {
-        self.sleep_at_least(pause, None).await;
-    }
-
-    pub(super) async fn sleep_at_least(&self, pause: &mut Duration, asked: Option<Duration>) {
-        let clock = &self.worker.ports().clock;
-        let until = clock.monotonic().after((*pause).max(asked.unwrap_or_default()));
-        clock.sleep_until(until).await;
-        *pause = (*pause * 2).min(self.worker.settings().longest_pause);
-    }
-}
-
-/// Where a site's route was left.
-enum Pointed {
-    /// Where it is wanted, as the record shall have it.
-    At(Option<Routed>),
-    /// Where it was, out of reach of whatever a lost owner has sent.
-    Still(Routed),
-    /// Where it was; the cluster does not want it elsewhere.
-    Refused,
-    /// Nobody knows; and it says nothing about the site.
-    Unreachable(Why),
 }

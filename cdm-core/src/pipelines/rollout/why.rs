@@ -63,7 +63,7 @@ pub(super) fn growing(worker: &Worker, since: Option<Timestamp>, now: Timestamp)
 /// written; answers when it is looked at again.
 pub(super) async fn still(
     worker: &Worker,
-    platform: &PipelineSettings,
+    settings: &PipelineSettings,
     head: &Rollout,
     now: Timestamp,
 ) -> Option<NextPoll> {
@@ -71,7 +71,7 @@ pub(super) async fn still(
         return None;
     }
     if head.direction == Direction::Rollback {
-        return still_unready(worker, platform, head, now).await;
+        return still_unready(worker, settings, head, now).await;
     }
     let reason = head.reason.as_ref()?;
     if reason.until.is_some_and(|until| until <= now) {
@@ -108,12 +108,12 @@ pub(super) async fn still(
 /// The same on the way back, where the reason is why the rollout goes back.
 async fn still_unready(
     worker: &Worker,
-    platform: &PipelineSettings,
+    settings: &PipelineSettings,
     head: &Rollout,
     now: Timestamp,
 ) -> Option<NextPoll> {
     let since = head.waiting_since.filter(|_| head.kind == RolloutKind::Promote)?;
-    if now >= since.after(platform.ready_patience) {
+    if now >= since.after(settings.ready_timeout) {
         return None;
     }
     match worker.ports().cluster.service(head.destination()).await {

@@ -1,16 +1,14 @@
 //! What a halt by the gate means for the image: it is bad, and where sites ran on it before the rollout came, the one
 //! before it is put back.
 
-use std::time::Duration;
-
-use super::owner::Owner;
+use super::driver::RolloutRun;
 use crate::domain::operation::{Deploy, Hooks};
 use crate::domain::service::rollback_choice;
 use crate::domain::{Digest, Fence, OperationId, OperationInput, Rollout, Service, Subject};
-use crate::engine::Lost;
+use crate::engine::{Backoff, Lost};
 use crate::ports::{Outcome, StoreError, WriteError};
 
-impl Owner<'_> {
+impl RolloutRun<'_> {
     /// Writes the gate's verdict into the target's record, and where it is asked for the deploy that puts the digest
     /// before it back: sites that were in place cannot be taken back one by one.
     pub(super) async fn condemn(&self, next: &mut Rollout, target: &mut Service) -> Result<(), Lost> {
@@ -44,13 +42,13 @@ impl Owner<'_> {
 
     async fn number(&self) -> Result<u64, Lost> {
         let ports = self.worker.ports();
-        let mut pause: Duration = self.worker.settings().pause;
+        let mut backoff = Backoff::of(self.worker.settings());
         loop {
             let call = self.worker.lease().call(ports, Fence::default())?;
             match ports.store.allocate_ids(&call, 1).await {
                 Outcome::Applied(number) => return Ok(number),
                 Outcome::NotApplied(WriteError::Store(StoreError::Denied(_))) => return Err(Lost),
-                Outcome::NotApplied(_) | Outcome::Unknown(_) => self.pause(&mut pause).await,
+                Outcome::NotApplied(_) | Outcome::Unknown(_) => backoff.wait(&*ports.clock).await,
             }
         }
     }

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use super::answered;
 use super::checkpoint::wait;
 use super::course::flushes;
-use super::member::{MemberResult, Shared, Taken};
+use super::member::{MemberResult, Resolution, WindowContext};
 use super::why::{self, Why};
 use crate::domain::operation::OperationParent;
 use crate::domain::rollout::{
@@ -26,9 +26,9 @@ use crate::ports::{CallContext, FeedEvent, Mutation};
 
 /// A worker that has a rollout.
 #[derive(Debug)]
-pub(super) struct Owner<'a> {
+pub(super) struct RolloutRun<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) platform: &'a PipelineSettings,
+    pub(super) settings: &'a PipelineSettings,
     pub(super) head: Rollout,
     pub(super) pages: BTreeMap<u32, RolloutPage>,
     looked: MonotonicTime,
@@ -50,7 +50,7 @@ pub(super) struct Owner<'a> {
 
 /// Why a window was left before each of its sites had an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Early {
+pub(super) enum Interruption {
     /// Someone asked to pause or abort.
     Asked,
     /// The wave is over its budget.
@@ -73,26 +73,26 @@ pub(super) enum Early {
     Stopping,
 }
 
-impl Early {
+impl Interruption {
     /// Whether the window's sites that were moved are to be flushed all the same.
     pub(super) const fn moves(early: Option<Self>) -> bool {
-        use Early::{Asked, Budget, Changed, Frozen, Inconclusive};
+        use Interruption::{Asked, Budget, Changed, Frozen, Inconclusive};
         matches!(early, None | Some(Asked | Budget | Inconclusive | Frozen | Changed))
     }
 }
 
 /// How often an owner looks whether someone asked something, while a window lasts.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+pub(super) const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a look that saw the destination ready is as good as another one.
 const FRESH: Duration = Duration::from_millis(250);
 /// How often a busy site is tried again before the window is left without it.
 const BUSY_TRIES: u32 = 3;
 
-impl<'a> Owner<'a> {
+impl<'a> RolloutRun<'a> {
     /// Takes the rollout; `None` when there is nothing to do.
     pub(super) async fn take(
         worker: &'a Worker,
-        platform: &'a PipelineSettings,
+        settings: &'a PipelineSettings,
         number: u64,
     ) -> Result<Option<Self>, RunOutcome> {
         let ports = worker.ports();
@@ -110,13 +110,13 @@ impl<'a> Owner<'a> {
         {
             return Err(RunOutcome::Waiting(head.next_poll_at));
         }
-        if let Some(later) = why::still(worker, platform, &head, now).await {
+        if let Some(later) = why::still(worker, settings, &head, now).await {
             return Err(RunOutcome::Again(later));
         }
         let looked = ports.clock.monotonic();
         let mut owner = Self {
             worker,
-            platform,
+            settings,
             head,
             pages: BTreeMap::new(),
             looked,
@@ -217,7 +217,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Moves the window's sites, and writes their outcomes down.
-    pub(super) async fn window(&mut self) -> Result<Option<Early>, Lost> {
+    pub(super) async fn window(&mut self) -> Result<Option<Interruption>, Lost> {
         let mut outcomes = Vec::new();
         let mut early = None;
         let todo = self.todo();
@@ -226,7 +226,7 @@ impl<'a> Owner<'a> {
             let mut still = self.head.control.is_some();
             let mut changed = None;
             if !still && let Some(early) = self.unready().await {
-                if early != Early::Changed {
+                if early != Interruption::Changed {
                     return Ok(Some(early));
                 }
                 // Nobody knows for how long: the sites are let go.
@@ -235,7 +235,7 @@ impl<'a> Owner<'a> {
             let settled = self.send(&todo, Pass::Settle { still }, &mut outcomes).await?;
             early = settled.or(changed);
         }
-        if early != Some(Early::Unreachable) {
+        if early != Some(Interruption::Unreachable) {
             self.head.needs_recovery = false;
         }
         let settled: Vec<u32> = outcomes.iter().map(|out: &Out| out.ordinal).collect();
@@ -244,7 +244,7 @@ impl<'a> Owner<'a> {
             early = self.send(&todo, Pass::Move, &mut outcomes).await?;
         }
         // A site in doubt stays claimed; whoever comes next, be it only to abort, brings it to an end first.
-        self.head.needs_recovery |= early == Some(Early::Unreachable);
+        self.head.needs_recovery |= early == Some(Interruption::Unreachable);
         if !outcomes.is_empty() {
             self.write_outcomes(&outcomes, early).await?;
         }
@@ -255,7 +255,7 @@ impl<'a> Owner<'a> {
     pub(super) async fn write_outcomes(
         &mut self,
         outcomes: &[Out],
-        early: Option<Early>,
+        early: Option<Interruption>,
     ) -> Result<(), Lost> {
         let (mut before, mut failures) = (Vec::with_capacity(outcomes.len()), Vec::new());
         let mut told = Vec::with_capacity(outcomes.len());
@@ -281,9 +281,16 @@ impl<'a> Owner<'a> {
         let touched = |page: &&RolloutPage| before.iter().any(|(at, ..)| at / RolloutPage::SIZE == page.page);
         let pages = self.pages.values().filter(touched).cloned().map(Mutation::RolloutPage).collect();
         let flush = self.members().any(|(_, member)| flushable(member.outcome));
-        let comes_back =
-            matches!(early, Some(Early::NotReady | Early::Away | Early::Unreachable | Early::Stopping));
-        let (now, timeout) = (self.now(), self.platform.job_patience);
+        let comes_back = matches!(
+            early,
+            Some(
+                Interruption::NotReady
+                    | Interruption::Away
+                    | Interruption::Unreachable
+                    | Interruption::Stopping
+            )
+        );
+        let (now, timeout) = (self.now(), self.settings.job_timeout);
         let waits = flush && !comes_back && !self.head.may_flush_later();
         self.commit(pages, |head| {
             for (ordinal, before, outcome, digest) in &before {
@@ -319,28 +326,28 @@ impl<'a> Owner<'a> {
         todo: &[(u32, RolloutMember)],
         pass: Pass,
         outcomes: &mut Vec<Out>,
-    ) -> Result<Option<Early>, Lost> {
+    ) -> Result<Option<Interruption>, Lost> {
         let gate = self.head.gate.clone().filter(|_| self.head.direction == Direction::Forward);
-        let shared = Shared {
+        let shared = WindowContext {
             worker: self.worker,
             kind: self.head.kind,
             claim_token: self.head.claim_token(),
             destination: self.head.destination(),
             first_number: self.head.first_number,
             requested_by: self.head.requested_by.clone(),
-            still: pass == Pass::Settle { still: true },
-            ran: Mutex::new(self.ran),
+            stops: pass == Pass::Settle { still: true },
+            running: Mutex::new(self.ran),
             gate: gate.as_ref(),
-            asked: AtomicBool::new(self.head.control.is_some()),
-            looked: Mutex::new(self.looked),
+            control_requested: AtomicBool::new(self.head.control.is_some()),
+            polled_at: Mutex::new(self.looked),
         };
         let shared = &shared;
         let go = |ordinal: u32, member: &'_ RolloutMember| {
             let member = member.clone();
             async move {
                 let taken = match pass {
-                    Pass::Settle { .. } => shared.settle(ordinal, &member).await,
-                    Pass::Move => shared.go(ordinal, &member).await,
+                    Pass::Settle { .. } => shared.recover(ordinal, &member).await,
+                    Pass::Move => shared.move_site(ordinal, &member).await,
                 };
                 (ordinal, member, taken)
             }
@@ -352,7 +359,7 @@ impl<'a> Owner<'a> {
         // Also of a wave whose owner was lost between its last outcome and its halt nobody further is sent.
         let over = failed > room || (self.head.over_budget() && !crate::bug!(BudgetIgnored));
         let mut early = (pass == Pass::Move && over && self.head.direction == Direction::Forward)
-            .then_some(Early::Budget);
+            .then_some(Interruption::Budget);
         let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
         let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
         let mut tries = 0;
@@ -368,7 +375,7 @@ impl<'a> Owner<'a> {
                 if tries > BUSY_TRIES {
                     for (ordinal, member) in std::mem::take(&mut busy) {
                         let why = self.what_is_at_work(&member).await?;
-                        let came = MemberResult::skipped(MemberOutcome::SkippedBusy, why);
+                        let came = Resolution::skipped(MemberOutcome::SkippedBusy, why);
                         outcomes.push(Out { ordinal, came });
                     }
                 } else {
@@ -381,13 +388,13 @@ impl<'a> Owner<'a> {
             if pass.goes_on(early) && !queue.is_empty() && flight.len() <= most / 2 {
                 if pass == Pass::Move {
                     early = poll_while(self.may_go_on(), &mut flight, &mut landed).await?;
-                    shared.saw(self.ran);
+                    shared.set_running(self.ran);
                 }
                 while pass.goes_on(early) && flight.len() < most {
                     let Some((ordinal, member)) = queue.pop() else { break };
                     if pass == Pass::Move && self.freeze_of(&member.id).is_some() {
                         let why = self.freeze_of(&member.id).map(Freeze::describe);
-                        let came = MemberResult::skipped(MemberOutcome::SkippedFrozen, why);
+                        let came = Resolution::skipped(MemberOutcome::SkippedFrozen, why);
                         outcomes.push(Out { ordinal, came });
                         continue;
                     }
@@ -412,39 +419,39 @@ impl<'a> Owner<'a> {
                 continue;
             };
             match taken? {
-                Taken::Out(came) => {
+                MemberResult::Resolved(came) => {
                     failed += u32::from(came.outcome.fails());
                     outcomes.push(Out { ordinal, came });
                     if failed > room
                         && self.head.direction == Direction::Forward
                         && !crate::bug!(BudgetIgnored)
                     {
-                        early = early.or(Some(Early::Budget));
+                        early = early.or(Some(Interruption::Budget));
                     }
                 }
-                Taken::Busy => busy.push((ordinal, member)),
+                MemberResult::Busy => busy.push((ordinal, member)),
                 // A gate may have been cut short.
-                Taken::Barred if shared.gate.is_some() && pass == Pass::Move => {
+                MemberResult::FencedOff if shared.gate.is_some() && pass == Pass::Move => {
                     early = early.or(self.cut_short(shared).await);
                 }
-                Taken::Barred => {}
-                Taken::NotReady => early = early.or(Some(Early::NotReady)),
-                Taken::Inconclusive(why) => {
+                MemberResult::FencedOff => {}
+                MemberResult::NotReady => early = early.or(Some(Interruption::NotReady)),
+                MemberResult::Inconclusive(why) => {
                     self.unasked.get_or_insert_with(|| format!("`{}`: {why}", member.id));
-                    early = early.or(Some(Early::Inconclusive));
+                    early = early.or(Some(Interruption::Inconclusive));
                 }
-                Taken::Unreachable(why) => {
+                MemberResult::Unreachable(why) => {
                     self.trouble = Some(why);
-                    early = Some(Early::Unreachable);
+                    early = Some(Interruption::Unreachable);
                 }
             }
         }
         Ok(early)
     }
 
-    async fn cut_short(&self, shared: &Shared<'_>) -> Option<Early> {
-        let stops = shared.to_stop().await;
-        stops.then(|| if self.worker.stopping() { Early::Stopping } else { Early::Asked })
+    async fn cut_short(&self, shared: &WindowContext<'_>) -> Option<Interruption> {
+        let stops = shared.should_stop().await;
+        stops.then(|| if self.worker.stopping() { Interruption::Stopping } else { Interruption::Asked })
     }
 
     fn worker_share(&self) -> u32 {
@@ -452,12 +459,12 @@ impl<'a> Owner<'a> {
     }
 
     /// Whether more sites may be sent on their way.
-    async fn may_go_on(&mut self) -> Result<Option<Early>, Lost> {
+    async fn may_go_on(&mut self) -> Result<Option<Interruption>, Lost> {
         if self.worker.stopping() {
-            return Ok(Some(Early::Stopping));
+            return Ok(Some(Interruption::Stopping));
         }
         let now = self.worker.ports().clock.monotonic();
-        if self.head.control.is_none() && now.since(self.looked) >= LOOK {
+        if self.head.control.is_none() && now.since(self.looked) >= CONTROL_INTERVAL {
             self.looked = now;
             if let Ok(Some(head)) = self.worker.ports().store.rollout(self.head.number).await {
                 self.head.control = head.control;
@@ -465,17 +472,17 @@ impl<'a> Owner<'a> {
             self.frozen = self.look_for_freezes().await?;
         }
         if self.head.control.is_some() && !crate::bug!(PauseForgotten) {
-            return Ok(Some(Early::Asked));
+            return Ok(Some(Interruption::Asked));
         }
         if self.frozen.is_some() && self.head.control.is_none() {
-            return Ok(Some(Early::Frozen));
+            return Ok(Some(Interruption::Frozen));
         }
         Ok(self.unready().await)
     }
 
     /// The look at the destination, before sites are moved there: why none may be. On the way out it has to run the digest
     /// that is wanted. While routes move, the rollout has its hold, and no deploy comes between this look and a move.
-    async fn unready(&mut self) -> Option<Early> {
+    async fn unready(&mut self) -> Option<Interruption> {
         let (out, promotes) =
             (self.head.direction == Direction::Forward, self.head.kind == RolloutKind::Promote);
         if !self.head.kind.moves() || !(out || promotes) {
@@ -490,16 +497,16 @@ impl<'a> Owner<'a> {
         let early = match seen {
             Ok(view) if wanted.is_some() && view.digest != wanted => {
                 self.trouble = Some(Why::changed(destination, wanted, view.digest));
-                Some(Early::Changed)
+                Some(Interruption::Changed)
             }
             Ok(view) if !promotes || view.is_ready() || crate::bug!(RouteBeforeReady) => {
                 self.ran = view.digest.filter(|_| out);
                 None
             }
-            Ok(_) => Some(Early::NotReady),
+            Ok(_) => Some(Interruption::NotReady),
             Err(error) => {
                 self.trouble = Some(Why::from(&error));
-                Some(Early::Away)
+                Some(Interruption::Away)
             }
         };
         self.seen_ready = early.is_none().then_some((destination, now));
@@ -520,19 +527,13 @@ impl<'a> Owner<'a> {
     pub(super) fn call(&self) -> Result<CallContext, Lost> {
         self.worker.lease().call(self.worker.ports(), Fence::new(self.head.number, self.head.term))
     }
-
-    pub(super) async fn pause(&self, pause: &mut Duration) {
-        let clock = &self.worker.ports().clock;
-        clock.sleep_until(clock.monotonic().after(*pause)).await;
-        *pause = (*pause * 2).min(self.worker.settings().longest_pause);
-    }
 }
 
 /// A site's ordinal, and how it came out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Out {
     pub(super) ordinal: u32,
-    pub(super) came: MemberResult,
+    pub(super) came: Resolution,
 }
 
 /// So much of a reason as a page of sites has room for.
@@ -555,10 +556,10 @@ enum Pass {
 impl Pass {
     /// Whether further sites are sent. What a lost owner has begun is brought to an end whatever else there is to do:
     /// once the rollout rests, nobody looks for it any more.
-    const fn goes_on(self, early: Option<Early>) -> bool {
+    const fn goes_on(self, early: Option<Interruption>) -> bool {
         match (self, early) {
             (_, None) => true,
-            (Self::Move, Some(_)) | (Self::Settle { .. }, Some(Early::Unreachable)) => false,
+            (Self::Move, Some(_)) | (Self::Settle { .. }, Some(Interruption::Unreachable)) => false,
             (Self::Settle { .. }, Some(_)) => true,
         }
     }

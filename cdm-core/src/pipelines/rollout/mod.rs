@@ -8,40 +8,62 @@
 mod checkpoint;
 mod commit;
 mod course;
+mod driver;
 mod flush;
-mod frozen;
-mod gated;
+mod freeze;
+mod gate;
 mod member;
-mod owner;
-mod verdict;
+mod reject;
 mod why;
 
 pub(crate) use flush::NOT_FLUSHED;
 
 use async_trait::async_trait;
 
-use super::PipelineSettings;
-use crate::domain::Fence;
-use crate::engine::{Lost, RolloutDriver, RunOutcome, Worker};
+use super::{PipelineSettings, deploy, moves};
+use crate::domain::{Fence, RolloutKind};
+use crate::engine::{Backoff, Lost, RolloutDriver, RunOutcome, Worker};
 use crate::ports::StoreError;
+
+/// Returns the names of the steps of a rollout, in order: those of its deploy, if it deploys first, and those of each
+/// site. A health gate adds a probe before and after the move of the route.
+pub(crate) fn member_steps(kind: RolloutKind, gated: bool, deploys: bool) -> Vec<&'static str> {
+    let mut steps = Vec::new();
+    if deploys {
+        steps.extend(deploy::DEPLOY.step_names().filter(|name| *name != deploy::HOOKS));
+    }
+    match kind {
+        RolloutKind::Promote => {
+            for name in moves::PROMOTE.step_names() {
+                match name {
+                    "PatchIngress" if gated => steps.extend(["AskTarget", name, "AskRoute"]),
+                    _ => steps.push(name),
+                }
+            }
+        }
+        RolloutKind::Upgrade => steps.extend(moves::UPGRADE.step_names()),
+        RolloutKind::Flush => steps.push("FlushCaches"),
+    }
+    steps
+}
 
 /// Drives rollouts for a [`Worker`].
 #[derive(Debug)]
 pub struct Rollouts {
-    platform: PipelineSettings,
+    settings: PipelineSettings,
 }
 
 impl Rollouts {
     /// With these measures.
-    pub const fn new(platform: PipelineSettings) -> Self {
-        Self { platform }
+    pub const fn new(settings: PipelineSettings) -> Self {
+        Self { settings }
     }
 }
 
 #[async_trait]
 impl RolloutDriver for Rollouts {
     async fn drive(&self, worker: &Worker, number: u64) -> RunOutcome {
-        match owner::Owner::take(worker, &self.platform, number).await {
+        match driver::RolloutRun::take(worker, &self.settings, number).await {
             Ok(Some(mut owner)) => owner.run().await.unwrap_or(RunOutcome::Lost),
             Ok(None) => RunOutcome::Resting,
             Err(left) => left,
@@ -55,7 +77,7 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let clock = &worker.ports().clock;
-    let mut pause = worker.settings().pause;
+    let mut backoff = Backoff::of(worker.settings());
     loop {
         match read().await {
             Ok(found) => return Ok(found),
@@ -63,8 +85,7 @@ where
             // Whoever has the rollout next reads it anew.
             Err(_) if worker.stopping() => return Err(Lost),
             Err(StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Throttled) => {
-                clock.sleep_until(clock.monotonic().after(pause)).await;
-                pause = (pause * 2).min(worker.settings().longest_pause);
+                backoff.wait(&**clock).await;
                 worker.lease().call(worker.ports(), Fence::default())?;
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answered;
-use super::owner::Owner;
+use super::driver::RolloutRun;
 use crate::domain::rollout::{IllegalRollout, RolloutEvent};
 use crate::domain::{Direction, Freeze, Reason, ReasonCode, Rollout, SiteId, Timestamp};
 use crate::engine::Lost;
@@ -11,7 +11,7 @@ use crate::engine::Lost;
 /// How long a rollout waits at most before it looks whether a freeze is still there; whoever removes one wakes it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-impl Owner<'_> {
+impl RolloutRun<'_> {
     /// Looks at the freezes, where the rollout is on its way out; the one that stops everyone is answered.
     pub(super) async fn look_for_freezes(&mut self) -> Result<Option<Freeze>, Lost> {
         if !self.head.kind.moves() || self.head.direction == Direction::Rollback {
