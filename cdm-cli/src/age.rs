@@ -1,8 +1,8 @@
-//! Times as ages, as kubectl has them: `41s`, `5m`, `3h12m`, `9d`.
+//! Times as ages, in the format of kubectl: `41s`, `5m`, `3h12m`, `9d`.
 
 use cdm_core::domain::Timestamp;
 
-/// How long ago `text` was, or how soon it will be; none when it is no time.
+/// Returns how long ago `text` was, or how far in the future it is; `None` if it is not a time.
 pub(crate) fn of(text: &str, now: Timestamp) -> Option<String> {
     let then: jiff::Timestamp = text.parse().ok()?;
     let now = jiff::Timestamp::from_millisecond(i64::try_from(now.millis()).ok()?).ok()?;
@@ -14,13 +14,13 @@ pub(crate) fn of(text: &str, now: Timestamp) -> Option<String> {
     })
 }
 
-/// The time from one text to the other.
+/// Returns the time between two texts.
 pub(crate) fn between(from: &str, to: &str) -> Option<String> {
     let (from, to): (jiff::Timestamp, jiff::Timestamp) = (from.parse().ok()?, to.parse().ok()?);
     Some(span(to.duration_since(from).as_secs().max(0).unsigned_abs()))
 }
 
-/// A span, in its two largest units where the second one matters.
+/// Formats a duration in its two largest units, or in one unit where the second does not matter.
 pub(crate) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match () {
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_ahead_is_said_so_and_what_is_no_time_is_none() {
+    fn future_times_are_marked_and_invalid_times_are_none() {
         let now = Timestamp::from_millis(60_000);
         assert_eq!(of("1970-01-01T00:00:00Z", now), Some("60s".into()));
         assert_eq!(of("1970-01-01T00:01:30Z", now), Some("in 30s".into()));

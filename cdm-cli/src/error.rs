@@ -1,98 +1,100 @@
-//! What can go wrong, as far as it makes a difference to the person at the keyboard.
+//! The errors of a command, distinguished where the user has to act differently.
 
 use std::io;
 
 use cdm_core::wiring::EndSignal;
 use serde_json::Value;
 
+use crate::invocation::Invocation;
 use crate::transport::{Response, TransportError};
-use crate::way::Way;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The server refused.
-    #[error("{}", .0.said())]
-    Refused(Box<Problem>),
-    /// The server could not be asked.
+    /// The server rejected the request.
+    #[error("{}", .0.message())]
+    Rejected(Box<Problem>),
+    /// The server could not be reached.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The arguments do not go together, or a value is wrong.
+    /// The arguments contradict each other, or a value is invalid.
     #[error("{0}")]
     Usage(String),
-    /// A secret would have been sent without TLS to another machine.
+    /// A token would have been sent to another machine without TLS.
     #[error("{0}")]
     Plaintext(String),
-    /// A deletion that nobody confirmed.
+    /// A deletion was not confirmed.
     #[error("site `{site}` was not deleted: its id was not confirmed")]
     Unconfirmed {
-        /// The site.
+        /// Id of the site.
         site: String,
     },
-    /// A rollout that does not say what is to be moved.
-    #[error("a rollout is told what to do: nothing was started")]
-    Unsaid,
-    /// Ctrl-C or another signal; whatever was started goes on.
+    /// A rollout was requested without sites and without an action.
+    #[error(
+        "nothing was started: a rollout requires `--promote`, `--scope`, `--sites`, `--image` or `--plan`"
+    )]
+    NothingSelected,
+    /// Ctrl-C or another signal ended the command; work that was started continues.
     #[error("interrupted")]
     Interrupted {
-        /// By which.
+        /// The signal.
         by: EndSignal,
-        /// What goes on, and how to come back to it.
+        /// The work that continues, if there is any.
         subject: Option<Subject>,
     },
-    /// The wait ended before the work.
-    #[error("the wait for `{}` timed out; it goes on", .subject.id)]
+    /// The timeout expired before the work ended.
+    #[error("the wait for `{}` timed out; the {} continues", .subject.id, .subject.kind.noun())]
     WaitTimedOut {
-        /// What goes on.
+        /// The work that continues.
         subject: Subject,
     },
-    /// The server answered what no server of this kind answers.
-    #[error("the server's answer was not understood: {0}")]
-    Answer(String),
-    /// The server leads to another address.
+    /// The response is not one that a CDM server sends.
+    #[error("the server's response is invalid: {0}")]
+    InvalidResponse(String),
+    /// The server redirects to another address.
     #[error(
-        "the server leads to `{target}`, and redirects are not followed: the token is for the server that was named"
+        "the server redirects to `{target}`; redirects are not followed, because the token is only for the named server"
     )]
     Redirected {
-        /// Where it leads.
+        /// Target of the redirect.
         target: String,
     },
-    /// The work itself failed, in words.
+    /// The command failed for the reason in the text.
     #[error("{0}")]
     Failed(String),
-    /// A file could not be read or written.
+    /// A file or stream could not be read or written.
     #[error("{what} failed")]
     Io {
-        /// What was tried.
+        /// What was attempted, as the subject of "failed".
         what: String,
-        /// Why it failed.
+        /// Cause of the failure.
         source: io::Error,
     },
-    /// Whoever reads the output has closed it.
+    /// The reader of the output has closed it.
     #[error("the output was closed")]
-    Closed,
+    OutputClosed,
 }
 
 impl CliError {
-    /// What came of writing a result.
-    pub(crate) fn of_output(error: io::Error) -> Self {
+    /// Converts the error of a write to standard output.
+    pub(crate) fn from_output(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Closed,
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
             _ => Self::Io { what: "writing the output".into(), source: error },
         }
     }
 }
 
-/// Work that can be waited for.
+/// Work that a command can wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// What it is.
+    /// Operation or rollout.
     pub kind: SubjectKind,
-    /// Its id.
+    /// Id in the API.
     pub id: String,
 }
 
-/// What work can be waited for.
+/// Kinds of work that a command can wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectKind {
     /// An operation.
@@ -102,7 +104,7 @@ pub enum SubjectKind {
 }
 
 impl SubjectKind {
-    /// What people call it.
+    /// Returns the noun for messages.
     pub const fn noun(self) -> &'static str {
         match self {
             Self::Operation => "operation",
@@ -110,7 +112,7 @@ impl SubjectKind {
         }
     }
 
-    /// The command that it goes by.
+    /// Returns the subcommand of `cdm` for this kind.
     pub const fn command(self) -> &'static str {
         match self {
             Self::Operation => "op",
@@ -120,17 +122,17 @@ impl SubjectKind {
 }
 
 impl Subject {
-    /// An operation.
+    /// Names an operation.
     pub fn operation(id: impl Into<String>) -> Self {
         Self { kind: SubjectKind::Operation, id: id.into() }
     }
 
-    /// A rollout.
+    /// Names a rollout.
     pub fn rollout(id: impl Into<String>) -> Self {
         Self { kind: SubjectKind::Rollout, id: id.into() }
     }
 
-    /// Where the API has it.
+    /// Returns the path of the work in the API.
     pub fn path(&self) -> String {
         let id = crate::transport::segment(&self.id);
         match self.kind {
@@ -139,39 +141,39 @@ impl Subject {
         }
     }
 
-    /// The command that comes back to it.
-    pub fn come_back(&self, way: &Way) -> String {
-        way.command(&format!("{} watch {}", self.kind.command(), self.id))
+    /// Returns the command that waits for the work again.
+    pub fn watch_command(&self, invocation: &Invocation) -> String {
+        invocation.command(&format!("{} watch {}", self.kind.command(), self.id))
     }
 }
 
-/// A refusal, as RFC 9457 has it.
+/// An error response of the API: problem details (RFC 9457).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// What kind of refusal, in words.
+    /// Short text for the kind of problem.
     pub title: String,
-    /// The particulars.
+    /// What happened, with particulars.
     pub detail: String,
-    /// The stable code.
+    /// Error code of the API; derived from the status if the response has none.
     pub code: String,
-    /// What the server's log calls the request.
+    /// Id of the request in the server's log.
     pub request_id: Option<String>,
-    /// Field by field, what is wrong.
+    /// Invalid fields, with a message for each.
     pub errors: Vec<(String, String)>,
-    /// The operation that stands against it.
+    /// Id of the conflicting operation.
     pub operation: Option<String>,
-    /// How that operation stands, where it does not go on by itself.
+    /// Status of the conflicting operation, if it does not continue automatically.
     pub operation_status: Option<String>,
-    /// The digest that a rollout's service runs.
+    /// Digest that the service of a rollout runs.
     pub running: Option<String>,
-    /// The rollout that stands against it.
+    /// Id of the conflicting rollout.
     pub rollout: Option<String>,
 }
 
 impl Problem {
-    /// What a response says that is none of success.
+    /// Parses an error response.
     pub fn of(response: &Response) -> Self {
         let body: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -197,7 +199,7 @@ impl Problem {
         }
     }
 
-    /// A proxy on the way says no more than its status.
+    /// Returns the code for a response without one, such as that of a proxy.
     const fn default_code(status: u16) -> &'static str {
         match status {
             401 => "unauthorized",
@@ -209,9 +211,9 @@ impl Problem {
         }
     }
 
-    fn said(&self) -> String {
+    fn message(&self) -> String {
         match (self.detail.as_str(), self.title.as_str()) {
-            ("", "") => format!("the server answered {}", self.status),
+            ("", "") => format!("the server responded with status {}", self.status),
             ("", title) => title.to_owned(),
             (detail, _) => detail.to_owned(),
         }

@@ -1,4 +1,4 @@
-//! What the process ends with. No other place knows the numbers.
+//! The exit codes of the process. They are defined in this file only.
 
 use cdm_core::wiring::EndSignal;
 
@@ -8,34 +8,34 @@ use crate::wait::Ending;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// What was asked for is done.
+    /// The command succeeded.
     Done,
-    /// The work failed, was cancelled or is parked.
+    /// The operation or rollout failed, was canceled or is parked.
     Failed,
-    /// The request was wrong.
+    /// The arguments or the request are invalid.
     Usage,
-    /// The token may not do this, or is none.
+    /// The token is missing or invalid, or its role does not permit the action.
     Denied,
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound,
-    /// Something stands against it.
+    /// Another operation, or the current state, does not allow the action.
     Conflict,
-    /// The work goes on, but the wait for it ended.
+    /// The wait timed out; the work continues.
     TimedOut,
-    /// A rollout ended with some sites not moved.
+    /// A rollout ended or stopped, and some sites were not moved.
     Partly,
-    /// The server does not answer.
+    /// The server does not respond, or limits requests.
     Unreachable,
-    /// SIGHUP.
+    /// SIGHUP ended the command.
     HungUp,
-    /// Ctrl-C.
+    /// Ctrl-C (SIGINT) ended the command.
     Interrupted,
-    /// SIGTERM.
+    /// SIGTERM ended the command.
     Terminated,
 }
 
 impl Exit {
-    /// All of them, by number.
+    /// All values, in the order of their codes.
     pub const ALL: [Self; 12] = [
         Self::Done,
         Self::Failed,
@@ -51,25 +51,31 @@ impl Exit {
         Self::Terminated,
     ];
 
-    /// What it means, for people.
+    /// Returns the meaning, for the manual pages.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Failed => "the work failed, was cancelled or is parked",
-            Self::Usage => "usage: the arguments or the input are wrong, or a deletion was not confirmed",
-            Self::Denied => "not allowed: no token, a wrong one, or one whose role does not suffice",
-            Self::NotFound => "not found, or a rollout names a site that is not there",
-            Self::Conflict => "conflict: something else is at work, or the state does not take it",
-            Self::TimedOut => "the wait timed out; the work goes on",
+            Self::Failed => "the operation or rollout failed, was canceled or is parked",
+            Self::Usage => "usage: the arguments or the input are invalid, or a deletion was not confirmed",
+            Self::Denied => {
+                "not allowed: the token is missing or invalid, or its role does not permit the action"
+            }
+            Self::NotFound => "not found, or a rollout names a site that does not exist",
+            Self::Conflict => {
+                "conflict: another operation is in progress, or the current state does not allow the action"
+            }
+            Self::TimedOut => "the wait timed out; the operation continues",
             Self::Partly => "partly done: a rollout ended, and some sites failed, were parked or skipped",
-            Self::Unreachable => "the server, or a backend of it, does not answer, or it limits requests",
-            Self::HungUp => "hangup (SIGHUP); the work goes on",
-            Self::Interrupted => "Ctrl-C; the work goes on",
-            Self::Terminated => "SIGTERM; the work goes on",
+            Self::Unreachable => {
+                "the server or one of its backends is unavailable, or the server limits requests"
+            }
+            Self::HungUp => "hangup (SIGHUP); the operation continues",
+            Self::Interrupted => "Ctrl-C; the operation continues",
+            Self::Terminated => "SIGTERM; the operation continues",
         }
     }
 
-    /// The process's exit code.
+    /// Returns the exit code of the process.
     pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -87,14 +93,14 @@ impl Exit {
         }
     }
 
-    /// Of an HTTP status that is none of success.
+    /// Maps an HTTP status that is not a success.
     pub const fn of_status(status: u16) -> Self {
         match status {
             400 | 413 | 415 | 422 => Self::Usage,
             401 | 403 => Self::Denied,
             404 | 410 => Self::NotFound,
             409 => Self::Conflict,
-            // The work that was asked for is not what failed.
+            // The request was not executed, so no work has failed.
             429 | 502..=504 => Self::Unreachable,
             _ => Self::Failed,
         }
@@ -104,20 +110,20 @@ impl Exit {
 impl From<&CliError> for Exit {
     fn from(error: &CliError) -> Self {
         match error {
-            // A name that was not found, wherever it stood.
-            CliError::Refused(problem) if problem.code == "unknown_sites" => Self::NotFound,
-            CliError::Refused(problem) => Self::of_status(problem.status),
+            // A site that a rollout names and that does not exist.
+            CliError::Rejected(problem) if problem.code == "unknown_sites" => Self::NotFound,
+            CliError::Rejected(problem) => Self::of_status(problem.status),
             CliError::Transport(_) => Self::Unreachable,
             CliError::Usage(_)
             | CliError::Plaintext(_)
             | CliError::Unconfirmed { .. }
-            | CliError::Unsaid
+            | CliError::NothingSelected
             | CliError::Redirected { .. } => Self::Usage,
             CliError::Interrupted { by, .. } => Self::from(*by),
             CliError::WaitTimedOut { .. } => Self::TimedOut,
-            CliError::Answer(_) | CliError::Failed(_) | CliError::Io { .. } => Self::Failed,
-            // Whoever reads the output has closed it: nothing is wrong.
-            CliError::Closed => Self::Done,
+            CliError::InvalidResponse(_) | CliError::Failed(_) | CliError::Io { .. } => Self::Failed,
+            // The reader has closed the output, which is not an error.
+            CliError::OutputClosed => Self::Done,
         }
     }
 }

@@ -1,141 +1,147 @@
-//! What to do next, for what went wrong.
+//! Hints: what to do next after an error.
 
 use cdm_core::domain::ReasonCode;
 use serde_json::Value;
 
 use crate::error::{CliError, Problem, Subject};
-use crate::transport::{TransportError, Trouble};
-use crate::way::{Sent, Way};
+use crate::invocation::{Invocation, Sent};
+use crate::transport::{TransportError, TransportErrorKind};
 
-/// What to do about an error, if there is something; commands are as they would be typed on this `way`.
-pub fn for_error(error: &CliError, way: &Way) -> Option<String> {
+/// Returns what to do about an error, if something can be done. Commands are given as they would be typed for this
+/// `invocation`.
+pub fn for_error(error: &CliError, invocation: &Invocation) -> Option<String> {
     match error {
-        CliError::Refused(problem) => for_problem(problem, way),
-        CliError::Transport(error) => Some(for_trouble(error)),
+        CliError::Rejected(problem) => for_problem(problem, invocation),
+        CliError::Transport(error) => Some(for_transport_error(error)),
         CliError::Redirected { target } => Some(match origin(target) {
-            Some(origin) => format!("if you trust it, name that server: --server {origin}"),
-            None => "name the server by the address that it is reached at, with --server or CDM_SERVER".into(),
+            Some(origin) => format!("if you trust that server, set its address: --server {origin}"),
+            None => {
+                "set the address that serves requests without a redirect, with --server or CDM_SERVER".into()
+            }
         }),
         CliError::Unconfirmed { site } => {
-            let delete = way.command(&format!("site delete {site} --confirm {site}"));
+            let delete = invocation.command(&format!("site delete {site} --confirm {site}"));
             Some(format!("in a script: {delete}"))
         }
-        CliError::Unsaid => Some(format!(
-            "say which sites, or that routes move: {}; see first what it would do: {}",
-            way.command("services rollout --promote --scope inactive --waves 1,10%,100%"),
-            way.command("services rollout --promote --scope inactive --dry-run")
+        CliError::NothingSelected => Some(format!(
+            "select sites or an action, for example: {}; preview the plan with: {}",
+            invocation.command("services rollout --promote --scope inactive --waves 1,10%,100%"),
+            invocation.command("services rollout --promote --scope inactive --dry-run")
         )),
         CliError::WaitTimedOut { subject } => Some(format!(
-            "come back with: {}; wait longer with --timeout, or not at all with --no-wait",
-            subject.come_back(way)
+            "resume the wait with: {}; wait longer with --timeout, or do not wait with --no-wait",
+            subject.watch_command(invocation)
         )),
-        CliError::Plaintext(_) => Some(
-            "name the server with https://; or, where the network in between is trusted, add --allow-plaintext"
-                .into(),
-        ),
-        CliError::Answer(_) => {
-            Some(format!("is this the address of a CDM server? Try: {}", way.command("doctor")))
+        CliError::Plaintext(_) => {
+            Some("use an https:// address; or, on a trusted network, add --allow-plaintext".into())
+        }
+        CliError::InvalidResponse(_) => {
+            Some(format!("is this the address of a CDM server? Check with: {}", invocation.command("doctor")))
         }
         CliError::Usage(_)
         | CliError::Interrupted { .. }
         | CliError::Failed(_)
         | CliError::Io { .. }
-        | CliError::Closed => None,
+        | CliError::OutputClosed => None,
     }
 }
 
-fn for_trouble(error: &TransportError) -> String {
+fn for_transport_error(error: &TransportError) -> String {
     let server = &error.server;
-    match error.trouble {
-        Trouble::Away => format!(
-            "is the server running at {server}? Name another with --server or CDM_SERVER, or work without one: --local"
+    match error.kind {
+        TransportErrorKind::Unreachable => format!(
+            "is the server running at {server}? Set another address with --server or CDM_SERVER, or use \
+             --local without a server"
         ),
-        Trouble::Untrusted => {
-            "if you know its authority, name the authority's certificate with --cacert FILE \
-                               (CDM_CACERT), or in the file of SSL_CERT_FILE"
+        TransportErrorKind::UntrustedIssuer => {
+            "to trust the authority, pass its certificate with --cacert FILE \
+             (CDM_CACERT), or add it to the file that SSL_CERT_FILE names"
                 .into()
         }
-        Trouble::OtherName => {
-            "name the server, with --server or CDM_SERVER, as its certificate names it".into()
+        TransportErrorKind::WrongName => {
+            "use the name in the certificate, with --server or CDM_SERVER".into()
         }
-        Trouble::OutOfDate => {
-            "have its certificate renewed, and see that the clock of this machine is right".into()
-        }
-        Trouble::Authority => {
-            "have a certificate issued for the server, with its name and not marked as an authority's \
-                               (no `CA:TRUE`), and name the authority's with --cacert FILE (CDM_CACERT)"
+        TransportErrorKind::Expired => "renew the certificate, and check the clock of this machine".into(),
+        TransportErrorKind::CaCertificate => {
+            "issue a certificate with the server's name that is not marked as an authority's \
+             (no `CA:TRUE`), and pass the authority's certificate with --cacert FILE (CDM_CACERT)"
                 .into()
         }
-        Trouble::Plaintext => {
+        TransportErrorKind::NoTls => {
             let plain = server.replacen("https://", "http://", 1);
-            format!("is this the port of its TLS listener? Without TLS it would be: --server {plain}")
+            format!("is this the port of the TLS listener? Without TLS, the address is: --server {plain}")
         }
-        Trouble::Tls => {
-            "see that the server's certificate, and what is between it and you, are in order".into()
+        TransportErrorKind::Tls => {
+            "check the server's certificate, and the proxies between this machine and the server".into()
         }
-        Trouble::NoHttp => {
+        TransportErrorKind::NotHttp => {
             let tls = server.replacen("http://", "https://", 1);
-            format!("if it speaks TLS on this port, name it with https: --server {tls}")
+            format!("if this port uses TLS, use https: --server {tls}")
         }
     }
 }
 
-/// Scheme, host and port of an address.
+/// Returns scheme, host and port of an address.
 fn origin(target: &str) -> Option<String> {
     let url = reqwest::Url::parse(target).ok()?;
     matches!(url.scheme(), "http" | "https").then(|| url.origin().ascii_serialization())
 }
 
-fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
-    let cdm = |words: &str| way.command(words);
-    let watch = problem.operation.as_ref().map(|id| Subject::operation(id.as_str()).come_back(way));
+fn for_problem(problem: &Problem, invocation: &Invocation) -> Option<String> {
+    let cdm = |words: &str| invocation.command(words);
+    let watch =
+        problem.operation.as_ref().map(|id| Subject::operation(id.as_str()).watch_command(invocation));
     let rollout = problem.rollout.as_deref();
-    let watch_rollout = |id: &str| Subject::rollout(id).come_back(way);
+    let watch_rollout = |id: &str| Subject::rollout(id).watch_command(invocation);
     Some(match problem.code.as_str() {
         "operation_in_flight" if problem.operation_status.as_deref() == Some("parked") => {
             let id = problem.operation.as_deref().unwrap_or("ID");
             let cdm = |verb: &str| cdm(&format!("op {verb} {id}"));
-            format!("it waits for you: see why: {}, then {}, or {}", cdm("get"), cdm("retry"), cdm("cancel"))
+            format!(
+                "the operation is parked; see why: {}; then {}, or {}",
+                cdm("get"),
+                cdm("retry"),
+                cdm("cancel")
+            )
         }
         "operation_in_flight" => match (watch, rollout) {
             (Some(watch), _) => format!("wait for it: {watch}"),
             (None, Some(id)) => format!("wait for it: {}", watch_rollout(id)),
-            (None, None) => format!("see what is at work: {}", cdm("op list")),
+            (None, None) => format!("see what is in progress: {}", cdm("op list")),
         },
         "rollout_in_flight" => match rollout {
             Some(id) => {
                 let abort = cdm(&format!("rollout abort {id}"));
-                format!("wait for it: {}, or end it: {abort}", watch_rollout(id))
+                format!("wait for it: {}, or abort it: {abort}", watch_rollout(id))
             }
-            None => format!("see which: {}; wait for it, or abort it", cdm("rollout list")),
+            None => format!("find it: {}; then wait for it, or abort it", cdm("rollout list")),
         },
-        "unauthorized" => match way.token {
-            Sent::No => {
-                "no token was sent: set CDM_TOKEN, or name a file that holds it with --token-file. The first \
-                         start of cdm-server printed an administrator's; --local needs none"
-                    .into()
-            }
+        "unauthorized" => match invocation.token {
+            Sent::No => "no token was sent: set CDM_TOKEN, or pass a file with --token-file. The first \
+             start of cdm-server printed an administrator's token; --local needs no token"
+                .into(),
             Sent::Yes => {
-                "the token that was sent is not known here, or has ended: look at CDM_TOKEN or --token-file"
+                "the token that was sent is invalid, revoked or expired: check CDM_TOKEN or --token-file"
                     .into()
             }
         },
-        // Not on this way: the token that is on it would be refused again.
+        // Without the options of this invocation: its token would be rejected again.
         "forbidden" => {
-            "your role does not allow this; an administrator makes tokens of other roles: cdm token create"
+            "your role does not permit this; an administrator can create a token with another role: \
+             cdm token create"
                 .into()
         }
         "not_found" => format!(
-            "check the name: {}, {}; a terminated site is gone, its operations stay: {}",
+            "check the id: {}, {}; a terminated site is removed, but its operations remain: {}",
             cdm("site list"),
             cdm("op list"),
             cdm("op list --site ID")
         ),
-        "site_exists" => format!("take another id, or look at that site: {}", cdm("site get ID")),
-        "hostname_taken" => "take another hostname, or delete the site that has it".into(),
+        "site_exists" => format!("use another id, or see the existing site: {}", cdm("site get ID")),
+        "hostname_taken" => "use another hostname, or delete the site that has it".into(),
         "illegal_transition" => {
             format!(
-                "look at the state: {}, {} or {}",
+                "check the current state: {}, {} or {}",
                 cdm("site get ID"),
                 cdm("op get ID"),
                 cdm("rollout get ID")
@@ -143,73 +149,81 @@ fn for_problem(problem: &Problem, way: &Way) -> Option<String> {
         }
         "digest_changed" => match &problem.running {
             Some(running) => format!(
-                "to move the other sites on what runs: {}; to stop: {}",
+                "to continue on the running digest: {}; to stop: {}",
                 cdm(&format!("rollout resume ID --accept-digest {running}")),
                 cdm("rollout abort ID")
             ),
-            None => format!("deploy the rollout's digest again, or stop: {}", cdm("rollout abort ID")),
+            None => {
+                format!(
+                    "deploy the rollout's digest again, or abort the rollout: {}",
+                    cdm("rollout abort ID")
+                )
+            }
         },
         "bad_digest" => format!(
-            "see its verdict: {}; deploy another digest, or insist with --force",
+            "see its verdict: {}; deploy another digest, or repeat the command with --force",
             cdm("services history blue")
         ),
-        "unknown_sites" => format!("see which sites there are: {}", cdm("site list --all")),
+        "unknown_sites" => format!("list the sites: {}", cdm("site list --all")),
         "empty_plan" => format!(
-            "see where the sites are: {}; see what another scope would do: {}",
+            "see where the sites are: {}; preview another scope: {}",
             cdm("services show"),
             cdm("services rollout --promote --scope all --dry-run")
         ),
         "no_healthy_digest" => format!(
-            "see what ran: {}; mark a digest: {}, or deploy another",
+            "see which digests ran: {}; mark one healthy: {}, or deploy another",
             cdm("services history blue"),
             cdm("services mark DIGEST healthy --reason …")
         ),
         "frozen" => format!("see what is frozen, and until when: {}", cdm("freeze list")),
-        "plan_changed" => format!("see what would be done now: {}", cdm("services rollout … --dry-run")),
-        "idempotency_key_reused" => "use a fresh --idempotency-key for each request".into(),
+        "plan_changed" => format!("create a new plan: {}", cdm("services rollout … --dry-run")),
+        "idempotency_key_reused" => "use a new --idempotency-key for each request".into(),
         "backend_denied" => {
-            format!("grant the server what the message names, then ask again; see: {}", cdm("doctor"))
-        }
-        "unavailable" => format!("ask again in a moment; see which backend is away: {}", cdm("doctor")),
-        "storage_full" => {
             format!(
-                "free space on the disk of the server's data directory, then ask again; see: {}",
+                "grant the server the permission that the message names, then retry; check with: {}",
                 cdm("doctor")
             )
         }
-        "contended" | "throttled" => "ask again in a moment".into(),
-        "rate_limited" => "ask again later, or wait longer for it: --timeout 10m".into(),
+        "unavailable" => format!("retry in a moment; see which backend is unavailable: {}", cdm("doctor")),
+        "storage_full" => {
+            format!(
+                "free space on the disk of the server's data directory, then retry; check with: {}",
+                cdm("doctor")
+            )
+        }
+        "contended" | "throttled" => "retry in a moment".into(),
+        "rate_limited" => "retry later, or wait longer: --timeout 10m".into(),
         "outcome_unknown" | "timed_out" => format!(
-            "the request may have been accepted: repeat it with the same --idempotency-key, or look first: {}",
+            "the request may have been accepted: repeat it with the same --idempotency-key, or check first: {}",
             cdm("op list")
         ),
-        // What is wrong with the input is said field by field.
+        // The error already lists what is invalid, field by field.
         "invalid" => return None,
         code => clears(code)?.to_owned(),
     })
 }
 
-/// What clears a reason of an operation or rollout.
+/// Returns what clears a reason code of an operation or rollout.
 pub fn clears(code: &str) -> Option<&'static str> {
     ReasonCode::ALL.into_iter().find(|known| known.as_str() == code).map(ReasonCode::clears)
 }
 
-/// What to do about work that rests without being done, with the commands for it.
-pub fn for_rest(subject: &Subject, value: &Value, way: &Way) -> Option<String> {
+/// Returns what to do about work that has stopped without success, with the commands for it.
+pub fn for_stopped_work(subject: &Subject, value: &Value, invocation: &Invocation) -> Option<String> {
     let clears = value.pointer("/reason/code").and_then(Value::as_str).and_then(clears);
     let (noun, id) = (subject.kind.command(), &subject.id);
-    let cdm = |verb: &str| way.command(&format!("{noun} {verb} {id}"));
+    let cdm = |verb: &str| invocation.command(&format!("{noun} {verb} {id}"));
     let commands = match value.get("status").and_then(Value::as_str)? {
         "parked" => format!("{}, or {}", cdm("retry"), cdm("cancel")),
-        // Of a rollout that waits for a person's word on the digest that runs.
+        // A rollout that waits until a user accepts the running digest.
         "waiting" if noun == "rollout" => {
             format!("{} --accept-digest DIGEST, or {}", cdm("resume"), cdm("abort"))
         }
         "halted" | "paused" => format!("{}, or {}", cdm("resume"), cdm("abort")),
         "failed" if noun == "op" => format!("{}, or {}", cdm("get"), cdm("retry")),
         "failed" | "aborted" | "succeeded" if noun == "rollout" => {
-            let members = way.command(&format!("op list --rollout {id}"));
-            format!("see which sites: {members}, and take up those that were not moved: {}", cdm("retry"))
+            let members = invocation.command(&format!("op list --rollout {id}"));
+            format!("list its sites: {members}; retry the sites that were not moved: {}", cdm("retry"))
         }
         _ => return clears.map(str::to_owned),
     };

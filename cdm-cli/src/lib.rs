@@ -1,9 +1,7 @@
-//! The command line over the REST API: arguments in, requests to a server or to the same routes in this process, tables
-//! or JSON out. `run` is the whole of it; what surrounds a command is a [`World`], so that tests can be somebody else's.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")
-)]
+//! The `cdm` command line over the REST API. It parses arguments, sends requests to a server or to the same routes in
+//! this process, and prints tables, JSON or YAML. [`run()`] executes one command; its streams, clock and transport
+//! come from an [`Io`], which tests replace.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap fails the test"))]
 
 mod age;
 pub mod args;
@@ -13,19 +11,19 @@ pub mod demo;
 pub mod error;
 pub mod exit;
 pub mod hints;
+pub mod invocation;
+pub mod io;
 pub mod local;
 pub mod manual;
 pub mod printer;
 mod progress;
+mod rate_limit;
 pub mod remote;
+mod rollout_progress;
 pub mod sse;
 pub mod transport;
-mod unhurried;
 mod view;
 pub mod wait;
-mod watching;
-pub mod way;
-pub mod world;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -37,21 +35,21 @@ use futures_util::future::{Either, select};
 pub use args::Cli;
 pub use error::CliError;
 pub use exit::Exit;
+pub use io::Io;
 pub use view::Shape;
-pub use world::World;
 
 use args::{Command, LocalCommand};
 use client::Client;
 use commands::{Session, Waiting};
+use invocation::{Invocation, Sent};
+use io::Prompter;
 use local::LocalOptions;
-use printer::{Printer, Talk};
+use printer::{Printer, Verbosity};
+use rate_limit::RateLimitRetry;
 use transport::Transport;
-use unhurried::Unhurried;
 use wait::Wait;
-use way::{Sent, Way};
-use world::Person;
 
-/// Reads the arguments, does what they say in this process's own surroundings, and gives the exit code.
+/// Parses the arguments, runs the command on the streams and environment of this process, and returns the exit code.
 pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = Cli::command().try_get_matches_from(&args);
@@ -59,67 +57,69 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and the version come this way too. There is nowhere to say that they could not be printed.
+            // Help and version output also arrive here as errors. If printing fails, there is nowhere to report it.
             drop(error.print());
             return if error.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() };
         }
     };
-    let mut world = World::of_process(cli.global.color);
+    let mut io = Io::from_process(cli.global.color);
     if let Some(program) = args.first() {
-        world.way = Way::typed(program, &matches);
+        io.invocation = Invocation::from_args(program, &matches);
     }
-    run(cli, world).await.code()
+    run(cli, io).await.code()
 }
 
-/// Does what the arguments say, and says how it ended.
-pub async fn run(cli: Cli, world: World) -> Exit {
-    let World { clock, out, err, width, screen, paint, person, interrupt, token, transport, way } = world;
+/// Runs a parsed command and returns how it ended. Errors and hints go to the error stream of `io`.
+pub async fn run(cli: Cli, io: Io) -> Exit {
+    let Io { clock, out, err, width, screen, paint, prompter, interrupt, token, transport, invocation } = io;
     let global = cli.global.without_empty();
     let printer = Printer {
         out,
         err,
         format: global.output,
-        talk: if global.quiet { Talk::Quiet } else { Talk::Normal },
+        verbosity: if global.quiet { Verbosity::Quiet } else { Verbosity::Normal },
         width,
         screen,
         paint,
         clock: Arc::clone(&clock),
-        way,
+        invocation,
     };
     let options = LocalOptions { config: global.config.clone(), data_dir: global.data_dir.clone() };
-    let mut desk = Desk { printer, person };
+    let mut terminal = Terminal { printer, prompter };
     let done = match cli.command {
-        Command::Completion { shell } => commands::completion(shell, &mut desk.printer),
-        Command::Man(args) => commands::manual(&args.dir, &mut desk.printer),
-        Command::Demo(args) => demo::run(args, &mut desk.printer, interrupt.clone()).await,
-        Command::Local(LocalCommand::Image { digest, behaviour }) => {
-            commands::declare_image(&options, &digest, behaviour.behaviour(), &mut desk.printer).await
+        Command::Completion { shell } => commands::completion(shell, &mut terminal.printer),
+        Command::Man(args) => commands::manual(&args.dir, &mut terminal.printer),
+        Command::Demo(args) => demo::run(args, &mut terminal.printer, interrupt.clone()).await,
+        Command::Local(LocalCommand::Image { digest, behavior }) => {
+            commands::declare_image(&options, &digest, behavior.behavior(), &mut terminal.printer).await
         }
         command => {
             let opened = match transport {
                 Some(transport) => Ok((transport, None)),
-                None => open(&global, &options, &token, &mut desk.printer.way).await,
+                None => open(&global, &options, &token, &mut terminal.printer.invocation).await,
             };
             match opened {
                 Ok((transport, process)) => {
-                    let (timeout, told) = (global.timeout, wait::Told::InTheEnd);
-                    let transport = Unhurried::new(transport, Arc::clone(&clock), timeout);
+                    let (timeout, emit) = (global.timeout, wait::EmitMode::AtEnd);
+                    let transport = RateLimitRetry::new(transport, Arc::clone(&clock), timeout);
                     let client = Client { transport: &transport, key: global.idempotency_key.as_deref() };
-                    let wait = Wait { client, clock, timeout, interrupt: interrupt.clone(), told };
+                    let wait = Wait { client, clock, timeout, interrupt: interrupt.clone(), emit };
                     let waiting = if global.no_wait { Waiting::No } else { Waiting::Yes };
-                    let mut session = Session { wait, waiting, printer: desk.printer, person: desk.person };
+                    let mut session =
+                        Session { wait, waiting, printer: terminal.printer, prompter: terminal.prompter };
                     let done = {
                         let work = std::pin::pin!(commands::dispatch(command, &mut session));
-                        // The command is polled first: a wait that is interrupted has more to say than this.
+                        // The command is polled first: the error of an interrupted wait has more details than this
+                        // one.
                         match select(work, interrupt).await {
                             Either::Left((done, _)) => done,
                             Either::Right((by, _)) => Err(CliError::Interrupted { by, subject: None }),
                         }
                     };
-                    desk = Desk { printer: session.printer, person: session.person };
+                    terminal = Terminal { printer: session.printer, prompter: session.prompter };
                     if let Some(process) = process {
                         if matches!(done, Err(CliError::Interrupted { .. })) {
-                            desk.printer.note("giving the work back at its next step boundary");
+                            terminal.printer.note("releasing the work in progress at its next step boundary");
                         }
                         process.stop(local::GRACE).await;
                     }
@@ -132,30 +132,30 @@ pub async fn run(cli: Cli, world: World) -> Exit {
     match done {
         Ok(exit) => exit,
         Err(error) => {
-            desk.printer.error(&error);
+            terminal.printer.error(&error);
             Exit::from(&error)
         }
     }
 }
 
-/// What outlives the way to the API.
-struct Desk {
+/// What is still needed after the connection to the API is closed.
+struct Terminal {
     printer: Printer,
-    person: Person,
+    prompter: Prompter,
 }
 
 async fn open(
     global: &args::Global,
     options: &LocalOptions,
-    token: &world::TokenSource,
-    way: &mut Way,
+    token: &io::TokenSource,
+    invocation: &mut Invocation,
 ) -> Result<(Arc<dyn Transport>, Option<Arc<Process>>), CliError> {
     if global.local {
         let (local, process) = local::open(options).await?;
         return Ok((Arc::new(local), Some(process)));
     }
     let token = token.read(global.token_file.as_deref())?;
-    way.token = if token.is_some() { Sent::Yes } else { Sent::No };
+    invocation.token = if token.is_some() { Sent::Yes } else { Sent::No };
     let plaintext = match global.allow_plaintext {
         true => remote::Plaintext::Allowed,
         false => remote::Plaintext::Refused,

@@ -1,4 +1,4 @@
-//! The API in this process: the same routes, called instead of connected to.
+//! The API in this process: requests call the routes directly, without a connection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,23 +18,25 @@ use http_body_util::BodyExt;
 use secrecy::{ExposeSecret, SecretString};
 use tower::ServiceExt;
 
-use crate::args::ImageBehaviour;
+use crate::args::ImageBehavior;
 use crate::error::CliError;
 use crate::sse;
-use crate::transport::{Listening, Request, Response, Transport, TransportError, Trouble, target};
+use crate::transport::{
+    EventStream, Request, Response, Transport, TransportError, TransportErrorKind, target,
+};
 
-const HERE: &str = "the embedded server";
+const SERVER_NAME: &str = "the embedded server";
 
-/// Where the store is, and how it is set up.
+/// Where the embedded store is, and how it is configured.
 #[derive(Clone, Debug, Default)]
 pub struct LocalOptions {
-    /// The configuration file.
+    /// The configuration file; `None` to use the environment and the defaults only.
     pub config: Option<PathBuf>,
-    /// The directory of the embedded store.
+    /// The directory of the embedded store; `None` to use the configured one.
     pub data_dir: Option<PathBuf>,
 }
 
-/// Routes of the API, called in this process.
+/// A transport that calls the routes of the API in this process.
 pub struct Local {
     router: Router,
     token: Option<SecretString>,
@@ -48,7 +50,8 @@ impl fmt::Debug for Local {
 }
 
 impl Local {
-    /// Calls `router`, with `token` if it asks for one. `keep` lives as long as this does: the worker, for one.
+    /// Creates a transport that calls `router`, and sends `token` if given. `keep` is dropped together with the
+    /// transport.
     pub fn new(router: Router, token: Option<SecretString>, keep: Option<Box<dyn Send + Sync>>) -> Self {
         Self { router, token, keep }
     }
@@ -63,7 +66,7 @@ impl Local {
             None => request,
         };
         let request = request.body(body).map_err(error)?;
-        // A router cannot fail: what goes wrong inside it is a response.
+        // A router does not return errors: failures inside it are responses.
         match self.router.clone().oneshot(request).await {
             Ok(response) => Ok(response),
             Err(never) => match never {},
@@ -86,26 +89,26 @@ impl Transport for Local {
             }
             None => Body::empty(),
         };
-        whole(self.call(builder, body).await?).await
+        read_response(self.call(builder, body).await?).await
     }
 
-    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<Listening, TransportError> {
+    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<EventStream, TransportError> {
         let mut builder = http::Request::builder().uri(path).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             builder = builder.header("last-event-id", id);
         }
         let response = self.call(builder, Body::empty()).await?;
         if !response.status().is_success() {
-            return Ok(Listening::Refused(whole(response).await?));
+            return Ok(EventStream::Rejected(read_response(response).await?));
         }
-        Ok(Listening::Open(sse::events(
+        Ok(EventStream::Open(sse::events(
             StreamExt::boxed(response.into_body().into_data_stream()),
-            HERE.into(),
+            SERVER_NAME.into(),
         )))
     }
 }
 
-async fn whole(response: http::Response<Body>) -> Result<Response, TransportError> {
+async fn read_response(response: http::Response<Body>) -> Result<Response, TransportError> {
     let (parts, body) = response.into_parts();
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
@@ -114,75 +117,81 @@ async fn whole(response: http::Response<Body>) -> Result<Response, TransportErro
 }
 
 fn error(source: impl std::error::Error + Send + Sync + 'static) -> TransportError {
-    TransportError { server: HERE.into(), trouble: Trouble::Away, source: Box::new(source) }
+    TransportError {
+        server: SERVER_NAME.into(),
+        kind: TransportErrorKind::Unreachable,
+        source: Box::new(source),
+    }
 }
 
-/// How long a command's own process may take to give its work back.
+/// How long a command's own process may take to release its work.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// Opens the store and the routes over it, and begins to work. The process has to be stopped in the end.
+/// Opens the store, builds the routes over it, and starts the worker. The caller must stop the process.
 ///
 /// # Errors
-/// When the configuration is wrong, or something of the store cannot be opened.
+/// When the configuration is invalid, or a part of the store cannot be opened.
 pub async fn open(options: &LocalOptions) -> Result<(Local, Arc<Process>), CliError> {
-    let config = configuration(options)?;
-    let process = Arc::new(opened(&config).await?);
+    let config = load_config(options)?;
+    let process = Arc::new(open_process(&config).await?);
     process.work();
     let settings = HttpSettings { repository: config.image_repository.clone(), ..HttpSettings::default() };
-    // Who may open the store's files may do everything with them.
+    // A user who can open the store's files can change anything in them, so the role is `admin`.
     let actor = Actor::parse("local").map_err(|error| CliError::Failed(error.to_string()))?;
     let router = cdm_http::local_router(App::of(&process, settings), actor, Role::Admin);
     Ok((Local::new(router, None, None), process))
 }
 
-/// Declares how an image behaves in the local cluster of an embedded store, also while a server runs on it; gives the
-/// digest and where the store is.
+/// Declares how an image behaves in the local cluster of an embedded store, even while a server uses that store.
+/// Returns the digest and the data directory.
 ///
 /// # Errors
-/// When the digest is none, or the store cannot be opened.
+/// When the digest is invalid, or the store cannot be opened.
 pub async fn declare_image(
     options: &LocalOptions,
     digest: &str,
-    behaviour: ImageBehaviour,
+    behavior: ImageBehavior,
 ) -> Result<(Digest, PathBuf), CliError> {
     let digest =
         Digest::of_image(digest, None).map_err(|error| CliError::Usage(format!("`{digest}`: {error}")))?;
-    let spec = match behaviour {
-        ImageBehaviour::NeverReady => ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() },
-        ImageBehaviour::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
-        ImageBehaviour::NoThemes => ImageSpec { themes: Some(Vec::new()), ..ImageSpec::default() },
-        ImageBehaviour::Healthy => ImageSpec::default(),
+    let spec = match behavior {
+        ImageBehavior::NeverReady => ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() },
+        ImageBehavior::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
+        ImageBehavior::NoThemes => ImageSpec { themes: Some(Vec::new()), ..ImageSpec::default() },
+        ImageBehavior::Healthy => ImageSpec::default(),
     };
-    let config = configuration(options)?;
-    let process = opened(&config).await?;
-    let declared = match process.local_cluster() {
-        Some(cluster) => cluster.declare(digest, spec).await.map_err(|error| error.to_string()),
-        None => Err("only images of the local cluster can be declared; this one is another".to_owned()),
-    };
+    let config = load_config(options)?;
+    let process = open_process(&config).await?;
+    let declared =
+        match process.local_cluster() {
+            Some(cluster) => cluster.declare(digest, spec).await.map_err(|error| error.to_string()),
+            None => Err("images can be declared only for the local cluster; this store uses another cluster"
+                .to_owned()),
+        };
     process.stop(GRACE).await;
     declared.map_err(CliError::Failed)?;
     Ok((digest, config.data_dir))
 }
 
-fn configuration(options: &LocalOptions) -> Result<Config, CliError> {
-    // Also where there is no home directory to lie in, a directory that was named is enough.
+fn load_config(options: &LocalOptions) -> Result<Config, CliError> {
+    // A directory given by option is enough, even without a home directory for the default one.
     let named = options.data_dir.as_ref().map(|dir| dir.display().to_string());
-    let environment = |name: &str| match name {
-        "CDM_DATA_DIR" => named.clone().or_else(|| crate::world::environment(name)),
-        _ => crate::world::environment(name),
+    let env_var = |name: &str| match name {
+        "CDM_DATA_DIR" => named.clone().or_else(|| crate::io::env_var(name)),
+        _ => crate::io::env_var(name),
     };
-    let mut config = Config::load(options.config.as_deref(), &environment)
+    let mut config = Config::load(options.config.as_deref(), &env_var)
         .map_err(|error| CliError::Usage(error.to_string()))?;
     if let Some(dir) = &options.data_dir {
         config.data_dir.clone_from(dir);
     }
-    // A server that starts meanwhile wants the usual port; it takes the local cluster over when this command ends.
+    // A server that starts in the meantime needs the usual port; it takes over the local cluster when this command
+    // ends.
     config.router_listen.set_port(0);
     Ok(config)
 }
 
-async fn opened(config: &Config) -> Result<Process, CliError> {
-    harden_process()
-        .map_err(|source| CliError::Io { what: "closing this process to others".into(), source })?;
-    Process::open(config).await.map_err(|error| CliError::Failed(crate::demo::whole(&error)))
+async fn open_process(config: &Config) -> Result<Process, CliError> {
+    harden_process().map_err(|source| CliError::Io { what: "hardening this process".into(), source })?;
+    Process::open(config).await.map_err(|error| CliError::Failed(crate::demo::error_chain(&error)))
 }

@@ -1,4 +1,4 @@
-//! Manual pages: what `--help` says, with examples and exit codes under headings of their own.
+//! Manual pages: the text of `--help`, with sections for examples, exit codes and the environment.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use clap_mangen::Man;
 
 use crate::exit::Exit;
 
-/// Every page with the name of its file, from the whole command down to each of its parts.
+/// Returns all pages with their file names, for the command and each of its subcommands.
 pub fn pages(command: Command) -> Vec<(String, Vec<u8>)> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -18,7 +18,7 @@ pub fn pages(command: Command) -> Vec<(String, Vec<u8>)> {
 
 fn collect(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
-    // A page that cannot be written into memory is none.
+    // A page that cannot be rendered is left out.
     if let Ok(page) = page(command) {
         pages.push((format!("{name}.1"), page));
     }
@@ -29,7 +29,7 @@ fn collect(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) {
 
 fn page(command: &Command) -> std::io::Result<Vec<u8>> {
     let examples = examples(command);
-    // What follows the options has a place of its own below.
+    // The text after the options is rendered in separate sections below.
     let man = Man::new(command.clone().after_help("").after_long_help(""));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -63,15 +63,15 @@ fn page(command: &Command) -> std::io::Result<Vec<u8>> {
 }
 
 const ENVIRONMENT: [(&str, &str); 6] = [
-    ("CDM_SERVER", "Address of the server, where --server names none."),
-    ("CDM_TOKEN", "The token that goes with every request."),
-    ("CDM_TOKEN_FILE", "A file that holds the token."),
+    ("CDM_SERVER", "Address of the server; --server takes precedence."),
+    ("CDM_TOKEN", "Token that authenticates the requests."),
+    ("CDM_TOKEN_FILE", "File that contains the token."),
     ("CDM_DATA_DIR", "Directory of the embedded store, with --local."),
     ("CDM_CONFIG", "Configuration file, with --local."),
-    ("NO_COLOR", "If set, nothing is coloured."),
+    ("NO_COLOR", "If set, the output is not colored."),
 ];
 
-/// The examples of a command's help.
+/// Returns the examples of a command's help.
 pub fn examples(command: &Command) -> Vec<String> {
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let lines = help.lines().skip_while(|line| !line.starts_with("Example"));
@@ -79,7 +79,7 @@ pub fn examples(command: &Command) -> Vec<String> {
     lines.map(|line| line.trim_start_matches("  ").to_owned()).collect()
 }
 
-/// A line that means itself.
+/// Escapes a line for troff.
 fn literal(line: &str) -> String {
     let line = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     if line.starts_with('.') { format!("\\&{line}\n") } else { format!("{line}\n") }

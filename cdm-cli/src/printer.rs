@@ -1,4 +1,4 @@
-//! The one place that writes: results to standard output, everything else to standard error.
+//! All output: results go to standard output, everything else to standard error.
 
 use std::error::Error;
 use std::fmt;
@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use crate::args::Format;
 use crate::error::{CliError, Subject};
 use crate::hints;
+use crate::invocation::{Invocation, Target};
+use crate::io::{Paint, Screen};
 use crate::view::{self, Shape};
-use crate::way::{Place, Way};
-use crate::world::{Paint, Screen};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// How much is said beside results and errors.
+/// How much is printed besides results and errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Talk {
-    /// What happens.
+pub enum Verbosity {
+    /// Progress and notes as well.
     Normal,
-    /// Nothing.
+    /// No progress and no notes.
     Quiet,
 }
 
@@ -35,103 +35,103 @@ pub struct Printer {
     pub(crate) out: Box<dyn Write + Send>,
     pub(crate) err: Box<dyn Write + Send>,
     pub(crate) format: Format,
-    pub(crate) talk: Talk,
+    pub(crate) verbosity: Verbosity,
     pub(crate) width: Option<usize>,
     pub(crate) screen: Screen,
     pub(crate) paint: Paint,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) way: Way,
+    pub(crate) invocation: Invocation,
 }
 
 impl fmt::Debug for Printer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Printer")
             .field("format", &self.format)
-            .field("talk", &self.talk)
+            .field("verbosity", &self.verbosity)
             .finish_non_exhaustive()
     }
 }
 
 impl Printer {
-    /// The time of day, which ages are told from.
+    /// Returns the time of day, from which ages are computed.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.wall()
     }
 
-    /// What the server said of one thing.
+    /// Prints one object.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output cannot be written.
     pub fn value(&mut self, shape: Shape, value: &Value) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => view::one(shape, value, self.now(), self.width),
-            Format::Json | Format::Yaml => self.machine(value)?,
+            Format::Table => view::format_one(shape, value, self.now(), self.width),
+            Format::Json | Format::Yaml => self.serialize(value)?,
         };
         self.text(&text)
     }
 
-    /// What the server said of many; `next` when there are more.
+    /// Prints a list; `more` says whether it has further items.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output cannot be written.
     pub fn list(&mut self, shape: Shape, items: &[Value], more: More) -> Result<(), CliError> {
         let text = match self.format {
             Format::Table if items.is_empty() => {
                 self.note(&format!("no {}", shape.plural()));
                 return Ok(());
             }
-            Format::Table => view::many(shape, items, self.now(), self.width),
-            Format::Json | Format::Yaml => self.machine(&json!({ "items": items }))?,
+            Format::Table => view::format_list(shape, items, self.now(), self.width),
+            Format::Json | Format::Yaml => self.serialize(&json!({ "items": items }))?,
         };
         self.text(&text)?;
-        if more == More::Left {
-            self.note(&format!("the first {}; there are more: --limit N or --all", items.len()));
+        if more == More::Remaining {
+            self.note(&format!("the first {} items; there are more: --limit N or --all", items.len()));
         }
         Ok(())
     }
 
-    /// Work that is not waited for: its id, or for a program all of it.
+    /// Prints work that is not waited for: its id in a table format, else the whole object.
     ///
     /// # Errors
-    /// When standard output does not take it.
-    pub fn begun(&mut self, subject: &Subject, value: &Value) -> Result<(), CliError> {
+    /// When standard output cannot be written.
+    pub fn started(&mut self, subject: &Subject, value: &Value) -> Result<(), CliError> {
         let text = match self.format {
             Format::Table => format!("{}\n", clean(&subject.id)),
-            Format::Json | Format::Yaml => self.machine(value)?,
+            Format::Json | Format::Yaml => self.serialize(value)?,
         };
         self.text(&text)
     }
 
-    /// One event, at once.
+    /// Prints one event, without buffering.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output cannot be written.
     pub fn event(&mut self, value: &Value) -> Result<(), CliError> {
         let text = match self.format {
             Format::Table => view::event(value),
             Format::Json => format!("{value}\n"),
-            Format::Yaml => format!("---\n{}", self.machine(value)?),
+            Format::Yaml => format!("---\n{}", self.serialize(value)?),
         };
         self.text(&text)
     }
 
-    /// Text as it is.
+    /// Prints text unchanged.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output cannot be written.
     pub fn text(&mut self, text: &str) -> Result<(), CliError> {
         self.bytes(text.as_bytes())
     }
 
-    /// Bytes as they are.
+    /// Prints bytes unchanged.
     ///
     /// # Errors
-    /// When standard output does not take them.
+    /// When standard output cannot be written.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(CliError::of_output)
+        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(CliError::from_output)
     }
 
-    fn machine(&self, value: &Value) -> Result<String, CliError> {
+    fn serialize(&self, value: &Value) -> Result<String, CliError> {
         let failed = |error: String| CliError::Failed(format!("the result cannot be written: {error}"));
         match self.format {
             Format::Table | Format::Json => serde_json::to_string_pretty(value)
@@ -141,36 +141,36 @@ impl Printer {
         }
     }
 
-    /// What happens, unless nobody wants to hear it.
+    /// Prints a note, unless the output is quiet.
     pub fn note(&mut self, text: &str) {
-        if self.talk == Talk::Normal {
+        if self.verbosity == Verbosity::Normal {
             self.message(None, text);
         }
     }
 
-    /// A remark of the server that is wanted even by those who want little.
+    /// Prints a warning, even if the output is quiet.
     pub fn warn(&mut self, text: &str) {
         self.message(Some((RED, "warning:")), text);
     }
 
-    /// What to do next.
+    /// Prints what to do next.
     pub fn hint(&mut self, text: &str) {
         self.message(Some((CYAN, "hint:")), text);
     }
 
-    /// What went wrong, field by field, and what to do about it.
+    /// Prints an error with its invalid fields, and a hint.
     pub fn error(&mut self, error: &CliError) {
         match error {
-            CliError::Closed => return,
+            CliError::OutputClosed => return,
             CliError::Interrupted { subject: Some(subject), .. } => {
                 let noun = subject.kind.noun();
-                let goes_on = match self.way.place() {
-                    Place::Server => format!("the {noun} goes on; come back with"),
-                    Place::Here => {
-                        format!("the {noun} is given back; the next process on this store goes on with it")
+                let continuation = match self.invocation.target() {
+                    Target::Server => format!("the {noun} continues; follow it with"),
+                    Target::InProcess => {
+                        format!("the {noun} is released; the next process on this store resumes it")
                     }
                 };
-                self.message(None, &format!("{goes_on}: {}", subject.come_back(&self.way)));
+                self.message(None, &format!("{continuation}: {}", subject.watch_command(&self.invocation)));
                 return;
             }
             CliError::Interrupted { subject: None, .. } => return,
@@ -178,13 +178,14 @@ impl Printer {
         }
         let mut text = error.to_string();
         let mut fields = &[][..];
-        if let CliError::Refused(problem) = error {
+        if let CliError::Rejected(problem) = error {
             fields = &problem.errors;
-            // The detail is that of the first field: it is said once, and where there are more, with its field.
+            // The detail repeats the message of the first field: it is printed once, or, with several fields, next to
+            // its field.
             let first = fields.first().is_some_and(|(_, message)| *message == problem.detail);
             match fields {
                 [_] if first => fields = &[],
-                [_, ..] if first => text = format!("{} fields are not right", fields.len()),
+                [_, ..] if first => text = format!("{} fields are invalid", fields.len()),
                 _ => {}
             }
         }
@@ -200,10 +201,10 @@ impl Printer {
         for (field, message) in fields {
             self.message(None, &format!("  {field}: {message}"));
         }
-        if let Some(hint) = hints::for_error(error, &self.way) {
+        if let Some(hint) = hints::for_error(error, &self.invocation) {
             self.hint(&hint);
         }
-        if let CliError::Refused(problem) = error
+        if let CliError::Rejected(problem) = error
             && problem.status >= 500
             && let Some(id) = &problem.request_id
         {
@@ -211,9 +212,9 @@ impl Printer {
         }
     }
 
-    /// Asks, on standard error.
+    /// Prints a prompt on standard error.
     pub fn prompt(&mut self, text: &str) {
-        self.quietly(format!("{} ", clean(text)).as_bytes());
+        self.write_err(format!("{} ", clean(text)).as_bytes());
     }
 
     fn message(&mut self, label: Option<(Style, &str)>, text: &str) {
@@ -221,27 +222,27 @@ impl Printer {
         let line = match (label, self.paint) {
             (None, _) => format!("{text}\n"),
             (Some((_, label)), Paint::Plain) => format!("{label} {text}\n"),
-            (Some((style, label)), Paint::Coloured) => format!("{style}{label}{style:#} {text}\n"),
+            (Some((style, label)), Paint::Colored) => format!("{style}{label}{style:#} {text}\n"),
         };
-        self.quietly(line.as_bytes());
+        self.write_err(line.as_bytes());
     }
 
-    /// There is nowhere to say that a message could not be said.
-    fn quietly(&mut self, bytes: &[u8]) {
+    /// Writes to standard error. If that fails, there is nowhere to report it.
+    fn write_err(&mut self, bytes: &[u8]) {
         drop(self.err.write_all(bytes).and_then(|()| self.err.flush()));
     }
 }
 
-/// Whether a list goes on.
+/// Whether a list has further items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
-    /// It does.
-    Left,
-    /// That was all.
+    /// There are further items.
+    Remaining,
+    /// The list is complete.
     None,
 }
 
-/// Without the characters that would move the cursor: what a server says is not ours.
+/// Replaces control characters, which could move the cursor: text from a server is not trusted.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .map(|letter| match letter {

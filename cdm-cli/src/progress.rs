@@ -1,4 +1,4 @@
-//! How work is shown while it is waited for: a bar on a terminal, lines elsewhere.
+//! Progress of work that is waited for: a bar on a terminal, lines elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,23 +8,23 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::error::{Subject, SubjectKind};
-use crate::printer::{Printer, Talk, clean};
+use crate::io::Screen;
+use crate::printer::{Printer, Verbosity, clean};
+use crate::rollout_progress::{RolloutProgress, failure, list, summary};
 use crate::view::plain;
-use crate::watching::{Watched, failure, list, told};
-use crate::world::Screen;
 
-/// What has been shown of some work.
+/// What has been shown of one operation or rollout.
 pub(crate) struct Progress {
     kind: SubjectKind,
     id: String,
     bar: Option<ProgressBar>,
     steps: BTreeMap<String, String>,
     reason: String,
-    /// What the last step said, which a reason need not say again.
+    /// Message of the last step; a reason with the same message is printed without it.
     message: String,
     line: String,
-    watched: Watched,
-    /// How many sites that failed were told of.
+    progress: RolloutProgress,
+    /// Number of failed sites that were already printed.
     failures: usize,
 }
 
@@ -35,9 +35,9 @@ impl fmt::Debug for Progress {
 }
 
 impl Progress {
-    /// Nothing shown yet.
+    /// Creates a display that has shown nothing.
     pub(crate) fn new(subject: &Subject, printer: &Printer) -> Self {
-        let bar = (printer.screen == Screen::Terminal && printer.talk == Talk::Normal).then(|| {
+        let bar = (printer.screen == Screen::Terminal && printer.verbosity == Verbosity::Normal).then(|| {
             let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
@@ -50,12 +50,12 @@ impl Progress {
             reason: String::new(),
             message: String::new(),
             line: String::new(),
-            watched: Watched::default(),
+            progress: RolloutProgress::default(),
             failures: 0,
         }
     }
 
-    /// Shows what is new.
+    /// Shows what has changed since the last call.
     pub(crate) fn show(&mut self, value: &Value, printer: &mut Printer) {
         match self.kind {
             SubjectKind::Operation => self.operation(value, printer),
@@ -65,10 +65,11 @@ impl Progress {
         let on_screen = self.bar.is_some() && self.kind == SubjectKind::Rollout;
         if reason != self.reason {
             if !reason.is_empty() && !on_screen {
-                let said = value.pointer("/reason/message").map(plain).is_some_and(|it| it == self.message);
-                let shown = if said { value.pointer("/reason/code").map(plain) } else { None };
+                let repeated =
+                    value.pointer("/reason/message").map(plain).is_some_and(|it| it == self.message);
+                let shown = if repeated { value.pointer("/reason/code").map(plain) } else { None };
                 let shown = shown.as_ref().unwrap_or(&reason);
-                self.say(&format!("{}: {shown}", text(value, "status")), printer);
+                self.print(&format!("{}: {shown}", text(value, "status")), printer);
             }
             self.reason = reason;
         }
@@ -89,9 +90,9 @@ impl Progress {
             if before.as_ref() != Some(&status) && status != "pending" {
                 let message = text(step, "message");
                 let colon = if message.is_empty() { "" } else { ": " };
-                // On a terminal the bar tells what runs.
+                // On a terminal, the bar shows the running step.
                 if self.bar.is_none() || status != "running" {
-                    self.say(&format!("step {name} {status}{colon}{message}"), printer);
+                    self.print(&format!("step {name} {status}{colon}{message}"), printer);
                     self.message = message;
                 }
             }
@@ -102,29 +103,29 @@ impl Progress {
 
     fn rollout(&mut self, value: &Value, printer: &mut Printer) {
         let now = printer.clock.monotonic();
-        self.watched.see(value, now);
+        self.progress.record(value, now);
         if let Some(bar) = &self.bar {
             if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
-            bar.set_message(self.watched.screen(value, now, printer.width.unwrap_or(80)));
+            bar.set_message(self.progress.screen(value, now, printer.width.unwrap_or(80)));
             return;
         }
-        let line = told(value);
+        let line = summary(value);
         if line != self.line {
-            self.say(&format!("{line}{}", self.watched.speed(value, now)), printer);
+            self.print(&format!("{line}{}", self.progress.speed(value, now)), printer);
         }
         self.line = line;
         let failures = list(value, "failures");
         for bad in failures.iter().skip(self.failures) {
-            self.say(&failure(bad), printer);
+            self.print(&failure(bad), printer);
         }
         self.failures = self.failures.max(failures.len());
     }
 
-    /// A rollout with its rate and the time it may still take.
+    /// Returns a rollout with its rate and the estimated remaining time.
     pub(crate) fn line(&self, value: &Value, printer: &Printer) -> Value {
-        self.watched.line(value, printer.clock.monotonic())
+        self.progress.line(value, printer.clock.monotonic())
     }
 
     fn draw(&self, done: u64, of: u64, message: String) {
@@ -141,14 +142,14 @@ impl Progress {
         bar.set_message(message);
     }
 
-    fn say(&self, line: &str, printer: &mut Printer) {
+    fn print(&self, line: &str, printer: &mut Printer) {
         match &self.bar {
             Some(bar) => bar.suspend(|| printer.note(line)),
             None => printer.note(line),
         }
     }
 
-    /// Clears what was drawn.
+    /// Removes the bar from the terminal.
     pub(crate) fn finish(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,15 +1,15 @@
-//! Server-Sent Events out of bytes, wherever the bytes are cut.
+//! Parses Server-Sent Events from bytes, independent of where the bytes are split.
 
 use std::collections::VecDeque;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use crate::transport::{Event, Events, TransportError, Trouble};
+use crate::transport::{Event, Events, TransportError, TransportErrorKind};
 
-/// A line longer than this is none of ours.
-const LONGEST: usize = 1 << 20;
+/// Maximum length of a line in bytes; the API sends none that is longer.
+const MAX_LINE: usize = 1 << 20;
 
-/// Reads events as their bytes come.
+/// Incremental parser of Server-Sent Events.
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
@@ -35,7 +35,7 @@ enum Data {
 }
 
 impl Parser {
-    /// Takes further bytes and gives the events that they complete.
+    /// Consumes bytes and returns the events that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for &byte in bytes {
@@ -47,7 +47,7 @@ impl Parser {
                     let line = std::mem::take(&mut self.line);
                     events.extend(self.line(&String::from_utf8_lossy(&line)));
                 }
-                _ if self.line.len() < LONGEST => self.line.push(byte),
+                _ if self.line.len() < MAX_LINE => self.line.push(byte),
                 _ => {}
             }
         }
@@ -72,14 +72,14 @@ impl Parser {
                 }
                 self.event.data.push_str(value);
             }
-            // A comment, a retry time, or a field of a later edition.
+            // A comment, a retry time, or a field that is not supported.
             _ => {}
         }
         None
     }
 }
 
-/// The events of a body.
+/// Returns the events of a response body; `server` is the address for errors.
 pub fn events<B, E>(body: BoxStream<'static, Result<B, E>>, server: String) -> Events
 where
     B: AsRef<[u8]> + Send + 'static,
@@ -96,8 +96,11 @@ where
                 match body.next().await? {
                     Ok(bytes) => ready.extend(parser.push(bytes.as_ref())),
                     Err(source) => {
-                        let error =
-                            TransportError { server, trouble: Trouble::Away, source: Box::new(source) };
+                        let error = TransportError {
+                            server,
+                            kind: TransportErrorKind::Unreachable,
+                            source: Box::new(source),
+                        };
                         return Some((Err(error), (stream::empty().boxed(), parser, ready)));
                     }
                 }
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_the_same_wherever_the_bytes_are_cut() {
+    fn events_do_not_depend_on_where_the_bytes_are_split() {
         for size in 1..TEXT.len() {
             let mut parser = Parser::default();
             let events: Vec<_> = TEXT.as_bytes().chunks(size).flat_map(|piece| parser.push(piece)).collect();
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_event_is_none() {
+    fn an_incomplete_event_is_not_returned() {
         assert_eq!(Parser::default().push(b"id: 1\ndata: half"), []);
     }
 }

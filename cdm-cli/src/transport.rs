@@ -1,4 +1,4 @@
-//! How the API is asked: over the network, or in this process.
+//! The interface to the API, over the network or in this process.
 
 use std::fmt;
 
@@ -6,37 +6,37 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
 
-/// What is asked.
+/// A request to the API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// The HTTP method.
+    /// HTTP method; default: `GET`.
     pub method: Method,
-    /// The path, with its segments encoded.
+    /// Path, with its segments percent-encoded.
     pub path: String,
-    /// The query, not encoded.
+    /// Query parameters, not encoded.
     pub query: Vec<(String, String)>,
-    /// The JSON body.
+    /// JSON body, if any.
     pub body: Option<Value>,
-    /// Further headers.
+    /// Additional headers.
     pub headers: Vec<(&'static str, String)>,
 }
 
-/// An HTTP method that the API has.
+/// An HTTP method that the API uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// Reads.
+    /// Reads a resource.
     #[default]
     Get,
-    /// Makes something new.
+    /// Creates a resource, or starts work.
     Post,
-    /// Changes something.
+    /// Changes a resource.
     Put,
-    /// Removes something.
+    /// Deletes a resource.
     Delete,
 }
 
 impl Method {
-    /// Its word.
+    /// Returns the name of the method, such as `GET`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -47,138 +47,139 @@ impl Method {
     }
 }
 
-/// What was answered.
+/// A complete response of the API.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
-    /// The HTTP status.
+    /// HTTP status code.
     pub status: u16,
-    /// The headers, names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// Body, not parsed.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// A header, by its name in lower case.
+    /// Returns the value of a header; `name` is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The API could not be asked, or its answer broke off.
+/// The API could not be reached, or its response was cut off.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .trouble.said(.server))]
+#[error("{}", .kind.message(.server))]
 pub struct TransportError {
-    /// Who was asked.
+    /// Address of the server.
     pub server: String,
-    /// What kind of trouble it is.
-    pub trouble: Trouble,
-    /// What happened, in words.
+    /// What kind of failure it is.
+    pub kind: TransportErrorKind,
+    /// Cause, without the address of the server.
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Why a server could not be asked, as far as something else is to be done about it.
+/// Why a request failed; one kind for each different remedy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Trouble {
-    /// The server does not answer, or its answer was cut off.
+pub enum TransportErrorKind {
+    /// The server does not respond, or its response was cut off.
     #[default]
-    Away,
-    /// The certificate was signed by an authority that is not trusted here.
-    Untrusted,
-    /// Its certificate is another name's.
-    OtherName,
-    /// Its certificate has expired, or is not valid yet.
-    OutOfDate,
-    /// What it shows as its own is the certificate of an authority.
-    Authority,
-    /// It speaks no TLS on this port.
-    Plaintext,
+    Unreachable,
+    /// The certificate was issued by an authority that is not trusted.
+    UntrustedIssuer,
+    /// The certificate is for another name.
+    WrongName,
+    /// The certificate has expired, or is not valid yet.
+    Expired,
+    /// The server presents the certificate of an authority as its own.
+    CaCertificate,
+    /// The server does not use TLS on this port.
+    NoTls,
     /// TLS fails for another reason.
     Tls,
-    /// It does not speak HTTP in the clear on this port.
-    NoHttp,
+    /// The server does not speak plain HTTP on this port.
+    NotHttp,
 }
 
-impl Trouble {
-    /// What happened.
-    fn said(self, server: &str) -> String {
+impl TransportErrorKind {
+    /// Returns the error message for a server address.
+    fn message(self, server: &str) -> String {
         match self {
-            Self::Away => format!("{server} does not answer"),
-            Self::Untrusted => {
-                format!("the certificate of {server} was issued by an authority that is not trusted here")
+            Self::Unreachable => format!("`{server}` does not respond"),
+            Self::UntrustedIssuer => {
+                format!("the certificate of `{server}` was issued by an authority that is not trusted")
             }
-            Self::OtherName => format!("the certificate of {server} is for another name"),
-            Self::OutOfDate => format!("the certificate of {server} has expired or is not valid yet"),
-            Self::Authority => {
-                format!("{server} shows the certificate of an authority in place of one of its own")
+            Self::WrongName => format!("the certificate of `{server}` is for another name"),
+            Self::Expired => format!("the certificate of `{server}` has expired or is not valid yet"),
+            Self::CaCertificate => {
+                format!("`{server}` presents the certificate of an authority instead of a server certificate")
             }
-            Self::Plaintext => format!("{server} does not speak TLS"),
-            Self::Tls => format!("cannot establish a TLS connection to {server}"),
-            Self::NoHttp => format!("{server} does not answer in HTTP"),
+            Self::NoTls => format!("`{server}` does not use TLS"),
+            Self::Tls => format!("cannot establish a TLS connection to `{server}`"),
+            Self::NotHttp => format!("`{server}` does not respond with HTTP"),
         }
     }
 }
 
-/// One of the server's events.
+/// A Server-Sent Event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// Where a later stream may go on after it.
+    /// Event id; a later stream can resume after it.
     pub id: Option<String>,
-    /// What kind.
+    /// Event type, such as `step` or `end`.
     pub event: String,
-    /// What it says.
+    /// Event data, usually JSON.
     pub data: String,
 }
 
-/// Events as they come. It ends when the connection does.
+/// A stream of events; it ends when the connection ends.
 pub type Events = BoxStream<'static, Result<Event, TransportError>>;
 
-/// What came of asking for events.
-pub enum Listening {
-    /// They come.
+/// The response to a request for events.
+pub enum EventStream {
+    /// The stream is open.
     Open(Events),
-    /// The server refused.
-    Refused(Response),
+    /// The server rejected the request.
+    Rejected(Response),
 }
 
-impl fmt::Debug for Listening {
+impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(_) => f.write_str("Open"),
-            Self::Refused(response) => f.debug_tuple("Refused").field(&response.status).finish(),
+            Self::Rejected(response) => f.debug_tuple("Rejected").field(&response.status).finish(),
         }
     }
 }
 
-/// A way to the API. It adds the token; it retries nothing and judges no status.
+/// A connection to the API. It adds the token, retries nothing, and does not interpret the status. The only exception
+/// is the transport that waits for rate limits and repeats requests rejected with 429.
 #[async_trait]
 pub trait Transport: Send + Sync + fmt::Debug {
-    /// Asks once.
+    /// Sends a request and returns its response, for every status.
     ///
     /// # Errors
-    /// When no whole answer came. The request may have been carried out.
+    /// When no complete response arrives. The server may have executed the request.
     async fn send(&self, request: Request) -> Result<Response, TransportError>;
 
-    /// Opens a stream of events, those after `last_event_id` first.
+    /// Opens a stream of events, beginning after `last_event_id`, or with the present if it is `None`.
     ///
     /// # Errors
-    /// When no answer came.
-    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<Listening, TransportError>;
+    /// When no response arrives.
+    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<EventStream, TransportError>;
 }
 
-/// A text as one segment of a path.
+/// Encodes a text as one segment of a path.
 pub fn segment(text: &str) -> String {
     encode(text)
 }
 
-/// A query string, without the question mark.
+/// Returns an encoded query string, without the question mark.
 pub fn query_string(pairs: &[(String, String)]) -> String {
     let pairs: Vec<_> =
         pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     pairs.join("&")
 }
 
-/// The path and query of a request.
+/// Returns the path and query of a request.
 pub fn target(path: &str, query: &[(String, String)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query_string(query)) }
 }
@@ -191,6 +192,6 @@ fn encode(text: &str) -> String {
             other => out.push_str(&format!("%{other:02X}")),
         }
     }
-    // A segment of dots alone would be taken for a way up.
+    // A segment of dots only would be interpreted as a parent directory.
     if !out.is_empty() && out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
 }

@@ -1,4 +1,4 @@
-//! Waiting for work: the server's events say when to look, looking says how it is.
+//! Waiting for an operation or a rollout: the server's events trigger a poll, and each poll reads the current state.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,69 +12,72 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::error::{CliError, Subject, SubjectKind};
 use crate::exit::Exit;
+use crate::io::Interrupt;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::transport::{Event, Events, Listening};
-use crate::world::Interrupt;
+use crate::transport::{Event, EventStream, Events};
 
-/// Between two looks, however many events come.
-const BREATH: Duration = Duration::from_millis(200);
-/// A connection may be dead without saying so: after this long without an event, look all the same.
-const SILENCE: Duration = Duration::from_secs(15);
-/// Between two tries when the server does not answer, or gives no events.
+/// Minimum time between two polls, however many events arrive.
+const MIN_POLL: Duration = Duration::from_millis(200);
+/// Time without an event after which the state is polled anyway, since a dead connection may go unnoticed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// First pause between two attempts when the server does not respond or provides no events; doubles up to
+/// `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is hoped for.
+/// Which outcome counts as success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// That the work succeeds.
+    /// The work succeeds.
     Success,
-    /// That it ends, since that is what was asked for.
+    /// The work ends, as a cancel or an abort requested.
     End,
 }
 
-/// How work came to rest.
+/// How work ended or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As hoped for.
+    /// The goal was reached.
     Done,
-    /// Failed, cancelled or parked.
+    /// Failed, canceled or parked.
     Failed,
     /// Some sites were moved, others were not.
     Partly,
 }
 
-/// What a wait needs.
+/// Settings of a wait.
 #[derive(Debug)]
 pub struct Wait<'a> {
-    /// The API.
+    /// Client for the API.
     pub client: Client<'a>,
-    /// Time.
+    /// Clock for pauses and the timeout.
     pub clock: Arc<dyn Clock>,
-    /// How long at most.
+    /// Maximum duration of the wait.
     pub timeout: Duration,
-    /// Ctrl-C.
+    /// Resolves on Ctrl-C or another signal that ends the process.
     pub interrupt: Interrupt,
-    /// Whether standard output has what work is each time that it has changed, or in the end alone.
-    pub told: Told,
+    /// When the state is written to standard output.
+    pub emit: EmitMode,
 }
 
-/// When standard output is told what work is.
+/// When the state is written to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// In the end, by whoever waits.
-    InTheEnd,
-    /// Each time that it has changed, a line each.
-    EachTime,
+pub enum EmitMode {
+    /// Once, at the end, by the caller.
+    AtEnd,
+    /// On each change, as one line.
+    OnChange,
 }
 
 impl Wait<'_> {
-    /// Waits until the work rests and gives what it is then, `first` being what is known of it.
+    /// Waits until the work has ended or stopped, and returns its last state. `first` is the state that is already
+    /// known.
     ///
     /// # Errors
-    /// When the time is up, Ctrl-C is pressed, or the server stays away; the work goes on all the same.
-    pub async fn until_rest(
+    /// When the timeout expires, a signal arrives, the server rejects a request, or the server did not respond until
+    /// the timeout. The work continues in each case.
+    pub async fn until_settled(
         &self,
         subject: &Subject,
         first: Value,
@@ -83,20 +86,20 @@ impl Wait<'_> {
     ) -> Result<Value, CliError> {
         let deadline = self.clock.monotonic().after(self.timeout);
         let mut progress = Progress::new(subject, printer);
-        let away = Mutex::new(None);
+        let outage = Mutex::new(None);
         let ended = {
-            let work = std::pin::pin!(self.follow(subject, first, goal, &away, &mut progress, printer));
-            let up = std::pin::pin!(async {
+            let work = std::pin::pin!(self.follow(subject, first, goal, &outage, &mut progress, printer));
+            let interruption = std::pin::pin!(async {
                 match select(self.interrupt.clone(), self.clock.sleep_until(deadline)).await {
                     Either::Left((by, _)) => CliError::Interrupted { by, subject: Some(subject.clone()) },
                     Either::Right(_) => CliError::WaitTimedOut { subject: subject.clone() },
                 }
             });
-            match select(work, up).await {
+            match select(work, interruption).await {
                 Either::Left((ended, _)) => ended,
                 Either::Right((why @ CliError::WaitTimedOut { .. }, _)) => {
-                    // The time was spent on a server that does not answer: that is what there is to say.
-                    Err(away.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(why))
+                    // The server did not respond in that time, so that error is the one to report.
+                    Err(outage.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(why))
                 }
                 Either::Right((why, _)) => Err(why),
             }
@@ -110,54 +113,54 @@ impl Wait<'_> {
         subject: &Subject,
         first: Value,
         goal: Goal,
-        away: &Mutex<Option<CliError>>,
+        outage: &Mutex<Option<CliError>>,
         progress: &mut Progress,
         printer: &mut Printer,
     ) -> Result<Value, CliError> {
-        let away = |error| *away.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        let outage = |error| *outage.lock().unwrap_or_else(PoisonError::into_inner) = error;
         let mut stream = Stream::new(subject);
         let mut value = first;
         let mut failures = 0_u32;
         progress.show(&value, printer);
-        self.tell(subject, &value, progress, printer)?;
-        while !rests(subject.kind, &value, goal) {
-            stream.news(self).await;
-            let looked = self.clock.monotonic();
+        self.emit_state(subject, &value, progress, printer)?;
+        while !is_settled(subject.kind, &value, goal) {
+            stream.wait_for_poll(self).await;
+            let polled_at = self.clock.monotonic();
             match self.client.get(&subject.path()).await {
                 Ok(now) => {
                     let changed = value != now;
                     (value, failures) = (now, 0);
-                    away(None);
+                    outage(None);
                     progress.show(&value, printer);
                     if changed {
-                        self.tell(subject, &value, progress, printer)?;
+                        self.emit_state(subject, &value, progress, printer)?;
                     }
                 }
-                // A server that is restarted is waited for, as long as the work is.
+                // A server that restarts is retried until the timeout.
                 Err(error) if Exit::from(&error) == Exit::Unreachable => {
                     failures = failures.saturating_add(1);
-                    away(Some(error));
+                    outage(Some(error));
                     self.pause(self.clock.monotonic(), pause_after(failures)).await;
                 }
                 Err(error) => return Err(error),
             }
-            stream.looked = Some(looked);
+            stream.polled_at = Some(polled_at);
         }
         Ok(value)
     }
 
-    /// A line of the work as it is now, where that is wanted.
-    fn tell(
+    /// Writes the current state to standard output, if the mode is `OnChange`.
+    fn emit_state(
         &self,
         subject: &Subject,
         value: &Value,
         progress: &Progress,
         printer: &mut Printer,
     ) -> Result<(), CliError> {
-        match (self.told, subject.kind) {
-            (Told::EachTime, SubjectKind::Rollout) => printer.event(&progress.line(value, printer)),
-            (Told::EachTime, SubjectKind::Operation) => printer.event(value),
-            (Told::InTheEnd, _) => Ok(()),
+        match (self.emit, subject.kind) {
+            (EmitMode::OnChange, SubjectKind::Rollout) => printer.event(&progress.line(value, printer)),
+            (EmitMode::OnChange, SubjectKind::Operation) => printer.event(value),
+            (EmitMode::AtEnd, _) => Ok(()),
         }
     }
 
@@ -166,26 +169,26 @@ impl Wait<'_> {
     }
 }
 
-/// How long to wait before the next try, after so many that failed.
+/// Returns the pause before the next attempt, after that many failed ones.
 pub(crate) fn pause_after(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LAST_PAUSE)
 }
 
-/// The subject's events, connected anew where the last connection broke.
+/// The events of a subject; reconnects after the last event when the connection breaks.
 struct Stream {
     path: String,
     events: Source,
     last_id: Option<String>,
-    looked: Option<MonotonicTime>,
+    polled_at: Option<MonotonicTime>,
     failures: u32,
 }
 
 enum Source {
     /// Not connected.
-    Away,
+    Disconnected,
     /// Connected.
     Open(Events),
-    /// There are none to be had, or no more: look now and then.
+    /// No events are available, or no further ones: poll periodically.
     Poll,
 }
 
@@ -193,36 +196,37 @@ impl Stream {
     fn new(subject: &Subject) -> Self {
         Self {
             path: format!("{}/events", subject.path()),
-            events: Source::Away,
+            events: Source::Disconnected,
             last_id: None,
-            looked: None,
+            polled_at: None,
             failures: 0,
         }
     }
 
-    /// Returns when there is reason to look: something happened, or nothing was heard for long.
-    async fn news(&mut self, wait: &Wait<'_>) {
+    /// Returns when the next poll should happen: after a new connection, an event, a pause, or a long time without
+    /// events.
+    async fn wait_for_poll(&mut self, wait: &Wait<'_>) {
         let now = wait.clock.monotonic();
         match &mut self.events {
-            Source::Away => self.connect(wait).await,
+            Source::Disconnected => self.connect(wait).await,
             Source::Poll => {
                 self.failures += 1;
                 wait.pause(now, pause_after(self.failures.saturating_sub(1))).await;
             }
             Source::Open(events) => {
-                let silence = wait.clock.sleep_until(now.after(SILENCE));
-                let heard = match select(events.next(), silence).await {
-                    Either::Left((heard, _)) => heard,
+                let idle = wait.clock.sleep_until(now.after(IDLE_TIMEOUT));
+                let item = match select(events.next(), idle).await {
+                    Either::Left((item, _)) => item,
                     Either::Right(_) => return,
                 };
-                self.hear(heard);
-                if let Some(looked) = self.looked {
-                    wait.pause(looked, BREATH).await;
+                self.record(item);
+                if let Some(polled_at) = self.polled_at {
+                    wait.pause(polled_at, MIN_POLL).await;
                 }
-                // What has come meanwhile is seen by the same look.
+                // The same poll covers the events that have arrived in the meantime.
                 while let Source::Open(events) = &mut self.events {
                     match events.next().now_or_never() {
-                        Some(heard) => self.hear(heard),
+                        Some(item) => self.record(item),
                         None => break,
                     }
                 }
@@ -230,8 +234,8 @@ impl Stream {
         }
     }
 
-    fn hear(&mut self, heard: Option<Result<Event, crate::transport::TransportError>>) {
-        match heard {
+    fn record(&mut self, item: Option<Result<Event, crate::transport::TransportError>>) {
+        match item {
             Some(Ok(event)) => {
                 self.failures = 0;
                 self.last_id = event.id.or_else(|| self.last_id.take());
@@ -239,7 +243,7 @@ impl Stream {
                     self.events = Source::Poll;
                 }
             }
-            Some(Err(_)) | None => self.events = Source::Away,
+            Some(Err(_)) | None => self.events = Source::Disconnected,
         }
     }
 
@@ -247,26 +251,26 @@ impl Stream {
         if self.failures > 0 {
             wait.pause(wait.clock.monotonic(), pause_after(self.failures - 1)).await;
         }
-        // Counted as a failure until an event has come: a connection that opens and closes is none.
+        // Counts as a failure until an event arrives, since a connection may open and close at once.
         self.failures += 1;
         self.events = match wait.client.transport.events(&self.path, self.last_id.as_deref()).await {
-            Ok(Listening::Open(events)) => Source::Open(events),
-            Ok(Listening::Refused(response)) if Exit::of_status(response.status) != Exit::Unreachable => {
+            Ok(EventStream::Open(events)) => Source::Open(events),
+            Ok(EventStream::Rejected(response)) if Exit::of_status(response.status) != Exit::Unreachable => {
                 Source::Poll
             }
-            Ok(Listening::Refused(_)) | Err(_) => Source::Away,
+            Ok(EventStream::Rejected(_)) | Err(_) => Source::Disconnected,
         };
     }
 }
 
-/// Whether nothing more happens by itself.
-pub fn rests(kind: SubjectKind, value: &Value, goal: Goal) -> bool {
+/// Returns whether the work makes no further progress without a request.
+pub fn is_settled(kind: SubjectKind, value: &Value, goal: Goal) -> bool {
     let status = status(value);
     match (kind, goal) {
         (SubjectKind::Operation, Goal::Success) => {
             matches!(status, "succeeded" | "failed" | "parked" | "cancelled")
         }
-        // A parked operation may take a moment to see that it is cancelled.
+        // A parked operation that is being canceled may stay `parked` for a moment.
         (SubjectKind::Operation, Goal::End) => matches!(status, "succeeded" | "failed" | "cancelled"),
         (SubjectKind::Rollout, Goal::Success) => {
             let changed = status == "waiting"
@@ -277,7 +281,7 @@ pub fn rests(kind: SubjectKind, value: &Value, goal: Goal) -> bool {
     }
 }
 
-/// How work that rests has ended.
+/// Returns how work ended for which [`is_settled`] returns true.
 pub fn ending(kind: SubjectKind, value: &Value, goal: Goal) -> Ending {
     let count = |key: &str| value.get(key).and_then(Value::as_u64).unwrap_or(0);
     match (kind, goal, status(value)) {

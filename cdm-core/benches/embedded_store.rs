@@ -1,6 +1,7 @@
-//! What a change costs in the SQLite store: 500 sites claimed one after another, and all at once.
+//! The cost of a change in the SQLite store: 500 sites claimed one after another, and all at once.
 //!
-//! Prints a line for each and demands nothing: `cargo bench -p cdm-core --features embedded --bench embedded_store`.
+//! Prints one line for each mode and asserts no limits: `cargo bench -p cdm-core --features embedded --bench
+//! embedded_store`.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -11,12 +12,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cdm_core::adapters::embedded::{EmbeddedStore, File, Presence};
+use cdm_core::adapters::embedded::{EmbeddedStore, File, LivenessLock};
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::domain::site::{Claim, ClaimIntent, Claimed};
 use cdm_core::domain::{ClaimToken, Color, Direction, Fence, Site, WorkerId};
 use cdm_core::ports::{CallContext, Clock, Entropy, Journal, Mutation, Outcome, WriteBatch};
-use cdm_testkit::build;
+use cdm_testkit::fixtures;
 use futures_util::future::join_all;
 
 const CLAIMS: u32 = 500;
@@ -36,7 +37,7 @@ fn claim(site: &Site, rollout: u64, ordinal: u32) -> Claim {
         ordinal,
         number: rollout * 1_000 + u64::from(ordinal),
         owner: WorkerId::new("worker"),
-        requested_by: build::actor(),
+        requested_by: fixtures::actor(),
         at: site.updated_at,
     }
 }
@@ -49,9 +50,9 @@ async fn main() {
         for rollout in 1..=ROUNDS {
             let dir = tempfile::TempDir::new().expect("a directory");
             let file = File::open(&dir.path().join("cdm.db")).await.expect("a file");
-            let presence = Presence::open(dir.path(), &WorkerId::new("worker")).expect("a presence");
+            let presence = LivenessLock::open(dir.path(), &WorkerId::new("worker")).expect("a presence");
             let store = EmbeddedStore::open(file, Arc::new(clock), presence).await.expect("a store");
-            let sites: Vec<Site> = (0..CLAIMS).map(|n| build::site(&format!("s{n}"))).collect();
+            let sites: Vec<Site> = (0..CLAIMS).map(|n| fixtures::site(&format!("s{n}"))).collect();
             for some in sites.chunks(50) {
                 let writes = some.iter().map(|site| Mutation::CreateSite(Box::new(site.clone()))).collect();
                 let written = store.write(&call(&clock, &ids), &WriteBatch::of(writes)).await;
@@ -59,8 +60,8 @@ async fn main() {
             }
             let one = async |ordinal: u32| {
                 let claim = claim(&sites[ordinal as usize], rollout, ordinal);
-                let answer = store.claim(&call(&clock, &ids), &claim).await;
-                assert!(matches!(answer, Outcome::Applied(Claimed::Taken { .. })), "{answer:?}");
+                let outcome = store.claim(&call(&clock, &ids), &claim).await;
+                assert!(matches!(outcome, Outcome::Applied(Claimed::Taken { .. })), "{outcome:?}");
             };
             let from = Instant::now();
             if at_once {
@@ -74,8 +75,8 @@ async fn main() {
         }
         took.sort_unstable();
         let middle = took[took.len() / 2];
-        let how = if at_once { "all at once" } else { "one after another" };
+        let mode = if at_once { "all at once" } else { "one after another" };
         let rate = f64::from(CLAIMS) / middle.as_secs_f64();
-        println!("{CLAIMS} claims, {how}: {middle:.1?}, {rate:.0} a second (median of {ROUNDS} rounds)");
+        println!("{CLAIMS} claims, {mode}: {middle:.1?}, {rate:.0} per second (median of {ROUNDS} rounds)");
     }
 }

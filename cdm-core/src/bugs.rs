@@ -1,9 +1,11 @@
-//! The catalogue of planted bugs: each is one line somewhere in this crate that is wrong while the bug is switched on.
+//! The catalog of seeded bugs. Each entry stands for one place in this crate that behaves incorrectly while the bug
+//! is switched on.
 //!
-//! It is compiled only for the test campaigns, which switch one on at a time and demand that it is caught. The switch
-//! is per thread, so that campaigns can run side by side.
+//! The catalog is compiled only with the feature `seeded-bugs`. A test campaign switches one bug on at a time and
+//! fails if no test catches it. The switch is per thread, so that campaigns can run in parallel.
 
-/// `true` while the named bug is switched on; `false`, at no cost, in every build without the test feature.
+/// Returns `true` while the named bug is switched on in this thread. Without the feature `seeded-bugs` the macro
+/// expands to `false`.
 #[cfg(feature = "seeded-bugs")]
 macro_rules! bug {
     ($name:ident) => {
@@ -27,115 +29,117 @@ mod catalogue {
 
     macro_rules! catalogue {
         ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-            /// One way to be wrong.
+            /// One incorrect behavior that a test campaign has to catch.
             #[derive(Clone, Copy, Debug, PartialEq, Eq)]
             pub enum Bug { $($(#[doc = $doc])+ $name,)+ }
 
             impl Bug {
-                /// Every one of them.
+                /// Lists every bug in declaration order.
                 pub const ALL: &'static [Self] = &[$(Self::$name,)+];
             }
         };
     }
 
     catalogue! {
-        /// A rollout's claim does not look at the grant a site has seen.
+        /// A rollout claims a site although the site has already accepted a higher claim token.
         ClaimIgnoresGrant,
-        /// A rollout's completion does not look at the claim's fence.
+        /// Releasing a claim does not compare the claim's fence.
         CompleteIgnoresFence,
-        /// The prefix of a site's objects lacks its slash (and the last letter, as if names could be prefixes).
+        /// The object prefix of a site lacks its trailing slash and the last letter of the uid, so that it matches
+        /// other prefixes.
         PrefixWithoutSlash,
-        /// A hold on a colour is given to everyone.
+        /// A lock on a service is granted to every caller.
         HoldIgnored,
-        /// A rollback takes the newest digest whatever its verdict.
+        /// A rollback chooses the newest digest regardless of its verdict.
         RollbackTakesAny,
-        /// What was rolled back is as healthy as before.
+        /// A digest that was rolled back keeps the verdict it had before.
         RolledBackIsHealthy,
-        /// A gate's verdict falls on the digest that the rollout was started for, whatever ran.
+        /// A gate's verdict is written to the digest that the rollout was started for instead of the digest that ran.
         VerdictOnRolloutsDigest,
-        /// A window's sites are moved whatever digest the target runs.
+        /// The sites of a window move regardless of the digest that the target runs.
         WindowIgnoresDigest,
         /// A request to pause a rollout is lost.
         PauseForgotten,
-        /// A rollout goes on whatever its budget says.
+        /// A rollout continues although its failure budget is used up.
         BudgetIgnored,
-        /// An effect is made before its intent is stored.
+        /// A side effect happens before its intent is stored.
         JournalAfterEffect,
-        /// A timeout is taken for a failure.
+        /// A timeout is treated as a definite failure.
         TimeoutIsFailure,
-        /// A take-over leaves the epoch as it was.
+        /// Taking over an operation does not raise its epoch.
         TakeOverKeepsEpoch,
-        /// A worker does not look at its lease before a call.
+        /// A worker does not check its lease before a call.
         LeaseIgnored,
         /// Attempts are not counted.
         AttemptsUncounted,
-        /// An attempt is counted whenever a backend is away.
+        /// Waiting for an unavailable backend counts as an attempt.
         WaitCountsAttempts,
-        /// An event that the table of statuses does not have is passed over in silence.
+        /// An event that the status table does not allow is ignored instead of rejected.
         IllegalTransitionSwallowed,
-        /// A wait is stored again each time that it is looked at, whatever has changed.
+        /// A waiting operation is stored at every poll even if nothing changed.
         WaitAlwaysStored,
-        /// A backend that is away is asked again without a pause that grows.
+        /// The pause between retries of an unavailable backend does not grow.
         PauseDoesNotGrow,
-        /// A worker runs an operation of a pipeline version that it does not know.
+        /// A worker runs an operation whose pipeline version it does not support.
         UnknownVersionRun,
-        /// A conflict in the store is overwritten with what this worker has in mind.
+        /// After a conflict, a worker overwrites the stored record with its own copy.
         ConflictOverwritten,
-        /// A request to cancel is not looked at.
+        /// A cancel request is ignored.
         CancelIgnored,
-        /// A route is pointed to a service that is not ready.
+        /// A route is moved to a service that is not ready.
         RouteBeforeReady,
-        /// A route is moved whatever fence it carries.
+        /// A route is moved regardless of the fence it carries.
         RouteFenceIgnored,
-        /// A new password is drawn where a stored one exists.
+        /// A new password is generated although one is stored.
         SecretRedrawn,
-        /// The rest of a page of keys is left in the bucket.
+        /// Only half of a page of keys is deleted from the bucket.
         HalfDeletePage,
-        /// Errors of single keys in a delete are ignored.
+        /// Errors of individual keys in a delete are ignored.
         DeleteErrorsIgnored,
-        /// Data is deleted before the route is gone.
+        /// Data is deleted before the route is removed.
         DataBeforeRoute,
-        /// A job that runs is started again under another name.
+        /// A running job is started again under another name.
         JobRestarted,
-        /// A job's success is taken on trust, before it ended.
+        /// A job counts as successful before it has ended.
         JobNotAwaited,
-        /// A cancelled promotion leaves the route where it is.
+        /// A cancelled promote leaves the route on the target.
         UndoLeavesRoute,
-        /// An image that does not get ready is left in place.
+        /// An image that does not become ready is not rolled back.
         FailedImageStays,
-        /// A secret's value goes into the reason of a parked operation.
+        /// The reason of a parked operation contains the value of a secret.
         SecretInReason,
-        /// A new owner of a rollout starts from the beginning of the window without asking the sites.
+        /// A new owner restarts a window from the beginning without resolving the sites that the lost owner had
+        /// claimed.
         WindowNotSettled,
-        /// A rollout's owner reaches over the end of its window.
+        /// A rollout's owner moves sites beyond the end of its window.
         WindowOverrun,
-        /// A site of another uid under the same id is claimed.
+        /// A site with the same id but another uid is claimed.
         NameNotUid,
-        /// A terminated site's hostnames stay taken.
+        /// The hostnames of a terminated site stay claimed.
         HostnamesKept,
-        /// An answer of the service that a site came from is taken for one of the service it went to.
+        /// A response of the service that a site came from counts as a response of the target.
         OldAnswerCounts,
-        /// A site that the gate speaks against stays where it was moved.
+        /// A site that fails the health gate stays on the target.
         UnhealthyStays,
-        /// A site that could not be asked is taken for one that does not work.
+        /// An inconclusive probe counts as a failed one.
         InconclusiveIsFailure,
-        /// A gate that halts a rollout leaves the image without a verdict.
+        /// A gate that halts a rollout does not mark the digest as bad.
         GateAcquits,
-        /// Moves go on in a freeze.
+        /// Moves continue during a freeze.
         FreezeIgnored,
-        /// The next wave does not wait.
+        /// The next wave starts without a bake time.
         BakeSkipped,
-        /// A window whose caches are still to be flushed is forgotten.
+        /// A window whose caches are not flushed yet is forgotten.
         TrailingForgotten,
-        /// A site whose address is right counts as installed, whoever can sign in to it.
+        /// A site with the correct address counts as installed even if it has no administrator.
         AddressProvesInstall,
-        /// A job that ended without an error counts as done, whatever it printed.
+        /// A job that ended without an error counts as successful regardless of its output.
         ExitProvesFlush,
-        /// The database of a site that was active is made anew like that of one that never was.
+        /// The database of a site that was active is renewed as if the site had never been active.
         ActiveDatabaseRenewed,
-        /// A receiver that fails is asked again at once.
+        /// A failed delivery is retried immediately.
         WebhookImpatient,
-        /// A webhook's place moves before its message has arrived.
+        /// A webhook's cursor advances before its message is delivered.
         WebhookPlaceFirst,
     }
 
@@ -143,12 +147,12 @@ mod catalogue {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// Switches `bug` on in this thread, or all off with `None`.
+    /// Switches `bug` on in this thread, or switches every bug off with `None`.
     pub fn plant(bug: Option<Bug>) {
         PLANTED.set(bug);
     }
 
-    /// Whether `bug` is on in this thread.
+    /// Returns whether `bug` is on in this thread.
     pub fn planted(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
     }

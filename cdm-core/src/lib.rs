@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")
+    allow(clippy::unwrap_used, clippy::expect_used, reason = "a test panics at the first failure")
 )]
 
 pub mod domain;
@@ -14,9 +14,6 @@ pub mod adapters;
 #[cfg(feature = "wiring")]
 pub mod wiring;
 
-#[cfg_attr(
-    not(feature = "seeded-bugs"),
-    allow(unused_imports, reason = "the switch is used in some builds only")
-)]
+#[cfg_attr(not(feature = "seeded-bugs"), allow(unused_imports, reason = "only some builds use the macro"))]
 pub mod bugs;
 pub(crate) use bugs::bug;

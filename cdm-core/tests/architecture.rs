@@ -1,14 +1,14 @@
-//! The walls of the house: which room of the core may use which, what the pure rooms do without, and how long a file
-//! may get. Whoever changes a table here changes `ARCHITECTURE.md` in the same commit.
+//! The layering rules of the workspace: which modules of the core may use which, and what the pure modules must not
+//! contain. A change to a table here is also made in `ARCHITECTURE.md`, in the same commit.
 //!
-//! It reads source text, so a macro could fool it; it is a guard against habit, not against intent.
+//! The tests read source text, so a macro could bypass them. They guard against accidents, not against intent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Each room and the rooms it may use, from the pure centre outwards. A room may always use itself.
-const ROOMS: &[(&str, &[&str])] = &[
+/// Each module and the modules that it may use, from the pure center outwards. A module may always use itself.
+const MODULES: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("ports", &["domain"]),
     ("engine", &["domain", "ports"]),
@@ -18,21 +18,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wiring", &["domain", "ports", "engine", "pipelines", "manager", "adapters"]),
 ];
 
-/// What every room may use: the switch of the planted bugs, which is constant in every build without the test feature.
-const EVERYWHERE: &[&str] = &["bug", "bugs"];
+/// Modules that every module may use: the switch of the planted bugs, which is constant in every build without the
+/// test feature.
+const ALWAYS_ALLOWED: &[&str] = &["bug", "bugs"];
 
-/// Words that have no place where decisions are made.
+/// Words that must not occur in decision code.
 const IMPURE: &[&str] =
     &["Instant", "SystemTime", "async", "await", "eprintln", "println", "rand", "serde", "tokio", "tracing"];
 
-/// Where decisions are made, below `cdm-core/src`.
+/// Decision code, below `cdm-core/src`.
 const PURE: &[&str] = &["domain/", "engine/plan.rs"];
 
-/// Where a panic would take other operations with it, below `cdm-core/src`.
+/// Code in which a panic would abort other operations, below `cdm-core/src`.
 const NO_PANIC: &[&str] = &["domain/", "engine/"];
 
-/// Beginnings of the names of crates that speak to a cloud, to a network or to a database, or bring a runtime.
-const OUTSIDE: &[&str] = &[
+/// Name prefixes of crates that access a cloud, a network or a database, or contain a runtime.
+const EXTERNAL: &[&str] = &[
     "actix",
     "aws",
     "axum",
@@ -62,7 +63,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every Rust file below `folder`, in order.
+/// Returns every Rust file below `folder`, sorted.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry of a folder").path()).collect();
@@ -78,7 +79,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Every Rust file of the core: its path below `src`, with `/` between the parts, and its text.
+/// Returns every Rust file of the core: the path below `src`, separated by `/`, and the text.
 fn core_files() -> Vec<(String, String)> {
     let src = core().join("src");
     let named = |path: PathBuf| {
@@ -89,7 +90,8 @@ fn core_files() -> Vec<(String, String)> {
     rust_files(&src).into_iter().map(named).collect()
 }
 
-/// Every Rust file below the `src` of every crate of the workspace: its path below the workspace, and its text.
+/// Returns every Rust file below the `src` of every crate of the workspace: the path below the workspace, and the
+/// text.
 fn workspace_files() -> Vec<(String, String)> {
     let top = core().parent().expect("a crate lies in its workspace");
     let entries = fs::read_dir(top).expect("the workspace's folder");
@@ -102,7 +104,7 @@ fn workspace_files() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The lines of a text with their numbers, without comments and without what stands in quotes.
+/// Returns the lines of a text with their numbers, without comments and string literals.
 fn code(text: &str) -> impl Iterator<Item = (usize, String)> {
     let mut quoted = false;
     let stripped: Vec<(usize, String)> = (1..)
@@ -127,12 +129,12 @@ fn code(text: &str) -> impl Iterator<Item = (usize, String)> {
     stripped.into_iter()
 }
 
-/// The part of a text that is built outside tests: test modules stand at the end of their file.
+/// Returns the part of a text that is compiled outside tests; test modules are at the end of their file.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
 }
 
-/// The words of a line, with what stands before and after each.
+/// Returns the words of a line, each with the text before and after it.
 fn words(line: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     let part = |character: char| character.is_alphanumeric() || character == '_';
     let mut from = 0;
@@ -145,7 +147,7 @@ fn words(line: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     })
 }
 
-/// The first name of a path that goes on in `rest`, such as `domain` in `::domain::Site`; `{` for a group.
+/// Returns the first name of a path that continues in `rest`, such as `domain` in `::domain::Site`; `{` for a group.
 fn next_name(rest: &str) -> Option<String> {
     let rest = rest.strip_prefix("::")?.trim_start();
     if rest.starts_with('{') || rest.starts_with('*') {
@@ -154,7 +156,8 @@ fn next_name(rest: &str) -> Option<String> {
     Some(rest.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect())
 }
 
-/// The names directly below the crate that a line of `file` uses, by `crate::…` or by as many `super::` as lead there.
+/// Returns the names directly below the crate root that a line of `file` uses, through `crate::…` or through the
+/// number of `super::` that leads to the root.
 fn names_at_the_root(file: &str, line: &str) -> Vec<String> {
     let mut depth = file.split('/').count();
     if file.ends_with("/mod.rs") {
@@ -181,43 +184,47 @@ fn names_at_the_root(file: &str, line: &str) -> Vec<String> {
     names
 }
 
-/// What is wrong with the uses in `file`, a path below `cdm-core/src`.
+/// Returns the forbidden uses in `file`, a path below `cdm-core/src`.
 fn wrong_uses(file: &str, text: &str) -> Vec<String> {
-    let room = file.split('/').next().unwrap_or_default().trim_end_matches(".rs");
-    let Some((_, allowed)) = ROOMS.iter().find(|(known, _)| *known == room) else {
+    let module = file.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let Some((_, allowed)) = MODULES.iter().find(|(known, _)| *known == module) else {
         let known = file == "lib.rs" || file == "bugs.rs";
-        return if known { Vec::new() } else { vec![format!("{file}: `{room}` is no room of this house")] };
+        return if known {
+            Vec::new()
+        } else {
+            vec![format!("{file}: `{module}` is not in the table of modules")]
+        };
     };
     let mut wrong = Vec::new();
     for (number, line) in code(text) {
         for name in names_at_the_root(file, &line) {
             let fine =
-                name == room || allowed.contains(&name.as_str()) || EVERYWHERE.contains(&name.as_str());
+                name == module || allowed.contains(&name.as_str()) || ALWAYS_ALLOWED.contains(&name.as_str());
             if name == "{" {
                 wrong.push(format!(
-                    "{file}:{number}: a group at the crate's root hides its rooms; name the room"
+                    "{file}:{number}: a group at the crate root hides its modules; name the module"
                 ));
             } else if !fine {
-                wrong.push(format!("{file}:{number}: `{room}` must not use `{name}`"));
+                wrong.push(format!("{file}:{number}: `{module}` must not use `{name}`"));
             }
         }
     }
     wrong
 }
 
-/// What stands in `file` that is no part of a decision.
+/// Returns the words in `file` that must not occur in decision code.
 fn impure(file: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, line) in code(without_tests(text)) {
         let found = words(&line).filter(|(_, word, _)| IMPURE.contains(word));
         wrong.extend(
-            found.map(|(_, word, _)| format!("{file}:{number}: `{word}` has no place in a decision")),
+            found.map(|(_, word, _)| format!("{file}:{number}: `{word}` must not occur in decision code")),
         );
     }
     wrong
 }
 
-/// Where `file` would rather panic than return.
+/// Returns the places where `file` panics instead of returning an error.
 fn panics(file: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, line) in code(without_tests(text)) {
@@ -230,23 +237,24 @@ fn panics(file: &str, text: &str) -> Vec<String> {
     wrong
 }
 
-/// Whether a file begins by saying what it is for, in at least one word.
-fn says_what_it_is_for(text: &str) -> bool {
+/// Returns whether a file begins with a non-empty `//!` line.
+fn states_its_subject(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default();
     let words = first.strip_prefix("//!").is_some_and(|words| words.chars().any(char::is_alphabetic));
     words || first.starts_with("#![doc")
 }
 
-/// The crates of the outside world that are compiled with the core and these features, other than for its tests.
-fn outside_crates(features: &str) -> Vec<String> {
-    let asked = ["tree", "--package=cdm-core", "--edges=normal,build", "--prefix=none", "--offline"];
+/// Returns the external crates that are compiled with the core and these features, without its test dependencies.
+fn external_crates(features: &str) -> Vec<String> {
+    let arguments = ["tree", "--package=cdm-core", "--edges=normal,build", "--prefix=none", "--offline"];
     let mut cargo = Command::new(env!("CARGO"));
-    let told = cargo.args(asked).args(["--no-default-features", "--features", features]).current_dir(core());
-    let told = told.output().expect("cargo");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    let tree = String::from_utf8(told.stdout).expect("text");
+    let output =
+        cargo.args(arguments).args(["--no-default-features", "--features", features]).current_dir(core());
+    let output = output.output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("text");
     let names = tree.lines().filter_map(|line| line.split(' ').next());
-    let outside = names.filter(|name| OUTSIDE.iter().any(|beginning| name.starts_with(beginning)));
+    let outside = names.filter(|name| EXTERNAL.iter().any(|beginning| name.starts_with(beginning)));
     outside.map(str::to_owned).collect()
 }
 
@@ -255,72 +263,75 @@ fn assert_none(wrong: &[String]) {
 }
 
 #[test]
-fn rooms_look_inwards_only() {
+fn modules_use_only_the_modules_listed_for_them() {
     let files = core_files();
-    for (room, _) in ROOMS {
-        let there = files.iter().any(|(file, _)| file.starts_with(&format!("{room}/")));
-        assert!(there, "the table has a room `{room}` that the house has not");
+    for (module, _) in MODULES {
+        let there = files.iter().any(|(file, _)| file.starts_with(&format!("{module}/")));
+        assert!(there, "the table has a module `{module}` that does not exist");
     }
     assert_none(&files.iter().flat_map(|(file, text)| wrong_uses(file, text)).collect::<Vec<_>>());
 }
 
 #[test]
-fn decisions_are_pure() {
+fn decision_code_is_pure() {
     let files = core_files();
     let pure = files.iter().filter(|(file, _)| PURE.iter().any(|place| file.starts_with(place)));
     assert_none(&pure.flat_map(|(file, text)| impure(file, text)).collect::<Vec<_>>());
 }
 
 #[test]
-fn domain_and_engine_do_not_panic_at_will() {
+fn domain_and_engine_do_not_panic() {
     let files = core_files();
     let guarded = files.iter().filter(|(file, _)| NO_PANIC.iter().any(|place| file.starts_with(place)));
     assert_none(&guarded.flat_map(|(file, text)| panics(file, text)).collect::<Vec<_>>());
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_states_its_subject() {
     let files = workspace_files();
-    let silent = files.iter().filter(|(_, text)| !says_what_it_is_for(text));
+    let silent = files.iter().filter(|(_, text)| !states_its_subject(text));
     assert_none(
-        &silent.map(|(file, _)| format!("{file}:1: no `//!` line says what this is")).collect::<Vec<_>>(),
+        &silent.map(|(file, _)| format!("{file}:1: no `//!` line states the subject")).collect::<Vec<_>>(),
     );
 }
 
 #[test]
-fn the_core_without_features_compiles_no_cloud() {
-    assert_eq!(outside_crates(""), Vec::<String>::new());
-    let all = outside_crates("cloud");
+fn the_core_without_features_compiles_no_cloud_crate() {
+    assert_eq!(external_crates(""), Vec::<String>::new());
+    let all = external_crates("cloud");
     for name in ["aws-sdk-dynamodb", "aws-sdk-s3", "aws-sdk-secretsmanager", "kube", "sqlx"] {
         assert!(all.iter().any(|known| known == name), "{name} is not among {all:?}");
     }
 }
 
 #[test]
-fn the_walls_stop_what_they_are_for() {
-    let caught = |file, text| wrong_uses(file, text).len();
-    assert_eq!(caught("domain/site.rs", "use crate::ports::CallContext;"), 1);
-    assert_eq!(caught("domain/site.rs", "use super::super::ports::CallContext;"), 1);
-    assert_eq!(caught("domain/mod.rs", "use super::engine::Lease;"), 1);
-    assert_eq!(caught("ports/store.rs", "fn f(x: crate::manager::Request) {}"), 1);
-    assert_eq!(caught("engine/plan.rs", "use crate::{domain::Site, manager::Manager};"), 1);
-    assert_eq!(caught("pipelines/rollout/owner.rs", "use super::super::super::manager::Manager;"), 1);
-    assert_eq!(caught("cellar/mod.rs", ""), 1);
+fn layering_violations_are_found() {
+    let count_wrong_uses = |file, text| wrong_uses(file, text).len();
+    assert_eq!(count_wrong_uses("domain/site.rs", "use crate::ports::CallContext;"), 1);
+    assert_eq!(count_wrong_uses("domain/site.rs", "use super::super::ports::CallContext;"), 1);
+    assert_eq!(count_wrong_uses("domain/mod.rs", "use super::engine::Lease;"), 1);
+    assert_eq!(count_wrong_uses("ports/store.rs", "fn f(x: crate::manager::Request) {}"), 1);
+    assert_eq!(count_wrong_uses("engine/plan.rs", "use crate::{domain::Site, manager::Manager};"), 1);
+    assert_eq!(
+        count_wrong_uses("pipelines/rollout/owner.rs", "use super::super::super::manager::Manager;"),
+        1
+    );
+    assert_eq!(count_wrong_uses("cellar/mod.rs", ""), 1);
     assert_eq!(
         wrong_uses("engine/plan.rs", "\nuse crate::pipelines::NewRollout;")[0],
         "engine/plan.rs:2: `engine` must not use `pipelines`"
     );
 
-    assert_eq!(caught("domain/site.rs", "use super::fence::Fence;"), 0);
-    assert_eq!(caught("domain/site.rs", "// use crate::ports::CallContext;"), 0);
-    assert_eq!(caught("domain/site.rs", "let text = \"crate::ports::CallContext\";"), 0);
-    assert_eq!(caught("domain/site.rs", "if crate::bug!(NameNotUid) {}"), 0);
-    assert_eq!(caught("pipelines/rollout/owner.rs", "use super::super::route::point;"), 0);
-    assert_eq!(caught("manager/sites.rs", "use crate::pipelines::NewRollout;"), 0);
+    assert_eq!(count_wrong_uses("domain/site.rs", "use super::fence::Fence;"), 0);
+    assert_eq!(count_wrong_uses("domain/site.rs", "// use crate::ports::CallContext;"), 0);
+    assert_eq!(count_wrong_uses("domain/site.rs", "let text = \"crate::ports::CallContext\";"), 0);
+    assert_eq!(count_wrong_uses("domain/site.rs", "if crate::bug!(NameNotUid) {}"), 0);
+    assert_eq!(count_wrong_uses("pipelines/rollout/owner.rs", "use super::super::route::point;"), 0);
+    assert_eq!(count_wrong_uses("manager/sites.rs", "use crate::pipelines::NewRollout;"), 0);
 }
 
 #[test]
-fn the_other_guards_bite_too() {
+fn impure_code_and_panics_are_found() {
     assert_eq!(impure("domain/x.rs", "async fn f() {}\nlet now = SystemTime::now();").len(), 2);
     assert_eq!(impure("domain/x.rs", "//! async\nlet strand = operand(\"tracing\");").len(), 0);
 
@@ -331,7 +342,7 @@ fn the_other_guards_bite_too() {
         0
     );
 
-    assert!(!says_what_it_is_for("use std::fs;"));
-    assert!(!says_what_it_is_for("//! ."));
-    assert!(says_what_it_is_for("//! What this is."));
+    assert!(!states_its_subject("use std::fs;"));
+    assert!(!states_its_subject("//! ."));
+    assert!(states_its_subject("//! What this is."));
 }

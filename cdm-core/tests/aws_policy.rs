@@ -1,6 +1,7 @@
-//! What `deploy/aws` allows is what the AWS adapters ask for: no call without its action, and no action without its call.
+//! `deploy/aws` allows exactly the calls of the AWS adapters: each call has its action, and each action has its call.
 //!
-//! It reads the adapters' source, where an operation is a method without arguments of something called `client`.
+//! The tests read the source of the adapters, where an operation is a method without arguments on a value named
+//! `client`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +11,17 @@ use serde_json::Value;
 
 use Policy::{Bootstrap, Work};
 
-/// Which file allows a call.
+/// The file that allows a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
-    /// What CDM does all day, and `doctor`.
+    /// `policy.json`: normal operation and `doctor`.
     Work,
-    /// What `cdm-server --bootstrap` does besides.
+    /// `bootstrap-policy.json`: the additional calls of `cdm-server --bootstrap`.
     Bootstrap,
 }
 
-/// Each operation that an adapter asks for, and the actions that allow it by AWS's service authorization reference.
+/// Each operation that an adapter calls, and the actions that allow it according to AWS's service authorization
+/// reference.
 const CALLS: &[(&str, &str, Policy, &[&str])] = &[
     ("dynamodb", "batch_get_item", Work, &["dynamodb:BatchGetItem"]),
     ("dynamodb", "create_table", Bootstrap, &["dynamodb:CreateTable"]),
@@ -60,7 +62,7 @@ const CALLS: &[(&str, &str, Policy, &[&str])] = &[
     ("secrets_manager", "get_secret_value", Work, &["secretsmanager:GetSecretValue"]),
 ];
 
-/// What a statement may be about: nothing beyond the table, the secrets below the prefix, and the sites' files.
+/// The permitted resources of a statement: the table, the secrets below the prefix, and the objects of the sites.
 const RESOURCES: &[&str] = &[
     "arn:aws:dynamodb:*:*:table/cdm",
     "arn:aws:dynamodb:*:*:table/cdm/index/lists",
@@ -79,7 +81,7 @@ fn deployed(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The text of every file of a folder and the folders in it.
+/// Returns the text of every file of a folder, recursively.
 fn text_of(folder: &Path) -> String {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let paths = entries.map(|entry| entry.expect("an entry").path());
@@ -90,12 +92,12 @@ fn text_of(folder: &Path) -> String {
     text.collect()
 }
 
-/// The operations that a text asks a client for.
+/// Returns the operations that a text calls on a client.
 fn operations(text: &str) -> BTreeSet<String> {
     let after = text.split("client").skip(1).filter_map(|after| after.trim_start().strip_prefix('.'));
     let called = after.filter_map(|after| {
         let (name, rest) = after.split_once('(')?;
-        let is_name = name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_');
+        let is_name = name.chars().all(|character| character.is_ascii_lowercase() || character == '_');
         (is_name && rest.starts_with(')')).then(|| name.to_owned())
     });
     called.collect()
@@ -106,7 +108,7 @@ fn statements(file: &str) -> Vec<Value> {
     policy["Statement"].as_array().expect("statements").clone()
 }
 
-/// One text, or a list of them.
+/// Returns the elements of a list of texts, or a single text as a list.
 fn texts(value: &Value) -> Vec<String> {
     let one = value.as_str().map(|text| vec![text.to_owned()]);
     one.unwrap_or_else(|| {
@@ -116,7 +118,7 @@ fn texts(value: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_operation_of_the_adapters_is_known_here() {
+fn every_operation_of_the_adapters_is_listed() {
     let adapters: BTreeSet<_> = CALLS.iter().map(|(adapter, ..)| *adapter).collect();
     for name in adapters {
         let known = CALLS.iter().filter(|(adapter, ..)| *adapter == name);
@@ -126,7 +128,7 @@ fn every_operation_of_the_adapters_is_known_here() {
 }
 
 #[test]
-fn the_policies_allow_what_is_asked_for_and_no_more() {
+fn the_policies_allow_exactly_the_calls_of_the_adapters() {
     for (policy, file) in [(Work, "policy.json"), (Bootstrap, "bootstrap-policy.json")] {
         let needed = CALLS.iter().filter(|(_, _, of, _)| *of == policy);
         let needed: BTreeSet<_> =
@@ -137,14 +139,15 @@ fn the_policies_allow_what_is_asked_for_and_no_more() {
 }
 
 #[test]
-fn the_policies_reach_no_further_than_what_is_cdms() {
+fn the_policies_are_limited_to_resources_of_cdm() {
     for file in ["policy.json", "bootstrap-policy.json"] {
         for statement in statements(file) {
             assert_eq!(statement["Effect"], "Allow", "{statement}");
             for resource in texts(&statement["Resource"]) {
                 assert!(RESOURCES.contains(&resource.as_str()), "{file}: {resource}");
             }
-            // What reads or deletes a secret has seen that it is one of ours; the policy sees to it as well.
+            // The adapter reads or deletes a secret only after it has checked that CDM owns it; the policy restricts
+            // both as well.
             for action in texts(&statement["Action"]) {
                 let condition = &statement["Condition"]["StringEquals"];
                 match action.as_str() {
@@ -161,9 +164,9 @@ fn the_policies_reach_no_further_than_what_is_cdms() {
     }
 }
 
-/// What the contract with the image lets it do: `docs/tenant-contract.md`.
+/// What the contract with the image allows it to read: `docs/tenant-contract.md`.
 #[test]
-fn the_image_reads_what_its_contract_names_and_no_administrators_password() {
+fn the_image_reads_what_its_contract_names_and_no_administrator_password() {
     let statements = statements("image-policy.json");
     let of = |action: &str| -> Vec<&Value> {
         statements.iter().filter(|one| texts(&one["Action"]).iter().any(|name| name == action)).collect()
@@ -182,7 +185,7 @@ fn the_image_reads_what_its_contract_names_and_no_administrators_password() {
     assert_eq!(allowed.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
     assert!(statements.iter().all(|one| one["Effect"] == "Allow"));
 
-    // Items of hostnames and sites, and no other: not tokens, users, operations or the audit log.
+    // Items of hostnames and sites only: not tokens, users, operations or the audit log.
     for statement in of("dynamodb:GetItem") {
         assert_eq!(texts(&statement["Resource"]), ["arn:aws:dynamodb:*:*:table/cdm"]);
         let keys = &statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"];
@@ -193,44 +196,44 @@ fn the_image_reads_what_its_contract_names_and_no_administrators_password() {
     }
     assert!(of("s3:ListBucket").iter().all(|one| one["Condition"]["StringLike"]["s3:prefix"] == "sites/*"));
 
-    // A name in Secrets Manager's ARN ends in a hyphen and six characters that nobody chooses.
+    // The ARN of a secret ends in a hyphen and six characters that Secrets Manager generates.
     let arn = |name: &str| format!("arn:aws:secretsmanager:eu-central-1:1:secret:cdm/{name}-aB3dE6");
     let uid = "01k0000000000000000000000a";
     let reads = |name: &str| {
         of("secretsmanager:GetSecretValue").iter().any(|statement| {
             assert_eq!(statement["Condition"]["StringEquals"]["aws:ResourceTag/managed-by"], "cdm");
-            texts(&statement["Resource"]).iter().any(|pattern| is_like(pattern, &arn(name)))
+            texts(&statement["Resource"]).iter().any(|pattern| matches(pattern, &arn(name)))
         })
     };
     assert!(reads(&format!("{uid}/db")));
     for other in ["cms", "webhook", "db/cms", "xdb", "cms-db"] {
         assert!(!reads(&format!("{uid}/{other}")), "{other}");
     }
-    assert!(!is_like(
+    assert!(!matches(
         "arn:aws:secretsmanager:*:*:secret:cdm/*/db-??????",
         "arn:aws:secretsmanager:r:1:secret:other/x/db-aB3dE6"
     ));
 }
 
-/// Whether a text is what a pattern of AWS's describes: `*` for anything, `?` for one character.
-fn is_like(pattern: &str, text: &str) -> bool {
+/// Returns whether a text matches a pattern of AWS: `*` matches any text, `?` matches one character.
+fn matches(pattern: &str, text: &str) -> bool {
     match (pattern.chars().next(), text.chars().next()) {
         (None, None) => true,
         (Some('*'), _) => {
-            is_like(&pattern[1..], text)
-                || text.chars().next().is_some_and(|first| is_like(pattern, &text[first.len_utf8()..]))
+            matches(&pattern[1..], text)
+                || text.chars().next().is_some_and(|first| matches(pattern, &text[first.len_utf8()..]))
         }
-        (Some('?'), Some(first)) => is_like(&pattern[1..], &text[first.len_utf8()..]),
+        (Some('?'), Some(first)) => matches(&pattern[1..], &text[first.len_utf8()..]),
         (Some(wanted), Some(first)) if wanted == first => {
-            is_like(&pattern[wanted.len_utf8()..], &text[first.len_utf8()..])
+            matches(&pattern[wanted.len_utf8()..], &text[first.len_utf8()..])
         }
         (_, _) => false,
     }
 }
 
-/// The template says the table's names once more; the adapter has them between these two lines.
+/// The template repeats the table's names; in the adapter they are between these two lines.
 #[test]
-fn the_template_makes_the_table_that_the_adapter_makes() {
+fn the_template_creates_the_table_of_the_adapter() {
     let template: Value = serde_norway::from_str(&deployed("table-and-bucket.yaml")).expect("YAML");
     let table = &template["Resources"]["Table"]["Properties"];
     let named = |value: &Value, name: &str| -> Vec<String> {
@@ -251,7 +254,7 @@ fn the_template_makes_the_table_that_the_adapter_makes() {
 
     let source = text_of(&adapter("dynamodb"));
     let (_, names) = source.split_once("const EXPIRES").expect("the names of the table");
-    let (names, _) = names.split_once("impl DynamoTable").expect("what follows them");
+    let (names, _) = names.split_once("impl DynamoTable").expect("the end of the names");
     let names: BTreeSet<_> = names.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     let mut written = keys;
     written.extend(indexes.iter().flat_map(|index| texts(&index["Projection"]["NonKeyAttributes"])));
@@ -264,7 +267,7 @@ fn the_template_makes_the_table_that_the_adapter_makes() {
 }
 
 #[test]
-fn the_template_keeps_what_it_makes_and_keeps_it_private() {
+fn the_template_retains_its_resources_and_blocks_public_access() {
     let template: Value = serde_norway::from_str(&deployed("table-and-bucket.yaml")).expect("YAML");
     let [table, bucket] = ["Table", "Bucket"].map(|name| &template["Resources"][name]);
     for resource in [table, bucket] {

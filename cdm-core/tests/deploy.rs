@@ -1,4 +1,5 @@
-//! The shipped manifests as text: what they promise is in them, and the chart differs from them in names only.
+//! Checks the shipped manifests as text: they contain what the documentation states, and the chart differs from them
+//! only in names.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +22,7 @@ fn manifest(file: &str) -> Vec<Value> {
     objects(&shipped(&format!("kubernetes/{file}")))
 }
 
-/// A template of the chart with its values as they are by default, the release `cdm` in the namespace `cdm`.
+/// Returns a template of the chart rendered with its default values, for the release `cdm` in the namespace `cdm`.
 fn template(file: &str) -> Vec<Value> {
     let values: Value = serde_norway::from_str(&shipped("helm/cdm/values.yaml")).expect("values");
     let text = shipped(&format!("helm/cdm/templates/{file}"));
@@ -46,7 +47,7 @@ fn template(file: &str) -> Vec<Value> {
         } else if let Some((_, body)) = &mut repeated {
             body.push(line.to_owned());
         } else if trimmed.starts_with("{{- if ") {
-            // What is on by default.
+            // Sections that are enabled by default.
         } else if trimmed.starts_with("{{- include \"cdm.labels\"") {
             let indent = &line[..line.len() - line.trim_start().len()];
             lines.push(format!("{indent}app.kubernetes.io/name: cdm"));
@@ -74,11 +75,11 @@ fn filled(values: &Value, line: &str) -> String {
 }
 
 fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
-    objects.iter().find(is_it).unwrap_or_else(|| panic!("{kind} {name}"))
+    let is_match = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(is_match).unwrap_or_else(|| panic!("{kind} {name}"))
 }
 
-/// Every port that a rule about any address opens, and the addresses and namespaces of the others.
+/// Returns every port that a rule without peers opens, and the addresses and namespaces of the other rules.
 fn egress(policy: &Value) -> (Vec<u64>, Vec<String>) {
     let (mut ports, mut places) = (Vec::new(), Vec::new());
     for rule in policy["spec"]["egress"].as_array().expect("rules") {
@@ -99,7 +100,7 @@ fn egress(policy: &Value) -> (Vec<u64>, Vec<String>) {
 }
 
 #[test]
-fn namespaces_are_under_a_pod_security_standard() {
+fn namespaces_enforce_a_pod_security_standard() {
     let objects = manifest("namespaces.yaml");
     let label = |name: &str, mode: &str| {
         named(&objects, "Namespace", name)["metadata"]["labels"][format!("pod-security.kubernetes.io/{mode}")]
@@ -115,7 +116,7 @@ fn namespaces_are_under_a_pod_security_standard() {
 }
 
 #[test]
-fn what_is_not_allowed_on_the_network_is_refused() {
+fn network_policies_deny_by_default() {
     let plain = manifest("network-policy.yaml");
     let all = named(&plain, "NetworkPolicy", "default-deny");
     assert_eq!(all["spec"], json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }));
@@ -124,14 +125,14 @@ fn what_is_not_allowed_on_the_network_is_refused() {
         for policy in [server, jobs] {
             assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
             let (_, places) = egress(policy);
-            // The address at which a node answers with its own credentials is in none of them.
+            // None of them allows the address at which a node serves its own credentials.
             assert!(
                 places.iter().all(|place| !place.contains("169.254.169.254") && !place.contains("0.0.0.0/0"))
             );
         }
         assert_eq!(egress(server).0, [53, 443, 3306, 6443]);
         assert_eq!(egress(jobs).0, [53, 443, 3306, 6379, 11211]);
-        assert_eq!(jobs["spec"].get("ingress"), None, "jobs are reached by nobody");
+        assert_eq!(jobs["spec"].get("ingress"), None, "jobs accept no connections");
         assert_eq!(jobs["metadata"]["namespace"], "wp-platform");
         let labels = &jobs["spec"]["podSelector"]["matchLabels"];
         assert_eq!(labels["app.kubernetes.io/component"], "job");
@@ -139,7 +140,7 @@ fn what_is_not_allowed_on_the_network_is_refused() {
 }
 
 #[test]
-fn the_server_and_the_policies_name_one_account_of_jobs() {
+fn the_server_and_the_policies_name_the_same_service_account_of_jobs() {
     let server = shipped("kubernetes/server.yaml");
     let (_, after) = server.split_once("CDM_JOB_SERVICE_ACCOUNT\n").expect("the variable");
     assert_eq!(after.lines().next().map(str::trim), Some("value: wordpress"));
@@ -154,7 +155,7 @@ fn the_server_and_the_policies_name_one_account_of_jobs() {
 }
 
 #[test]
-fn the_chart_has_the_rules_of_the_role() {
+fn the_chart_has_the_rules_of_the_role_manifest() {
     let plain = manifest("role.yaml");
     let chart = shipped("helm/cdm/templates/role.yaml");
     for rule in named(&plain, "Role", "cdm")["rules"].as_array().expect("rules") {
@@ -169,7 +170,7 @@ fn the_chart_has_the_rules_of_the_role() {
 }
 
 #[test]
-fn the_container_is_built_in_images_that_are_named_by_digest() {
+fn the_container_is_built_from_images_pinned_by_digest() {
     let text = shipped("container/Dockerfile");
     let stages: Vec<_> = text.lines().filter(|line| line.starts_with("FROM ")).collect();
     assert_eq!(stages.last(), Some(&"FROM scratch"));
@@ -178,8 +179,8 @@ fn the_container_is_built_in_images_that_are_named_by_digest() {
             stage.strip_prefix("FROM ${").and_then(|rest| rest.split_once(":?")).map(|(name, _)| name);
         let argument = argument.unwrap_or_else(|| panic!("{stage}"));
         assert!(text.contains(&format!("\nARG {argument}\n")), "{argument} has no default");
-        let judged = format!("case \"${argument}\" in *@sha256:*)");
-        assert!(text.contains(&judged), "{judged}");
+        let check = format!("case \"${argument}\" in *@sha256:*)");
+        assert!(text.contains(&check), "{check}");
         assert!(text.contains(&format!("--build-arg {argument}=")), "the command names {argument}");
     }
 }

@@ -1,8 +1,8 @@
-//! Every port call of every pipeline, broken in every way; then pairs of faults.
+//! Every port call of every pipeline with every fault; then pairs of faults.
 //!
-//! The oracle is differential: a run with faults, once these have ended, must come to the same end state and to the
-//! same counts of creates, deletes and moves as the run without. The invariants are checked after every effect of
-//! either. A planned fault that did not happen fails the campaign.
+//! The oracle is differential: a run with faults must, after the faults have ended, reach the same final state and the
+//! same counts of creates, deletes and moves as the run without faults. The invariants are checked after every effect
+//! of either run. A planned fault that did not occur fails the campaign.
 
 #![allow(
     clippy::print_stdout,
@@ -12,12 +12,12 @@
 
 mod campaign;
 
-use campaign::{Campaign, caught, full, seed};
+use campaign::{Campaign, catch_panic, full, seed};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::ids::Rng;
 use cdm_testkit::world::{Scenario, Summary, World, scenarios};
 
-/// A scenario without faults: what it comes to, and the calls it makes.
+/// A scenario run without faults: its summary and its calls.
 struct Reference {
     scenario: Scenario,
     summary: Summary,
@@ -35,8 +35,8 @@ fn reference(scenario: Scenario) -> Reference {
     Reference { scenario, summary: Summary::of(&world), trace }
 }
 
-/// Runs a plan; what is wrong with what it came to.
-fn broken(reference: &Reference, plan: &Plan, must_fire: usize) -> Result<(), String> {
+/// Runs a plan, and returns the violations and differences.
+fn run_plan(reference: &Reference, plan: &Plan, must_fire: usize) -> Result<(), String> {
     let run = || {
         let mut world = World::new(1);
         (reference.scenario.before)(&mut world);
@@ -45,19 +45,19 @@ fn broken(reference: &Reference, plan: &Plan, must_fire: usize) -> Result<(), St
         let fired = world.faults.fired();
         world.converge();
         let summary = Summary::of(&world);
-        let difference = if reference.scenario.same_way {
+        let difference = if reference.scenario.same_effects {
             reference.summary.difference(&summary)
         } else {
             reference.summary.clone().end_state().difference(&summary.end_state())
         };
         let mut wrong: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
         if fired < must_fire {
-            wrong.push(format!("only {fired} faults happened"));
+            wrong.push(format!("only {fired} faults occurred"));
         }
         wrong.extend(difference);
         wrong
     };
-    let wrong = caught(run).unwrap_or_else(|panic| vec![panic]);
+    let wrong = catch_panic(run).unwrap_or_else(|panic| vec![panic]);
     if wrong.is_empty() {
         return Ok(());
     }
@@ -70,12 +70,12 @@ fn site(reference: &Reference, at: usize) -> &'static str {
     reference.trace.get(at).map_or("?", |call| call.name)
 }
 
-/// Every call with every fault that it takes.
+/// Returns every call with every fault that applies to it.
 fn singles(reference: &Reference) -> Vec<(usize, Fault)> {
     let calls = reference.trace.iter().enumerate();
     calls
         .flat_map(|(at, call)| {
-            Fault::KINDS.into_iter().filter(|fault| call.takes(*fault)).map(move |f| (at, f))
+            Fault::KINDS.into_iter().filter(|fault| call.supports(*fault)).map(move |f| (at, f))
         })
         .collect()
 }
@@ -88,7 +88,7 @@ fn single_faults() {
     let all: Vec<_> =
         references.iter().flat_map(|r| singles(r).into_iter().map(move |single| (r, single))).collect();
     let campaign =
-        Campaign::new("single-faults").over(&all, |(r, single)| broken(r, &Plan(vec![*single]), 1));
+        Campaign::new("single-faults").over(&all, |(r, single)| run_plan(r, &Plan(vec![*single]), 1));
     campaign.end(&format!("calls without faults: {}", calls.join(", ")));
 }
 
@@ -109,18 +109,18 @@ fn pairs() {
     let mut rng = Rng::new(seed);
     for drawn in 0..sample {
         // A partial Fisher-Yates shuffle: a sample without repetition.
-        let rest = (total - drawn) as u64;
-        all.swap(drawn, drawn + usize::try_from(rng.below(rest)).unwrap_or_default());
+        let remaining = (total - drawn) as u64;
+        all.swap(drawn, drawn + usize::try_from(rng.below(remaining)).unwrap_or_default());
     }
     all.truncate(sample);
-    // The second fault may lie on a path that the first one has closed.
+    // The second fault may be on a path that the first one prevents.
     let campaign = Campaign::new("pairs")
-        .over(&all, |(index, pair)| broken(&references[*index], &Plan(pair.to_vec()), 1));
+        .over(&all, |(index, pair)| run_plan(&references[*index], &Plan(pair.to_vec()), 1));
     campaign.end(&format!("of {total} pairs, seed {seed}"));
 }
 
-/// Plays one plan again, such as `CDM_PLAN="promote;10 Stale" cargo test -p cdm-core --test faults replay`, and prints
-/// what happened: the way to look at a failing plan.
+/// Replays one plan and prints its effects, to debug a failing plan: `CDM_PLAN="promote;10 Stale" cargo test -p
+/// cdm-core --test faults replay`.
 #[test]
 fn replay() {
     let Ok(text) = std::env::var("CDM_PLAN") else { return };
@@ -143,16 +143,16 @@ fn replay() {
     let before = world.log.len();
     world.faults.arm(plan.clone());
     let act = std::panic::AssertUnwindSafe(|| (scenario.act)(&mut world));
-    let rested = std::panic::catch_unwind(act);
+    let finished = std::panic::catch_unwind(act);
     for effect in world.log.since(before) {
-        println!("{} {} {}", effect.at.millis(), effect.by, shown(&effect.what));
+        println!("{} {} {}", effect.at.millis(), effect.by, describe(&effect.kind));
     }
-    println!("{:?}", rested.is_ok());
-    println!("{:?}", broken(&reference, &plan, 1));
+    println!("{:?}", finished.is_ok());
+    println!("{:?}", run_plan(&reference, &plan, 1));
 }
 
-fn shown(what: &cdm_testkit::log::What) -> String {
-    use cdm_testkit::log::What;
+fn describe(what: &cdm_testkit::log::EffectKind) -> String {
+    use cdm_testkit::log::EffectKind;
     let operation = |operation: Option<&cdm_core::domain::OperationState>| {
         operation.map(|s| {
             format!(
@@ -168,13 +168,13 @@ fn shown(what: &cdm_testkit::log::What) -> String {
         })
     };
     match what {
-        What::Site(_, after) => {
+        EffectKind::Site(_, after) => {
             format!("site {:?}", after.as_ref().map(|site| operation(site.operation.as_ref())))
         }
-        What::Colour(service) => {
-            format!("colour {} {:?} {:?}", service.color, operation(service.operation.as_ref()), service.lock)
+        EffectKind::Service(service) => {
+            format!("color {} {:?} {:?}", service.color, operation(service.operation.as_ref()), service.lock)
         }
-        What::Rollout(r) => {
+        EffectKind::Rollout(r) => {
             format!(
                 "rollout {:?} {:?} {:?} term {} {:?} {:?}",
                 r.status,

@@ -1,13 +1,14 @@
-//! Writes while the disk is full, and after there is space again: every user of the database file.
+//! Writes while the disk is full, and after space is available again, for every component that writes to the database
+//! file.
 //!
-//! The limit on the size of a file (`RLIMIT_FSIZE`) stands for the disk. It is the whole process's, so this file has one
-//! test and no other may join it.
+//! The file size limit (`RLIMIT_FSIZE`) simulates the full disk. The limit applies to the whole process, so this file
+//! contains a single test, and no other test may be added.
 
 use std::sync::Arc;
 
 use cdm_core::adapters::embedded::{
     EmbeddedDatabases, EmbeddedObjects, EmbeddedSecrets, EmbeddedStore, EmbeddedTokens, File, ImageSpec,
-    LocalCluster, LocalSettings, Presence,
+    LivenessLock, LocalCluster, LocalSettings,
 };
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::domain::{
@@ -19,13 +20,13 @@ use cdm_core::ports::{
     Mutation, ObjectStore, Outcome, PortError, SecretStore, SiteDatabases, SiteQuery, SiteRepository,
     StoreError, TokenStore, WriteBatch, WriteError,
 };
-use cdm_testkit::build;
+use cdm_testkit::fixtures;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Everything that writes to one database file.
-struct Machine {
+/// All components that write to one database file.
+struct Components {
     clock: SystemClock,
     ids: OsIds,
     file: File,
@@ -37,12 +38,13 @@ struct Machine {
     cluster: LocalCluster,
 }
 
-impl Machine {
+impl Components {
     async fn open(dir: &std::path::Path, worker: &str) -> Self {
         let (clock, ids) = (SystemClock::new(), OsIds::new().expect("chance"));
         let file = File::open(&dir.join("cdm.db")).await.expect("a database file");
-        let presence = Presence::open(&dir.join("workers"), &WorkerId::new(worker)).expect("a presence");
-        let store = EmbeddedStore::open(file.clone(), Arc::new(clock), presence).await.expect("a store");
+        let liveness_lock =
+            LivenessLock::open(&dir.join("workers"), &WorkerId::new(worker)).expect("a presence");
+        let store = EmbeddedStore::open(file.clone(), Arc::new(clock), liveness_lock).await.expect("a store");
         let tokens = EmbeddedTokens::open(file.clone()).await.expect("tokens");
         let secrets = EmbeddedSecrets::open(file.clone(), &dir.join("key"), Arc::new(clock)).await;
         let objects = EmbeddedObjects::open(&dir.join("objects"), Arc::new(clock)).await.expect("objects");
@@ -62,9 +64,9 @@ impl Machine {
         self.ids.uid(self.clock.wall())
     }
 
-    /// One write of each kind, with what it is called and what came of it.
+    /// Makes one write of each kind, and returns its name and result.
     async fn writes(&self, round: u64) -> Vec<(&'static str, Result<(), ErrorKind>)> {
-        let site = build::site(&format!("site{round}"));
+        let site = fixtures::site(&format!("site{round}"));
         let batch = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site))]);
         let (worker, uid) = (WorkerId::new("one"), self.uid());
         let token = Token {
@@ -73,7 +75,7 @@ impl Machine {
             role: Role::Viewer,
             hash: TokenHash([u8::try_from(round).expect("a small number"); 32]),
             loopback_only: false,
-            created_by: build::actor(),
+            created_by: fixtures::actor(),
             created_at: Timestamp::from_millis(round),
             expires_at: None,
             revoked_at: None,
@@ -93,13 +95,16 @@ impl Machine {
         };
         let secret = SecretName { uid, kind: SecretKind::Cms };
         let fence = self.cluster.service(Color::Green).await.expect("reads go on").fence;
-        let want = ImageWant::Digest(Digest::parse(&format!("{round:064x}")).expect("a digest"));
-        let image = self.cluster.set_image(&self.call(), Color::Green, fence, &want).await;
+        let desired = ImageWant::Digest(Digest::parse(&format!("{round:064x}")).expect("a digest"));
+        let image = self.cluster.set_image(&self.call(), Color::Green, fence, &desired).await;
         let digest = Digest::parse(&"d".repeat(64)).expect("a digest");
         vec![
             ("a record", of_store(self.store.write(&self.call(), &batch).await)),
             ("numbers", of_store(self.store.allocate_ids(&self.call(), 1).await.map_applied())),
-            ("a worker's beat", of_store(self.store.heartbeat(&self.call(), &worker, Some(round)).await)),
+            (
+                "a worker's heartbeat",
+                of_store(self.store.heartbeat(&self.call(), &worker, Some(round)).await),
+            ),
             ("a token", of_port(self.tokens.create(&self.call(), &token).await)),
             ("a secret", of_port(self.secrets.create(&self.call(), &secret, &cms).await)),
             ("a deleted secret", of_port(self.secrets.schedule_delete(&self.call(), &secret).await)),
@@ -153,41 +158,42 @@ fn of_port(outcome: Outcome<(), PortError>) -> Result<(), ErrorKind> {
     }
 }
 
-/// Lets no file be written beyond its first `most` bytes; `None`: beyond what was allowed at the beginning.
-fn limit(most: Option<u64>) {
+/// Limits the size of files to `max_bytes` bytes; `None` restores the initial limit.
+fn limit(max_bytes: Option<u64>) {
     let now = getrlimit(Resource::Fsize);
-    let limit = Rlimit { current: most.or(now.maximum), maximum: now.maximum };
+    let limit = Rlimit { current: max_bytes.or(now.maximum), maximum: now.maximum };
     setrlimit(Resource::Fsize, limit).expect("a limit");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_are_refused_while_the_disk_is_full_and_go_on_once_there_is_space() {
-    // The system sends a signal with the refused write, which would end the process.
+async fn writes_fail_while_the_disk_is_full_and_succeed_afterwards() {
+    // The kernel sends a signal with the rejected write, which by default ends the process.
     let number = Signal::XFSZ.as_raw();
     let _handled = signal(SignalKind::from_raw(number)).expect("a handler");
     let dir = TempDir::new().expect("a directory");
-    let machine = Machine::open(dir.path(), "one").await;
+    let components = Components::open(dir.path(), "one").await;
     let all = |results: &[(&str, Result<(), ErrorKind>)], wanted: Result<(), ErrorKind>| {
         let others: Vec<_> = results.iter().filter(|(_, result)| *result != wanted).collect();
         assert!(others.is_empty(), "not {wanted:?}: {others:?}");
     };
     for round in 0..3 {
         limit(None);
-        all(&machine.writes(2 * round).await, Ok(()));
+        all(&components.writes(2 * round).await, Ok(()));
         limit(Some(1_024));
-        // More than once: the first failure must not be what the next ones fail for.
-        let mut results = machine.writes(2 * round + 1).await;
-        results.extend(machine.writes(2 * round + 1).await);
+        // Repeated, because the failure of the first write must not cause the failures of later ones.
+        let mut results = components.writes(2 * round + 1).await;
+        results.extend(components.writes(2 * round + 1).await);
         all(&results, Err(ErrorKind::Full));
-        assert_eq!(machine.store.count(&SiteQuery::default()).await, Ok(round + 1), "reads go on");
-        let marker = machine.objects.put_marker(&machine.call(), &ObjectPrefix::of(machine.uid())).await;
+        assert_eq!(components.store.count(&SiteQuery::default()).await, Ok(round + 1), "reads go on");
+        let marker =
+            components.objects.put_marker(&components.call(), &ObjectPrefix::of(components.uid())).await;
         assert_eq!(of_port(marker), Ok(()), "an empty file needs no space in a file");
     }
     limit(None);
-    all(&machine.writes(9).await, Ok(()));
-    // What was refused is not there, what was answered is.
-    machine.file.close().await;
-    let again = Machine::open(dir.path(), "two").await;
+    all(&components.writes(9).await, Ok(()));
+    // After a restart, rejected writes are absent and acknowledged writes are present.
+    components.file.close().await;
+    let again = Components::open(dir.path(), "two").await;
     let sites = again.store.sites(&SiteQuery::default(), None, 100).await.expect("sites").items;
     let ids: Vec<_> = sites.iter().map(|site| site.id.to_string()).collect();
     assert_eq!(ids, ["site0", "site2", "site4", "site9"]);

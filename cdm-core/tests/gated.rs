@@ -1,7 +1,8 @@
-//! Rollouts with gates, rests and freezes, at random: broken images and sites, routes that lag, sites that cannot be
-//! asked, pauses, aborts, freezes, crashes and every fault of a port. Invariants are checked after every effect.
+//! Randomized rollouts with health gates, bake times and freezes: broken images and sites, lagging routes, sites that
+//! cannot be probed, pauses, aborts, freezes, crashes and every fault of a port. Invariants are checked after every
+//! effect.
 
-#![allow(clippy::print_stdout, reason = "which runs there were is the campaign's result")]
+#![allow(clippy::print_stdout, reason = "the campaign prints its result")]
 
 mod campaign;
 
@@ -13,26 +14,26 @@ use cdm_core::domain::rollout::{Budget, Counts, HealthGate, MemberOutcome, Rollo
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, Digest, ReasonCode, Rollout, RolloutStatus};
 use cdm_core::manager::{Accepted, Force, NewFreeze, Resume, RolloutRequest, RolloutScope};
-use cdm_testkit::fakes::Away;
+use cdm_testkit::fakes::Unreachable;
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::ids::Rng;
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{World, digest, now};
 
 const SITES: u64 = 12;
 
-/// What is wrong in this run, and whose fault it is.
+/// The defects of this run.
 #[derive(Debug, Default)]
-struct Wrong {
+struct Defects {
     images: Vec<Digest>,
     sites: Vec<(usize, Digest)>,
-    /// The digests that sites may move on: the first one, and what a person accepts.
-    asked_for: Vec<Digest>,
-    /// Whether somebody has set an image past the platform.
-    behind: bool,
+    /// The digests to which sites may be moved: the first one, and those that a user accepts.
+    requested: Vec<Digest>,
+    /// Whether an image was changed outside the platform.
+    changed_outside: bool,
 }
 
-impl Wrong {
+impl Defects {
     fn breaks(&self, n: usize, on: Digest) -> bool {
         self.images.contains(&on) || self.sites.contains(&(n, on))
     }
@@ -41,7 +42,7 @@ impl Wrong {
 fn fleet(seed: u64) -> World {
     let mut world = World::new(seed);
     for n in 0..SITES {
-        world.settle_site(&format!("s{n:02}"));
+        world.create_active_site(&format!("s{n:02}"));
     }
     let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
@@ -50,36 +51,36 @@ fn fleet(seed: u64) -> World {
     world
 }
 
-fn spoil(world: &World, rng: &mut Rng) -> Wrong {
-    let mut wrong = Wrong { asked_for: vec![digest(1)], ..Wrong::default() };
+fn add_defects(world: &World, rng: &mut Rng) -> Defects {
+    let mut defects = Defects { requested: vec![digest(1)], ..Defects::default() };
     let sites = world.store.all_sites();
     for image in [digest(1), digest(2)] {
         if rng.chance(0.25) {
             world.probe.break_digest(image);
-            wrong.images.push(image);
+            defects.images.push(image);
         }
     }
     for (n, site) in sites.iter().enumerate() {
         for image in [digest(1), digest(2)] {
             if rng.chance(0.1) {
                 world.probe.break_site(site.uid, image);
-                wrong.sites.push((n, image));
+                defects.sites.push((n, image));
             }
         }
         if rng.chance(0.04) {
-            world.probe.away(site.uid, Away::Yes);
+            world.probe.set_unreachable(site.uid, Unreachable::Yes);
         }
     }
     if rng.chance(0.3) {
-        world.probe.lag(Duration::from_secs(rng.below(50)), &world.cluster.routes());
+        world.probe.delay_routes(Duration::from_secs(rng.below(50)), &world.cluster.routes());
     }
     if rng.chance(0.1) {
         world.probe.slow_down(digest(1), Duration::from_millis(500));
     }
-    wrong
+    defects
 }
 
-fn wanted(rng: &mut Rng) -> RolloutRequest {
+fn random_request(rng: &mut Rng) -> RolloutRequest {
     let mut gate = HealthGate::new("/").expect("a gate");
     if rng.chance(0.3) {
         gate = gate.with_latency(2_000).expect("a ratio");
@@ -102,13 +103,13 @@ fn wanted(rng: &mut Rng) -> RolloutRequest {
     }
 }
 
-/// The digest that green runs.
+/// Returns the digest that green runs.
 fn running(world: &World) -> Option<Digest> {
     now(world.raw().cluster.service(Color::Green)).ok().and_then(|view| view.digest)
 }
 
-/// What someone asks of a rollout while it runs, or does to its target.
-fn meddle(world: &mut World, rng: &mut Rng, number: u64, wrong: &mut Wrong) {
+/// Sends a user's request to the running rollout, or changes its target.
+fn interfere(world: &mut World, rng: &mut Rng, number: u64, defects: &mut Defects) {
     let what = rng.below(9);
     match what {
         5 | 6 => {
@@ -116,16 +117,16 @@ fn meddle(world: &mut World, rng: &mut Rng, number: u64, wrong: &mut Wrong) {
             let _ = world.deploy(image, Color::Green, false);
             return;
         }
-        7 => return accept(world, number, wrong),
+        7 => return accept(world, number, defects),
         8 => {
             let image = if rng.chance(0.7) { digest(2) } else { digest(1) };
-            wrong.behind = true;
+            defects.changed_outside = true;
             return world.cluster.install(Color::Green, image);
         }
         _ => {}
     }
     let until = world.raw().clock.wall().after(Duration::from_secs(300));
-    let _ = world.ask(move |manager, request| {
+    let _ = world.request(move |manager, request| {
         Box::pin(async move {
             match what {
                 0 => manager.pause(&request, number).await,
@@ -141,15 +142,15 @@ fn meddle(world: &mut World, rng: &mut Rng, number: u64, wrong: &mut Wrong) {
     });
 }
 
-/// A person accepts whatever runs.
-fn accept(world: &mut World, number: u64, wrong: &mut Wrong) {
+/// Accepts the running digest, as a user would.
+fn accept(world: &mut World, number: u64, defects: &mut Defects) {
     let Some(image) = running(world) else { return };
     let wanted = Resume { accept: Some(image), force: Force::Yes };
-    let accepted = world.ask(move |manager, request| {
+    let accepted = world.request(move |manager, request| {
         Box::pin(async move { manager.resume_on(&request, number, wanted).await })
     });
     if accepted.is_ok() {
-        wrong.asked_for.push(image);
+        defects.requested.push(image);
     }
 }
 
@@ -158,111 +159,121 @@ fn fault(rng: &mut Rng) -> (usize, Fault) {
     (usize::try_from(rng.below(120)).unwrap_or(0), Fault::KINDS[kind])
 }
 
-/// Plays one run; what is wrong in the end.
-fn play(seed: u64) -> Result<RolloutStatus, String> {
+/// Runs one seed, and returns the status of the rollout, or the problems.
+fn run_seed(seed: u64) -> Result<RolloutStatus, String> {
     let mut rng = Rng::new(seed);
     let mut world = fleet(seed);
-    let mut wrong = spoil(&world, &mut rng);
-    let wanted = wanted(&mut rng);
-    let asked = wanted.clone();
-    let accepted = world.ask(move |manager, request| {
-        let asked = asked.clone();
-        Box::pin(async move { manager.rollout(&request, &asked).await })
+    let mut defects = add_defects(&world, &mut rng);
+    let wanted = random_request(&mut rng);
+    let request_body = wanted.clone();
+    let accepted = world.request(move |manager, request| {
+        let request_body = request_body.clone();
+        Box::pin(async move { manager.rollout(&request, &request_body).await })
     });
     let Ok(Accepted::Rollout(number)) = accepted else { return Err(format!("{seed}: {accepted:?}")) };
     let faults: Vec<_> = (0..rng.below(3)).map(|_| fault(&mut rng)).collect();
-    // A look that answers what was so before may let a site pass.
+    // A stale read of the probe may let a broken site pass.
     let stale = faults.iter().any(|(_, fault)| *fault == Fault::Stale);
     world.faults.arm(Plan(faults));
     for _ in 0..rng.below(6) {
         let _ = world.run_once();
         if rng.chance(0.4) {
-            meddle(&mut world, &mut rng, number, &mut wrong);
+            interfere(&mut world, &mut rng, number, &mut defects);
         }
     }
     world.run();
     world.heal();
-    let resumed =
-        world.ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
+    let resumed = world
+        .request(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
     drop(resumed);
     world.run();
     if rng.chance(0.5) {
-        accept(&mut world, number, &mut wrong);
+        accept(&mut world, number, &mut defects);
         world.run();
     }
     let head = world.store.all_rollouts().into_iter().find(|rollout| rollout.number == number);
     let head = head.ok_or_else(|| format!("{seed}: the rollout is gone"))?;
-    let mut said = judge(&mut world, &head, &wanted, &wrong);
+    let mut problems = find_problems(&mut world, &head, &wanted, &defects);
     if !stale {
-        said.extend(unasked(&world, &head, &wrong));
+        problems.extend(unrequested_digests(&world, &head, &defects));
     }
-    if said.is_empty() { Ok(head.status) } else { Err(format!("{seed}: {:?} {said:#?}", head.status)) }
+    if problems.is_empty() {
+        Ok(head.status)
+    } else {
+        Err(format!("{seed}: {:?} {problems:#?}", head.status))
+    }
 }
 
-fn judge(world: &mut World, head: &Rollout, wanted: &RolloutRequest, wrong: &Wrong) -> Vec<String> {
-    let mut said: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
+fn find_problems(
+    world: &mut World,
+    head: &Rollout,
+    wanted: &RolloutRequest,
+    defects: &Defects,
+) -> Vec<String> {
+    let mut problems: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
     let pages = world.store.pages(head.number).into_iter();
     let members: Vec<RolloutMember> = pages.flat_map(|page| page.members).collect();
     let mut recount = Counts::default();
     members.iter().filter_map(|member| member.outcome).for_each(|outcome| recount.add(outcome));
     if recount != head.counts() {
-        said.push(format!("TotalsAgree: {recount:?} are not {:?}", head.counts()));
+        problems.push(format!("TotalsAgree: {recount:?} are not {:?}", head.counts()));
     }
     let sites = world.store.all_sites();
     for (n, (site, member)) in sites.iter().zip(&members).enumerate() {
         let routed = site.routed_service();
         let on_green = routed == Some(Color::Green);
         if site.operation.is_some() {
-            said.push(format!("{} is still claimed", site.id));
+            problems.push(format!("{} is still claimed", site.id));
         }
         match member.outcome {
-            // Whoever does not work on green is never left there by a gate that could say so.
+            // A site that is broken on green does not stay there if the gate could detect it.
             Some(MemberOutcome::Moved | MemberOutcome::InPlace)
-                if member.digest.is_some_and(|on| wrong.breaks(n, on)) =>
+                if member.digest.is_some_and(|on| defects.breaks(n, on)) =>
             {
-                said.push(format!("{} does not work and counts as moved", site.id));
+                problems.push(format!("{} does not work and counts as moved", site.id));
             }
             Some(MemberOutcome::Moved) if !on_green => {
-                said.push(format!("{} moved and is on {routed:?}", site.id))
+                problems.push(format!("{} moved and is on {routed:?}", site.id))
             }
             Some(MemberOutcome::Unhealthy | MemberOutcome::Returned | MemberOutcome::Failed) if on_green => {
-                said.push(format!("{} went back and is on green", site.id));
+                problems.push(format!("{} went back and is on green", site.id));
             }
-            None if on_green => said.push(format!("{} is on green and nobody vouches for it", site.id)),
+            None if on_green => problems.push(format!("{} is on green without an outcome", site.id)),
             _ => {}
         }
     }
     let service = now(world.raw().store.service(Color::Green));
     let releases = service.map(|service| service.releases).unwrap_or_default();
-    let Budget::Count(allowed) = wanted.budget else { return said };
+    let Budget::Count(allowed) = wanted.budget else { return problems };
     let slow = members.iter().any(|member| member.why.as_ref().is_some_and(|why| why.contains("takes")));
-    let many = |on: Digest| {
-        let sites = wrong.sites.iter().filter(|(_, image)| *image == on).count();
-        wrong.images.contains(&on) || sites > allowed as usize || slow
+    let expects_halt = |on: Digest| {
+        let sites = defects.sites.iter().filter(|(_, image)| *image == on).count();
+        defects.images.contains(&on) || sites > allowed as usize || slow
     };
     for release in releases.iter().filter(|release| release.verdict == Verdict::Bad) {
-        if !many(release.digest) {
-            said.push(format!("{} is bad, and too few sites spoke against it", release.digest));
+        if !expects_halt(release.digest) {
+            problems.push(format!("{} is bad, although too few sites failed on it", release.digest));
         }
     }
-    // What failed on one digest may add up with what failed on the next.
-    let many = wrong.asked_for.len() > 1 || many(digest(1));
+    // Failures on one digest and on the next may add up.
+    let expects_halt = defects.requested.len() > 1 || expects_halt(digest(1));
     let halted = head.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::BudgetExceeded);
-    if halted && !many {
-        said.push("it halted, and too few sites do not work".to_owned());
+    if halted && !expects_halt {
+        problems.push("the rollout halted, although too few sites are broken".to_owned());
     }
-    said
+    problems
 }
 
-/// What was moved on a digest that nobody asked for, or is said to have been moved on another one than it was.
-fn unasked(world: &World, head: &Rollout, wrong: &Wrong) -> Vec<String> {
-    let mut said = Vec::new();
+/// Returns members that were moved on a digest that was never requested, or whose recorded digest differs from the
+/// digest that they were moved on.
+fn unrequested_digests(world: &World, head: &Rollout, defects: &Defects) -> Vec<String> {
+    let mut problems = Vec::new();
     let mut runs = None;
     let mut moved = BTreeMap::new();
     for effect in world.log.since(0) {
-        match effect.what {
-            What::ImageSet(Color::Green, _, image) => runs = image,
-            What::RouteMoved(uid, from, Color::Green) if from != Color::Green => {
+        match effect.kind {
+            EffectKind::ImageSet(Color::Green, _, image) => runs = image,
+            EffectKind::RouteMoved(uid, from, Color::Green) if from != Color::Green => {
                 moved.insert(uid, runs);
             }
             _ => {}
@@ -270,16 +281,19 @@ fn unasked(world: &World, head: &Rollout, wrong: &Wrong) -> Vec<String> {
     }
     for member in world.store.pages(head.number).into_iter().flat_map(|page| page.members) {
         let Some(on) = member.digest else { continue };
-        if !wrong.asked_for.contains(&on) {
-            said.push(format!("`{}` came out on {on}, which nobody asked for", member.id));
+        if !defects.requested.contains(&on) {
+            problems.push(format!("`{}` has an outcome on {on}, which was never requested", member.id));
         }
         let was = moved.get(&member.uid).copied().flatten();
-        // Behind everybody's back no effect is logged.
-        if member.outcome == Some(MemberOutcome::Moved) && was.is_some_and(|was| was != on) && !wrong.behind {
-            said.push(format!("`{}` was moved on {was:?}, and its page says {on}", member.id));
+        // A change outside the platform is not in the effect log.
+        if member.outcome == Some(MemberOutcome::Moved)
+            && was.is_some_and(|was| was != on)
+            && !defects.changed_outside
+        {
+            problems.push(format!("`{}` was moved on {was:?}, and its page says {on}", member.id));
         }
     }
-    said
+    problems
 }
 
 #[test]
@@ -289,9 +303,9 @@ fn gated_rollouts() {
     let seeds: Vec<u64> = (first..first + runs).collect();
     let ends = std::sync::Mutex::new(BTreeMap::<&'static str, u64>::new());
     let campaign = Campaign::new("gated-rollouts").over(&seeds, |seed| {
-        let played =
-            std::panic::catch_unwind(|| play(*seed)).unwrap_or_else(|_| Err(format!("{seed}: panicked")));
-        played.map(|status| *ends.lock().expect("a count").entry(status.as_str()).or_default() += 1)
+        let result =
+            std::panic::catch_unwind(|| run_seed(*seed)).unwrap_or_else(|_| Err(format!("{seed}: panicked")));
+        result.map(|status| *ends.lock().expect("a count").entry(status.as_str()).or_default() += 1)
     });
     let ends = ends.into_inner().expect("counts");
     campaign.end(&format!("seed {}, ended {ends:?}", seed()));

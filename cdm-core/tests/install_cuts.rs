@@ -1,25 +1,26 @@
-//! Installations that are cut after each table and each group of rows, under every single fault of the provision.
+//! WordPress installations that are interrupted after each table and each group of rows, under every single fault of
+//! the provision.
 //!
-//! Whatever ended the job: a site that ends active is installed to the end, its administrator included, and the database of
-//! a site that
-//! somebody may have used is never made anew. That is judged by the invariants `SignIn` and `KeptDatabase`.
+//! However the job ends, a site that becomes active is completely installed, including its administrator, and the
+//! database of a site that may have been used is never recreated. The invariants `SignIn` and `KeptDatabase` check
+//! this.
 
 mod campaign;
 
-use campaign::{Campaign, caught, full};
+use campaign::{Campaign, catch_panic, full};
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{OperationKind, ReasonCode, State, Status, TerminalStatus};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::installation::Installation;
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World};
 
-/// After how many writes the installations are cut, one after the other: each point once; in full also every point
-/// followed by another.
+/// Returns after how many writes the installations are interrupted, one after another: each point once; in the full
+/// campaign also every point followed by another.
 fn cuts() -> Vec<Vec<usize>> {
     let each = 0..=Installation::WRITES;
     let once = each.clone().map(|cut| vec![cut]);
-    // The second is cut elsewhere: it finds a database that was made anew.
+    // The second installation is interrupted elsewhere: it finds a recreated database.
     let twice = each.map(|cut| vec![cut, Installation::WRITES - cut]);
     once.chain(twice.filter(|_| full())).collect()
 }
@@ -28,7 +29,7 @@ fn provisioned(cuts: &[usize], plan: Option<&Plan>) -> (World, Vec<CallSite>) {
     let mut world = World::new(1);
     let _ = world.create("rrr");
     world.run();
-    world.cluster.cut_installs(cuts.iter().copied());
+    world.cluster.interrupt_installs(cuts.iter().copied());
     match plan {
         Some(plan) => world.faults.arm(plan.clone()),
         None => world.faults.start_trace(),
@@ -39,7 +40,7 @@ fn provisioned(cuts: &[usize], plan: Option<&Plan>) -> (World, Vec<CallSite>) {
     (world, trace)
 }
 
-/// What is wrong with how it ended.
+/// Returns the violations and problems of the final state.
 fn wrong(world: &mut World) -> Vec<String> {
     let mut wrong: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
     let sites = world.store.all_sites();
@@ -57,17 +58,17 @@ fn wrong(world: &mut World) -> Vec<String> {
 }
 
 fn run(cuts: &[usize], plan: &Plan) -> Result<(), String> {
-    let played = caught(|| {
+    let result = catch_panic(|| {
         let (mut world, _) = provisioned(cuts, Some(plan));
         let fired = world.faults.fired();
         world.converge();
         let mut wrong = wrong(&mut world);
         if fired == 0 {
-            wrong.push("the fault did not happen".to_owned());
+            wrong.push("the fault did not occur".to_owned());
         }
         wrong
     });
-    let wrong = played.unwrap_or_else(|panic| vec![panic]);
+    let wrong = result.unwrap_or_else(|panic| vec![panic]);
     if wrong.is_empty() {
         return Ok(());
     }
@@ -84,20 +85,20 @@ fn install_cuts() {
         let wrong = wrong(&mut world);
         assert!(wrong.is_empty(), "cut after {cuts:?} without faults: {wrong:#?}");
         let log = world.log.since(0);
-        renewals += log.iter().filter(|effect| matches!(effect.what, What::DatabaseRenewed(_))).count();
+        renewals += log.iter().filter(|effect| matches!(effect.kind, EffectKind::DatabaseRenewed(_))).count();
         for (at, call) in trace.iter().enumerate() {
-            let faults = Fault::KINDS.into_iter().filter(|fault| call.takes(*fault));
+            let faults = Fault::KINDS.into_iter().filter(|fault| call.supports(*fault));
             all.extend(faults.map(|fault| (cuts.clone(), Plan(vec![(at, fault)]))));
         }
     }
     let campaign = Campaign::new("install-cuts").over(&all, |(cuts, plan)| run(cuts, plan));
     let points = Installation::WRITES + 1;
-    campaign.end(&format!("{points} points, {renewals} databases made anew without faults"));
+    campaign.end(&format!("{points} points, {renewals} databases recreated without faults"));
 }
 
-/// A half-made installation of a site whose record says that it was active: a person decides.
+/// A partial installation of a site whose record states that it was active: an administrator decides.
 #[test]
-fn the_database_of_a_site_that_was_active_is_left_alone() {
+fn the_database_of_a_formerly_active_site_is_kept() {
     for used in [Used::Active, Used::Routed] {
         let mut world = World::new(1);
         let _ = world.create("rrr");
@@ -110,8 +111,8 @@ fn the_database_of_a_site_that_was_active_is_left_alone() {
                 site.route = Some(cdm_core::domain::Routed { service: site.service, fence });
             }
         });
-        // The half-made installation is there; every job after it finds it.
-        world.cluster.cut_installs([14]);
+        // The partial installation exists; every later job finds it.
+        world.cluster.interrupt_installs([14]);
         let _ = world.on_site("rrr", Verb::Provision);
         world.run();
         let site = world.store.all_sites().remove(0);
@@ -120,7 +121,8 @@ fn the_database_of_a_site_that_was_active_is_left_alone() {
         let reason = operation.reason.expect("a reason");
         assert_eq!(reason.code, ReasonCode::InstallIncomplete, "{reason:?}");
         assert_eq!(world.databases.contents(uid).map(|it| it.writes()), Some(14));
-        let renewed = world.log.since(0).iter().any(|effect| matches!(effect.what, What::DatabaseRenewed(_)));
+        let renewed =
+            world.log.since(0).iter().any(|effect| matches!(effect.kind, EffectKind::DatabaseRenewed(_)));
         assert!(!renewed);
     }
 }
@@ -131,19 +133,20 @@ enum Used {
     Routed,
 }
 
-/// A record of before does not say whether its site was active; that it rests as created says that it was not.
+/// A record of an older version does not state whether its site was active; the phase `created` states that it was
+/// not.
 #[test]
-fn a_record_of_before_is_judged_by_its_phase() {
+fn a_record_of_an_older_version_is_judged_by_its_phase() {
     let mut world = World::new(1);
     let _ = world.create("rrr");
     world.run();
     world.edit_site("rrr", |site| site.activation = Activation::Unrecorded);
-    world.cluster.cut_installs([14]);
+    world.cluster.interrupt_installs([14]);
     let _ = world.on_site("rrr", Verb::Provision);
     world.run();
     assert_eq!(wrong(&mut world), Vec::<String>::new());
     let ended = world.log.since(0).iter().any(
-        |effect| matches!(&effect.what, What::Ended(it) if it.state.status == Status::Ended(TerminalStatus::Succeeded)),
+        |effect| matches!(&effect.kind, EffectKind::Ended(it) if it.state.status == Status::Ended(TerminalStatus::Succeeded)),
     );
     assert!(ended);
 }

@@ -1,45 +1,45 @@
-//! Two workers over one operation, and over one rollout: the first stands still at each of its calls in turn, for longer
-//! than its lease; the second takes over; the first goes on at every point of what the second does, and after it, and
-//! after the site was terminated, and after the same id was created again. It must change nothing.
+//! Two workers on one operation, and on one rollout. The first worker pauses at each of its calls in turn, for longer
+//! than its lease, and the second takes over. The first resumes at every point of the second's work, after it, after
+//! the site was terminated, and after the same id was created again. The resumed worker must change nothing.
 
 mod campaign;
 
-use campaign::{Campaign, caught, full};
+use campaign::{Campaign, catch_panic, full};
 use cdm_testkit::world::{Scenario, Summary, Wake, World, scenarios, zombie};
 
-/// How many points of the successor's work are tried for each call, when not all are.
+/// Number of points of the successor's work that are tested for each call in the sampled campaign.
 const POINTS: usize = 8;
 
-struct Story {
+struct Reference {
     scenario: Scenario,
     summary: Summary,
     calls: usize,
 }
 
-fn story(scenario: Scenario) -> Story {
+fn reference(scenario: Scenario) -> Reference {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
     world.faults.start_trace();
     (scenario.act)(&mut world);
     let calls = world.faults.trace().len();
-    Story { scenario, summary: Summary::of(&world), calls }
+    Reference { scenario, summary: Summary::of(&world), calls }
 }
 
-fn woken(story: &Story, at: usize, wake: Wake) -> Result<usize, String> {
-    let name = story.scenario.name;
-    let result = caught(|| zombie(&story.scenario, at, wake));
+fn run_zombie(reference: &Reference, at: usize, wake: Wake) -> Result<usize, String> {
+    let name = reference.scenario.name;
+    let result = catch_panic(|| zombie(&reference.scenario, at, wake));
     let woken = result.map_err(|panic| format!("{name} at {at}, {wake:?}: {panic}"))?;
     let mut wrong: Vec<String> = woken.violations.iter().map(ToString::to_string).collect();
-    if matches!(wake, Wake::AtRest | Wake::After(_)) {
-        let reference = &story.summary;
-        wrong.extend(if story.scenario.same_way {
-            reference.difference(&woken.summary)
+    if matches!(wake, Wake::Quiescent | Wake::After(_)) {
+        let expected = &reference.summary;
+        wrong.extend(if reference.scenario.same_effects {
+            expected.difference(&woken.summary)
         } else {
-            reference.clone().end_state().difference(&woken.summary.end_state())
+            expected.clone().end_state().difference(&woken.summary.end_state())
         });
     }
-    if wake == Wake::AtRest && !woken.stood_still {
-        wrong.push("nobody stood still".to_owned());
+    if wake == Wake::Quiescent && !woken.paused {
+        wrong.push("no worker was paused".to_owned());
     }
     if wrong.is_empty() {
         Ok(woken.effects)
@@ -50,29 +50,29 @@ fn woken(story: &Story, at: usize, wake: Wake) -> Result<usize, String> {
 
 #[test]
 fn interleavings() {
-    let stories: Vec<Story> = scenarios().into_iter().map(story).collect();
-    let all: Vec<(&Story, usize)> =
-        stories.iter().flat_map(|story| (0..story.calls).map(move |at| (story, at))).collect();
+    let references: Vec<Reference> = scenarios().into_iter().map(reference).collect();
+    let all: Vec<(&Reference, usize)> =
+        references.iter().flat_map(|reference| (0..reference.calls).map(move |at| (reference, at))).collect();
     let runs = std::sync::atomic::AtomicUsize::new(0);
-    let campaign = Campaign::new("interleavings").over(&all, |(story, at)| {
+    let campaign = Campaign::new("interleavings").over(&all, |(reference, at)| {
         let count = |n: usize| runs.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         count(1);
-        let effects = woken(story, *at, Wake::AtRest)?;
+        let effects = run_zombie(reference, *at, Wake::Quiescent)?;
         let step = if full() { 1 } else { effects.div_ceil(POINTS).max(1) };
         for after in (0..effects).step_by(step) {
             count(1);
-            woken(story, *at, Wake::After(after))?;
+            run_zombie(reference, *at, Wake::After(after))?;
         }
-        let of_site = matches!(story.scenario.name, "provision" | "upgrade" | "promote" | "deploy-promote");
+        let of_site =
+            matches!(reference.scenario.name, "provision" | "upgrade" | "promote" | "deploy-promote");
         if of_site {
             count(2);
-            woken(story, *at, Wake::Terminated)?;
-            woken(story, *at, Wake::Recreated)?;
+            run_zombie(reference, *at, Wake::Terminated)?;
+            run_zombie(reference, *at, Wake::Recreated)?;
         }
         Ok(())
     });
     let runs = runs.into_inner();
-    campaign.end(&format!(
-        "a run is a call at which a worker stands still; {runs} schedules of it and its successor"
-    ));
+    campaign
+        .end(&format!("a run is a call at which a worker pauses; {runs} schedules of it and its successor"));
 }

@@ -1,4 +1,4 @@
-//! What the server is made of, and how much it bears.
+//! The parts of the server, its settings and their limits.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,28 +17,28 @@ use tokio_util::sync::CancellationToken;
 use crate::events::Hub;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::middleware::RequestIds;
 use crate::password::Passwords;
-use crate::request::Ids;
-use crate::seats::Seats;
 use crate::serve::{ConnectionLimits, Tls};
+use crate::stream_permits::StreamPermits;
 
-/// Everything that the routes need, in one hand.
+/// The parts that the routes use.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// What may be asked.
+    /// The application layer, which handles every request.
     pub manager: Arc<Manager>,
-    /// Who may ask.
+    /// Identifies callers by their tokens, and manages tokens.
     pub access: Arc<Access>,
-    /// Time.
+    /// The source of time for timeouts, limits and expiry.
     pub clock: Arc<dyn Clock>,
-    /// What `/readyz` tells.
+    /// The state of the backends, which `/readyz` returns.
     pub health: Arc<dyn Health>,
-    /// The measures.
+    /// Limits and options of the server.
     pub settings: HttpSettings,
 }
 
 impl App {
-    /// Serves a process of the platform.
+    /// Returns the app that serves the manager of `process`.
     pub fn of(process: &Arc<Process>, settings: HttpSettings) -> Self {
         Self {
             manager: Arc::clone(process.manager()),
@@ -58,69 +58,72 @@ impl Health for Process {
     }
 }
 
-/// Tells how the backends are.
+/// Reports the state of the backends.
 #[async_trait]
 pub trait Health: Send + Sync + fmt::Debug + 'static {
-    /// Every backend, the healthy ones too.
+    /// Returns every backend, including the healthy ones.
     async fn backends(&self) -> Vec<Backend>;
 }
 
-/// How one backend is.
+/// The state of one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its name, such as `store`.
+    /// The name, such as `store`.
     pub name: String,
-    /// What is wrong with it; `None` when nothing is. Never a secret.
+    /// The error of the last check; `None` if the backend is healthy. Never contains a secret.
     pub problem: Option<String>,
 }
 
-/// The server's measures. Plain values.
+/// Limits and options of the server, as plain values.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// The longest body, in bytes.
+    /// The maximum size of a request body, in bytes. Default: 64 KiB. A larger value costs memory per request.
     pub body: usize,
-    /// How long a request may take; streams may take longer.
+    /// The maximum time until a response starts; event streams may last longer. Default: 90 s. A value below 60 s cuts off
+    /// the longest `wait`.
     pub timeout: Duration,
-    /// Requests a second of one token.
+    /// Requests per second of one token or user. Default: 200. Above the rate, requests are rejected with 429.
     pub rate: NonZeroU32,
-    /// How many of them may come at once.
+    /// Requests that one token or user may send at once, before `rate` applies. Default: 400.
     pub burst: NonZeroU32,
-    /// Failed authentications a minute of one address.
+    /// Failed authentications per minute from one address. Default: 30. A lower value slows down guessing, and blocks users
+    /// behind one address earlier.
     pub failures: NonZeroU32,
-    /// How many event streams may be open: an eighth of them for one token or person, half for one address, and the
-    /// last eighth for those who have none yet.
+    /// Event streams that may be open at once. Default: 256. One token or user gets an eighth of them and one address half;
+    /// the last eighth is reserved for tokens and users without an open stream.
     pub streams: usize,
-    /// What the listener bears.
+    /// Limits and timeouts of the listener's connections. Default: [`ConnectionLimits::default`].
     pub connections: ConnectionLimits,
-    /// What the listener speaks TLS with; `None`: plaintext.
+    /// The certificate of the listener. Default: `None`, which means plaintext.
     pub tls: Option<Tls>,
-    /// Proxies whose word for a client's address and scheme is believed.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted. Default: none. A client inside these
+    /// networks can forge its address.
     pub trusted_proxies: Vec<IpNet>,
-    /// The image repository, without tag; shown before digests.
+    /// The image repository, without a tag, which precedes digests in responses. Default: `None`, which shows bare digests.
     pub repository: Option<String>,
-    /// What the link has that makes the console's first user; it serves only while there is none.
+    /// The link that creates the console's first user; it is valid only while there is no user. Default: `None`.
     pub setup: Option<SetupLink>,
-    /// Whether people may sign in by passwords.
+    /// Whether users may sign in with a password. Default: `true`.
     pub passwords: bool,
-    /// Whether those who do prove more than that.
+    /// Whether users who sign in with a password need a second factor. Default: only users who have set one up.
     pub second_factor: SecondFactorRule,
-    /// Who proves people's names besides their passwords; only with the feature `oidc`.
+    /// The OpenID Connect provider for sign-in; only with the feature `oidc`. Default: `None`.
     pub oidc: Option<OidcConfig>,
-    /// The path of the public address, such as `/cdm`; empty where there is none.
+    /// The path of the public URL, such as `/cdm`. Default: empty, if the URL has no path.
     pub root: String,
 }
 
-/// The link that makes the console's first user.
+/// The link that creates the console's first user.
 #[derive(Clone, Debug)]
 pub struct SetupLink {
-    /// The last part of its address, which nobody can guess.
+    /// The last segment of the link's path: a random secret.
     pub code: SecretString,
-    /// Until when it serves.
+    /// The time at which the link expires.
     pub until: MonotonicTime,
 }
 
 impl SetupLink {
-    /// How long one serves.
+    /// The time from the creation of a link to its expiry.
     pub const LASTS: Duration = Duration::from_hours(1);
 }
 
@@ -146,12 +149,12 @@ impl Default for HttpSettings {
     }
 }
 
-/// What all requests of one router share.
-pub(crate) type Shared = Arc<Server>;
+/// The state that all requests of one router share.
+pub(crate) type SharedState = Arc<AppState>;
 
-/// An [`App`] with what is counted and kept beside it.
+/// An [`App`] together with the counters, caches and pools of its router.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct AppState {
     pub(crate) app: App,
     pub(crate) limits: Limits,
     pub(crate) passwords: Passwords,
@@ -159,13 +162,13 @@ pub(crate) struct Server {
     pub(crate) provider: crate::console::Provider,
     pub(crate) metrics: Metrics,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) ids: Ids,
-    pub(crate) seats: Seats,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) stream_permits: StreamPermits,
     pub(crate) stopping: CancellationToken,
 }
 
-impl Server {
-    pub(crate) fn new(app: App, stopping: CancellationToken) -> Shared {
+impl AppState {
+    pub(crate) fn new(app: App, stopping: CancellationToken) -> SharedState {
         let hub = Hub::new(Arc::clone(&app.manager), Arc::clone(&app.clock));
         Arc::new(Self {
             limits: Limits::new(&app.settings, &app.clock),
@@ -174,19 +177,19 @@ impl Server {
             provider: crate::console::Provider::default(),
             metrics: Metrics::new(),
             hub,
-            ids: Ids::new(),
-            seats: Seats::new(app.settings.streams),
+            request_ids: RequestIds::new(),
+            stream_permits: StreamPermits::new(app.settings.streams),
             stopping,
             app,
         })
     }
 
-    /// The image repository that is configured.
+    /// Returns the configured image repository.
     pub(crate) fn repository(&self) -> Option<&str> {
         self.app.settings.repository.as_deref()
     }
 
-    /// An image as users see it.
+    /// Returns the image reference of `digest` as responses and pages show it: after the repository if one is configured.
     pub(crate) fn image(&self, digest: Option<cdm_core::domain::Digest>) -> Option<String> {
         digest.map(|digest| match &self.app.settings.repository {
             Some(repository) => format!("{repository}@{digest}"),

@@ -1,4 +1,4 @@
-//! Who asks. Whether they may is [`crate::permissions`]' and the services' to say.
+//! Authentication: identifies the caller of a request. [`crate::permissions`] and the manager check the permissions.
 
 use std::net::IpAddr;
 
@@ -13,57 +13,58 @@ use cdm_core::domain::{Actor, IdempotencyKey};
 use cdm_core::manager::{self, ManagerError};
 use secrecy::SecretString;
 
-use crate::app::{Server, Shared};
+use crate::app::{AppState, SharedState};
 use crate::client::Client;
-use crate::error::Refusal;
+use crate::error::ApiError;
+use crate::middleware::{AccessLog, RequestId};
 use crate::permissions;
-use crate::request::{AccessLog, RequestId};
 
-/// Who asks.
+/// The authenticated caller of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     actor: Actor,
     role: Role,
-    /// To be looked at again by what goes on for long; `None` for a caller in this process, and for one who has signed in.
-    pass: Option<Pass>,
+    /// The token of the request, which long-running streams validate again. `None` for a caller in this process and for a
+    /// signed-in user.
+    presented: Option<PresentedToken>,
 }
 
-/// A token as it came, and from where.
+/// A token as the client sent it, with the client.
 #[derive(Clone, Debug)]
-pub(crate) struct Pass {
+pub(crate) struct PresentedToken {
     token: SecretString,
     client: Client,
 }
 
 impl Caller {
-    /// A caller without a token: one in this process, or one who has signed in.
+    /// Returns a caller without a token: a caller in this process, or a signed-in user.
     pub(crate) const fn new(actor: Actor, role: Role) -> Self {
-        Self { actor, role, pass: None }
+        Self { actor, role, presented: None }
     }
 }
 
-impl Pass {
-    /// The token, if it serves now.
-    pub(crate) async fn look(&self, server: &Server) -> Result<Option<Token>, ManagerError> {
+impl PresentedToken {
+    /// Returns the token's record; `None` if the token is unknown, revoked, expired or not valid for this client.
+    pub(crate) async fn validate(&self, server: &AppState) -> Result<Option<Token>, ManagerError> {
         let token = server.app.access.identify(&self.token).await?;
-        Ok(token.filter(|token| self.serves_here(token)))
+        Ok(token.filter(|token| self.is_valid_here(token)))
     }
 
-    fn serves_here(&self, token: &Token) -> bool {
+    fn is_valid_here(&self, token: &Token) -> bool {
         self.client.is_on_this_machine() || !token.loopback_only
     }
 }
 
-/// What of a request says who asks for what; its body is left where it is.
+/// The parts of a request that authentication and authorization read: everything except the body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head<'a> {
+pub(crate) struct RequestHead<'a> {
     pub(crate) method: &'a Method,
     pub(crate) path: &'a str,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) extensions: &'a Extensions,
 }
 
-impl<'a> Head<'a> {
+impl<'a> RequestHead<'a> {
     pub(crate) fn of(request: &'a Request) -> Self {
         Self {
             method: request.method(),
@@ -74,94 +75,106 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Lets requests with a token in, as often as it may ask.
-pub(crate) async fn authenticate(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
-    match admit(&server, Head::of(&request)).await {
+/// Rejects requests without a valid token, and requests above the rate limit of their token.
+pub(crate) async fn authenticate(
+    State(server): State<SharedState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match identify_caller(&server, RequestHead::of(&request)).await {
         Ok(caller) => {
-            AccessLog::name(request.extensions(), &caller.actor);
+            AccessLog::set_actor(request.extensions(), &caller.actor);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => refusal.into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
-async fn admit(server: &Server, head: Head<'_>) -> Result<Caller, Refusal> {
-    let client = Client::found(head.extensions);
-    let pass = bearer(head.headers).map(|token| Pass { token, client });
-    let token = match &pass {
-        Some(pass) => server.app.access.recognize(&pass.token).await?,
+async fn identify_caller(server: &AppState, head: RequestHead<'_>) -> Result<Caller, ApiError> {
+    let client = Client::from_extensions(head.extensions);
+    let presented = bearer(head.headers).map(|token| PresentedToken { token, client });
+    let token = match &presented {
+        Some(presented) => server.app.access.recognize(&presented.token).await?,
         None => None,
     };
-    if let (Some(token), Some(pass)) = (&token, &pass)
+    if let (Some(token), Some(presented)) = (&token, &presented)
         && server.app.access.serves(token)
-        && pass.serves_here(token)
+        && presented.is_valid_here(token)
     {
-        server.limits.request(&token.name).map_err(Refusal::too_many)?;
-        return Ok(Caller { actor: token.name.clone(), role: token.role, pass: Some(pass.clone()) });
+        server.limits.request(&token.name).map_err(ApiError::too_many)?;
+        return Ok(Caller {
+            actor: token.name.clone(),
+            role: token.role,
+            presented: Some(presented.clone()),
+        });
     }
-    // Of a token that serves no more, or not from here, it is known whose it is.
+    // The audit log names the owner of a token that is revoked, expired or not valid for this client.
     let actor = token.map_or_else(Actor::anonymous, |token| token.name);
-    AccessLog::name(head.extensions, &actor);
-    server.limits.failure(client.address).map_err(Refusal::too_many)?;
-    let refused = of(head.extensions, actor, Role::Viewer);
-    permissions::unauthorized(server, &refused, head).await;
-    Err(Refusal::unauthorized())
+    AccessLog::set_actor(head.extensions, &actor);
+    server.limits.failure(client.address).map_err(ApiError::too_many)?;
+    let rejected = manager_request(head.extensions, actor, Role::Viewer);
+    permissions::record_unauthorized(server, &rejected, head).await;
+    Err(ApiError::unauthorized())
 }
 
-/// The token of an `Authorization: Bearer …`.
+/// Returns the token of an `Authorization: Bearer …` header.
 fn bearer(headers: &HeaderMap) -> Option<SecretString> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| SecretString::from(token))
 }
 
-/// A request of somebody, with the id and the address that the HTTP request has.
-fn of(extensions: &Extensions, actor: Actor, role: Role) -> manager::Request {
+/// Returns a request to the manager as `actor`, with the id and the client address of the HTTP request.
+fn manager_request(extensions: &Extensions, actor: Actor, role: Role) -> manager::Request {
     let id = extensions.get::<RequestId>().map(|id| id.0.clone());
-    manager::Request { id, address: Client::found(extensions).address, ..manager::Request::by(actor, role) }
-}
-
-/// A request of the caller, without a key.
-pub(crate) fn asked(extensions: &Extensions) -> Result<manager::Request, Refusal> {
-    let caller = extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
-    Ok(of(extensions, caller.actor.clone(), caller.role))
-}
-
-fn key(value: &HeaderValue) -> Result<IdempotencyKey, Refusal> {
-    let text = value.to_str().unwrap_or("\u{fffd}");
-    IdempotencyKey::parse(text).map_err(|broken| Refusal::field("Idempotency-Key", broken.rule()))
-}
-
-/// A request of the caller, under its key where it has one.
-#[derive(Debug)]
-pub(crate) struct Asked(pub(crate) manager::Request);
-
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let request = asked(&parts.extensions)?;
-        let given = parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe());
-        Ok(Self(manager::Request { key: given.map(key).transpose()?, ..request }))
+    manager::Request {
+        id,
+        address: Client::from_extensions(extensions).address,
+        ..manager::Request::by(actor, role)
     }
 }
 
-/// Anyone with a token; with what streams need to know of them.
+/// Returns a request to the manager as the caller, without an idempotency key.
+pub(crate) fn caller_request(extensions: &Extensions) -> Result<manager::Request, ApiError> {
+    let caller = extensions.get::<Caller>().ok_or_else(ApiError::unauthorized)?;
+    Ok(manager_request(extensions, caller.actor.clone(), caller.role))
+}
+
+fn key(value: &HeaderValue) -> Result<IdempotencyKey, ApiError> {
+    let text = value.to_str().unwrap_or("\u{fffd}");
+    IdempotencyKey::parse(text).map_err(|broken| ApiError::field("Idempotency-Key", broken.rule()))
+}
+
+/// Extracts a request to the manager as the caller, with the `Idempotency-Key` of a writing request.
 #[derive(Debug)]
-pub(crate) struct Viewer {
+pub(crate) struct CallerRequest(pub(crate) manager::Request);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallerRequest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let request = caller_request(&parts.extensions)?;
+        let header = parts.headers.get("idempotency-key").filter(|_| !parts.method.is_safe());
+        Ok(Self(manager::Request { key: header.map(key).transpose()?, ..request }))
+    }
+}
+
+/// Extracts the caller of an event stream.
+#[derive(Debug)]
+pub(crate) struct StreamCaller {
     pub(crate) actor: Actor,
-    /// The token; `None` for a caller in this process.
-    pub(crate) pass: Option<Pass>,
+    /// The token of the request; `None` for a caller in this process.
+    pub(crate) presented: Option<PresentedToken>,
     pub(crate) address: Option<IpAddr>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Viewer {
-    type Rejection = Refusal;
+impl<S: Send + Sync> FromRequestParts<S> for StreamCaller {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let caller = parts.extensions.get::<Caller>().ok_or_else(Refusal::unauthorized)?;
-        let address = Client::found(&parts.extensions).address;
-        Ok(Self { actor: caller.actor.clone(), pass: caller.pass.clone(), address })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let caller = parts.extensions.get::<Caller>().ok_or_else(ApiError::unauthorized)?;
+        let address = Client::from_extensions(&parts.extensions).address;
+        Ok(Self { actor: caller.actor.clone(), presented: caller.presented.clone(), address })
     }
 }

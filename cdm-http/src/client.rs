@@ -1,9 +1,8 @@
-//! Which client a request comes from: the peer of its connection or, behind trusted proxies, the address that these
-//! forward.
+//! The client of a request: the peer of the connection or, behind trusted proxies, the address that the proxies forward.
 //!
-//! This is the one place that reads `X-Forwarded-For` and `X-Forwarded-Proto`. Only a trusted proxy's are believed, and
-//! of these the rightmost entries, which the proxies added themselves: what stands to the left of the first untrusted
-//! address is the client's own text.
+//! Only this module reads `X-Forwarded-For` and `X-Forwarded-Proto`. The headers count only if a trusted proxy sends them,
+//! and then from right to left, since each proxy appends its entry. Entries to the left of the first untrusted address
+//! were written by the client and are ignored.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -15,9 +14,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use ipnet::IpNet;
 
-use crate::app::Shared;
+use crate::app::SharedState;
 
-/// Headers by which a request says that a proxy passed it on.
+/// Headers that show that a proxy forwarded the request.
 const FORWARDED: [&str; 7] = [
     "forwarded",
     "via",
@@ -35,7 +34,7 @@ pub(crate) struct Peer {
     pub(crate) transport: Transport,
 }
 
-/// How bytes travel between this machine and the client.
+/// How the client's connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     Plaintext,
@@ -45,17 +44,17 @@ pub(crate) enum Transport {
 /// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
-    /// Its address; `None` for a caller in this process.
+    /// The client's address; `None` for a caller in this process.
     pub(crate) address: Option<IpAddr>,
     pub(crate) machine: Machine,
-    /// How its request came: to this server, or to the proxy in front of it.
+    /// The transport of the client's connection, to this server or to the proxy in front of it.
     pub(crate) transport: Transport,
 }
 
 /// Where the client runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
-    /// On this machine: a loopback peer whose request no proxy passed on.
+    /// On this machine: a loopback peer without forwarding headers.
     This,
     /// On another machine, or behind a proxy.
     Other,
@@ -63,7 +62,7 @@ pub(crate) enum Machine {
 
 impl Client {
     /// A caller in this process.
-    pub(crate) const INSIDE: Self =
+    pub(crate) const IN_PROCESS: Self =
         Self { address: None, machine: Machine::This, transport: Transport::Plaintext };
 
     fn of(peer: Peer, headers: &HeaderMap, proxies: &[IpNet]) -> Self {
@@ -75,7 +74,7 @@ impl Client {
         }
         let hops = entries(headers, "x-forwarded-for");
         let client = hops.rev().map(hop).try_fold(address, |nearer, hop| match hop {
-            // An entry that is no address: the client is unknown, and the proxy that wrote it stands for it.
+            // The entry is not an address, so the client is unknown; the proxy that wrote the entry counts as the client.
             None => Err(nearer),
             Some(hop) if is_trusted(proxies, hop) => Ok(hop),
             Some(hop) => Err(hop),
@@ -88,9 +87,9 @@ impl Client {
         Self { address: Some(client.unwrap_or_else(|hop| hop)), machine, transport }
     }
 
-    /// The client of a request that went through [`identify`].
-    pub(crate) fn found(extensions: &Extensions) -> Self {
-        extensions.get().copied().unwrap_or(Self::INSIDE)
+    /// Returns the client that [`resolve_client`] stored, or [`Self::IN_PROCESS`] without one.
+    pub(crate) fn from_extensions(extensions: &Extensions) -> Self {
+        extensions.get().copied().unwrap_or(Self::IN_PROCESS)
     }
 
     pub(crate) fn is_on_this_machine(self) -> bool {
@@ -106,23 +105,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::found(&parts.extensions))
+        Ok(Self::from_extensions(&parts.extensions))
     }
 }
 
-/// Whether an address is one of the trusted proxies'.
+/// Returns whether an address belongs to a trusted proxy.
 pub(crate) fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
     proxies.iter().any(|network| network.contains(&address))
 }
 
-/// The entries of a list that may be spread over several headers; text that is not ASCII counts as one empty entry.
+/// Returns the entries of a list that may span several headers; a value that is not ASCII counts as one empty entry.
 fn entries<'a>(headers: &'a HeaderMap, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
     let values: Vec<&str> =
         headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
     values.into_iter().flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// The address in an entry of `X-Forwarded-For`; some proxies add the port.
+/// Parses an entry of `X-Forwarded-For`; some proxies append the port.
 fn hop(entry: &str) -> Option<IpAddr> {
     let address = entry.parse::<IpAddr>().ok();
     let address = address.or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()));
@@ -130,11 +129,15 @@ fn hop(entry: &str) -> Option<IpAddr> {
     address.or_else(bracketed).map(|address| address.to_canonical())
 }
 
-/// Finds out the client of a request, for all that comes after.
-pub(crate) async fn identify(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
+/// Stores the client of a request in its extensions, for the handlers and the middleware that follow.
+pub(crate) async fn resolve_client(
+    State(server): State<SharedState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0);
     let proxies = &server.app.settings.trusted_proxies;
-    let client = peer.map_or(Client::INSIDE, |peer| Client::of(peer, request.headers(), proxies));
+    let client = peer.map_or(Client::IN_PROCESS, |peer| Client::of(peer, request.headers(), proxies));
     request.extensions_mut().insert(client);
     next.run(request).await
 }
@@ -200,15 +203,15 @@ mod tests {
             assert!(!client("203.0.113.7", trusted, &[]).is_on_this_machine());
         }
         assert!(!client("203.0.113.7", &["203.0.113.7/32"], &[]).is_on_this_machine());
-        assert!(Client::INSIDE.is_on_this_machine());
+        assert!(Client::IN_PROCESS.is_on_this_machine());
     }
 
     #[test]
-    fn a_trusted_proxy_says_whether_its_client_has_tls() {
+    fn only_a_trusted_proxy_reports_tls() {
         let https = [("x-forwarded-proto", "https")];
         assert!(client("10.0.0.1", &["10.0.0.0/8"], &https).has_tls());
         assert!(!client("10.0.0.1", &["10.0.0.0/8"], &[("x-forwarded-proto", "https, http")]).has_tls());
         assert!(!client("10.0.0.1", &["10.0.0.0/8"], &[]).has_tls());
-        assert!(!client("203.0.113.7", &["10.0.0.0/8"], &https).has_tls(), "anyone can write a header");
+        assert!(!client("203.0.113.7", &["10.0.0.0/8"], &https).has_tls(), "clients can send the header too");
     }
 }

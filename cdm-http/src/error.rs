@@ -1,4 +1,4 @@
-//! The one place that knows HTTP statuses: what a refusal looks like on the wire (RFC 9457).
+//! Errors of the API as problem documents (RFC 9457). Only this module maps errors to HTTP statuses.
 
 use std::time::Duration;
 
@@ -9,67 +9,67 @@ use cdm_core::manager::ManagerError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The media type of every refusal.
+/// The media type of error responses.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Why a request was refused.
+/// An error response of the API (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// `/errors/` and the code.
+    /// `/errors/` followed by the code.
     #[serde(rename = "type")]
     #[schema(pattern = "^/errors/[a-z_]+$")]
     pub kind: String,
-    /// The status in words.
+    /// The reason phrase of the HTTP status.
     pub title: String,
-    /// The HTTP status.
+    /// The HTTP status code of the response.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// The particulars, for people.
+    /// What happened, for people. The text may change.
     pub detail: String,
-    /// The stable code, for programs.
+    /// A stable code, for programs.
     #[schema(pattern = "^[a-z_]+$")]
     pub code: String,
-    /// The request's id, as in the audit and the log.
+    /// The id of the request, which the audit log and the server log contain too.
     pub request_id: String,
-    /// What is wrong with which field.
+    /// The invalid fields and their errors; empty if no single field is at fault.
     pub errors: Vec<FieldError>,
-    /// The operation that is in the way.
+    /// The operation that conflicts with the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub operation: Option<String>,
-    /// How that operation stands, where it does not go on by itself.
+    /// The status of that operation if it is `parked`, since it then needs a retry or a cancel.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub operation_status: Option<String>,
-    /// The rollout that is in the way.
+    /// The rollout that conflicts with the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rollout: Option<String>,
-    /// The digest that a rollout's service runs, where that is in the way.
+    /// The digest that the rollout's service runs, if it is not the digest of the rollout.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub running: Option<String>,
 }
 
-/// What is wrong with one field.
+/// The error of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Which: a path such as `scope.sites`.
+    /// The path of the field, such as `scope.sites`; or the name of a parameter or header.
     pub field: String,
-    /// What.
+    /// The rule that the value breaks.
     pub message: String,
 }
 
-/// A refusal on its way out; [`crate::request`] gives it the request's id and its body.
+/// An error response without its body; [`crate::middleware`] adds the request id and writes the body.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) problem: Box<Problem>,
     retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let problem = Problem {
             kind: format!("/errors/{code}"),
@@ -87,25 +87,25 @@ impl Refusal {
         Self { status, problem: Box::new(problem), retry_after: None }
     }
 
-    /// Input that breaks rules; at least one.
+    /// Returns a 422 for invalid fields, of which there is at least one.
     pub(crate) fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map_or_else(String::new, |first| first.message.clone());
-        let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-        refusal.problem.errors = errors;
-        refusal
+        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
+        error.problem.errors = errors;
+        error
     }
 
-    /// Input of which one field breaks a rule.
+    /// Returns a 422 for one invalid field.
     pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
         Self::fields(vec![FieldError { field: field.to_owned(), message: message.into() }])
     }
 
-    /// The same, under a code of its own.
+    /// Returns a 422 for one invalid field, with a specific code.
     pub(crate) fn coded(code: &str, field: &str, message: impl Into<String>) -> Self {
-        let mut refusal = Self::field(field, message);
-        refusal.problem.kind = format!("/errors/{code}");
-        code.clone_into(&mut refusal.problem.code);
-        refusal
+        let mut error = Self::field(field, message);
+        error.problem.kind = format!("/errors/{code}");
+        code.clone_into(&mut error.problem.code);
+        error
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -113,12 +113,12 @@ impl Refusal {
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
-        let detail = format!("a body has at most {limit} bytes");
+        let detail = format!("the request body is larger than the limit of {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
     }
 
     pub(crate) fn media_type() -> Self {
-        let detail = "the body is to be application/json, and to say so";
+        let detail = "the request body must be JSON; set `Content-Type: application/json`";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
@@ -127,21 +127,22 @@ impl Refusal {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        let detail =
-            "a token is needed that is known, not revoked, not expired, and serves from this address";
+        let detail = "the token is missing, invalid, revoked, expired or not valid for this address; send `Authorization: \
+             Bearer TOKEN`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
     pub(crate) fn too_many(after: Duration) -> Self {
-        let detail = "too many requests; see Retry-After";
+        let detail = "too many requests; try again after the seconds in `Retry-After`";
         Self { retry_after: Some(after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
     }
 
-    /// More passwords wait to be checked than the server takes at once.
+    /// Returns a 503 because the queue of password checks is full.
     pub(crate) fn busy() -> Self {
-        let detail = "too many passwords are waiting to be checked; try again after `Retry-After`";
-        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-        Self { retry_after: Some(Duration::ZERO), ..refusal }
+        let detail =
+            "too many passwords are waiting to be checked; try again after the seconds in `Retry-After`";
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        Self { retry_after: Some(Duration::ZERO), ..error }
     }
 
     pub(crate) fn internal() -> Self {
@@ -149,26 +150,28 @@ impl Refusal {
     }
 
     pub(crate) fn timed_out() -> Self {
-        let detail =
-            "the request took too long; what it began may still be accepted: look, or repeat it with its key";
+        let detail = "the request timed out, and its change may still be accepted; check the result, or repeat the \
+                      request with the same `Idempotency-Key`";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", detail)
     }
 
-    /// What a bare status means, where a library answered with nothing else.
+    /// Returns the error for a response of a library that has a status but no problem document.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
-            StatusCode::NOT_FOUND => ("not_found", "there is no such route"),
+            StatusCode::NOT_FOUND => ("not_found", "the route does not exist"),
             StatusCode::METHOD_NOT_ALLOWED => {
-                ("method_not_allowed", "the route has other methods; see Allow")
+                ("method_not_allowed", "the route does not support this method; see the `Allow` header")
             }
-            StatusCode::INTERNAL_SERVER_ERROR => ("internal", "something went wrong here; it is in the log"),
-            _ => ("refused", "the request was refused"),
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                ("internal", "an internal error occurred; the server log has the details")
+            }
+            _ => ("refused", "the request was rejected"),
         };
         Self::new(status, code, detail)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
         let headers = response.headers_mut();
@@ -184,7 +187,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The status of a service's refusal.
+/// Returns the HTTP status of an error of the manager.
 const fn status(error: &ManagerError) -> StatusCode {
     match error {
         ManagerError::Forbidden { .. } => StatusCode::FORBIDDEN,
@@ -214,33 +217,33 @@ const fn status(error: &ManagerError) -> StatusCode {
     }
 }
 
-impl From<ManagerError> for Refusal {
-    fn from(error: ManagerError) -> Self {
-        let mut refusal = Self::new(status(&error), error.code(), error.to_string());
-        match &error {
-            ManagerError::OperationInFlight(id) => refusal.problem.operation = Some(id.to_string()),
+impl From<ManagerError> for ApiError {
+    fn from(cause: ManagerError) -> Self {
+        let mut error = Self::new(status(&cause), cause.code(), cause.to_string());
+        match &cause {
+            ManagerError::OperationInFlight(id) => error.problem.operation = Some(id.to_string()),
             ManagerError::OperationParked(id) => {
-                refusal.problem.operation = Some(id.to_string());
-                refusal.problem.operation_status = Some(Status::Parked.to_string());
+                error.problem.operation = Some(id.to_string());
+                error.problem.operation_status = Some(Status::Parked.to_string());
             }
             ManagerError::DigestChanged { running, .. } => {
-                refusal.problem.running = running.map(|digest| digest.to_string());
-                refusal.blame("acceptDigest");
+                error.problem.running = running.map(|digest| digest.to_string());
+                error.set_field("acceptDigest");
             }
-            ManagerError::BadDigest { .. } => refusal.blame("force"),
-            ManagerError::UnknownSites(_) => refusal.blame("scope.sites"),
-            ManagerError::EmptyPlan => refusal.blame("scope"),
+            ManagerError::BadDigest { .. } => error.set_field("force"),
+            ManagerError::UnknownSites(_) => error.set_field("scope.sites"),
+            ManagerError::EmptyPlan => error.set_field("scope"),
             ManagerError::RolloutInFlight(number) => {
-                refusal.problem.rollout = Some(crate::api::rollout::id(*number));
+                error.problem.rollout = Some(crate::api::rollout::id(*number));
             }
-            ManagerError::SiteExists(_) => refusal.blame("id"),
-            ManagerError::HostnameTaken { .. } => refusal.blame("hostnames"),
-            ManagerError::TokenExists(_) | ManagerError::UserExists(_) => refusal.blame("name"),
-            ManagerError::KeyReused => refusal.blame("Idempotency-Key"),
+            ManagerError::SiteExists(_) => error.set_field("id"),
+            ManagerError::HostnameTaken { .. } => error.set_field("hostnames"),
+            ManagerError::TokenExists(_) | ManagerError::UserExists(_) => error.set_field("name"),
+            ManagerError::KeyReused => error.set_field("Idempotency-Key"),
             ManagerError::Unavailable(_) | ManagerError::StorageFull(_) | ManagerError::Unknown => {
-                refusal.retry_after = Some(Duration::ZERO);
+                error.retry_after = Some(Duration::ZERO);
             }
-            ManagerError::PlanChanged => refusal.blame("planHash"),
+            ManagerError::PlanChanged => error.set_field("planHash"),
             ManagerError::Forbidden { .. }
             | ManagerError::NotFound { .. }
             | ManagerError::IllegalTransition(_)
@@ -250,12 +253,13 @@ impl From<ManagerError> for Refusal {
             | ManagerError::Contended
             | ManagerError::Denied(_) => {}
         }
-        refusal
+        error
     }
 }
 
-impl Refusal {
-    fn blame(&mut self, field: &str) {
+impl ApiError {
+    /// Reports the detail as the error of one field.
+    fn set_field(&mut self, field: &str) {
         let message = self.problem.detail.clone();
         self.problem.errors = vec![FieldError { field: field.to_owned(), message }];
     }

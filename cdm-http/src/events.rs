@@ -1,5 +1,5 @@
-//! The event feed as streams: one hub looks at the store while someone listens, and every stream reads on from its own
-//! place.
+//! The event feed as streams: one hub polls the store while at least one stream is open, and each stream reads the feed
+//! from its own cursor.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,116 +10,119 @@ use cdm_core::manager::{Manager, ManagerError};
 use cdm_core::ports::{Clock, FeedEvent};
 use tokio::sync::watch;
 
-/// How often the hub looks.
-const LOOK: Duration = Duration::from_millis(150);
-/// Events read at once.
+/// How often the hub polls the end of the feed.
+const POLL_INTERVAL: Duration = Duration::from_millis(150);
+/// The maximum number of events of one read.
 const PAGE: usize = 100;
 
-/// A place in the feed: after the event of that number; before all of them where it is 0.
+/// A position in the feed: after the event with this number; 0 is the start of the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u64);
+pub(crate) struct EventCursor(u64);
 
-impl Place {
-    /// Parses what `Display` prints.
+impl EventCursor {
+    /// Parses the output of `Display`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let place = Self(text.parse().ok()?);
-        (place.to_string() == text).then_some(place)
+        let cursor = Self(text.parse().ok()?);
+        (cursor.to_string() == text).then_some(cursor)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for EventCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// Looks at the feed while someone listens.
+/// Polls the feed while there are readers, and wakes them when it has grown.
 #[derive(Debug)]
 pub(crate) struct Hub {
     manager: Arc<Manager>,
     clock: Arc<dyn Clock>,
-    listeners: AtomicUsize,
-    looking: AtomicBool,
-    tail: watch::Sender<Option<Place>>,
+    readers: AtomicUsize,
+    polling: AtomicBool,
+    tail: watch::Sender<Option<EventCursor>>,
 }
 
 impl Hub {
     pub(crate) fn new(manager: Arc<Manager>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let (listeners, looking) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Self { manager, clock, listeners, looking, tail: watch::Sender::new(None) })
+        let (readers, polling) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Self { manager, clock, readers, polling, tail: watch::Sender::new(None) })
     }
 
-    /// Listens from `place` on, or from the present end of the feed.
-    pub(crate) async fn listen(self: &Arc<Self>, place: Option<Place>) -> Result<Listener, ManagerError> {
-        let place = match place {
-            Some(place) => place,
+    /// Returns a reader of the events after `cursor`, or after the current end of the feed.
+    pub(crate) async fn reader(
+        self: &Arc<Self>,
+        cursor: Option<EventCursor>,
+    ) -> Result<EventReader, ManagerError> {
+        let cursor = match cursor {
+            Some(cursor) => cursor,
             None => self.end().await?,
         };
-        self.listeners.fetch_add(1, Ordering::SeqCst);
+        self.readers.fetch_add(1, Ordering::SeqCst);
         let tail = self.tail.subscribe();
-        if !self.looking.swap(true, Ordering::SeqCst) {
-            tokio::spawn(Arc::clone(self).look());
+        if !self.polling.swap(true, Ordering::SeqCst) {
+            tokio::spawn(Arc::clone(self).poll());
         }
-        Ok(Listener { hub: Arc::clone(self), tail, place, fresh: true })
+        Ok(EventReader { hub: Arc::clone(self), tail, cursor, unread: true })
     }
 
-    /// The present end of the feed.
-    async fn end(&self) -> Result<Place, ManagerError> {
-        Ok(Place(self.manager.last_event().await?.unwrap_or(0)))
+    /// Returns the current end of the feed.
+    async fn end(&self) -> Result<EventCursor, ManagerError> {
+        Ok(EventCursor(self.manager.last_event().await?.unwrap_or(0)))
     }
 
-    async fn look(self: Arc<Self>) {
+    async fn poll(self: Arc<Self>) {
         loop {
             if let Ok(end) = self.end().await {
                 self.tail.send_if_modified(|tail| tail.replace(end) != Some(end));
             }
-            self.clock.sleep_until(self.clock.monotonic().after(LOOK)).await;
-            if self.listeners.load(Ordering::SeqCst) > 0 {
+            self.clock.sleep_until(self.clock.monotonic().after(POLL_INTERVAL)).await;
+            if self.readers.load(Ordering::SeqCst) > 0 {
                 continue;
             }
-            self.looking.store(false, Ordering::SeqCst);
-            // Someone may have come between the two looks, and trusted this one.
-            let come = self.listeners.load(Ordering::SeqCst) > 0;
-            if !come || self.looking.swap(true, Ordering::SeqCst) {
+            self.polling.store(false, Ordering::SeqCst);
+            // A reader may have been created between the check and the store, and not have started another poll.
+            let has_readers = self.readers.load(Ordering::SeqCst) > 0;
+            if !has_readers || self.polling.swap(true, Ordering::SeqCst) {
                 return;
             }
         }
     }
 }
 
-/// One stream's place in the feed.
+/// Reads the feed for one stream.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct EventReader {
     hub: Arc<Hub>,
-    tail: watch::Receiver<Option<Place>>,
-    place: Place,
-    fresh: bool,
+    tail: watch::Receiver<Option<EventCursor>>,
+    cursor: EventCursor,
+    unread: bool,
 }
 
-impl Listener {
-    /// Returns when there may be something new.
-    pub(crate) async fn news(&mut self) {
-        if !std::mem::take(&mut self.fresh) && self.tail.changed().await.is_err() {
+impl EventReader {
+    /// Returns when there may be new events.
+    pub(crate) async fn changed(&mut self) {
+        if !std::mem::take(&mut self.unread) && self.tail.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// The next events, each with the place after it; none at the end of the feed.
-    pub(crate) async fn read(&mut self) -> Result<Vec<(Place, FeedEvent)>, ManagerError> {
-        let events = self.hub.manager.events(Some(self.place.0), PAGE).await?;
-        let events: Vec<_> = events.into_iter().map(|(number, event)| (Place(number), event)).collect();
-        self.place = events.last().map_or(self.place, |(place, _)| *place);
+    /// Returns the next events, each with the cursor after it; an empty list at the end of the feed.
+    pub(crate) async fn read(&mut self) -> Result<Vec<(EventCursor, FeedEvent)>, ManagerError> {
+        let events = self.hub.manager.events(Some(self.cursor.0), PAGE).await?;
+        let events: Vec<_> = events.into_iter().map(|(number, event)| (EventCursor(number), event)).collect();
+        self.cursor = events.last().map_or(self.cursor, |(cursor, _)| *cursor);
         Ok(events)
     }
 
-    /// After an error: look again even without news.
-    pub(crate) const fn again(&mut self) {
-        self.fresh = true;
+    /// Makes the next [`Self::changed`] return at once, as after a failed read.
+    pub(crate) const fn recheck(&mut self) {
+        self.unread = true;
     }
 }
 
-impl Drop for Listener {
+impl Drop for EventReader {
     fn drop(&mut self) {
-        self.hub.listeners.fetch_sub(1, Ordering::SeqCst);
+        self.hub.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }

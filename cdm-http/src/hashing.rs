@@ -1,8 +1,8 @@
-//! Threads for password hashing, apart from those that serve requests, behind a short queue.
+//! Threads for password hashing, separate from the threads that handle requests, with a short queue.
 //!
-//! Memory is bounded by [`THREADS`]: a hash takes 19 MiB, so all of them take 38 MiB at most, whatever clients do. The
-//! slot belongs to the thread, not to the request: a client that disconnects neither frees a slot whose hash still runs
-//! nor adds a hash. Work whose caller is gone before it began is dropped.
+//! [`THREADS`] limits the memory: a hash needs 19 MiB, so all hashes together need at most 38 MiB, independent of the load.
+//! A thread stays busy until its hash is finished, so a client that disconnects cannot start more hashes. Queued work whose
+//! caller has gone is dropped.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,29 +12,30 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// How many hashes are made at once.
+/// The number of hashes that are computed at once.
 pub(crate) const THREADS: usize = 2;
-/// How many requests of each class wait for a thread.
-const WAITING: usize = 16;
-/// How many of these may be of one requester.
-const WAITING_EACH: usize = 4;
+/// The maximum length of the queue of each class of requesters.
+const QUEUE: usize = 16;
+/// The maximum number of queued hashes of one requester.
+const QUEUE_EACH: usize = 4;
 
-/// Who asks for a hash. Known requesters are served first, so that strangers cannot keep them out.
+/// The requester of a hash. Hashes of known requesters are computed first, so that unknown clients cannot block them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Requester {
-    /// A device, a session or a token that has proven who it is.
+    /// A device, a session or a token that was authenticated before.
     Known(String),
-    /// Anyone at that address.
-    Stranger(IpAddr),
-    /// Anyone on this machine: they have no share by address, since a proxy here may stand for many.
+    /// An unknown client at this address.
+    Address(IpAddr),
+    /// An unknown client on this machine. The limit per requester does not apply, since a proxy on this machine may forward
+    /// many clients.
     Loopback,
 }
 
-/// The queue has no place left for this requester.
+/// The queue is full for this requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Busy;
 
-/// Work with the way back to its caller.
+/// Queued work, with the channel to its caller.
 trait Work: Send {
     fn is_abandoned(&self) -> bool;
     fn run(self: Box<Self>);
@@ -52,7 +53,7 @@ impl<T: Send, F: FnOnce() -> T + Send> Work for Task<T, F> {
 
     fn run(self: Box<Self>) {
         let Self { caller, work } = *self;
-        // The thread outlives a panic; the caller sees a closed channel.
+        // The thread survives a panic; the caller gets a closed channel.
         if let Ok(result) = catch_unwind(AssertUnwindSafe(work)) {
             let _ = caller.send(result);
         }
@@ -67,30 +68,30 @@ struct Job {
 #[derive(Default)]
 struct Queue {
     known: VecDeque<Job>,
-    strangers: VecDeque<Job>,
+    unknown: VecDeque<Job>,
     threads: usize,
     closed: bool,
 }
 
 #[derive(Default)]
-struct Shared {
+struct PoolState {
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
-impl Shared {
+impl PoolState {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job that somebody still waits for; `None` once the pool is gone.
+    /// Waits for the next job whose caller still waits; `None` once the pool is dropped.
     fn next(&self) -> Option<Job> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
                 return None;
             }
-            while let Some(job) = queue.known.pop_front().or_else(|| queue.strangers.pop_front()) {
+            while let Some(job) = queue.known.pop_front().or_else(|| queue.unknown.pop_front()) {
                 if !job.work.is_abandoned() {
                     return Some(job);
                 }
@@ -102,7 +103,7 @@ impl Shared {
 
 /// The threads and their queue. The threads start with the first hash and end with the pool.
 #[derive(Default)]
-pub(crate) struct HashPool(Arc<Shared>);
+pub(crate) struct HashPool(Arc<PoolState>);
 
 impl fmt::Debug for HashPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,10 +112,10 @@ impl fmt::Debug for HashPool {
 }
 
 impl HashPool {
-    /// Queues work; its result comes by the receiver, and a receiver that is dropped withdraws work that has not begun.
+    /// Queues work, and returns a receiver for its result. Dropping the receiver removes work that has not started.
     ///
     /// # Errors
-    /// [`Busy`] at once when the requester has as many places as it may, or none is left.
+    /// [`Busy`] if the queue, or the requester's share of the queue, is full.
     pub(crate) fn submit<T: Send + 'static>(
         &self,
         requester: Requester,
@@ -128,23 +129,23 @@ impl HashPool {
         if queue.threads == 0 {
             return Err(Busy);
         }
-        let places = match requester {
+        let queued = match requester {
             Requester::Known(_) => &mut queue.known,
-            Requester::Stranger(_) | Requester::Loopback => &mut queue.strangers,
+            Requester::Address(_) | Requester::Loopback => &mut queue.unknown,
         };
-        places.retain(|job| !job.work.is_abandoned());
-        let own = places.iter().filter(|job| job.requester == requester).count();
-        let share = if requester == Requester::Loopback { WAITING } else { WAITING_EACH };
-        if places.len() >= WAITING || own >= share {
+        queued.retain(|job| !job.work.is_abandoned());
+        let own = queued.iter().filter(|job| job.requester == requester).count();
+        let share = if requester == Requester::Loopback { QUEUE } else { QUEUE_EACH };
+        if queued.len() >= QUEUE || own >= share {
             return Err(Busy);
         }
-        places.push_back(Job { requester, work: Box::new(Task { caller, work }) });
+        queued.push_back(Job { requester, work: Box::new(Task { caller, work }) });
         drop(queue);
         self.0.changed.notify_one();
         Ok(result)
     }
 
-    /// Whether one more thread could be started.
+    /// Starts a thread; returns whether that succeeded.
     fn start(&self, number: usize) -> bool {
         let shared = Arc::clone(&self.0);
         let thread = std::thread::Builder::new().name(format!("password-{number}"));
@@ -162,7 +163,7 @@ impl Drop for HashPool {
         let mut queue = self.0.lock();
         queue.closed = true;
         queue.known.clear();
-        queue.strangers.clear();
+        queue.unknown.clear();
         drop(queue);
         self.0.changed.notify_all();
     }
@@ -175,29 +176,29 @@ mod tests {
 
     use super::*;
 
-    /// Hashes that run until the test ends them.
-    struct Held {
-        begun: mpsc::Receiver<usize>,
-        begin: mpsc::Sender<usize>,
+    /// Work that blocks until the test ends it.
+    struct BlockingWork {
+        started: mpsc::Receiver<usize>,
+        start: mpsc::Sender<usize>,
         running: Arc<AtomicUsize>,
-        most: Arc<AtomicUsize>,
+        peak: Arc<AtomicUsize>,
     }
 
-    impl Held {
+    impl BlockingWork {
         fn new() -> Self {
-            let (begin, begun) = mpsc::channel();
-            Self { begun, begin, running: Arc::default(), most: Arc::default() }
+            let (start, started) = mpsc::channel();
+            Self { started, start, running: Arc::default(), peak: Arc::default() }
         }
 
-        /// Work named by a number, and what ends it.
+        /// Returns work with a number, and the sender whose drop ends it.
         fn work(&self, number: usize) -> (impl FnOnce() -> usize + Send + use<>, mpsc::Sender<()>) {
             let (end, ended) = mpsc::channel::<()>();
-            let (begin, running, most) =
-                (self.begin.clone(), Arc::clone(&self.running), Arc::clone(&self.most));
+            let (start, running, peak) =
+                (self.start.clone(), Arc::clone(&self.running), Arc::clone(&self.peak));
             let work = move || {
                 let now = running.fetch_add(1, Ordering::SeqCst) + 1;
-                most.fetch_max(now, Ordering::SeqCst);
-                let _ = begin.send(number);
+                peak.fetch_max(now, Ordering::SeqCst);
+                let _ = start.send(number);
                 let _ = ended.recv();
                 running.fetch_sub(1, Ordering::SeqCst);
                 number
@@ -207,91 +208,99 @@ mod tests {
     }
 
     fn address(last: u8) -> Requester {
-        Requester::Stranger(IpAddr::from([192, 0, 2, last]))
+        Requester::Address(IpAddr::from([192, 0, 2, last]))
     }
 
-    /// Fills the threads with work that runs on.
-    fn occupy(pool: &HashPool, held: &Held) -> Vec<(oneshot::Receiver<usize>, mpsc::Sender<()>)> {
+    /// Occupies all threads with work that does not end.
+    fn occupy(pool: &HashPool, blocking: &BlockingWork) -> Vec<(oneshot::Receiver<usize>, mpsc::Sender<()>)> {
         let occupied = (0..THREADS).map(|number| {
-            let (work, end) = held.work(number);
-            (pool.submit(Requester::Loopback, work).expect("a place"), end)
+            let (work, end) = blocking.work(number);
+            (pool.submit(Requester::Loopback, work).expect("a free queue entry"), end)
         });
         let occupied: Vec<_> = occupied.collect();
         for _ in 0..THREADS {
-            held.begun.recv().expect("it begins");
+            blocking.started.recv().expect("the work starts");
         }
         occupied
     }
 
     #[test]
-    fn disconnects_neither_free_a_slot_nor_multiply_hashes() {
-        let (pool, held) = (HashPool::default(), Held::new());
-        let (callers, ends): (Vec<_>, Vec<_>) = occupy(&pool, &held).into_iter().unzip();
-        // The callers of what runs leave, and 150 come and go.
+    fn disconnects_neither_free_a_thread_nor_add_hashes() {
+        let (pool, blocking) = (HashPool::default(), BlockingWork::new());
+        let (callers, ends): (Vec<_>, Vec<_>) = occupy(&pool, &blocking).into_iter().unzip();
+        // The callers of the running work disconnect, and 150 other callers connect and disconnect.
         drop(callers);
         for number in 100..250 {
-            let (work, _) = held.work(number);
-            drop(pool.submit(Requester::Loopback, work).expect("places of the gone are free again"));
+            let (work, _) = blocking.work(number);
+            drop(
+                pool.submit(Requester::Loopback, work)
+                    .expect("entries of disconnected callers are free again"),
+            );
         }
-        assert_eq!(held.running.load(Ordering::SeqCst), THREADS, "what runs goes on, and nothing beside it");
-        let (work, end) = held.work(7);
-        let right = pool.submit(Requester::Loopback, work).expect("a place");
+        assert_eq!(blocking.running.load(Ordering::SeqCst), THREADS, "only the running work continues");
+        let (work, end) = blocking.work(7);
+        let last = pool.submit(Requester::Loopback, work).expect("a free queue entry");
         drop(end);
         drop(ends);
-        assert_eq!(right.blocking_recv(), Ok(7));
-        assert_eq!(held.begun.recv(), Ok(7), "none of the 150 began");
-        assert_eq!(held.most.load(Ordering::SeqCst), THREADS, "the bound on hashes in memory at once");
+        assert_eq!(last.blocking_recv(), Ok(7));
+        assert_eq!(blocking.started.recv(), Ok(7), "none of the 150 was started");
+        assert_eq!(blocking.peak.load(Ordering::SeqCst), THREADS, "the limit of concurrent hashes");
     }
 
     #[test]
-    fn no_address_takes_all_places() {
-        let (pool, held) = (HashPool::default(), Held::new());
-        let occupied = occupy(&pool, &held);
+    fn no_address_fills_the_queue() {
+        let (pool, blocking) = (HashPool::default(), BlockingWork::new());
+        let occupied = occupy(&pool, &blocking);
         let mut waiting = Vec::new();
-        let mut ask = |requester: Requester| {
-            let (work, _) = held.work(9);
+        let mut submit = |requester: Requester| {
+            let (work, _) = blocking.work(9);
             pool.submit(requester, work).map(|caller| waiting.push(caller))
         };
-        for _ in 0..WAITING_EACH {
-            assert_eq!(ask(address(1)), Ok(()));
+        for _ in 0..QUEUE_EACH {
+            assert_eq!(submit(address(1)), Ok(()));
         }
-        assert_eq!(ask(address(1)), Err(Busy), "its share is used up");
-        for number in 0..WAITING - WAITING_EACH {
+        assert_eq!(submit(address(1)), Err(Busy), "its share is used up");
+        for number in 0..QUEUE - QUEUE_EACH {
             let number = u8::try_from(number).expect("few");
-            assert_eq!(ask(address(2 + number)), Ok(()), "others have places");
+            assert_eq!(submit(address(2 + number)), Ok(()), "other addresses have entries left");
         }
-        assert_eq!(ask(address(99)), Err(Busy), "the queue is full");
-        assert_eq!(ask(Requester::Loopback), Err(Busy));
-        assert_eq!(ask(Requester::Known("a device".to_owned())), Ok(()), "known devices have their own");
+        assert_eq!(submit(address(99)), Err(Busy), "the queue is full");
+        assert_eq!(submit(Requester::Loopback), Err(Busy));
+        assert_eq!(
+            submit(Requester::Known("a device".to_owned())),
+            Ok(()),
+            "known devices have a separate queue"
+        );
         drop(occupied);
     }
 
     #[test]
-    fn known_devices_are_served_before_strangers() {
-        let (pool, held) = (HashPool::default(), Held::new());
-        let (_callers, ends): (Vec<_>, Vec<_>) = occupy(&pool, &held).into_iter().unzip();
-        let (work, last) = held.work(8);
-        let stranger = pool.submit(address(1), work).expect("a place");
-        let (work, first) = held.work(9);
-        let known = pool.submit(Requester::Known("a device".to_owned()), work).expect("a place");
-        // One thread gets free.
+    fn work_of_known_devices_runs_first() {
+        let (pool, blocking) = (HashPool::default(), BlockingWork::new());
+        let (_callers, ends): (Vec<_>, Vec<_>) = occupy(&pool, &blocking).into_iter().unzip();
+        let (work, last) = blocking.work(8);
+        let unknown = pool.submit(address(1), work).expect("a free queue entry");
+        let (work, first) = blocking.work(9);
+        let known = pool.submit(Requester::Known("a device".to_owned()), work).expect("a free queue entry");
+        // One thread becomes free.
         let mut ends = ends.into_iter();
         drop(ends.next());
-        assert_eq!(held.begun.recv(), Ok(9));
+        assert_eq!(blocking.started.recv(), Ok(9));
         drop(first);
         assert_eq!(known.blocking_recv(), Ok(9));
         drop((last, ends));
-        assert_eq!(stranger.blocking_recv(), Ok(8));
+        assert_eq!(unknown.blocking_recv(), Ok(8));
     }
 
     #[test]
-    fn a_panic_ends_its_own_work_alone() {
+    fn a_panic_affects_only_its_own_work() {
         let pool = HashPool::default();
         for _ in 0..=THREADS {
-            let broken = pool.submit(Requester::Loopback, || panic!("on purpose")).expect("a place");
-            assert!(broken.blocking_recv().is_err());
+            let panicked =
+                pool.submit(Requester::Loopback, || panic!("on purpose")).expect("a free queue entry");
+            assert!(panicked.blocking_recv().is_err());
         }
-        let sound = pool.submit(Requester::Loopback, || 1).expect("a place");
-        assert_eq!(sound.blocking_recv(), Ok(1));
+        let next = pool.submit(Requester::Loopback, || 1).expect("a free queue entry");
+        assert_eq!(next.blocking_recv(), Ok(1));
     }
 }

@@ -1,7 +1,7 @@
-//! The host that a request is for: one, and said once.
+//! The host of a request: exactly one.
 //!
-//! RFC 9112, 3.2: a request of HTTP/1.1 without exactly one valid `Host` is answered with 400. Behind this, `Host` is
-//! what the request's target says where that names a host, so every reader of the header sees the same one.
+//! A request of HTTP/1.1 without exactly one valid `Host` is rejected with 400 (RFC 9112, 3.2). If the request target
+//! contains a host, it replaces the `Host` header, so all later readers of the header see the same host.
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::HOST;
@@ -11,11 +11,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::client::Peer;
-use crate::error::Refusal;
+use crate::error::ApiError;
 
-/// Refuses requests that name no host, or several.
-pub(crate) async fn one_host(mut request: Request, next: Next) -> Response {
-    // A caller in this process has no connection, and is for no host.
+/// Rejects requests without a host or with several hosts.
+pub(crate) async fn require_one_host(mut request: Request, next: Next) -> Response {
+    // A request from this process has no connection and no host.
     if request.extensions().get::<ConnectInfo<Peer>>().is_none() {
         return next.run(request).await;
     }
@@ -26,11 +26,11 @@ pub(crate) async fn one_host(mut request: Request, next: Next) -> Response {
             }
             next.run(request).await
         }
-        Err(detail) => Refusal::new(StatusCode::BAD_REQUEST, "invalid_host", detail).into_response(),
+        Err(detail) => ApiError::new(StatusCode::BAD_REQUEST, "invalid_host", detail).into_response(),
     }
 }
 
-/// The host of a request; `None` where none is needed and none is named.
+/// Returns the host of a request; `None` for a request of HTTP/1.0 without a host.
 fn host(request: &Request) -> Result<Option<HeaderValue>, &'static str> {
     let mut headers = request.headers().get_all(HOST).iter();
     let (header, further) = (headers.next(), headers.next());
@@ -52,7 +52,7 @@ fn host(request: &Request) -> Result<Option<HeaderValue>, &'static str> {
         (Some(target), Some(header)) if request.version() >= Version::HTTP_2 && *target != header => {
             Err("`:authority` and `Host` name different hosts")
         }
-        // The target outranks the header (RFC 9112, 3.2.2).
+        // The target takes precedence over the header (RFC 9112, 3.2.2).
         (Some(host), _) => Ok(HeaderValue::from_str(host.as_str()).ok()),
         (None, Some(header)) => Ok(HeaderValue::from_str(header.as_str()).ok()),
         (None, None) if request.version() < Version::HTTP_11 => Ok(None),
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_names_one_host() {
+    fn a_request_has_exactly_one_host() {
         let (v10, v11, v2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
         for (version, target, hosts, expected) in [
             (v11, "/sites", &["cdm.example.com:8080"][..], Some(Some("cdm.example.com:8080"))),

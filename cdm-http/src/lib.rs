@@ -1,4 +1,4 @@
-//! The REST server as a library: [`router`] over the services, [`serve`] on a socket.
+//! The REST server and the console as a library: [`router`] returns the routes, and [`serve`] serves them on a socket.
 
 pub mod api;
 mod app;
@@ -7,23 +7,23 @@ mod client;
 mod console;
 mod error;
 mod events;
+mod extract;
 mod hashing;
 mod host;
-mod input;
 mod limits;
 pub mod log;
 mod metrics;
+mod middleware;
 mod openapi;
-mod outlet;
 mod password;
 mod permissions;
-mod request;
 mod root;
 mod router;
 mod routes;
-mod seats;
 mod second_factor;
 mod serve;
+mod stream;
+mod stream_permits;
 
 pub use app::{App, Backend, Health, HttpSettings, SetupLink};
 pub use error::{FieldError, Problem};

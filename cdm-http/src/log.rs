@@ -1,7 +1,7 @@
-//! Log lines to standard error, as far as somebody takes them: a reader that is gone or does not read stops no request.
+//! Writes the log to standard error without blocking requests, even if the reader of standard error is slow or gone.
 //!
-//! A thread writes. What finds its queue full, or cannot be written, is dropped and counted; once lines go through again,
-//! one of them says how many are missing.
+//! A thread writes the lines. A line is dropped and counted if the queue of the thread is full or the write fails; the next
+//! successful write is preceded by a line with the number of dropped lines.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for the thread at most: some seconds of a busy server, a few megabytes.
+/// The maximum number of queued lines: some seconds of a busy server, a few megabytes.
 const QUEUE: usize = 8_192;
-/// How long the last lines of a process may take.
-const LAST: Duration = Duration::from_secs(1);
+/// How long [`LossyLog::flush`] waits.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lines that were dropped since the process began.
+/// The number of lines that this process has dropped.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many log lines of this process were dropped, for its metrics.
+/// Returns the number of log lines that this process has dropped, for the metrics.
 pub(crate) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Makes writers of single lines for `tracing_subscriber`; none of them waits or fails. Clones share one thread.
+/// Returns writers of single lines to `tracing_subscriber`; the writers never block or fail. Clones share one thread.
 #[derive(Clone, Debug)]
 pub struct LossyLog {
     lines: SyncSender<Message>,
@@ -34,61 +34,61 @@ pub struct LossyLog {
 #[derive(Debug)]
 enum Message {
     Line(Vec<u8>),
-    /// Answered when everything before it was written.
+    /// Acknowledged when all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
 impl LossyLog {
-    /// Writes to this process's standard error.
+    /// Returns a log that writes to standard error.
     ///
     /// # Errors
-    /// When the process can have no further file descriptor or thread.
+    /// If the process cannot open another file descriptor or start another thread.
     pub fn to_stderr() -> io::Result<Self> {
-        // A descriptor of its own: the lock of `std::io::stderr` would be held by a write that blocks.
+        // A separate descriptor, since a blocked write would hold the lock of `std::io::stderr`.
         Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))
     }
 
     fn to(writer: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, waiting) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || keep(writer, &waiting))?;
+        let (lines, queue) = sync_channel(QUEUE);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(writer, &queue))?;
         Ok(Self { lines })
     }
 
-    /// Waits until what was logged so far is written, at most for a second.
+    /// Waits until all earlier lines are written, for at most one second.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if self.lines.try_send(Message::Flush(done)).is_ok() {
-            // Whether it was done or not: the process ends.
-            let _: Result<(), RecvTimeoutError> = wait.recv_timeout(LAST);
+            // The caller continues in both cases.
+            let _: Result<(), RecvTimeoutError> = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
 
-fn keep(mut writer: impl Write, waiting: &Receiver<Message>) {
-    let mut said = dropped();
-    for message in waiting {
+fn write_lines(mut writer: impl Write, queue: &Receiver<Message>) {
+    let mut reported = dropped();
+    for message in queue {
         match message {
             Message::Line(line) => {
-                let missing = dropped() - said;
+                let missing = dropped() - reported;
                 let notice = if missing > 0 { notice(missing) } else { String::new() };
                 match writer.write_all(notice.as_bytes()).and_then(|()| writer.write_all(&line)) {
-                    Ok(()) => said += missing,
+                    Ok(()) => reported += missing,
                     Err(_) => drop(DROPPED.fetch_add(1, Ordering::Relaxed)),
                 }
             }
             Message::Flush(done) => {
-                // Who waited may have given up.
+                // The flush may have timed out.
                 let _ = done.send(());
             }
         }
     }
 }
 
-/// What stands in the place of lines that are missing; valid as text and as JSON.
+/// Returns the line that reports missing lines; valid as text and as JSON.
 fn notice(missing: u64) -> String {
-    let words = "log lines before this one were dropped: standard error did not take them";
+    let message = "log lines before this line were dropped, because standard error was blocked or closed";
     format!(
-        "{{\"level\":\"WARN\",\"fields\":{{\"message\":\"{words}\",\"dropped\":{missing}}},\"target\":\"cdm_http::log\"}}\n"
+        "{{\"level\":\"WARN\",\"fields\":{{\"message\":\"{message}\",\"dropped\":{missing}}},\"target\":\"cdm_http::log\"}}\n"
     )
 }
 
@@ -100,7 +100,7 @@ impl<'a> MakeWriter<'a> for LossyLog {
     }
 }
 
-/// One line, sent when it is dropped.
+/// A line of the log, which is queued on drop.
 #[derive(Debug)]
 pub struct Line {
     text: Vec<u8>,
@@ -127,25 +127,25 @@ impl Drop for Line {
     }
 }
 
-/// Writes a program's last words to standard error, as far as somebody takes them within a second.
-pub fn last_words(text: &str) {
+/// Writes the last message of a program to standard error, unless standard error is blocked for more than one second.
+pub fn write_to_stderr(text: &str) {
     if let Ok(log) = LossyLog::to_stderr() {
-        // Sent when it is dropped.
+        // The line is queued on drop.
         drop(Line { text: format!("{text}\n").into_bytes(), lines: log.lines.clone() });
         log.flush();
     }
 }
 
-/// Has panics logged as errors. The usual hook writes to standard error itself, and waits for its reader.
+/// Logs panics as errors. The default hook writes to standard error itself, and blocks if standard error is blocked.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         let thread = std::thread::current();
         tracing::error!(
-            panic = panic.payload_as_str().unwrap_or("of no text"),
+            panic = panic.payload_as_str().unwrap_or("no message"),
             location,
             thread = thread.name(),
-            "a panic"
+            "a thread panicked"
         );
     }));
 }
@@ -157,20 +157,20 @@ mod tests {
 
     use super::*;
 
-    /// Takes writes when it is let, fails when it shall, and keeps what it took.
-    struct Reader {
-        asked: Sender<()>,
-        gate: Receiver<bool>,
-        taken: Arc<Mutex<String>>,
+    /// Blocks each write until the test lets it succeed or fail, and stores the written text.
+    struct BlockingWriter {
+        writes: Sender<()>,
+        results: Receiver<bool>,
+        written: Arc<Mutex<String>>,
     }
 
-    impl Write for Reader {
+    impl Write for BlockingWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Nobody listens for more than the first.
-            let _ = self.asked.send(());
-            match self.gate.recv() {
+            // The test may have dropped the receiver.
+            let _ = self.writes.send(());
+            match self.results.recv() {
                 Ok(true) | Err(_) => {
-                    self.taken.lock().expect("what was taken").push_str(&String::from_utf8_lossy(bytes));
+                    self.written.lock().expect("the written text").push_str(&String::from_utf8_lossy(bytes));
                     Ok(bytes.len())
                 }
                 Ok(false) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -182,43 +182,43 @@ mod tests {
         }
     }
 
-    fn reader() -> (LossyLog, Receiver<()>, Sender<bool>, Arc<Mutex<String>>) {
-        let (asked, writes) = std::sync::mpsc::channel();
-        let (open, gate) = std::sync::mpsc::channel();
-        let taken = Arc::<Mutex<String>>::default();
-        let log = LossyLog::to(Reader { asked, gate, taken: Arc::clone(&taken) }).expect("a thread");
-        (log, writes, open, taken)
+    fn blocking_log() -> (LossyLog, Receiver<()>, Sender<bool>, Arc<Mutex<String>>) {
+        let (writes, started) = std::sync::mpsc::channel();
+        let (finish, results) = std::sync::mpsc::channel();
+        let written = Arc::<Mutex<String>>::default();
+        let writer = BlockingWriter { writes, results, written: Arc::clone(&written) };
+        (LossyLog::to(writer).expect("a thread"), started, finish, written)
     }
 
     fn line(log: &LossyLog, text: &str) {
-        log.make_writer().write_all(text.as_bytes()).expect("a writer that takes everything");
+        log.make_writer().write_all(text.as_bytes()).expect("a writer that never fails");
     }
 
-    // One test, since the count is the process's.
+    // One test, since the whole process shares the count.
     #[test]
-    fn lines_that_nobody_takes_are_dropped_counted_and_said_once() {
-        let (log, writes, open, taken) = reader();
+    fn dropped_lines_are_counted_and_reported_once() {
+        let (log, started, finish, written) = blocking_log();
         let before = dropped();
         line(&log, "line 0\n");
-        writes.recv().expect("the first line is being written");
+        started.recv().expect("the first line is being written");
         for number in 1..2 * QUEUE {
             line(&log, &format!("line {number}\n"));
         }
         let lost = dropped() - before;
         assert!((1..=u64::try_from(QUEUE).expect("a number")).contains(&lost), "{lost}");
-        // A write that fails loses its line too, and the next one says so.
-        open.send(false).expect("a writer");
-        drop(open);
+        // A failed write drops its line too, and the next line reports it.
+        finish.send(false).expect("a writer");
+        drop(finish);
         for _ in 0..=QUEUE {
-            writes.recv().expect("the notice and the lines that waited are written");
+            started.recv().expect("the notice and the queued lines are written");
         }
         log.flush();
-        let taken = taken.lock().expect("what was taken").clone();
+        let written = written.lock().expect("the written text").clone();
         assert_eq!(dropped() - before, lost + 1);
-        assert_eq!(taken.matches("were dropped").count(), 1, "said once");
-        let said: serde_json::Value =
-            serde_json::from_str(taken.lines().next().expect("a line")).expect("a line of JSON");
-        assert_eq!(said["fields"]["dropped"], lost + 1);
-        assert_eq!(taken.lines().nth(1), Some("line 1"));
+        assert_eq!(written.matches("were dropped").count(), 1, "reported once");
+        let notice: serde_json::Value =
+            serde_json::from_str(written.lines().next().expect("a line")).expect("a line of JSON");
+        assert_eq!(notice["fields"]["dropped"], lost + 1);
+        assert_eq!(written.lines().nth(1), Some("line 1"));
     }
 }

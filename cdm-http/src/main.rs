@@ -1,4 +1,4 @@
-//! `cdm-server`: configuration in, a platform behind a socket, gone in good order on SIGTERM.
+//! `cdm-server`: reads the configuration, serves the API and the console, and shuts down in order on SIGTERM.
 
 mod program;
 
@@ -10,6 +10,6 @@ use clap::Parser;
 async fn main() -> ExitCode {
     match program::run(program::Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => program::tell(&error),
+        Err(error) => program::report(&error),
     }
 }

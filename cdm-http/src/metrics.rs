@@ -1,4 +1,4 @@
-//! Counters for Prometheus. Each server has its own recorder, so that several of them may live in one process.
+//! Metrics for Prometheus. Each server has its own recorder, so that one process may contain several servers.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,10 +12,10 @@ const SECONDS: &str = "cdm_http_request_duration_seconds";
 const RUNNING: &str = "cdm_http_requests_in_flight";
 const STREAMS: &str = "cdm_http_event_streams";
 const DROPPED: &str = "cdm_log_lines_dropped_total";
-/// Bounds of the histogram's buckets, in seconds.
+/// Upper bounds of the histogram's buckets, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
 
-/// What is counted.
+/// The metrics of one server.
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
@@ -26,21 +26,29 @@ impl Metrics {
         let builder = PrometheusBuilder::new();
         let builder = builder.set_buckets(&BUCKETS).unwrap_or_else(|_| PrometheusBuilder::new());
         let recorder = builder.build_recorder();
-        recorder.describe_counter(REQUESTS.into(), None, "Requests that were answered.".into());
-        recorder.describe_histogram(SECONDS.into(), None, "How long answers took.".into());
-        recorder.describe_gauge(RUNNING.into(), None, "Requests that are being answered.".into());
-        recorder.describe_gauge(STREAMS.into(), None, "Event streams that are open.".into());
-        recorder.describe_counter(DROPPED.into(), None, "Log lines that standard error did not take.".into());
+        recorder.describe_counter(REQUESTS.into(), None, "Completed requests.".into());
+        recorder.describe_histogram(
+            SECONDS.into(),
+            None,
+            "Duration of requests up to the start of the response.".into(),
+        );
+        recorder.describe_gauge(RUNNING.into(), None, "Requests in progress.".into());
+        recorder.describe_gauge(STREAMS.into(), None, "Open event streams.".into());
+        recorder.describe_counter(
+            DROPPED.into(),
+            None,
+            "Log lines that were dropped because standard error was blocked or closed.".into(),
+        );
         let handle = recorder.handle();
         Self { recorder, handle }
     }
 
-    /// A request has come; it counts as running until the guard is dropped.
+    /// Counts a request as in progress until the returned guard is dropped.
     pub(crate) fn begin(&self) -> Gauge {
         self.gauge(RUNNING)
     }
 
-    /// A stream was opened, likewise.
+    /// Counts an event stream as open until the returned guard is dropped.
     pub(crate) fn stream(&self) -> Gauge {
         self.gauge(STREAMS)
     }
@@ -51,8 +59,8 @@ impl Metrics {
         Gauge(gauge)
     }
 
-    /// A request was answered. `route` is a pattern, never a path.
-    pub(crate) fn answered(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+    /// Records a completed request. `route` is the pattern of the route, never a path.
+    pub(crate) fn record_response(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let method = Label::from_static_parts("method", method);
         let route = Label::new("route", route.to_owned());
         let labels = vec![method.clone(), route.clone(), Label::new("status", status.to_string())];
@@ -62,7 +70,7 @@ impl Metrics {
         self.recorder.register_histogram(&seconds, &META).record(took.as_secs_f64());
     }
 
-    /// All of it, in Prometheus's text format.
+    /// Returns all metrics in the Prometheus text format.
     pub(crate) fn render(&self) -> String {
         let dropped = self.recorder.register_counter(&Key::from_static_name(DROPPED), &META);
         dropped.absolute(crate::log::dropped());
@@ -76,7 +84,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Counts something as going on for as long as it lives.
+/// Increments a gauge, and decrements it on drop.
 pub(crate) struct Gauge(metrics::Gauge);
 
 impl Drop for Gauge {

@@ -1,4 +1,4 @@
-//! The OpenAPI document: made from the routes, with what every route has in common.
+//! The OpenAPI document: generated from the routes, with the headers and errors that all routes share.
 
 use std::sync::OnceLock;
 
@@ -13,35 +13,38 @@ use utoipa::{OpenApi, openapi};
 use crate::error::{FieldError, PROBLEM_JSON, Problem};
 use crate::permissions::{ROUTES, Route};
 
-/// What the document begins with.
-const ABOUT: &str = "Many WordPress sites on two services, `blue` and `green`, of which one is the active canary.\n\n\
-Every route but `/healthz`, `/readyz` and `/openapi.json` takes a token: `Authorization: Bearer …`. A `viewer` reads; an \
-`operator` creates, provisions, upgrades, promotes, rolls out, retries and cancels; an `admin` also selects, deploys, \
-rolls back, terminates, marks digests, freezes, and keeps webhooks, tokens and users. `x-required-role` of an operation is \
-the least role that it takes; a retry and a cancel take the role of what they repeat or stop.\n\n\
-Long work is answered with 202, the operation and its `Location`; with `?wait=30s` with 200 once the operation rests, \
-however it ended. Refusals are problems (RFC 9457) with a stable `code`.";
+/// The description of the API.
+const DESCRIPTION: &str = "Manages many WordPress sites on two services, `blue` and `green`, of which one is the active \
+canary.\n\n\
+Every route except `/healthz`, `/readyz` and `/openapi.json` needs a token: `Authorization: Bearer …`. A `viewer` reads; \
+an `operator` also creates, provisions, upgrades and promotes sites, starts rollouts, retries and cancels; an `admin` also \
+selects, deploys, rolls back, terminates, marks digests, freezes, and manages webhooks, tokens and users. \
+`x-required-role` is the lowest role that may call a route; a retry and a cancel need the role of the request that they \
+repeat or cancel.\n\n\
+A request that starts an operation returns 202 with the operation and its `Location`; with `?wait=30s`, it returns 200 if \
+the operation ends or is parked within 30 seconds, with any result. Errors are problem documents (RFC 9457) with a stable \
+`code`.";
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Cloud Deployment Manager", description = ABOUT),
+    info(title = "Cloud Deployment Manager", description = DESCRIPTION),
     components(schemas(Problem, FieldError, crate::api::event::Event)),
     tags(
-        (name = "sites", description = "Tenant sites, from their creation to their end."),
-        (name = "services", description = "Blue and green, their images, and which of them is the active canary."),
-        (name = "rollouts", description = "Many sites moved to the active canary, in waves."),
-        (name = "freezes", description = "Times in which nobody is moved, or some are not."),
-        (name = "webhooks", description = "Receivers that are told what happens."),
-        (name = "operations", description = "Work that was accepted: its steps, why it waits, how it ended."),
-        (name = "audit", description = "Who asked for what."),
-        (name = "tokens", description = "Programs that may ask."),
-        (name = "users", description = "People who sign in to the console."),
-        (name = "events", description = "Server-Sent Events. A stream resumes after `Last-Event-ID`."),
-        (name = "system", description = "How the server itself is."))
+        (name = "sites", description = "Sites of tenants: creation, provisioning, moves and termination."),
+        (name = "services", description = "The services blue and green, their images, and the active canary."),
+        (name = "rollouts", description = "Moves of many sites to the active canary, in waves."),
+        (name = "freezes", description = "Periods in which no site, or no site of a list, is moved."),
+        (name = "webhooks", description = "Receivers of event messages."),
+        (name = "operations", description = "Accepted requests: their steps, why they wait, and how they ended."),
+        (name = "audit", description = "The audit log: requests for changes and rejected requests, with their actors."),
+        (name = "tokens", description = "Tokens of programs that use the API."),
+        (name = "users", description = "Users who sign in to the console."),
+        (name = "events", description = "Event streams (Server-Sent Events). A stream resumes after `Last-Event-ID`."),
+        (name = "system", description = "Health, metrics and the OpenAPI document of the server."))
 )]
-struct Head;
+struct ApiDocument;
 
-/// The document as served, and as committed.
+/// Returns the document as it is served and committed.
 pub(crate) fn text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {
@@ -52,14 +55,14 @@ pub(crate) fn text() -> &'static str {
 }
 
 fn document() -> openapi::OpenApi {
-    let mut document = Head::openapi();
+    let mut document = ApiDocument::openapi();
     document.merge(crate::router::open().into_openapi());
     let mut guarded = crate::router::guarded().into_openapi();
     for (path, item) in &mut guarded.paths.paths {
         let reads = item.get.iter_mut().map(|operation| (operation, false));
         let writes = item.post.iter_mut().chain(item.put.iter_mut()).chain(item.delete.iter_mut());
         for (operation, writes) in reads.chain(writes.map(|operation| (operation, true))) {
-            refusals(operation, path, writes);
+            add_errors(operation, path, writes);
             if let Some(last) = last_event(operation) {
                 operation.parameters.get_or_insert_default().push(last.into());
             }
@@ -77,8 +80,8 @@ fn document() -> openapi::OpenApi {
             ("DELETE", &mut item.delete),
         ] {
             if let Some(operation) = operation {
-                describe(operation);
-                require(operation, method, path);
+                add_descriptions(operation);
+                add_required_role(operation, method, path);
             }
         }
     }
@@ -88,20 +91,20 @@ fn document() -> openapi::OpenApi {
     document
 }
 
-/// Says which role a route takes at least, by the table of routes.
-fn require(operation: &mut Operation, method: &str, path: &str) {
+/// Adds the lowest role that may call a route, from the table of routes.
+fn add_required_role(operation: &mut Operation, method: &str, path: &str) {
     let route = ROUTES.iter().find(|route| (route.method, route.path) == (method, path));
     if let Some(role) = route.and_then(Route::role) {
-        let said = ExtensionsBuilder::new().add("x-required-role", role.as_str()).build();
-        operation.extensions.get_or_insert_default().merge(said);
+        let extensions = ExtensionsBuilder::new().add("x-required-role", role.as_str()).build();
+        operation.extensions.get_or_insert_default().merge(extensions);
     }
 }
 
-/// Adds what every guarded route may refuse.
-fn refusals(operation: &mut Operation, path: &str, writes: bool) {
+/// Adds the error responses of a route that needs a token.
+fn add_errors(operation: &mut Operation, path: &str, writes: bool) {
     operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
     let body = operation.request_body.is_some();
-    // Nothing in it has to be said.
+    // No field of this body is required.
     if path == "/services/rollback"
         && let Some(RefOr::T(body)) = &mut operation.request_body
     {
@@ -111,14 +114,14 @@ fn refusals(operation: &mut Operation, path: &str, writes: bool) {
     let all = [("401", true), ("403", true), ("422", true), ("429", true), ("500", true), ("503", true)];
     let some = [("404", named || path == "/operations"), ("409", writes && !named)];
     let of_body = [("400", body), ("413", body), ("415", body)];
-    for (status, can) in all.into_iter().chain(some).chain(of_body) {
-        if can && !operation.responses.responses.contains_key(status) {
+    for (status, possible) in all.into_iter().chain(some).chain(of_body) {
+        if possible && !operation.responses.responses.contains_key(status) {
             operation.responses.responses.insert(status.to_owned(), problem(status));
         }
     }
-    let refused: Vec<String> =
+    let errors: Vec<String> =
         operation.responses.responses.keys().filter(|code| *code >= &"4".to_owned()).cloned().collect();
-    for status in refused {
+    for status in errors {
         operation.responses.responses.insert(status.clone(), problem(&status));
     }
 }
@@ -126,93 +129,97 @@ fn refusals(operation: &mut Operation, path: &str, writes: bool) {
 fn problem(status: &str) -> RefOr<openapi::Response> {
     let schema = Ref::from_schema_name("Problem");
     let content = ContentBuilder::new().schema(Some(schema)).build();
-    let said = match status {
-        "400" => "The body is no JSON.",
-        "401" => "No token that serves.",
-        "403" => "The token's role is not enough.",
-        "404" => "There is no such thing.",
-        "409" => "The state does not take it.",
-        "413" => "The body is too long.",
-        "415" => "The body is not JSON.",
-        "422" => "The input breaks a rule.",
+    let description = match status {
+        "400" => "The body is not valid JSON.",
+        "401" => "The token is missing, invalid, revoked or expired, or not valid for this address.",
+        "403" => "The role of the token does not permit the request.",
+        "404" => "The object does not exist.",
+        "409" => "The current state does not permit the request.",
+        "413" => "The body is too large.",
+        "415" => "The content type of the body is not JSON.",
+        "422" => "The input is not valid.",
         "429" => "Too many requests.",
-        "503" => "A backend does not answer.",
-        _ => "Something went wrong.",
+        "503" => "A backend does not respond.",
+        _ => "An internal error occurred.",
     };
-    let response = ResponseBuilder::new().description(said).content(PROBLEM_JSON, content);
+    let response = ResponseBuilder::new().description(description).content(PROBLEM_JSON, content);
     let response = match status {
-        "401" => response.header("WWW-Authenticate", header(Type::String, "What kind of token is wanted.")),
+        "401" => {
+            response.header("WWW-Authenticate", header(Type::String, "The required authentication scheme."))
+        }
         "429" => {
-            response.header("Retry-After", header(Type::Integer, "After how many seconds to ask again."))
+            response.header("Retry-After", header(Type::Integer, "The seconds after which to try again."))
         }
         "503" => response.header(
             "Retry-After",
-            header(Type::Integer, "After how many seconds to ask again, where that may help."),
+            header(Type::Integer, "The seconds after which to try again, if that may help."),
         ),
         _ => response,
     };
     response.build().into()
 }
 
-fn header(kind: Type, said: &str) -> Header {
+fn header(kind: Type, description: &str) -> Header {
     let schema = ObjectBuilder::new().schema_type(kind).build();
-    HeaderBuilder::new().schema(Some(schema)).description(Some(said)).build()
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }
 
-/// Gives successes without words theirs, and every answer its headers.
-fn describe(operation: &mut Operation) {
+/// Adds the missing descriptions of successful responses, and the headers of all responses.
+fn add_descriptions(operation: &mut Operation) {
     operation.parameters.get_or_insert_default().push(request_id().into());
     let long = operation.responses.responses.contains_key("202");
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if response.description.is_empty() {
-            let said = match (status.as_str(), long) {
-                ("200", true) => "At rest, however it ended: what `wait` waited for.",
-                ("200", false) => "Done.",
-                ("201", _) => "Made.",
-                ("202", _) => "Accepted; `Location` is where to look.",
-                _ => "Not ready.",
+            let description = match (status.as_str(), long) {
+                ("200", true) => "The operation has ended or is parked, within `wait`.",
+                ("200", false) => "The request succeeded.",
+                ("201", _) => "The object was created.",
+                ("202", _) => "The request was accepted; `Location` is the URL of the operation or rollout.",
+                _ => "The server is not ready.",
             };
-            said.clone_into(&mut response.description);
+            description.clone_into(&mut response.description);
         }
         if status == "202" || (status == "200" && long) {
-            response.headers.insert("Location".to_owned(), header(Type::String, "Where to look.").into());
+            let description = "The URL of the operation or rollout.";
+            response.headers.insert("Location".to_owned(), header(Type::String, description).into());
         }
-        let said = "The request's id, as in the audit and the log.";
-        response.headers.insert("X-Request-Id".to_owned(), header(Type::String, said).into());
+        let description = "The id of the request, which the audit log and the server log contain too.";
+        response.headers.insert("X-Request-Id".to_owned(), header(Type::String, description).into());
     }
 }
 
-/// `Idempotency-Key`, which every writing route but those of tokens takes: a token's text is not kept, so none can be
-/// said a second time.
+/// Returns the header `Idempotency-Key` of all writing routes except the routes of tokens: the text of a token is not
+/// stored, so a response with it cannot be repeated.
 fn key() -> Parameter {
     let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,255}$"));
-    let said =
-        "Repeats one request: the same key with the same request is answered as the first was, for 24 hours.";
-    parameter("Idempotency-Key", said).schema(Some(schema)).build()
+    let description = "Makes the request safe to repeat: for 24 hours, the same request with the same key returns the \
+                       response of the first request.";
+    parameter("Idempotency-Key", description).schema(Some(schema)).build()
 }
 
-/// `Last-Event-ID`, by which a stream goes on: the same as its parameter `after`.
+/// Returns the header `Last-Event-ID` of a stream, which has the schema of the parameter `after`.
 fn last_event(operation: &Operation) -> Option<Parameter> {
     let mut all = operation.parameters.iter().flatten();
     let after = all.find_map(|parameter| match parameter {
         RefOr::T(parameter) if parameter.name == "after" => parameter.schema.clone(),
         _ => None,
     })?;
-    let said = "The id of the last event that was seen; goes before `after`.";
-    Some(parameter("Last-Event-ID", said).schema(Some(after)).build())
+    let description = "The id of the last received event; takes precedence over `after`.";
+    Some(parameter("Last-Event-ID", description).schema(Some(after)).build())
 }
 
 fn request_id() -> Parameter {
-    let said = "The request's id: 1 to 128 visible ASCII characters. Another one is replaced, a missing one is made up.";
+    let description = "The id of the request: 1 to 128 visible ASCII characters. An invalid or missing id is replaced by a \
+                       generated one.";
     let schema = ObjectBuilder::new().schema_type(Type::String);
-    parameter("X-Request-Id", said).schema(Some(schema)).build()
+    parameter("X-Request-Id", description).schema(Some(schema)).build()
 }
 
-fn parameter(name: &str, said: &str) -> ParameterBuilder {
+fn parameter(name: &str, description: &str) -> ParameterBuilder {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some(said))
+        .description(Some(description))
 }

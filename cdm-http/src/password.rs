@@ -1,4 +1,4 @@
-//! Passwords: which may be set, and how they are hashed and compared on threads of their own.
+//! Passwords: strength rules, and hashing and verification on separate threads.
 
 use argon2::password_hash::phc;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
@@ -9,85 +9,85 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::hashing::{Busy, HashPool, Requester};
 
-/// The hash of a password that nobody knows.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5bm9ib2R5\
+/// A hash without a known password, which is verified for users that do not exist.
+const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5bm9ib2R5\
                       $9d8d7JdMCAh0eNXWn0rOpDkGm2LfKf1c0Q8xW3y9xgQ";
 
-/// What is said of a password that is too short or too long.
-pub(crate) const RULE: &str = "a password has 12 to 128 characters";
+/// The error for a password that is too short or too long.
+pub(crate) const RULE: &str = "the password must have 12 to 128 characters";
 
-/// What is said of a password that many others have, or that follows from what everybody knows.
-pub(crate) const COMMON: &str = "the password is too common or too easy to guess; use several words that do not belong \
-                                 together";
+/// The error for a password that is common or can be derived from known words.
+pub(crate) const COMMON: &str =
+    "the password is too common or too easy to guess; use several unrelated words";
 
-/// Whether a password may be set for that user.
+/// Checks whether a user may have a password.
 ///
-/// Length is what makes one hard to guess; the upper end keeps hashing cheap. Beyond that it is estimated by zxcvbn, which
-/// knows 30,000 common passwords and 60,000 words and names, and how people vary and join them: fewer than 10^8 guesses are too few.
-/// It is estimated in lower case and in one form of Unicode, so that neither makes a common password another one.
+/// The minimum length makes a password hard to guess; the maximum length keeps hashing cheap. In addition, zxcvbn estimates
+/// the number of guesses, from 30,000 common passwords, 60,000 words and names, and the ways in which people vary and
+/// combine them: fewer than 10^8 guesses are rejected. The estimate uses the password in lower case and in NFKC, so neither
+/// the case nor the Unicode form makes a common password acceptable.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(crate) fn judge(password: &SecretString, name: &str) -> Result<(), &'static str> {
+/// The rule that the password breaks.
+pub(crate) fn check_strength(password: &SecretString, name: &str) -> Result<(), &'static str> {
     let text = password.expose_secret();
     if !(12..=128).contains(&text.chars().count()) {
         return Err(RULE);
     }
     let plain = Zeroizing::new(text.nfkc().collect::<String>().to_lowercase());
-    let known = [name, "cdm", "cloud", "deployment", "manager", "wordpress", "kubernetes"];
-    let guesses = zxcvbn::zxcvbn(&plain, &known);
+    let related_words = [name, "cdm", "cloud", "deployment", "manager", "wordpress", "kubernetes"];
+    let guesses = zxcvbn::zxcvbn(&plain, &related_words);
     if guesses.score() < zxcvbn::Score::Three { Err(COMMON) } else { Ok(()) }
 }
 
-/// The form in which passwords are hashed: keyboards and systems write the same letters differently (NFKC).
+/// Returns the password in NFKC, in which it is hashed, since keyboards and systems encode the same letters differently.
 fn normalized(password: &SecretString) -> SecretString {
     SecretString::from(password.expose_secret().nfkc().collect::<String>())
 }
 
-/// What no password is recognised by.
-pub(crate) fn none() -> PasswordHash {
+/// Returns the hash of a user without a password, which no password matches.
+pub(crate) fn unusable() -> PasswordHash {
     PasswordHash::new("none".to_owned())
 }
 
-/// Hashes and compares passwords.
+/// Hashes and verifies passwords.
 #[derive(Debug, Default)]
 pub(crate) struct Passwords(HashPool);
 
 impl Passwords {
-    /// The hash of a password: argon2id with 19 MiB and two passes, the least that OWASP's password storage cheat sheet
-    /// takes.
+    /// Hashes a password with argon2id, 19 MiB and two passes: the minimum of the OWASP Password Storage Cheat Sheet.
     ///
     /// # Errors
-    /// `busy` at once when too many hashes are waited for.
+    /// `busy` if the queue of hashes is full.
     pub(crate) async fn hash(
         &self,
         requester: Requester,
         password: SecretString,
-    ) -> Result<PasswordHash, Refusal> {
+    ) -> Result<PasswordHash, ApiError> {
         let password = normalized(&password);
-        let made = self.apart(requester, move || {
+        let made = self.run(requester, move || {
             let hash: Result<phc::PasswordHash, _> =
                 Argon2::default().hash_password(password.expose_secret().as_bytes());
             hash.ok().map(|hash| PasswordHash::new(hash.to_string()))
         });
-        made.await?.ok_or_else(Refusal::internal)
+        made.await?.ok_or_else(ApiError::internal)
     }
 
-    /// The same under a salt that follows from who asks and from the request's key, so that every replica recognizes a
-    /// repetition of a request by its password, and a reader of the store guesses no faster than at the stored hash.
-    /// `None` where the request has no key.
+    /// Hashes a password with a salt that is derived from the actor and the idempotency key, so that every replica can
+    /// compare the password of a repeated request, and a reader of the store cannot guess the password faster than from the
+    /// stored hash. Returns `None` if the request has no key.
     ///
     /// # Errors
-    /// As [`Passwords::hash`].
-    pub(crate) async fn repeatable(
+    /// See [`Passwords::hash`].
+    pub(crate) async fn fingerprint(
         &self,
         requester: Requester,
         password: SecretString,
         request: &manager::Request,
-    ) -> Result<Option<PasswordHash>, Refusal> {
+    ) -> Result<Option<PasswordHash>, ApiError> {
         let Some(key) = &request.key else { return Ok(None) };
         let salt = Sha256::new()
             .chain_update("cdm repetition\0")
@@ -96,49 +96,50 @@ impl Passwords {
             .chain_update(key.as_str())
             .finalize();
         let password = normalized(&password);
-        let made = self.apart(requester, move || {
+        let made = self.run(requester, move || {
             let mut hash = [0; 32];
             let password = password.expose_secret().as_bytes();
             let made = Argon2::default().hash_password_into(password, &salt, &mut hash);
             let text = || hash.iter().map(|byte| format!("{byte:02x}")).collect();
             made.ok().map(|()| PasswordHash::new(text()))
         });
-        made.await?.map(Some).ok_or_else(Refusal::internal)
+        made.await?.map(Some).ok_or_else(ApiError::internal)
     }
 
-    /// Whether it is the password of `known`. Where there is nobody, it takes as long to say no.
+    /// Returns whether `known` is the hash of the password. Without a hash the check takes equally long, so the duration does
+    /// not reveal whether a user exists.
     ///
     /// # Errors
-    /// As [`Passwords::hash`].
-    pub(crate) async fn proves(
+    /// See [`Passwords::hash`].
+    pub(crate) async fn verify(
         &self,
         requester: Requester,
         password: SecretString,
         known: Option<&PasswordHash>,
-    ) -> Result<bool, Refusal> {
-        let known = known.filter(|known| **known != none());
-        let (somebody, hash) = (known.is_some(), known.map_or(NOBODY, PasswordHash::as_str).to_owned());
-        let same = self.apart(requester, move || {
+    ) -> Result<bool, ApiError> {
+        let known = known.filter(|known| **known != unusable());
+        let (has_hash, hash) = (known.is_some(), known.map_or(DUMMY_HASH, PasswordHash::as_str).to_owned());
+        let matching = self.run(requester, move || {
             let hash = phc::PasswordHash::new(&hash).ok()?;
-            let is = |password: &SecretString| {
+            let verify = |password: &SecretString| {
                 Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).ok()
             };
-            // Hashes of before were made of what was typed.
+            // Earlier versions hashed passwords without normalization.
             let normalized = normalized(&password);
-            let other = normalized.expose_secret() != password.expose_secret();
-            is(&normalized).or_else(|| other.then(|| is(&password)).flatten())
+            let differs = normalized.expose_secret() != password.expose_secret();
+            verify(&normalized).or_else(|| differs.then(|| verify(&password)).flatten())
         });
-        Ok(same.await?.is_some() && somebody)
+        Ok(matching.await?.is_some() && has_hash)
     }
 
-    async fn apart<T: Send + 'static>(
+    async fn run<T: Send + 'static>(
         &self,
         requester: Requester,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let result = self.0.submit(requester, work).map_err(|Busy| Refusal::busy())?;
-        // The channel closes when the work panicked.
-        result.await.map_err(|_| Refusal::internal())
+    ) -> Result<T, ApiError> {
+        let result = self.0.submit(requester, work).map_err(|Busy| ApiError::busy())?;
+        // The channel closes if the work panics.
+        result.await.map_err(|_| ApiError::internal())
     }
 }
 
@@ -151,33 +152,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_proves_itself_and_no_other() {
+    async fn only_the_hashed_password_is_accepted() {
         let passwords = Passwords::default();
         let hash =
             async |text: &str| passwords.hash(Requester::Loopback, secret(text)).await.expect("a hash");
-        let proves = async |text: &str, known: Option<&PasswordHash>| {
-            passwords.proves(Requester::Loopback, secret(text), known).await.expect("a verdict")
+        let verify = async |text: &str, known: Option<&PasswordHash>| {
+            passwords.verify(Requester::Loopback, secret(text), known).await.expect("a verdict")
         };
         let (one, two) = (hash("correct horse").await, hash("correct horse").await);
         assert_ne!(one, two, "each hash has its own salt");
         assert!(one.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", one.as_str());
-        assert!(proves("correct horse", Some(&one)).await);
-        assert!(!proves("correct horse ", Some(&one)).await);
-        assert!(!proves("correct horse", None).await);
-        assert!(!proves("none", Some(&none())).await, "who has none proves nothing by one");
-        assert!(phc::PasswordHash::new(NOBODY).is_ok(), "nobody takes as long as somebody");
+        assert!(verify("correct horse", Some(&one)).await);
+        assert!(!verify("correct horse ", Some(&one)).await);
+        assert!(!verify("correct horse", None).await);
+        assert!(!verify("none", Some(&unusable())).await, "no password matches the unusable hash");
+        assert!(
+            phc::PasswordHash::new(DUMMY_HASH).is_ok(),
+            "the dummy hash is valid, so its verification takes equally long"
+        );
     }
 
     #[test]
-    fn length_is_the_rule() {
-        for (text, fit) in [("eleven char", false), ("twelve chars", true), ("zwölf Zeiche", true)] {
-            assert_eq!(judge(&secret(text), "ada") != Err(RULE), fit, "{text}");
+    fn passwords_have_a_minimum_and_a_maximum_length() {
+        for (text, accepted) in [("eleven char", false), ("twelve chars", true), ("zwölf Zeiche", true)] {
+            assert_eq!(check_strength(&secret(text), "ada") != Err(RULE), accepted, "{text}");
         }
-        assert_eq!(judge(&SecretString::from("x".repeat(129)), "ada"), Err(RULE));
+        assert_eq!(check_strength(&SecretString::from("x".repeat(129)), "ada"), Err(RULE));
     }
 
     #[test]
-    fn common_passwords_are_refused() {
+    fn common_passwords_are_rejected() {
         for text in [
             "password1234",
             "Password1234!",
@@ -192,31 +196,31 @@ mod tests {
             "wordpress2026",
             "\u{ff50}\u{ff41}\u{ff53}\u{ff53}word1234",
         ] {
-            assert_eq!(judge(&secret(text), "ada.lovelace"), Err(COMMON), "{text}");
+            assert_eq!(check_strength(&secret(text), "ada.lovelace"), Err(COMMON), "{text}");
         }
         for text in [
             "correct horse battery",
             "another horse battery",
-            "a long sentence that nobody says",
-            "another sentence that nobody says",
+            "a long sentence that no one says",
+            "another sentence that no one says",
             "kL8#vQ2!mZ9x",
             "Zwölf Boxkämpfer jagen",
         ] {
-            assert_eq!(judge(&secret(text), "ada.lovelace"), Ok(()), "{text}");
+            assert_eq!(check_strength(&secret(text), "ada.lovelace"), Ok(()), "{text}");
         }
     }
 
-    /// One keyboard sends `ü` as one character, another as two; and what was hashed before as it was typed still serves.
+    /// Some keyboards send `ü` as one character, others as two. Hashes of passwords without normalization stay valid.
     #[tokio::test]
-    async fn the_form_of_unicode_makes_no_other_password() {
+    async fn equivalent_unicode_forms_are_the_same_password() {
         let passwords = Passwords::default();
         let (one, two) = ("zw\u{f6}lf Boxk\u{e4}mpfer", "zwo\u{308}lf Boxka\u{308}mpfer");
-        let proves = async |text: &str, known: &PasswordHash| {
-            passwords.proves(Requester::Loopback, secret(text), Some(known)).await.expect("a verdict")
+        let verify = async |text: &str, known: &PasswordHash| {
+            passwords.verify(Requester::Loopback, secret(text), Some(known)).await.expect("a verdict")
         };
         let hash = passwords.hash(Requester::Loopback, secret(two)).await.expect("a hash");
-        assert!(proves(one, &hash).await && proves(two, &hash).await);
+        assert!(verify(one, &hash).await && verify(two, &hash).await);
         let before: phc::PasswordHash = Argon2::default().hash_password(two.as_bytes()).expect("a hash");
-        assert!(proves(two, &PasswordHash::new(before.to_string())).await, "as it was typed");
+        assert!(verify(two, &PasswordHash::new(before.to_string())).await, "without normalization");
     }
 }

@@ -1,5 +1,5 @@
-//! Every route with the action that it asks for. The role of an action is [`Action::role`]; the routers, the OpenAPI
-//! document and the tests read this table, and a route that is missing here answers nobody.
+//! The table of routes with the action that each route requests. [`Action::role`] defines the role of an action. The
+//! routers, the OpenAPI document and the tests use this table, and a route without an entry rejects every request.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -7,18 +7,18 @@ use axum::response::{IntoResponse, Response};
 use cdm_core::domain::Role;
 use cdm_core::manager::Action;
 
-use crate::app::{Server, Shared};
-use crate::auth::{Head, asked};
-use crate::error::Refusal;
+use crate::app::{AppState, SharedState};
+use crate::auth::{RequestHead, caller_request};
+use crate::error::ApiError;
 
-/// A route and what it asks for.
+/// A route and the action that it requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its method.
+    /// The HTTP method, in upper case.
     pub method: &'static str,
-    /// Its path; a part in braces stands for any text.
+    /// The path; a segment in braces matches any text.
     pub path: &'static str,
-    /// What it asks for; `None` where nobody has to say who they are.
+    /// The requested action; `None` for a route without authentication.
     pub action: Option<Action>,
 }
 
@@ -31,42 +31,42 @@ impl Route {
         Self { method, path, action: None }
     }
 
-    /// Returns the least role that it takes; `None` where it takes none. What it takes of one stored thing may be more:
-    /// see [`Action::role_on`].
+    /// Returns the lowest role that may call the route; `None` for a route without authentication. For some stored objects
+    /// a higher role is needed: see [`Action::role_on`].
     pub fn role(&self) -> Option<Role> {
         self.action.map(Action::role)
     }
 
-    /// Finds the route of a request. Of several that fit, the first one counts.
+    /// Returns the route of a request: the first route that matches.
     pub fn of(method: &str, path: &str) -> Option<&'static Self> {
-        // A request for the head of an answer is one for the answer.
+        // HEAD uses the route of GET.
         let method = if method == "HEAD" { "GET" } else { method };
-        ROUTES.iter().find(|route| route.method == method && fits(route.path, path))
+        ROUTES.iter().find(|route| route.method == method && matches_path(route.path, path))
     }
 
-    /// Returns what a request is about: what the first part in braces stands for, or the path.
+    /// Returns the target of a request: the text of the first segment in braces, or the path without one.
     fn target<'a>(&self, path: &'a str) -> &'a str {
         let parts = self.path.split('/').zip(path.split('/'));
-        let named = parts.filter(|(pattern, _)| pattern.starts_with('{')).map(|(_, part)| part);
-        named.into_iter().next().unwrap_or(path)
+        let parameters = parts.filter(|(pattern, _)| pattern.starts_with('{')).map(|(_, part)| part);
+        parameters.into_iter().next().unwrap_or(path)
     }
 }
 
-fn fits(pattern: &str, path: &str) -> bool {
+fn matches_path(pattern: &str, path: &str) -> bool {
     let mut parts = path.split('/');
-    for wanted in pattern.split('/') {
-        if wanted.starts_with("{*") {
+    for expected in pattern.split('/') {
+        if expected.starts_with("{*") {
             return parts.next().is_some();
         }
         let Some(part) = parts.next() else { return false };
-        if part != wanted && !wanted.starts_with('{') {
+        if part != expected && !expected.starts_with('{') {
             return false;
         }
     }
     parts.next().is_none()
 }
 
-/// Every route.
+/// All routes of the API and the console.
 pub const ROUTES: &[Route] = &[
     // The server itself.
     Route::open("GET", "/healthz"),
@@ -83,9 +83,9 @@ pub const ROUTES: &[Route] = &[
     Route::new("PUT", "/sites/{id}/promote", Action::Promote),
     // Services.
     Route::new("GET", "/services", Action::Read),
-    // Selects or deploys, which take the same role.
+    // Selects or deploys; both need the same role.
     Route::new("POST", "/services", Action::Deploy),
-    // With an image it is `StartRolloutWithImage`; the body says so.
+    // With an image in the body, the action is `StartRolloutWithImage`.
     Route::new("PUT", "/services", Action::StartRollout),
     Route::new("POST", "/services/rollback", Action::RollBack),
     Route::new("GET", "/services/{selector}/history", Action::Read),
@@ -105,7 +105,7 @@ pub const ROUTES: &[Route] = &[
     Route::new("POST", "/rollouts/{id}/resume", Action::ResumeRollout),
     Route::new("POST", "/rollouts/{id}/abort", Action::AbortRollout),
     Route::new("POST", "/rollouts/{id}/retry", Action::RetryRollout),
-    // What happens, and who asked for what.
+    // Events and the audit log.
     Route::new("GET", "/events", Action::Read),
     Route::new("GET", "/audit", Action::Read),
     // Freezes.
@@ -120,15 +120,15 @@ pub const ROUTES: &[Route] = &[
     Route::new("GET", "/tokens", Action::ReadTokens),
     Route::new("POST", "/tokens", Action::CreateToken),
     Route::new("DELETE", "/tokens/{id}", Action::RevokeToken),
-    // People who sign in.
+    // Users.
     Route::new("GET", "/users", Action::ReadUsers),
     Route::new("POST", "/users", Action::CreateUser),
     Route::new("PUT", "/users/{name}", Action::ChangeUser),
     Route::new("DELETE", "/users/{name}", Action::RemoveUser),
     Route::new("DELETE", "/users/{name}/sessions", Action::EndSessions),
-    // The console, before somebody has signed in.
+    // The console, without a session.
     Route::open("GET", "/"),
-    Route::open("GET", "/console/assets/{place}"),
+    Route::open("GET", "/console/assets/{path}"),
     Route::open("GET", "/console/sign-in"),
     Route::open("POST", "/console/sign-in"),
     Route::open("POST", "/console/sign-in/code"),
@@ -136,7 +136,7 @@ pub const ROUTES: &[Route] = &[
     Route::open("POST", "/console/setup/{code}"),
     Route::open("GET", "/console/oidc/begin"),
     Route::open("GET", "/console/oidc/callback"),
-    // The console: what people do about themselves.
+    // The console: the user's own account.
     Route::new("GET", "/console/account", Action::Read),
     Route::new("POST", "/console/account/password", Action::ChangeOwnPassword),
     Route::new("GET", "/console/account/second-factor", Action::Read),
@@ -179,7 +179,7 @@ pub const ROUTES: &[Route] = &[
     Route::new("GET", "/console/rollouts/{id}/abort", Action::AbortRollout),
     Route::new("POST", "/console/rollouts/{id}/abort", Action::AbortRollout),
     Route::new("POST", "/console/rollouts/{id}/retry", Action::RetryRollout),
-    // The console: operations and the audit.
+    // The console: operations and the audit log.
     Route::new("GET", "/console/operations", Action::Read),
     Route::new("GET", "/console/operations/{id}", Action::Read),
     Route::new("GET", "/console/operations/{id}/steps/{step}", Action::Read),
@@ -187,43 +187,47 @@ pub const ROUTES: &[Route] = &[
     Route::new("GET", "/console/operations/{id}/cancel", Action::CancelOperation),
     Route::new("POST", "/console/operations/{id}/cancel", Action::CancelOperation),
     Route::new("GET", "/console/audit", Action::Read),
-    // No page: `not_found`, for people who have signed in. A form for none is refused as a page is.
+    // Unknown pages and forms return `not_found` to signed-in users.
     Route::new("GET", "/console/{*rest}", Action::Read),
     Route::new("POST", "/console/{*rest}", Action::Read),
 ];
 
-/// Lets a request pass whose caller, of this process, by a token or signed in, has the role that its route takes.
-pub(crate) async fn authorize(State(server): State<Shared>, request: Request, next: Next) -> Response {
-    match judge(&server, Head::of(&request)).await {
+/// Rejects requests whose caller (in this process, with a token or with a session) does not have the role of the route.
+pub(crate) async fn authorize(State(server): State<SharedState>, request: Request, next: Next) -> Response {
+    match check_permission(&server, RequestHead::of(&request)).await {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
-async fn judge(server: &Server, head: Head<'_>) -> Result<(), Refusal> {
-    // A method that a route has not is answered by the router.
+async fn check_permission(server: &AppState, head: RequestHead<'_>) -> Result<(), ApiError> {
+    // The router rejects a method that a route does not support.
     let Some(route) = Route::of(head.method.as_str(), head.path) else {
-        if ROUTES.iter().any(|route| fits(route.path, head.path)) {
+        if ROUTES.iter().any(|route| matches_path(route.path, head.path)) {
             return Ok(());
         }
         tracing::error!(path = head.path, "a route is not in the table of routes");
-        return Err(Refusal::internal());
+        return Err(ApiError::internal());
     };
     let Some(action) = route.action else { return Ok(()) };
-    let asks = asked(head.extensions)?;
-    let target = shown(route.target(head.path));
-    Ok(server.app.manager.authorize(&asks, action, &target).await?)
+    let request = caller_request(head.extensions)?;
+    let target = printable(route.target(head.path));
+    Ok(server.app.manager.authorize(&request, action, &target).await?)
 }
 
-/// Keeps in the audit that somebody asked for something without saying who they are, or with a token that does not serve.
-pub(crate) async fn unauthorized(server: &Server, request: &cdm_core::manager::Request, head: Head<'_>) {
+/// Records in the audit log a request without a token or with an invalid token.
+pub(crate) async fn record_unauthorized(
+    server: &AppState,
+    request: &cdm_core::manager::Request,
+    head: RequestHead<'_>,
+) {
     let Some(route) = Route::of(head.method.as_str(), head.path) else { return };
     let Some(action) = route.action else { return };
-    server.app.manager.refused(request, action, &shown(route.target(head.path)), "unauthorized").await;
+    server.app.manager.refused(request, action, &printable(route.target(head.path)), "unauthorized").await;
 }
 
-/// A part of a path, fit for the audit.
-fn shown(part: &str) -> String {
+/// Returns the printable characters of a path segment, at most 100, for the audit log.
+fn printable(part: &str) -> String {
     part.chars().filter(|character| character.is_ascii_graphic()).take(100).collect()
 }
 
@@ -232,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_has_the_first_route_that_fits() {
+    fn a_path_has_the_first_matching_route() {
         for (method, path, action) in [
             ("GET", "/sites/rrr", Some(Action::Read)),
             ("HEAD", "/sites/rrr", Some(Action::Read)),
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_listed_once() {
+    fn a_route_has_one_entry() {
         for (at, route) in ROUTES.iter().enumerate() {
             let same = |other: &&Route| (other.method, other.path) == (route.method, route.path);
             assert_eq!(
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_what_the_path_names() {
+    fn the_target_is_the_first_path_parameter() {
         let target = |method, path| Route::of(method, path).map(|route| route.target(path));
         assert_eq!(target("DELETE", "/sites/rrr"), Some("rrr"));
         assert_eq!(target("POST", "/operations/op-1-fleet/retry"), Some("op-1-fleet"));

@@ -1,4 +1,4 @@
-//! The routes in one router, with what every request goes through.
+//! The router: all routes, and the middleware of every request.
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
@@ -8,64 +8,64 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::{App, Server, Shared};
+use crate::app::{App, AppState, SharedState};
 use crate::auth::{Caller, authenticate};
-use crate::client::identify;
-use crate::host::one_host;
+use crate::client::resolve_client;
+use crate::host::require_one_host;
+use crate::middleware::{enforce_timeout, finish, handle_panic};
 use crate::permissions::authorize;
-use crate::request::{finish, in_time, panicked};
 use crate::routes::{
     events, freezes, operations, rollouts, services, sites, system, tokens, users, webhooks,
 };
 
-/// The server's routes, for callers who bring a token.
+/// Returns the routes of the API and the console; every request needs a token or a session, except on open routes.
 pub fn router(app: App) -> Router {
     stoppable(app, CancellationToken::new())
 }
 
-/// The same; once `stopping` is cancelled it is not ready, and its streams end.
+/// Returns the routes of [`router`]; once `stopping` is cancelled, `/readyz` returns 503 and event streams end.
 pub(crate) fn stoppable(app: App, stopping: CancellationToken) -> Router {
-    let server = Server::new(app, stopping);
+    let server = AppState::new(app, stopping);
     let (guarded, _) = guarded().split_for_parts();
     let guarded = guarded
-        .route_layer(from_fn_with_state(Shared::clone(&server), authorize))
-        .route_layer(from_fn_with_state(Shared::clone(&server), authenticate));
+        .route_layer(from_fn_with_state(SharedState::clone(&server), authorize))
+        .route_layer(from_fn_with_state(SharedState::clone(&server), authenticate));
     let pages = crate::console::routes(&server);
     let root = server.app.settings.root.clone();
-    crate::root::below(&root, whole(server, guarded.merge(pages)))
+    crate::root::under_root(&root, with_middleware(server, guarded.merge(pages)))
 }
 
-/// The routes for callers in this process: every request is `actor`'s, who has that role, and needs no token.
+/// Returns the API routes for callers in this process: every request runs as `actor` with `role`, and needs no token.
 pub fn local_router(app: App, actor: Actor, role: Role) -> Router {
-    let server = Server::new(app, CancellationToken::new());
+    let server = AppState::new(app, CancellationToken::new());
     let (guarded, _) = guarded().split_for_parts();
     let guarded = guarded
-        .route_layer(from_fn_with_state(Shared::clone(&server), authorize))
+        .route_layer(from_fn_with_state(SharedState::clone(&server), authorize))
         .route_layer(Extension(Caller::new(actor, role)));
-    whole(server, guarded)
+    with_middleware(server, guarded)
 }
 
-fn whole(server: Shared, guarded: Router<Shared>) -> Router {
+fn with_middleware(server: SharedState, guarded: Router<SharedState>) -> Router {
     let (open, _) = open().split_for_parts();
     open.merge(guarded)
-        .layer(from_fn_with_state(Shared::clone(&server), in_time))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(one_host))
-        .layer(from_fn_with_state(Shared::clone(&server), finish))
-        .layer(from_fn_with_state(Shared::clone(&server), identify))
+        .layer(from_fn_with_state(SharedState::clone(&server), enforce_timeout))
+        .layer(CatchPanicLayer::custom(handle_panic))
+        .layer(from_fn(require_one_host))
+        .layer(from_fn_with_state(SharedState::clone(&server), finish))
+        .layer(from_fn_with_state(SharedState::clone(&server), resolve_client))
         .with_state(server)
 }
 
-/// Routes that need no token.
-pub(crate) fn open() -> OpenApiRouter<Shared> {
+/// Returns the routes that need no token.
+pub(crate) fn open() -> OpenApiRouter<SharedState> {
     OpenApiRouter::new()
         .routes(routes!(system::live))
         .routes(routes!(system::ready))
         .routes(routes!(system::document))
 }
 
-/// Routes that need one.
-pub(crate) fn guarded() -> OpenApiRouter<Shared> {
+/// Returns the routes that need a token.
+pub(crate) fn guarded() -> OpenApiRouter<SharedState> {
     OpenApiRouter::new()
         .routes(routes!(sites::create))
         .routes(routes!(sites::list))

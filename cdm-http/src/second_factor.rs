@@ -1,8 +1,8 @@
-//! One-time codes by time (RFC 6238) and recovery codes, and what is sealed for them.
+//! Time-based one-time codes (RFC 6238), recovery codes, and the encryption of their secrets.
 //!
-//! A shared secret is kept in the users' record, sealed by a key that lies in the store of secrets; in a page it stands
-//! once, while somebody sets it up. What a browser keeps between two pages (a secret that is not confirmed yet, a password
-//! that was right) is sealed too, for one purpose, one person and a few minutes.
+//! The shared secret of a user is stored in the record of users, sealed with a key from the secret store; a page shows it
+//! once, during the setup. The data that a browser stores between two pages (an unconfirmed secret, a verified password) is
+//! sealed too, for one purpose, one user and a few minutes.
 
 use std::fmt;
 
@@ -16,23 +16,24 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use totp_rs::{Builder, Secret, Totp};
 
-use crate::input::{hex_bytes, unhex_bytes};
+use crate::extract::{hex_bytes, unhex_bytes};
 
-/// What authenticator apps show beside the name.
+/// The issuer that authenticator apps show next to the user name.
 const ISSUER: &str = "Cloud Deployment Manager";
-/// Bytes of a shared secret, as RFC 4226 recommends, and of what makes a recovery code: 24 letters and digits.
+/// The length of a shared secret in bytes, as RFC 4226 recommends.
 const SECRET: usize = 20;
+/// The length of a recovery code in bytes: 24 letters and digits.
 const RECOVERY: usize = 15;
 const NONCE: usize = 24;
 
-/// What a sealed text is for; it unseals for nothing else.
+/// The purpose of a sealed text; it cannot be unsealed for another purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A shared secret in the users' record.
+    /// A shared secret in the record of users.
     Kept,
-    /// A shared secret that is not confirmed yet.
+    /// A shared secret that the user has not confirmed yet.
     Pending,
-    /// A password that was right.
+    /// The proof that the password was verified.
     Password,
 }
 
@@ -46,7 +47,7 @@ impl Purpose {
     }
 }
 
-/// Seals texts under the key of this platform.
+/// Encrypts texts with the key of this platform.
 pub(crate) struct Sealer(XChaCha20Poly1305);
 
 impl fmt::Debug for Sealer {
@@ -60,7 +61,7 @@ fn digest(parts: &[&str]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// So many bytes of fresh random text, which has 192 random bits.
+/// Derives `N` random bytes from `fresh`, which has 192 random bits.
 fn bytes_of<const N: usize>(purpose: &str, fresh: &SecretString) -> [u8; N] {
     let digest = digest(&[purpose, fresh.expose_secret()]);
     let mut bytes = [0; N];
@@ -73,7 +74,7 @@ impl Sealer {
         Self(XChaCha20Poly1305::new((&digest(&["second factor", key.expose_secret()])).into()))
     }
 
-    /// Seals `text` for a purpose and a person; `fresh` is random.
+    /// Seals `text` for a purpose and a user; `fresh` is a random text, from which the nonce is derived.
     pub(crate) fn seal(
         &self,
         (purpose, name): (Purpose, &UserName),
@@ -87,7 +88,7 @@ impl Sealer {
         Some(hex_bytes(&[nonce.as_slice(), &sealed].concat()))
     }
 
-    /// The text again; `None` for what was not sealed for that.
+    /// Unseals a text; `None` if it was not sealed for this purpose and user.
     pub(crate) fn unseal(&self, (purpose, name): (Purpose, &UserName), sealed: &str) -> Option<String> {
         let bytes = unhex_bytes(sealed)?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
@@ -96,7 +97,7 @@ impl Sealer {
         String::from_utf8(self.0.decrypt(XNonce::from_slice(nonce), payload).ok()?).ok()
     }
 
-    /// The same, of what serves until a moment only.
+    /// Seals a text that expires at `until`.
     pub(crate) fn seal_until(
         &self,
         purpose: (Purpose, &UserName),
@@ -106,7 +107,7 @@ impl Sealer {
         self.seal(purpose, &format!("{}.{text}", until.millis()), fresh)
     }
 
-    /// The text again, unless it was too late.
+    /// Unseals a text of [`Self::seal_until`]; `None` if it has expired or was not sealed for this purpose and user.
     pub(crate) fn unseal_in_time(
         &self,
         purpose: (Purpose, &UserName),
@@ -119,19 +120,20 @@ impl Sealer {
     }
 }
 
-/// A secret that an authenticator app shares with this server, as hexadecimal text.
-pub(crate) struct Shared {
+/// A secret that an authenticator app shares with this server.
+pub(crate) struct SharedSecret {
     totp: Totp,
+    /// The secret as hexadecimal text.
     pub(crate) text: String,
 }
 
-impl Shared {
-    /// One that nobody had before.
+impl SharedSecret {
+    /// Generates a secret from the random text `fresh`.
     pub(crate) fn fresh(name: &UserName, fresh: &SecretString) -> Option<Self> {
         Self::of(name, &hex_bytes(&bytes_of::<SECRET>("shared secret", fresh)))
     }
 
-    /// The one that is written so.
+    /// Parses a secret from hexadecimal text.
     pub(crate) fn of(name: &UserName, text: &str) -> Option<Self> {
         let bytes = <[u8; SECRET]>::try_from(unhex_bytes(text)?).ok()?;
         let totp = Builder::new().with_secret(Secret::new_stack(bytes)).with_issuer(Some(ISSUER));
@@ -139,7 +141,7 @@ impl Shared {
         Some(Self { totp, text: text.to_owned() })
     }
 
-    /// As it is typed into an app, in groups of four.
+    /// Returns the secret in Base32, in groups of four characters, for users who type it into an app.
     pub(crate) fn typed(&self) -> String {
         let text = self.totp.secret().to_base32();
         let groups: Vec<&str> =
@@ -147,25 +149,25 @@ impl Shared {
         groups.join(" ")
     }
 
-    /// As an app takes it from a picture.
+    /// Returns the `otpauth:` URI of the secret.
     pub(crate) fn uri(&self) -> Option<String> {
         self.totp.to_url().ok()
     }
 
-    /// That picture, to stand within a page.
-    pub(crate) fn picture(&self) -> Option<String> {
+    /// Returns the QR code of the URI as an SVG element.
+    pub(crate) fn qr_svg(&self) -> Option<String> {
         let code = QrCode::new(self.uri()?).ok()?;
-        let picture = code.render::<svg::Color<'_>>().module_dimensions(4, 4).build();
-        picture.find("<svg").and_then(|start| picture.get(start..)).map(str::to_owned)
+        let svg = code.render::<svg::Color<'_>>().module_dimensions(4, 4).build();
+        svg.find("<svg").and_then(|start| svg.get(start..)).map(str::to_owned)
     }
 
-    /// Of which time step a code is; one step early or late will do.
+    /// Returns the time step of a code; accepts codes of one step earlier or later.
     pub(crate) fn step(&self, code: &str, now: Timestamp) -> Option<u64> {
         self.totp.check(&plain(code), now.millis() / 1_000)
     }
 }
 
-/// A code without what people put between its parts.
+/// Returns the letters and digits of a code, without spaces and hyphens, in lower case.
 fn plain(code: &str) -> String {
     code.chars()
         .filter(|letter| letter.is_ascii_alphanumeric())
@@ -173,7 +175,7 @@ fn plain(code: &str) -> String {
         .collect()
 }
 
-/// Fresh recovery codes: each with 120 random bits.
+/// Generates recovery codes, each with 120 random bits.
 pub(crate) fn recovery_codes(fresh: impl Fn() -> SecretString) -> Vec<String> {
     let code = |_| {
         let text = Secret::new(Box::new(bytes_of::<RECOVERY>("recovery", &fresh()))).to_base32();
@@ -185,7 +187,7 @@ pub(crate) fn recovery_codes(fresh: impl Fn() -> SecretString) -> Vec<String> {
     (0..SecondFactor::RECOVERY_CODES).map(code).collect()
 }
 
-/// What a recovery code is recognised by; `None` for what is none, such as a code of six digits.
+/// Returns the hash of a recovery code; `None` if the text is not a recovery code, such as a code of six digits.
 pub(crate) fn recovery_hash(code: &str) -> Option<RecoveryHash> {
     let code = plain(code);
     let digest = digest(&["recovery code", &code]);
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_unseals_for_its_purpose_its_person_and_in_time() {
+    fn a_sealed_text_is_bound_to_purpose_user_and_expiry() {
         let (sealer, ada) = (Sealer::new(&fresh("key")), name("ada"));
         let sealed = sealer.seal((Purpose::Kept, &ada), "a secret", &fresh("1")).expect("sealed");
         assert!(!sealed.contains("secret"));
@@ -225,10 +227,11 @@ mod tests {
         assert_eq!((at(9).as_deref(), at(10)), (Some("x.y"), None));
     }
 
-    /// The codes of RFC 6238, appendix B, of which authenticator apps show six digits.
+    /// The codes of RFC 6238, appendix B, shortened to the six digits that authenticator apps show.
     #[test]
-    fn codes_are_those_of_the_rfc() {
-        let shared = Shared::of(&name("ada"), "3132333435363738393031323334353637383930").expect("a secret");
+    fn codes_match_the_rfc() {
+        let shared =
+            SharedSecret::of(&name("ada"), "3132333435363738393031323334353637383930").expect("a secret");
         for (second, code) in [(59, "287082"), (1_111_111_109, "081804"), (2_000_000_000, "279037")] {
             let now = Timestamp::from_millis(second * 1_000);
             assert_eq!(shared.step(code, now), Some(second / 30), "{second}");
@@ -237,14 +240,14 @@ mod tests {
             assert_eq!(shared.step(code, now.after(std::time::Duration::from_secs(90))), None);
         }
         assert_eq!(shared.typed(), "GEZD GNBV GY3T QOJQ GEZD GNBV GY3T QOJQ");
-        let uri = shared.uri().expect("an address");
+        let uri = shared.uri().expect("a URI");
         assert!(uri.starts_with("otpauth://totp/") && uri.contains("secret=GEZDGNBVGY3TQOJQ"), "{uri}");
-        let picture = shared.picture().expect("a picture");
-        assert!(picture.starts_with("<svg") && picture.ends_with("</svg>") && !picture.contains("style"));
+        let svg = shared.qr_svg().expect("a QR code");
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>") && !svg.contains("style"));
     }
 
     #[test]
-    fn recovery_codes_are_told_from_codes_by_time() {
+    fn recovery_codes_differ_from_time_based_codes() {
         let number = std::cell::Cell::new(0);
         let codes = recovery_codes(|| {
             number.set(number.get() + 1);
@@ -253,7 +256,7 @@ mod tests {
         assert_eq!(codes.len(), SecondFactor::RECOVERY_CODES);
         for code in &codes {
             assert_eq!((code.len(), code.split('-').count()), (27, 4), "{code}");
-            let hash = recovery_hash(code).expect("one");
+            let hash = recovery_hash(code).expect("a recovery code");
             assert_eq!(recovery_hash(&format!(" {} ", code.to_uppercase())), Some(hash));
             assert_eq!(codes.iter().filter(|other| recovery_hash(other) == Some(hash)).count(), 1);
         }

@@ -1,7 +1,7 @@
-//! The invariants that hold after every single effect, checked over the effect log as it grows.
+//! Invariants that hold after every effect, checked over the effect log as it grows.
 //!
-//! Each has a name; a violation is written down with it, and a campaign that finds one fails. What must hold only at
-//! rest is in [`crate::world`].
+//! Each invariant has a name, and each [`Violation`] states it. A campaign that finds a violation fails.
+//! Invariants that hold only when the platform is quiescent are in [`crate::world`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,15 +18,15 @@ use cdm_core::domain::{
 use cdm_core::ports::Clock;
 
 use crate::clock::SimClock;
-use crate::log::{Effect, EffectLog, What};
+use crate::log::{Effect, EffectKind, EffectLog};
 use crate::progress::Progress;
 
-/// A broken invariant.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Its name.
+    /// Name of the invariant, such as `CreateOnce`.
     pub invariant: &'static str,
-    /// How it was broken.
+    /// What violated the invariant, for a person to read.
     pub detail: String,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Checks a log as it grows. Clones share what was found.
+/// Checks an effect log as it grows. Clones share their findings.
 #[derive(Clone, Debug)]
 pub struct Checker(Arc<Mutex<State>>);
 
@@ -52,7 +52,7 @@ struct State {
     services: BTreeMap<Color, Arc<Service>>,
     fleet: Arc<Fleet>,
     rollouts: BTreeMap<u64, Arc<Rollout>>,
-    looked: BTreeMap<Color, bool>,
+    last_ready: BTreeMap<Color, bool>,
     released: BTreeSet<Uid>,
     secrets: BTreeSet<SecretName>,
     secrets_ever: BTreeSet<SecretName>,
@@ -60,12 +60,12 @@ struct State {
     routes: BTreeMap<Uid, Color>,
     jobs: BTreeSet<JobName>,
     steps_with_job: BTreeMap<(u64, usize, u32, &'static str), u32>,
-    /// Sites that existed before and belong to nobody's test: they are never touched.
+    /// Sites that existed before the test and must not change.
     bystanders: BTreeSet<SiteId>,
 }
 
 impl Checker {
-    /// Checks what is in `log` from now on; `clock` is the one that its effects are timed by.
+    /// Creates a checker of `log`, starting at its first effect. `clock` is the clock that times the effects.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
         Self(Arc::new(Mutex::new(State {
             log,
@@ -78,7 +78,7 @@ impl Checker {
             services: BTreeMap::new(),
             fleet: Arc::default(),
             rollouts: BTreeMap::new(),
-            looked: BTreeMap::new(),
+            last_ready: BTreeMap::new(),
             released: BTreeSet::new(),
             secrets: BTreeSet::new(),
             secrets_ever: BTreeSet::new(),
@@ -94,12 +94,12 @@ impl Checker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on nothing of that site may change.
-    pub fn leave_alone(&self, id: &SiteId) {
+    /// Makes any later change of this site a violation.
+    pub fn forbid_changes(&self, id: &SiteId) {
         self.state().bystanders.insert(id.clone());
     }
 
-    /// Reads on in the log.
+    /// Checks the effects appended since the last check.
     pub fn check(&self) {
         let mut state = self.state();
         let effects = state.log.since(state.read);
@@ -109,17 +109,17 @@ impl Checker {
         }
     }
 
-    /// Reads on in the log, after a call of a port.
-    pub fn called(&self) {
+    /// Checks the effects appended since the last check, and counts a port call.
+    pub fn after_call(&self) {
         self.check();
         let mut state = self.state();
         let now = state.clock.monotonic();
-        if let Some(detail) = state.progress.called(now) {
-            state.broken("BoundedCalls", detail);
+        if let Some(detail) = state.progress.record_call(now) {
+            state.report("BoundedCalls", detail);
         }
     }
 
-    /// What was broken so far.
+    /// Returns the violations found so far.
     pub fn violations(&self) -> Vec<Violation> {
         self.check();
         self.state().found.clone()
@@ -127,81 +127,82 @@ impl Checker {
 }
 
 impl State {
-    fn broken(&mut self, invariant: &'static str, detail: String) {
+    fn report(&mut self, invariant: &'static str, detail: String) {
         self.found.push(Violation { invariant, detail });
     }
 
     fn effect(&mut self, effect: &Effect) {
         let by = effect.by;
         self.bounded(effect);
-        match &effect.what {
-            What::Site(before, after) => self.site(before.as_ref(), after.as_ref()),
-            What::Colour(service) => {
+        match &effect.kind {
+            EffectKind::Site(before, after) => self.site(before.as_ref(), after.as_ref()),
+            EffectKind::Service(service) => {
                 let before = self.services.insert(service.color, Arc::clone(service));
                 let before = before.and_then(|before| before.operation.clone());
-                self.moved_on(before.as_ref(), service.operation.as_ref());
+                self.check_transition(before.as_ref(), service.operation.as_ref());
             }
-            What::Fleet(fleet) => {
+            EffectKind::Fleet(fleet) => {
                 let before = std::mem::replace(&mut self.fleet, Arc::clone(fleet));
-                self.moved_on(before.operation.as_ref(), fleet.operation.as_ref());
+                self.check_transition(before.operation.as_ref(), fleet.operation.as_ref());
             }
-            What::Rollout(rollout) => self.rollout(rollout),
-            What::Ended(_) | What::Refused(_) => {}
-            What::Looked(color, ready) => {
-                self.looked.insert(*color, *ready);
+            EffectKind::Rollout(rollout) => self.rollout(rollout),
+            EffectKind::Ended(_) | EffectKind::Rejected(_) => {}
+            EffectKind::ServiceRead(color, ready) => {
+                self.last_ready.insert(*color, *ready);
             }
-            // A webhook's key is no operation's: its record is stored first, and at rest each key has one.
-            What::SecretCreated(name) | What::SecretDeleted(name)
+            // No operation creates a webhook's key: the record is stored first, and `NoOrphans` checks the keys
+            // when the platform is quiescent.
+            EffectKind::SecretCreated(name) | EffectKind::SecretDeleted(name)
                 if matches!(name.kind, SecretKind::Webhook | SecretKind::Sealing) => {}
-            What::SecretCreated(name) => {
+            EffectKind::SecretCreated(name) => {
                 self.intended(by, name.uid, &["CreateSecrets"], effect);
                 if !self.secrets_ever.insert(*name) {
-                    self.broken("CreateOnce", format!("the secret {name} was created again"));
+                    self.report("CreateOnce", format!("the secret {name} was created again"));
                 }
                 self.secrets.insert(*name);
             }
-            What::SecretDeleted(name) => {
+            EffectKind::SecretDeleted(name) => {
                 self.intended(by, name.uid, &["DeleteSecrets"], effect);
                 self.destroys_last(name.uid, effect);
                 self.secrets.remove(name);
             }
-            What::MarkerPut(uid) => self.intended(by, *uid, &["CreateObjects"], effect),
-            What::ObjectDeleted(uid, _) => {
+            EffectKind::MarkerPut(uid) => self.intended(by, *uid, &["CreateObjects"], effect),
+            EffectKind::ObjectDeleted(uid, _) => {
                 self.intended(by, *uid, &["DeleteObjects"], effect);
                 self.destroys_last(*uid, effect);
             }
-            What::DatabaseEnsured { uid, created } => {
-                // Bringing what is there to the same state again is no effect anyone can see.
+            EffectKind::DatabaseEnsured { uid, created } => {
+                // Setting an existing database to the same state again has no visible effect.
                 if *created {
                     self.intended(by, *uid, &["CreateDatabase"], effect);
                 }
                 if *created && !self.databases.insert(*uid) {
-                    self.broken("CreateOnce", format!("the database of {uid} was created twice"));
+                    self.report("CreateOnce", format!("the database of {uid} was created twice"));
                 }
             }
-            What::DatabaseRenewed(uid) => {
+            EffectKind::DatabaseRenewed(uid) => {
                 self.intended(by, *uid, &["Install"], effect);
                 self.keeps_work(*uid, effect);
             }
-            What::DatabaseDropped(uid) => {
+            EffectKind::DatabaseDropped(uid) => {
                 self.intended(by, *uid, &["DropDatabase"], effect);
                 self.destroys_last(*uid, effect);
                 self.databases.remove(uid);
             }
-            What::CanarySet(..) => {
+            EffectKind::CanarySet(..) => {
                 if self.operation(by).is_none() {
-                    self.broken("JournalFirst", format!("nobody's {effect:?}"));
+                    self.report("JournalFirst", format!("{effect:?} by no operation"));
                 }
             }
-            What::ImageSet(color, ..) => self.image_set(by, *color, effect),
-            What::RouteCreated(uid, to) => {
+            EffectKind::ImageSet(color, ..) => self.image_set(by, *color, effect),
+            EffectKind::RouteCreated(uid, to) => {
                 self.intended(by, *uid, &["Ingress"], effect);
                 self.route_ready(*to, effect);
                 if self.routes.insert(*uid, *to).is_some() {
-                    self.broken("CreateOnce", format!("a second route of {uid}"));
+                    self.report("CreateOnce", format!("a second route of {uid}"));
                 }
             }
-            What::RouteMoved(uid, from, to) => {
+            EffectKind::RouteMoved(uid, from, to) => {
                 self.intended(by, *uid, &["Ingress", "PatchIngress"], effect);
                 self.owned(by, effect);
                 if from != to {
@@ -209,48 +210,48 @@ impl State {
                 }
                 self.routes.insert(*uid, *to);
             }
-            What::Released(uid, _) => {
+            EffectKind::Released(uid, _) => {
                 self.intended(by, *uid, &["RemoveIngress"], effect);
                 self.released.insert(*uid);
                 self.routes.remove(uid);
             }
-            What::JobStarted(name, uid, word) => self.job(by, name, *uid, word, effect),
+            EffectKind::JobStarted(name, uid, word) => self.job(by, name, *uid, word, effect),
         }
     }
 
-    /// `BoundedWrites`: what waits is not written again and again.
+    /// `BoundedWrites`: a record is not written repeatedly while its operation waits.
     fn bounded(&mut self, effect: &Effect) {
-        let wrong = match &effect.what {
-            What::Site(_, Some(site)) if site.operation.is_some() => {
+        let wrong = match &effect.kind {
+            EffectKind::Site(_, Some(site)) if site.operation.is_some() => {
                 site.operation.as_ref().and_then(|operation| self.progress.operation(operation, effect.at))
             }
-            What::Colour(service) => {
-                // The record of a colour is written for the holds of others, too.
+            EffectKind::Service(service) => {
+                // The record of a service is also written for the locks of other operations.
                 let before = self.services.get(&service.color).and_then(|before| before.operation.clone());
                 let operation =
                     service.operation.as_ref().filter(|operation| before.as_ref() != Some(operation));
                 operation.and_then(|operation| self.progress.operation(operation, effect.at))
             }
-            What::Fleet(fleet) => {
+            EffectKind::Fleet(fleet) => {
                 let before = self.fleet.operation.clone();
                 let operation =
                     fleet.operation.as_ref().filter(|operation| before.as_ref() != Some(operation));
                 operation.and_then(|operation| self.progress.operation(operation, effect.at))
             }
-            What::Rollout(rollout) => self.progress.rollout(rollout, effect.at),
-            What::Looked(..) | What::Refused(_) => None,
+            EffectKind::Rollout(rollout) => self.progress.rollout(rollout, effect.at),
+            EffectKind::ServiceRead(..) | EffectKind::Rejected(_) => None,
             _ => {
-                self.progress.progressed(effect.at);
+                self.progress.reset(effect.at);
                 None
             }
         };
         if let Some(detail) = wrong {
-            self.broken("BoundedWrites", detail);
+            self.report("BoundedWrites", detail);
         }
     }
 
-    /// `LegalTransition` of an operation: one event, or two of the engine's own in one write.
-    fn moved_on(&mut self, before: Option<&OperationState>, after: Option<&OperationState>) {
+    /// `LegalTransition` of an operation: one event, or two events of the engine in one write.
+    fn check_transition(&mut self, before: Option<&OperationState>, after: Option<&OperationState>) {
         let (Some(before), Some(after)) = (before, after) else { return };
         if before.number != after.number || before.status == after.status {
             return;
@@ -263,11 +264,11 @@ impl State {
             two.flat_map(|then| by_engine.into_iter().filter_map(move |event| then.next(event).ok()));
         if !one.any(|status| status == after.status) && !two.any(|status| status == after.status) {
             let (was, is) = (before.status, after.status);
-            self.broken("LegalTransition", format!("operation {} was {was} and became {is}", after.number));
+            self.report("LegalTransition", format!("operation {} was {was} and became {is}", after.number));
         }
     }
 
-    /// The operation of that number that has not ended, with the site it works on.
+    /// Returns the unfinished operation with this number, and its site if it has one.
     fn operation(&self, by: Fence) -> Option<(&OperationState, Option<&Site>)> {
         let sites = self.sites.values().map(|site| (site.operation.as_ref(), Some(&**site)));
         let services = self.services.values().map(|service| (service.operation.as_ref(), None));
@@ -278,10 +279,11 @@ impl State {
         })
     }
 
-    /// `JournalFirst`, `NoForeign`, `PrefixSegment`: whoever does this has stored the intent to, for that very site.
+    /// `JournalFirst`, `NoForeign`, `PrefixSegment`: the author of an effect has stored its intent, for the
+    /// same site.
     fn intended(&mut self, by: Fence, uid: Uid, steps: &[&str], effect: &Effect) {
         let Some((operation, site)) = self.operation(by) else {
-            return self.broken("JournalFirst", format!("nobody's {effect:?}"));
+            return self.report("JournalFirst", format!("{effect:?} by no operation"));
         };
         let names: &[&str] = match (operation.input.kind(), operation.position) {
             (kind, Position::Forward(step)) => steps_of(kind).get(step..=step).unwrap_or_default(),
@@ -293,43 +295,43 @@ impl State {
         let step = names.iter().any(|name| steps.contains(name));
         if !step {
             let at = format!("{} at {:?}", operation.input.kind(), operation.position);
-            self.broken("JournalFirst", format!("{effect:?} by a {at}"));
+            self.report("JournalFirst", format!("{effect:?} by a {at}"));
         }
         match owner {
             Some((id, own)) if own != uid => {
-                self.broken("NoForeign", format!("an operation on `{id}` ({own}) touched {uid}: {effect:?}"));
+                self.report("NoForeign", format!("an operation on `{id}` ({own}) changed {uid}: {effect:?}"));
             }
             Some((id, _)) if self.bystanders.contains(&id) => {
-                self.broken("NoForeign", format!("`{id}` was touched: {effect:?}"));
+                self.report("NoForeign", format!("`{id}` was changed: {effect:?}"));
             }
             Some(_) | None => {}
         }
     }
 
-    /// `OneOwner`: a worker whose operation was taken over does not get through to what is fenced.
+    /// `OneOwner`: a worker that lost its operation cannot change a fenced target.
     fn owned(&mut self, by: Fence, effect: &Effect) {
         if let Some((operation, _)) = self.operation(by)
             && operation.epoch != by.claim().epoch
         {
             let epoch = operation.epoch;
-            self.broken("OneOwner", format!("{effect:?}, but the operation's epoch is {epoch}"));
+            self.report("OneOwner", format!("{effect:?}, but the operation's epoch is {epoch}"));
         }
     }
 
     fn route_ready(&mut self, to: Color, effect: &Effect) {
-        if self.looked.get(&to) != Some(&true) {
-            self.broken("RouteReady", format!("{effect:?} without a look that saw `{to}` ready"));
+        if self.last_ready.get(&to) != Some(&true) {
+            self.report("RouteReady", format!("{effect:?}, but no read showed `{to}` ready"));
         }
     }
 
-    /// `KeptDatabase`: what somebody may have used is never made anew.
+    /// `KeptDatabase`: a database that may have been in use is never recreated.
     fn keeps_work(&mut self, uid: Uid, effect: &Effect) {
         let site = self.ids.get(&uid).and_then(|id| self.sites.get(id)).map(Arc::clone);
         let used = site.as_ref().is_none_or(|site| {
             site.phase == Phase::Active || site.activation == Activation::Ever || site.route.is_some()
         });
         if used || self.routes.contains_key(&uid) {
-            self.broken("KeptDatabase", format!("{effect:?} of a site that may have been used"));
+            self.report("KeptDatabase", format!("{effect:?} of a site that may have been used"));
         }
     }
 
@@ -337,7 +339,7 @@ impl State {
         let creating =
             self.ids.get(&uid).and_then(|id| self.sites.get(id)).is_some_and(|site| site.phase == Phase::New);
         if !self.released.contains(&uid) && !creating {
-            self.broken("DestroyLast", format!("{effect:?} while the site may be routed"));
+            self.report("DestroyLast", format!("{effect:?} while the site may be routed"));
         }
     }
 
@@ -346,21 +348,21 @@ impl State {
         let deploys =
             self.operation(by).is_some_and(|(operation, _)| operation.input.kind() == OperationKind::Deploy);
         if !deploys {
-            self.broken("JournalFirst", format!("nobody's {effect:?}"));
+            self.report("JournalFirst", format!("{effect:?} by no operation"));
         }
         let moves = self.services.get(&color).map(|service| service.lock.moves.clone()).unwrap_or_default();
         if !moves.is_empty() {
-            self.broken("RouteReady", format!("{effect:?} while {moves:?} move sites there"));
+            self.report("RouteReady", format!("{effect:?} while {moves:?} move sites there"));
         }
     }
 
     fn job(&mut self, by: Fence, name: &JobName, uid: Option<Uid>, word: &'static str, effect: &Effect) {
         if !self.jobs.insert(name.clone()) {
-            self.broken("CreateOnce", format!("the job {name} was started twice"));
+            self.report("CreateOnce", format!("the job {name} was started twice"));
         }
         if let Some(rollout) = self.rollouts.get(&by.number) {
             if !rollout.flushing && rollout.pending_flush.is_none() {
-                self.broken("JournalFirst", format!("{effect:?} outside a flush"));
+                self.report("JournalFirst", format!("{effect:?} outside a flush"));
             }
             return;
         }
@@ -371,14 +373,14 @@ impl State {
         };
         match uid {
             Some(uid) => self.intended(by, uid, &[step], effect),
-            None => self.broken("JournalFirst", format!("nobody's {effect:?}")),
+            None => self.report("JournalFirst", format!("{effect:?} by no operation")),
         }
         let Some((operation, _)) = self.operation(by) else { return };
         let key = (operation.number, operation.forward().unwrap_or_default(), operation.job, word);
         let started = self.steps_with_job.entry(key).or_default();
         *started += 1;
         if *started > 1 {
-            self.broken("CreateOnce", format!("{effect:?} beside another job of the same step"));
+            self.report("CreateOnce", format!("{effect:?} in addition to another job of the same step"));
         }
     }
 
@@ -386,15 +388,18 @@ impl State {
         let life = |site: Option<&Arc<Site>>| site.map_or(Life::Absent, |site| site.life());
         let (was, is) = (life(before), life(after));
         if was != is && !transitions(was).contains(&is) {
-            self.broken("LegalTransition", format!("{was:?} became {is:?}"));
+            self.report("LegalTransition", format!("{was:?} became {is:?}"));
         }
         let operation = |site: Option<&Arc<Site>>| site.and_then(|site| site.operation.clone());
-        self.moved_on(operation(before).as_ref(), operation(after).as_ref());
+        self.check_transition(operation(before).as_ref(), operation(after).as_ref());
         if let (Some(old), Some(new)) = (operation(before), operation(after))
             && old.number != new.number
             && old.status != Status::Parked
         {
-            self.broken("OneOpPerSite", format!("operation {} took the place of {}", new.number, old.number));
+            self.report(
+                "OneOpPerSite",
+                format!("operation {} replaced operation {}", new.number, old.number),
+            );
         }
         if let (Some(old), Some(new)) = (operation(before), operation(after))
             && old.number == new.number
@@ -403,7 +408,7 @@ impl State {
             && old.owner != new.owner
             && old.epoch >= new.epoch
         {
-            self.broken(
+            self.report(
                 "OneOwner",
                 format!("operation {} was taken over in epoch {}", new.number, new.epoch),
             );
@@ -415,13 +420,13 @@ impl State {
                 .as_ref()
                 .is_some_and(|operation| operation.input.kind() == OperationKind::Terminate);
             if unrouted && !leaving {
-                self.broken("RouteAlways", format!("`{}` lost its route", after.id));
+                self.report("RouteAlways", format!("`{}` lost its route", after.id));
             }
         }
         if let Some(touched) = before.or(after)
             && self.bystanders.contains(&touched.id)
         {
-            self.broken("NoForeign", format!("the record of `{}` was written", touched.id));
+            self.report("NoForeign", format!("the record of `{}` was written", touched.id));
         }
         match (before, after) {
             (None, Some(site)) => {
@@ -432,10 +437,10 @@ impl State {
                     .find(|other| other.hostnames.all().iter().any(|host| hosts.contains(host)));
                 if let Some(other) = other {
                     let detail = format!("`{}` and `{}` share a hostname", other.id, site.id);
-                    self.broken("OneOpPerSite", detail);
+                    self.report("OneOpPerSite", detail);
                 }
                 if self.ids.insert(site.uid, site.id.clone()).is_some() {
-                    self.broken("NoForeign", format!("the uid {} was used again", site.uid));
+                    self.report("NoForeign", format!("the uid {} was used again", site.uid));
                 }
             }
             (Some(site), None) => {
@@ -449,7 +454,7 @@ impl State {
         }
     }
 
-    /// `WaveBound`: a rollout reaches no site beyond its window, and no more at once than it may.
+    /// `WaveBound`: a rollout claims only sites in its window, and at most `max_concurrent` sites at once.
     fn member(&mut self, before: Option<&Arc<Site>>, site: &Arc<Site>) {
         let member = |site: &Site| site.operation.as_ref().and_then(|operation| operation.member);
         let Some(now) = member(site) else { return };
@@ -457,20 +462,20 @@ impl State {
             return;
         }
         let Some(rollout) = self.rollouts.get(&now.rollout).map(Arc::clone) else {
-            return self.broken("JournalFirst", format!("`{}` was claimed for no rollout", site.id));
+            return self.report("JournalFirst", format!("`{}` was claimed for no rollout", site.id));
         };
         let window = rollout.window;
         if !(window.start..window.end).contains(&now.ordinal) {
-            self.broken("WaveBound", format!("member {} was claimed outside {window:?}", now.ordinal));
+            self.report("WaveBound", format!("member {} was claimed outside {window:?}", now.ordinal));
         }
         let others = self.sites.values().filter(|other| other.id != site.id);
-        let held =
+        let claimed =
             others.filter_map(|other| member(other)).filter(|other| other.rollout == now.rollout).count();
-        if held + 1 > rollout.max_concurrent as usize {
-            self.broken("WaveBound", format!("{} sites at once", held + 1));
+        if claimed + 1 > rollout.max_concurrent as usize {
+            self.report("WaveBound", format!("{} sites at once", claimed + 1));
         }
         if rollout.status != cdm_core::domain::RolloutStatus::Running {
-            self.broken(
+            self.report(
                 "WaveBound",
                 format!("a site was claimed while the rollout is {}", rollout.status.as_str()),
             );
@@ -481,7 +486,7 @@ impl State {
         let counts = rollout.counts();
         let sum = counts.resolved() + rollout.running() + rollout.pending();
         if sum != rollout.total {
-            self.broken(
+            self.report(
                 "TotalsAgree",
                 format!("{counts:?} and {} running of {}", rollout.running(), rollout.total),
             );
@@ -498,21 +503,21 @@ impl State {
                     .any(|next| next == rollout.status);
             if !legal {
                 let (was, is) = (old.status.as_str(), rollout.status.as_str());
-                self.broken("LegalTransition", format!("a rollout that was {was} became {is}"));
+                self.report("LegalTransition", format!("a rollout that was {was} became {is}"));
             }
             let stops = old.control.is_some() && rollout.control.is_some();
             if stops && old.window != rollout.window {
-                self.broken("WaveBound", "a window was granted although someone asked to stop".to_owned());
+                self.report("WaveBound", "a window was granted after a request to stop".to_owned());
             }
             if old.control.is_some() && rollout.control.is_none() && rollout.status.runnable() {
-                self.broken("WaveBound", format!("a request to stop was lost: {:?}", old.control));
+                self.report("WaveBound", format!("a request to stop was lost: {:?}", old.control));
             }
         }
         self.rollouts.insert(rollout.number, Arc::clone(rollout));
     }
 }
 
-/// Every life that one event, or a terminate's displacement, leads to.
+/// Returns every site life that one event, or a displacement by terminate, leads to.
 fn transitions(life: Life) -> Vec<Life> {
     let begins = OperationKind::ALL.map(Event::Begin);
     let ends = [TerminalStatus::Succeeded, TerminalStatus::Failed, TerminalStatus::Cancelled].map(Event::End);
@@ -520,7 +525,7 @@ fn transitions(life: Life) -> Vec<Life> {
     events.filter_map(|event| life.next(event).ok()).collect()
 }
 
-/// The steps of each pipeline, as the product's contract names them.
+/// Returns the steps of each pipeline, as the product specification names them.
 const fn steps_of(kind: OperationKind) -> &'static [&'static str] {
     match kind {
         OperationKind::Create => &["CreateSecrets"],

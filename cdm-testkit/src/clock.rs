@@ -1,4 +1,4 @@
-//! Simulated time, which moves only when a test moves it: so an hour costs nothing and no test sleeps.
+//! A simulated clock, which advances only when a test advances it: an hour costs nothing, and no test sleeps.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use cdm_core::ports::Clock;
 
 /// Midnight of 1 January 2026, UTC.
 const WALL: Timestamp = Timestamp::from_millis(1_767_225_600_000);
-/// Far from zero, so that a test may reach back without falling off the clock.
+/// Far from zero, so that a test may subtract from the current time.
 const MONOTONIC: MonotonicTime = MonotonicTime::from_millis(1_000_000);
 
-/// A clock whose hands a test moves; clones are the same clock.
+/// A clock that a test advances. Clones share one clock.
 #[derive(Clone, Debug)]
 pub struct SimClock(Arc<Mutex<State>>);
 
@@ -23,46 +23,47 @@ pub struct SimClock(Arc<Mutex<State>>);
 struct State {
     wall: Timestamp,
     monotonic: MonotonicTime,
-    /// By the moment they wait for, then by arrival, so that they wake in an order that is always the same.
+    /// Keyed by wake-up time, then by arrival, so that the order of wake-ups is deterministic.
     sleepers: BTreeMap<(MonotonicTime, u64), Waker>,
     arrivals: u64,
 }
 
 impl SimClock {
-    /// A clock that stands at 2026-01-01T00:00Z and at 1,000,000 ms of monotonic time.
+    /// Creates a clock at 2026-01-01T00:00Z and at 1,000,000 ms of monotonic time.
     pub fn new() -> Self {
         let state = State { wall: WALL, monotonic: MONOTONIC, sleepers: BTreeMap::new(), arrivals: 0 };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Moves both hands on and wakes the sleepers whose moment has come, earliest first.
+    /// Advances wall and monotonic time by `span` and wakes the sleepers whose time has passed, earliest first.
     pub fn advance(&self, span: Duration) {
         let mut state = self.lock();
         state.wall = state.wall.after(span);
         state.monotonic = state.monotonic.after(span);
         let now = state.monotonic;
-        let mut due = Vec::new();
+        let mut woken = Vec::new();
         while let Some(entry) = state.sleepers.first_entry()
             && entry.key().0 <= now
         {
-            due.push(entry.remove());
+            woken.push(entry.remove());
         }
         drop(state);
-        due.into_iter().for_each(Waker::wake);
+        woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Moves both hands on until the monotonic one is at `moment`; does nothing when it is already past it.
+    /// Advances wall and monotonic time until the monotonic time is `moment`. Does nothing if `moment` has
+    /// passed.
     pub fn advance_to(&self, moment: MonotonicTime) {
         self.advance(moment.since(self.monotonic()));
     }
 
-    /// Moves the wall clock alone by `millis` milliseconds, forwards or back, as a correction by NTP does.
+    /// Shifts the wall clock alone by `millis` milliseconds, forwards or back, as an NTP correction does.
     pub fn skew_wall(&self, millis: i64) {
         let mut state = self.lock();
         state.wall = Timestamp::from_millis(state.wall.millis().saturating_add_signed(millis));
     }
 
-    /// The earliest moment that anyone sleeps until; `None` when nobody sleeps.
+    /// Returns the earliest wake-up time of all sleepers, or `None` if there is no sleeper.
     pub fn next_sleeper(&self) -> Option<MonotonicTime> {
         self.lock().sleepers.first_key_value().map(|(&(until, _), _)| until)
     }
@@ -89,15 +90,15 @@ impl Clock for SimClock {
     }
 
     async fn sleep_until(&self, until: MonotonicTime) {
-        Sleep { clock: self, until, place: None }.await;
+        Sleep { clock: self, until, ticket: None }.await;
     }
 }
 
-/// One sleep; leaves the queue when it is dropped, so that an abandoned one holds up nobody.
+/// One sleep. Dropping the sleep removes its waker.
 struct Sleep<'a> {
     clock: &'a SimClock,
     until: MonotonicTime,
-    place: Option<u64>,
+    ticket: Option<u64>,
 }
 
 impl Future for Sleep<'_> {
@@ -109,19 +110,19 @@ impl Future for Sleep<'_> {
         if state.monotonic >= this.until {
             return Poll::Ready(());
         }
-        let place = *this.place.get_or_insert_with(|| {
+        let ticket = *this.ticket.get_or_insert_with(|| {
             state.arrivals += 1;
             state.arrivals
         });
-        state.sleepers.insert((this.until, place), cx.waker().clone());
+        state.sleepers.insert((this.until, ticket), cx.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for Sleep<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.clock.lock().sleepers.remove(&(self.until, place));
+        if let Some(ticket) = self.ticket {
+            self.clock.lock().sleepers.remove(&(self.until, ticket));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Chance from a seed, so that a run that failed can be run again exactly as it was.
+//! Random numbers and ids from a seed, so that a failed run can be repeated exactly.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,27 +6,27 @@ use cdm_core::domain::{Timestamp, Uid};
 use cdm_core::ports::{Entropy, WriteId};
 use secrecy::SecretString;
 
-/// What every password of [`SeededIds`] begins with: a test looks for it wherever a secret must not be.
+/// Prefix of every password from [`SeededIds`]. Tests search for this prefix where a secret must not appear.
 pub const SECRET_MARKER: &str = "s3cr3t-";
 
-/// The 64 characters that a password may be of; six random bits choose one.
+/// The 64 characters of a password; six random bits choose one.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
-/// Random characters in a password: 192 bits.
+/// Number of random characters in a password: 192 bits.
 const LENGTH: usize = 32;
 
-/// A small generator of pseudo-random numbers: SplitMix64 (Steele, Lea and Flood, 2014).
+/// A small pseudo-random number generator: SplitMix64 (Steele, Lea and Flood, 2014).
 ///
-/// Good enough to choose what a campaign does next; never to be used for a real secret.
+/// The generator is good enough for choosing what a campaign does next. Never use it for a real secret.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator; the same seed gives the same numbers.
+    /// Creates a generator. Equal seeds produce equal sequences.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number, each of the 64-bit ones as likely as the other.
+    /// Returns the next 64-bit number; all numbers are equally likely.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -35,25 +35,25 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `n`; 0 when `n` is 0.
+    /// Returns a number below `n`, or 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// Whether something of probability `p` happens: never for 0, always for 1.
+    /// Returns `true` with probability `p`: never for 0, always for 1.
     pub fn chance(&mut self, p: f64) -> bool {
         self.fraction() < p
     }
 
-    /// A number from 0 up to, not including, 1, with the 53 bits that an `f64` holds.
+    /// Returns a number in the half-open range from 0 to 1, with the 53 bits of precision of an `f64`.
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// Uids, passwords and write ids from a seed; clones draw from the same source.
+/// Uids, passwords and write ids from a seed. Clones draw from the same source.
 ///
-/// Write ids are 1, 2, 3, …, so two sources share them: everything that writes to one store draws from one source.
+/// Write ids are 1, 2, 3, …, so two sources return the same ids: all writers of one store must use one source.
 #[derive(Clone, Debug)]
 pub struct SeededIds(Arc<Mutex<State>>);
 
@@ -64,7 +64,7 @@ struct State {
 }
 
 impl SeededIds {
-    /// A source; the same seed and the same calls give the same ids.
+    /// Creates a source. Equal seeds and equal calls return equal ids.
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State { rng: Rng::new(seed), writes: 0 })))
     }
@@ -118,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_generator_is_the_published_one() {
+    fn the_generator_matches_the_published_one() {
         let mut rng = Rng::new(1_234_567);
         assert_eq!([rng.next(), rng.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 
     #[test]
-    fn a_password_is_marked_long_and_harmless_in_a_statement() {
+    fn a_password_has_the_marker_and_safe_characters() {
         let password = SeededIds::new(3).password();
         let random = password.expose_secret().strip_prefix(SECRET_MARKER).expect("the marker");
         assert_eq!(random.len(), LENGTH);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_keeps_its_ends() {
+    fn chance_is_never_at_0_and_always_at_1() {
         let mut rng = Rng::new(0);
         assert!((0..1_000).all(|_| rng.chance(1.0) && !rng.chance(0.0) && rng.below(3) < 3));
         assert_eq!(rng.below(0), 0);

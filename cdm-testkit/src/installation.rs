@@ -1,30 +1,31 @@
-//! What `wp core install` writes into a site's database, in its order, and what the next one finds where it was cut.
+//! What `wp core install` writes to a site's database, in order, and what the next run finds after an
+//! interruption.
 //!
-//! It writes table by table and group of rows by group of rows, without a transaction: `make_db_current_silent`,
-//! `populate_options`, `populate_roles` and `wp_install` in WordPress 6.1, `wp-admin/includes/upgrade.php`; and the mark that
-//! a job's own file leaves at the end.
+//! WordPress writes one table or one group of rows at a time, without a transaction: see
+//! `make_db_current_silent`, `populate_options`, `populate_roles` and `wp_install` in WordPress 6.1,
+//! `wp-admin/includes/upgrade.php`. The marker at the end is written by the job's own file.
 
-/// How far an installation has come, and whose it is.
+/// The writes of one installation so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installation {
     writes: usize,
 }
 
-/// What `wp core install` does with a database.
+/// Result of `wp core install` on a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Installing {
-    /// It writes everything: `Success: WordPress installed successfully.`
-    Whole,
-    /// It is ended before the last write.
-    Cut,
-    /// It finds an address and does nothing: `WordPress is already installed.`, without an error.
-    Already,
-    /// It finds tables and no address, and ends with 1, now and every time after.
-    Unavailable,
+pub enum InstallResult {
+    /// Every write was made: `Success: WordPress installed successfully.`
+    Installed,
+    /// The process ended before its result was known.
+    Interrupted,
+    /// An address exists, so nothing was written: `WordPress is already installed.`, without an error.
+    AlreadyInstalled,
+    /// Tables exist without an address. The command ends with exit code 1, now and on every later run.
+    TablesUnavailable,
 }
 
 impl Installation {
-    /// The tables, in the order in which they are made.
+    /// The tables, in the order of their creation.
     pub const TABLES: [&str; 12] = [
         "users",
         "usermeta",
@@ -40,47 +41,47 @@ impl Installation {
         "posts",
     ];
 
-    /// The groups of rows that follow on the tables, in their order.
+    /// The groups of rows that follow the tables, in order.
     pub const ROWS: [&str; 7] =
         ["options", "roles", "title and address", "user", "administrator", "first content", "mark"];
 
-    /// How many writes a whole installation has.
+    /// Number of writes of a complete installation.
     pub const WRITES: usize = Self::TABLES.len() + Self::ROWS.len();
 
-    /// The last word of WordPress where tables are there and no address.
+    /// Error message of WordPress if tables exist without an address.
     pub const UNAVAILABLE: &str =
         "One or more database tables are unavailable. The database may need to be repaired.";
 
-    /// The name of a write, the first being 0.
+    /// Returns the name of a write; the first write is 0.
     pub fn write_name(write: usize) -> &'static str {
         let rows = Self::ROWS.iter().copied();
         Self::TABLES.iter().copied().chain(rows).nth(write).unwrap_or("nothing")
     }
 
-    /// Runs `wp core install`, which is ended after so many writes, or not at all.
-    pub fn install(&mut self, cut: Option<usize>) -> Installing {
+    /// Runs `wp core install`. With `interrupt_after`, the process ends after that many writes.
+    pub fn install(&mut self, interrupt_after: Option<usize>) -> InstallResult {
         if self.has_address() {
-            return Installing::Already;
+            return InstallResult::AlreadyInstalled;
         }
         if self.writes > 0 {
-            return Installing::Unavailable;
+            return InstallResult::TablesUnavailable;
         }
-        self.writes = cut.unwrap_or(Self::WRITES).min(Self::WRITES);
-        // Ended after its last write it has done its work, and nobody hears of it.
-        if cut.is_some() { Installing::Cut } else { Installing::Whole }
+        self.writes = interrupt_after.unwrap_or(Self::WRITES).min(Self::WRITES);
+        // A process that ends after its last write has done its work, but its result is lost.
+        if interrupt_after.is_some() { InstallResult::Interrupted } else { InstallResult::Installed }
     }
 
-    /// Whether the options have an address: `wp core is-installed` asks no more.
+    /// Returns whether the options contain an address, which is all that `wp core is-installed` checks.
     pub const fn has_address(&self) -> bool {
         self.writes > Self::TABLES.len()
     }
 
-    /// Whether the title, and whatever else differs from site to site, is stored.
+    /// Returns whether the title and the other values that differ between sites are stored.
     pub const fn has_title(&self) -> bool {
         self.writes >= Self::TABLES.len() + 3
     }
 
-    /// What `wp user get <administrator> --field=roles` prints; `None` where there is no such user.
+    /// Returns what `wp user get <administrator> --field=roles` prints, or `None` if the user does not exist.
     pub const fn roles(&self) -> Option<&'static str> {
         match self.writes {
             writes if writes >= Self::TABLES.len() + 5 => Some("administrator"),
@@ -89,12 +90,13 @@ impl Installation {
         }
     }
 
-    /// Whether it came to its end: the job's own file marks it after the last write of WordPress.
+    /// Returns whether the installation is complete: the job's own file writes a marker after the last write of
+    /// WordPress.
     pub const fn is_complete(&self) -> bool {
         self.writes == Self::WRITES
     }
 
-    /// How many writes there were.
+    /// Returns the number of writes so far.
     pub const fn writes(&self) -> usize {
         self.writes
     }
@@ -105,21 +107,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_installation_is_never_taken_up_again() {
-        for cut in 0..Installation::WRITES {
+    fn an_interrupted_installation_is_never_resumed() {
+        for interrupt_after in 0..Installation::WRITES {
             let mut database = Installation::default();
-            assert_eq!(database.install(Some(cut)), Installing::Cut);
-            let next = match cut {
-                0 => Installing::Whole,
-                1..=12 => Installing::Unavailable,
-                _ => Installing::Already,
+            assert_eq!(database.install(Some(interrupt_after)), InstallResult::Interrupted);
+            let next = match interrupt_after {
+                0 => InstallResult::Installed,
+                1..=12 => InstallResult::TablesUnavailable,
+                _ => InstallResult::AlreadyInstalled,
             };
-            assert_eq!(database.install(None), next, "after {cut}");
-            assert_eq!(database.is_complete(), cut == 0, "after {cut}");
+            assert_eq!(database.install(None), next, "after {interrupt_after}");
+            assert_eq!(database.is_complete(), interrupt_after == 0, "after {interrupt_after}");
         }
         let mut whole = Installation::default();
-        assert_eq!(whole.install(None), Installing::Whole);
-        assert_eq!((whole.install(None), whole.is_complete()), (Installing::Already, true));
+        assert_eq!(whole.install(None), InstallResult::Installed);
+        assert_eq!((whole.install(None), whole.is_complete()), (InstallResult::AlreadyInstalled, true));
         assert_eq!(Installation::write_name(0), "users");
         assert_eq!(Installation::write_name(Installation::WRITES - 1), "mark");
     }

@@ -1,12 +1,12 @@
-//! What tests of the core, of its adapters and of programs built on it need: fakes that keep state and promises, a
-//! simulated clock, fault injection, one contract suite per port, and a world in which all of it plays together.
+//! Test support for `cdm-core`, its adapters and programs built on it: stateful fakes of each port, a simulated
+//! clock, fault injection, one contract suite per port, and a simulated platform that combines them.
 
-pub mod build;
 pub mod check;
 pub mod clock;
 pub mod contract;
 pub mod fakes;
 pub mod faults;
+pub mod fixtures;
 pub mod ids;
 pub mod installation;
 #[cfg(feature = "kubernetes")]

@@ -1,7 +1,7 @@
-//! The one append-only log of everything that happened to the simulated world.
+//! The append-only log of all effects on the simulated platform.
 //!
-//! Every fake writes to it at the moment an effect takes hold, under its own lock. Invariants are checked over this
-//! log, and two runs are compared by it, so that no test has to say what it expects of a fake.
+//! Each fake appends an effect under its own lock when the effect takes place. Invariants are checked over this
+//! log, and runs are compared by it, so a test does not have to state what it expects of a fake.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,25 +9,25 @@ use cdm_core::domain::{
     Color, Digest, Fence, Fleet, JobName, MonotonicTime, Operation, Rollout, SecretName, Service, Site, Uid,
 };
 
-/// Something that happened.
+/// An effect on the simulated platform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
-    /// When, on the simulated clock.
+    /// Time of the effect on the simulated clock.
     pub at: MonotonicTime,
-    /// By which operation, in which of its epochs; zero for what is nobody's.
+    /// Fence of the operation and epoch that caused the effect; zero if no operation did.
     pub by: Fence,
-    /// What.
-    pub what: What,
+    /// What the effect changed.
+    pub kind: EffectKind,
 }
 
-/// What happened.
+/// The kind of an effect, with its data.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
-    /// A site's record was written: as it was, as it is.
+pub enum EffectKind {
+    /// A site's record was written: the record before and after.
     Site(Option<Arc<Site>>, Option<Arc<Site>>),
-    /// A colour's record was written.
-    Colour(Arc<Service>),
-    /// The platform's record was written.
+    /// A service's record was written.
+    Service(Arc<Service>),
+    /// The fleet's record was written.
     Fleet(Arc<Fleet>),
     /// A rollout's record was written.
     Rollout(Arc<Rollout>),
@@ -37,77 +37,78 @@ pub enum What {
     SecretCreated(SecretName),
     /// A secret was scheduled for deletion.
     SecretDeleted(SecretName),
-    /// The marker of a prefix was written where none was.
+    /// The marker object of a prefix was created.
     MarkerPut(Uid),
-    /// An object was deleted on behalf of this uid's prefix.
+    /// The object with this key, under this uid's prefix, was deleted.
     ObjectDeleted(Uid, String),
-    /// A database was made, or brought to its state again.
+    /// A database was created, or an existing one was set to the requested state.
     DatabaseEnsured {
-        /// Whose.
+        /// Uid of the database's site.
         uid: Uid,
-        /// Whether it was not there before.
+        /// Whether the call created the database.
         created: bool,
     },
-    /// A database was emptied, or made anew.
+    /// A database was emptied or recreated.
     DatabaseRenewed(Uid),
     /// A database was dropped.
     DatabaseDropped(Uid),
     /// The canary was set.
     CanarySet(Color, Option<Digest>),
-    /// A workload was given an image or a template: what it ran, what it runs; the same for a fence alone.
+    /// A Deployment received an image or a template: digest before and after. Both are equal if only the fence
+    /// changed.
     ImageSet(Color, Option<Digest>, Option<Digest>),
-    /// Someone looked at a service, and saw it ready or not.
-    Looked(Color, bool),
+    /// A service was read, and was ready or not.
+    ServiceRead(Color, bool),
     /// A route was created.
     RouteCreated(Uid, Color),
-    /// A route was written: from where, to where; the same for a fence alone.
+    /// A route was written: service before and after. Both are equal if only the fence changed.
     RouteMoved(Uid, Color, Color),
-    /// Everything of a uid was removed from the cluster; whether it had a route.
+    /// Everything with this uid was removed from the cluster; the flag says whether it had a route.
     Released(Uid, bool),
-    /// A job was started; the uid where it has one, and the word for what it does.
+    /// A job was started: its name, its uid if it has one, and the word for its work, such as `install`.
     JobStarted(JobName, Option<Uid>, &'static str),
-    /// A target refused an effect because its fence, uid or deadline had passed.
-    Refused(&'static str),
+    /// A target rejected a call because its fence, uid or deadline had passed. The text names the method.
+    Rejected(&'static str),
 }
 
-/// The log; clones write to the same one.
+/// The effect log. Clones append to the same log.
 #[derive(Clone, Debug, Default)]
 pub struct EffectLog(Option<Arc<Mutex<Vec<Effect>>>>);
 
 impl EffectLog {
-    /// An empty log.
+    /// Creates an empty log.
     pub fn new() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// A log that keeps nothing, for benchmarks.
+    /// Returns a log that discards every effect, for benchmarks.
     pub const fn off() -> Self {
         Self(None)
     }
 
-    /// Appends what `effect` makes; does not even make it when the log is off.
+    /// Appends the effect that `effect` returns; does not call `effect` if the log is off.
     pub fn push(&self, effect: impl FnOnce() -> Effect) {
         if let Some(log) = &self.0 {
             log.lock().unwrap_or_else(PoisonError::into_inner).push(effect());
         }
     }
 
-    /// Whether effects are kept; what is costly to prepare for [`EffectLog::push`] is left out when they are not.
+    /// Returns whether the log keeps effects. Skip costly preparation for [`EffectLog::push`] if it does not.
     pub const fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// How many effects there are.
+    /// Returns the number of effects.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |log| log.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
-    /// Whether nothing happened yet.
+    /// Returns whether the log has no effects.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The effects from the `from`th on.
+    /// Returns the effects from index `from` on.
     pub fn since(&self, from: usize) -> Vec<Effect> {
         self.0.as_ref().map_or_else(Vec::new, |log| {
             let log = log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! Runs futures on simulated time: polls whoever can go on, and moves the clock when nobody can.
+//! Runs futures on simulated time: polls each future that can continue, and advances the clock when none can.
 //!
-//! A server has a runtime and a real clock instead; there, `spawn` is the runtime's.
+//! A server has a runtime and a real clock instead; `spawn` is then the runtime's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use cdm_testkit::clock::SimClock;
 
-/// How many rounds one future may take before it counts as stuck.
+/// Maximum number of rounds for one future; more count as stuck.
 const ROUNDS: usize = 1_000_000;
 
-/// A runtime for one thread whose time is simulated.
+/// A single-threaded runtime with simulated time.
 pub struct Driver {
     clock: SimClock,
     tasks: BTreeMap<TaskId, Task>,
@@ -23,17 +23,17 @@ pub struct Driver {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Names a spawned task.
+/// Identifies a spawned task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskId(u32);
 
 impl Driver {
-    /// A driver of this clock, with no task.
+    /// Creates a driver of this clock, without tasks.
     pub const fn new(clock: SimClock) -> Self {
         Self { clock, tasks: BTreeMap::new(), spawned: 0 }
     }
 
-    /// Has `task` run beside everything that is waited for from now on.
+    /// Adds a task, which runs in parallel with each future that is waited for from now on.
     pub fn spawn(&mut self, task: impl Future<Output = ()> + 'static) -> TaskId {
         self.spawned += 1;
         let id = TaskId(self.spawned);
@@ -41,23 +41,24 @@ impl Driver {
         id
     }
 
-    /// Drops a task where it stands, as the death of its process would.
+    /// Drops a task where it is, like the death of its process.
     pub fn kill(&mut self, id: TaskId) {
         self.tasks.remove(&id);
     }
 
-    /// The value of `future`, while all tasks go on beside it.
+    /// Runs a future together with all tasks, and returns its value.
     ///
     /// # Panics
-    /// When everything waits and nobody waits for time, or the future is never done.
+    /// When all futures wait, but none of them for time, or when the future does not complete.
     pub fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
         match self.block_on_unless(future, || false) {
             Some(value) => value,
-            None => unreachable!("nothing stops it"),
+            None => unreachable!("it cannot be stopped"),
         }
     }
 
-    /// The same; `None` as soon as `stopped` says so, which is asked before time passes.
+    /// Like [`Driver::block_on`], but returns `None` as soon as `stopped` returns true, which is checked before time
+    /// passes.
     ///
     /// # Panics
     /// As [`Driver::block_on`].
@@ -88,7 +89,7 @@ impl Driver {
     fn let_time_pass(&self) {
         match self.clock.next_sleeper() {
             Some(next) => self.clock.advance_to(next),
-            None => panic!("everything waits, and nobody waits for time"),
+            None => panic!("all futures wait, but none of them for time"),
         }
     }
 }
@@ -99,7 +100,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Whether anyone can go on without the clock.
+/// Whether a future can continue without the clock.
 #[derive(Debug, Default)]
 struct Woken(AtomicBool);
 

@@ -1,9 +1,9 @@
-//! Programs built on the library, to be read and copied from.
+//! Example programs built on the library, to be read and copied from.
 //!
-//! [`own_cluster`] is a cluster of one's own behind the port, [`life`] a whole site's life on it, and [`crash`] shows
-//! what becomes of an operation whose worker dies. [`driver`] and [`process`] are what both need.
+//! [`own_cluster`] implements the cluster port, [`lifecycle`] runs the whole lifecycle of a site on it, and [`crash`]
+//! shows how an operation is resumed after its worker has died. [`driver`] and [`process`] are used by both programs.
 //!
-//! The crate also compiles the sketch in the project's `README.md`, so that it cannot fall behind the code.
+//! The crate also compiles the code in the project's `README.md`, so that it stays up to date.
 
 pub mod driver;
 pub mod process;
@@ -11,10 +11,10 @@ pub mod process;
 pub mod own_cluster;
 
 pub mod crash;
-pub mod life;
+pub mod lifecycle;
 
-/// What the programs end with when something is not as they claim.
-pub type Told<T> = Result<T, Box<dyn std::error::Error>>;
+/// Result of an example; the error names the first claim that does not hold.
+pub type ExampleResult<T> = Result<T, Box<dyn std::error::Error>>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../cdm-testkit/README.md")]

@@ -1,4 +1,4 @@
-//! What a process of the platform holds: the services that its frontend asks, and the worker that does the work.
+//! A process of the platform: the manager that its frontend calls, and the worker that runs operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use cdm_testkit::fakes::{FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, Fak
 use cdm_testkit::ids::SeededIds;
 use cdm_testkit::log::EffectLog;
 
-/// One process. Any number of them may run on one store, each under a name of its own.
+/// One process. Any number of processes may run on one store, each with its own name.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// For its frontend.
+    /// For the frontend.
     pub manager: Arc<Manager>,
-    /// To be spawned: `worker.run()`.
+    /// To be spawned, as `worker.run()`.
     pub worker: Arc<Worker>,
 }
 
 impl Process {
-    /// A process of that name on these ports, with the default measures.
+    /// Creates a process with this name on these ports, with default settings.
     pub fn new(name: &str, ports: &Ports) -> Self {
         let (platform, settings) = (PipelineSettings::default(), Settings::default());
         let pipelines = Arc::new(registry(&platform));
@@ -34,36 +34,40 @@ impl Process {
     }
 }
 
-/// The operation once it has ended or a person is needed.
+/// Waits until the operation has ended or is parked, and returns it.
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn rested(ports: &Ports, manager: &Manager, id: &OperationId) -> Result<Operation, ManagerError> {
+pub async fn wait_until_settled(
+    ports: &Ports,
+    manager: &Manager,
+    id: &OperationId,
+) -> Result<Operation, ManagerError> {
     loop {
         let operation = manager.operation(id).await?;
         if operation.state.status.rests() {
             return Ok(operation);
         }
-        moment(ports).await;
+        pause(ports).await;
     }
 }
 
-/// Returns when no operation and no rollout is at work.
+/// Waits until no operation and no rollout is in progress.
 ///
 /// # Errors
-/// When the store does not answer.
-pub async fn quiet(ports: &Ports) -> Result<(), ManagerError> {
+/// When the store does not respond.
+pub async fn wait_until_idle(ports: &Ports) -> Result<(), ManagerError> {
     while !ports.store.pending_work().await?.is_empty() {
-        moment(ports).await;
+        pause(ports).await;
     }
     Ok(())
 }
 
-async fn moment(ports: &Ports) {
+async fn pause(ports: &Ports) {
     ports.clock.sleep_until(ports.clock.monotonic().after(Duration::from_millis(500))).await;
 }
 
-/// Ports over memory, with this cluster; everything else is the test kit's.
+/// Ports in memory, with this cluster; the other ports are fakes of the test kit.
 pub fn in_memory(cluster: Arc<dyn ClusterOps>, clock: &SimClock, log: &EffectLog) -> Ports {
     Ports {
         store: Arc::new(FakeStore::new(log.clone(), clock.clone())),

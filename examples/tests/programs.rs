@@ -1,22 +1,22 @@
-//! The programs come to their end with every claim kept.
+//! The example programs run to their end, and every claim holds.
 
-use cdm_examples::{crash, life};
+use cdm_examples::{crash, lifecycle};
 
 #[test]
-fn a_cluster_of_ones_own_carries_a_sites_whole_life() {
-    let mut told = Vec::new();
-    life::play(&mut told).unwrap_or_else(|error| panic!("{error}"));
-    let told = String::from_utf8(told).expect("text");
-    assert!(told.contains("yes: neither a route nor a job of it is left"), "{told}");
-    assert!(!told.contains("NO:"), "{told}");
+fn a_custom_cluster_serves_the_lifecycle_of_a_site() {
+    let mut output = Vec::new();
+    lifecycle::run(&mut output).unwrap_or_else(|error| panic!("{error}"));
+    let output = String::from_utf8(output).expect("text");
+    assert!(output.contains("yes: it has no route and no job"), "{output}");
+    assert!(!output.contains("NO:"), "{output}");
 }
 
 #[test]
-fn a_provision_goes_on_wherever_its_worker_dies() {
-    let mut told = Vec::new();
-    crash::play(&mut told).unwrap_or_else(|error| panic!("{error}"));
-    let told = String::from_utf8(told).expect("text");
+fn a_provision_is_resumed_wherever_its_worker_dies() {
+    let mut output = Vec::new();
+    crash::run(&mut output).unwrap_or_else(|error| panic!("{error}"));
+    let output = String::from_utf8(output).expect("text");
     for step in ["CreateDatabase", "CreateObjects", "Install", "Ingress", "ActivateTheme"] {
-        assert!(told.lines().any(|line| line.starts_with(step)), "no kill in {step}:\n{told}");
+        assert!(output.lines().any(|line| line.starts_with(step)), "no kill in {step}:\n{output}");
     }
 }

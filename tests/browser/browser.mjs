@@ -7,10 +7,10 @@ import { join } from 'node:path';
 
 import { PASSWORD } from './server.mjs';
 
-// Installed below the target directory of cargo, not here.
-const parts = createRequire(join(process.env.CDM_BROWSER_PARTS, 'package.json'));
-const { chromium } = parts('playwright-core');
-const axe = readFileSync(parts.resolve('axe-core/axe.min.js'), 'utf8');
+// The modules are installed below cargo's target directory, not in this one.
+const modules = createRequire(join(process.env.CDM_BROWSER_PARTS, 'package.json'));
+const { chromium } = modules('playwright-core');
+const axe = readFileSync(modules.resolve('axe-core/axe.min.js'), 'utf8');
 
 const ARGUMENTS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
@@ -25,20 +25,20 @@ export async function open() {
 export async function newPage(browser, server, options = {}) {
   const context = await browser.newContext({ baseURL: server.url, viewport: { width: 1280, height: 800 }, ...options });
   const page = await context.newPage();
-  page.complaints = [];
+  page.problems = [];
   page.setDefaultTimeout(20_000);
   watch(page, server);
   return page;
 }
 
 export function watch(page, server) {
-  page.complaints ??= [];
+  page.problems ??= [];
   page.on('console', (message) => {
-    if (!page.deaf) page.complaints.push(`${message.type()}: ${message.text()}`);
+    if (!page.ignoreConsole) page.problems.push(`${message.type()}: ${message.text()}`);
   });
-  page.on('pageerror', (error) => page.complaints.push(`error: ${error.message}`));
+  page.on('pageerror', (error) => page.problems.push(`error: ${error.message}`));
   page.on('request', (request) => {
-    if (!request.url().startsWith(server.url)) page.complaints.push(`asked ${request.url()}`);
+    if (!request.url().startsWith(server.url)) page.problems.push(`request to ${request.url()}`);
   });
 }
 
@@ -51,7 +51,7 @@ export async function signIn(page, name) {
 }
 
 export function assertQuiet(page) {
-  assert.deepEqual(page.complaints, [], 'the page logs no error and sends no request to another host');
+  assert.deepEqual(page.problems, [], 'the page logs no error and sends no request to another host');
 }
 
 // Checks every rule of axe-core, including its best practices.
@@ -70,21 +70,21 @@ export async function assertTidy(page, where) {
     const problems = [];
     const root = document.documentElement;
     if (root.scrollWidth > root.clientWidth) problems.push(`the page is ${root.scrollWidth - root.clientWidth}px too wide`);
-    const seen = (element) => element.checkVisibility() && !element.closest('.unseen, .skip, option, svg');
+    const isVisible = (element) => element.checkVisibility() && !element.closest('.unseen, .skip, option, svg');
     for (const element of document.querySelectorAll('a, button, h1, h2, h3, p, td, th, label, dd, dt, code, .badge')) {
-      if (!seen(element)) continue;
+      if (!isVisible(element)) continue;
       const style = getComputedStyle(element);
       const cut = element.scrollWidth > element.clientWidth + 1 && style.display !== 'inline' && style.overflowX !== 'auto';
       if (cut && element.clientWidth > 0) problems.push(`cut: ${element.outerHTML.slice(0, 120)}`);
     }
-    const controls = [...document.querySelectorAll('a, button, input, select, textarea, summary')].filter(seen);
+    const controls = [...document.querySelectorAll('a, button, input, select, textarea, summary')].filter(isVisible);
     const boxes = controls.map((element) => [element, element.getBoundingClientRect()]);
     for (const [index, [one, a]] of boxes.entries()) {
       for (const [other, b] of boxes.slice(index + 1)) {
         if (one.contains(other) || other.contains(one)) continue;
-        const over = Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+        const overlap = Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
         // The boxes of links in running text may overlap where lines wrap.
-        if (over && !(getComputedStyle(one).display === 'inline' && getComputedStyle(other).display === 'inline')) {
+        if (overlap && !(getComputedStyle(one).display === 'inline' && getComputedStyle(other).display === 'inline')) {
           problems.push(`overlap: ${one.outerHTML.slice(0, 80)} and ${other.outerHTML.slice(0, 80)}`);
         }
       }

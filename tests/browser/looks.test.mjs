@@ -15,40 +15,40 @@ const pages = {};
 // A platform after some time in use: sites in all states, releases with verdicts, rollouts of all kinds.
 before(async () => {
   [browser, server] = await Promise.all([open(), Server.start(QUICK)]);
-  const ask = (...asked) => server.ask(...asked);
+  const request = (...args) => server.request(...args);
   await server.user('ada', 'admin');
   await server.user('grace@example.com', 'operator');
-  await ask('POST', '/services?wait=30s', { imageTag: image('a'), service: 'blue' });
+  await request('POST', '/services?wait=30s', { imageTag: image('a'), service: 'blue' });
   const names = { bakery: 'The corner bakery', bookshop: 'Read & Co.', florist: 'Roses, roses, roses', museum: 'Museum of small things',
-    pharmacy: 'Pharmacy at the harbour', school: 'Music school', tailor: 'Needle and thread', 'a-rather-long-name-of-32-letters': 'A site whose name is as long as it may be, and whose title takes some space as well' };
+    pharmacy: 'Pharmacy at the harbor', school: 'Music school', tailor: 'Needle and thread', 'a-rather-long-name-of-32-letters': 'A site whose name is as long as it may be, and whose title takes some space as well' };
   for (const [id, name] of Object.entries(names)) await server.live(id, { name });
   await server.site('vineyard', { name: 'Vineyard', hostnames: ['vineyard.example.com', 'www.vineyard.example.com'], canonicalHostname: 'www.vineyard.example.com' });
-  await ask('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
-  await ask('POST', '/services', { selector: 'green' });
-  await ask('POST', `/services/history/${image('b')}`, { verdict: 'healthy', reason: 'a week without complaint' });
+  await request('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
+  await request('POST', '/services', { selector: 'green' });
+  await request('POST', `/services/history/${image('b')}`, { verdict: 'healthy', reason: 'a week without complaint' });
   // Starts a rollout and waits for its status.
   const rollout = async (status, body) => {
-    const { id } = await ask('PUT', '/services', { promote: true, ...body });
+    const { id } = await request('PUT', '/services', { promote: true, ...body });
     return server.until(`/rollouts/${id}`, (rollout) => rollout.status === status);
   };
   await rollout('succeeded', { scope: { sites: ['bakery', 'bookshop'] } });
   await server.declare(image('c'), 'failing');
   const failed = await rollout('failed', { scope: 'inactive', imageTag: image('c'), gate: { path: '/' }, waves: ['2', '100%'], autoRollback: true });
-  await ask('POST', '/services/rollback?wait=30s', { service: 'green' });
+  await request('POST', '/services/rollback?wait=30s', { service: 'green' });
   await server.declare(image('e'), 'no-themes');
-  await ask('POST', '/services?wait=30s', { imageTag: image('e'), service: 'blue' });
+  await request('POST', '/services?wait=30s', { imageTag: image('e'), service: 'blue' });
   await server.site('workshop', { name: 'The workshop', service: 'blue' });
-  await ask('POST', '/sites/workshop/provision');
+  await request('POST', '/sites/workshop/provision');
   const { items: parked } = await server.until('/operations?status=parked', ({ items }) => items.length === 1);
-  await ask('PUT', '/sites/florist/upgrade?wait=30s');
-  await ask('POST', '/freezes', { reason: 'the sale of the year', sites: ['museum'], expiresAt: '2099-12-31T00:00:00Z' });
+  await request('PUT', '/sites/florist/upgrade?wait=30s');
+  await request('POST', '/freezes', { reason: 'the sale of the year', sites: ['museum'], expiresAt: '2099-12-31T00:00:00Z' });
   // A rollout that has completed two of its waves.
   const tenants = Array.from({ length: 40 }, (_, index) => `tenant-${String(index + 1).padStart(2, '0')}`);
   await Promise.all(tenants.map((id) => server.live(id, { service: 'green' })));
-  await ask('POST', '/services', { selector: 'blue' });
-  const { id: slow } = await ask('PUT', '/services', { promote: true, scope: 'inactive', waves: ['2', '50%', '100%'], bake: 2 });
+  await request('POST', '/services', { selector: 'blue' });
+  const { id: slow } = await request('PUT', '/services', { promote: true, scope: 'inactive', waves: ['2', '50%', '100%'], bake: 2 });
   await server.until(`/rollouts/${slow}`, ({ status, waves }) => status === 'waiting' && waves[1].pending === 0);
-  await ask('POST', `/rollouts/${slow}/pause`);
+  await request('POST', `/rollouts/${slow}/pause`);
   const waiting = await server.until(`/rollouts/${slow}`, ({ status }) => status === 'paused');
   Object.assign(pages, {
     services: '/console/services',
@@ -83,48 +83,48 @@ for (const colorScheme of ['light', 'dark']) {
   for (const [name, width] of [['wide', 1280], ['narrow', 390]]) {
     test(`every page is tidy and accessible, ${colorScheme} and ${name}`, async () => {
       const page = await newPage(browser, server, { colorScheme, viewport: { width, height: 800 } });
-      const look = async (of) => {
+      const check = async (of) => {
         await page.screenshot({ path: join(process.env.CDM_SCREENSHOTS, `${of}-${colorScheme}-${name}.png`), fullPage: true });
         await assertTidy(page, of);
         await assertAccessible(page, of);
       };
       await page.goto('/');
-      await look('sign-in');
+      await check('sign-in');
       await signIn(page, 'ada');
       for (const [of, path] of Object.entries(pages)) {
         await page.goto(path);
-        await look(of);
+        await check(of);
       }
       await page.goto('/console/rollouts/start');
       await page.getByRole('button', { name: 'Show the plan' }).click();
       await page.getByText('The first').click();
-      await look('plan');
+      await check('plan');
       await page.goto('/console/account/second-factor');
-      await look('second-factor');
+      await check('second-factor');
       const key = await page.locator('#secret').innerText();
       await page.getByLabel('Code from the app').fill(code(key, 0));
       await page.getByLabel('Your password').fill(PASSWORD);
-      await page.getByRole('button', { name: 'Set it up' }).click();
+      await page.getByRole('button', { name: 'Set up the second factor' }).click();
       await page.getByRole('heading', { name: 'Recovery codes' }).waitFor();
-      await look('recovery-codes');
+      await check('recovery-codes');
       await page.goto('/console/account');
-      await look('account-with-second-factor');
+      await check('account-with-second-factor');
       await page.getByRole('button', { name: 'Sign out' }).click();
       await page.waitForURL('**/console/sign-in');
       await page.getByLabel('Name').fill('ada');
       await page.getByLabel('Password').fill(PASSWORD);
       await page.getByRole('button', { name: 'Sign in' }).click();
       await page.getByText('Signing in as').waitFor();
-      await look('sign-in-code');
+      await check('sign-in-code');
       await page.getByLabel('Code').fill(code(key, 1));
       await page.getByRole('button', { name: 'Sign in' }).click();
       await page.waitForURL('**/console/services');
       await page.goto('/console/account');
-      await page.getByLabel('Password, to remove it').fill(PASSWORD);
+      await page.getByLabel('Password to remove the second factor').fill(PASSWORD);
       await page.getByRole('button', { name: 'Remove the second factor' }).click();
       await page.getByRole('link', { name: 'Set up a second factor' }).waitFor();
       assertQuiet(page);
-      page.deaf = true;
+      page.ignoreConsole = true;
       await page.goto('/console/sites/create');
       await page.getByLabel('Id').fill('No');
       await page.getByLabel('Title').fill('x');
@@ -132,9 +132,9 @@ for (const colorScheme of ['light', 'dark']) {
       await page.getByLabel('Hostnames').fill('nope');
       await page.getByRole('button', { name: 'Create the site' }).click();
       await page.locator('#id-problem').waitFor();
-      await look('create-refused');
+      await check('create-refused');
       await page.goto('/console/sites/unknown');
-      await look('missing');
+      await check('missing');
       await page.context().close();
     });
   }

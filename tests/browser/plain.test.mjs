@@ -42,7 +42,7 @@ test('a site is created, provisioned, moved by a rollout and terminated without 
   await page.getByRole('link', { name: 'Sites', exact: true }).click();
   await page.getByLabel('Search').fill('nothing');
   await page.getByRole('button', { name: 'Filter' }).click();
-  await page.getByText('No site is like that').waitFor();
+  await page.getByText('No site matches the filter').waitFor();
 
   await page.goto('/console/services/green/select');
   await page.getByRole('button', { name: 'Select green' }).click();
@@ -56,10 +56,10 @@ test('a site is created, provisioned, moved by a rollout and terminated without 
   await page.goto('/console/sites/shop/terminate');
   await page.getByLabel('Type shop to confirm').fill('shop');
   await page.getByRole('button', { name: 'Terminate' }).click();
-  await reloadUntil(page, page.getByText('There is no site of this id any more'));
+  await reloadUntil(page, page.getByText('There is no longer a site with this id'));
   await page.getByRole('button', { name: 'Sign out' }).click();
   await page.waitForURL('**/console/sign-in');
-  assert.equal((await server.ask('GET', '/sites')).items.length, 0);
+  assert.equal((await server.request('GET', '/sites')).items.length, 0);
   assertQuiet(page);
 });
 
@@ -74,7 +74,7 @@ test('every page and action is usable with the keyboard only', async () => {
   await page.keyboard.press('Tab');
   assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Provision');
   const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
-  assert.notEqual(outline, 'none', 'what has the focus is seen to have it');
+  assert.notEqual(outline, 'none', 'the focused element has an outline');
   await page.keyboard.press('Enter');
   await page.waitForURL('**/provision');
   await page.getByRole('button', { name: 'Provision' }).focus();
@@ -84,7 +84,7 @@ test('every page and action is usable with the keyboard only', async () => {
 
   // An update of the page keeps the focus.
   await page.getByRole('link', { name: 'Terminate' }).focus();
-  await server.ask('PUT', '/sites/keys/upgrade?wait=30s');
+  await server.request('PUT', '/sites/keys/upgrade?wait=30s');
   await page.getByRole('row', { name: /^PatchService succeeded/ }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Terminate');
   assertQuiet(page);

@@ -15,14 +15,14 @@ after(async () => {
   await browser.close();
 });
 
-// Starts a server with so many live sites on blue, and with green as the active canary.
+// Starts a server with `sites` live sites on blue, and with green as the active canary.
 async function fleet(sites) {
   const server = await Server.start(QUICK);
   await server.user('ada', 'admin');
   const ids = Array.from({ length: sites }, (_, index) => `site-${index + 1}`);
   await Promise.all(ids.map((id) => server.live(id)));
-  await server.ask('POST', '/services?wait=30s', { imageTag: image('a'), service: 'green' });
-  await server.ask('POST', '/services', { selector: 'green' });
+  await server.request('POST', '/services?wait=30s', { imageTag: image('a'), service: 'green' });
+  await server.request('POST', '/services', { selector: 'green' });
   return server;
 }
 
@@ -47,18 +47,18 @@ test('a rollout is planned, started and followed to its end', async (t) => {
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   await page.getByRole('link', { name: 'Rollouts', exact: true }).click();
-  await page.getByText('No rollout was started yet.').waitFor();
+  await page.getByText('There are no rollouts yet.').waitFor();
   await page.getByRole('link', { name: 'Start a rollout' }).click();
-  await page.getByText('0 sites are on it, 8 on the other service').waitFor();
+  await page.getByText('0 sites are on green, 8 on blue').waitFor();
   await page.getByLabel('Waves', { exact: true }).fill('1 10%');
-  page.deaf = true;
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Show the plan' }).click();
   await page.locator('#waves-problem').getByText('100%').waitFor();
-  page.deaf = false;
+  page.ignoreConsole = false;
   await page.getByLabel('Waves', { exact: true }).fill('1 50% 100%');
   await page.getByRole('button', { name: 'Show the plan' }).click();
-  await page.getByText('8 sites of 8 would change').waitFor();
-  assert.equal((await server.ask('GET', '/rollouts')).items.length, 0, 'a plan changes nothing');
+  await page.getByText('8 of 8 sites would change').waitFor();
+  assert.equal((await server.request('GET', '/rollouts')).items.length, 0, 'a plan changes nothing');
   await page.getByRole('button', { name: 'Start this rollout' }).click();
   await page.waitForURL('**/console/rollouts/rollout-*');
   await page.locator('.summary').getByText('succeeded').waitFor();
@@ -78,25 +78,25 @@ test('a rollout starts only by the plan that was reviewed', async (t) => {
   await signIn(page, 'ada');
   await page.goto('/console/rollouts/start');
   await page.getByRole('button', { name: 'Show the plan' }).click();
-  await page.getByText('3 sites of 3 would change').waitFor();
-  await server.ask('DELETE', '/sites/site-2?wait=30s');
-  page.deaf = true;
+  await page.getByText('3 of 3 sites would change').waitFor();
+  await server.request('DELETE', '/sites/site-2?wait=30s');
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Start this rollout' }).click();
   await page.getByRole('alert').getByText('has changed since the plan was made').waitFor();
-  assert.equal((await server.ask('GET', '/rollouts')).items.length, 0);
+  assert.equal((await server.request('GET', '/rollouts')).items.length, 0);
 });
 
 test('a rollout of a broken image is rolled back', async (t) => {
   const server = await fleet(6);
   t.after(() => server.stop());
   // Two sites are already on green: their image is replaced in place. The other sites move to green.
-  await server.ask('PUT', '/sites/site-1/promote?wait=30s');
-  await server.ask('PUT', '/sites/site-2/promote?wait=30s');
+  await server.request('PUT', '/sites/site-1/promote?wait=30s');
+  await server.request('PUT', '/sites/site-2/promote?wait=30s');
   await server.declare(image('b'), 'failing');
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   await start(page, {
-    'Which sites': { choose: 'all' }, Image: image('b'), Waves: '100%', 'Health check': '/', 'Take moved sites back on a halt': true,
+    'Which sites': { choose: 'all' }, Image: image('b'), Waves: '100%', 'Health check': '/', 'Roll back moved sites on a halt': true,
   });
   await page.locator('.summary').getByText('failed', { exact: true }).waitFor();
   await page.getByText('budget_exceeded').waitFor();
@@ -106,7 +106,7 @@ test('a rollout of a broken image is rolled back', async (t) => {
   await page.getByText('Rolled back by').waitFor();
   await page.locator('dd').getByRole('link', { name: /^op-\d+-service-green$/ }).last().click();
   await page.locator('.panel > .headline').getByText('succeeded').waitFor();
-  const { items } = await server.ask('GET', '/sites');
+  const { items } = await server.request('GET', '/sites');
   const on = (id) => (['site-1', 'site-2'].includes(id) ? 'green green' : 'blue blue');
   assert.deepEqual(items.map((site) => `${site.service} ${site.routedService}`), items.map(({ id }) => on(id)));
   assert.match(await server.visit('site-1.example.com'), /aaaaaaaaaaaa/);
@@ -118,31 +118,31 @@ test('a rollout of a broken image is rolled back', async (t) => {
 test('a service is rolled back to the digest that the page names', async (t) => {
   const server = await fleet(2);
   t.after(() => server.stop());
-  await server.ask('POST', `/services/history/${image('a')}`, { verdict: 'healthy', reason: 'a week' });
-  await server.ask('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
+  await server.request('POST', `/services/history/${image('a')}`, { verdict: 'healthy', reason: 'a week' });
+  await server.request('POST', '/services?wait=30s', { imageTag: image('b'), service: 'green' });
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   await page.getByRole('link', { name: 'Roll back green' }).click();
   assert.equal(await page.getByLabel('Digest').inputValue(), image('a'));
   // The digest has changed in the meantime: no rollback starts, and the page names the new digest.
-  await server.ask('POST', `/services/history/${image('a')}`, { verdict: 'bad', reason: 'after all' });
-  page.deaf = true;
+  await server.request('POST', `/services/history/${image('a')}`, { verdict: 'bad', reason: 'after all' });
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Roll green back' }).click();
   await page.locator('#digest-problem').waitFor();
-  page.deaf = false;
+  page.ignoreConsole = false;
   const digest = await page.getByLabel('Digest').inputValue();
   assert.notEqual(digest, image('a'));
   await page.getByRole('button', { name: 'Roll green back' }).click();
   await page.waitForURL('**/console/operations/op-*');
   await page.locator('.panel > .headline').getByText('succeeded').waitFor();
-  assert.equal((await server.ask('GET', '/services')).services.green.image, digest);
+  assert.equal((await server.request('GET', '/services')).services.green.image, digest);
 
   // A verdict that a user sets applies to both services.
   await page.goto('/console/services');
   await page.getByRole('link', { name: `mark ${image('b')}` }).first().click();
   await page.getByLabel('Verdict').selectOption('bad');
   await page.getByLabel('Reason').fill('the checkout page is blank');
-  await page.getByRole('button', { name: 'Mark it' }).click();
+  await page.getByRole('button', { name: 'Mark the digest' }).click();
   await page.waitForURL('**/console/services');
   await page.locator('.side.green').getByText('the checkout page is blank').waitFor();
   assertQuiet(page);
@@ -153,7 +153,7 @@ test('two tabs on one rollout show the actions of both', async (t) => {
   t.after(() => server.stop());
   const one = await newPage(browser, server);
   await signIn(one, 'ada');
-  await start(one, { Waves: '1 100%', 'Seconds between waves': '600' });
+  await start(one, { Waves: '1 100%', 'Bake time between waves': '600' });
   await one.locator('.summary').getByText('waiting').waitFor();
   await one.locator('code').getByText('baking').waitFor();
   const two = await one.context().newPage();
@@ -166,7 +166,7 @@ test('two tabs on one rollout show the actions of both', async (t) => {
   await two.getByRole('button', { name: 'Resume' }).click();
   await one.locator('.summary').getByText('waiting').waitFor();
   await one.getByRole('link', { name: 'Abort' }).click();
-  await one.getByText('3 sites are then left where they are').waitFor();
+  await one.getByText('3 sites stay where they are').waitFor();
   await one.getByRole('button', { name: 'Abort the rollout' }).click();
   await two.locator('.summary').getByText('aborted').waitFor();
   await one.locator('.summary').getByText('aborted').waitFor();
@@ -179,15 +179,15 @@ test('a page reconnects after the server was killed and restarted', async (t) =>
   t.after(() => server.stop());
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
-  await start(page, { Waves: '1 100%', 'Seconds between waves': '600' });
+  await start(page, { Waves: '1 100%', 'Bake time between waves': '600' });
   await page.locator('.summary').getByText('waiting').waitFor();
-  await page.evaluate(() => { globalThis.here = true; });
+  await page.evaluate(() => { globalThis.loadedOnce = true; });
   // The browser logs each refused connection; a page cannot prevent that.
-  page.deaf = true;
+  page.ignoreConsole = true;
   await server.end('SIGKILL');
   await server.run();
-  const { items } = await server.ask('GET', '/rollouts');
-  await server.ask('POST', `/rollouts/${items[0].id}/abort`);
+  const { items } = await server.request('GET', '/rollouts');
+  await server.request('POST', `/rollouts/${items[0].id}/abort`);
   await page.locator('.summary').getByText('aborted').waitFor();
-  assert.equal(await page.evaluate(() => globalThis.here), true, 'the page was not loaded again');
+  assert.equal(await page.evaluate(() => globalThis.loadedOnce), true, 'the page was not loaded again');
 });

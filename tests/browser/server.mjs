@@ -32,9 +32,9 @@ export class Server {
 
   // Starts the process and waits until it logs its addresses. A restart uses the addresses of the first start.
   async run() {
-    const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('CDM_'));
+    const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('CDM_'));
     const env = {
-      ...Object.fromEntries(kept),
+      ...Object.fromEntries(inherited),
       CDM_LISTEN: this.listen,
       CDM_ROUTER_LISTEN: this.routes,
       CDM_DATA_DIR: join(this.directory, 'data'),
@@ -52,7 +52,7 @@ export class Server {
       createInterface({ input: child.stderr }).on('line', (line) => {
         this.log += `${line}\n`;
         const fields = line.startsWith('{') ? (JSON.parse(line).fields ?? {}) : {};
-        // The access log has an address too: the client's.
+        // The access log has a field `address` too, the client's.
         if (fields.address && fields.message.includes('the API')) this.listen = fields.address;
         if (fields.router) this.routes = fields.router;
         if (fields.router) listening();
@@ -63,10 +63,10 @@ export class Server {
   }
 
   async end(signal = 'SIGTERM') {
-    const over = new Promise((ended) => this.child.once('exit', ended));
+    const exited = new Promise((ended) => this.child.once('exit', ended));
     if (this.child.exitCode === null && this.child.signalCode === null) {
       this.child.kill(signal);
-      await over;
+      await exited;
     }
   }
 
@@ -76,53 +76,52 @@ export class Server {
   }
 
   // Sends a request to the REST API as an administrator.
-  async ask(method, path, body) {
+  async request(method, path, body) {
     const headers = { authorization: `Bearer ${ADMIN}` };
     if (body !== undefined) headers['content-type'] = 'application/json';
-    const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
-    const text = await answer.text();
-    const response = text.startsWith('{') ? JSON.parse(text) : text;
-    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
-    return response;
+    const response = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
+    return text.startsWith('{') ? JSON.parse(text) : text;
   }
 
   // Returns the page that a visitor of a site gets.
   visit(host) {
     return new Promise((read, failed) => {
-      const asked = get(this.router, { headers: { host } }, (answer) => {
+      const request = get(this.router, { headers: { host } }, (response) => {
         let text = '';
-        answer.setEncoding('utf8').on('data', (part) => { text += part; }).on('end', () => read(text));
+        response.setEncoding('utf8').on('data', (part) => { text += part; }).on('end', () => read(text));
       });
-      asked.on('error', failed);
+      request.on('error', failed);
     });
   }
 
   // Polls the API until the response satisfies the condition.
-  async until(path, is) {
+  async until(path, condition) {
     for (;;) {
-      const response = await this.ask('GET', path);
-      if (is(response)) return response;
-      await new Promise((again) => setTimeout(again, 20));
+      const response = await this.request('GET', path);
+      if (condition(response)) return response;
+      await new Promise((elapsed) => setTimeout(elapsed, 20));
     }
   }
 
   async user(name, role) {
-    await this.ask('POST', '/users', { name, role, password: PASSWORD });
+    await this.request('POST', '/users', { name, role, password: PASSWORD });
   }
 
   async site(id, more = {}) {
     const hosts = { hostnames: [`${id}.example.com`], canonicalHostname: `${id}.example.com` };
-    await this.ask('POST', '/sites/create', { id, name: `Site ${id}`, theme: 'twentytwentyfive', ...hosts, ...more });
+    await this.request('POST', '/sites/create', { id, name: `Site ${id}`, theme: 'twentytwentyfive', ...hosts, ...more });
   }
 
   async live(id, more = {}) {
     await this.site(id, more);
-    await this.ask('POST', `/sites/${id}/provision?wait=30s`);
+    await this.request('POST', `/sites/${id}/provision?wait=30s`);
   }
 
   // Declares the behavior of an image on the local cluster.
-  async declare(digest, behaviour) {
-    const cdm = spawn(process.env.CDM_BINARY, ['local', 'image', digest, `--${behaviour}`, '--data-dir', join(this.directory, 'data')]);
+  async declare(digest, behavior) {
+    const cdm = spawn(process.env.CDM_BINARY, ['local', 'image', digest, `--${behavior}`, '--data-dir', join(this.directory, 'data')]);
     const code = await new Promise((ended) => cdm.once('exit', ended));
     if (code !== 0) throw new Error(`cdm local image ended with ${code}`);
   }

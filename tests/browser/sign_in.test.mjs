@@ -24,38 +24,38 @@ test('the printed link creates the first user, once', async () => {
 
   await page.goto(server.setup);
   await page.getByLabel('Name').fill('Grace Hopper');
-  await page.getByLabel('Password').fill(PASSWORD);
-  await page.getByLabel('The same again').fill(PASSWORD);
-  page.deaf = true;
-  await page.getByRole('button', { name: 'Make this user' }).click();
+  await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+  await page.getByLabel('Repeat the password').fill(PASSWORD);
+  page.ignoreConsole = true;
+  await page.getByRole('button', { name: 'Create the user' }).click();
   await page.getByRole('alert').getByText('lower-case').waitFor();
-  page.deaf = false;
+  page.ignoreConsole = false;
   await page.getByLabel('Name').fill('grace');
-  await page.getByLabel('Password').fill(PASSWORD);
-  await page.getByLabel('The same again').fill(PASSWORD);
-  await page.getByRole('button', { name: 'Make this user' }).click();
+  await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+  await page.getByLabel('Repeat the password').fill(PASSWORD);
+  await page.getByRole('button', { name: 'Create the user' }).click();
   await page.waitForURL('**/console/services');
   await page.getByText('admin', { exact: true }).waitFor();
 
   const other = await newPage(browser, server);
-  other.deaf = true;
+  other.ignoreConsole = true;
   await other.goto(server.setup);
-  await other.getByText('This link was used already').waitFor();
+  await other.getByText('This link was already used').waitFor();
   assertQuiet(page);
 });
 
-test('a wrong password is refused, the right one leads to the requested page', async () => {
+test('a wrong password is rejected, the right one leads to the requested page', async () => {
   await server.user('ada', 'viewer');
   const page = await newPage(browser, server);
   await page.goto('/console/sites?state=active');
   assert.match(page.url(), /\/console\/sign-in\?next=/);
   await page.getByLabel('Name').fill('ada');
   await page.getByLabel('Password').fill('wrong horse battery');
-  page.deaf = true;
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByRole('alert').getByText('The name or the password is wrong').waitFor();
-  page.deaf = false;
-  assert.equal(await page.getByLabel('Name').inputValue(), 'ada', 'what was typed is kept');
+  page.ignoreConsole = false;
+  assert.equal(await page.getByLabel('Name').inputValue(), 'ada', 'the input is kept');
   await page.getByLabel('Password').fill(PASSWORD);
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.waitForURL('**/console/sites?state=active');
@@ -69,7 +69,7 @@ test('a wrong password is refused, the right one leads to the requested page', a
   await page.waitForURL('**/console/sign-in');
   await page.goto('/console/sites');
   assert.match(page.url(), /sign-in/);
-  const { items } = await server.ask('GET', '/audit?limit=10');
+  const { items } = await server.request('GET', '/audit?limit=10');
   const entries = items.filter((entry) => entry.target === 'ada').map((entry) => `${entry.actor} ${entry.action} ${entry.outcome}`);
   assert.deepEqual(entries.slice(0, 3), [
     'user:ada session.close accepted', 'user:ada session.open accepted', 'console session.open invalid',
@@ -80,7 +80,7 @@ test('wrong guesses lock one account and no other', async () => {
   await server.user('bob', 'viewer');
   await server.user('carol', 'viewer');
   const page = await newPage(browser, server);
-  page.deaf = true;
+  page.ignoreConsole = true;
   await page.goto('/console/sign-in');
   for (let attempt = 0; attempt < 10; attempt += 1) {
     await page.getByLabel('Name').fill('bob');
@@ -90,32 +90,32 @@ test('wrong guesses lock one account and no other', async () => {
   }
   await page.getByLabel('Password').fill(PASSWORD);
   await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.getByRole('alert').getByText('tried too often to sign in as').waitFor();
+  await page.getByRole('alert').getByText('failed attempts to sign in as').waitFor();
   await signIn(page, 'carol');
 });
 
 test('sessions are listed and ended, and end with the password', async () => {
   await server.user('dora', 'operator');
-  const [here, there] = [await newPage(browser, server), await newPage(browser, server)];
-  await signIn(there, 'dora');
-  await signIn(here, 'dora');
-  await here.getByRole('link', { name: 'dora' }).click();
-  await here.getByText('this browser').waitFor();
-  assert.equal(await here.locator('tbody tr').count(), 2);
-  await here.getByLabel('Your password').fill(PASSWORD);
-  await here.getByRole('button', { name: /^End/ }).click();
-  await here.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
+  const [first, second] = [await newPage(browser, server), await newPage(browser, server)];
+  await signIn(second, 'dora');
+  await signIn(first, 'dora');
+  await first.getByRole('link', { name: 'dora' }).click();
+  await first.getByText('this browser').waitFor();
+  assert.equal(await first.locator('tbody tr').count(), 2);
+  await first.getByLabel('Your password').fill(PASSWORD);
+  await first.getByRole('button', { name: /^End/ }).click();
+  await first.locator('tbody tr').nth(1).waitFor({ state: 'detached' });
   // The other browser shows it at once, without a request.
-  await there.getByText('You are signed out').waitFor();
-  assert.equal((await there.goto('/console/sites')).url().includes('sign-in'), true);
+  await second.getByText('You are signed out').waitFor();
+  assert.equal((await second.goto('/console/sites')).url().includes('sign-in'), true);
 
-  await signIn(there, 'dora');
-  await here.getByLabel('Present password').fill(PASSWORD);
-  await here.getByLabel('New password').fill('another horse battery');
-  await here.getByLabel('The same again').fill('another horse battery');
-  await here.getByRole('button', { name: 'Change the password' }).click();
-  await here.waitForURL('**/console/account');
-  await there.getByText('You are signed out').waitFor();
-  assertQuiet(here);
-  assertQuiet(there);
+  await signIn(second, 'dora');
+  await first.getByLabel('Current password').fill(PASSWORD);
+  await first.getByLabel('New password', { exact: true }).fill('another horse battery');
+  await first.getByLabel('Repeat the new password').fill('another horse battery');
+  await first.getByRole('button', { name: 'Change password' }).click();
+  await first.waitForURL('**/console/account');
+  await second.getByText('You are signed out').waitFor();
+  assertQuiet(first);
+  assertQuiet(second);
 });

@@ -22,7 +22,7 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
   await page.getByRole('link', { name: 'Sites', exact: true }).click();
-  await page.getByText('There is no site yet.').waitFor();
+  await page.getByText('There are no sites yet.').waitFor();
 
   // The error stands next to its field, and the form keeps all input.
   await page.getByRole('link', { name: 'Create a site' }).click();
@@ -30,10 +30,10 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await page.getByLabel('Title').fill('The shop');
   await page.getByLabel('Theme').fill('twentytwentyfive');
   await page.getByLabel('Hostnames').fill('shop.example.com\nwww.shop.example.com');
-  page.deaf = true;
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Create the site' }).click();
   await page.locator('#id-problem').getByText('lower-case').waitFor();
-  page.deaf = false;
+  page.ignoreConsole = false;
   assert.equal(await page.getByLabel('Title').inputValue(), 'The shop');
   await page.getByLabel('Id').fill('shop');
   await page.getByRole('button', { name: 'Create the site' }).click();
@@ -46,12 +46,12 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await page.getByText('routes 2 hostnames to blue').waitFor();
   await page.getByRole('button', { name: 'Provision' }).click();
   await page.waitForURL('**/console/sites/shop');
-  await page.evaluate(() => { globalThis.here = true; });
+  await page.evaluate(() => { globalThis.loadedOnce = true; });
   await page.getByRole('row', { name: /^Install running/ }).waitFor();
   await page.getByRole('row', { name: /^ActivateTheme running/ }).waitFor();
   await state.getByText('active').waitFor();
   await page.getByRole('row', { name: /^ActivateTheme succeeded/ }).waitFor();
-  assert.equal(await page.evaluate(() => globalThis.here), true, 'the page was not loaded again');
+  assert.equal(await page.evaluate(() => globalThis.loadedOnce), true, 'the page was not loaded again');
   await page.getByRole('link', { name: 'log of Install' }).click();
   await page.locator('pre.log').waitFor();
 
@@ -59,17 +59,17 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   await page.goto('/console/services');
   await page.getByRole('link', { name: 'Deploy to green' }).click();
   await page.getByLabel('Digest').fill('dev');
-  page.deaf = true;
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Deploy to green' }).click();
   await page.locator('#imageTag-problem').waitFor();
-  page.deaf = false;
+  page.ignoreConsole = false;
   await page.getByLabel('Digest').fill(DIGEST);
   await page.getByRole('button', { name: 'Deploy to green' }).click();
   await page.waitForURL('**/console/operations/op-*');
   await page.locator('.panel > .headline').getByText('succeeded').waitFor();
   await page.goto('/console/services');
   await page.getByRole('link', { name: 'Select green' }).click();
-  await page.getByText('No site moves by this').waitFor();
+  await page.getByText('No site moves').waitFor();
   await page.getByRole('button', { name: 'Select green' }).click();
   await page.waitForURL('**/console/services');
   await page.locator('.side.green').getByText('active canary').waitFor();
@@ -85,14 +85,14 @@ test('a site is created, provisioned, promoted and terminated', async () => {
   // Terminating requires the id of the site.
   await page.getByRole('link', { name: 'Terminate' }).click();
   await page.getByLabel('Type shop to confirm').fill('shops');
-  page.deaf = true;
+  page.ignoreConsole = true;
   await page.getByRole('button', { name: 'Terminate' }).click();
-  await page.getByText('This is not shop; nothing was done').waitFor();
-  page.deaf = false;
+  await page.getByText('The input is not `shop`; nothing was done').waitFor();
+  page.ignoreConsole = false;
   await page.getByLabel('Type shop to confirm').fill('shop');
   await page.getByRole('button', { name: 'Terminate' }).click();
   await page.waitForURL('**/console/sites/shop');
-  await page.getByText('There is no site of this id any more').waitFor();
+  await page.getByText('There is no longer a site with this id').waitFor();
   await page.getByRole('row', { name: /^DeleteSecrets succeeded/ }).waitFor();
   assertQuiet(page);
 });
@@ -111,7 +111,7 @@ test('the table is searched and filtered, and its address has the filter', async
   assert.equal(await page.getByLabel('Search').inputValue(), 'tulip');
   assert.equal(await page.locator('tbody tr').count(), 1);
   await page.getByLabel('State').selectOption('active');
-  await page.getByText('No site is like that').waitFor();
+  await page.getByText('No site matches the filter').waitFor();
   await page.getByRole('link', { name: 'Show all sites' }).click();
   await page.getByRole('link', { name: 'roses' }).waitFor();
   await page.goto('/console/sites?limit=2');
@@ -122,7 +122,7 @@ test('the table is searched and filtered, and its address has the filter', async
 
   // The table shows changes of a site without a reload.
   await page.goto('/console/sites');
-  await server.ask('POST', '/sites/roses/provision');
+  await server.request('POST', '/sites/roses/provision');
   await page.getByRole('row', { name: /^roses/ }).getByText('provisioning').waitFor();
   await page.getByRole('row', { name: /^roses/ }).getByText('active').waitFor();
   assertQuiet(page);
@@ -141,30 +141,30 @@ test('a viewer reads everything and changes nothing', async () => {
     assert.deepEqual([...buttons.filter((name) => name !== 'Filter'), ...acting], [], path);
   }
   assertQuiet(page);
-  page.deaf = true;
+  page.ignoreConsole = true;
   const forbidden = ['/console/sites/create', '/console/sites/orchids/terminate', '/console/services/green/select', '/console/rollouts/start'];
   for (const path of forbidden) {
-    const answer = await page.goto(path);
-    assert.equal(answer.status(), 403, path);
-    await page.getByText('yours is `viewer`').waitFor();
+    const response = await page.goto(path);
+    assert.equal(response.status(), 403, path);
+    await page.getByText('your role is `viewer`').waitFor();
   }
-  // A hand-made form is refused too.
+  // A forged form is rejected too.
   const csrf = await page.locator('input[name=csrf]').first().inputValue();
-  const answer = await page.request.post('/console/sites/orchids/provision', {
+  const response = await page.request.post('/console/sites/orchids/provision', {
     form: { csrf }, headers: { 'sec-fetch-site': 'same-origin' }, maxRedirects: 0,
   });
-  assert.equal(answer.status(), 403);
-  assert.equal((await server.ask('GET', '/sites/orchids')).state, 'created');
+  assert.equal(response.status(), 403);
+  assert.equal((await server.request('GET', '/sites/orchids')).state, 'created');
 });
 
 test('a parked operation names its remedy, and is retried and canceled', async () => {
   const image = `sha256:${'c'.repeat(64)}`;
   await server.declare(image, 'no-themes');
-  await server.ask('POST', '/services?wait=30s', { imageTag: image, service: 'blue' });
+  await server.request('POST', '/services?wait=30s', { imageTag: image, service: 'blue' });
   await server.site('dahlias', { service: 'blue' });
   const page = await newPage(browser, server);
   await signIn(page, 'ada');
-  await server.ask('POST', '/sites/dahlias/provision');
+  await server.request('POST', '/sites/dahlias/provision');
   await page.goto('/console/services');
   await page.getByRole('row', { name: /^provision/ }).getByText('theme_missing').waitFor();
   await page.getByRole('row', { name: /theme_missing/ }).getByRole('link', { name: 'provision' }).click();
@@ -176,6 +176,6 @@ test('a parked operation names its remedy, and is retried and canceled', async (
   await page.getByRole('link', { name: 'Cancel' }).click();
   await page.getByRole('button', { name: 'Cancel the operation' }).click();
   await page.locator('.panel > .headline').getByText('cancelled').waitFor();
-  assert.equal((await server.ask('GET', '/sites/dahlias')).state, 'created');
+  assert.equal((await server.request('GET', '/sites/dahlias')).state, 'created');
   assertQuiet(page);
 });

@@ -1,4 +1,4 @@
-//! The command line as types: what may be typed, and what `--help` says of it.
+//! The command line as types: commands, options, and the text of `--help`.
 
 mod ops;
 mod platform;
@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
 pub use platform::Verdict;
 pub use platform::{
-    AuditArgs, BehaviourArgs, DemoArgs, ImageBehaviour, LocalCommand, ManArgs, PasswordArgs, ServicesCommand,
+    AuditArgs, BehaviorArgs, DemoArgs, ImageBehavior, LocalCommand, ManArgs, PasswordArgs, ServicesCommand,
     TokenCommand, UserCommand, WebhookCommand,
 };
 pub use rollout::{FreezeCommand, GateArgs, RolloutArgs};
@@ -31,34 +31,34 @@ Examples:
   cdm demo
 
 Exit codes:
-  0 done    1 the work failed, was cancelled or is parked    2 usage    3 not allowed    4 not found
+  0 done    1 failed, canceled or parked    2 usage    3 not allowed    4 not found
   5 conflict    6 the wait timed out    7 partly done    8 server unreachable, or it limits requests
-  129 hangup, 130 Ctrl-C, 143 SIGTERM: the work goes on
+  129 hangup, 130 Ctrl-C, 143 SIGTERM: the operation continues
 
-Nothing running yet? `cdm demo` needs no server; `cdm --local` works on a store of its own.";
+No server yet? `cdm demo` runs a whole platform in one process; `cdm --local` needs no server.";
 
-/// Manages many sites on two shared services.
+/// Manages WordPress sites on two shared services.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cdm", version, after_help = EXAMPLES, propagate_version = true, max_term_width = 100, disable_help_flag = true)]
 pub struct Cli {
-    /// Options that every command has.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
     /// Print help
-    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort, help_heading = "Options of every command")]
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort, help_heading = "Global options")]
     pub help: Option<bool>,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// A path that may be empty, as that of a variable without a value is; [`Global::without_empty`] takes it for none.
+/// Parses a path that may be empty, as in a variable without a value; [`Global::without_empty`] treats it as unset.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
 impl Global {
-    /// The same, where an empty variable or option counts as none.
+    /// Treats empty variables and options as unset.
     #[must_use]
     pub fn without_empty(mut self) -> Self {
         for path in [&mut self.data_dir, &mut self.config, &mut self.cacert] {
@@ -67,38 +67,38 @@ impl Global {
             }
         }
         if self.server.is_empty() {
-            USUAL_SERVER.clone_into(&mut self.server);
+            DEFAULT_SERVER.clone_into(&mut self.server);
         }
         self
     }
 }
 
-/// Where a server listens that was told nothing else.
-const USUAL_SERVER: &str = "http://127.0.0.1:8080";
+/// Address of a server with the default configuration.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
-/// Options that every command has.
+/// Options of every command.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Address of the server
     #[arg(
         long,
         global = true,
         env = "CDM_SERVER",
-        default_value = USUAL_SERVER,
+        default_value = DEFAULT_SERVER,
         value_name = "URL"
     )]
     pub server: String,
-    /// File that holds the token (or set CDM_TOKEN or CDM_TOKEN_FILE)
+    /// File that contains the token (or set CDM_TOKEN or CDM_TOKEN_FILE)
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Send the token in plaintext to a server on another machine
+    /// Send the token without TLS to a server on another machine
     #[arg(long, global = true, env = "CDM_ALLOW_PLAINTEXT", value_parser = FalseyValueParser::new())]
     pub allow_plaintext: bool,
-    /// File with further certificate authorities, in PEM, that may vouch for the server
+    /// PEM file with certificate authorities to trust in addition to those of the system
     #[arg(long, global = true, env = "CDM_CACERT", value_name = "FILE", value_parser = path())]
     pub cacert: Option<PathBuf>,
-    /// Do the work in this process on the store itself, without a server
+    /// Run operations in this process on the store itself, without a server
     #[arg(long, global = true)]
     pub local: bool,
     /// Directory of the embedded store, with --local
@@ -107,49 +107,49 @@ pub struct Global {
     /// Configuration file, with --local
     #[arg(long, global = true, env = "CDM_CONFIG", value_name = "FILE", value_parser = path())]
     pub config: Option<PathBuf>,
-    /// How results are printed
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// Do not wait for the work: print its id
+    /// Do not wait for the operation or rollout: print its id
     #[arg(long, global = true)]
     pub no_wait: bool,
-    /// How long to wait for the work, and for a server that is restarted or limits requests, such as 90s, 10m or 1h30m
+    /// Maximum time to wait, also for a server that restarts or limits requests, such as 90s, 10m or 1h30m
     #[arg(long, global = true, default_value = "10m", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
-    /// Say nothing but results and errors
+    /// Print only results, errors and hints
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Key under which the server knows a repetition of this request
+    /// Idempotency key: a repeated request with the same key is not executed again
     #[arg(long, global = true, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// When to colour (NO_COLOR is honoured)
+    /// When to color the output (NO_COLOR is respected)
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
 }
 
-/// How results are printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Columns for people.
+    /// Aligned columns.
     Table,
-    /// What the server said, as JSON.
+    /// The server's response as JSON.
     Json,
-    /// What the server said, as YAML.
+    /// The server's response as YAML.
     Yaml,
 }
 
-/// When to colour.
+/// When to color the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal.
     Auto,
-    /// Everywhere.
+    /// Always.
     Always,
-    /// Nowhere.
+    /// Never.
     Never,
 }
 
-/// What to do.
+/// A command with its arguments.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create, move and delete sites
@@ -159,7 +159,7 @@ pub enum Command {
                       cdm site provision shop\n  cdm site list --service green"
     )]
     Site(SiteCommand),
-    /// The two services, their images and verdicts
+    /// Manage the two services, their images and verdicts
     #[command(
         subcommand,
         visible_alias = "service",
@@ -167,13 +167,13 @@ pub enum Command {
                       cdm services deploy sha256:<64 hex digits>\n  cdm services rollback"
     )]
     Services(ServicesCommand),
-    /// Moves of many sites; `cdm services rollout` starts one
+    /// List and control rollouts; `cdm services rollout` starts one
     #[command(
         subcommand,
         after_help = "Examples:\n  cdm rollout list\n  cdm rollout watch rollout-3\n  cdm rollout pause rollout-3"
     )]
     Rollout(RolloutCommand),
-    /// Operations: what is being done, and what came of it
+    /// List, watch, retry and cancel operations
     #[command(
         subcommand,
         visible_alias = "operation",
@@ -181,43 +181,43 @@ pub enum Command {
                       cdm op retry op-78-site-shop"
     )]
     Op(OpCommand),
-    /// Times in which nobody is moved, or some are not
+    /// Stop moves for a time, of all sites or of some
     #[command(
         subcommand,
         after_help = "Examples:\n  cdm freeze create --reason 'the sale of the year' --for 48h\n  cdm freeze list"
     )]
     Freeze(FreezeCommand),
-    /// Receivers that are told what happens
+    /// Manage webhooks, which send events to other systems
     #[command(
         subcommand,
         after_help = "Examples:\n  cdm webhook create https://hooks.example.com/cdm > webhook.key\n  \
                       cdm webhook list"
     )]
     Webhook(WebhookCommand),
-    /// Tokens that may call the API
+    /// Manage the tokens that authenticate API requests
     #[command(
         subcommand,
         after_help = "Examples:\n  cdm token create ci --role operator --expires-in 720h > ci.token\n  \
                       cdm --token-file ci.token site list\n  cdm token list"
     )]
     Token(TokenCommand),
-    /// People who sign in to the console
+    /// Manage the users who sign in to the console
     #[command(
         subcommand,
-        after_help = "Examples:\n  cdm user create ada --role operator\n  cdm user passwd ada\n  cdm user list"
+        after_help = "Examples:\n  cdm user create ada --role operator\n  cdm user set-password ada\n  cdm user list"
     )]
     User(UserCommand),
-    /// Who asked for what
+    /// Show the audit log: which requests were made, and by which actor
     Audit(AuditArgs),
-    /// What happens, as it happens, until Ctrl-C; with -o json an object a line
+    /// Print events as they occur, until Ctrl-C; with -o json, one object per line
     #[command(after_help = "Examples:\n  cdm events\n  cdm events -o json | jq -r .what")]
     Events,
-    /// Whether the server and each backend answer, and the token works
+    /// Check the server, each backend and the token
     #[command(after_help = "Examples:\n  cdm doctor\n  cdm --local doctor")]
     Doctor,
-    /// Play a site's life and a rollout that meets a broken image, all in this process
+    /// Run the lifecycle of sites and a rollout with a broken image, all in this process
     Demo(DemoArgs),
-    /// Print the completion script of a shell
+    /// Print the completion script for a shell
     #[command(
         after_help = "Examples:\n  cdm completion bash > ~/.local/share/bash-completion/completions/cdm\n  \
                       cdm completion zsh > ~/.zfunc/_cdm\n  \
@@ -231,12 +231,12 @@ pub enum Command {
     },
     /// Write the manual pages, one for each command
     Man(ManArgs),
-    /// The local cluster of an embedded store
+    /// Declare images in the local cluster of an embedded store
     #[command(subcommand, after_help = "Example:\n  cdm local image sha256:<64 hex digits> --failing")]
     Local(LocalCommand),
 }
 
-/// A shell that completions are made for.
+/// A shell with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
     /// Bash.
@@ -253,23 +253,23 @@ pub enum Shell {
 /// How much of a list to read.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Paging {
-    /// How many to list at most
+    /// Maximum number of items to list
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub limit: u64,
-    /// List all, however many
+    /// List all items
     #[arg(long, conflicts_with = "limit")]
     pub all: bool,
 }
 
-/// Reads a span of time such as `90s`, `10m`, `1h30m`, `3d` or `1w`; a day is 24 hours.
+/// Parses a duration such as `90s`, `10m`, `1h30m`, `3d` or `1w`; a day has 24 hours.
 ///
 /// # Errors
-/// When the text is not a span of time, or has no unit: a bare number may mean seconds or days.
+/// When the text is not a duration, or has no unit: a bare number could mean seconds or days.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("`{text}` has no unit: write {text}s, {text}m, {text}h, {text}d or {text}w"));
     }
-    let none = || format!("`{text}` is not a span of time such as 90s, 15m, 2h, 3d or 1w");
+    let none = || format!("`{text}` is not a duration such as 90s, 15m, 2h, 3d or 1w");
     let span: jiff::Span = text.parse().map_err(|_| none())?;
     let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| none())?;
     Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))

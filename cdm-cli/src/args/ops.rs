@@ -4,32 +4,32 @@ use clap::Subcommand;
 
 use super::Paging;
 
-/// The kinds of operations, as the API has them.
+/// The kinds of operations, as the API names them.
 pub const KINDS: [&str; 7] = ["create", "provision", "upgrade", "promote", "terminate", "deploy", "select"];
 
-/// The statuses of operations, as the API has them.
+/// The statuses of operations, as the API names them.
 pub const STATUSES: [&str; 7] =
     ["queued", "running", "waiting", "parked", "succeeded", "failed", "cancelled"];
 
 /// `cdm op …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum OpCommand {
-    /// List operations, without those of rollouts unless asked for
+    /// List operations; those of rollouts only with --rollout or --site
     #[command(
         visible_alias = "ls",
         after_help = "Examples:\n  cdm op list --status parked\n  cdm op list --site shop --all"
     )]
     List {
-        /// Only those of this site
+        /// Only operations on this site
         #[arg(long)]
         site: Option<String>,
-        /// Only those of this kind
+        /// Only operations of this kind
         #[arg(long, value_parser = KINDS)]
         kind: Option<String>,
-        /// Only those in this status
+        /// Only operations in this status
         #[arg(long, value_parser = STATUSES)]
         status: Option<String>,
-        /// Only those of this rollout
+        /// Only operations of this rollout
         #[arg(long)]
         rollout: Option<String>,
         /// How much to list.
@@ -45,13 +45,13 @@ pub enum OpCommand {
         /// The operation's id
         id: String,
     },
-    /// Wait for an operation and tell what it does
+    /// Wait for an operation and print its progress
     #[command(after_help = "Example:\n  cdm op watch op-78-site-shop --timeout 1h")]
     Watch {
         /// The operation's id
         id: String,
     },
-    /// Print what a step wrote
+    /// Print the output of a step's job
     #[command(after_help = "Example:\n  cdm op log op-78-site-shop Install")]
     Log {
         /// The operation's id
@@ -59,14 +59,14 @@ pub enum OpCommand {
         /// The step's name
         step: String,
     },
-    /// Continue a parked operation, or do a failed or cancelled one again
+    /// Resume a parked operation, or repeat a failed or canceled one
     #[command(
-        after_help = "Examples:\n  cdm op retry op-78-site-shop\n  cdm op retry op-80-colour-blue --force"
+        after_help = "Examples:\n  cdm op retry op-78-site-shop\n  cdm op retry op-80-service-blue --force"
     )]
     Retry {
         /// The operation's id
         id: String,
-        /// Do a deploy again although its digest is bad
+        /// Repeat a deploy even if its digest is bad
         #[arg(long)]
         force: bool,
     },
@@ -97,7 +97,7 @@ pub enum RolloutCommand {
         /// The rollout's id
         id: String,
     },
-    /// Wait for a rollout and tell how far it is; with `-o json` a line each time that it has changed
+    /// Wait for a rollout and print its progress; with `-o json`, one line per change
     #[command(
         after_help = "Examples:\n  cdm rollout watch rollout-3 --timeout 2h\n  cdm rollout watch rollout-3 -o json"
     )]
@@ -105,22 +105,22 @@ pub enum RolloutCommand {
         /// The rollout's id
         id: String,
     },
-    /// Start no more sites until resumed
+    /// Start no more sites until the rollout is resumed
     #[command(after_help = "Example:\n  cdm rollout pause rollout-3")]
     Pause {
         /// The rollout's id
         id: String,
     },
-    /// Go on with a paused or halted rollout
+    /// Resume a paused or halted rollout
     #[command(after_help = "Examples:\n  cdm rollout resume rollout-3\n  \
                             cdm rollout resume rollout-3 --accept-digest sha256:<64 hex digits>")]
     Resume {
         /// The rollout's id
         id: String,
-        /// Go on with this digest, which the service runs in place of the rollout's
+        /// Continue on this digest, which the service runs instead of the rollout's
         #[arg(long, value_name = "DIGEST")]
         accept_digest: Option<String>,
-        /// Go on with it although it is bad
+        /// Continue even if that digest is bad
         #[arg(long, requires = "accept_digest")]
         force: bool,
     },
@@ -130,12 +130,12 @@ pub enum RolloutCommand {
         /// The rollout's id
         id: String,
     },
-    /// Begin again with the sites that were not moved
+    /// Start a rollout of the sites that were not moved
     #[command(after_help = "Examples:\n  cdm rollout retry rollout-3\n  cdm rollout retry rollout-3 --force")]
     Retry {
         /// The rollout's id
         id: String,
-        /// Begin again although the rollout's digest is bad
+        /// Start it even if the rollout's digest is bad
         #[arg(long)]
         force: bool,
     },

@@ -1,4 +1,5 @@
-//! Arguments of `cdm services`, `cdm token`, `cdm user` and the commands without a noun.
+//! Arguments of `cdm services`, `cdm webhook`, `cdm token`, `cdm user`, `cdm local`, and of commands without
+//! subcommands.
 
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ pub enum ServicesCommand {
     Deploy {
         /// The image: 64 hex digits, with or without sha256: and `REPOSITORY[:TAG]@` before it
         image: String,
-        /// Route the service's sites to it as well
+        /// Also route the service's sites to it
         #[arg(long)]
         promote: bool,
         /// The service [default: the active canary]
@@ -38,7 +39,7 @@ pub enum ServicesCommand {
                       cdm services rollout --promote --scope inactive --waves 1,100% --bake 10m --gate-path /"
     )]
     Rollout(Box<super::RolloutArgs>),
-    /// Images that ran on a service, newest first, with their verdicts
+    /// List the digests that ran on a service, newest first, with their verdicts
     #[command(after_help = "Example:\n  cdm services history green --limit 5")]
     History {
         /// The service
@@ -48,17 +49,17 @@ pub enum ServicesCommand {
         #[command(flatten)]
         paging: Paging,
     },
-    /// Say that a digest is healthy or bad, on both services
+    /// Mark a digest as healthy or bad, on both services
     #[command(
         after_help = "Example:\n  cdm services mark sha256:<64 hex digits> bad --reason 'loses uploads'"
     )]
     Mark {
         /// The digest
         digest: String,
-        /// What it is
+        /// The verdict
         #[arg(value_enum)]
         verdict: Verdict,
-        /// Why
+        /// Reason for the verdict
         #[arg(long)]
         reason: String,
     },
@@ -71,19 +72,19 @@ pub enum ServicesCommand {
     },
 }
 
-/// What a person says of a digest.
+/// A verdict that a user sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Verdict {
-    /// It may be rolled back to.
+    /// A rollback may select the digest.
     Healthy,
-    /// It may not.
+    /// A rollback never selects the digest.
     Bad,
-    /// Nothing is said of it any more.
+    /// Removes the verdict.
     Unknown,
 }
 
 impl Verdict {
-    /// Its name.
+    /// Returns the name that the API uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -96,24 +97,24 @@ impl Verdict {
 /// `cdm webhook …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum WebhookCommand {
-    /// Tell a receiver what happens from now on; the key of its signatures is shown this once
+    /// Create a webhook for events from now on; its signing key is shown only once
     #[command(after_help = "Examples:\n  cdm webhook create https://hooks.example.com/cdm > webhook.key\n  \
                             cdm webhook create https://hooks.example.com/cdm --events rollout.halted,operation.parked")]
     Create {
-        /// Where its messages go: https, and no address inside but those of the server's configuration
+        /// Receiver of the messages: https, and no internal address unless the server's configuration allows it
         url: String,
-        /// What it is told [default: what came to its end, or stands still until somebody asks]
+        /// Event types to send [default: an operation or rollout ended, or needs a person]
         #[arg(long, value_delimiter = ',', value_name = "EVENT")]
         events: Vec<String>,
     },
-    /// List webhooks, and how they stand
+    /// List webhooks and their delivery states
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm webhook list")]
     List {
         /// How much to list.
         #[command(flatten)]
         paging: Paging,
     },
-    /// Tell a receiver nothing any more
+    /// Remove a webhook; no more events are sent to it
     #[command(visible_alias = "rm", after_help = "Example:\n  cdm webhook remove webhook-12")]
     Remove {
         /// The webhook's id
@@ -124,35 +125,35 @@ pub enum WebhookCommand {
 /// `cdm token …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token; it is shown this once
+    /// Create a token; it is shown only once
     #[command(
         after_help = "Examples:\n  cdm token create ci --role operator --expires-in 720h\n  cdm token create \
                             monitoring --role viewer --no-expiry"
     )]
     Create {
-        /// What it is called
+        /// Name of the token
         name: String,
-        /// What it may do
+        /// Role of the token
         #[arg(long, value_parser = ["viewer", "operator", "admin"])]
         role: String,
-        /// When it ends: a time such as 2030-01-31T00:00:00Z
+        /// When the token expires: a time such as 2030-01-31T00:00:00Z
         #[arg(long, value_parser = timestamp, value_name = "TIME")]
         expires_at: Option<String>,
-        /// After how long it ends, such as 720h; 90 days where nothing is said
+        /// After how long the token expires, such as 720h [default: 90 days]
         #[arg(long, value_parser = super::duration, conflicts_with = "expires_at", value_name = "TIME")]
         expires_in: Option<std::time::Duration>,
-        /// It serves until it is revoked
+        /// Keep the token valid until it is revoked
         #[arg(long, conflicts_with_all = ["expires_at", "expires_in"])]
         no_expiry: bool,
     },
-    /// List tokens, revoked ones too; their text is not shown
+    /// List tokens, including revoked ones; their text is not shown
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm token list")]
     List {
         /// How much to list.
         #[command(flatten)]
         paging: Paging,
     },
-    /// End a token at once
+    /// Revoke a token, effective immediately
     #[command(after_help = "Example:\n  cdm token revoke 01kb2m4x9q7r3t5v6w8y0z1a2b")]
     Revoke {
         /// The token's id
@@ -160,72 +161,72 @@ pub enum TokenCommand {
     },
 }
 
-/// `cdm user …`. A password is asked for, or read from a file; it is never an argument.
+/// `cdm user …`. A password is prompted for, or read from a file; it is never an argument.
 #[derive(Clone, Debug, Subcommand)]
 pub enum UserCommand {
-    /// Let a person sign in to the console; their password is asked for
+    /// Create a user of the console; prompts for the password
     #[command(after_help = "Examples:\n  cdm user create ada --role operator\n  \
                             cdm user create ada --role viewer --password-file ada.password")]
     Create {
-        /// What they sign in as; an e-mail address in lower case will do
+        /// Name to sign in with; an e-mail address in lower case is possible
         name: String,
-        /// What they may do
+        /// Role of the user
         #[arg(long, value_parser = ["viewer", "operator", "admin"])]
         role: String,
         /// Where the password comes from.
         #[command(flatten)]
         password: PasswordArgs,
-        /// They have none: a provider of OpenID Connect vouches for them
+        /// Create the user without a password, to sign in through an OpenID Connect provider
         #[arg(long, conflicts_with = "password_file")]
         no_password: bool,
     },
-    /// List the people who may sign in, or ever might
+    /// List users, including removed ones
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm user list")]
     List {
         /// How much to list.
         #[command(flatten)]
         paging: Paging,
     },
-    /// Give a person another password; they are signed out everywhere
-    #[command(after_help = "Example:\n  cdm user passwd ada")]
-    Passwd {
-        /// Who
+    /// Set a user's password; all sessions of the user end
+    #[command(alias = "passwd", after_help = "Example:\n  cdm user set-password ada")]
+    SetPassword {
+        /// Name of the user
         name: String,
         /// Where the password comes from.
         #[command(flatten)]
         password: PasswordArgs,
     },
-    /// Give a person another role
+    /// Change a user's role
     #[command(after_help = "Example:\n  cdm user role ada admin")]
     Role {
-        /// Who
+        /// Name of the user
         name: String,
-        /// What they may do
+        /// New role
         #[arg(value_parser = ["viewer", "operator", "admin"])]
         role: String,
     },
-    /// Sign a person out everywhere; they may sign in again
+    /// End all sessions of a user, who may sign in again
     #[command(after_help = "Example:\n  cdm user sign-out ada")]
     SignOut {
-        /// Who
+        /// Name of the user
         name: String,
     },
-    /// Take a person's second factor away; they are signed out everywhere, and set up another one
+    /// Remove a user's second factor; all sessions end, and the user sets up a new one
     #[command(after_help = "Example:\n  cdm user reset-second-factor ada")]
     ResetSecondFactor {
-        /// Who
+        /// Name of the user
         name: String,
     },
-    /// Unbind a person from their account at the provider of OpenID Connect; they are signed out everywhere
+    /// Unbind a user from the account at the OpenID Connect provider; all sessions end
     #[command(after_help = "Example:\n  cdm user unbind grace@example.com")]
     Unbind {
-        /// Who
+        /// Name of the user
         name: String,
     },
-    /// Sign a person out for good; their name is never given again
+    /// Remove a user permanently; the name is never assigned again
     #[command(visible_alias = "rm", after_help = "Example:\n  cdm user remove ada")]
     Remove {
-        /// Who
+        /// Name of the user
         name: String,
     },
 }
@@ -233,7 +234,7 @@ pub enum UserCommand {
 /// Where a password comes from.
 #[derive(Args, Clone, Debug)]
 pub struct PasswordArgs {
-    /// File that holds the password, `-` for standard input [default: it is asked for]
+    /// File that contains the password, `-` for standard input [default: a prompt]
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }
@@ -250,13 +251,13 @@ pub(super) fn timestamp(text: &str) -> Result<String, String> {
     after_help = "Examples:\n  cdm audit --site shop\n  cdm audit --actor ci --since 2030-01-31T00:00:00Z -o json"
 )]
 pub struct AuditArgs {
-    /// Only what this actor asked for
+    /// Only requests of this actor
     #[arg(long)]
     pub actor: Option<String>,
-    /// Only what concerns this site
+    /// Only requests that concern this site
     #[arg(long)]
     pub site: Option<String>,
-    /// Only since this time, such as 2030-01-31T00:00:00Z
+    /// Only requests since this time, such as 2030-01-31T00:00:00Z
     #[arg(long, value_parser = timestamp, value_name = "TIME")]
     pub since: Option<String>,
     /// How much to list.
@@ -268,7 +269,7 @@ pub struct AuditArgs {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(after_help = "Examples:\n  cdm demo\n  cdm demo --keep")]
 pub struct DemoArgs {
-    /// Go on serving afterwards, until Ctrl-C
+    /// Keep the platform running afterwards, until Ctrl-C
     #[arg(long)]
     pub keep: bool,
 }
@@ -277,7 +278,7 @@ pub struct DemoArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  cdm man --dir ~/.local/share/man/man1 && man cdm-site-create")]
 pub struct ManArgs {
-    /// The directory to write into; it is made if need be
+    /// Directory to write to; it is created if it does not exist
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
 }
@@ -289,27 +290,27 @@ pub enum LocalCommand {
     #[command(
         after_help = "Examples:\n  cdm local image sha256:<64 hex digits> --never-ready\n  \
                       cdm local image sha256:<64 hex digits> --healthy",
-        group(ArgGroup::new("behaviour").required(true).args(["never_ready", "failing", "no_themes", "healthy"]))
+        group(ArgGroup::new("behavior").required(true).args(["never_ready", "failing", "no_themes", "healthy"]))
     )]
     Image {
         /// Digest of the image
         digest: String,
-        /// How it behaves.
+        /// The declared behavior.
         #[command(flatten)]
-        behaviour: BehaviourArgs,
+        behavior: BehaviorArgs,
     },
 }
 
-/// The ways an image may be declared to behave, as flags.
+/// Behaviors that an image can be declared to have, as flags.
 #[derive(Args, Clone, Copy, Debug)]
-pub struct BehaviourArgs {
-    /// Its pods never get ready
+pub struct BehaviorArgs {
+    /// Its pods never become ready
     #[arg(long)]
     never_ready: bool,
-    /// Its pods get ready and answer 500
+    /// Its pods become ready and respond with status 500
     #[arg(long)]
     failing: bool,
-    /// It works, but no theme is in it: provisions park
+    /// It works, but contains no theme: provisions park
     #[arg(long)]
     no_themes: bool,
     /// It works
@@ -319,19 +320,19 @@ pub struct BehaviourArgs {
 
 /// How an image of the local cluster behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageBehaviour {
-    /// Its pods never get ready.
+pub enum ImageBehavior {
+    /// Its pods never become ready.
     NeverReady,
-    /// Its pods get ready and answer 500.
+    /// Its pods become ready and respond with status 500.
     Failing,
-    /// It works, but no theme is in it.
+    /// It works, but contains no theme.
     NoThemes,
     /// It works.
     Healthy,
 }
 
-impl ImageBehaviour {
-    /// Its name.
+impl ImageBehavior {
+    /// Returns the name, as in the flag.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NeverReady => "never-ready",
@@ -341,25 +342,25 @@ impl ImageBehaviour {
         }
     }
 
-    /// What it means, for people.
-    pub const fn told(self) -> &'static str {
+    /// Returns a description for messages.
+    pub const fn describe(self) -> &'static str {
         match self {
-            Self::NeverReady => "pods of this image never get ready",
-            Self::Failing => "pods of this image get ready and answer 500",
-            Self::NoThemes => "pods of this image work, and no theme is in it",
+            Self::NeverReady => "pods of this image never become ready",
+            Self::Failing => "pods of this image become ready and respond with status 500",
+            Self::NoThemes => "pods of this image work, but it contains no theme",
             Self::Healthy => "pods of this image work",
         }
     }
 }
 
-impl BehaviourArgs {
-    /// The one that was named.
-    pub fn behaviour(self) -> ImageBehaviour {
+impl BehaviorArgs {
+    /// Returns the behavior that the flags select.
+    pub fn behavior(self) -> ImageBehavior {
         match (self.never_ready, self.failing, self.no_themes, self.healthy) {
-            (true, _, _, _) => ImageBehaviour::NeverReady,
-            (_, true, _, _) => ImageBehaviour::Failing,
-            (_, _, true, _) => ImageBehaviour::NoThemes,
-            (_, _, _, true | false) => ImageBehaviour::Healthy,
+            (true, _, _, _) => ImageBehavior::NeverReady,
+            (_, true, _, _) => ImageBehavior::Failing,
+            (_, _, true, _) => ImageBehavior::NoThemes,
+            (_, _, _, true | false) => ImageBehavior::Healthy,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a rollout is told.
+//! Arguments of `cdm services rollout` and `cdm freeze`.
 
 use std::time::Duration;
 
@@ -10,45 +10,45 @@ pub struct RolloutArgs {
     /// Digest to deploy first, if the canary does not run it
     #[arg(long, value_name = "DIGEST")]
     pub image: Option<String>,
-    /// Move the sites' routes as well
+    /// Also move the sites' routes to the service
     #[arg(long)]
     pub promote: bool,
     /// Which sites: those of the active canary, those of the other service, or all [default: active]
     #[arg(long, value_parser = ["active", "inactive", "all"])]
     pub scope: Option<String>,
-    /// Exactly these sites
+    /// Only these sites
     #[arg(long, value_delimiter = ',', conflicts_with = "scope", value_name = "ID")]
     pub sites: Vec<String>,
-    /// How far each wave goes: counts or percents, the last 100% [default: one wave]
+    /// Cumulative size of each wave: counts or percentages, the last one 100% [default: one wave]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub waves: Vec<String>,
-    /// How many sites at once [default: 64]
+    /// Maximum number of sites in progress at once [default: 64]
     #[arg(long, value_name = "N")]
     pub max_concurrent: Option<u32>,
-    /// How many sites of a wave may fail: a count or a percent [default: 0]
+    /// Number of sites of a wave that may fail: a count or a percentage [default: 0]
     #[arg(long, value_name = "N|P%")]
     pub failure_budget: Option<String>,
-    /// Send the moved sites back when a wave is over its budget
+    /// Move the sites back when a wave exceeds its budget
     #[arg(long)]
     pub auto_rollback: bool,
-    /// Seconds between one wave and the next, or a time such as 10m
+    /// Bake time between one wave and the next, such as 10m
     #[arg(long, value_parser = super::duration, value_name = "TIME")]
     pub bake: Option<Duration>,
-    /// What each site has to answer.
+    /// The health gate.
     #[command(flatten)]
     pub gate: GateArgs,
-    /// Show what would be done, and do nothing
+    /// Show the plan, and change nothing
     #[arg(long, conflicts_with = "plan")]
     pub dry_run: bool,
-    /// Do exactly what a dry run has shown under this hash, or nothing
+    /// Run exactly the plan that a dry run printed with this hash
     #[arg(long, value_name = "HASH")]
     pub plan: Option<String>,
 }
 
 impl RolloutArgs {
-    /// Whether it says what is to be done, and to which sites: without a word a rollout would begin at once, over a whole
-    /// service.
-    pub const fn says_what(&self) -> bool {
+    /// Returns whether the arguments say what to do, and to which sites. Without this check, a bare `cdm services
+    /// rollout` would immediately start a rollout of a whole service.
+    pub const fn selects_work(&self) -> bool {
         self.promote
             || self.scope.is_some()
             || !self.sites.is_empty()
@@ -61,19 +61,19 @@ impl RolloutArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Health gate")]
 pub struct GateArgs {
-    /// Ask each site for this path before and after its move; one that does not answer as it should goes back
+    /// Request this path from each site before and after its move; a site that fails the check moves back
     #[arg(long, value_name = "PATH", requires = "promote")]
     pub gate_path: Option<String>,
-    /// The status that has to come [default: 200]
+    /// Expected status [default: 200]
     #[arg(long, value_name = "N", requires = "gate_path")]
     pub gate_status: Option<u16>,
-    /// A text that the body has to have
+    /// Text that the body must contain
     #[arg(long, value_name = "TEXT", requires = "gate_path")]
     pub gate_contains: Option<String>,
-    /// How many times as long as before the move an answer may take after it
+    /// Maximum response time after the move, as a multiple of the time before it
     #[arg(long, value_name = "RATIO", requires = "gate_path")]
     pub gate_max_latency_ratio: Option<f64>,
-    /// How long a route may take to lead to the new service [default: 30s]
+    /// Maximum time for a route to reach the new service [default: 30s]
     #[arg(long, value_parser = super::duration, value_name = "TIME", requires = "gate_path")]
     pub gate_settle: Option<Duration>,
 }
@@ -81,31 +81,31 @@ pub struct GateArgs {
 /// `cdm freeze …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FreezeCommand {
-    /// Stop moves: promotes, upgrades and rollouts; deploys and rollbacks go on
+    /// Stop moves: promotes, upgrades and rollouts; deploys and rollbacks continue
     #[command(after_help = "Examples:\n  cdm freeze create --reason 'the sale of the year' --for 48h\n  \
                             cdm freeze create --sites shop,blog --reason 'their launch'")]
     Create {
-        /// Why: what whoever is stopped by it is told
+        /// Reason; shown when a move is rejected
         #[arg(long)]
         reason: String,
-        /// These sites only
+        /// Only these sites
         #[arg(long, value_delimiter = ',', value_name = "ID")]
         sites: Vec<String>,
-        /// After how long it ends by itself, such as 48h
+        /// Duration, such as 48h, after which the freeze ends automatically
         #[arg(long = "for", value_parser = super::duration, value_name = "TIME")]
         lasts: Option<Duration>,
-        /// When it ends by itself: a time such as 2030-01-31T00:00:00Z
+        /// Time, such as 2030-01-31T00:00:00Z, at which the freeze ends automatically
         #[arg(long, value_parser = super::platform::timestamp, conflicts_with = "lasts", value_name = "TIME")]
         until: Option<String>,
     },
-    /// List the freezes that hold
+    /// List the active freezes
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm freeze list")]
     List {
         /// How much to list.
         #[command(flatten)]
         paging: super::Paging,
     },
-    /// End a freeze; a rollout that waits for it goes on
+    /// Remove a freeze; a rollout that waits for it resumes
     #[command(visible_alias = "rm", after_help = "Example:\n  cdm freeze remove freeze-12")]
     Remove {
         /// The freeze's id

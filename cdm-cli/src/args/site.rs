@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::Paging;
 
-/// The states of sites, as the API has them.
+/// The states of sites, as the API names them.
 pub const STATES: [&str; 7] =
     ["creating", "created", "provisioning", "active", "upgrading", "promoting", "terminating"];
 
@@ -18,7 +18,7 @@ pub enum ServiceColor {
 }
 
 impl ServiceColor {
-    /// Its name.
+    /// Returns the name that the API uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Blue => "blue",
@@ -46,7 +46,7 @@ pub enum SiteCommand {
         /// The site's id
         id: String,
     },
-    /// Give a site its database, files, installation and route
+    /// Provision a site: database, files, installation and route
     #[command(after_help = "Example:\n  cdm site provision shop")]
     Provision {
         /// The site's id
@@ -64,10 +64,10 @@ pub enum SiteCommand {
         /// The site's id
         id: String,
     },
-    /// Remove a site for good: route, database, files and credentials
+    /// Delete a site permanently: route, database, files and credentials
     #[command(
         visible_alias = "terminate",
-        after_help = "Asks for the site's id on a terminal; in a script --confirm says it.\n\n\
+        after_help = "Prompts for the site's id on a terminal; a script passes it with --confirm.\n\n\
                       Examples:\n  cdm site delete shop\n  cdm site delete shop --confirm shop"
     )]
     Delete(DeleteArgs),
@@ -78,19 +78,19 @@ pub enum SiteCommand {
 pub struct CreateArgs {
     /// The site's id: lower-case letters, digits and single dashes, at most 32 characters
     pub id: String,
-    /// Its theme
+    /// Theme of the site
     #[arg(long)]
     pub theme: String,
-    /// A hostname it answers to; repeat for more
+    /// A hostname of the site; repeat for more
     #[arg(long = "hostname", required = true, value_delimiter = ',', value_name = "HOST")]
     pub hostnames: Vec<String>,
     /// The hostname that the others redirect to [default: the first]
     #[arg(long = "canonical", value_name = "HOST")]
     pub canonical: Option<String>,
-    /// Its title [default: the id]
+    /// Title of the site [default: the id]
     #[arg(long)]
     pub name: Option<String>,
-    /// The service it belongs to [default: the active canary]
+    /// Service of the site [default: the active canary]
     #[arg(long, value_enum)]
     pub service: Option<ServiceColor>,
 }
@@ -98,16 +98,16 @@ pub struct CreateArgs {
 /// `cdm site list`.
 #[derive(Args, Clone, Debug)]
 pub struct SiteFilter {
-    /// Only those of this service
+    /// Only sites of this service
     #[arg(long, value_enum)]
     pub service: Option<ServiceColor>,
-    /// Only those in this state
+    /// Only sites in this state
     #[arg(long, value_parser = STATES)]
     pub state: Option<String>,
-    /// Only those whose id, name or hostnames contain this
+    /// Only sites whose id, name or hostnames contain this text
     #[arg(short = 's', long = "search", value_name = "TEXT")]
     pub search: Option<String>,
-    /// Only those whose route points to another service than their record says
+    /// Only sites whose route points to another service than their record
     #[arg(long)]
     pub drifted: bool,
     /// How much to list.
@@ -120,7 +120,7 @@ pub struct SiteFilter {
 pub struct DeleteArgs {
     /// The site's id
     pub id: String,
-    /// The site's id once more, where nobody can be asked
+    /// The site's id again, to confirm without a prompt
     #[arg(long, value_name = "ID")]
     pub confirm: Option<String>,
 }

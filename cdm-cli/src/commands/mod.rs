@@ -1,4 +1,4 @@
-//! What each command asks of the API, and what it prints of the answer.
+//! The commands: which requests they send, and what they print of the responses.
 
 mod offline;
 mod ops;
@@ -14,34 +14,34 @@ use serde_json::Value;
 pub(crate) use offline::{completion, declare_image, manual};
 
 use crate::args::Command;
-use crate::client::{Answer, Client};
+use crate::client::{ApiResponse, Client};
 use crate::error::{CliError, Subject};
 use crate::exit::Exit;
 use crate::hints;
+use crate::invocation::Target;
+use crate::io::Prompter;
 use crate::printer::Printer;
 use crate::transport::Method;
 use crate::view::Shape;
-use crate::wait::{Goal, Told, Wait, ending};
-use crate::way::Place;
-use crate::world::Person;
+use crate::wait::{EmitMode, Goal, Wait, ending};
 
-/// What a command that asks the API has at hand.
+/// What a command needs to use the API.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     pub(crate) wait: Wait<'a>,
     pub(crate) waiting: Waiting,
     pub(crate) printer: Printer,
-    pub(crate) person: Person,
+    pub(crate) prompter: Prompter,
 }
 
-/// Whether accepted work is waited for.
+/// Whether the command waits for accepted work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiting {
     Yes,
     No,
 }
 
-/// Does what the command says.
+/// Runs a command that uses the API.
 pub(crate) async fn dispatch(command: Command, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
         Command::Site(command) => site::run(command, session).await,
@@ -56,7 +56,7 @@ pub(crate) async fn dispatch(command: Command, session: &mut Session<'_>) -> Res
         Command::Events => platform::events(session).await,
         Command::Doctor => platform::doctor(session).await,
         Command::Demo(_) | Command::Completion { .. } | Command::Man(_) | Command::Local(_) => {
-            Err(CliError::Failed("this command asks no server".into()))
+            Err(CliError::Failed("this command does not use the API".into()))
         }
     }
 }
@@ -66,52 +66,52 @@ impl<'a> Session<'a> {
         self.wait.client
     }
 
-    /// Reads one thing and prints it.
+    /// Reads one object and prints it.
     async fn show(&mut self, shape: Shape, path: &str) -> Result<Exit, CliError> {
         let value = self.client().get(path).await?;
         self.printer.value(shape, &value)?;
         Ok(Exit::Done)
     }
 
-    /// Asks for work, and sees it through.
-    async fn work(
+    /// Sends a request that starts work, and waits for the work.
+    async fn submit(
         &mut self,
         method: Method,
         path: &str,
         body: Option<Value>,
         goal: Goal,
     ) -> Result<Exit, CliError> {
-        let answer = self.client().change(method, path, body).await?;
-        self.see_through(answer, goal).await
+        let response = self.client().change(method, path, body).await?;
+        self.wait_or_print_id(response, goal).await
     }
 
-    /// Waits for accepted work unless told not to, and prints what became of it.
-    async fn see_through(&mut self, answer: Answer, goal: Goal) -> Result<Exit, CliError> {
-        let subject = subject(&answer.value)?;
+    /// Waits for accepted work and prints its result; with `--no-wait`, prints its id.
+    async fn wait_or_print_id(&mut self, response: ApiResponse, goal: Goal) -> Result<Exit, CliError> {
+        let subject = subject(&response.value)?;
         if self.waiting == Waiting::No {
-            self.printer.begun(&subject, &answer.value)?;
-            if self.printer.way.place() == Place::Here {
-                let watch = subject.come_back(&self.printer.way);
-                self.printer.note(&format!("it waits for the next process on this store, such as: {watch}"));
+            self.printer.started(&subject, &response.value)?;
+            if self.printer.invocation.target() == Target::InProcess {
+                let watch = subject.watch_command(&self.printer.invocation);
+                self.printer.note(&format!("the next process on this store runs it, for example: {watch}"));
             }
             return Ok(Exit::Done);
         }
-        self.watch(subject, answer.value, goal).await
+        self.watch(subject, response.value, goal).await
     }
 
-    /// Waits, and prints what became of it.
+    /// Waits for work, and prints its result.
     async fn watch(&mut self, subject: Subject, first: Value, goal: Goal) -> Result<Exit, CliError> {
-        let value = self.wait.until_rest(&subject, first, goal, &mut self.printer).await?;
+        let value = self.wait.until_settled(&subject, first, goal, &mut self.printer).await?;
         let shape = match subject.kind {
             crate::error::SubjectKind::Operation => Shape::Operation,
             crate::error::SubjectKind::Rollout => Shape::Rollout,
         };
-        if self.wait.told == Told::InTheEnd {
+        if self.wait.emit == EmitMode::AtEnd {
             self.printer.value(shape, &value)?;
         }
         let exit = Exit::from(ending(subject.kind, &value, goal));
         if exit != Exit::Done
-            && let Some(hint) = hints::for_rest(&subject, &value, &self.printer.way)
+            && let Some(hint) = hints::for_stopped_work(&subject, &value, &self.printer.invocation)
         {
             self.printer.hint(&hint);
         }
@@ -119,23 +119,23 @@ impl<'a> Session<'a> {
             && subject.kind == crate::error::SubjectKind::Operation
         {
             let rollout = Subject::rollout(rollout);
-            // A deploy to a service without sites has drawn a number for a rollout that it did not need.
+            // A deploy to a service without sites names a rollout that was not needed, and does not exist.
             if let Ok(found) = self.client().get(&rollout.path()).await {
                 let what = match found.get("promote").and_then(Value::as_bool) {
-                    Some(true) => "the service's sites are routed to it by a rollout",
-                    Some(false) | None => "the caches of the service's sites are flushed by a rollout",
+                    Some(true) => "a rollout routes the service's sites to it",
+                    Some(false) | None => "a rollout flushes the caches of the service's sites",
                 };
-                self.printer.note(&format!("{what}: {}", rollout.come_back(&self.printer.way)));
+                self.printer.note(&format!("{what}: {}", rollout.watch_command(&self.printer.invocation)));
             }
         }
         Ok(exit)
     }
 }
 
-/// What an accepted request began: rollouts have waves, operations have steps and a kind.
+/// Returns the subject of an accepted request: rollouts have waves, operations have steps and a kind.
 fn subject(value: &Value) -> Result<Subject, CliError> {
     let id = value.get("id").and_then(Value::as_str);
-    let id = id.ok_or_else(|| CliError::Answer("accepted work without an id".into()))?;
+    let id = id.ok_or_else(|| CliError::InvalidResponse("the accepted work has no id".into()))?;
     Ok(match value.get("waves") {
         Some(_) => Subject::rollout(id),
         None => Subject::operation(id),

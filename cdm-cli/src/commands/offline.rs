@@ -1,4 +1,4 @@
-//! Completions, manual pages and the local cluster's images: what asks no server.
+//! Commands that use no server: completions, manual pages, and images of the local cluster.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use serde_json::json;
 
-use crate::args::{Cli, Format, ImageBehaviour, Shell};
+use crate::args::{Cli, Format, ImageBehavior, Shell};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::local::{self, LocalOptions};
@@ -42,7 +42,7 @@ pub(crate) fn manual(directory: &Path, printer: &mut Printer) -> Result<Exit, Cl
     }
     match printer.format {
         Format::Table => {
-            printer.note(&format!("{} manual pages are in `{}`", names.len(), directory.display()));
+            printer.note(&format!("{} manual pages were written to `{}`", names.len(), directory.display()));
         }
         Format::Json | Format::Yaml => {
             printer.value(
@@ -57,18 +57,18 @@ pub(crate) fn manual(directory: &Path, printer: &mut Printer) -> Result<Exit, Cl
 pub(crate) async fn declare_image(
     options: &LocalOptions,
     digest: &str,
-    behaviour: ImageBehaviour,
+    behavior: ImageBehavior,
     printer: &mut Printer,
 ) -> Result<Exit, CliError> {
-    let (digest, directory) = local::declare_image(options, digest, behaviour).await?;
+    let (digest, directory) = local::declare_image(options, digest, behavior).await?;
     let report = json!({
         "digest": digest.to_string(),
-        "behaviour": behaviour.as_str(),
+        "behaviour": behavior.as_str(),
         "dataDir": directory.display().to_string(),
     });
     match printer.format {
         Format::Table => {
-            let what = behaviour.told();
+            let what = behavior.describe();
             printer.note(&format!("in the local cluster of `{}`, {what}: {digest}", directory.display()));
         }
         Format::Json | Format::Yaml => printer.value(Shape::Done, &report)?,

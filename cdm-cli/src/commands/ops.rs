@@ -8,7 +8,7 @@ use crate::error::{CliError, Subject};
 use crate::exit::Exit;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
-use crate::wait::{Goal, Told};
+use crate::wait::{EmitMode, Goal};
 
 pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let path = |id: &str| Subject::operation(id).path();
@@ -33,7 +33,7 @@ pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> 
             let log = session.client().text(&format!("{}/steps/{}/log", path(&id), segment(&step))).await?;
             match session.printer.format {
                 Format::Table if log.is_empty() => {
-                    session.printer.note(&format!("step {step} wrote nothing"));
+                    session.printer.note(&format!("step `{step}` has no output"));
                 }
                 Format::Table => session.printer.bytes(&log)?,
                 Format::Json | Format::Yaml => {
@@ -45,11 +45,11 @@ pub(super) async fn operation(command: OpCommand, session: &mut Session<'_>) -> 
             Ok(Exit::Done)
         }
         OpCommand::Retry { id, force } => {
-            let retry = format!("{}/retry{}", path(&id), insisting(force));
-            session.work(Method::Post, &retry, None, Goal::Success).await
+            let retry = format!("{}/retry{}", path(&id), retry_query(force));
+            session.submit(Method::Post, &retry, None, Goal::Success).await
         }
         OpCommand::Cancel { id } => {
-            session.work(Method::Post, &format!("{}/cancel", path(&id)), None, Goal::End).await
+            session.submit(Method::Post, &format!("{}/cancel", path(&id)), None, Goal::End).await
         }
     }
 }
@@ -65,15 +65,16 @@ pub(super) async fn rollout(command: RolloutCommand, session: &mut Session<'_>) 
         RolloutCommand::Get { id } => session.show(Shape::Rollout, &path(&id)).await,
         RolloutCommand::Watch { id } => {
             if session.printer.format == Format::Json {
-                session.wait.told = Told::EachTime;
+                session.wait.emit = EmitMode::OnChange;
             }
             let first = session.client().get(&path(&id)).await?;
             session.watch(Subject::rollout(id), first, Goal::Success).await
         }
         RolloutCommand::Pause { id } => {
-            // A pause is in force when it is accepted; there is nothing to wait for.
-            let answer = session.client().change(Method::Post, &format!("{}/pause", path(&id)), None).await?;
-            session.printer.value(Shape::Rollout, &answer.value)?;
+            // A pause takes effect when it is accepted; there is nothing to wait for.
+            let response =
+                session.client().change(Method::Post, &format!("{}/pause", path(&id)), None).await?;
+            session.printer.value(Shape::Rollout, &response.value)?;
             Ok(Exit::Done)
         }
         RolloutCommand::Resume { id, accept_digest, force } => {
@@ -81,19 +82,19 @@ pub(super) async fn rollout(command: RolloutCommand, session: &mut Session<'_>) 
                 true => json!({ "acceptDigest": digest, "force": true }),
                 false => json!({ "acceptDigest": digest }),
             });
-            session.work(Method::Post, &format!("{}/resume", path(&id)), body, Goal::Success).await
+            session.submit(Method::Post, &format!("{}/resume", path(&id)), body, Goal::Success).await
         }
         RolloutCommand::Abort { id } => {
-            session.work(Method::Post, &format!("{}/abort", path(&id)), None, Goal::End).await
+            session.submit(Method::Post, &format!("{}/abort", path(&id)), None, Goal::End).await
         }
         RolloutCommand::Retry { id, force } => {
-            let retry = format!("{}/retry{}", path(&id), insisting(force));
-            session.work(Method::Post, &retry, None, Goal::Success).await
+            let retry = format!("{}/retry{}", path(&id), retry_query(force));
+            session.submit(Method::Post, &retry, None, Goal::Success).await
         }
     }
 }
 
-/// The query of a retry.
-const fn insisting(force: bool) -> &'static str {
+/// Returns the query of a retry.
+const fn retry_query(force: bool) -> &'static str {
     if force { "?force=true" } else { "" }
 }

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::Session;
 use crate::args::{AuditArgs, Format, TokenCommand};
-use crate::client::accepted;
+use crate::client::require_success;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::hints;
-use crate::transport::{Listening, Method, Request, segment};
-use crate::view::{Shape, frozen, plain};
+use crate::transport::{EventStream, Method, Request, segment};
+use crate::view::{Shape, describe_freeze, plain};
 use crate::wait::pause_after;
 
 pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
@@ -28,12 +28,12 @@ pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> R
             if let Some(ends) = ends {
                 body["expiresAt"] = ends.into();
             }
-            let answer = session.client().change(Method::Post, "/tokens", Some(body)).await?;
-            match (session.printer.format, answer.value.get("token").and_then(Value::as_str)) {
+            let response = session.client().change(Method::Post, "/tokens", Some(body)).await?;
+            match (session.printer.format, response.value.get("token").and_then(Value::as_str)) {
                 (Format::Table, Some(token)) => {
-                    let part = |key: &str| answer.value.get(key).map(plain).unwrap_or_default();
+                    let part = |key: &str| response.value.get(key).map(plain).unwrap_or_default();
                     session.printer.note(&format!(
-                        "token `{}` ({}, id {}); it is shown this once:",
+                        "token `{}` ({}, id {}), shown only once:",
                         part("name"),
                         part("role"),
                         part("id")
@@ -41,7 +41,7 @@ pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> R
                     session.printer.text(&format!("{token}\n"))?;
                 }
                 (Format::Table | Format::Json | Format::Yaml, _) => {
-                    session.printer.value(Shape::Token, &answer.value)?;
+                    session.printer.value(Shape::Token, &response.value)?;
                 }
             }
             Ok(Exit::Done)
@@ -52,10 +52,10 @@ pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> R
             Ok(Exit::Done)
         }
         TokenCommand::Revoke { id } => {
-            let answer =
+            let response =
                 session.client().change(Method::Delete, &format!("/tokens/{}", segment(&id)), None).await?;
-            if !answer.value.is_null() {
-                session.printer.value(Shape::Token, &answer.value)?;
+            if !response.value.is_null() {
+                session.printer.value(Shape::Token, &response.value)?;
             }
             session.printer.note(&format!("token `{id}` is revoked"));
             Ok(Exit::Done)
@@ -69,7 +69,7 @@ pub(super) fn after(session: &Session<'_>, span: std::time::Duration) -> Result<
         .ok()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
         .map(|at| at.to_string())
-        .ok_or_else(|| CliError::Usage("that is too far ahead".into()))
+        .ok_or_else(|| CliError::Usage("the time is too far in the future".into()))
 }
 
 pub(super) async fn audit(args: AuditArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {
@@ -80,24 +80,24 @@ pub(super) async fn audit(args: AuditArgs, session: &mut Session<'_>) -> Result<
     Ok(Exit::Done)
 }
 
-/// Prints events until Ctrl-C, over as many connections as it takes: a server that is restarted is waited for, as long as
-/// `--timeout` says each time, and its stream goes on after the last event that was printed. A server that does not answer
-/// at the first try is taken to be none.
+/// Prints events until Ctrl-C, over as many connections as necessary. If the server restarts, the command reconnects
+/// for up to `--timeout` each time, and the stream resumes after the last event that was printed. If the server does
+/// not respond to the first request, the command fails.
 pub(super) async fn events(session: &mut Session<'_>) -> Result<Exit, CliError> {
     let clock = Arc::clone(&session.wait.clock);
     let mut last_id: Option<String> = None;
-    // Since when nothing was heard, and how often it was tried.
-    let mut away: Option<(MonotonicTime, u32)> = None;
+    // When the present outage began, and the number of attempts since then.
+    let mut outage: Option<(MonotonicTime, u32)> = None;
     let mut connected = false;
     loop {
-        let lost = match session.client().transport.events("/events", last_id.as_deref()).await {
-            Ok(Listening::Open(mut events)) => {
+        let error = match session.client().transport.events("/events", last_id.as_deref()).await {
+            Ok(EventStream::Open(mut events)) => {
                 connected = true;
                 loop {
                     match events.next().await {
                         Some(Ok(event)) => {
-                            if away.take().is_some_and(|(_, tries)| tries > 1) {
-                                session.printer.note("the server answers again");
+                            if outage.take().is_some_and(|(_, tries)| tries > 1) {
+                                session.printer.note("the server responds again");
                             }
                             last_id = event.id.or(last_id);
                             if event.data.is_empty() {
@@ -108,62 +108,63 @@ pub(super) async fn events(session: &mut Session<'_>) -> Result<Exit, CliError> 
                             session.printer.event(&value)?;
                         }
                         Some(Err(error)) => break CliError::from(error),
-                        None => break CliError::Answer("its events ended".into()),
+                        None => break CliError::InvalidResponse("the event stream ended".into()),
                     }
                 }
             }
-            Ok(Listening::Refused(response)) => match accepted(response) {
-                Ok(_) => return Err(CliError::Answer("no events".into())),
+            Ok(EventStream::Rejected(response)) => match require_success(response) {
+                Ok(_) => return Err(CliError::InvalidResponse("the response is not an event stream".into())),
                 Err(error) => error,
             },
             Err(error) => error.into(),
         };
-        let passing = matches!(lost, CliError::Answer(_)) || Exit::from(&lost) == Exit::Unreachable;
-        if !passing || !connected {
-            return Err(lost);
+        let retryable =
+            matches!(error, CliError::InvalidResponse(_)) || Exit::from(&error) == Exit::Unreachable;
+        if !retryable || !connected {
+            return Err(error);
         }
         let now = clock.monotonic();
-        let (since, tries) = away.unwrap_or((now, 0));
+        let (since, tries) = outage.unwrap_or((now, 0));
         if now.since(since) >= session.wait.timeout {
-            return Err(lost);
+            return Err(error);
         }
         if tries == 1 {
-            session.printer.note("the server does not answer; its events go on once it does");
+            session.printer.note("the server does not respond; the events resume when it does");
         }
-        away = Some((since, tries + 1));
+        outage = Some((since, tries + 1));
         clock.sleep_until(now.after(pause_after(tries))).await;
     }
 }
 
-/// Asks whether the server is ready, backend by backend, and then whether it takes the token.
+/// Checks whether the server is ready, backend by backend, and whether it accepts the token.
 pub(super) async fn doctor(session: &mut Session<'_>) -> Result<Exit, CliError> {
     let client = session.client();
     let ready = client.transport.send(Request { path: "/readyz".into(), ..Request::default() }).await?;
     let is_ready = (200..300).contains(&ready.status);
-    let told: Value = serde_json::from_slice(&ready.body).unwrap_or(Value::Null);
-    let backends = told.get("backends").filter(|backends| backends.is_array());
+    let readiness: Value = serde_json::from_slice(&ready.body).unwrap_or(Value::Null);
+    let backends = readiness.get("backends").filter(|backends| backends.is_array());
     let (true, Some(backends)) = (is_ready || ready.status == 503, backends) else {
-        accepted(ready)?;
-        return Err(CliError::Answer("its readiness".into()));
+        require_success(ready)?;
+        return Err(CliError::InvalidResponse("the readiness report has no `backends`".into()));
     };
     let token = client.get("/services").await;
     let report = json!({
-        "server": told.get("status"),
+        "server": readiness.get("status"),
         "backends": backends,
         "token": match &token { Ok(_) => "accepted".to_owned(), Err(error) => error.to_string() },
     });
     session.printer.value(Shape::Health, &report)?;
     match token {
-        // A server that is not ready may not be able to judge a token.
+        // A server that is not ready may be unable to check a token.
         _ if !is_ready => Ok(Exit::Unreachable),
         Ok(services) => {
             for freeze in services.get("freezes").and_then(Value::as_array).into_iter().flatten() {
-                session.printer.note(&frozen(freeze));
+                session.printer.note(&describe_freeze(freeze));
             }
             Ok(Exit::Done)
         }
         Err(error) => {
-            if let Some(hint) = hints::for_error(&error, &session.printer.way) {
+            if let Some(hint) = hints::for_error(&error, &session.printer.invocation) {
                 session.printer.hint(&hint);
             }
             Ok(Exit::from(&error))

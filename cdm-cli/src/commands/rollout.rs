@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
 
-/// Only what was typed: the server has the defaults.
+/// Builds the request from the options that were given; the server has the defaults.
 pub(super) fn rollout(args: RolloutArgs) -> Value {
     let mut body = Map::new();
     body.insert("promote".into(), args.promote.into());
@@ -50,12 +50,14 @@ pub(super) fn rollout(args: RolloutArgs) -> Value {
     Value::Object(body)
 }
 
-/// Shows what would be done.
+/// Requests a plan and prints it.
 pub(super) async fn plan(args: RolloutArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {
-    let answer = session.client().change(Method::Put, "/services", Some(rollout(args))).await?;
-    session.printer.value(Shape::Plan, &answer.value)?;
-    if let Some(hash) = answer.value.get("planHash").and_then(Value::as_str) {
-        session.printer.note(&format!("nothing was changed; to do it: the same command with --plan {hash}"));
+    let response = session.client().change(Method::Put, "/services", Some(rollout(args))).await?;
+    session.printer.value(Shape::Plan, &response.value)?;
+    if let Some(hash) = response.value.get("planHash").and_then(Value::as_str) {
+        session
+            .printer
+            .note(&format!("nothing was changed; to run this plan, repeat the command with --plan {hash}"));
     }
     Ok(Exit::Done)
 }
@@ -76,8 +78,8 @@ pub(super) async fn freeze(command: FreezeCommand, session: &mut Session<'_>) ->
             if let Some(ends) = ends {
                 body["expiresAt"] = ends.into();
             }
-            let answer = session.client().change(Method::Post, "/freezes", Some(body)).await?;
-            session.printer.value(Shape::Freeze, &answer.value)?;
+            let response = session.client().change(Method::Post, "/freezes", Some(body)).await?;
+            session.printer.value(Shape::Freeze, &response.value)?;
         }
         FreezeCommand::List { paging } => {
             let (items, more) = session.client().short_list("/freezes", paging).await?;
@@ -85,8 +87,8 @@ pub(super) async fn freeze(command: FreezeCommand, session: &mut Session<'_>) ->
         }
         FreezeCommand::Remove { id } => {
             let path = format!("/freezes/{}", segment(&id));
-            let answer = session.client().change(Method::Delete, &path, None).await?;
-            session.printer.value(Shape::Done, &answer.value)?;
+            let response = session.client().change(Method::Delete, &path, None).await?;
+            session.printer.value(Shape::Done, &response.value)?;
             session.printer.note(&format!("freeze `{id}` is removed"));
         }
     }

@@ -8,20 +8,20 @@ use crate::args::ServicesCommand;
 use crate::client::items;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::invocation::Target;
 use crate::printer::More;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
 use crate::wait::Goal;
-use crate::way::Place;
 
 pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
         ServicesCommand::Show => {
             let value = session.client().get("/services").await?;
             session.printer.value(Shape::Services, &value)?;
-            if session.printer.way.place() == Place::Here && starting(&value) {
+            if session.printer.invocation.target() == Target::InProcess && starting(&value) {
                 session.printer.note(
-                    "the local cluster runs as long as a process is on its store: it has begun with this command, \
+                    "the local cluster runs only while a process uses its store: it has started with this command, \
                      and its pods need a moment",
                 );
             }
@@ -29,14 +29,14 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
         }
         ServicesCommand::Select { service } => {
             let body = json!({ "selector": service.as_str() });
-            let answer = session.client().change(Method::Post, "/services", Some(body)).await?;
-            if answer.status == 202 {
-                return session.see_through(answer, Goal::Success).await;
+            let response = session.client().change(Method::Post, "/services", Some(body)).await?;
+            if response.status == 202 {
+                return session.wait_or_print_id(response, Goal::Success).await;
             }
-            for warning in answer.value.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+            for warning in response.value.get("warnings").and_then(Value::as_array).into_iter().flatten() {
                 session.printer.warn(&crate::view::plain(warning));
             }
-            session.printer.value(Shape::Selection, &answer.value)?;
+            session.printer.value(Shape::Selection, &response.value)?;
             Ok(Exit::Done)
         }
         ServicesCommand::Deploy { image, promote, service } => {
@@ -47,16 +47,16 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             if let Some(service) = service {
                 body["service"] = service.as_str().into();
             }
-            session.work(Method::Post, "/services", Some(body), Goal::Success).await
+            session.submit(Method::Post, "/services", Some(body), Goal::Success).await
         }
         ServicesCommand::Rollout(args) => {
             if args.dry_run {
                 return plan(*args, session).await;
             }
-            if !args.says_what() {
-                return Err(CliError::Unsaid);
+            if !args.selects_work() {
+                return Err(CliError::NothingSelected);
             }
-            session.work(Method::Put, "/services", Some(rollout(*args)), Goal::Success).await
+            session.submit(Method::Put, "/services", Some(rollout(*args)), Goal::Success).await
         }
         ServicesCommand::History { service, paging } => {
             let path = format!("/services/{}/history", service.as_str());
@@ -67,8 +67,8 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
         ServicesCommand::Mark { digest, verdict, reason } => {
             let path = format!("/services/history/{}", segment(&digest));
             let body = json!({ "verdict": verdict.as_str(), "reason": reason });
-            let answer = session.client().change(Method::Post, &path, Some(body)).await?;
-            session.printer.list(Shape::Release, &items(answer.value)?, More::None)?;
+            let response = session.client().change(Method::Post, &path, Some(body)).await?;
+            session.printer.list(Shape::Release, &items(response.value)?, More::None)?;
             Ok(Exit::Done)
         }
         ServicesCommand::Rollback { service } => {
@@ -76,12 +76,12 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
                 Some(service) => json!({ "service": service.as_str() }),
                 None => json!({}),
             };
-            session.work(Method::Post, "/services/rollback", Some(body), Goal::Success).await
+            session.submit(Method::Post, "/services/rollback", Some(body), Goal::Success).await
         }
     }
 }
 
-/// Whether a service has fewer pods than it wants.
+/// Returns whether a service has fewer ready pods than desired.
 fn starting(services: &Value) -> bool {
     let count = |service: &Value, key: &str| service.get(key).and_then(Value::as_u64).unwrap_or(0);
     let services = services.get("services").and_then(Value::as_object);

@@ -6,10 +6,10 @@ use super::Session;
 use crate::args::{CreateArgs, DeleteArgs, Format, ServiceColor, SiteCommand, SiteFilter};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::io::Prompter;
 use crate::transport::{Method, segment};
-use crate::view::{Shape, frozen};
+use crate::view::{Shape, describe_freeze};
 use crate::wait::Goal;
-use crate::world::Person;
 
 pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
@@ -17,22 +17,22 @@ pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Resu
         SiteCommand::List(filter) => list(filter, session).await,
         SiteCommand::Get { id } => get(&id, session).await,
         SiteCommand::Provision { id } => {
-            session.work(Method::Post, &format!("{}/provision", path(&id)), None, Goal::Success).await
+            session.submit(Method::Post, &format!("{}/provision", path(&id)), None, Goal::Success).await
         }
         SiteCommand::Upgrade { id } => {
-            session.work(Method::Put, &format!("{}/upgrade", path(&id)), None, Goal::Success).await
+            session.submit(Method::Put, &format!("{}/upgrade", path(&id)), None, Goal::Success).await
         }
         SiteCommand::Promote { id } => {
-            session.work(Method::Put, &format!("{}/promote", path(&id)), None, Goal::Success).await
+            session.submit(Method::Put, &format!("{}/promote", path(&id)), None, Goal::Success).await
         }
         SiteCommand::Delete(args) => {
             confirm(&args, session)?;
-            session.work(Method::Delete, &path(&args.id), None, Goal::Success).await
+            session.submit(Method::Delete, &path(&args.id), None, Goal::Success).await
         }
     }
 }
 
-/// Shows a site, and to a person also why it may not be moved.
+/// Shows a site, and in table format also the freezes that apply to it.
 async fn get(id: &str, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let ended = session.show(Shape::Site, &path(id)).await?;
     if session.printer.format == Format::Table {
@@ -40,7 +40,7 @@ async fn get(id: &str, session: &mut Session<'_>) -> Result<Exit, CliError> {
         for freeze in freezes.get("items").and_then(Value::as_array).into_iter().flatten() {
             let named = freeze.get("sites").and_then(Value::as_array);
             if named.is_none_or(|sites| sites.iter().any(|site| site.as_str() == Some(id))) {
-                session.printer.note(&frozen(freeze));
+                session.printer.note(&describe_freeze(freeze));
             }
         }
     }
@@ -59,11 +59,11 @@ async fn create(args: CreateArgs, session: &mut Session<'_>) -> Result<Exit, Cli
     if let Some(service) = args.service {
         body["service"] = service.as_str().into();
     }
-    let answer = session.client().change(Method::Post, "/sites/create", Some(body)).await?;
-    if answer.status == 202 {
-        return session.see_through(answer, Goal::Success).await;
+    let response = session.client().change(Method::Post, "/sites/create", Some(body)).await?;
+    if response.status == 202 {
+        return session.wait_or_print_id(response, Goal::Success).await;
     }
-    session.printer.value(Shape::Site, &answer.value)?;
+    session.printer.value(Shape::Site, &response.value)?;
     Ok(Exit::Done)
 }
 
@@ -79,25 +79,26 @@ async fn list(filter: SiteFilter, session: &mut Session<'_>) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-/// Nothing is awaited before the answer, so that Ctrl-C at the question still ends the process.
+/// Prompts for the id, if necessary. Nothing is awaited before the input, so that Ctrl-C at the prompt still ends the
+/// process.
 fn confirm(args: &DeleteArgs, session: &mut Session<'_>) -> Result<(), CliError> {
     let unconfirmed = || CliError::Unconfirmed { site: args.id.clone() };
-    let said = match (&args.confirm, &mut session.person) {
-        (Some(said), _) => said.clone(),
-        (None, Person::Absent) => return Err(unconfirmed()),
-        (None, Person::Present { typed, .. }) => {
+    let typed = match (&args.confirm, &mut session.prompter) {
+        (Some(id), _) => id.clone(),
+        (None, Prompter::NonInteractive) => return Err(unconfirmed()),
+        (None, Prompter::Interactive { input, .. }) => {
             session.printer.prompt(&format!(
-                "This removes site `{}` with its database and files. Type its id to go on:",
+                "This deletes site `{}` with its database and files. Type its id to continue:",
                 args.id
             ));
             let mut line = String::new();
-            typed
+            input
                 .read_line(&mut line)
-                .map_err(|source| CliError::Io { what: "reading the answer".into(), source })?;
+                .map_err(|source| CliError::Io { what: "reading the confirmation".into(), source })?;
             line.trim().to_owned()
         }
     };
-    if said == args.id { Ok(()) } else { Err(unconfirmed()) }
+    if typed == args.id { Ok(()) } else { Err(unconfirmed()) }
 }
 
 fn path(id: &str) -> String {

@@ -9,13 +9,13 @@ use super::Session;
 use crate::args::{PasswordArgs, UserCommand};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::io::Prompter;
 use crate::transport::{Method, segment};
 use crate::view::Shape;
-use crate::world::Person;
 
 pub(super) async fn run(command: UserCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let path = |name: &str| format!("/users/{}", segment(name));
-    let (method, path, body, told) = match command {
+    let (method, path, body, message) = match command {
         UserCommand::List { paging } => {
             let (items, more) = session.client().short_list("/users", paging).await?;
             session.printer.list(Shape::User, &items, more)?;
@@ -26,49 +26,49 @@ pub(super) async fn run(command: UserCommand, session: &mut Session<'_>) -> Resu
             if !no_password {
                 body["password"] = read(&password, session)?.expose_secret().into();
             }
-            (Method::Post, "/users".to_owned(), Some(body), format!("`{name}` may sign in"))
+            (Method::Post, "/users".to_owned(), Some(body), format!("user `{name}` can sign in"))
         }
-        UserCommand::Passwd { name, password } => {
+        UserCommand::SetPassword { name, password } => {
             let body = json!({ "password": read(&password, session)?.expose_secret() });
             (
                 Method::Put,
                 path(&name),
                 Some(body),
-                format!("`{name}` has another password, and is signed out"),
+                format!("the password of `{name}` is set; all sessions have ended"),
             )
         }
         UserCommand::Role { name, role } => {
-            let told = format!("`{name}` is {role} from the next request on");
-            (Method::Put, path(&name), Some(json!({ "role": role })), told)
+            let message = format!("`{name}` has the role `{role}` from the next request");
+            (Method::Put, path(&name), Some(json!({ "role": role })), message)
         }
         UserCommand::SignOut { name } => {
-            let told = format!("`{name}` is signed out everywhere");
-            (Method::Delete, format!("{}/sessions", path(&name)), None, told)
+            let message = format!("all sessions of `{name}` have ended");
+            (Method::Delete, format!("{}/sessions", path(&name)), None, message)
         }
         UserCommand::ResetSecondFactor { name } => {
-            let told = format!("`{name}` has no second factor any more, and is signed out everywhere");
-            (Method::Put, path(&name), Some(json!({ "secondFactor": "none" })), told)
+            let message = format!("the second factor of `{name}` is removed; all sessions have ended");
+            (Method::Put, path(&name), Some(json!({ "secondFactor": "none" })), message)
         }
         UserCommand::Unbind { name } => {
-            let told =
-                format!("`{name}` is bound to no account of the provider, and is signed out everywhere");
-            (Method::Put, path(&name), Some(json!({ "identity": "none" })), told)
+            let message =
+                format!("`{name}` is unbound from the account at the provider; all sessions have ended");
+            (Method::Put, path(&name), Some(json!({ "identity": "none" })), message)
         }
         UserCommand::Remove { name } => {
-            let told = format!("`{name}` may not sign in any more; the name is not given again");
-            (Method::Delete, path(&name), None, told)
+            let message = format!("user `{name}` is removed; the name is never assigned again");
+            (Method::Delete, path(&name), None, message)
         }
     };
-    let answer = session.client().change(method, &path, body).await?;
-    session.printer.value(Shape::User, &answer.value)?;
-    session.printer.note(&told);
+    let response = session.client().change(method, &path, body).await?;
+    session.printer.value(Shape::User, &response.value)?;
+    session.printer.note(&message);
     Ok(Exit::Done)
 }
 
-/// The password: from the file, or asked for twice without being shown.
+/// Reads the password from the file, or prompts for it twice without echoing it.
 fn read(args: &PasswordArgs, session: &mut Session<'_>) -> Result<SecretString, CliError> {
     let failed = |what: &str, source| CliError::Io { what: what.to_owned(), source };
-    match (&args.password_file, &mut session.person) {
+    match (&args.password_file, &mut session.prompter) {
         (Some(path), _) => {
             let mut text = String::new();
             let read = if path.as_os_str() == "-" {
@@ -82,18 +82,20 @@ fn read(args: &PasswordArgs, session: &mut Session<'_>) -> Result<SecretString, 
             let line = text.strip_suffix('\n').unwrap_or(&text);
             Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
         }
-        (None, Person::Absent) => Err(CliError::Usage(
-            "there is nobody to ask for the password; name a --password-file, or -".into(),
+        (None, Prompter::NonInteractive) => Err(CliError::Usage(
+            "cannot prompt for the password without a terminal; use --password-file FILE, or - for standard \
+             input"
+                .into(),
         )),
-        (None, Person::Present { unseen, .. }) => {
-            let mut ask = |prompt: &str| {
+        (None, Prompter::Interactive { read_hidden, .. }) => {
+            let mut prompt_for = |prompt: &str| {
                 session.printer.prompt(prompt);
-                let line = unseen().map_err(|source| failed("reading the password", source));
+                let line = read_hidden().map_err(|source| failed("reading the password", source));
                 line.map(SecretString::from)
             };
-            let (first, again) = (ask("Password:")?, ask("The same again:")?);
+            let (first, again) = (prompt_for("Password:")?, prompt_for("Repeat the password:")?);
             if first.expose_secret() != again.expose_secret() {
-                return Err(CliError::Usage("the two are not the same; nothing was changed".into()));
+                return Err(CliError::Usage("the passwords differ; nothing was changed".into()));
             }
             Ok(first)
         }

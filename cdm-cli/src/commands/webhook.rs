@@ -16,16 +16,16 @@ pub(super) async fn run(command: WebhookCommand, session: &mut Session<'_>) -> R
             if !events.is_empty() {
                 body["events"] = events.into();
             }
-            let answer = session.client().change(Method::Post, "/webhooks", Some(body)).await?;
-            match (session.printer.format, answer.value.get("key").and_then(Value::as_str)) {
+            let response = session.client().change(Method::Post, "/webhooks", Some(body)).await?;
+            match (session.printer.format, response.value.get("key").and_then(Value::as_str)) {
                 (Format::Table, Some(key)) => {
-                    let id = answer.value.get("id").map(plain).unwrap_or_default();
-                    let told = format!("webhook `{id}` is told what happens; its key, shown this once:");
-                    session.printer.note(&told);
+                    let id = response.value.get("id").map(plain).unwrap_or_default();
+                    let message = format!("webhook `{id}` is created; its signing key, shown only once:");
+                    session.printer.note(&message);
                     session.printer.text(&format!("{key}\n"))?;
                 }
                 (Format::Table | Format::Json | Format::Yaml, _) => {
-                    session.printer.value(Shape::Webhook, &answer.value)?;
+                    session.printer.value(Shape::Webhook, &response.value)?;
                 }
             }
         }
@@ -35,8 +35,8 @@ pub(super) async fn run(command: WebhookCommand, session: &mut Session<'_>) -> R
         }
         WebhookCommand::Remove { id } => {
             let path = format!("/webhooks/{}", segment(&id));
-            let answer = session.client().change(Method::Delete, &path, None).await?;
-            session.printer.value(Shape::Done, &answer.value)?;
+            let response = session.client().change(Method::Delete, &path, None).await?;
+            session.printer.value(Shape::Done, &response.value)?;
             session.printer.note(&format!("webhook `{id}` is removed"));
         }
     }

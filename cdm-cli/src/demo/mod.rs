@@ -1,7 +1,7 @@
-//! `cdm demo`: the whole story of a site in one process, every claim observed from outside.
+//! `cdm demo`: the lifecycle of sites in one process; each claim is checked from outside.
 
-mod stage;
-mod story;
+mod platform;
+mod scenario;
 
 use std::io::Write;
 use std::time::Instant;
@@ -13,99 +13,99 @@ use serde_json::{Value, json};
 use crate::args::{DemoArgs, Format};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::io::Interrupt;
 use crate::printer::Printer;
 use crate::view::Shape;
-use crate::world::Interrupt;
-use stage::{Stage, Trouble};
+use platform::{DemoError, DemoPlatform};
 
-/// What the demo ended with.
+/// How the demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// Every claim held.
+    /// All claims hold.
     Held,
-    /// At least one did not.
+    /// At least one claim does not hold.
     Broken,
-    /// Ctrl-C came before the end.
+    /// Ctrl-C ended the demo early.
     Interrupted(EndSignal),
 }
 
-/// One claim, and whether it was seen to hold.
+/// A claim, with what was observed; `Err` if the claim does not hold.
 #[derive(Debug)]
 struct Check {
     chapter: usize,
     claim: String,
-    seen: Result<String, String>,
+    observation: Result<String, String>,
 }
 
-/// Tells the story and keeps what was checked.
-struct Narrator<'a> {
+/// Prints the demo and records the claims.
+struct Reporter<'a> {
     out: &'a mut (dyn Write + Send),
     checks: Vec<Check>,
     chapters: Vec<String>,
 }
 
-impl Narrator<'_> {
-    fn say(&mut self, text: &str) -> Result<(), Trouble> {
+impl Reporter<'_> {
+    fn print(&mut self, text: &str) -> Result<(), DemoError> {
         Ok(writeln!(self.out, "{text}")?)
     }
 
-    fn chapter(&mut self, title: &str) -> Result<(), Trouble> {
+    fn chapter(&mut self, title: &str) -> Result<(), DemoError> {
         self.chapters.push(title.to_owned());
         Ok(writeln!(self.out, "\n{}. {title}", self.chapters.len())?)
     }
 
-    /// Keeps a claim with what was seen, and says so.
-    fn check(&mut self, claim: &str, seen: Result<String, String>) -> Result<(), Trouble> {
-        let (mark, what) = match &seen {
+    /// Records a claim with what was observed, and prints both.
+    fn check(&mut self, claim: &str, observation: Result<String, String>) -> Result<(), DemoError> {
+        let (mark, what) = match &observation {
             Ok(what) => ("ok ", what),
             Err(what) => ("NOT", what),
         };
-        // What was seen may be a whole sentence of the platform's; then it has lines of its own.
+        // A long observation, such as an error message, is printed on separate lines.
         let gap = if claim.len() + what.len() > 90 { "\n         " } else { " " };
         writeln!(self.out, "   {mark} {claim}:{gap}{}", what.replace("; ", &format!(";{gap}")))?;
-        self.checks.push(Check { chapter: self.chapters.len(), claim: claim.to_owned(), seen });
+        self.checks.push(Check { chapter: self.chapters.len(), claim: claim.to_owned(), observation });
         Ok(())
     }
 
-    /// The closing table.
-    fn close(&mut self, seconds: f64) -> Result<Ending, Trouble> {
-        let held = self.checks.iter().filter(|check| check.seen.is_ok()).count();
+    /// Prints the closing table.
+    fn close(&mut self, seconds: f64) -> Result<Ending, DemoError> {
+        let held = self.checks.iter().filter(|check| check.observation.is_ok()).count();
         writeln!(self.out, "\nWhat was checked from outside, through the API and the router:\n")?;
         writeln!(self.out, "  HELD    CHAPTER")?;
         for (chapter, title) in (1..).zip(&self.chapters) {
             let of = self.checks.iter().filter(|check| check.chapter == chapter);
             let all = of.clone().count();
-            let held = of.filter(|check| check.seen.is_ok()).count();
+            let held = of.filter(|check| check.observation.is_ok()).count();
             writeln!(self.out, "  {:<7} {chapter}. {title}", format!("{held}/{all}"))?;
         }
-        for check in self.checks.iter().filter(|check| check.seen.is_err()) {
+        for check in self.checks.iter().filter(|check| check.observation.is_err()) {
             writeln!(self.out, "\n  NOT: {}. {}", check.chapter, check.claim)?;
         }
         writeln!(self.out, "\n{held} of {} claims held, in {seconds:.1} s", self.checks.len())?;
         Ok(if held == self.checks.len() { Ending::Held } else { Ending::Broken })
     }
 
-    /// The same for a program.
+    /// Returns the report for programs.
     fn report(&self, seconds: f64) -> Value {
         let claims = self.checks.iter().map(|check| {
-            let (Ok(seen) | Err(seen)) = &check.seen;
-            json!({ "chapter": check.chapter, "claim": check.claim, "held": check.seen.is_ok(), "seen": seen })
+            let (Ok(observation) | Err(observation)) = &check.observation;
+            json!({ "chapter": check.chapter, "claim": check.claim, "held": check.observation.is_ok(), "seen": observation })
         });
         json!({ "chapters": self.chapters, "claims": claims.collect::<Vec<_>>(), "seconds": seconds })
     }
 }
 
-/// Plays the story and says what it sees; `interrupted` ends it, or a platform that is kept.
+/// Runs the demo and prints what it observes; `interrupted` ends it, or a platform that is kept.
 ///
 /// # Errors
-/// When the platform cannot be started, or does not answer at all.
+/// When the platform cannot be started, or does not respond.
 pub async fn run(args: DemoArgs, printer: &mut Printer, interrupted: Interrupt) -> Result<Exit, CliError> {
-    // For a program the result is the data, and the story goes beside it.
-    let played = match printer.format {
-        Format::Table => play(args, &mut *printer.out, interrupted).await,
-        Format::Json | Format::Yaml => play(args, &mut *printer.err, interrupted).await,
+    // For a program, the report is the result, and the text goes to standard error.
+    let outcome = match printer.format {
+        Format::Table => execute(args, &mut *printer.out, interrupted).await,
+        Format::Json | Format::Yaml => execute(args, &mut *printer.err, interrupted).await,
     };
-    match played {
+    match outcome {
         Ok((ending, report)) => {
             if printer.format != Format::Table {
                 printer.value(Shape::Done, &report)?;
@@ -116,58 +116,58 @@ pub async fn run(args: DemoArgs, printer: &mut Printer, interrupted: Interrupt) 
                 Ending::Interrupted(by) => Exit::from(by),
             })
         }
-        Err(trouble) if closed(&*trouble) => Err(CliError::Closed),
-        Err(trouble) => Err(CliError::Failed(format!("the demo cannot go on: {}", whole(&*trouble)))),
+        Err(error) if closed(&*error) => Err(CliError::OutputClosed),
+        Err(error) => Err(CliError::Failed(format!("the demo cannot continue: {}", error_chain(&*error)))),
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a demo says how long it took")]
-async fn play(
+#[expect(clippy::disallowed_methods, reason = "the demo prints how long it took")]
+async fn execute(
     args: DemoArgs,
     out: &mut (dyn Write + Send),
     interrupted: Interrupt,
-) -> Result<(Ending, Value), Trouble> {
+) -> Result<(Ending, Value), DemoError> {
     let began = Instant::now();
-    let stage = Stage::start().await?;
-    let mut narrator = Narrator { out, checks: Vec::new(), chapters: Vec::new() };
-    let told = {
-        let story = std::pin::pin!(story::play(&stage, &mut narrator));
-        match select(story, interrupted.clone()).await {
-            Either::Left((told, _)) => Ok(told),
+    let platform = DemoPlatform::start().await?;
+    let mut reporter = Reporter { out, checks: Vec::new(), chapters: Vec::new() };
+    let result = {
+        let scenario = std::pin::pin!(scenario::execute(&platform, &mut reporter));
+        match select(scenario, interrupted.clone()).await {
+            Either::Left((result, _)) => Ok(result),
             Either::Right((by, _)) => Err(by),
         }
     };
-    let told = match told {
-        Ok(told) => told,
+    let result = match result {
+        Ok(result) => result,
         Err(by) => {
-            stage.end().await;
-            narrator.say("\nInterrupted. Nothing of it is left.")?;
-            return Ok((Ending::Interrupted(by), narrator.report(began.elapsed().as_secs_f64())));
+            platform.end().await;
+            reporter.print("\nInterrupted. The data of the demo is deleted.")?;
+            return Ok((Ending::Interrupted(by), reporter.report(began.elapsed().as_secs_f64())));
         }
     };
-    told?;
+    result?;
     let seconds = began.elapsed().as_secs_f64();
-    let ending = narrator.close(seconds)?;
-    let report = narrator.report(seconds);
+    let ending = reporter.close(seconds)?;
+    let report = reporter.report(seconds);
     if args.keep {
-        narrator.say(&stage.invitation())?;
+        reporter.print(&platform.next_steps())?;
         interrupted.await;
     } else {
-        narrator
-            .say("\nNothing of it is left. To look around in such a platform yourself: cdm demo --keep")?;
+        reporter
+            .print("\nThe data of the demo is deleted. To explore a running platform: cdm demo --keep")?;
     }
-    stage.end().await;
+    platform.end().await;
     Ok((ending, report))
 }
 
-/// Whether whoever read the story has gone.
-fn closed(trouble: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    let source = trouble.downcast_ref::<std::io::Error>();
+/// Returns whether the reader has closed the output.
+fn closed(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let source = error.downcast_ref::<std::io::Error>();
     source.is_some_and(|source| source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// An error with everything below it.
-pub(crate) fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+/// Returns an error message with all its causes.
+pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut message = error.to_string();
     let mut below = error.source();
     while let Some(cause) = below {

@@ -1,6 +1,6 @@
-//! Which fields of each thing people see in a list. The names are the API's own; a test compares them with its answers.
+//! The columns of each kind of object. Field names are those of the API; a test compares them with its responses.
 
-/// What a value is.
+/// The kind of object that a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// A site.
@@ -9,7 +9,7 @@ pub enum Shape {
     Operation,
     /// A rollout.
     Rollout,
-    /// What a rollout would do.
+    /// The plan of a rollout.
     Plan,
     /// A freeze.
     Freeze,
@@ -17,39 +17,39 @@ pub enum Shape {
     Webhook,
     /// A token.
     Token,
-    /// A person who signs in.
+    /// A user of the console.
     User,
-    /// An entry of the audit.
+    /// An entry of the audit log.
     Audit,
-    /// A digest that ran on a service.
+    /// A digest in the history of a service.
     Release,
     /// Both services.
     Services,
-    /// What came of selecting a service.
+    /// The result of selecting a service.
     Selection,
-    /// How the server, its backends and the token are.
+    /// The report of `cdm doctor`.
     Health,
-    /// What was done on this machine.
+    /// The result of a command that returns no other object.
     Done,
 }
 
-/// Whether a column is worth its place on a narrow screen.
+/// Whether a column is kept on a narrow terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Worth {
-    /// It is.
-    Must,
-    /// It is not; the whole is a `get` or `-o json` away.
-    May,
+pub(super) enum ColumnPriority {
+    /// Always kept.
+    Required,
+    /// Dropped on a narrow terminal; `get` and `-o json` show the field.
+    Optional,
 }
 
-use Worth::{May, Must};
+use ColumnPriority::{Optional, Required};
 
-/// Heading, path of the field, worth. A path that begins with `#` is worked out of several fields; a field whose name
-/// ends in `At`, or is `at`, is shown as an age.
-pub(super) type Columns = [(&'static str, &'static str, Worth)];
+/// Heading, field path and priority. A path that begins with `#` is computed from several fields; a field named `at`,
+/// or with a name that ends in `At`, is shown as an age.
+pub(super) type Columns = [(&'static str, &'static str, ColumnPriority)];
 
 impl Shape {
-    /// What many of them are called.
+    /// Returns the plural noun for messages.
     pub const fn plural(self) -> &'static str {
         match self {
             Self::Site => "sites",
@@ -64,21 +64,21 @@ impl Shape {
             Self::Release => "releases",
             Self::Services | Self::Selection => "services",
             Self::Health => "backends",
-            Self::Done => "things",
+            Self::Done => "results",
         }
     }
 
-    /// The headings of the list.
+    /// Returns the headings of the list.
     pub fn headings(self) -> Vec<&'static str> {
         self.columns().iter().map(|(heading, _, _)| *heading).collect()
     }
 
-    /// The fields that the API has to have for the list to be whole.
+    /// Returns the field paths that objects of the API must have for the list.
     pub fn fields(self) -> impl Iterator<Item = &'static str> {
         self.columns().iter().map(|(_, path, _)| *path).filter(|path| !path.starts_with('#'))
     }
 
-    /// The parts of one thing, with the fields that they have to have.
+    /// Returns the field with the object's parts, and the field paths that each part must have.
     pub fn parts(self) -> Option<(&'static str, Vec<&'static str>)> {
         let (key, columns) = self.parts_columns()?;
         let fields = columns.iter().map(|(_, path, _)| *path).filter(|path| !path.starts_with('#'));
@@ -107,111 +107,111 @@ impl Shape {
     pub(super) const fn columns(self) -> &'static Columns {
         match self {
             Self::Site => &[
-                ("ID", "/id", Must),
-                ("STATE", "#state", Must),
-                ("SERVICE", "/service", Must),
-                ("ROUTED", "/routedService", Must),
-                ("HOSTNAME", "/canonicalHostname", Must),
-                ("THEME", "/theme", May),
-                ("OPERATION", "/operation", May),
-                ("AGE", "/createdAt", Must),
+                ("ID", "/id", Required),
+                ("STATE", "#state", Required),
+                ("SERVICE", "/service", Required),
+                ("ROUTED", "/routedService", Required),
+                ("HOSTNAME", "/canonicalHostname", Required),
+                ("THEME", "/theme", Optional),
+                ("OPERATION", "/operation", Optional),
+                ("AGE", "/createdAt", Required),
             ],
             Self::Operation => &[
-                ("ID", "/id", Must),
-                ("KIND", "/kind", Must),
-                ("SITE", "/site", May),
-                ("SERVICE", "/service", May),
-                ("STATUS", "/status", Must),
-                ("STEP", "#step", Must),
-                ("REASON", "/reason", May),
-                ("DIGEST", "/digest", May),
-                ("AGE", "/createdAt", Must),
+                ("ID", "/id", Required),
+                ("KIND", "/kind", Required),
+                ("SITE", "/site", Optional),
+                ("SERVICE", "/service", Optional),
+                ("STATUS", "/status", Required),
+                ("STEP", "#step", Required),
+                ("REASON", "/reason", Optional),
+                ("DIGEST", "/digest", Optional),
+                ("AGE", "/createdAt", Required),
             ],
             Self::Rollout => &[
-                ("ID", "/id", Must),
-                ("KIND", "/kind", May),
-                ("SERVICE", "/service", Must),
-                ("STATUS", "#status", Must),
-                ("TOTAL", "/total", Must),
-                ("DONE", "/succeeded", Must),
-                ("FAILED", "/failed", Must),
-                ("PARKED", "/parked", May),
-                ("SKIPPED", "/skipped", May),
-                ("RUNNING", "/running", May),
-                ("PENDING", "/pending", May),
-                ("REASON", "/reason", May),
-                ("AGE", "/createdAt", Must),
+                ("ID", "/id", Required),
+                ("KIND", "/kind", Optional),
+                ("SERVICE", "/service", Required),
+                ("STATUS", "#status", Required),
+                ("TOTAL", "/total", Required),
+                ("DONE", "/succeeded", Required),
+                ("FAILED", "/failed", Required),
+                ("PARKED", "/parked", Optional),
+                ("SKIPPED", "/skipped", Optional),
+                ("RUNNING", "/running", Optional),
+                ("PENDING", "/pending", Optional),
+                ("REASON", "/reason", Optional),
+                ("AGE", "/createdAt", Required),
             ],
             Self::Plan => &[
-                ("SITE", "/id", Must),
-                ("WAVE", "/wave", Must),
-                ("SERVICE", "/service", Must),
-                ("ROUTED", "/routedService", Must),
-                ("CHANGE", "/change", Must),
+                ("SITE", "/id", Required),
+                ("WAVE", "/wave", Required),
+                ("SERVICE", "/service", Required),
+                ("ROUTED", "/routedService", Required),
+                ("CHANGE", "/change", Required),
             ],
             Self::Freeze => &[
-                ("ID", "/id", Must),
-                ("SITES", "/sites", Must),
-                ("OWNER", "/owner", Must),
-                ("REASON", "/reason", Must),
-                ("AGE", "/createdAt", May),
-                ("EXPIRES", "/expiresAt", Must),
+                ("ID", "/id", Required),
+                ("SITES", "/sites", Required),
+                ("OWNER", "/owner", Required),
+                ("REASON", "/reason", Required),
+                ("AGE", "/createdAt", Optional),
+                ("EXPIRES", "/expiresAt", Required),
             ],
             Self::Webhook => &[
-                ("ID", "/id", Must),
-                ("STATE", "/state", Must),
-                ("FAILURES", "/failures", Must),
-                ("REASON", "/reason", Must),
-                ("NEXT", "/nextAttemptAt", May),
-                ("AGE", "/createdAt", May),
-                ("URL", "/url", Must),
+                ("ID", "/id", Required),
+                ("STATE", "/state", Required),
+                ("FAILURES", "/failures", Required),
+                ("REASON", "/reason", Required),
+                ("NEXT", "/nextAttemptAt", Optional),
+                ("AGE", "/createdAt", Optional),
+                ("URL", "/url", Required),
             ],
             Self::Token => &[
-                ("ID", "/id", Must),
-                ("NAME", "/name", Must),
-                ("ROLE", "/role", Must),
-                ("BY", "/createdBy", May),
-                ("AGE", "/createdAt", Must),
-                ("EXPIRES", "/expiresAt", Must),
-                ("REVOKED", "/revokedAt", Must),
+                ("ID", "/id", Required),
+                ("NAME", "/name", Required),
+                ("ROLE", "/role", Required),
+                ("BY", "/createdBy", Optional),
+                ("AGE", "/createdAt", Required),
+                ("EXPIRES", "/expiresAt", Required),
+                ("REVOKED", "/revokedAt", Required),
             ],
             Self::User => &[
-                ("NAME", "/name", Must),
-                ("ROLE", "/role", Must),
-                ("SESSIONS", "#sessions", Must),
-                ("BY", "/createdBy", May),
-                ("AGE", "/createdAt", Must),
-                ("REMOVED", "/removedAt", Must),
+                ("NAME", "/name", Required),
+                ("ROLE", "/role", Required),
+                ("SESSIONS", "#sessions", Required),
+                ("BY", "/createdBy", Optional),
+                ("AGE", "/createdAt", Required),
+                ("REMOVED", "/removedAt", Required),
             ],
             Self::Audit => &[
-                ("AGE", "/at", Must),
-                ("ACTOR", "/actor", Must),
-                ("ACTION", "/action", Must),
-                ("TARGET", "/target", Must),
-                ("OUTCOME", "/outcome", Must),
-                ("OPERATION", "/operation", Must),
-                ("ROLLOUT", "/rollout", May),
-                ("REQUEST", "/requestId", May),
+                ("AGE", "/at", Required),
+                ("ACTOR", "/actor", Required),
+                ("ACTION", "/action", Required),
+                ("TARGET", "/target", Required),
+                ("OUTCOME", "/outcome", Required),
+                ("OPERATION", "/operation", Required),
+                ("ROLLOUT", "/rollout", Optional),
+                ("REQUEST", "/requestId", Optional),
             ],
             Self::Release => &[
-                ("SERVICE", "/service", Must),
-                ("DIGEST", "/digest", Must),
-                ("VERDICT", "/verdict", Must),
-                ("AGE", "/deployedAt", Must),
-                ("BY", "/deployedBy", May),
-                ("OPERATION", "/operation", May),
-                ("REASON", "/reason", Must),
+                ("SERVICE", "/service", Required),
+                ("DIGEST", "/digest", Required),
+                ("VERDICT", "/verdict", Required),
+                ("AGE", "/deployedAt", Required),
+                ("BY", "/deployedBy", Optional),
+                ("OPERATION", "/operation", Optional),
+                ("REASON", "/reason", Required),
             ],
             Self::Services => &[
-                ("SERVICE", "#name", Must),
-                ("CANARY", "#canary", Must),
-                ("READY", "#ready", Must),
-                ("UPDATED", "/updated", May),
-                ("AVAILABLE", "/available", May),
-                ("SITES", "/sites", Must),
-                ("VERDICT", "/verdict", Must),
-                ("OPERATION", "/operation", May),
-                ("IMAGE", "/image", Must),
+                ("SERVICE", "#name", Required),
+                ("CANARY", "#canary", Required),
+                ("READY", "#ready", Required),
+                ("UPDATED", "/updated", Optional),
+                ("AVAILABLE", "/available", Optional),
+                ("SITES", "/sites", Required),
+                ("VERDICT", "/verdict", Required),
+                ("OPERATION", "/operation", Optional),
+                ("IMAGE", "/image", Required),
             ],
             Self::Selection | Self::Health | Self::Done => &[],
         }
@@ -219,31 +219,31 @@ impl Shape {
 }
 
 const STEPS: &Columns = &[
-    ("STEP", "/name", Must),
-    ("STATUS", "/status", Must),
-    ("ATTEMPTS", "/attempts", Must),
-    ("TOOK", "#took", Must),
-    ("JOB", "/job", May),
-    ("MESSAGE", "/message", Must),
+    ("STEP", "/name", Required),
+    ("STATUS", "/status", Required),
+    ("ATTEMPTS", "/attempts", Required),
+    ("TOOK", "#took", Required),
+    ("JOB", "/job", Optional),
+    ("MESSAGE", "/message", Required),
 ];
 
 const PLANNED: &Columns = &[
-    ("WAVE", "/name", Must),
-    ("TOTAL", "/total", Must),
-    ("MOVES", "/moves", Must),
-    ("IN PLACE", "/inPlace", Must),
+    ("WAVE", "/name", Required),
+    ("TOTAL", "/total", Required),
+    ("MOVES", "/moves", Required),
+    ("IN PLACE", "/inPlace", Required),
 ];
 
 const WAVES: &Columns = &[
-    ("WAVE", "/name", Must),
-    ("TOTAL", "/total", Must),
-    ("DONE", "/succeeded", Must),
-    ("FAILED", "/failed", Must),
-    ("PARKED", "/parked", May),
-    ("SKIPPED", "/skipped", May),
-    ("RUNNING", "/running", Must),
-    ("PENDING", "/pending", Must),
+    ("WAVE", "/name", Required),
+    ("TOTAL", "/total", Required),
+    ("DONE", "/succeeded", Required),
+    ("FAILED", "/failed", Required),
+    ("PARKED", "/parked", Optional),
+    ("SKIPPED", "/skipped", Optional),
+    ("RUNNING", "/running", Required),
+    ("PENDING", "/pending", Required),
 ];
 
 const BACKENDS: &Columns =
-    &[("BACKEND", "/name", Must), ("READY", "/ready", Must), ("PROBLEM", "/problem", Must)];
+    &[("BACKEND", "/name", Required), ("READY", "/ready", Required), ("PROBLEM", "/problem", Required)];

@@ -1,4 +1,4 @@
-//! Tables: which fields of each thing people see, and how.
+//! Tables: which fields of each kind of object are shown, and how.
 
 mod columns;
 mod table;
@@ -9,11 +9,11 @@ use serde_json::Value;
 use crate::age;
 use crate::printer::clean;
 pub use columns::Shape;
-use columns::{Columns, Worth};
+use columns::{ColumnPriority, Columns};
 use table::Column;
 
-/// One thing.
-pub(crate) fn one(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
+/// Formats one object.
+pub(crate) fn format_one(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
     match shape {
         Shape::Services => services(value, now, width),
         Shape::Plan => plan(value, now, width),
@@ -30,16 +30,16 @@ pub(crate) fn one(shape: Shape, value: &Value, now: Timestamp, width: Option<usi
         | Shape::Audit
         | Shape::Release
         | Shape::Health
-        | Shape::Done => described(shape, value, now, width),
+        | Shape::Done => describe(shape, value, now, width),
     }
 }
 
-/// Many things.
-pub(crate) fn many(shape: Shape, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
+/// Formats a list of objects.
+pub(crate) fn format_list(shape: Shape, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
     table(shape.columns(), items, now, width)
 }
 
-/// One event, on a line: when, whom it is about, what.
+/// Formats an event on one line: time, subject, operation, event.
 pub(crate) fn event(value: &Value) -> String {
     let part = |key: &str| value.get(key).map(plain).filter(|text| !text.is_empty());
     let about = part("subject").or_else(|| part("rollout"));
@@ -47,16 +47,18 @@ pub(crate) fn event(value: &Value) -> String {
     format!("{}\n", parts.into_iter().flatten().collect::<Vec<_>>().join("  "))
 }
 
-/// What is to be known before, the waves, and the first sites.
+/// Formats a plan: its totals, its waves, and the first sites.
 fn plan(value: &Value, now: Timestamp, width: Option<usize>) -> String {
     let mut rest = value.clone();
-    let mut taken = |key: &str| rest.as_object_mut().and_then(|rest| rest.remove(key)).unwrap_or_default();
-    let (sites, warnings, calls, steps) = (taken("sites"), taken("warnings"), taken("calls"), taken("steps"));
+    let mut take_field =
+        |key: &str| rest.as_object_mut().and_then(|rest| rest.remove(key)).unwrap_or_default();
+    let (sites, warnings, calls, steps) =
+        (take_field("sites"), take_field("warnings"), take_field("calls"), take_field("steps"));
     let steps: Vec<_> = steps.as_array().into_iter().flatten().map(plain).collect();
     rest["steps"] = steps.join(", ").into();
     let calls = calls.as_object().into_iter().flatten().map(|(name, count)| format!("{name} {count}"));
     rest["calls"] = calls.collect::<Vec<_>>().join(", ").into();
-    let mut text = described(Shape::Plan, &rest, now, width);
+    let mut text = describe(Shape::Plan, &rest, now, width);
     if let Some(sites) = sites.as_array().filter(|sites| !sites.is_empty()) {
         text.push('\n');
         text.push_str(&table(Shape::Plan.columns(), sites, now, width));
@@ -67,11 +69,11 @@ fn plan(value: &Value, now: Timestamp, width: Option<usize>) -> String {
         }
     }
     let warnings = warnings.as_array().into_iter().flatten();
-    let told = warnings.map(|warning| {
+    let lines = warnings.map(|warning| {
         let part = |key: &str| warning.get(key).map(plain).unwrap_or_default();
         format!("\nwarning: {}: {}\n", part("code"), part("message"))
     });
-    text.push_str(&told.collect::<String>());
+    text.push_str(&lines.collect::<String>());
     text
 }
 
@@ -93,13 +95,13 @@ fn services(value: &Value, now: Timestamp, width: Option<usize>) -> String {
         });
     let mut text = table(Shape::Services.columns(), &rows.collect::<Vec<_>>(), now, width);
     for freeze in value.get("freezes").and_then(Value::as_array).into_iter().flatten() {
-        text.push_str(&format!("\n{}\n", frozen(freeze)));
+        text.push_str(&format!("\n{}\n", describe_freeze(freeze)));
     }
     text
 }
 
-/// A freeze in a line: whose moves, by whom, until when and why.
-pub(crate) fn frozen(freeze: &Value) -> String {
+/// Formats a freeze on one line: sites, owner, end and reason.
+pub(crate) fn describe_freeze(freeze: &Value) -> String {
     let part = |key: &str| freeze.get(key).map(plain).filter(|text| !text.is_empty());
     let whom = part("sites")
         .map_or_else(|| "all moves are frozen".to_owned(), |sites| format!("moves of {sites} are frozen"));
@@ -108,12 +110,12 @@ pub(crate) fn frozen(freeze: &Value) -> String {
     format!("{whom} by {owner}{until}: {reason}")
 }
 
-/// Every field on a line of its own, then a table of the parts.
-fn described(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
+/// Formats each field on its own line, then the table of parts.
+fn describe(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
     let (parts, columns) = shape.parts_columns().unwrap_or(("", &[]));
     let mut rows = Vec::new();
     let mut fields: Vec<_> = value.as_object().into_iter().flatten().collect();
-    fields.sort_by_key(|(key, _)| place(key));
+    fields.sort_by_key(|(key, _)| rank(key));
     for (key, field) in fields {
         if key == parts || field.is_null() {
             continue;
@@ -135,8 +137,8 @@ fn described(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) 
     text
 }
 
-/// What one looks for first comes first, times come last, and the rest stays between them as it is.
-fn place(key: &str) -> usize {
+/// Returns the sort key of a field: the most important fields first, times last, all others between them.
+fn rank(key: &str) -> usize {
     const FIRST: [&str; 22] = [
         "id",
         "planHash",
@@ -177,11 +179,11 @@ fn reason(value: &Value) -> String {
 
 fn table(columns: &Columns, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
     let cell = |item: &Value, path: &str| Some(field(item, path, now)).filter(|text| !text.is_empty());
-    let columns = columns.iter().map(|&(heading, path, worth): &(_, _, Worth)| {
+    let columns = columns.iter().map(|&(heading, path, priority): &(_, _, ColumnPriority)| {
         let cells = items.iter().map(|item| cell(item, path).unwrap_or_else(|| "-".into()));
-        Column { heading, worth, cells: cells.collect() }
+        Column { heading, priority, cells: cells.collect() }
     });
-    table::drawn(columns.collect(), width)
+    table::render(columns.collect(), width)
 }
 
 fn field(item: &Value, path: &str, now: Timestamp) -> String {
@@ -190,7 +192,7 @@ fn field(item: &Value, path: &str, now: Timestamp) -> String {
         "#status" => rollout_status(item),
         "#state" => state(item),
         "#sessions" => item["sessions"].as_array().map_or(0, Vec::len).to_string(),
-        "#took" => took(item, now),
+        "#took" => step_duration(item, now),
         "/reason" if item.get("reason").is_some_and(Value::is_object) => {
             item.pointer("/reason/code").map(plain).unwrap_or_default()
         }
@@ -203,7 +205,7 @@ fn field(item: &Value, path: &str, now: Timestamp) -> String {
     }
 }
 
-/// A rollout's status; that of one which left sites behind is no plain success.
+/// Returns a rollout's status, or `partly succeeded` if it succeeded without moving each of its sites.
 pub(crate) fn rollout_status(rollout: &Value) -> String {
     match rollout.get("partial").and_then(Value::as_bool) {
         Some(true) => "partly succeeded".to_owned(),
@@ -211,7 +213,7 @@ pub(crate) fn rollout_status(rollout: &Value) -> String {
     }
 }
 
-/// A site's state, and that its operation waits for a person.
+/// Returns a site's state, marked `(parked)` if its operation is parked.
 fn state(site: &Value) -> String {
     let part = |key: &str| site.get(key).map(plain).unwrap_or_default();
     match part("operationStatus").as_str() {
@@ -224,7 +226,7 @@ fn is_time(path: &str) -> bool {
     path.ends_with("At") || path.ends_with("/at") || path == "at"
 }
 
-/// The step that an operation is at, or that it stopped at.
+/// Returns the progress of an operation: finished and total steps, and the step that is running or has failed.
 fn step(operation: &Value) -> String {
     let steps = operation.get("steps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let status = |step: &Value| step.get("status").map(plain).unwrap_or_default();
@@ -237,7 +239,7 @@ fn step(operation: &Value) -> String {
     format!("{done}/{} {name}", steps.len()).trim_end().to_owned()
 }
 
-fn took(step: &Value, now: Timestamp) -> String {
+fn step_duration(step: &Value, now: Timestamp) -> String {
     let Some(started) = step.get("startedAt").and_then(Value::as_str) else { return String::new() };
     match step.get("finishedAt").and_then(Value::as_str) {
         Some(finished) => age::between(started, finished).unwrap_or_default(),
@@ -245,7 +247,7 @@ fn took(step: &Value, now: Timestamp) -> String {
     }
 }
 
-/// A value as people write it.
+/// Formats a value as text.
 pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,23 +1,23 @@
-//! Rows into lines: columns two by two, no wider than the screen, and what names a thing kept whole as long as it can.
+//! Formats rows as lines that fit the terminal; the first column, which identifies the row, is cut last.
 
 use tabled::builder::Builder;
 use tabled::settings::peaker::Peaker;
 use tabled::settings::{Padding, Style, Width};
 
-use super::columns::Worth;
+use super::columns::ColumnPriority;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 3;
-/// A column is not cut below this while another can be.
-const FLOOR: usize = 12;
-/// Before a column is cut below this, those that may go, go.
-const ROOM: usize = 20;
+/// A column is not cut below this width while another column can be cut.
+const MIN_WIDTH: usize = 12;
+/// Optional columns are dropped before a column is cut below this width.
+const SOFT_MIN_WIDTH: usize = 20;
 
-/// A heading with its worth, and what stands below it.
+/// A heading with its priority, and the cells below it.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) heading: &'static str,
-    pub(super) worth: Worth,
+    pub(super) priority: ColumnPriority,
     pub(super) cells: Vec<String>,
 }
 
@@ -28,11 +28,14 @@ impl Column {
     }
 }
 
-/// Columns side by side. Where they do not fit, those that may go, go; then the widest are cut.
-pub(super) fn drawn(mut columns: Vec<Column>, width: Option<usize>) -> String {
+/// Formats columns as a table. If they do not fit, optional columns are dropped; then the widest columns are cut.
+pub(super) fn render(mut columns: Vec<Column>, width: Option<usize>) -> String {
     if let Some(width) = width {
-        while least(&columns) > width {
-            let Some(last) = columns.iter().rposition(|column| column.worth == Worth::May) else { break };
+        while min_width(&columns) > width {
+            let Some(last) = columns.iter().rposition(|column| column.priority == ColumnPriority::Optional)
+            else {
+                break;
+            };
             columns.remove(last);
         }
     }
@@ -44,13 +47,13 @@ pub(super) fn drawn(mut columns: Vec<Column>, width: Option<usize>) -> String {
     let mut table = rows.build();
     table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0));
     if let Some(width) = width {
-        // The gap after the last column is cut off again below.
+        // The gap after the last column is trimmed below.
         table.with(Width::truncate(width.max(20) + GAP).suffix("…").priority(Widest));
     }
-    trimmed(&table.to_string())
+    trim_lines(&table.to_string())
 }
 
-/// Names and values, one pair a line; a value that is too long goes on below itself.
+/// Formats names and values, one pair per line; a value that is too long is wrapped.
 pub(super) fn pairs(pairs: Vec<(String, String)>, width: Option<usize>) -> String {
     let names = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let mut rows = Builder::default();
@@ -63,22 +66,22 @@ pub(super) fn pairs(pairs: Vec<(String, String)>, width: Option<usize>) -> Strin
         let width = width.max(names + 2 * GAP + 20);
         table.with(Width::wrap(width + GAP).keep_words(true).priority(Widest));
     }
-    trimmed(&table.to_string())
+    trim_lines(&table.to_string())
 }
 
-fn least(columns: &[Column]) -> usize {
+fn min_width(columns: &[Column]) -> usize {
     let widths = columns.iter().enumerate().map(|(index, column)| match index {
         0 => column.width(),
-        _ => column.width().min(ROOM.max(column.heading.chars().count())),
+        _ => column.width().min(SOFT_MIN_WIDTH.max(column.heading.chars().count())),
     });
     widths.sum::<usize>() + GAP * columns.len().saturating_sub(1)
 }
 
-fn trimmed(text: &str) -> String {
+fn trim_lines(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Takes from the widest column but the first, which names the row, and from that one last.
+/// Cuts the widest column other than the first, which identifies the row; the first column is cut last.
 #[derive(Clone, Debug, Default)]
 struct Widest;
 
@@ -89,8 +92,8 @@ impl Peaker for Widest {
             let others = (1..widths.len()).filter(|index| free(*index) && widths[*index] > floor);
             others.max_by_key(|index| widths[*index])
         };
-        widest(FLOOR + GAP)
-            .or_else(|| (!widths.is_empty() && free(0) && widths[0] > 2 * FLOOR).then_some(0))
+        widest(MIN_WIDTH + GAP)
+            .or_else(|| (!widths.is_empty() && free(0) && widths[0] > 2 * MIN_WIDTH).then_some(0))
             .or_else(|| widest(0))
     }
 }
@@ -99,29 +102,29 @@ impl Peaker for Widest {
 mod tests {
     use super::*;
 
-    fn column(heading: &'static str, worth: Worth, cell: &str) -> Column {
-        Column { heading, worth, cells: vec![cell.into()] }
+    fn column(heading: &'static str, priority: ColumnPriority, cell: &str) -> Column {
+        Column { heading, priority, cells: vec![cell.into()] }
     }
 
     #[test]
-    fn what_names_the_row_is_kept_and_what_may_go_goes() {
+    fn the_first_column_is_kept_and_optional_columns_are_dropped() {
         let id = "op-1234-site-a-site-with-a-long-name-of-32-chr";
         let columns = || {
             vec![
-                column("ID", Worth::Must, id),
-                column("STATUS", Worth::Must, "parked"),
-                column("SITE", Worth::May, "a-site-with-a-long-name-of-32-chr"),
-                column("MESSAGE", Worth::Must, &"words ".repeat(30)),
+                column("ID", ColumnPriority::Required, id),
+                column("STATUS", ColumnPriority::Required, "parked"),
+                column("SITE", ColumnPriority::Optional, "a-site-with-a-long-name-of-32-chr"),
+                column("MESSAGE", ColumnPriority::Required, &"words ".repeat(30)),
             ]
         };
-        let text = drawn(columns(), Some(80));
+        let text = render(columns(), Some(80));
         assert!(text.contains(id) && text.contains("parked") && !text.contains("SITE"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(drawn(columns(), None).contains("SITE"));
+        assert!(render(columns(), None).contains("SITE"));
     }
 
     #[test]
-    fn a_long_value_is_wrapped_and_whole() {
+    fn a_long_value_is_wrapped_and_not_cut() {
         let text = pairs(vec![("message:".into(), "word ".repeat(40).trim().into())], Some(60));
         assert!(text.lines().count() > 2 && text.lines().all(|line| line.chars().count() <= 60), "{text}");
         assert_eq!(text.matches("word").count(), 40, "{text}");

@@ -1,13 +1,15 @@
-//! A server that answers as scripted and remembers what it was asked, and a command run against it.
+//! A server with scripted responses that records its requests, and a command run against it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, Cursor, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cdm_cli::transport::{Event, Listening, Request, Response, Transport, TransportError, Trouble, target};
-use cdm_cli::way::Way;
-use cdm_cli::world::{Interrupt, Paint, Person, Screen, TokenSource, World};
+use cdm_cli::invocation::Invocation;
+use cdm_cli::io::{Interrupt, Io, Paint, Prompter, Screen, TokenSource};
+use cdm_cli::transport::{
+    Event, EventStream, Request, Response, Transport, TransportError, TransportErrorKind, target,
+};
 use cdm_cli::{Cli, Exit};
 use cdm_core::adapters::SystemClock;
 use cdm_core::domain::{MonotonicTime, Timestamp};
@@ -19,119 +21,123 @@ use serde_json::Value;
 /// One connection for events.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
-    /// These come, then it closes.
+    /// Sends these events, then closes.
     Cut(Vec<Event>),
-    /// These come, then it hangs.
+    /// Sends these events, then hangs.
     Hang(Vec<Event>),
-    /// It is refused.
-    Refused(u16),
-    /// Nobody answers.
-    Away,
+    /// Is rejected with this status.
+    Rejected(u16),
+    /// Does not connect.
+    Unreachable,
 }
 
-/// What the server says and was asked.
+/// Scripted responses, and recorded requests.
 #[derive(Debug, Default)]
-pub(crate) struct Fake {
-    answers: Mutex<HashMap<String, VecDeque<Option<Response>>>>,
+pub(crate) struct FakeServer {
+    responses: Mutex<HashMap<String, VecDeque<Option<Response>>>>,
     streams: Mutex<VecDeque<Script>>,
-    asked: Mutex<Vec<Request>>,
-    listened: Mutex<Vec<(String, Option<String>)>>,
+    requests: Mutex<Vec<Request>>,
+    event_requests: Mutex<Vec<(String, Option<String>)>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Fake {
-    /// Answers `METHOD /path` with this next; the last answer stays.
-    pub(crate) fn says(self, what: &str, status: u16, body: Value) -> Self {
+impl FakeServer {
+    /// Adds a response to `METHOD /path`; the last response repeats.
+    pub(crate) fn responds(self, what: &str, status: u16, body: Value) -> Self {
         let body = body.to_string().into_bytes();
-        let answer = Response { status, headers: Vec::new(), body };
-        locked(&self.answers).entry(what.into()).or_default().push_back(Some(answer));
+        let response = Response { status, headers: Vec::new(), body };
+        locked(&self.responses).entry(what.into()).or_default().push_back(Some(response));
         self
     }
 
-    /// Answers `METHOD /path` with this and these headers next.
-    pub(crate) fn says_with(self, what: &str, status: u16, headers: &[(&str, &str)]) -> Self {
+    /// Adds a response with headers to `METHOD /path`.
+    pub(crate) fn responds_with_headers(self, what: &str, status: u16, headers: &[(&str, &str)]) -> Self {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let answer = Response { status, headers: headers.collect(), body: b"{}".to_vec() };
-        locked(&self.answers).entry(what.into()).or_default().push_back(Some(answer));
+        let response = Response { status, headers: headers.collect(), body: b"{}".to_vec() };
+        locked(&self.responses).entry(what.into()).or_default().push_back(Some(response));
         self
     }
 
-    /// Does not answer `METHOD /path` the next time.
+    /// Adds a missing response to `METHOD /path`.
     pub(crate) fn silent(self, what: &str) -> Self {
-        locked(&self.answers).entry(what.into()).or_default().push_back(None);
+        locked(&self.responses).entry(what.into()).or_default().push_back(None);
         self
     }
 
-    /// The next connection for events.
+    /// Adds a connection for events.
     pub(crate) fn streams(self, script: Script) -> Self {
         locked(&self.streams).push_back(script);
         self
     }
 
-    /// What was asked, as `METHOD /path?query body`.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    /// Returns the requests, as `METHOD /path?query body`.
+    pub(crate) fn requests(&self) -> Vec<String> {
         let line = |request: &Request| {
             let target = target(&request.path, &request.query);
             let body = request.body.as_ref().map(|body| format!(" {body}")).unwrap_or_default();
             format!("{} {target}{body}", request.method.as_str())
         };
-        locked(&self.asked).iter().map(line).collect()
+        locked(&self.requests).iter().map(line).collect()
     }
 
-    /// The headers of the first request.
+    /// Returns the headers of the first request.
     pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
-        locked(&self.asked)[0].headers.clone()
+        locked(&self.requests)[0].headers.clone()
     }
 
-    /// Where events were asked for, and after which.
-    pub(crate) fn listened(&self) -> Vec<(String, Option<String>)> {
-        locked(&self.listened).clone()
+    /// Returns the paths of the event requests, with their last event ids.
+    pub(crate) fn event_requests(&self) -> Vec<(String, Option<String>)> {
+        locked(&self.event_requests).clone()
     }
 }
 
-fn away() -> TransportError {
+fn unreachable() -> TransportError {
     let source = std::io::Error::other("connection refused");
-    TransportError { server: "http://fake".into(), trouble: Trouble::Away, source: Box::new(source) }
+    TransportError {
+        server: "http://fake".into(),
+        kind: TransportErrorKind::Unreachable,
+        source: Box::new(source),
+    }
 }
 
 #[async_trait]
-impl Transport for Fake {
+impl Transport for FakeServer {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
         let what = format!("{} {}", request.method.as_str(), request.path);
-        locked(&self.asked).push(request);
-        let mut answers = locked(&self.answers);
-        let queue = answers.get_mut(&what).unwrap_or_else(|| panic!("nobody scripted {what}"));
-        let answer = if queue.len() > 1 { queue.pop_front().unwrap() } else { queue[0].clone() };
-        answer.ok_or_else(away)
+        locked(&self.requests).push(request);
+        let mut responses = locked(&self.responses);
+        let queue = responses.get_mut(&what).unwrap_or_else(|| panic!("no response to {what} is scripted"));
+        let response = if queue.len() > 1 { queue.pop_front().unwrap() } else { queue[0].clone() };
+        response.ok_or_else(unreachable)
     }
 
-    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<Listening, TransportError> {
-        locked(&self.listened).push((path.into(), last_event_id.map(str::to_owned)));
-        let script = locked(&self.streams).pop_front().unwrap_or(Script::Refused(404));
+    async fn events(&self, path: &str, last_event_id: Option<&str>) -> Result<EventStream, TransportError> {
+        locked(&self.event_requests).push((path.into(), last_event_id.map(str::to_owned)));
+        let script = locked(&self.streams).pop_front().unwrap_or(Script::Rejected(404));
         let some = |events: Vec<Event>| stream::iter(events.into_iter().map(Ok));
         match script {
-            Script::Cut(events) => Ok(Listening::Open(some(events).boxed())),
-            Script::Hang(events) => Ok(Listening::Open(some(events).chain(stream::pending()).boxed())),
-            Script::Refused(status) => Ok(Listening::Refused(Response { status, ..Response::default() })),
-            Script::Away => Err(away()),
+            Script::Cut(events) => Ok(EventStream::Open(some(events).boxed())),
+            Script::Hang(events) => Ok(EventStream::Open(some(events).chain(stream::pending()).boxed())),
+            Script::Rejected(status) => Ok(EventStream::Rejected(Response { status, ..Response::default() })),
+            Script::Unreachable => Err(unreachable()),
         }
     }
 }
 
-/// An event of that id and kind.
+/// An event with this id and type.
 pub(crate) fn event(id: &str, kind: &str) -> Event {
     Event { id: Some(id.into()), event: kind.into(), data: "{}".into() }
 }
 
-/// A clock that shows one time of day; what it measures is the runtime's own, which tests pause.
+/// A clock with a fixed time of day; its monotonic time is that of the runtime, which tests pause.
 #[derive(Debug)]
-struct Still(SystemClock);
+struct FixedTime(SystemClock);
 
 #[async_trait]
-impl Clock for Still {
+impl Clock for FixedTime {
     fn wall(&self) -> Timestamp {
         // 2030-01-01T00:00:00Z
         Timestamp::from_millis(1_893_456_000_000)
@@ -147,9 +153,9 @@ impl Clock for Still {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
+struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Paper {
+impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         locked(&self.0).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -160,15 +166,15 @@ impl Write for Paper {
     }
 }
 
-impl Paper {
+impl Buffer {
     fn text(&self) -> String {
         String::from_utf8(locked(&self.0).clone()).unwrap()
     }
 }
 
-struct Closed;
+struct ClosedOutput;
 
-impl Write for Closed {
+impl Write for ClosedOutput {
     fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
         Err(std::io::ErrorKind::BrokenPipe.into())
     }
@@ -178,16 +184,16 @@ impl Write for Closed {
     }
 }
 
-/// What came of a command.
+/// Result of a command.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct Outcome {
     pub(crate) exit: Exit,
     pub(crate) out: String,
     pub(crate) err: String,
-    pub(crate) fake: Arc<Fake>,
+    pub(crate) fake: Arc<FakeServer>,
 }
 
-/// What is different from a pipe with nobody there.
+/// How the surroundings differ from a pipe without a terminal.
 pub(crate) struct Setting {
     pub(crate) types: Option<&'static str>,
     pub(crate) width: Option<usize>,
@@ -202,38 +208,41 @@ impl Default for Setting {
 }
 
 /// Runs a command line against the server.
-pub(crate) async fn run(fake: Fake, line: &[&str]) -> Ran {
+pub(crate) async fn run(fake: FakeServer, line: &[&str]) -> Outcome {
     run_in(fake, line, Setting::default()).await
 }
 
-/// Runs a command line against the server in that setting.
-pub(crate) async fn run_in(fake: Fake, line: &[&str], setting: Setting) -> Ran {
-    let cli = Cli::try_parse_from([&["cdm"], line].concat()).expect("the command line is one");
-    let (fake, out, err) = (Arc::new(fake), Paper::default(), Paper::default());
-    let world = World {
-        clock: Arc::new(Still(SystemClock::new())),
-        out: if setting.closed { Box::new(Closed) } else { Box::new(out.clone()) },
+/// Runs a command line against the server in these surroundings.
+pub(crate) async fn run_in(fake: FakeServer, line: &[&str], setting: Setting) -> Outcome {
+    let cli = Cli::try_parse_from([&["cdm"], line].concat()).expect("a valid command line");
+    let (fake, out, err) = (Arc::new(fake), Buffer::default(), Buffer::default());
+    let io = Io {
+        clock: Arc::new(FixedTime(SystemClock::new())),
+        out: if setting.closed { Box::new(ClosedOutput) } else { Box::new(out.clone()) },
         err: Box::new(err.clone()),
         width: setting.width,
         screen: Screen::Plain,
         paint: Paint::Plain,
-        person: match setting.types {
+        prompter: match setting.types {
             Some(text) => {
-                // The same lines, whichever way they are read.
-                let mut unseen = Cursor::new(text);
-                let unseen = move || {
+                // Both ways of reading return the same lines.
+                let mut read_hidden = Cursor::new(text);
+                let read_hidden = move || {
                     let mut line = String::new();
-                    unseen.read_line(&mut line).map(|_| line.trim_end().to_owned())
+                    read_hidden.read_line(&mut line).map(|_| line.trim_end().to_owned())
                 };
-                Person::Present { typed: Box::new(Cursor::new(text)), unseen: Box::new(unseen) }
+                Prompter::Interactive {
+                    input: Box::new(Cursor::new(text)),
+                    read_hidden: Box::new(read_hidden),
+                }
             }
-            None => Person::Absent,
+            None => Prompter::NonInteractive,
         },
         interrupt: setting.interrupt,
         token: TokenSource::default(),
-        way: Way::default(),
+        invocation: Invocation::default(),
         transport: Some(fake.clone()),
     };
-    let exit = cdm_cli::run(cli, world).await;
-    Ran { exit, out: out.text(), err: err.text(), fake }
+    let exit = cdm_cli::run(cli, io).await;
+    Outcome { exit, out: out.text(), err: err.text(), fake }
 }

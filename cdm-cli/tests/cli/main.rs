@@ -1,9 +1,9 @@
-//! The command line against a scripted server: what it asks, prints, and ends with.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+//! The command line against a scripted server: requests, output and exit codes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap fails the test")]
 
-mod endings;
 mod fake;
 mod offline;
+mod rejections;
 mod requests;
 mod tables;
 mod tls;

@@ -1,16 +1,16 @@
-//! The arguments themselves, completions and manual pages.
+//! Arguments, completions and manual pages, without a server.
 
 use cdm_cli::Cli;
 use cdm_cli::args::duration;
+use cdm_cli::io::TokenSource;
 use cdm_cli::remote::{Plaintext, Remote, RemoteOptions};
-use cdm_cli::world::TokenSource;
 use clap::{CommandFactory, Parser};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::fake::{Fake, run};
+use crate::fake::{FakeServer, run};
 
 #[test]
-fn the_arguments_are_sound() {
+fn the_arguments_are_consistent() {
     Cli::command().debug_assert();
 }
 
@@ -20,7 +20,7 @@ fn no_argument_takes_a_token() {
 }
 
 #[test]
-fn addresses_are_judged_before_they_are_asked() {
+fn invalid_addresses_are_rejected_before_a_request() {
     for address in ["localhost:8080", "ftp://x", "http://", "https://user:pass@host"] {
         assert!(Remote::new(address, None, &RemoteOptions::default()).is_err(), "{address}");
     }
@@ -40,8 +40,8 @@ fn a_token_is_sent_in_plaintext_to_this_machine_only() {
         "http://localhost.example.com",
         "http://[fd00::1]:80",
     ] {
-        let refused = Remote::new(address, Some(&token), &usual).unwrap_err().to_string();
-        assert!(refused.contains("not sent") && !refused.contains("s3cret"), "{refused}");
+        let rejected = Remote::new(address, Some(&token), &usual).unwrap_err().to_string();
+        assert!(rejected.contains("not sent") && !rejected.contains("s3cret"), "{rejected}");
         assert!(Remote::new(address, Some(&token), &allowed).is_ok(), "{address}");
         assert!(Remote::new(address, None, &usual).is_ok(), "there is nothing to read: {address}");
     }
@@ -57,7 +57,7 @@ fn a_token_is_sent_in_plaintext_to_this_machine_only() {
 }
 
 #[test]
-fn authorities_come_from_a_file_in_pem() {
+fn authorities_are_read_from_a_pem_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
     let reach = |path: &std::path::Path| {
@@ -66,11 +66,11 @@ fn authorities_come_from_a_file_in_pem() {
     };
     assert!(reach(&file).is_err(), "it is missing");
     std::fs::write(&file, "no certificate\n").unwrap();
-    assert!(reach(&file).unwrap_err().to_string().contains("no certificate in PEM"));
+    assert!(reach(&file).unwrap_err().to_string().contains("contains no PEM certificate"));
 }
 
 #[test]
-fn the_nearest_token_counts() {
+fn an_option_precedes_the_token_of_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (directory.path().join("one"), directory.path().join("two"));
     std::fs::write(&one, "first\n").unwrap();
@@ -86,7 +86,7 @@ fn the_nearest_token_counts() {
 }
 
 #[test]
-fn spans_of_time_have_units_up_to_weeks() {
+fn durations_have_units_up_to_weeks() {
     for (text, seconds) in [
         ("90s", 90),
         ("15m", 900),
@@ -108,11 +108,11 @@ fn spans_of_time_have_units_up_to_weeks() {
 }
 
 #[tokio::test]
-async fn completions_know_the_commands() {
+async fn completions_contain_the_commands() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
-        let ran = run(Fake::default(), &["completion", shell]).await;
-        assert_eq!(ran.exit.code(), 0);
-        assert!(ran.out.contains("rollback"), "{shell}");
+        let result = run(FakeServer::default(), &["completion", shell]).await;
+        assert_eq!(result.exit.code(), 0);
+        assert!(result.out.contains("rollback"), "{shell}");
     }
 }
 
@@ -120,8 +120,8 @@ async fn completions_know_the_commands() {
 async fn every_command_has_a_page() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("man");
-    let ran = run(Fake::default(), &["man", "--dir", path.to_str().unwrap()]).await;
-    assert_eq!(ran.exit.code(), 0, "{}", ran.err);
+    let result = run(FakeServer::default(), &["man", "--dir", path.to_str().unwrap()]).await;
+    assert_eq!(result.exit.code(), 0, "{}", result.err);
     for page in ["cdm.1", "cdm-site.1", "cdm-site-create.1", "cdm-op-watch.1"] {
         assert!(std::fs::metadata(path.join(page)).unwrap().len() > 100, "{page}");
     }

@@ -1,8 +1,8 @@
-//! Each command asks for what its name says.
+//! The request that each command sends.
 
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Setting, run, run_in};
+use crate::fake::{FakeServer, Setting, run, run_in};
 
 const DIGEST: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -15,7 +15,7 @@ fn rollout() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_is_asked_for_by_method_path_and_body() {
+async fn work_is_requested_by_method_path_and_body() {
     let deploy = format!(r#"POST /services {{"imageTag":"{DIGEST}"}}"#);
     let deploy_to = format!(r#"POST /services {{"imageTag":"{DIGEST}","promote":true,"service":"green"}}"#);
     let accept = format!(r#"POST /rollouts/rollout-1/resume {{"acceptDigest":"{DIGEST}"}}"#);
@@ -72,17 +72,19 @@ async fn work_is_asked_for_by_method_path_and_body() {
     for (line, expected) in cases {
         let what = expected.split(' ').take(2).collect::<Vec<_>>().join(" ");
         let of_rollout = what.contains("rollouts/") || what.starts_with("PUT /services");
-        let ran =
-            run(Fake::default().says(&what, 202, if of_rollout { rollout() } else { operation() }), line)
-                .await;
-        assert_eq!(ran.fake.asked(), [expected], "{line:?}: {}", ran.err);
+        let result = run(
+            FakeServer::default().responds(&what, 202, if of_rollout { rollout() } else { operation() }),
+            line,
+        )
+        .await;
+        assert_eq!(result.fake.requests(), [expected], "{line:?}: {}", result.err);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_are_asked_for_by_path_and_filters() {
+async fn reads_are_requested_by_path_and_filters() {
     let cases: [(&[&str], &str); 15] = [
-        // A person is told of freezes besides.
+        // For a table, the command reads the freezes as well.
         (&["site", "get", "shop", "-o", "json"], "GET /sites/shop"),
         (&["site", "get", "../x y", "-o", "json"], "GET /sites/..%2Fx%20y"),
         (
@@ -110,14 +112,15 @@ async fn reads_are_asked_for_by_path_and_filters() {
     ];
     for (line, expected) in cases {
         let what = expected.split('?').next().unwrap();
-        let ran = run(Fake::default().says(what, 200, json!({ "items": [], "next": null })), line).await;
-        assert_eq!(ran.fake.asked(), [expected], "{line:?}");
-        assert_eq!(ran.exit.code(), 0, "{line:?}: {}", ran.err);
+        let result =
+            run(FakeServer::default().responds(what, 200, json!({ "items": [], "next": null })), line).await;
+        assert_eq!(result.fake.requests(), [expected], "{line:?}");
+        assert_eq!(result.exit.code(), 0, "{line:?}: {}", result.err);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn small_changes_are_done_at_once() {
+async fn small_changes_complete_at_once() {
     let mark = format!(r#"POST /services/history/{DIGEST} {{"reason":"loses uploads","verdict":"bad"}}"#);
     let cases: [(&[&str], u16, &str); 14] = [
         (&["services", "select", "green"], 200, r#"POST /services {"selector":"green"}"#),
@@ -153,37 +156,42 @@ async fn small_changes_are_done_at_once() {
     ];
     for (line, status, expected) in cases {
         let what = expected.split(' ').take(2).collect::<Vec<_>>().join(" ");
-        let ran = run(
-            Fake::default().says(&what, status, json!({ "message": "done", "token": "once", "items": [] })),
+        let result = run(
+            FakeServer::default().responds(
+                &what,
+                status,
+                json!({ "message": "done", "token": "once", "items": [] }),
+            ),
             line,
         )
         .await;
-        assert_eq!(ran.fake.asked(), [expected], "{line:?}");
-        assert_eq!(ran.exit.code(), 0, "{line:?}: {}", ran.err);
+        assert_eq!(result.fake.requests(), [expected], "{line:?}");
+        assert_eq!(result.exit.code(), 0, "{line:?}: {}", result.err);
     }
 }
 
-/// A password is typed twice, or read from a file; it is in no argument, and said back to nobody.
+/// A password is typed twice, or read from a file; it is never an argument, and never printed.
 #[tokio::test(start_paused = true)]
-async fn a_password_is_asked_for_or_read() {
+async fn a_password_is_prompted_for_or_read() {
     const SECRET: &str = "correct horse";
     let line = ["user", "create", "ada", "--role", "viewer"];
-    let fake = || Fake::default().says("POST /users", 201, json!({ "name": "ada", "sessions": [] }));
-    let asked = format!(r#"POST /users {{"name":"ada","password":"{SECRET}","role":"viewer"}}"#);
+    let fake =
+        || FakeServer::default().responds("POST /users", 201, json!({ "name": "ada", "sessions": [] }));
+    let expected = format!(r#"POST /users {{"name":"ada","password":"{SECRET}","role":"viewer"}}"#);
     let typed = |types| Setting { types, ..Setting::default() };
-    let ran = run_in(fake(), &line, typed(Some("correct horse\ncorrect horse\n"))).await;
-    assert_eq!((ran.exit.code(), ran.fake.asked()), (0, vec![asked.clone()]), "{}", ran.err);
-    assert!(!ran.out.contains(SECRET) && !ran.err.contains(SECRET), "{} {}", ran.out, ran.err);
+    let result = run_in(fake(), &line, typed(Some("correct horse\ncorrect horse\n"))).await;
+    assert_eq!((result.exit.code(), result.fake.requests()), (0, vec![expected.clone()]), "{}", result.err);
+    assert!(!result.out.contains(SECRET) && !result.err.contains(SECRET), "{} {}", result.out, result.err);
     for types in [Some("correct horse\ncorrect hose\n"), None] {
-        let ran = run_in(fake(), &line, typed(types)).await;
-        assert_eq!((ran.exit.code(), ran.fake.asked().len()), (2, 0), "{types:?}: {}", ran.err);
+        let result = run_in(fake(), &line, typed(types)).await;
+        assert_eq!((result.exit.code(), result.fake.requests().len()), (2, 0), "{types:?}: {}", result.err);
     }
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("password");
     std::fs::write(&file, "correct horse\r\n").expect("a file");
     let line = [line.as_slice(), &["--password-file", file.to_str().expect("a path")]].concat();
-    let ran = run(fake(), &line).await;
-    assert_eq!((ran.exit.code(), ran.fake.asked()), (0, vec![asked]), "{}", ran.err);
+    let result = run(fake(), &line).await;
+    assert_eq!((result.exit.code(), result.fake.requests()), (0, vec![expected]), "{}", result.err);
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,41 +207,48 @@ async fn a_site_is_created_with_defaults_and_a_key() {
         "--idempotency-key",
         "k",
     ];
-    let ran = run(
-        Fake::default().says("POST /sites/create", 201, json!({ "id": "shop", "state": "created" })),
+    let result = run(
+        FakeServer::default().responds(
+            "POST /sites/create",
+            201,
+            json!({ "id": "shop", "state": "created" }),
+        ),
         &line,
     )
     .await;
     let body = r#"{"canonicalHostname":"a.example","hostnames":["a.example","b.example"],"id":"shop","name":"shop","theme":"t"}"#;
-    assert_eq!(ran.fake.asked(), [format!("POST /sites/create {body}")]);
-    assert_eq!(ran.fake.headers(), [("idempotency-key", "k".to_owned())]);
-    assert!(ran.out.contains("created"), "{}", ran.out);
+    assert_eq!(result.fake.requests(), [format!("POST /sites/create {body}")]);
+    assert_eq!(result.fake.headers(), [("idempotency-key", "k".to_owned())]);
+    assert!(result.out.contains("created"), "{}", result.out);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_token_alone_is_on_standard_output() {
-    let fake =
-        Fake::default().says("POST /tokens", 201, json!({ "id": "t", "name": "ci", "token": "s3cret" }));
-    let ran = run(fake, &["token", "create", "ci", "--role", "viewer"]).await;
-    assert_eq!(ran.out, "s3cret\n");
-    assert!(!ran.err.contains("s3cret"));
+async fn only_a_new_token_is_on_standard_output() {
+    let fake = FakeServer::default().responds(
+        "POST /tokens",
+        201,
+        json!({ "id": "t", "name": "ci", "token": "s3cret" }),
+    );
+    let result = run(fake, &["token", "create", "ci", "--role", "viewer"]).await;
+    assert_eq!(result.out, "s3cret\n");
+    assert!(!result.err.contains("s3cret"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn deleting_wants_the_id() {
-    let scripted = || Fake::default().says("DELETE /sites/shop", 202, operation());
+async fn a_deletion_requires_the_id() {
+    let scripted = || FakeServer::default().responds("DELETE /sites/shop", 202, operation());
     let typed = |types| Setting { types, ..Setting::default() };
 
     let piped = run(scripted(), &["site", "delete", "shop"]).await;
-    assert_eq!((piped.exit.code(), piped.fake.asked().len()), (2, 0));
+    assert_eq!((piped.exit.code(), piped.fake.requests().len()), (2, 0));
     assert!(piped.err.contains("--confirm shop"), "{}", piped.err);
 
     let wrong = run(scripted(), &["site", "delete", "shop", "--confirm", "ship"]).await;
-    assert_eq!((wrong.exit.code(), wrong.fake.asked().len()), (2, 0));
+    assert_eq!((wrong.exit.code(), wrong.fake.requests().len()), (2, 0));
 
     for (types, code, requests) in [("shop\n", 0, 1), ("yes\n", 2, 0), ("", 2, 0)] {
-        let ran = run_in(scripted(), &["site", "delete", "shop"], typed(Some(types))).await;
-        assert_eq!((ran.exit.code(), ran.fake.asked().len()), (code, requests), "typed {types:?}");
-        assert!(ran.err.contains("Type its id"), "{}", ran.err);
+        let result = run_in(scripted(), &["site", "delete", "shop"], typed(Some(types))).await;
+        assert_eq!((result.exit.code(), result.fake.requests().len()), (code, requests), "typed {types:?}");
+        assert!(result.err.contains("Type its id"), "{}", result.err);
     }
 }

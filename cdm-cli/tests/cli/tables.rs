@@ -1,8 +1,8 @@
-//! What people and programs see of lists and things.
+//! Lists and objects, as tables and as JSON or YAML.
 
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Setting, run, run_in};
+use crate::fake::{FakeServer, Setting, run, run_in};
 
 fn site(id: &str) -> Value {
     json!({
@@ -16,58 +16,63 @@ fn page(ids: std::ops::Range<u32>, next: Option<&str>) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_is_a_table_for_people() {
-    let fake = || Fake::default().says("GET /sites", 200, json!({ "items": [site("shop")], "next": null }));
-    let ran = run(fake(), &["site", "list"]).await;
+async fn a_list_is_printed_as_a_table() {
+    let fake = || {
+        FakeServer::default().responds("GET /sites", 200, json!({ "items": [site("shop")], "next": null }))
+    };
+    let result = run(fake(), &["site", "list"]).await;
     assert_eq!(
-        ran.out,
+        result.out,
         "ID     STATE    SERVICE   ROUTED   HOSTNAME    THEME   OPERATION   AGE\n\
          shop   active   blue      green    a.example   t       -           5m\n"
     );
     let narrow = Setting { width: Some(50), ..Setting::default() };
-    let ran = run_in(fake(), &["site", "list"], narrow).await;
-    assert!(ran.out.lines().all(|line| line.chars().count() <= 50), "{}", ran.out);
+    let result = run_in(fake(), &["site", "list"], narrow).await;
+    assert!(result.out.lines().all(|line| line.chars().count() <= 50), "{}", result.out);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_is_the_servers_words_for_programs() {
-    let fake = || Fake::default().says("GET /sites", 200, json!({ "items": [site("shop")], "next": null }));
-    let ran = run(fake(), &["site", "list", "-o", "json"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), json!({ "items": [site("shop")] }));
-    let ran = run(fake(), &["site", "list", "-o", "yaml"]).await;
-    assert_eq!(serde_norway::from_str::<Value>(&ran.out).unwrap(), json!({ "items": [site("shop")] }));
+async fn json_and_yaml_contain_the_servers_response() {
+    let fake = || {
+        FakeServer::default().responds("GET /sites", 200, json!({ "items": [site("shop")], "next": null }))
+    };
+    let result = run(fake(), &["site", "list", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&result.out).unwrap(), json!({ "items": [site("shop")] }));
+    let result = run(fake(), &["site", "list", "-o", "yaml"]).await;
+    assert_eq!(serde_norway::from_str::<Value>(&result.out).unwrap(), json!({ "items": [site("shop")] }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_list_says_so_beside_the_output() {
-    let fake = || Fake::default().says("GET /sites", 200, json!({ "items": [], "next": null }));
-    let ran = run(fake(), &["site", "list"]).await;
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "no sites\n"));
-    let ran = run(fake(), &["site", "list", "-o", "json"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), json!({ "items": [] }));
+async fn an_empty_list_prints_a_note_on_standard_error() {
+    let fake = || FakeServer::default().responds("GET /sites", 200, json!({ "items": [], "next": null }));
+    let result = run(fake(), &["site", "list"]).await;
+    assert_eq!((result.out.as_str(), result.err.as_str()), ("", "no sites\n"));
+    let result = run(fake(), &["site", "list", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&result.out).unwrap(), json!({ "items": [] }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn lists_follow_cursors_up_to_the_limit() {
     let fake = || {
-        Fake::default().says("GET /sites", 200, page(0..3, Some("c/1"))).says(
+        FakeServer::default().responds("GET /sites", 200, page(0..3, Some("c/1"))).responds(
             "GET /sites",
             200,
             page(3..6, Some("c2")),
         )
     };
-    let ran = run(fake(), &["site", "list", "--limit", "5", "-o", "json"]).await;
-    assert_eq!(ran.fake.asked(), ["GET /sites?limit=5", "GET /sites?limit=2&cursor=c%2F1"]);
-    let printed: Value = serde_json::from_str(&ran.out).unwrap();
+    let result = run(fake(), &["site", "list", "--limit", "5", "-o", "json"]).await;
+    assert_eq!(result.fake.requests(), ["GET /sites?limit=5", "GET /sites?limit=2&cursor=c%2F1"]);
+    let printed: Value = serde_json::from_str(&result.out).unwrap();
     assert_eq!(printed["items"].as_array().unwrap().len(), 5);
-    assert!(ran.err.contains("there are more"), "{}", ran.err);
+    assert!(result.err.contains("there are more"), "{}", result.err);
 
-    let ran =
-        run(fake().says("GET /sites", 200, page(6..7, None)), &["site", "list", "--all", "-o", "json"]).await;
-    let printed: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!((printed["items"].as_array().unwrap().len(), ran.err.as_str()), (7, ""));
+    let result =
+        run(fake().responds("GET /sites", 200, page(6..7, None)), &["site", "list", "--all", "-o", "json"])
+            .await;
+    let printed: Value = serde_json::from_str(&result.out).unwrap();
+    assert_eq!((printed["items"].as_array().unwrap().len(), result.err.as_str()), (7, ""));
 
-    let circle = Fake::default().says("GET /sites", 200, page(0..3, Some("c")));
+    let circle = FakeServer::default().responds("GET /sites", 200, page(0..3, Some("c")));
     assert_eq!(run(circle, &["site", "list", "--all"]).await.exit.code(), 1);
 }
 
@@ -83,17 +88,19 @@ async fn an_operation_shows_its_steps() {
             { "name": "Ingress", "status": "running", "attempts": 2, "message": "again" }
         ]
     });
-    let ran = run(Fake::default().says("GET /operations/op-1", 200, operation), &["op", "get", "op-1"]).await;
+    let result =
+        run(FakeServer::default().responds("GET /operations/op-1", 200, operation), &["op", "get", "op-1"])
+            .await;
     for part in
         ["reason:", "job_failed: exit 1\n", "2029-12-31T00:00:00Z (24h)", "shop-install-1", "90s", "again"]
     {
-        assert!(ran.out.contains(part), "{part} in {}", ran.out);
+        assert!(result.out.contains(part), "{part} in {}", result.out);
     }
-    assert!(!ran.out.contains("rollout"), "{}", ran.out);
+    assert!(!result.out.contains("rollout"), "{}", result.out);
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_show_which_is_the_canary() {
+async fn services_show_the_canary() {
     let services = json!({
         "canary": { "selector": "green", "image": "r@sha256:b" },
         "services": {
@@ -101,9 +108,10 @@ async fn services_show_which_is_the_canary() {
             "green": { "image": "r@sha256:b", "desired": 2, "ready": 1, "updated": 2, "available": 1, "sites": 0, "verdict": "unknown" }
         }
     });
-    let ran = run(Fake::default().says("GET /services", 200, services), &["services", "show"]).await;
+    let result =
+        run(FakeServer::default().responds("GET /services", 200, services), &["services", "show"]).await;
     assert_eq!(
-        ran.out,
+        result.out,
         "SERVICE   CANARY   READY   UPDATED   AVAILABLE   SITES   VERDICT   OPERATION   IMAGE\n\
          blue      -        2/2     2         2           5       healthy   -           r@sha256:a\n\
          green     active   1/2     2         1           0       unknown   -           r@sha256:b\n"

@@ -1,4 +1,4 @@
-//! What is said of servers whose certificates are not accepted, each by a handshake on a loopback port.
+//! Errors for certificates that are not accepted, each by a handshake on a loopback port.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cdm_cli::remote::{Remote, RemoteOptions};
-use cdm_cli::transport::{Request, Transport, Trouble};
+use cdm_cli::transport::{Request, Transport, TransportErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A server that shakes hands with one client, as far as that goes, with that certificate.
+/// A server that performs a TLS handshake with one client, with this certificate.
 fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -25,13 +25,13 @@ fn server(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> S
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
         let mut connection = rustls::ServerConnection::new(Arc::new(config)).expect("a connection");
-        // It fails where the client goes.
+        // The handshake fails when the client closes the connection.
         while connection.is_handshaking() && connection.complete_io(&mut stream).is_ok() {}
     });
     address
 }
 
-/// A certificate of the names that the authority, if there is one, has signed.
+/// A certificate for these names, signed by the authority if there is one, otherwise self-signed.
 fn issued(
     names: &[&str],
     by: Option<&CertifiedIssuer<'_, KeyPair>>,
@@ -49,15 +49,15 @@ fn issued(
     (vec![made.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
 }
 
-async fn trouble(address: &str, cacert: Option<&std::path::Path>) -> (Trouble, String) {
+async fn failure(address: &str, cacert: Option<&std::path::Path>) -> (TransportErrorKind, String) {
     let options = RemoteOptions { cacert: cacert.map(ToOwned::to_owned), ..RemoteOptions::default() };
     let remote = Remote::new(address, None, &options).expect("a client");
-    let error = remote.send(Request::default()).await.expect_err("no answer");
-    (error.trouble, error.to_string())
+    let error = remote.send(Request::default()).await.expect_err("no response");
+    (error.kind, error.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_not_accepted_is_explained() {
+async fn a_rejected_certificate_is_explained() {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = KeyPair::generate().expect("a key");
@@ -80,38 +80,46 @@ async fn a_certificate_that_is_not_accepted_is_explained() {
     let of_authority =
         || issued(&["localhost"], None, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     let cases = [
-        ("not trusted", good(), None, Trouble::Untrusted),
-        ("another name", issued(&["cdm.example.com"], Some(&authority), |_| {}), trusted, Trouble::OtherName),
-        ("expired", expired(), trusted, Trouble::OutOfDate),
-        ("of an authority", of_authority(), trusted, Trouble::Authority),
-        // The handshake is done, and the server leaves.
-        ("in order", good(), trusted, Trouble::Away),
+        ("not trusted", good(), None, TransportErrorKind::UntrustedIssuer),
+        (
+            "another name",
+            issued(&["cdm.example.com"], Some(&authority), |_| {}),
+            trusted,
+            TransportErrorKind::WrongName,
+        ),
+        ("expired", expired(), trusted, TransportErrorKind::Expired),
+        ("of an authority", of_authority(), trusted, TransportErrorKind::CaCertificate),
+        // The handshake completes, and the server closes the connection.
+        ("in order", good(), trusted, TransportErrorKind::Unreachable),
     ];
     for (what, (chain, key), cacert, expected) in cases {
         let port = server(chain, key).port();
-        let (found, said) = trouble(&format!("https://localhost:{port}"), cacert).await;
-        assert_eq!(found, expected, "{what}: {said}");
-        assert!(said.contains(&format!("https://localhost:{port}")) && !said.contains("CaUsed"), "{said}");
+        let (found, message) = failure(&format!("https://localhost:{port}"), cacert).await;
+        assert_eq!(found, expected, "{what}: {message}");
+        assert!(
+            message.contains(&format!("https://localhost:{port}")) && !message.contains("CaUsed"),
+            "{message}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_speaks_tls_alone_is_told() {
+async fn http_to_a_tls_port_is_explained() {
     let (chain, key) = issued(&["localhost"], None, |_| {});
     let port = server(chain, key).port();
-    let (found, said) = trouble(&format!("http://127.0.0.1:{port}"), None).await;
-    assert_eq!(found, Trouble::NoHttp, "{said}");
+    let (found, message) = failure(&format!("http://127.0.0.1:{port}"), None).await;
+    assert_eq!(found, TransportErrorKind::NotHttp, "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_speaks_no_tls_is_told() {
+async fn https_to_a_port_without_tls_is_explained() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a client");
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").expect("an answer");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").expect("a response");
     });
-    let (found, said) = trouble(&format!("https://127.0.0.1:{port}"), None).await;
-    assert_eq!(found, Trouble::Plaintext, "{said}");
-    assert_eq!(said, format!("https://127.0.0.1:{port} does not speak TLS"));
+    let (found, message) = failure(&format!("https://127.0.0.1:{port}"), None).await;
+    assert_eq!(found, TransportErrorKind::NoTls, "{message}");
+    assert_eq!(message, format!("`https://127.0.0.1:{port}` does not use TLS"));
 }

@@ -1,4 +1,4 @@
-//! Every command in every format: what is on standard output, all of it, and under the right names.
+//! Every command in every format: all of standard output, and the names of its fields.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -9,38 +9,38 @@ use cdm_cli::{Cli, Shape};
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::place::{Place, Running, Stream, cdm, ran};
-use crate::story::{self, Like};
+use crate::story::{self, Printed};
+use crate::test_env::{Running, Stream, TestEnv, cdm, execute};
 
-/// Commands that have tests of their own below.
-const ALONE: [&str; 2] = ["events", "demo"];
+/// Commands with separate tests below.
+const TESTED_SEPARATELY: [&str; 2] = ["events", "demo"];
 
 #[test]
 fn every_command_has_its_turn() {
-    let place = Place::new();
-    let mut seen: BTreeSet<String> = ALONE.map(str::to_owned).into();
-    story::tell(&place, &mut |name, words, like| {
+    let env = TestEnv::new();
+    let mut seen: BTreeSet<String> = TESTED_SEPARATELY.map(str::to_owned).into();
+    story::run(&env, &mut |name, words, printed| {
         seen.insert(name.to_owned());
         let mut words = words.to_vec();
         words.extend(["-o", "json"]);
-        let ran = place.run(&words).ends(0);
-        match like {
-            Like::Script => assert!(ran.out.contains("cdm"), "{name}"),
-            Like::One(shape) => whole(shape, &with_jq(&ran.out), name),
-            Like::Many(shape) => {
-                let value = with_jq(&ran.out);
+        let result = env.run(&words).ends(0);
+        match printed {
+            Printed::Script => assert!(result.out.contains("cdm"), "{name}"),
+            Printed::One(shape) => assert_fields(shape, &with_jq(&result.out), name),
+            Printed::Many(shape) => {
+                let value = with_jq(&result.out);
                 let items = value["items"].as_array().unwrap_or_else(|| panic!("{name}: {value}"));
                 assert!(!items.is_empty(), "{name}");
-                items.iter().for_each(|item| whole(shape, item, name));
+                items.iter().for_each(|item| assert_fields(shape, item, name));
             }
         }
     });
     let mut commands = BTreeSet::new();
     leaves(&Cli::command(), "", &mut commands);
-    assert_eq!(seen, commands, "a command without its turn, or a turn without its command");
+    assert_eq!(seen, commands, "a command is not in the scenario, or the scenario has an unknown command");
 }
 
-/// The names of the commands that do something.
+/// Collects the names of the commands without subcommands.
 fn leaves(command: &clap::Command, before: &str, into: &mut BTreeSet<String>) {
     for part in command.get_subcommands() {
         let name = format!("{before} {}", part.get_name()).trim().to_owned();
@@ -52,8 +52,8 @@ fn leaves(command: &clap::Command, before: &str, into: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether the API's answer has every field that a table would show.
-fn whole(shape: Shape, value: &Value, name: &str) {
+/// Asserts that a response of the API has every field that a table shows.
+fn assert_fields(shape: Shape, value: &Value, name: &str) {
     assert!(value.is_object(), "{name}: {value}");
     let items: Vec<&Value> = match shape {
         Shape::Services => value["services"].as_object().expect("services").values().collect(),
@@ -74,7 +74,7 @@ fn whole(shape: Shape, value: &Value, name: &str) {
     }
 }
 
-/// What standard output says as JSON, all of it; read by `jq` too where there is one.
+/// Parses all of standard output as JSON; compares it with the output of `jq`, if installed.
 fn with_jq(out: &str) -> Value {
     let value: Value = serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}"));
     let jq = Command::new("jq").args(["-c", "."]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -89,64 +89,64 @@ fn with_jq(out: &str) -> Value {
 }
 
 #[test]
-fn every_command_speaks_yaml() {
-    let place = Place::new();
-    story::tell(&place, &mut |name, words, like| {
+fn every_command_prints_yaml() {
+    let env = TestEnv::new();
+    story::run(&env, &mut |name, words, printed| {
         let mut words = words.to_vec();
         words.extend(["-o", "yaml"]);
-        let ran = place.run(&words).ends(0);
-        if let Like::One(_) | Like::Many(_) = like {
+        let result = env.run(&words).ends(0);
+        if let Printed::One(_) | Printed::Many(_) = printed {
             let value: Value =
-                serde_norway::from_str(&ran.out).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert!(value.is_object(), "{name}: {}", ran.out);
+                serde_norway::from_str(&result.out).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(value.is_object(), "{name}: {}", result.out);
         }
     });
 }
 
 #[test]
-fn tables_have_their_columns_and_no_colour_on_a_pipe() {
-    let place = Place::new();
-    story::tell(&place, &mut |name, words, like| {
-        let ran = place.run(words).ends(0);
-        assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "{name}: {ran:?}");
-        let lists = match like {
-            Like::Many(shape) => Some(shape),
-            Like::One(Shape::Services) => Some(Shape::Services),
-            Like::One(_) | Like::Script => None,
+fn tables_have_their_columns_and_no_color_on_a_pipe() {
+    let env = TestEnv::new();
+    story::run(&env, &mut |name, words, printed| {
+        let result = env.run(words).ends(0);
+        assert!(!result.out.contains('\u{1b}') && !result.err.contains('\u{1b}'), "{name}: {result:?}");
+        let lists = match printed {
+            Printed::Many(shape) => Some(shape),
+            Printed::One(Shape::Services) => Some(Shape::Services),
+            Printed::One(_) | Printed::Script => None,
         };
         if let Some(shape) = lists {
-            let mut lines = ran.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let mut lines = result.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
             assert_eq!(lines.next().expect("headings"), shape.headings(), "{name}");
             for line in lines {
-                assert!(line.len() >= shape.headings().len(), "{name}: {}", ran.out);
+                assert!(line.len() >= shape.headings().len(), "{name}: {}", result.out);
             }
         }
     });
 }
 
 #[test]
-fn events_come_as_lines_until_ctrl_c() {
+fn events_are_printed_as_lines_until_ctrl_c() {
     for (format, read) in [("json", true), ("table", false)] {
-        let place = Place::new();
-        let mut events = Running::start(&mut place.command(&["events", "-o", format, "-q"]), Stream::Out);
-        // They begin with the present, and nobody says when that is: things are done until one is told.
-        let heard = AtomicBool::new(false);
+        let env = TestEnv::new();
+        let mut events = Running::start(&mut env.command(&["events", "-o", format, "-q"]), Stream::Out);
+        // The stream begins with the present, at an unknown moment: sites are created until an event arrives.
+        let received = AtomicBool::new(false);
         let line = std::thread::scope(|scope| {
-            let doer = scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for number in 0..200 {
-                    if heard.load(Ordering::SeqCst) {
+                    if received.load(Ordering::SeqCst) {
                         break;
                     }
-                    place.created(&format!("site-{number}"));
+                    env.create(&format!("site-{number}"));
                 }
             });
             let line = events.until("succeeded");
-            heard.store(true, Ordering::SeqCst);
-            doer.join().expect("it ends");
+            received.store(true, Ordering::SeqCst);
+            writer.join().expect("it ends");
             line
         });
         if read {
-            let event: Value = serde_json::from_str(&line).expect("one object a line");
+            let event: Value = serde_json::from_str(&line).expect("one object per line");
             for key in ["at", "subject", "operation", "what"] {
                 assert!(event[key].is_string(), "{key} in {event}");
             }
@@ -159,12 +159,15 @@ fn events_come_as_lines_until_ctrl_c() {
 }
 
 #[test]
-fn the_demo_tells_people_and_programs() {
+fn the_demo_has_a_text_and_a_report() {
     let home = tempfile::tempdir().expect("a directory");
-    let told = ran(&mut cdm(home.path(), &["demo", "-o", "json"])).ends(0);
-    let value = with_jq(&told.out);
+    let output = execute(&mut cdm(home.path(), &["demo", "-o", "json"])).ends(0);
+    let value = with_jq(&output.out);
     let claims = value["claims"].as_array().expect("claims");
     assert!(claims.len() > 30 && claims.iter().all(|claim| claim["held"] == true), "{value}");
-    assert!(told.err.contains("1. "), "the story is told beside it: {}", told.err);
-    assert!(std::fs::read_dir(home.path()).expect("home").next().is_none(), "it leaves nothing at home");
+    assert!(output.err.contains("1. "), "the text is on standard error: {}", output.err);
+    assert!(
+        std::fs::read_dir(home.path()).expect("home").next().is_none(),
+        "no file is left in the home directory"
+    );
 }

@@ -1,12 +1,11 @@
-//! The real `cdm` against a real server on a free port: what a person types, what a script reads, what the exit code is.
+//! The real `cdm` against a real server on a free port: input, output and exit codes.
 
 mod commands;
-mod deleting;
-mod endings;
+mod exit_codes;
+mod first_use;
+mod help;
 mod incident;
 mod interrupt;
-mod look;
-mod newcomer;
-mod pages;
-mod place;
 mod story;
+mod terminal;
+mod test_env;

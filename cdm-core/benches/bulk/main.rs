@@ -1,8 +1,8 @@
-//! What a bulk promote costs: CDM's engine with its real adapters, a raw client that sends the same requests, and a
-//! script of `kubectl` and `aws`; and what an idle fleet asks for. The servers count what they are asked.
+//! The cost of a bulk promote: CDM's engine with its real adapters, a raw client that sends the same requests, and a
+//! script of `kubectl` and `aws`; also the requests of an idle fleet. The servers count the requests.
 //!
-//! Prints tables and demands nothing: `tests/parts cargo bench -p cdm-core --features cloud --bench bulk`. What the
-//! columns mean is written in `docs/performance.md`.
+//! Prints tables and asserts no limits: `tests/parts cargo bench -p cdm-core --features cloud --bench bulk`.
+//! `docs/performance.md` explains the columns.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -24,26 +24,26 @@ use std::time::{Duration, Instant};
 
 use cdm_core::domain::Color;
 
-use engine::{Engine, Made};
+use engine::{Engine, SiteSetup};
 use measure::Rounds;
-use raw::Raw;
+use raw::RawClient;
 use servers::{Counts, Servers};
 
-/// Rounds, besides the first, which only warms up.
+/// Measured rounds; one warm-up round precedes them.
 const ROUNDS: usize = 5;
-/// Sites that are moved in a round.
+/// Sites moved in each round.
 const SITES: u32 = 1_000;
-/// Sites that the script moves in a round.
+/// Sites that the script moves in each round.
 const BY_SCRIPT: u32 = 8;
-/// Sites in each job of the raw client's.
+/// Sites in each flush job of the raw client.
 const BATCH: usize = 256;
-/// What is compared; all with the raw client, which moves and flushes.
+/// The measured arms; each is compared to the raw client, which moves and flushes.
 const ARMS: [&str; 4] = ["CDM", "raw client", "the same without flushes", "script"];
-/// Sites whose caches are flushed: whole windows of a rollout.
+/// Sites whose caches are flushed; a multiple of the window size of a rollout.
 const FLUSHED: u32 = 512;
-/// Sites that idle.
+/// Sites of the idle fleet.
 const IDLE: u32 = 10_000;
-/// How long they are watched.
+/// How long the idle fleet is measured.
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn main() {
@@ -63,7 +63,7 @@ fn main() {
     }
 }
 
-/// Where DynamoDB is.
+/// Returns the address of DynamoDB.
 fn dynoxide() -> Option<String> {
     let address = std::env::var("CDM_TEST_DYNOXIDE").ok().filter(|address| !address.is_empty());
     if address.is_none() {
@@ -72,43 +72,44 @@ fn dynoxide() -> Option<String> {
     address
 }
 
-/// What a round of an arm took.
+/// The measurements of one arm.
 #[derive(Debug, Default)]
 struct Arm {
-    /// Sites in a second.
+    /// Sites per second.
     rate: Rounds,
-    /// Microseconds of a processor a site, of this process, or of the script's.
+    /// Microseconds of CPU per site, of this process or of the script's processes.
     cpu: Rounds,
-    /// Requests a site, by server and what was asked.
+    /// Requests per site, by server and request type.
     counts: BTreeMap<String, f64>,
 }
 
 async fn promote() {
     let Some(dynamodb) = dynoxide() else { return };
     let servers: [Servers; 2] = [Servers::start(&dynamodb), Servers::start(&dynamodb)];
-    let engine = Engine::new(&servers[0], SITES, Made::Routed).await;
-    let mut raw = Raw::new(&servers[1]).await;
-    // The raw client has sites of its own, made by the same adapters.
-    let flusher = Engine::new(&servers[1], SITES, Made::Routed).await;
+    let engine = Engine::new(&servers[0], SITES, SiteSetup::WithRoute).await;
+    let mut raw = RawClient::new(&servers[1]).await;
+    // The raw client has its own sites, created by the same adapters.
+    let flusher = Engine::new(&servers[1], SITES, SiteSetup::WithRoute).await;
     raw.adopt(&flusher);
     let mut to = Color::Green;
-    let [mut ours, mut same, mut bare, mut scripted] = <[Arm; 4]>::default();
+    let [mut engine_arm, mut raw_arm, mut no_flush_arm, mut script_arm] = <[Arm; 4]>::default();
     for round in 0..=ROUNDS {
-        engine.aim(to).await;
+        engine.set_canary(to).await;
         let by_engine = async || {
-            let taken = taken(&servers[0], SITES, engine.promote()).await;
+            let result = measure_arm(&servers[0], SITES, engine.promote()).await;
             engine.assert_moved(to).await;
-            taken
+            result
         };
         let mut by_raw = async || {
-            // The last ones cannot be flushed before they are moved; which the others are does not matter here.
+            // The last sites cannot be flushed before they are moved; for this measurement it does not matter which
+            // sites the others are.
             let (first, last) = flusher.sites.split_at(flusher.sites.len() - BATCH);
             let both = async {
                 futures_util::join!(raw.promote(to.other()), flusher.flush(first, BATCH, 20));
                 flusher.flush(last, BATCH, 20).await;
             };
-            let with_flushes = taken(&servers[1], SITES, both).await;
-            (with_flushes, taken(&servers[1], SITES, raw.promote(to)).await)
+            let with_flushes = measure_arm(&servers[1], SITES, both).await;
+            (with_flushes, measure_arm(&servers[1], SITES, raw.promote(to)).await)
         };
         let (one, (all, other)) = if round % 2 == 0 {
             let one = by_engine().await;
@@ -117,113 +118,118 @@ async fn promote() {
             let other = by_raw().await;
             (by_engine().await, other)
         };
-        // The first sites of the raw client's, back and forth, so that it finds them where it left them.
-        let back = script::there_and_back(&servers[1], &mut raw, to, BY_SCRIPT);
+        // The script moves the raw client's first sites to the other service and back, so that the raw client finds
+        // them unchanged.
+        let back = script::round_trip(&servers[1], &mut raw, to, BY_SCRIPT);
         if round > 0 {
-            ours.keep(one);
-            same.keep(all);
-            bare.keep(other);
+            engine_arm.record(one);
+            raw_arm.record(all);
+            no_flush_arm.record(other);
             if let Some(back) = back {
-                scripted.keep(back);
+                script_arm.record(back);
             }
         }
         to = to.other();
     }
-    tell([&ours, &same, &bare, &scripted]);
+    print_table([&engine_arm, &raw_arm, &no_flush_arm, &script_arm]);
 }
 
-/// A round: sites in a second, microseconds of a processor a site, requests a site.
+/// One round: sites per second, microseconds of CPU per site, and requests per site.
 type Round = (f64, f64, BTreeMap<String, f64>);
 
-async fn taken(servers: &Servers, sites: u32, work: impl Future<Output = ()>) -> Round {
-    servers.forget();
-    let (begun, cpu) = (Instant::now(), cpu(Whose::Mine));
+async fn measure_arm(servers: &Servers, sites: u32, work: impl Future<Output = ()>) -> Round {
+    servers.reset();
+    let (begun, cpu) = (Instant::now(), cpu(CpuOwner::ThisProcess));
     work.await;
-    let took = (begun.elapsed(), self::cpu(Whose::Mine) - cpu);
+    let took = (begun.elapsed(), self::cpu(CpuOwner::ThisProcess) - cpu);
     round(took, sites, &servers.counts())
 }
 
 fn round((wall, cpu): (Duration, Duration), sites: u32, counts: &Counts) -> Round {
     let sites = f64::from(sites);
-    let counts = counts.iter().map(|(asked, many)| (asked.clone(), *many as f64 / sites)).collect();
+    let counts = counts.iter().map(|(request, count)| (request.clone(), *count as f64 / sites)).collect();
     (sites / wall.as_secs_f64(), cpu.as_secs_f64() * 1e6 / sites, counts)
 }
 
 impl Arm {
-    fn keep(&mut self, (rate, cpu, counts): Round) {
+    fn record(&mut self, (rate, cpu, counts): Round) {
         self.rate.push(rate);
         self.cpu.push(cpu);
         self.counts = counts;
     }
 }
 
-/// Whose time on a processor.
+/// Whose CPU time is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
-    /// This process's.
-    Mine,
-    /// That of processes that it started and that have ended.
+enum CpuOwner {
+    /// This process.
+    ThisProcess,
+    /// Child processes that have ended.
     Children,
 }
 
-fn cpu(whose: Whose) -> Duration {
+fn cpu(whose: CpuOwner) -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let fields: Vec<i64> = after_name.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    // The state is no number; `utime` is the 12th of the fields after it.
-    let at = if whose == Whose::Mine { 10 } else { 12 };
+    // The process state is not a number; `utime` is the 12th field after it.
+    let at = if whose == CpuOwner::ThisProcess { 10 } else { 12 };
     let ticks = fields.iter().skip(at).take(2).sum::<i64>();
     Duration::from_millis(u64::try_from(ticks).unwrap_or_default() * 10)
 }
 
-fn tell(arms: [&Arm; 4]) {
+fn print_table(arms: [&Arm; 4]) {
     println!("## Bulk promote\n");
-    println!("{SITES} sites a round ({BY_SCRIPT} by the script), 64 at once (8), {ROUNDS} rounds.\n");
-    println!("| arm | sites a second | of the raw client's | processor, µs a site | of the raw client's |");
+    println!("{SITES} sites per round ({BY_SCRIPT} for the script), 64 concurrent (8), {ROUNDS} rounds.\n");
+    println!(
+        "| arm | sites per second | relative to the raw client | CPU, µs per site | relative to the raw client |"
+    );
     println!("|---|---|---|---|---|");
-    let [_, bare, ..] = arms;
+    let [_, raw, ..] = arms;
     for (name, arm) in ARMS.into_iter().zip(arms).filter(|(_, arm)| !arm.counts.is_empty()) {
-        let of = |mine: &Rounds, raw: &Rounds| mine.with(raw, |mine, raw| mine / raw);
-        let (rate, cpu) = (of(&arm.rate, &bare.rate), of(&arm.cpu, &bare.cpu));
+        let of = |arm: &Rounds, raw: &Rounds| arm.with(raw, |arm, raw| arm / raw);
+        let (rate, cpu) = (of(&arm.rate, &raw.rate), of(&arm.cpu, &raw.cpu));
         println!("| {name} | {:.1} | {rate:.4} | {:.0} | {cpu:.2} |", arm.rate, arm.cpu);
     }
-    println!("\nRequests a site, counted by the servers in the last round:\n");
-    println!("| asked | {} |\n|---|---|---|---|---|", ARMS.join(" | "));
-    let asked: std::collections::BTreeSet<&String> = arms.iter().flat_map(|arm| arm.counts.keys()).collect();
-    for asked in asked {
+    println!("\nRequests per site, counted by the servers in the last round:\n");
+    println!("| request | {} |\n|---|---|---|---|---|", ARMS.join(" | "));
+    let requests: std::collections::BTreeSet<&String> =
+        arms.iter().flat_map(|arm| arm.counts.keys()).collect();
+    for request in requests {
         let of =
-            |arm: &Arm| arm.counts.get(asked).map_or_else(|| "0".to_owned(), |many| format!("{many:.4}"));
-        println!("| {asked} | {} |", arms.map(of).join(" | "));
+            |arm: &Arm| arm.counts.get(request).map_or_else(|| "0".to_owned(), |count| format!("{count:.4}"));
+        println!("| {request} | {} |", arms.map(of).join(" | "));
     }
     println!();
 }
 
-/// What a controller manager does in a second by its usual settings: one-pod Jobs, and pods of an Indexed Job.
-/// `docs/performance.md` says where that was measured.
+/// What a controller manager processes per second with its default settings: one-pod Jobs, and pods of an Indexed Job.
+/// `docs/performance.md` states where that was measured.
 const CONTROLLER: (f64, f64) = (3.4, 10.0);
 
 async fn flush() {
     let Some(dynamodb) = dynoxide() else { return };
     let servers = Servers::start(&dynamodb);
-    let engine = Engine::new(&servers, FLUSHED, Made::Routed).await;
+    let engine = Engine::new(&servers, FLUSHED, SiteSetup::WithRoute).await;
     println!("## Caches of {FLUSHED} sites\n");
-    println!(
-        "| how | Jobs | pods | requests | a site | the controller's time, s |\n|---|---|---|---|---|---|"
-    );
+    println!("| mode | Jobs | pods | requests | per site | controller time, s |\n|---|---|---|---|---|---|");
     let window = 128;
-    for (how, sites, operations) in [
-        ("a Job for each site", 1, 1),
-        ("Indexed Jobs, a site a pod", window, 1),
-        ("20 sites a pod", window, 20),
+    for (how, sites, slots_per_pod) in [
+        ("one Job per site", 1, 1),
+        ("Indexed Jobs, one site per pod", window, 1),
+        ("20 sites per pod", window, 20),
     ] {
-        servers.forget();
-        engine.flush(&engine.sites, sites, operations).await;
+        servers.reset();
+        engine.flush(&engine.sites, sites, slots_per_pod).await;
         let counts = servers.counts();
         let jobs = counts.get("Kubernetes: create jobs").copied().unwrap_or_default();
-        let requests: u64 =
-            counts.iter().filter(|(asked, _)| asked.starts_with("Kubernetes")).map(|(_, many)| many).sum();
-        let of_window = u32::try_from(sites).expect("a few").div_ceil(operations);
-        let pods = FLUSHED / u32::try_from(sites).expect("a few") * of_window;
+        let requests: u64 = counts
+            .iter()
+            .filter(|(request, _)| request.starts_with("Kubernetes"))
+            .map(|(_, count)| count)
+            .sum();
+        let of_window = u32::try_from(sites).expect("a small number").div_ceil(slots_per_pod);
+        let pods = FLUSHED / u32::try_from(sites).expect("a small number") * of_window;
         let time = if sites == 1 { f64::from(pods) / CONTROLLER.0 } else { f64::from(pods) / CONTROLLER.1 };
         let each = requests as f64 / f64::from(FLUSHED);
         println!("| {how} | {jobs} | {pods} | {requests} | {each:.3} | {time:.1} |");
@@ -234,14 +240,14 @@ async fn flush() {
 async fn idle() {
     let Some(dynamodb) = dynoxide() else { return };
     let servers = Servers::start(&dynamodb);
-    let engine = Engine::new(&servers, IDLE, Made::Recorded).await;
+    let engine = Engine::new(&servers, IDLE, SiteSetup::RecordOnly).await;
     println!("## An idle fleet of {IDLE} sites, one worker, {} seconds\n", MINUTE.as_secs());
-    println!("| asked | times |\n|---|---|");
-    // What a worker looks at once when it starts is not idling.
+    println!("| request | count |\n|---|---|");
+    // The worker's reads at startup are not part of idling.
     engine.idle(MINUTE / 12).await;
-    servers.forget();
+    servers.reset();
     engine.idle(MINUTE).await;
-    for (asked, many) in servers.counts() {
-        println!("| {asked} | {many} |");
+    for (request, count) in servers.counts() {
+        println!("| {request} | {count} |");
     }
 }

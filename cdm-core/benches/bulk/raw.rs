@@ -1,5 +1,5 @@
-//! A raw client: the SDKs alone, which send for each site the two updates and the patch that a rollout sends, 64 sites at
-//! once, and decide nothing.
+//! A raw client: uses the SDKs directly. For each site it sends the two updates and the patch that a rollout sends, 64
+//! sites concurrently, and makes no decisions.
 
 use std::collections::HashMap;
 
@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 use crate::engine::Engine;
 use crate::servers::{NAMESPACE, Servers};
 
-const AT_ONCE: usize = 64;
-/// As long as the document of a rollout's slot.
-const SLOT: usize = 420;
+const CONCURRENCY: usize = 64;
+/// Length of the stored document of a rollout's operation.
+const STATE_LEN: usize = 420;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) id: String,
     pub(crate) uid: String,
-    /// The number of the fence that its route has.
+    /// The number of the fence on the site's route.
     pub(crate) fence: u64,
 }
 
-pub(crate) struct Raw {
+pub(crate) struct RawClient {
     dynamodb: Client,
     kubernetes: kube::Client,
     pub(crate) table: String,
@@ -38,7 +38,7 @@ pub(crate) struct Raw {
     pass: u64,
 }
 
-impl Raw {
+impl RawClient {
     pub(crate) async fn new(servers: &Servers) -> Self {
         let tls = Provider::Rustls(CryptoMode::Ring);
         let aws = aws_config::defaults(BehaviorVersion::v2026_01_12())
@@ -59,27 +59,27 @@ impl Raw {
         }
     }
 
-    /// Takes the sites that a platform has made.
-    pub(crate) fn adopt(&mut self, made: &Engine) {
-        self.table.clone_from(&made.table);
+    /// Takes over the sites that a platform has created.
+    pub(crate) fn adopt(&mut self, engine: &Engine) {
+        self.table.clone_from(&engine.table);
         let target = |site: &cdm_core::domain::Site| Target {
             id: site.id.to_string(),
             uid: site.uid.to_string(),
             fence: 0,
         };
-        self.targets = made.sites.iter().map(target).collect();
+        self.targets = engine.sites.iter().map(target).collect();
     }
 
-    /// Moves every site.
+    /// Moves every site to `to`.
     pub(crate) async fn promote(&mut self, to: Color) {
         self.pass += 1;
         let (this, fence) = (&*self, self.pass);
-        let all = stream::iter(&this.targets).map(|target| this.one(target, fence, to));
-        all.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+        let all = stream::iter(&this.targets).map(|target| this.move_site(target, fence, to));
+        all.buffer_unordered(CONCURRENCY).collect::<Vec<()>>().await;
         self.targets.iter_mut().for_each(|target| target.fence = fence);
     }
 
-    async fn one(&self, target: &Target, fence: u64, to: Color) {
+    async fn move_site(&self, target: &Target, fence: u64, to: Color) {
         let claim_token = format!("{fence:020}.0.{:020}", 1);
         let at = fence.to_string();
         self.update(
@@ -90,7 +90,7 @@ impl Raw {
             "#uid = :uid AND #phase = :active AND attribute_not_exists(#slot) AND #grant <= :grant \
              AND (attribute_not_exists(#settledBy) OR #settledBy <> :leg)",
             vec![
-                (":slot", text(&"s".repeat(SLOT))),
+                (":slot", text(&"s".repeat(STATE_LEN))),
                 (":number", number(&at)),
                 (":epoch", number("1")),
                 (":state", text("promoting")),
@@ -131,8 +131,8 @@ impl Raw {
 
     async fn update(&self, target: &Target, set: &str, when: &str, values: Vec<(&str, AttributeValue)>) {
         let mut names = HashMap::new();
-        for rest in set.split('#').skip(1).chain(when.split('#').skip(1)) {
-            let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+        for from in set.split('#').skip(1).chain(when.split('#').skip(1)) {
+            let name: String = from.chars().take_while(char::is_ascii_alphanumeric).collect();
             names.insert(format!("#{name}"), name);
         }
         let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -163,28 +163,28 @@ impl Raw {
         );
         let request = Request::patch(path)
             .header("content-type", "application/json-patch+json")
-            .body(serde_json::to_vec(&moved(target, fence, to)).expect("JSON"))
+            .body(serde_json::to_vec(&route_patch(target, fence, to)).expect("JSON"))
             .expect("a request");
-        let moved = self.kubernetes.request::<Value>(request).await;
-        if let Err(error) = moved {
+        let route_patch = self.kubernetes.request::<Value>(request).await;
+        if let Err(error) = route_patch {
             panic!("the route of {}: {error}", target.id);
         }
     }
 }
 
-/// The patch that moves a route, as a rollout sends it.
-pub(crate) fn moved(target: &Target, fence: u64, to: Color) -> Value {
+/// Returns the patch that moves a route, as a rollout sends it.
+pub(crate) fn route_patch(target: &Target, fence: u64, to: Color) -> Value {
     json!([
         { "op": "test", "path": "/metadata/labels/cdm~1uid", "value": target.uid },
-        { "op": "test", "path": "/metadata/annotations/cdm~1fence", "value": written(target.fence) },
+        { "op": "test", "path": "/metadata/annotations/cdm~1fence", "value": stored_fence(target.fence) },
         { "op": "test", "path": "/metadata/labels/cdm~1hostnames", "value": "1" },
         { "op": "replace", "path": "/spec/rules/0/http/paths/0/backend/service/name", "value": to.as_str() },
-        { "op": "replace", "path": "/metadata/annotations/cdm~1fence", "value": written(fence) },
+        { "op": "replace", "path": "/metadata/annotations/cdm~1fence", "value": stored_fence(fence) },
     ])
 }
 
-/// A fence as it is written; the first one is nobody's.
-fn written(fence: u64) -> String {
+/// Formats a fence as it is stored; the initial fence is `0.0`.
+fn stored_fence(fence: u64) -> String {
     if fence == 0 { "0.0".to_owned() } else { format!("{fence}.1") }
 }
 

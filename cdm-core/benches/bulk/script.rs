@@ -1,4 +1,5 @@
-//! A script of `kubectl` and `aws`, where both are there: `CDM_TEST_KUBECTL` names the one, `CDM_TEST_AWS_CLI` the other.
+//! A script of `kubectl` and `aws`, run if both are available: `CDM_TEST_KUBECTL` and `CDM_TEST_AWS_CLI` name the
+//! programs.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,15 +8,15 @@ use std::time::Instant;
 use cdm_core::domain::Color;
 use tempfile::NamedTempFile;
 
-use crate::raw::{Raw, moved};
+use crate::raw::{RawClient, route_patch};
 use crate::servers::Servers;
-use crate::{Round, Whose, cpu, round};
+use crate::{CpuOwner, Round, cpu, round};
 
-/// How many sites at once.
-const AT_ONCE: &str = "8";
+/// Number of sites moved concurrently.
+const CONCURRENCY: &str = "8";
 
 /// Moves the first sites to the other service and back.
-pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Color, sites: u32) -> Option<Round> {
+pub(crate) fn round_trip(servers: &Servers, raw: &mut RawClient, to: Color, sites: u32) -> Option<Round> {
     let program = |name: &str| {
         let found = std::env::var(name).ok().filter(|path| !path.is_empty());
         if found.is_none() {
@@ -26,21 +27,21 @@ pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Color, sites:
     let (kubectl, aws) = (program("CDM_TEST_KUBECTL")?, program("CDM_TEST_AWS_CLI")?);
     let mut kubeconfig = NamedTempFile::new().expect("a file");
     kubeconfig.write_all(servers.for_kubectl.as_bytes()).expect("a kubeconfig");
-    let many = usize::try_from(sites / 2).expect("a few");
-    servers.forget();
-    let (begun, before) = (Instant::now(), cpu(Whose::Children));
+    let count = usize::try_from(sites / 2).expect("a small number");
+    servers.reset();
+    let (begun, before) = (Instant::now(), cpu(CpuOwner::Children));
     for (step, to) in [(1, to.other()), (2, to)] {
         let mut arguments = Vec::new();
-        for target in raw.targets.iter_mut().take(many) {
+        for target in raw.targets.iter_mut().take(count) {
             // Numbers that the raw client does not use.
             let fence = 1_000_000 + target.fence % 1_000_000 * 10 + step;
-            let patch = moved(target, fence, to).to_string();
+            let patch = route_patch(target, fence, to).to_string();
             let all = [&raw.table, &target.id, &format!("cdm-{}", target.uid), &patch, to.as_str()];
             arguments.extend(all.iter().flat_map(|word| word.bytes().chain([0])));
             target.fence = fence;
         }
         let mut running = Command::new("xargs")
-            .args(["-0", "-n", "5", "-P", AT_ONCE, "sh"])
+            .args(["-0", "-n", "5", "-P", CONCURRENCY, "sh"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/bulk/script.sh"))
             .env("KUBECTL", &kubectl)
             .env("AWS", &aws)
@@ -53,5 +54,5 @@ pub(crate) fn there_and_back(servers: &Servers, raw: &mut Raw, to: Color, sites:
         running.stdin.take().expect("its input").write_all(&arguments).expect("its arguments");
         assert!(running.wait().expect("its end").success(), "the script failed");
     }
-    Some(round((begun.elapsed(), cpu(Whose::Children).saturating_sub(before)), sites, &servers.counts()))
+    Some(round((begun.elapsed(), cpu(CpuOwner::Children).saturating_sub(before)), sites, &servers.counts()))
 }

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Moves one site as an operator would by hand: the record says so, the route follows, the record is done.
-# usage: script.sh TABLE ID NAME PATCH SERVICE
+# Moves one site as an operator would by hand: updates the record, patches the route, updates the record again.
 set -eu
 table=$1 id=$2 name=$3 patch=$4 service=$5
 key="{\"pk\":{\"S\":\"S#$id\"},\"sk\":{\"S\":\"SITE\"}}"

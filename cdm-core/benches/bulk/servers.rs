@@ -1,5 +1,5 @@
-//! The servers, in a process of their own, so that their time on a processor is not the arms': a Kubernetes API on
-//! loopback, and a proxy before dynoxide that counts.
+//! The servers run in a separate process, so that their CPU time is not counted for the arms: a Kubernetes API on
+//! loopback, and a counting proxy in front of dynoxide.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,16 +17,16 @@ pub(crate) const NAMESPACE: &str = "wp-platform";
 pub(crate) const REPOSITORY: &str = "registry.example.com/wordpress";
 const TOKEN: &str = "the-service-account";
 
-/// Requests, by server and what was asked.
+/// Number of requests, by server and request type.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// Servers in a process that ends with this.
+/// The server process; it ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Servers {
     process: Mutex<(Child, ChildStdin, BufReader<ChildStdout>)>,
-    /// A kubeconfig of CDM's account.
+    /// A kubeconfig of CDM's service account.
     pub(crate) kubeconfig: String,
-    /// The same for kubectl.
+    /// The same kubeconfig for `kubectl`.
     pub(crate) for_kubectl: String,
     /// The address of DynamoDB.
     pub(crate) dynamodb: String,
@@ -43,7 +43,7 @@ impl Servers {
             .expect("the servers start");
         let stdin = child.stdin.take().expect("its input");
         let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
-        let where_they_are = line(&mut stdout);
+        let where_they_are = read_json(&mut stdout);
         let text = |name: &str| where_they_are[name].as_str().unwrap_or_default().to_owned();
         Self {
             kubeconfig: text("kubeconfig"),
@@ -53,40 +53,40 @@ impl Servers {
         }
     }
 
-    fn ask(&self, word: &str) -> Value {
-        let mut process = self.process.lock().expect("the servers");
-        writeln!(process.1, "{word}").expect("the servers listen");
-        line(&mut process.2)
+    fn query(&self, word: &str) -> Value {
+        let mut process = self.process.lock().expect("the server process");
+        writeln!(process.1, "{word}").expect("the server process reads its input");
+        read_json(&mut process.2)
     }
 
-    /// Begins to count anew.
-    pub(crate) fn forget(&self) {
-        self.ask("forget");
+    /// Resets the counters.
+    pub(crate) fn reset(&self) {
+        self.query("forget");
     }
 
-    /// What was asked since.
+    /// Returns the requests since the last reset.
     pub(crate) fn counts(&self) -> Counts {
-        serde_json::from_value(self.ask("counts")).expect("counts")
+        serde_json::from_value(self.query("counts")).expect("counts")
     }
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
         if let Ok(process) = self.process.get_mut() {
-            // It may have ended already.
+            // The process may have ended already.
             drop(process.0.kill());
             drop(process.0.wait());
         }
     }
 }
 
-fn line(from: &mut BufReader<ChildStdout>) -> Value {
+fn read_json(from: &mut BufReader<ChildStdout>) -> Value {
     let mut text = String::new();
-    from.read_line(&mut text).expect("the servers answer");
+    from.read_line(&mut text).expect("the server process replies");
     serde_json::from_str(&text).expect("a line of JSON")
 }
 
-/// Serves until the input ends.
+/// Serves until standard input is closed.
 pub(crate) async fn serve(dynamodb: &str) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let role = include_str!("../../../deploy/kubernetes/role.yaml");
@@ -94,14 +94,14 @@ pub(crate) async fn serve(dynamodb: &str) {
         pace: Pace::Manual,
         namespaces: vec![NAMESPACE.to_owned()],
         users: vec![User::with_roles("cdm", TOKEN, role, NAMESPACE).expect("the shipped role")],
-        containers: Arc::new(AtOnce),
+        containers: Arc::new(InstantContainers),
     };
     let api = Arc::new(KubernetesApi::start(settings).await.expect("a Kubernetes API"));
     for object in services() {
         api.put(&object).expect("an object");
     }
     api.advance(Duration::from_secs(60));
-    tokio::spawn(hurry(Arc::clone(&api), Arc::clone(&clock)));
+    tokio::spawn(speed_up(Arc::clone(&api), Arc::clone(&clock)));
     let upstream = dynamodb.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let proxy = Proxy::http(upstream, clock).await.expect("a proxy");
     println!(
@@ -115,7 +115,7 @@ pub(crate) async fn serve(dynamodb: &str) {
     let mut before = (0, 0);
     let words = tokio::task::block_in_place(|| std::io::stdin().lock().lines().map_while(Result::ok));
     for word in words {
-        let now = (proxy.changes(), proxy.asked());
+        let now = (proxy.changes(), proxy.request_count());
         if word == "forget" {
             api.forget_requests();
             before = now;
@@ -123,8 +123,8 @@ pub(crate) async fn serve(dynamodb: &str) {
             continue;
         }
         let mut counts = Counts::new();
-        for asked in api.requests() {
-            *counts.entry(format!("Kubernetes: {} {}", asked.verb, asked.resource)).or_default() += 1;
+        for request in api.requests() {
+            *counts.entry(format!("Kubernetes: {} {}", request.verb, request.resource)).or_default() += 1;
         }
         let changes = now.0 - before.0;
         counts.insert("DynamoDB: writes".to_owned(), changes);
@@ -133,25 +133,25 @@ pub(crate) async fn serve(dynamodb: &str) {
     }
 }
 
-/// Lets the cluster's time run fifty times as fast: how long pods take to start is not what is measured.
-async fn hurry(api: Arc<KubernetesApi>, clock: Arc<dyn Clock>) {
+/// Advances the cluster's clock fifty times as fast as real time, because the start time of pods is not measured.
+async fn speed_up(api: Arc<KubernetesApi>, clock: Arc<dyn Clock>) {
     loop {
         clock.sleep_until(clock.monotonic().after(Duration::from_millis(2))).await;
         api.advance(Duration::from_millis(100));
     }
 }
 
-/// Containers of jobs that are done at once.
+/// Containers of jobs that succeed immediately.
 #[derive(Debug)]
-struct AtOnce;
+struct InstantContainers;
 
-impl Containers for AtOnce {
+impl Containers for InstantContainers {
     fn run(&self, _: &Container) -> Exit {
         Exit { takes: Duration::ZERO, ..Exit::success("Success: The cache was flushed.\n") }
     }
 }
 
-/// The two Deployments with their Services, as an administrator makes them.
+/// Returns the two Deployments with their Services, as an administrator creates them.
 fn services() -> Vec<Value> {
     let of = |color: &str| {
         let labels = json!({"app": color});

@@ -1,8 +1,8 @@
-//! What a call costs a client besides the wire: the text of its request is written, the text of an answer is read.
+//! The cost of a call to a client apart from the network: encoding the request and decoding the response.
 //!
-//! Requests are encoded from what the caller brings: to DynamoDB's JSON for the store, to a JSON Patch or a Job for the
-//! cluster. Answers are texts of the real shape and length, made once. Signing, TLS and HTTP are left out, which makes
-//! the caller's own share look larger than it will be.
+//! Requests are encoded from the caller's arguments: to DynamoDB's JSON for the store, to a JSON Patch or a Job for
+//! the cluster. Responses are texts of realistic shape and length, created once. Signing, TLS and HTTP are left out,
+//! so the caller's own share appears larger than in production.
 
 use std::hint::black_box;
 
@@ -10,10 +10,10 @@ use cdm_core::domain::operation::{Operation, OperationState};
 use cdm_core::domain::rollout::RolloutPage;
 use cdm_core::domain::{Color, Fence, Rollout, Service, Site};
 use cdm_core::ports::{CallContext, JobSpec, Mutation, WriteBatch};
-use cdm_testkit::build;
+use cdm_testkit::fixtures;
 use serde_json::{Value, json};
 
-use crate::tap::{Ask, Tap};
+use crate::tap::{PortCall, Tap};
 
 /// Encodes and decodes for every call.
 #[derive(Debug)]
@@ -29,15 +29,15 @@ pub(crate) struct Codec {
 
 impl Codec {
     pub(crate) fn new() -> Self {
-        let mut site = build::site("site-000001");
-        site.operation = Some(build::operation(1, cdm_core::domain::OperationInput::Terminate));
+        let mut site = fixtures::site("site-000001");
+        site.operation = Some(fixtures::operation(1, cdm_core::domain::OperationInput::Terminate));
         let kind = cdm_core::domain::RolloutKind::Promote;
-        let rollout = build::rollout(1, kind, Color::Green, 1_000);
+        let rollout = fixtures::rollout(1, kind, Color::Green, 1_000);
         let members = vec![site.clone(); RolloutPage::SIZE as usize];
         let item = |value: Value| json!({ "Item": value }).to_string();
         Self {
             rollout: item(rollout_item(&rollout)),
-            page: item(page_item(&build::page(1, 0, &members))),
+            page: item(page_item(&fixtures::page(1, 0, &members))),
             service_record: item(service_item(&Service::new(Color::Green))),
             route: kubernetes("networking.k8s.io/v1", "Ingress", &site.uid.to_string()),
             service: kubernetes("apps/v1", "Deployment", "green-deployment"),
@@ -46,9 +46,9 @@ impl Codec {
         }
     }
 
-    fn exchange(&self, ask: Ask<'_>) -> (Option<Value>, &str) {
-        match ask {
-            Ask::Claim(call, claim) => {
+    fn exchange(&self, port_call: PortCall<'_>) -> (Option<Value>, &str) {
+        match port_call {
+            PortCall::Claim(call, claim) => {
                 let values = json!({
                     ":uid": s(claim.uid), ":grant": s(claim_token(&claim.claim_token)), ":number": n(claim.number),
                     ":owner": s(&claim.owner), ":ordinal": n(claim.ordinal), ":want": s(format!("{:?}", claim.intent)),
@@ -59,7 +59,7 @@ impl Codec {
                 let when = "uid = :uid AND phase = :active AND #g <= :grant AND attribute_not_exists(slot)";
                 (Some(update(claim.id.as_str(), set, when, values, "ALL_NEW")), &self.site)
             }
-            Ask::Complete(call, complete) => {
+            PortCall::ReleaseClaim(call, complete) => {
                 let route = complete.route.map(|route| s(format!("{} {}", route.service, route.fence)));
                 let values = json!({
                     ":grant": s(claim_token(&complete.claim_token)), ":fence": s(complete.fence),
@@ -72,40 +72,40 @@ impl Codec {
                 let when = "slot.fence = :fence AND #g = :grant";
                 (Some(update(complete.id.as_str(), set, when, values, "NONE")), "{}")
             }
-            Ask::Write(call, batch) => (Some(transaction(call, batch)), "{}"),
-            Ask::Beat(call, worker, count) => {
+            PortCall::Write(call, batch) => (Some(transaction(call, batch)), "{}"),
+            PortCall::Heartbeat(call, worker, count) => {
                 let item =
                     json!({ "pk": s(format!("W#{worker}")), "count": count.map(n), "w": n(call.write.0) });
                 (Some(json!({ "TableName": "cdm", "Item": item })), "{}")
             }
-            Ask::MoveRoute(call, uid, expect, to) => {
+            PortCall::MoveRoute(call, uid, expect, to) => {
                 (Some(patch(call, uid.to_string(), expect, to)), &self.route)
             }
-            Ask::RunJob(call, spec) => (Some(job(call, spec)), &self.job),
-            Ask::Site(id) => (Some(key("S", id.as_str())), &self.site),
-            Ask::Colour(color) => (Some(key("C", color.as_str())), &self.service_record),
-            Ask::Fleet => (Some(key("F", "fleet")), &self.service_record),
-            Ask::Rollout(number) => (Some(key("R", &number.to_string())), &self.rollout),
-            Ask::RolloutPage(number, page) => (Some(key("R", &format!("{number}#{page}"))), &self.page),
-            Ask::Live | Ask::Beats => (Some(key("L", "live")), &self.service_record),
-            // A read of the API server has no body.
-            Ask::Service(_) => (None, &self.service),
-            Ask::Route(_) => (None, &self.route),
-            Ask::Job(_) => (None, &self.job),
-            Ask::Changes(_) | Ask::Other(_) => (None, "{}"),
+            PortCall::RunJob(call, spec) => (Some(job(call, spec)), &self.job),
+            PortCall::Site(id) => (Some(key("S", id.as_str())), &self.site),
+            PortCall::ServiceRecord(color) => (Some(key("C", color.as_str())), &self.service_record),
+            PortCall::Fleet => (Some(key("F", "fleet")), &self.service_record),
+            PortCall::Rollout(number) => (Some(key("R", &number.to_string())), &self.rollout),
+            PortCall::RolloutPage(number, page) => (Some(key("R", &format!("{number}#{page}"))), &self.page),
+            PortCall::PendingWork | PortCall::Heartbeats => (Some(key("L", "live")), &self.service_record),
+            // A read from the API server has no body.
+            PortCall::Service(_) => (None, &self.service),
+            PortCall::Route(_) => (None, &self.route),
+            PortCall::Job(_) => (None, &self.job),
+            PortCall::Changes(_) | PortCall::Other(_) => (None, "{}"),
         }
     }
 }
 
 impl Tap for Codec {
-    fn asked(&self, ask: Ask<'_>) {
-        let (request, answer) = self.exchange(ask);
+    fn on_call(&self, port_call: PortCall<'_>) {
+        let (request, response) = self.exchange(port_call);
         if let Some(request) = request {
             black_box(request.to_string());
         }
-        match serde_json::from_str::<Value>(answer) {
-            Ok(answer) => drop(black_box(answer)),
-            Err(error) => panic!("an answer is no JSON: {error}"),
+        match serde_json::from_str::<Value>(response) {
+            Ok(response) => drop(black_box(response)),
+            Err(error) => panic!("invalid JSON in a response: {error}"),
         }
     }
 }
@@ -126,7 +126,7 @@ fn key(kind: &str, of: &str) -> Value {
     json!({ "TableName": "cdm", "Key": { "pk": s(format!("{kind}#{of}")), "sk": s("HEAD") }, "ConsistentRead": true })
 }
 
-fn update(site: &str, set: &str, when: &str, values: Value, answer: &str) -> Value {
+fn update(site: &str, set: &str, when: &str, values: Value, response: &str) -> Value {
     json!({
         "TableName": "cdm",
         "Key": { "pk": s(format!("S#{site}")), "sk": s("SITE") },
@@ -134,7 +134,7 @@ fn update(site: &str, set: &str, when: &str, values: Value, answer: &str) -> Val
         "ConditionExpression": when,
         "ExpressionAttributeNames": { "#g": "grant" },
         "ExpressionAttributeValues": values,
-        "ReturnValues": answer,
+        "ReturnValues": response,
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     })
 }
@@ -174,13 +174,13 @@ fn site_item(site: &Site) -> Value {
         "theme": s(&site.theme), "hostnames": { "L": hosts }, "service": s(site.service),
         "route": site.route.map(|route| s(format!("{} {}", route.service, route.fence))),
         "phase": s(format!("{:?}", site.phase)), "grant": s(claim_token(&site.claim_token)),
-        "slot": site.operation.as_ref().map(slot_map), "settled": s(format!("{:?}", site.last_outcome)),
+        "slot": site.operation.as_ref().map(state_map), "settled": s(format!("{:?}", site.last_outcome)),
         "createdAt": n(site.created_at.millis()), "updatedAt": n(site.updated_at.millis()),
         "version": n(site.version),
     })
 }
 
-fn slot_map(operation: &OperationState) -> Value {
+fn state_map(operation: &OperationState) -> Value {
     let steps: Vec<Value> = operation
         .steps
         .iter()
@@ -236,7 +236,7 @@ fn rollout_item(rollout: &Rollout) -> Value {
     })
 }
 
-/// The list of a page is one text, as short as it can be: it is written twice for each page.
+/// The members of a page are stored as one text, as short as possible, because it is written twice for each page.
 fn page_item(page: &RolloutPage) -> Value {
     let members: Vec<String> = page
         .members
@@ -250,7 +250,7 @@ fn page_item(page: &RolloutPage) -> Value {
 
 fn history_item(operation: &Operation) -> Value {
     json!({
-        "pk": s(&operation.id), "sk": s("OP"), "slot": slot_map(&operation.state),
+        "pk": s(&operation.id), "sk": s("OP"), "slot": state_map(&operation.state),
         "finishedAt": operation.finished_at.map(|at| n(at.millis())),
     })
 }
@@ -277,7 +277,7 @@ fn job(call: &CallContext, spec: &JobSpec) -> Value {
     })
 }
 
-/// An object as an API server answers it, with the fields it adds of its own.
+/// Returns an object as an API server returns it, including the fields that the API server adds.
 fn kubernetes(version: &str, kind: &str, name: &str) -> String {
     let managed = |manager: &str| {
         json!({

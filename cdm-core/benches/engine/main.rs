@@ -1,7 +1,7 @@
-//! What the engine costs: per step, against a bare loop that makes the same calls, and as a fleet grows.
+//! The cost of the engine: per step, compared to a bare loop that makes the same calls, and as a fleet grows.
 //!
-//! Prints tables and demands nothing: `cargo bench -p cdm-core --bench engine`. What the columns mean is written in
-//! `docs/performance.md`.
+//! Prints tables and asserts no limits: `cargo bench -p cdm-core --bench engine`. `docs/performance.md` explains the
+//! columns.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -18,25 +18,25 @@ use std::process::Command;
 
 use cdm_core::domain::Color;
 
-use measure::{Rounds, Took, time};
+use measure::{Elapsed, Rounds, time};
 use platform::{Fakes, Platform, Single};
 use tap::{Counts, Recorder, Request, Trace, counts};
 
-/// Rounds of each measure, besides the first, which only warms up.
+/// Measured rounds of each measurement; one warm-up round precedes them.
 const ROUNDS: usize = 7;
-/// Rounds of the slowest measure: fleets that grow, on fakes that encode and decode.
-const FEW: usize = 3;
-/// The rollout whose cost per step is taken.
+/// Rounds of the slowest measurement: growing fleets on fakes that encode and decode.
+const SLOW_ROUNDS: usize = 3;
+/// Sites of the rollout whose cost per step is measured.
 const BULK: u32 = 10_000;
-/// Single operations in a round, and how many of them are accepted at once: as many as a worker runs side by side.
+/// Single operations in a round, and how many of them are accepted at once: as many as a worker runs concurrently.
 const SINGLES: u32 = 2_048;
-const AT_ONCE: u32 = 64;
-/// The fleets whose costs per site are compared.
+const CONCURRENCY: u32 = 64;
+/// Fleet sizes whose costs per site are compared.
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
-/// What a call's coding would cost with the leanest codec, in nanoseconds.
-const LIGHT: f64 = 5_000.0;
-/// Sites that a fleet moves in a round at the least, so that a small one is moved many times.
-const LEAST: u32 = 10_000;
+/// Cost of encoding and decoding a call with the leanest codec, in nanoseconds.
+const LEAN_CODEC_NS: f64 = 5_000.0;
+/// Minimum number of site moves in a round, so that a small fleet is moved many times.
+const MIN_MOVES: u32 = 10_000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -46,13 +46,13 @@ fn main() {
     {
         return memory_of(sites);
     }
-    println!("Times are of this thread on a processor; medians [least–most] of {ROUNDS} rounds.\n");
+    println!("Times are CPU times of this thread; medians [minimum–maximum] of {ROUNDS} rounds.\n");
     steps();
     growth();
     memory();
 }
 
-/// What is done in a round.
+/// The work of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
     Single(Single),
@@ -69,8 +69,8 @@ impl Load {
     }
 }
 
-/// Three platforms alike: on one the engine's calls are recorded, on one the engine is timed, on one the bare loop.
-struct Trio {
+/// Three equal platforms: one records the engine's calls, one times the engine, one times the bare loop.
+struct Comparison {
     load: Load,
     sites: u32,
     recorder: Platform,
@@ -84,12 +84,12 @@ struct Trio {
     engine_wall_ns: Rounds,
 }
 
-impl Trio {
+impl Comparison {
     fn new(load: Load, sites: u32, fakes: Fakes) -> Self {
         Self {
             load,
             sites,
-            recorder: Platform::new(sites, Fakes::Free, Some(Recorder::default())),
+            recorder: Platform::new(sites, Fakes::InMemory, Some(Recorder::default())),
             engine: Platform::new(sites, fakes, None),
             bare: Platform::new(sites, fakes, None),
             to: Color::Blue,
@@ -101,19 +101,19 @@ impl Trio {
         }
     }
 
-    /// Moves every site to the other service, `passes` times, by the engine and by the bare loop in turns.
+    /// Moves every site to the other service, `passes` times, alternating between the engine and the bare loop.
     fn round(&mut self, passes: u32) {
-        let (mut engine, mut bare) = (Took::default(), Took::default());
+        let (mut engine, mut bare) = (Elapsed::default(), Elapsed::default());
         self.counts.clear();
         for pass in 0..passes {
             self.to = self.to.other();
             for platform in [&self.recorder, &self.engine, &self.bare] {
-                platform.aim(self.to);
+                platform.set_canary(self.to);
             }
             let batches: Vec<std::ops::Range<u32>> = match self.load {
                 Load::Rollout => std::iter::once(0..self.sites).collect(),
                 Load::Single(_) => {
-                    (0..self.sites / AT_ONCE).map(|n| n * AT_ONCE..(n + 1) * AT_ONCE).collect()
+                    (0..self.sites / CONCURRENCY).map(|n| n * CONCURRENCY..(n + 1) * CONCURRENCY).collect()
                 }
             };
             for (index, batch) in batches.into_iter().enumerate() {
@@ -154,9 +154,9 @@ impl Trio {
         }
     }
 
-    /// Requests per site.
-    fn per_site(&self, wanted: impl Fn(Request) -> bool) -> f64 {
-        let found = self.counts.iter().filter(|(request, _)| wanted(**request));
+    /// Returns the requests per site.
+    fn per_site(&self, counted: impl Fn(Request) -> bool) -> f64 {
+        let found = self.counts.iter().filter(|(request, _)| counted(**request));
         found.fold(0.0, |sum, (_, millionths)| sum + *millionths as f64 / 1e6)
     }
 
@@ -168,24 +168,22 @@ impl Trio {
 fn steps() {
     let loads = [Load::Single(Single::Upgrade), Load::Single(Single::Promote), Load::Rollout];
     let sites = |load| if load == Load::Rollout { BULK } else { SINGLES };
-    let trios = |fakes| loads.map(|load| Trio::new(load, sites(load), fakes));
-    let (mut free, mut encoding) = (trios(Fakes::Free), trios(Fakes::Encoding));
+    let trios = |fakes| loads.map(|load| Comparison::new(load, sites(load), fakes));
+    let (mut free, mut encoding) = (trios(Fakes::InMemory), trios(Fakes::Encoding));
     for _ in 0..=ROUNDS {
         for trio in free.iter_mut().chain(&mut encoding) {
             trio.round(1);
         }
     }
-    println!(
-        "(a) Fakes that cost nothing: ns per site, and the engine's own ns per step; target 1000 a step\n"
-    );
-    println!("| operation | steps | reads | engine | bare loop | engine's own | own a step |");
+    println!("(a) Fakes without cost: ns per site, and the engine's own ns per step; target 1000 per step\n");
+    println!("| operation | steps | reads | engine | bare loop | engine's own | own per step |");
     println!("|---|---|---|---|---|---|---|");
     for trio in &free {
         let steps = trio.per_site(Request::is_step);
         println!(
             "| {} | {steps:.3} | {:.3} | {} | {} | {} | {} |",
             trio.load.name(),
-            trio.per_site(|request| !request.is_step() && request != Request::Beat),
+            trio.per_site(|request| !request.is_step() && request != Request::Heartbeat),
             trio.engine_ns,
             trio.bare_ns,
             trio.own_ns(),
@@ -194,7 +192,7 @@ fn steps() {
     }
     println!("\n(b) Fakes that encode and decode: ns per site; ratio of the rates, target 0.80\n");
     println!(
-        "| operation | calls | engine | bare loop | ratio | a call's coding | ratio, were it {LIGHT} ns |"
+        "| operation | calls | engine | bare loop | ratio | coding per call | ratio at {LEAN_CODEC_NS} ns |"
     );
     println!("|---|---|---|---|---|---|---|");
     for (trio, free) in encoding.iter().zip(&free) {
@@ -206,8 +204,9 @@ fn steps() {
             trio.bare_ns,
             trio.bare_ns.with(&trio.engine_ns, |bare, engine| bare / engine),
             trio.bare_ns.with(&free.bare_ns, |encoding, free| (encoding - free) / calls),
-            free.bare_ns
-                .with(&free.engine_ns, |bare, engine| { (bare + calls * LIGHT) / (engine + calls * LIGHT) }),
+            free.bare_ns.with(&free.engine_ns, |bare, engine| {
+                (bare + calls * LEAN_CODEC_NS) / (engine + calls * LEAN_CODEC_NS)
+            }),
         );
     }
     println!();
@@ -215,12 +214,12 @@ fn steps() {
 
 fn growth() {
     for (fakes, rounds, title) in [
-        (Fakes::Free, ROUNDS, "fakes that cost nothing"),
-        (Fakes::Encoding, FEW, "fakes that encode and decode"),
+        (Fakes::InMemory, ROUNDS, "fakes without cost"),
+        (Fakes::Encoding, SLOW_ROUNDS, "fakes that encode and decode"),
     ] {
-        let mut trios = SIZES.map(|sites| Trio::new(Load::Rollout, sites, fakes));
+        let mut trios = SIZES.map(|sites| Comparison::new(Load::Rollout, sites, fakes));
         for round in 0..=rounds {
-            let passes = |sites: u32| (LEAST / sites).max(1);
+            let passes = |sites: u32| (MIN_MOVES / sites).max(1);
             if round % 2 == 0 {
                 trios.iter_mut().for_each(|trio| trio.round(passes(trio.sites)));
             } else {
@@ -228,7 +227,7 @@ fn growth() {
             }
         }
         let [_, base, ..] = &trios;
-        if fakes == Fakes::Free {
+        if fakes == Fakes::InMemory {
             println!("(c) Requests per site of a rollout, promote; targets: store writes 2.2, cluster 1.1\n");
             println!(
                 "| sites | claims | completes | other writes | beats | store reads | route patches | jobs | job reads \
@@ -241,9 +240,9 @@ fn growth() {
                     "| {} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} | {:.4} |",
                     trio.sites,
                     of(Request::Claim),
-                    of(Request::Complete),
+                    of(Request::ReleaseClaim),
                     of(Request::Write),
-                    of(Request::Beat),
+                    of(Request::Heartbeat),
                     of(Request::StoreRead),
                     of(Request::Route),
                     of(Request::Job),
@@ -255,10 +254,10 @@ fn growth() {
             println!();
         }
         println!(
-            "(c) ns per site of a rollout, promote, {title}, {rounds} rounds; target: 1.10 of 1000 sites\n"
+            "(c) ns per site of a rollout, promote, {title}, {rounds} rounds; target: 1.10 relative to 1000 sites\n"
         );
         println!(
-            "| sites | engine, wall | engine | of 1000 | bare loop | of 1000 | engine's own | of 1000 |"
+            "| sites | engine, wall | engine | vs 1000 | bare loop | vs 1000 | engine's own | vs 1000 |"
         );
         println!("|---|---|---|---|---|---|---|---|");
         for trio in &trios {
@@ -279,13 +278,14 @@ fn growth() {
     }
 }
 
-/// Each fleet in a process of its own, so that none grows into what another has left.
+/// Measures each fleet in a separate process, so that no fleet reuses memory of another.
 fn memory() {
     println!("(c) Resident memory, MB; target: 16 MB more at 100000 sites than at 1000\n");
-    println!("| sites | fakes before | accepting, most | kept after | driving, most | kept after |");
+    println!("| sites | fakes before | accepting, peak | after accepting | driving, peak | after driving |");
     println!("|---|---|---|---|---|---|");
     for sites in SIZES {
-        let program = std::env::current_exe().unwrap_or_else(|error| panic!("no program: {error}"));
+        let program =
+            std::env::current_exe().unwrap_or_else(|error| panic!("the path of this program: {error}"));
         let output = Command::new(program).args(["memory", &sites.to_string()]).output();
         match output {
             Ok(output) => print!("{}", String::from_utf8_lossy(&output.stdout)),
@@ -295,24 +295,26 @@ fn memory() {
 }
 
 fn memory_of(sites: u32) {
-    let platform = Platform::new(sites, Fakes::Free, None);
-    platform.aim(Color::Green);
+    let platform = Platform::new(sites, Fakes::InMemory, None);
+    platform.set_canary(Color::Green);
     let measured = || -> Option<[f64; 5]> {
         let megabytes = |more: u64, less: u64| more.saturating_sub(less) as f64 / 1024.0;
-        let (before, _) = measure::forget_peak().then(measure::resident)??;
+        let (before, _) = measure::reset_peak().then(measure::resident_kb)??;
         platform.accept_rollout();
-        let (accepted, peak) = measure::resident()?;
+        let (accepted, peak) = measure::resident_kb()?;
         let (accepting, kept) = (megabytes(peak, before), megabytes(accepted, before));
-        measure::forget_peak().then_some(())?;
+        measure::reset_peak().then_some(())?;
         platform.work();
-        let (after, peak) = measure::resident()?;
+        let (after, peak) = measure::resident_kb()?;
         Some([megabytes(before, 0), accepting, kept, megabytes(peak, accepted), megabytes(after, accepted)])
     };
     match measured() {
-        Some([before, accepting, kept, driving, left]) => {
-            println!("| {sites} | {before:.1} | {accepting:.1} | {kept:.1} | {driving:.1} | {left:.1} |");
+        Some([before, accepting, kept, driving, remaining]) => {
+            println!(
+                "| {sites} | {before:.1} | {accepting:.1} | {kept:.1} | {driving:.1} | {remaining:.1} |"
+            );
         }
-        None => println!("| {sites} | this system does not tell |"),
+        None => println!("| {sites} | not reported by this system |"),
     }
     platform.assert_moved(Color::Green, Color::Green);
 }

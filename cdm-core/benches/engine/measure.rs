@@ -4,22 +4,22 @@ use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// How long something took: on the wall, and of this thread's own time on a processor.
+/// Duration of a measured action: wall-clock time, and CPU time of this thread.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Took {
+pub(crate) struct Elapsed {
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
 }
 
-impl std::ops::AddAssign for Took {
+impl std::ops::AddAssign for Elapsed {
     fn add_assign(&mut self, other: Self) {
         self.wall += other.wall;
         self.cpu += other.cpu;
     }
 }
 
-/// Times `act`.
-pub(crate) fn time<T>(act: impl FnOnce() -> T) -> (Took, T) {
+/// Measures `act`.
+pub(crate) fn time<T>(act: impl FnOnce() -> T) -> (Elapsed, T) {
     let (wall, cpu) = (Instant::now(), cpu());
     let value = act();
     let wall = wall.elapsed();
@@ -27,18 +27,19 @@ pub(crate) fn time<T>(act: impl FnOnce() -> T) -> (Took, T) {
         (Some(before), Some(after)) => after.saturating_sub(before),
         _ => wall,
     };
-    (Took { wall, cpu }, value)
+    (Elapsed { wall, cpu }, value)
 }
 
-/// This thread's time on a processor so far; `None` where the system does not tell, and the wall's is taken for it.
+/// Returns the CPU time of this thread so far; `None` where the system does not report it, in which case wall-clock
+/// time is used.
 fn cpu() -> Option<Duration> {
-    // The account is brought up to date when the thread gives the processor away.
+    // The counters are updated when the thread yields the processor.
     std::thread::yield_now();
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
 }
 
-/// Several rounds of one measure.
+/// Several rounds of one measurement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rounds(Vec<f64>);
 
@@ -47,7 +48,7 @@ impl Rounds {
         self.0.push(value);
     }
 
-    /// Round by round.
+    /// Combines two measurements round by round.
     pub(crate) fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| combine(*a, *b)).collect())
     }
@@ -66,7 +67,7 @@ impl Rounds {
     }
 }
 
-/// The median, and in brackets the least and the most.
+/// Formats the median, followed by the minimum and the maximum in brackets.
 impl fmt::Display for Rounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
@@ -76,8 +77,8 @@ impl fmt::Display for Rounds {
     }
 }
 
-/// Kilobytes of this process in memory: now, and at most since [`forget_peak`].
-pub(crate) fn resident() -> Option<(u64, u64)> {
+/// Returns the resident memory of this process in kilobytes: the current value, and the peak since [`reset_peak`].
+pub(crate) fn resident_kb() -> Option<(u64, u64)> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -86,7 +87,7 @@ pub(crate) fn resident() -> Option<(u64, u64)> {
     Some((field("VmRSS:")?, field("VmHWM:")?))
 }
 
-/// Lets the peak begin anew; `false` where the system does not.
-pub(crate) fn forget_peak() -> bool {
+/// Resets the peak; returns `false` where the system does not support it.
+pub(crate) fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }

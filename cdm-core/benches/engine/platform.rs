@@ -1,4 +1,4 @@
-//! A platform of fakes with many sites, and the two ways of working on it: the engine, and a bare loop.
+//! A platform of fakes with many sites, and the two drivers of its work: the engine and a bare loop.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use cdm_core::ports::{
     CallContext, Clock, ClusterOps, Entropy, Journal, Mutation, Outcome, Ports, RouteSpec, WriteBatch,
     WriteId,
 };
-use cdm_testkit::build;
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
+use cdm_testkit::fixtures;
 use cdm_testkit::ids::SeededIds;
 use cdm_testkit::log::EffectLog;
 use cdm_testkit::world::{digest, now};
 use secrecy::SecretString;
 
 use crate::codec::Codec;
-use crate::tap::{Recorded, Recorder, Tap, Trace, replay, tapped};
+use crate::tap::{RecordedCall, Recorder, Tap, Trace, replay, tapped};
 
-/// What the fakes cost.
+/// The cost of the fakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fakes {
-    /// As little as a map in memory.
-    Free,
-    /// Each call encodes a request and decodes an answer besides.
+    /// Only the cost of a map in memory.
+    InMemory,
+    /// Each call additionally encodes a request and decodes a response.
     Encoding,
 }
 
-/// What is asked of single sites.
+/// Operations that are requested for single sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Single {
     Upgrade,
     Promote,
 }
 
-/// A platform.
+/// A platform on fakes.
 #[derive(Debug)]
 pub(crate) struct Platform {
     clock: SimClock,
@@ -53,7 +53,7 @@ pub(crate) struct Platform {
     worker: Worker,
 }
 
-/// Write ids for what is set up besides, out of the way of those that are recorded and used again.
+/// Write ids for the setup, distinct from those that are recorded and reused.
 #[derive(Debug)]
 struct OtherIds(SeededIds);
 
@@ -76,7 +76,7 @@ impl Entropy for OtherIds {
 }
 
 impl Platform {
-    /// A platform of `sites` active sites, all on blue; `recorded` if its engine's calls are to be kept.
+    /// Creates a platform with `sites` active sites, all on blue; with a `recorder`, the engine's calls are recorded.
     pub(crate) fn new(sites: u32, fakes: Fakes, recorder: Option<Recorder>) -> Self {
         let clock = SimClock::new();
         let log = EffectLog::off;
@@ -123,16 +123,18 @@ impl Platform {
         }
         for n in 0..sites {
             let route = Routed { service: Color::Blue, fence: Fence::default() };
-            let site = Site { route: Some(route), ..build::site(site_id(n).as_str()) };
+            let site = Site { route: Some(route), ..fixtures::site(site_id(n).as_str()) };
             let spec = RouteSpec {
                 uid: site.uid,
                 site: site.id.clone(),
                 hostnames: site.hostnames.clone(),
                 service: route.service,
             };
-            done(now(self.cluster.put_route(&self.call(u64::from(n) + 1, Fence::default()), &spec)));
+            assert_applied(now(self
+                .cluster
+                .put_route(&self.call(u64::from(n) + 1, Fence::default()), &spec)));
             let batch = WriteBatch::of(vec![Mutation::CreateSite(Box::new(site))]);
-            done(now(self.store.write(&self.call(u64::from(n) + 1, Fence::default()), &batch)));
+            assert_applied(now(self.store.write(&self.call(u64::from(n) + 1, Fence::default()), &batch)));
         }
     }
 
@@ -140,11 +142,11 @@ impl Platform {
         CallContext { deadline: MonotonicTime::from_millis(u64::MAX), write: WriteId(write | 1 << 49), fence }
     }
 
-    /// Makes a colour the canary, so that what is accepted next goes there.
-    pub(crate) fn aim(&self, to: Color) {
+    /// Makes a color the canary, so that the next accepted rollout targets it.
+    pub(crate) fn set_canary(&self, to: Color) {
         let canary = now(self.cluster.canary()).unwrap_or_else(|error| panic!("{error}"));
         let version = canary.map(|canary| canary.version);
-        done(now(self.cluster.set_canary(
+        assert_applied(now(self.cluster.set_canary(
             &self.call(0, Fence::default()),
             version.as_ref(),
             to,
@@ -156,7 +158,7 @@ impl Platform {
     pub(crate) fn accept_rollout(&self) -> u64 {
         let wanted =
             RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
-        match now(self.manager.rollout(&Request::by(build::actor(), Role::Admin), &wanted)) {
+        match now(self.manager.rollout(&Request::by(fixtures::actor(), Role::Admin), &wanted)) {
             Ok(Accepted::Rollout(number)) => number,
             other => panic!("the rollout is not accepted: {other:?}"),
         }
@@ -164,7 +166,7 @@ impl Platform {
 
     /// Accepts one operation for each of these sites.
     pub(crate) fn accept_singles(&self, single: Single, sites: std::ops::Range<u32>) {
-        let request = Request::by(build::actor(), Role::Admin);
+        let request = Request::by(fixtures::actor(), Role::Admin);
         for n in sites {
             let id = site_id(n);
             let accepted = match single {
@@ -175,7 +177,7 @@ impl Platform {
         }
     }
 
-    /// Lets the engine work until nothing is left to do.
+    /// Runs the engine until no work remains.
     pub(crate) fn work(&self) {
         while let Some(next_poll_at) = self.simulate(self.worker.run_once()).next_poll_at {
             self.advance(next_poll_at.since(self.clock.wall()));
@@ -187,36 +189,38 @@ impl Platform {
         self.simulate(replay(&self.ports, &self.clock, trace));
     }
 
-    /// The calls that the engine made since the last time.
+    /// Returns the engine's calls since the last call of this function.
     pub(crate) fn recorded(&self) -> Trace {
         self.recorder.as_ref().map(Recorder::take).unwrap_or_default()
     }
 
-    /// Polls a future to its end; where it can do nothing, time passes, which costs nothing here.
+    /// Polls a future to completion; advances the simulated clock where the future waits.
     fn simulate<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         loop {
             if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return value;
             }
-            let Some(next) = self.clock.next_sleeper() else { panic!("nobody waits, and nothing happens") };
+            let Some(next) = self.clock.next_sleeper() else {
+                panic!("no timer is pending, and the future makes no progress")
+            };
             self.advance(next.since(self.clock.monotonic()));
         }
     }
 
     fn advance(&self, span: std::time::Duration) {
         if let Some(recorder) = &self.recorder {
-            recorder.push(Recorded::Advance(span));
+            recorder.push(RecordedCall::Advance(span));
         }
         self.clock.advance(span);
     }
 
-    /// Everything is where it was wanted, and nothing is left to do.
+    /// Asserts that every site is on `to`, every route points to `routed`, and no work remains.
     pub(crate) fn assert_moved(&self, to: Color, routed: Color) {
-        assert!(now(self.store.pending_work()).is_ok_and(|live| live.is_empty()), "something is left to do");
+        assert!(now(self.store.pending_work()).is_ok_and(|live| live.is_empty()), "work remains");
         for rollout in self.store.all_rollouts() {
             assert_eq!(rollout.status, RolloutStatus::Succeeded, "a rollout did not succeed");
-            assert_eq!(rollout.counts().succeeded, rollout.total, "sites were left out");
+            assert_eq!(rollout.counts().succeeded, rollout.total, "not all sites were moved");
         }
         let routes = self.cluster.routes();
         assert!(routes.iter().all(|route| route.service == routed), "a route does not point to {routed}");
@@ -225,15 +229,15 @@ impl Platform {
         assert!(wrong.is_none(), "a site is not at rest on {to}: {wrong:?}");
     }
 
-    /// Both have come to the same.
+    /// Asserts that both platforms have the same sites and routes.
     pub(crate) fn assert_same(&self, other: &Self) {
-        assert_eq!(self.store.all_sites(), other.store.all_sites(), "the bare loop left other sites");
-        assert_eq!(self.cluster.routes(), other.cluster.routes(), "the bare loop left other routes");
+        assert_eq!(self.store.all_sites(), other.store.all_sites(), "the bare loop produced different sites");
+        assert_eq!(self.cluster.routes(), other.cluster.routes(), "the bare loop produced different routes");
     }
 }
 
-fn done<E: std::fmt::Debug>(outcome: Outcome<(), E>) {
-    assert!(matches!(outcome, Outcome::Applied(())), "the set-up was refused: {outcome:?}");
+fn assert_applied<E: std::fmt::Debug>(outcome: Outcome<(), E>) {
+    assert!(matches!(outcome, Outcome::Applied(())), "the setup was rejected: {outcome:?}");
 }
 
 fn site_id(n: u32) -> SiteId {

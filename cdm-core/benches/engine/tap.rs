@@ -1,4 +1,4 @@
-//! Decorators over the store and the cluster that hear every call, and the calls as something that can be made again.
+//! Decorators over the store and the cluster that observe every call, and recorded calls that can be replayed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,52 +22,52 @@ use cdm_core::ports::{
 };
 use cdm_testkit::clock::SimClock;
 
-/// Hears of every call before it is made.
+/// Observes every call before it is made.
 pub(crate) trait Tap: Send + Sync + fmt::Debug + 'static {
-    /// A call, with what it brings.
-    fn asked(&self, ask: Ask<'_>);
+    /// Called before a port call, with its arguments.
+    fn on_call(&self, port_call: PortCall<'_>);
 }
 
-/// A call, borrowed from whoever makes it.
+/// A port call with borrowed arguments.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Ask<'a> {
+pub(crate) enum PortCall<'a> {
     Write(&'a CallContext, &'a WriteBatch),
     Claim(&'a CallContext, &'a Claim),
-    Complete(&'a CallContext, &'a ReleaseClaim),
-    Beat(&'a CallContext, &'a WorkerId, Option<u64>),
+    ReleaseClaim(&'a CallContext, &'a ReleaseClaim),
+    Heartbeat(&'a CallContext, &'a WorkerId, Option<u64>),
     MoveRoute(&'a CallContext, Uid, Fence, Color),
     RunJob(&'a CallContext, &'a JobSpec),
     Site(&'a SiteId),
-    Colour(Color),
+    ServiceRecord(Color),
     Fleet,
     Rollout(u64),
     RolloutPage(u64, u32),
-    Live,
-    Beats,
+    PendingWork,
+    Heartbeats,
     Service(Color),
     Route(Uid),
     Job(&'a JobName),
     Changes(ChangeCursor),
-    /// A method that none of the measured runs needs.
+    /// A method that the measured runs do not use.
     Other(&'static str),
 }
 
-/// The same, to be kept and made again; and time that passes in between.
+/// A port call with owned arguments, which can be replayed; or time that passes between calls.
 #[derive(Debug)]
-pub(crate) enum Recorded {
+pub(crate) enum RecordedCall {
     Write(CallContext, Box<WriteBatch>),
     Claim(CallContext, Claim),
-    Complete(CallContext, ReleaseClaim),
-    Beat(CallContext, WorkerId, Option<u64>),
+    ReleaseClaim(CallContext, ReleaseClaim),
+    Heartbeat(CallContext, WorkerId, Option<u64>),
     MoveRoute(CallContext, Uid, Fence, Color),
     RunJob(CallContext, JobSpec),
     Site(SiteId),
-    Colour(Color),
+    ServiceRecord(Color),
     Fleet,
     Rollout(u64),
     RolloutPage(u64, u32),
-    Live,
-    Beats,
+    PendingWork,
+    Heartbeats,
     Service(Color),
     Route(Uid),
     Job(JobName),
@@ -75,50 +75,50 @@ pub(crate) enum Recorded {
     Advance(Duration),
 }
 
-impl Recorded {
-    fn of(ask: Ask<'_>) -> Self {
-        match ask {
-            Ask::Write(call, batch) => Self::Write(*call, Box::new(batch.clone())),
-            Ask::Claim(call, claim) => Self::Claim(*call, claim.clone()),
-            Ask::Complete(call, complete) => Self::Complete(*call, complete.clone()),
-            Ask::Beat(call, worker, count) => Self::Beat(*call, worker.clone(), count),
-            Ask::MoveRoute(call, uid, expect, to) => Self::MoveRoute(*call, uid, expect, to),
-            Ask::RunJob(call, spec) => Self::RunJob(*call, spec.clone()),
-            Ask::Site(id) => Self::Site(id.clone()),
-            Ask::Colour(color) => Self::Colour(color),
-            Ask::Fleet => Self::Fleet,
-            Ask::Rollout(number) => Self::Rollout(number),
-            Ask::RolloutPage(number, page) => Self::RolloutPage(number, page),
-            Ask::Live => Self::Live,
-            Ask::Beats => Self::Beats,
-            Ask::Service(color) => Self::Service(color),
-            Ask::Route(uid) => Self::Route(uid),
-            Ask::Job(name) => Self::Job(name.clone()),
-            Ask::Changes(mark) => Self::Changes(mark),
-            Ask::Other(method) => panic!("`{method}` was called in a measured run and is not replayed"),
+impl RecordedCall {
+    fn of(port_call: PortCall<'_>) -> Self {
+        match port_call {
+            PortCall::Write(call, batch) => Self::Write(*call, Box::new(batch.clone())),
+            PortCall::Claim(call, claim) => Self::Claim(*call, claim.clone()),
+            PortCall::ReleaseClaim(call, complete) => Self::ReleaseClaim(*call, complete.clone()),
+            PortCall::Heartbeat(call, worker, count) => Self::Heartbeat(*call, worker.clone(), count),
+            PortCall::MoveRoute(call, uid, expect, to) => Self::MoveRoute(*call, uid, expect, to),
+            PortCall::RunJob(call, spec) => Self::RunJob(*call, spec.clone()),
+            PortCall::Site(id) => Self::Site(id.clone()),
+            PortCall::ServiceRecord(color) => Self::ServiceRecord(color),
+            PortCall::Fleet => Self::Fleet,
+            PortCall::Rollout(number) => Self::Rollout(number),
+            PortCall::RolloutPage(number, page) => Self::RolloutPage(number, page),
+            PortCall::PendingWork => Self::PendingWork,
+            PortCall::Heartbeats => Self::Heartbeats,
+            PortCall::Service(color) => Self::Service(color),
+            PortCall::Route(uid) => Self::Route(uid),
+            PortCall::Job(name) => Self::Job(name.clone()),
+            PortCall::Changes(cursor) => Self::Changes(cursor),
+            PortCall::Other(method) => panic!("`{method}` was called in a measured run and is not replayed"),
         }
     }
 
-    /// What kind of request it is.
+    /// Returns the kind of request, or `None` if the call is not counted.
     pub(crate) const fn kind(&self) -> Option<Request> {
         match self {
             Self::Claim(..) => Some(Request::Claim),
-            Self::Complete(..) => Some(Request::Complete),
+            Self::ReleaseClaim(..) => Some(Request::ReleaseClaim),
             Self::Write(..) => Some(Request::Write),
-            Self::Beat(..) => Some(Request::Beat),
+            Self::Heartbeat(..) => Some(Request::Heartbeat),
             Self::MoveRoute(..) => Some(Request::Route),
             Self::RunJob(..) => Some(Request::Job),
             Self::Site(_)
-            | Self::Colour(_)
+            | Self::ServiceRecord(_)
             | Self::Fleet
             | Self::Rollout(_)
             | Self::RolloutPage(..)
-            | Self::Live
-            | Self::Beats => Some(Request::StoreRead),
+            | Self::PendingWork
+            | Self::Heartbeats => Some(Request::StoreRead),
             Self::Service(_) => Some(Request::ServiceRead),
             Self::Route(_) => Some(Request::RouteRead),
             Self::Job(_) => Some(Request::JobRead),
-            Self::Changes(_) => Some(Request::News),
+            Self::Changes(_) => Some(Request::Changes),
             Self::Advance(_) => None,
         }
     }
@@ -128,99 +128,102 @@ impl Recorded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Request {
     Claim,
-    Complete,
+    ReleaseClaim,
     Write,
-    Beat,
+    Heartbeat,
     StoreRead,
     Route,
     Job,
     ServiceRead,
     RouteRead,
     JobRead,
-    News,
+    Changes,
 }
 
 impl Request {
-    /// A step: a write to the store or an effect in the cluster. Signs of life are nobody's step.
+    /// Returns whether the request is a step: a write to the store or an effect in the cluster. Heartbeats are not
+    /// steps.
     pub(crate) const fn is_step(self) -> bool {
         match self {
-            Self::Claim | Self::Complete | Self::Write | Self::Route | Self::Job => true,
-            Self::Beat
+            Self::Claim | Self::ReleaseClaim | Self::Write | Self::Route | Self::Job => true,
+            Self::Heartbeat
             | Self::StoreRead
             | Self::ServiceRead
             | Self::RouteRead
             | Self::JobRead
-            | Self::News => false,
+            | Self::Changes => false,
         }
     }
 }
 
-/// How many requests of each kind.
+/// Number of requests of each kind.
 pub(crate) type Counts = BTreeMap<Request, u64>;
 
-/// Every call, in order.
-pub(crate) type Trace = Vec<Recorded>;
+/// All calls, in order.
+pub(crate) type Trace = Vec<RecordedCall>;
 
 /// Counts the requests of a trace.
-pub(crate) fn counts(trace: &[Recorded]) -> Counts {
+pub(crate) fn counts(trace: &[RecordedCall]) -> Counts {
     let mut counts = Counts::new();
-    for request in trace.iter().filter_map(Recorded::kind) {
+    for request in trace.iter().filter_map(RecordedCall::kind) {
         *counts.entry(request).or_default() += 1;
     }
     counts
 }
 
-/// Keeps every call.
+/// Records every call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder(Arc<Mutex<Trace>>);
 
 impl Recorder {
-    pub(crate) fn push(&self, recorded: Recorded) {
+    pub(crate) fn push(&self, recorded: RecordedCall) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
     }
 
-    /// What was recorded since the last time.
+    /// Returns the calls recorded since the last call of this function.
     pub(crate) fn take(&self) -> Trace {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Tap for Recorder {
-    fn asked(&self, ask: Ask<'_>) {
-        self.push(Recorded::of(ask));
+    fn on_call(&self, port_call: PortCall<'_>) {
+        self.push(RecordedCall::of(port_call));
     }
 }
 
-/// The bare loop: makes exactly these calls, one after the other, and decides nothing.
-pub(crate) async fn replay(ports: &Ports, clock: &SimClock, trace: &[Recorded]) {
+/// The bare loop: makes exactly these calls, one after another, and makes no decisions.
+pub(crate) async fn replay(ports: &Ports, clock: &SimClock, trace: &[RecordedCall]) {
     let (store, cluster) = (&ports.store, &ports.cluster);
     for recorded in trace {
-        let well = match recorded {
-            Recorded::Write(call, batch) => applied(store.write(call, batch).await),
-            Recorded::Claim(call, claim) => applied(store.claim(call, claim).await),
-            Recorded::Complete(call, complete) => applied(store.release_claim(call, complete).await),
-            Recorded::Beat(call, worker, count) => applied(store.heartbeat(call, worker, *count).await),
-            Recorded::MoveRoute(call, uid, expect, to) => {
+        let applied_all = match recorded {
+            RecordedCall::Write(call, batch) => applied(store.write(call, batch).await),
+            RecordedCall::Claim(call, claim) => applied(store.claim(call, claim).await),
+            RecordedCall::ReleaseClaim(call, complete) => applied(store.release_claim(call, complete).await),
+            RecordedCall::Heartbeat(call, worker, count) => {
+                applied(store.heartbeat(call, worker, *count).await)
+            }
+            RecordedCall::MoveRoute(call, uid, expect, to) => {
                 applied(cluster.move_route(call, *uid, *expect, *to).await)
             }
-            Recorded::RunJob(call, spec) => applied(cluster.run_job(call, spec).await),
-            Recorded::Site(id) => store.site(id).await.is_ok(),
-            Recorded::Colour(color) => store.service(*color).await.is_ok(),
-            Recorded::Fleet => store.fleet().await.is_ok(),
-            Recorded::Rollout(number) => store.rollout(*number).await.is_ok(),
-            Recorded::RolloutPage(number, page) => store.rollout_page(*number, *page).await.is_ok(),
-            Recorded::Live => store.pending_work().await.is_ok(),
-            Recorded::Beats => store.heartbeats().await.is_ok(),
-            Recorded::Service(color) => cluster.service(*color).await.is_ok(),
-            Recorded::Route(uid) => cluster.route(*uid).await.is_ok(),
-            Recorded::Job(name) => cluster.job(name).await.is_ok(),
-            Recorded::Changes(mark) => cluster.changes(*mark, Duration::ZERO).await.is_ok(),
-            Recorded::Advance(span) => {
+            RecordedCall::RunJob(call, spec) => applied(cluster.run_job(call, spec).await),
+            RecordedCall::Site(id) => store.site(id).await.is_ok(),
+            RecordedCall::ServiceRecord(color) => store.service(*color).await.is_ok(),
+            RecordedCall::Fleet => store.fleet().await.is_ok(),
+            RecordedCall::Rollout(number) => store.rollout(*number).await.is_ok(),
+            RecordedCall::RolloutPage(number, page) => store.rollout_page(*number, *page).await.is_ok(),
+            RecordedCall::PendingWork => store.pending_work().await.is_ok(),
+            RecordedCall::Heartbeats => store.heartbeats().await.is_ok(),
+            RecordedCall::Service(color) => cluster.service(*color).await.is_ok(),
+            RecordedCall::Route(uid) => cluster.route(*uid).await.is_ok(),
+            RecordedCall::Job(name) => cluster.job(name).await.is_ok(),
+            RecordedCall::Changes(cursor) => cluster.changes(*cursor, Duration::ZERO).await.is_ok(),
+            RecordedCall::Advance(span) => {
                 clock.advance(*span);
                 true
             }
         };
-        assert!(well, "the bare loop was refused: {recorded:?}");
+        assert!(applied_all, "a call of the bare loop failed: {recorded:?}");
     }
 }
 
@@ -228,7 +231,7 @@ fn applied<T, E>(outcome: Outcome<T, E>) -> bool {
     matches!(outcome, Outcome::Applied(_))
 }
 
-/// These ports, with a tap before store and cluster.
+/// Wraps store and cluster of these ports with a tap.
 pub(crate) fn tapped(ports: &Ports, tap: &Arc<dyn Tap>) -> Ports {
     Ports {
         store: Arc::new(TappedStore { inner: Arc::clone(&ports.store), tap: Arc::clone(tap) }),
@@ -247,12 +250,12 @@ struct TappedStore {
 #[deny(clippy::missing_trait_methods)]
 impl SiteRepository for TappedStore {
     async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
-        self.tap.asked(Ask::Site(id));
+        self.tap.on_call(PortCall::Site(id));
         self.inner.site(id).await
     }
 
     async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {
-        self.tap.asked(Ask::Other("hostname"));
+        self.tap.on_call(PortCall::Other("hostname"));
         self.inner.hostname(host).await
     }
 
@@ -262,12 +265,12 @@ impl SiteRepository for TappedStore {
         after: Option<&SiteId>,
         limit: usize,
     ) -> Result<Page<Site, SiteId>, StoreError> {
-        self.tap.asked(Ask::Other("sites"));
+        self.tap.on_call(PortCall::Other("sites"));
         self.inner.sites(query, after, limit).await
     }
 
     async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError> {
-        self.tap.asked(Ask::Other("count"));
+        self.tap.on_call(PortCall::Other("count"));
         self.inner.count(query).await
     }
 }
@@ -276,57 +279,57 @@ impl SiteRepository for TappedStore {
 #[deny(clippy::missing_trait_methods)]
 impl Journal for TappedStore {
     async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
-        self.tap.asked(Ask::Write(call, batch));
+        self.tap.on_call(PortCall::Write(call, batch));
         self.inner.write(call, batch).await
     }
 
     async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
-        self.tap.asked(Ask::Claim(call, claim));
+        self.tap.on_call(PortCall::Claim(call, claim));
         self.inner.claim(call, claim).await
     }
 
     async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
-        self.tap.asked(Ask::Complete(call, complete));
+        self.tap.on_call(PortCall::ReleaseClaim(call, complete));
         self.inner.release_claim(call, complete).await
     }
 
     async fn service(&self, color: Color) -> Result<Service, StoreError> {
-        self.tap.asked(Ask::Colour(color));
+        self.tap.on_call(PortCall::ServiceRecord(color));
         self.inner.service(color).await
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
-        self.tap.asked(Ask::Fleet);
+        self.tap.on_call(PortCall::Fleet);
         self.inner.fleet().await
     }
 
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
-        // Nobody who is measured asks.
+        // The measured runs do not read webhooks.
         self.inner.webhooks().await
     }
 
     async fn users(&self) -> Result<Users, StoreError> {
-        // Likewise.
+        // The measured runs do not read users.
         self.inner.users().await
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {
-        self.tap.asked(Ask::Rollout(number));
+        self.tap.on_call(PortCall::Rollout(number));
         self.inner.rollout(number).await
     }
 
     async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError> {
-        self.tap.asked(Ask::RolloutPage(number, page));
+        self.tap.on_call(PortCall::RolloutPage(number, page));
         self.inner.rollout_page(number, page).await
     }
 
     async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError> {
-        self.tap.asked(Ask::Other("rollouts"));
+        self.tap.on_call(PortCall::Other("rollouts"));
         self.inner.rollouts(before, limit).await
     }
 
     async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError> {
-        self.tap.asked(Ask::Other("history"));
+        self.tap.on_call(PortCall::Other("history"));
         self.inner.history(id).await
     }
 
@@ -336,17 +339,17 @@ impl Journal for TappedStore {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Page<Operation, u64>, StoreError> {
-        self.tap.asked(Ask::Other("operations"));
+        self.tap.on_call(PortCall::Other("operations"));
         self.inner.operations(query, before, limit).await
     }
 
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
-        self.tap.asked(Ask::Live);
+        self.tap.on_call(PortCall::PendingWork);
         self.inner.pending_work().await
     }
 
     async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
-        self.tap.asked(Ask::Other("numbers"));
+        self.tap.on_call(PortCall::Other("numbers"));
         self.inner.allocate_ids(call, count).await
     }
 
@@ -356,12 +359,12 @@ impl Journal for TappedStore {
         worker: &WorkerId,
         count: Option<u64>,
     ) -> Outcome<(), WriteError> {
-        self.tap.asked(Ask::Beat(call, worker, count));
+        self.tap.on_call(PortCall::Heartbeat(call, worker, count));
         self.inner.heartbeat(call, worker, count).await
     }
 
     async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
-        self.tap.asked(Ask::Beats);
+        self.tap.on_call(PortCall::Heartbeats);
         self.inner.heartbeats().await
     }
 
@@ -370,27 +373,27 @@ impl Journal for TappedStore {
         actor: &Actor,
         key: &IdempotencyKey,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
-        self.tap.asked(Ask::Other("idempotency"));
+        self.tap.on_call(PortCall::Other("idempotency"));
         self.inner.idempotency(actor, key).await
     }
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {
-        self.tap.asked(Ask::Other("audit"));
+        self.tap.on_call(PortCall::Other("audit"));
         self.inner.audit(before, limit).await
     }
 
     async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
-        self.tap.asked(Ask::Other("events"));
+        self.tap.on_call(PortCall::Other("events"));
         self.inner.events(after, limit).await
     }
 
     async fn last_event(&self) -> Result<Option<u64>, StoreError> {
-        self.tap.asked(Ask::Other("last_event"));
+        self.tap.on_call(PortCall::Other("last_event"));
         self.inner.last_event().await
     }
 
     async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
-        self.tap.asked(Ask::Other("delete_old"));
+        self.tap.on_call(PortCall::Other("delete_old"));
         self.inner.delete_old(call, old).await
     }
 }
@@ -405,7 +408,7 @@ struct TappedCluster {
 #[deny(clippy::missing_trait_methods)]
 impl ClusterOps for TappedCluster {
     async fn canary(&self) -> Result<Option<Canary>, PortError> {
-        self.tap.asked(Ask::Other("canary"));
+        self.tap.on_call(PortCall::Other("canary"));
         self.inner.canary().await
     }
 
@@ -416,12 +419,12 @@ impl ClusterOps for TappedCluster {
         color: Color,
         digest: Option<Digest>,
     ) -> Outcome<()> {
-        self.tap.asked(Ask::Other("set_canary"));
+        self.tap.on_call(PortCall::Other("set_canary"));
         self.inner.set_canary(call, expect, color, digest).await
     }
 
     async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
-        self.tap.asked(Ask::Service(color));
+        self.tap.on_call(PortCall::Service(color));
         self.inner.service(color).await
     }
 
@@ -430,48 +433,48 @@ impl ClusterOps for TappedCluster {
         call: &CallContext,
         color: Color,
         expect: Fence,
-        want: &ImageWant,
+        desired: &ImageWant,
     ) -> Outcome<()> {
-        self.tap.asked(Ask::Other("set_image"));
-        self.inner.set_image(call, color, expect, want).await
+        self.tap.on_call(PortCall::Other("set_image"));
+        self.inner.set_image(call, color, expect, desired).await
     }
 
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
-        self.tap.asked(Ask::Route(uid));
+        self.tap.on_call(PortCall::Route(uid));
         self.inner.route(uid).await
     }
 
     async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
-        self.tap.asked(Ask::Other("put_route"));
+        self.tap.on_call(PortCall::Other("put_route"));
         self.inner.put_route(call, spec).await
     }
 
     async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
-        self.tap.asked(Ask::MoveRoute(call, uid, expect, to));
+        self.tap.on_call(PortCall::MoveRoute(call, uid, expect, to));
         self.inner.move_route(call, uid, expect, to).await
     }
 
     async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
-        self.tap.asked(Ask::Other("release"));
+        self.tap.on_call(PortCall::Other("release"));
         self.inner.release(call, uid).await
     }
 
     async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
-        self.tap.asked(Ask::RunJob(call, spec));
+        self.tap.on_call(PortCall::RunJob(call, spec));
         self.inner.run_job(call, spec).await
     }
 
     async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError> {
-        self.tap.asked(Ask::Job(name));
+        self.tap.on_call(PortCall::Job(name));
         self.inner.job(name).await
     }
 
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
-        self.tap.asked(Ask::Changes(mark));
-        self.inner.changes(mark, wait).await
+        self.tap.on_call(PortCall::Changes(cursor));
+        self.inner.changes(cursor, wait).await
     }
 }

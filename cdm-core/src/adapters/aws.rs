@@ -1,4 +1,4 @@
-//! What the AWS adapters share: one HTTP client, credentials, limits of time, and what an error says.
+//! What the AWS adapters share: the HTTP client, credentials, timeouts, and the classification of errors.
 
 use std::error::Error;
 use std::fmt;
@@ -20,36 +20,39 @@ use futures_util::pin_mut;
 use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
-/// How long one request may take, answer and all; a call's deadline may end it earlier.
-const REQUEST: Duration = Duration::from_secs(20);
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Timeout of one request, including its response; the deadline of a call may end the request earlier.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout of establishing a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Which account, by what every AWS program is told; nothing given: as the environment and the profile say.
+/// Which AWS account to use. A field that is `None` follows the environment and the profile, as in every AWS program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsSettings {
-    /// The region.
+    /// The AWS region, such as `eu-central-1`.
     pub region: Option<String>,
-    /// The profile of the shared configuration files.
+    /// The profile in the shared configuration files.
     pub profile: Option<String>,
-    /// One address for every service, where they are not AWS's own.
+    /// One endpoint for every service, for a local stand-in of AWS. `None` uses the endpoints of AWS.
     pub endpoint: Option<String>,
 }
 
-/// An account to speak to; clones share its connections and credentials.
+/// A connection to an AWS account. Clones share the connections and the credentials.
 #[derive(Clone)]
 pub struct Aws {
     config: SdkConfig,
 }
 
 impl Aws {
-    /// Credentials and region are looked for where the AWS command line does: environment, profile, web identity,
-    /// container, instance. Does not connect, unless a profile says that a role is to be assumed.
+    /// Loads credentials and region from the same places as the AWS command line: environment, profile, web identity,
+    /// container, instance. Opens no connection, unless the profile assumes a role.
     ///
-    /// Nothing is repeated by the client: whether a request may be, the engine decides.
+    /// The client retries nothing: the engine decides whether a request may be retried.
     pub async fn load(settings: &AwsSettings) -> Self {
         let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_timeout(REQUEST).build();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_timeout(REQUEST_TIMEOUT)
+            .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .http_client(http)
             .retry_config(RetryConfig::disabled())
@@ -66,7 +69,7 @@ impl Aws {
         Self { config: loader.load().await }
     }
 
-    /// For the client of one service.
+    /// The SDK configuration, for the client of one service.
     pub(super) const fn config(&self) -> &SdkConfig {
         &self.config
     }
@@ -78,65 +81,71 @@ impl fmt::Debug for Aws {
     }
 }
 
-/// What an error says of the request that met it.
+/// What the error of a request means to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AwsFailure {
     /// Whether the request may have taken effect, now or later.
-    pub(super) lost: bool,
-    /// What the caller can make of it.
+    pub(super) maybe_applied: bool,
+    /// How the caller should react.
     pub(super) kind: ErrorKind,
-    /// The service's own word, such as `ConditionalCheckFailedException`; empty where it said none.
+    /// The error code of the service, such as `ConditionalCheckFailedException`; empty if the response has none.
     pub(super) code: String,
 }
 
 impl AwsFailure {
-    /// What is to be read of it: the service's word and never its sentence, which may quote what was sent.
+    /// The error of a port. The message has the error code of the service, but never its text, which may quote the
+    /// request.
     pub(super) fn error(&self, port: &'static str) -> PortError {
         let code = &self.code;
         let message = match (self.kind, code.is_empty()) {
-            (ErrorKind::Denied, true) => "no AWS credentials are to be had".to_owned(),
-            (_, true) => "AWS does not answer".to_owned(),
-            (ErrorKind::Denied, false) => format!("AWS does not allow it ({code})"),
-            (ErrorKind::Throttled(_), false) => format!("AWS asks for fewer calls ({code})"),
-            (ErrorKind::Unavailable, false) => format!("AWS failed at it ({code})"),
-            (_, false) => format!("AWS refuses it ({code})"),
+            (ErrorKind::Denied, true) => {
+                "AWS credentials could not be loaded; check the environment, the profile and the role"
+                    .to_owned()
+            }
+            (_, true) => "AWS did not respond".to_owned(),
+            (ErrorKind::Denied, false) => format!("AWS denied the request (`{code}`)"),
+            (ErrorKind::Throttled(_), false) => format!("AWS throttled the request (`{code}`)"),
+            (ErrorKind::Unavailable, false) => format!("AWS failed to process the request (`{code}`)"),
+            (_, false) => format!("AWS rejected the request (`{code}`)"),
         };
         PortError::new(port, self.kind, message)
     }
 
-    /// What it is to a caller that changes something.
+    /// The outcome of a call that changes something.
     pub(super) fn outcome<T>(&self, port: &'static str) -> Outcome<T> {
         let error = self.error(port);
-        if self.lost { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
+        if self.maybe_applied { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
     }
 
-    const fn silence(lost: bool, kind: ErrorKind) -> Self {
-        Self { lost, kind, code: String::new() }
+    const fn without_code(maybe_applied: bool, kind: ErrorKind) -> Self {
+        Self { maybe_applied, kind, code: String::new() }
     }
 }
 
-/// Reads an error. An answer that refuses is certain; silence, and an answer that the service failed, are not.
-pub(super) fn told<E>(error: &SdkError<E, HttpResponse>) -> AwsFailure
+/// Classifies an error. A rejection is certain; a missing response and a server error leave the outcome unknown.
+pub(super) fn classify<E>(error: &SdkError<E, HttpResponse>) -> AwsFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
-        SdkError::ConstructionFailure(_) => AwsFailure::silence(false, ErrorKind::Invalid),
+        SdkError::ConstructionFailure(_) => AwsFailure::without_code(false, ErrorKind::Invalid),
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(failure) if failure.is_user() => AwsFailure::silence(false, ErrorKind::Invalid),
-            Some(failure) if is_of_credentials(failure) => AwsFailure::silence(false, ErrorKind::Denied),
-            Some(_) | None => AwsFailure::silence(true, ErrorKind::Unavailable),
+            Some(failure) if failure.is_user() => AwsFailure::without_code(false, ErrorKind::Invalid),
+            Some(failure) if is_credentials_error(failure) => {
+                AwsFailure::without_code(false, ErrorKind::Denied)
+            }
+            Some(_) | None => AwsFailure::without_code(true, ErrorKind::Unavailable),
         },
         SdkError::ServiceError(service) => {
-            of_answer(service.err().code().unwrap_or_default(), service.raw().status().as_u16())
+            of_response(service.err().code().unwrap_or_default(), service.raw().status().as_u16())
         }
-        // A time-out, an answer cut short, and whatever the client learns to say later.
-        _ => AwsFailure::silence(true, ErrorKind::Unavailable),
+        // A timeout, a truncated response, and error kinds that later versions of the client may add.
+        _ => AwsFailure::without_code(true, ErrorKind::Unavailable),
     }
 }
 
-/// Whether a request was never sent because nobody could sign it.
-fn is_of_credentials(error: &(dyn Error + 'static)) -> bool {
+/// Whether the request was never sent because no credentials could be loaded to sign it.
+fn is_credentials_error(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.to_string().contains("credentials") {
@@ -147,7 +156,7 @@ fn is_of_credentials(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-fn of_answer(code: &str, status: u16) -> AwsFailure {
+fn of_response(code: &str, status: u16) -> AwsFailure {
     let kind = match code {
         "ProvisionedThroughputExceededException"
         | "RequestLimitExceeded"
@@ -167,23 +176,23 @@ fn of_answer(code: &str, status: u16) -> AwsFailure {
         | "MissingAuthenticationToken"
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException" => ErrorKind::Denied,
-        // Says of S3 that the request did not come through in time, with a status that blames the request.
+        // S3 reports with this code, and with status 400, that the request did not arrive in time.
         "RequestTimeout" => ErrorKind::Unavailable,
         _ => match status {
             404 => ErrorKind::NotFound,
             429 => ErrorKind::Throttled(None),
             401 | 403 => ErrorKind::Denied,
-            // S3 may say that all is well, and then that it is not.
+            // S3 may send status 200 and report the error in the body.
             ..300 | 500.. => ErrorKind::Unavailable,
             _ if code.ends_with("NotFoundException") => ErrorKind::NotFound,
             _ => ErrorKind::Invalid,
         },
     };
-    AwsFailure { lost: kind == ErrorKind::Unavailable, kind, code: code.to_owned() }
+    AwsFailure { maybe_applied: kind == ErrorKind::Unavailable, kind, code: code.to_owned() }
 }
 
-/// What `work` comes to, if it does by `deadline`; else `None`, and nobody knows what becomes of it.
-pub(super) async fn by<T>(
+/// The output of `work`, or `None` if `deadline` passes first. After `None`, the outcome of `work` is unknown.
+pub(super) async fn before_deadline<T>(
     clock: &dyn Clock,
     deadline: MonotonicTime,
     work: impl Future<Output = T>,
@@ -201,8 +210,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_certain_and_a_failure_is_not() {
-        for (code, status, kind, lost) in [
+    fn a_rejection_is_certain_and_a_server_error_is_not() {
+        for (code, status, kind, maybe_applied) in [
             ("ConditionalCheckFailedException", 400, ErrorKind::Invalid, false),
             ("ResourceNotFoundException", 400, ErrorKind::NotFound, false),
             ("NoSuchBucket", 404, ErrorKind::NotFound, false),
@@ -214,8 +223,8 @@ mod tests {
             ("InternalError", 200, ErrorKind::Unavailable, true),
             ("RequestTimeout", 400, ErrorKind::Unavailable, true),
         ] {
-            let told = of_answer(code, status);
-            assert_eq!((told.kind, told.lost), (kind, lost), "{code} {status}");
+            let failure = of_response(code, status);
+            assert_eq!((failure.kind, failure.maybe_applied), (kind, maybe_applied), "{code} {status}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Credentials as the JSON that the WordPress image reads; keys in one of their own.
+//! Credentials as JSON: databases and WordPress users in the format that the WordPress image reads, keys in a separate
+//! format.
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
@@ -29,9 +30,10 @@ struct KeyForm<T> {
     key: T,
 }
 
-/// The credentials as JSON; `None` when they are of another kind.
+/// Serializes credentials to JSON; `None` if they are not of the given kind.
 pub(super) fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<Vec<u8>>> {
-    // Room enough that the buffer never moves and leaves a copy behind.
+    // The capacity is large enough that the buffer is never reallocated, which would leave a copy of the secret in
+    // memory.
     let mut plain = Zeroizing::new(Vec::with_capacity(4096));
     let password = value.password().expose_secret();
     let written = match (kind, value) {
@@ -55,7 +57,7 @@ pub(super) fn write(kind: SecretKind, value: &Credentials) -> Option<Zeroizing<V
     written.ok().map(|()| plain)
 }
 
-/// The credentials of that kind that the JSON holds; `None` when it holds none.
+/// Parses credentials of the given kind from JSON; `None` if the JSON does not hold them.
 pub(super) fn read(kind: SecretKind, plain: &[u8]) -> Option<Credentials> {
     match kind {
         SecretKind::Database => {

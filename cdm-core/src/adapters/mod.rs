@@ -1,4 +1,4 @@
-//! What stands behind the ports: one folder per backend, each behind its feature. Nothing but `wiring` names an adapter.
+//! Implementations of the ports: one folder per backend, each behind its feature. Only `wiring` names an adapter.
 
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -1,4 +1,4 @@
-//! Time and chance of the machine.
+//! The clock and the random numbers of the operating system.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use tokio::time::Instant;
 use crate::domain::{MonotonicTime, Timestamp, Uid};
 use crate::ports::{Clock, Entropy, WriteId};
 
-/// The machine's clocks; clones share the moment that ticks are counted from.
+/// The clock of the operating system. Clones count monotonic time from the same start.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// A clock whose ticks count from now.
+    /// Creates a clock whose monotonic time starts now.
     pub fn new() -> Self {
         Self { start: Instant::now() }
     }
@@ -31,7 +31,7 @@ impl Default for SystemClock {
 }
 
 #[async_trait]
-#[expect(clippy::disallowed_methods, reason = "this is the adapter that the rule sends everybody to")]
+#[expect(clippy::disallowed_methods, reason = "this adapter is the only place that may call them")]
 impl Clock for SystemClock {
     fn wall(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -47,34 +47,35 @@ impl Clock for SystemClock {
     }
 }
 
-/// The machine's source of chance.
+/// Random identifiers and passwords from the random number generator of the operating system.
 #[derive(Clone, Debug)]
 pub struct OsIds {
-    /// Write ids count up from a random number of 64 bits, so no two processes on one store share one.
+    /// The next write ID. The counter starts at a random number of 64 bits, so two processes on one store use different
+    /// IDs.
     writes: Arc<AtomicU64>,
 }
 
 impl OsIds {
-    /// The 64 characters that a password may be of; six random bits choose one.
+    /// The 64 characters of a password; six random bits choose each character.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 
-    /// A source.
+    /// Creates a source.
     ///
     /// # Errors
-    /// When the machine gives no random numbers; then there must be no secrets either.
+    /// When the operating system returns no random numbers. Secrets cannot be generated then.
     pub fn new() -> Result<Self, getrandom::Error> {
         Ok(Self { writes: Arc::new(AtomicU64::new(getrandom::u64()?)) })
     }
 }
 
-/// Random bytes. `OsIds::new` has seen that there are some.
+/// Returns random bytes. `OsIds::new` has checked that the operating system returns random numbers.
 #[expect(
     clippy::expect_used,
-    reason = "a machine that stops giving random numbers must not go on making secrets"
+    reason = "a process whose operating system stops returning random numbers must not create secrets"
 )]
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the machine gave random numbers before");
+    getrandom::fill(&mut bytes).expect("the operating system returned random numbers before");
     bytes
 }
 

@@ -1,63 +1,67 @@
-//! What WordPress accepts as the administrator of a new site.
+//! Rules of WordPress for the administrator of a new site.
 //!
-//! It refuses a wrong email address in the middle of an installation, and makes no user where the name is too long, with
-//! `Success` as its last word. So both are judged before. The rules are those of `is_email()`, `sanitize_user()` and
-//! `wp_insert_user()` in WordPress 6.1, `wp-includes/formatting.php` and `user.php`.
+//! WordPress rejects an invalid email address in the middle of an installation. It creates no user if the name is too
+//! long, and still prints `Success`. For these reasons CDM checks both first. The rules are those of `is_email()`,
+//! `sanitize_user()` and `wp_insert_user()` in WordPress 6.1, `wp-includes/formatting.php` and `user.php`.
 
 use super::name::NameError;
 
 const NAME: &str = "an administrator's name";
 const EMAIL: &str = "an administrator's email address";
-/// The most characters of a name, and of an address: the columns of the table `users`.
-const LONGEST_NAME: usize = 60;
-const LONGEST_EMAIL: usize = 100;
+/// The maximum length of a name and of an address, given by the columns of the table `users`.
+const MAX_NAME_LENGTH: usize = 60;
+const MAX_EMAIL_LENGTH: usize = 100;
 
-/// Judges the name of a site's administrator.
+/// Checks the name of a site's administrator.
 ///
 /// # Errors
-/// The rule that is broken.
+/// Returns the broken rule.
 pub fn judge_name(name: &str) -> Result<(), NameError> {
     let refuse = |rule| Err(NameError::new(NAME, rule, name));
-    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b" _.-@".contains(&byte);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b" _.-@".contains(&byte);
     if name.is_empty() {
-        return refuse("it is not empty");
+        return refuse("the name is empty");
     }
-    if name.len() > LONGEST_NAME {
-        return refuse("WordPress takes at most 60 characters");
+    if name.len() > MAX_NAME_LENGTH {
+        return refuse("WordPress accepts at most 60 characters");
     }
-    if !name.bytes().all(kept) {
-        return refuse("WordPress takes letters a to z, digits, spaces and `_.-@`, and drops anything else");
+    if !name.bytes().all(is_allowed) {
+        return refuse(
+            "WordPress accepts letters a to z, digits, spaces and `_.-@`, and drops other characters",
+        );
     }
     if name.trim() != name || name.contains("  ") {
-        return refuse("WordPress drops spaces at its ends, and all but one of several");
+        return refuse("WordPress drops leading and trailing spaces and combines repeated spaces");
     }
     if name.starts_with(['-', '@']) {
-        return refuse("`wp` reads what begins with `-` or `@` as an option or an alias");
+        return refuse(
+            "`wp` reads a name that begins with `-` as an option and one that begins with `@` as an alias",
+        );
     }
     if name.bytes().all(|byte| byte.is_ascii_digit()) {
-        return refuse("`wp` reads a number as a user's id");
+        return refuse("`wp` reads a number as a user id");
     }
     Ok(())
 }
 
-/// Judges the email address of a site's administrator.
+/// Checks the email address of a site's administrator.
 ///
 /// # Errors
-/// The rule that is broken.
+/// Returns the broken rule.
 pub fn judge_email(email: &str) -> Result<(), NameError> {
     let refuse = |rule| Err(NameError::new(EMAIL, rule, email));
     let of_local = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~.-".contains(&byte);
     if email.len() < 6 {
-        return refuse("WordPress takes no address of fewer than 6 characters");
+        return refuse("WordPress accepts no address of fewer than 6 characters");
     }
-    if email.len() > LONGEST_EMAIL {
-        return refuse("WordPress takes at most 100 characters");
+    if email.len() > MAX_EMAIL_LENGTH {
+        return refuse("WordPress accepts at most 100 characters");
     }
     let Some((local, domain)) = email.split_once('@').filter(|(local, _)| !local.is_empty()) else {
-        return refuse("it is a name, an `@` and a domain");
+        return refuse("an address is a name, an `@` and a domain");
     };
     if !local.bytes().all(of_local) {
-        return refuse("before the `@` are ASCII letters, digits and !#$%&'*+/=?^_`{|}~.- only");
+        return refuse("before the `@`, only ASCII letters, digits and !#$%&'*+/=?^_`{|}~.- are allowed");
     }
     let labels: Vec<&str> = domain.split('.').collect();
     let is_label = |label: &&str| {
@@ -67,11 +71,11 @@ pub fn judge_email(email: &str) -> Result<(), NameError> {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     if labels.len() < 2 {
-        return refuse("its domain has a dot: WordPress refuses `ops@localhost`");
+        return refuse("the domain has no dot; WordPress rejects addresses such as `ops@localhost`");
     }
     if !labels.iter().all(is_label) {
         return refuse(
-            "its domain is of ASCII letters, digits and hyphens, with dots between; write an IDN as `xn--…`",
+            "the domain consists of ASCII letters, digits and hyphens, separated by dots; write an IDN as `xn--…`",
         );
     }
     Ok(())
@@ -82,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_judged_as_wordpress_takes_them() {
+    fn names_follow_the_rules_of_wordpress() {
         for name in ["admin", "Jane Roe", "ops@example.com", "a.b_c-d", &"a".repeat(60), "7of9"] {
             assert_eq!(judge_name(name), Ok(()), "{name}");
         }
@@ -94,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_judged_as_wordpress_takes_them() {
+    fn email_addresses_follow_the_rules_of_wordpress() {
         for email in ["a@b.co", "ops+cdm@example.com", "o'hara@mail.example.co.uk", "a@xn--bcher-kva.example"]
         {
             assert_eq!(judge_email(email), Ok(()), "{email}");

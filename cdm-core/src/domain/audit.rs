@@ -1,31 +1,33 @@
-//! Who asked for what.
+//! The audit log: which actor requested which change, and the outcome.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::{Actor, OperationId, Timestamp};
 
-/// One request that asked for a change, or that was refused. A rollout is one, whatever the number of its sites.
+/// One request for a change, or one rejected request. A rollout is one request, regardless of the number of its
+/// sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// When.
+    /// When the request was decided.
     pub at: Timestamp,
-    /// Who.
+    /// The actor of the request.
     pub actor: Actor,
-    /// What, such as `site.promote`.
+    /// The requested action, such as `site.promote`.
     pub action: Cow<'static, str>,
-    /// To what: a site id, a colour, a rollout, an operation.
+    /// The target: a site id, a color, a rollout or an operation.
     pub target: String,
-    /// The request's id, as the frontend gave it.
+    /// The request's id, as the frontend set it.
     pub request_id: Option<String>,
-    /// `accepted`, or the stable code of the refusal.
+    /// `accepted`, or the stable code of the error.
     pub outcome: Cow<'static, str>,
-    /// The operation that came of it.
+    /// The operation that the request started or changed.
     pub operation: Option<OperationId>,
-    /// The rollout that came of it, or that was asked.
+    /// The rollout that the request started or changed.
     pub rollout: Option<u64>,
-    /// The client's address, where the request came over a network.
+    /// The client's address, if the request came over a network.
     pub address: Option<IpAddr>,
-    /// How many requests the entry stands for: more than one where refusals were counted instead of written.
+    /// The number of requests that the entry represents. It is greater than 1 if rejected requests were counted
+    /// instead of written one by one.
     pub count: u64,
 }

@@ -1,4 +1,4 @@
-//! A stable binary encoding of what a request asks for, and hashes of it.
+//! A stable binary encoding of the content of a request, and hashes of the encoding.
 //!
 //! An idempotency key is compared by the hash of its request, also by another process and by a later version of this
 //! crate. The encoding depends on field names and values alone, never on the names of Rust types or fields: a renamed
@@ -21,18 +21,18 @@ use sha2::{Digest as _, Sha256};
 pub struct Canonical(Vec<u8>);
 
 impl Canonical {
-    /// Starts with no value.
+    /// Creates an encoding without values.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends a value.
+    /// Appends a named value, encoded as its `Display` text.
     #[must_use]
     pub fn field(self, name: &str, value: impl Display) -> Self {
         self.text(name).tag(1).text(&value.to_string())
     }
 
-    /// Appends a value that may be absent. An absent value differs from an empty one.
+    /// Appends a value that can be absent. An absent value differs from an empty one.
     #[must_use]
     pub fn optional(self, name: &str, value: Option<impl Display>) -> Self {
         match value {
@@ -41,7 +41,7 @@ impl Canonical {
         }
     }
 
-    /// Appends a list; the order of its values counts.
+    /// Appends a list. The order of the values matters.
     #[must_use]
     pub fn list(self, name: &str, values: impl IntoIterator<Item: Display>) -> Self {
         let values: Vec<_> = values.into_iter().map(|value| value.to_string()).collect();
@@ -116,7 +116,7 @@ impl Fingerprint {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing into a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_different_shape_have_different_encodings() {
+    fn different_values_have_different_encodings() {
         let all = [
             Canonical::new(),
             Canonical::new().field("a", ""),

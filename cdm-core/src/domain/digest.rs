@@ -1,19 +1,18 @@
-//! The digest of an image: what runs is named by content, never by a tag that can move.
+//! Image digests. CDM identifies an image by its content, never by a tag, because a tag can move to another image.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::name::{NameError, Rule, first_broken};
 
-/// A SHA-256 digest, written `sha256:` and 64 lower-case hexadecimal digits (OCI image specification,
-/// "Digests").
+/// A SHA-256 digest, written `sha256:` and 64 lowercase hexadecimal digits (OCI image specification, "Digests").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
     const ALGORITHM: &str = "sha256:";
 
-    /// Judged on what follows the optional `sha256:`.
+    /// Applied to the text after the optional `sha256:`.
     const RULES: &[Rule] = &[
         (
             |hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()),
@@ -22,12 +21,22 @@ impl Digest {
         (|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()), "a digest is written in lower case"),
     ];
 
-    /// Parses a digest with or without `sha256:` before it.
+    /// Parses a digest, with or without the prefix `sha256:`.
+    ///
+    /// ```
+    /// use cdm_core::domain::Digest;
+    ///
+    /// let digits = "0123456789abcdef".repeat(4);
+    /// let digest = Digest::parse(&digits)?;
+    /// assert_eq!(digest.to_string(), format!("sha256:{digits}"));
+    /// assert!(Digest::parse(&digits.to_uppercase()).is_err());
+    /// # Ok::<(), cdm_core::domain::NameError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// Returns the first rule that `text` breaks. Upper case is refused, not folded: registries compare
-    /// digests as text.
+    /// Returns the first rule that `text` breaks. Uppercase digits are rejected instead of converted, because
+    /// registries compare digests as text.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let hex = text.strip_prefix(Self::ALGORITHM).unwrap_or(text);
         if let Some(rule) = first_broken(Self::RULES, hex) {
@@ -40,13 +49,13 @@ impl Digest {
         Ok(Self(bytes))
     }
 
-    /// Parses an image as people and registries write it: a digest as [`Digest::parse`] takes it, or
-    /// `[repository][:tag]@sha256:…`. The tag says nothing beside a digest and is left out; the repository has to be the
-    /// configured one, where one is configured.
+    /// Parses an image reference: a digest as [`Digest::parse`] accepts it, or `[repository][:tag]@sha256:…`. The tag
+    /// is ignored, because the digest identifies the image. If `configured` names a repository, a reference to
+    /// another repository is rejected.
     ///
     /// # Errors
     ///
-    /// [`ImageError`] for a tag without a digest, another repository, or a digest that breaks a rule.
+    /// Returns an [`ImageError`] for a tag without a digest, another repository, or a digest that breaks a rule.
     pub fn of_image(text: &str, configured: Option<&str>) -> Result<Self, ImageError> {
         let Some((name, digest)) = text.rsplit_once('@') else {
             return Self::parse(text).map_err(|broken| match is_tagged(text) {
@@ -55,21 +64,21 @@ impl Digest {
             });
         };
         if !name.bytes().all(is_of_reference) {
-            let rule = "before the @ of a reference to an image stand ASCII letters, digits, dots, underscores, \
-                        hyphens, slashes and colons";
+            let rule = "before the `@` of an image reference, only ASCII letters, digits, dots, underscores, hyphens, \
+                        slashes and colons are allowed";
             return Err(ImageError::Digest(NameError::new("an image", rule, text)));
         }
         let digest = match digest.starts_with(Self::ALGORITHM) {
             true => Self::parse(digest).map_err(ImageError::Digest)?,
             false => {
-                let rule = "a reference to an image ends in @sha256: and 64 hexadecimal digits";
+                let rule = "an image reference ends with `@sha256:` and 64 hexadecimal digits";
                 return Err(ImageError::Digest(NameError::new("an image", rule, text)));
             }
         };
         let repository = without_tag(name);
         match configured {
             Some(configured) if !repository.is_empty() && repository != configured => {
-                let given = NameError::new("an image", "it is of another repository", repository);
+                let given = NameError::new("an image", "it belongs to another repository", repository);
                 Err(ImageError::Repository {
                     given: given.value().to_owned(),
                     configured: configured.to_owned(),
@@ -79,7 +88,7 @@ impl Digest {
         }
     }
 
-    /// Returns the first 12 hexadecimal digits, enough for a person to tell two images apart.
+    /// Returns the first 12 hexadecimal digits, enough for a user to distinguish two images.
     pub fn short(&self) -> String {
         hex(&self.0[..6])
     }
@@ -105,29 +114,31 @@ impl FromStr for Digest {
     }
 }
 
-/// Why a text names no image that may be deployed.
+/// Why a text does not identify an image that may be deployed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// A tag, which can move, and no digest.
+    /// The text is a tag, which can move, without a digest.
     #[error(
-        "an image is named by its digest: 64 hexadecimal digits, or `repository:tag@sha256:` and the digits; a tag alone \
-         can move, and is not allowed"
+        "a tag alone is not allowed, because it can move; name the image by its digest: 64 hexadecimal digits, or \
+        `repository:tag@sha256:` and the digits"
     )]
     Tag,
-    /// A repository that is not the configured one.
-    #[error("the image is of the repository `{given}`, and this platform deploys from `{configured}` alone")]
+    /// The repository is not the configured one.
+    #[error(
+        "the image belongs to the repository `{given}`, but this platform deploys only from `{configured}`"
+    )]
     Repository {
-        /// The one that was given, escaped and cut.
+        /// The repository of the request, escaped and shortened.
         given: String,
-        /// The one of the configuration.
+        /// The repository of the configuration.
         configured: String,
     },
-    /// What should be a digest is none.
+    /// The digest breaks a rule.
     #[error("{}", .0.rule())]
     Digest(#[source] NameError),
 }
 
-/// The repository of `repository:tag`; a colon before a `/` belongs to the registry's port.
+/// Returns the repository of `repository:tag`. A colon before a `/` separates the registry's port.
 fn without_tag(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
@@ -135,19 +146,20 @@ fn without_tag(name: &str) -> &str {
     }
 }
 
-/// Whether a byte may stand in the name and tag of a reference.
+/// Returns whether a byte is allowed in the name and tag of a reference.
 fn is_of_reference(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._/:-".contains(&byte)
 }
 
-/// Whether a text without a digest is a reference by tag or by name, such as `dev` or `registry.example:5000/wp:6.8`.
+/// Returns whether a text without a digest is a reference by tag or by name, such as `dev` or
+/// `registry.example:5000/wp:6.8`.
 fn is_tagged(text: &str) -> bool {
     let name = without_tag(text);
     let tag = text.get(name.len()..).unwrap_or_default().trim_start_matches(':');
-    // 64 characters are a mistyped digest rather than a tag.
-    let shape = text.len() != 64 && text.len() <= 400 && tag.len() <= 128;
+    // A text of 64 characters is more likely a mistyped digest than a tag.
+    let plausible = text.len() != 64 && text.len() <= 400 && tag.len() <= 128;
     let digest = text.starts_with("sha256:") || text.starts_with("sha512:");
-    shape
+    plausible
         && !digest
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(is_of_reference)

@@ -1,46 +1,60 @@
-//! What tells an owner's effect from that of one who has lost the work since.
+//! Fences and claim tokens, by which a target rejects the write of a worker that has lost an operation or rollout.
 
 use std::fmt;
 
-/// `<number>.<epoch>`: the operation that wrote a thing, and its ownership count at that time.
+/// `<number>.<epoch>`: the operation that made a write, and the operation's ownership epoch at that time.
 ///
 /// Every claim of an operation raises its epoch, and so does every change of its direction (an undo). Numbers are
-/// never reused, so two writers never share a fence. A target that keeps the fence of its last write, and refuses a
-/// write that expects another one, cannot be moved by a worker that has lost the operation.
+/// never reused, so two writers never share a fence. A target that stores the fence of its last write and rejects a
+/// write that expects another fence cannot be changed by a worker that has lost the operation.
+///
+/// ```
+/// use cdm_core::domain::Fence;
+///
+/// let fence = Fence::new(12, 3);
+/// assert_eq!(fence.to_string(), "12.3");
+/// assert_eq!(Fence::parse("12.3"), Some(fence));
+///
+/// // A second write of the same claim has another fence, but belongs to the same claim.
+/// let second = fence.over(fence);
+/// assert_ne!(second, fence);
+/// assert_eq!(second.claim(), fence);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence {
-    /// The operation's number.
+    /// The number of the operation that made the write.
     pub number: u64,
-    /// The operation's epoch.
+    /// The operation's epoch, with a count of its writes to the target in the high bits; see [`Fence::over`].
     pub epoch: u64,
 }
 
 impl Fence {
-    /// The fence of operation `number` in its `epoch`.
+    /// Creates the fence of operation `number` in `epoch`.
     pub const fn new(number: u64, epoch: u64) -> Self {
         Self { number, epoch }
     }
 
-    /// The bits of an epoch that count ownership; those above count the writes of one owner to one thing.
+    /// The number of low bits of an epoch that count ownership. The bits above count the writes of one owner to one
+    /// target.
     const OWNERSHIP: u32 = 40;
 
-    /// The fence of a claim's next write over what carries `there`: of the same claim, and another one than every
-    /// fence that the operation has written there before. A claim that writes a thing more than once needs it, so that
-    /// a late write finds another fence than it expects.
-    pub const fn over(self, there: Self) -> Self {
-        if self.number != there.number {
+    /// Returns the fence for the next write of this claim to a target that carries `current`. The fence differs from
+    /// every fence that the operation has written to the target before. A claim that writes to a target more than
+    /// once needs distinct fences, so that a delayed write finds another fence than it expects.
+    pub const fn over(self, current: Self) -> Self {
+        if self.number != current.number {
             return self;
         }
-        let writes = (there.epoch >> Self::OWNERSHIP) + 1;
+        let writes = (current.epoch >> Self::OWNERSHIP) + 1;
         Self { epoch: self.epoch | writes << Self::OWNERSHIP, ..self }
     }
 
-    /// The claim under which it was written.
+    /// Returns the claim under which the fence was written, without the count of writes.
     pub const fn claim(self) -> Self {
         Self { epoch: self.epoch & ((1 << Self::OWNERSHIP) - 1), ..self }
     }
 
-    /// Parses what `Display` prints; `None` for anything else.
+    /// Parses the output of `Display`; returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, epoch) = text.split_once('.')?;
         let fence = Self { number: number.parse().ok()?, epoch: epoch.parse().ok()? };
@@ -54,32 +68,32 @@ impl fmt::Display for Fence {
     }
 }
 
-/// The right to move sites in a rollout: the rollout's number and the term of its owner.
+/// The right of a rollout's owner to claim sites: the rollout's number, the direction and the owner's term.
 ///
-/// A site remembers the highest grant it has seen and refuses a claim under a lower one.
+/// A site stores the highest claim token that it has accepted and rejects a claim under a lower one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimToken {
-    /// The rollout's number; later rollouts have higher ones.
+    /// The rollout's number. A later rollout has a higher number.
     pub rollout: u64,
-    /// Which way: a return outranks the move it undoes.
+    /// The direction of the rollout. A rollback outranks the forward move.
     pub direction: Direction,
-    /// The owner's term.
+    /// The owner's term, raised each time another worker takes over the rollout.
     pub term: u64,
 }
 
-/// Which way a rollout takes a site.
+/// The direction in which a rollout moves a site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// To the target.
+    /// Toward the target service.
     #[default]
     Forward,
-    /// Back to where the site was.
+    /// Back to the service where the site was before.
     Rollback,
 }
 
 impl Direction {
-    /// The epoch of a member's first claim on this leg. Both legs have the same operation number, and must never share
-    /// a fence.
+    /// Returns the epoch of a member's first claim in this direction. Both directions use the same operation number
+    /// and must never share a fence.
     pub const fn first_epoch(self) -> u64 {
         match self {
             Self::Forward => 1,

@@ -1,4 +1,4 @@
-//! Hostnames in the one form in which they are compared and claimed, whatever their spelling.
+//! Hostnames in the canonical form in which they are compared and claimed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,31 +8,36 @@ use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 use super::name::{NameError, Rule, first_broken, text_impls};
 
-/// The canonical name of a host, in ASCII.
+/// The canonical name of a host in ASCII.
 ///
-/// Invariants: UTS 46 (non-transitional) maps it to itself; lower case; letters, digits and inner hyphens in
-/// two or more labels of 1 to 63 characters; at most 253 characters (RFC 1035), no dot at the end; no
-/// wildcard, port or IP address, that is, no last label that the WHATWG URL Standard takes for a number; an
-/// `xn--` label is the exact Punycode of a label that is not ASCII (CVE-2024-12224). Other labels with hyphens third and
-/// fourth are plain ASCII names, which exist (`r3---sn.example.com`). Cloning is cheap.
+/// Invariants: UTS 46 (non-transitional) maps the name to itself. The name is lowercase and consists of two or more
+/// labels of 1 to 63 letters, digits and inner hyphens; it has at most 253 characters (RFC 1035) and no trailing dot.
+/// The name is not a wildcard or an IP address and has no port; its last label is not a number by the WHATWG URL
+/// Standard. An `xn--` label is the exact Punycode of a label that is not ASCII (CVE-2024-12224). Other labels with
+/// hyphens in the third and fourth position are plain ASCII names, which exist (`r3---sn.example.com`). Cloning is
+/// cheap.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hostname(Arc<str>);
 
 text_impls!(Hostname);
 
 impl Hostname {
-    /// Judged before anything is spent on the input. Soft hyphens and the like, ignored later, count here.
+    /// Checked first, before any expensive processing. Characters that the mapping later ignores, such as soft
+    /// hyphens, count toward the length.
     const RULES_AS_WRITTEN: &[Rule] = &[
         (|text| !text.is_empty(), "a hostname is not empty"),
         (|text| text.len() <= 1024, "a hostname is written in at most 1024 bytes"),
-        (|text| !text.contains("://"), "a hostname has no scheme: leave out all up to and including `://`"),
+        (
+            |text| !text.contains("://"),
+            "a hostname has no scheme: remove everything up to and including `://`",
+        ),
         (
             |text| !text.contains(['/', '?', '#']),
             "a hostname has no path and no query: leave out the first `/`, `?` or `#` and all after it",
         ),
     ];
 
-    /// Judged on the ASCII form, so that no full-width or otherwise mapped spelling gets around them.
+    /// Checked on the ASCII form, so that full-width and other mapped spellings cannot bypass the rules.
     const RULES: &[Rule] = &[
         (|ascii| !ascii.contains('*'), "a hostname is not a wildcard"),
         (|ascii| !is_ip_literal(ascii), "a hostname is not an IP address"),
@@ -52,13 +57,13 @@ impl Hostname {
             "a label of a hostname neither begins nor ends with a hyphen",
         ),
         (|ascii| ascii.contains('.'), "a hostname has at least two labels"),
-        (is_stable, UNSOUND),
+        (is_stable, NOT_IDNA),
     ];
 
-    /// Parses a hostname in any of its spellings and keeps the canonical one.
+    /// Parses a hostname in any spelling and returns its canonical form.
     ///
-    /// Upper case, Unicode labels, full-width characters, an ideographic full stop between labels and one dot
-    /// at the end are not errors.
+    /// Uppercase letters, Unicode labels, full-width characters, an ideographic full stop between labels and one
+    /// trailing dot are accepted.
     ///
     /// # Errors
     ///
@@ -71,25 +76,24 @@ impl Hostname {
         Self::canonical(text).map(Self).map_err(|rule| NameError::new(what, rule, text))
     }
 
-    /// Returns the canonical form, or the rule in its way.
+    /// Returns the canonical form, or the rule that the text breaks.
     fn canonical(text: &str) -> Result<Arc<str>, &'static str> {
         first_broken(Self::RULES_AS_WRITTEN, text).map_or(Ok(()), Err)?;
-        // Lenient on purpose: it only maps. What it lets pass is refused below by a rule that can be named.
+        // The mapping is lenient on purpose. The rules below reject invalid names with a specific message.
         let mapped = Uts46::new()
             .to_ascii(text.as_bytes(), AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Ignore)
-            .map_err(|_unexplained| UNSOUND)?;
+            .map_err(|_unexplained| NOT_IDNA)?;
         let ascii = mapped.strip_suffix('.').unwrap_or(&mapped);
         first_broken(Self::RULES, ascii).map_or_else(|| Ok(ascii.into()), Err)
     }
 }
 
-const UNSOUND: &str = "each label of a hostname is valid in IDNA (UTS 46), and an xn-- label is the exact \
+const NOT_IDNA: &str = "each label of a hostname is valid in IDNA (UTS 46), and an xn-- label is the exact \
                        Punycode of a label that is not ASCII";
 
-/// The hostnames of one site, in the order given, and the one of them that the others stand in for.
+/// The hostnames of one site in the given order, and the canonical one, which identifies the site to visitors.
 ///
-/// Invariants: 1 to 16 names, no two the same once canonical; the canonical one is among them. Cloning is
-/// cheap.
+/// Invariants: 1 to 16 hostnames without duplicates; the canonical hostname is one of them. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hostnames {
     all: Arc<[Hostname]>,
@@ -97,30 +101,40 @@ pub struct Hostnames {
 }
 
 impl Hostnames {
-    /// Most hostnames that one site may have.
+    /// The maximum number of hostnames of a site.
     pub const MOST: usize = 16;
 
-    /// Parses the hostnames of a site and its canonical hostname; either may be in any spelling.
+    /// Parses the hostnames of a site and its canonical hostname, each in any spelling.
+    ///
+    /// ```
+    /// use cdm_core::domain::Hostnames;
+    ///
+    /// let hostnames = Hostnames::parse(&["Shop.Example.com", "münchen.example."], "shop.example.com")?;
+    /// let all: Vec<_> = hostnames.all().iter().map(|host| host.as_str()).collect();
+    /// assert_eq!(all, ["shop.example.com", "xn--mnchen-3ya.example"]);
+    /// assert_eq!(hostnames.canonical().as_str(), "shop.example.com");
+    /// # Ok::<(), cdm_core::domain::NameError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// Returns the first name that breaks a rule: one that is no [`Hostname`], one too many, one given twice,
-    /// or a canonical one that is not among `names`. No names at all is an error too.
+    /// Returns an error for the first name that is not a valid [`Hostname`], exceeds the maximum number or is a
+    /// duplicate, for a canonical hostname that is not among `names`, and for an empty list.
     pub fn parse(names: &[impl AsRef<str>], canonical: &str) -> Result<Self, NameError> {
-        const WHAT: &str = "a list of hostnames";
+        const KIND: &str = "a list of hostnames";
         if names.is_empty() {
-            return Err(NameError::new(WHAT, "a site has at least one hostname", ""));
+            return Err(NameError::new(KIND, "a site has at least one hostname", ""));
         }
         if let Some(excess) = names.get(Self::MOST) {
-            return Err(NameError::new(WHAT, "a site has at most 16 hostnames", excess.as_ref()));
+            return Err(NameError::new(KIND, "a site has at most 16 hostnames", excess.as_ref()));
         }
         let mut all = Vec::with_capacity(names.len());
         for name in names {
-            let place = all.len();
-            let hostname = Hostname::parse(name.as_ref()).map_err(|refused| refused.at(place))?;
+            let index = all.len();
+            let hostname = Hostname::parse(name.as_ref()).map_err(|error| error.at(index))?;
             if all.contains(&hostname) {
-                let twice = NameError::new("a hostname", "a site has each hostname once", name.as_ref());
-                return Err(twice.at(place));
+                let duplicate = NameError::new("a hostname", "a site has each hostname once", name.as_ref());
+                return Err(duplicate.at(index));
             }
             all.push(hostname);
         }
@@ -133,7 +147,7 @@ impl Hostnames {
         Ok(Self { all: all.into(), canonical: hostname })
     }
 
-    /// Returns every hostname, the canonical one included, in the order given.
+    /// Returns every hostname in the given order, including the canonical one.
     pub fn all(&self) -> &[Hostname] {
         &self.all
     }
@@ -144,8 +158,8 @@ impl Hostnames {
     }
 }
 
-/// Tells an address by its brackets, by several colons (version 6), or by a last label that is a number in
-/// the WHATWG URL Standard, by which clients read `0x7f.1` as 127.0.0.1 ("ends in a number checker").
+/// Returns whether a name is an IP address: it has brackets, several colons (version 6), or a last label that is a
+/// number by the WHATWG URL Standard, by which clients read `0x7f.1` as 127.0.0.1 ("ends in a number checker").
 fn is_ip_literal(ascii: &str) -> bool {
     let last = ascii.rsplit('.').next().unwrap_or(ascii);
     let is_decimal = !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit());
@@ -158,8 +172,8 @@ fn is_punycode(label: &str) -> bool {
     label.starts_with("xn--")
 }
 
-/// Tells whether the strict mapping leaves a name alone, also by way of its Unicode form. Hyphens third and fourth are
-/// judged in `xn--` labels alone: these are IDNA's, the others are not.
+/// Returns whether the strict mapping does not change a name, including through its Unicode form. Hyphens in the
+/// third and fourth position are checked in `xn--` labels only, because IDNA reserves only those.
 fn is_stable(ascii: &str) -> bool {
     const ENDS: Hyphens = Hyphens::CheckFirstLast;
     let uts46 = Uts46::new();

@@ -1,8 +1,9 @@
-//! What may be, and what follows what. Pure: no I/O, no clock, no chance, no logging.
+//! The rules of the platform: which values are valid, and which state may follow which. Pure: no I/O, no clock, no
+//! randomness, no logging.
 //!
-//! Names are parsed at the door ([`SiteId`], [`Hostname`], [`Digest`], …) and trusted inside. A [`Site`] carries the
-//! [`OperationState`] of the one operation that may be at work on it. [`lifecycle`], [`operation`] and [`rollout`] hold one
-//! table each of what may follow what.
+//! Names are parsed on input ([`SiteId`], [`Hostname`], [`Digest`], …) and trusted afterward. A [`Site`] contains the
+//! [`OperationState`] of the single operation that may be in progress on it. [`lifecycle`], [`operation`] and
+//! [`rollout`] each contain one table of the allowed transitions.
 
 mod canonical;
 mod color;

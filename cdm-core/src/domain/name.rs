@@ -1,15 +1,15 @@
-//! Names that people choose, parsed once at the door: who holds one of these types need not check again.
+//! Names that users choose. A name is validated once, on input; a value of one of these types is always valid.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A name that breaks a rule: which kind of name, which rule, and the offending input made safe to print.
+/// An invalid name: the kind of name, the broken rule, and the rejected input in a form that is safe to print.
 ///
-/// Invariant: the kept input is escaped, so that no control or direction character reaches a log or a
-/// terminal, and holds at most 80 characters; a longer one is cut there and ends in `…`.
+/// Invariant: the input is escaped, so that no control or direction character reaches a log or terminal, and
+/// shortened to 80 characters; a shortened input ends with `…`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} \"{value}\"{} is refused: {rule}", NameError::shown_place(.place))]
+#[error("{what} \"{value}\"{} is refused: {rule}", NameError::item_number(.place))]
 pub struct NameError {
     what: &'static str,
     rule: &'static str,
@@ -18,20 +18,20 @@ pub struct NameError {
 }
 
 impl NameError {
-    /// Characters of the offending input that are kept, the sign of omission included.
+    /// The maximum number of characters of the rejected input that are kept, including the ellipsis.
     const SHOWN: usize = 80;
 
     pub(super) fn new(what: &'static str, rule: &'static str, input: &str) -> Self {
         Self { what, rule, value: Self::printable(input), place: None }
     }
 
-    /// The same, of an item of a list; `index` counts from 0.
+    /// Returns the error for an item of a list; `index` counts from 0.
     #[must_use]
     pub(super) fn at(self, index: usize) -> Self {
         Self { place: Some(index), ..self }
     }
 
-    fn shown_place(place: &Option<usize>) -> String {
+    fn item_number(place: &Option<usize>) -> String {
         place.map_or_else(String::new, |index| format!(" (number {})", index + 1))
     }
 
@@ -45,17 +45,17 @@ impl NameError {
         self.rule
     }
 
-    /// Returns the offending input, escaped and cut.
+    /// Returns the rejected input, escaped and shortened.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// Returns which item of a list it is, counted from 0; `None` where there is no list.
+    /// Returns the index of the item in a list, counted from 0; `None` if the input is not part of a list.
     pub fn place(&self) -> Option<usize> {
         self.place
     }
 
-    /// Escapes `input` and cuts it between two characters, never inside an escape.
+    /// Escapes `input` and shortens it between two characters, never inside an escape.
     fn printable(input: &str) -> String {
         let mut shown = String::new();
         let mut length = 0;
@@ -77,19 +77,19 @@ impl NameError {
     }
 }
 
-/// One rule of a kind of name: whether a text keeps it, and how it reads to whoever broke it.
+/// A rule for a kind of name: the check, and the text that describes the rule to users.
 pub(super) type Rule = (fn(&str) -> bool, &'static str);
 
-/// Returns the first of `rules` that `text` breaks.
+/// Returns the text of the first of `rules` that `text` breaks.
 pub(super) fn first_broken(rules: &[Rule], text: &str) -> Option<&'static str> {
     rules.iter().find(|(keeps, _)| !keeps(text)).map(|&(_, rule)| rule)
 }
 
-/// Implements what every parsed text offers: its text back, and parsing through [`FromStr`].
+/// Implements the methods that every parsed text has: access to the text, and parsing through [`FromStr`].
 macro_rules! text_impls {
     ($name:ident) => {
         impl $name {
-            /// Returns the text that was accepted.
+            /// Returns the accepted text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -118,7 +118,7 @@ macro_rules! text_impls {
 }
 pub(super) use text_impls;
 
-/// Defines a name that is kept exactly as written once it breaks none of the given rules.
+/// Defines a name that is kept exactly as written if it breaks none of the given rules.
 macro_rules! verbatim_name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rules:expr) => {
         $(#[$doc])*
@@ -132,7 +132,7 @@ macro_rules! verbatim_name {
             ///
             /// # Errors
             ///
-            /// Returns the first rule that `text` breaks. Nothing is trimmed or folded to make it fit.
+            /// Returns the first rule that `text` breaks. The text is not trimmed and its case is not changed.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 match first_broken(Self::RULES, text) {
                     None => Ok(Self(text.into())),
@@ -146,9 +146,18 @@ macro_rules! verbatim_name {
 }
 
 verbatim_name!(
-    /// The id of a site, chosen by whoever creates it: `^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$` without `--`.
+    /// The id of a site, chosen by the user who creates the site: `^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$` without `--`.
     ///
-    /// Such an id is also a DNS label (RFC 1123) and a Kubernetes label value. Cloning is cheap.
+    /// A site id is also a valid DNS label (RFC 1123) and a valid Kubernetes label value. Cloning is cheap.
+    ///
+    /// ```
+    /// use cdm_core::domain::SiteId;
+    ///
+    /// assert_eq!(SiteId::parse("shop-2")?.as_str(), "shop-2");
+    /// let error = SiteId::parse("Shop").unwrap_err();
+    /// assert_eq!(error.rule(), "a site id holds only lower-case ASCII letters, digits and hyphens");
+    /// # Ok::<(), cdm_core::domain::NameError>(())
+    /// ```
     SiteId,
     "a site id",
     [
@@ -168,10 +177,11 @@ verbatim_name!(
 );
 
 verbatim_name!(
-    /// The theme a site is created with, named as its directory is: `^[A-Za-z0-9_][A-Za-z0-9._-]*$`, at most 100
-    /// characters, case kept.
+    /// The theme of a new site, named by its directory: `^[A-Za-z0-9_][A-Za-z0-9._-]*$`, at most 100 characters, with
+    /// the case preserved.
     ///
-    /// It is one path segment, neither hidden nor `.` or `..`, and never an option of a command line. Cloning is cheap.
+    /// A theme is a single path segment, is not hidden, `.` or `..`, and cannot be read as a command-line option.
+    /// Cloning is cheap.
     Theme,
     "a theme",
     [
@@ -189,13 +199,12 @@ verbatim_name!(
 );
 
 verbatim_name!(
-    /// The name of a site as people read it: 1 to 200 printable characters of any script.
+    /// The display name of a site: 1 to 200 printable characters of any script.
     ///
-    /// Printable is what Unicode, in the version of the Rust toolchain, neither leaves unassigned nor calls
-    /// control, format (direction marks and zero-width characters), private use or a separator other than U+0020 and
-    /// the no-break spaces; characters that are letters on paper but draw nothing are refused too. A joiner (U+200C,
-    /// U+200D) is printable where it changes what is drawn: in the scripts that join their letters, and in emoji.
-    /// Cloning is cheap.
+    /// A character is printable if Unicode, in the version of the Rust toolchain, assigns it and does not classify it
+    /// as control, format (direction marks and zero-width characters), private use or separator; U+0020 and the
+    /// no-break spaces are allowed. Letters that have no visible glyph are rejected. A joiner (U+200C, U+200D) is
+    /// allowed where it changes the rendering: in scripts that join their letters, and in emoji. Cloning is cheap.
     SiteName,
     "a site name",
     [
@@ -222,9 +231,9 @@ verbatim_name!(
 );
 
 verbatim_name!(
-    /// Who asked for something: 1 to 100 printable ASCII characters, with no space at either end.
+    /// The identity of a caller: 1 to 100 printable ASCII characters without leading or trailing spaces.
     ///
-    /// It fits a log line, a journal entry and a header as it is. Cloning is cheap.
+    /// An actor can be written to a log line, a journal entry and a header without escaping. Cloning is cheap.
     Actor,
     "an actor",
     [
@@ -242,28 +251,29 @@ verbatim_name!(
 );
 
 impl Actor {
-    /// What the actor of every person who signs in begins with, and of nobody else.
-    pub(super) const PERSON: &str = "user:";
+    /// The prefix of the actor of every user who signs in. Tokens cannot use it.
+    pub(super) const USER_PREFIX: &str = "user:";
 
-    /// Who is named where nobody has proven who they are.
+    /// Returns the actor of unauthenticated requests.
     pub fn anonymous() -> Self {
         Self("anonymous".into())
     }
 
-    /// Who is named for what a process does at its start: tokens of the configuration, and the first one.
+    /// Returns the actor of changes that a process makes at its start: tokens of the configuration, and the first
+    /// token.
     pub fn bootstrap() -> Self {
         Self("bootstrap".into())
     }
 
-    /// Whether it is a person who signs in.
+    /// Returns whether the actor is a user who signs in.
     pub fn is_person(&self) -> bool {
-        self.as_str().starts_with(Self::PERSON)
+        self.as_str().starts_with(Self::USER_PREFIX)
     }
 }
 
 verbatim_name!(
-    /// The name that a person signs in with: `^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$`, so that an e-mail address in
-    /// lower case is one. Cloning is cheap.
+    /// The name of a user who signs in: `^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$`, which allows a lowercase email
+    /// address. Cloning is cheap.
     UserName,
     "a user name",
     [
@@ -284,16 +294,16 @@ verbatim_name!(
 );
 
 impl UserName {
-    /// Who they are in the audit and everywhere else.
+    /// Returns the user's actor, which the audit log and all records use.
     pub fn actor(&self) -> Actor {
-        Actor(format!("{}{self}", Actor::PERSON).into())
+        Actor(format!("{}{self}", Actor::USER_PREFIX).into())
     }
 }
 
 verbatim_name!(
-    /// The key under which a client repeats one request: 1 to 255 visible ASCII characters.
+    /// The key under which a client repeats a request: 1 to 255 visible ASCII characters.
     ///
-    /// Its meaning is the client's own; it is compared byte by byte. Cloning is cheap.
+    /// The server compares the key byte by byte and does not interpret it. Cloning is cheap.
     IdempotencyKey,
     "an idempotency key",
     [
@@ -306,9 +316,9 @@ verbatim_name!(
     ]
 );
 
-/// Characters that are letters, marks or symbols to Unicode and yet draw nothing: fillers, joiners and
-/// variation selectors of single scripts, and the empty Braille pattern. Two names that differ by one of them
-/// look the same.
+/// Characters that Unicode classifies as letters, marks or symbols although they have no visible glyph: fillers,
+/// joiners and variation selectors of single scripts, and the empty Braille pattern. Two names that differ only in
+/// such a character look the same.
 const BLANK: [char; 14] = [
     '\u{034f}',
     '\u{115f}',
@@ -326,8 +336,8 @@ const BLANK: [char; 14] = [
     '\u{16fe4}',
 ];
 
-/// Spaces at which no line ends, as typography of several languages wants them: before `:` and `!` in French, between a
-/// number and its unit.
+/// Spaces at which no line may break. Typography uses them before `:` and `!` in French and between a number and its
+/// unit.
 fn is_no_break_space(character: char) -> bool {
     matches!(character, '\u{a0}' | '\u{2007}' | '\u{202f}')
 }
@@ -339,9 +349,9 @@ fn is_joiner(character: char) -> bool {
     matches!(character, ZWNJ | ZWJ)
 }
 
-/// Whether each joiner stands where it changes what is drawn, so that no two names look the same and differ: a
-/// non-joiner between two visible characters, one of them of a script that joins its letters; a joiner after such a
-/// character, or between two pictographs (UTS 51, emoji ZWJ sequences).
+/// Returns whether each joiner changes the rendering, so that no two different names look the same. A non-joiner is
+/// allowed between two visible characters if one of them belongs to a script that joins its letters. A joiner is
+/// allowed after such a character, or between two pictographs (UTS 51, emoji ZWJ sequences).
 fn joiners_join(text: &str) -> bool {
     let characters: Vec<char> = text.chars().collect();
     let at = |index: Option<usize>| index.and_then(|index| characters.get(index)).copied();
@@ -360,8 +370,9 @@ fn joiners_join(text: &str) -> bool {
     })
 }
 
-/// Whether a character is of a script whose letters take other shapes beside each other: Arabic and its relatives, the
-/// Indic scripts, Khmer, Mongolian, Adlam. By blocks, which spares a dependency on Unicode data.
+/// Returns whether a character belongs to a script whose letters change shape next to each other: Arabic and related
+/// scripts, the Indic scripts, Khmer, Mongolian and Adlam. The check uses blocks, which avoids a dependency on
+/// Unicode data.
 fn joins_letters(character: char) -> bool {
     matches!(
         character,
@@ -382,8 +393,8 @@ fn joins_letters(character: char) -> bool {
     )
 }
 
-/// Whether a joiner after this character makes one picture of it and of what follows: a pictograph, its skin tone, or
-/// the mark that asks for its coloured form.
+/// Returns whether a joiner after this character combines it with the next one into one emoji: a pictograph, its skin
+/// tone, or the selector of its color form.
 fn draws_emoji(character: char) -> bool {
     is_pictograph(character) || character == '\u{fe0f}'
 }
@@ -400,19 +411,19 @@ fn is_lower_alphanumeric(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit()
 }
 
-/// Tells by the standard library's own table, the one behind `{:?}`, which spares a dependency on Unicode
-/// data.
+/// Returns whether a character is printable by the table of the standard library that `{:?}` uses, which avoids a
+/// dependency on Unicode data.
 fn is_printable(character: char) -> bool {
     if BLANK.contains(&character) {
         return false;
     }
-    // A combining mark is escaped only where nothing stands before it, hence the letter; quotes and the
-    // backslash are escaped for the sake of syntax.
+    // A combining mark is escaped only if no character precedes it, so a letter is put before it. Quotes and the
+    // backslash are escaped only for syntax.
     let after_a_letter = ['a', character].iter().collect::<String>();
     matches!(character, '\'' | '"' | '\\') || after_a_letter.escape_debug().eq(['a', character])
 }
 
-/// Tells whether a character is escaped only because nothing stands before it.
+/// Returns whether a character is escaped only because no character precedes it.
 fn is_combining(character: char) -> bool {
     is_printable(character) && character.escape_debug().len() > 2
 }

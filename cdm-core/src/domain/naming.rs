@@ -1,26 +1,33 @@
-//! Names that are derived, not given: everything a site owns elsewhere is named by its uid.
+//! Names that CDM derives. Every resource of a site is named by the site's uid.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{SiteId, Uid};
 
-/// The prefix of a site's objects: `sites/<uid>/`, always with its closing slash.
+/// The prefix of a site's object keys: `sites/<uid>/`, always with the trailing slash.
+///
+/// ```
+/// use cdm_core::domain::{ObjectPrefix, Uid};
+///
+/// let uid = Uid::from_parts(0, 7);
+/// assert!(ObjectPrefix::of(uid).holds(&format!("sites/{uid}/logo.png")));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectPrefix(Uid);
 
 impl ObjectPrefix {
-    /// The prefix of the site with this uid.
+    /// Returns the prefix of the site with this uid.
     pub const fn of(uid: Uid) -> Self {
         Self(uid)
     }
 
-    /// The key of the object that shows that the prefix was made.
+    /// Returns the key of the marker object, which shows that the prefix was created.
     pub fn marker(self) -> String {
         format!("{self}.cdm")
     }
 
-    /// Whether `key` lies in it.
+    /// Returns whether `key` has this prefix.
     pub fn holds(self, key: &str) -> bool {
         key.starts_with(&self.to_string())
     }
@@ -36,12 +43,12 @@ impl fmt::Display for ObjectPrefix {
     }
 }
 
-/// The name of a site's database and of its user there: `site_<uid>`, 31 characters.
+/// The name of a site's database and of its database user: `site_<uid>`, 31 characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatabaseName(Uid);
 
 impl DatabaseName {
-    /// The database of the site with this uid.
+    /// Returns the database name of the site with this uid.
     pub const fn of(uid: Uid) -> Self {
         Self(uid)
     }
@@ -53,35 +60,35 @@ impl fmt::Display for DatabaseName {
     }
 }
 
-/// Which secret of a uid's: a site has two, a webhook has one, and the platform itself one.
+/// The kind of a secret. A site has two secrets, a webhook has one, and the platform has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretKind {
-    /// The credentials of its database.
+    /// The credentials of a site's database.
     Database,
-    /// The credentials of its WordPress administrator.
+    /// The credentials of a site's WordPress administrator.
     Cms,
-    /// The key that a webhook's messages are signed with.
+    /// The key that signs a webhook's messages.
     Webhook,
-    /// The key that people's second factors are sealed with.
+    /// The key that encrypts users' second factors.
     Sealing,
 }
 
 impl SecretKind {
-    /// The two of a site.
+    /// The two secrets of a site.
     pub const OF_SITE: [Self; 2] = [Self::Database, Self::Cms];
 }
 
-/// The name of a secret below the platform's prefix: `<uid>/db` or `<uid>/cms`, `<uid>/webhook`, or `<uid>/sealing`.
+/// The name of a secret below the platform's prefix: `<uid>/db`, `<uid>/cms`, `<uid>/webhook` or `<uid>/sealing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName {
-    /// Whose it is.
+    /// The uid of the site or webhook that owns the secret.
     pub uid: Uid,
-    /// Which one.
+    /// The kind of the secret.
     pub kind: SecretKind,
 }
 
 impl SecretName {
-    /// The platform's own sealing key, under the uid that no site has.
+    /// The platform's own sealing key, under a uid that no site has.
     pub const SEALING: Self = Self { uid: Uid::NIL, kind: SecretKind::Sealing };
 }
 
@@ -101,23 +108,32 @@ impl fmt::Display for SecretName {
     }
 }
 
-/// The name of a Job: `<site>-<job>-<number>`, a later attempt suffixed `-r<n>`; at most 63 characters.
+/// The name of a Kubernetes Job: `<site>-<job>-<number>`, with `-r<n>` appended for a later attempt; at most 63
+/// characters.
+///
+/// ```
+/// use cdm_core::domain::{JobName, SiteId};
+///
+/// let job = JobName::of_site(&SiteId::parse("shop")?, "install", 12, 2);
+/// assert_eq!(job.as_str(), "shop-install-12-r2");
+/// # Ok::<(), cdm_core::domain::NameError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobName(String);
 
 impl JobName {
-    /// The longest name a Kubernetes object that ends up in a label may have.
+    /// The maximum length of a name that Kubernetes also stores in a label.
     pub const LIMIT: usize = 63;
 
-    /// The job `job` of operation `number` on `site`, in its `attempt` (counted from 1).
+    /// Returns the name of the job `job` of operation `number` on `site`; `attempt` counts from 1.
     ///
-    /// A site id of 32 characters leaves room for every job and number; a name that would be longer loses characters
-    /// of the site id, never of the number that makes it unique.
+    /// A site id of 32 characters fits with every job and number. A name that would be longer loses characters of the
+    /// site id, never of the number that makes the name unique.
     pub fn of_site(site: &SiteId, job: &str, number: u64, attempt: u32) -> Self {
         Self::build(site.as_str(), job, number, attempt)
     }
 
-    /// The job `job` of rollout `number`, for its window that begins at `start`.
+    /// Returns the name of the job `job` of rollout `number` for the window that begins at `start`.
     pub fn of_window(job: &str, number: u64, start: u32, attempt: u32) -> Self {
         Self::build(&format!("rollout-{start}"), job, number, attempt)
     }
@@ -125,13 +141,12 @@ impl JobName {
     fn build(head: &str, job: &str, number: u64, attempt: u32) -> Self {
         let retry = if attempt > 1 { format!("-r{attempt}") } else { String::new() };
         let tail = format!("-{job}-{number}{retry}");
-        let room = Self::LIMIT.saturating_sub(tail.len());
-        let head = head.get(..room.min(head.len())).unwrap_or(head).trim_end_matches('-');
+        let available = Self::LIMIT.saturating_sub(tail.len());
+        let head = head.get(..available.min(head.len())).unwrap_or(head).trim_end_matches('-');
         Self(format!("{head}{tail}"))
     }
 
-    /// The name that reads like this; `None` for a text that is no job's name. Which parts it was made of is not told
-    /// apart.
+    /// Parses the text of a job's name; returns `None` for any other text. The parts of the name are not recovered.
     pub fn parse(text: &str) -> Option<Self> {
         let numbered = |text: &str| -> Option<(String, u64)> {
             let (rest, number) = text.rsplit_once('-')?;
@@ -147,7 +162,7 @@ impl JobName {
         (name.0 == text).then_some(name)
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -159,17 +174,18 @@ impl fmt::Display for JobName {
     }
 }
 
-/// One process that works on operations; a process that starts again is another worker.
+/// The id of a worker process. A restarted process is another worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(Arc<str>);
 
 impl WorkerId {
-    /// The worker of that name. The caller answers for its uniqueness: host name and a fresh uid will do.
+    /// Creates the id from a name. The caller guarantees that the name is unique, for example by combining the
+    /// hostname with a new uid.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
 
-    /// The name.
+    /// Returns the name that the worker was created with.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -181,18 +197,18 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// A pod template as its cluster wrote it, kept whole so that it can be put back whole. Only the adapter that made it
-/// looks inside.
+/// A pod template as the cluster adapter serialized it, kept complete so that it can be restored. Only that adapter
+/// parses the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Template(Arc<str>);
 
 impl Template {
-    /// Wraps what the adapter wrote.
+    /// Wraps the adapter's text.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// What the adapter wrote.
+    /// Returns the adapter's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

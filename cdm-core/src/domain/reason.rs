@@ -1,15 +1,15 @@
-//! Why something waits or is parked: never silently, always with what clears it.
+//! Reasons for which an operation or rollout waits or is parked. Every reason says what clears it.
 
 use std::fmt;
 
 use super::Timestamp;
 
-/// A stable code for each reason. Programs match on the word, people read what clears it.
+/// The stable code of a reason. Programs match on the code; users read the text of [`ReasonCode::clears`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReasonCode {
-    /// Every attempt of a step was used up, also by workers that were lost in it.
+    /// All attempts of a step are used up, including those of workers that were lost during the step.
     AttemptsExhausted,
-    /// The colour is held by something that excludes this.
+    /// Another operation or rollout holds a conflicting lock on the service.
     ServiceLocked,
     /// The caches could not be flushed.
     CacheFlushFailed,
@@ -17,68 +17,68 @@ pub enum ReasonCode {
     DeadlineExceeded,
     /// The target runs another digest than the rollout's.
     DigestChanged,
-    /// A backend refused for lack of permission.
+    /// A backend denied the request for lack of permission.
     Denied,
-    /// A wave is over, and the next one waits for its time.
+    /// A wave is finished, and the rollout waits for the bake time before the next one.
     Baking,
     /// The failure budget of a wave is used up.
     BudgetExceeded,
-    /// A thing of that name belongs to someone else.
+    /// An object with the required name belongs to another owner.
     Foreign,
-    /// A deploy is under way that this waits for.
+    /// The rollout waits for a deploy in progress.
     Deploying,
-    /// The image does not get ready and nothing earlier can be put back.
+    /// The image does not become ready, and there is no earlier template to restore.
     ImageNotReady,
     /// A freeze stops moves.
     Frozen,
-    /// The gate spoke against the site where it was moved, or was to be.
+    /// The health gate rejected the site before or after its move.
     GateFailed,
-    /// Whether a site works where it was moved could not be found out.
+    /// The health gate could not determine whether the site works after its move.
     GateInconclusive,
-    /// A job failed.
+    /// A job ended with an error.
     JobFailed,
-    /// A job runs.
+    /// A job is still running.
     JobRunning,
     /// The cluster did not move the site's route.
     MoveFailed,
-    /// Asked to pause.
+    /// A user paused the rollout.
     Paused,
-    /// A backend is away, or an earlier attempt's outcome is unknown; it is tried again.
+    /// A backend is unavailable, or the outcome of an earlier attempt is unknown. The step is retried.
     Retrying,
-    /// The pods of the service are not all of the wanted digest and available.
+    /// Not every pod of the service is available and runs the requested digest.
     ServiceNotReady,
-    /// Another operation was at work on the site until the end of its window.
+    /// Another operation was in progress on the site until the end of its window.
     SiteBusy,
-    /// The site was gone when its turn came.
+    /// The site no longer existed when the rollout reached it.
     SiteGone,
-    /// The site was not active when its turn came.
+    /// The site was not active when the rollout reached it.
     SiteInactive,
-    /// The theme is not there and may not be installed.
+    /// The theme is not in the image, and installing it is not allowed.
     ThemeMissing,
     /// `wp` refuses to run as root.
     RunsAsRoot,
     /// `wp` does not find WordPress in the image.
     WordPressNotFound,
-    /// The parent theme of the site's theme is not there.
+    /// The parent theme of the site's theme is not in the image.
     ParentThemeMissing,
     /// The theme has no stylesheet.
     StylesheetMissing,
     /// The site's database does not accept the connection of a job.
     DatabaseRefused,
-    /// WordPress refuses the administrator's email address.
+    /// WordPress rejects the administrator's email address.
     EmailRefused,
-    /// An installation was cut short, and its database is not made anew.
+    /// An installation was interrupted, and its database may not be renewed.
     InstallIncomplete,
-    /// A backend asks for fewer calls.
+    /// A backend throttles requests.
     Throttled,
-    /// The image is being rolled out.
+    /// The pods of a new image are starting.
     RollingOut,
-    /// A backend refused the request as it stands.
+    /// A backend rejected the request as invalid.
     Invalid,
 }
 
 impl ReasonCode {
-    /// All of them.
+    /// Every code, in declaration order.
     pub const ALL: [Self; 34] = [
         Self::AttemptsExhausted,
         Self::ServiceLocked,
@@ -116,7 +116,7 @@ impl ReasonCode {
         Self::Invalid,
     ];
 
-    /// The stable word.
+    /// Returns the code as the API and the stored records spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AttemptsExhausted => "attempts_exhausted",
@@ -156,7 +156,7 @@ impl ReasonCode {
         }
     }
 
-    /// Whether it says that a job failed, so that a retry starts another one.
+    /// Returns whether the code says that a job failed, so that a retry starts a new job.
     pub const fn is_of_job(self) -> bool {
         matches!(
             self,
@@ -173,58 +173,60 @@ impl ReasonCode {
         )
     }
 
-    /// What clears it, as an instruction.
+    /// Returns an instruction: what a user has to do, or what happens without the user, to clear the reason.
     pub const fn clears(self) -> &'static str {
         match self {
-            Self::AttemptsExhausted => "find out what ends the workers, then retry the operation",
-            Self::ServiceLocked => "clears when the other operation on this service rests",
+            Self::AttemptsExhausted => "find out why workers stop during this step, then retry the operation",
+            Self::ServiceLocked => "clears when the other operation or rollout releases this service",
             Self::CacheFlushFailed => "read the step's log, then retry the operation",
-            Self::DeadlineExceeded => "see why it takes so long, then retry or cancel the operation",
+            Self::DeadlineExceeded => {
+                "find out why the step takes so long, then retry or cancel the operation"
+            }
             Self::DigestChanged => {
-                "resume the rollout on the digest that runs, or deploy the rollout's digest again; or abort it"
+                "resume the rollout with the digest that runs, deploy the rollout's digest again, or abort the rollout"
             }
             Self::Denied => "grant the permission that the message names, then retry the operation",
-            Self::Baking => "clears by itself when the wave has had its time",
-            Self::BudgetExceeded => "look at the failed sites, then resume or abort the rollout",
-            Self::Foreign => "remove or rename the other owner's thing, then retry the operation",
-            Self::Deploying => "clears when the deploy rests",
+            Self::Baking => "clears by itself when the bake time of the wave is over",
+            Self::BudgetExceeded => "check the failed sites, then resume or abort the rollout",
+            Self::Foreign => "remove or rename the other owner's object, then retry the operation",
+            Self::Deploying => "clears when the deploy ends",
             Self::ImageNotReady => {
                 "deploy a working digest to this service; the deploy takes this operation's place"
             }
             Self::Frozen => "clears when the freeze ends or is removed",
-            Self::GateFailed => "see what the site answers on that service, then retry the rollout",
-            Self::GateInconclusive => "see why the site cannot be asked, then resume or abort the rollout",
+            Self::GateFailed => "check how the site responds on that service, then retry the rollout",
+            Self::GateInconclusive => "check why the site cannot be probed, then resume or abort the rollout",
             Self::JobFailed => "read the step's log, then retry the operation",
             Self::JobRunning => "clears when the job ends",
-            Self::MoveFailed => "see whether the site has a route, then retry the rollout",
+            Self::MoveFailed => "check whether the site has a route, then retry the rollout",
             Self::Paused => "resume the rollout",
             Self::Retrying => "clears by itself when the backend answers; see the message",
             Self::ServiceNotReady => {
-                "clears when every pod of the service is available; or deploy a working digest, and resume the rollout on it"
+                "clears when every pod of the service is available; or deploy a working digest, then resume the rollout on that digest"
             }
-            Self::SiteBusy => "see what is at work on the site, then retry the rollout",
-            Self::SiteGone => "nothing has to be done: the site is not there any more",
+            Self::SiteBusy => "check which operation is in progress on the site, then retry the rollout",
+            Self::SiteGone => "no action is needed: the site no longer exists",
             Self::SiteInactive => "provision the site, then retry the rollout",
             Self::ThemeMissing => {
-                "put the theme into the image or allow its installation, then retry the operation"
+                "add the theme to the image or allow its installation, then retry the operation"
             }
             Self::RunsAsRoot => {
-                "run the job as another user: `runAsUser` in the Deployment, or allow root (`wp.allow_root`); then retry the operation"
+                "run the job as another user (`runAsUser` in the Deployment) or allow root (`wp.allow_root`), then retry the operation"
             }
             Self::WordPressNotFound => {
-                "name the directory of WordPress (`wp.path`), or give the image a working directory that has it; then retry the operation"
+                "set the directory of WordPress (`wp.path`) or give the image a working directory that contains it, then retry the operation"
             }
             Self::ParentThemeMissing => {
-                "put the parent theme that the message names into the image, then retry the operation"
+                "add the parent theme that the message names to the image, then retry the operation"
             }
             Self::StylesheetMissing => {
-                "put the whole theme, with its `style.css`, into the image, then retry the operation"
+                "add the complete theme with its `style.css` to the image, then retry the operation"
             }
             Self::DatabaseRefused => {
-                "see that the database server answers the image and accepts the site's credentials, then retry the operation"
+                "check that the database server is reachable from the image and accepts the site's credentials, then retry the operation"
             }
             Self::EmailRefused => {
-                "set another `site.admin_email`, terminate the site and create it again: its stored address stays"
+                "set another `site.admin_email`, then terminate the site and create it again: the stored address does not change"
             }
             Self::InstallIncomplete => {
                 "read the step's log; restore the site's database, or terminate the site and create it again"
@@ -242,15 +244,15 @@ impl fmt::Display for ReasonCode {
     }
 }
 
-/// Why something waits or is parked.
+/// Why an operation or rollout waits or is parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// The stable code.
+    /// The stable code, for programs.
     pub code: ReasonCode,
-    /// The particulars.
+    /// The particulars, for users.
     pub message: String,
-    /// Since when.
+    /// When the reason first applied.
     pub since: Timestamp,
-    /// When it is given up, or tried again.
+    /// When the operation gives up or tries again; `None` if no time limit applies.
     pub until: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! A colour's record: what runs on it, what ran, and who may change it now.
+//! A service's record: its running digest, its releases, and the lock that controls changes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,46 +6,47 @@ use std::time::Duration;
 use super::operation::{OperationInput, OperationState};
 use super::{Actor, Color, Digest, Freeze, Timestamp};
 
-/// How long a digest is ready before that alone speaks for it.
+/// How long a digest has to be ready before it counts as healthy without any other evidence.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(300);
 
-/// One of the two services as CDM keeps it.
+/// The record of one of the two services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Which one.
+    /// The color that identifies the service.
     pub color: Color,
-    /// The deploy at work.
+    /// The deploy in progress or parked.
     pub operation: Option<OperationState>,
-    /// Who relies on it as it is, or is changing it.
+    /// The operations and rollouts that rely on the service's current image or are changing it.
     pub lock: ServiceLock,
-    /// The digest that was set last, or put back.
+    /// The digest that was last set or restored.
     pub running: Option<Digest>,
-    /// What was deployed, newest first, at most [`Service::HISTORY`].
+    /// The releases, newest first, at most [`Service::HISTORY`].
     pub releases: Vec<Release>,
-    /// Raised by every write.
+    /// The version of the record, raised by every write.
     pub version: u64,
 }
 
-/// Who relies on a colour, or is changing it. Moves share it; a deploy takes it alone.
+/// A lock on a service. Moves share the lock; a deploy holds it exclusively.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceLock {
-    /// The deploy that has it alone.
+    /// The number of the deploy that holds the lock exclusively.
     pub deploy: Option<u64>,
-    /// The operations and rollouts that point routes to it.
+    /// The numbers of the operations and rollouts that move routes to the service.
     pub moves: BTreeSet<u64>,
 }
 
-/// How a hold is wanted.
+/// The mode in which a lock is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockMode {
-    /// With other moves.
+    /// Shared with other moves.
     Shared,
-    /// Alone.
+    /// Exclusive, for a deploy.
     Exclusive,
 }
 
 impl ServiceLock {
-    /// Takes the hold for `number`; `false` when it has to wait. Taking it twice is taking it once.
+    /// Acquires the lock for `number`. Returns `false` if the caller has to wait. Acquiring a held lock again has no
+    /// effect.
     pub fn acquire(&mut self, number: u64, mode: LockMode) -> bool {
         if crate::bug!(HoldIgnored) {
             return true;
@@ -65,7 +66,7 @@ impl ServiceLock {
         }
     }
 
-    /// Lets go of whatever `number` has.
+    /// Releases every lock that `number` holds.
     pub fn release(&mut self, number: u64) {
         self.moves.remove(&number);
         if self.deploy == Some(number) {
@@ -74,48 +75,48 @@ impl ServiceLock {
     }
 }
 
-/// One deploy of a digest to a colour.
+/// One deploy of a digest to a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// The image.
+    /// The digest of the deployed image.
     pub digest: Digest,
-    /// When it was set.
+    /// When the digest was set.
     pub at: Timestamp,
-    /// Who asked.
+    /// The actor that requested the deploy.
     pub by: Actor,
-    /// The operation that set it.
+    /// The number of the operation that set the digest; 0 for a digest that CDM found running.
     pub number: u64,
-    /// What is known of the digest.
+    /// The verdict on the digest.
     pub verdict: Verdict,
-    /// Why, where there is something to say.
+    /// Why the digest has this verdict, if a reason is known.
     pub reason: Option<String>,
-    /// Since when every pod of it has been available.
+    /// When every pod of the digest became available; `None` if that has not happened.
     pub ready_at: Option<Timestamp>,
 }
 
 impl Release {
-    /// A digest that nobody told of: it ran when a deploy came to replace it.
+    /// Creates the release of a digest that CDM did not deploy: it was running when a deploy replaced it.
     fn found(digest: Digest, at: Timestamp, by: &Actor) -> Self {
-        let reason = Some("found running; deployed by someone else".to_owned());
+        let reason = Some("found running; not deployed by CDM".to_owned());
         Self { digest, at, by: by.clone(), number: 0, verdict: Verdict::Unknown, reason, ready_at: None }
     }
 }
 
-/// What is known of a digest.
+/// The verdict on a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// Not long enough in use.
+    /// The digest was not in use long enough.
     Unknown,
-    /// It was fully ready and nothing was held against it, or a person said so.
+    /// The digest was fully ready and has no known problem, or a user marked it as healthy.
     Healthy,
-    /// It ran, and was rolled back; only a person says more of it.
+    /// The digest ran and was rolled back. Only a user changes this verdict.
     RolledBack,
-    /// It crashed, failed its readiness, was absent or halted a rollout, or a person said so.
+    /// The digest crashed, failed its readiness check, did not exist or halted a rollout, or a user marked it as bad.
     Bad,
 }
 
 impl Verdict {
-    /// The word that users see.
+    /// Returns the verdict as the API spells it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -126,44 +127,44 @@ impl Verdict {
     }
 }
 
-/// What a finished step changes in a colour's record.
+/// The change that a finished step makes to a service's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceChange {
-    /// Another digest takes the place of the one that runs, which was ready at that moment or not.
+    /// Another digest replaces the running one.
     Replaced {
-        /// The digest that ran.
+        /// The digest that was running.
         previous: Option<Digest>,
-        /// Whether all its pods were ready.
+        /// Whether all pods of that digest were ready.
         was_ready: bool,
-        /// When.
+        /// When that digest was replaced.
         at: Timestamp,
-        /// By whose deploy.
+        /// The actor of the deploy that replaces it.
         by: Actor,
         /// Whether that deploy is a rollback.
         rolled_back: bool,
     },
-    /// The digest was set.
+    /// The digest of this release was set.
     Released(Release),
-    /// What ran before the newest release was put back.
+    /// The digest that ran before the newest release was restored.
     Restored(Option<Digest>),
-    /// The newest release got ready.
+    /// Every pod of the newest release became available at this time.
     Ready(Timestamp),
-    /// A verdict on a digest.
+    /// A digest received a verdict.
     Judged {
-        /// Which.
+        /// The digest that the verdict is about.
         digest: Digest,
-        /// What.
+        /// The verdict on the digest.
         verdict: Verdict,
-        /// Why.
+        /// Why the digest has this verdict.
         reason: String,
     },
 }
 
 impl Service {
-    /// How many releases are kept.
+    /// The maximum number of releases that are kept.
     pub const HISTORY: usize = 100;
 
-    /// A colour on which nothing was deployed yet.
+    /// Creates the record of a service without releases.
     pub fn new(color: Color) -> Self {
         Self {
             color,
@@ -175,18 +176,19 @@ impl Service {
         }
     }
 
-    /// Writes what a step changed.
+    /// Applies the change of a finished step.
     pub fn apply(&mut self, change: &ServiceChange) {
         match change {
             ServiceChange::Replaced { previous, was_ready, at, by, rolled_back } => {
-                let known = |digest: &Digest| self.releases.iter().any(|release| release.digest == *digest);
-                if let Some(digest) = previous.filter(|digest| !known(digest)) {
+                let is_listed =
+                    |digest: &Digest| self.releases.iter().any(|release| release.digest == *digest);
+                if let Some(digest) = previous.filter(|digest| !is_listed(digest)) {
                     self.releases.insert(0, Release::found(digest, *at, by));
                 }
                 for release in &mut self.releases {
                     let replaced = Some(release.digest) == *previous;
-                    let condemned = release.verdict == Verdict::Bad || crate::bug!(RolledBackIsHealthy);
-                    if replaced && *rolled_back && !condemned {
+                    let bad = release.verdict == Verdict::Bad || crate::bug!(RolledBackIsHealthy);
+                    if replaced && *rolled_back && !bad {
                         release.verdict = Verdict::RolledBack;
                         release.reason = Some(format!("rolled back by {by}"));
                     }
@@ -200,15 +202,15 @@ impl Service {
                 if self.releases.first().is_some_and(|newest| newest.number == release.number) {
                     return;
                 }
-                // What is known of a digest holds for each of its releases.
-                let known = self.releases.iter().find(|known| known.digest == release.digest);
+                // A verdict applies to every release of its digest.
+                let earlier = self.releases.iter().find(|earlier| earlier.digest == release.digest);
                 let mut release = release.clone();
                 self.running = Some(release.digest);
-                let holds =
-                    |known: &&Release| matches!(known.verdict, Verdict::Healthy | Verdict::RolledBack);
-                if let Some(known) = known.filter(holds) {
-                    release.verdict = known.verdict;
-                    release.reason.clone_from(&known.reason);
+                let is_lasting =
+                    |earlier: &&Release| matches!(earlier.verdict, Verdict::Healthy | Verdict::RolledBack);
+                if let Some(earlier) = earlier.filter(is_lasting) {
+                    release.verdict = earlier.verdict;
+                    release.reason.clone_from(&earlier.reason);
                 }
                 self.releases.insert(0, release);
                 self.releases.truncate(Self::HISTORY);
@@ -223,19 +225,20 @@ impl Service {
         }
     }
 
-    /// Takes the running digest for healthy once it has been ready for [`HEALTHY_AFTER`] and is so now.
-    pub fn ripen(&mut self, ready: bool, now: Timestamp) {
-        let ripe = |release: &&Release| {
+    /// Marks the running digest as healthy if it has been ready for [`HEALTHY_AFTER`] and is ready now.
+    pub fn confirm_healthy(&mut self, ready: bool, now: Timestamp) {
+        let is_due = |release: &&Release| {
             let long = release.ready_at.is_some_and(|at| now.since(at) >= HEALTHY_AFTER);
             Some(release.digest) == self.running && release.verdict == Verdict::Unknown && long
         };
-        if let Some(digest) = self.releases.iter().find(ripe).map(|release| release.digest).filter(|_| ready)
+        if let Some(digest) =
+            self.releases.iter().find(is_due).map(|release| release.digest).filter(|_| ready)
         {
             self.judge(&digest, Verdict::Healthy, "ready for five minutes, and now");
         }
     }
 
-    /// Writes to every release of the digest that it is bad; one that nobody told of is kept with that.
+    /// Marks every release of the digest as bad. A digest without a release gets one.
     pub fn condemn(&mut self, digest: &Digest, at: Timestamp, by: &Actor, reason: &str) {
         if self.releases.iter().all(|release| release.digest != *digest) {
             self.releases.insert(0, Release::found(*digest, at, by));
@@ -244,13 +247,13 @@ impl Service {
         self.judge(digest, Verdict::Bad, reason);
     }
 
-    /// Why the digest is bad, where it is.
-    pub fn condemned(&self, digest: &Digest) -> Option<&Release> {
+    /// Returns a release of the digest whose verdict is bad, if there is one.
+    pub fn bad_release(&self, digest: &Digest) -> Option<&Release> {
         let bad = |release: &&Release| release.digest == *digest && release.verdict == Verdict::Bad;
         self.releases.iter().find(bad)
     }
 
-    /// Writes a verdict to every release of the digest.
+    /// Sets the verdict of every release of the digest.
     pub fn judge(&mut self, digest: &Digest, verdict: Verdict, reason: &str) {
         for release in self.releases.iter_mut().filter(|release| release.digest == *digest) {
             release.verdict = verdict;
@@ -258,7 +261,7 @@ impl Service {
         }
     }
 
-    /// The deploy at work.
+    /// Returns the number of the deploy in progress or parked.
     pub fn deploying(&self) -> Option<u64> {
         self.operation
             .as_ref()
@@ -267,14 +270,14 @@ impl Service {
     }
 }
 
-/// Chooses the digest that a rollback of `own` takes: the newest healthy one, other than the one that runs, of its own
-/// history, then of the other colour's; never one that is bad, or was rolled back, anywhere.
+/// Returns the digest that a rollback of `own` deploys: the newest healthy digest other than the running one, first
+/// from the service's own releases, then from the other service's. A digest that is bad or was rolled back on either
+/// service is never chosen.
 pub fn rollback_choice(own: &Service, other: &Service, running: Option<Digest>) -> Option<Digest> {
     let bad = |digest: &Digest| {
         let mut all = own.releases.iter().chain(&other.releases);
-        let speaks_against =
-            |release: &Release| matches!(release.verdict, Verdict::Bad | Verdict::RolledBack);
-        all.any(|release| release.digest == *digest && speaks_against(release))
+        let is_rejected = |release: &Release| matches!(release.verdict, Verdict::Bad | Verdict::RolledBack);
+        all.any(|release| release.digest == *digest && is_rejected(release))
     };
     own.releases
         .iter()
@@ -284,18 +287,18 @@ pub fn rollback_choice(own: &Service, other: &Service, running: Option<Digest>) 
         .find(|digest| Some(*digest) != running && (!bad(digest) || crate::bug!(RollbackTakesAny)))
 }
 
-/// The platform's own record: which operation changes the canary, which rollout moves sites.
+/// The platform's record: the operation that changes the canary, the rollout that moves sites, and the freezes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
-    /// The select at work.
+    /// The select operation in progress or parked.
     pub operation: Option<OperationState>,
-    /// The unfinished rollout that moves sites.
+    /// The number of the unfinished rollout that moves sites.
     pub rollout: Option<u64>,
-    /// The highest number of a rollout that moved sites: the next has a higher one, whoever drew it and when, because
-    /// sites tell a lost owner's grant by it.
+    /// The highest number of a rollout that moved sites. The next rollout has a higher number, because sites use the
+    /// number to reject the claim tokens of an earlier rollout.
     pub newest: u64,
-    /// What stops moves.
+    /// The freezes, including those that have ended but were not removed yet.
     pub freezes: Vec<Freeze>,
-    /// Raised by every write.
+    /// The version of the record, raised by every write.
     pub version: u64,
 }

@@ -1,4 +1,4 @@
-//! A site's record, and everything that may be written to it.
+//! A site's record and the changes that operations and rollouts make to it.
 
 use super::fence::{ClaimToken, Direction, Fence};
 use super::lifecycle::{Event, Illegal, Life, Phase, State};
@@ -7,51 +7,52 @@ use super::{
     Actor, Color, Digest, Hostnames, ObjectPrefix, SiteId, SiteName, Theme, Timestamp, Uid, WorkerId,
 };
 
-/// A site.
+/// A site's record.
 ///
-/// The operation at work on it lives inside, so that a record and its operation move in one conditional write.
+/// The record contains the operation in progress, so that one conditional write changes both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// What people call it; free again once the site is gone.
+    /// The id that users choose. It can be reused after the site was terminated.
     pub id: SiteId,
-    /// What everything of it is named by: immutable, never reused.
+    /// The uid that names all resources of the site. It never changes and is never reused.
     pub uid: Uid,
-    /// The site's title.
+    /// The title of the site.
     pub name: SiteName,
-    /// Its theme.
+    /// The theme that the site is created with.
     pub theme: Theme,
-    /// Where it is served.
+    /// The hostnames that the site serves.
     pub hostnames: Hostnames,
-    /// The service that the record assigns it to.
+    /// The color of the service that the record assigns the site to.
     pub service: Color,
-    /// Where its route was last seen to point, and the fence that was confirmed there.
+    /// The last confirmed route and the fence that it carried; `None` if the site has no route.
     pub route: Option<Routed>,
-    /// Where it rests.
+    /// The phase of the site's lifecycle when no operation is in progress.
     pub phase: Phase,
-    /// Whether it was ever active.
+    /// Whether the site was ever active.
     pub activation: Activation,
-    /// The operation at work.
+    /// The operation in progress or parked.
     pub operation: Option<OperationState>,
-    /// The highest grant of a rollout that it has seen.
+    /// The highest claim token of a rollout that the site has accepted.
     pub claim_token: ClaimToken,
-    /// How the last rollout left it.
+    /// The outcome of the last rollout that claimed the site.
     pub last_outcome: Option<LastOutcome>,
-    /// When it was recorded.
+    /// When the site was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the record last changed.
     pub updated_at: Timestamp,
-    /// Raised by every write.
+    /// The version of the record, raised by every write.
     pub version: u64,
 }
 
-/// Whether a site was ever active. What is in the database of one that was is never removed but by a terminate.
+/// Whether a site was ever active. The database content of a site that was active is removed only by a terminate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Activation {
-    /// It was not.
+    /// The site was never active.
     Never,
-    /// It is, or was.
+    /// The site is or was active.
     Ever,
-    /// Records of before do not say. A site that rests as created was not, since no transition leads back there.
+    /// The record predates this field. A site in a phase before activation was never active, because no transition
+    /// leads back to such a phase.
     #[default]
     Unrecorded,
 }
@@ -59,132 +60,133 @@ pub enum Activation {
 /// A route as it was last confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Routed {
-    /// The service it points to.
+    /// The color of the service that the route points to.
     pub service: Color,
-    /// The fence it carries.
+    /// The fence that the route carries.
     pub fence: Fence,
 }
 
-/// How one leg of a rollout left a site. It stays in the record until the next rollout, so that an owner that takes
-/// over learns what its predecessor had no time to write down.
+/// The outcome of one direction of a rollout for a site. The record keeps it until the next rollout, so that a new
+/// owner of the rollout learns the outcomes that the lost owner did not store in the member list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LastOutcome {
-    /// The rollout.
+    /// The number of the rollout.
     pub rollout: u64,
-    /// Which way.
+    /// The direction of the rollout.
     pub direction: Direction,
-    /// How it ended.
+    /// The outcome for the site.
     pub outcome: super::rollout::MemberOutcome,
-    /// On which digest, where it was moved to the target or asked there.
+    /// The digest that the target ran when the site was moved to it or probed on it.
     pub digest: Option<Digest>,
 }
 
-/// What a finished step changes in a site's record. It is written together with the step's result.
+/// The change that a finished step makes to a site's record. It is written together with the step's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SiteChange {
     /// The route was confirmed.
     Routed(Routed),
-    /// The route is gone.
+    /// The route was removed.
     Unrouted,
-    /// The record's service.
+    /// The site is assigned to this service.
     Serve(Color),
 }
 
 /// A rollout's claim on a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Which site.
+    /// The id of the claimed site.
     pub id: SiteId,
-    /// Which incarnation of it; another one is refused as gone.
+    /// The uid of the claimed site. A site with the same id and another uid counts as gone.
     pub uid: Uid,
-    /// The owner's right to claim.
+    /// The owner's right to claim sites.
     pub claim_token: ClaimToken,
-    /// What is claimed.
+    /// The purpose of the claim.
     pub intent: ClaimIntent,
-    /// Which member it is.
+    /// The index of the site in the rollout's member list.
     pub ordinal: u32,
-    /// The operation number of that member.
+    /// The number of the member's operation.
     pub number: u64,
-    /// The worker.
+    /// The worker that owns the rollout.
     pub owner: WorkerId,
-    /// The rollout's requester.
+    /// The actor that requested the rollout.
     pub requested_by: Actor,
-    /// Now.
+    /// The current time, which the record stores as its last change.
     pub at: Timestamp,
 }
 
-/// What a rollout claims a site for.
+/// The purpose of a rollout's claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimIntent {
-    /// To upgrade it to the service.
+    /// Upgrade the site to this service.
     Upgrade(Color),
-    /// To promote it to the service.
+    /// Promote the site to this service.
     Promote(Color),
-    /// Only to take over what a lost owner has begun, and to keep that owner out where it has not.
+    /// Only take over what a lost owner has begun. If the lost owner has not begun, the claim keeps it from claiming
+    /// the site later.
     Recover,
 }
 
-/// What a claim found.
+/// The result of a successful claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimed {
-    /// The site is the caller's.
+    /// The site is claimed for the caller.
     Taken {
-        /// From where to where.
+        /// The services that the move goes from and to.
         course: Move,
-        /// Where the route was last confirmed.
+        /// The last confirmed route.
         route: Option<Routed>,
-        /// The operation's epoch: the leg's first, or more when a lost owner was taken over.
+        /// The operation's epoch: the first epoch of the direction, or a higher one if a lost owner was replaced.
         epoch: u64,
-        /// The version after the claim.
+        /// The version of the record after the claim.
         version: u64,
     },
-    /// [`ClaimIntent::Recover`] found nothing begun; the lost owner is kept out from now on.
+    /// [`ClaimIntent::Recover`] found no operation of the member. The lost owner cannot claim the site any more.
     FencedOff,
 }
 
-/// Why a site refuses a rollout.
+/// Why a site rejects a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ClaimRefused {
-    /// It does not exist, is another incarnation, or is being terminated.
+    /// The site does not exist, has another uid, or is being terminated.
     #[error("the site is gone")]
     Gone,
-    /// It is not active.
+    /// The site is not active.
     #[error("the site is not active")]
     NotActive,
-    /// Another operation is at work.
-    #[error("another operation is at work on the site")]
+    /// Another operation is in progress.
+    #[error("another operation is in progress on the site")]
     Busy,
-    /// A higher grant was seen: the caller is not the owner any more.
-    #[error("another owner has the rollout")]
+    /// The site has accepted a higher claim token, so the caller is no longer the owner of the rollout.
+    #[error("another worker owns the rollout")]
     Fenced,
-    /// This leg has settled it already.
-    #[error("the site was settled before")]
+    /// The rollout has already stored an outcome for the site in this direction.
+    #[error("the site already has an outcome in this rollout")]
     AlreadyResolved(super::rollout::MemberOutcome, Option<Digest>),
 }
 
-/// How a claimed site is let go.
+/// The release of a claimed site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReleaseClaim {
-    /// Which site.
+    /// The id of the claimed site.
     pub id: SiteId,
-    /// Whose claim.
+    /// The claim token of the claim.
     pub claim_token: ClaimToken,
-    /// The claim's fence.
+    /// The fence of the claim.
     pub fence: Fence,
-    /// How it went; `None` when nothing was done and the site is still to come.
+    /// The outcome for the site; `None` if nothing was done and the member is still pending.
     pub outcome: Option<super::rollout::MemberOutcome>,
-    /// The digest that the target ran, where the site was moved there or asked there.
+    /// The digest that the target ran when the site was moved to it or probed on it.
     pub digest: Option<Digest>,
     /// The service to record, if it changes.
     pub service: Option<Color>,
     /// The route to record, if one was confirmed.
     pub route: Option<Routed>,
-    /// Now.
+    /// The current time, which the record stores as its last change.
     pub at: Timestamp,
 }
 
 impl Site {
-    /// Its life at this moment.
+    /// Returns the site's position in the lifecycle.
     pub fn life(&self) -> Life {
         Life::Present {
             phase: self.phase,
@@ -192,17 +194,17 @@ impl Site {
         }
     }
 
-    /// What users see.
+    /// Returns the state that users see.
     pub fn state(&self) -> State {
         self.life().state().unwrap_or(State::Creating)
     }
 
-    /// Where its route was last seen to point.
+    /// Returns the service that the last confirmed route points to.
     pub fn routed_service(&self) -> Option<Color> {
         self.route.map(|route| route.service)
     }
 
-    /// Whether nobody can have used it yet: it never was active, and never had a route.
+    /// Returns whether no visitor can have used the site: it was never active and has no route.
     pub fn is_unused(&self) -> bool {
         let inactive = match self.activation {
             Activation::Never => true,
@@ -212,17 +214,17 @@ impl Site {
         inactive && self.phase != Phase::Active && self.route.is_none()
     }
 
-    /// Whether its route points to another service than its record says.
+    /// Returns whether the route points to another service than the record assigns.
     pub fn has_drifted(&self) -> bool {
         self.routed_service().is_some_and(|routed| routed != self.service)
     }
 
-    /// The prefix of its objects.
+    /// Returns the prefix of the site's objects.
     pub const fn prefix(&self) -> ObjectPrefix {
         ObjectPrefix::of(self.uid)
     }
 
-    /// Writes what a step changed.
+    /// Applies the change of a finished step.
     pub fn apply(&mut self, change: &SiteChange) {
         match change {
             SiteChange::Routed(route) => self.route = Some(*route),
@@ -231,10 +233,10 @@ impl Site {
         }
     }
 
-    /// Puts an accepted operation in place.
+    /// Stores an accepted operation in the record.
     ///
     /// # Errors
-    /// [`Illegal`] when the site's state does not take it.
+    /// Returns [`Illegal`] if the site's state does not allow the operation.
     pub fn begin(&mut self, operation: OperationState, now: Timestamp) -> Result<(), Illegal> {
         let parked = self.operation.as_ref().is_some_and(|operation| operation.status == Status::Parked);
         let kind = operation.input.kind();
@@ -249,10 +251,10 @@ impl Site {
         Ok(())
     }
 
-    /// Takes a finished operation out; `None` when the site goes with it.
+    /// Removes a finished operation from the record. Returns `None` if the operation removed the site.
     ///
     /// # Errors
-    /// [`Illegal`] when the state does not take that end.
+    /// Returns [`Illegal`] if the state does not allow this end.
     pub fn end(mut self, end: TerminalStatus, now: Timestamp) -> Result<Option<Self>, Illegal> {
         match self.life().next(Event::End(end))? {
             Life::Absent => Ok(None),
@@ -268,10 +270,10 @@ impl Site {
         }
     }
 
-    /// A rollout takes the site.
+    /// Claims the site for a rollout.
     ///
     /// # Errors
-    /// See [`ClaimRefused`]; a refusal writes nothing.
+    /// See [`ClaimRefused`]. A rejected claim is not written.
     pub fn claim(&mut self, claim: &Claim) -> Result<Claimed, ClaimRefused> {
         let other = self.uid != claim.uid && !crate::bug!(NameNotUid);
         if other || self.state() == State::Terminating {
@@ -310,7 +312,7 @@ impl Site {
                 }
             },
             Some(operation) if operation.number == claim.number => operation.epoch + 1,
-            // Keeping a lost owner out does not need the site to be free.
+            // Fencing off a lost owner does not require a free site.
             Some(_) if claim.intent == ClaimIntent::Recover => {
                 self.claim_token = claim.claim_token;
                 return Ok(Claimed::FencedOff);
@@ -336,10 +338,10 @@ impl Site {
         Ok(Claimed::Taken { course, route: self.route, epoch, version: self.version + 1 })
     }
 
-    /// A rollout lets the site go.
+    /// Releases the site from a rollout's claim.
     ///
     /// # Errors
-    /// [`ClaimRefused::Fenced`] when the claim is not in force any more; nothing is written then.
+    /// Returns [`ClaimRefused::Fenced`] if the claim is no longer in force. Nothing is written in that case.
     pub fn release_claim(&mut self, complete: &ReleaseClaim) -> Result<(), ClaimRefused> {
         let ours = self.operation.as_ref().is_some_and(|operation| operation.fence() == complete.fence);
         if (!ours || self.claim_token != complete.claim_token) && !crate::bug!(CompleteIgnoresFence) {
@@ -362,7 +364,7 @@ impl Site {
 }
 
 impl Claim {
-    /// The operation that the claim puts into a free site.
+    /// Creates the operation that the claim stores in a free site.
     pub(crate) fn operation(&self, input: OperationInput) -> OperationState {
         OperationState {
             number: self.number,

@@ -1,37 +1,36 @@
-//! Two kinds of time, which never mix: what a person reads, and what a deadline is measured with.
+//! Wall-clock time, which people read, and monotonic time, which measures deadlines. The types cannot be mixed.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A moment on the wall clock: milliseconds since the Unix epoch.
+/// A moment on the wall clock in milliseconds since the Unix epoch.
 ///
-/// It is shown to people and kept in records. No decision about a lease rests on it, because two machines disagree
-/// about it.
+/// Records store it and users see it. No lease depends on it, because the clocks of two machines differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The moment `millis` milliseconds after the Unix epoch.
+    /// Creates the moment `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn millis(self) -> u64 {
         self.0
     }
 
-    /// The moment `span` later.
+    /// Returns the moment `span` later, saturating at the maximum.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(whole_millis(span)))
     }
 
-    /// The moment `span` earlier; the epoch where that is nearer.
+    /// Returns the moment `span` earlier, but not before the Unix epoch.
     pub fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(whole_millis(span)))
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// Returns the time that has passed since `earlier`, or zero if `earlier` is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -43,27 +42,27 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A moment on one process's monotonic clock: milliseconds since an origin that only that process knows.
+/// A moment on the monotonic clock of one process in milliseconds since an origin of that process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MonotonicTime(u64);
 
 impl MonotonicTime {
-    /// The moment `millis` milliseconds after the origin.
+    /// Creates the moment `millis` milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the origin.
+    /// Returns the milliseconds since the origin.
     pub const fn millis(self) -> u64 {
         self.0
     }
 
-    /// The moment `span` later.
+    /// Returns the moment `span` later, saturating at the maximum.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(whole_millis(span)))
     }
 
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// Returns the time that has passed since `earlier`, or zero if `earlier` is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

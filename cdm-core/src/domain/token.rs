@@ -1,4 +1,4 @@
-//! Tokens: who may ask, and for what.
+//! API tokens and the roles of callers.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,31 +6,40 @@ use std::time::Duration;
 use super::name::NameError;
 use super::{Actor, Timestamp, Uid};
 
-/// What a caller may do; each role may do everything that the one before it may.
+/// The permission level of a caller. Each role includes the permissions of the roles before it.
+///
+/// ```
+/// use cdm_core::domain::Role;
+///
+/// assert_eq!(Role::parse("operator")?, Role::Operator);
+/// assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Admin);
+/// # Ok::<(), cdm_core::domain::NameError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads.
+    /// Reads everything except tokens, users and webhooks.
     Viewer,
-    /// Creates, provisions, upgrades, promotes, rolls out, retries and cancels.
+    /// Also creates, provisions, upgrades and promotes sites, runs rollouts, and retries and cancels operations.
     Operator,
-    /// Everything: also selects, deploys, rolls back, terminates, marks, and keeps tokens and users.
+    /// Also selects, deploys, rolls back, terminates, marks digests, freezes moves, and manages tokens, users and
+    /// webhooks.
     Admin,
 }
 
 impl Role {
-    /// All, the least first.
+    /// Every role, from the fewest permissions to the most.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
 
     /// Parses `viewer`, `operator` or `admin`.
     ///
     /// # Errors
-    /// Any other text, upper case included.
+    /// Returns an error for any other text, including uppercase spellings.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let known = Self::ALL.into_iter().find(|role| role.as_str() == text);
         known.ok_or_else(|| NameError::new("a role", "a role is `viewer`, `operator` or `admin`", text))
     }
 
-    /// `viewer`, `operator` or `admin`.
+    /// Returns `viewer`, `operator` or `admin`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -46,15 +55,16 @@ impl fmt::Display for Role {
     }
 }
 
-/// The SHA-256 of a token: what is kept of it. A token is 192 random bits, so one round of hashing is enough.
+/// The SHA-256 of a token, which is stored instead of the token. A token has 192 random bits, so one round of hashing
+/// is sufficient.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
 impl TokenHash {
-    /// The name of the bootstrap token of this hash.
+    /// Returns the name of a bootstrap token with this hash: `bootstrap-` and the first 8 hexadecimal digits.
     pub fn bootstrap_name(&self) -> String {
-        let of_hash: String = self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        format!("bootstrap-{of_hash}")
+        let digits: String = self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("bootstrap-{digits}")
     }
 }
 
@@ -64,46 +74,47 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// A token's record. The token itself is shown once, when it is made, and kept nowhere.
+/// A token's record. The token itself is shown once, at its creation, and is not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Names the record.
+    /// The id of the record.
     pub id: Uid,
-    /// Who asks with it. Never given to another token, so that an audit entry and an idempotency key mean one caller.
+    /// The actor of requests with this token. A name is never reused, so that an audit entry and an idempotency key
+    /// identify one caller.
     pub name: Actor,
-    /// What it may do.
+    /// The role of requests with this token.
     pub role: Role,
-    /// What it is recognised by.
+    /// The hash by which a request's token is found.
     pub hash: TokenHash,
-    /// Whether it serves callers on this machine only: so does one that was made up at the first start.
+    /// Whether the token is valid for callers on the same machine only. A token that the first start generates is.
     pub loopback_only: bool,
-    /// Who made it.
+    /// The actor that created the token.
     pub created_by: Actor,
-    /// When.
+    /// When the token was created.
     pub created_at: Timestamp,
-    /// Until when it serves; `None` for ever.
+    /// When the token expires; `None` if it never expires.
     pub expires_at: Option<Timestamp>,
-    /// Since when it serves no more.
+    /// When the token was revoked; `None` if it was not.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// The names of the audit's own actors, in lower case: nobody who has proven who they are, a server's start, a command
-/// with `--local`, and the console before somebody has signed in.
+/// The actors that the audit log uses itself, in lowercase: an unauthenticated caller, a server's start, a command
+/// with `--local`, and the console before sign-in.
 const RESERVED: [&str; 4] = ["anonymous", "bootstrap", "console", "local"];
 
 impl Token {
-    /// How long a token serves whose maker says nothing else: 90 days.
+    /// The default lifetime of a token: 90 days.
     pub const LASTS: Duration = Duration::from_hours(90 * 24);
 
     /// Parses the name of a new token.
     ///
     /// # Errors
-    /// What is not an [`Actor`], and, in upper or lower case, the names of the audit's own actors: `anonymous`,
-    /// `bootstrap`, `bootstrap-…`, `console`, `local` and `user:…`.
+    /// Returns an error for a text that is not an [`Actor`], and, in any case, for the actors that the audit log uses
+    /// itself: `anonymous`, `bootstrap`, `bootstrap-…`, `console`, `local` and `user:…`.
     pub fn name(text: &str) -> Result<Actor, NameError> {
         let name = Actor::parse(text)?;
         let folded = text.to_ascii_lowercase();
-        let begins = ["bootstrap-", Actor::PERSON].iter().any(|reserved| folded.starts_with(reserved));
+        let begins = ["bootstrap-", Actor::USER_PREFIX].iter().any(|reserved| folded.starts_with(reserved));
         if begins || RESERVED.contains(&folded.as_str()) {
             let rule = "the names `anonymous`, `bootstrap`, `console` and `local`, and those that begin with \
                         `bootstrap-` or `user:`, are reserved for the audit; choose another";
@@ -112,22 +123,22 @@ impl Token {
         Ok(name)
     }
 
-    /// Whether it was made from the configuration, or at the first start.
+    /// Returns whether the token was created from the configuration or at the first start.
     pub fn is_bootstrap(&self) -> bool {
         self.created_by == Actor::bootstrap() && self.name.as_str() == self.hash.bootstrap_name()
     }
 
-    /// Whether it serves at `now`.
+    /// Returns whether the token is neither revoked nor expired at `now`.
     pub fn serves(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// Judges the text of a configured administrator's token: at least 32 characters, at least 8 different ones, and not the
-/// same piece again and again. A text from a source of chance keeps these rules; they catch placeholders.
+/// Checks the text of a configured administrator's token: at least 32 characters, at least 8 different ones, and not
+/// one repeated piece. Randomly generated texts pass; the rules catch placeholders.
 ///
 /// # Errors
-/// The rule that is broken, without the text.
+/// Returns the broken rule, without the text.
 pub fn judge_bootstrap(text: &str) -> Result<(), NameError> {
     let refuse = |rule| Err(NameError::new("an administrator's token", rule, "…"));
     let characters: Vec<char> = text.chars().collect();
@@ -153,8 +164,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_no_administrators_token() {
-        for (text, kept) in [
+    fn placeholders_are_rejected_as_administrators_tokens() {
+        for (text, valid) in [
             ("a".repeat(32), false),
             ("short".to_owned(), false),
             ("password".repeat(4), false),
@@ -165,7 +176,7 @@ mod tests {
             ("correct horse battery staple, said the administrator".to_owned(), true),
         ] {
             let judged = judge_bootstrap(&text);
-            assert_eq!(judged.is_ok(), kept, "{text}");
+            assert_eq!(judged.is_ok(), valid, "{text}");
             if let Err(error) = judged {
                 assert!(!error.to_string().contains(&text), "{error}");
             }
@@ -173,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_audits_own_actors_are_reserved() {
+    fn actors_of_the_audit_log_are_reserved() {
         for name in [
             "console",
             "Console",

@@ -1,23 +1,21 @@
-//! Ids that the platform itself gives: never reused, and in the order of their birth wherever they are
-//! sorted.
+//! Unique ids that the platform generates. Ids are never reused and sort by creation time.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::name::{NameError, Rule, first_broken};
 
-/// A unique id: 48 bits of Unix time in milliseconds, then 80 random bits.
+/// A unique id: 48 bits of Unix time in milliseconds, followed by 80 random bits.
 ///
-/// Its text is 26 lower-case letters and digits, Crockford's base 32 with the layout of a ULID. Texts, like
-/// values, sort by time first. It is lower case because names of databases, secrets and Kubernetes objects
-/// are made of it.
+/// The text is 26 lowercase letters and digits: Crockford's base 32 in the layout of a ULID. Texts sort like values,
+/// by time first. The text is lowercase because the names of databases, secrets and Kubernetes objects contain it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(u128);
 
 impl Uid {
     const LENGTH: usize = 26;
     const RANDOM_BITS: u32 = 80;
-    const MOST_MILLIS: u64 = (1 << 48) - 1;
+    const MAX_MILLIS: u64 = (1 << 48) - 1;
 
     const RULES: &[Rule] = &[
         (|text| text.len() == Self::LENGTH, "a uid has exactly 26 characters"),
@@ -28,14 +26,14 @@ impl Uid {
         (|text| text < "8", "a uid begins with a digit from 0 to 7"),
     ];
 
-    /// The uid of nothing that was ever made: all zeros.
+    /// The uid with all bits zero, which is never generated.
     pub const NIL: Self = Self(0);
 
-    /// Makes a uid of a time and of randomness, of which it uses the lowest 80 bits.
+    /// Creates a uid from a time and random bits, of which the lowest 80 are used.
     ///
-    /// A time past the year 10889, which 48 bits do not hold, counts as the last one that they do.
+    /// A time after the year 10889, which 48 bits cannot represent, is replaced by the maximum.
     pub fn from_parts(unix_millis: u64, random: u128) -> Self {
-        let time = u128::from(unix_millis.min(Self::MOST_MILLIS)) << Self::RANDOM_BITS;
+        let time = u128::from(unix_millis.min(Self::MAX_MILLIS)) << Self::RANDOM_BITS;
         Self(time | random & ((1 << Self::RANDOM_BITS) - 1))
     }
 
@@ -43,8 +41,8 @@ impl Uid {
     ///
     /// # Errors
     ///
-    /// Returns the first rule that `text` breaks. The liberties of Crockford's alphabet, such as upper case
-    /// or `o` for zero, are errors: a uid has one spelling.
+    /// Returns the first rule that `text` breaks. The alternatives of Crockford's alphabet, such as uppercase letters
+    /// or `o` for zero, are errors, so that a uid has one spelling.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if let Some(rule) = first_broken(Self::RULES, text) {
             return Err(NameError::new("a uid", rule, text));
@@ -52,7 +50,7 @@ impl Uid {
         Ok(Self(text.bytes().filter_map(digit).fold(0, |value, digit| value << 5 | digit)))
     }
 
-    /// Returns the time at which it was made, in milliseconds since the Unix epoch.
+    /// Returns the creation time in milliseconds since the Unix epoch.
     pub fn millis(self) -> u64 {
         (self.0 >> Self::RANDOM_BITS) as u64
     }
@@ -80,9 +78,9 @@ impl FromStr for Uid {
     }
 }
 
-/// Crockford's base 32 in lower case: without `i`, `l`, `o` and `u`, and in the order of ASCII.
+/// Crockford's base 32 in lowercase and in ASCII order, without `i`, `l`, `o` and `u`.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 fn digit(letter: u8) -> Option<u128> {
-    ALPHABET.iter().zip(0..).find_map(|(&known, value)| (known == letter).then_some(value))
+    ALPHABET.iter().zip(0..).find_map(|(&symbol, value)| (symbol == letter).then_some(value))
 }

@@ -1,5 +1,5 @@
-//! People who sign in: their names, roles, password hashes and sessions. One record, because there are few of them and
-//! because whoever is removed, or gets another password, loses the sessions in the same write.
+//! Users who sign in: names, roles, password hashes and sessions. All users share one record, because they are few,
+//! and because removing a user or changing a password ends the user's sessions in the same write.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,49 +7,50 @@ use std::time::Duration;
 use super::name::NameError;
 use super::{Actor, Role, Timestamp, TokenHash, Uid, UserName};
 
-/// Everyone who may sign in, or ever might, and who has.
+/// All users, removed ones included, and their sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
-    /// In the order of their making, removed ones too.
+    /// The users in the order of creation, including removed ones.
     pub list: Vec<User>,
-    /// Oldest first; some may have ended.
+    /// The sessions, oldest first. Some may have ended.
     pub sessions: Vec<Session>,
-    /// Raised by every write.
+    /// The version of the record, raised by every write.
     pub version: u64,
 }
 
-/// A person.
+/// A user who signs in with a password or through an identity provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Never given to another, so that an audit entry means one person.
+    /// The user's name. A name is never reused, so that an audit entry identifies one user.
     pub name: UserName,
-    /// What they may do.
+    /// The user's role, which limits every request.
     pub role: Role,
-    /// What their password is recognised by.
+    /// The hash of the user's password.
     pub password: PasswordHash,
-    /// What they prove beside the password, where they have set it up.
+    /// The second factor, if the user has set one up.
     pub second: Option<SecondFactor>,
-    /// Which account of a provider of OpenID Connect is theirs: a hash of issuer and subject, bound at its first sign-in.
+    /// The linked account of an OpenID Connect provider: a hash of issuer and subject, set at the first sign-in
+    /// through the provider.
     pub identity: Option<TokenHash>,
-    /// Who made them.
+    /// The actor that created the user.
     pub by: Actor,
-    /// When.
+    /// When the user was created.
     pub at: Timestamp,
-    /// Since when they may not sign in any more.
+    /// When the user was removed; `None` if the user may sign in.
     pub removed: Option<Timestamp>,
 }
 
-/// A password's hash as the frontend made it, with its salt and its cost; nothing in here looks inside.
+/// The hash of a password in the frontend's format, including salt and cost. This crate does not interpret it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    /// Wraps what the frontend made.
+    /// Wraps the frontend's text.
     pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// What the frontend made.
+    /// Returns the frontend's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -61,16 +62,16 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// One-time codes by time (RFC 6238), set up by a person for themselves.
+/// A time-based one-time password (RFC 6238) that the user has set up.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecondFactor {
-    /// The shared secret as the frontend sealed it; nothing in here looks inside.
+    /// The shared secret, encrypted by the frontend. This crate does not interpret it.
     pub sealed: String,
-    /// Since when.
+    /// When the second factor was set up.
     pub at: Timestamp,
-    /// The last time step of which a code was used; neither it nor an earlier one is accepted again.
+    /// The time step of the last accepted code. Codes of this and earlier steps are rejected.
     pub step: u64,
-    /// The recovery codes that are left, as hashes.
+    /// The hashes of the recovery codes that are not used yet.
     pub recovery: Vec<RecoveryHash>,
 }
 
@@ -80,7 +81,7 @@ impl fmt::Debug for SecondFactor {
     }
 }
 
-/// A recovery code's hash: the first half of a SHA-256, of a code of 120 random bits.
+/// The hash of a recovery code: the first half of the SHA-256 of a code of 120 random bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RecoveryHash(pub [u8; 16]);
 
@@ -90,22 +91,22 @@ impl fmt::Debug for RecoveryHash {
     }
 }
 
-/// What somebody has shown of their second factor.
+/// The proof of the second factor that a sign-in presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecondProof {
-    /// The code of that time step.
+    /// The one-time code of this time step.
     Code(u64),
-    /// A recovery code.
+    /// The hash of a recovery code.
     Recovery(RecoveryHash),
 }
 
 impl SecondFactor {
-    /// How many recovery codes there are at first.
+    /// The number of recovery codes of a new second factor.
     pub const RECOVERY_CODES: usize = 8;
-    /// How many characters a sealed secret has at most.
+    /// The maximum length of an encrypted secret in characters.
     pub const LONGEST_SEAL: usize = 160;
 
-    /// Uses a proof up: whether it is one that was not used before.
+    /// Accepts a proof once. Returns whether the proof is valid and was not used before.
     pub fn accept(&mut self, proof: SecondProof) -> bool {
         match proof {
             SecondProof::Code(step) if step > self.step => {
@@ -115,48 +116,48 @@ impl SecondFactor {
             SecondProof::Code(_) => false,
             SecondProof::Recovery(hash) => {
                 let before = self.recovery.len();
-                self.recovery.retain(|known| *known != hash);
+                self.recovery.retain(|unused| *unused != hash);
                 self.recovery.len() < before
             }
         }
     }
 }
 
-/// Someone who has signed in, in one browser.
+/// A signed-in user's session in one browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Names it.
+    /// The session's id, which users see; it does not authenticate a request.
     pub id: Uid,
-    /// Whose.
+    /// The user who signed in.
     pub user: UserName,
-    /// What it is recognised by.
+    /// The hash of the session's secret text.
     pub hash: TokenHash,
-    /// From which address they signed in, where that is known.
+    /// The address that the user signed in from, if it is known.
     pub from: Option<String>,
-    /// When.
+    /// When the session began.
     pub at: Timestamp,
-    /// When it ends by itself.
+    /// When the session expires at the latest.
     pub until: Timestamp,
-    /// When it was last used, as far as that was written; see [`Session::TOUCH`].
+    /// The last recorded use; see [`Session::TOUCH`]. `None` if no use was recorded.
     pub used: Option<Timestamp>,
 }
 
 impl Session {
-    /// How long one lasts.
+    /// The maximum lifetime of a session.
     pub const LASTS: Duration = Duration::from_hours(12);
-    /// How long one lasts that is not used.
+    /// The lifetime of an unused session.
     pub const IDLE: Duration = Duration::from_hours(2);
-    /// How much time passes before another use is written: no write for each request.
+    /// The minimum time between two recorded uses, so that not every request causes a write.
     pub const TOUCH: Duration = Duration::from_mins(5);
-    /// How many one person may have; a further one ends the oldest.
+    /// The maximum number of sessions of one user. A further session ends the oldest.
     pub const MOST: usize = 10;
 
-    /// Whether it lasts still.
+    /// Returns whether the session has not expired at `now`.
     pub fn lasts(&self, now: Timestamp) -> bool {
         self.until > now && now.since(self.last_used()) < Self::IDLE
     }
 
-    /// Whether its last use is to be written again.
+    /// Returns whether the next use has to be recorded.
     pub fn is_stale(&self, now: Timestamp) -> bool {
         now.since(self.last_used()) >= Self::TOUCH
     }
@@ -165,17 +166,17 @@ impl Session {
         self.used.unwrap_or(self.at)
     }
 
-    /// More bytes than it takes in the record.
+    /// Returns an upper bound of the session's size in the record, in bytes.
     fn weight(&self) -> usize {
         215 + self.user.as_str().len() + self.from.as_ref().map_or(0, String::len)
     }
 }
 
 impl User {
-    /// How many bytes a second factor and an identity take at most.
-    const LATER: usize = 180 + SecondFactor::LONGEST_SEAL + 36 * SecondFactor::RECOVERY_CODES;
+    /// The maximum size of a second factor and a linked identity, in bytes.
+    const RESERVED_BYTES: usize = 180 + SecondFactor::LONGEST_SEAL + 36 * SecondFactor::RECOVERY_CODES;
 
-    /// Ends what they may do. Only what the audit needs is kept: who had the name.
+    /// Removes the user's permissions and credentials. The name stays, because the audit log refers to it.
     pub fn remove(&mut self, now: Timestamp) {
         self.removed = Some(now);
         self.password = PasswordHash::new("none".to_owned());
@@ -183,74 +184,75 @@ impl User {
         self.identity = None;
     }
 
-    /// More bytes than they take in the record.
+    /// Returns an upper bound of the user's size in the record, in bytes.
     fn weight(&self) -> usize {
         let texts = self.name.as_str().len() + self.by.as_str().len() + self.password.as_str().len();
-        // There is room for what they set up later, a second factor and an account of a provider.
-        let later = if self.removed.is_none() { Self::LATER } else { 0 };
+        // A user may later set up a second factor and link an account of an identity provider.
+        let later = if self.removed.is_none() { Self::RESERVED_BYTES } else { 0 };
         120 + texts + later
     }
 }
 
 impl Users {
-    /// How many there may be; removed ones do not count.
+    /// The maximum number of users, not counting removed ones.
     pub const MOST: usize = 200;
-    /// How many names are ever given.
+    /// The maximum number of names that are ever given.
     pub const MOST_NAMES: usize = 1_000;
-    /// How many sessions there may be of all people together; a further one ends the oldest.
+    /// The maximum number of sessions of all users. A further session ends the oldest.
     pub const MOST_SESSIONS: usize = 1_000;
-    /// How many bytes the record may have: DynamoDB takes items of 400 KB (1 KB is 1,024 bytes), names of attributes
-    /// included. Sessions end, oldest first, before it grows beyond that,
+    /// The maximum size of the record in bytes. DynamoDB limits an item to 400 KB (1 KB is 1,024 bytes), including
+    /// the names of attributes. The oldest sessions end before the record exceeds the limit.
     pub const MOST_BYTES: usize = 390_000;
-    /// and people are left so much of it at most.
-    pub const MOST_BYTES_OF_PEOPLE: usize = 330_000;
+    /// The maximum size of the users without their sessions, in bytes.
+    pub const MOST_BYTES_OF_USERS: usize = 330_000;
 
-    /// The person of that name, unless they were removed.
+    /// Returns the user with this name, unless the user was removed.
     pub fn of(&self, name: &UserName) -> Option<&User> {
         self.present().find(|user| user.name == *name)
     }
 
-    /// The same, to be changed.
+    /// Returns the user with this name for modification, unless the user was removed.
     pub fn of_mut(&mut self, name: &UserName) -> Option<&mut User> {
         self.list.iter_mut().find(|user| user.name == *name && user.removed.is_none())
     }
 
-    /// Those who may sign in.
+    /// Returns the users who may sign in.
     pub fn present(&self) -> impl Iterator<Item = &User> {
         self.list.iter().filter(|user| user.removed.is_none())
     }
 
-    /// Whether the name was ever given.
-    pub fn knew(&self, name: &UserName) -> bool {
+    /// Returns whether a user has, or had, this name.
+    pub fn has_ever_had(&self, name: &UserName) -> bool {
         self.list.iter().any(|user| user.name == *name)
     }
 
-    /// Adds a person, whose name is new.
+    /// Adds a user with an unused name.
     ///
     /// # Errors
-    /// More than [`Users::MOST`], or than [`Users::MOST_NAMES`] over the years, or than the record has bytes for.
+    /// Returns an error if the users exceed [`Users::MOST`], [`Users::MOST_NAMES`] including removed ones, or
+    /// [`Users::MOST_BYTES_OF_USERS`].
     pub fn add(&mut self, user: User) -> Result<(), NameError> {
         let full = self.list.len() >= Self::MOST_NAMES
-            || self.list.iter().map(User::weight).sum::<usize>() + user.weight() > Self::MOST_BYTES_OF_PEOPLE;
+            || self.list.iter().map(User::weight).sum::<usize>() + user.weight() > Self::MOST_BYTES_OF_USERS;
         if self.present().count() >= Self::MOST || full {
-            let rule = "at most 200 users at once, and 1000 over the years";
+            let rule = "a platform has at most 200 users at the same time, and 1000 names in total";
             return Err(NameError::new("a user", rule, user.name.as_str()));
         }
         self.list.push(user);
         Ok(())
     }
 
-    /// Ends what a person has open: one session, or all. How many ended.
+    /// Ends one session of a user, or all of them if `id` is `None`. Returns how many ended.
     pub fn close(&mut self, name: &UserName, id: Option<Uid>) -> usize {
         let before = self.sessions.len();
         self.sessions.retain(|session| session.user != *name || id.is_some_and(|id| session.id != id));
         before - self.sessions.len()
     }
 
-    /// Opens a session; those that have ended are left out from now on.
+    /// Adds a session. Removes sessions that have ended, and the oldest ones beyond the limits.
     pub fn open(&mut self, session: Session, now: Timestamp) {
         self.sessions.retain(|session| session.lasts(now));
-        let of_user = |known: &&Session| known.user == session.user;
+        let of_user = |other: &&Session| other.user == session.user;
         let surplus = (self.sessions.iter().filter(of_user).count() + 1).saturating_sub(Session::MOST);
         let oldest: Vec<Uid> =
             self.sessions.iter().filter(of_user).take(surplus).map(|session| session.id).collect();
@@ -267,30 +269,30 @@ impl Users {
         self.sessions.drain(..surplus);
     }
 
-    /// More bytes than the record takes.
+    /// Returns an upper bound of the record's size in bytes.
     pub fn weight(&self) -> usize {
-        let people: usize = self.list.iter().map(User::weight).sum();
+        let users: usize = self.list.iter().map(User::weight).sum();
         let sessions: usize = self.sessions.iter().map(Session::weight).sum();
-        100 + people + sessions
+        100 + users + sessions
     }
 
-    /// Ends the session that is recognised by `hash`, whose ever it is.
-    pub fn close_known(&mut self, hash: &TokenHash) {
+    /// Ends the session whose secret text has this hash, whichever user it belongs to.
+    pub fn close_by_hash(&mut self, hash: &TokenHash) {
         self.sessions.retain(|session| session.hash != *hash);
     }
 
-    /// Notes that a session was used; whether there is one.
+    /// Records that a session is in use. Returns whether the session exists.
     pub fn touch(&mut self, id: Uid, now: Timestamp) -> bool {
         let session = self.sessions.iter_mut().find(|session| session.id == id);
         session.map(|session| session.used = Some(now)).is_some()
     }
 
-    /// Whose account of a provider that is.
+    /// Returns the user to whom an account of an identity provider is linked.
     pub fn identified(&self, identity: &TokenHash) -> Option<&User> {
         self.present().find(|user| user.identity.as_ref() == Some(identity))
     }
 
-    /// Whose session it is, while it lasts.
+    /// Returns the session with this hash and its user, if the session has not expired at `now`.
     pub fn session(&self, hash: &TokenHash, now: Timestamp) -> Option<(&User, &Session)> {
         let session = self.sessions.iter().find(|session| session.hash == *hash && session.lasts(now))?;
         Some((self.of(&session.user)?, session))

@@ -67,12 +67,14 @@ pub(crate) struct Pauses<'a> {
     pub(crate) backoff: Backoff,
     /// Whether the process stops: the write is then not repeated.
     pub(crate) stopping: Option<&'a (dyn Fn() -> bool + Sync)>,
+    /// The number of attempts; `None`: as long as `call` allows.
+    pub(crate) tries: Option<u32>,
 }
 
 /// Repeats a write under one write id until the store answers it.
 ///
-/// The store recognizes the id: what an earlier attempt has applied is not applied again. The write is repeated after an
-/// unknown outcome, and after an error for which `again` returns true.
+/// The store recognizes the id: what an earlier attempt has applied is not applied again. The write is repeated while
+/// `again` returns true for its error.
 ///
 /// # Errors
 /// [`Lost`] when `call` returns it, or the process stops.
@@ -86,13 +88,20 @@ where
     F: Future<Output = Outcome<T, WriteError>>,
 {
     let mut context = call()?;
-    let mut unknown = false;
+    let (mut unknown, mut attempt) = (false, 0);
     loop {
-        match write(context).await {
+        attempt += 1;
+        let (error, is_unknown) = match write(context).await {
             Outcome::Applied(value) => return Ok(Ok(value)),
-            Outcome::NotApplied(error) if !again(&error) => return Ok(Err(Unwritten { error, unknown })),
-            Outcome::NotApplied(_) => {}
-            Outcome::Unknown(_) => unknown = true,
+            Outcome::NotApplied(error) => (error, false),
+            Outcome::Unknown(error) => (error, true),
+        };
+        if !again(&error) {
+            return Ok(Err(Unwritten { error, unknown }));
+        }
+        unknown |= is_unknown;
+        if pauses.tries == Some(attempt) {
+            return Ok(Err(Unwritten { error, unknown }));
         }
         if pauses.stopping.is_some_and(|stopping| stopping()) {
             return Err(Lost);

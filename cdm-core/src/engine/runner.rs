@@ -365,7 +365,8 @@ impl Runner<'_> {
             {
                 return Ok(Committed::Unchanged);
             }
-            let pauses = Pauses { clock: &*self.ports.clock, backoff, stopping: Some(self.stopping) };
+            let pauses =
+                Pauses { clock: &*self.ports.clock, backoff, stopping: Some(self.stopping), tries: None };
             let call = || self.lease.call(self.ports, edit.operation.fence());
             let written = retry_write(pauses, call, is_transient, |call| {
                 let (store, batch) = (&self.ports.store, &batch);

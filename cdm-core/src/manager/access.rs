@@ -1,7 +1,8 @@
-//! Who may ask: tokens are made, listed, revoked and recognised here.
+//! Creates, lists, revokes and verifies API tokens.
 //!
-//! The token of the configuration is a *bootstrap token*: its name follows from its text, and it was made by the actor
-//! `bootstrap`, which is never the name of a token that a person makes. So its record alone tells what it is.
+//! A token from the configuration is a *bootstrap token*: its name is derived from its text, and its creator is the
+//! actor `bootstrap`, a name that no other token can have. For this reason, the record alone identifies a bootstrap
+//! token.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use crate::domain::token::{Role, Token, TokenHash, judge_bootstrap};
 use crate::domain::{Actor, AuditEntry, Fence, Timestamp, Uid};
 use crate::ports::{CallContext, ErrorKind, Outcome, PortError, Ports, TokenStore, WriteBatch};
 
-/// How often a call without an answer is made.
+/// The maximum number of attempts of a store call without a definite result.
 const TRIES: u32 = 4;
 
-/// Tokens, as frontends see them.
+/// Manages API tokens for frontends.
 #[derive(Debug)]
 pub struct Access {
     tokens: Arc<dyn TokenStore>,
@@ -26,71 +27,74 @@ pub struct Access {
     refusals: Refusals,
 }
 
-/// Until when a new token serves.
+/// The expiry of a new token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expiry {
-    /// For [`Token::LASTS`].
+    /// After the default lifetime, [`Token::LASTS`].
     #[default]
     Usual,
-    /// Until that moment.
+    /// At this time, which has to be in the future.
     At(Timestamp),
-    /// Until it is revoked.
+    /// Never; the token is valid until it is revoked.
     Never,
 }
 
-/// A token to make.
+/// The attributes of a token to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
-    /// Who will ask with it; not the name of any token before.
+    /// The actor of requests with the token. No earlier token may have had this name.
     pub name: Actor,
-    /// What it may do.
+    /// The role of requests with the token.
     pub role: Role,
-    /// Until when it serves.
+    /// When the token expires.
     pub expiry: Expiry,
 }
 
-/// What became of the token of a configuration.
+/// The result of admitting a configured administrator's token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// It serves.
+    /// The token is valid.
     Serves(Token),
-    /// A text that was configured later serves instead.
+    /// The token was replaced by a text that was configured later.
     Replaced,
 }
 
 impl Access {
-    /// Tokens kept in `tokens`; audit, time and chance are those of `ports`. A call may take `call`.
+    /// Creates the token manager. It stores tokens in `tokens` and uses audit log, clocks and randomness of `ports`.
+    /// `call` limits the duration of each store call.
     pub fn new(tokens: Arc<dyn TokenStore>, ports: Ports, call: std::time::Duration) -> Self {
         Self { tokens, ports, call, refusals: Refusals::default() }
     }
 
-    /// Who asks with this token; `None` when it is unknown, revoked or expired.
+    /// Returns the record of a token; `None` if the token is unknown, revoked or expired.
     ///
     /// # Errors
-    /// Only when the store does not answer: a caller is not refused for that.
+    /// Returns an error only if the store is unavailable. A frontend must not reject the caller as unauthenticated in
+    /// that case.
     pub async fn identify(&self, token: &SecretString) -> Result<Option<Token>, ManagerError> {
         let found = self.recognize(token).await?;
         Ok(found.filter(|token| self.serves(token)))
     }
 
-    /// The record of this token, whether or not it serves any more: to name in the audit whose token was refused.
+    /// Returns the record of a token even if it is revoked or expired, so that the audit log can name the owner of a
+    /// rejected token.
     ///
     /// # Errors
-    /// Only when the store does not answer.
+    /// Returns an error only if the store is unavailable.
     pub async fn recognize(&self, token: &SecretString) -> Result<Option<Token>, ManagerError> {
         Ok(self.tokens.by_hash(&hash(token)).await?)
     }
 
-    /// Whether a token serves now.
+    /// Returns whether a token is valid now.
     pub fn serves(&self, token: &Token) -> bool {
         token.serves(self.ports.clock.wall())
     }
 
-    /// Makes a token; the text that comes with it is shown once and kept nowhere.
+    /// Creates a token. The returned text is shown to the user once and not stored.
     ///
     /// # Errors
-    /// [`ManagerError::Forbidden`]; [`ManagerError::TokenExists`] when a token has, or ever had, that name;
-    /// [`ManagerError::Invalid`] for a reserved one, and for an end that has passed.
+    /// Returns [`ManagerError::Forbidden`], [`ManagerError::TokenExists`] if a token has, or ever had, the name, and
+    /// [`ManagerError::Invalid`] for a reserved name or an expiry in the past.
     pub async fn create(
         &self,
         request: &Request,
@@ -104,31 +108,31 @@ impl Access {
             Expiry::At(end) => Some(end),
             Expiry::Never => None,
         };
-        let judged = request.may(Action::CreateToken).and_then(|()| {
+        let allowed = request.may(Action::CreateToken).and_then(|()| {
             Token::name(new.name.as_str())?;
             if expires_at.is_some_and(|end| end <= now) {
-                return Err(ManagerError::Invalid("the end of a token is a moment in the future".to_owned()));
+                return Err(ManagerError::Invalid("a token expires in the future".to_owned()));
             }
             Ok(())
         });
-        let result = match judged {
+        let result = match allowed {
             Ok(()) => {
                 let token = self.record(&text, new, &request.actor, (now, expires_at));
-                self.keep(token).await
+                self.store(token).await
             }
-            Err(refused) => Err(refused),
+            Err(error) => Err(error),
         };
         self.audit(request, Action::CreateToken, new.name.as_str(), &result).await;
         Ok((result?, text))
     }
 
-    /// Sees to it that an administrator's token from the configuration serves, and that every bootstrap token before it
-    /// serves no more. The one whose text was configured last is the one that serves: a process that starts once more
-    /// with an earlier text, while others already have a newer one, changes nothing. Idempotent. What it changes is in
-    /// the audit, of the actor `bootstrap`.
+    /// Makes the configured administrator's token valid and revokes the bootstrap tokens that were configured before
+    /// it. The text that was configured last wins: a process that restarts with an earlier text, while others use a
+    /// newer one, changes nothing. The call is idempotent. The audit log attributes changes to the actor `bootstrap`.
     ///
     /// # Errors
-    /// [`ManagerError::Invalid`] for a text that [`judge_bootstrap`] refuses, and for one that a person has revoked.
+    /// Returns [`ManagerError::Invalid`] for a text that [`judge_bootstrap`] rejects, and for a token that a user has
+    /// revoked.
     pub async fn admit_admin(&self, text: &SecretString) -> Result<Admitted, ManagerError> {
         judge_bootstrap(text.expose_secret())?;
         let known = self.tokens.by_hash(&hash(text)).await?;
@@ -141,16 +145,16 @@ impl Access {
                 return Ok(Admitted::Replaced);
             }
             Some(_) => {
-                let revoked = "this administrator's token was revoked; configure another text";
+                let revoked = "this administrator's token was revoked; configure another one";
                 return Err(ManagerError::Invalid(revoked.to_owned()));
             }
-            // Later than every one before, also where this machine's clock is behind.
+            // Later than every earlier token, even if the clock of this machine is behind.
             None => {
                 let after = newest.map(|newest| newest.after(std::time::Duration::from_millis(1)));
                 self.bootstrap(text, false, after).await?
             }
         };
-        // From a record: the name is the same, the request has none.
+        // The process itself revokes the earlier tokens, so the actor is `bootstrap`.
         let request = Request::by(Actor::bootstrap(), Role::Admin);
         for old in others.iter().filter(|old| old.id < token.id && self.serves(old)) {
             self.revoke(&request, old.id).await?;
@@ -158,20 +162,20 @@ impl Access {
         Ok(Admitted::Serves(token))
     }
 
-    /// Whether some token that callers on other machines may use serves now.
+    /// Returns whether a token that callers on other machines may use is valid now.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn serves_other_machines(&self) -> Result<bool, ManagerError> {
         let tokens = self.tokens.tokens().await?;
         Ok(tokens.iter().any(|token| !token.loopback_only && self.serves(token)))
     }
 
-    /// The tokens that serve under names which no new token may have: such names are those of the audit's own actors, so
-    /// an entry of theirs may be the token's.
+    /// Returns the valid tokens whose names are reserved for the audit log today. An audit entry with such an actor
+    /// can refer to the token.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn with_reserved_names(&self) -> Result<Vec<Token>, ManagerError> {
         let mut tokens = self.tokens.tokens().await?;
         let reserved = |token: &Token| !token.is_bootstrap() && Token::name(token.name.as_str()).is_err();
@@ -179,7 +183,8 @@ impl Access {
         Ok(tokens)
     }
 
-    /// Makes an administrator's token up that serves this machine only, unless some token was ever made.
+    /// Creates an administrator's token for callers on this machine, unless a token was ever created. Returns the
+    /// token's text.
     pub async fn first_admin(&self) -> Result<Option<SecretString>, ManagerError> {
         if !self.tokens.tokens().await?.is_empty() {
             return Ok(None);
@@ -202,7 +207,7 @@ impl Access {
         let new = NewToken { name, role: Role::Admin, expiry: Expiry::Never };
         let by = Actor::bootstrap();
         let token = Token { loopback_only, ..self.record(text, &new, &by, (at, None)) };
-        let result = self.keep(token).await;
+        let result = self.store(token).await;
         let request = Request::by(by, Role::Admin);
         self.audit(&request, Action::CreateToken, new.name.as_str(), &result).await;
         result
@@ -228,7 +233,7 @@ impl Access {
         }
     }
 
-    async fn keep(&self, token: Token) -> Result<Token, ManagerError> {
+    async fn store(&self, token: Token) -> Result<Token, ManagerError> {
         let mut call = self.call();
         for _ in 0..TRIES {
             match self.tokens.create(&call, &token).await {
@@ -247,33 +252,32 @@ impl Access {
         Err(ManagerError::Unknown)
     }
 
-    /// Every token, in the order of their birth, revoked ones too.
+    /// Returns every token in the order of creation, including revoked tokens.
     ///
     /// # Errors
-    /// [`ManagerError::Forbidden`]; when the store does not answer.
+    /// Returns [`ManagerError::Forbidden`], or an error if the store is unavailable.
     pub async fn tokens(&self, request: &Request) -> Result<Vec<Token>, ManagerError> {
-        let judged = request.may(Action::ReadTokens);
-        if let Err(refused) = judged {
-            self.audit(request, Action::ReadTokens, "tokens", &Err(refused.clone())).await;
-            return Err(refused);
+        if let Err(error) = request.may(Action::ReadTokens) {
+            self.audit(request, Action::ReadTokens, "tokens", &Err(error.clone())).await;
+            return Err(error);
         }
         Ok(self.tokens.tokens().await?)
     }
 
-    /// Ends a token's service, from the next request on. Idempotent.
+    /// Revokes a token; the next request with it is rejected. The call is idempotent.
     ///
     /// # Errors
-    /// [`ManagerError::Forbidden`]; [`ManagerError::NotFound`] for an unknown id.
+    /// Returns [`ManagerError::Forbidden`], or [`ManagerError::NotFound`] for an unknown id.
     pub async fn revoke(&self, request: &Request, id: Uid) -> Result<Token, ManagerError> {
         let result = match request.may(Action::RevokeToken) {
-            Ok(()) => self.end(id).await,
-            Err(refused) => Err(refused),
+            Ok(()) => self.mark_revoked(id).await,
+            Err(error) => Err(error),
         };
         self.audit(request, Action::RevokeToken, &id.to_string(), &result).await;
         result
     }
 
-    async fn end(&self, id: Uid) -> Result<Token, ManagerError> {
+    async fn mark_revoked(&self, id: Uid) -> Result<Token, ManagerError> {
         for _ in 0..TRIES {
             match self.tokens.revoke(&self.call(), id, self.ports.clock.wall()).await {
                 Outcome::Applied(token) => return Ok(token),
@@ -290,15 +294,15 @@ impl Access {
         Err(ManagerError::Unknown)
     }
 
-    /// Writes how many refusals had no entry of their own; see [`super::Manager::count_refusals`].
+    /// Writes the number of rejected requests that have no audit entry yet; see [`super::Manager::count_refusals`].
     pub async fn count_refusals(&self, span: Span) {
-        let due = self.refusals.due(span, self.ports.clock.monotonic());
+        let due = self.refusals.flush(span, self.ports.clock.monotonic());
         self.write_entries(due).await;
     }
 
     async fn write_entries(&self, entries: Vec<AuditEntry>) {
         for entry in entries {
-            // What was done stands whether or not its entry can be written.
+            // The result of the request does not depend on its audit entry.
             let batch = WriteBatch { audit: Some(entry), ..WriteBatch::default() };
             let _ = self.ports.store.write(&self.call(), &batch).await;
         }
@@ -326,7 +330,7 @@ impl Access {
         };
         let due = match result {
             Ok(_) => vec![entry],
-            Err(_) => self.refusals.note(entry, self.ports.clock.monotonic()),
+            Err(_) => self.refusals.record(entry, self.ports.clock.monotonic()),
         };
         self.write_entries(due).await;
     }

@@ -1,4 +1,4 @@
-//! What may be asked of the two services.
+//! Requests about the two services: select, deploy, roll back and mark digests.
 
 use super::submit::{Decision, queued_event};
 use super::{Accepted, Action, Manager, ManagerError, Request};
@@ -11,14 +11,14 @@ use crate::domain::{
 };
 use crate::ports::{Canary, Mutation, ServiceView, SiteQuery, WriteBatch};
 
-/// An image to deploy.
+/// A request to deploy an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeployRequest {
-    /// The image.
+    /// The digest of the image to deploy.
     pub digest: Digest,
-    /// The colour; the active canary where none is named.
+    /// The color of the service; `None` for the active canary.
     pub service: Option<Color>,
-    /// Whether the colour's sites are routed to it afterwards.
+    /// Whether the sites that are assigned to the service are routed to it after the deploy.
     pub promote: bool,
 }
 
@@ -31,23 +31,23 @@ impl DeployRequest {
     }
 }
 
-/// Both services and which one is the canary.
+/// The state of both services and the canary.
 #[derive(Clone, Debug)]
 pub struct FleetView {
-    /// The active service.
+    /// The color of the active canary service.
     pub canary: Color,
-    /// The digest that the canary was given.
+    /// The digest that the canary was set to.
     pub image: Option<Digest>,
-    /// Blue, then green.
+    /// The blue service, then the green one.
     pub services: [ServiceStatus; 2],
-    /// The unfinished rollout that moves sites.
+    /// The number of the unfinished rollout that moves sites.
     pub rollout: Option<u64>,
-    /// What stops moves.
+    /// The freezes that are in force.
     pub freezes: Vec<Freeze>,
 }
 
 impl FleetView {
-    /// How a service stands.
+    /// Returns the state of a service.
     pub const fn service(&self, color: Color) -> &ServiceStatus {
         let [blue, green] = &self.services;
         match color {
@@ -57,28 +57,28 @@ impl FleetView {
     }
 }
 
-/// One service.
+/// The state of one service.
 #[derive(Clone, Debug)]
 pub struct ServiceStatus {
-    /// How it stands.
+    /// The observed state of the workload.
     pub view: ServiceView,
-    /// How many sites its record names.
+    /// The number of sites that are assigned to the service.
     pub sites: u64,
-    /// What is known of the digest that it runs.
+    /// The verdict on the running digest.
     pub verdict: Verdict,
-    /// The deploy at work on it.
+    /// The deploy in progress or parked.
     pub operation: Option<OperationId>,
-    /// What was deployed to it, newest first.
+    /// The releases of the service, newest first.
     pub releases: Vec<Release>,
 }
 
-/// Whether the caller insists on what a verdict speaks against.
+/// Whether the caller overrides a bad verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Force {
-    /// Not.
+    /// Respects the verdict. This is the default.
     #[default]
     No,
-    /// Yes.
+    /// Overrides the verdict and continues.
     Yes,
 }
 
@@ -88,25 +88,25 @@ impl Force {
     }
 }
 
-/// What came of a selection.
+/// The result of a select request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected {
-    /// The operation; `None` when it was active already.
+    /// The operation; `None` if the service was already active.
     pub operation: Option<OperationId>,
-    /// What the caller should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl Manager {
-    /// The active canary service; blue before anything was selected.
+    /// Returns the active canary service, which is blue before the first select.
     pub(super) async fn canary(&self) -> Result<Color, ManagerError> {
         Ok(self.ports.cluster.canary().await?.map_or(Color::Blue, |canary| canary.color))
     }
 
-    /// Both services as they stand.
+    /// Returns the state of both services.
     ///
     /// # Errors
-    /// When a backend does not answer.
+    /// Returns an error if a backend is unavailable.
     pub async fn services(&self) -> Result<FleetView, ManagerError> {
         let canary = self.ports.cluster.canary().await?;
         let fleet = self.ports.store.fleet().await?;
@@ -125,7 +125,7 @@ impl Manager {
     }
 
     async fn service(&self, color: Color) -> Result<ServiceStatus, ManagerError> {
-        let (record, view) = self.judged(color).await?;
+        let (record, view) = self.service_with_verdict(color).await?;
         let query = SiteQuery { service: Some(color), ..SiteQuery::default() };
         let sites = self.ports.store.count(&query).await?;
         let running = record.releases.iter().find(|release| Some(release.digest) == view.digest);
@@ -135,16 +135,16 @@ impl Manager {
         Ok(ServiceStatus { view, sites, verdict, operation, releases: record.releases })
     }
 
-    /// Makes a service the active canary. The canary takes the image that the service runs.
+    /// Makes a service the active canary. The canary gets the image that the service runs.
     ///
     /// # Errors
-    /// `operation_in_flight` while another selection is at work.
+    /// Returns `operation_in_flight` while another select is in progress or parked.
     pub async fn select(&self, request: &Request, color: Color) -> Result<Selected, ManagerError> {
         let view = self.ports.cluster.service(color).await?;
         let mut warnings = Vec::new();
         if !view.is_ready() {
             warnings.push(format!(
-                "`{color}` is not ready: {} of {} pods available",
+                "`{color}` is not ready: {} of {} pods are available",
                 view.available, view.desired
             ));
         }
@@ -152,17 +152,17 @@ impl Manager {
             .submit(request, Action::Select, color.as_str(), &Canonical::new(), || async {
                 let fleet = self.ports.store.fleet().await?;
                 if let Some(current) = &fleet.operation {
-                    let at_work = OperationId::on(current.number, Subject::Fleet);
+                    let in_progress = OperationId::on(current.number, Subject::Fleet);
                     let same = current.input == OperationInput::Select(color);
                     return match current.status {
-                        _ if same => Ok(Decision::answer(Accepted::Operation(at_work))),
-                        Status::Parked => Err(ManagerError::OperationParked(at_work)),
-                        _ => Err(ManagerError::OperationInFlight(at_work)),
+                        _ if same => Ok(Decision::without_write(Accepted::Operation(in_progress))),
+                        Status::Parked => Err(ManagerError::OperationParked(in_progress)),
+                        _ => Err(ManagerError::OperationInFlight(in_progress)),
                     };
                 }
                 let active = self.ports.cluster.canary().await?;
                 if active.is_some_and(|canary| canary.color == color && canary.digest == view.digest) {
-                    return Ok(Decision::answer(Accepted::Done));
+                    return Ok(Decision::without_write(Accepted::Done));
                 }
                 let now = self.now();
                 let current = self.registry.queued(
@@ -187,27 +187,27 @@ impl Manager {
         Ok(Selected { operation, warnings })
     }
 
-    /// Sets an image on a colour and runs its hooks. A parked deploy of that colour ends cancelled.
+    /// Deploys an image to a service and runs its hooks. A parked deploy of the service ends as cancelled.
     ///
     /// # Errors
-    /// `operation_in_flight` while a deploy is at work on it; `rollout_in_flight` while a rollout moves sites to it.
+    /// Returns `operation_in_flight` while a deploy of the service is in progress, and `rollout_in_flight` while a
+    /// rollout moves sites to the service.
     pub async fn deploy(&self, request: &Request, deploy: DeployRequest) -> Result<Accepted, ManagerError> {
         self.submit(request, Action::Deploy, &deploy.digest.to_string(), &deploy.content(), || async move {
             let color = match deploy.service {
                 Some(color) => color,
                 None => self.canary().await?,
             };
-            let wanted = Image::deployed(color, deploy.digest, deploy.promote);
-            self.decide_deploy(request, &wanted, None).await
+            let image = Image::deployed(color, deploy.digest, deploy.promote);
+            self.decide_deploy(request, &image, None).await
         })
         .await
     }
 
-    /// Deploys the newest healthy digest other than the one that runs; see
-    /// [`rollback_choice`].
+    /// Deploys the newest healthy digest other than the running one; see [`rollback_choice`].
     ///
     /// # Errors
-    /// `no_healthy_digest`, and those of [`Manager::deploy`].
+    /// Returns `no_healthy_digest`, and the errors of [`Manager::deploy`].
     pub async fn rollback(
         &self,
         request: &Request,
@@ -220,44 +220,44 @@ impl Manager {
                 None => self.canary().await?,
             };
             let digest = self.rollback_target(color).await?;
-            let wanted = Image { rolls_back: true, ..Image::deployed(color, digest, false) };
-            self.decide_deploy(request, &wanted, None).await
+            let image = Image { rolls_back: true, ..Image::deployed(color, digest, false) };
+            self.decide_deploy(request, &image, None).await
         })
         .await
     }
 
-    /// The digest that a rollback of a service would deploy now.
+    /// Returns the digest that a rollback of a service would deploy now.
     ///
     /// # Errors
-    /// `no_healthy_digest`.
+    /// Returns `no_healthy_digest` if no digest qualifies.
     pub async fn rollback_target(&self, color: Color) -> Result<Digest, ManagerError> {
-        let (own, view) = self.judged(color).await?;
-        let (other, _) = self.judged(color.other()).await?;
+        let (own, view) = self.service_with_verdict(color).await?;
+        let (other, _) = self.service_with_verdict(color.other()).await?;
         rollback_choice(&own, &other, view.digest).ok_or(ManagerError::NoHealthyDigest)
     }
 
     pub(super) async fn decide_deploy(
         &self,
         request: &Request,
-        wanted: &Image,
+        image: &Image,
         retry_of: Option<&OperationId>,
     ) -> Result<Decision, ManagerError> {
-        let (id, writes) = self.deploy_writes(request, wanted, retry_of).await?;
-        let events = vec![queued_event(&id, Subject::Service(wanted.color), self.now())];
+        let (id, writes) = self.deploy_writes(request, image, retry_of).await?;
+        let events = vec![queued_event(&id, Subject::Service(image.color), self.now())];
         Ok(Decision {
             batch: WriteBatch { events, ..WriteBatch::of(writes) },
             accepted: Accepted::Operation(id),
         })
     }
 
-    /// The writes that put a deploy into a colour's slot.
+    /// Returns the writes that store a deploy in a service's record.
     pub(super) async fn deploy_writes(
         &self,
         request: &Request,
-        wanted: &Image,
+        image: &Image,
         retry_of: Option<&OperationId>,
     ) -> Result<(OperationId, Vec<Mutation>), ManagerError> {
-        let Image { color, digest, promote, hooks, rolls_back } = *wanted;
+        let Image { color, digest, promote, hooks, rolls_back } = *image;
         let mut service = self.ports.store.service(color).await?;
         let now = self.now();
         let mut writes = Vec::new();
@@ -290,51 +290,52 @@ impl Manager {
         Ok((id, writes))
     }
 
-    /// Refuses a digest that is bad on either service, unless the caller insists on it.
+    /// Rejects a digest that is bad on either service, unless the caller overrides the verdict.
     ///
     /// # Errors
-    /// `bad_digest`.
-    pub(super) async fn refuse_bad(&self, digest: Digest, force: Force) -> Result<(), ManagerError> {
+    /// Returns `bad_digest`.
+    pub(super) async fn reject_bad_digest(&self, digest: Digest, force: Force) -> Result<(), ManagerError> {
         match self.why_bad(digest).await?.filter(|_| force == Force::No) {
             Some(reason) => Err(ManagerError::BadDigest { digest, reason }),
             None => Ok(()),
         }
     }
 
-    /// Why a digest is bad, where it is on either service.
+    /// Returns why a digest is bad on either service; `None` if the digest is not bad.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn why_bad(&self, digest: Digest) -> Result<Option<String>, ManagerError> {
         for color in Color::ALL {
             let service = self.ports.store.service(color).await?;
-            if let Some(release) = service.condemned(&digest) {
-                return Ok(Some(release.reason.clone().unwrap_or_else(|| "it was marked".to_owned())));
+            if let Some(release) = service.bad_release(&digest) {
+                return Ok(Some(release.reason.clone().unwrap_or_else(|| "it was marked as bad".to_owned())));
             }
         }
         Ok(None)
     }
 
-    /// What was deployed to a service, newest first.
+    /// Returns the releases of a service, newest first.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if a backend is unavailable.
     pub async fn history(&self, color: Color) -> Result<Vec<Release>, ManagerError> {
-        Ok(self.judged(color).await?.0.releases)
+        Ok(self.service_with_verdict(color).await?.0.releases)
     }
 
-    /// A colour with the verdict that time alone has brought, and how its service stands.
-    async fn judged(&self, color: Color) -> Result<(Service, ServiceView), ManagerError> {
+    /// Returns a service's record with its current verdict, which can depend on time alone, and the observed state of
+    /// the service.
+    async fn service_with_verdict(&self, color: Color) -> Result<(Service, ServiceView), ManagerError> {
         let view = self.ports.cluster.service(color).await?;
         let mut service = self.ports.store.service(color).await?;
-        service.ripen(view.is_ready() && view.digest == service.running, self.now());
+        service.confirm_healthy(view.is_ready() && view.digest == service.running, self.now());
         Ok((service, view))
     }
 
-    /// A person's verdict on a digest, for both services.
+    /// Sets a user's verdict on a digest for both services.
     ///
     /// # Errors
-    /// `not_found` when the digest was never deployed.
+    /// Returns `not_found` if the digest was never deployed.
     pub async fn mark(
         &self,
         request: &Request,
@@ -361,15 +362,15 @@ impl Manager {
     }
 }
 
-/// An image on its way to a service.
+/// The image of a deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Image {
     pub(super) color: Color,
     pub(super) digest: Digest,
-    /// Whether the service's sites are routed to it afterwards.
+    /// Whether the service's sites are routed to it after the deploy.
     pub(super) promote: bool,
     pub(super) hooks: Hooks,
-    /// Whether what runs is taken back by it.
+    /// Whether the deploy rolls back the running digest.
     pub(super) rolls_back: bool,
 }
 
@@ -379,15 +380,15 @@ impl Image {
     }
 }
 
-/// A parked deploy ends cancelled when another takes its place; any other is in the way.
+/// Ends a parked deploy as cancelled, so that another deploy replaces it. Any other operation is an error.
 fn displace(subject: Subject, operation: &OperationState, now: Timestamp) -> Result<Mutation, ManagerError> {
-    let at_work = Operation::live(subject, operation.clone());
+    let current = Operation::live(subject, operation.clone());
     match (operation.status, operation.input.kind()) {
         (Status::Parked, OperationKind::Deploy) => {}
-        (Status::Parked, _) => return Err(ManagerError::OperationParked(at_work.id)),
-        (_, _) => return Err(ManagerError::OperationInFlight(at_work.id)),
+        (Status::Parked, _) => return Err(ManagerError::OperationParked(current.id)),
+        (_, _) => return Err(ManagerError::OperationInFlight(current.id)),
     }
-    let mut displaced = Operation { finished_at: Some(now), ..at_work };
+    let mut displaced = Operation { finished_at: Some(now), ..current };
     displaced.state.status = operation.status.next(Event::Displace)?;
     Ok(Mutation::History(Box::new(displaced)))
 }

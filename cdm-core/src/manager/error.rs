@@ -1,4 +1,4 @@
-//! The one error that frontends see.
+//! The error type of the application layer.
 
 use crate::domain::lifecycle::Illegal;
 use crate::domain::operation::IllegalEvent;
@@ -6,115 +6,119 @@ use crate::domain::rollout::IllegalRollout;
 use crate::domain::{Actor, Color, Digest, Freeze, Hostname, NameError, OperationId, Role, SiteId, UserName};
 use crate::ports::{ErrorKind, PortError, StoreError};
 
-/// Why a request was not accepted. Nothing was changed, unless it says that the outcome is unknown.
+/// Why a request was not accepted. Nothing was changed, except possibly after [`ManagerError::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManagerError {
-    /// The caller's role does not suffice.
-    #[error("this takes the role `{needed}`; yours is `{has}`")]
+    /// The caller's role does not permit the request.
+    #[error("this action requires the role `{needed}`; your role is `{has}`")]
     Forbidden {
-        /// The least role that suffices.
+        /// The least role that permits the request.
         needed: Role,
-        /// The caller's.
+        /// The role of the caller.
         has: Role,
     },
-    /// There is no such thing.
+    /// The requested object does not exist.
     #[error("{what} does not exist")]
     NotFound {
-        /// What, with its name.
+        /// The kind and name of the object.
         what: String,
     },
-    /// A site of that id exists.
-    #[error("the site `{0}` exists already")]
+    /// A site with this id exists.
+    #[error("the site `{0}` already exists")]
     SiteExists(SiteId),
     /// A hostname is claimed by another site.
     #[error("the hostname `{host}` belongs to the site `{site}`")]
     HostnameTaken {
-        /// Which.
+        /// The hostname that is already claimed.
         host: Hostname,
-        /// Whose.
+        /// The id of the site that has claimed the hostname.
         site: SiteId,
     },
-    /// The state does not take it.
+    /// The current state does not allow the request.
     #[error("{0}")]
     IllegalTransition(String),
-    /// Another operation is at work.
-    #[error("the operation `{0}` is at work; wait for it, or cancel it")]
+    /// Another operation is in progress.
+    #[error("the operation `{0}` is in progress; wait for it or cancel it")]
     OperationInFlight(OperationId),
-    /// Another operation is in the way, and waits for a person.
-    #[error("the operation `{0}` is parked and goes on by no means of its own; retry it, or cancel it")]
+    /// Another operation is parked and waits for a user.
+    #[error("the operation `{0}` is parked and does not continue by itself; retry it or cancel it")]
     OperationParked(OperationId),
-    /// A rollout is in the way.
-    #[error("rollout {0} is unfinished; wait for it, or abort it")]
+    /// An unfinished rollout prevents the request.
+    #[error("rollout {0} is not finished; wait for it or abort it")]
     RolloutInFlight(u64),
-    /// A freeze stops moves.
-    #[error("{}; wait for its end, or remove it", .0.describe())]
+    /// A freeze prevents the move.
+    #[error("{}; wait until the freeze ends or remove it", .0.describe())]
     Frozen(Box<Freeze>),
-    /// The fleet is not as it was when the plan was made.
-    #[error("the fleet or the request has changed since the plan was made; make another plan and look at it")]
+    /// The fleet or the request differs from the plan.
+    #[error("the fleet or the request has changed since the plan was made; make a new plan and review it")]
     PlanChanged,
-    /// Tokens keep their names for ever.
-    #[error("a token has, or had, the name `{0}`; choose another")]
+    /// The name is or was used by a token. Token names are never reused.
+    #[error("the name `{0}` is or was used by a token; choose another name")]
     TokenExists(Actor),
-    /// People keep theirs, too.
-    #[error("a user has, or had, the name `{0}`; choose another")]
+    /// The name is or was used by a user. User names are never reused.
+    #[error("the name `{0}` is or was used by a user; choose another name")]
     UserExists(UserName),
-    /// A rollout's target runs another digest than sites may move on.
+    /// The rollout's target runs another digest than the rollout's.
     #[error(
-        "`{target}` runs {}, the rollout is for {}; resume it with `acceptDigest` to go on with what runs, deploy the \
-         rollout's digest again, or abort it", named(.running), named(.wanted)
+        "`{target}` runs {}, but the rollout is for {}; resume it with `acceptDigest` to continue with the running digest, \
+        deploy the rollout's digest again, or abort the rollout", digest_text(.running), digest_text(.wanted)
     )]
     DigestChanged {
-        /// Where the sites go.
+        /// The color of the target service.
         target: Color,
-        /// The digest that they may move on.
+        /// The digest that the rollout moves sites to.
         wanted: Option<Digest>,
         /// The digest that the target runs.
         running: Option<Digest>,
     },
-    /// What would be deployed, or moved to, is bad.
-    #[error("the digest `{digest}` is bad: {reason}; deploy another one, or ask again with `force`")]
+    /// The digest to deploy or to move sites to is bad.
+    #[error(
+        "the digest `{digest}` is bad: {reason}; deploy another digest, or repeat the request with `force`"
+    )]
     BadDigest {
-        /// Which.
+        /// The digest with the bad verdict.
         digest: Digest,
-        /// Why it is bad.
+        /// Why the digest is bad.
         reason: String,
     },
-    /// A rollout names sites that are not there.
-    #[error("{}; correct the list", unknown(.0))]
+    /// The rollout names sites that do not exist.
+    #[error("{}; correct the list", unknown_sites_text(.0))]
     UnknownSites(Vec<SiteId>),
-    /// A rollout has no site.
+    /// The rollout's scope contains no site.
     #[error(
-        "no site is in the rollout's scope: there is nothing to start; see the plan, and choose another scope"
+        "the rollout's scope contains no site, so there is nothing to start; check the plan and choose another scope"
     )]
     EmptyPlan,
-    /// There is no digest to roll back to.
-    #[error("no earlier digest is known to be healthy; mark one, or deploy another")]
+    /// No digest can be rolled back to.
+    #[error("no earlier digest is known to be healthy; mark a digest as healthy or deploy another one")]
     NoHealthyDigest,
-    /// The idempotency key came with another request before.
+    /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// The request is wrong as it stands.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// Someone else was faster, again and again.
-    #[error("the record keeps changing; try again")]
+    /// Other requests changed the record at every attempt.
+    #[error("the record changed during every attempt; try again")]
     Contended,
-    /// A backend refuses for lack of permission or set-up; nothing was changed.
-    #[error("a backend refuses: {0}")]
+    /// A backend denied the request because of permissions or setup. Nothing was changed.
+    #[error("a backend denied the request: {0}")]
     Denied(String),
-    /// A backend does not answer; nothing was changed.
-    #[error("a backend does not answer: {0}")]
+    /// A backend is unavailable. Nothing was changed.
+    #[error("a backend is unavailable: {0}")]
     Unavailable(String),
-    /// The store's disk has no space left; nothing was changed, and reads go on.
+    /// The store's disk has no space left. Nothing was changed, and reads still work.
     #[error("the store has no space left: {0}; free space on its disk, then repeat the request")]
     StorageFull(String),
-    /// A backend's answer was lost; the request may have been accepted.
-    #[error("the outcome is unknown; repeat the request with the same idempotency key, or look")]
+    /// A backend's response was lost. The request may have been accepted.
+    #[error(
+        "the outcome is unknown; repeat the request with the same idempotency key, or check the current state"
+    )]
     Unknown,
 }
 
 impl ManagerError {
-    /// The stable code.
+    /// Returns the stable code of the error.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Forbidden { .. } => "forbidden",
@@ -143,7 +147,7 @@ impl ManagerError {
         }
     }
 
-    /// Whether the same request may be accepted later without anyone doing anything.
+    /// Returns whether the same request can be accepted later without any change by a user.
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::OperationInFlight(_)
@@ -186,16 +190,16 @@ impl ManagerError {
     }
 }
 
-fn named(digest: &Option<Digest>) -> String {
+fn digest_text(digest: &Option<Digest>) -> String {
     digest.map_or_else(|| "no image by digest".to_owned(), |digest| format!("`{digest}`"))
 }
 
-/// How many sites that are not there a message names.
-const NAMED: usize = 10;
+/// The maximum number of unknown sites that a message lists.
+const MAX_NAMED: usize = 10;
 
-fn unknown(sites: &[SiteId]) -> String {
-    let names: Vec<_> = sites.iter().take(NAMED).map(|site| format!("`{site}`")).collect();
-    let more = sites.len().saturating_sub(NAMED);
+fn unknown_sites_text(sites: &[SiteId]) -> String {
+    let names: Vec<_> = sites.iter().take(MAX_NAMED).map(|site| format!("`{site}`")).collect();
+    let more = sites.len().saturating_sub(MAX_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let (noun, verb) = if sites.len() == 1 { ("the site", "does") } else { ("the sites", "do") };
     format!("{noun} {}{more} {verb} not exist", names.join(", "))

@@ -1,18 +1,18 @@
-//! What may be asked of freezes.
+//! Requests about freezes.
 
 use super::submit::Decision;
 use super::{Accepted, Action, Manager, ManagerError, Request};
 use crate::domain::{Canonical, Fleet, Freeze, ReasonCode, RolloutStatus, SiteId, Timestamp};
 use crate::ports::{Mutation, WriteBatch};
 
-/// A freeze to begin.
+/// A freeze to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewFreeze {
-    /// These sites; `None` for all.
+    /// The sites to freeze; `None` freezes all sites.
     pub sites: Option<Vec<SiteId>>,
-    /// Why.
+    /// Why moves are frozen, for users.
     pub reason: String,
-    /// When it ends by itself.
+    /// When the freeze ends by itself; `None` if a user has to remove it.
     pub until: Option<Timestamp>,
 }
 
@@ -27,30 +27,32 @@ impl NewFreeze {
 }
 
 impl Manager {
-    /// Stops moves, of all sites or of these, from the next one on. What is under way comes to its end; a rollout waits.
+    /// Stops moves of all sites, or of the named ones. Moves in progress are completed; a rollout waits before its
+    /// next move.
     ///
     /// # Errors
-    /// `invalid` for an end that has passed, a reason that is none, or too many freezes.
-    pub async fn freeze(&self, request: &Request, wanted: &NewFreeze) -> Result<Freeze, ManagerError> {
-        let content = wanted.content();
-        let reason = Freeze::reason(&wanted.reason)?;
+    /// Returns `invalid` for an end in the past, an invalid reason, an empty list of sites, or too many freezes.
+    pub async fn freeze(&self, request: &Request, requested: &NewFreeze) -> Result<Freeze, ManagerError> {
+        let content = requested.content();
+        let reason = Freeze::reason(&requested.reason)?;
         let now = self.now();
-        if wanted.until.is_some_and(|until| until <= now) {
-            return Err(ManagerError::Invalid("a freeze ends in the future".to_owned()));
+        if requested.until.is_some_and(|until| until <= now) {
+            return Err(ManagerError::Invalid("the end of a freeze has to be in the future".to_owned()));
         }
-        if wanted.sites.as_ref().is_some_and(Vec::is_empty) {
+        if requested.sites.as_ref().is_some_and(Vec::is_empty) {
             return Err(ManagerError::Invalid(
-                "a freeze of no site stops nothing; name sites, or none for all".to_owned(),
+                "an empty list of sites freezes nothing; name sites, or omit the list to freeze all sites"
+                    .to_owned(),
             ));
         }
         let accepted = self
             .submit(request, Action::CreateFreeze, "fleet", &content, || async {
                 let mut fleet = self.ports.store.fleet().await?;
                 let number = self.number().await?;
-                let sites = wanted.sites.clone();
+                let sites = requested.sites.clone();
                 let by = request.actor.clone();
                 let freeze =
-                    Freeze { number, sites, reason: reason.clone(), by, at: now, until: wanted.until };
+                    Freeze { number, sites, reason: reason.clone(), by, at: now, until: requested.until };
                 fleet.freeze(freeze, now)?;
                 let batch = WriteBatch::of(vec![Mutation::Fleet(Box::new(fleet))]);
                 Ok(Decision { batch, accepted: Accepted::Freeze(number) })
@@ -61,10 +63,10 @@ impl Manager {
         found.ok_or_else(|| ManagerError::NotFound { what: format!("the freeze {number}") })
     }
 
-    /// Ends a freeze. A rollout that waits for it goes on.
+    /// Ends a freeze. A rollout that waits for the end of the freeze continues.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if no freeze has this number.
     pub async fn thaw(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.submit(request, Action::RemoveFreeze, &format!("freeze-{number}"), &Canonical::new(), || async {
             let mut fleet = self.ports.store.fleet().await?;
@@ -88,18 +90,18 @@ impl Manager {
         .await
     }
 
-    /// The freezes that hold, oldest first.
+    /// Returns the freezes that are in force, oldest first.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn freezes(&self) -> Result<Vec<Freeze>, ManagerError> {
         let now = self.now();
         let Fleet { freezes, .. } = self.ports.store.fleet().await?;
         Ok(freezes.into_iter().filter(|freeze| freeze.holds(now)).collect())
     }
 
-    /// Refuses a move of a site that is frozen.
-    pub(super) async fn may_move(&self, site: &SiteId) -> Result<(), ManagerError> {
+    /// Rejects a move of a site that is frozen now.
+    pub(super) async fn check_freezes(&self, site: &SiteId) -> Result<(), ManagerError> {
         let fleet = self.ports.store.fleet().await?;
         match fleet.freezes(site, self.now()) {
             Some(freeze) => Err(ManagerError::Frozen(Box::new(freeze.clone()))),

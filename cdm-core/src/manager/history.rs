@@ -1,4 +1,4 @@
-//! What became of a site: its own operations, and what rollouts did to it.
+//! The operations of a site: its own, and those of rollouts that include it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,24 +10,25 @@ use crate::domain::{Operation, OperationId, Reason, Rollout, SiteId, Status, Sub
 use crate::pipelines::NOT_FLUSHED;
 use crate::ports::{JobFailure, OperationQuery, Page};
 
-/// How many rollouts one request looks into.
-const ROLLOUTS: usize = 32;
+/// The number of rollouts that one request examines.
+const ROLLOUTS_PER_PAGE: usize = 32;
 
-/// Where a page of a site's operations begins: before which of its own, and before which rollout.
+/// The cursor of a page of a site's operations: a position among the site's own operations and a position among
+/// rollouts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HistoryPlace {
+pub struct HistoryCursor {
     own: Option<u64>,
     rollouts: Option<u64>,
 }
 
-impl fmt::Display for HistoryPlace {
+impl fmt::Display for HistoryCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |of: Option<u64>| of.map_or_else(String::new, |number| number.to_string());
         write!(f, "{}.{}", number(self.own), number(self.rollouts))
     }
 }
 
-impl FromStr for HistoryPlace {
+impl FromStr for HistoryCursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -40,51 +41,51 @@ impl FromStr for HistoryPlace {
     }
 }
 
-/// No number is before this one: a list that came to its end goes on here.
+/// The position after the last item of a list. No number is below 0.
 const END: Option<u64> = Some(0);
 
 impl Manager {
-    /// A site's operations, newest first: its own, and those of rollouts that had or have it. A page may be short and
-    /// still have a next.
+    /// Returns a site's operations, newest first: its own, and those of rollouts that include the site. A page can
+    /// have fewer than `limit` items although another page follows.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn site_operations(
         &self,
         site: &SiteId,
         query: &OperationQuery,
-        from: HistoryPlace,
+        from: HistoryCursor,
         limit: usize,
-    ) -> Result<Page<Operation, HistoryPlace>, ManagerError> {
+    ) -> Result<Page<Operation, HistoryCursor>, ManagerError> {
         let limit = limit.min(1_000);
         let query = OperationQuery { site: Some(site.clone()), ..query.clone() };
         let own = self.ports.store.operations(&query, from.own, limit).await?;
-        let looked = self.memberships(site, &query, from.rollouts, limit).await?;
+        let memberships = self.memberships(site, &query, from.rollouts, limit).await?;
         let own_items = own.items.len();
-        let members = looked.items.len();
+        let members = memberships.items.len();
         let mut all: Vec<(Option<u64>, Operation)> = own.items.into_iter().map(|own| (None, own)).collect();
-        all.extend(looked.items.into_iter().map(|(rollout, operation)| (Some(rollout), operation)));
+        all.extend(memberships.items.into_iter().map(|(rollout, operation)| (Some(rollout), operation)));
         all.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.id.number));
         all.truncate(limit);
         let own_taken = all.iter().rev().find(|(rollout, _)| rollout.is_none());
         let own_taken = own_taken.map(|(_, operation)| operation.id.number);
         let rollout_taken = all.iter().rev().find_map(|(rollout, _)| *rollout);
         let taken = all.iter().filter(|(rollout, _)| rollout.is_none()).count();
-        let next = HistoryPlace {
+        let next = HistoryCursor {
             own: if taken == own_items && own.next.is_none() { END } else { own_taken.or(from.own) },
-            rollouts: match (all.len() - taken == members, looked.next) {
+            rollouts: match (all.len() - taken == members, memberships.next) {
                 (true, None) => END,
                 (true, Some(next)) => Some(next),
                 (false, _) => rollout_taken.or(from.rollouts),
             },
         };
-        let over = next == HistoryPlace { own: END, rollouts: END };
+        let finished = next == HistoryCursor { own: END, rollouts: END };
         let items = all.into_iter().map(|(_, operation)| operation).collect();
-        Ok(Page { items, next: Some(next).filter(|_| !over) })
+        Ok(Page { items, next: Some(next).filter(|_| !finished) })
     }
 
-    /// The operations that rollouts have on the site, with the rollouts' numbers, newest first. `next` is the rollout before
-    /// which nobody has looked yet.
+    /// Returns the site's operations in rollouts, newest first, each with the number of the rollout. `next` is the
+    /// number below which no rollout was examined yet.
     async fn memberships(
         &self,
         site: &SiteId,
@@ -93,22 +94,22 @@ impl Manager {
         limit: usize,
     ) -> Result<Page<(u64, Operation), u64>, ManagerError> {
         let mut items = Vec::new();
-        let page = self.ports.store.rollouts(before, ROLLOUTS).await?;
+        let page = self.ports.store.rollouts(before, ROLLOUTS_PER_PAGE).await?;
         let mut next = page.next;
         for rollout in page.items.into_iter().filter(|rollout| rollout.kind.moves()) {
             if items.len() == limit {
                 break;
             }
             let Some((ordinal, member)) = self.member(&rollout, site).await? else { continue };
-            // An ended rollout did nothing to a site without an outcome.
+            // A rollout that ended without an outcome for the site did nothing to it.
             if member.outcome.is_none() && rollout.status.ended() {
                 continue;
             }
             let number = rollout.number;
-            let operation = self.member_told(&rollout, ordinal, member).await?;
-            let fits = query.kind.is_none_or(|kind| kind == operation.state.input.kind())
+            let operation = self.describe_member(&rollout, ordinal, member).await?;
+            let matches = query.kind.is_none_or(|kind| kind == operation.state.input.kind())
                 && query.status.is_none_or(|status| status == operation.state.status);
-            if fits {
+            if matches {
                 items.push((number, operation));
             }
             if items.len() == limit {
@@ -118,16 +119,17 @@ impl Manager {
         Ok(Page { items, next })
     }
 
-    /// Whether a rollout has the site on its list.
+    /// Returns whether a rollout includes the site.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn has_member(&self, number: u64, site: &SiteId) -> Result<bool, ManagerError> {
         let Some(rollout) = self.ports.store.rollout(number).await? else { return Ok(false) };
         Ok(self.member(&rollout, site).await?.is_some())
     }
 
-    /// A site on a rollout's list, which is in the order of its sites' ids, with its ordinal.
+    /// Finds a site in a rollout's member list by binary search, since the list is ordered by site id. Returns the
+    /// member with its ordinal.
     async fn member(
         &self,
         rollout: &Rollout,
@@ -152,8 +154,9 @@ impl Manager {
         Ok(None)
     }
 
-    /// A member's operation is told from its page, and from its site while it is at work.
-    pub(super) async fn member_told(
+    /// Builds a member's operation: from the site's record while the operation is in progress, and otherwise from the
+    /// member list.
+    pub(super) async fn describe_member(
         &self,
         rollout: &Rollout,
         ordinal: u32,
@@ -170,12 +173,12 @@ impl Manager {
             return Ok(Operation::live(subject, operation));
         }
         let routed = rollout.target.other();
-        let course = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
+        let movement = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
         let promote = rollout.kind == crate::domain::RolloutKind::Promote;
         let input = if promote {
-            crate::domain::OperationInput::Promote(course)
+            crate::domain::OperationInput::Promote(movement)
         } else {
-            crate::domain::OperationInput::Upgrade(course)
+            crate::domain::OperationInput::Upgrade(movement)
         };
         let mut operation = self.registry.queued(id.number, input, &rollout.requested_by, rollout.created_at);
         operation.steps.clear();
@@ -183,7 +186,7 @@ impl Manager {
         let since = rollout.finished_at.or(rollout.started_at).unwrap_or(rollout.created_at);
         let unflushed = member.why.as_deref().is_some_and(|why| why.starts_with(NOT_FLUSHED));
         if let Some(why) = member.why.as_ref().filter(|_| unflushed) {
-            // The job was for many sites; what it printed for this one is why it failed.
+            // The job flushed many sites, so its output for this site is the member's error.
             let flush =
                 Step { log: Some(why.clone()), status: StepStatus::Failed, ..Step::pending("FlushCaches") };
             operation.steps.push(flush);
@@ -215,16 +218,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_read_as_it_is_written() {
-        for place in [
-            HistoryPlace::default(),
-            HistoryPlace { own: Some(7), rollouts: None },
-            HistoryPlace { own: END, rollouts: Some(12) },
+    fn a_cursor_is_parsed_from_its_text() {
+        for cursor in [
+            HistoryCursor::default(),
+            HistoryCursor { own: Some(7), rollouts: None },
+            HistoryCursor { own: END, rollouts: Some(12) },
         ] {
-            assert_eq!(place.to_string().parse(), Ok(place));
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
-        for wrong in ["", "7", "7.8.9", "x.1", "-1."] {
-            assert_eq!(wrong.parse::<HistoryPlace>(), Err(()), "{wrong}");
+        for invalid in ["", "7", "7.8.9", "x.1", "-1."] {
+            assert_eq!(invalid.parse::<HistoryCursor>(), Err(()), "{invalid}");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! What a frontend may ask: one method, one intention, one error type. Nothing here knows HTTP or a terminal.
+//! The application layer: one method per request of a frontend, with one error type. The module depends on neither HTTP
+//! nor a terminal.
 //!
-//! A method that starts work returns once the intent is stored; the work itself is a [`crate::engine::Worker`]'s.
+//! A method that starts work returns as soon as the intent is stored. A [`crate::engine::Worker`] does the work.
 
 mod access;
 mod blue_green;
@@ -22,7 +23,7 @@ pub use access::{Access, Admitted, Expiry, NewToken};
 pub use blue_green::{DeployRequest, FleetView, Force, Selected, ServiceStatus};
 pub use error::ManagerError;
 pub use freezes::NewFreeze;
-pub use history::HistoryPlace;
+pub use history::HistoryCursor;
 pub use permissions::{Action, Work};
 pub use refusals::Span;
 pub use rollouts::{Resume, RolloutRequest};
@@ -44,62 +45,72 @@ use crate::engine::{Registry, Settings, WebhookDispatcher, Worker};
 use crate::ports::Ports;
 use refusals::Refusals;
 
-/// Everything that may be asked.
+/// Accepts the requests of frontends: validates and authorizes them, and stores the result.
 #[derive(Debug)]
 pub struct Manager {
     ports: Ports,
     registry: Arc<Registry>,
     settings: Settings,
     numbers: Mutex<Range<u64>>,
-    /// Told of what was accepted, so that it begins at once.
+    /// Woken after each accepted request, so that the work starts immediately.
     worker: Option<Arc<Worker>>,
-    /// Told of new webhooks.
+    /// Woken after a webhook was created.
     dispatcher: Option<Arc<WebhookDispatcher>>,
-    /// The receivers inside that webhooks may have.
+    /// The non-public receivers that the configuration allows.
     receivers: Vec<Allowed>,
-    /// What second factors are sealed with, once it was read.
+    /// The key that encrypts second factors, after its first use.
     sealing: OnceLock<SecretString>,
     refusals: Refusals,
 }
 
-/// Who asks, in which role, and how the request is told from others. The services believe what it says: a program that
-/// builds one has found out who the caller is, and decides on the role.
+/// The caller of a method, the caller's role, and the identity of the request. The manager trusts these values: the
+/// frontend authenticates the caller and determines the role.
+///
+/// ```
+/// use cdm_core::domain::{Actor, Role};
+/// use cdm_core::manager::{Action, Request};
+///
+/// let request = Request::by(Actor::parse("ci")?, Role::Operator);
+/// assert!(request.may(Action::CreateSite).is_ok());
+/// assert_eq!(request.may(Action::Deploy).unwrap_err().code(), "forbidden");
+/// # Ok::<(), cdm_core::domain::NameError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Who.
+    /// The caller, as the frontend has authenticated it.
     pub actor: Actor,
-    /// What the caller may do; see [`Action::role`].
+    /// The caller's role; see [`Action::role`].
     pub role: Role,
-    /// The frontend's name for the request, for the audit.
+    /// The frontend's id of the request, for the audit log.
     pub id: Option<String>,
-    /// Makes a repetition of the request answer as the first did, for 24 hours.
+    /// The idempotency key. For 24 hours, a repetition with the same key returns the response to the first request.
     pub key: Option<IdempotencyKey>,
-    /// The client's address, for the audit, where the request came over a network.
+    /// The client's address, for the audit log, if the request came over a network.
     pub address: Option<IpAddr>,
-    /// What tells a repetition under the same key whose secret is another one: a hash of the secret that is as slow as
-    /// the one that is stored, under a salt that follows from actor and key, so that every replica makes the same.
+    /// Detects a repetition that uses the same key with another password: a hash that is as slow as the stored one,
+    /// with a salt derived from actor and key, so that every replica computes the same hash.
     pub secret: Option<PasswordHash>,
 }
 
 impl Request {
-    /// A request of `actor`, who has that role, without a key.
+    /// Creates a request of `actor` with a role and without an idempotency key.
     pub const fn by(actor: Actor, role: Role) -> Self {
         Self { actor, role, id: None, key: None, address: None, secret: None }
     }
 }
 
-/// What came of a request that was accepted.
+/// The result of an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// An operation.
+    /// The request started or changed this operation.
     Operation(OperationId),
-    /// A rollout.
+    /// The request started or changed this rollout.
     Rollout(u64),
-    /// A freeze.
+    /// The request created this freeze.
     Freeze(u64),
-    /// A webhook.
+    /// The request created this webhook.
     Webhook(u64),
-    /// It was done at once, or there was nothing to do.
+    /// The request was completed immediately, or there was nothing to do.
     Done,
 }
 
@@ -126,7 +137,7 @@ impl Accepted {
 }
 
 impl Manager {
-    /// Over this world, for operations of these pipelines.
+    /// Creates a manager for a platform. The registry has the pipelines that the manager can start.
     pub fn new(ports: Ports, registry: Arc<Registry>, settings: Settings) -> Self {
         Self {
             ports,
@@ -141,15 +152,17 @@ impl Manager {
         }
     }
 
-    /// Tells `worker`, of the same process, of all that is accepted. Without one the work begins when some worker looks.
+    /// Wakes `worker`, which runs in the same process, after each accepted request. Without a worker, work starts at
+    /// the next poll of a worker.
     #[must_use]
     pub fn with_worker(self, worker: Arc<Worker>) -> Self {
         Self { worker: Some(worker), ..self }
     }
 
-    /// Tells `courier`, of the same process, of new webhooks, which may also have these receivers inside.
+    /// Wakes `dispatcher`, which runs in the same process, after a webhook was created. Webhooks may also use
+    /// `receivers`, which need not be public.
     #[must_use]
-    pub fn with_courier(self, dispatcher: Arc<WebhookDispatcher>, receivers: Vec<Allowed>) -> Self {
+    pub fn with_dispatcher(self, dispatcher: Arc<WebhookDispatcher>, receivers: Vec<Allowed>) -> Self {
         Self { dispatcher: Some(dispatcher), receivers, ..self }
     }
 }

@@ -1,4 +1,4 @@
-//! What may be asked of operations, and of the records of what was asked.
+//! Requests about operations, and reads of the audit log and the event feed.
 
 use super::blue_green::Image;
 use super::submit::Decision;
@@ -8,18 +8,18 @@ use crate::domain::operation::{
 };
 use crate::domain::rollout::RolloutPage;
 use crate::domain::{AuditEntry, Canonical, MonotonicTime, OperationId, Status, TerminalStatus};
-use crate::engine::{Record, plan};
+use crate::engine::{Backoff, Record, plan};
 use crate::ports::{FeedEvent, OperationQuery, Page, WriteBatch};
 
-/// After how long whoever waits for an operation looks for the first time; each later look is twice as far, up to a
-/// quarter of the time between a worker's looks.
-const FIRST_LOOK: std::time::Duration = std::time::Duration::from_millis(10);
+/// The delay of the first poll of an operation. Each further delay is twice as long, up to a quarter of the worker's
+/// scan interval.
+const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Manager {
-    /// An operation, at work or ended.
+    /// Returns an operation, which can be in progress or ended.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if the operation does not exist.
     pub async fn operation(&self, id: &OperationId) -> Result<Operation, ManagerError> {
         let found = match &id.parent {
             OperationParent::Subject(subject) => self.own_operation(id, subject).await?,
@@ -57,13 +57,13 @@ impl Manager {
         let Some(member) = member.filter(|_| Self::member_id(&rollout, ordinal) == *id) else {
             return Ok(None);
         };
-        Ok(Some(self.member_told(&rollout, ordinal, member).await?))
+        Ok(Some(self.describe_member(&rollout, ordinal, member).await?))
     }
 
-    /// Operations, newest first; those of rollouts' members are left out.
+    /// Returns operations, newest first, without those of rollout members.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn operations(
         &self,
         query: &OperationQuery,
@@ -73,20 +73,20 @@ impl Manager {
         Ok(self.ports.store.operations(query, before, limit.min(1_000)).await?)
     }
 
-    /// Lets a parked operation go on, or repeats one that failed or was cancelled as a new one. Takes the role of what it
-    /// repeats.
+    /// Continues a parked operation, or repeats one that failed or was cancelled as a new operation. The request
+    /// requires the role for the repeated action.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`; `illegal_transition` when it is neither; `bad_digest` for the deploy of a digest that is
-    /// bad.
+    /// Returns `forbidden`; `not_found`; `illegal_transition` if the operation is neither parked nor failed nor
+    /// cancelled; `bad_digest` for the deploy of a bad digest.
     pub async fn retry(&self, request: &Request, id: &OperationId) -> Result<Accepted, ManagerError> {
         self.retry_with(request, id, Force::No).await
     }
 
-    /// The same; with `force` a deploy of a digest that is bad is repeated too.
+    /// Retries an operation as [`Manager::retry`] does. With `force`, the deploy of a bad digest is repeated too.
     ///
     /// # Errors
-    /// As [`Manager::retry`].
+    /// Returns the errors of [`Manager::retry`].
     pub async fn retry_with(
         &self,
         request: &Request,
@@ -105,7 +105,7 @@ impl Manager {
         force: Force,
     ) -> Result<Decision, ManagerError> {
         let operation = self.operation(id).await?;
-        let refuse = |why: &str| Err(ManagerError::IllegalTransition(why.to_owned()));
+        let reject = |why: &str| Err(ManagerError::IllegalTransition(why.to_owned()));
         let Status::Ended(end) = operation.state.status else {
             return self
                 .decide_change((request, Action::RetryOperation), id, |state, _| {
@@ -116,8 +116,10 @@ impl Manager {
         };
         request.may_on(Action::RetryOperation, Work::Operation(operation.state.input.kind()))?;
         match (end, &operation.subject, &operation.state.input) {
-            (TerminalStatus::Succeeded, _, _) => refuse("an operation that succeeded is not retried"),
-            (_, _, OperationInput::Create) => refuse("a site whose creation was undone is created again"),
+            (TerminalStatus::Succeeded, _, _) => reject("an operation that succeeded cannot be retried"),
+            (_, _, OperationInput::Create) => {
+                reject("the creation of the site was undone; create the site again")
+            }
             (TerminalStatus::Failed | TerminalStatus::Cancelled, Subject::Site(site), input) => {
                 self.decide(request, site, input.kind(), Some(id)).await
             }
@@ -126,25 +128,28 @@ impl Manager {
                 Subject::Service(_),
                 OperationInput::Deploy(deploy),
             ) => {
-                self.refuse_bad(deploy.digest, force).await?;
-                let wanted = Image {
+                self.reject_bad_digest(deploy.digest, force).await?;
+                let image = Image {
                     rolls_back: deploy.rolls_back,
                     ..Image::deployed(deploy.color, deploy.digest, deploy.promote)
                 };
-                self.decide_deploy(request, &wanted, Some(id)).await
+                self.decide_deploy(request, &image, Some(id)).await
             }
-            (TerminalStatus::Failed | TerminalStatus::Cancelled, _, _) => refuse("select the service again"),
+            (TerminalStatus::Failed | TerminalStatus::Cancelled, _, _) => {
+                reject("this operation cannot be retried; select the service again")
+            }
         }
     }
 
-    /// Asks an operation to stop. It does at its next step boundary, and what it did is undone where that is its
-    /// pipeline's promise. Takes the role of what it stops.
+    /// Requests that an operation stops. It stops at its next step boundary and undoes its changes if its pipeline
+    /// supports that. The request requires the role for the cancelled action.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`; `illegal_transition` when it has ended, or has gone too far.
+    /// Returns `forbidden`; `not_found`; `illegal_transition` if the operation has ended or can no longer be
+    /// cancelled.
     pub async fn cancel(&self, request: &Request, id: &OperationId) -> Result<Accepted, ManagerError> {
-        let ask = |operation: &mut OperationState, record: &Record| {
-            // A terminate that took the place of a parked create has nowhere to go back to.
+        let request_cancel = |operation: &mut OperationState, record: &Record| {
+            // A terminate that displaced a parked create has no state to return to.
             if let Record::Site(site) = record {
                 site.life().next(crate::domain::lifecycle::Event::End(TerminalStatus::Cancelled))?;
             }
@@ -159,7 +164,7 @@ impl Manager {
             if too_far {
                 let kind = operation.input.kind();
                 return Err(ManagerError::IllegalTransition(format!(
-                    "this {kind} has gone too far to be cancelled"
+                    "this {kind} can no longer be cancelled"
                 )));
             }
             if operation.status == Status::Parked {
@@ -170,7 +175,7 @@ impl Manager {
             Ok(())
         };
         self.submit(request, Action::CancelOperation, &id.to_string(), &Canonical::new(), || {
-            self.decide_change((request, Action::CancelOperation), id, ask)
+            self.decide_change((request, Action::CancelOperation), id, request_cancel)
         })
         .await
     }
@@ -183,7 +188,7 @@ impl Manager {
         change: impl Fn(&mut OperationState, &Record) -> Result<(), ManagerError> + Send,
     ) -> Result<Decision, ManagerError> {
         let OperationParent::Subject(subject) = &id.parent else {
-            let why = "a rollout's member does not change by itself; ask the rollout";
+            let why = "the operation of a rollout member cannot be changed by itself; change the rollout";
             return Err(ManagerError::IllegalTransition(why.to_owned()));
         };
         let record = Record::read(&self.ports, subject).await?;
@@ -193,7 +198,9 @@ impl Manager {
             let ended = self.ports.store.history(id).await?.ok_or_else(|| ManagerError::no_operation(id))?;
             request.may_on(action, Work::Operation(ended.state.input.kind()))?;
             let status = ended.state.status;
-            return Err(ManagerError::IllegalTransition(format!("the operation has {status} already")));
+            return Err(ManagerError::IllegalTransition(format!(
+                "the operation has already ended with the status `{status}`"
+            )));
         };
         request.may_on(action, Work::Operation(state.input.kind()))?;
         change(&mut state, &record)?;
@@ -209,38 +216,38 @@ impl Manager {
         Ok(Decision { batch, accepted: Accepted::Operation(id.clone()) })
     }
 
-    /// Waits until an operation rests, at most until `until`; answers it as it then is.
+    /// Waits until an operation has ended or is parked, but not longer than `until`, and returns the operation in its
+    /// current state.
     ///
     /// # Errors
-    /// As [`Manager::operation`]. That it does not rest in time is none.
+    /// Returns the errors of [`Manager::operation`]. Reaching `until` is not an error.
     pub async fn rested(&self, id: &OperationId, until: MonotonicTime) -> Result<Operation, ManagerError> {
-        let mut pause = FIRST_LOOK;
+        let mut pauses = Backoff::new(FIRST_POLL, self.settings.scan / 4);
         loop {
             let operation = self.operation(id).await?;
             let now = self.ports.clock.monotonic();
             if operation.state.status.rests() || now >= until {
                 return Ok(operation);
             }
-            self.ports.clock.sleep_until(now.after(pause).min(until)).await;
-            pause = (pause * 2).min(self.settings.scan / 4);
+            self.ports.clock.sleep_until(now.after(pauses.next_pause()).min(until)).await;
         }
     }
 
-    /// What a step's job printed; `None` where it has printed nothing, or is no job.
+    /// Returns the output of a step's job; `None` if the step has no job or the job printed nothing.
     ///
     /// # Errors
-    /// `not_found`.
-    pub async fn step_log(&self, id: &OperationId, step: &str) -> Result<Option<String>, ManagerError> {
+    /// Returns `not_found` if the operation or the step does not exist.
+    pub async fn step_log(&self, id: &OperationId, name: &str) -> Result<Option<String>, ManagerError> {
         let operation = self.operation(id).await?;
-        let step = operation.state.steps.into_iter().find(|known| known.name == step);
+        let step = operation.state.steps.into_iter().find(|step| step.name == name);
         step.map(|step| step.log)
-            .ok_or_else(|| ManagerError::NotFound { what: format!("that step of `{id}`") })
+            .ok_or_else(|| ManagerError::NotFound { what: format!("the step `{name}` of `{id}`") })
     }
 
-    /// Who asked for what, newest first.
+    /// Returns audit entries, newest first, at most 1,000 per call.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn audit_log(
         &self,
         before: Option<u64>,
@@ -249,10 +256,10 @@ impl Manager {
         Ok(self.ports.store.audit(before, limit.min(1_000)).await?)
     }
 
-    /// What happened, oldest first, each event with its number.
+    /// Returns events with their numbers, oldest first, at most 1,000 per call.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn events(
         &self,
         after: Option<u64>,
@@ -261,10 +268,10 @@ impl Manager {
         Ok(self.ports.store.events(after, limit.min(1_000)).await?)
     }
 
-    /// The number of the last event so far.
+    /// Returns the number of the latest event; `None` if there is no event.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn last_event(&self) -> Result<Option<u64>, ManagerError> {
         Ok(self.ports.store.last_event().await?)
     }

@@ -1,17 +1,26 @@
-//! Which role each action on each stored thing takes: the one table, which the services, the REST server, the console
-//! and `cdm --local` ask.
+//! The role that each action requires. The manager, the REST server, the console and `cdm --local` share this table.
 
 use super::{ManagerError, Request};
 use crate::domain::{Digest, OperationKind, Role, Rollout};
 
-/// What a request asks for. Its word is the `action` of the audit.
+/// The action of a request. The audit log stores its name.
+///
+/// ```
+/// use cdm_core::domain::{OperationKind, Role};
+/// use cdm_core::manager::{Action, Work};
+///
+/// assert_eq!(Action::Promote.role(), Role::Operator);
+/// // A retry requires the role of the action that it repeats.
+/// let terminate = Work::Operation(OperationKind::Terminate);
+/// assert_eq!(Action::RetryOperation.role_on(terminate), Role::Admin);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Reads sites, services, operations, rollouts, freezes, the audit, events or metrics.
+    /// Reads sites, services, operations, rollouts, freezes, the audit log, events or metrics.
     Read,
-    /// Creates a site.
+    /// Creates a site and claims its hostnames.
     CreateSite,
-    /// Makes a created site live.
+    /// Provisions a created site and makes it active.
     Provision,
     /// Assigns a site to the active canary service.
     Upgrade,
@@ -25,82 +34,82 @@ pub enum Action {
     Deploy,
     /// Sets an earlier image on a service.
     RollBack,
-    /// Judges a digest.
+    /// Sets the verdict on a digest.
     Mark,
-    /// Repeats an operation, or lets a parked one go on; see [`Action::role_on`].
+    /// Retries an operation or continues a parked one; see [`Action::role_on`].
     RetryOperation,
-    /// Stops an operation, likewise.
+    /// Cancels an operation; see [`Action::role_on`].
     CancelOperation,
-    /// Starts a rollout to what the target runs, or plans one.
+    /// Starts or plans a rollout with the digest that the target runs.
     StartRollout,
-    /// The same, naming an image, which is deployed where the target does not run it.
+    /// Starts or plans a rollout with a named digest, which is deployed if the target does not run it.
     StartRolloutWithImage,
-    /// Pauses a rollout.
+    /// Pauses a rollout before its next move.
     PauseRollout,
-    /// Lets a paused or halted rollout go on, or one that waits for a word on the digest that runs. It deploys nothing; see
-    /// [`Action::role_on`] for a digest that is bad.
+    /// Continues a paused or halted rollout, or one that waits because its target runs another digest. The action
+    /// deploys nothing; see [`Action::role_on`] for a bad digest.
     ResumeRollout,
-    /// Stops a rollout for good.
+    /// Stops a rollout permanently.
     AbortRollout,
-    /// Repeats an ended rollout; see [`Action::role_on`].
+    /// Starts a new rollout with the unfinished sites of an ended one; see [`Action::role_on`].
     RetryRollout,
-    /// Stops moves.
+    /// Creates a freeze, which stops moves.
     CreateFreeze,
-    /// Ends a freeze.
+    /// Ends a freeze before its time.
     RemoveFreeze,
-    /// Reads the webhooks, whose addresses may be secret.
+    /// Reads the webhooks, whose URLs may contain secrets.
     ReadWebhooks,
-    /// Adds a webhook.
+    /// Adds a webhook and creates its signing key.
     CreateWebhook,
-    /// Removes a webhook.
+    /// Removes a webhook and its signing key.
     RemoveWebhook,
-    /// Reads the records of tokens.
+    /// Reads the records of API tokens.
     ReadTokens,
-    /// Makes a token.
+    /// Creates an API token.
     CreateToken,
-    /// Ends a token.
+    /// Revokes an API token.
     RevokeToken,
-    /// Reads the records of people who sign in.
+    /// Reads the records of users.
     ReadUsers,
-    /// Adds a person.
+    /// Adds a user who may sign in.
     CreateUser,
-    /// Adds the first person, by the code that the server printed at its start.
+    /// Adds the first user, authorized by the code that the server printed at its start.
     CreateFirstUser,
-    /// Changes a person's role or password.
+    /// Changes a user's role or credentials.
     ChangeUser,
-    /// Removes a person.
+    /// Removes a user and ends the sessions.
     RemoveUser,
-    /// Ends the sessions of a person.
+    /// Ends the sessions of another user.
     EndSessions,
-    /// Opens a session for a person who has proven who they are.
+    /// Opens a session for an authenticated user.
     SignIn,
-    /// The same, by one of the codes that were kept for when the second factor is lost.
+    /// Opens a session with a recovery code, for a user who has lost the second factor.
     Recover,
-    /// Sets up a second factor of the person who asks.
+    /// Sets up the caller's own second factor.
     EnrollSecondFactor,
-    /// Takes it away.
+    /// Removes the caller's own second factor.
     RemoveOwnSecondFactor,
-    /// Changes the password of the person who asks.
+    /// Changes the caller's own password.
     ChangeOwnPassword,
-    /// Ends sessions of the person who asks.
+    /// Ends the caller's own sessions.
     EndOwnSessions,
 }
 
-/// What an action would repeat, stop or begin, where the role that it takes depends on that.
+/// The work that an action would repeat, stop or start, if the required role depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
-    /// An operation of that kind.
+    /// An operation of this kind.
     Operation(OperationKind),
-    /// Moves of sites to what the target service runs.
+    /// Moves of sites to the digest that the target service runs.
     Moves,
-    /// The same, after a deploy of a digest that the target service does not run.
+    /// Moves of sites after the deploy of a digest that the target service does not run.
     MovesAfterDeploy,
-    /// Moves of sites to a digest that is bad, which a person insists on.
+    /// Moves of sites to a bad digest, whose verdict the caller overrides.
     MovesToBadDigest,
 }
 
 impl Action {
-    /// All of them.
+    /// Every action, in declaration order.
     pub const ALL: [Self; 38] = [
         Self::Read,
         Self::CreateSite,
@@ -142,10 +151,11 @@ impl Action {
         Self::EndOwnSessions,
     ];
 
-    /// Returns the least role that may ask for the action, whatever it is asked of. This `match` is the table.
+    /// Returns the least role that may request the action, regardless of its target. This `match` is the permission
+    /// table.
     pub const fn role(self) -> Role {
         match self {
-            // Reads, what people do about themselves, and how they prove who they are.
+            // Reads, changes to the caller's own account, and sign-in.
             Self::Read
             | Self::CreateFirstUser
             | Self::SignIn
@@ -154,7 +164,7 @@ impl Action {
             | Self::RemoveOwnSecondFactor
             | Self::ChangeOwnPassword
             | Self::EndOwnSessions => Role::Viewer,
-            // Sites, one or many, on the images that run.
+            // Changes to one or many sites with the images that run.
             Self::CreateSite
             | Self::Provision
             | Self::Upgrade
@@ -166,7 +176,7 @@ impl Action {
             | Self::ResumeRollout
             | Self::AbortRollout
             | Self::RetryRollout => Role::Operator,
-            // Images, what cannot be undone, what stops others, and who may ask.
+            // Images, irreversible changes, freezes, and access control.
             Self::Terminate
             | Self::Select
             | Self::Deploy
@@ -189,13 +199,13 @@ impl Action {
         }
     }
 
-    /// Returns the least role that may ask for the action where it would do that work: a retry and a cancel take the
-    /// role of what they repeat or stop, and a resume on a bad digest that of whoever judges digests.
+    /// Returns the least role that may request the action for this work. A retry or cancel requires the role of the
+    /// action that it repeats or stops; a resume with a bad digest requires the role that may mark digests.
     pub fn role_on(self, work: Work) -> Role {
         self.role().max(work.role())
     }
 
-    /// Returns the word that the audit has, such as `site.promote`.
+    /// Returns the name of the action in the audit log, such as `site.promote`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -235,8 +245,8 @@ impl Action {
         }
     }
 
-    /// Returns the action that begins an operation of a kind.
-    const fn beginning(kind: OperationKind) -> Self {
+    /// Returns the action that starts an operation of this kind.
+    const fn starting(kind: OperationKind) -> Self {
         match kind {
             OperationKind::Create => Self::CreateSite,
             OperationKind::Provision => Self::Provision,
@@ -250,42 +260,42 @@ impl Action {
 }
 
 impl Work {
-    /// Returns what a retry of a rollout would do while its target runs that digest.
+    /// Returns the work of a retry of a rollout whose target runs `running`.
     pub fn of_retry(rollout: &Rollout, running: Option<Digest>) -> Self {
         let runs = rollout.wanted().is_none_or(|digest| Some(digest) == running);
         if runs { Self::Moves } else { Self::MovesAfterDeploy }
     }
 
-    /// Returns the role of the action that begins such work.
+    /// Returns the role of the action that starts such work.
     const fn role(self) -> Role {
         match self {
-            Self::Operation(kind) => Action::beginning(kind).role(),
+            Self::Operation(kind) => Action::starting(kind).role(),
             Self::Moves => Action::StartRollout.role(),
             Self::MovesAfterDeploy => Action::StartRolloutWithImage.role(),
-            // Whoever judges a digest may pass over its verdict.
+            // A caller who may mark digests may also override a verdict.
             Self::MovesToBadDigest => Action::Mark.role(),
         }
     }
 }
 
 impl Request {
-    /// Decides whether the caller's role suffices for an action.
+    /// Checks that the caller's role permits an action.
     ///
     /// # Errors
-    /// [`ManagerError::Forbidden`], naming the role that suffices.
+    /// Returns [`ManagerError::Forbidden`], which names the required role.
     pub fn may(&self, action: Action) -> Result<(), ManagerError> {
-        self.has(action.role())
+        self.require(action.role())
     }
 
-    /// Decides the same where the action would do that work.
+    /// Checks that the caller's role permits an action for this work; see [`Action::role_on`].
     ///
     /// # Errors
-    /// As [`Request::may`].
+    /// Returns [`ManagerError::Forbidden`], which names the required role.
     pub fn may_on(&self, action: Action, work: Work) -> Result<(), ManagerError> {
-        self.has(action.role_on(work))
+        self.require(action.role_on(work))
     }
 
-    fn has(&self, needed: Role) -> Result<(), ManagerError> {
+    fn require(&self, needed: Role) -> Result<(), ManagerError> {
         if self.role < needed { Err(ManagerError::Forbidden { needed, has: self.role }) } else { Ok(()) }
     }
 }
@@ -303,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_takes_the_role_of_what_it_repeats() {
+    fn a_retry_requires_the_role_of_the_repeated_action() {
         for (kind, role) in [
             (OperationKind::Create, Role::Operator),
             (OperationKind::Provision, Role::Operator),

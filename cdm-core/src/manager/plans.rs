@@ -1,4 +1,4 @@
-//! What a rollout would do, without doing it; and whether that is still so.
+//! Plans of rollouts: what a rollout would do now.
 
 use super::rollouts::RolloutRequest;
 use super::{Action, Manager, ManagerError, Request};
@@ -8,47 +8,47 @@ use crate::domain::{Canonical, Color, Fleet, RolloutKind, RolloutScope, SiteId};
 use crate::pipelines::{Scope, candidates, member_steps};
 
 impl Manager {
-    /// What this rollout would do if it were asked for now. Changes nothing.
+    /// Returns what a rollout would do if it started now. Changes nothing.
     ///
     /// # Errors
-    /// `forbidden` and `invalid` for what [`Manager::rollout`] would refuse as that. A site that is not there, and that no
-    /// site is in scope, is a warning.
-    pub async fn plan(&self, request: &Request, wanted: &RolloutRequest) -> Result<Plan, ManagerError> {
-        self.authorize(request, wanted.action(), "fleet").await?;
-        wanted.judge()?;
+    /// Returns `forbidden` and `invalid` in the cases in which [`Manager::rollout`] does. Unknown sites and an empty
+    /// scope are warnings instead of errors.
+    pub async fn plan(&self, request: &Request, requested: &RolloutRequest) -> Result<Plan, ManagerError> {
+        self.authorize(request, requested.action(), "fleet").await?;
+        requested.validate()?;
         let target = self.canary().await?;
         let fleet = self.ports.store.fleet().await?;
-        let (inputs, sites) = self.survey(wanted, target, &fleet).await?;
-        let unknown = wanted.unknown(&sites);
+        let (inputs, sites) = self.plan_inputs(requested, target, &fleet).await?;
+        let unknown = requested.unknown_sites(&sites);
         let total = u32::try_from(sites.len()).unwrap_or(u32::MAX);
-        let waves = rollout::plan_waves(&wanted.waves, total)?;
+        let waves = rollout::plan_waves(&requested.waves, total)?;
         let steps = member_steps(inputs.kind, inputs.gate.is_some(), inputs.deploys());
-        let mut plan = Plan::new(inputs, &waves, &sites, steps, &wanted.spec_content());
+        let mut plan = Plan::new(inputs, &waves, &sites, steps, &requested.spec_content());
         let mut warn = |code, message| plan.warnings.push(Warning { code, message });
         if !unknown.is_empty() {
-            let refused = ManagerError::UnknownSites(unknown);
-            warn("unknown_sites", format!("{refused}; until then this rollout is refused"));
+            let error = ManagerError::UnknownSites(unknown);
+            warn("unknown_sites", format!("{error}; otherwise the rollout is rejected"));
         }
         if let Some(other) = fleet.rollout {
             warn(
                 "rollout_in_flight",
-                format!("rollout-{other} is unfinished; until then this one is refused"),
+                format!("rollout-{other} is not finished; this rollout is rejected until it ends"),
             );
         }
         if let Some(freeze) = fleet.frozen(self.now()) {
-            warn("frozen", format!("{}; until then this rollout is refused", freeze.describe()));
+            warn("frozen", format!("{}; the rollout is rejected until the freeze ends", freeze.describe()));
         }
         Ok(plan)
     }
 
-    /// What a rollout meets: the services as they stand, and the sites in scope.
-    pub(super) async fn survey(
+    /// Reads the inputs of a plan: the state of the services and the sites in scope.
+    pub(super) async fn plan_inputs(
         &self,
-        wanted: &RolloutRequest,
+        requested: &RolloutRequest,
         target: Color,
         fleet: &Fleet,
     ) -> Result<(PlanInputs, Vec<Candidate>), ManagerError> {
-        let scope = match &wanted.scope {
+        let scope = match &requested.scope {
             RolloutScope::Active => Scope::Service(target),
             RolloutScope::Inactive => Scope::Service(target.other()),
             RolloutScope::All => Scope::All,
@@ -57,37 +57,38 @@ impl Manager {
         };
         let sites = candidates(&self.ports, &scope, fleet, self.now()).await?;
         let view = self.ports.cluster.service(target).await?;
-        let put_back = if wanted.auto_rollback {
+        let put_back = if requested.auto_rollback {
             let store = &self.ports.store;
             let (own, other) = (store.service(target).await?, store.service(target.other()).await?);
-            rollback_choice(&own, &other, wanted.digest.or(view.digest))
+            rollback_choice(&own, &other, requested.digest.or(view.digest))
         } else {
             None
         };
         let timed = |latency: Option<u32>| if latency.is_some() { Timed::Yes } else { Timed::No };
         let inputs = PlanInputs {
-            kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
+            kind: if requested.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
             target,
             running: view.digest,
-            digest: wanted.digest.or(view.digest),
+            digest: requested.digest.or(view.digest),
             ready: view.is_ready(),
-            gate: wanted.gate.as_ref().map(|gate| timed(gate.latency())),
-            auto_rollback: wanted.auto_rollback,
-            bakes: !wanted.bake.is_zero(),
+            gate: requested.gate.as_ref().map(|gate| timed(gate.latency())),
+            auto_rollback: requested.auto_rollback,
+            bakes: !requested.bake.is_zero(),
             put_back,
-            max_concurrent: wanted.max_concurrent,
+            max_concurrent: requested.max_concurrent,
         };
         Ok((inputs, sites))
     }
 }
 
 impl RolloutRequest {
-    /// What it asks for: an image that it names may have to be deployed first, whatever runs now.
+    /// Returns the action of the request. A request with a digest may require a deploy, regardless of the digest that
+    /// runs now.
     pub(super) const fn action(&self) -> Action {
         if self.digest.is_some() { Action::StartRolloutWithImage } else { Action::StartRollout }
     }
 
-    /// Encodes what the rollout is to do. The hash of a plan covers it.
+    /// Encodes what the rollout does. The hash of a plan includes this encoding.
     pub(super) fn spec_content(&self) -> Canonical {
         let scope = match &self.scope {
             RolloutScope::Active => Canonical::new().field("kind", "active"),
@@ -121,13 +122,13 @@ impl RolloutRequest {
         content.nested("gate", &gate)
     }
 
-    /// Encodes the whole request, with the plan that it was made for.
+    /// Encodes the complete request, including the hash of the plan.
     pub(super) fn content(&self) -> Canonical {
         Canonical::new().nested("spec", &self.spec_content()).optional("plan", self.plan.as_ref())
     }
 
-    /// The sites that are named and not there.
-    pub(super) fn unknown(&self, found: &[Candidate]) -> Vec<SiteId> {
+    /// Returns the sites that the request names and that do not exist.
+    pub(super) fn unknown_sites(&self, found: &[Candidate]) -> Vec<SiteId> {
         let RolloutScope::Sites(ids) = &self.scope else { return Vec::new() };
         let mut unknown: Vec<_> =
             ids.iter().filter(|id| found.iter().all(|site| site.id != **id)).cloned().collect();
@@ -136,10 +137,12 @@ impl RolloutRequest {
         unknown
     }
 
-    /// Refuses what makes no sense whatever the fleet is like.
-    pub(super) fn judge(&self) -> Result<(), ManagerError> {
+    /// Rejects combinations that are invalid regardless of the fleet's state.
+    pub(super) fn validate(&self) -> Result<(), ManagerError> {
         if self.gate.is_some() && !self.promote {
-            return Err(ManagerError::Invalid("a gate is about sites whose routes move".to_owned()));
+            return Err(ManagerError::Invalid(
+                "a gate requires a promote, because only a promote moves routes".to_owned(),
+            ));
         }
         Ok(())
     }

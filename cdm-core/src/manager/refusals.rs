@@ -1,5 +1,5 @@
-//! Bounds what refused requests write into the audit. In each minute the first refusals of an actor at an address have
-//! an entry each; the further ones are counted, and their number has one entry when the minute is over.
+//! Limits the audit entries of rejected requests. In each minute, the first rejections of an actor at an address have
+//! individual entries. Further rejections are counted, and one entry with the count is written after the minute.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use crate::domain::{Actor, AuditEntry, MonotonicTime};
 
-/// Refusals of one minute, in one process.
+/// The rejections of the current minute in this process.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<Minute>);
 
-/// Which refusals that had no audit entry of their own get one with their number.
+/// The period whose counted rejections are written to the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// Those of a minute that is over.
+    /// A period of one minute that is over.
     Over,
-    /// Those of the present minute too, because the process ends.
+    /// The current period too, because the process ends.
     Present,
 }
 
@@ -28,28 +28,29 @@ struct Minute {
     groups: HashMap<Group, Count>,
 }
 
-/// Who was refused, and where: of an address of version 6 its network, since one party has all of that.
+/// The actor and address of rejected requests. An IPv6 address is replaced by its network, because one client
+/// controls all addresses of a network.
 type Group = (Actor, Option<IpAddr>);
 
 #[derive(Debug, Default)]
 struct Count {
     written: u32,
-    /// The last one that was only counted; its `count` is how many there were.
+    /// The last entry that was not written. Its `count` is the number of such entries.
     withheld: Option<AuditEntry>,
 }
 
 impl Refusals {
-    /// How long refusals are counted together.
+    /// The period after which counts are written.
     pub(super) const SPAN: Duration = Duration::from_secs(60);
-    /// How many refusals of one actor at one address have an entry each in that time,
+    /// The maximum number of individual entries of one actor at one address in a period.
     const EACH: u32 = 30;
-    /// and how many of all together.
+    /// The maximum number of individual entries of all actors in a period.
     const ALL: u32 = 600;
-    /// How many actors at addresses are told apart in that time.
+    /// The maximum number of groups in a period. Further groups are counted together.
     const GROUPS: usize = 256;
 
-    /// Returns what is written now that this was refused.
-    pub(super) fn note(&self, entry: AuditEntry, now: MonotonicTime) -> Vec<AuditEntry> {
+    /// Records a rejection. Returns the entries to write now.
+    pub(super) fn record(&self, entry: AuditEntry, now: MonotonicTime) -> Vec<AuditEntry> {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = minute.end(now);
         minute.since.get_or_insert(now);
@@ -62,8 +63,8 @@ impl Refusals {
         let full = minute.written >= Self::ALL;
         let count = minute.groups.entry(group).or_default();
         if full || count.written >= Self::EACH {
-            let before = count.withheld.as_ref().map_or(0, |entry| entry.count);
-            count.withheld = Some(AuditEntry { count: before.saturating_add(1), ..entry });
+            let previous = count.withheld.as_ref().map_or(0, |entry| entry.count);
+            count.withheld = Some(AuditEntry { count: previous.saturating_add(1), ..entry });
         } else {
             count.written += 1;
             minute.written += 1;
@@ -72,8 +73,8 @@ impl Refusals {
         due
     }
 
-    /// Returns the numbers of what was only counted.
-    pub(super) fn due(&self, span: Span, now: MonotonicTime) -> Vec<AuditEntry> {
+    /// Returns the entries with the counts of a period.
+    pub(super) fn flush(&self, span: Span, now: MonotonicTime) -> Vec<AuditEntry> {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match span {
             Span::Over => minute.end(now),
@@ -128,55 +129,59 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_one_actor_has_as_many_entries_as_the_bound_and_one_with_the_number() {
+    fn a_flood_of_one_actor_is_limited_and_counted() {
         let refusals = Refusals::default();
         let written: Vec<_> =
-            (0..568).flat_map(|_| refusals.note(entry("ops", "192.0.2.1"), at(5))).collect();
+            (0..568).flat_map(|_| refusals.record(entry("ops", "192.0.2.1"), at(5))).collect();
         assert_eq!(written.len(), 30);
         assert!(written.iter().all(|entry| entry.count == 1));
-        assert_eq!(refusals.due(Span::Over, at(64)), []);
-        let over = refusals.due(Span::Over, at(65));
+        assert_eq!(refusals.flush(Span::Over, at(64)), []);
+        let over = refusals.flush(Span::Over, at(65));
         assert_eq!(over, [AuditEntry { count: 538, ..entry("ops", "192.0.2.1") }]);
-        assert_eq!(refusals.due(Span::Over, at(200)), [], "the number is written once");
-        assert_eq!(refusals.note(entry("ops", "192.0.2.1"), at(201)).len(), 1, "another minute begins");
+        assert_eq!(refusals.flush(Span::Over, at(200)), [], "the number is written once");
+        assert_eq!(refusals.record(entry("ops", "192.0.2.1"), at(201)).len(), 1, "another minute begins");
     }
 
     #[test]
-    fn actors_and_addresses_have_entries_of_their_own() {
+    fn actors_and_addresses_are_limited_separately() {
         let refusals = Refusals::default();
         for _ in 0..40 {
-            refusals.note(entry("ops", "192.0.2.1"), at(0));
+            refusals.record(entry("ops", "192.0.2.1"), at(0));
         }
-        assert_eq!(refusals.note(entry("ops", "192.0.2.2"), at(0)).len(), 1);
-        assert_eq!(refusals.note(entry("ci", "192.0.2.1"), at(0)).len(), 1);
-        assert_eq!(refusals.note(entry("ops", "192.0.2.1"), at(0)), []);
-        let drained = refusals.due(Span::Present, at(0));
+        assert_eq!(refusals.record(entry("ops", "192.0.2.2"), at(0)).len(), 1);
+        assert_eq!(refusals.record(entry("ci", "192.0.2.1"), at(0)).len(), 1);
+        assert_eq!(refusals.record(entry("ops", "192.0.2.1"), at(0)), []);
+        let drained = refusals.flush(Span::Present, at(0));
         assert_eq!(drained.iter().map(|entry| entry.count).collect::<Vec<_>>(), [11]);
     }
 
     #[test]
-    fn an_address_of_version_6_counts_as_its_network() {
+    fn an_ipv6_address_counts_as_its_network() {
         let refusals = Refusals::default();
         let written: usize = (0..100)
-            .map(|host| refusals.note(entry("anonymous", &format!("2001:db8::{host:x}")), at(0)).len())
+            .map(|host| refusals.record(entry("anonymous", &format!("2001:db8::{host:x}")), at(0)).len())
             .sum();
         assert_eq!(written, 30);
     }
 
     #[test]
-    fn many_addresses_together_are_bounded_too() {
+    fn all_addresses_together_are_limited() {
         let refusals = Refusals::default();
         let mut written = 0;
         for round in 0..20 {
             for host in 0..1_000_u32 {
                 let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + host).to_string();
-                let noted = refusals.note(entry("anonymous", &address), at(round / 20));
-                written += noted.len();
+                let entries = refusals.record(entry("anonymous", &address), at(round / 20));
+                written += entries.len();
             }
         }
         assert_eq!(written, 600);
-        let rest = refusals.due(Span::Present, at(0));
-        assert!(rest.len() <= 257, "{}", rest.len());
-        assert_eq!(rest.iter().map(|entry| entry.count).sum::<u64>(), 20_000 - 600, "nobody is left out");
+        let remaining = refusals.flush(Span::Present, at(0));
+        assert!(remaining.len() <= 257, "{}", remaining.len());
+        assert_eq!(
+            remaining.iter().map(|entry| entry.count).sum::<u64>(),
+            20_000 - 600,
+            "every rejection is counted"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What may be asked of rollouts.
+//! Requests about rollouts.
 
 use std::time::Duration;
 
@@ -18,35 +18,40 @@ use crate::ports::{FeedEvent, Mutation, Page, WriteBatch};
 /// A rollout to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutRequest {
-    /// Whether routes are moved too.
+    /// Whether routes are moved. The default is `false`: sites are only assigned to the target.
     pub promote: bool,
-    /// The digest that the target has to run; it is deployed first where it does not.
+    /// The digest that the target has to run; deployed first if the target runs another one. `None`, the default,
+    /// uses the running digest.
     pub digest: Option<Digest>,
-    /// Which sites.
+    /// The sites of the rollout. The default is the sites that are assigned to the active service.
     pub scope: RolloutScope,
-    /// The waves; none for a single one.
+    /// The sizes of the waves. An empty list, the default, makes one wave of all sites.
     pub waves: Vec<WaveTarget>,
-    /// How many sites at once.
+    /// The maximum number of sites that are moved in parallel; 64 by default. A higher number is faster and affects
+    /// more sites at the same time.
     pub max_concurrent: u32,
-    /// How many sites of a wave may fail.
+    /// The number or share of a wave's sites that may fail before the rollout halts; 0 by default.
     pub budget: Budget,
-    /// Whether a halt takes the moved sites back, and puts the digest before back where sites were on the target
-    /// already.
+    /// Whether a halt moves the moved sites back and restores the previous digest if sites were already on the
+    /// target; `false` by default.
     pub auto_rollback: bool,
-    /// What each site has to answer before and after its move.
+    /// The health gate that each site has to pass before and after its move; `None`, the default, moves sites without
+    /// a check.
     pub gate: Option<HealthGate>,
-    /// How long it rests between two waves.
+    /// The bake time between two waves; zero by default. A longer bake time detects slow failures but makes the
+    /// rollout slower.
     pub bake: Duration,
-    /// The hash of a plan that has to hold still.
+    /// The hash of the plan that the user has reviewed. The request is rejected if the plan has changed; `None` skips
+    /// the check.
     pub plan: Option<String>,
 }
 
-/// How a rollout is to go on.
+/// The options of a resume request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resume {
-    /// The digest that the target runs, where sites are to move on that from now on.
+    /// The digest that sites move to from now on, which the target has to run; `None` keeps the rollout's digest.
     pub accept: Option<Digest>,
-    /// Whether also on a bad one.
+    /// Whether the accepted digest may be bad.
     pub force: Force,
 }
 
@@ -74,32 +79,35 @@ impl Default for RolloutRequest {
 }
 
 impl Manager {
-    /// Starts a rollout to the active canary service. Its target, its digest and its sites are fixed here.
+    /// Starts a rollout to the active canary service. The target, the digest and the sites are fixed at the start.
     ///
     /// # Errors
-    /// `unknown_sites` for sites that are named and not there; `rollout_in_flight` while another unfinished rollout moves
-    /// sites; `empty_plan` where no site is in scope; those of [`Manager::deploy`] where it has to deploy first; `invalid`
-    /// for waves that do not make sense.
+    /// Returns `unknown_sites` for named sites that do not exist, `rollout_in_flight` while another unfinished
+    /// rollout moves sites, `empty_plan` if no site is in scope, `invalid` for invalid waves, and the errors of
+    /// [`Manager::deploy`] if the digest has to be deployed.
     pub async fn rollout(
         &self,
         request: &Request,
-        wanted: &RolloutRequest,
+        requested: &RolloutRequest,
     ) -> Result<Accepted, ManagerError> {
-        wanted.judge()?;
-        self.submit(request, wanted.action(), "fleet", &wanted.content(), || async {
+        requested.validate()?;
+        self.submit(request, requested.action(), "fleet", &requested.content(), || async {
             let target = self.canary().await?;
-            // Who is frozen is decided when each site has its turn.
-            let (inputs, sites) = self.survey(wanted, target, &Fleet::default()).await?;
-            let unknown = wanted.unknown(&sites);
+            // Freezes are checked for each site at its move, not here.
+            let (inputs, sites) = self.plan_inputs(requested, target, &Fleet::default()).await?;
+            let unknown = requested.unknown_sites(&sites);
             if !unknown.is_empty() {
                 return Err(ManagerError::UnknownSites(unknown));
             }
-            if wanted.plan.as_ref().is_some_and(|plan| *plan != hash(&inputs, &sites, &wanted.spec_content()))
+            if requested
+                .plan
+                .as_ref()
+                .is_some_and(|plan| *plan != hash(&inputs, &sites, &requested.spec_content()))
             {
                 return Err(ManagerError::PlanChanged);
             }
             let members = sites.into_iter().map(RolloutMember::from).collect();
-            self.decide_rollout(request, wanted, (target, inputs.running), members, None).await
+            self.decide_rollout(request, requested, (target, inputs.running), members, None).await
         })
         .await
     }
@@ -107,7 +115,7 @@ impl Manager {
     async fn decide_rollout(
         &self,
         request: &Request,
-        wanted: &RolloutRequest,
+        requested: &RolloutRequest,
         (target, running): (Color, Option<Digest>),
         members: Vec<RolloutMember>,
         retry_of: Option<u64>,
@@ -123,35 +131,35 @@ impl Manager {
             return Err(ManagerError::EmptyPlan);
         }
         let (mut after, mut extra) = (None, Vec::new());
-        if let Some(digest) = wanted.digest.filter(|digest| Some(*digest) != running) {
+        if let Some(digest) = requested.digest.filter(|digest| Some(*digest) != running) {
             let image = Image { hooks: Hooks::Skip, ..Image::deployed(target, digest, false) };
             let deploy = self.deploy_writes(request, &image, None).await?;
             (after, extra) = (Some(deploy.0), deploy.1);
         }
         let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let first_number = self.allocate_ids(count.max(1)).await?;
-        let draft = NewRollout {
-            // Drawn after the fleet was read, so it is higher than that of every rollout accepted before.
+        let rollout = NewRollout {
+            // Allocated after the fleet was read, so it is higher than the number of every earlier rollout.
             number: self.allocate_ids(1).await?,
-            kind: if wanted.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
+            kind: if requested.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
             target,
-            digest: wanted.digest.or(running),
-            scope: wanted.scope.clone(),
+            digest: requested.digest.or(running),
+            scope: requested.scope.clone(),
             members,
-            waves: wanted.waves.clone(),
-            max_concurrent: wanted.max_concurrent,
-            budget: wanted.budget,
-            auto_rollback: wanted.auto_rollback,
-            gate: wanted.gate.clone(),
-            bake: wanted.bake,
+            waves: requested.waves.clone(),
+            max_concurrent: requested.max_concurrent,
+            budget: requested.budget,
+            auto_rollback: requested.auto_rollback,
+            gate: requested.gate.clone(),
+            bake: requested.bake,
             after,
             retry_of,
             first_number,
             requested_by: request.actor.clone(),
             now: self.now(),
         };
-        let number = draft.number;
-        let (before, mut batch) = draft.batches()?;
+        let number = rollout.number;
+        let (before, mut batch) = rollout.batches()?;
         for pages in &before {
             if let Written::Changed = self.write(pages).await? {
                 return Err(ManagerError::Contended);
@@ -177,40 +185,41 @@ impl Manager {
         }
     }
 
-    /// Pauses a rollout: no site is begun after the next checkpoint.
+    /// Pauses a rollout: no further site is moved after the next checkpoint.
     ///
     /// # Errors
-    /// `not_found`, `illegal_transition`.
+    /// Returns `not_found` or `illegal_transition`.
     pub async fn pause(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.request(request, Action::PauseRollout, number, RolloutEvent::Pause).await
     }
 
-    /// Lets a paused or halted rollout go on, on the digest that it was moving sites on.
+    /// Continues a paused or halted rollout with the rollout's digest.
     ///
     /// # Errors
-    /// As [`Manager::pause`]; `digest_changed` while the target runs another digest.
+    /// Returns the errors of [`Manager::pause`], and `digest_changed` while the target runs another digest.
     pub async fn resume(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.resume_on(request, number, Resume::default()).await
     }
 
-    /// Lets a paused, halted or waiting rollout go on, on the digest that the target runs where the caller accepts that.
+    /// Continues a paused, halted or waiting rollout. If the caller accepts the digest that the target runs, sites
+    /// move to that digest from now on.
     ///
     /// # Errors
-    /// As [`Manager::resume`]; `digest_changed` too where the accepted digest does not run; `bad_digest` for one that is
-    /// bad, unless the caller insists and has the role for it.
+    /// Returns the errors of [`Manager::resume`], `digest_changed` if the target does not run the accepted digest,
+    /// and `bad_digest` for a bad digest, unless the caller overrides the verdict and has the required role.
     pub async fn resume_on(
         &self,
         request: &Request,
         number: u64,
-        wanted: Resume,
+        resume: Resume,
     ) -> Result<Accepted, ManagerError> {
         let target = format!("rollout-{number}");
-        let content = wanted.content();
+        let content = resume.content();
         self.submit(request, Action::ResumeRollout, &target, &content, || async move {
             let mut rollout = self.get_rollout(number).await?;
             let before = rollout.clone();
-            rollout.resume(wanted.accept, self.now())?;
-            self.judge_digest(request, &before, wanted).await?;
+            rollout.resume(resume.accept, self.now())?;
+            self.check_digest(request, &before, resume).await?;
             let batch = WriteBatch::of(vec![Mutation::Rollout(Box::new(rollout))]);
             let events = vec![self.rollout_event(number, RolloutEvent::Resume.as_str())];
             Ok(Decision { batch: WriteBatch { events, ..batch }, accepted: Accepted::Rollout(number) })
@@ -218,36 +227,37 @@ impl Manager {
         .await
     }
 
-    /// Refuses to go on with another digest than the one that sites may move on, or that the caller accepts. A rollout that
-    /// goes back, flushes only, or waits for its own deploy moves no site on what runs now.
-    async fn judge_digest(
+    /// Rejects a resume unless the target runs the accepted digest, or the rollout's digest if the caller accepts none.
+    /// A rollout that rolls back, only flushes caches, or waits for its own deploy is not checked, because it moves no
+    /// site to the running digest.
+    async fn check_digest(
         &self,
         request: &Request,
         rollout: &Rollout,
-        asked: Resume,
+        resume: Resume,
     ) -> Result<(), ManagerError> {
         let moves =
             rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
         let wanted = rollout.wanted();
-        if !moves || (asked.accept.is_none() && wanted.is_none()) {
+        if !moves || (resume.accept.is_none() && wanted.is_none()) {
             return Ok(());
         }
         let running = self.ports.cluster.service(rollout.target).await?.digest;
-        if asked.accept.or(wanted) != running {
+        if resume.accept.or(wanted) != running {
             return Err(ManagerError::DigestChanged { target: rollout.target, wanted, running });
         }
-        if let Some(accepted) = asked.accept.filter(|accepted| Some(*accepted) != wanted)
+        if let Some(accepted) = resume.accept.filter(|accepted| Some(*accepted) != wanted)
             && self.why_bad(accepted).await?.is_some()
         {
-            self.refuse_bad(accepted, asked.force).await?;
+            self.reject_bad_digest(accepted, resume.force).await?;
             request.may_on(Action::ResumeRollout, Work::MovesToBadDigest)?;
         }
         Ok(())
     }
 
-    /// The digest that a rollout's target runs, where it is another one than sites may move on while it may still move
-    /// some; `None` too where the cluster does not say.
-    pub async fn digest_in_the_way(&self, rollout: &Rollout) -> Option<Digest> {
+    /// Returns the digest that the target runs, if it differs from the rollout's digest and the rollout can still
+    /// move sites. Returns `None` if the cluster is unavailable.
+    pub async fn conflicting_digest(&self, rollout: &Rollout) -> Option<Digest> {
         let moves =
             rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
         let wanted = rollout.wanted().filter(|_| moves && !rollout.status.ended())?;
@@ -255,10 +265,10 @@ impl Manager {
         running.filter(|running| *running != wanted)
     }
 
-    /// Stops a rollout for good, before its owner's next grant of work. It outranks everything else that was asked.
+    /// Stops a rollout permanently, before its owner is granted further work. An abort outranks every other request.
     ///
     /// # Errors
-    /// As [`Manager::pause`].
+    /// Returns the errors of [`Manager::pause`].
     pub async fn abort(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.request(request, Action::AbortRollout, number, RolloutEvent::Abort).await
     }
@@ -290,20 +300,20 @@ impl Manager {
         .await
     }
 
-    /// Starts a new rollout, of the same kind, with the sites of an ended one that failed or were skipped. Where the target
-    /// does not run that one's digest any more, it is deployed first, which takes another role.
+    /// Starts a new rollout of the same kind with the failed and skipped sites of an ended one. If the target no
+    /// longer runs the ended rollout's digest, the digest is deployed first, which requires a higher role.
     ///
     /// # Errors
-    /// `forbidden`; `illegal_transition` while it has not ended; `bad_digest` where its digest is bad; those of
-    /// [`Manager::rollout`].
+    /// Returns `forbidden`, `illegal_transition` if the rollout has not ended, `bad_digest` if the digest is bad, and
+    /// the errors of [`Manager::rollout`].
     pub async fn retry_rollout(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.retry_rollout_with(request, number, Force::No).await
     }
 
-    /// The same; with `force` also on a digest that is bad.
+    /// Retries a rollout as [`Manager::retry_rollout`] does; with `force` also with a bad digest.
     ///
     /// # Errors
-    /// As [`Manager::retry_rollout`].
+    /// Returns the errors of [`Manager::retry_rollout`].
     pub async fn retry_rollout_with(
         &self,
         request: &Request,
@@ -324,11 +334,11 @@ impl Manager {
             if let Some(digest) = rollout.wanted()
                 && self.why_bad(digest).await?.is_some()
             {
-                self.refuse_bad(digest, force).await?;
+                self.reject_bad_digest(digest, force).await?;
                 request.may_on(Action::RetryRollout, Work::MovesToBadDigest)?;
             }
             let members = self.unfinished(&rollout).await?;
-            let wanted = RolloutRequest {
+            let requested = RolloutRequest {
                 promote: rollout.kind == RolloutKind::Promote,
                 digest: rollout.wanted(),
                 scope: rollout.scope.clone(),
@@ -339,20 +349,20 @@ impl Manager {
                 bake: rollout.bake,
                 ..RolloutRequest::default()
             };
-            self.decide_rollout(request, &wanted, (rollout.target, running), members, Some(number)).await
+            self.decide_rollout(request, &requested, (rollout.target, running), members, Some(number)).await
         })
         .await
     }
 
-    /// What a retry of a rollout would do now.
+    /// Returns the work that a retry of a rollout would do now.
     ///
     /// # Errors
-    /// When the cluster does not answer.
+    /// Returns an error if the cluster is unavailable.
     pub async fn retry_work(&self, rollout: &Rollout) -> Result<Work, ManagerError> {
         Ok(Work::of_retry(rollout, self.ports.cluster.service(rollout.target).await?.digest))
     }
 
-    /// The sites that are not where the rollout wanted them.
+    /// Returns the sites that the rollout did not complete.
     async fn unfinished(&self, rollout: &Rollout) -> Result<Vec<RolloutMember>, ManagerError> {
         let mut members = Vec::new();
         for page in 0..rollout.total.div_ceil(RolloutPage::SIZE) {
@@ -370,18 +380,18 @@ impl Manager {
         Ok(members)
     }
 
-    /// A rollout.
+    /// Returns a rollout.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if the rollout does not exist.
     pub async fn get_rollout(&self, number: u64) -> Result<Rollout, ManagerError> {
         self.ports.store.rollout(number).await?.ok_or_else(|| ManagerError::no_rollout(number))
     }
 
-    /// Rollouts, newest first.
+    /// Returns rollouts with numbers below `before`, newest first, at most 1,000 per call.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn rollouts(
         &self,
         before: Option<u64>,
@@ -390,7 +400,7 @@ impl Manager {
         Ok(self.ports.store.rollouts(before, limit.min(1_000)).await?)
     }
 
-    /// The operation of a rollout's member.
+    /// Returns the id of a member's operation.
     pub(super) fn member_id(rollout: &Rollout, ordinal: u32) -> OperationId {
         let number = rollout.first_number + u64::from(ordinal);
         OperationId {

@@ -1,4 +1,4 @@
-//! What may be asked of sites.
+//! Requests about sites.
 
 use super::submit::{Decision, queued_event};
 use super::{Accepted, Action, Manager, ManagerError, Request};
@@ -13,15 +13,15 @@ use crate::ports::{Mutation, Page, SiteQuery, WriteBatch};
 /// A site to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSite {
-    /// Its id.
+    /// The id of the site.
     pub id: SiteId,
-    /// Its title.
+    /// The title of the site.
     pub name: SiteName,
-    /// Its theme.
+    /// The theme to activate.
     pub theme: Theme,
-    /// Where it is to be served.
+    /// The hostnames to serve.
     pub hostnames: Hostnames,
-    /// The service; the active canary where none is named.
+    /// The color of the service to assign the site to; `None` for the active canary.
     pub service: Option<Color>,
 }
 
@@ -38,10 +38,10 @@ impl NewSite {
 }
 
 impl Manager {
-    /// Creates a site: its record, its claims on hostnames and its credentials.
+    /// Creates a site: its record, the claims on its hostnames, and its credentials.
     ///
     /// # Errors
-    /// `site_exists`, `hostname_taken`; nothing is claimed then.
+    /// Returns `site_exists` or `hostname_taken`. No hostname is claimed in these cases.
     pub async fn create_site(&self, request: &Request, new: &NewSite) -> Result<Accepted, ManagerError> {
         let content = new.content();
         self.submit(request, Action::CreateSite, new.id.as_str(), &content, || async {
@@ -85,10 +85,10 @@ impl Manager {
         .await
     }
 
-    /// Makes a created site live.
+    /// Provisions a created site and makes it active.
     ///
     /// # Errors
-    /// `not_found`, `illegal_transition`, `operation_in_flight`.
+    /// Returns `not_found`, `illegal_transition` or `operation_in_flight`.
     pub async fn provision(&self, request: &Request, id: &SiteId) -> Result<Accepted, ManagerError> {
         self.begin(request, id, OperationKind::Provision).await
     }
@@ -96,7 +96,7 @@ impl Manager {
     /// Assigns a site to the active canary service without moving its route.
     ///
     /// # Errors
-    /// As [`Manager::provision`].
+    /// Returns the errors of [`Manager::provision`], and `frozen`.
     pub async fn upgrade(&self, request: &Request, id: &SiteId) -> Result<Accepted, ManagerError> {
         self.begin(request, id, OperationKind::Upgrade).await
     }
@@ -104,16 +104,16 @@ impl Manager {
     /// Moves a site's route and assignment to the active canary service.
     ///
     /// # Errors
-    /// As [`Manager::provision`].
+    /// Returns the errors of [`Manager::provision`], and `frozen`.
     pub async fn promote(&self, request: &Request, id: &SiteId) -> Result<Accepted, ManagerError> {
         self.begin(request, id, OperationKind::Promote).await
     }
 
-    /// Removes a site for good. While that is under way, another request answers with the same operation. A parked
-    /// operation of the site ends cancelled.
+    /// Removes a site permanently. A repeated request returns the operation in progress. A parked operation of the
+    /// site ends as cancelled.
     ///
     /// # Errors
-    /// As [`Manager::provision`].
+    /// Returns the errors of [`Manager::provision`].
     pub async fn terminate(&self, request: &Request, id: &SiteId) -> Result<Accepted, ManagerError> {
         self.begin(request, id, OperationKind::Terminate).await
     }
@@ -153,13 +153,13 @@ impl Manager {
             return Err(ManagerError::RolloutInFlight(member.rollout));
         }
         if let Some(current) = &site.operation {
-            let at_work = Operation::live(subject.clone(), current.clone());
+            let in_progress = Operation::live(subject.clone(), current.clone());
             match (kind, current.input.kind(), current.status) {
                 (OperationKind::Terminate, OperationKind::Terminate, _) => {
-                    return Ok(Decision::answer(Accepted::Operation(at_work.id)));
+                    return Ok(Decision::without_write(Accepted::Operation(in_progress.id)));
                 }
                 (OperationKind::Terminate, _, Status::Parked) => {
-                    let mut displaced = Operation { finished_at: Some(now), ..at_work };
+                    let mut displaced = Operation { finished_at: Some(now), ..in_progress };
                     displaced.state.status =
                         current.status.next(crate::domain::operation::Event::Displace)?;
                     writes.push(Mutation::History(Box::new(displaced)));
@@ -169,19 +169,19 @@ impl Manager {
                         writes.push(Mutation::Service(Box::new(service)));
                     }
                 }
-                (_, _, Status::Parked) => return Err(ManagerError::OperationParked(at_work.id)),
-                _ => return Err(ManagerError::OperationInFlight(at_work.id)),
+                (_, _, Status::Parked) => return Err(ManagerError::OperationParked(in_progress.id)),
+                _ => return Err(ManagerError::OperationInFlight(in_progress.id)),
             }
         }
         if matches!(kind, OperationKind::Upgrade | OperationKind::Promote) {
-            self.may_move(id).await?;
+            self.check_freezes(id).await?;
         }
-        let course =
+        let move_to =
             |to| Move { from: site.service, to, routed: site.routed_service().unwrap_or(site.service) };
         let input = match kind {
             OperationKind::Provision => OperationInput::Provision(site.service),
-            OperationKind::Upgrade => OperationInput::Upgrade(course(self.canary().await?)),
-            OperationKind::Promote => OperationInput::Promote(course(self.canary().await?)),
+            OperationKind::Upgrade => OperationInput::Upgrade(move_to(self.canary().await?)),
+            OperationKind::Promote => OperationInput::Promote(move_to(self.canary().await?)),
             _ => OperationInput::Terminate,
         };
         let mut current = self.registry.queued(self.number().await?, input, &request.actor, now);
@@ -194,18 +194,18 @@ impl Manager {
         Ok(Decision { batch, accepted: Accepted::Operation(operation) })
     }
 
-    /// A site.
+    /// Returns a site.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if the site does not exist.
     pub async fn site(&self, id: &SiteId) -> Result<Site, ManagerError> {
         self.ports.store.site(id).await?.ok_or_else(|| ManagerError::no_site(id))
     }
 
-    /// Sites in the order of their ids, at most 1,000 at once.
+    /// Returns sites ordered by id, starting after `after`, at most 1,000 per call.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn sites(
         &self,
         query: &SiteQuery,

@@ -1,27 +1,29 @@
-//! The door: a request is decided on what the store has, and stored with its audit entry, its key and its event in one
-//! write; or it is not accepted.
+//! Submission of requests. Each request is decided on the stored records and written atomically together with its
+//! audit entry, idempotency record and event, or it is not accepted.
 
 use super::refusals::Span;
 use super::{Accepted, Action, Manager, ManagerError, Request};
 use crate::domain::{AuditEntry, Canonical, Fence, Fingerprint, OperationId, Subject, Timestamp};
-use crate::ports::{CallContext, FeedEvent, IdempotencyRecord, Outcome, StoreError, WriteBatch, WriteError};
+use crate::engine::{Backoff, Lost, Pauses, Unwritten, is_transient, retry_write};
+use crate::ports::{CallContext, FeedEvent, IdempotencyRecord, StoreError, WriteBatch, WriteError};
 
-/// How often a request is decided anew because the record changed under it, and how often a lost answer is asked for.
+/// The maximum number of attempts, both to decide on a record that keeps changing and to repeat a write whose
+/// response was lost.
 const TRIES: u32 = 8;
-/// How many numbers are drawn at once.
-const BLOCK: u32 = 16;
+/// The number of operation numbers that one allocation reserves.
+const NUMBERS_PER_BLOCK: u32 = 16;
 
-/// What a request comes to, decided on what was read.
+/// The decision on a request: the batch to write and the result for the caller.
 pub(super) struct Decision {
-    /// What is written.
+    /// The batch to write.
     pub(super) batch: WriteBatch,
-    /// What is answered.
+    /// The result for the caller.
     pub(super) accepted: Accepted,
 }
 
 impl Decision {
-    /// Nothing is written.
-    pub(super) fn answer(accepted: Accepted) -> Self {
+    /// Creates a decision that changes no records.
+    pub(super) fn without_write(accepted: Accepted) -> Self {
         Self { batch: WriteBatch::default(), accepted }
     }
 }
@@ -39,8 +41,9 @@ impl Manager {
         }
     }
 
-    /// Decides and stores. `decide` is asked again whenever what it read has changed before the write. The role is judged
-    /// first; where it depends on a record, `decide` judges it once more, on the record that the write is conditional on.
+    /// Decides on a request and stores the decision. `decide` runs again if a record that it read has changed before
+    /// the write. The role is checked first. If the required role depends on a record, `decide` checks it again on
+    /// the record that the write is conditional on.
     pub(super) async fn submit<F, Fut>(
         &self,
         request: &Request,
@@ -75,11 +78,11 @@ impl Manager {
         result
     }
 
-    /// Decides whether the caller's role suffices for an action; that it does not is kept in the audit. For frontends that
-    /// refuse a request before they look at the rest of it: every method that takes a request decides the same by itself.
+    /// Checks that the caller's role permits an action, and writes an audit entry if it does not. Frontends call it
+    /// to reject a request before they parse the rest of it; every method that takes a request repeats the check.
     ///
     /// # Errors
-    /// `forbidden`.
+    /// Returns `forbidden`.
     pub async fn authorize(
         &self,
         request: &Request,
@@ -93,23 +96,25 @@ impl Manager {
         decided
     }
 
-    /// Keeps in the audit that a request was refused under a code: by an entry of its own, or, where one actor at one
-    /// address was refused more than 30 times within a minute, or all together 600 times, by a number in one entry.
+    /// Records a rejected request in the audit log. The request gets an individual entry, unless the actor at the
+    /// address had more than 30 rejections in the current minute, or all callers together had more than 600; such
+    /// rejections are counted in one entry.
     pub async fn refused(&self, request: &Request, action: Action, target: &str, code: &'static str) {
         let entry = self.audit(request, action, target, code, &Accepted::Done);
-        let due = self.refusals.note(entry, self.ports.clock.monotonic());
-        self.keep_refusals(due).await;
+        let due = self.refusals.record(entry, self.ports.clock.monotonic());
+        self.write_refusals(due).await;
     }
 
-    /// Writes how many refusals had no entry of their own. To be called about once a minute, and at the end of a process.
+    /// Writes the counts of rejected requests that have no individual audit entry. Programs call it about once a
+    /// minute and before they exit.
     pub async fn count_refusals(&self, span: Span) {
-        let due = self.refusals.due(span, self.ports.clock.monotonic());
-        self.keep_refusals(due).await;
+        let due = self.refusals.flush(span, self.ports.clock.monotonic());
+        self.write_refusals(due).await;
     }
 
-    async fn keep_refusals(&self, entries: Vec<AuditEntry>) {
+    async fn write_refusals(&self, entries: Vec<AuditEntry>) {
         for entry in entries {
-            // The refusal stands whether or not its entry can be written.
+            // The request is rejected whether or not its entry can be written.
             let batch = WriteBatch { audit: Some(entry), ..WriteBatch::default() };
             let _ = self.ports.store.write(&self.call(), &batch).await;
         }
@@ -155,41 +160,36 @@ impl Manager {
         Err(ManagerError::Contended)
     }
 
-    /// Writes a batch; a lost answer is asked for under the same write id.
+    /// Writes a batch. After a lost response, the write is repeated under the same write id.
     pub(super) async fn write(&self, batch: &WriteBatch) -> Result<Written, ManagerError> {
-        let mut call = self.call();
-        let mut pause = self.settings.pause;
-        let mut unknown = false;
-        for _ in 0..TRIES {
-            match self.ports.store.write(&call, batch).await {
-                Outcome::Applied(()) => return Ok(Written::Stored),
-                Outcome::NotApplied(WriteError::HostnameTaken { host, site }) => {
-                    return Err(ManagerError::HostnameTaken { host, site });
-                }
-                Outcome::NotApplied(WriteError::Conflict(_) | WriteError::KeyUsed | WriteError::Claim(_)) => {
-                    return Ok(Written::Changed);
-                }
-                Outcome::NotApplied(WriteError::Store(error @ StoreError::Denied(_))) => {
-                    return Err(error.into());
-                }
-                // Repeated attempts free no space. What an earlier attempt did stays unknown.
-                Outcome::NotApplied(WriteError::Store(error @ StoreError::Full(_)))
-                | Outcome::Unknown(WriteError::Store(error @ StoreError::Full(_))) => {
-                    return Err(if unknown { ManagerError::Unknown } else { error.into() });
-                }
-                Outcome::NotApplied(WriteError::Store(_)) => {}
-                Outcome::Unknown(_) => unknown = true,
+        let Ok(written) = retry_write(
+            self.pauses(),
+            || Ok(self.call()),
+            // A repetition frees no space.
+            |error| is_transient(error) && !matches!(error, WriteError::Store(StoreError::Full(_))),
+            |call| async move { self.ports.store.write(&call, batch).await },
+        )
+        .await
+        else {
+            return Err(ManagerError::Unknown);
+        };
+        let Err(Unwritten { error, unknown }) = written else { return Ok(Written::Stored) };
+        Err(match error {
+            WriteError::HostnameTaken { host, site } => ManagerError::HostnameTaken { host, site },
+            WriteError::Conflict(_) | WriteError::KeyUsed | WriteError::Claim(_) => {
+                return Ok(Written::Changed);
             }
-            let clock = &self.ports.clock;
-            clock.sleep_until(clock.monotonic().after(pause)).await;
-            pause = (pause * 2).min(self.settings.longest_pause);
-            call = CallContext { write: call.write, ..self.call() };
-        }
-        Err(if unknown {
-            ManagerError::Unknown
-        } else {
-            ManagerError::Unavailable("the store is busy".into())
+            WriteError::Store(error @ StoreError::Denied(_)) => error.into(),
+            WriteError::Store(_) if unknown => ManagerError::Unknown,
+            WriteError::Store(error @ StoreError::Full(_)) => error.into(),
+            WriteError::Store(_) => ManagerError::Unavailable("the store is busy".into()),
         })
+    }
+
+    /// Returns the pauses between attempts at one call.
+    pub(super) fn pauses(&self) -> Pauses<'_> {
+        let backoff = Backoff::of(&self.settings);
+        Pauses { clock: &*self.ports.clock, backoff, stopping: None, tries: Some(TRIES) }
     }
 
     pub(super) fn audit(
@@ -219,53 +219,50 @@ impl Manager {
         }
     }
 
-    /// A fresh number.
+    /// Returns a new number for an operation, webhook or freeze.
     pub(super) async fn number(&self) -> Result<u64, ManagerError> {
         let next = |block: &mut std::ops::Range<u64>| block.next();
-        let block = |services: &Self| {
-            next(&mut services.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        let block = |manager: &Self| {
+            next(&mut manager.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
         };
         if let Some(number) = block(self) {
             return Ok(number);
         }
-        let first = self.allocate_ids(BLOCK).await?;
+        let first = self.allocate_ids(NUMBERS_PER_BLOCK).await?;
         let mut kept = self.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *kept = first + 1..first + u64::from(BLOCK);
+        *kept = first + 1..first + u64::from(NUMBERS_PER_BLOCK);
         Ok(first)
     }
 
-    /// `count` fresh numbers in a row; what is drawn by a call whose answer was lost is a gap.
+    /// Allocates `count` consecutive numbers. Numbers whose allocation response was lost stay unused.
     pub(super) async fn allocate_ids(&self, count: u32) -> Result<u64, ManagerError> {
-        let mut pause = self.settings.pause;
-        for _ in 0..TRIES {
-            match self.ports.store.allocate_ids(&self.call(), count).await {
-                Outcome::Applied(first) => return Ok(first),
-                Outcome::NotApplied(WriteError::Store(
-                    error @ (StoreError::Denied(_) | StoreError::Full(_)),
-                ))
-                | Outcome::Unknown(WriteError::Store(error @ StoreError::Full(_))) => {
-                    return Err(error.into());
-                }
-                Outcome::NotApplied(_) | Outcome::Unknown(_) => {
-                    let clock = &self.ports.clock;
-                    clock.sleep_until(clock.monotonic().after(pause)).await;
-                    pause = (pause * 2).min(self.settings.longest_pause);
-                }
-            }
+        let allocated = retry_write(
+            self.pauses(),
+            || Ok(self.call()),
+            |error| !matches!(error, WriteError::Store(StoreError::Denied(_) | StoreError::Full(_))),
+            |call| async move { self.ports.store.allocate_ids(&call, count).await },
+        )
+        .await;
+        match allocated {
+            Ok(Ok(first)) => Ok(first),
+            Ok(Err(Unwritten {
+                error: WriteError::Store(error @ (StoreError::Denied(_) | StoreError::Full(_))),
+                ..
+            })) => Err(error.into()),
+            Ok(Err(_)) | Err(Lost) => Err(ManagerError::Unavailable("the store allocates no numbers".into())),
         }
-        Err(ManagerError::Unavailable("the store draws no numbers".into()))
     }
 }
 
-/// What became of an admission's write.
+/// The result of a write.
 pub(super) enum Written {
-    /// It is stored.
+    /// The batch is stored.
     Stored,
-    /// Something changed since it was read.
+    /// A record has changed since it was read.
     Changed,
 }
 
-/// The event of an operation that was just asked for.
+/// Creates the event of a newly accepted operation.
 pub(super) fn queued_event(id: &OperationId, subject: Subject, now: Timestamp) -> FeedEvent {
     FeedEvent {
         at: now,
@@ -285,7 +282,7 @@ mod tests {
     use crate::domain::{Color, Digest, Hostnames, RolloutScope, SiteId, SiteName, Theme};
     use crate::manager::{DeployRequest, Force, NewFreeze, NewSite, Resume, RolloutRequest};
 
-    /// A retried request must match the record that an earlier build of the same encoding version stored.
+    /// A retried request has to match the record that an earlier build of the same encoding version stored.
     #[test]
     fn fingerprints_of_requests_are_pinned() {
         let digest = Digest::parse(&format!("sha256:{}", "a".repeat(64))).expect("a digest");

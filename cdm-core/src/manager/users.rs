@@ -1,5 +1,5 @@
-//! What may be asked of people who sign in, and their signing in itself. Passwords are the frontend's: here they are
-//! hashes that it made and compared.
+//! Requests about users, and their sessions. The frontend hashes and compares passwords; this module handles only the
+//! hashes.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -10,98 +10,103 @@ use crate::domain::user::{PasswordHash, SecondFactor, SecondProof, Session, User
 use crate::domain::{Canonical, Role, TokenHash, Uid, UserName};
 use crate::ports::{Mutation, WriteBatch};
 
-/// A person who may sign in from now on.
+/// A user to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewUser {
-    /// Never given before.
+    /// The name of the user, which no user may have had before.
     pub name: UserName,
-    /// What they may do.
+    /// The role of the user.
     pub role: Role,
-    /// What their password is recognised by.
+    /// The hash of the user's password.
     pub password: PasswordHash,
 }
 
-/// What is to be different about a person.
+/// Changes to a user. A field that is `None` or `false` changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserChange {
-    /// What they may do, from their next request on.
+    /// The new role, which applies from the user's next request on.
     pub role: Option<Role>,
-    /// What their password is recognised by; their sessions end.
+    /// The hash of the new password. The user's sessions end.
     pub password: Option<PasswordHash>,
-    /// Whether their second factor goes: they set up another one. Their sessions end.
+    /// Whether to remove the second factor, so that the user can set up another one. The user's sessions end.
     pub reset_second_factor: bool,
-    /// Whether their account at a provider of OpenID Connect goes: the next one that is vouched for is theirs.
+    /// Whether to unlink the account of the OpenID Connect provider. The next account that the provider vouches for
+    /// is linked. The user's sessions end.
     pub unbind_identity: bool,
 }
 
-/// By what somebody has proven who they are, as the frontend has seen; whether it still holds is decided with the write.
+/// The proof of identity that the frontend has verified. The manager checks in the same write that the proof is still
+/// valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proven {
-    /// The password of that hash, of someone without a second factor.
+    /// The password with this hash, of a user without a second factor.
     Password(PasswordHash),
-    /// The password of that hash, and the second factor.
+    /// The password with this hash and the second factor.
     Both(PasswordHash, SecondProof),
-    /// A session that ended with the password that its person has just changed to this one.
+    /// A session that ended because its user has just changed the password to the one with this hash.
     Renewed(PasswordHash),
-    /// The account of a provider of OpenID Connect; bound to the person where none is yet.
+    /// The account of an OpenID Connect provider, which is linked to the user if the user has none.
     Identity(TokenHash),
 }
 
-/// A session to be opened.
+/// A session to open.
 #[derive(Clone, Debug)]
 pub struct SignIn {
-    /// Whose.
+    /// The name of the user.
     pub name: UserName,
-    /// By what.
+    /// The proof of the user's identity.
     pub proven: Proven,
-    /// From which address, where that is known.
+    /// The address that the user signs in from, if it is known.
     pub from: Option<String>,
-    /// The text of the session that this browser had before; it ends.
+    /// The secret text of the browser's previous session, which ends.
     pub former: Option<SecretString>,
 }
 
 impl Manager {
-    /// Lets a person sign in from now on.
+    /// Creates a user, who may sign in immediately.
     ///
     /// # Errors
-    /// `user_exists` when the name was ever given; `invalid` for one user too many.
+    /// Returns `user_exists` if a user has, or ever had, the name, and `invalid` if there are too many users.
     pub async fn create_user(&self, request: &Request, new: &NewUser) -> Result<User, ManagerError> {
-        self.keep_user(request, new, false).await
+        self.store_user(request, new, false).await
     }
 
-    /// The same, as long as nobody may sign in: the first one makes themselves.
+    /// Creates the first user. The method is for a platform on which no user may sign in.
     ///
     /// # Errors
-    /// `invalid` once there is somebody.
+    /// Returns `invalid` if a user may sign in already.
     pub async fn create_first_user(&self, request: &Request, new: &NewUser) -> Result<User, ManagerError> {
-        self.keep_user(request, new, true).await
+        self.store_user(request, new, true).await
     }
 
-    async fn keep_user(&self, request: &Request, new: &NewUser, first: bool) -> Result<User, ManagerError> {
+    async fn store_user(&self, request: &Request, new: &NewUser, first: bool) -> Result<User, ManagerError> {
         let action = if first { Action::CreateFirstUser } else { Action::CreateUser };
-        let content =
-            Canonical::new().field("role", new.role).field("password", secret(request, Some(&new.password)));
+        let content = Canonical::new()
+            .field("role", new.role)
+            .field("password", password_content(request, Some(&new.password)));
         self.submit(request, action, new.name.as_str(), &content, || async {
             let mut users = self.ports.store.users().await?;
             if first && users.present().next().is_some() {
-                return Err(ManagerError::Invalid("somebody may sign in already; ask them".to_owned()));
+                return Err(ManagerError::Invalid(
+                    "the first user already exists; ask that user for access".to_owned(),
+                ));
             }
-            if users.knew(&new.name) {
+            if users.has_ever_had(&new.name) {
                 return Err(ManagerError::UserExists(new.name.clone()));
             }
             let NewUser { name, role, password } = new.clone();
             let (by, at) = (request.actor.clone(), self.now());
             users.add(User { name, role, password, second: None, identity: None, by, at, removed: None })?;
-            Ok(written(users))
+            Ok(users_decision(users))
         })
         .await?;
         self.user(&new.name).await
     }
 
-    /// Changes a person's role or password.
+    /// Changes a user's role or credentials.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if the user does not exist.
     pub async fn change_user(
         &self,
         request: &Request,
@@ -111,7 +116,7 @@ impl Manager {
         let UserChange { role, password, reset_second_factor, unbind_identity } = change;
         let content = Canonical::new()
             .optional("role", *role)
-            .optional("password", password.as_ref().map(|password| secret(request, Some(password))))
+            .optional("password", password.as_ref().map(|password| password_content(request, Some(password))))
             .field("resetSecondFactor", reset_second_factor)
             .field("unbindIdentity", unbind_identity);
         let password_alone = role.is_none() && !*reset_second_factor && !*unbind_identity;
@@ -133,16 +138,16 @@ impl Manager {
             if change.password.is_some() || *reset_second_factor || *unbind_identity {
                 users.close(name, None);
             }
-            Ok(written(users))
+            Ok(users_decision(users))
         })
         .await?;
         self.user(name).await
     }
 
-    /// Sets a person's second factor up, or takes it away; their other sessions end.
+    /// Sets up or removes a user's second factor. All sessions of the user except `kept` end.
     ///
     /// # Errors
-    /// `not_found`; `invalid` where one was set up meanwhile.
+    /// Returns `not_found` if the user does not exist, and `invalid` if a second factor was set up in the meantime.
     pub async fn change_second_factor(
         &self,
         request: &Request,
@@ -160,44 +165,44 @@ impl Manager {
             let mut users = self.ports.store.users().await?;
             let user = users.of_mut(name).ok_or_else(|| no_user(name))?;
             if second.is_some() && user.second.is_some() {
-                return Err(ManagerError::Invalid("a second factor is set up already".to_owned()));
+                return Err(ManagerError::Invalid("a second factor is already set up".to_owned()));
             }
             user.second = second.cloned();
             users.sessions.retain(|session| session.user != *name || session.id == kept);
-            Ok(written(users))
+            Ok(users_decision(users))
         })
         .await?;
         self.user(name).await
     }
 
-    /// Ends what a person may do, from their next request on.
+    /// Removes a user. The user's next request is rejected.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if the user does not exist.
     pub async fn remove_user(&self, request: &Request, name: &UserName) -> Result<Accepted, ManagerError> {
         self.submit(request, Action::RemoveUser, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
             let now = self.now();
             users.of_mut(name).ok_or_else(|| no_user(name))?.remove(now);
             users.close(name, None);
-            Ok(written(users))
+            Ok(users_decision(users))
         })
         .await
     }
 
-    /// The records of people who sign in, for somebody who wants to see them.
+    /// Returns the users' record to a caller who may read it.
     ///
     /// # Errors
-    /// `forbidden`; when the store does not answer.
+    /// Returns `forbidden`, or an error if the store is unavailable.
     pub async fn list_users(&self, request: &Request) -> Result<Users, ManagerError> {
         self.authorize(request, Action::ReadUsers, "users").await?;
         self.users().await
     }
 
-    /// Everyone who may sign in or ever might, and the sessions: to judge who signs in, whatever their role.
+    /// Returns the users' record without a permission check. Frontends use it to verify sign-ins.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn users(&self) -> Result<Users, ManagerError> {
         Ok(self.ports.store.users().await?)
     }
@@ -206,12 +211,12 @@ impl Manager {
         self.users().await?.of(name).cloned().ok_or_else(|| no_user(name))
     }
 
-    /// Opens a session for someone who has proven who they are. The text that recognises it is answered this once and
-    /// kept nowhere. The session that this browser had before ends.
+    /// Opens a session for an authenticated user and returns the session's secret text, which is not stored. The
+    /// browser's previous session ends.
     ///
     /// # Errors
-    /// `invalid` when what was proven does not hold any more: the person was removed, got another password, has used that
-    /// code already, or is bound to another account.
+    /// Returns `invalid` if the proof is no longer valid: the user was removed or has another password, the code was
+    /// already used, or another account is linked to the user.
     pub async fn open_session(
         &self,
         request: &Request,
@@ -235,24 +240,25 @@ impl Manager {
         };
         self.submit(request, action, name.as_str(), &Canonical::new(), || async {
             let mut users = self.ports.store.users().await?;
-            let user = users.of_mut(name).ok_or_else(not_proven)?;
-            if !holds(user, &sign_in.proven) {
-                return Err(not_proven());
+            let user = users.of_mut(name).ok_or_else(sign_in_failed)?;
+            if !accept_proof(user, &sign_in.proven) {
+                return Err(sign_in_failed());
             }
             if let Some(former) = &sign_in.former {
-                users.close_known(&hash(former));
+                users.close_by_hash(&hash(former));
             }
             users.open(session.clone(), now);
-            Ok(written(users))
+            Ok(users_decision(users))
         })
         .await?;
         Ok((session, text))
     }
 
-    /// Notes that a session is in use, at most every few minutes. Another write at the same time goes before this one.
+    /// Records that a session is in use, at most once every [`Session::TOUCH`]. If another write changes the record
+    /// at the same time, the use is not recorded.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Returns an error if the store is unavailable.
     pub async fn touch_session(&self, session: &Session) -> Result<(), ManagerError> {
         let now = self.now();
         if !session.is_stale(now) {
@@ -265,28 +271,28 @@ impl Manager {
         Ok(())
     }
 
-    /// Random text that nobody can guess, after a prefix that says what it is.
+    /// Returns an unguessable random text with a prefix that names its purpose.
     pub fn fresh_secret(&self, prefix: &str) -> SecretString {
         SecretString::from(format!("{prefix}{}", self.ports.entropy.password().expose_secret()))
     }
 
-    /// Keeps in the audit that someone wanted to sign in and could not; answers why.
+    /// Records a failed sign-in in the audit log. Returns the error for the user.
     pub async fn refuse_session(&self, request: &Request, name: &str) -> ManagerError {
         let refused = self
-            .submit(request, Action::SignIn, name, &Canonical::new(), || async { Err(not_proven()) })
+            .submit(request, Action::SignIn, name, &Canonical::new(), || async { Err(sign_in_failed()) })
             .await;
-        refused.err().unwrap_or_else(not_proven)
+        refused.err().unwrap_or_else(sign_in_failed)
     }
 
-    /// Keeps in the audit that attempts are refused because there were too many.
+    /// Records an attempt in the audit log that was rejected because of a rate limit.
     pub async fn refuse_attempt(&self, request: &Request, action: Action, name: &str) {
         self.refused(request, action, name, "rate_limited").await;
     }
 
-    /// Ends a session of a person, or all of theirs.
+    /// Ends one session of a user, or all of them if `id` is `None`.
     ///
     /// # Errors
-    /// `not_found` for a session that there is not.
+    /// Returns `not_found` if the user or the session does not exist.
     pub async fn close_session(
         &self,
         request: &Request,
@@ -302,15 +308,15 @@ impl Manager {
             if users.close(name, id) == 0 && id.is_some() {
                 return Err(ManagerError::NotFound { what: "the session".to_owned() });
             }
-            Ok(written(users))
+            Ok(users_decision(users))
         })
         .await
     }
 
-    /// Whose session that is, while it lasts.
+    /// Returns the session with this secret text and its user; `None` if no such session exists or it has expired.
     ///
     /// # Errors
-    /// Only when the store does not answer: nobody is signed out for that.
+    /// Returns an error only if the store is unavailable. A frontend must not sign the user out in that case.
     pub async fn session(&self, text: &SecretString) -> Result<Option<(User, Session)>, ManagerError> {
         let users = self.users().await?;
         let found = users.session(&hash(text), self.now());
@@ -318,8 +324,8 @@ impl Manager {
     }
 }
 
-/// Whether what was proven still holds; what can be used once is used up.
-fn holds(user: &mut User, proven: &Proven) -> bool {
+/// Returns whether a proof is still valid for the user, and uses up a one-time proof.
+fn accept_proof(user: &mut User, proven: &Proven) -> bool {
     match proven {
         Proven::Password(hash) => user.password == *hash && user.second.is_none(),
         Proven::Both(hash, proof) => {
@@ -330,15 +336,15 @@ fn holds(user: &mut User, proven: &Proven) -> bool {
     }
 }
 
-/// What of a password goes into a request's fingerprint. A quick hash would help to guess it. Where the frontend gave
-/// none that a repetition has too, no request repeats another: its key is refused, instead of leaving the password as
-/// it was.
-fn secret<'a>(request: &'a Request, password: Option<&'a PasswordHash>) -> &'a str {
+/// Returns the part of a password that a request's fingerprint includes. A fast hash would make the password easier
+/// to guess. If the frontend supplies no hash that a repetition reproduces, the repetition has another fingerprint,
+/// so its key is rejected and the password does not stay unchanged unnoticed.
+fn password_content<'a>(request: &'a Request, password: Option<&'a PasswordHash>) -> &'a str {
     let Some(password) = password.filter(|_| request.key.is_some()) else { return "" };
     request.secret.as_ref().unwrap_or(password).as_str()
 }
 
-fn written(users: Users) -> Decision {
+fn users_decision(users: Users) -> Decision {
     let batch = WriteBatch::of(vec![Mutation::Users(Box::new(users))]);
     Decision { batch, accepted: Accepted::Done }
 }
@@ -347,6 +353,6 @@ fn no_user(name: &UserName) -> ManagerError {
     ManagerError::NotFound { what: format!("the user `{name}`") }
 }
 
-fn not_proven() -> ManagerError {
+fn sign_in_failed() -> ManagerError {
     ManagerError::Invalid("the name or the password is wrong".to_owned())
 }

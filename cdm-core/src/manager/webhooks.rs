@@ -1,4 +1,4 @@
-//! What may be asked of webhooks.
+//! Requests about webhooks.
 
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -7,17 +7,18 @@ use super::submit::Decision;
 use super::{Accepted, Action, Manager, ManagerError, Request};
 use crate::domain::webhook::{DeliveryState, Receiver, SigningKey, Topic, Webhook};
 use crate::domain::{Canonical, NameError};
+use crate::engine::Backoff;
 use crate::ports::{Credentials, ErrorKind, Mutation, Outcome, PortError, StoredSecret, WriteBatch};
 
-/// How often the secret store is asked again.
+/// The maximum number of attempts of a secret store call.
 const TRIES: u32 = 5;
 
-/// A webhook to be made.
+/// A webhook to create.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewWebhook {
-    /// Where its messages go.
+    /// The URL to send messages to.
     pub url: String,
-    /// What it is told; none for [`Topic::usual`].
+    /// The topics to subscribe to. An empty list subscribes to [`Topic::usual`].
     pub topics: Vec<Topic>,
 }
 
@@ -28,23 +29,23 @@ impl std::fmt::Debug for NewWebhook {
 }
 
 impl Manager {
-    /// Tells a receiver of what happens from now on. Its key is answered this once; a repetition under the request's key
-    /// answers it again, and makes up for a first attempt that stopped before it was stored.
+    /// Creates a webhook, which receives events from now on, and returns its signing key. A repetition under the same
+    /// idempotency key returns the same key, and stores the key if the first attempt stopped before it did.
     ///
     /// # Errors
-    /// `invalid` for an address that no webhook may have, or one webhook too many.
+    /// Returns `invalid` for a URL that is not allowed, and if there are too many webhooks.
     pub async fn create_webhook(
         &self,
         request: &Request,
-        wanted: &NewWebhook,
+        new: &NewWebhook,
     ) -> Result<(Webhook, SigningKey), ManagerError> {
-        let mut topics = if wanted.topics.is_empty() { Topic::usual() } else { wanted.topics.clone() };
+        let mut topics = if new.topics.is_empty() { Topic::usual() } else { new.topics.clone() };
         topics.sort_unstable();
         topics.dedup();
-        let content = Canonical::new().field("url", &wanted.url).list("topics", &topics);
+        let content = Canonical::new().field("url", &new.url).list("topics", &topics);
         let accepted = self
             .submit(request, Action::CreateWebhook, "webhooks", &content, || async {
-                self.may_receive(&wanted.url)?;
+                self.may_receive(&new.url)?;
                 let mut webhooks = self.ports.store.webhooks().await?;
                 let cursor = self.ports.store.last_event().await?.unwrap_or(0);
                 let number = self.number().await?;
@@ -52,7 +53,7 @@ impl Manager {
                 webhooks.add(Webhook {
                     number,
                     uid: self.ports.entropy.uid(now),
-                    url: wanted.url.clone(),
+                    url: new.url.clone(),
                     topics: topics.clone(),
                     by: request.actor.clone(),
                     at: now,
@@ -73,10 +74,10 @@ impl Manager {
         Ok((webhook, key))
     }
 
-    /// Tells a receiver nothing any more. Its key goes first, so that none is left without its webhook.
+    /// Removes a webhook. Its signing key is deleted first, so that no key remains without a webhook.
     ///
     /// # Errors
-    /// `not_found`.
+    /// Returns `not_found` if the webhook does not exist.
     pub async fn remove_webhook(&self, request: &Request, number: u64) -> Result<Accepted, ManagerError> {
         self.submit(
             request,
@@ -87,8 +88,8 @@ impl Manager {
                 let mut webhooks = self.ports.store.webhooks().await?;
                 let webhook = webhooks.of(number).ok_or_else(|| no_webhook(number))?;
                 let name = webhook.key();
-                let closed = || async { self.ports.secrets.schedule_delete(&self.call(), &name).await };
-                self.until_applied(closed).await?;
+                let delete_key = || async { self.ports.secrets.schedule_delete(&self.call(), &name).await };
+                self.until_applied(delete_key).await?;
                 webhooks.list.retain(|webhook| webhook.number != number);
                 let batch = WriteBatch::of(vec![Mutation::Webhooks(Box::new(webhooks))]);
                 Ok(Decision { batch, accepted: Accepted::Done })
@@ -97,29 +98,29 @@ impl Manager {
         .await
     }
 
-    /// Whether a webhook may have that address.
+    /// Checks whether a webhook may use a URL.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the rule that the URL breaks.
     pub fn may_receive(&self, url: &str) -> Result<(), NameError> {
         Receiver::parse(url, &self.receivers).map(drop)
     }
 
-    /// Every webhook, oldest first.
+    /// Returns every webhook, oldest first.
     ///
     /// # Errors
-    /// `forbidden`; when the store does not answer.
+    /// Returns `forbidden`, or an error if the store is unavailable.
     pub async fn webhooks(&self, request: &Request) -> Result<Vec<Webhook>, ManagerError> {
         self.authorize(request, Action::ReadWebhooks, "webhooks").await?;
         Ok(self.ports.store.webhooks().await?.list)
     }
 
-    /// A webhook's key: the stored one, or one that is drawn and stored now.
+    /// Returns a webhook's signing key. If none is stored, generates and stores one.
     async fn signing_key(&self, webhook: &Webhook) -> Result<SigningKey, ManagerError> {
         let name = webhook.key();
-        let drawn = Sha256::digest(self.ports.entropy.password().expose_secret().as_bytes());
-        let drawn = SigningKey::new(&drawn.into());
-        let value = Credentials::Webhook(drawn.clone());
+        let generated = Sha256::digest(self.ports.entropy.password().expose_secret().as_bytes());
+        let generated = SigningKey::new(&generated.into());
+        let value = Credentials::Webhook(generated.clone());
         for _ in 0..TRIES {
             match self.ports.secrets.read(&name).await? {
                 Some(StoredSecret::Value(Credentials::Webhook(key))) => return Ok(key),
@@ -137,13 +138,13 @@ impl Manager {
                 }
             };
             if self.until_applied(create).await? {
-                return Ok(drawn);
+                return Ok(generated);
             }
         }
         Err(ManagerError::Unknown)
     }
 
-    /// Makes a call of the secret store that may be repeated until it is applied.
+    /// Repeats an idempotent call of the secret store until it is applied.
     pub(super) async fn until_applied<T, F, Fut>(&self, call: F) -> Result<T, ManagerError>
     where
         F: Fn() -> Fut + Send,
@@ -151,20 +152,18 @@ impl Manager {
         T: Send,
     {
         let mut last = None::<PortError>;
-        let mut pause = self.settings.pause;
+        let mut backoff = Backoff::of(&self.settings);
         for _ in 0..TRIES {
             match call().await {
                 Outcome::Applied(applied) => return Ok(applied),
                 Outcome::NotApplied(error) if !error.is_retryable() => return Err(error.into()),
-                // Repeated attempts free no space.
+                // A repetition does not free space.
                 Outcome::NotApplied(error) | Outcome::Unknown(error) if error.kind == ErrorKind::Full => {
                     return Err(error.into());
                 }
                 Outcome::NotApplied(error) | Outcome::Unknown(error) => last = Some(error),
             }
-            let clock = &self.ports.clock;
-            clock.sleep_until(clock.monotonic().after(pause)).await;
-            pause = (pause * 2).min(self.settings.longest_pause);
+            backoff.wait(&*self.ports.clock).await;
         }
         Err(last.map_or(ManagerError::Unknown, Into::into))
     }

@@ -1,83 +1,86 @@
-//! What every call brings, and what comes of it.
+//! The context and the outcome of a call to a port.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::domain::{Fence, MonotonicTime};
 
-/// Tells one write from every other, so that its writer recognises it after a lost answer.
+/// The id of one write, by which the writer recognizes its own write after a lost response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
 
 /// The context of a call that changes something.
 #[derive(Clone, Copy, Debug)]
 pub struct CallContext {
-    /// When the caller stops waiting, on its own monotonic clock; never later than its lease.
+    /// When the caller stops waiting, on the caller's monotonic clock; never later than the end of the caller's
+    /// lease.
     ///
-    /// An adapter ends the call by then and answers *unknown*. Where the target can refuse a request by its age (a
-    /// signed request's expiry, a statement time-out), the adapter makes it do so.
+    /// An adapter ends the call by the deadline and returns [`Outcome::Unknown`]. If the target can reject a request
+    /// by its age (the expiry of a signed request, a statement timeout), the adapter uses that feature.
     pub deadline: MonotonicTime,
-    /// Names this write; a repetition of the same write carries the same id.
+    /// The id of the write. A repetition of the same write carries the same id.
     pub write: WriteId,
-    /// Who acts: the operation's number and epoch.
+    /// The fence of the writing operation: its number and epoch.
     pub fence: Fence,
 }
 
-/// What came of a call that changes something.
+/// The outcome of a call that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome<T, E = PortError> {
-    /// It took effect.
+    /// The change took effect.
     Applied(T),
-    /// It did not, and will not.
+    /// The change did not take effect and will not take effect later.
     NotApplied(E),
-    /// Nobody knows: the answer was lost, or was a time-out, a reset, a 500 or a 504. It may still take effect.
+    /// It is unknown whether the change took effect, for example after a lost response, a timeout, a connection
+    /// reset, a 500 or a 504. It may still take effect later.
     Unknown(E),
 }
 
-/// What a caller can make of an error.
+/// A classification of errors by what a caller can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound,
-    /// It exists, and is the caller's own.
+    /// The object exists and belongs to the caller.
     Exists,
-    /// It exists, and is someone else's.
+    /// The object exists and belongs to another owner.
     Foreign,
-    /// It is not as the caller expected it.
+    /// The object is not in the state that the caller expected.
     Conflict,
-    /// It was there and is gone for good; it cannot come back under this name.
+    /// The object was removed for good and cannot be created again under this name.
     Gone,
-    /// The caller may not.
+    /// The caller lacks permission.
     Denied,
-    /// The request is wrong as it stands.
+    /// The request is invalid and cannot succeed unchanged.
     Invalid,
-    /// Too many calls.
+    /// The backend throttles requests; the value is the pause that the backend asks for, if it names one.
     Throttled(Option<Duration>),
-    /// No answer, or none that says anything.
+    /// The backend did not respond, or its response does not show the result.
     Unavailable,
-    /// The storage behind the port has no space left for a write; reads go on. Clears once space is free.
+    /// The storage behind the port has no space left for a write. Reads still work. The error clears when space is
+    /// free.
     Full,
 }
 
 /// An error of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortError {
-    /// What the caller can make of it.
+    /// What a caller can do about the error.
     pub kind: ErrorKind,
-    /// Which port.
+    /// The name of the port, such as `cluster`.
     pub port: &'static str,
-    /// The particulars; never a secret, a statement or a host name.
+    /// The particulars for users. The message never contains a secret, a statement or a host name.
     pub message: String,
 }
 
 impl PortError {
-    /// An error of `port`.
+    /// Creates an error of `port`.
     pub fn new(port: &'static str, kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, port, message: message.into() }
     }
 
-    /// Whether the same call may succeed later without anyone doing anything.
+    /// Returns whether the same call can succeed later without any change by a user.
     pub const fn is_retryable(&self) -> bool {
         match self.kind {
             ErrorKind::Conflict | ErrorKind::Throttled(_) | ErrorKind::Unavailable | ErrorKind::Full => true,

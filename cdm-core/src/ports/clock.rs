@@ -1,4 +1,4 @@
-//! Time and chance, so that neither is hidden in a decision.
+//! Time and randomness, which decisions receive as inputs instead of reading them.
 
 use std::fmt;
 
@@ -8,30 +8,31 @@ use secrecy::SecretString;
 use super::WriteId;
 use crate::domain::{MonotonicTime, Timestamp, Uid};
 
-/// Time.
+/// The clocks of the machine.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// What people read. May jump.
+    /// Returns the wall-clock time, which users see. It can jump.
     fn wall(&self) -> Timestamp;
 
-    /// What leases and deadlines are measured with. Never goes back, and goes on while the process is stopped.
+    /// Returns the monotonic time, by which leases and deadlines are measured. It never goes back and continues while
+    /// the process is suspended.
     fn monotonic(&self) -> MonotonicTime;
 
-    /// Returns when `monotonic` has reached `until`.
+    /// Completes when `monotonic` has reached `until`.
     async fn sleep_until(&self, until: MonotonicTime);
 }
 
-/// Chance.
+/// A source of randomness.
 pub trait Entropy: Send + Sync + fmt::Debug + 'static {
-    /// A fresh uid whose time is `now`: never the same twice, on any machine.
+    /// Returns a new uid with the time `now`. A uid never repeats, on any machine.
     fn uid(&self, now: Timestamp) -> Uid;
 
-    /// A fresh password of at least 128 bits, of letters, digits, `_` and `-` only.
+    /// Returns a new password of at least 128 random bits, which consists of letters, digits, `_` and `-`.
     fn password(&self) -> SecretString;
 
-    /// A fresh name for a write: never the same twice within a record's life.
+    /// Returns a new write id, which never repeats during the lifetime of a record.
     fn write(&self) -> WriteId;
 
-    /// A number from 0 up to, not including, 1.
+    /// Returns a random number from 0 (inclusive) to 1 (exclusive).
     fn jitter(&self) -> f64;
 }

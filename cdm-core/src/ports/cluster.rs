@@ -1,4 +1,4 @@
-//! The two services, the routes to them, the jobs, and which service is the canary.
+//! The two services, the routes to them, jobs, and the canary.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use async_trait::async_trait;
 use super::{CallContext, JobFailure, Outcome, PortError};
 use crate::domain::{Color, Digest, Fence, Hostnames, JobName, SiteId, SiteName, Template, Theme, Uid};
 
-/// The cluster.
+/// Reads and changes the cluster.
 ///
-/// Every object of a site is labelled with the site's uid and belongs to an anchor of that uid; see
+/// Every object of a site is labeled with the site's uid and belongs to an anchor of that uid; see
 /// [`ClusterOps::release`].
 #[async_trait]
 pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
-    /// Which service is the active canary, and with which image; `None` before anything was set.
+    /// Returns the active canary service and its image; `None` if no canary was ever set.
     async fn canary(&self) -> Result<Option<Canary>, PortError>;
 
-    /// Sets selector and digest if the canary still has the version `expect` (`None`: is not set yet). What else is
-    /// kept there stays.
+    /// Sets the color and the digest of the canary if the canary still has the version `expect` (`None`: no canary
+    /// was set yet). Other values of the canary object stay unchanged.
     ///
     /// # Errors
-    /// `Conflict` when it has another version.
+    /// Returns `Conflict` if the canary has another version.
     async fn set_canary(
         &self,
         call: &CallContext,
@@ -30,17 +30,17 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
         digest: Option<Digest>,
     ) -> Outcome<()>;
 
-    /// How a service stands. May be answered from a watch that lags by moments.
+    /// Returns the state of a service. The state may come from a watch and lag by moments.
     async fn service(&self, color: Color) -> Result<ServiceView, PortError>;
 
-    /// Sets the image, or puts a whole template back, if the workload still carries the fence `expect`; it carries
-    /// `call.fence` afterwards. The pods follow in their own time.
+    /// Sets the image of a service, or restores a complete template, if the workload still carries the fence
+    /// `expect`. The workload carries `call.fence` afterward. The call does not wait for the pods.
     ///
-    /// A repetition of a call that was applied is a `Conflict`: the caller recognises its own fence when it looks.
-    /// Setting what the workload runs already raises the fence and restarts nothing.
+    /// A repetition of an applied call returns `Conflict`; the caller recognizes its own fence when it reads the
+    /// service. Setting the image that the workload already runs raises the fence and restarts no pod.
     ///
     /// # Errors
-    /// `Conflict` when the workload carries another fence.
+    /// Returns `Conflict` if the workload carries another fence.
     async fn set_image(
         &self,
         call: &CallContext,
@@ -49,50 +49,52 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
         want: &ImageWant,
     ) -> Outcome<()>;
 
-    /// A site's route. May be answered from a watch that lags by moments.
+    /// Returns a site's route. The route may come from a watch and lag by moments.
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError>;
 
-    /// Creates a site's route, carrying `call.fence`.
+    /// Creates a site's route, which carries `call.fence`.
     ///
     /// # Errors
-    /// `Exists` when the site has a route; `Foreign` when another owner's route has one of the hostnames; `Gone` after
-    /// [`ClusterOps::release`].
+    /// Returns `Exists` if the site has a route, `Foreign` if a route of another owner has one of the hostnames, and
+    /// `Gone` after [`ClusterOps::release`].
     async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()>;
 
-    /// Points a site's route to `to` in place, without a gap, if it still carries the fence `expect`; it carries
-    /// `call.fence` afterwards. Pointing it to where it points already raises the fence and nothing else.
+    /// Points a site's route to `to` in place and without interruption, if the route still carries the fence
+    /// `expect`. The route carries `call.fence` afterward. A move to the service that the route already points to
+    /// only raises the fence.
     ///
     /// # Errors
-    /// `Conflict` when the route carries another fence; `NotFound` when there is none.
+    /// Returns `Conflict` if the route carries another fence, and `NotFound` if the site has no route.
     async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()>;
 
-    /// Removes everything of the uid: route, jobs with their pods, anchor. Idempotent and final, also for a uid that had
-    /// nothing yet: what a late call
-    /// creates under that uid is refused, or collected at once.
+    /// Removes every object of the uid: the route, jobs with their pods, and the anchor. The call is idempotent and
+    /// final, even for a uid without objects: an object that a late call creates under the uid is rejected or deleted
+    /// immediately.
     async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()>;
 
     /// Starts a job.
     ///
     /// # Errors
-    /// `Exists` when a job of that name and uid is there, whatever became of it; `Foreign` when the name is someone
-    /// else's; `Gone` after [`ClusterOps::release`].
+    /// Returns `Exists` if a job of that name and uid exists in any state, `Foreign` if the name belongs to another
+    /// owner, and `Gone` after [`ClusterOps::release`].
     async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()>;
 
-    /// A job; `None` when there is none, or none any more. May be answered from a watch that lags by moments.
+    /// Returns a job; `None` if the job does not exist or was deleted. The job may come from a watch and lag by
+    /// moments.
     ///
-    /// Credentials that were put into the cluster for a job do not outlast it: an end is answered only once they are
-    /// gone, and those of a job that ended and that nobody asks about are removed by whoever follows
-    /// [`ClusterOps::changes`]. While a job has not ended they stay, so that a pod in place of a lost one can start. A
-    /// repetition of [`ClusterOps::run_job`] for a job that has ended brings none back.
+    /// Credentials that the adapter put into the cluster for a job are deleted with the job's end: the adapter
+    /// reports an end only after it has deleted them, and the caller of [`ClusterOps::changes`] triggers the deletion
+    /// for ended jobs that no caller reads. The credentials of a running job stay, so that a replacement pod can
+    /// start. A repetition of [`ClusterOps::run_job`] for an ended job does not create them again.
     async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError>;
 
-    /// What changed since `mark`, and the mark to ask with next; waits at most `wait` for news.
+    /// Returns the changes since `cursor` and the cursor for the next call. Waits at most `wait` for a change.
     ///
-    /// News may come late or twice, never not at all; whoever hears of it looks at the whole object. A mark that is too old answers
-    /// as if everything had changed.
+    /// A change can be reported late or more than once, but is never lost; the caller reads the complete object after
+    /// a report. A cursor that is too old returns [`Changed::Anything`].
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError>;
 }
@@ -100,59 +102,81 @@ pub trait ClusterOps: Send + Sync + fmt::Debug + 'static {
 /// The state of the canary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canary {
-    /// The active service.
+    /// The color of the active service.
     pub color: Color,
-    /// The digest it was given.
+    /// The digest that the canary was set to.
     pub digest: Option<Digest>,
-    /// For the next write.
+    /// The version, which the next write has to name.
     pub version: CanaryVersion,
 }
 
-/// Which write a canary state is of; only the adapter that made it looks inside.
+/// The version of the canary's state. Only the adapter that created the value interprets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanaryVersion(pub String);
 
-/// What a workload shall run.
+/// The image that a workload is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageWant {
-    /// This digest, everything else as it is.
+    /// This digest, with the rest of the template unchanged.
     Digest(Digest),
-    /// This whole template, as [`ServiceView::template`] had it.
+    /// This complete template, as [`ServiceView::template`] returned it.
     Template(Template),
 }
 
-/// How a service stands.
+/// The observed state of a service.
+///
+/// ```
+/// use cdm_core::domain::{Color, Fence};
+/// use cdm_core::ports::ServiceView;
+///
+/// let view = ServiceView {
+///     color: Color::Blue,
+///     digest: None,
+///     template: None,
+///     fence: Fence::default(),
+///     desired: 2,
+///     updated: 2,
+///     ready: 2,
+///     available: 2,
+///     total: 2,
+///     observed: true,
+///     failure: None,
+/// };
+/// assert!(view.is_ready());
+/// // A pod of an earlier template still exists.
+/// assert!(!ServiceView { total: 3, ..view }.is_ready());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
-    /// Which.
+    /// The color of the service.
     pub color: Color,
-    /// The digest its template names; `None` where it names a tag or nothing.
+    /// The digest that the template names; `None` if the template names a tag or no image.
     pub digest: Option<Digest>,
-    /// The whole template.
+    /// The complete pod template; `None` if the workload does not exist or has no template.
     pub template: Option<Template>,
-    /// The fence of the last write by CDM.
+    /// The fence of CDM's last write.
     pub fence: Fence,
-    /// Pods wanted.
+    /// The number of pods that the workload requests.
     pub desired: u32,
-    /// Pods of the present template.
+    /// The number of pods of the current template.
     pub updated: u32,
-    /// Pods that pass their readiness check.
+    /// The number of pods that pass their readiness check.
     pub ready: u32,
-    /// Pods of the present template that are available and run the wanted digest.
+    /// The number of pods of the current template that are available and run the requested digest.
     pub available: u32,
-    /// All pods, those of earlier templates too.
+    /// The number of all pods, including those of earlier templates.
     pub total: u32,
-    /// Whether the numbers are of the present template.
+    /// Whether the numbers refer to the current template.
     pub observed: bool,
-    /// What keeps pods from getting ready, in the platform's own words.
+    /// Why pods do not become ready, as the platform reports it.
     pub failure: Option<PodFailure>,
 }
 
 impl ServiceView {
-    /// Whether routes may be pointed to it: at least one pod wanted, the present template observed, every pod of it and
-    /// available, none of an earlier one.
+    /// Returns whether routes may point to the service: at least one pod is requested, the current template was
+    /// observed, every pod of that template is available, and no pod of an earlier template exists.
     ///
-    /// The rule is that of `kubectl rollout status`, with the pods' digest besides.
+    /// The rule is that of `kubectl rollout status`, and additionally checks the digest of the pods.
     pub const fn is_ready(&self) -> bool {
         self.desired > 0
             && self.observed
@@ -163,86 +187,87 @@ impl ServiceView {
     }
 }
 
-/// What keeps pods from getting ready.
+/// Why pods do not become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFailure {
-    /// Whether the platform has given up waiting (the progress deadline has passed).
+    /// Whether the platform has stopped waiting, because the progress deadline has passed.
     pub definite: bool,
-    /// Whether it speaks against the image: a crash, a failed readiness, an absent image. Unschedulable pods and a
-    /// registry that refuses do not.
+    /// Whether the image is at fault: a crash, a failed readiness check or a missing image. Unschedulable pods and a
+    /// registry that denies access do not count.
     pub blames_image: bool,
-    /// The pods' own reason.
+    /// The reason that the pods report.
     pub message: String,
 }
 
-/// A route as it is.
+/// The observed state of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Whose.
+    /// The uid of the site that the route belongs to.
     pub uid: Uid,
-    /// Its hostnames.
+    /// The hostnames that the route serves.
     pub hostnames: Hostnames,
-    /// Where it points.
+    /// The color of the service that the route points to.
     pub service: Color,
-    /// The fence of its last write.
+    /// The fence of the last write.
     pub fence: Fence,
 }
 
 /// A route to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// Whose.
+    /// The uid of the site.
     pub uid: Uid,
-    /// The site's id, for people.
+    /// The id of the site, for users who inspect the cluster.
     pub site: SiteId,
-    /// Its hostnames.
+    /// The hostnames to serve.
     pub hostnames: Hostnames,
-    /// Where it points.
+    /// The color of the service to point to.
     pub service: Color,
 }
 
-/// A job to start. It runs in the image of a service, with that service's settings and the site's credentials as files.
+/// A job to start. The job runs in the image of a service, with the service's settings and the site's credentials as
+/// files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
-    /// Its name.
+    /// The name of the job.
     pub name: JobName,
-    /// In whose image.
+    /// The color of the service whose image the job runs in.
     pub service: Color,
-    /// What it does.
+    /// The task of the job.
     pub kind: JobKind,
 }
 
-/// What a job does.
+/// The task of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobKind {
-    /// Installs WordPress where it is not installed, and proves by queries that the site has its address, the mark of a
-    /// whole installation, and its administrator that role. Ends with [`JobFailure::InstallIncomplete`] on what an installation that was cut short
-    /// has left.
+    /// Installs WordPress if it is not installed, then verifies by queries the address of the site, the mark of a
+    /// complete installation, and the role of the administrator. The job fails with [`JobFailure::InstallIncomplete`]
+    /// if the database contains an interrupted installation.
     Install {
-        /// The site.
+        /// The uid of the site.
         uid: Uid,
-        /// The site's hostnames; its address is the canonical one.
+        /// The site's hostnames. The canonical one becomes the address of the site.
         hostnames: Hostnames,
-        /// Its title.
+        /// The title of the site.
         title: SiteName,
     },
-    /// Makes a theme the active one.
+    /// Activates a theme that the image contains.
     ActivateTheme {
-        /// The site.
+        /// The uid of the site.
         uid: Uid,
-        /// The theme.
+        /// The theme to activate.
         theme: Theme,
     },
-    /// Flushes the object caches of sites; one that fails does not keep the others from it. An end without an error is
-    /// no proof: a site counts as flushed where `wp` said so.
+    /// Flushes the object caches of sites. A failure of one site does not prevent the others. The end of the job is
+    /// not a proof: a site counts as flushed only if `wp` reported success for it.
     FlushCaches {
-        /// The sites; at most a window of a rollout.
+        /// The uids of the sites, at most as many as a window of a rollout has.
         uids: Vec<Uid>,
     },
 }
 
 impl JobKind {
-    /// The one site that the job belongs to; `None` for a batch.
+    /// Returns the site that the job belongs to; `None` for a batch of sites.
     pub fn uid(&self) -> Option<Uid> {
         match self {
             Self::Install { uid, .. } | Self::ActivateTheme { uid, .. } => Some(*uid),
@@ -250,7 +275,7 @@ impl JobKind {
         }
     }
 
-    /// The middle of the job's name.
+    /// Returns the middle part of the job's name.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Install { .. } => "install",
@@ -260,45 +285,45 @@ impl JobKind {
     }
 }
 
-/// A job as it is.
+/// The observed state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// What became of it.
+    /// Whether the job is running, succeeded or failed.
     pub state: JobState,
-    /// What it printed, as far as it is to be had.
+    /// The output of the job, as far as it is available.
     pub log: String,
 }
 
-/// What became of a job.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
-    /// It has not ended.
+    /// The job has not ended.
     Running,
-    /// Done; of a batch, the sites that were not, with the reason.
+    /// The job ended. In a batch, individual sites can still have failed.
     Succeeded {
-        /// The sites of a batch that failed.
+        /// The sites of a batch that failed, each with the reason.
         failed: Vec<(Uid, String)>,
     },
-    /// It failed.
+    /// The job ended with an error.
     Failed {
-        /// Why.
+        /// The reason, for users.
         message: String,
-        /// What its output says of the cause.
+        /// The cause that the job's output names.
         cause: JobFailure,
     },
 }
 
-/// How far someone has followed the changes; zero before the first.
+/// The position up to which a caller has read the changes; zero before the first call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeCursor(pub u64);
 
-/// Something that changed.
+/// An object that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Changed {
-    /// A job.
+    /// A job with this name.
     Job(JobName),
-    /// A service.
+    /// The service of this color.
     Service(Color),
-    /// Whatever; the mark was too old.
+    /// An unknown object: the cursor was too old, so every object may have changed.
     Anything,
 }

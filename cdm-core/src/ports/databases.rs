@@ -1,4 +1,4 @@
-//! Site databases.
+//! Databases of sites.
 
 use std::fmt;
 
@@ -7,44 +7,47 @@ use async_trait::async_trait;
 use super::{CallContext, Database, Outcome, PortError};
 use crate::domain::Uid;
 
-/// Makes and drops a site's database and the user of the same name.
+/// Creates and drops the database of a site and the database user of the same name.
 #[async_trait]
 pub trait SiteDatabases: Send + Sync + fmt::Debug + 'static {
-    /// Where site databases live: host and port, for the stored credentials.
+    /// Returns host and port of the database server, for the stored credentials.
     fn address(&self) -> (String, u16);
 
-    /// Makes the database and its user, gives that user the rights it needs and no other, and sets its password to the
-    /// one in `credentials`. Idempotent: what is there already is adopted and brought to the same state.
+    /// Creates the database and its user, grants the user exactly the privileges that a site needs, and sets the
+    /// password from `credentials`. The call is idempotent: an existing database or user is adopted and brought to
+    /// the same state.
     ///
-    /// Not atomic: after a lost answer any part may be there, and a repetition completes it.
+    /// The call is not atomic. After a lost response, any part may exist, and a repetition completes the rest.
     ///
     /// # Errors
-    /// `Gone` once the uid's database was removed: a late call cannot bring it back.
+    /// Returns `Gone` after the uid's database was removed, so that a late call cannot create it again.
     async fn ensure(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()>;
 
-    /// Removes everything that is in the database, and leaves it empty with its user, as [`SiteDatabases::ensure`] does.
-    /// Connections of the user that are still open are ended, or find nothing of before. For the database of a site that nobody has used yet: what an
-    /// installation that was cut short has left is in the way of the next one.
+    /// Empties the database and leaves it with its user, as [`SiteDatabases::ensure`] does. Open connections of the
+    /// user are closed, or do not see the earlier content. The call is for the database of a site that was never
+    /// used: the remains of an interrupted installation would block the next one.
     ///
-    /// Idempotent. Not atomic: after a lost answer a part of it may be done, and a repetition completes it.
+    /// The call is idempotent but not atomic. After a lost response, a part may be done, and a repetition completes
+    /// the rest.
     ///
     /// # Errors
-    /// `Gone` once the uid's database was removed. `Conflict` once a call with a higher fence has renewed it: what came
-    /// into it since is kept from a late call.
+    /// Returns `Gone` after the uid's database was removed. Returns `Conflict` after a call with a higher fence has
+    /// renewed the database, so that a late call cannot delete newer content.
     async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()>;
 
-    /// Ends the user's own connections and drops database and user. Idempotent and final, also for a uid that had none.
+    /// Closes the user's connections and drops the database and the user. The call is idempotent and final, even for
+    /// a uid without a database.
     async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()>;
 
-    /// What is there now.
+    /// Returns which parts of the database exist now.
     async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError>;
 }
 
-/// What there is of a site's database.
+/// The observed parts of a site's database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SiteDatabase {
-    /// The database exists.
+    /// Whether the database exists.
     pub database: bool,
-    /// The user exists.
+    /// Whether the database user exists.
     pub user: bool,
 }

@@ -1,8 +1,18 @@
-//! Why a job failed, as far as the output of `wp` tells.
+//! Causes of a failed job, derived from the output of `wp`.
 
 use crate::domain::ReasonCode;
 
 /// The cause of a failed job.
+///
+/// ```
+/// use cdm_core::domain::ReasonCode;
+/// use cdm_core::ports::JobFailure;
+///
+/// let cause = JobFailure::of_output("Error: Stylesheet is missing.");
+/// assert_eq!(cause, JobFailure::StylesheetMissing);
+/// assert_eq!(cause.code(), Some(ReasonCode::StylesheetMissing));
+/// assert_eq!(JobFailure::of_output("Killed"), JobFailure::Other);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum JobFailure {
     /// The output names none of the causes below.
@@ -10,27 +20,27 @@ pub enum JobFailure {
     Other,
     /// `wp` refuses to run as root.
     RunsAsRoot,
-    /// `wp` does not find WordPress.
+    /// `wp` does not find WordPress in the image.
     WordPressNotFound,
     /// The theme is not in the image.
     ThemeMissing,
-    /// The theme is there, its parent theme is not.
+    /// The theme is in the image, but its parent theme is not.
     ParentThemeMissing,
     /// The theme has no stylesheet.
     StylesheetMissing,
-    /// The database server does not answer, or refuses the site's credentials.
+    /// The database server does not respond, or rejects the site's credentials.
     DatabaseRefused,
-    /// WordPress does not accept the administrator's email address.
+    /// WordPress rejects the administrator's email address.
     EmailRefused,
-    /// An installation was cut short: tables without options, or an address without an administrator or without the mark
-    /// of its end.
+    /// An installation was interrupted: tables exist without options, or an address exists without an administrator
+    /// or without the mark of completion.
     InstallIncomplete,
-    /// The command ended without an error before it did its work.
+    /// The command ended without an error before its work was done.
     EndedEarly,
 }
 
 impl JobFailure {
-    /// All of them.
+    /// Every cause, in declaration order.
     pub const ALL: [Self; 10] = [
         Self::Other,
         Self::RunsAsRoot,
@@ -44,7 +54,7 @@ impl JobFailure {
         Self::EndedEarly,
     ];
 
-    /// The stable word, by which it is stored.
+    /// Returns the cause as it is stored.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Other => "other",
@@ -60,17 +70,17 @@ impl JobFailure {
         }
     }
 
-    /// The cause of that word; [`JobFailure::Other`] for a word of another version.
+    /// Parses a stored cause. Returns [`JobFailure::Other`] for a text of another version.
     pub fn parse(word: &str) -> Self {
         Self::ALL.into_iter().find(|cause| cause.as_str() == word).unwrap_or_default()
     }
 
-    /// The cause that the output of a failed job names.
+    /// Returns the cause that the output of a failed job names.
     ///
-    /// The texts are those of wp-cli 2.10 and WordPress 6.1, in English: an image whose `wp` speaks another language
-    /// gets [`JobFailure::Other`].
+    /// The patterns are those of wp-cli 2.10 and WordPress 6.1 in English. An image whose `wp` prints another
+    /// language gets [`JobFailure::Other`].
     pub fn of_output(text: &str) -> Self {
-        const SAID: [(&str, JobFailure); 12] = [
+        const PATTERNS: [(&str, JobFailure); 12] = [
             ("running this as root", JobFailure::RunsAsRoot),
             ("does not seem to be a WordPress installation", JobFailure::WordPressNotFound),
             ("The parent theme is missing", JobFailure::ParentThemeMissing),
@@ -84,14 +94,15 @@ impl JobFailure {
             ("Could not get 'cdm_installed' option", JobFailure::InstallIncomplete),
             (JobFailure::ENDED_EARLY, JobFailure::EndedEarly),
         ];
-        let said = SAID.iter().find(|(words, _)| text.contains(words));
-        said.map_or(Self::Other, |(_, cause)| *cause)
+        let matched = PATTERNS.iter().find(|(pattern, _)| text.contains(pattern));
+        matched.map_or(Self::Other, |(_, cause)| *cause)
     }
 
-    /// What the file that `wp` loads first prints where a command ends before it did its work.
+    /// The text that the prelude of `wp` prints if a command ends before its work is done.
     pub const ENDED_EARLY: &'static str = "the command ended before it did its work";
 
-    /// The code of an operation that is parked for it; `None` where the step's own says it best.
+    /// Returns the reason code of an operation that is parked with this cause; `None` if the code of the step is more
+    /// specific.
     pub const fn code(self) -> Option<ReasonCode> {
         match self {
             Self::Other | Self::EndedEarly => None,
@@ -106,7 +117,7 @@ impl JobFailure {
         }
     }
 
-    /// Whether another job may succeed although nobody has corrected anything.
+    /// Returns whether another job can succeed without any change by a user.
     pub const fn may_pass(self) -> bool {
         match self {
             Self::Other | Self::DatabaseRefused | Self::EndedEarly => true,
@@ -126,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn measured_texts_have_their_cause() {
+    fn known_outputs_map_to_their_causes() {
         for (text, cause) in [
             (
                 "Error: YIKES! It looks like you're running this as root. You probably meant to run this as the user",
@@ -160,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_is_read_as_it_is_stored() {
+    fn every_stored_cause_can_be_parsed() {
         for cause in JobFailure::ALL {
             assert_eq!(JobFailure::parse(cause.as_str()), cause);
         }

@@ -1,7 +1,9 @@
-//! What the core needs of the world, as promises.
+//! The interfaces through which the core uses its environment, and the guarantees that each implementation has to
+//! give.
 //!
-//! Reads return `Result`. Whatever changes the world returns an [`Outcome`]: applied, not applied, or *unknown*, since
-//! a lost answer says nothing about what happened. No adapter's type crosses a port.
+//! A read returns a `Result`. A call that changes something returns an [`Outcome`]: applied, not applied or
+//! *unknown*, because a lost response does not show whether the change happened. No type of an adapter's SDK crosses
+//! a port.
 
 mod call;
 mod clock;
@@ -35,23 +37,23 @@ pub use webhooks::{DeliveryError, Message, WebhookSender};
 
 use std::sync::Arc;
 
-/// Everything that the core needs, in one hand.
+/// Every port that the core needs.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// Records and journal.
+    /// The records and the journal.
     pub store: Arc<dyn Store>,
-    /// Credentials.
+    /// The credentials and keys.
     pub secrets: Arc<dyn SecretStore>,
-    /// Site files.
+    /// The files of sites.
     pub objects: Arc<dyn ObjectStore>,
-    /// Site databases.
+    /// The databases of sites.
     pub databases: Arc<dyn SiteDatabases>,
-    /// Services, routes, jobs.
+    /// The services, routes, jobs and the canary.
     pub cluster: Arc<dyn ClusterOps>,
-    /// What sites answer.
+    /// HTTP health checks of sites.
     pub probe: Arc<dyn HealthProbe>,
-    /// Time.
+    /// Wall-clock and monotonic time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
+    /// Random ids, passwords and jitter.
     pub entropy: Arc<dyn Entropy>,
 }

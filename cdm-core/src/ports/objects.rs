@@ -1,4 +1,4 @@
-//! Site files.
+//! Files of sites.
 
 use std::fmt;
 
@@ -7,25 +7,26 @@ use async_trait::async_trait;
 use super::{CallContext, Outcome, PortError};
 use crate::domain::ObjectPrefix;
 
-/// Keeps site files under one prefix per site.
+/// Stores the files of sites, with one key prefix per site.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
-    /// Writes the empty object that shows that the prefix was made. Idempotent. Refused once `call.deadline` has
-    /// passed, by the store itself.
+    /// Writes the empty marker object, which shows that the prefix was created. The call is idempotent. The store
+    /// itself rejects the write after `call.deadline`.
     async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()>;
 
-    /// Up to 1,000 keys in `prefix`, after `after`, in order; every version, delete marker and unfinished upload
-    /// counts as a key of its own
-    /// (`<object key>?<what tells it>`). Sees every write that was applied before.
+    /// Returns up to 1,000 keys of `prefix` after `after`, in order. Every version, delete marker and unfinished
+    /// upload has its own key (`<object key>?<identifier>`). The result includes every write that was applied
+    /// before the call.
     async fn page(&self, prefix: &ObjectPrefix, after: Option<&str>) -> Result<ObjectPage, PortError>;
 
-    /// Deletes up to 1,000 keys of `prefix`; a missing key counts as deleted.
+    /// Deletes up to 1,000 keys of `prefix`. A missing key counts as deleted.
     ///
-    /// The keys stand for themselves: each is deleted or not. `Applied` carries those that were not, with the store's
-    /// words; only an empty list means that all are gone.
+    /// The call is not atomic: each key is deleted or not. `Applied` carries the keys that were not deleted, each
+    /// with the store's error message. An empty list means that all keys are deleted.
     ///
     /// # Errors
-    /// `Invalid` for a key outside the prefix, or more than 1,000; nothing is deleted then.
+    /// Returns `Invalid` for a key outside the prefix and for more than 1,000 keys. Nothing is deleted in these
+    /// cases.
     async fn delete(
         &self,
         call: &CallContext,
@@ -34,11 +35,11 @@ pub trait ObjectStore: Send + Sync + fmt::Debug + 'static {
     ) -> Outcome<Vec<(String, String)>>;
 }
 
-/// A page of keys.
+/// A page of object keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectPage {
-    /// The keys, in order.
+    /// The keys of the page, in order.
     pub keys: Vec<String>,
-    /// Whether more follow.
+    /// Whether another page follows.
     pub more: bool,
 }

@@ -1,4 +1,4 @@
-//! What a site answers.
+//! Health checks of sites.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,47 +8,47 @@ use async_trait::async_trait;
 use crate::domain::rollout::ProbeResponse;
 use crate::domain::{Color, Hostname, Uid};
 
-/// Asks sites over HTTP, for their health. Changes nothing.
+/// Sends health checks to sites over HTTP. A check changes nothing.
 ///
-/// Follows no redirect: that is an answer like any other. Reads at most a bounded beginning of a body; a text that
-/// comes after it was not found.
+/// A redirect is not followed and counts as a response like any other. Only a limited beginning of the body is read;
+/// a text after it is not found.
 #[async_trait]
 pub trait HealthProbe: Send + Sync + fmt::Debug + 'static {
-    /// What the site answers now.
+    /// Sends one request to the site and returns its response.
     ///
     /// # Errors
-    /// [`Inconclusive`] when it cannot be asked, or nothing came that is an answer. An answer of whatever status is
-    /// none.
+    /// Returns [`Inconclusive`] if the site cannot be reached, or if no valid response arrives. A response of any
+    /// status is not an error.
     async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive>;
 }
 
-/// What is asked of a site.
+/// The health check of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeRequest {
-    /// Whose.
+    /// The uid of the site.
     pub uid: Uid,
-    /// The hostname that is asked for.
+    /// The hostname of the request.
     pub host: Hostname,
-    /// Which way.
+    /// The path of the request through the cluster.
     pub via: Via,
-    /// Path and query.
+    /// The path and query of the request's URL.
     pub path: String,
-    /// The text that is looked for in the body.
+    /// The text that the body has to contain; `None` if any body is accepted.
     pub text: Option<String>,
-    /// How long it may take.
+    /// The maximum duration of the check.
     pub timeout: Duration,
 }
 
-/// Which way a site is asked.
+/// The way by which a request reaches a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via {
-    /// As its visitors come, through its route.
+    /// Through the site's route, as visitors reach the site.
     Route,
-    /// At a service, wherever its route points.
+    /// Directly at a service, regardless of the site's route.
     Service(Color),
 }
 
-/// A site could not be asked. That says nothing of it, nor of the image behind it.
+/// A site could not be probed. The result shows nothing about the site or its image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the site cannot be asked: {0}")]
+#[error("the site cannot be probed: {0}")]
 pub struct Inconclusive(pub String);

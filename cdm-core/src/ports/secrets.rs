@@ -1,4 +1,4 @@
-//! Credentials.
+//! Credentials and keys.
 
 use std::fmt;
 
@@ -9,59 +9,59 @@ use super::{CallContext, Outcome, PortError};
 use crate::domain::SecretName;
 use crate::domain::webhook::SigningKey;
 
-/// Keeps credentials.
+/// Stores credentials and keys.
 ///
-/// The stored secret is the password's log: a password is used only after it was read back from here, so a database
-/// can never have one that is lost.
+/// A password is used only after it was read back from this store, so that no database has a password that is lost.
 #[async_trait]
 pub trait SecretStore: Send + Sync + fmt::Debug + 'static {
-    /// Stores `value` under `name`, which holds nothing yet.
+    /// Stores `value` under an unused `name`.
     ///
-    /// Atomic. Never overwrites: of two creates of one name exactly one is applied.
+    /// The call is atomic and never overwrites. Of two creates with the same name, exactly one is applied.
     ///
     /// # Errors
-    /// `Exists` when the name holds a value of the same uid; `Gone` when it was scheduled for deletion; `Foreign` when
-    /// it holds something that CDM did not put there.
+    /// Returns `Exists` if the name has a value of the same uid, `Gone` if the name was scheduled for deletion, and
+    /// `Foreign` if the name has a value that CDM did not create.
     async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()>;
 
-    /// What `name` holds now; `None` when nothing was ever stored. May lag behind a create by moments.
+    /// Returns the value of `name`; `None` if no value was ever stored. The result may lag behind a create by
+    /// moments.
     ///
     /// # Errors
-    /// `Foreign` when it holds something that CDM did not put there.
+    /// Returns `Foreign` if the name has a value that CDM did not create.
     async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError>;
 
-    /// Makes `name` unreadable now and deletes it when the store's recovery window (7 days) ends.
+    /// Makes `name` unreadable immediately and deletes it at the end of the store's recovery window (7 days).
     ///
-    /// Idempotent: a second call neither fails nor moves the end of the window. Final: from here on a create under
-    /// `name` is refused as `Gone`, also where nothing had been stored, so that a late create cannot leave a secret
-    /// behind.
+    /// The call is idempotent: a repetition succeeds and does not change the end of the window. The call is final: a
+    /// later create of `name` returns `Gone`, even if no value was stored before, so that a late create cannot leave
+    /// a secret behind.
     async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()>;
 }
 
-/// What a secret's name holds.
+/// The content of a secret's name.
 #[derive(Clone, Debug)]
 pub enum StoredSecret {
-    /// A value.
+    /// A value that can be read.
     Value(Credentials),
-    /// A value in its recovery window: not readable.
+    /// A value in its recovery window, which is not readable.
     Deleting,
 }
 
-/// What is kept secret: credentials in the shapes that the WordPress image reads, and keys.
+/// A secret value: credentials in the format that the WordPress image reads, or a key.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// Of a site's database.
+    /// The credentials of a site's database.
     Database(Database),
-    /// Of a site's WordPress administrator.
+    /// The credentials of a site's WordPress administrator.
     Cms(Cms),
-    /// Of a webhook.
+    /// The signing key of a webhook.
     Webhook(SigningKey),
-    /// Of the platform: what people's second factors are sealed with.
+    /// The platform's key, which encrypts users' second factors.
     Sealing(SecretString),
 }
 
 impl Credentials {
-    /// The password or key, to be handed to the thing that checks it and to nothing else.
+    /// Returns the password or key. Callers pass it only to the component that verifies it.
     pub fn password(&self) -> &SecretString {
         match self {
             Self::Database(database) => &database.password,
@@ -86,28 +86,28 @@ impl PartialEq for Credentials {
     }
 }
 
-/// `{host, port, dbname, username, password}`.
+/// The credentials of a site's database: `{host, port, dbname, username, password}`.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// The server.
+    /// The host of the database server.
     pub host: String,
-    /// Its port.
+    /// The port of the database server.
     pub port: u16,
-    /// The database.
+    /// The name of the database.
     pub dbname: String,
-    /// The user, at most 32 characters.
+    /// The name of the database user, at most 32 characters.
     pub username: String,
-    /// The user's password.
+    /// The password of the database user.
     pub password: SecretString,
 }
 
-/// `{username, password, email}`.
+/// The credentials of a WordPress administrator: `{username, password, email}`.
 #[derive(Clone, Debug)]
 pub struct Cms {
-    /// The administrator's name.
+    /// The username that the administrator signs in with.
     pub username: String,
-    /// The administrator's password.
+    /// The password of the administrator.
     pub password: SecretString,
-    /// The administrator's address.
+    /// The email address of the administrator.
     pub email: String,
 }

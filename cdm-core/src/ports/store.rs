@@ -1,4 +1,4 @@
-//! Records and the journal: two faces of one adapter, because a site and its operation move together or not at all.
+//! Records and the journal. One adapter implements both, because a site and its operation change in one atomic write.
 
 use std::fmt;
 
@@ -16,19 +16,19 @@ use crate::domain::{
     OperationKind, Rollout, Service, Site, SiteId, State, Status, Subject, Timestamp, Uid, WorkerId,
 };
 
-/// Finds sites.
+/// Reads sites.
 ///
-/// Reads by name see every write that was applied before. [`SiteRepository::sites`] and [`SiteRepository::count`] may
-/// lag; no decision that needs the truth rests on them.
+/// Reads by id or hostname include every write that was applied before. [`SiteRepository::sites`] and
+/// [`SiteRepository::count`] may lag, so no decision that requires current data uses them.
 #[async_trait]
 pub trait SiteRepository: Send + Sync + fmt::Debug + 'static {
-    /// The site of that id.
+    /// Returns the site with this id.
     async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError>;
 
-    /// The site that has claimed a hostname.
+    /// Returns the id of the site that has claimed a hostname.
     async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError>;
 
-    /// Sites in order of their ids, after `after`.
+    /// Returns the sites that match `query`, ordered by id, starting after `after`.
     async fn sites(
         &self,
         query: &SiteQuery,
@@ -36,57 +36,60 @@ pub trait SiteRepository: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Page<Site, SiteId>, StoreError>;
 
-    /// How many sites a query has.
+    /// Returns the number of sites that match `query`.
     async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError>;
 }
 
-/// Keeps what is intended, what was done and who asked for it.
+/// Stores intents, results, the audit log and the event feed.
 #[async_trait]
 pub trait Journal: Send + Sync + fmt::Debug + 'static {
-    /// Writes a batch: all of it or nothing, each record only if it is as the batch expects it.
+    /// Writes a batch atomically: either every record is written, or none. Each record is written only if the stored
+    /// record is as the batch expects.
     ///
-    /// Every written record keeps `call.write` of its last writer. A batch whose first record was last written under
-    /// the same id was applied before, and answers `Applied`: so a write whose answer was lost is simply repeated.
-    /// That memory reaches as far as the last writer of the record: once someone else has written it, a repetition is a
-    /// conflict, and its caller has to look. A batch without records, which only keeps an audit entry, may be kept twice.
-    /// A batch of one record costs one request.
+    /// Every stored record keeps the write id (`call.write`) of its last write. If the first record of a batch was
+    /// last written under the same id, the batch was applied before and the call returns `Applied`, so a caller
+    /// repeats a write whose response was lost. After another writer has changed that record, a repetition returns a
+    /// conflict, and the caller has to read the record. A batch without records, which contains only an audit entry,
+    /// can be stored twice. A batch of one record costs one request.
     ///
     /// # Errors
     /// See [`WriteError`].
     async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError>;
 
-    /// A rollout takes a site: [`Site::claim`], without a read before, and in one request where the site is free. A repetition under the same
-    /// write id answers as the first did.
+    /// Claims a site for a rollout ([`Site::claim`]) without a preceding read, and in one request if the site is
+    /// free. A repetition under the same write id returns the same result.
     async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError>;
 
-    /// A rollout lets a site go: [`Site::release_claim`], likewise.
+    /// Releases a site from a rollout's claim ([`Site::release_claim`]), with the same guarantees as
+    /// [`Journal::claim`].
     async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError>;
 
-    /// A colour's record; an empty one where nothing was written yet.
+    /// Returns the record of a service, or an empty record if none was written yet.
     async fn service(&self, color: Color) -> Result<Service, StoreError>;
 
-    /// The platform's record; an empty one where nothing was written yet.
+    /// Returns the platform's record, or an empty record if none was written yet.
     async fn fleet(&self) -> Result<Fleet, StoreError>;
 
-    /// The webhooks' record; an empty one where nothing was written yet.
+    /// Returns the webhooks' record, or an empty record if none was written yet.
     async fn webhooks(&self) -> Result<Webhooks, StoreError>;
 
-    /// The users' record; an empty one where nothing was written yet.
+    /// Returns the users' record, or an empty record if none was written yet.
     async fn users(&self) -> Result<Users, StoreError>;
 
-    /// A rollout's record.
+    /// Returns a rollout's record.
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError>;
 
-    /// One page of a rollout's frozen list.
+    /// Returns a page of a rollout's fixed member list.
     async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError>;
 
-    /// Rollouts, newest first, before `before`.
+    /// Returns rollouts with numbers below `before`, newest first.
     async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError>;
 
-    /// An operation that has ended. One that has not is in its subject's record.
+    /// Returns an operation that has ended. An operation that has not ended is in its subject's record.
     async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError>;
 
-    /// Operations, newest first, before `before`; those of rollouts' members are left out. May lag.
+    /// Returns operations with numbers below `before`, newest first, without those of rollout members. The result may
+    /// lag.
     async fn operations(
         &self,
         query: &OperationQuery,
@@ -94,14 +97,14 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Page<Operation, u64>, StoreError>;
 
-    /// Every operation (but those of rollouts' members) and every rollout that a worker may have to do something for:
-    /// all that are queued, running or waiting. May lag, but not lose: what was admitted is listed in the end.
+    /// Returns every operation (except those of rollout members) and every rollout that is queued, running or
+    /// waiting. The result may lag, but every accepted item is listed eventually.
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError>;
 
-    /// Draws `count` consecutive numbers that were never drawn before and never will be; answers the first.
+    /// Allocates `count` consecutive numbers that were never allocated before, and returns the first.
     async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError>;
 
-    /// A worker says that it lives, each time with a higher count; `None` says that it stops.
+    /// Stores a worker's heartbeat. `count` increases with each call; `None` reports that the worker stops.
     async fn heartbeat(
         &self,
         call: &CallContext,
@@ -109,196 +112,199 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
         count: Option<u64>,
     ) -> Outcome<(), WriteError>;
 
-    /// Every worker that has not said that it stops.
+    /// Returns the heartbeats of all workers that have not reported a stop.
     async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError>;
 
-    /// The first answer to a request that carried a key, while it is kept (24 hours).
+    /// Returns the stored response to a request with an idempotency key. Responses are kept for 24 hours.
     async fn idempotency(
         &self,
         actor: &Actor,
         key: &IdempotencyKey,
     ) -> Result<Option<IdempotencyRecord>, StoreError>;
 
-    /// Audit entries, newest first.
+    /// Returns the audit entries before the cursor `before`, newest first.
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError>;
 
-    /// The event feed, oldest first: those after number `after`, each with its number, which it keeps. Numbers
-    /// begin at 1 and grow; some may be left out.
+    /// Returns events with numbers above `after`, oldest first, each with its number. Numbers begin at 1 and
+    /// increase, with possible gaps; the number of an event never changes.
     async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError>;
 
-    /// The number of the last event so far; `None` where there was none.
+    /// Returns the number of the latest event; `None` if there is no event.
     async fn last_event(&self) -> Result<Option<u64>, StoreError>;
 
-    /// Deletes the oldest audit entries and events that are older than `old` says, and returns how many. The number of
-    /// a deleted one is not given again, and the newest of each may be kept whatever its age. A repetition deletes
-    /// further ones. A store that ends events by a time of its own deletes none here.
+    /// Deletes the oldest audit entries and events that match `old`, and returns the number of deleted items. Numbers
+    /// of deleted items are not reused, and the newest item of each kind may be kept regardless of its age. A
+    /// repetition deletes further items. A store that expires events itself deletes no events here.
     async fn delete_old(&self, call: &CallContext, old: &Old) -> Outcome<u64, WriteError>;
 }
 
-/// What is old enough to be deleted.
+/// The limits for deleting audit entries and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Old {
-    /// Audit entries of before.
+    /// Delete audit entries from before this time.
     pub audit_before: Timestamp,
-    /// Events of before.
+    /// Delete events from before this time.
     pub events_before: Timestamp,
-    /// Of those, events up to this number; `None`: all.
+    /// Delete only events up to this number; `None` deletes without this limit.
     pub events_to: Option<u64>,
-    /// How many are deleted of each at most; 90 at most.
+    /// The maximum number of audit entries, and of events, to delete in one call; at most 90.
     pub most: usize,
 }
 
-/// One adapter with both faces.
+/// An adapter that stores sites and the journal.
 pub trait Store: SiteRepository + Journal {}
 
 impl<T: SiteRepository + Journal> Store for T {}
 
-/// What a written record must be like.
+/// The expected state of a record before a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Not there.
+    /// The record does not exist.
     Absent,
-    /// Of this version.
+    /// The record has this version.
     Version(u64),
 }
 
-/// One record of a batch. What is written carries the version after the expected one, whatever its field says.
+/// A change to one record in a batch. The stored record gets the version after the expected one, regardless of the
+/// version in the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// A new site, with its hostnames claimed.
+    /// Creates a site and claims its hostnames.
     CreateSite(Box<Site>),
-    /// A site as it shall be, if what is there is of its uid and of the version that the field says. Its hostnames are
-    /// those that it was created with.
+    /// Replaces a site's record, if the stored record has the same uid and the version in the value. The hostnames of
+    /// a site never change.
     Site(Box<Site>),
-    /// No site any more, its hostnames free, if it is of that uid and version.
+    /// Removes a site's record and releases its hostnames, if the stored record has this uid and version.
     RemoveSite(SiteId, Uid, u64),
-    /// A colour, if it is of the version that the field says.
+    /// Replaces a service's record, if the stored record has the version in the value.
     Service(Box<Service>),
-    /// The platform's record, likewise.
+    /// Replaces the platform's record, if the stored record has the version in the value.
     Fleet(Box<Fleet>),
-    /// The webhooks' record, likewise.
+    /// Replaces the webhooks' record, if the stored record has the version in the value.
     Webhooks(Box<Webhooks>),
-    /// The users' record, likewise.
+    /// Replaces the users' record, if the stored record has the version in the value.
     Users(Box<Users>),
-    /// A new rollout.
+    /// Creates the record of a rollout.
     CreateRollout(Box<Rollout>),
-    /// A rollout, if it is of the version that the field says.
+    /// Replaces a rollout's record, if the stored record has the version in the value.
     Rollout(Box<Rollout>),
-    /// A page of a rollout, whatever was there. A new rollout's pages are written with it; those of a list too long for
-    /// one batch are written before it, and refused as a conflict once a rollout of that number is there: afterwards a
-    /// page is only written in a batch with its rollout. So there may be pages of a rollout that never comes.
+    /// Stores a page of a rollout's member list, regardless of the stored page. The pages of a new rollout are
+    /// written in the batch of the rollout. If the list is too long for one batch, the first pages are written in
+    /// batches before it; such a batch is a conflict once a rollout with that number exists. Later, a page is written
+    /// only in a batch with its rollout. For this reason, pages can exist whose rollout was never created.
     RolloutPage(RolloutPage),
-    /// An ended operation, into its subject's history.
+    /// Adds an ended operation to the history of its subject.
     History(Box<Operation>),
 }
 
-/// What is written in one go.
+/// The records and entries that one atomic write stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {
-    /// The records, at most 90; the first one tells a repetition.
+    /// The changes to records, at most 90. The first one identifies a repetition of the batch.
     pub writes: Vec<Mutation>,
-    /// The request that led to it.
+    /// The audit entry of the request that caused the write.
     pub audit: Option<AuditEntry>,
-    /// The key of that request.
+    /// The idempotency record of that request.
     pub idempotency: Option<IdempotencyRecord>,
-    /// What the feed is told.
+    /// The events to append to the feed.
     pub events: Vec<FeedEvent>,
 }
 
 impl WriteBatch {
-    /// A batch of these records.
+    /// Creates a batch of changes without an audit entry, key or events.
     pub fn of(writes: Vec<Mutation>) -> Self {
         Self { writes, ..Self::default() }
     }
 }
 
-/// Why a store refuses a write.
+/// Why a store rejects a write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// A record is not of the expected version.
-    #[error("{0} has changed meanwhile")]
+    /// A record does not have the expected version.
+    #[error("{0} has changed in the meantime")]
     Conflict(String),
     /// A hostname is claimed by another site.
     #[error("the hostname `{host}` belongs to the site `{site}`")]
     HostnameTaken {
-        /// Which.
+        /// The hostname that is already claimed.
         host: Hostname,
-        /// Whose.
+        /// The id of the site that has claimed the hostname.
         site: SiteId,
     },
-    /// The request's key was used before.
+    /// The idempotency key was used before.
     #[error("the idempotency key was used before")]
     KeyUsed,
-    /// A site refuses a rollout.
-    #[error("the site refuses the rollout")]
+    /// The site rejects the rollout's claim.
+    #[error("the site rejects the rollout's claim")]
     Claim(#[source] ClaimRefused),
-    /// The store cannot, for the moment or for good.
-    #[error("the store does not take the write")]
+    /// The store failed, temporarily or permanently.
+    #[error("the store did not accept the write")]
     Store(#[source] StoreError),
 }
 
-/// Why a store does not answer.
+/// Why a store call fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Not now.
-    #[error("the store does not answer: {0}")]
+    /// The store is temporarily unavailable.
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The storage has no space left for a write; reads go on. Clears once space is free.
+    /// The storage has no space left for a write. Reads still work. The error clears when space is free.
     #[error("the store has no space left: {0}")]
     Full(String),
-    /// Fewer calls, please.
-    #[error("the store asks for fewer calls")]
+    /// The store throttles requests.
+    #[error("the store throttles requests")]
     Throttled,
-    /// Never, without a change of permissions or set-up.
-    #[error("the store refuses: {0}")]
+    /// The store denies the call until permissions or setup change.
+    #[error("the store denied the request: {0}")]
     Denied(String),
 }
 
-/// The answer that a request with a key was given.
+/// The stored response to a request with an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyRecord {
-    /// Whose key.
+    /// The actor of the request. Keys of different actors are independent.
     pub actor: Actor,
-    /// The key.
+    /// The key that the client sent.
     pub key: IdempotencyKey,
-    /// Identifies the request that was answered.
+    /// The fingerprint of the request that received the response.
     pub fingerprint: Fingerprint,
-    /// What came of it, in the services' own words.
+    /// The result of the request, as the manager encodes it.
     pub answer: String,
-    /// When.
+    /// When the request was accepted.
     pub at: Timestamp,
 }
 
-/// What the event feed is told.
+/// An entry of the event feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEvent {
-    /// When.
+    /// When the event happened.
     pub at: Timestamp,
-    /// Whom it is about.
+    /// The site, service or fleet that the event is about, if any.
     pub subject: Option<Subject>,
-    /// The operation, where it is about one.
+    /// The operation that the event is about, if any.
     pub operation: Option<OperationId>,
-    /// The rollout, where it is about one.
+    /// The rollout that the event is about, if any.
     pub rollout: Option<u64>,
-    /// What happened: a status's word, or `step` with the step's name.
+    /// The event: the name of a status, or `step` followed by the step's name.
     pub what: String,
 }
 
-/// Which sites.
+/// A filter for sites. A site has to match every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteQuery {
-    /// Of this service.
+    /// Sites that are assigned to this service.
     pub service: Option<Color>,
-    /// In this state.
+    /// Sites in this state.
     pub state: Option<State>,
-    /// With this text in id, name or a hostname, in any case and in any spelling of a hostname (see [`SearchTerm`]).
+    /// Sites with this text in id, name or a hostname, in any case and any spelling of the hostname; see
+    /// [`SearchTerm`].
     pub text: Option<String>,
-    /// Only those whose route points to another service than their record says.
+    /// Only sites whose route points to another service than their record assigns.
     pub drifted: bool,
 }
 
 impl SiteQuery {
-    /// Whether it has `site`.
+    /// Returns whether `site` matches the filter.
     pub fn has(&self, site: &Site) -> bool {
         let text =
             self.text.as_deref().is_none_or(|text| SearchTerm::of(text).matches(&SearchText::of(site)));
@@ -308,19 +314,19 @@ impl SiteQuery {
     }
 }
 
-/// Which operations.
+/// A filter for operations. An operation has to match every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperationQuery {
-    /// On this site.
+    /// Operations on this site.
     pub site: Option<SiteId>,
-    /// Of this kind.
+    /// Operations of this kind.
     pub kind: Option<OperationKind>,
-    /// That stand so.
+    /// Operations with this status.
     pub status: Option<Status>,
 }
 
 impl OperationQuery {
-    /// Whether it has `operation`.
+    /// Returns whether `operation` matches the filter. Operations of rollout members never match.
     pub fn has(&self, operation: &Operation) -> bool {
         let site = self.site.as_ref();
         site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
@@ -330,47 +336,47 @@ impl OperationQuery {
     }
 }
 
-/// Part of a list.
+/// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T, C> {
-    /// The items.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// Where the next page begins; `None` after the last.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<C>,
 }
 
-/// Something a worker may have to do.
+/// An operation or rollout that a worker may have to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingWork {
-    /// What.
+    /// The operation's subject, or the rollout.
     pub subject: WorkItem,
-    /// The operation's or rollout's number.
+    /// The number of the operation or rollout.
     pub number: u64,
-    /// Who has it.
+    /// The worker that owns the operation or rollout; `None` if no worker owns it.
     pub owner: Option<WorkerId>,
-    /// Whether it only waits, and until when at most; `None` when it is to be run.
+    /// The latest time of the next poll if the item is waiting; `None` if the item can run now.
     pub next_poll_at: Option<Timestamp>,
-    /// Whether someone asked something of it.
+    /// Whether a user has requested a change, such as a cancel or a pause.
     pub control_requested: bool,
 }
 
-/// What a worker may have to work on.
+/// The kind of a work item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkItem {
-    /// The operation in a record.
+    /// The operation in the record of this subject.
     Operation(Subject),
-    /// A rollout.
+    /// The rollout with this number.
     Rollout(u64),
 }
 
-/// A worker's sign of life.
+/// The heartbeat of a worker, which shows that the worker runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Whose.
+    /// The worker that sent the heartbeat.
     pub worker: WorkerId,
-    /// How often it has beaten.
+    /// The number of heartbeats so far.
     pub count: u64,
-    /// Whether the store knows for certain that its process has ended. Most stores cannot know, and say `false`; where
-    /// it is known, others need not wait for the lease.
+    /// Whether the store knows that the worker's process has ended. Most stores cannot know this and return `false`.
+    /// If it is known, other workers do not have to wait for the lease.
     pub ended: bool,
 }

@@ -1,4 +1,4 @@
-//! Tokens.
+//! Records of API tokens.
 
 use std::fmt;
 
@@ -8,24 +8,25 @@ use super::{CallContext, Outcome, PortError};
 use crate::domain::token::{Token, TokenHash};
 use crate::domain::{Timestamp, Uid};
 
-/// Keeps the records of tokens. There are few: some dozens.
+/// Stores the records of tokens. Implementations may assume some dozens of tokens.
 #[async_trait]
 pub trait TokenStore: Send + Sync + fmt::Debug + 'static {
-    /// Keeps a new token. A repetition of a create that was applied answers `Applied`.
+    /// Stores a new token. A repetition of an applied create returns `Applied`.
     ///
     /// # Errors
-    /// `Exists` when another token has, or ever had, the name or the hash.
+    /// Returns `Exists` if another token has, or ever had, the same name or hash.
     async fn create(&self, call: &CallContext, token: &Token) -> Outcome<()>;
 
-    /// The token of that hash, revoked or not. Sees every write that was applied before.
+    /// Returns the token with this hash, including revoked tokens. The result includes every write that was applied
+    /// before.
     async fn by_hash(&self, hash: &TokenHash) -> Result<Option<Token>, PortError>;
 
-    /// Every token, in the order of their birth, revoked ones too.
+    /// Returns every token in the order of creation, including revoked tokens.
     async fn tokens(&self) -> Result<Vec<Token>, PortError>;
 
-    /// Ends a token's service; one that ended before keeps the earlier moment. Idempotent.
+    /// Revokes a token and returns it. The call is idempotent: a revoked token keeps its earlier time.
     ///
     /// # Errors
-    /// `NotFound` when there is none of that id.
+    /// Returns `NotFound` if no token has this id.
     async fn revoke(&self, call: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token>;
 }

@@ -1,144 +1,156 @@
-//! The backends of one process behind their ports, each by the configuration's choice, and what no port asks of them.
+//! Opens the configured backend of each port, and has the functions of backends outside their ports: readiness, and the
+//! creation of missing resources.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::choice::BackendKind;
+use super::backend_selection::BackendKind;
 #[cfg(feature = "cloud")]
-use super::cloud::Cloud;
+use super::cloud::CloudBackends;
 use super::config::Config;
-use super::machine::Machine;
+use super::embedded::EmbeddedBackends;
 use super::readiness::Readiness;
 use crate::adapters::embedded::OpenError;
 use crate::domain::WorkerId;
 use crate::ports::{Clock, Entropy, Ports, TokenStore};
 
-/// Why a process cannot start: what could not be opened, and the reason below it.
+/// An error of the start of a process: the action that failed, and its cause.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} cannot be opened")]
+#[error("cannot {action}")]
 pub struct StartError {
-    what: String,
+    action: String,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl StartError {
-    pub(super) fn of(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { what: what.to_owned(), source: source.into() }
+    /// Creates an error of an action, such as `open the store`.
+    pub(super) fn new(
+        action: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { action: action.into(), source: source.into() }
     }
 }
 
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
-        Self::of("the data directory", error)
+        Self::new("open the data directory", error)
     }
 }
 
-/// How a backend stands.
+/// The state of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendState {
-    /// Which port it is behind.
+    /// The name of the port: `store`, `secrets`, `objects`, `databases` or `cluster`.
     pub name: &'static str,
-    /// Why it does not serve; `None` when it does.
+    /// Why the backend is not available; `None` if it is.
     pub problem: Option<String>,
 }
 
-/// What a process asks of a backend besides its port.
+/// The functions of a backend outside its port.
 #[async_trait]
 pub(super) trait Backend: Send + Sync + fmt::Debug {
-    /// Why it does not serve.
-    async fn look(&self) -> Result<(), String>;
+    /// Returns why the backend is not available.
+    async fn check(&self) -> Result<(), String>;
 
-    /// Makes what is missing and touches nothing that exists; then it serves. What was made when it was opened, or is set
-    /// up where CDM may not, is only looked at.
-    async fn make(&self) -> Result<(), String> {
-        self.look().await
+    /// Creates the missing resources of the backend, does not change existing ones, and checks the result. By default only
+    /// checks: an embedded backend creates its resources when it is opened, and some resources in the cloud are created
+    /// by their operators only.
+    async fn bootstrap(&self) -> Result<(), String> {
+        self.check().await
     }
 }
 
-/// Cares for adapters by their own `check`, and those behind the word `bootstrap` by that too.
-macro_rules! care_for {
-    ($($backend:ty),+ $(; bootstrap $($made:ty),+)?) => {
+/// Implements [`Backend`] for adapters by their own `check`, and after `bootstrap` by their own `check` and `bootstrap`.
+macro_rules! impl_backend {
+    ($($backend:ty),+ $(; bootstrap $($with_bootstrap:ty),+)?) => {
         $(
             #[async_trait]
             impl Backend for $backend {
-                async fn look(&self) -> Result<(), String> {
-                    <$backend>::check(self).await.map_err(|error| error.to_string())
+                async fn check(&self) -> Result<(), String> {
+                    $crate::wiring::backends::error_text(<$backend>::check(self).await)
                 }
             }
         )+
         $($(
             #[async_trait]
-            impl Backend for $made {
-                async fn look(&self) -> Result<(), String> {
-                    <$made>::check(self).await.map_err(|error| error.to_string())
+            impl Backend for $with_bootstrap {
+                async fn check(&self) -> Result<(), String> {
+                    $crate::wiring::backends::error_text(<$with_bootstrap>::check(self).await)
                 }
 
-                async fn make(&self) -> Result<(), String> {
-                    <$made>::bootstrap(self).await.map_err(|error| error.to_string())
+                async fn bootstrap(&self) -> Result<(), String> {
+                    $crate::wiring::backends::error_text(<$with_bootstrap>::bootstrap(self).await)
                 }
             }
         )+)?
     };
 }
-pub(super) use care_for;
+pub(super) use impl_backend;
 
-/// A backend: behind its port, and to be cared for.
+/// Converts the error of an adapter's own function to text. The bound keeps an adapter without that function from
+/// compiling: the call would resolve to the trait's function, whose error is a `String`, and recurse.
+pub(super) fn error_text(result: Result<(), impl std::error::Error>) -> Result<(), String> {
+    result.map_err(|error| error.to_string())
+}
+
+/// An opened backend: its port, and its functions outside the port.
 #[derive(Debug)]
 pub(super) struct Opened<P: ?Sized> {
     pub(super) port: Arc<P>,
-    pub(super) care: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
 }
 
-/// Everything opened.
+/// The opened backends of a process.
 #[derive(Debug)]
 pub(super) struct Backends {
     pub(super) ports: Ports,
     pub(super) tokens: Arc<dyn TokenStore>,
-    pub(super) machine: Machine,
+    pub(super) embedded: EmbeddedBackends,
     readiness: Arc<Readiness>,
 }
 
 impl Backends {
-    /// Opens what the configuration names.
+    /// Opens the configured backends.
     pub(super) async fn open(
         config: &Config,
         worker: &WorkerId,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StartError> {
-        let mut machine = Machine::new(config, Arc::clone(&clock));
+        let mut embedded = EmbeddedBackends::new(config, Arc::clone(&clock));
         #[cfg(feature = "cloud")]
-        let cloud = Cloud::new(config, Arc::clone(&clock));
-        let choice = &config.backends;
-        let (store, tokens) = match choice.store {
-            BackendKind::Embedded => (machine.store(worker).await?, machine.tokens().await?),
+        let cloud = CloudBackends::new(config, Arc::clone(&clock));
+        let selection = &config.backends;
+        let (store, tokens) = match selection.store {
+            BackendKind::Embedded => (embedded.store(worker).await?, embedded.tokens().await?),
             #[cfg(feature = "cloud")]
             BackendKind::Cloud => cloud.store().await,
         };
-        let secrets = match choice.secrets {
-            BackendKind::Embedded => machine.secrets().await?,
+        let secrets = match selection.secrets {
+            BackendKind::Embedded => embedded.secrets().await?,
             #[cfg(feature = "cloud")]
             BackendKind::Cloud => cloud.secrets().await?,
         };
-        let objects = match choice.objects {
-            BackendKind::Embedded => machine.objects().await?,
+        let objects = match selection.objects {
+            BackendKind::Embedded => embedded.objects().await?,
             #[cfg(feature = "cloud")]
             BackendKind::Cloud => cloud.objects().await,
         };
-        let (databases, cluster, probe) = match choice.cluster {
-            BackendKind::Embedded => machine.platform(&store.port, &secrets.port).await?,
+        let (databases, cluster, probe) = match selection.cluster {
+            BackendKind::Embedded => embedded.databases_and_cluster(&store.port, &secrets.port).await?,
             #[cfg(feature = "cloud")]
-            BackendKind::Cloud => cloud.platform(&secrets.port).await?,
+            BackendKind::Cloud => cloud.databases_and_cluster(&secrets.port).await?,
         };
-        let cared = vec![
-            ("store", store.care),
-            ("secrets", secrets.care),
-            ("objects", objects.care),
-            ("databases", databases.care),
-            ("cluster", cluster.care),
+        let backends = vec![
+            ("store", store.backend),
+            ("secrets", secrets.backend),
+            ("objects", objects.backend),
+            ("databases", databases.backend),
+            ("cluster", cluster.backend),
         ];
         let ports = Ports {
             store: store.port,
@@ -150,19 +162,20 @@ impl Backends {
             clock,
             entropy,
         };
-        let readiness = Arc::new(Readiness::new(cared, Arc::clone(&ports.clock)));
-        Ok(Self { ports, tokens, machine, readiness })
+        let readiness = Arc::new(Readiness::new(backends, Arc::clone(&ports.clock)));
+        Ok(Self { ports, tokens, embedded, readiness })
     }
 
-    /// How every backend stands.
+    /// Returns the state of every backend.
     pub(super) async fn states(&self) -> Vec<BackendState> {
         self.readiness.states().await
     }
 
-    /// Makes what is missing, one backend after the other.
+    /// Creates the missing resources of the backends, one backend after the other.
     pub(super) async fn bootstrap(&self) -> Result<(), StartError> {
-        for (name, care) in &self.readiness.cared {
-            care.make().await.map_err(|problem| StartError::of(&format!("the backend `{name}`"), problem))?;
+        for (name, backend) in &self.readiness.backends {
+            let done = backend.bootstrap().await;
+            done.map_err(|problem| StartError::new(format!("bootstrap the backend `{name}`"), problem))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The cloud backends, from configuration to behind their ports.
+//! Opens the cloud backends by their configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use super::backends::{Backend, Opened, StartError, care_for};
+use super::backends::{Backend, Opened, StartError, impl_backend};
 use super::cloud_config::{CloudConfig, KubernetesConfig, Routes};
 use super::config::Config;
 use crate::adapters::aws::{Aws, AwsSettings};
@@ -23,30 +23,31 @@ use crate::ports::{
     Clock, ClusterOps, HealthProbe, ObjectStore, SecretStore, SiteDatabases, Store, TokenStore,
 };
 
-/// What the cloud backends are opened with.
-pub(super) struct Cloud<'a> {
+/// The configuration of the cloud backends, and the AWS account that several of them share.
+pub(super) struct CloudBackends<'a> {
     config: &'a CloudConfig,
     image_repository: &'a str,
     https: bool,
-    events_kept: Option<Duration>,
+    event_retention: Option<Duration>,
     aws: OnceCell<Aws>,
     clock: Arc<dyn Clock>,
 }
 
-impl<'a> Cloud<'a> {
-    /// Asks nobody anything before something is opened.
+impl<'a> CloudBackends<'a> {
+    /// Sends no request before a backend is opened.
     pub(super) fn new(config: &'a Config, clock: Arc<dyn Clock>) -> Self {
         Self {
             config: &config.cloud,
             image_repository: config.image_repository.as_deref().unwrap_or_default(),
             https: config.site_scheme == "https",
-            events_kept: config.retention.events,
+            event_retention: config.retention.events,
             aws: OnceCell::new(),
             clock,
         }
     }
 
-    /// The account. Where region and credentials are not set, the machine's surroundings are asked for them.
+    /// Returns the AWS account. A region or credentials that are not configured come from AWS's own sources, such as
+    /// environment variables, profiles, and the metadata of the container or instance.
     async fn aws(&self) -> &Aws {
         let aws = &self.config.aws;
         let settings = AwsSettings {
@@ -59,16 +60,18 @@ impl<'a> Cloud<'a> {
 
     pub(super) async fn store(&self) -> (Opened<dyn Store>, Arc<dyn TokenStore>) {
         let table = DynamoTable::new(self.aws().await, &self.config.table, Arc::clone(&self.clock));
-        let table = table.keeping_events(self.events_kept);
+        let table = table.keeping_events(self.event_retention);
         let (store, tokens) = (DynamoStore::new(table.clone()), DynamoTokens::new(table.clone()));
-        (Opened { port: Arc::new(store), care: Arc::new(table) }, Arc::new(tokens))
+        (Opened { port: Arc::new(store), backend: Arc::new(table) }, Arc::new(tokens))
     }
 
     pub(super) async fn secrets(&self) -> Result<Opened<dyn SecretStore>, StartError> {
         let settings = SecretsManagerSettings { prefix: self.config.secret_prefix.clone() };
         let secrets = SecretsManager::new(self.aws().await, &settings, Arc::clone(&self.clock));
-        let secrets = Arc::new(secrets.map_err(|error| StartError::of("AWS Secrets Manager", error))?);
-        Ok(Opened { port: Arc::clone(&secrets) as _, care: secrets })
+        let secrets = Arc::new(
+            secrets.map_err(|error| StartError::new("set up the client of AWS Secrets Manager", error))?,
+        );
+        Ok(Opened { port: Arc::clone(&secrets) as _, backend: secrets })
     }
 
     pub(super) async fn objects(&self) -> Opened<dyn ObjectStore> {
@@ -78,11 +81,11 @@ impl<'a> Cloud<'a> {
             path_style: self.config.s3_path_style,
         };
         let objects = Arc::new(S3Objects::new(self.aws().await, &settings, Arc::clone(&self.clock)));
-        Opened { port: Arc::clone(&objects) as _, care: objects }
+        Opened { port: Arc::clone(&objects) as _, backend: objects }
     }
 
-    /// The databases on their server, and the cluster whose pods use them.
-    pub(super) async fn platform(
+    /// Opens the site databases on their server, and the cluster whose pods use them.
+    pub(super) async fn databases_and_cluster(
         &self,
         secrets: &Arc<dyn SecretStore>,
     ) -> Result<(Opened<dyn SiteDatabases>, Opened<dyn ClusterOps>, Arc<dyn HealthProbe>), StartError> {
@@ -93,23 +96,27 @@ impl<'a> Cloud<'a> {
             user_host: self.config.database_user_host.clone(),
         };
         let databases = MysqlDatabases::new(&settings, Arc::clone(&self.clock));
-        let databases = Arc::new(databases.map_err(|error| StartError::of("the database server", error))?);
+        let databases = Arc::new(
+            databases.map_err(|error| StartError::new("set up the client of the database server", error))?,
+        );
         let kubernetes = &self.config.kubernetes;
-        let settings = self.settings(kubernetes);
+        let settings = self.cluster_settings(kubernetes);
         let access = match &kubernetes.kubeconfig {
             None => Access::InCluster,
             Some(path) => Access::Kubeconfig { path: path.clone(), context: kubernetes.context.clone() },
         };
         let cluster =
             KubernetesCluster::new(settings, &access, Arc::clone(secrets), Arc::clone(&self.clock)).await;
-        let cluster = Arc::new(cluster.map_err(|error| StartError::of("Kubernetes", error))?);
-        let databases = Opened { port: Arc::clone(&databases) as _, care: databases };
-        let probe = HttpProbe::new(self.probe(kubernetes), Arc::clone(&self.clock));
-        Ok((databases, Opened { port: Arc::clone(&cluster) as _, care: cluster }, Arc::new(probe)))
+        let cluster =
+            Arc::new(cluster.map_err(|error| StartError::new("set up the client of Kubernetes", error))?);
+        let databases = Opened { port: Arc::clone(&databases) as _, backend: databases };
+        let probe = HttpProbe::new(self.probe_settings(kubernetes), Arc::clone(&self.clock));
+        Ok((databases, Opened { port: Arc::clone(&cluster) as _, backend: cluster }, Arc::new(probe)))
     }
 
-    /// Gates ask the services by their names in the cluster.
-    fn probe(&self, config: &KubernetesConfig) -> ProbeSettings {
+    /// Returns the settings of health gates. Unless configured otherwise, they reach the services by their names in the
+    /// cluster.
+    fn probe_settings(&self, config: &KubernetesConfig) -> ProbeSettings {
         let service =
             |(_, name): &(String, String)| (format!("{name}.{}.svc", config.namespace), config.port);
         ProbeSettings {
@@ -126,7 +133,7 @@ impl<'a> Cloud<'a> {
         }
     }
 
-    fn settings(&self, config: &KubernetesConfig) -> KubernetesSettings {
+    fn cluster_settings(&self, config: &KubernetesConfig) -> KubernetesSettings {
         let names = |(deployment, service): &(String, String)| ServiceNames {
             deployment: deployment.clone(),
             service: service.clone(),
@@ -168,4 +175,4 @@ impl<'a> Cloud<'a> {
     }
 }
 
-care_for!(SecretsManager, MysqlDatabases; bootstrap DynamoTable, S3Objects, KubernetesCluster);
+impl_backend!(SecretsManager, MysqlDatabases; bootstrap DynamoTable, S3Objects, KubernetesCluster);

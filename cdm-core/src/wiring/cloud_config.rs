@@ -1,4 +1,4 @@
-//! What the cloud backends are configured with. Plain values: builds without these backends judge them too.
+//! Configuration of the cloud backends. Plain values, which builds without the cloud backends validate too.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,190 +6,199 @@ use std::path::PathBuf;
 use hyper::header::HeaderName;
 use secrecy::SecretString;
 
-use super::choice::BackendSelection;
+use super::backend_selection::BackendSelection;
 use super::config::{ConfigError, Environment};
-use super::given::{parsed, pick, secret, text};
-use super::raw::{Raw, RawFlush, RawGate, RawKubernetes, RawNames, RawWp};
+use super::file::{RawConfig, RawFlush, RawGate, RawKubernetes, RawNames, RawWp};
+use super::sources::{parsed, pick, secret, text};
 
-/// What the cloud backends are configured with.
+/// The configuration of the cloud backends.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
-    /// The DynamoDB table. `CDM_TABLE`, `table`.
+    /// The DynamoDB table, by default `cdm`. `CDM_TABLE`, `table`.
     pub table: String,
-    /// The S3 bucket. `CDM_BUCKET`, `bucket`.
+    /// The S3 bucket for site files; required if the object store is in the cloud, otherwise empty by default.
+    /// `CDM_BUCKET`, `bucket`.
     pub bucket: String,
-    /// Whether the bucket stands in the path of S3's addresses. `CDM_S3_PATH_STYLE`, `s3_path_style`.
+    /// Whether requests to S3 have the bucket in the path instead of the host name; by default only if an endpoint is
+    /// configured. `CDM_S3_PATH_STYLE`, `s3_path_style`.
     pub s3_path_style: bool,
-    /// What the names of secrets begin with. `CDM_SECRET_PREFIX`, `secret_prefix`.
+    /// The prefix of the names of secrets, by default `cdm`. `CDM_SECRET_PREFIX`, `secret_prefix`.
     pub secret_prefix: String,
-    /// The database server and its administrator. `CDM_DATABASE_URL`, `CDM_DATABASE_URL_FILE`, `database.url_file`.
+    /// The URL of the database server, with its administrator and password; required if the cluster is in the cloud.
+    /// `CDM_DATABASE_URL`, `CDM_DATABASE_URL_FILE`, `database.url_file`.
     pub database_url: Option<SecretString>,
-    /// Host and port by which sites reach it, where these are others than the URL's. `database.address`.
+    /// The host and port at which sites reach the database server; `None`: those of the URL. `database.address`.
     pub database_address: Option<(String, u16)>,
-    /// From where sites' users may connect. `database.user_host`.
+    /// The host from which the database users of sites may connect, by default `%`: any host. `database.user_host`.
     pub database_user_host: String,
-    /// The AWS region, profile and endpoint, where they are not in AWS's own variables. `aws.region`, …
+    /// The AWS region, profile and endpoint. `aws.…`.
     pub aws: AwsConfig,
-    /// Where health gates ask. `CDM_GATE_ADDRESS`, `gate.…`.
+    /// The addresses of health gates. `CDM_GATE_ADDRESS`, `gate.…`.
     pub gate: GateConfig,
-    /// Kubernetes. `CDM_NAMESPACE`, `CDM_CANARY_CONFIGMAP`, `CDM_ROUTES`, `kubernetes.…`.
+    /// The cluster and its objects. `CDM_NAMESPACE`, `CDM_CANARY_CONFIGMAP`, `CDM_ROUTES`, `kubernetes.…`.
     pub kubernetes: KubernetesConfig,
-    /// How `wp` is run in the image.
+    /// How jobs run `wp`. `CDM_WP_PATH`, `CDM_WP_ALLOW_ROOT`, `wp.…`.
     pub wp: WpConfig,
 }
 
-/// Where AWS is.
+/// The AWS account. A field that is `None` comes from AWS's own sources, as for the AWS command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsConfig {
-    /// `aws.region`.
+    /// The region, such as `eu-central-1`. `aws.region`.
     pub region: Option<String>,
-    /// `aws.profile`.
+    /// A profile of AWS's configuration files. `aws.profile`.
     pub profile: Option<String>,
-    /// `aws.endpoint`.
+    /// The URL of an endpoint that replaces AWS's own, for all of its services. `aws.endpoint`.
     pub endpoint: Option<String>,
 }
 
-/// Where the health gates of rollouts ask.
+/// Where the health gates of rollouts send their requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateConfig {
-    /// Host and port at which visitors' requests arrive; `None`: where each hostname leads. `gate.address`.
+    /// The host and port at which the routes of sites are served, such as those of the Ingress controller; `None`: the
+    /// address that the hostname of each site resolves to. `CDM_GATE_ADDRESS`, `gate.address`.
     pub address: Option<(String, u16)>,
-    /// Whether a hostname may lead to a private address. `gate.private`.
+    /// Whether the hostname of a site may resolve to a private address; by default `false`. `gate.private`.
     pub private: bool,
-    /// Host and port of the services, blue and green; `None`: their names in the cluster. `gate.blue`, `gate.green`.
+    /// The host and port of the services, blue and green; `None`: their names in the cluster. `gate.blue`, `gate.green`.
     pub services: Option<[(String, u16); 2]>,
-    /// The header that names the service which an answer is from. `gate.header`.
+    /// The response header that names the responding service, by default `x-cdm-service`. `gate.header`.
     pub header: HeaderName,
 }
 
 impl GateConfig {
-    fn of(environment: Environment<'_>, raw: RawGate) -> Result<Self, ConfigError> {
-        let given = pick(environment, "CDM_GATE_ADDRESS", "gate.address", raw.address);
+    fn resolve(environment: Environment<'_>, raw: RawGate) -> Result<Self, ConfigError> {
+        let route = pick(environment, "CDM_GATE_ADDRESS", "gate.address", raw.address);
         let services = match (raw.blue, raw.green) {
             (Some(blue), Some(green)) => Some([address("gate.blue", blue)?, address("gate.green", green)?]),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => {
-                let message = "`blue` and `green` are set together".to_owned();
+                let message = "must be set together with `gate.green`".to_owned();
                 return Err(ConfigError { key: "gate.blue".to_owned(), message });
             }
         };
         let header = raw.header.unwrap_or_else(|| "x-cdm-service".to_owned());
-        let wrong = |_| {
-            let message = format!("\"{header}\" is no name of a header");
+        let invalid = |_| {
+            let message = format!("`{header}` is not a valid header name");
             ConfigError { key: "gate.header".to_owned(), message }
         };
         Ok(Self {
-            address: given.map(|(key, text)| address(&key, text)).transpose()?,
+            address: route.map(|(key, text)| address(&key, text)).transpose()?,
             private: raw.private.unwrap_or_default(),
             services,
-            header: header.parse().map_err(wrong)?,
+            header: header.parse().map_err(invalid)?,
         })
     }
 }
 
-/// How `wp` is run in the image.
+/// How jobs run `wp` in the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WpConfig {
-    /// The directory of WordPress, an absolute path; `None`: the container's working directory. `CDM_WP_PATH`, `wp.path`.
+    /// The directory of WordPress in the image, an absolute path; `None`: the container's working directory.
+    /// `CDM_WP_PATH`, `wp.path`.
     pub path: Option<String>,
-    /// Whether it may run as root: `--allow-root`. `CDM_WP_ALLOW_ROOT`, `wp.allow_root`.
+    /// Whether `wp` may run as root (`--allow-root`), for Deployments whose pods do; by default `false`.
+    /// `CDM_WP_ALLOW_ROOT`, `wp.allow_root`.
     pub allow_root: bool,
 }
 
 impl WpConfig {
-    fn of(environment: Environment<'_>, raw: RawWp) -> Result<Self, ConfigError> {
+    fn resolve(environment: Environment<'_>, raw: RawWp) -> Result<Self, ConfigError> {
         let path = match pick(environment, "CDM_WP_PATH", "wp.path", raw.path) {
             Some((key, path)) if !path.starts_with('/') => {
                 let message = format!(
-                    "\"{path}\" is not an absolute path of the image, such as `/var/www/html`; leave it out for the \
-                     container's working directory"
+                    "`{path}` is not an absolute path in the image, such as `/var/www/html`; remove the setting to use \
+                     the container's working directory"
                 );
                 return Err(ConfigError { key, message });
             }
-            given => given.map(|(_, path)| path),
+            path => path.map(|(_, path)| path),
         };
-        let allow_root = raw.allow_root.map(|yes| yes.to_string());
+        let allow_root = raw.allow_root.map(|allowed| allowed.to_string());
         let allow_root = pick(environment, "CDM_WP_ALLOW_ROOT", "wp.allow_root", allow_root);
         Ok(Self { path, allow_root: parsed(allow_root, "false", "`true` or `false`", |_| true)? })
     }
 }
 
-/// Where Kubernetes is and what things are called there.
+/// The Kubernetes cluster, and the names of its objects.
 #[derive(Clone, Debug)]
 pub struct KubernetesConfig {
-    /// A kubeconfig file; `None`: the account of the pod. `KUBECONFIG`, `kubernetes.kubeconfig`.
+    /// A kubeconfig file; `None`: the service account of the pod. `KUBECONFIG`, `kubernetes.kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
-    /// A context of it; `None`: its current one. `kubernetes.context`.
+    /// A context of the kubeconfig file; `None`: its current context. `kubernetes.context`.
     pub context: Option<String>,
-    /// The namespace.
+    /// The namespace of the services and of everything that CDM creates, by default `wp-platform`. `CDM_NAMESPACE`,
+    /// `kubernetes.namespace`.
     pub namespace: String,
-    /// The canary's ConfigMap.
+    /// The ConfigMap that stores the active canary service, by default `canary-env`. `CDM_CANARY_CONFIGMAP`,
+    /// `kubernetes.canary_configmap`.
     pub canary_config_map: String,
-    /// Its key. `kubernetes.canary_key`.
+    /// The key in that ConfigMap, by default `canaryEnv`. `kubernetes.canary_key`.
     pub canary_key: String,
-    /// The container that runs the image. `kubernetes.container`.
+    /// The container of the Deployments that runs the image, by default `web`. `kubernetes.container`.
     pub container: String,
-    /// Deployment and Service of blue. `kubernetes.blue`.
+    /// The Deployment and the Service of blue, by default `blue-deployment` and `blue`. `kubernetes.blue`.
     pub blue: (String, String),
-    /// Deployment and Service of green. `kubernetes.green`.
+    /// The Deployment and the Service of green, by default `green-deployment` and `green`. `kubernetes.green`.
     pub green: (String, String),
-    /// The Services' port. `kubernetes.port`.
+    /// The port of both Services, by default 80. `kubernetes.port`.
     pub port: u16,
-    /// What `wp` is in the image. `kubernetes.wp`.
+    /// The command that runs `wp` in the image, by default `["wp"]`. `kubernetes.wp`.
     pub wp: Vec<String>,
-    /// How the caches of many sites are flushed. `kubernetes.flush`.
-    pub flush: Flush,
-    /// The service account of jobs; `None`: the namespace's `default`. `CDM_JOB_SERVICE_ACCOUNT`,
+    /// The pods that flush the caches of a rollout's window. `kubernetes.flush`.
+    pub flush: FlushConfig,
+    /// The service account of jobs; `None`: `default` of the namespace. `CDM_JOB_SERVICE_ACCOUNT`,
     /// `kubernetes.jobs.service_account`.
     pub job_service_account: Option<String>,
-    /// Whether jobs are restricted where the Deployments say nothing. `kubernetes.jobs.security`.
+    /// Whether jobs meet the Pod Security Standard `restricted` where the Deployment does not specify otherwise; by default
+    /// `true`. `restricted` or `as-deployed` in `kubernetes.jobs.security`.
     pub jobs_restricted: bool,
-    /// What routes are.
+    /// The kind of route objects, by default Ingresses of the default class. `CDM_ROUTES`, `kubernetes.routes`.
     pub routes: Routes,
-    /// Annotations of every route. `kubernetes.annotations`.
+    /// Annotations of every route, by default none. `kubernetes.annotations`.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// How the caches of many sites are flushed.
+/// The pods that flush the caches of a rollout's window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flush {
-    /// How many pods are at work at once.
+pub struct FlushConfig {
+    /// The number of pods that flush in parallel, from 1 to 1000; by default 4.
     pub pods: u32,
-    /// How many sites a pod has at most; 1 for a pod of its own for each.
+    /// The maximum number of sites in each pod, from 1 to 100; by default 20. 1 means one pod per site.
     pub sites_per_pod: u32,
-    /// The memory of a site's container.
+    /// The memory limit of a site's container, a Kubernetes quantity; by default `256Mi`. Kubernetes validates it.
     pub memory: String,
 }
 
-/// What a site's route is.
+/// The kind of object that routes a site's hostnames to a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Routes {
     /// An Ingress. `kubernetes.ingress`.
     Ingress {
-        /// Its class.
+        /// The Ingress class; `None`: the default class of the cluster.
         class: Option<String>,
-        /// The Secret with its certificate.
+        /// The Secret with the certificate; `None`: the Ingress names no Secret.
         tls_secret: Option<String>,
     },
     /// An HTTPRoute. `kubernetes.gateway`.
     HttpRoute {
-        /// The Gateway.
+        /// The name of the Gateway.
         name: String,
-        /// Its namespace.
+        /// The namespace of the Gateway; `None`: that of the routes.
         namespace: Option<String>,
-        /// Its listener.
+        /// The listener of the Gateway; `None`: all of its listeners.
         section: Option<String>,
     },
 }
 
 impl CloudConfig {
-    pub(super) fn of(
+    pub(super) fn resolve(
         environment: Environment<'_>,
-        raw: Raw,
-        choice: &BackendSelection,
+        raw: RawConfig,
+        backends: &BackendSelection,
     ) -> Result<Self, ConfigError> {
-        let text = |variable: &str, key: &str, of_file, default: &str| {
-            text(environment, variable, key, of_file, default)
+        let text = |variable: &str, key: &str, from_file, default: &str| {
+            text(environment, variable, key, from_file, default)
         };
         let database = raw.database.unwrap_or_default();
         let url = secret(
@@ -198,13 +207,13 @@ impl CloudConfig {
             database.url_file.map(|path| ("database.url_file", path)),
         )?;
         let aws = raw.aws.unwrap_or_default();
-        // A store that is not AWS's own has no host name for every bucket, as a rule.
-        let elsewhere = aws.endpoint.is_some()
+        // An object store other than AWS's own usually has no host name for each bucket.
+        let custom_endpoint = aws.endpoint.is_some()
             || ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"].iter().any(|name| environment(name).is_some());
-        let path_style = raw.s3_path_style.map(|yes: bool| yes.to_string());
+        let path_style = raw.s3_path_style.map(|path_style: bool| path_style.to_string());
         let path_style = pick(environment, "CDM_S3_PATH_STYLE", "s3_path_style", path_style);
-        let path_style = parsed(path_style, &elsewhere.to_string(), "`true` or `false`", |_| true)?;
-        let made = Self {
+        let path_style = parsed(path_style, &custom_endpoint.to_string(), "`true` or `false`", |_| true)?;
+        let config = Self {
             table: text("CDM_TABLE", "table", raw.table, "cdm"),
             bucket: text("CDM_BUCKET", "bucket", raw.bucket, ""),
             s3_path_style: path_style,
@@ -213,30 +222,30 @@ impl CloudConfig {
             database_address: database.address.map(|text| address("database.address", text)).transpose()?,
             database_user_host: database.user_host.unwrap_or_else(|| "%".to_owned()),
             aws: AwsConfig { region: aws.region, profile: aws.profile, endpoint: aws.endpoint },
-            gate: GateConfig::of(environment, raw.gate.unwrap_or_default())?,
-            kubernetes: KubernetesConfig::of(environment, raw.kubernetes.unwrap_or_default())?,
-            wp: WpConfig::of(environment, raw.wp.unwrap_or_default())?,
+            gate: GateConfig::resolve(environment, raw.gate.unwrap_or_default())?,
+            kubernetes: KubernetesConfig::resolve(environment, raw.kubernetes.unwrap_or_default())?,
+            wp: WpConfig::resolve(environment, raw.wp.unwrap_or_default())?,
         };
-        let missing = |key: &str, what: &str| {
-            Err(ConfigError { key: key.to_owned(), message: format!("is not set; {what}") })
+        let missing = |key: &str, hint: &str| {
+            Err(ConfigError { key: key.to_owned(), message: format!("is not set; {hint}") })
         };
-        if choice.objects.is_cloud() && made.bucket.is_empty() {
-            return missing("CDM_BUCKET", "name the S3 bucket for the sites' files");
+        if backends.objects.is_cloud() && config.bucket.is_empty() {
+            return missing("CDM_BUCKET", "set it to the S3 bucket for site files");
         }
-        if choice.cluster.is_cloud() && made.database_url.is_none() {
+        if backends.cluster.is_cloud() && config.database_url.is_none() {
             return missing(
                 "CDM_DATABASE_URL",
-                "say where the sites' databases are: mysql://user:password@host:port/",
+                "set it to the URL of the database server, `mysql://user:password@host:port/`",
             );
         }
-        Ok(made)
+        Ok(config)
     }
 }
 
 impl KubernetesConfig {
-    fn of(environment: Environment<'_>, raw: RawKubernetes) -> Result<Self, ConfigError> {
-        let text = |variable: &str, key: &str, of_file, default: &str| {
-            text(environment, variable, key, of_file, default)
+    fn resolve(environment: Environment<'_>, raw: RawKubernetes) -> Result<Self, ConfigError> {
+        let text = |variable: &str, key: &str, from_file, default: &str| {
+            text(environment, variable, key, from_file, default)
         };
         let (ingress, gateway) = (raw.ingress.unwrap_or_default(), raw.gateway);
         let routes = match pick(environment, "CDM_ROUTES", "kubernetes.routes", raw.routes) {
@@ -246,7 +255,7 @@ impl KubernetesConfig {
             }
             Some((key, kind)) if kind == "httproute" => {
                 let message =
-                    "`httproute` needs `[kubernetes.gateway]` with the `name` of a Gateway".to_owned();
+                    "`httproute` requires `[kubernetes.gateway]` with the `name` of a Gateway".to_owned();
                 let gateway = gateway.ok_or(ConfigError { key, message })?;
                 Routes::HttpRoute {
                     name: gateway.name,
@@ -257,21 +266,23 @@ impl KubernetesConfig {
             Some((key, kind)) => {
                 return Err(ConfigError {
                     key,
-                    message: format!("\"{kind}\" is neither `ingress` nor `httproute`"),
+                    message: format!("`{kind}` is neither `ingress` nor `httproute`"),
                 });
             }
         };
-        let names = |service: &str, given: Option<RawNames>| {
-            let given = given.unwrap_or_default();
-            let usual = || (format!("{service}-deployment"), service.to_owned());
-            (given.deployment.unwrap_or_else(|| usual().0), given.service.unwrap_or_else(|| usual().1))
+        let names = |service: &str, names: Option<RawNames>| {
+            let RawNames { deployment, service: name } = names.unwrap_or_default();
+            (
+                deployment.unwrap_or_else(|| format!("{service}-deployment")),
+                name.unwrap_or_else(|| service.to_owned()),
+            )
         };
         let jobs = raw.jobs.unwrap_or_default();
         let jobs_restricted = match jobs.security.as_deref() {
             None | Some("restricted") => true,
             Some("as-deployed") => false,
             Some(other) => {
-                let message = format!("\"{other}\" is neither `restricted` nor `as-deployed`");
+                let message = format!("`{other}` is neither `restricted` nor `as-deployed`");
                 return Err(ConfigError { key: "kubernetes.jobs.security".to_owned(), message });
             }
         };
@@ -307,28 +318,28 @@ impl KubernetesConfig {
     }
 }
 
-/// Memory is left to Kubernetes to judge, as quantities are its own.
-fn flush(raw: RawFlush) -> Result<Flush, ConfigError> {
-    let within = |key: &str, given: u32, most: u32| match given {
-        many if (1..=most).contains(&many) => Ok(many),
-        many => Err(ConfigError {
+/// Validates everything but the memory: Kubernetes defines quantities, and validates them.
+fn flush(raw: RawFlush) -> Result<FlushConfig, ConfigError> {
+    let within = |key: &str, number: u32, max: u32| match number {
+        number if (1..=max).contains(&number) => Ok(number),
+        number => Err(ConfigError {
             key: format!("kubernetes.flush.{key}"),
-            message: format!("{many} is not 1 to {most}"),
+            message: format!("`{number}` is not a number from 1 to {max}"),
         }),
     };
-    Ok(Flush {
+    Ok(FlushConfig {
         pods: within("pods", raw.pods.unwrap_or(4), 1_000)?,
         sites_per_pod: within("sites_per_pod", raw.sites_per_pod.unwrap_or(20), 100)?,
         memory: raw.memory.unwrap_or_else(|| "256Mi".to_owned()),
     })
 }
 
-/// `host:port`.
+/// Parses `host:port`.
 fn address(key: &str, text: String) -> Result<(String, u16), ConfigError> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-    let wrong = || ConfigError {
+    let invalid = || ConfigError {
         key: key.to_owned(),
-        message: format!("\"{text}\" is not a host and a port, such as `host.internal:3306`"),
+        message: format!("`{text}` is not a host and a port, such as `host.internal:3306`"),
     };
-    parsed.ok_or_else(wrong)
+    parsed.ok_or_else(invalid)
 }

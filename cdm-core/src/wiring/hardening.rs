@@ -1,4 +1,4 @@
-//! What a program that works with secrets sets for its whole process, first of all.
+//! Process-wide protections, which a program sets before anything else.
 
 use std::io;
 
@@ -6,22 +6,22 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Sets this process up for work with secrets on a disk that may be full. To be called within a runtime, before anything
-/// is opened.
+/// Prepares this process for work with secrets, and for a disk that may be full. Call this function within a runtime, before
+/// the process opens anything.
 ///
-/// - Files and directories are made for their owner alone (umask 077).
-/// - There is no core dump (`RLIMIT_CORE` 0), and on Linux no other process of the same user reads the memory
-///   (`PR_SET_DUMPABLE` 0): tokens and keys are there in the clear.
-/// - A write beyond a limit of a file's size fails instead of ending the process (SIGXFSZ).
+/// - New files and directories are accessible only to their owner (umask 077).
+/// - The process writes no core dump (`RLIMIT_CORE` 0), and on Linux no other process of the same user can read its memory
+///   (`PR_SET_DUMPABLE` 0), which contains tokens and keys in plaintext.
+/// - A write beyond the limit of a file's size fails, and does not end the process (SIGXFSZ).
 ///
 /// # Errors
-/// What the system refuses.
+/// The system rejects one of these settings.
 pub fn harden_process() -> io::Result<()> {
     umask(Mode::from_raw_mode(0o077));
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    // The handler stays when what it returns is dropped.
+    // The handler stays installed after the stream of signals is dropped.
     drop(signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?);
     Ok(())
 }

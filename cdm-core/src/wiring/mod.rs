@@ -1,34 +1,34 @@
-//! From configuration to a running platform. The only room that names an adapter.
+//! From configuration to a running process. The only module that names an adapter.
 
+mod backend_selection;
 mod backends;
-mod choice;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod cloud_config;
 mod config;
 mod descriptors;
-mod given;
+mod embedded;
+mod file;
 mod hardening;
 mod http;
-mod machine;
 mod oidc;
 mod process;
-mod raw;
 mod readiness;
 mod retention;
 mod retry;
 mod sign_in;
 mod signals;
+mod sources;
 mod variables;
 
+pub use backend_selection::{BackendKind, BackendSelection};
 pub use backends::{BackendState, StartError};
-pub use choice::{BackendKind, BackendSelection};
 pub use cloud_config::{AwsConfig, CloudConfig, KubernetesConfig, Routes};
 pub use config::{Config, ConfigError, Environment, LogFormat};
 pub use descriptors::Descriptors;
+pub use embedded::rotate_key;
 pub use hardening::harden_process;
 pub use http::{HttpConfig, TlsFiles};
-pub use machine::rotate_key;
 pub use oidc::OidcConfig;
 pub use process::Process;
 pub use retry::RetryConfig;

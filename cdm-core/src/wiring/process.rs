@@ -1,4 +1,5 @@
-//! One process of the platform: its backends, its services, its worker and its courier.
+//! A process of the platform: its backends, its manager, and its background tasks: worker, webhook dispatcher and
+//! retention.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,12 +7,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::backend_selection::BackendKind;
 use super::backends::{BackendState, Backends, StartError};
-use super::choice::BackendKind;
 use super::config::Config;
 use crate::adapters::embedded::LocalCluster;
 use crate::adapters::outbound::Outbound;
-use crate::adapters::outbound::webhook::HttpPostman;
+use crate::adapters::outbound::webhook::HttpWebhookSender;
 use crate::adapters::{OsIds, SystemClock};
 use crate::domain::WorkerId;
 use crate::engine::{Retention, RolloutDriver, Settings, WebhookDispatcher, Worker};
@@ -19,10 +20,11 @@ use crate::manager::{Access, Manager};
 use crate::pipelines::{PipelineSettings, Rollouts, registry};
 use crate::ports::{Clock, Entropy, Ports};
 
-/// How often a process on one machine looks for work that nobody told it of: the store is a file, a look is cheap.
-const SCAN: Duration = Duration::from_millis(500);
+/// How often a worker looks for new work in an embedded store. The store is a local file, so a read is cheap.
+const EMBEDDED_SCAN: Duration = Duration::from_millis(500);
 
-/// A process. Several may run on the same backends; on one data directory, one of them hosts the local cluster.
+/// A process of the platform. Several processes may use the same backends; of those on one data directory, one hosts the
+/// local cluster.
 #[derive(Debug)]
 pub struct Process {
     manager: Arc<Manager>,
@@ -30,32 +32,33 @@ pub struct Process {
     worker: Arc<Worker>,
     dispatcher: Arc<WebhookDispatcher>,
     retention: Arc<Retention>,
-    working: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Option<JoinHandle<()>>>,
     backends: Backends,
 }
 
 impl Process {
-    /// Opens every backend. Of the embedded ones the data directory is made where it is missing, and the local cluster
-    /// hosted unless another process does. Does no work before [`Process::work`].
+    /// Opens every backend. For embedded backends, creates the data directory if it is missing, and hosts the local cluster
+    /// unless another process does. Starts no background task: see [`Process::work`].
     ///
     /// # Errors
-    /// What cannot be opened, with the reason below it.
+    /// The first backend that cannot be opened, with the cause as source.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let ids = OsIds::new().map_err(|error| StartError::of("the machine's source of chance", error))?;
-        let ids: Arc<dyn Entropy> = Arc::new(ids);
-        let worker_id = worker_id(&ids);
-        let backends = Backends::open(config, &worker_id, clock, ids).await?;
+        let entropy = OsIds::new()
+            .map_err(|error| StartError::new("read the random number generator of the system", error))?;
+        let entropy: Arc<dyn Entropy> = Arc::new(entropy);
+        let worker_id = worker_id(&entropy);
+        let backends = Backends::open(config, &worker_id, clock, entropy).await?;
         let ports = backends.ports.clone();
         let scan = match config.backends.store {
-            BackendKind::Embedded => SCAN,
+            BackendKind::Embedded => EMBEDDED_SCAN,
             #[cfg(feature = "cloud")]
             BackendKind::Cloud => Settings::default().scan,
         };
         let retry = config.retry.clone();
         let settings = Settings {
             scan,
-            concurrency: config.workers,
+            concurrency: config.concurrency,
             pause: retry.pause,
             longest_pause: retry.longest_pause,
             ..Settings::default()
@@ -68,103 +71,107 @@ impl Process {
         };
         let pipelines = Arc::new(registry(&platform));
         let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
-        let (for_worker, same) = (ports.clone(), settings.clone());
-        let worker = Arc::new(Worker::new(worker_id, for_worker, Arc::clone(&pipelines), rollouts, same));
+        let worker =
+            Worker::new(worker_id, ports.clone(), Arc::clone(&pipelines), rollouts, settings.clone());
+        let worker = Arc::new(worker);
         let call = settings.call;
         let outbound = Outbound::new(Arc::clone(&ports.clock));
-        let allowed = config.webhooks_allow.clone();
-        let lookup = Arc::new(outbound.clone());
-        let postman = HttpPostman::new(outbound, lookup, allowed.clone(), Arc::clone(&ports.clock));
-        let dispatcher = Arc::new(WebhookDispatcher::new(Arc::clone(&worker), Arc::new(postman)));
+        let allowed = config.allowed_receivers.clone();
+        let resolver = Arc::new(outbound.clone());
+        let sender = HttpWebhookSender::new(outbound, resolver, allowed.clone(), Arc::clone(&ports.clock));
+        let dispatcher = Arc::new(WebhookDispatcher::new(Arc::clone(&worker), Arc::new(sender)));
         let retention = Arc::new(Retention::new(Arc::clone(&worker), config.retention));
         let manager = Manager::new(ports.clone(), pipelines, settings)
             .with_worker(Arc::clone(&worker))
-            .with_courier(Arc::clone(&dispatcher), allowed);
+            .with_dispatcher(Arc::clone(&dispatcher), allowed);
         Ok(Self {
             manager: Arc::new(manager),
             access: Arc::new(Access::new(Arc::clone(&backends.tokens), ports, call)),
             worker,
             dispatcher,
             retention,
-            working: Mutex::default(),
+            tasks: Mutex::default(),
             backends,
         })
     }
 
-    /// Makes what the backends lack, and touches nothing that exists.
+    /// Creates the missing resources of the backends, and does not change existing ones.
     ///
     /// # Errors
-    /// What cannot be made, with the reason below it.
+    /// The first backend whose resources cannot be created, with the cause as source.
     pub async fn bootstrap(&self) -> Result<(), StartError> {
         self.backends.bootstrap().await
     }
 
-    /// What frontends ask.
+    /// Returns the manager, which frontends call.
     pub const fn manager(&self) -> &Arc<Manager> {
         &self.manager
     }
 
-    /// Tokens.
+    /// Returns the access control: tokens, users and sessions.
     pub const fn access(&self) -> &Arc<Access> {
         &self.access
     }
 
-    /// The backends behind their ports.
+    /// Returns the ports of the backends.
     pub const fn ports(&self) -> &Ports {
         &self.backends.ports
     }
 
-    /// The local cluster, for what no port asks: declaring images. `None` where the cluster is another.
+    /// Returns the local cluster, for the declaration of images, which is not part of a port; `None` if the cluster is in
+    /// the cloud.
     pub const fn local_cluster(&self) -> Option<&Arc<LocalCluster>> {
-        self.backends.machine.cluster()
+        self.backends.embedded.cluster()
     }
 
-    /// Where sites are served by this process; `None` while another one does.
+    /// Returns the address at which this process serves the sites of the local cluster; `None` if it does not host the
+    /// cluster.
     pub fn router_address(&self) -> Option<SocketAddr> {
-        self.backends.machine.router_address()
+        self.backends.embedded.router_address()
     }
 
-    /// Begins to work, until [`Process::stop`].
+    /// Starts the background tasks, which run until [`Process::stop`]. A repeated call has no effect.
     #[expect(clippy::disallowed_methods, reason = "wiring is where the runtime is named")]
     pub fn work(&self) {
         let (worker, dispatcher) = (Arc::clone(&self.worker), Arc::clone(&self.dispatcher));
         let retention = Arc::clone(&self.retention);
-        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        working.get_or_insert_with(|| {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.get_or_insert_with(|| {
             tokio::spawn(async move {
                 let sending = tokio::spawn(async move { dispatcher.run().await });
                 let deleting = tokio::spawn(async move { retention.run().await });
                 worker.run().await;
-                // What is left is deleted another time.
+                // The next pass, of this or another process, deletes what remains.
                 let _ = deleting.await;
-                // What it was about to send is sent again by another process, or after a start.
+                // Another process, or the next start, sends pending messages again.
                 let _ = sending.await;
             })
         });
     }
 
-    /// How every backend stands.
+    /// Returns the state of every backend.
     pub async fn backends(&self) -> Vec<BackendState> {
         self.backends.states().await
     }
 
-    /// Takes nothing new, gives running operations back at their next step boundary, and says that it stops; at most
-    /// for `grace`. Answers whether all was given back in time; what was not is found by the next process.
+    /// Stops: claims no new work, releases each running operation at its next step boundary, and records in the store that
+    /// the worker has stopped. Waits for this for at most `grace`, and then closes the embedded backends. Returns whether
+    /// the tasks ended in time; another process takes over the work that was not released.
     pub async fn stop(&self, grace: Duration) -> bool {
         self.worker.stop();
         self.dispatcher.stop();
         self.retention.stop();
-        let working = self.working.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let in_time = match working {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let in_time = match tasks {
             None => true,
-            Some(working) => tokio::time::timeout(grace, working).await.is_ok(),
+            Some(tasks) => tokio::time::timeout(grace, tasks).await.is_ok(),
         };
-        self.backends.machine.close().await;
+        self.backends.embedded.close().await;
         in_time
     }
 }
 
-/// A name that no other process has: a process id comes again, so some chance is added.
-fn worker_id(ids: &Arc<dyn Entropy>) -> WorkerId {
-    WorkerId::new(&format!("{}-{:016x}", std::process::id(), ids.write().0))
+/// Returns an id that no other process has. The system reuses process ids, so the id has a random part.
+fn worker_id(entropy: &Arc<dyn Entropy>) -> WorkerId {
+    WorkerId::new(&format!("{}-{:016x}", std::process::id(), entropy.write().0))
 }

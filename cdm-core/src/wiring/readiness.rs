@@ -1,4 +1,4 @@
-//! How the backends stand: judged at most once a second, however often and by however many it is asked.
+//! The readiness of the backends. Checks run at most once per second, for all callers together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,56 +10,56 @@ use super::backends::{Backend, BackendState};
 use crate::domain::MonotonicTime;
 use crate::ports::Clock;
 
-/// How long a judgment is given as the answer.
-const FRESH: Duration = Duration::from_secs(1);
-/// How long a backend may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the result of a check is returned.
+const MAX_AGE: Duration = Duration::from_secs(1);
+/// How long the check of a backend may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The backends with their last judgment.
+/// The backends, with the result of their last check.
 ///
-/// Anyone may ask for it without a token, and a judgment writes. So it is made by a task of its own, which goes on when
-/// the caller is gone, and whoever asks meanwhile gets the same one.
+/// Readiness is available without a token, and a check writes. So a check runs in a separate task, which continues when its
+/// caller disconnects, and concurrent callers get the same result.
 #[derive(Debug)]
 pub(super) struct Readiness {
-    pub(super) cared: Vec<(&'static str, Arc<dyn Backend>)>,
+    pub(super) backends: Vec<(&'static str, Arc<dyn Backend>)>,
     clock: Arc<dyn Clock>,
     last: Mutex<Option<(MonotonicTime, Vec<BackendState>)>>,
 }
 
 impl Readiness {
-    pub(super) fn new(cared: Vec<(&'static str, Arc<dyn Backend>)>, clock: Arc<dyn Clock>) -> Self {
-        Self { cared, clock, last: Mutex::new(None) }
+    pub(super) fn new(backends: Vec<(&'static str, Arc<dyn Backend>)>, clock: Arc<dyn Clock>) -> Self {
+        Self { backends, clock, last: Mutex::new(None) }
     }
 
-    /// How every backend stands, or stood within the last second.
+    /// Returns the state of every backend, at most one second old.
     #[expect(clippy::disallowed_methods, reason = "wiring is where the runtime is named")]
     pub(super) async fn states(self: &Arc<Self>) -> Vec<BackendState> {
-        let here = Arc::clone(self);
-        let judged = tokio::spawn(async move { here.judge().await }).await;
-        // Only a runtime that ends, or a panic, leaves no answer.
-        judged.unwrap_or_else(|error| {
-            let problem = Some(format!("the judgment broke off: {error}"));
-            self.cared.iter().map(|(name, _)| BackendState { name, problem: problem.clone() }).collect()
+        let shared = Arc::clone(self);
+        let checked = tokio::spawn(async move { shared.check_all().await }).await;
+        // The task fails only if it panics or the runtime shuts down.
+        checked.unwrap_or_else(|error| {
+            let problem = Some(format!("the check did not complete: {error}"));
+            self.backends.iter().map(|(name, _)| BackendState { name, problem: problem.clone() }).collect()
         })
     }
 
-    async fn judge(&self) -> Vec<BackendState> {
+    async fn check_all(&self) -> Vec<BackendState> {
         let mut last = self.last.lock().await;
         if let Some((at, states)) = &*last
-            && self.clock.monotonic().since(*at) < FRESH
+            && self.clock.monotonic().since(*at) < MAX_AGE
         {
             return states.clone();
         }
-        let states = join_all(self.cared.iter().map(|(name, care)| self.look(name, &**care))).await;
+        let states = join_all(self.backends.iter().map(|(name, backend)| self.check(name, &**backend))).await;
         *last = Some((self.clock.monotonic(), states.clone()));
         states
     }
 
-    async fn look(&self, name: &'static str, care: &dyn Backend) -> BackendState {
-        let late = self.clock.sleep_until(self.clock.monotonic().after(PATIENCE));
-        let problem = match select(care.look(), late).await {
-            Either::Left((looked, _)) => looked.err(),
-            Either::Right(((), _)) => Some(format!("it does not answer within {} s", PATIENCE.as_secs())),
+    async fn check(&self, name: &'static str, backend: &dyn Backend) -> BackendState {
+        let timeout = self.clock.sleep_until(self.clock.monotonic().after(CHECK_TIMEOUT));
+        let problem = match select(backend.check(), timeout).await {
+            Either::Left((result, _)) => result.err(),
+            Either::Right(((), _)) => Some(format!("no response within {} s", CHECK_TIMEOUT.as_secs())),
         };
         BackendState { name, problem }
     }
@@ -75,28 +75,28 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
 
-    /// Counts looks; each waits until it is let go.
+    /// Counts checks; each waits for `release`.
     #[derive(Debug, Default)]
-    struct Counted {
-        looks: AtomicUsize,
-        go: Notify,
+    struct CountingBackend {
+        checks: AtomicUsize,
+        release: Notify,
     }
 
     #[async_trait]
-    impl Backend for Counted {
-        async fn look(&self) -> Result<(), String> {
-            self.looks.fetch_add(1, Ordering::SeqCst);
-            self.go.notified().await;
-            Err("it is away".to_owned())
+    impl Backend for CountingBackend {
+        async fn check(&self) -> Result<(), String> {
+            self.checks.fetch_add(1, Ordering::SeqCst);
+            self.release.notified().await;
+            Err("unavailable".to_owned())
         }
     }
 
-    /// Stands still until it is moved.
+    /// A clock that a test moves; its value is in seconds.
     #[derive(Debug, Default)]
-    struct Still(AtomicUsize);
+    struct ManualClock(AtomicUsize);
 
     #[async_trait]
-    impl Clock for Still {
+    impl Clock for ManualClock {
         fn wall(&self) -> Timestamp {
             Timestamp::from_millis(0)
         }
@@ -111,23 +111,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn callers_share_a_judgment_that_outlives_them() {
-        let (backend, clock) = (Arc::new(Counted::default()), Arc::new(Still::default()));
-        let cared = vec![("store", Arc::clone(&backend) as Arc<dyn Backend>)];
-        let readiness = Arc::new(Readiness::new(cared, Arc::clone(&clock) as _));
-        let away = vec![BackendState { name: "store", problem: Some("it is away".to_owned()) }];
-        // Callers that go away at once leave one look behind, not a hundred.
+    async fn callers_share_a_check_that_outlives_them() {
+        let (backend, clock) = (Arc::new(CountingBackend::default()), Arc::new(ManualClock::default()));
+        let backends = vec![("store", Arc::clone(&backend) as Arc<dyn Backend>)];
+        let readiness = Arc::new(Readiness::new(backends, Arc::clone(&clock) as _));
+        let unavailable = vec![BackendState { name: "store", problem: Some("unavailable".to_owned()) }];
+        // A hundred callers that disconnect at once start one check, not a hundred.
         for _ in 0..100 {
             assert!(futures_util::poll!(Box::pin(readiness.states())).is_pending());
             tokio::task::yield_now().await;
         }
-        backend.go.notify_one();
-        assert_eq!(join_all((0..100).map(|_| readiness.states())).await, vec![away.clone(); 100]);
-        assert_eq!(backend.looks.load(Ordering::SeqCst), 1);
-        // A second later it is judged anew.
+        backend.release.notify_one();
+        assert_eq!(join_all((0..100).map(|_| readiness.states())).await, vec![unavailable.clone(); 100]);
+        assert_eq!(backend.checks.load(Ordering::SeqCst), 1);
+        // One second later, the backend is checked again.
         clock.0.store(1, Ordering::SeqCst);
-        backend.go.notify_one();
-        assert_eq!(readiness.states().await, away);
-        assert_eq!(backend.looks.load(Ordering::SeqCst), 2);
+        backend.release.notify_one();
+        assert_eq!(readiness.states().await, unavailable);
+        assert_eq!(backend.checks.load(Ordering::SeqCst), 2);
     }
 }

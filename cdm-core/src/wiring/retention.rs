@@ -1,4 +1,4 @@
-//! How long audit entries and events are kept.
+//! How long audit entries and events are retained.
 
 use std::time::Duration;
 
@@ -6,18 +6,19 @@ use jiff::{Span, SpanRelativeTo, Unit};
 use serde::Deserialize;
 
 use super::config::{ConfigError, Environment};
-use super::given::pick;
+use super::sources::pick;
 use crate::engine::Kept;
 
-/// What is kept where nothing else is said: audit entries for 400 days, so that a year can be looked back upon; events
-/// for as long as a failing webhook may be behind, and longer.
-const USUAL: (&str, &str) = ("400d", "7d");
-/// The word for what is never deleted.
-const FOR_GOOD: &str = "forever";
-/// Less is no retention but a mistake.
-const LEAST: Duration = Duration::from_hours(24);
+/// The default retention of audit entries: longer than a year, so that a whole year is available.
+const DEFAULT_AUDIT: &str = "400d";
+/// The default retention of events: longer than a failing webhook can lag behind.
+const DEFAULT_EVENTS: &str = "7d";
+/// The value for entries and events that are never deleted.
+const FOREVER: &str = "forever";
+/// The shortest retention. A shorter value is most likely a mistake.
+const MIN_RETENTION: Duration = Duration::from_hours(24);
 
-/// `[retention]`.
+/// `[retention]`: durations such as `30d`, or `forever`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetention {
@@ -25,35 +26,35 @@ pub(super) struct RawRetention {
     events: Option<String>,
 }
 
-/// What was given, or the usual.
-pub(super) fn of(environment: Environment<'_>, raw: Option<RawRetention>) -> Result<Kept, ConfigError> {
+/// Reads the retention of audit entries and events.
+pub(super) fn resolve(environment: Environment<'_>, raw: Option<RawRetention>) -> Result<Kept, ConfigError> {
     let raw = raw.unwrap_or_default();
-    let one = |variable: &str, key: &str, of_file: Option<String>, usual: &str| {
-        let given = pick(environment, variable, key, of_file);
-        let (key, text) = given.unwrap_or_else(|| (key.to_owned(), usual.to_owned()));
+    let retention = |variable: &str, key: &str, from_file: Option<String>, default: &str| {
+        let setting = pick(environment, variable, key, from_file);
+        let (key, text) = setting.unwrap_or_else(|| (key.to_owned(), default.to_owned()));
         parse(&text).ok_or_else(|| ConfigError {
             key,
             message: format!(
-                "\"{text}\" is neither a time of a day or more, such as `30d` or `12w`, nor `{FOR_GOOD}`"
+                "`{text}` is neither a duration of at least one day, such as `30d` or `12w`, nor `{FOREVER}`"
             ),
         })
     };
     Ok(Kept {
-        audit: one("CDM_RETENTION_AUDIT", "retention.audit", raw.audit, USUAL.0)?,
-        events: one("CDM_RETENTION_EVENTS", "retention.events", raw.events, USUAL.1)?,
+        audit: retention("CDM_RETENTION_AUDIT", "retention.audit", raw.audit, DEFAULT_AUDIT)?,
+        events: retention("CDM_RETENTION_EVENTS", "retention.events", raw.events, DEFAULT_EVENTS)?,
     })
 }
 
-/// How long a text says; `None` where it says nothing.
+/// Parses a retention. The outer `None` means that the text is invalid, `Some(None)` means forever.
 fn parse(text: &str) -> Option<Option<Duration>> {
     let text = text.trim();
-    if text == FOR_GOOD {
+    if text == FOREVER {
         return Some(None);
     }
     let span: Span = text.parse().ok()?;
     let seconds = span.total((Unit::Second, SpanRelativeTo::days_are_24_hours())).ok()?;
-    let kept = Duration::try_from_secs_f64(seconds).ok().filter(|kept| *kept >= LEAST)?;
-    Some(Some(kept))
+    let retention = Duration::try_from_secs_f64(seconds).ok()?;
+    (retention >= MIN_RETENTION).then_some(Some(retention))
 }
 
 #[cfg(test)]
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_and_weeks_are_times_and_mistakes_are_named() {
+    fn days_and_weeks_are_durations_and_an_invalid_value_is_rejected_with_its_key() {
         let days = |days: u64| Some(Some(Duration::from_hours(24 * days)));
         assert_eq!(parse("30d"), days(30));
         assert_eq!(parse("12w"), days(84));
@@ -70,9 +71,12 @@ mod tests {
         for wrong in ["", "0d", "1h", "-3d", "soon", "30", "1e9"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
-        let given = |name: &str| (name == "CDM_RETENTION_EVENTS").then(|| "ever".to_owned());
-        assert_eq!(of(&given, None).map_err(|error| error.key), Err("CDM_RETENTION_EVENTS".to_owned()));
-        let usual = of(&|_| None, None).expect("the usual");
-        assert_eq!((usual.audit, usual.events), (days(400).flatten(), days(7).flatten()));
+        let environment = |name: &str| (name == "CDM_RETENTION_EVENTS").then(|| "ever".to_owned());
+        assert_eq!(
+            resolve(&environment, None).map_err(|error| error.key),
+            Err("CDM_RETENTION_EVENTS".to_owned())
+        );
+        let default = resolve(&|_| None, None).expect("the default");
+        assert_eq!((default.audit, default.events), (days(400).flatten(), days(7).flatten()));
     }
 }

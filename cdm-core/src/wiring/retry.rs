@@ -1,4 +1,4 @@
-//! How long steps wait for backends that do not serve them, and how often these are asked.
+//! How long steps wait for unavailable backends, and the pauses between retries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::config::{ConfigError, Environment};
-use super::given::{parsed, pick};
+use super::sources::{parsed, pick};
 use crate::engine::{Settings, StepTimeouts};
 use crate::pipelines::{PipelineSettings, registry};
 
-/// `[retry]`, as the file has it.
+/// `[retry]`: timeouts in seconds, pauses in milliseconds.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetry {
@@ -21,16 +21,20 @@ pub(super) struct RawRetry {
     steps: Option<BTreeMap<String, u64>>,
 }
 
-/// How long steps wait for backends that do not serve them, and how often these are asked.
+/// How long steps wait for unavailable backends, and the pauses between retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryConfig {
-    /// The pause before the first retry, 10 ms to 15 s; each later one is longer. `CDM_RETRY_PAUSE_MS`, `retry.pause_ms`.
+    /// The pause before the first retry, from 10 ms to 15 s; by default 200 ms. Later pauses are longer. A shorter pause
+    /// resumes a step sooner, and sends more calls to a backend that has just failed. `CDM_RETRY_PAUSE_MS`,
+    /// `retry.pause_ms`.
     pub pause: Duration,
-    /// The longest pause, from the first one to 15 s. `CDM_RETRY_LONGEST_PAUSE_MS`, `retry.longest_pause_ms`.
+    /// The longest pause, from the first pause to 15 s; by default 15 s. It bounds the time from the recovery of a backend
+    /// to the next attempt. `CDM_RETRY_LONGEST_PAUSE_MS`, `retry.longest_pause_ms`.
     pub longest_pause: Duration,
-    /// How long a step waits before its operation is parked: for a backend that is away, at least a minute
-    /// (`CDM_RETRY_PATIENCE_S`, `retry.patience_s`, and by step `retry.steps.<name>`), and for one that denies, at least 5
-    /// minutes (`CDM_RETRY_DENIED_PATIENCE_S`, `retry.denied_patience_s`).
+    /// How long a step waits before its operation is parked: for an unavailable backend, at least one minute and by default
+    /// one hour (`CDM_RETRY_PATIENCE_S`, `retry.patience_s`, and per step `retry.steps.<name>`); for a backend that denies
+    /// access, at least 5 minutes and by default 5 minutes (`CDM_RETRY_DENIED_PATIENCE_S`, `retry.denied_patience_s`). A
+    /// longer timeout survives longer outages, and reports them later.
     pub timeout: StepTimeouts,
 }
 
@@ -41,62 +45,62 @@ impl Default for RetryConfig {
     }
 }
 
-/// The longest pause that may be asked for, so that work goes on soon after a backend is back.
-const MOST_PAUSE_MS: u64 = 15_000;
-/// The shortest patience of a step.
-const LEAST_PATIENCE_S: u64 = 60;
-/// The longest, a week.
-const MOST_PATIENCE_S: u64 = 604_800;
+/// The upper bound of every pause, so that work resumes soon after a backend recovers.
+const MAX_PAUSE_MS: u64 = 15_000;
+/// The shortest timeout of a step.
+const MIN_TIMEOUT_S: u64 = 60;
+/// The longest timeout of a step: one week.
+const MAX_TIMEOUT_S: u64 = 604_800;
 
 impl RetryConfig {
-    pub(super) fn of(environment: Environment<'_>, raw: RawRetry) -> Result<Self, ConfigError> {
-        let usual = Self::default();
+    pub(super) fn resolve(environment: Environment<'_>, raw: RawRetry) -> Result<Self, ConfigError> {
+        let defaults = Self::default();
         let number =
-            |variable: &str, key: &str, of_file: Option<u64>, default: u64, rule: &str, least, most| {
-                let given = pick(environment, variable, key, of_file.map(|number| number.to_string()));
-                parsed(given, &default.to_string(), rule, |number| (least..=most).contains(number))
+            |variable: &str, key: &str, from_file: Option<u64>, default: u64, rule: &str, min, max| {
+                let setting = pick(environment, variable, key, from_file.map(|number| number.to_string()));
+                parsed(setting, &default.to_string(), rule, |number| (min..=max).contains(number))
             };
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let pause = number(
             "CDM_RETRY_PAUSE_MS",
             "retry.pause_ms",
             raw.pause_ms,
-            millis(usual.pause),
+            millis(defaults.pause),
             "a number of milliseconds from 10 to 15000",
             10,
-            MOST_PAUSE_MS,
+            MAX_PAUSE_MS,
         )?;
-        let longest = number(
+        let longest_pause = number(
             "CDM_RETRY_LONGEST_PAUSE_MS",
             "retry.longest_pause_ms",
             raw.longest_pause_ms,
-            millis(usual.longest_pause).max(pause),
+            millis(defaults.longest_pause).max(pause),
             "a number of milliseconds from `pause_ms` to 15000",
             pause,
-            MOST_PAUSE_MS,
+            MAX_PAUSE_MS,
         )?;
         let seconds = "a number of seconds from 60 to 604800";
         let backend = number(
             "CDM_RETRY_PATIENCE_S",
             "retry.patience_s",
             raw.patience_s,
-            usual.timeout.backend.as_secs(),
+            defaults.timeout.backend.as_secs(),
             seconds,
-            LEAST_PATIENCE_S,
-            MOST_PATIENCE_S,
+            MIN_TIMEOUT_S,
+            MAX_TIMEOUT_S,
         )?;
         let denied = number(
             "CDM_RETRY_DENIED_PATIENCE_S",
             "retry.denied_patience_s",
             raw.denied_patience_s,
-            usual.timeout.denied.as_secs(),
+            defaults.timeout.denied.as_secs(),
             "a number of seconds from 300 to 604800",
             StepTimeouts::LEAST_DENIED.as_secs(),
-            MOST_PATIENCE_S,
+            MAX_TIMEOUT_S,
         )?;
         Ok(Self {
             pause: Duration::from_millis(pause),
-            longest_pause: Duration::from_millis(longest),
+            longest_pause: Duration::from_millis(longest_pause),
             timeout: StepTimeouts {
                 backend: Duration::from_secs(backend),
                 denied: Duration::from_secs(denied),
@@ -106,52 +110,56 @@ impl RetryConfig {
     }
 }
 
-fn steps(given: BTreeMap<String, u64>) -> Result<BTreeMap<String, Duration>, ConfigError> {
+/// Validates the names and the timeouts of steps that have their own timeout.
+fn steps(timeouts: BTreeMap<String, u64>) -> Result<BTreeMap<String, Duration>, ConfigError> {
     let known = registry(&PipelineSettings::default()).step_names();
-    let of = |(step, seconds): (String, u64)| {
-        let refuse = |message: String| ConfigError { key: format!("retry.steps.{step}"), message };
+    let validate = |(step, seconds): (String, u64)| {
+        let error = |message: String| ConfigError { key: format!("retry.steps.{step}"), message };
         if !known.contains(step.as_str()) {
             let names: Vec<&str> = known.iter().copied().collect();
-            return Err(refuse(format!("is no step; the steps are {}", names.join(", "))));
+            return Err(error(format!("is not a step; the steps are {}", names.join(", "))));
         }
-        if !(LEAST_PATIENCE_S..=MOST_PATIENCE_S).contains(&seconds) {
-            return Err(refuse(format!("\"{seconds}\" is not a number of seconds from 60 to 604800")));
+        if !(MIN_TIMEOUT_S..=MAX_TIMEOUT_S).contains(&seconds) {
+            return Err(error(format!("`{seconds}` is not a number of seconds from 60 to 604800")));
         }
         Ok((step, Duration::from_secs(seconds)))
     };
-    given.into_iter().map(of).collect()
+    timeouts.into_iter().map(validate).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(file: &str, environment: &[(&str, &str)]) -> Result<RetryConfig, ConfigError> {
-        let ask = |name: &str| {
-            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    fn resolve(file: &str, variables: &[(&str, &str)]) -> Result<RetryConfig, ConfigError> {
+        let environment = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        RetryConfig::of(&ask, toml::from_str(file).expect("a file"))
+        RetryConfig::resolve(&environment, toml::from_str(file).expect("a file"))
     }
 
     #[test]
-    fn a_step_has_its_own_patience_and_the_others_the_usual_one() {
-        assert_eq!(of("", &[]), Ok(RetryConfig::default()));
-        let given = of("patience_s = 7200\n[steps]\nCreateDatabase = 600", &[("CDM_RETRY_PAUSE_MS", "50")]);
-        let given = given.expect("a configuration");
-        assert_eq!(given.timeout.of("CreateDatabase"), Duration::from_secs(600));
-        assert_eq!(given.timeout.of("Ingress"), Duration::from_secs(7_200));
-        assert_eq!((given.pause, given.longest_pause), (Duration::from_millis(50), Duration::from_secs(15)));
+    fn a_step_may_have_its_own_timeout_and_the_others_have_the_common_one() {
+        assert_eq!(resolve("", &[]), Ok(RetryConfig::default()));
+        let file = "patience_s = 7200\n[steps]\nCreateDatabase = 600";
+        let config = resolve(file, &[("CDM_RETRY_PAUSE_MS", "50")]).expect("a configuration");
+        assert_eq!(config.timeout.of("CreateDatabase"), Duration::from_secs(600));
+        assert_eq!(config.timeout.of("Ingress"), Duration::from_secs(7_200));
+        assert_eq!(
+            (config.pause, config.longest_pause),
+            (Duration::from_millis(50), Duration::from_secs(15))
+        );
     }
 
     #[test]
-    fn what_is_out_of_range_is_named() {
-        let key = |file: &str| of(file, &[]).unwrap_err().key;
+    fn a_value_out_of_range_is_rejected_with_its_key() {
+        let key = |file: &str| resolve(file, &[]).unwrap_err().key;
         assert_eq!(key("longest_pause_ms = 15001"), "retry.longest_pause_ms");
         assert_eq!(key("pause_ms = 100\nlongest_pause_ms = 99"), "retry.longest_pause_ms");
         assert_eq!(key("denied_patience_s = 299"), "retry.denied_patience_s");
         assert_eq!(key("[steps]\nCreateDatabases = 600"), "retry.steps.CreateDatabases");
         assert_eq!(key("[steps]\nCreateDatabase = 1"), "retry.steps.CreateDatabase");
-        let unknown = of("[steps]\nNone = 60", &[]).unwrap_err();
+        let unknown = resolve("[steps]\nNone = 60", &[]).unwrap_err();
         assert!(unknown.message.contains("CreateDatabase"), "{unknown}");
     }
 }

@@ -1,33 +1,35 @@
-//! By what people prove who they are.
+//! How users sign in to the console: passwords and second factors.
 
 use super::config::{ConfigError, Environment};
-use super::given::pick;
+use super::sources::pick;
 
-/// What a configuration file may say about it; the keys are at the top level.
+/// The keys of a configuration file for sign-in. They are at the top level of the file.
 #[derive(Debug, Default)]
 pub(super) struct RawSignIn {
     pub(super) passwords: Option<String>,
     pub(super) second_factor: Option<String>,
 }
 
-/// By what people prove who they are.
+/// How users sign in to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignInConfig {
-    /// Whether they may sign in by passwords. `CDM_PASSWORDS` (`on` or `off`), `passwords`.
+    /// Whether users may sign in with passwords; by default `true`. `false` requires an OpenID Connect provider.
+    /// `CDM_PASSWORDS` (`on` or `off`), `passwords`.
     pub passwords: bool,
-    /// Whether they prove more than a password. `CDM_SECOND_FACTOR`, `second_factor`.
+    /// Whether sign-in with a password requires a second factor; by default optional. `CDM_SECOND_FACTOR` (`off`, `optional`
+    /// or `required`), `second_factor`.
     pub second_factor: SecondFactorRule,
 }
 
-/// Whether people who sign in by a password prove more than that.
+/// Whether users who sign in with a password also need a second factor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecondFactorRule {
-    /// Nobody sets one up; those who have one are still asked for it.
+    /// Users cannot set up a second factor. Users who have one still need it.
     Off,
-    /// Those who have set one up.
+    /// Only users who have set up a second factor need it.
     #[default]
     Optional,
-    /// Everyone: those who have none set one up before they see anything.
+    /// Every user needs a second factor. A user without one must set it up before any other page opens.
     Required,
 }
 
@@ -38,21 +40,25 @@ impl Default for SignInConfig {
 }
 
 impl SignInConfig {
-    /// `oidc`: whether there is another way to sign in.
-    pub(super) fn of(environment: Environment<'_>, raw: RawSignIn, oidc: bool) -> Result<Self, ConfigError> {
-        let refuse = |key: String, value: &str, rule: &str| {
-            Err(ConfigError { key, message: format!("\"{value}\" is not {rule}") })
+    /// Reads how users sign in. `has_provider` is whether an OpenID Connect provider is configured.
+    pub(super) fn resolve(
+        environment: Environment<'_>,
+        raw: RawSignIn,
+        has_provider: bool,
+    ) -> Result<Self, ConfigError> {
+        let invalid = |key: String, value: &str, rule: &str| {
+            Err(ConfigError { key, message: format!("`{value}` is not {rule}") })
         };
         let passwords = match pick(environment, "CDM_PASSWORDS", "passwords", raw.passwords) {
             None => true,
             Some((_, value)) if value == "on" => true,
-            Some((_, value)) if value == "off" && oidc => false,
+            Some((_, value)) if value == "off" && has_provider => false,
             Some((key, value)) if value == "off" => {
-                let message =
-                    "`off` leaves no way to sign in; set `CDM_OIDC_ISSUER`, or leave this out".to_owned();
+                let message = "`off` leaves no way to sign in; set `CDM_OIDC_ISSUER`, or remove this setting"
+                    .to_owned();
                 return Err(ConfigError { key, message });
             }
-            Some((key, value)) => return refuse(key, &value, "`on` or `off`"),
+            Some((key, value)) => return invalid(key, &value, "`on` or `off`"),
         };
         let rule = pick(environment, "CDM_SECOND_FACTOR", "second_factor", raw.second_factor);
         let second_factor = match rule {
@@ -61,7 +67,7 @@ impl SignInConfig {
                 "off" => SecondFactorRule::Off,
                 "optional" => SecondFactorRule::Optional,
                 "required" => SecondFactorRule::Required,
-                _ => return refuse(key, &value, "`off`, `optional` or `required`"),
+                _ => return invalid(key, &value, "`off`, `optional` or `required`"),
             },
         };
         Ok(Self { passwords, second_factor })

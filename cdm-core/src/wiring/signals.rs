@@ -1,25 +1,25 @@
-//! The signals that end a process in good order.
+//! The signals that stop a process gracefully.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A signal that asks a process to end.
+/// A signal that requests a process to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndSignal {
-    /// SIGINT, as Ctrl-C sends it.
+    /// SIGINT, which Ctrl-C sends.
     Interrupt,
-    /// SIGTERM.
+    /// SIGTERM, which service managers and `kill` send.
     Terminate,
-    /// SIGHUP: the terminal was closed.
+    /// SIGHUP, which a closed terminal sends.
     Hangup,
 }
 
-/// Listens from now on; the future is done when the first of these signals has come. SIGHUP stays ignored where whoever
-/// started the process had it ignored, as `nohup` does.
+/// Installs handlers for SIGINT, SIGTERM and SIGHUP at once, and returns a future that completes with the first of these
+/// signals. SIGHUP stays ignored if it was ignored when the process started, as under `nohup`.
 ///
 /// # Errors
-/// When the system does not let the process listen.
+/// The system rejects a handler.
 pub fn end_signal() -> io::Result<impl Future<Output = EndSignal> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -42,7 +42,7 @@ pub fn end_signal() -> io::Result<impl Future<Output = EndSignal> + Send + 'stat
 /// The number of SIGHUP.
 const HANGUP: u32 = 1;
 
-/// Whether whoever started this process had it ignore a signal. Known on Linux alone.
+/// Returns whether this process ignores a signal. Known on Linux only; `false` elsewhere.
 fn is_ignored(signal: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

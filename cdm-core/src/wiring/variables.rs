@@ -1,4 +1,4 @@
-//! Which variables of the environment mean something.
+//! The known environment variables.
 
 /// Every `CDM_` variable that a program of CDM reads.
 const KNOWN: &[&str] = &[
@@ -9,6 +9,7 @@ const KNOWN: &[&str] = &[
     "CDM_BUCKET",
     "CDM_CACERT",
     "CDM_CANARY_CONFIGMAP",
+    "CDM_CONCURRENCY",
     "CDM_CONFIG",
     "CDM_DATABASE_URL",
     "CDM_DATABASE_URL_FILE",
@@ -49,18 +50,22 @@ const KNOWN: &[&str] = &[
     "CDM_TOKEN_FILE",
     "CDM_TRUSTED_PROXIES",
     "CDM_WEBHOOKS_ALLOW",
+    "CDM_WEBHOOKS_ALLOWED_RECEIVERS",
     "CDM_WORKERS",
     "CDM_WP_ALLOW_ROOT",
     "CDM_WP_PATH",
 ];
 
-/// Of the names of variables, those that look like CDM's and mean nothing to it, in order: misspelled ones, and such as
-/// an earlier version read. What Kubernetes sets in pods beside a Service named `cdm` is left out, and so is what tests
-/// read.
+/// Returns the names that begin with `CDM_` and have no meaning, sorted: misspelled variables, and variables that only an
+/// earlier version read. Variables that Kubernetes sets for a Service named `cdm`, and variables of tests, are not
+/// returned.
 pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
-    let of_tests = |name: &str| name.starts_with("CDM_TEST_");
+    let is_of_tests = |name: &str| name.starts_with("CDM_TEST_");
     let unknown = |name: &String| {
-        name.starts_with("CDM_") && !KNOWN.contains(&name.as_str()) && !of_service(name) && !of_tests(name)
+        name.starts_with("CDM_")
+            && !KNOWN.contains(&name.as_str())
+            && !is_of_service(name)
+            && !is_of_tests(name)
     };
     let mut unknown: Vec<String> = names.into_iter().filter(unknown).collect();
     unknown.sort_unstable();
@@ -68,13 +73,14 @@ pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String>
     unknown
 }
 
-/// Whether Kubernetes names it so: `CDM_PORT`, `CDM_SERVICE_HOST`, `CDM_METRICS_SERVICE_PORT_HTTP`, `CDM_PORT_80_TCP_ADDR`.
-fn of_service(name: &str) -> bool {
-    let of_port = name.split_once("_PORT").is_some_and(|(_, rest)| {
+/// Returns whether Kubernetes sets a variable of this name for a Service named `cdm`: `CDM_PORT`, `CDM_SERVICE_HOST`,
+/// `CDM_METRICS_SERVICE_PORT_HTTP`, `CDM_PORT_80_TCP_ADDR`.
+fn is_of_service(name: &str) -> bool {
+    let is_port = name.split_once("_PORT").is_some_and(|(_, rest)| {
         rest.is_empty()
             || rest.strip_prefix('_').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     });
-    of_port || name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT")
+    is_port || name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT")
 }
 
 #[cfg(test)]
@@ -82,8 +88,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspelled_variables_are_found() {
-        let given = [
+    fn misspelled_and_removed_variables_are_unknown() {
+        let names = [
             "CDM_LISTEN",
             "CDM_LISTN",
             "CDM_ALLOW_TAGS",
@@ -96,7 +102,7 @@ mod tests {
             "CDMLISTEN",
             "HOME",
         ];
-        let unknown = unknown_variables(given.map(str::to_owned));
+        let unknown = unknown_variables(names.map(str::to_owned));
         assert_eq!(unknown, ["CDM_ALLOW_TAGS", "CDM_LISTN"]);
     }
 }

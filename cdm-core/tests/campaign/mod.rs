@@ -1,6 +1,6 @@
-//! What every campaign does: count its runs, keep the first failures, print one line.
+//! Shared by all campaigns: counts runs, keeps the first failures, prints one line.
 
-#![allow(dead_code, reason = "each campaign uses its part")]
+#![allow(dead_code, reason = "each campaign uses a part")]
 #![allow(clippy::print_stdout, reason = "a campaign's line is its result")]
 #![allow(clippy::disallowed_methods, reason = "how long a campaign is comes from the environment")]
 
@@ -12,8 +12,9 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs something that may panic; a panic's first line is its failure, and is printed only with the campaign's.
-pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+/// Runs a closure that may panic. The first line of a panic becomes the failure, and is printed only with the result
+/// of the campaign.
+pub(crate) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let loud = std::panic::take_hook();
@@ -33,7 +34,7 @@ pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// A campaign under way.
+/// A running campaign.
 pub(crate) struct Campaign {
     name: &'static str,
     runs: u64,
@@ -42,10 +43,10 @@ pub(crate) struct Campaign {
 }
 
 impl Campaign {
-    /// How many failures are shown.
+    /// Maximum number of failures that are printed.
     const SHOWN: usize = 40;
 
-    /// The campaign of that name.
+    /// Starts a campaign of that name.
     pub(crate) fn new(name: &'static str) -> Self {
         Self { name, runs: 0, failed: 0, failures: Vec::new() }
     }
@@ -61,7 +62,7 @@ impl Campaign {
         }
     }
 
-    /// Runs `run` over all of `items`, on two threads.
+    /// Runs `run` for each of `items`, on two threads.
     pub(crate) fn over<T: Sync>(
         mut self,
         items: &[T],
@@ -82,19 +83,19 @@ impl Campaign {
         self
     }
 
-    /// Prints the line, and fails if a run did.
+    /// Prints the result, and panics if a run failed.
     pub(crate) fn end(self, detail: &str) {
         println!("campaign {}: {} runs, {} failed, {detail}", self.name, self.runs, self.failed);
         assert!(self.failed == 0, "campaign {}:\n{}", self.name, self.failures.join("\n"));
     }
 }
 
-/// Whether the long campaigns are asked for.
+/// Returns whether the full campaigns are requested.
 pub(crate) fn full() -> bool {
     std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full")
 }
 
-/// The seed of this run's samples: the one in `CDM_SEED`, or one that is always the same.
+/// Returns the seed of the samples: `CDM_SEED`, or a constant.
 pub(crate) fn seed() -> u64 {
     std::env::var("CDM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(2026)
 }

@@ -1,4 +1,4 @@
-//! The rules by which a rollout claims a site and lets it go.
+//! The rules by which a rollout claims and releases a site.
 
 use cdm_core::domain::operation::{OperationInput, OperationState, Position};
 use cdm_core::domain::rollout::MemberOutcome;
@@ -50,8 +50,8 @@ fn claim(site: &Site, claim_token: ClaimToken, intent: ClaimIntent) -> Claim {
     }
 }
 
-const OUT: ClaimIntent = ClaimIntent::Promote(Color::Green);
-const BACK: ClaimIntent = ClaimIntent::Promote(Color::Blue);
+const FORWARD: ClaimIntent = ClaimIntent::Promote(Color::Green);
+const ROLLBACK: ClaimIntent = ClaimIntent::Promote(Color::Blue);
 
 fn release_claim(
     site: &Site,
@@ -82,10 +82,12 @@ fn epoch(claimed: Result<Claimed, ClaimRefused>) -> u64 {
 }
 
 #[test]
-fn a_site_is_claimed_moved_and_let_go() {
+fn a_site_is_claimed_moved_and_released() {
     let mut site = active("shop");
-    let (mine, course) =
-        (claim_token(Direction::Forward, 1), claim(&active("shop"), claim_token(Direction::Forward, 1), OUT));
+    let (own_token, course) = (
+        claim_token(Direction::Forward, 1),
+        claim(&active("shop"), claim_token(Direction::Forward, 1), FORWARD),
+    );
     let Ok(Claimed::Taken { course, route, epoch, version }) = site.claim(&course) else {
         panic!("not taken")
     };
@@ -97,7 +99,7 @@ fn a_site_is_claimed_moved_and_let_go() {
         (Status::Running, OperationKind::Promote, Fence::new(8, 1))
     );
 
-    let done = release_claim(&site, mine, 1, Some(MemberOutcome::Moved), Color::Green);
+    let done = release_claim(&site, own_token, 1, Some(MemberOutcome::Moved), Color::Green);
     for wrong in [
         ReleaseClaim { claim_token: claim_token(Direction::Forward, 2), ..done.clone() },
         ReleaseClaim { fence: Fence::new(8, 2), ..done.clone() },
@@ -105,7 +107,7 @@ fn a_site_is_claimed_moved_and_let_go() {
     ] {
         let before = site.clone();
         assert_eq!(site.release_claim(&wrong), Err(ClaimRefused::Fenced));
-        assert_eq!(site, before, "a refusal writes nothing");
+        assert_eq!(site, before, "a rejected claim changes nothing");
     }
     assert_eq!(site.release_claim(&done), Ok(()));
     let last_outcome = LastOutcome {
@@ -118,22 +120,22 @@ fn a_site_is_claimed_moved_and_let_go() {
         (site.service, site.last_outcome, site.operation.is_none()),
         (Color::Green, Some(last_outcome), true)
     );
-    assert_eq!(site.release_claim(&done), Err(ClaimRefused::Fenced), "let go twice");
-    let again = claim(&site, claim_token(Direction::Forward, 2), OUT);
+    assert_eq!(site.release_claim(&done), Err(ClaimRefused::Fenced), "a second release");
+    let again = claim(&site, claim_token(Direction::Forward, 2), FORWARD);
     assert_eq!(site.claim(&again), Err(ClaimRefused::AlreadyResolved(MemberOutcome::Moved, None)));
 }
 
 #[test]
-fn a_lost_owner_is_kept_out() {
-    // It had begun: the next owner takes the claim over, under a fence of its own.
+fn a_lost_owner_is_fenced_off() {
+    // The operation had begun: the next owner takes over the claim under a new fence.
     let mut site = active("shop");
-    let first = epoch(site.claim(&claim(&active("shop"), claim_token(Direction::Forward, 1), OUT)));
+    let first = epoch(site.claim(&claim(&active("shop"), claim_token(Direction::Forward, 1), FORWARD)));
     let taken = claim(&site, claim_token(Direction::Forward, 2), ClaimIntent::Recover);
     let second = epoch(site.claim(&taken));
     assert!(second > first);
     let term = site.operation.as_ref().and_then(|operation| operation.member).map(|member| member.term);
     assert_eq!(term, Some(2));
-    let late = claim(&site, claim_token(Direction::Forward, 1), OUT);
+    let late = claim(&site, claim_token(Direction::Forward, 1), FORWARD);
     assert_eq!(site.claim(&late), Err(ClaimRefused::Fenced));
     let stale = release_claim(
         &site,
@@ -152,33 +154,35 @@ fn a_lost_owner_is_kept_out() {
     );
     assert_eq!(site.release_claim(&fresh), Ok(()));
 
-    // It had not begun: it cannot any more, and the site is as it was.
+    // The operation had not begun: it can no longer begin, and the site is unchanged.
     let mut site = active("shop");
     let barred = claim(&site, claim_token(Direction::Forward, 2), ClaimIntent::Recover);
     assert_eq!(site.claim(&barred), Ok(Claimed::FencedOff));
     assert_eq!((site.operation.is_none(), site.service), (true, Color::Blue));
-    let late = claim(&site, claim_token(Direction::Forward, 1), OUT);
+    let late = claim(&site, claim_token(Direction::Forward, 1), FORWARD);
     assert_eq!(site.claim(&late), Err(ClaimRefused::Fenced));
 
-    // Another operation is at work: that is no obstacle to keeping an owner out, but one to moving.
+    // Another operation is running: fencing off an owner is possible, moving the site is not.
     let mut busy = active("shop");
-    let _ = epoch(
-        busy.claim(&Claim { number: 99, ..claim(&active("shop"), claim_token(Direction::Forward, 1), OUT) }),
-    );
-    let intent = claim(&busy, claim_token(Direction::Forward, 1), OUT);
+    let _ =
+        epoch(busy.claim(&Claim {
+            number: 99,
+            ..claim(&active("shop"), claim_token(Direction::Forward, 1), FORWARD)
+        }));
+    let intent = claim(&busy, claim_token(Direction::Forward, 1), FORWARD);
     assert_eq!(busy.claim(&intent), Err(ClaimRefused::Busy));
     let settle = claim(&busy, claim_token(Direction::Forward, 3), ClaimIntent::Recover);
     assert_eq!(busy.claim(&settle), Ok(Claimed::FencedOff));
-    let late = claim(&busy, claim_token(Direction::Forward, 2), OUT);
+    let late = claim(&busy, claim_token(Direction::Forward, 2), FORWARD);
     assert_eq!(busy.claim(&late), Err(ClaimRefused::Fenced));
 }
 
 #[test]
-fn legs_never_share_a_fence() {
+fn directions_never_share_a_fence() {
     let mut site = active("shop");
     let mut seen = Vec::new();
     for (direction, intent, target) in
-        [(Direction::Forward, OUT, Color::Green), (Direction::Rollback, BACK, Color::Blue)]
+        [(Direction::Forward, FORWARD, Color::Green), (Direction::Rollback, ROLLBACK, Color::Blue)]
     {
         for term in 1..=5 {
             let claim = claim(&site, claim_token(direction, term), intent);
@@ -194,33 +198,36 @@ fn legs_never_share_a_fence() {
     }
     assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
     assert_eq!(site.service, Color::Blue);
-    let out = claim(&site, claim_token(Direction::Forward, 6), OUT);
-    assert_eq!(site.claim(&out), Err(ClaimRefused::Fenced), "the way back outranks the way out");
+    let out = claim(&site, claim_token(Direction::Forward, 6), FORWARD);
+    assert_eq!(site.claim(&out), Err(ClaimRefused::Fenced), "a rollback outranks its forward direction");
 }
 
 #[test]
-fn a_site_that_cannot_be_moved_says_why() {
-    let mine = claim_token(Direction::Forward, 1);
-    let other = Claim { uid: Uid::from_parts(1, 2), ..claim(&active("shop"), mine, OUT) };
+fn a_rejected_claim_states_the_reason() {
+    let own_token = claim_token(Direction::Forward, 1);
+    let other = Claim { uid: Uid::from_parts(1, 2), ..claim(&active("shop"), own_token, FORWARD) };
     assert_eq!(active("shop").claim(&other), Err(ClaimRefused::Gone));
     let mut created = Site { phase: Phase::Created, ..active("shop") };
-    assert_eq!(created.claim(&claim(&active("shop"), mine, OUT)), Err(ClaimRefused::NotActive));
+    assert_eq!(created.claim(&claim(&active("shop"), own_token, FORWARD)), Err(ClaimRefused::NotActive));
     assert_eq!(
         (created.operation, created.claim_token),
         (None, ClaimToken::default()),
-        "a refusal writes nothing"
+        "a rejected claim changes nothing"
     );
     let mut going = active("shop");
     going.operation = Some(terminate());
-    assert_eq!(going.claim(&claim(&active("shop"), mine, OUT)), Err(ClaimRefused::Gone));
-    // What was taken and not moved is let go as it was, and is still to come.
+    assert_eq!(going.claim(&claim(&active("shop"), own_token, FORWARD)), Err(ClaimRefused::Gone));
+    // A site that was claimed and not moved is released unchanged, and its outcome is still open.
     let mut site = active("shop");
-    let first = epoch(site.claim(&claim(&active("shop"), mine, OUT)));
-    let undone =
-        ReleaseClaim { service: None, route: None, ..release_claim(&site, mine, first, None, Color::Green) };
+    let first = epoch(site.claim(&claim(&active("shop"), own_token, FORWARD)));
+    let undone = ReleaseClaim {
+        service: None,
+        route: None,
+        ..release_claim(&site, own_token, first, None, Color::Green)
+    };
     assert_eq!(site.release_claim(&undone), Ok(()));
-    let as_it_was = Site { claim_token: mine, ..active("shop") };
-    assert_eq!(site, as_it_was);
+    let unchanged = Site { claim_token: own_token, ..active("shop") };
+    assert_eq!(site, unchanged);
 }
 
 fn terminate() -> OperationState {

@@ -1,5 +1,5 @@
-//! What the pure domain promises, as tables and as properties: waves, budgets, the rollout's checkpoints, holds,
-//! rollbacks, names that are parsed back, and the rules by which a site is claimed and let go.
+//! The pure domain, tested by tables and properties: waves, budgets, the checkpoints of a rollout, service locks,
+//! rollbacks, names that are parsed back, and the rules for claiming and releasing a site.
 
 mod claims;
 mod gates;
@@ -14,7 +14,7 @@ use cdm_core::domain::{Actor, Timestamp};
 use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
 
-/// The same cases in every run, unless `PROPTEST_RNG_SEED` asks for others.
+/// Runs the same cases each time, unless `PROPTEST_RNG_SEED` selects others.
 fn seeded() -> ProptestConfig {
     let environment = ProptestConfig::default();
     let rng_seed = match environment.rng_seed {

@@ -1,4 +1,4 @@
-//! What is written as text and read back: operation ids, fences, jobs and prefixes.
+//! Names that are written as text and parsed back: operation ids, fences, jobs and prefixes.
 
 use cdm_core::domain::operation::OperationParent;
 use cdm_core::domain::{
@@ -75,7 +75,7 @@ proptest! {
             prop_assert!(text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{text}");
             prop_assert!(!text[..text.len() - tail.len()].ends_with('-'), "{text}");
         }
-        // With any number that a platform comes to, a site's id and a window's start are kept whole.
+        // With every number that occurs in practice, the site id and the start of the window are not truncated.
         let (number, attempt) = (number % 1_000_000_000, attempt % 10);
         let (named, head) = (JobName::of_site(&site, job, number, attempt), format!("{site}-{job}-"));
         prop_assert!(named.as_str().starts_with(&head), "{named}");
@@ -111,7 +111,7 @@ fn fences_are_ordered_by_number_then_epoch() {
 }
 
 #[test]
-fn a_site_called_ab_is_not_touched_by_one_called_a() {
+fn site_ab_is_not_affected_by_site_a() {
     let site = |id: &str, random| Site { uid: Uid::from_parts(1, random), ..active(id) };
     let (a, ab) = (site("a", 1), site("ab", 2));
     let (one, two) = (a.prefix().to_string(), ab.prefix().to_string());
@@ -120,7 +120,7 @@ fn a_site_called_ab_is_not_touched_by_one_called_a() {
 }
 
 #[test]
-fn what_is_no_jobs_name_is_not_read_as_one() {
+fn other_names_are_not_parsed_as_job_names() {
     for text in ["", "x", "-1", "a-b-c", "A-install-1", "rrr-install-007"] {
         assert_eq!(JobName::parse(text), None, "{text}");
     }

@@ -1,4 +1,4 @@
-//! Waves, budgets, and what follows a checkpoint.
+//! Waves, budgets, and the decisions at a checkpoint.
 
 use cdm_core::domain::rollout::{
     Budget, Control, Counts, MemberOutcome, ProgressSample, RolloutEvent, RolloutMember, WaveTarget, Window,
@@ -12,13 +12,13 @@ use proptest::prelude::*;
 
 use super::{NOW, actor, seeded};
 
-fn reaches(texts: &[&str]) -> Vec<WaveTarget> {
+fn targets(texts: &[&str]) -> Vec<WaveTarget> {
     texts.iter().map(|text| WaveTarget::parse(text).expect("a wave")).collect()
 }
 
-/// The sizes of the waves.
+/// Returns the sizes of the waves.
 fn sizes(texts: &[&str], total: u32) -> Vec<u32> {
-    let waves = plan_waves(&reaches(texts), total).expect("waves");
+    let waves = plan_waves(&targets(texts), total).expect("waves");
     let starts = std::iter::once(0).chain(waves.iter().map(|wave| wave.end));
     waves.iter().zip(starts).map(|(wave, start)| wave.end - start).collect()
 }
@@ -27,7 +27,7 @@ fn sizes(texts: &[&str], total: u32) -> Vec<u32> {
 fn waves() {
     assert_eq!(sizes(&["1", "10%", "100%"], 400), [1, 39, 360]);
     assert_eq!(sizes(&["1", "10%", "100%"], 401), [1, 40, 360], "10% of 401 is rounded up");
-    assert_eq!(sizes(&["1", "10%", "100%"], 5), [1, 4], "a wave that comes out empty is left out");
+    assert_eq!(sizes(&["1", "10%", "100%"], 5), [1, 4], "an empty wave is left out");
     assert_eq!(sizes(&["25", "100%"], 10), [10]);
     assert_eq!(sizes(&["100%"], 7), [7]);
     assert_eq!(sizes(&[], 7), [7]);
@@ -36,26 +36,26 @@ fn waves() {
 }
 
 #[test]
-fn waves_that_are_refused() {
+fn invalid_waves_are_rejected() {
     for list in [&["10%"][..], &["1", "99%"], &["5"], &["100%", "5"]] {
-        let error = plan_waves(&reaches(list), 400).expect_err("the last is not 100%");
+        let error = plan_waves(&targets(list), 400).expect_err("the last is not 100%");
         assert_eq!(error.rule(), "the last wave is `100%`", "{list:?}");
     }
     for list in [&["20%", "10%", "100%"][..], &["10%", "10%", "100%"], &["100%", "100%"]] {
-        assert!(plan_waves(&reaches(list), 400).is_err(), "{list:?}");
+        assert!(plan_waves(&targets(list), 400).is_err(), "{list:?}");
     }
 }
 
-/// That counts do not grow is told as well as that percentages do not.
+/// Counts must grow, as percentages must.
 #[test]
-fn counts_that_do_not_grow_are_refused() {
+fn counts_that_do_not_grow_are_rejected() {
     for list in [&["25", "10", "100%"][..], &["5", "5", "100%"]] {
-        assert!(plan_waves(&reaches(list), 400).is_err(), "{list:?} is accepted as {:?}", sizes(list, 400));
+        assert!(plan_waves(&targets(list), 400).is_err(), "{list:?} is accepted as {:?}", sizes(list, 400));
     }
 }
 
 #[test]
-fn reaches_are_parsed() {
+fn wave_targets_are_parsed() {
     assert_eq!(WaveTarget::parse("25"), Ok(WaveTarget::Count(25)));
     assert_eq!(WaveTarget::parse("1%"), Ok(WaveTarget::Percent(1)));
     assert_eq!(WaveTarget::parse("100%"), Ok(WaveTarget::Percent(100)));
@@ -102,7 +102,7 @@ fn outcome() -> impl Strategy<Value = MemberOutcome> {
     ])
 }
 
-/// A rollout that a worker has, with its first window granted.
+/// Returns a rollout that a worker owns, with its first window granted.
 fn running(total: u32, waves: &[WaveTarget], budget: Budget, auto_rollback: bool) -> Rollout {
     let member = |random: u32| {
         RolloutMember::new(
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn reaches_are_what_they_show(text in "\\PC{0,4}|[0-9]{1,10}%?|\\+?[0-9]{1,3}%?") {
+    fn wave_targets_round_trip_as_text(text in "\\PC{0,4}|[0-9]{1,10}%?|\\+?[0-9]{1,3}%?") {
         if let Ok(reach) = WaveTarget::parse(&text) {
             let end = reach.end(1_000);
             prop_assert!((1..=1_000).contains(&end), "{text} ends at {end}");
@@ -187,7 +187,7 @@ proptest! {
         let (mut last, mut granted) = (Window::default(), 0);
         while rollout.status == RolloutStatus::Running {
             let Window { start, end } = rollout.window;
-            prop_assert!(granted <= 2 * total, "it does not end");
+            prop_assert!(granted <= 2 * total, "the rollout does not end");
             granted += 1;
             prop_assert!(start < end && end <= total && end - start <= Window::size(rollout.max_concurrent), "{:?}", rollout.window);
             if rollout.direction == Direction::Forward {
@@ -232,7 +232,7 @@ proptest! {
             prop_assert_eq!(rollout.reason.as_ref().map(|reason| reason.code), Some(ReasonCode::BudgetExceeded));
         }
         if rollout.status == RolloutStatus::Failed {
-            prop_assert!(!outcomes.contains(&Some(MemberOutcome::Moved)), "a moved site was not returned");
+            prop_assert!(!outcomes.contains(&Some(MemberOutcome::Moved)), "a moved site was not rolled back");
         }
     }
 }
@@ -264,7 +264,7 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
 }
 
 #[test]
-fn an_owner_is_asked_and_the_unowned_changes_at_once() {
+fn an_owned_rollout_gets_a_request_and_an_unowned_one_changes_at_once() {
     let mut owned = running(10, &[], Budget::Count(0), false);
     assert_eq!(owned.request(RolloutEvent::Pause, NOW), Ok(()));
     assert_eq!((owned.status, owned.control), (RolloutStatus::Running, Some(Control::Pause)));
@@ -275,7 +275,7 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
     owned.proceed(true, NOW).unwrap();
     assert_eq!((owned.status, owned.finished_at), (RolloutStatus::Aborted, Some(NOW)));
     for event in [RolloutEvent::Pause, RolloutEvent::Resume, RolloutEvent::Abort] {
-        let error = owned.request(event, NOW).expect_err("it has ended").to_string();
+        let error = owned.request(event, NOW).expect_err("the rollout has ended").to_string();
         assert!(error.contains("aborted") && error.contains(event.as_str()), "{error}");
     }
 
@@ -296,9 +296,10 @@ fn an_owner_is_asked_and_the_unowned_changes_at_once() {
     assert_eq!((fresh.status, fresh.finished_at), (RolloutStatus::Aborted, Some(NOW)));
 }
 
-/// However long it takes, its course is told by few marks, from its first to its last; while it stands still, one goes on.
+/// The number of progress samples stays small however long the rollout takes. They cover it from start to end; while
+/// the rollout makes no progress, the last sample is extended.
 #[test]
-fn its_course_is_told_by_few_marks() {
+fn progress_is_recorded_in_few_samples() {
     let total = 10_000;
     let mut rollout = running(total, &[], Budget::Count(total), false);
     rollout.samples.clear();
@@ -320,7 +321,7 @@ fn its_course_is_told_by_few_marks() {
         "{}",
         rollout.samples.len()
     );
-    assert!(rollout.samples.is_sorted_by_key(|mark| (mark.at, mark.succeeded, mark.failed)));
+    assert!(rollout.samples.is_sorted_by_key(|sample| (sample.at, sample.succeeded, sample.failed)));
     let (first, last) = (rollout.samples[0], rollout.samples[rollout.samples.len() - 1]);
     assert_eq!((first.at, last.at), (at(0), at(499)));
     assert_eq!((last.succeeded, last.failed), (9_800, 200));
@@ -328,6 +329,6 @@ fn its_course_is_told_by_few_marks() {
     for step in 500..600 {
         rollout.proceed(false, at(step)).unwrap();
     }
-    assert!(rollout.samples.len() <= before + 1, "standing still takes two marks");
-    assert_eq!(rollout.samples.last().map(|mark| mark.at), Some(at(599)));
+    assert!(rollout.samples.len() <= before + 1, "a rollout without progress needs at most one new sample");
+    assert_eq!(rollout.samples.last().map(|sample| sample.at), Some(at(599)));
 }

@@ -2,7 +2,7 @@
 
 use cdm_core::domain::search::{SearchTerm, SearchText};
 
-/// Pairs that Unicode's `CaseFolding.txt` folds together by C or S, and such as it does not.
+/// Pairs that Unicode's `CaseFolding.txt` folds by status C or S, and pairs that it does not fold.
 #[test]
 fn names_are_compared_by_simple_case_folding() {
     for (one, other, same) in [

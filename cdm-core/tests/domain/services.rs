@@ -1,4 +1,4 @@
-//! Rollbacks, verdicts and holds.
+//! Rollbacks, verdicts and service locks.
 
 use cdm_core::domain::service::{ServiceChange, rollback_choice};
 use cdm_core::domain::{Color, Digest, LockMode, Release, Service, ServiceLock, Verdict};
@@ -6,16 +6,16 @@ use proptest::prelude::*;
 
 use super::{NOW, actor, seeded};
 
-fn digest(letter: u8) -> Digest {
-    Digest::parse(&format!("{letter:x}").repeat(64)).expect("a digest")
+fn digest(hex_digit: u8) -> Digest {
+    Digest::parse(&format!("{hex_digit:x}").repeat(64)).expect("a digest")
 }
 
-/// A colour with these releases, newest first.
+/// Returns the record of a service with these releases, newest first.
 fn service(color: Color, releases: &[(u8, Verdict)]) -> Service {
     let mut service = Service::new(color);
-    for (index, (letter, verdict)) in releases.iter().enumerate() {
+    for (index, (hex_digit, verdict)) in releases.iter().enumerate() {
         service.releases.push(Release {
-            digest: digest(*letter),
+            digest: digest(*hex_digit),
             at: NOW,
             by: actor(),
             number: 1_000 - index as u64,
@@ -49,7 +49,7 @@ fn a_rollback_takes_the_newest_healthy_digest() {
 }
 
 #[test]
-fn a_digest_is_healthy_when_it_was_ready_as_it_was_replaced() {
+fn a_digest_that_was_ready_when_replaced_is_healthy() {
     let mut blue = service(Color::Blue, &[(1, Verdict::Unknown), (2, Verdict::Bad)]);
     let replaced = |previous, was_ready| ServiceChange::Replaced {
         previous: Some(digest(previous)),
@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(seeded())]
 
     #[test]
-    fn a_rollback_is_never_bad_and_never_what_runs(
+    fn a_rollback_never_selects_a_bad_or_the_running_digest(
         own in releases(),
         other in releases(),
         running in prop::option::of(0..8_u8),
@@ -98,21 +98,21 @@ proptest! {
         let (blue, green) = (service(Color::Blue, &own), service(Color::Green, &other));
         let bad = |candidate: Digest| {
             let against = |verdict: &Verdict| matches!(verdict, Verdict::Bad | Verdict::RolledBack);
-            own.iter().chain(&other).any(|(letter, verdict)| digest(*letter) == candidate && against(verdict))
+            own.iter().chain(&other).any(|(hex_digit, verdict)| digest(*hex_digit) == candidate && against(verdict))
         };
-        let fit = |(letter, verdict): &&(u8, Verdict)| {
-            let candidate = digest(*letter);
+        let fit = |(hex_digit, verdict): &&(u8, Verdict)| {
+            let candidate = digest(*hex_digit);
             *verdict == Verdict::Healthy && !bad(candidate) && Some(candidate) != running
         };
-        let first = |list: &[(u8, Verdict)]| list.iter().find(fit).map(|(letter, _)| digest(*letter));
+        let first = |list: &[(u8, Verdict)]| list.iter().find(fit).map(|(hex_digit, _)| digest(*hex_digit));
         let expected = first(&own).or_else(|| first(&other));
         prop_assert_eq!(rollback_choice(&blue, &green, running), expected);
     }
 
     #[test]
-    fn locked_color(asked in prop::collection::vec((1..5_u64, 0..3_u8), 0..40)) {
+    fn locked_color(requests in prop::collection::vec((1..5_u64, 0..3_u8), 0..40)) {
         let mut lock = ServiceLock::default();
-        for (number, what) in asked {
+        for (number, what) in requests {
             let before = lock.clone();
             match what {
                 0 => {
@@ -131,14 +131,14 @@ proptest! {
                     prop_assert!(!lock.moves.contains(&number) && lock.deploy != Some(number));
                 }
             }
-            prop_assert!(lock.deploy.is_none() || lock.moves.is_empty(), "both ways at once: {lock:?}");
+            prop_assert!(lock.deploy.is_none() || lock.moves.is_empty(), "a deploy and moves hold the lock at once: {lock:?}");
             let mode = if what == 0 { LockMode::Shared } else { LockMode::Exclusive };
             if what < 2 && before != lock {
                 let once = lock.clone();
-                prop_assert!(lock.acquire(number, mode), "taken twice is taken once");
+                prop_assert!(lock.acquire(number, mode), "acquiring a held lock again succeeds");
                 prop_assert_eq!(once, lock.clone());
             } else if what < 2 && before == lock && lock.deploy != Some(number) && !lock.moves.contains(&number) {
-                prop_assert!(!lock.acquire(number, mode), "refused once, and then not");
+                prop_assert!(!lock.acquire(number, mode), "a rejected acquire succeeds when repeated");
             }
         }
     }

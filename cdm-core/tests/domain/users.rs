@@ -1,4 +1,4 @@
-//! Who may sign in, and what ends it.
+//! Users and their sessions: who may sign in, and what ends a session.
 
 use cdm_core::domain::user::{PasswordHash, RecoveryHash, SecondFactor, SecondProof, Session, User, Users};
 use cdm_core::domain::{Actor, Role, Timestamp, Token, TokenHash, Uid, UserName};
@@ -33,7 +33,7 @@ fn session(user: &str, number: u8, until: u64) -> Session {
 }
 
 #[test]
-fn a_user_is_nobody_elses_actor() {
+fn user_names_are_distinct_from_other_actors() {
     for text in ["", "-ada", "ada.", "Ada", "a b", "a:b", &"a".repeat(65)] {
         assert!(UserName::parse(text).is_err(), "{text}");
     }
@@ -46,24 +46,30 @@ fn a_user_is_nobody_elses_actor() {
 }
 
 #[test]
-fn who_is_removed_has_no_session_and_leaves_the_name_taken() {
+fn a_removed_user_has_no_session_and_the_name_stays_reserved() {
     let mut users = Users::default();
-    users.add(user("ada")).expect("room");
+    users.add(user("ada")).expect("below the limit of users");
     let now = Timestamp::from_millis(10);
     users.open(session("ada", 1, 100), now);
     assert!(users.session(&TokenHash([1; 32]), now).is_some());
-    assert!(users.session(&TokenHash([2; 32]), now).is_none(), "another one's");
-    assert!(users.session(&TokenHash([1; 32]), Timestamp::from_millis(100)).is_none(), "it has ended");
+    assert!(users.session(&TokenHash([2; 32]), now).is_none(), "the session of another user");
+    assert!(
+        users.session(&TokenHash([1; 32]), Timestamp::from_millis(100)).is_none(),
+        "the session has expired"
+    );
     users.of_mut(&name("ada")).expect("there").remove(now);
-    assert!(users.session(&TokenHash([1; 32]), now).is_none(), "whether its sessions were closed or not");
-    assert!(users.of(&name("ada")).is_none() && users.knew(&name("ada")));
+    assert!(
+        users.session(&TokenHash([1; 32]), now).is_none(),
+        "a removed user has no session, even if it was not closed"
+    );
+    assert!(users.of(&name("ada")).is_none() && users.has_ever_had(&name("ada")));
 }
 
 #[test]
-fn sessions_are_so_many_and_end_one_by_one_or_all() {
+fn sessions_are_limited_and_end_individually_or_together() {
     let mut users = Users::default();
     for one in ["ada", "bob"] {
-        users.add(user(one)).expect("room");
+        users.add(user(one)).expect("below the limit of users");
     }
     let now = Timestamp::from_millis(10);
     users.open(session("bob", 200, 100), now);
@@ -72,32 +78,36 @@ fn sessions_are_so_many_and_end_one_by_one_or_all() {
     for number in 1..=12 {
         users.open(session("ada", number, 100), later);
     }
-    let hers = |users: &Users| users.sessions.iter().filter(|one| one.user == name("ada")).count();
-    assert_eq!(hers(&users), Session::MOST);
-    assert!(users.session(&TokenHash([2; 32]), later).is_none(), "the oldest made room");
+    let of_ada = |users: &Users| users.sessions.iter().filter(|one| one.user == name("ada")).count();
+    assert_eq!(of_ada(&users), Session::MOST);
+    assert!(users.session(&TokenHash([2; 32]), later).is_none(), "the oldest session was removed");
     assert!(users.session(&TokenHash([3; 32]), later).is_some());
-    assert_eq!(users.close(&name("bob"), Some(Uid::from_parts(3, 0))), 0, "nobody ends another one's");
+    assert_eq!(
+        users.close(&name("bob"), Some(Uid::from_parts(3, 0))),
+        0,
+        "the session of another user cannot be closed"
+    );
     assert_eq!(users.close(&name("ada"), Some(Uid::from_parts(3, 0))), 1);
     assert_eq!(users.close(&name("ada"), None), Session::MOST - 1);
-    assert_eq!(users.sessions.len(), 1, "of bob");
+    assert_eq!(users.sessions.len(), 1, "the session of bob");
 }
 
 #[test]
-fn there_are_so_many_and_no_more() {
+fn the_number_of_users_is_limited() {
     let mut users = Users::default();
     for number in 0..Users::MOST {
-        users.add(user(&format!("u{number}"))).expect("room");
+        users.add(user(&format!("u{number}"))).expect("below the limit of users");
     }
     assert!(users.add(user("one-more")).is_err());
     users.of_mut(&name("u0")).expect("there").removed = Some(Timestamp::from_millis(1));
-    assert!(users.add(user("one-more")).is_ok(), "who is removed makes room");
+    assert!(users.add(user("one-more")).is_ok(), "removing a user frees a place");
     assert!(!format!("{users:?}").contains("hash\""), "hashes are not shown");
 }
 
 #[test]
-fn a_session_that_is_not_used_ends() {
+fn an_unused_session_expires() {
     let mut users = Users::default();
-    users.add(user("ada")).expect("room");
+    users.add(user("ada")).expect("below the limit of users");
     let start = Timestamp::from_millis(1);
     let until = start.after(Session::LASTS);
     users.open(session("ada", 1, until.millis()), start);
@@ -106,7 +116,7 @@ fn a_session_that_is_not_used_ends() {
     let idle = start.after(Session::IDLE);
     assert!(lasts(&users, Timestamp::from_millis(idle.millis() - 1)));
     assert!(!lasts(&users, idle));
-    // Used now and then, it lasts until its own end.
+    // A session in use lasts until its own expiry.
     let mut now = start;
     while now < until {
         assert!(lasts(&users, now) && users.touch(id, now), "{now}");
@@ -114,7 +124,7 @@ fn a_session_that_is_not_used_ends() {
         now = now.after(Session::IDLE / 2);
     }
     assert!(!lasts(&users, until));
-    assert!(!users.touch(Uid::from_parts(2, 0), now), "there is none such");
+    assert!(!users.touch(Uid::from_parts(2, 0), now), "an unknown session");
 }
 
 #[test]

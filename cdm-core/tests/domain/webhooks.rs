@@ -1,11 +1,11 @@
-//! Receivers of webhooks: what is an address, which addresses lead inside, and how a message is signed.
+//! Webhook receivers: which addresses are valid, which addresses are private, and how a message is signed.
 
 use std::net::{IpAddr, SocketAddr};
 
 use cdm_core::domain::Timestamp;
 use cdm_core::domain::webhook::{Allowed, Receiver, SigningKey, is_private, is_public, message_id};
 
-const INSIDE: &str = "0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 100.100.100.200 127.0.0.1
+const NON_PUBLIC: &str = "0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 100.100.100.200 127.0.0.1
     127.255.255.254 168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.255 192.0.0.8
     192.0.2.1 192.88.99.1 192.168.0.1 198.18.0.1 198.19.255.255 198.51.100.7 203.0.113.9 224.0.0.1 239.255.255.255
     240.0.0.1 255.255.255.255 :: ::1 ::127.0.0.1 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254
@@ -13,7 +13,7 @@ const INSIDE: &str = "0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127
     2001:2::1 2001:10::1 2001:20::1 2001:db8::1 2002:7f00:1:: 2002:a9fe:a9fe::1 3fff::1 5f00::1 fc00::1 fd00::1
     fd00:ec2::254 fd20:ce::254 fe80::1 febf::1 fec0::1 ff02::1 ff0e::1";
 
-const OUTSIDE: &str = "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 100.63.255.255 100.128.0.1 126.255.255.255 128.0.0.1
+const PUBLIC: &str = "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 100.63.255.255 100.128.0.1 126.255.255.255 128.0.0.1
     169.253.255.255 169.255.0.1 172.15.255.255 172.32.0.1 192.0.1.1 192.167.255.255 192.169.0.1 198.17.255.255
     198.20.0.1 223.255.255.255 2001:200::1 2001:4860:4860::8888 2400:cb00::1 2606:4700:4700::1111 2a00:1450::1";
 
@@ -22,17 +22,17 @@ fn address(text: &str) -> IpAddr {
 }
 
 #[test]
-fn an_address_leads_inside_or_is_out_on_the_internet() {
-    for text in INSIDE.split_whitespace() {
+fn addresses_are_private_or_public() {
+    for text in NON_PUBLIC.split_whitespace() {
         assert!(!is_public(address(text)), "{text}");
     }
-    for text in OUTSIDE.split_whitespace() {
+    for text in PUBLIC.split_whitespace() {
         assert!(is_public(address(text)), "{text}");
     }
 }
 
 #[test]
-fn a_private_address_is_no_other_machines_own() {
+fn private_addresses_exclude_loopback_and_metadata() {
     let private = "10.0.0.1 100.64.0.1 172.16.0.1 172.31.255.255 192.168.0.1 fc00::1 fd00::1";
     for text in private.split_whitespace() {
         assert!(is_private(address(text)) && !is_public(address(text)), "{text}");
@@ -46,7 +46,7 @@ fn a_private_address_is_no_other_machines_own() {
 }
 
 #[test]
-fn an_address_of_a_receiver_is_taken_apart() {
+fn receiver_urls_are_parsed() {
     let parts = |text: &str| {
         let receiver = Receiver::parse(text, &[]).expect("an address");
         (receiver.host().to_owned(), receiver.port(), receiver.target().to_owned(), receiver.tls())
@@ -58,7 +58,7 @@ fn an_address_of_a_receiver_is_taken_apart() {
 }
 
 #[test]
-fn one_address_inside_refuses_all() {
+fn one_private_address_rejects_the_receiver() {
     let receiver = Receiver::parse("https://hooks.example.com", &[]).expect("an address");
     let at = |text: &str| SocketAddr::new(address(text), 443);
     assert_eq!(receiver.choose(&[at("1.1.1.1"), at("2606:4700::1")]), Some(at("1.1.1.1")));
@@ -69,15 +69,15 @@ fn one_address_inside_refuses_all() {
 }
 
 #[test]
-fn what_is_allowed_may_be_inside_and_nothing_beside_it() {
+fn allowed_receivers_may_be_private_and_no_others() {
     let entries = ["hooks.internal:8443", "127.0.0.1:9000", "http://127.0.0.1:9001", "[fd00::7]:443"];
     let allowed = entries.map(|text| Allowed::parse(text).expect("an entry"));
     let inside = SocketAddr::new(address("10.0.0.1"), 8443);
-    let taken = |text: &str| Receiver::parse(text, &allowed);
-    assert_eq!(taken("https://hooks.internal:8443/x").expect("allowed").choose(&[inside]), Some(inside));
-    assert_eq!(taken("https://[fd00::7]/x").expect("allowed").host(), "fd00::7");
-    assert!(!taken("http://127.0.0.1:9001").expect("allowed").tls());
-    for beside in [
+    let parsed = |text: &str| Receiver::parse(text, &allowed);
+    assert_eq!(parsed("https://hooks.internal:8443/x").expect("allowed").choose(&[inside]), Some(inside));
+    assert_eq!(parsed("https://[fd00::7]/x").expect("allowed").host(), "fd00::7");
+    assert!(!parsed("http://127.0.0.1:9001").expect("allowed").tls());
+    for not_allowed in [
         "http://hooks.internal:8443",
         "http://127.0.0.1:9000",
         "https://127.0.0.1:9001",
@@ -87,11 +87,13 @@ fn what_is_allowed_may_be_inside_and_nothing_beside_it() {
         "https://2130706433:9000",
         "https://[fd00:0::7]",
     ] {
-        assert!(taken(beside).is_err(), "{beside}");
+        assert!(parsed(not_allowed).is_err(), "{not_allowed}");
     }
-    // Another port of an allowed name is looked up as anyone's, and judged as anyone's.
+    // Another port of an allowed name is resolved and checked as any other address.
     assert_eq!(
-        taken("https://hooks.internal").expect("a name").choose(&[SocketAddr::new(address("10.0.0.1"), 443)]),
+        parsed("https://hooks.internal")
+            .expect("a name")
+            .choose(&[SocketAddr::new(address("10.0.0.1"), 443)]),
         None
     );
     for wrong in [
@@ -114,7 +116,7 @@ fn what_is_allowed_may_be_inside_and_nothing_beside_it() {
 }
 
 #[test]
-fn no_error_and_no_debug_shows_what_may_be_secret() {
+fn errors_and_debug_output_contain_no_secrets() {
     let text = "https://user:hunter2@hooks.example.com/hunter2?hunter2#hunter2";
     assert!(!Receiver::parse(text, &[]).expect_err("a user").to_string().contains("hunter2"));
     let receiver = Receiver::parse("https://hooks.example.com/hunter2", &[]).expect("an address");
@@ -122,9 +124,9 @@ fn no_error_and_no_debug_shows_what_may_be_secret() {
     assert_eq!(format!("{:?}", SigningKey::new(&[7; 32])), "SigningKey(…)");
 }
 
-/// The example that the specification's own libraries are tested with.
+/// The example that the libraries of the specification are tested with.
 #[test]
-fn a_signature_is_the_specifications() {
+fn a_signature_matches_the_specification() {
     let key = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned().into()).expect("a key");
     let at = Timestamp::from_millis(1_614_265_330_999);
     let signature = key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
@@ -147,7 +149,7 @@ fn a_key_has_24_to_64_bytes() {
 }
 
 #[test]
-fn a_messages_id_is_of_webhook_and_event() {
+fn a_message_id_consists_of_webhook_and_event() {
     assert_eq!(message_id(3, 41), "msg-3-41");
     assert_ne!(message_id(1, 11), message_id(11, 1));
 }

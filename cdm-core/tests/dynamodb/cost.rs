@@ -1,86 +1,93 @@
-//! What each access path costs, counted in requests at the server.
+//! The cost of each access path, counted in requests at the server.
 
 use std::collections::BTreeSet;
 
 use cdm_core::domain::{Color, OperationInput, OperationState, RolloutKind, Site};
 use cdm_core::ports::{Journal, Mutation, Outcome, SiteQuery, SiteRepository, WriteBatch};
-use cdm_testkit::build;
+use cdm_testkit::fixtures;
 
-use super::Lab;
-use super::lost::{claim, event, release_claim};
+use super::TestEnv;
+use super::lost_responses::{claim, event, release_claim};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_of_a_rollout_costs_two_updates() {
-    for lab in Lab::all().await {
-        let site = lab.site("a").await;
-        let rollout = lab.number().await;
-        lab.proxy.seen();
-        let claimed = lab.store.claim(&lab.bench.cx().call(), &claim(&site, rollout, 1)).await;
+    for env in TestEnv::all().await {
+        let site = env.site("a").await;
+        let rollout = env.number().await;
+        env.proxy.take_requests();
+        let claimed = env.store.claim(&env.suite.cx().call(), &claim(&site, rollout, 1)).await;
         assert!(matches!(claimed, Outcome::Applied(_)), "{claimed:?}");
         let completed =
-            lab.store.release_claim(&lab.bench.cx().call(), &release_claim(&site, rollout, 1)).await;
+            env.store.release_claim(&env.suite.cx().call(), &release_claim(&site, rollout, 1)).await;
         assert_eq!(completed, Outcome::Applied(()));
-        assert_eq!(lab.proxy.seen(), ["UpdateItem", "UpdateItem"]);
+        assert_eq!(env.proxy.take_requests(), ["UpdateItem", "UpdateItem"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_one_record_costs_one_request() {
-    for lab in Lab::all().await {
-        let site = lab.site("a").await;
-        lab.write(vec![Mutation::Site(Box::new(site.clone()))]).await;
-        assert_eq!(lab.proxy.seen(), ["PutItem"]);
-        let rollout = build::rollout(lab.number().await, RolloutKind::Flush, Color::Blue, 1);
-        lab.proxy.seen();
-        let page = build::page(rollout.number, 0, std::slice::from_ref(&site));
-        lab.write(vec![Mutation::RolloutPage(page)]).await;
-        lab.write(vec![Mutation::CreateRollout(Box::new(rollout))]).await;
-        lab.write(vec![Mutation::CreateSite(Box::new(build::site("b")))]).await;
-        assert_eq!(lab.proxy.seen(), ["TransactWriteItems", "PutItem", "TransactWriteItems"]);
-        // What tells the feed draws its place there first; what removes a site reads its hostnames first.
-        let told = WriteBatch {
+    for env in TestEnv::all().await {
+        let site = env.site("a").await;
+        env.write(vec![Mutation::Site(Box::new(site.clone()))]).await;
+        assert_eq!(env.proxy.take_requests(), ["PutItem"]);
+        let rollout = fixtures::rollout(env.number().await, RolloutKind::Flush, Color::Blue, 1);
+        env.proxy.take_requests();
+        let page = fixtures::page(rollout.number, 0, std::slice::from_ref(&site));
+        env.write(vec![Mutation::RolloutPage(page)]).await;
+        env.write(vec![Mutation::CreateRollout(Box::new(rollout))]).await;
+        env.write(vec![Mutation::CreateSite(Box::new(fixtures::site("b")))]).await;
+        assert_eq!(env.proxy.take_requests(), ["TransactWriteItems", "PutItem", "TransactWriteItems"]);
+        // A write with events first draws a position in the feed; the removal of a site first reads its hostnames.
+        let event_batch = WriteBatch {
             events: vec![event("x")],
             ..WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 2, ..site.clone() }))])
         };
-        assert_eq!(lab.store.write(&lab.bench.cx().call(), &told).await, Outcome::Applied(()));
-        lab.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 3)]).await;
-        assert_eq!(lab.proxy.seen(), ["UpdateItem", "TransactWriteItems", "GetItem", "TransactWriteItems"]);
+        assert_eq!(env.store.write(&env.suite.cx().call(), &event_batch).await, Outcome::Applied(()));
+        env.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 3)]).await;
+        assert_eq!(
+            env.proxy.take_requests(),
+            ["UpdateItem", "TransactWriteItems", "GetItem", "TransactWriteItems"]
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_cost_what_they_have_to() {
-    for lab in Lab::all().await {
-        let site = lab.site("a").await;
+async fn reads_take_the_minimum_of_requests() {
+    for env in TestEnv::all().await {
+        let site = env.site("a").await;
         let operation: OperationState =
-            build::operation(lab.number().await, OperationInput::Provision(Color::Blue));
-        lab.write(vec![Mutation::Site(Box::new(Site { operation: Some(operation), ..site.clone() }))]).await;
-        lab.proxy.seen();
-        lab.store.site(&site.id).await.expect("a site");
-        lab.store.hostname(site.hostnames.canonical()).await.expect("an owner");
-        assert_eq!(lab.proxy.seen(), ["GetItem", "GetItem"]);
-        // Each part of an index is asked once.
-        lab.store.pending_work().await.expect("what is to be done");
-        assert_eq!(lab.proxy.seen(), ["Query"; 4]);
-        lab.store
+            fixtures::operation(env.number().await, OperationInput::Provision(Color::Blue));
+        env.write(vec![Mutation::Site(Box::new(Site { operation: Some(operation), ..site.clone() }))]).await;
+        env.proxy.take_requests();
+        env.store.site(&site.id).await.expect("a site");
+        env.store.hostname(site.hostnames.canonical()).await.expect("an owner");
+        assert_eq!(env.proxy.take_requests(), ["GetItem", "GetItem"]);
+        // Each partition of an index is queried once.
+        env.store.pending_work().await.expect("pending work");
+        assert_eq!(env.proxy.take_requests(), ["Query"; 4]);
+        env.store
             .count(&SiteQuery { service: Some(Color::Blue), ..SiteQuery::default() })
             .await
             .expect("a number");
-        assert_eq!(lab.proxy.seen(), ["Query"; 4]);
-        lab.store.sites(&SiteQuery::default(), None, 100).await.expect("sites");
-        assert_eq!(lab.proxy.seen(), ["Query", "Query", "Query", "Query", "BatchGetItem"]);
-        lab.store.heartbeats().await.expect("beats");
-        lab.store.last_event().await.expect("an end");
-        lab.proxy.seen();
-        lab.store.last_event().await.expect("an end");
-        assert_eq!(lab.proxy.seen(), ["Query"], "who looks again for the end of the feed asks once");
+        assert_eq!(env.proxy.take_requests(), ["Query"; 4]);
+        env.store.sites(&SiteQuery::default(), None, 100).await.expect("sites");
+        assert_eq!(env.proxy.take_requests(), ["Query", "Query", "Query", "Query", "BatchGetItem"]);
+        env.store.heartbeats().await.expect("beats");
+        env.store.last_event().await.expect("an end");
+        env.proxy.take_requests();
+        env.store.last_event().await.expect("an end");
+        assert_eq!(
+            env.proxy.take_requests(),
+            ["Query"],
+            "repeated reads of the end of the feed take one query"
+        );
     }
 }
 
-/// The rights in `docs/dynamodb.md` are those that the ports need, no more and no fewer. A transaction takes the rights of
-/// its parts, and `ConditionCheckItem`.
-pub(super) fn within_the_rights(seen: Vec<String>) {
-    let seen: BTreeSet<String> = seen.into_iter().collect();
+/// Asserts that the permissions in `docs/dynamodb.md` are exactly those that the ports need. A transaction takes the
+/// permissions of its parts, and `ConditionCheckItem`.
+pub(super) fn assert_documented_permissions(requests: Vec<String>) {
+    let requests: BTreeSet<String> = requests.into_iter().collect();
     let wanted = [
         "BatchGetItem",
         "DeleteItem",
@@ -91,5 +98,5 @@ pub(super) fn within_the_rights(seen: Vec<String>) {
         "TransactWriteItems",
         "UpdateItem",
     ];
-    assert!(seen.iter().eq(wanted), "{seen:?}");
+    assert!(requests.iter().eq(wanted), "{requests:?}");
 }

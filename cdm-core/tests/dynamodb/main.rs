@@ -1,18 +1,20 @@
-//! The DynamoDB store keeps the promises of its ports: on moto, on dynoxide, and with `CDM_TEST_AWS=1` on an account.
+//! The DynamoDB store fulfills the contracts of its ports: on moto, on dynoxide, and on an AWS account if
+//! `CDM_TEST_AWS=1`.
 //!
-//! Where the two differ from DynamoDB, a test says so. Neither throttles, fails, loses an answer or has an index that lags:
-//! the proxy does the first three, and for the last the suites ask again for a while.
+//! Where the two servers differ from DynamoDB, a test says so. Neither throttles, fails, loses a response, or has an
+//! index with replication lag: the proxy simulates the first three, and for the last the contract suites retry for a
+//! while.
 
 mod cost;
+mod failures;
 mod feed;
 mod lists;
-mod lost;
+mod lost_responses;
 #[path = "../parts/mod.rs"]
 mod parts;
 mod proxy;
-mod sweep;
+mod single_faults;
 mod table;
-mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,33 +26,33 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use cdm_core::domain::{MonotonicTime, Site, Timestamp};
 use cdm_core::ports::{Clock, Journal, Mutation, Outcome, WriteBatch};
-use cdm_testkit::build;
 use cdm_testkit::contract::{store, tokens};
+use cdm_testkit::fixtures;
 
-use parts::Bench;
+use parts::SystemEnv;
 use proxy::Proxy;
 
-/// A table of a server, reached through a proxy.
+/// A table on a server, accessed through a proxy.
 #[derive(Debug)]
-struct Lab {
-    bench: Bench,
+struct TestEnv {
+    suite: SystemEnv,
     proxy: Proxy,
-    /// The server itself.
+    /// The address of the server itself.
     direct: String,
     name: String,
-    clock: Shifted,
+    clock: ShiftedClock,
     table: DynamoTable,
     store: DynamoStore,
 }
 
-/// The machine's clock, with the wall's set ahead where a test says so.
+/// The system clock; a test can set its wall-clock time ahead.
 #[derive(Clone, Debug)]
-struct Shifted {
+struct ShiftedClock {
     clock: SystemClock,
     ahead: Arc<AtomicU64>,
 }
 
-impl Shifted {
+impl ShiftedClock {
     fn set_ahead(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).expect("a short while");
         self.ahead.store(by, Ordering::SeqCst);
@@ -58,7 +60,7 @@ impl Shifted {
 }
 
 #[async_trait]
-impl Clock for Shifted {
+impl Clock for ShiftedClock {
     fn wall(&self) -> Timestamp {
         self.clock.wall().after(Duration::from_millis(self.ahead.load(Ordering::SeqCst)))
     }
@@ -72,56 +74,56 @@ impl Clock for Shifted {
     }
 }
 
-impl Lab {
-    /// A fresh table on each server that was started.
+impl TestEnv {
+    /// Creates a new table on each server that was started.
     async fn all() -> Vec<Self> {
-        let mut labs = Vec::new();
+        let mut envs = Vec::new();
         for part in ["CDM_TEST_AWS_ENDPOINT", "CDM_TEST_DYNOXIDE"] {
             if let Some(address) = parts::address(part) {
-                labs.push(Self::at(&address).await);
+                envs.push(Self::at(&address).await);
             }
         }
-        labs
+        envs
     }
 
     async fn at(direct: &str) -> Self {
         let proxy = Proxy::to(direct).await;
-        let bench = Bench::new();
-        let clock = Shifted { clock: bench.clock, ahead: Arc::default() };
-        let name = format!("cdm-test-{}", bench.cx().uid());
+        let suite = SystemEnv::new();
+        let clock = ShiftedClock { clock: suite.clock, ahead: Arc::default() };
+        let name = format!("cdm-test-{}", suite.cx().uid());
         let table = DynamoTable::new(&aws(Some(&proxy.address)).await, &name, Arc::new(clock.clone()));
         table.bootstrap().await.expect("a table is made");
-        proxy.seen();
+        proxy.take_requests();
         let store = DynamoStore::new(table.clone());
-        Self { bench, proxy, direct: direct.to_owned(), name, clock, table, store }
+        Self { suite, proxy, direct: direct.to_owned(), name, clock, table, store }
     }
 
-    /// Another process on the same table, which does not go through the proxy.
+    /// Returns a store for the same table that does not use the proxy, as another process would have.
     async fn other(&self) -> DynamoStore {
         let aws = aws(Some(&self.direct)).await;
         DynamoStore::new(DynamoTable::new(&aws, &self.name, Arc::new(self.clock.clone())))
     }
 
-    /// A site that is written at version 1.
+    /// Creates a site, stored at version 1.
     async fn site(&self, id: &str) -> Site {
-        let site = Site { uid: self.bench.cx().uid(), ..build::site(id) };
+        let site = Site { uid: self.suite.cx().uid(), ..fixtures::site(id) };
         self.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
-        self.proxy.seen();
+        self.proxy.take_requests();
         Site { version: 1, ..site }
     }
 
     async fn write(&self, writes: Vec<Mutation>) {
-        let written = self.store.write(&self.bench.cx().call(), &WriteBatch::of(writes)).await;
+        let written = self.store.write(&self.suite.cx().call(), &WriteBatch::of(writes)).await;
         assert_eq!(written, Outcome::Applied(()));
     }
 
-    /// Sets the wall's clock ahead by more than readers of the feed wait.
-    fn wait_a_while(&self) {
+    /// Sets the wall clock ahead by more than the readers of the feed wait.
+    fn skip_reader_wait(&self) {
         self.clock.ahead.fetch_add(3_000, Ordering::SeqCst);
     }
 
     async fn number(&self) -> u64 {
-        match self.store.allocate_ids(&self.bench.cx().call(), 2).await {
+        match self.store.allocate_ids(&self.suite.cx().call(), 2).await {
             Outcome::Applied(number) => number,
             other => panic!("numbers are drawn: {other:?}"),
         }
@@ -133,30 +135,27 @@ async fn aws(endpoint: Option<&str>) -> Aws {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contracts_are_kept() {
-    for lab in Lab::all().await {
-        store::suite(&lab.store, &lab.bench.cx()).await;
-        tokens::suite(&DynamoTokens::new(lab.table.clone()), &lab.bench.cx()).await;
-        lab.table.check().await.expect("it answers");
-        cost::within_the_rights(lab.proxy.seen());
+async fn the_contracts_are_fulfilled() {
+    for env in TestEnv::all().await {
+        store::suite(&env.store, &env.suite.cx()).await;
+        tokens::suite(&DynamoTokens::new(env.table.clone()), &env.suite.cx()).await;
+        env.table.check().await.expect("a response");
+        cost::assert_documented_permissions(env.proxy.take_requests());
     }
 }
 
-/// On an account: its indexes lag, its transactions meet, and its tables take a while to come about.
+/// On an AWS account, indexes lag, transactions conflict, and creating a table takes time.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_keeps_the_contracts() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests are told by their surroundings whether there is an account"
-    )]
+async fn an_account_fulfills_the_contracts() {
+    #[expect(clippy::disallowed_methods, reason = "the environment states whether an account is available")]
     if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
         return;
     }
-    let bench = Bench::new();
-    let name = format!("cdm-test-{}", bench.cx().uid());
-    let table = DynamoTable::new(&aws(None).await, &name, Arc::new(bench.clock));
+    let suite = SystemEnv::new();
+    let name = format!("cdm-test-{}", suite.cx().uid());
+    let table = DynamoTable::new(&aws(None).await, &name, Arc::new(suite.clock));
     table.bootstrap().await.expect("a table is made");
-    store::suite(&DynamoStore::new(table.clone()), &bench.cx()).await;
-    tokens::suite(&DynamoTokens::new(table), &bench.cx()).await;
-    table::client(None).await.delete_table().table_name(name).send().await.expect("the table goes");
+    store::suite(&DynamoStore::new(table.clone()), &suite.cx()).await;
+    tokens::suite(&DynamoTokens::new(table), &suite.cx()).await;
+    table::client(None).await.delete_table().table_name(name).send().await.expect("the table is deleted");
 }

@@ -1,4 +1,4 @@
-//! A way to a server on which requests are counted, and can be kept from arriving, held up, or robbed of their answers.
+//! An HTTP proxy in front of a server. It counts requests, and can drop them, delay them, or drop their responses.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,45 +8,45 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// What becomes of a request.
+/// The fault that a request gets.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// It is served, and its answer lost.
-    LoseAnswer,
-    /// It does not arrive.
+    /// The request is served, and its response is lost.
+    LoseResponse,
+    /// The request does not reach the server.
     LoseRequest,
-    /// It arrives when the semaphore has a permit.
-    Hold(Arc<Semaphore>),
-    /// It is answered by this, and not served.
-    Answer(u16, String),
+    /// The request is delayed until the semaphore has a permit.
+    Delay(Arc<Semaphore>),
+    /// The request is not served; this response is returned.
+    Respond(u16, String),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The operations that were asked for.
+    /// The requested operations.
     log: Vec<String>,
-    /// What meets the next request of an operation.
+    /// The faults of the next requests, by operation.
     faults: VecDeque<(&'static str, Fault)>,
-    /// What meets a request of any, after so many others.
-    later: Option<(usize, Fault)>,
+    /// The fault of the request after this number of others, of any operation.
+    nth: Option<(usize, Fault)>,
 }
 
-/// The way; clones are the same one.
+/// The proxy; clones share its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     pub(crate) address: String,
     state: Arc<Mutex<State>>,
-    /// That something was asked for.
-    news: watch::Sender<()>,
+    /// Signals that a request arrived.
+    arrivals: watch::Sender<()>,
 }
 
 impl Proxy {
-    /// A way to `upstream`, `http://host:port`.
+    /// Starts a proxy to `upstream`, `http://host:port`.
     pub(crate) async fn to(upstream: &str) -> Self {
         let upstream = upstream.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
-        let proxy = Self { address, state: Arc::default(), news: watch::Sender::new(()) };
+        let proxy = Self { address, state: Arc::default(), arrivals: watch::Sender::new(()) };
         let served = proxy.clone();
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
@@ -60,32 +60,32 @@ impl Proxy {
         proxy
     }
 
-    /// The next request of that operation meets a fault.
+    /// Sets the fault of the next request of that operation.
     pub(crate) fn next(&self, operation: &'static str, fault: Fault) {
         self.state().faults.push_back((operation, fault));
     }
 
-    /// The request after so many others meets a fault, whatever it asks for.
+    /// Sets the fault of the request after `others` requests of any operation.
     pub(crate) fn after(&self, others: usize, fault: Fault) {
-        self.state().later = Some((others, fault));
+        self.state().nth = Some((others, fault));
     }
 
-    /// Whether a fault is still to come.
+    /// Returns whether a fault is still pending.
     pub(crate) fn is_armed(&self) -> bool {
         let state = self.state();
-        state.later.is_some() || !state.faults.is_empty()
+        state.nth.is_some() || !state.faults.is_empty()
     }
 
-    /// The operations that were asked for since this was asked last.
-    pub(crate) fn seen(&self) -> Vec<String> {
+    /// Returns the operations that were requested since the last call of this function.
+    pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state().log)
     }
 
-    /// Returns once that operation was asked for.
+    /// Waits until that operation is requested.
     pub(crate) async fn until(&self, operation: &str) {
-        let mut news = self.news.subscribe();
-        while !self.state().log.iter().any(|seen| seen == operation) {
-            news.changed().await.expect("the proxy lives");
+        let mut arrivals = self.arrivals.subscribe();
+        while !self.state().log.iter().any(|requested| requested == operation) {
+            arrivals.changed().await.expect("the proxy runs");
         }
     }
 
@@ -93,46 +93,47 @@ impl Proxy {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn arrives(&self, operation: &str) -> Option<Fault> {
+    fn take_fault(&self, operation: &str) -> Option<Fault> {
         let mut state = self.state();
         state.log.push(operation.to_owned());
-        let _ = self.news.send(());
-        if let Some((others, fault)) = state.later.take() {
+        let _ = self.arrivals.send(());
+        if let Some((others, fault)) = state.nth.take() {
             match others.checked_sub(1) {
                 None => return Some(fault),
-                Some(others) => state.later = Some((others, fault)),
+                Some(others) => state.nth = Some((others, fault)),
             }
         }
         let at = state.faults.iter().position(|(wanted, _)| *wanted == operation)?;
         state.faults.remove(at).map(|(_, fault)| fault)
     }
 
-    /// One request on a connection, which ends with it.
+    /// Serves one request on a connection, and closes the connection.
     async fn serve(&self, mut client: TcpStream, upstream: &str) -> Option<()> {
         let (request, operation) = request(&mut client).await?;
-        let fault = self.arrives(&operation);
+        let fault = self.take_fault(&operation);
         match &fault {
             Some(Fault::LoseRequest) => return None,
-            Some(Fault::Hold(until)) => until.acquire().await.ok()?.forget(),
-            Some(Fault::Answer(status, body)) => {
-                let head = format!("HTTP/1.1 {status} Told\r\nContent-Type: application/x-amz-json-1.0\r\n");
+            Some(Fault::Delay(until)) => until.acquire().await.ok()?.forget(),
+            Some(Fault::Respond(status, body)) => {
+                let head =
+                    format!("HTTP/1.1 {status} Injected\r\nContent-Type: application/x-amz-json-1.0\r\n");
                 let length = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 return client.write_all(format!("{head}{length}{body}").as_bytes()).await.ok();
             }
-            Some(Fault::LoseAnswer) | None => {}
+            Some(Fault::LoseResponse) | None => {}
         }
         let mut server = TcpStream::connect(upstream).await.ok()?;
         server.write_all(&request).await.ok()?;
-        let mut answer = Vec::new();
-        server.read_to_end(&mut answer).await.ok()?;
-        if !matches!(fault, Some(Fault::LoseAnswer)) {
-            client.write_all(&closing(&answer)).await.ok()?;
+        let mut response = Vec::new();
+        server.read_to_end(&mut response).await.ok()?;
+        if !matches!(fault, Some(Fault::LoseResponse)) {
+            client.write_all(&closing(&response)).await.ok()?;
         }
         Some(())
     }
 }
 
-/// Reads one request, asks for the connection to be closed after it, and tells which operation it is.
+/// Reads one request, adds `Connection: close`, and returns it with its operation.
 async fn request(client: &mut TcpStream) -> Option<(Vec<u8>, String)> {
     let mut bytes = Vec::new();
     let end = loop {
@@ -161,7 +162,7 @@ async fn request(client: &mut TcpStream) -> Option<(Vec<u8>, String)> {
     Some((closing(&bytes), operation))
 }
 
-/// A message that says that the connection ends with it.
+/// Adds `Connection: close` to a message.
 fn closing(message: &[u8]) -> Vec<u8> {
     let Some(line) = message.windows(2).position(|window| window == b"\r\n") else { return message.to_vec() };
     [&message[..line], b"\r\nConnection: close", &message[line..]].concat()

@@ -1,4 +1,4 @@
-//! The table itself, and what lies in it, seen with another client.
+//! The table itself and its items, inspected with another client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
 use cdm_core::domain::{Color, Fence, Routed, Site};
 use cdm_core::ports::{Journal, Mutation, Outcome, StoreError};
 
-use super::lost::{claim, release_claim};
-use super::{Lab, aws};
+use super::lost_responses::{claim, release_claim};
+use super::{TestEnv, aws};
 
-/// Another client, which is told of nothing but the address.
+/// Returns another client, configured only with the address.
 pub(super) async fn client(endpoint: Option<&str>) -> Client {
     let tls = Provider::Rustls(CryptoMode::Ring);
     let http = aws_smithy_http_client::Builder::new().tls_provider(tls).build_https();
@@ -26,23 +26,23 @@ pub(super) async fn client(endpoint: Option<&str>) -> Client {
     Client::new(&config.load().await)
 }
 
-async fn item(client: &Client, lab: &Lab, pk: &str, sk: &str) -> HashMap<String, AttributeValue> {
+async fn item(client: &Client, env: &TestEnv, pk: &str, sk: &str) -> HashMap<String, AttributeValue> {
     let text = |text: &str| AttributeValue::S(text.to_owned());
-    let request = client.get_item().table_name(&lab.name).key("pk", text(pk)).key("sk", text(sk));
-    request.send().await.expect("an answer").item.expect("an item")
+    let request = client.get_item().table_name(&env.name).key("pk", text(pk)).key("sk", text(sk));
+    request.send().await.expect("a response").item.expect("an item")
 }
 
-/// `docs/tenant-contract.md`, attribute by attribute.
+/// Checks `docs/tenant-contract.md` attribute by attribute.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_image_finds_what_it_was_promised() {
-    for lab in Lab::all().await {
-        let client = client(Some(&lab.direct)).await;
-        let site = lab.site("rrr").await;
-        let host = item(&client, &lab, "H#rrr.example.org", "HOST").await;
+async fn the_item_of_a_site_fulfills_the_tenant_contract() {
+    for env in TestEnv::all().await {
+        let client = client(Some(&env.direct)).await;
+        let site = env.site("rrr").await;
+        let host = item(&client, &env, "H#rrr.example.org", "HOST").await;
         assert_eq!(host["site"], AttributeValue::S("rrr".to_owned()));
         assert_eq!(host["contract"], AttributeValue::N("1".to_owned()));
         let uid = site.uid;
-        let shown = item(&client, &lab, "S#rrr", "SITE").await;
+        let shown = item(&client, &env, "S#rrr", "SITE").await;
         for (name, value) in [
             ("id", "rrr".to_owned()),
             ("uid", uid.to_string()),
@@ -71,33 +71,33 @@ async fn the_image_finds_what_it_was_promised() {
     }
 }
 
-/// What a rollout changes in place is what a whole write would have left.
+/// The in-place updates of a rollout leave the same item as a full write.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_shows_in_the_item() {
-    for lab in Lab::all().await {
-        let client = client(Some(&lab.direct)).await;
-        let site = lab.site("rrr").await;
-        let rollout = lab.number().await;
-        let claimed = lab.store.claim(&lab.bench.cx().call(), &claim(&site, rollout, 1)).await;
+async fn a_rollout_updates_the_item() {
+    for env in TestEnv::all().await {
+        let client = client(Some(&env.direct)).await;
+        let site = env.site("rrr").await;
+        let rollout = env.number().await;
+        let claimed = env.store.claim(&env.suite.cx().call(), &claim(&site, rollout, 1)).await;
         assert!(matches!(claimed, Outcome::Applied(_)));
-        let shown = item(&client, &lab, "S#rrr", "SITE").await;
+        let shown = item(&client, &env, "S#rrr", "SITE").await;
         assert_eq!(shown["state"], AttributeValue::S("promoting".to_owned()));
         assert!(!shown.contains_key("work"), "a member is not listed by itself");
         let route = Routed { service: Color::Green, fence: Fence::new(rollout + 1, 1) };
         let complete =
             cdm_core::domain::site::ReleaseClaim { route: Some(route), ..release_claim(&site, rollout, 1) };
-        assert_eq!(lab.store.release_claim(&lab.bench.cx().call(), &complete).await, Outcome::Applied(()));
-        let shown = item(&client, &lab, "S#rrr", "SITE").await;
+        assert_eq!(env.store.release_claim(&env.suite.cx().call(), &complete).await, Outcome::Applied(()));
+        let shown = item(&client, &env, "S#rrr", "SITE").await;
         for (name, value) in [("state", "active"), ("service", "green"), ("routedService", "green")] {
             assert_eq!(shown[name], AttributeValue::S(value.to_owned()), "{name}");
         }
-        // The same site, written as a whole, has the same attributes.
-        let site = cdm_core::ports::SiteRepository::site(&lab.store, &site.id)
+        // The same site, stored by a full write, has the same attributes.
+        let site = cdm_core::ports::SiteRepository::site(&env.store, &site.id)
             .await
-            .expect("an answer")
+            .expect("a response")
             .expect("a site");
-        lab.write(vec![Mutation::Site(Box::new(site))]).await;
-        let whole = item(&client, &lab, "S#rrr", "SITE").await;
+        env.write(vec![Mutation::Site(Box::new(site))]).await;
+        let whole = item(&client, &env, "S#rrr", "SITE").await;
         let differ = whole
             .iter()
             .filter(|(name, value)| shown.get(*name) != Some(*value))
@@ -110,20 +110,20 @@ async fn a_rollout_shows_in_the_item() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_is_made_once_and_checked() {
-    for lab in Lab::all().await {
-        lab.table.bootstrap().await.expect("what is there is left alone");
-        lab.table.check().await.expect("it is as it shall be");
-        let seen = lab.proxy.seen();
+async fn a_table_is_created_once_and_checked() {
+    for env in TestEnv::all().await {
+        env.table.bootstrap().await.expect("an existing table is not changed");
+        env.table.check().await.expect("the table is as required");
+        let seen = env.proxy.take_requests();
         let changes = ["CreateTable", "UpdateTimeToLive"];
         assert!(!seen.iter().any(|operation| changes.contains(&operation.as_str())), "{seen:?}");
-        let client = client(Some(&lab.direct)).await;
-        let expiry = client.describe_time_to_live().table_name(&lab.name).send().await.expect("an answer");
+        let client = client(Some(&env.direct)).await;
+        let expiry = client.describe_time_to_live().table_name(&env.name).send().await.expect("a response");
         let expiry = expiry.time_to_live_description.expect("a description");
         assert_eq!(expiry.attribute_name(), Some("expires"));
 
-        let clock = Arc::new(lab.bench.clock);
-        let none = DynamoTable::new(&aws(Some(&lab.direct)).await, "no-such-table", clock);
+        let clock = Arc::new(env.suite.clock);
+        let none = DynamoTable::new(&aws(Some(&env.direct)).await, "no-such-table", clock);
         let missing = none.check().await;
         assert!(
             matches!(&missing, Err(StoreError::Denied(why)) if why.contains("--bootstrap")),
@@ -134,11 +134,11 @@ async fn a_table_is_made_once_and_checked() {
     }
 }
 
-/// A table that someone else made is refused, not changed.
+/// A table that another program created is rejected and not changed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_strange_table_is_refused() {
-    for lab in Lab::all().await {
-        let (client, name) = (client(Some(&lab.direct)).await, format!("{}-strange", lab.name));
+async fn a_foreign_table_is_rejected() {
+    for env in TestEnv::all().await {
+        let (client, name) = (client(Some(&env.direct)).await, format!("{}-strange", env.name));
         let definition = aws_sdk_dynamodb::types::AttributeDefinition::builder().attribute_name("id");
         let key = aws_sdk_dynamodb::types::KeySchemaElement::builder().attribute_name("id");
         let made = client
@@ -150,7 +150,7 @@ async fn a_strange_table_is_refused() {
             )
             .key_schema(key.key_type(aws_sdk_dynamodb::types::KeyType::Hash).build().expect("a key"));
         made.send().await.expect("a table");
-        let table = DynamoTable::new(&aws(Some(&lab.direct)).await, &name, Arc::new(lab.bench.clock));
+        let table = DynamoTable::new(&aws(Some(&env.direct)).await, &name, Arc::new(env.suite.clock));
         for refused in [table.check().await, table.bootstrap().await] {
             assert!(
                 matches!(&refused, Err(StoreError::Denied(why)) if why.contains("other keys")),
@@ -160,11 +160,11 @@ async fn a_strange_table_is_refused() {
     }
 }
 
-/// Everything that a site can hold comes back as it was.
+/// A site with all fields set is read back as it was written.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_is_read_as_it_was_written() {
-    for lab in Lab::all().await {
-        let site = lab.site("a").await;
+async fn a_record_round_trips() {
+    for env in TestEnv::all().await {
+        let site = env.site("a").await;
         let fence = Fence::new(u64::MAX >> 1, 1 << 40);
         let full = Site {
             route: Some(Routed { service: Color::Green, fence }),
@@ -175,8 +175,8 @@ async fn a_record_is_read_as_it_was_written() {
             },
             ..site.clone()
         };
-        lab.write(vec![Mutation::Site(Box::new(full.clone()))]).await;
-        let read = cdm_core::ports::SiteRepository::site(&lab.store, &site.id).await.expect("an answer");
+        env.write(vec![Mutation::Site(Box::new(full.clone()))]).await;
+        let read = cdm_core::ports::SiteRepository::site(&env.store, &site.id).await.expect("a response");
         assert_eq!(read, Some(Site { version: 2, ..full }));
     }
 }

@@ -1,4 +1,4 @@
-//! A directory of its own for every test, and what a contract suite runs with on a real clock.
+//! The environment of each test: its own directory, the system clock and random ids.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use async_trait::async_trait;
 use cdm_core::adapters::embedded::File;
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::ports::Clock;
-use cdm_testkit::contract::{Cx, Settle};
+use cdm_testkit::contract::{Settle, SuiteContext};
 use tempfile::TempDir;
 
-/// A directory, its database file, the machine's clock and its chance.
+/// A directory with its database file, the system clock and random ids.
 #[derive(Debug)]
-pub(crate) struct Bench {
+pub(crate) struct TestEnv {
     pub(crate) dir: TempDir,
     pub(crate) file: File,
     pub(crate) clock: SystemClock,
     pub(crate) ids: OsIds,
 }
 
-impl Bench {
+impl TestEnv {
     pub(crate) async fn new() -> Self {
         let dir = TempDir::new().expect("a directory for the test");
         let file = File::open(&dir.path().join("cdm.db")).await.expect("a database file");
         Self { dir, file, clock: SystemClock::new(), ids: OsIds::new().expect("chance") }
     }
 
-    pub(crate) fn cx(&self) -> Cx<'_> {
-        Cx::new(&self.clock, &self.ids, self)
+    pub(crate) fn cx(&self) -> SuiteContext<'_> {
+        SuiteContext::new(&self.clock, &self.ids, self)
     }
 }
 
 #[async_trait]
-impl Settle for Bench {
-    /// What runs on its own here takes milliseconds; a suite looks again after a few of them.
+impl Settle for TestEnv {
+    /// Background work of the adapters takes milliseconds; the suite polls again after a few of them.
     async fn settle(&self) {
         self.clock.sleep_until(self.clock.monotonic().after(Duration::from_millis(25))).await;
     }

@@ -1,8 +1,8 @@
-//! The shipped admission policies: everything that the adapter writes is accepted, and what a thief of its account would
-//! write is not.
+//! The shipped admission policies: they accept every write of the adapter, and reject the writes of an attacker who
+//! has stolen its account.
 //!
-//! The expressions are evaluated by an interpreter of CEL, with the variables that an API server gives them; there is no
-//! API server here. What differs from one: an API server also checks types when a policy is applied, and limits costs.
+//! The expressions are evaluated by a CEL interpreter with the variables that an API server provides, without an API
+//! server. An API server additionally checks types when a policy is applied, and limits costs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,15 +14,15 @@ use cdm_core::ports::{ClusterOps, ImageWant, JobKind, Outcome};
 use cel::{Context, Program, Value as Cel};
 use serde_json::{Value, json};
 
-use crate::lab::{IMAGES, Lab, NAMESPACE, REPOSITORY, gateway, ingress};
+use crate::env::{IMAGES, NAMESPACE, REPOSITORY, TestEnv, gateway, ingress};
 
 const POLICIES: &str = include_str!("../../../deploy/kubernetes/admission-policy.yaml");
 const CHART: &str = include_str!("../../../deploy/helm/cdm/templates/admission-policy.yaml");
 const ACCOUNT: &str = "system:serviceaccount:cdm:cdm";
 
-/// A request as admission sees it.
+/// An admission request.
 #[derive(Clone, Debug)]
-struct Asked {
+struct AdmissionRequest {
     operation: &'static str,
     group: &'static str,
     resource: &'static str,
@@ -31,7 +31,7 @@ struct Asked {
     new: Value,
 }
 
-impl Asked {
+impl AdmissionRequest {
     fn create(resource: &'static str, object: &Value) -> Self {
         Self { operation: "CREATE", new: object.clone(), ..Self::of(resource) }
     }
@@ -62,7 +62,7 @@ impl Asked {
 }
 
 fn documents() -> Vec<Value> {
-    // The lab's repository, and its account of jobs, in place of those of an installation.
+    // The repository and the service account of jobs of the test environment, instead of those of an installation.
     let text =
         POLICIES.replace("REPOSITORY/wordpress", REPOSITORY).replace("'\"wordpress\"'", "'\"default\"'");
     let read = |document: &str| serde_norway::from_str(document).expect("YAML");
@@ -81,7 +81,7 @@ fn value(of: &Value) -> Cel {
     cel::to_value(of).expect("a value")
 }
 
-/// What an expression says; an error of its evaluation is told.
+/// Evaluates an expression; an evaluation error is returned.
 fn evaluate(context: &Context<'_, '_>, expression: &Value) -> Result<Cel, String> {
     thread_local! {
         static COMPILED: RefCell<HashMap<String, Rc<Program>>> = RefCell::default();
@@ -93,30 +93,30 @@ fn evaluate(context: &Context<'_, '_>, expression: &Value) -> Result<Cel, String
     program.execute(context).map_err(|error| error.to_string())
 }
 
-/// The message with which a policy refuses a request; an expression that cannot be evaluated refuses it too, as
-/// `failurePolicy: Fail` has it.
-fn refusal(policy: &Value, asked: &Asked) -> Option<String> {
+/// Returns the message with which a policy rejects a request. An expression that cannot be evaluated rejects the
+/// request as well, as with `failurePolicy: Fail`.
+fn rejection(policy: &Value, request: &AdmissionRequest) -> Option<String> {
     let spec = &policy["spec"];
     let names = |rule: &Value, key: &str, one: &str| {
         rule[key].as_array().expect("a list").iter().any(|name| name == one || name == "*")
     };
     let covers = |rule: &&Value| {
-        names(rule, "apiGroups", asked.group)
-            && names(rule, "resources", asked.resource)
-            && names(rule, "operations", asked.operation)
+        names(rule, "apiGroups", request.group)
+            && names(rule, "resources", request.resource)
+            && names(rule, "operations", request.operation)
     };
     list(spec, "/matchConstraints/resourceRules").into_iter().find(covers)?;
     let mut context = Context::default();
-    context.add_variable_from_value("object", value(&asked.new));
-    context.add_variable_from_value("oldObject", value(&asked.old));
-    let request = json!({
-        "operation": asked.operation,
-        "name": asked.name(),
+    context.add_variable_from_value("object", value(&request.new));
+    context.add_variable_from_value("oldObject", value(&request.old));
+    let request_variable = json!({
+        "operation": request.operation,
+        "name": request.name(),
         "namespace": NAMESPACE,
-        "resource": { "group": asked.group, "resource": asked.resource },
-        "userInfo": { "username": asked.user },
+        "resource": { "group": request.group, "resource": request.resource },
+        "userInfo": { "username": request.user },
     });
-    context.add_variable_from_value("request", value(&request));
+    context.add_variable_from_value("request", value(&request_variable));
     for condition in list(spec, "/matchConditions") {
         match evaluate(&context, &condition["expression"]) {
             Ok(Cel::Bool(true)) => {}
@@ -127,7 +127,7 @@ fn refusal(policy: &Value, asked: &Asked) -> Option<String> {
     let mut variables = HashMap::<String, Cel>::new();
     for variable in list(spec, "/variables") {
         context.add_variable_from_value("variables", variables.clone());
-        // An API server evaluates a variable where it is used, and refuses there.
+        // An API server evaluates a variable where it is used, and rejects the request there.
         if let Ok(value) = evaluate(&context, &variable["expression"]) {
             variables.insert(variable["name"].as_str().expect("a name").to_owned(), value);
         }
@@ -142,81 +142,84 @@ fn refusal(policy: &Value, asked: &Asked) -> Option<String> {
     })
 }
 
-fn judge(asked: &Asked) -> Option<String> {
+fn first_rejection(request: &AdmissionRequest) -> Option<String> {
     static ALL: LazyLock<Vec<Value>> = LazyLock::new(policies);
-    ALL.iter().find_map(|policy| refusal(policy, asked))
+    ALL.iter().find_map(|policy| rejection(policy, request))
 }
 
 #[track_caller]
-fn accepted(asked: &Asked) {
-    assert_eq!(judge(asked), None, "{asked:#?}");
+fn assert_accepted(request: &AdmissionRequest) {
+    assert_eq!(first_rejection(request), None, "{request:#?}");
 }
 
 #[track_caller]
-fn refused(asked: &Asked, by: &str) {
-    let why = judge(asked).unwrap_or_else(|| panic!("accepted: {asked:#?}"));
-    assert!(why.contains(by), "`{why}` in place of `{by}`");
-    // Of anybody else these policies say nothing.
+fn assert_rejected(request: &AdmissionRequest, by: &str) {
+    let why = first_rejection(request).unwrap_or_else(|| panic!("accepted: {request:#?}"));
+    assert!(why.contains(by), "`{why}` instead of `{by}`");
+    // The policies do not apply to other accounts.
     assert_eq!(
-        judge(&Asked { user: "system:serviceaccount:kube-system:job-controller", ..asked.clone() }),
+        first_rejection(&AdmissionRequest {
+            user: "system:serviceaccount:kube-system:job-controller",
+            ..request.clone()
+        }),
         None
     );
 }
 
-/// A job of the adapter as the API server keeps it, with its Secret.
-async fn a_job(lab: &Lab) -> (Value, Value) {
-    let spec = lab.install(lab.cx().uid(), "A Title");
-    assert_eq!(lab.cluster.run_job(&lab.cx().call(), &spec).await, Outcome::Applied(()));
-    let job = lab.api.object("jobs", NAMESPACE, spec.name.as_str()).expect("a job");
-    let secret = lab.api.object("secrets", NAMESPACE, spec.name.as_str()).expect("a Secret");
+/// Returns a job of the adapter as the API server stores it, with its Secret.
+async fn a_job(env: &TestEnv) -> (Value, Value) {
+    let spec = env.install(env.cx().uid(), "A Title");
+    assert_eq!(env.cluster.run_job(&env.cx().call(), &spec).await, Outcome::Applied(()));
+    let job = env.api.object("jobs", NAMESPACE, spec.name.as_str()).expect("a job");
+    let secret = env.api.object("secrets", NAMESPACE, spec.name.as_str()).expect("a Secret");
     (job, secret)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_the_adapter_writes_is_accepted() {
+async fn all_writes_of_the_adapter_are_accepted() {
     for route in [ingress(), gateway()] {
-        let lab = Lab::start(route).await;
-        lab.cluster.bootstrap().await.expect("all in order");
-        let uid = lab.cx().uid();
-        let spec = lab.route_spec(uid, &["rrr.example.com"]);
-        assert_eq!(lab.cluster.put_route(&lab.cx().call(), &spec).await, Outcome::Applied(()));
-        let flush = lab.job(JobKind::FlushCaches { uids: vec![uid, lab.cx().uid()] });
-        for job in [lab.install(uid, "A Title"), lab.theme(uid, "shop"), flush] {
-            assert_eq!(lab.cluster.run_job(&lab.cx().call(), &job).await, Outcome::Applied(()));
+        let env = TestEnv::start(route).await;
+        env.cluster.bootstrap().await.expect("the configuration is valid");
+        let uid = env.cx().uid();
+        let spec = env.route_spec(uid, &["rrr.example.com"]);
+        assert_eq!(env.cluster.put_route(&env.cx().call(), &spec).await, Outcome::Applied(()));
+        let flush = env.job(JobKind::FlushCaches { uids: vec![uid, env.cx().uid()] });
+        for job in [env.install(uid, "A Title"), env.theme(uid, "shop"), flush] {
+            assert_eq!(env.cluster.run_job(&env.cx().call(), &job).await, Outcome::Applied(()));
         }
-        let mut seen = 0;
+        let mut writes = 0;
         for resource in ["jobs", "secrets", "configmaps", "ingresses", "httproutes"] {
-            for object in lab.api.objects(resource, NAMESPACE) {
-                seen += 1;
-                accepted(&Asked::create(resource, &object));
+            for object in env.api.objects(resource, NAMESPACE) {
+                writes += 1;
+                assert_accepted(&AdmissionRequest::create(resource, &object));
                 if object["metadata"]["name"] != "canary-env" {
-                    accepted(&Asked::update(resource, &object, &object));
-                    accepted(&Asked::delete(resource, &object));
+                    assert_accepted(&AdmissionRequest::update(resource, &object, &object));
+                    assert_accepted(&AdmissionRequest::delete(resource, &object));
                 }
             }
         }
-        assert_eq!(seen, 3 + 2 + 3 + 1, "jobs, Secrets, an anchor with canary and addresses, a route");
+        assert_eq!(writes, 3 + 2 + 3 + 1, "jobs, Secrets, an anchor with canary and addresses, a route");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_set_and_nothing_else() {
-    let lab = Lab::start(ingress()).await;
+async fn only_the_image_of_a_deployment_can_change() {
+    let env = TestEnv::start(ingress()).await;
     let name = "blue-deployment";
-    let deployment = || lab.api.object("deployments", NAMESPACE, name).expect("a Deployment");
+    let deployment = || env.api.object("deployments", NAMESPACE, name).expect("a Deployment");
     let before = deployment();
-    let view = lab.cluster.service(Color::Blue).await.expect("a service");
-    let call = lab.cx().call();
-    let want = ImageWant::Digest(IMAGES.first);
-    assert_eq!(lab.cluster.set_image(&call, Color::Blue, view.fence, &want).await, Outcome::Applied(()));
+    let view = env.cluster.service(Color::Blue).await.expect("a service");
+    let call = env.cx().call();
+    let desired = ImageWant::Digest(IMAGES.first);
+    assert_eq!(env.cluster.set_image(&call, Color::Blue, view.fence, &desired).await, Outcome::Applied(()));
     let after = deployment();
     assert_ne!(before["spec"], after["spec"]);
-    accepted(&Asked::update("deployments", &before, &after));
+    assert_accepted(&AdmissionRequest::update("deployments", &before, &after));
     let template = view.template.expect("a template");
     let back = ImageWant::Template(template);
-    let put = lab.cluster.set_image(&lab.cx().call(), Color::Blue, call.fence, &back).await;
+    let put = env.cluster.set_image(&env.cx().call(), Color::Blue, call.fence, &back).await;
     assert_eq!(put, Outcome::Applied(()));
-    accepted(&Asked::update("deployments", &after, &deployment()));
+    assert_accepted(&AdmissionRequest::update("deployments", &after, &deployment()));
 
     let spec = "/spec/template/spec";
     for (pointer, hostile) in [
@@ -239,11 +242,11 @@ async fn an_image_is_set_and_nothing_else() {
         ("/containers/1/name", json!("other")),
     ] {
         let changed = with(&after, &format!("{spec}{pointer}"), hostile);
-        refused(&Asked::update("deployments", &after, &changed), "CDM");
+        assert_rejected(&AdmissionRequest::update("deployments", &after, &changed), "CDM");
     }
 }
 
-/// An object with another value at a path, whose last part is made where it is not there.
+/// Returns the object with another value at a path; the last element of the path is created if it is missing.
 fn with(object: &Value, pointer: &str, new: Value) -> Value {
     let mut object = object.clone();
     let (parent, last) = pointer.rsplit_once('/').expect("a path");
@@ -257,10 +260,10 @@ fn with(object: &Value, pointer: &str, new: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_no_way_to_other_accounts_and_secrets() {
-    let lab = Lab::start(ingress()).await;
-    let (job, _) = a_job(&lab).await;
-    accepted(&Asked::create("jobs", &job));
+async fn a_job_gives_no_access_to_other_accounts_and_secrets() {
+    let env = TestEnv::start(ingress()).await;
+    let (job, _) = a_job(&env).await;
+    assert_accepted(&AdmissionRequest::create("jobs", &job));
     let volume = |volume: Value| json!([volume]);
     let pod = "/spec/template/spec";
     let env_of = |secret: &str| json!([{ "name": "X", "valueFrom": { "secretKeyRef": { "name": secret, "key": "k" } } }]);
@@ -314,39 +317,41 @@ async fn a_job_is_no_way_to_other_accounts_and_secrets() {
         ("containers/0/securityContext", json!({ "privileged": true }), "not privileged"),
     ] {
         let hostile = with(&job, &format!("{pod}/{pointer}"), hostile);
-        for asked in [Asked::create("jobs", &hostile), Asked::update("jobs", &job, &hostile)] {
-            refused(&asked, by);
+        for request in
+            [AdmissionRequest::create("jobs", &hostile), AdmissionRequest::update("jobs", &job, &hostile)]
+        {
+            assert_rejected(&request, by);
         }
     }
-    // A Job that has the name of somebody's Secret would mount it as its own.
+    // A Job with the name of a foreign Secret would mount that Secret as its own.
     let mut named = with(&job, "/metadata/name", json!("tls"));
     named = with(
         &named,
         &format!("{pod}/volumes"),
         volume(json!({ "name": "x", "secret": { "secretName": "tls" } })),
     );
-    refused(&Asked::create("jobs", &named), "named for what it does");
-    // Labels by which a Service would send it visitors' requests.
-    refused(
-        &Asked::create("jobs", &with(&job, "/spec/template/metadata/labels/app", json!("blue"))),
+    assert_rejected(&AdmissionRequest::create("jobs", &named), "named for what it does");
+    // Labels that would add its pod to a Service.
+    assert_rejected(
+        &AdmissionRequest::create("jobs", &with(&job, "/spec/template/metadata/labels/app", json!("blue"))),
         "CDM's labels and no others",
     );
-    let unlabelled = with(&job, "/metadata/labels", json!({}));
-    refused(&Asked::create("jobs", &unlabelled), "CDM");
-    // What the services' own container refers to is listed by whoever sets them up.
+    let unlabeled = with(&job, "/metadata/labels", json!({}));
+    assert_rejected(&AdmissionRequest::create("jobs", &unlabeled), "CDM");
+    // Secrets that the container of the services refers to are listed by the administrator.
     let listed = POLICIES
         .replace("- name: secrets\n      expression: '[]'", "- name: secrets\n      expression: '[\"tls\"]'");
     let listed =
         listed.replace("REPOSITORY/wordpress", REPOSITORY).replace("'\"wordpress\"'", "'\"default\"'");
     let policy: Value = serde_norway::from_str(listed.split("\n---\n").next().expect("one")).expect("YAML");
     let own = with(&job, &format!("{pod}/containers/0/env"), env_of("tls"));
-    assert_eq!(refusal(&policy, &Asked::create("jobs", &own)), None);
+    assert_eq!(rejection(&policy, &AdmissionRequest::create("jobs", &own)), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_is_a_jobs_and_holds_nothing_of_the_clusters() {
-    let lab = Lab::start(ingress()).await;
-    let (_, secret) = a_job(&lab).await;
+async fn a_secret_belongs_to_its_job_and_has_no_special_type() {
+    let env = TestEnv::start(ingress()).await;
+    let (_, secret) = a_job(&env).await;
     let other = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1" }]);
     for (pointer, hostile, by) in [
         ("/type", json!("kubernetes.io/service-account-token"), "Opaque"),
@@ -356,23 +361,23 @@ async fn a_secret_is_a_jobs_and_holds_nothing_of_the_clusters() {
         ("/metadata/ownerReferences", json!([]), "belongs to its Job"),
         ("/metadata/labels", json!({}), "CDM's label"),
     ] {
-        refused(&Asked::create("secrets", &with(&secret, pointer, hostile)), by);
+        assert_rejected(&AdmissionRequest::create("secrets", &with(&secret, pointer, hostile)), by);
     }
-    let strangers = json!({ "metadata": { "name": "tls", "labels": { "app": "x" } } });
+    let foreign = json!({ "metadata": { "name": "tls", "labels": { "app": "x" } } });
     for resource in ["secrets", "configmaps", "jobs", "ingresses", "httproutes"] {
-        refused(&Asked::delete(resource, &strangers), "and nothing else");
-        refused(&Asked::create(resource, &strangers), "CDM");
-        let taken = with(&strangers, "/metadata/labels", json!({ "app.kubernetes.io/managed-by": "cdm" }));
-        refused(&Asked::update(resource, &strangers, &taken), "CDM");
+        assert_rejected(&AdmissionRequest::delete(resource, &foreign), "and nothing else");
+        assert_rejected(&AdmissionRequest::create(resource, &foreign), "CDM");
+        let labeled = with(&foreign, "/metadata/labels", json!({ "app.kubernetes.io/managed-by": "cdm" }));
+        assert_rejected(&AdmissionRequest::update(resource, &foreign, &labeled), "CDM");
     }
-    // The canary's state may be somebody's, and is never deleted.
+    // The canary's state may belong to another program, and is never deleted.
     let canary = json!({ "metadata": { "name": "canary-env" } });
-    accepted(&Asked::update("configmaps", &canary, &canary));
-    refused(&Asked::delete("configmaps", &canary), "and nothing else");
+    assert_accepted(&AdmissionRequest::update("configmaps", &canary, &canary));
+    assert_rejected(&AdmissionRequest::delete("configmaps", &canary), "and nothing else");
 }
 
 #[test]
-fn every_policy_is_bound_and_denies_in_the_services_namespace() {
+fn every_policy_is_bound_and_denies_in_the_namespace_of_the_services() {
     let documents = documents();
     let policies = policies();
     assert_eq!((documents.len(), policies.len()), (8, 4));
@@ -387,13 +392,13 @@ fn every_policy_is_bound_and_denies_in_the_services_namespace() {
         let color = &policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"];
         assert_eq!(color["kubernetes.io/metadata.name"], NAMESPACE);
         assert!(list(policy, "/spec/validations").iter().all(|one| {
-            // Without a reason the API server would call it invalid, as it does with what is written wrongly.
+            // Without a reason the API server would report the request as invalid, like a malformed object.
             one["message"].is_string() && one["reason"] == "Forbidden"
         }));
     }
 }
 
-/// The chart's text with what its values are by default.
+/// Compares the chart's text, with default values, to the manifest.
 #[test]
 fn the_chart_has_the_same_policies() {
     let mut text = CHART.to_owned();
@@ -415,11 +420,11 @@ fn the_chart_has_the_same_policies() {
     assert_eq!(text.strip_suffix("{{- end }}\n"), Some(plain));
 }
 
-/// A Deployment of an image that says nothing of privileges makes a job that `restricted` takes.
+/// A Deployment of an image without a security context yields a job that `restricted` accepts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jobs_pod_is_within_the_pod_security_standard() {
-    let lab = Lab::start(ingress()).await;
-    let (job, _) = a_job(&lab).await;
+async fn the_pod_of_a_job_fulfills_the_pod_security_standard() {
+    let env = TestEnv::start(ingress()).await;
+    let (job, _) = a_job(&env).await;
     let pod = &job["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["runAsNonRoot"], json!(true));
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");

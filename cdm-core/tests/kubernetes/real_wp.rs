@@ -1,8 +1,8 @@
-//! The jobs' very arguments and files on a real wp-cli, PHP, WordPress and MariaDB: installations that are killed at
-//! random instants.
+//! The exact arguments and files of the jobs with a real wp-cli, PHP, WordPress and MariaDB: installations are killed
+//! at random times.
 //!
-//! `CDM_TEST_WP` names the phar of wp-cli; `tests/parts` then installs Debian's PHP and WordPress where it may, and starts
-//! MariaDB. `CDM_SEED` draws other instants.
+//! `CDM_TEST_WP` names the phar of wp-cli; `tests/parts` then installs Debian's PHP and WordPress if permitted, and
+//! starts MariaDB. `CDM_SEED` selects other times.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -21,15 +21,16 @@ use cdm_testkit::kubernetes::{Container, Containers, Exit};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
-use crate::lab::{Lab, Vault};
+use crate::env::{StaticSecrets, TestEnv};
 use crate::parts;
 
 /// Debian's WordPress.
 const WORDPRESS: &str = "/usr/share/wordpress";
-/// How often an installation is killed.
+/// Number of installations that are killed.
 const KILLS: usize = 20;
 
-/// As an image of the tenant contract has it: a job's files, else the site of the host.
+/// The configuration of an image under the tenant contract: the files of the job if present, else the site of the
+/// host.
 const CONFIGURATION: &str = r"<?php
 function cdm_setting( $name, $default ) {
 	$file = getenv( $name . '_FILE' );
@@ -49,13 +50,13 @@ if ( file_exists( __DIR__ . '/quit' ) ) {
 require_once ABSPATH . 'wp-settings.php';
 ";
 
-/// Runs a job's containers as processes. The next installation is killed after the time that is set.
+/// Runs the containers of jobs as processes. The next installation is killed after the configured time.
 #[derive(Debug)]
 struct Processes {
     phar: String,
     home: TempDir,
     kill: Mutex<Option<Duration>>,
-    /// How long installations took.
+    /// Durations of the installations.
     took: Mutex<Vec<Duration>>,
 }
 
@@ -80,7 +81,7 @@ impl Processes {
         self.home.path().join("site").display().to_string()
     }
 
-    /// `wp` with these arguments.
+    /// Returns a `wp` command with these arguments.
     fn wp(&self, arguments: &[String]) -> Command {
         let mut command = Command::new("php");
         command.arg(&self.phar).args(arguments).env_clear().current_dir(self.home.path());
@@ -90,7 +91,7 @@ impl Processes {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a process is killed at an instant")]
+#[expect(clippy::disallowed_methods, reason = "a process is killed at a given time")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -98,19 +99,20 @@ fn now() -> Instant {
 impl Containers for Processes {
     #[expect(
         clippy::disallowed_methods,
-        reason = "a container has files, and a process is killed at an instant"
+        reason = "a container has files, and a process is killed at a given time"
     )]
     fn run(&self, container: &Container) -> Exit {
         let files = TempDir::new_in(self.home.path()).expect("a directory");
-        let place = |text: &str| text.replace("/run/cdm", &files.path().display().to_string());
+        let mounted = |text: &str| text.replace("/run/cdm", &files.path().display().to_string());
         let message = files.path().join("termination-log");
         for (path, text) in container.files.iter().filter(|(path, _)| path.starts_with("/run/cdm")) {
             let text = text.replace("/dev/termination-log", &message.display().to_string());
-            std::fs::write(Path::new(&place(path)), text).expect("a file");
+            std::fs::write(Path::new(&mounted(path)), text).expect("a file");
         }
-        let arguments: Vec<String> = container.argv.iter().skip(1).map(|argument| place(argument)).collect();
+        let arguments: Vec<String> =
+            container.argv.iter().skip(1).map(|argument| mounted(argument)).collect();
         let mut command = self.wp(&arguments);
-        command.envs(container.env.iter().map(|(name, value)| (name, place(value))));
+        command.envs(container.env.iter().map(|(name, value)| (name, mounted(value))));
         let installs = container.name == "install";
         let kill =
             if installs { self.kill.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
@@ -135,9 +137,9 @@ impl Containers for Processes {
     }
 }
 
-/// The site's database as its pipeline makes it.
+/// Returns the credentials of a site's database, as its pipeline creates them.
 async fn credentials(uid: Uid) -> Database {
-    match Vault.read(&SecretName { uid, kind: SecretKind::Database }).await {
+    match StaticSecrets.read(&SecretName { uid, kind: SecretKind::Database }).await {
         Ok(Some(StoredSecret::Value(Credentials::Database(database)))) => database,
         other => panic!("no credentials of a database: {:?}", other.map(|_| ())),
     }
@@ -157,7 +159,7 @@ fn signs_in(processes: &Processes, uid: Uid) -> bool {
     processes.wp(&arguments).output().expect("php").status.success()
 }
 
-/// How many posts the site has: one that is installed to the end has one.
+/// Returns the number of posts of the site: a complete installation has one.
 fn first_posts(processes: &Processes, uid: Uid) -> usize {
     let arguments = [
         "post".to_owned(),
@@ -175,14 +177,14 @@ fn first_posts(processes: &Processes, uid: Uid) -> usize {
 #[expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a campaign reads its seed, and prints its line"
+    reason = "a campaign reads its seed and prints its result"
 )]
-async fn installations_that_are_killed_at_random_instants_end_with_an_administrator() {
+async fn installations_killed_at_random_times_end_with_an_administrator() {
     let Some(phar) = parts::optional("CDM_TEST_WP") else { return };
     let Some(url) = parts::address("CDM_TEST_MYSQL") else { return };
     if !Path::new(WORDPRESS).is_dir() {
         println!(
-            "skipped: there is no WordPress in {WORDPRESS}; on Debian: apt-get install wordpress php-cli php-mysql"
+            "skipped: WordPress is not installed in {WORDPRESS}; on Debian: apt-get install wordpress php-cli php-mysql"
         );
         return;
     }
@@ -190,28 +192,29 @@ async fn installations_that_are_killed_at_random_instants_end_with_an_administra
     let mut chance = Rng::new(seed);
     let server = url.rsplit('@').next().unwrap_or_default().trim_end_matches('/').to_owned();
     let processes = Arc::new(Processes::new(phar, &server));
-    let lab = Lab::with_containers_and_settings(Arc::clone(&processes) as Arc<dyn Containers>, |settings| {
-        settings.wp_path = Some(processes.site());
-        settings.wp_root = WpRoot::Allowed;
-    })
-    .await;
+    let env =
+        TestEnv::with_containers_and_settings(Arc::clone(&processes) as Arc<dyn Containers>, |settings| {
+            settings.wp_path = Some(processes.site());
+            settings.wp_root = WpRoot::Allowed;
+        })
+        .await;
     let databases =
-        MysqlDatabases::new(&MysqlSettings::new(SecretString::from(url)), Arc::new(lab.bench.clock));
+        MysqlDatabases::new(&MysqlSettings::new(SecretString::from(url)), Arc::new(env.suite.clock));
     let databases = databases.expect("settings");
 
-    // One that is not killed, for the time that it takes; with what follows on it.
-    let whole = lab.cx().uid();
-    let made = databases.ensure(&lab.cx().call(), whole, &credentials(whole).await).await;
+    // One installation that is not killed, to measure its duration; followed by the later jobs.
+    let complete = env.cx().uid();
+    let made = databases.ensure(&env.cx().call(), complete, &credentials(complete).await).await;
     assert_eq!(made, Outcome::Applied(()));
     let done = JobState::Succeeded { failed: Vec::new() };
-    let job = lab.finish(&lab.install(whole, "It's \"whole\" $(HOME)")).await;
+    let job = env.finish(&env.install(complete, "It's \"whole\" $(HOME)")).await;
     assert_eq!(job.state, done, "{}", job.log);
     let typical = processes.took.lock().unwrap_or_else(PoisonError::into_inner)[0];
-    let flush = || lab.job(JobKind::FlushCaches { uids: vec![whole] });
-    let job = lab.finish(&flush()).await;
+    let flush = || env.job(JobKind::FlushCaches { uids: vec![complete] });
+    let job = env.finish(&flush()).await;
     assert_eq!(job.state, done, "{}", job.log);
     std::fs::write(Path::new(&processes.site()).join("quit"), "").expect("a file");
-    let job = lab.finish(&flush()).await;
+    let job = env.finish(&flush()).await;
     let JobState::Succeeded { failed } = &job.state else { panic!("{job:?}") };
     assert_eq!(
         failed.first().map(|(_, why)| JobFailure::of_output(why)),
@@ -219,14 +222,14 @@ async fn installations_that_are_killed_at_random_instants_end_with_an_administra
         "{job:?}"
     );
     std::fs::remove_file(Path::new(&processes.site()).join("quit")).expect("a file");
-    let job = lab.finish(&lab.theme(whole, "nope")).await;
+    let job = env.finish(&env.theme(complete, "nope")).await;
     assert!(matches!(job.state, JobState::Failed { cause: JobFailure::ThemeMissing, .. }), "{job:?}");
 
     let mut anew = 0;
     for kill in 0..KILLS {
-        let uid = lab.cx().uid();
+        let uid = env.cx().uid();
         let credentials = credentials(uid).await;
-        let made = databases.ensure(&lab.cx().call(), uid, &credentials).await;
+        let made = databases.ensure(&env.cx().call(), uid, &credentials).await;
         assert_eq!(made, Outcome::Applied(()));
         let micros = u64::try_from(typical.as_micros()).expect("a short time");
         let after = Duration::from_micros(chance.below(micros));
@@ -234,9 +237,9 @@ async fn installations_that_are_killed_at_random_instants_end_with_an_administra
         let mut ended = Vec::new();
         while ended.last() != Some(&done) {
             assert!(ended.len() < 4, "kill {kill} after {after:?}: {ended:?}");
-            let job = lab.finish(&lab.install(uid, "A Title")).await;
+            let job = env.finish(&env.install(uid, "A Title")).await;
             if let JobState::Failed { cause: JobFailure::InstallIncomplete, .. } = &job.state {
-                let renewed = databases.renew(&lab.cx().call(), uid, &credentials).await;
+                let renewed = databases.renew(&env.cx().call(), uid, &credentials).await;
                 assert_eq!(renewed, Outcome::Applied(()));
                 anew += 1;
             }

@@ -1,20 +1,20 @@
-//! Routes: a stranger's stays a stranger's, and a move is one request.
+//! Routes: foreign routes are never changed, and a move is one request.
 
 use cdm_core::domain::{Color, Fence};
 use cdm_core::ports::{Clock, ClusterOps, ErrorKind, Outcome};
-use cdm_testkit::kubernetes::{Fault, Matching, Moment, Trouble};
+use cdm_testkit::kubernetes::{Fault, FaultKind, FaultTiming, RequestMatcher};
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, NAMESPACE, gateway, ingress};
+use crate::env::{NAMESPACE, TestEnv, gateway, ingress};
 
 fn kind_of<T: std::fmt::Debug>(outcome: Outcome<T>) -> ErrorKind {
     match outcome {
         Outcome::NotApplied(error) => error.kind,
-        other => panic!("not refused: {other:?}"),
+        other => panic!("not rejected: {other:?}"),
     }
 }
 
-fn stranger(name: &str, host: &str) -> [Value; 2] {
+fn foreign_route(name: &str, host: &str) -> [Value; 2] {
     let metadata = json!({ "name": name, "namespace": NAMESPACE });
     let backend = json!({ "service": { "name": "shop", "port": { "number": 80 } } });
     let paths = json!([{ "path": "/", "pathType": "Prefix", "backend": backend }]);
@@ -31,60 +31,60 @@ fn stranger(name: &str, host: &str) -> [Value; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_strangers_hostname_is_foreign() {
+async fn a_hostname_of_another_object_is_foreign() {
     for (at, route) in [ingress(), gateway()].into_iter().enumerate() {
-        let lab = Lab::start(route).await;
-        lab.api.put(&stranger("shop", "www.rrr.example.com")[at]).expect("a stranger's route");
-        let spec = lab.route_spec(lab.cx().uid(), &["rrr.example.com", "www.rrr.example.com"]);
-        assert_eq!(kind_of(lab.cluster.put_route(&lab.cx().call(), &spec).await), ErrorKind::Foreign);
-        assert_eq!(lab.cluster.route(spec.uid).await, Ok(None));
-        let free = lab.route_spec(lab.cx().uid(), &["sss.example.com"]);
-        assert_eq!(lab.cluster.put_route(&lab.cx().call(), &free).await, Outcome::Applied(()));
+        let env = TestEnv::start(route).await;
+        env.api.put(&foreign_route("shop", "www.rrr.example.com")[at]).expect("a foreign route");
+        let spec = env.route_spec(env.cx().uid(), &["rrr.example.com", "www.rrr.example.com"]);
+        assert_eq!(kind_of(env.cluster.put_route(&env.cx().call(), &spec).await), ErrorKind::Foreign);
+        assert_eq!(env.cluster.route(spec.uid).await, Ok(None));
+        let free = env.route_spec(env.cx().uid(), &["sss.example.com"]);
+        assert_eq!(env.cluster.put_route(&env.cx().call(), &free).await, Outcome::Applied(()));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_of_the_routes_name_that_cdm_did_not_make_is_left_alone() {
+async fn a_foreign_object_with_the_name_of_a_route_is_not_changed() {
     for (at, route) in [ingress(), gateway()].into_iter().enumerate() {
-        let lab = Lab::start(route).await;
-        let uid = lab.cx().uid();
-        let theirs = stranger(&format!("cdm-{uid}"), "other.example.com")[at].clone();
-        lab.api.put(&theirs).expect("a stranger's route");
+        let env = TestEnv::start(route).await;
+        let uid = env.cx().uid();
+        let foreign = foreign_route(&format!("cdm-{uid}"), "other.example.com")[at].clone();
+        env.api.put(&foreign).expect("a foreign route");
         let resource = ["ingresses", "httproutes"][at];
-        let before = lab.api.object(resource, NAMESPACE, &format!("cdm-{uid}"));
-        let spec = lab.route_spec(uid, &["rrr.example.com"]);
-        assert_eq!(kind_of(lab.cluster.put_route(&lab.cx().call(), &spec).await), ErrorKind::Foreign);
-        assert_eq!(lab.cluster.route(uid).await.map_err(|error| error.kind), Err(ErrorKind::Foreign));
-        let moved = lab.cluster.move_route(&lab.cx().call(), uid, Fence::default(), Color::Green).await;
+        let before = env.api.object(resource, NAMESPACE, &format!("cdm-{uid}"));
+        let spec = env.route_spec(uid, &["rrr.example.com"]);
+        assert_eq!(kind_of(env.cluster.put_route(&env.cx().call(), &spec).await), ErrorKind::Foreign);
+        assert_eq!(env.cluster.route(uid).await.map_err(|error| error.kind), Err(ErrorKind::Foreign));
+        let moved = env.cluster.move_route(&env.cx().call(), uid, Fence::default(), Color::Green).await;
         assert_eq!(kind_of(moved), ErrorKind::Foreign);
-        assert_eq!(lab.cluster.release(&lab.cx().call(), uid).await, Outcome::Applied(()));
-        assert_eq!(lab.api.object(resource, NAMESPACE, &format!("cdm-{uid}")), before);
+        assert_eq!(env.cluster.release(&env.cx().call(), uid).await, Outcome::Applied(()));
+        assert_eq!(env.api.object(resource, NAMESPACE, &format!("cdm-{uid}")), before);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sites_that_are_alike_cost_one_request_a_move() {
+async fn moves_of_similar_sites_take_one_request_each() {
     for route in [ingress(), gateway()] {
         let resource = if route == gateway() { "httproutes" } else { "ingresses" };
-        let lab = Lab::start(route).await;
+        let env = TestEnv::start(route).await;
         let mut moves = Vec::new();
         for number in 0..5 {
             let (www, host) = (format!("www.s{number}.example.com"), format!("s{number}.example.com"));
-            let spec = lab.route_spec(lab.cx().uid(), &[&host, &www]);
-            let call = lab.cx().call();
-            assert_eq!(lab.cluster.put_route(&call, &spec).await, Outcome::Applied(()));
+            let spec = env.route_spec(env.cx().uid(), &[&host, &www]);
+            let call = env.cx().call();
+            assert_eq!(env.cluster.put_route(&call, &spec).await, Outcome::Applied(()));
             moves.push((spec.uid, call.fence));
         }
-        lab.api.forget_requests();
+        env.api.forget_requests();
         for (uid, fence) in &moves {
-            let moved = lab.cluster.move_route(&lab.cx().call(), *uid, *fence, Color::Green).await;
+            let moved = env.cluster.move_route(&env.cx().call(), *uid, *fence, Color::Green).await;
             assert_eq!(moved, Outcome::Applied(()));
         }
-        // The first of them finds out how many hostnames its kind has.
+        // The first call determines how many hostnames the objects of its kind have.
         let more = if resource == "ingresses" { 2 } else { 0 };
-        assert_eq!(lab.api.requests().len(), 5 + more);
+        assert_eq!(env.api.requests().len(), 5 + more);
         for (uid, _) in moves {
-            let object = lab.api.object(resource, NAMESPACE, &format!("cdm-{uid}")).expect("a route");
+            let object = env.api.object(resource, NAMESPACE, &format!("cdm-{uid}")).expect("a route");
             let text = object["spec"].to_string();
             assert!(text.contains("\"green\"") && !text.contains("\"blue\""), "{text}");
         }
@@ -92,48 +92,48 @@ async fn sites_that_are_alike_cost_one_request_a_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_that_someone_pointed_elsewhere_is_not_believed() {
-    let lab = Lab::start(ingress()).await;
-    let spec = lab.route_spec(lab.cx().uid(), &["rrr.example.com", "www.rrr.example.com"]);
-    assert_eq!(lab.cluster.put_route(&lab.cx().call(), &spec).await, Outcome::Applied(()));
-    let mut object = lab.api.object("ingresses", NAMESPACE, &format!("cdm-{}", spec.uid)).expect("a route");
+async fn a_route_edited_by_hand_is_reported() {
+    let env = TestEnv::start(ingress()).await;
+    let spec = env.route_spec(env.cx().uid(), &["rrr.example.com", "www.rrr.example.com"]);
+    assert_eq!(env.cluster.put_route(&env.cx().call(), &spec).await, Outcome::Applied(()));
+    let mut object = env.api.object("ingresses", NAMESPACE, &format!("cdm-{}", spec.uid)).expect("a route");
     object["spec"]["rules"][1]["http"]["paths"][0]["backend"]["service"]["name"] = json!("shop");
     object["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
-    lab.api.put(&object).expect("an edit");
-    let seen = lab.cluster.route(spec.uid).await;
+    env.api.put(&object).expect("an edit");
+    let seen = env.cluster.route(spec.uid).await;
     assert_eq!(seen.map_err(|error| error.kind), Err(ErrorKind::Foreign));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_site_has_belongs_to_its_anchor_and_goes_with_it() {
-    let lab = Lab::start(ingress()).await;
-    let uid = lab.cx().uid();
-    let spec = lab.route_spec(uid, &["rrr.example.com"]);
-    assert_eq!(lab.cluster.put_route(&lab.cx().call(), &spec).await, Outcome::Applied(()));
-    let anchor = lab.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).expect("an anchor");
-    let route = lab.api.object("ingresses", NAMESPACE, &format!("cdm-{uid}")).expect("a route");
+async fn objects_of_a_site_are_owned_by_its_anchor_and_deleted_with_it() {
+    let env = TestEnv::start(ingress()).await;
+    let uid = env.cx().uid();
+    let spec = env.route_spec(uid, &["rrr.example.com"]);
+    assert_eq!(env.cluster.put_route(&env.cx().call(), &spec).await, Outcome::Applied(()));
+    let anchor = env.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).expect("an anchor");
+    let route = env.api.object("ingresses", NAMESPACE, &format!("cdm-{uid}")).expect("a route");
     assert_eq!(route["metadata"]["ownerReferences"][0]["uid"], anchor["metadata"]["uid"]);
-    assert_eq!(lab.cluster.release(&lab.cx().call(), uid).await, Outcome::Applied(()));
-    // What a call that had seen the old anchor still creates.
+    assert_eq!(env.cluster.release(&env.cx().call(), uid).await, Outcome::Applied(()));
+    // The object that a call creates which has read the old anchor.
     let mut late = route;
     late["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
-    lab.api.put(&late).expect("a late create");
-    lab.cx()
+    env.api.put(&late).expect("a late create");
+    env.cx()
         .until("a late create is collected", async || {
-            let left = lab.api.object("ingresses", NAMESPACE, &format!("cdm-{uid}"));
-            left.is_none().then_some(())
+            let remaining = env.api.object("ingresses", NAMESPACE, &format!("cdm-{uid}"));
+            remaining.is_none().then_some(())
         })
         .await;
-    let tombstone = lab.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).expect("a tombstone");
+    let tombstone = env.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).expect("a tombstone");
     assert_ne!(tombstone["metadata"]["uid"], anchor["metadata"]["uid"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tombstones_are_swept_when_they_have_stood_long_enough() {
-    let lab = Lab::start(ingress()).await;
-    let (old, young) = (lab.cx().uid(), lab.cx().uid());
-    let days = |days: u64| lab.bench.clock.wall().millis() - days * 24 * 3_600_000;
-    for (uid, released) in [(old, days(2)), (young, days(0))] {
+async fn old_tombstones_are_deleted() {
+    let env = TestEnv::start(ingress()).await;
+    let (old, recent) = (env.cx().uid(), env.cx().uid());
+    let days = |days: u64| env.suite.clock.wall().millis() - days * 24 * 3_600_000;
+    for (uid, released) in [(old, days(2)), (recent, days(0))] {
         let labels = json!({
             "app.kubernetes.io/managed-by": "cdm",
             "app.kubernetes.io/component": "tombstone",
@@ -144,41 +144,44 @@ async fn tombstones_are_swept_when_they_have_stood_long_enough() {
         let metadata =
             json!({ "name": name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations });
         let tombstone = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
-        lab.api.put(&tombstone).expect("a tombstone");
+        env.api.put(&tombstone).expect("a tombstone");
     }
-    assert_eq!(lab.cluster.release(&lab.cx().call(), lab.cx().uid()).await, Outcome::Applied(()));
-    let stands = |uid| lab.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).is_some();
-    assert_eq!((stands(old), stands(young)), (false, true));
+    assert_eq!(env.cluster.release(&env.cx().call(), env.cx().uid()).await, Outcome::Applied(()));
+    let exists = |uid| env.api.object("configmaps", NAMESPACE, &format!("cdm-{uid}")).is_some();
+    assert_eq!((exists(old), exists(recent)), (false, true));
 }
 
-/// More routes of strangers than one page of a list has.
+/// More foreign routes than a page of a list holds.
 const MORE_THAN_A_PAGE: usize = 501;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_whose_next_page_has_expired_begins_again() {
+async fn a_list_with_an_expired_page_starts_over() {
     for (expirations, done) in [(1, true), (3, true), (4, false)] {
-        let lab = Lab::start(ingress()).await;
+        let env = TestEnv::start(ingress()).await;
         for n in 0..MORE_THAN_A_PAGE {
-            let [theirs, _] = stranger(&format!("shop-{n}"), &format!("shop-{n}.example.org"));
-            lab.api.put(&theirs).expect("a stranger's route");
+            let [foreign, _] = foreign_route(&format!("shop-{n}"), &format!("shop-{n}.example.org"));
+            env.api.put(&foreign).expect("a foreign route");
         }
-        let uid = lab.cx().uid();
-        let spec = lab.route_spec(uid, &["rrr.example.com"]);
+        let uid = env.cx().uid();
+        let spec = env.route_spec(uid, &["rrr.example.com"]);
         for n in 0..expirations {
-            // The first list is the one by the site's own hostname; then each time a first page and a second one.
-            let second_page =
-                Fault::next(Matching::of("list", "ingresses"), Moment::Before, Trouble::Compaction);
-            lab.api.fault(second_page.after(2 + 2 * n));
+            // The first list selects by the site's own hostname; then each attempt has a first and a second page.
+            let second_page = Fault::next(
+                RequestMatcher::of("list", "ingresses"),
+                FaultTiming::Before,
+                FaultKind::Compaction,
+            );
+            env.api.fault(second_page.after(2 + 2 * n));
         }
-        let outcome = lab.cluster.put_route(&lab.cx().call(), &spec).await;
-        assert_eq!(lab.api.faults(), 0, "{expirations}: a page was not asked for");
+        let outcome = env.cluster.put_route(&env.cx().call(), &spec).await;
+        assert_eq!(env.api.faults(), 0, "{expirations}: a page was not requested");
         match outcome {
             Outcome::Applied(()) => assert!(done, "{expirations}"),
             Outcome::NotApplied(error) | Outcome::Unknown(error) => {
                 assert!(!done && error.kind == ErrorKind::Unavailable, "{expirations}: {error:?}");
             }
         }
-        assert_eq!(lab.cluster.route(uid).await.expect("an answer").is_some(), done, "{expirations}");
-        lab.assert_allowed();
+        assert_eq!(env.cluster.route(uid).await.expect("a response").is_some(), done, "{expirations}");
+        env.assert_allowed();
     }
 }

@@ -1,11 +1,11 @@
-//! Site databases on a real MariaDB keep the promises of their port.
+//! Site databases on a real MariaDB fulfill the contract of their port.
 
+mod failures;
+mod grants;
 #[path = "../parts/mod.rs"]
 mod parts;
-mod rights;
 mod server;
 mod tls;
-mod trouble;
 
 use std::sync::Arc;
 
@@ -17,30 +17,30 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection};
 
-use parts::Bench;
+use parts::SystemEnv;
 
 /// A server, its databases, and a clock.
 #[derive(Debug)]
-struct Lab {
-    bench: Bench,
+struct TestEnv {
+    suite: SystemEnv,
     url: String,
     databases: MysqlDatabases,
 }
 
-impl Lab {
-    /// On the shared server; nothing where it was not started.
+impl TestEnv {
+    /// Connects to the shared server; `None` if it was not started.
     fn shared() -> Option<Self> {
         parts::address("CDM_TEST_MYSQL").map(|url| Self::at(&url))
     }
 
     fn at(url: &str) -> Self {
-        let bench = Bench::new();
+        let suite = SystemEnv::new();
         let settings = MysqlSettings::new(SecretString::from(url.to_owned()));
-        let databases = MysqlDatabases::new(&settings, Arc::new(bench.clock)).expect("settings");
-        Self { bench, url: url.to_owned(), databases }
+        let databases = MysqlDatabases::new(&settings, Arc::new(suite.clock)).expect("settings");
+        Self { suite, url: url.to_owned(), databases }
     }
 
-    /// The options of the administrator.
+    /// Returns the connection options of the administrator.
     fn options(&self) -> MySqlConnectOptions {
         self.url.parse::<MySqlConnectOptions>().expect("a URL").disable_statement_logging()
     }
@@ -61,11 +61,11 @@ impl Lab {
         Database { host, port, dbname: name.clone(), username: name, password }
     }
 
-    /// A site with database and user.
+    /// Creates a site with database and user.
     async fn site(&self) -> (Uid, Database) {
-        let uid = self.bench.cx().uid();
+        let uid = self.suite.cx().uid();
         let credentials = self.credentials(uid, "a-password");
-        let made = self.databases.ensure(&self.bench.cx().call(), uid, &credentials).await;
+        let made = self.databases.ensure(&self.suite.cx().call(), uid, &credentials).await;
         assert_eq!(made, cdm_core::ports::Outcome::Applied(()));
         (uid, credentials)
     }
@@ -76,16 +76,16 @@ async fn run(connection: &mut MySqlConnection, statement: &str) -> Result<(), sq
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contract_is_kept() {
-    let Some(lab) = Lab::shared() else { return };
-    databases::suite(&lab.databases, &lab.bench.cx()).await;
-    lab.databases.check().await.expect("it answers");
+async fn the_contract_is_fulfilled() {
+    let Some(env) = TestEnv::shared() else { return };
+    databases::suite(&env.databases, &env.suite.cx()).await;
+    env.databases.check().await.expect("a response");
 }
 
 #[test]
-fn settings_are_judged_and_never_shown() {
+fn settings_are_validated_and_never_shown() {
     let settings = |url: &str| MysqlSettings::new(SecretString::from(url.to_owned()));
-    let clock = Arc::new(Bench::new().clock);
+    let clock = Arc::new(SystemEnv::new().clock);
     let with = |settings: &MysqlSettings| MysqlDatabases::new(settings, clock.clone());
     for url in ["", "postgres://a:b@c/", "mysql://a:b@c:nonsense/", "http://x"] {
         assert_eq!(with(&settings(url)).expect_err(url), MysqlError::Url);

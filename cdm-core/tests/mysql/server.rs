@@ -1,13 +1,13 @@
-//! A MariaDB of a test's own, to be stopped, started again, and set up otherwise.
+//! A separate MariaDB server for a test, which can be stopped, restarted and reconfigured.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::{Lab, parts};
+use crate::{TestEnv, parts};
 
-/// The server and where its data lies; both go with it.
+/// The server and its data directory; both are removed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     data: TempDir,
@@ -16,7 +16,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A fresh server; nothing where the shared one was not started, which brings the programs.
+    /// Starts a new server; returns `None` if the shared server was not started, because its script installs the
+    /// programs.
     pub(crate) async fn start(options: &[&str]) -> Option<Self> {
         parts::address("CDM_TEST_MYSQL")?;
         let data = tempfile::tempdir().expect("a directory");
@@ -28,7 +29,7 @@ impl Server {
         install.stdout(Stdio::null()).stderr(Stdio::null());
         assert!(own_user(&mut install).status().expect("mariadb-install-db").success());
         let mut server = Self { data, port, child: None };
-        server.go(options).await;
+        server.run(options).await;
         Some(server)
     }
 
@@ -36,14 +37,14 @@ impl Server {
         format!("mysql://root@127.0.0.1:{}/", self.port)
     }
 
-    /// Its port on loopback.
+    /// Returns the server's port on loopback.
     pub(crate) const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Starts it on its data, and returns when it answers.
-    pub(crate) async fn go(&mut self, options: &[&str]) {
-        let mut server = command("mariadbd").expect("it was there before");
+    /// Starts the server on its data, and returns when it accepts connections.
+    pub(crate) async fn run(&mut self, options: &[&str]) {
+        let mut server = command("mariadbd").expect("the installed server");
         let socket = self.data.path().join("s.sock");
         server.args([
             "--no-defaults",
@@ -58,11 +59,11 @@ impl Server {
         ]);
         server.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(own_user(&mut server).spawn().expect("mariadbd"));
-        let lab = Lab::at(&self.url());
-        lab.bench.cx().until("the server answers", async || lab.databases.check().await.ok()).await;
+        let env = TestEnv::at(&self.url());
+        env.suite.cx().until("the server answers", async || env.databases.check().await.ok()).await;
     }
 
-    /// Ends it as a power cut does.
+    /// Kills the server, as a power failure would.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("killed");
@@ -81,14 +82,14 @@ fn of(option: &str, path: &Path) -> String {
     format!("--{option}={}", path.display())
 }
 
-/// A program of MariaDB, from where Debian has it.
+/// Returns a program of MariaDB at the path of Debian's packages.
 fn command(name: &str) -> Option<Command> {
     let places = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
     let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists())?;
     Some(Command::new(found))
 }
 
-/// As root, the server wants to be told that it shall be root's; elsewhere it takes the user that there is.
+/// As root, the server requires `--user=root`; otherwise it runs as the current user.
 fn own_user(command: &mut Command) -> &mut Command {
     command.arg("--user=root")
 }

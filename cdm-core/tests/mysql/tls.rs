@@ -1,6 +1,7 @@
-//! A server beyond this machine proves its name, or nothing is sent to it.
+//! A remote server must prove its name before anything is sent to it.
 //!
-//! `0.0.0.0` stands for such a server: no name of this machine's own, and yet a connection to it arrives here.
+//! `0.0.0.0` stands for such a server: the address is not a loopback address, and yet a connection to it arrives at
+//! this machine.
 
 use std::path::Path;
 
@@ -9,10 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use cdm_core::ports::{ErrorKind, PortError, SiteDatabases};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::Lab;
+use crate::TestEnv;
 use crate::server::Server;
 
-/// The options of a server with a certificate of `name`; who signed it is in `ca.pem` of the directory.
+/// Returns the options of a server with a certificate for `name`; its issuer is in `ca.pem` of the directory.
 fn certificate(directory: &Path, name: &str) -> [String; 2] {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,48 +40,48 @@ fn write(directory: &Path, file: &str, what: &str, der: &[u8]) -> String {
     path.display().to_string()
 }
 
-/// What a check of the server says to someone for whom it is beyond this machine.
+/// Returns the result of a check of the server under a remote address.
 async fn check(server: &Server, query: &str) -> Result<(), PortError> {
-    Lab::at(&format!("mysql://root@0.0.0.0:{}/{query}", server.port())).databases.check().await
+    TestEnv::at(&format!("mysql://root@0.0.0.0:{}/{query}", server.port())).databases.check().await
 }
 
-fn refused(checked: Result<(), PortError>, hint: &str) {
-    let error = checked.expect_err("it is not accepted");
+fn assert_rejected(checked: Result<(), PortError>, hint: &str) {
+    let error = checked.expect_err("the server is not accepted");
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(error.message.contains(hint), "{}", error.message);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_the_name_by_a_named_authority_is_accepted() {
+async fn a_certificate_for_the_name_by_a_trusted_authority_is_accepted() {
     let directory = tempfile::tempdir().expect("a directory");
     let options = certificate(directory.path(), "0.0.0.0");
     let Some(server) = Server::start(&options.each_ref().map(String::as_str)).await else { return };
     let authority = format!("?ssl-ca={}", directory.path().join("ca.pem").display());
-    check(&server, &authority).await.expect("it is accepted");
-    // The connection is protected, and not only let through.
-    let lab = Lab::at(&format!("mysql://root@0.0.0.0:{}/{authority}", server.port()));
-    let uid = lab.bench.cx().uid();
-    assert!(lab.databases.seen(uid).await.is_ok());
-    refused(check(&server, "").await, "ssl-ca=");
-    refused(check(&server, "?ssl-ca=/nowhere/ca.pem").await, "not there");
-    // An explicit mode is the administrator's word.
-    check(&server, "?ssl-mode=REQUIRED").await.expect("asked for without a proof");
+    check(&server, &authority).await.expect("the server is accepted");
+    // The connection is encrypted.
+    let env = TestEnv::at(&format!("mysql://root@0.0.0.0:{}/{authority}", server.port()));
+    let uid = env.suite.cx().uid();
+    assert!(env.databases.seen(uid).await.is_ok());
+    assert_rejected(check(&server, "").await, "ssl-ca=");
+    assert_rejected(check(&server, "?ssl-ca=/nowhere/ca.pem").await, "not there");
+    // An explicit mode overrides the default.
+    check(&server, "?ssl-mode=REQUIRED").await.expect("TLS without verification was requested");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_another_name_is_refused() {
+async fn a_certificate_for_another_name_is_rejected() {
     let directory = tempfile::tempdir().expect("a directory");
     let options = certificate(directory.path(), "db.internal");
     let Some(server) = Server::start(&options.each_ref().map(String::as_str)).await else { return };
     let authority = format!("?ssl-ca={}", directory.path().join("ca.pem").display());
-    refused(check(&server, &authority).await, "of the host's name");
-    check(&server, &format!("{authority}&ssl-mode=VERIFY_CA")).await.expect("the name was waived");
+    assert_rejected(check(&server, &authority).await, "must be for the host name");
+    check(&server, &format!("{authority}&ssl-mode=VERIFY_CA")).await.expect("the name is not verified");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_tls_is_refused_beyond_this_machine() {
+async fn a_remote_server_without_tls_is_rejected() {
     let Some(server) = Server::start(&["--skip-ssl"]).await else { return };
-    refused(check(&server, "").await, "offers no TLS");
-    check(&server, "?ssl-mode=DISABLED").await.expect("asked for in plain text");
-    Lab::at(&server.url()).databases.check().await.expect("this machine's own");
+    assert_rejected(check(&server, "").await, "offers no TLS");
+    check(&server, "?ssl-mode=DISABLED").await.expect("plaintext was requested");
+    TestEnv::at(&server.url()).databases.check().await.expect("this machine's own");
 }

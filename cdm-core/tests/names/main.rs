@@ -1,7 +1,7 @@
-//! What the parsers of names accept, what they refuse and with which rule, and that a canonical form is one.
+//! What the parsers of names accept, what they reject and by which rule, and that canonical forms are canonical.
 
-mod refused;
-mod wild;
+mod real_world;
+mod rejected;
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use cdm_core::domain::{Actor, Digest, Hostname, IdempotencyKey, NameError, SiteI
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-/// The same cases in every run, unless `PROPTEST_RNG_SEED` asks for others.
+/// Runs the same cases each time, unless `PROPTEST_RNG_SEED` selects others.
 fn seeded() -> ProptestConfig {
     let environment = ProptestConfig::default();
     let rng_seed = match environment.rng_seed {
@@ -20,7 +20,8 @@ fn seeded() -> ProptestConfig {
     ProptestConfig { rng_seed, failure_persistence: None, ..environment }
 }
 
-/// Any text: of any characters, of those that parsers care about, and almost a name.
+/// Generates texts: of arbitrary characters, of characters with a meaning for the parsers, and texts that are almost a
+/// name.
 fn any_text() -> impl Strategy<Value = String> {
     let telling = prop::sample::select(
         "abcxyz019AZ.-_:/@* %\\\"'\n\t\0[]~\u{ad}\u{301}\u{430}\u{e9}ßſ\u{200b}\u{200d}\u{202e}\u{2066}\
@@ -37,8 +38,8 @@ fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Parses, and checks what holds for every kind of name: an accepted text is `well_formed` and its display
-/// parses to the same value; a refusal is printable and short.
+/// Parses a text, and checks the properties of every kind of name: an accepted text is `well_formed`, and its display
+/// parses to the same value; the error for a rejected text is printable and short.
 fn examine<T>(text: &str, well_formed: impl Fn(&str) -> bool) -> Result<Option<T>, TestCaseError>
 where
     T: FromStr<Err = NameError> + Display + Debug + Clone + Eq,
@@ -133,7 +134,7 @@ proptest! {
     #![proptest_config(seeded())]
 
     #[test]
-    fn no_text_is_accepted_against_the_rules_or_panics(text in any_text()) {
+    fn accepted_texts_follow_the_rules_and_no_text_panics(text in any_text()) {
         let verbatim = |shown: Option<String>| shown.is_none_or(|shown| shown == text);
         prop_assert!(verbatim(examine::<SiteId>(&text, is_site_id)?.map(|n| n.as_str().to_owned())));
         prop_assert!(verbatim(examine::<Theme>(&text, is_theme)?.map(|n| n.as_str().to_owned())));
@@ -162,10 +163,10 @@ proptest! {
 
     #[test]
     fn every_name_of_letters_digits_and_symbols_is_accepted(text in "[\\pL\\pN\\pP\\pS]{0,199}") {
-        // Letters and symbols that draw nothing.
+        // Letters and symbols without a visible glyph.
         const BLANK: [char; 6] = ['\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}', '\u{2800}', '\u{1d159}'];
         prop_assume!(!text.contains(BLANK));
-        // Some letters, such as U+FF9E, combine with what is before them.
+        // Some letters, such as U+FF9E, combine with the preceding character.
         let text = format!("a{text}");
         prop_assert!(examine::<SiteName>(&text, is_site_name)?.is_some());
     }
@@ -212,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn a_uid_gives_its_time_back(millis in 0_u64..1 << 48, random in any::<u128>()) {
+    fn a_uid_contains_its_time(millis in 0_u64..1 << 48, random in any::<u128>()) {
         let uid = Uid::from_parts(millis, random);
         prop_assert_eq!(uid.millis(), millis);
         prop_assert_eq!(Uid::from_parts(millis, random % (1 << 80)), uid);
@@ -220,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn every_text_of_a_uids_shape_is_one(text in "[0-7][0-9a-hjkmnp-tv-z]{25}") {
+    fn every_text_of_the_uid_pattern_is_a_uid(text in "[0-7][0-9a-hjkmnp-tv-z]{25}") {
         let uid = examine::<Uid>(&text, is_uid)?;
         prop_assert_eq!(uid.map(|uid| uid.to_string()), Some(text));
     }
@@ -240,7 +241,7 @@ proptest! {
     }
 }
 
-/// Other ways to write an ASCII hostname.
+/// Returns other spellings of an ASCII hostname.
 fn spellings(text: &str) -> Vec<String> {
     let full_width = |c: char| match c {
         '!'..='~' => char::from_u32(u32::from(c) + 0xfee0).unwrap_or(c),
@@ -258,7 +259,7 @@ fn spellings(text: &str) -> Vec<String> {
     ]
 }
 
-/// Decodes a name with no rule of ours in the way.
+/// Decodes a name by IDNA only, without the project's own rules.
 fn idna_to_unicode(ascii: &str) -> (String, bool) {
     let (unicode, verdict) = idna::domain_to_unicode(ascii);
     (unicode, verdict.is_ok())

@@ -1,4 +1,4 @@
-//! Requests to addresses that were looked at before: real connections on loopback.
+//! Requests to addresses that were resolved and checked before: real connections on loopback.
 
 mod gates;
 mod webhooks;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::adapters::SystemClock;
-use cdm_core::adapters::outbound::{Answered, Asked, Outbound, OutboundError};
+use cdm_core::adapters::outbound::{Outbound, OutboundError, OutboundRequest, OutboundResponse};
 use hyper::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,8 +25,8 @@ fn outbound() -> Outbound {
     Outbound::new(Arc::new(SystemClock::new()))
 }
 
-fn asked(to: SocketAddr) -> Asked {
-    Asked {
+fn request_to(to: SocketAddr) -> OutboundRequest {
+    OutboundRequest {
         to,
         tls: false,
         name: "rrr.example.com".to_owned(),
@@ -38,14 +38,14 @@ fn asked(to: SocketAddr) -> Asked {
     }
 }
 
-/// Reads one request's head and body, and sends these bytes.
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) -> String {
-    let mut got = Vec::new();
+/// Reads the head and the body of one request, and sends these bytes.
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, response: &[u8]) -> String {
+    let mut received = Vec::new();
     loop {
         let mut part = [0; 4096];
         let read = stream.read(&mut part).await.expect("a request");
-        got.extend_from_slice(&part[..read]);
-        let text = String::from_utf8_lossy(&got).into_owned();
+        received.extend_from_slice(&part[..read]);
+        let text = String::from_utf8_lossy(&received).into_owned();
         let length =
             text.to_lowercase().split("content-length: ").nth(1).map_or(0, |rest| {
                 rest.split("\r\n").next().and_then(|length| length.parse().ok()).unwrap_or(0)
@@ -54,31 +54,31 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) -
             break;
         }
     }
-    stream.write_all(answer).await.expect("an answer is taken");
-    // Whoever asked may have left already.
+    stream.write_all(response).await.expect("the response is sent");
+    // The client may have closed the connection already.
     drop(stream.shutdown().await);
-    String::from_utf8(got).expect("a request in ASCII")
+    String::from_utf8(received).expect("a request in ASCII")
 }
 
-/// A peer that answers one connection so; it gives the request that it got.
-async fn peer(answer: &'static [u8]) -> (SocketAddr, JoinHandle<String>) {
+/// Starts a peer that sends `response` on one connection, and returns the request that it received.
+async fn peer(response: &'static [u8]) -> (SocketAddr, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let served = Handle::current().spawn(async move {
         let (stream, _) = listener.accept().await.expect("a connection");
-        serve(stream, answer).await
+        serve(stream, response).await
     });
     (address, served)
 }
 
-async fn ask(answer: &'static [u8], most: usize) -> Result<Answered, OutboundError> {
-    let (address, served) = peer(answer).await;
-    let answered = outbound().ask(asked(address), most, LONG).await;
+async fn send(response: &'static [u8], most: usize) -> Result<OutboundResponse, OutboundError> {
+    let (address, served) = peer(response).await;
+    let response = outbound().send(request_to(address), most, LONG).await;
     served.await.expect("the peer ends");
-    answered
+    response
 }
 
-/// A peer that speaks TLS under a certificate of that name, and the root that signed it.
+/// Starts a TLS peer with a certificate for that name, and returns its root certificate.
 async fn tls_peer(name: &str) -> (SocketAddr, Vec<u8>, JoinHandle<Option<String>>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     let (chain, key) =
@@ -101,16 +101,16 @@ async fn tls_peer(name: &str) -> (SocketAddr, Vec<u8>, JoinHandle<Option<String>
 }
 
 #[tokio::test]
-async fn the_name_goes_into_the_request_and_the_bytes_to_the_address() {
+async fn the_request_contains_the_name_and_is_sent_to_the_address() {
     let (address, served) =
         peer(b"HTTP/1.1 200 OK\r\nx-cdm-service: green\r\ncontent-length: 5\r\n\r\nhello").await;
-    let mut asked = asked(address);
-    asked.method = Method::POST;
-    asked.port = Some(8443);
-    asked.body = "{}".into();
-    let answered = outbound().ask(asked, 100, LONG).await.expect("an answer");
-    assert_eq!((answered.status, &answered.body[..], answered.cut), (200, &b"hello"[..], false));
-    assert_eq!(answered.headers["x-cdm-service"], "green");
+    let mut request = request_to(address);
+    request.method = Method::POST;
+    request.port = Some(8443);
+    request.body = "{}".into();
+    let response = outbound().send(request, 100, LONG).await.expect("a response");
+    assert_eq!((response.status, &response.body[..], response.truncated), (200, &b"hello"[..], false));
+    assert_eq!(response.headers["x-cdm-service"], "green");
     let request = served.await.expect("the peer ends").to_lowercase();
     assert!(request.starts_with("post /health?deep=1 http/1.1\r\n"), "{request}");
     assert!(request.contains("host: rrr.example.com:8443\r\n"), "{request}");
@@ -118,68 +118,70 @@ async fn the_name_goes_into_the_request_and_the_bytes_to_the_address() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer() {
-    let answered =
-        ask(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", 10).await;
-    assert_eq!(answered.expect("an answer").status, 302);
+async fn a_redirect_is_a_response() {
+    let response =
+        send(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", 10).await;
+    assert_eq!(response.expect("a response").status, 302);
 }
 
 #[tokio::test]
-async fn only_so_much_of_a_body_is_read() {
+async fn the_size_of_a_body_is_limited() {
     let long: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n0123456789";
-    let answered = ask(long, 4).await.expect("an answer");
-    assert_eq!((&answered.body[..], answered.cut), (&b"0123"[..], true));
-    let whole = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n0123", 4).await.expect("an answer");
-    assert_eq!((&whole.body[..], whole.cut), (&b"0123"[..], false));
+    let response = send(long, 4).await.expect("a response");
+    assert_eq!((&response.body[..], response.truncated), (&b"0123"[..], true));
+    let complete = send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n0123", 4).await.expect("a response");
+    assert_eq!((&complete.body[..], complete.truncated), (&b"0123"[..], false));
 }
 
 #[tokio::test]
-async fn what_breaks_off_or_is_no_http_is_no_answer() {
+async fn incomplete_and_invalid_responses_are_errors() {
     for wrong in [
         &b""[..],
         b"HTTP/1.1 200",
         b"220 mail.example.com ESMTP\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
     ] {
-        assert_eq!(ask(wrong, 100).await.expect_err("no answer"), OutboundError::Broken);
+        assert_eq!(send(wrong, 100).await.expect_err("no response"), OutboundError::Broken);
     }
 }
 
 #[tokio::test]
-async fn nobody_there_and_nobody_who_speaks_are_told_apart() {
+async fn a_closed_port_and_a_silent_server_are_distinct_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let silent = outbound().ask(asked(address), 10, Duration::from_millis(50)).await;
-    assert_eq!(silent.expect_err("no answer"), OutboundError::TimedOut);
+    let silent = outbound().send(request_to(address), 10, Duration::from_millis(50)).await;
+    assert_eq!(silent.expect_err("no response"), OutboundError::TimedOut);
     drop(listener);
-    let nobody = outbound().ask(asked(address), 10, LONG).await;
-    assert_eq!(nobody.expect_err("no answer"), OutboundError::Unreachable);
+    let closed = outbound().send(request_to(address), 10, LONG).await;
+    assert_eq!(closed.expect_err("no response"), OutboundError::Unreachable);
 }
 
 #[tokio::test]
-async fn a_certificate_has_to_be_of_the_name_and_trusted() {
+async fn a_certificate_must_match_the_name_and_be_trusted() {
     let clock = || Arc::new(SystemClock::new());
     let (address, root, served) = tls_peer("rrr.example.com").await;
-    let secure = |address| Asked { tls: true, ..asked(address) };
+    let secure = |address| OutboundRequest { tls: true, ..request_to(address) };
     let trusting = Outbound::trusting(clock(), &[root]);
-    assert_eq!(trusting.ask(secure(address), 10, LONG).await.expect("an answer").status, 204);
-    assert!(served.await.expect("the peer ends").is_some_and(|got| got.contains("rrr.example.com")));
+    assert_eq!(trusting.send(secure(address), 10, LONG).await.expect("a response").status, 204);
+    assert!(
+        served.await.expect("the peer ends").is_some_and(|received| received.contains("rrr.example.com"))
+    );
 
     let (address, root, served) = tls_peer("other.example.com").await;
-    let answered = Outbound::trusting(clock(), &[root]).ask(secure(address), 10, LONG).await;
-    assert_eq!(answered.expect_err("another's certificate"), OutboundError::Tls);
+    let response = Outbound::trusting(clock(), &[root]).send(secure(address), 10, LONG).await;
+    assert_eq!(response.expect_err("a certificate for another name"), OutboundError::Tls);
     assert_eq!(served.await.expect("the peer ends"), None);
 
     let (address, _, served) = tls_peer("rrr.example.com").await;
     assert_eq!(
-        outbound().ask(secure(address), 10, LONG).await.expect_err("a stranger's"),
+        outbound().send(secure(address), 10, LONG).await.expect_err("an untrusted certificate"),
         OutboundError::Tls
     );
     assert_eq!(served.await.expect("the peer ends"), None);
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_told() {
+async fn a_name_without_an_address_is_an_error() {
     let addresses = outbound().resolve("127.0.0.1", 80, LONG).await.expect("an address");
     assert_eq!(addresses, ["127.0.0.1:80".parse().expect("an address")]);
     let none = outbound().resolve("no such name", 80, LONG).await;

@@ -1,15 +1,15 @@
-//! Webhooks: no spelling of an address inside and no trick of a resolver leads to a connection.
+//! Webhooks: no spelling of an internal address and no behavior of a resolver leads to a connection.
 
 use std::sync::Mutex;
 
-use cdm_core::adapters::outbound::webhook::{HttpPostman, Lookup};
+use cdm_core::adapters::outbound::webhook::{HttpWebhookSender, Resolver};
 use cdm_core::domain::webhook::{Allowed, SigningKey, Topic};
 use cdm_core::domain::{Subject, Timestamp};
 use cdm_core::ports::{DeliveryError, FeedEvent, Message, WebhookSender};
 
 use super::*;
 
-/// `PORT` is that of a listener on loopback, and every name has the address 127.0.0.1.
+/// `PORT` stands for the port of a listener on loopback; every name resolves to 127.0.0.1.
 pub(crate) const EVASIONS: &str = r"
     http://127.0.0.1:PORT/ https://127.0.0.1:PORT/ http://localhost:PORT/ https://localhost:PORT/
     https://LOCALHOST:PORT/ https://localhost.:PORT/ https://localhost.localdomain:PORT/ https://127.1:PORT/
@@ -42,36 +42,36 @@ pub(crate) const EVASIONS: &str = r"
     https://localtest.example.com:PORT/ https://127.0.0.1.nip.example:PORT/ https://a.b.c.d.example:PORT/
     https://metadata.google.internal:PORT/ https://kubernetes.default.svc:PORT/ https://*.example.com:PORT/";
 
-/// What [`message`] says.
+/// The body of [`message`].
 const BODY: &str = r#"{"type":"operation.step","timestamp":"2021-02-25T15:02:09.123Z","data":{"subject":"fleet","operation":null,"rollout":"rollout-7","what":"step Set \"it\" succeeded"}}"#;
 
-/// Answers each look-up with the next list, and the last one for ever.
+/// Returns the next list for each lookup, and the last list for all later ones.
 #[derive(Debug)]
-pub(crate) struct Scripted(Mutex<Vec<Vec<SocketAddr>>>, Mutex<usize>);
+pub(crate) struct ScriptedResolver(Mutex<Vec<Vec<SocketAddr>>>, Mutex<usize>);
 
-impl Scripted {
-    pub(crate) fn new(answers: &[&[SocketAddr]]) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(answers.iter().rev().map(|list| list.to_vec()).collect()), Mutex::new(0)))
+impl ScriptedResolver {
+    pub(crate) fn new(results: &[&[SocketAddr]]) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(results.iter().rev().map(|list| list.to_vec()).collect()), Mutex::new(0)))
     }
 
-    pub(crate) fn asked(&self) -> usize {
+    pub(crate) fn lookups(&self) -> usize {
         *self.1.lock().expect("no panic meanwhile")
     }
 }
 
 #[async_trait::async_trait]
-impl Lookup for Scripted {
-    async fn look_up(&self, _: &str, _: u16, _: Duration) -> Result<Vec<SocketAddr>, OutboundError> {
+impl Resolver for ScriptedResolver {
+    async fn resolve(&self, _: &str, _: u16, _: Duration) -> Result<Vec<SocketAddr>, OutboundError> {
         *self.1.lock().expect("no panic meanwhile") += 1;
-        let mut answers = self.0.lock().expect("no panic meanwhile");
-        let next = if answers.len() > 1 { answers.pop() } else { answers.last().cloned() };
+        let mut results = self.0.lock().expect("no panic meanwhile");
+        let next = if results.len() > 1 { results.pop() } else { results.last().cloned() };
         next.ok_or(OutboundError::NoAddress)
     }
 }
 
-fn postman(lookup: Arc<Scripted>, allowed: &[String]) -> HttpPostman {
+fn postman(resolver: Arc<ScriptedResolver>, allowed: &[String]) -> HttpWebhookSender {
     let allowed = allowed.iter().map(|text| Allowed::parse(text).expect("an entry")).collect();
-    HttpPostman::new(outbound(), lookup, allowed, Arc::new(SystemClock::new()))
+    HttpWebhookSender::new(outbound(), resolver, allowed, Arc::new(SystemClock::new()))
 }
 
 fn message(url: &str) -> Message {
@@ -93,20 +93,21 @@ fn message(url: &str) -> Message {
 
 pub(crate) fn listener() -> (std::net::TcpListener, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.set_nonblocking(true).expect("a listener that does not wait");
+    listener.set_nonblocking(true).expect("a non-blocking listener");
     let address = listener.local_addr().expect("an address");
     (listener, address)
 }
 
-/// A connection is there to be accepted once its other side has it, so whoever looks after a request has ended sees it.
-pub(crate) fn nobody_came(listener: &std::net::TcpListener) -> bool {
+/// Returns whether no connection was accepted. A connection is in the listener's queue as soon as it is established,
+/// so a check after the end of a request is reliable.
+pub(crate) fn no_connection(listener: &std::net::TcpListener) -> bool {
     listener.accept().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[tokio::test]
 async fn no_spelling_of_an_internal_address_leads_to_a_connection() {
     let (listener, address) = listener();
-    let postman = postman(Scripted::new(&[&[address]]), &[]);
+    let postman = postman(ScriptedResolver::new(&[&[address]]), &[]);
     let urls: Vec<_> = EVASIONS.split_whitespace().collect();
     assert!(urls.len() >= 60, "{}", urls.len());
     for url in urls {
@@ -116,7 +117,7 @@ async fn no_spelling_of_an_internal_address_leads_to_a_connection() {
             matches!(posted, Err(DeliveryError::NotAllowed | DeliveryError::PrivateAddress)),
             "{url}: {posted:?}"
         );
-        assert!(nobody_came(&listener), "{url}");
+        assert!(no_connection(&listener), "{url}");
     }
 }
 
@@ -125,24 +126,24 @@ async fn one_internal_address_among_public_ones_leads_to_no_connection() {
     let (listener, address) = listener();
     let public = SocketAddr::from(([1, 1, 1, 1], address.port()));
     for found in [[public, address], [address, public]] {
-        let lookup = Scripted::new(&[&found]);
+        let resolver = ScriptedResolver::new(&[&found]);
         let url = format!("https://hooks.example.com:{}/", address.port());
-        let posted = postman(Arc::clone(&lookup), &[]).post(&message(&url)).await;
-        assert_eq!((posted, lookup.asked()), (Err(DeliveryError::PrivateAddress), 1));
-        assert!(nobody_came(&listener));
+        let posted = postman(Arc::clone(&resolver), &[]).post(&message(&url)).await;
+        assert_eq!((posted, resolver.lookups()), (Err(DeliveryError::PrivateAddress), 1));
+        assert!(no_connection(&listener));
     }
 }
 
 #[tokio::test]
-async fn what_was_judged_is_what_is_connected_to() {
+async fn the_checked_address_is_the_connected_address() {
     let (other, address) = listener();
-    let (judged, served) = peer(b"HTTP/1.1 204 No Content\r\n\r\n").await;
-    let place = format!("http://rebinding.example:{}", judged.port());
-    let lookup = Scripted::new(&[&[judged], &[address]]);
-    let postman = postman(Arc::clone(&lookup), std::slice::from_ref(&place));
-    let url = format!("{place}/hook?a=b");
-    assert_eq!((postman.post(&message(&url)).await, lookup.asked()), (Ok(()), 1));
-    assert!(nobody_came(&other));
+    let (checked, served) = peer(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+    let base_url = format!("http://rebinding.example:{}", checked.port());
+    let resolver = ScriptedResolver::new(&[&[checked], &[address]]);
+    let postman = postman(Arc::clone(&resolver), std::slice::from_ref(&base_url));
+    let url = format!("{base_url}/hook?a=b");
+    assert_eq!((postman.post(&message(&url)).await, resolver.lookups()), (Ok(()), 1));
+    assert!(no_connection(&other));
     let request = served.await.expect("the peer ends");
     let signature = message(&url).key.sign("msg-1-2", message(&url).at, BODY.as_bytes());
     for part in [
@@ -154,68 +155,70 @@ async fn what_was_judged_is_what_is_connected_to() {
     ] {
         assert!(request.contains(part), "{part} in {request}");
     }
-    // Asked again, the name leads elsewhere, where the port is not the receiver's.
-    assert_eq!((postman.post(&message(&url)).await, lookup.asked()), (Err(DeliveryError::PrivateAddress), 2));
-    assert!(nobody_came(&other));
+    // The second lookup returns another address, on whose port the receiver does not listen.
+    assert_eq!(
+        (postman.post(&message(&url)).await, resolver.lookups()),
+        (Err(DeliveryError::PrivateAddress), 2)
+    );
+    assert!(no_connection(&other));
 }
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (other, address) = listener();
     for status in [301, 302, 303, 307, 308] {
-        let answer = format!(
-            "HTTP/1.1 {status} Elsewhere\r\nlocation: http://{address}/\r\ncontent-length: 0\r\n\r\n"
-        );
-        let (at, served) = peer(answer.leak().as_bytes()).await;
-        let place = format!("http://{at}");
-        let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
+        let response =
+            format!("HTTP/1.1 {status} Redirect\r\nlocation: http://{address}/\r\ncontent-length: 0\r\n\r\n");
+        let (at, served) = peer(response.leak().as_bytes()).await;
+        let url = format!("http://{at}");
+        let postman = postman(ScriptedResolver::new(&[&[at]]), std::slice::from_ref(&url));
         assert_eq!(
-            postman.post(&message(&place)).await,
+            postman.post(&message(&url)).await,
             Err(DeliveryError::Rejected { status, retry_after: None })
         );
         served.await.expect("the peer ends");
-        assert!(nobody_came(&other));
+        assert!(no_connection(&other));
     }
 }
 
-/// A receiver that answers 2xx has the message, whatever becomes of the body that it announced.
+/// A 2xx status means that the message was delivered, even if the announced body does not arrive.
 #[tokio::test]
 async fn the_status_decides() {
     let (at, served) = peer(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n").await;
-    let place = format!("http://{at}");
-    let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
-    assert_eq!(postman.post(&message(&place)).await, Ok(()));
+    let url = format!("http://{at}");
+    let postman = postman(ScriptedResolver::new(&[&[at]]), std::slice::from_ref(&url));
+    assert_eq!(postman.post(&message(&url)).await, Ok(()));
     drop(served);
 }
 
 #[tokio::test]
-async fn a_receiver_says_when_to_come_again() {
-    // The message is of 2021-02-25T15:02:10Z.
-    for (said, expected) in [
+async fn retry_after_is_read_from_the_response() {
+    // The message is dated 2021-02-25T15:02:10Z.
+    for (header, expected) in [
         ("30", Some(30)),
         ("Thu, 25 Feb 2021 15:04:10 GMT", Some(120)),
         ("Thu, 25 Feb 2021 15:00:00 GMT", Some(0)),
         ("soon", None),
         ("-5", None),
     ] {
-        let answer = format!("HTTP/1.1 503 Away\r\nretry-after: {said}\r\ncontent-length: 0\r\n\r\n");
-        let (at, served) = peer(answer.leak().as_bytes()).await;
-        let place = format!("http://{at}");
-        let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
+        let response = format!("HTTP/1.1 503 Away\r\nretry-after: {header}\r\ncontent-length: 0\r\n\r\n");
+        let (at, served) = peer(response.leak().as_bytes()).await;
+        let url = format!("http://{at}");
+        let postman = postman(ScriptedResolver::new(&[&[at]]), std::slice::from_ref(&url));
         let retry_after = expected.map(Duration::from_secs);
         let refused = Err(DeliveryError::Rejected { status: 503, retry_after });
-        assert_eq!(postman.post(&message(&place)).await, refused, "{said}");
+        assert_eq!(postman.post(&message(&url)).await, refused, "{header}");
         drop(served);
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_end_is_cut() {
+async fn an_endless_response_is_truncated() {
     let endless: &[u8] = &[b'x'; 100_000];
-    let answer = [b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n", endless].concat();
-    let (at, served) = peer(answer.leak()).await;
-    let place = format!("http://{at}");
-    let postman = postman(Scripted::new(&[&[at]]), std::slice::from_ref(&place));
-    assert_eq!(postman.post(&message(&place)).await, Ok(()));
+    let response = [b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n", endless].concat();
+    let (at, served) = peer(response.leak()).await;
+    let url = format!("http://{at}");
+    let postman = postman(ScriptedResolver::new(&[&[at]]), std::slice::from_ref(&url));
+    assert_eq!(postman.post(&message(&url)).await, Ok(()));
     drop(served);
 }

@@ -1,13 +1,13 @@
-//! Site files in S3: the promises of the port on moto, behind a doorman who is as strict as S3, and with
-//! `CDM_TEST_AWS=1` on an account.
+//! Site files in S3: the contract of the port on moto, behind a proxy that enforces the limits of S3, and on an AWS
+//! account if `CDM_TEST_AWS=1`.
 
+mod deletion;
+mod failures;
+#[path = "../http_stub/mod.rs"]
+mod http_stub;
 #[path = "../parts/mod.rs"]
 mod parts;
-mod rest;
 mod strict;
-mod trouble;
-#[path = "../wire/mod.rs"]
-mod wire;
 
 use std::sync::Arc;
 
@@ -20,41 +20,42 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::s3::{S3Objects, S3Settings};
 use cdm_core::domain::{ObjectPrefix, Uid};
 use cdm_core::ports::{ErrorKind, ObjectStore, Outcome};
-use cdm_testkit::contract::objects::{self, Plant};
+use cdm_testkit::contract::objects::{self, ObjectSeeder};
 use futures_util::future::join_all;
 
-use parts::Bench;
-use strict::Strict;
+use parts::SystemEnv;
+use strict::StrictServer;
 
-/// A bucket of its own, and the adapter whose requests go over a wire that can fail.
+/// A separate bucket, and the adapter, whose requests go through a proxy with injectable faults.
 #[derive(Debug)]
-struct Lab {
-    bench: Bench,
-    strict: Strict,
+struct TestEnv {
+    suite: SystemEnv,
+    strict: StrictServer,
     objects: S3Objects,
-    /// Past the adapter and the doorman.
+    /// A client without the adapter and the proxy.
     client: Client,
     bucket: String,
 }
 
-impl Lab {
-    /// With a bucket that keeps no versions; nothing where parts were not started.
+impl TestEnv {
+    /// Creates an environment with an unversioned bucket; `None` if the backends were not started.
     async fn plain() -> Option<Self> {
-        let lab = Self::without_bucket().await?;
-        let make = lab.client.create_bucket().bucket(&lab.bucket);
+        let env = Self::without_bucket().await?;
+        let create = env.client.create_bucket().bucket(&env.bucket);
         let here = aws_sdk_s3::types::BucketLocationConstraint::EuCentral1;
-        let place = aws_sdk_s3::types::CreateBucketConfiguration::builder().location_constraint(here).build();
-        make.create_bucket_configuration(place).send().await.expect("a bucket");
-        Some(lab)
+        let location =
+            aws_sdk_s3::types::CreateBucketConfiguration::builder().location_constraint(here).build();
+        create.create_bucket_configuration(location).send().await.expect("a bucket");
+        Some(env)
     }
 
-    /// With a bucket that keeps versions.
+    /// Creates an environment with a versioned bucket.
     async fn versioned() -> Option<Self> {
-        let lab = Self::plain().await?;
+        let env = Self::plain().await?;
         let kept = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        let keep = lab.client.put_bucket_versioning().bucket(&lab.bucket).versioning_configuration(kept);
+        let keep = env.client.put_bucket_versioning().bucket(&env.bucket).versioning_configuration(kept);
         keep.send().await.expect("versions");
-        Some(lab)
+        Some(env)
     }
 
     async fn both() -> Vec<Self> {
@@ -63,25 +64,28 @@ impl Lab {
 
     async fn without_bucket() -> Option<Self> {
         let moto = parts::address("CDM_TEST_AWS_ENDPOINT")?;
-        let bench = Bench::new();
+        let suite = SystemEnv::new();
         let strict = strict::start(moto.clone());
-        let bucket = format!("cdm-{}", bench.cx().uid());
-        let settings =
-            S3Settings { bucket: bucket.clone(), endpoint: Some(strict.wire.endpoint()), path_style: true };
+        let bucket = format!("cdm-{}", suite.cx().uid());
+        let settings = S3Settings {
+            bucket: bucket.clone(),
+            endpoint: Some(strict.http_stub.endpoint()),
+            path_style: true,
+        };
         let region = Some("eu-central-1".to_owned());
         let aws = Aws::load(&AwsSettings { region, ..AwsSettings::default() }).await;
-        let objects = S3Objects::new(&aws, &settings, Arc::new(bench.clock));
+        let objects = S3Objects::new(&aws, &settings, Arc::new(suite.clock));
         let config = config().endpoint_url(moto).region("eu-central-1");
         let config = aws_sdk_s3::config::Builder::from(&config.load().await).force_path_style(true).build();
-        Some(Self { bench, strict, objects, client: Client::from_conf(config), bucket })
+        Some(Self { suite, strict, objects, client: Client::from_conf(config), bucket })
     }
 
     fn uid(&self) -> Uid {
-        self.bench.cx().uid()
+        self.suite.cx().uid()
     }
 
     async fn object(&self, key: &str) {
-        self.plant(&[key.to_owned()]).await;
+        self.seed_objects(&[key.to_owned()]).await;
     }
 
     async fn upload(&self, key: &str) -> String {
@@ -89,7 +93,7 @@ impl Lab {
         begin.send().await.expect("an upload").upload_id().expect("its id").to_owned()
     }
 
-    /// Every key of the adapter's own pages.
+    /// Returns every key that the pages of the adapter contain.
     async fn keys(&self, uid: Uid) -> Vec<String> {
         let mut keys: Vec<String> = Vec::new();
         loop {
@@ -103,11 +107,11 @@ impl Lab {
     }
 
     async fn delete(&self, uid: Uid, keys: &[String]) -> Outcome<Vec<(String, String)>> {
-        self.objects.delete(&self.bench.cx().call(), &ObjectPrefix::of(uid), keys).await
+        self.objects.delete(&self.suite.cx().call(), &ObjectPrefix::of(uid), keys).await
     }
 
-    /// How many versions, delete markers and unfinished uploads the bucket has below a prefix; asked without the adapter.
-    async fn rest(&self, prefix: &str) -> [usize; 3] {
+    /// Returns the number of versions, delete markers and unfinished uploads below a prefix, read without the adapter.
+    async fn remaining(&self, prefix: &str) -> [usize; 3] {
         let versions = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).max_keys(1000);
         let versions = versions.send().await.expect("versions");
         let uploads = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
@@ -117,22 +121,22 @@ impl Lab {
 }
 
 #[async_trait]
-impl Plant for Lab {
-    async fn plant(&self, keys: &[String]) {
-        Planted { client: &self.client, bucket: &self.bucket }.plant(keys).await;
+impl ObjectSeeder for TestEnv {
+    async fn seed_objects(&self, keys: &[String]) {
+        ForeignObjects { client: &self.client, bucket: &self.bucket }.seed_objects(keys).await;
     }
 }
 
-/// Objects that are put past the adapter.
+/// Objects that are created without the adapter.
 #[derive(Debug)]
-struct Planted<'a> {
+struct ForeignObjects<'a> {
     client: &'a Client,
     bucket: &'a str,
 }
 
 #[async_trait]
-impl Plant for Planted<'_> {
-    async fn plant(&self, keys: &[String]) {
+impl ObjectSeeder for ForeignObjects<'_> {
+    async fn seed_objects(&self, keys: &[String]) {
         for some in keys.chunks(16) {
             let puts = some.iter().map(|key| {
                 let put = self.client.put_object().bucket(self.bucket).key(key);
@@ -145,66 +149,63 @@ impl Plant for Planted<'_> {
     }
 }
 
-/// For a client of the test's own.
+/// Returns the configuration of a separate client.
 fn config() -> aws_config::ConfigLoader {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
     aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http.build_https())
 }
 
-/// One bucket after the other: moto looks through a whole bucket for each page.
+/// Uses the buckets one after another, because moto scans a whole bucket for each page.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contract_is_kept() {
-    for lab in Lab::both().await {
-        objects::suite(&lab.objects, &lab, &lab.bench.cx()).await;
-        lab.objects.check().await.expect("it answers");
+async fn the_contract_is_fulfilled() {
+    for env in TestEnv::both().await {
+        objects::suite(&env.objects, &env, &env.suite.cx()).await;
+        env.objects.check().await.expect("a response");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_is_made_where_there_is_none_and_left_as_it_is_where_there_is_one() {
-    let Some(lab) = Lab::without_bucket().await else { return };
-    assert_eq!(lab.objects.check().await.expect_err("none").kind, ErrorKind::NotFound);
-    lab.objects.bootstrap().await.expect("made");
-    lab.objects.check().await.expect("it is there");
-    let blocked = lab.client.get_public_access_block().bucket(&lab.bucket).send().await.expect("a block");
+async fn bootstrap_creates_a_missing_bucket_and_keeps_an_existing_one() {
+    let Some(env) = TestEnv::without_bucket().await else { return };
+    assert_eq!(env.objects.check().await.expect_err("none").kind, ErrorKind::NotFound);
+    env.objects.bootstrap().await.expect("made");
+    env.objects.check().await.expect("the bucket exists");
+    let blocked = env.client.get_public_access_block().bucket(&env.bucket).send().await.expect("a block");
     let blocked = blocked.public_access_block_configuration().expect("a configuration");
     let all = [blocked.block_public_acls(), blocked.ignore_public_acls(), blocked.block_public_policy()];
     assert_eq!((all, blocked.restrict_public_buckets()), ([Some(true); 3], Some(true)));
-    let put = lab.client.put_object().bucket(&lab.bucket).key("other").send().await.expect("an object");
-    assert!(put.version_id().is_some(), "it keeps versions");
-    lab.strict.wire.asked();
-    lab.objects.bootstrap().await.expect("nothing to do");
-    assert_eq!(lab.strict.wire.operations(), ["HeadBucket"]);
+    let put = env.client.put_object().bucket(&env.bucket).key("other").send().await.expect("an object");
+    assert!(put.version_id().is_some(), "versioning is enabled");
+    env.strict.http_stub.take_requests();
+    env.objects.bootstrap().await.expect("no change");
+    assert_eq!(env.strict.http_stub.operations(), ["HeadBucket"]);
 }
 
-/// In a bucket of its own, that is emptied and deleted afterwards.
+/// Uses a separate bucket, which is emptied and deleted afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_keeps_the_contract() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests are told by their surroundings whether there is an account"
-    )]
+async fn an_account_fulfills_the_contract() {
+    #[expect(clippy::disallowed_methods, reason = "the environment states whether an account is available")]
     if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
         return;
     }
-    let bench = Bench::new();
-    let bucket = format!("cdm-test-{}", bench.cx().uid());
+    let suite = SystemEnv::new();
+    let bucket = format!("cdm-test-{}", suite.cx().uid());
     let settings = S3Settings { bucket: bucket.clone(), ..S3Settings::default() };
-    let objects = S3Objects::new(&Aws::load(&AwsSettings::default()).await, &settings, Arc::new(bench.clock));
+    let objects = S3Objects::new(&Aws::load(&AwsSettings::default()).await, &settings, Arc::new(suite.clock));
     objects.bootstrap().await.expect("a bucket is made");
     let client = Client::new(&config().load().await);
-    let (planted, suite) = (Planted { client: &client, bucket: &bucket }, bench.cx());
+    let (planted, suite) = (ForeignObjects { client: &client, bucket: &bucket }, suite.cx());
     objects::suite(&objects, &planted, &suite).await;
-    objects.check().await.expect("it answers");
+    objects.check().await.expect("a response");
     loop {
         let listed = client.list_object_versions().bucket(&bucket).send().await.expect("versions");
         if listed.versions().is_empty() {
             break;
         }
-        for held in listed.versions() {
-            let delete = client.delete_object().bucket(&bucket).set_key(held.key().map(str::to_owned));
-            delete.set_version_id(held.version_id().map(str::to_owned)).send().await.expect("deleted");
+        for version in listed.versions() {
+            let delete = client.delete_object().bucket(&bucket).set_key(version.key().map(str::to_owned));
+            delete.set_version_id(version.version_id().map(str::to_owned)).send().await.expect("deleted");
         }
     }
-    client.delete_bucket().bucket(bucket).send().await.expect("the bucket goes");
+    client.delete_bucket().bucket(bucket).send().await.expect("the bucket is deleted");
 }

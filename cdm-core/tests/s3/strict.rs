@@ -1,5 +1,5 @@
-//! moto behind a doorman who is as strict as S3 where moto lets everything in: lists of more than 1,000 keys and without a
-//! checksum, and addresses whose signature is not good any more, or does not cover what was sent.
+//! A proxy for moto that enforces the limits of S3 which moto ignores: requests with more than 1,000 keys or without a
+//! checksum, and presigned requests whose signature has expired or does not cover what was sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,36 +7,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cdm_core::adapters::SystemClock;
 use cdm_core::ports::Clock;
 
-use crate::wire::{Answer, Request, Wire, passed_on};
+use crate::http_stub::{HttpStub, Request, Response, forward};
 
-/// A bucket's server, and the clock by which it judges.
+/// The server of a bucket, and the clock with which it validates requests.
 #[derive(Debug)]
-pub(crate) struct Strict {
-    pub(crate) wire: Wire,
-    /// By how many seconds its clock is ahead.
+pub(crate) struct StrictServer {
+    pub(crate) http_stub: HttpStub,
+    /// Seconds by which the clock of the server is ahead.
     pub(crate) ahead: Arc<AtomicU64>,
 }
 
-pub(crate) fn start(moto: String) -> Strict {
+pub(crate) fn start(moto: String) -> StrictServer {
     let ahead = Arc::new(AtomicU64::new(0));
     let (clock, shift) = (SystemClock::new(), Arc::clone(&ahead));
-    let wire = Wire::start(move |request| {
+    let http_stub = HttpStub::start(move |request| {
         let now = clock.wall().millis() / 1000 + shift.load(Ordering::Relaxed);
-        match refusal(request, now) {
+        match rejection(request, now) {
             Some((status, code)) => error(status, code),
-            None => passed_on(&moto, request),
+            None => forward(&moto, request),
         }
     });
-    Strict { wire, ahead }
+    StrictServer { http_stub, ahead }
 }
 
-/// A refusal in S3's words.
-pub(crate) fn error(status: u16, code: &str) -> Answer {
+/// Returns an error response of S3.
+pub(crate) fn error(status: u16, code: &str) -> Response {
     let text = format!("<Error><Code>{code}</Code><Message>a-message-of-the-service</Message></Error>");
-    Answer::new(status, "application/xml", &text)
+    Response::new(status, "application/xml", &text)
 }
 
-fn refusal(request: &Request, now: u64) -> Option<(u16, &'static str)> {
+fn rejection(request: &Request, now: u64) -> Option<(u16, &'static str)> {
     let has = |name: &str| request.headers.iter().any(|(known, _)| known.starts_with(name));
     if request.operation() == "DeleteObjects" {
         let named = String::from_utf8_lossy(&request.body).matches("<Object>").count();
@@ -70,7 +70,7 @@ fn refusal(request: &Request, now: u64) -> Option<(u16, &'static str)> {
     (now > begun + good_for).then_some((403, "AccessDenied"))
 }
 
-/// Seconds since the epoch of a time such as `20261125T183426Z`.
+/// Parses a time such as `20261125T183426Z` into seconds since the epoch.
 fn seconds(text: &str) -> Option<u64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
     let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
@@ -82,7 +82,7 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 #[test]
-fn times_are_read() {
+fn times_are_parsed() {
     assert_eq!(seconds("19700101T000000Z"), Some(0));
     assert_eq!(seconds("20240229T235959Z"), Some(1_709_251_199));
     assert_eq!(seconds("20261125T183426Z"), Some(1_795_631_666));

@@ -1,12 +1,12 @@
-//! Credentials in Secrets Manager: the promises of the port on moto, on a stand-in that is as strict as AWS, and with
-//! `CDM_TEST_AWS=1` on an account.
+//! Credentials in Secrets Manager: the contract of the port on moto, on a stub that enforces the limits of AWS, and on
+//! an AWS account if `CDM_TEST_AWS=1`.
 
+mod failures;
+#[path = "../http_stub/mod.rs"]
+mod http_stub;
 #[path = "../parts/mod.rs"]
 mod parts;
 mod strict;
-mod trouble;
-#[path = "../wire/mod.rs"]
-mod wire;
 
 use std::sync::Arc;
 
@@ -23,43 +23,43 @@ use cdm_core::ports::{Cms, Credentials, Database, ErrorKind, Outcome, SecretStor
 use cdm_testkit::contract;
 use secrecy::SecretString;
 
-use parts::Bench;
-use wire::{Wire, passed_on};
+use http_stub::{HttpStub, forward};
+use parts::SystemEnv;
 
-/// What no message may show.
+/// Text that no message may contain.
 const HUSHED: &str = "a-hushed-word";
 
-/// A store of secrets, whose requests go over a wire that can fail.
+/// A secret store whose requests go through a proxy with injectable faults.
 #[derive(Debug)]
-struct Lab {
-    bench: Bench,
-    wire: Wire,
+struct TestEnv {
+    suite: SystemEnv,
+    http_stub: HttpStub,
     secrets: SecretsManager,
     prefix: String,
 }
 
-impl Lab {
-    /// On moto and on the strict stand-in; nothing where parts were not started.
+impl TestEnv {
+    /// Creates an environment on moto and one on the strict stub; none if the backends were not started.
     async fn both() -> Vec<Self> {
         let Some(moto) = parts::address("CDM_TEST_AWS_ENDPOINT") else { return Vec::new() };
-        let wire = Wire::start(move |request| passed_on(&moto, request));
-        vec![Self::at(wire).await, Self::at(strict::start()).await]
+        let http_stub = HttpStub::start(move |request| forward(&moto, request));
+        vec![Self::at(http_stub).await, Self::at(strict::start()).await]
     }
 
-    async fn at(wire: Wire) -> Self {
-        let bench = Bench::new();
-        let prefix = format!("cdm/{}", bench.cx().uid());
-        let secrets = secrets(&wire.endpoint(), &prefix, bench.clock).await.expect("settings");
-        Self { bench, wire, secrets, prefix }
+    async fn at(http_stub: HttpStub) -> Self {
+        let suite = SystemEnv::new();
+        let prefix = format!("cdm/{}", suite.cx().uid());
+        let secrets = secrets(&http_stub.endpoint(), &prefix, suite.clock).await.expect("settings");
+        Self { suite, http_stub, secrets, prefix }
     }
 
-    /// A client of the test's own, past the adapter.
+    /// Returns a separate client, without the adapter.
     async fn client(&self) -> Client {
-        Client::new(&config().endpoint_url(self.wire.endpoint()).load().await)
+        Client::new(&config().endpoint_url(self.http_stub.endpoint()).load().await)
     }
 
     fn name(&self, kind: SecretKind) -> SecretName {
-        SecretName { uid: self.bench.cx().uid(), kind }
+        SecretName { uid: self.suite.cx().uid(), kind }
     }
 
     fn id(&self, name: &SecretName) -> String {
@@ -67,19 +67,19 @@ impl Lab {
     }
 
     async fn create(&self, name: &SecretName, value: &Credentials) -> Outcome<()> {
-        self.secrets.create(&self.bench.cx().call(), name, value).await
+        self.secrets.create(&self.suite.cx().call(), name, value).await
     }
 
     async fn close(&self, name: &SecretName) -> Outcome<()> {
-        self.secrets.schedule_delete(&self.bench.cx().call(), name).await
+        self.secrets.schedule_delete(&self.suite.cx().call(), name).await
     }
 
     async fn reads(&self, name: &SecretName) -> Option<StoredSecret> {
-        self.secrets.read(name).await.expect("an answer")
+        self.secrets.read(name).await.expect("a response")
     }
 }
 
-/// For a client of the test's own.
+/// Returns the configuration of a separate client.
 fn config() -> aws_config::ConfigLoader {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
     aws_config::defaults(aws_config::BehaviorVersion::latest()).http_client(http.build_https())
@@ -101,22 +101,22 @@ fn database(password: &str) -> Credentials {
     Credentials::Database(Database { host, port: 3306, dbname: name.clone(), username: name, password })
 }
 
-fn refused_as(kind: ErrorKind, outcome: &Outcome<()>) {
+fn assert_rejected(kind: ErrorKind, outcome: &Outcome<()>) {
     assert!(matches!(outcome, Outcome::NotApplied(error) if error.kind == kind), "{kind:?}: {outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_contract_is_kept() {
-    for lab in Lab::both().await {
-        contract::secrets::suite(&lab.secrets, &lab.bench.cx()).await;
-        lab.secrets.check().await.expect("it answers");
+async fn the_contract_is_fulfilled() {
+    for env in TestEnv::both().await {
+        contract::secrets::suite(&env.secrets, &env.suite.cx()).await;
+        env.secrets.check().await.expect("a response");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_tags_and_values_are_the_public_ones() {
-    for lab in Lab::both().await {
-        let client = lab.client().await;
+async fn names_tags_and_values_are_as_documented() {
+    for env in TestEnv::both().await {
+        let client = env.client().await;
         let expected = [
             (
                 SecretKind::Database,
@@ -135,11 +135,11 @@ async fn names_tags_and_values_are_the_public_ones() {
             ),
         ];
         for (kind, value, text) in expected {
-            let name = lab.name(kind);
-            assert_eq!(lab.create(&name, &value).await, Outcome::Applied(()));
-            let held = client.get_secret_value().secret_id(lab.id(&name)).send().await.expect("a value");
-            assert_eq!(held.secret_string(), Some(text));
-            let described = client.describe_secret().secret_id(lab.id(&name)).send().await.expect("a secret");
+            let name = env.name(kind);
+            assert_eq!(env.create(&name, &value).await, Outcome::Applied(()));
+            let stored = client.get_secret_value().secret_id(env.id(&name)).send().await.expect("a value");
+            assert_eq!(stored.secret_string(), Some(text));
+            let described = client.describe_secret().secret_id(env.id(&name)).send().await.expect("a secret");
             let uid = name.uid.to_string();
             for (key, value) in [("managed-by", "cdm"), ("cdm-uid", uid.as_str())] {
                 let tagged = |tag: &Tag| tag.key() == Some(key) && tag.value() == Some(value);
@@ -150,118 +150,124 @@ async fn names_tags_and_values_are_the_public_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_someone_elses_is_left_alone() {
-    for lab in Lab::both().await {
-        let client = lab.client().await;
-        let other = lab.bench.cx().uid().to_string();
+async fn foreign_secrets_are_not_changed() {
+    for env in TestEnv::both().await {
+        let client = env.client().await;
+        let other = env.suite.cx().uid().to_string();
         let tags = [
             vec![],
             vec![("managed-by", "cdm")],
-            vec![("managed-by", "somebody"), ("cdm-uid", "own")],
+            vec![("managed-by", "another"), ("cdm-uid", "own")],
             vec![("managed-by", "cdm"), ("cdm-uid", other.as_str())],
         ];
         for tags in tags {
-            let name = lab.name(SecretKind::Cms);
+            let name = env.name(SecretKind::Cms);
             let uid = name.uid.to_string();
             let tag = |(key, value): (&str, &str)| {
                 Tag::builder().key(key).value(if value == "own" { &uid } else { value }).build()
             };
             let tags = Some(tags.into_iter().map(tag).collect());
             let text = r#"{"username":"a","password":"b","email":"c"}"#;
-            let make = client.create_secret().name(lab.id(&name)).secret_string(text).set_tags(tags);
-            make.send().await.expect("a stranger's secret");
-            refused_as(ErrorKind::Foreign, &lab.create(&name, &cms("p")).await);
-            refused_as(ErrorKind::Foreign, &lab.close(&name).await);
-            let read = lab.secrets.read(&name).await.expect_err("not ours");
+            let create = client.create_secret().name(env.id(&name)).secret_string(text).set_tags(tags);
+            create.send().await.expect("a foreign secret");
+            assert_rejected(ErrorKind::Foreign, &env.create(&name, &cms("p")).await);
+            assert_rejected(ErrorKind::Foreign, &env.close(&name).await);
+            let read = env.secrets.read(&name).await.expect_err("not a secret of CDM");
             assert_eq!(read.kind, ErrorKind::Foreign);
-            let held = client.get_secret_value().secret_id(lab.id(&name)).send().await.expect("still there");
-            assert_eq!(held.secret_string(), Some(text));
+            let stored = client
+                .get_secret_value()
+                .secret_id(env.id(&name))
+                .send()
+                .await
+                .expect("the secret still exists");
+            assert_eq!(stored.secret_string(), Some(text));
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_holds_no_credentials_is_not_read_as_such() {
-    for lab in Lab::both().await {
-        let client = lab.client().await;
-        let (name, uid) = (lab.name(SecretKind::Database), lab.bench.cx().uid());
-        assert_eq!(lab.create(&name, &database("p")).await, Outcome::Applied(()));
-        refused_as(ErrorKind::Invalid, &lab.create(&SecretName { uid, ..name }, &cms("p")).await);
-        let described = client.describe_secret().secret_id(lab.id(&name)).send().await.expect("a secret");
+async fn a_secret_without_credentials_is_an_error() {
+    for env in TestEnv::both().await {
+        let client = env.client().await;
+        let (name, uid) = (env.name(SecretKind::Database), env.suite.cx().uid());
+        assert_eq!(env.create(&name, &database("p")).await, Outcome::Applied(()));
+        assert_rejected(ErrorKind::Invalid, &env.create(&SecretName { uid, ..name }, &cms("p")).await);
+        let described = client.describe_secret().secret_id(env.id(&name)).send().await.expect("a secret");
         let name = SecretName { uid, ..name };
         let swap = |tag: &Tag| {
             let value = if tag.key() == Some("cdm-uid") { uid.to_string() } else { "cdm".to_owned() };
             Tag::builder().set_key(tag.key().map(str::to_owned)).value(value).build()
         };
         let tags = described.tags().iter().map(swap).collect();
-        let make = client.create_secret().name(lab.id(&name)).secret_string("{}").set_tags(Some(tags));
-        make.send().await.expect("a secret of ours that holds nothing of use");
-        assert_eq!(lab.secrets.read(&name).await.expect_err("no credentials").kind, ErrorKind::Foreign);
+        let create = client.create_secret().name(env.id(&name)).secret_string("{}").set_tags(Some(tags));
+        create.send().await.expect("a secret of CDM without valid credentials");
+        assert_eq!(env.secrets.read(&name).await.expect_err("no credentials").kind, ErrorKind::Foreign);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_window_is_seven_days_and_does_not_move() {
-    for lab in Lab::both().await {
-        let client = lab.client().await;
+async fn the_recovery_window_is_seven_days_and_is_not_extended() {
+    for env in TestEnv::both().await {
+        let client = env.client().await;
         for stored in [true, false] {
-            let name = lab.name(SecretKind::Cms);
+            let name = env.name(SecretKind::Cms);
             if stored {
-                assert_eq!(lab.create(&name, &cms("p")).await, Outcome::Applied(()));
+                assert_eq!(env.create(&name, &cms("p")).await, Outcome::Applied(()));
             }
-            lab.wire.asked();
-            assert_eq!(lab.close(&name).await, Outcome::Applied(()));
-            let asked = lab.wire.asked();
+            env.http_stub.take_requests();
+            assert_eq!(env.close(&name).await, Outcome::Applied(()));
+            let requests = env.http_stub.take_requests();
             let delete =
-                asked.iter().find(|request| request.operation() == "DeleteSecret").expect("a delete");
+                requests.iter().find(|request| request.operation() == "DeleteSecret").expect("a delete");
             let body: serde_json::Value = serde_json::from_slice(&delete.body).expect("JSON");
             assert_eq!(body["RecoveryWindowInDays"], 7);
             assert_eq!(body["ForceDeleteWithoutRecovery"], serde_json::Value::Null);
             let until = async || {
-                let described = client.describe_secret().secret_id(lab.id(&name)).send().await;
+                let described = client.describe_secret().secret_id(env.id(&name)).send().await;
                 described.expect("a secret").deleted_date().copied()
             };
             let end = until().await;
             assert!(end.is_some());
-            lab.wire.asked();
-            assert_eq!(lab.close(&name).await, Outcome::Applied(()));
-            assert_eq!(lab.wire.operations(), ["DescribeSecret"]);
+            env.http_stub.take_requests();
+            assert_eq!(env.close(&name).await, Outcome::Applied(()));
+            assert_eq!(env.http_stub.operations(), ["DescribeSecret"]);
             assert_eq!(until().await, end);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_creators_one_is_first() {
-    for lab in Lab::both().await {
+async fn of_concurrent_creates_one_wins() {
+    for env in TestEnv::both().await {
         for _ in 0..5 {
-            let name = lab.name(SecretKind::Cms);
+            let name = env.name(SecretKind::Cms);
             let values: Vec<_> = (0..6).map(|n| cms(&format!("p{n}"))).collect();
             let outcomes =
-                futures_util::future::join_all(values.iter().map(|value| lab.create(&name, value))).await;
+                futures_util::future::join_all(values.iter().map(|value| env.create(&name, value))).await;
             let applied: Vec<_> = (0..6).filter(|&n| outcomes[n] == Outcome::Applied(())).collect();
             assert_eq!(applied.len(), 1, "{outcomes:?}");
             for outcome in outcomes.iter().filter(|outcome| **outcome != Outcome::Applied(())) {
-                refused_as(ErrorKind::Exists, outcome);
+                assert_rejected(ErrorKind::Exists, outcome);
             }
-            let Some(StoredSecret::Value(held)) = lab.reads(&name).await else { panic!("a value") };
-            assert!(held == values[applied[0]]);
+            let Some(StoredSecret::Value(stored)) = env.reads(&name).await else { panic!("a value") };
+            assert!(stored == values[applied[0]]);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_beside_a_deletion_leaves_nothing() {
-    for lab in Lab::both().await {
+async fn a_create_during_a_deletion_leaves_nothing() {
+    for env in TestEnv::both().await {
         for _ in 0..10 {
-            let (name, value) = (lab.name(SecretKind::Database), database("p"));
+            let (name, value) = (env.name(SecretKind::Database), database("p"));
             let (_, closed, _, again) = tokio::join!(
-                lab.create(&name, &value),
-                lab.close(&name),
-                lab.create(&name, &value),
-                lab.close(&name)
+                env.create(&name, &value),
+                env.close(&name),
+                env.create(&name, &value),
+                env.close(&name)
             );
-            // A deletion that meets another one's tombstone, or a create, may have to be repeated, and never fails.
+            // A deletion that conflicts with a tombstone of another call, or with a create, may have to be repeated,
+            // and never fails.
             for outcome in [&closed, &again] {
                 match outcome {
                     Outcome::Applied(()) => {}
@@ -270,18 +276,18 @@ async fn a_create_beside_a_deletion_leaves_nothing() {
                     }
                 }
             }
-            assert_eq!(lab.close(&name).await, Outcome::Applied(()));
-            assert!(matches!(lab.reads(&name).await, Some(StoredSecret::Deleting)));
-            refused_as(ErrorKind::Gone, &lab.create(&name, &value).await);
+            assert_eq!(env.close(&name).await, Outcome::Applied(()));
+            assert!(matches!(env.reads(&name).await, Some(StoredSecret::Deleting)));
+            assert_rejected(ErrorKind::Gone, &env.create(&name, &value).await);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prefix_is_judged() {
-    let Some(lab) = &Lab::both().await.pop() else { return };
+async fn a_prefix_is_validated() {
+    let Some(env) = &TestEnv::both().await.pop() else { return };
     let (most, too_much) = ("a".repeat(400), "a".repeat(401));
-    let with = |prefix| async move { secrets(&lab.wire.endpoint(), prefix, lab.bench.clock).await };
+    let with = |prefix| async move { secrets(&env.http_stub.endpoint(), prefix, env.suite.clock).await };
     for prefix in ["", "/a", "a/", "a b", "a*", "é", too_much.as_str()] {
         assert_eq!(with(prefix).await.expect_err(prefix), PrefixError);
     }
@@ -290,23 +296,20 @@ async fn a_prefix_is_judged() {
     }
 }
 
-/// Below a prefix of its own, whose secrets are deleted afterwards.
+/// Uses a separate prefix, whose secrets are deleted afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_keeps_the_contract() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests are told by their surroundings whether there is an account"
-    )]
+async fn an_account_fulfills_the_contract() {
+    #[expect(clippy::disallowed_methods, reason = "the environment states whether an account is available")]
     if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
         return;
     }
-    let bench = Bench::new();
-    let prefix = format!("cdm-test/{}", bench.cx().uid());
+    let suite = SystemEnv::new();
+    let prefix = format!("cdm-test/{}", suite.cx().uid());
     let settings = SecretsManagerSettings { prefix: prefix.clone() };
     let aws = Aws::load(&AwsSettings::default()).await;
-    let secrets = SecretsManager::new(&aws, &settings, Arc::new(bench.clock)).expect("settings");
-    contract::secrets::suite(&secrets, &bench.cx()).await;
-    secrets.check().await.expect("it answers");
+    let secrets = SecretsManager::new(&aws, &settings, Arc::new(suite.clock)).expect("settings");
+    contract::secrets::suite(&secrets, &suite.cx()).await;
+    secrets.check().await.expect("a response");
     let client = Client::new(&config().load().await);
     let named = Filter::builder().key(FilterNameStringType::Name).values(format!("{prefix}/")).build();
     let listed = client.list_secrets().filters(named).include_planned_deletion(true).max_results(100);

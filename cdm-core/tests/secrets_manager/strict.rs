@@ -1,58 +1,58 @@
-//! Secrets Manager as its documentation has it, where moto is more lenient: a create on a secret that is scheduled for
-//! deletion, and the limits of names, tokens and values.
+//! Secrets Manager as documented, where moto is more lenient: a create of a secret that is scheduled for deletion, and
+//! the limits of names, tokens and values.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, Request, Wire};
+use crate::http_stub::{HttpStub, Request, Response};
 
 #[derive(Debug, Default)]
 struct Secret {
-    /// The token of its version, and the version's value.
+    /// The version's token and value.
     version: Option<(String, String)>,
     tags: Value,
-    /// When it is deleted, in seconds since the epoch.
+    /// Time of the deletion, in seconds since the epoch.
     deleted: Option<u64>,
 }
 
-/// A server that keeps to the documentation.
-pub(crate) fn start() -> Wire {
-    let held: Mutex<BTreeMap<String, Secret>> = Mutex::default();
-    Wire::start(move |request| {
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer(&mut held, request) {
+/// Starts a server that follows the documentation.
+pub(crate) fn start() -> HttpStub {
+    let stored: Mutex<BTreeMap<String, Secret>> = Mutex::default();
+    HttpStub::start(move |request| {
+        let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
+        match respond(&mut stored, request) {
             Ok(body) => json(200, &body),
             Err(code) => error(400, code),
         }
     })
 }
 
-/// A refusal in the service's words.
-pub(crate) fn error(status: u16, code: &str) -> Answer {
+/// Returns an error response of the service.
+pub(crate) fn error(status: u16, code: &str) -> Response {
     json(status, &json!({ "__type": code, "Message": "a-message-of-the-service" }))
 }
 
-fn json(status: u16, body: &Value) -> Answer {
-    Answer::new(status, "application/x-amz-json-1.1", &body.to_string())
+fn json(status: u16, body: &Value) -> Response {
+    Response::new(status, "application/x-amz-json-1.1", &body.to_string())
 }
 
-fn answer(held: &mut BTreeMap<String, Secret>, request: &Request) -> Result<Value, &'static str> {
+fn respond(stored: &mut BTreeMap<String, Secret>, request: &Request) -> Result<Value, &'static str> {
     let body: Value = serde_json::from_slice(&request.body).map_err(|_| "SerializationException")?;
     let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
     if request.operation() == "CreateSecret" {
-        return create(held, &text("Name"), &body);
+        return create(stored, &text("Name"), &body);
     }
     let name = text("SecretId");
-    let secret = held.get_mut(&name).ok_or("ResourceNotFoundException")?;
+    let secret = stored.get_mut(&name).ok_or("ResourceNotFoundException")?;
     match (request.operation().as_str(), secret.deleted) {
         ("DescribeSecret", deleted) => {
-            let mut told = json!({ "ARN": arn(&name), "Name": name, "Tags": secret.tags });
+            let mut description = json!({ "ARN": arn(&name), "Name": name, "Tags": secret.tags });
             if let Some(deleted) = deleted {
-                told["DeletedDate"] = json!(deleted);
+                description["DeletedDate"] = json!(deleted);
             }
-            Ok(told)
+            Ok(description)
         }
         ("GetSecretValue" | "DeleteSecret", Some(_)) => Err("InvalidRequestException"),
         ("GetSecretValue", None) => {
@@ -71,10 +71,10 @@ fn answer(held: &mut BTreeMap<String, Secret>, request: &Request) -> Result<Valu
     }
 }
 
-fn create(held: &mut BTreeMap<String, Secret>, name: &str, body: &Value) -> Result<Value, &'static str> {
+fn create(stored: &mut BTreeMap<String, Secret>, name: &str, body: &Value) -> Result<Value, &'static str> {
     let token = body["ClientRequestToken"].as_str().unwrap_or_default();
     let value = body["SecretString"].as_str();
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/_+=.@-".contains(letter);
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/_+=.@-".contains(character);
     if name.is_empty() || name.len() > 512 || !name.chars().all(plain) {
         return Err("ValidationException");
     }
@@ -83,16 +83,18 @@ fn create(held: &mut BTreeMap<String, Secret>, name: &str, body: &Value) -> Resu
     {
         return Err("ValidationException");
     }
-    if let Some(there) = held.get(name) {
+    if let Some(existing) = stored.get(name) {
         let same = value.map(|value| (token.to_owned(), value.to_owned()));
-        return match there.deleted {
+        return match existing.deleted {
             Some(_) => Err("InvalidRequestException"),
-            None if same.is_some() && there.version == same => Ok(json!({ "ARN": arn(name), "Name": name })),
+            None if same.is_some() && existing.version == same => {
+                Ok(json!({ "ARN": arn(name), "Name": name }))
+            }
             None => Err("ResourceExistsException"),
         };
     }
     let version = value.map(|value| (token.to_owned(), value.to_owned()));
-    held.insert(name.to_owned(), Secret { version, tags: body["Tags"].clone(), deleted: None });
+    stored.insert(name.to_owned(), Secret { version, tags: body["Tags"].clone(), deleted: None });
     Ok(json!({ "ARN": arn(name), "Name": name }))
 }
 

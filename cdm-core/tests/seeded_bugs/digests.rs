@@ -1,4 +1,4 @@
-//! What catches the bugs that are about the digest that runs.
+//! Scenarios that catch bugs in the handling of the running digest.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use cdm_core::domain::{Color, ReasonCode, Rollout, RolloutStatus};
 use cdm_core::manager::{Force, Resume, RolloutRequest};
 use cdm_testkit::world::{World, digest, now};
 
-use super::{expect, fleet, in_two_waves, rollout, seen_in};
+use super::{expect, fleet, in_two_waves, rollout, violations};
 
-/// Two sites are on green, which ran `digest(1)`, and two are not; by then it runs `digest(2)`.
+/// Starts a rollout: two sites are on green, which ran `digest(1)`, and two are not; then green runs `digest(2)`.
 fn changed(gate: Option<HealthGate>) -> (World, u64) {
     let mut world = fleet(&["a", "b", "c", "d"]);
     let _ = world.deploy(digest(1), Color::Green, false);
@@ -36,32 +36,36 @@ fn head(world: &World, number: u64) -> Rollout {
 }
 
 fn is_bad(world: &World, image: u8) -> bool {
-    let service = now(world.raw().store.service(Color::Green)).expect("a colour");
+    let service = now(world.raw().store.service(Color::Green)).expect("a service");
     let mut releases = service.releases.into_iter().filter(|release| release.digest == digest(image));
     releases.any(|release| release.verdict == Verdict::Bad)
 }
 
 pub(super) fn changed_between_waves() -> Vec<String> {
     let (mut world, number) = changed(None);
-    let mut seen = seen_in(&mut world);
+    let mut findings = violations(&mut world);
     let waits = head(&world, number);
     let on_green = world.store.all_sites().iter().filter(|site| site.service == Color::Green).count();
-    expect(&mut seen, waits.status == RolloutStatus::Waiting, "it went on with another digest");
-    expect(&mut seen, on_green == 2, "a site was moved on a digest that nobody asked for");
-    seen
+    expect(
+        &mut findings,
+        waits.status == RolloutStatus::Waiting,
+        "the rollout continued with another digest",
+    );
+    expect(&mut findings, on_green == 2, "a site was moved to a digest that was not requested");
+    findings
 }
 
-pub(super) fn accepted_and_condemned() -> Vec<String> {
+pub(super) fn accepted_and_rejected() -> Vec<String> {
     let (mut world, number) = changed(HealthGate::new("/").ok());
     let wanted = Resume { accept: Some(digest(2)), force: Force::No };
-    let _ = world.ask(move |manager, request| {
+    let _ = world.request(move |manager, request| {
         Box::pin(async move { manager.resume_on(&request, number, wanted).await })
     });
     world.run();
-    let mut seen = seen_in(&mut world);
-    expect(&mut seen, !is_bad(&world, 1), "a digest is bad that no site spoke against");
-    expect(&mut seen, is_bad(&world, 2), "the digest that sites spoke against is not bad");
-    seen
+    let mut findings = violations(&mut world);
+    expect(&mut findings, !is_bad(&world, 1), "a digest is bad although no site failed on it");
+    expect(&mut findings, is_bad(&world, 2), "the digest on which sites failed is not bad");
+    findings
 }
 
 pub(super) fn rolled_back_twice() -> Vec<String> {
@@ -71,13 +75,13 @@ pub(super) fn rolled_back_twice() -> Vec<String> {
         world.run();
     }
     for _ in 0..2 {
-        let _ = world.ask(|manager, request| {
+        let _ = world.request(|manager, request| {
             Box::pin(async move { manager.rollback(&request, Some(Color::Green)).await })
         });
         world.run();
     }
     let view = now(world.raw().cluster.service(Color::Green)).expect("a service");
-    let mut seen = seen_in(&mut world);
-    expect(&mut seen, view.digest != Some(digest(2)), "the second rollback brought the image back");
-    seen
+    let mut findings = violations(&mut world);
+    expect(&mut findings, view.digest != Some(digest(2)), "the second rollback brought the image back");
+    findings
 }

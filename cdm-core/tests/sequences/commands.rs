@@ -1,4 +1,4 @@
-//! What may happen to a platform, and how chance puts it in a row.
+//! The commands of a sequence, and the random generation of sequences.
 
 use std::time::Duration;
 
@@ -10,64 +10,64 @@ use cdm_testkit::faults::Fault;
 use cdm_testkit::ids::Rng;
 use cdm_testkit::world::Verb;
 
-/// The sites that there may be; one's id begins with another's.
+/// The ids of the sites; one is a prefix of another.
 pub(crate) const SITES: [&str; 4] = ["a", "ab", "b", "c"];
 
 /// An image whose pods crash.
 pub(crate) const BROKEN: u8 = 4;
-/// An image whose pods find no place.
-pub(crate) const HOMELESS: u8 = 5;
-/// How many images there are.
+/// An image whose pods cannot be scheduled.
+pub(crate) const UNSCHEDULABLE: u8 = 5;
+/// Number of images.
 const IMAGES: u64 = 6;
 
-/// How many commands a sequence has.
+/// Number of commands in a sequence.
 const LENGTH: usize = 30;
-/// The latest of the next calls that a fault may happen to.
-const NEAR: u64 = 40;
+/// Maximum distance, in calls, of an injected fault.
+const MAX_DISTANCE: u64 = 40;
 
 /// The kinds of jobs.
 pub(crate) const JOBS: [&str; 3] = ["install", "activate-theme", "flush-caches"];
 
-/// Something that happens. Operations and rollouts are counted back from the newest.
+/// One command. Operations and rollouts are counted back from the newest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// A site is asked for; the second is the one whose hostnames it wants.
+    /// Creates a site; the second index is the site whose hostnames are requested.
     Create(usize, usize),
-    /// Something is asked of a site.
+    /// Requests an operation on a site.
     Site(usize, Verb),
-    /// A service is to be the canary.
+    /// Selects the canary.
     Select(Color),
-    /// An image is deployed, and its sites are routed there or not.
-    Deploy(u8, Color, Then),
-    /// The last image that was healthy is wanted back.
+    /// Deploys an image.
+    Deploy(u8, Color, AfterDeploy),
+    /// Rolls a service back to its last healthy image.
     Rollback(Color),
-    /// A person's verdict.
+    /// Sets a verdict, as an operator would.
     Mark(u8, Verdict),
-    /// A rollout is started.
+    /// Starts a rollout.
     Rollout(RolloutRequest),
-    /// Something is asked of a rollout.
-    Steer(Steer, usize),
-    /// An operation is to stop.
+    /// Controls a rollout.
+    RolloutControl(RolloutControl, usize),
+    /// Cancels an operation.
     Cancel(usize),
-    /// An operation is to be tried again.
+    /// Retries an operation.
     Retry(usize),
-    /// A request once more, under the same key; counted back from the last.
+    /// Repeats a request under the same key; counted back from the last request.
     Repeat(usize),
-    /// The worker takes so many turns, wherever that leaves its work.
+    /// Runs the worker for this number of turns.
     Turns(usize),
-    /// The workers work until nobody has anything to do.
-    Rest,
-    /// Time passes in which nobody works.
+    /// Runs the workers until no work remains.
+    Settle,
+    /// Advances the clock without running a worker.
     Advance(Duration),
     /// The process dies between two calls.
     Crash,
-    /// A fault waits for that one of the next calls.
+    /// Injects a fault into one of the next calls.
     Inject(usize, Fault),
-    /// A service loses its pods.
+    /// The pods of a service fail.
     Break(Color),
-    /// It has them back.
-    Mend(Color),
-    /// The cluster forgets a job that ended.
+    /// The pods of a service recover.
+    Recover(Color),
+    /// The cluster removes an ended job.
     Expire(usize),
     /// The next jobs of that kind fail.
     FailJobs(usize, usize),
@@ -75,26 +75,26 @@ pub(crate) enum Command {
 
 /// What a deploy does once the image is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// It flushes caches.
+pub(crate) enum AfterDeploy {
+    /// Flushes caches.
     Flush,
-    /// It routes the sites there.
+    /// Moves the sites to the service.
     Promote,
 }
 
-/// What may be asked of a rollout.
+/// A control request for a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Steer {
+pub(crate) enum RolloutControl {
     Pause,
     Resume,
-    /// On the digest that its target runs.
+    /// Accepts the digest that its target runs.
     Accept,
     Abort,
     Retry,
 }
 
 impl Command {
-    /// Every kind.
+    /// All kinds of commands.
     pub(crate) const KINDS: [&str; 27] = [
         "create",
         "provision",
@@ -120,12 +120,12 @@ impl Command {
         "advance",
         "crash",
         "break",
-        "mend",
+        "recover",
         "expire",
         "fail-jobs",
     ];
 
-    /// Its kind; those of faults are counted by fault.
+    /// Returns the kind of the command; injected faults are counted by fault.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Create(..) => "create",
@@ -134,45 +134,45 @@ impl Command {
             Self::Site(_, Verb::Promote) => "promote",
             Self::Site(_, Verb::Terminate) => "terminate",
             Self::Select(_) => "select",
-            Self::Deploy(_, _, Then::Flush) => "deploy",
-            Self::Deploy(_, _, Then::Promote) => "deploy-promote",
+            Self::Deploy(_, _, AfterDeploy::Flush) => "deploy",
+            Self::Deploy(_, _, AfterDeploy::Promote) => "deploy-promote",
             Self::Rollback(_) => "rollback",
             Self::Mark(..) => "mark",
             Self::Rollout(_) => "rollout",
-            Self::Steer(Steer::Pause, _) => "pause",
-            Self::Steer(Steer::Resume, _) => "resume",
-            Self::Steer(Steer::Accept, _) => "accept",
-            Self::Steer(Steer::Abort, _) => "abort",
-            Self::Steer(Steer::Retry, _) => "retry-rollout",
+            Self::RolloutControl(RolloutControl::Pause, _) => "pause",
+            Self::RolloutControl(RolloutControl::Resume, _) => "resume",
+            Self::RolloutControl(RolloutControl::Accept, _) => "accept",
+            Self::RolloutControl(RolloutControl::Abort, _) => "abort",
+            Self::RolloutControl(RolloutControl::Retry, _) => "retry-rollout",
             Self::Cancel(_) => "cancel",
             Self::Retry(_) => "retry",
             Self::Repeat(_) => "repeat",
             Self::Turns(_) => "turns",
-            Self::Rest => "rest",
+            Self::Settle => "rest",
             Self::Advance(_) => "advance",
             Self::Crash => "crash",
             Self::Inject(..) => "inject",
             Self::Break(_) => "break",
-            Self::Mend(_) => "mend",
+            Self::Recover(_) => "recover",
             Self::Expire(_) => "expire",
             Self::FailJobs(..) => "fail-jobs",
         }
     }
 }
 
-/// A sequence by chance. Half of what is asked of sites is what a person would ask next.
-pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
-    // How far each site would be, had everything gone well: absent, created, active.
-    let mut guess = [0_u8; SITES.len()];
+/// Generates a random sequence. Half of the requests for sites are those that a user would make next.
+pub(crate) fn generate(rng: &mut Rng) -> Vec<Command> {
+    // The phase of each site if all requests had succeeded: absent, created, active.
+    let mut phases = [0_u8; SITES.len()];
     let mut commands = Vec::new();
-    // Some platforms are in use already.
+    // Some platforms are already in use.
     if rng.chance(0.7) {
         let sites = 1 + index(rng, SITES.len());
         commands.extend((0..sites).map(|site| Command::Create(site, site)));
-        commands.push(Command::Rest);
+        commands.push(Command::Settle);
         commands.extend((0..sites).map(|site| Command::Site(site, Verb::Provision)));
-        commands.push(Command::Rest);
-        guess[..sites].fill(2);
+        commands.push(Command::Settle);
+        phases[..sites].fill(2);
     }
     let length = commands.len() + LENGTH;
     while commands.len() < length {
@@ -180,16 +180,17 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
             0..27 => {
                 let site = index(rng, SITES.len());
                 let sensible = rng.chance(0.7);
-                let command = if sensible { ahead(rng, site, guess[site]) } else { anything(rng, site) };
+                let command =
+                    if sensible { next_request(rng, site, phases[site]) } else { any_request(rng, site) };
                 if sensible {
-                    guess[site] = match &command {
+                    phases[site] = match &command {
                         Command::Create(..) => 1,
                         Command::Site(_, Verb::Terminate) => 0,
                         _ => 2,
                     };
                     commands.push(command);
                     if rng.chance(0.4) {
-                        commands.push(Command::Rest);
+                        commands.push(Command::Settle);
                     }
                     continue;
                 }
@@ -197,7 +198,7 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
             }
             27..32 => Command::Select(service(rng)),
             32..39 => {
-                let then = if rng.chance(0.4) { Then::Promote } else { Then::Flush };
+                let then = if rng.chance(0.4) { AfterDeploy::Promote } else { AfterDeploy::Flush };
                 Command::Deploy(image(rng), service(rng), then)
             }
             39..41 => Command::Rollback(service(rng)),
@@ -207,23 +208,29 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
             }
             44..50 => Command::Rollout(rollout(rng)),
             50..56 => {
-                let all =
-                    [Steer::Pause, Steer::Resume, Steer::Resume, Steer::Accept, Steer::Abort, Steer::Retry];
-                Command::Steer(all[index(rng, all.len())], index(rng, 3))
+                let all = [
+                    RolloutControl::Pause,
+                    RolloutControl::Resume,
+                    RolloutControl::Resume,
+                    RolloutControl::Accept,
+                    RolloutControl::Abort,
+                    RolloutControl::Retry,
+                ];
+                Command::RolloutControl(all[index(rng, all.len())], index(rng, 3))
             }
             56..59 => Command::Cancel(index(rng, 4)),
             59..63 => Command::Retry(index(rng, 4)),
             63..66 => Command::Repeat(index(rng, 4)),
             66..73 => Command::Turns(1 + index(rng, 4)),
-            73..82 => Command::Rest,
+            73..82 => Command::Settle,
             82..84 => Command::Advance(Duration::from_secs(1 + rng.below(60))),
             84..87 => Command::Crash,
             87..94 => {
-                let at = usize::try_from(rng.below(NEAR)).unwrap_or_default();
+                let at = usize::try_from(rng.below(MAX_DISTANCE)).unwrap_or_default();
                 Command::Inject(at, Fault::KINDS[index(rng, Fault::KINDS.len())])
             }
             94 => Command::Break(service(rng)),
-            95..97 => Command::Mend(service(rng)),
+            95..97 => Command::Recover(service(rng)),
             97 => Command::Expire(index(rng, 4)),
             _ => Command::FailJobs(index(rng, JOBS.len()), 1 + index(rng, 4)),
         };
@@ -233,9 +240,9 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Command> {
     commands
 }
 
-/// What a person would ask next of a site that is so far.
-fn ahead(rng: &mut Rng, site: usize, far: u8) -> Command {
-    match (far, rng.below(10)) {
+/// Returns the request that a user would make next for a site in that phase.
+fn next_request(rng: &mut Rng, site: usize, phase: u8) -> Command {
+    match (phase, rng.below(10)) {
         (0, _) => Command::Create(site, site),
         (1, 0) | (2.., 0..2) => Command::Site(site, Verb::Terminate),
         (1, _) => Command::Site(site, Verb::Provision),
@@ -244,7 +251,7 @@ fn ahead(rng: &mut Rng, site: usize, far: u8) -> Command {
     }
 }
 
-fn anything(rng: &mut Rng, site: usize) -> Command {
+fn any_request(rng: &mut Rng, site: usize) -> Command {
     match rng.below(6) {
         0 => Command::Create(site, index(rng, SITES.len())),
         1 => Command::Create(site, site),
@@ -266,7 +273,7 @@ fn rollout(rng: &mut Rng) -> RolloutRequest {
         0 | 1 => Vec::new(),
         2 => vec![WaveTarget::Count(1), WaveTarget::Percent(100)],
         3 => vec![WaveTarget::Count(1), WaveTarget::Percent(50), WaveTarget::Percent(100)],
-        // These do not make sense.
+        // These waves are invalid.
         _ => vec![WaveTarget::Percent(100), WaveTarget::Count(1)],
     };
     let promote = rng.chance(0.6);

@@ -1,7 +1,8 @@
-//! Sequences by chance: thirty commands on a platform that may be in use, faults and human hands among them, against a model of what must come of them.
+//! Random sequences: thirty commands on a platform that may be in use, including faults and operator actions, checked
+//! against a model of the expected results.
 //!
-//! The campaign's seed is in its line. `CDM_SEQUENCE=<seed> cargo test -p cdm-core --test sequences` plays one sequence
-//! again; a sequence that fails is shown without the commands that it fails without.
+//! The result of the campaign contains its seed. `CDM_SEQUENCE=<seed> cargo test -p cdm-core --test sequences` replays
+//! one sequence; a failing sequence is printed without the commands that are not needed for the failure.
 
 #![allow(
     clippy::print_stdout,
@@ -13,37 +14,37 @@
 mod campaign;
 mod commands;
 mod model;
-mod play;
+mod run;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use campaign::{Campaign, caught, full, seed};
+use campaign::{Campaign, catch_panic, full, seed};
 use cdm_core::domain::SiteId;
 use cdm_testkit::faults::Fault;
 use cdm_testkit::ids::Rng;
-use commands::{Command, SITES, draw};
-use play::{Histogram, name, play};
+use commands::{Command, SITES, generate};
+use run::{Histogram, name, run_sequence};
 
-/// How many of the failing sequences are shrunk.
+/// Maximum number of failing sequences that are shrunk.
 const SHRUNK: u32 = 8;
 
 fn site_id(site: usize) -> SiteId {
     SiteId::parse(SITES[site]).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What is wrong with a sequence, if anything is.
+/// Runs a sequence, and returns the problems.
 fn wrong(seed: u64, commands: &[Command]) -> (Histogram, Vec<String>) {
-    caught(|| play(seed, commands))
+    catch_panic(|| run_sequence(seed, commands))
         .unwrap_or_else(|panic| (Histogram::new(), vec![format!("Panic: {panic}")]))
 }
 
-/// What a failure is of: two runs fail in the same way when this is the same.
+/// Returns the name of the violated invariant; two runs with the same name fail in the same way.
 fn invariant(wrong: &[String]) -> Option<&str> {
     wrong.first().and_then(|wrong| wrong.split(':').next())
 }
 
-/// Leaves out commands as long as the sequence fails in the same way, many at a time, then one by one.
+/// Removes commands as long as the sequence fails in the same way, first many at a time, then one by one.
 fn shrink(seed: u64, commands: &[Command]) -> (Vec<Command>, Vec<String>) {
     let (mut kept, mut failure) = (commands.to_vec(), wrong(seed, commands).1);
     let mut size = kept.len() / 2;
@@ -66,7 +67,7 @@ fn shrink(seed: u64, commands: &[Command]) -> (Vec<Command>, Vec<String>) {
     (kept, failure)
 }
 
-fn told(seed: u64, commands: &[Command], wrong: &[String]) -> String {
+fn report(seed: u64, commands: &[Command], wrong: &[String]) -> String {
     let commands: Vec<String> = commands.iter().map(|command| format!("        {command:?}")).collect();
     format!("sequence {seed}:\n{}\n    {}", commands.join("\n"), wrong.join("\n    "))
 }
@@ -80,7 +81,7 @@ fn sequences() {
     let histogram = Mutex::new(Histogram::new());
     let shrunk = AtomicU32::new(0);
     let mut campaign = Campaign::new("sequences").over(&seeds, |seed| {
-        let commands = draw(&mut Rng::new(*seed));
+        let commands = generate(&mut Rng::new(*seed));
         let (happened, failure) = wrong(*seed, &commands);
         let mut all = histogram.lock().unwrap_or_else(PoisonError::into_inner);
         happened.into_iter().for_each(|(what, times)| *all.entry(what).or_default() += times);
@@ -90,7 +91,7 @@ fn sequences() {
         }
         let first = shrunk.fetch_add(1, Ordering::SeqCst) < SHRUNK;
         let (commands, failure) = if first { shrink(*seed, &commands) } else { (Vec::new(), failure) };
-        Err(told(*seed, &commands, &failure))
+        Err(report(*seed, &commands, &failure))
     });
     let histogram = histogram.into_inner().unwrap_or_else(PoisonError::into_inner);
     let kinds = Command::KINDS.into_iter().chain(Fault::KINDS.into_iter().map(name));
@@ -101,15 +102,15 @@ fn sequences() {
     campaign.end(&format!("seed {seed}: {}", shown.join(", ")));
 }
 
-/// Plays one sequence again and prints it, shrunk if it fails.
+/// Replays one sequence and prints it, shrunk if it fails.
 #[test]
 fn replay() {
     let Some(seed) = std::env::var("CDM_SEQUENCE").ok().and_then(|seed| seed.parse().ok()) else { return };
-    let commands = draw(&mut Rng::new(seed));
+    let commands = generate(&mut Rng::new(seed));
     let (_, failure) = wrong(seed, &commands);
     if failure.is_empty() {
-        return println!("{}", told(seed, &commands, &["nothing is wrong".to_owned()]));
+        return println!("{}", report(seed, &commands, &["nothing is wrong".to_owned()]));
     }
     let (commands, failure) = shrink(seed, &commands);
-    panic!("{}", told(seed, &commands, &failure));
+    panic!("{}", report(seed, &commands, &failure));
 }

@@ -1,7 +1,7 @@
-//! What must come of a sequence: which requests are refused, and where each site is when everything rests.
+//! The model of a sequence: which requests are rejected, and the state of each site when no work remains.
 //!
-//! The tables here are the model's own, written from what users are told. While work is under way only the set of codes
-//! that a request may be refused with is known; at rest there is one answer.
+//! The tables here are the model's own, written from the documentation for users. While work is in progress, only the
+//! set of possible error codes is known; at rest there is exactly one code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,50 +14,50 @@ use cdm_core::domain::{
 };
 use cdm_core::manager::Manager;
 use cdm_core::ports::Ports;
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World, digest, now};
 
-use super::commands::{Command, SITES, Steer, Then};
-use super::play::Wish;
+use super::commands::{AfterDeploy, Command, RolloutControl, SITES};
+use super::run::TargetedRequest;
 
-/// The answer to a request that is not refused.
+/// The code of an accepted request.
 pub(crate) const ACCEPTED: &str = "accepted";
 
-/// What is known of a platform.
+/// The known state of a platform.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// At the last rest.
-    sites: BTreeMap<usize, Known>,
+    /// The state of each site when the platform was last at rest.
+    sites: BTreeMap<usize, ExpectedSite>,
     canary: Color,
     running: BTreeMap<Color, Digest>,
     pending: Vec<Pending>,
-    /// How the members of rollouts had come out at the last rest.
+    /// The outcomes of the members of rollouts when the platform was last at rest.
     outcomes: BTreeMap<(u64, usize), Option<MemberOutcome>>,
 }
 
-/// A site as it must be.
+/// The expected state of a site.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct ExpectedSite {
     phase: Phase,
-    /// `None` where several had a hand in it.
-    place: Option<Place>,
-    /// The one whose hostnames it has.
+    /// `None` if several operations changed it.
+    placement: Option<Placement>,
+    /// The site whose hostnames this site has.
     hosts: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Placement {
     service: Color,
     routed: Option<Color>,
 }
 
-/// An operation that was accepted, until it has ended.
+/// An accepted operation that has not ended.
 #[derive(Debug)]
 struct Pending {
     id: OperationId,
-    /// The canary when it was accepted, where nothing disturbed the look at it.
+    /// The canary at acceptance; `None` if a fault may have affected the read.
     canary: Option<Color>,
-    /// The one whose hostnames a created site has.
+    /// The site whose hostnames a created site has.
     hosts: usize,
 }
 
@@ -72,7 +72,7 @@ impl Model {
         }
     }
 
-    /// An operation was accepted, or an earlier one goes on.
+    /// Records an accepted operation, or an earlier one that continues.
     pub(crate) fn accepted(&mut self, id: OperationId, canary: Option<Color>, hosts: usize) {
         if self.pending.iter().all(|pending| pending.id != id) {
             self.pending.push(Pending { id, canary, hosts });
@@ -84,9 +84,9 @@ impl Model {
         self.pending.iter().map(|pending| &pending.id).find(|id| id.parent == parent)
     }
 
-    /// The codes that a request may be answered with while others are at work.
-    pub(crate) fn legal(wish: &Wish) -> Vec<&'static str> {
-        let codes: &[&str] = match &wish.command {
+    /// Returns the codes with which a request may be answered while other work is in progress.
+    pub(crate) fn legal(targeted: &TargetedRequest) -> Vec<&'static str> {
+        let codes: &[&str] = match &targeted.command {
             Command::Create(..) => &["site_exists", "hostname_taken"],
             Command::Site(..) => {
                 &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight"]
@@ -98,7 +98,7 @@ impl Model {
             Command::Rollout(_) => {
                 &["operation_in_flight", "rollout_in_flight", "invalid", "unknown_sites", "empty_plan"]
             }
-            Command::Steer(Steer::Retry, _) => &[
+            Command::RolloutControl(RolloutControl::Retry, _) => &[
                 "not_found",
                 "illegal_transition",
                 "operation_in_flight",
@@ -106,10 +106,10 @@ impl Model {
                 "bad_digest",
                 "empty_plan",
             ],
-            Command::Steer(Steer::Resume | Steer::Accept, _) => {
+            Command::RolloutControl(RolloutControl::Resume | RolloutControl::Accept, _) => {
                 &["not_found", "illegal_transition", "digest_changed", "bad_digest"]
             }
-            Command::Steer(..) | Command::Cancel(_) => &["not_found", "illegal_transition"],
+            Command::RolloutControl(..) | Command::Cancel(_) => &["not_found", "illegal_transition"],
             Command::Retry(_) => {
                 &["not_found", "illegal_transition", "operation_in_flight", "rollout_in_flight", "bad_digest"]
             }
@@ -118,18 +118,23 @@ impl Model {
         codes.iter().copied().chain([ACCEPTED, "contended"]).collect()
     }
 
-    /// The codes that a request may be answered with at rest.
-    pub(crate) fn answer(&self, wish: &Wish, world: &World, manager: &Manager) -> Vec<&'static str> {
-        match &wish.command {
+    /// Returns the codes with which a request may be answered at rest.
+    pub(crate) fn expected_codes(
+        &self,
+        targeted: &TargetedRequest,
+        world: &World,
+        manager: &Manager,
+    ) -> Vec<&'static str> {
+        match &targeted.command {
             Command::Create(site, hosts) => {
-                let taken = self.sites.values().any(|known| known.hosts == *hosts);
+                let taken = self.sites.values().any(|expected| expected.hosts == *hosts);
                 vec![match (self.sites.contains_key(site), taken) {
                     (true, _) => "site_exists",
                     (false, true) => "hostname_taken",
                     (false, false) => ACCEPTED,
                 }]
             }
-            Command::Site(site, verb) => vec![self.site_answer(*site, *verb, world)],
+            Command::Site(site, verb) => vec![self.site_code(*site, *verb, world)],
             Command::Select(color) => {
                 let at_work = self.parked_on(&Subject::Fleet);
                 let same = at_work.is_none_or(|id| {
@@ -144,10 +149,10 @@ impl Model {
                 vec![if wanted { ACCEPTED } else { "no_healthy_digest" }]
             }
             Command::Mark(image, _) => {
-                let known = services(world.raw())
+                let expected = services(world.raw())
                     .iter()
                     .any(|service| service.releases.iter().any(|release| release.digest == digest(*image)));
-                vec![if known { ACCEPTED } else { "not_found" }]
+                vec![if expected { ACCEPTED } else { "not_found" }]
             }
             Command::Rollout(wanted) => {
                 let sound = wanted.waves.last().is_none_or(|last| last.end(100) == 100);
@@ -159,24 +164,26 @@ impl Model {
                     (_, _, true) => ACCEPTED,
                 }]
             }
-            Command::Steer(steer, _) => {
+            Command::RolloutControl(control, _) => {
                 let all = world.store.all_rollouts();
-                let rollout = all.iter().find(|rollout| Some(rollout.number) == wish.rollout);
-                vec![rollout.map_or("not_found", |rollout| steer_answer(*steer, rollout, wish.image, world))]
+                let rollout = all.iter().find(|rollout| Some(rollout.number) == targeted.rollout);
+                vec![rollout.map_or("not_found", |rollout| {
+                    rollout_control_code(*control, rollout, targeted.image, world)
+                })]
             }
-            Command::Cancel(_) => match of(manager, wish) {
-                Some(at) => Self::cancel_answer(&at),
+            Command::Cancel(_) => match of(manager, targeted) {
+                Some(at) => Self::cancel_codes(&at),
                 None => vec!["not_found"],
             },
-            Command::Retry(_) => vec![match of(manager, wish) {
-                Some(at) => self.retry_answer(&at, world),
+            Command::Retry(_) => vec![match of(manager, targeted) {
+                Some(at) => self.retry_code(&at, world),
                 None => "not_found",
             }],
             _ => Vec::new(),
         }
     }
 
-    /// How many sites a rollout would have; `None` where it names one that is not there.
+    /// Returns the number of sites of a rollout; `None` if the scope names a site that does not exist.
     fn in_scope(&self, scope: &RolloutScope, world: &World) -> Option<usize> {
         let on = |color: Color| {
             let sites = world.store.all_sites().into_iter();
@@ -189,17 +196,17 @@ impl Model {
             RolloutScope::All => Some(on(Color::Blue) + on(Color::Green)),
             RolloutScope::Service(color) => Some(on(*color)),
             RolloutScope::Sites(ids) => {
-                let known = ids.iter().all(|id| there(id).is_some_and(|at| self.sites.contains_key(&at)));
-                known.then_some(ids.len())
+                let expected = ids.iter().all(|id| there(id).is_some_and(|at| self.sites.contains_key(&at)));
+                expected.then_some(ids.len())
             }
         }
     }
 
-    fn site_answer(&self, site: usize, verb: Verb, world: &World) -> &'static str {
-        let Some(known) = self.sites.get(&site) else { return "not_found" };
+    fn site_code(&self, site: usize, verb: Verb, world: &World) -> &'static str {
+        let Some(expected) = self.sites.get(&site) else { return "not_found" };
         let busy = self.parked_on(&subject(site)).is_some()
             || record(world, site).is_some_and(|site| site.operation.is_some());
-        match (verb, known.phase, busy) {
+        match (verb, expected.phase, busy) {
             (Verb::Terminate, _, _)
             | (Verb::Provision, Phase::Created, false)
             | (Verb::Upgrade | Verb::Promote, Phase::Active, false) => ACCEPTED,
@@ -208,8 +215,8 @@ impl Model {
         }
     }
 
-    /// An operation that waits for a person may be stopped, but for those that cannot be taken back.
-    fn cancel_answer(at: &Operation) -> Vec<&'static str> {
+    /// A parked operation can be canceled, unless it cannot be undone.
+    fn cancel_codes(at: &Operation) -> Vec<&'static str> {
         if at.state.status != Status::Parked {
             return vec!["illegal_transition"];
         }
@@ -224,15 +231,15 @@ impl Model {
         }]
     }
 
-    fn retry_answer(&self, at: &Operation, world: &World) -> &'static str {
+    fn retry_code(&self, at: &Operation, world: &World) -> &'static str {
         let site = |verb| match &at.subject {
             Subject::Site(id) => SITES
                 .iter()
                 .position(|site| *site == id.as_str())
-                .map(|site| self.site_answer(site, verb, world)),
+                .map(|site| self.site_code(site, verb, world)),
             Subject::Service(_) | Subject::Fleet => None,
         };
-        let answer = match (at.state.status, at.state.input.kind()) {
+        let outcome = match (at.state.status, at.state.input.kind()) {
             (Status::Ended(TerminalStatus::Failed | TerminalStatus::Cancelled), OperationKind::Deploy)
                 if deploys_bad(at, world) =>
             {
@@ -256,16 +263,16 @@ impl Model {
             }
             (_, _) => None,
         };
-        answer.unwrap_or("illegal_transition")
+        outcome.unwrap_or("illegal_transition")
     }
 
-    /// Takes in what has come to an end, and answers what is not as it must be. For a world at rest.
-    pub(crate) fn rest(&mut self, world: &World, services: &Manager) -> Vec<String> {
+    /// Applies the ended operations, and returns the differences from the expected state. Requires a platform at rest.
+    pub(crate) fn check_at_rest(&mut self, world: &World, services: &Manager) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut touched = BTreeSet::new();
         for pending in std::mem::take(&mut self.pending) {
             let Ok(at) = now(services.operation(&pending.id)) else {
-                wrong.push(format!("Journal: {} is not to be found", pending.id));
+                wrong.push(format!("Journal: {} is not found", pending.id));
                 continue;
             };
             if let Subject::Site(id) = &at.subject
@@ -289,16 +296,17 @@ impl Model {
                 (_, status) => wrong.push(format!("Rest: {} is {status} at rest", pending.id)),
             }
         }
-        self.rolled(world, &touched);
+        self.apply_rollouts(world, &touched);
         wrong.extend(self.compare(world));
         wrong
     }
 
-    /// What the end of a site's operation makes of the site.
+    /// Applies the end of a site's operation to the site.
     fn site_ended(&mut self, site: usize, pending: &Pending, at: &Operation) -> Option<String> {
         let Status::Ended(end) = at.state.status else {
             if at.state.input.kind() == OperationKind::Create {
-                self.sites.insert(site, Known { phase: Phase::New, place: None, hosts: pending.hosts });
+                self.sites
+                    .insert(site, ExpectedSite { phase: Phase::New, placement: None, hosts: pending.hosts });
             }
             return None;
         };
@@ -311,33 +319,36 @@ impl Model {
         }
         match (&at.state.input, end) {
             (OperationInput::Create, TerminalStatus::Succeeded) => {
-                let place = pending.canary.map(|service| Place { service, routed: None });
-                self.sites.insert(site, Known { phase: Phase::Created, place, hosts: pending.hosts });
+                let placement = pending.canary.map(|service| Placement { service, routed: None });
+                self.sites
+                    .insert(site, ExpectedSite { phase: Phase::Created, placement, hosts: pending.hosts });
             }
             (OperationInput::Create, _) if displaced(at) => {
-                self.sites.insert(site, Known { phase: Phase::New, place: None, hosts: pending.hosts });
+                self.sites
+                    .insert(site, ExpectedSite { phase: Phase::New, placement: None, hosts: pending.hosts });
             }
             (OperationInput::Create, _) | (OperationInput::Terminate, TerminalStatus::Succeeded) => {
                 self.sites.remove(&site);
             }
             (input, end) => {
-                let Some(known) = self.sites.get_mut(&site) else {
-                    return Some(format!("Site: {} worked on no site", at.id));
+                let Some(expected) = self.sites.get_mut(&site) else {
+                    return Some(format!("Site: {} worked on a missing site", at.id));
                 };
                 match (input, end) {
                     (OperationInput::Provision(service), TerminalStatus::Succeeded) => {
-                        known.phase = Phase::Active;
-                        known.place = Some(Place { service: *service, routed: Some(*service) });
+                        expected.phase = Phase::Active;
+                        expected.placement = Some(Placement { service: *service, routed: Some(*service) });
                     }
                     (OperationInput::Upgrade(course), TerminalStatus::Succeeded) => {
-                        known.place = known.place.map(|place| Place { service: course.to, ..place });
+                        expected.placement =
+                            expected.placement.map(|placement| Placement { service: course.to, ..placement });
                     }
                     (OperationInput::Promote(course), TerminalStatus::Succeeded) => {
-                        known.place = Some(Place { service: course.to, routed: Some(course.to) });
+                        expected.placement = Some(Placement { service: course.to, routed: Some(course.to) });
                     }
-                    // What a provision did is not undone, and a displaced operation undoes nothing.
-                    (OperationInput::Provision(_), _) => known.place = None,
-                    _ if displaced(at) => known.place = None,
+                    // A provision is not undone, and a displaced operation undoes nothing.
+                    (OperationInput::Provision(_), _) => expected.placement = None,
+                    _ if displaced(at) => expected.placement = None,
                     _ => {}
                 }
             }
@@ -345,8 +356,8 @@ impl Model {
         wrong
     }
 
-    /// What rollouts made of their sites since the last rest.
-    fn rolled(&mut self, world: &World, touched: &BTreeSet<usize>) {
+    /// Applies the results of rollouts to their sites since the platform was last at rest.
+    fn apply_rollouts(&mut self, world: &World, touched: &BTreeSet<usize>) {
         let mut moved = BTreeSet::new();
         for rollout in world.store.all_rollouts().into_iter().filter(|rollout| rollout.kind.moves()) {
             for member in world.store.pages(rollout.number).into_iter().flat_map(|page| page.members) {
@@ -356,7 +367,7 @@ impl Model {
                     continue;
                 }
                 let first = moved.insert(site);
-                let Some(known) = self.sites.get_mut(&site) else { continue };
+                let Some(expected) = self.sites.get_mut(&site) else { continue };
                 let to = match (before, member.outcome) {
                     (None, Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::Parked)) => {
                         rollout.target
@@ -365,15 +376,15 @@ impl Model {
                     _ => continue,
                 };
                 let promotes = rollout.kind == cdm_core::domain::RolloutKind::Promote;
-                known.place = known.place.filter(|_| first && !touched.contains(&site)).map(|place| Place {
-                    service: to,
-                    routed: if promotes { Some(to) } else { place.routed },
-                });
+                expected.placement =
+                    expected.placement.filter(|_| first && !touched.contains(&site)).map(|placement| {
+                        Placement { service: to, routed: if promotes { Some(to) } else { placement.routed } }
+                    });
             }
         }
     }
 
-    /// Compares what must be with what is; what is not known is learnt.
+    /// Compares the expected state to the actual state; unknown parts are taken from the actual state.
     fn compare(&mut self, world: &World) -> Vec<String> {
         let mut wrong = Vec::new();
         for (index, id) in SITES.iter().enumerate() {
@@ -381,40 +392,45 @@ impl Model {
             match (self.sites.get_mut(&index), record(world, index)) {
                 (None, None) => {}
                 (None, Some(site)) => wrong.push(format!("Site: `{id}` is {}, not gone", site.state())),
-                (Some(known), None) => wrong.push(format!("Site: `{id}` is gone, not {:?}", known.phase)),
-                (Some(known), Some(site)) => {
-                    let is = Place { service: site.service, routed: site.routed_service() };
-                    if known.phase != site.phase {
-                        wrong.push(format!("Site: `{id}` is {:?}, not {:?}", site.phase, known.phase));
+                (Some(expected), None) => {
+                    wrong.push(format!("Site: `{id}` is gone, not {:?}", expected.phase))
+                }
+                (Some(expected), Some(site)) => {
+                    let actual = Placement { service: site.service, routed: site.routed_service() };
+                    if expected.phase != site.phase {
+                        wrong.push(format!("Site: `{id}` is {:?}, not {:?}", site.phase, expected.phase));
                     }
                     if busy || site.operation.is_some() {
                         continue;
                     }
-                    if known.place.is_some_and(|place| place != is) {
-                        wrong.push(format!("Place: `{id}` is at {is:?}, not at {:?}", known.place));
+                    if expected.placement.is_some_and(|placement| placement != actual) {
+                        wrong.push(format!(
+                            "Placement: `{id}` is at {actual:?}, not at {:?}",
+                            expected.placement
+                        ));
                     }
-                    known.place = Some(is);
+                    expected.placement = Some(actual);
                 }
             }
         }
         if self.parked_on(&Subject::Fleet).is_none() {
-            let is = now(world.raw().cluster.canary()).ok().flatten().map_or(Color::Blue, |it| it.color);
-            if is != self.canary {
-                wrong.push(format!("Canary: it is {is}, not {}", self.canary));
+            let actual = now(world.raw().cluster.canary()).ok().flatten().map_or(Color::Blue, |it| it.color);
+            if actual != self.canary {
+                wrong.push(format!("Canary: it is {actual}, not {}", self.canary));
             }
         }
         for record in services(world.raw()) {
             let free = self.parked_on(&Subject::Service(record.color)).is_none();
-            let known = self.running.get(&record.color).copied();
-            if free && known.is_some_and(|known| record.running != Some(known)) {
-                wrong.push(format!("Image: {} runs {:?}, not {known:?}", record.color, record.running));
+            let expected = self.running.get(&record.color).copied();
+            if free && expected.is_some_and(|expected| record.running != Some(expected)) {
+                wrong.push(format!("Image: {} runs {:?}, not {expected:?}", record.color, record.running));
             }
         }
         wrong
     }
 }
 
-/// Whether an operation gave way to another one, and undid nothing.
+/// Returns whether an operation was displaced and undid nothing.
 fn displaced(at: &Operation) -> bool {
     let begun = at.state.attempts > 0 || at.state.position != Position::Forward(0);
     at.state.status == Status::Ended(TerminalStatus::Cancelled)
@@ -431,37 +447,50 @@ fn is_bad(image: Digest, world: &World) -> bool {
     all.iter().flat_map(|it| &it.releases).any(|it| it.digest == image && it.verdict == Verdict::Bad)
 }
 
-/// At rest. `image` is the digest that runs, where somebody accepts that.
-fn steer_answer(steer: Steer, rollout: &Rollout, image: Option<Digest>, world: &World) -> &'static str {
+/// Returns the code at rest. `image` is the running digest if the request accepts it.
+fn rollout_control_code(
+    control: RolloutControl,
+    rollout: &Rollout,
+    image: Option<Digest>,
+    world: &World,
+) -> &'static str {
     let ended = rollout.status.ended();
     let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
     let waits = rollout.status == RolloutStatus::Waiting && changed;
-    let stands = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted) || waits;
+    let stopped = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted) || waits;
     let moves = rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
     let running = now(world.raw().cluster.service(rollout.target)).ok().and_then(|view| view.digest);
     let other = moving(world).is_some();
-    match steer {
-        Steer::Accept if stands && moves && image.is_some() => match image {
+    match control {
+        RolloutControl::Accept if stopped && moves && image.is_some() => match image {
             Some(image) if rollout.wanted() != Some(image) && is_bad(image, world) => "bad_digest",
             _ => ACCEPTED,
         },
-        Steer::Accept if image.is_some() => "illegal_transition",
-        Steer::Resume | Steer::Accept if stands => match rollout.wanted().filter(|_| moves) {
-            Some(wanted) if Some(wanted) != running => "digest_changed",
-            _ => ACCEPTED,
-        },
-        Steer::Abort if stands => ACCEPTED,
-        Steer::Pause if waits => ACCEPTED,
-        Steer::Retry if ended && rollout.wanted().is_some_and(|wanted| is_bad(wanted, world)) => "bad_digest",
-        Steer::Retry if ended && nothing_left(rollout, world) && !other => "empty_plan",
-        Steer::Retry if ended && other => "rollout_in_flight",
-        Steer::Retry if ended => ACCEPTED,
-        Steer::Pause | Steer::Resume | Steer::Accept | Steer::Abort | Steer::Retry => "illegal_transition",
+        RolloutControl::Accept if image.is_some() => "illegal_transition",
+        RolloutControl::Resume | RolloutControl::Accept if stopped => {
+            match rollout.wanted().filter(|_| moves) {
+                Some(wanted) if Some(wanted) != running => "digest_changed",
+                _ => ACCEPTED,
+            }
+        }
+        RolloutControl::Abort if stopped => ACCEPTED,
+        RolloutControl::Pause if waits => ACCEPTED,
+        RolloutControl::Retry if ended && rollout.wanted().is_some_and(|wanted| is_bad(wanted, world)) => {
+            "bad_digest"
+        }
+        RolloutControl::Retry if ended && all_settled(rollout, world) && !other => "empty_plan",
+        RolloutControl::Retry if ended && other => "rollout_in_flight",
+        RolloutControl::Retry if ended => ACCEPTED,
+        RolloutControl::Pause
+        | RolloutControl::Resume
+        | RolloutControl::Accept
+        | RolloutControl::Abort
+        | RolloutControl::Retry => "illegal_transition",
     }
 }
 
-/// Whether every site of a rollout is where it was wanted, or gone.
-fn nothing_left(rollout: &Rollout, world: &World) -> bool {
+/// Returns whether every site of a rollout is where it was requested, or gone.
+fn all_settled(rollout: &Rollout, world: &World) -> bool {
     let mut members = world.store.pages(rollout.number).into_iter().flat_map(|page| page.members);
     members.all(|member| {
         matches!(
@@ -471,16 +500,16 @@ fn nothing_left(rollout: &Rollout, world: &World) -> bool {
     })
 }
 
-/// The rollout that moves sites and has not ended.
+/// Returns the rollout that moves sites and has not ended.
 fn moving(world: &World) -> Option<u64> {
     let all = world.store.all_rollouts();
     all.into_iter().find(|it| it.kind.moves() && !it.status.ended()).map(|rollout| rollout.number)
 }
 
-/// The digest that a rollback takes: the newest healthy one that does not run and that nobody calls bad.
+/// Returns the digest that a rollback takes: the newest healthy one that does not run and that is not marked bad.
 fn rollback(world: &World, color: Color) -> Option<Digest> {
-    let set = world.log.since(0).into_iter().rev().find_map(|effect| match effect.what {
-        What::ImageSet(set, _, image) if set == color => Some(image),
+    let set = world.log.since(0).into_iter().rev().find_map(|effect| match effect.kind {
+        EffectKind::ImageSet(set, _, image) if set == color => Some(image),
         _ => None,
     });
     let running = set.unwrap_or(Some(digest(0)));
@@ -493,8 +522,8 @@ fn rollback(world: &World, color: Color) -> Option<Digest> {
     healthy.into_iter().find(|image| Some(*image) != running && !bad(*image))
 }
 
-fn of(services: &Manager, wish: &Wish) -> Option<Operation> {
-    now(services.operation(wish.operation.as_ref()?)).ok()
+fn of(services: &Manager, targeted: &TargetedRequest) -> Option<Operation> {
+    now(services.operation(targeted.operation.as_ref()?)).ok()
 }
 
 fn services(ports: &Ports) -> Vec<Service> {
@@ -509,7 +538,7 @@ fn subject(site: usize) -> Subject {
     Subject::Site(super::site_id(site))
 }
 
-/// The hostnames' owner of what a command creates.
+/// Returns the site whose hostnames a command's site has.
 pub(crate) const fn hosts_of(command: &Command) -> usize {
     match command {
         Command::Create(_, hosts) => *hosts,
@@ -517,7 +546,7 @@ pub(crate) const fn hosts_of(command: &Command) -> usize {
     }
 }
 
-/// Whether a deploy of that command promotes.
-pub(crate) const fn promotes(then: Then) -> bool {
-    matches!(then, Then::Promote)
+/// Returns whether a deploy of that command promotes sites.
+pub(crate) const fn promotes(then: AfterDeploy) -> bool {
+    matches!(then, AfterDeploy::Promote)
 }

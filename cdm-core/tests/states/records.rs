@@ -1,10 +1,12 @@
-//! A record with the operation in it, as the services, the engine and time change it.
+//! A record with its operation, and the transitions by the manager, the engine and time.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use cdm_core::domain::lifecycle::{Event as LifeEvent, Life};
-use cdm_core::domain::operation::{Deploy, Event, Hooks, IllegalEvent, Move, Position, Step as SlotStep};
+use cdm_core::domain::operation::{
+    Deploy, Event, Hooks, IllegalEvent, Move, Position, Step as OperationStep,
+};
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
     ClaimToken, Color, Digest, Hostnames, OperationInput, OperationKind, OperationState, Phase, ReasonCode,
@@ -15,49 +17,49 @@ use cdm_core::engine::{Pipeline, Registry, StepError, StepOutput};
 use cdm_core::pipelines::{PipelineSettings, registry};
 use cdm_core::ports::{ErrorKind, PortError};
 
-use crate::search::{By, Machine, Step, named};
+use crate::search::{StateMachine, Step, Trigger, named};
 use crate::{LONG, NOW, actor, worker};
 
-/// How often a step is begun here; the counter saturates one above.
+/// Maximum number of attempts of a step in the search; the counter saturates one above.
 const ATTEMPTS: u32 = 2;
 
-/// A record with the operation in it.
+/// A record with its operation.
 #[derive(Clone)]
 enum OperationParent {
     Site(Option<Box<Site>>),
-    Colour(Option<Box<OperationState>>),
+    Service(Option<Box<OperationState>>),
     Fleet(Option<Box<OperationState>>),
 }
 
-/// A record, its operation, and what the operation has done.
+/// A record, its operation, and the effects of the operation.
 #[derive(Clone)]
-pub(crate) struct World {
+pub(crate) struct RecordState {
     parent: OperationParent,
-    /// Whether an attempt was made on the way out, so that there may be something to undo.
+    /// Whether a forward attempt was made, so that there may be an effect to undo.
     touched: bool,
-    /// How the last operation ended.
+    /// The terminal status of the last operation.
     last: Option<TerminalStatus>,
-    /// Whether the last operation ended on its way out, without undoing what it may have done.
-    left: bool,
+    /// Whether the last operation ended while moving forward, without undoing its possible effects.
+    effects_left: bool,
 }
 
-impl World {
+impl RecordState {
     pub(crate) fn site() -> Self {
-        Self { parent: OperationParent::Site(None), touched: false, last: None, left: false }
+        Self { parent: OperationParent::Site(None), touched: false, last: None, effects_left: false }
     }
 
     pub(crate) fn service() -> Self {
-        Self { parent: OperationParent::Colour(None), touched: false, last: None, left: false }
+        Self { parent: OperationParent::Service(None), touched: false, last: None, effects_left: false }
     }
 
     pub(crate) fn fleet() -> Self {
-        Self { parent: OperationParent::Fleet(None), touched: false, last: None, left: false }
+        Self { parent: OperationParent::Fleet(None), touched: false, last: None, effects_left: false }
     }
 
     pub(crate) fn life(&self) -> Life {
         match &self.parent {
             OperationParent::Site(Some(site)) => site.life(),
-            OperationParent::Site(None) | OperationParent::Colour(_) | OperationParent::Fleet(_) => {
+            OperationParent::Site(None) | OperationParent::Service(_) | OperationParent::Fleet(_) => {
                 Life::Absent
             }
         }
@@ -66,7 +68,7 @@ impl World {
     fn operation(&self) -> Option<&OperationState> {
         match &self.parent {
             OperationParent::Site(site) => site.as_ref().and_then(|site| site.operation.as_ref()),
-            OperationParent::Colour(operation) | OperationParent::Fleet(operation) => operation.as_deref(),
+            OperationParent::Service(operation) | OperationParent::Fleet(operation) => operation.as_deref(),
         }
     }
 
@@ -82,23 +84,23 @@ impl World {
             .collect()
     }
 
-    /// The world with `slot` in its place, counted no further than the search tells apart.
+    /// Returns the state with `operation` as its operation, with counters reduced to what the search distinguishes.
     fn with(&self, mut operation: OperationState) -> Self {
         operation.attempts = operation.attempts.min(ATTEMPTS + 1);
         operation.epoch = 1;
         operation.job = 1;
-        let mut next = Self { last: None, left: false, ..self.clone() };
+        let mut next = Self { last: None, effects_left: false, ..self.clone() };
         match &mut next.parent {
             OperationParent::Site(Some(site)) => site.operation = Some(operation),
             OperationParent::Site(None) => unreachable!("an operation on no site"),
-            OperationParent::Colour(place) | OperationParent::Fleet(place) => {
-                *place = Some(Box::new(operation))
+            OperationParent::Service(slot) | OperationParent::Fleet(slot) => {
+                *slot = Some(Box::new(operation))
             }
         }
         next
     }
 
-    /// Stores what became of the operation; one that has come to its end is taken out in the same write.
+    /// Stores the operation; an operation that has ended is removed in the same write.
     fn store(&self, pipeline: &Pipeline, operation: OperationState) -> Step<Self> {
         let Next::Rest(end) = plan::next(&operation, pipeline, ATTEMPTS, NOW) else {
             return Step::To(self.with(operation));
@@ -108,32 +110,32 @@ impl World {
         }
         let undoes = pipeline.undo().count() > 0 || !pipeline.is_cancelable(0);
         let out = matches!(operation.position, Position::Forward(_)) && end != TerminalStatus::Succeeded;
-        let left = out && undoes && self.touched;
-        let mut next = Self { touched: false, last: Some(end), left, ..self.with(operation) };
+        let effects_left = out && undoes && self.touched;
+        let mut next = Self { touched: false, last: Some(end), effects_left, ..self.with(operation) };
         match &mut next.parent {
-            OperationParent::Site(place) => {
-                let Some(site) = place.take() else {
+            OperationParent::Site(slot) => {
+                let Some(site) = slot.take() else {
                     return Step::Wrong("an operation on no site".to_owned());
                 };
                 let life = site.life();
                 match site.end(end, NOW) {
-                    Ok(site) => *place = site.map(Box::new),
+                    Ok(site) => *slot = site.map(Box::new),
                     Err(illegal) => {
-                        let (state, event) = (word(life), LifeEvent::End(end).to_string());
+                        let (state, event) = (life_name(life), LifeEvent::End(end).to_string());
                         return named(&illegal, state, &event);
                     }
                 }
             }
-            OperationParent::Colour(place) | OperationParent::Fleet(place) => *place = None,
+            OperationParent::Service(slot) | OperationParent::Fleet(slot) => *slot = None,
         }
         Step::To(next)
     }
 
-    /// A request for an operation of `kind`, as the services decide it.
+    /// Requests an operation of `kind`, as the manager does.
     fn begin(&self, kind: OperationKind) -> Step<Self> {
         let parked = self.operation().is_some_and(|operation| operation.status == Status::Parked);
         let operation = queued(kind);
-        let mut next = Self { touched: false, last: None, left: false, ..self.clone() };
+        let mut next = Self { touched: false, last: None, effects_left: false, ..self.clone() };
         match &mut next.parent {
             OperationParent::Site(None) => match Life::Absent.next(LifeEvent::Begin(kind)) {
                 Ok(_) => next.parent = OperationParent::Site(Some(Box::new(site(operation)))),
@@ -152,27 +154,25 @@ impl World {
                     return Step::Wrong("two operations on one site".to_owned());
                 }
             }
-            // These have no table of their own: the services look at the slot.
-            OperationParent::Colour(place)
-                if kind == OperationKind::Deploy && (place.is_none() || parked) =>
-            {
+            // These kinds have no table; the manager checks the current operation.
+            OperationParent::Service(slot) if kind == OperationKind::Deploy && (slot.is_none() || parked) => {
                 next.last = parked.then_some(TerminalStatus::Cancelled);
-                *place = Some(Box::new(operation));
+                *slot = Some(Box::new(operation));
             }
-            OperationParent::Fleet(place @ None) if kind == OperationKind::Select => {
-                *place = Some(Box::new(operation))
+            OperationParent::Fleet(slot @ None) if kind == OperationKind::Select => {
+                *slot = Some(Box::new(operation))
             }
-            OperationParent::Colour(_) | OperationParent::Fleet(_) => return Step::Refused,
+            OperationParent::Service(_) | OperationParent::Fleet(_) => return Step::Refused,
         }
         if let (true, Some(operation)) = (next.last.is_some(), self.operation())
             && operation.status.next(Event::Displace) != Ok(Status::Ended(TerminalStatus::Cancelled))
         {
-            return Step::Wrong("what is displaced has not ended".to_owned());
+            return Step::Wrong("a displaced operation has not ended".to_owned());
         }
         Step::To(next)
     }
 
-    /// A request to cancel, as the services decide it.
+    /// Requests a cancel, as the manager does.
     fn cancel(&self, pipeline: &Pipeline, operation: &OperationState) -> Step<Self> {
         let begun = operation.attempts > 0 || operation.position != Position::Forward(0);
         let too_far = operation.forward().is_some_and(|step| begun && !pipeline.is_cancelable(step));
@@ -191,8 +191,8 @@ impl World {
         Step::To(self.with(next))
     }
 
-    /// What the table of statuses has to say of `event`, and what `act` makes of the slot where it is legal. Where it
-    /// is not, `act` leaves the slot alone.
+    /// Returns the transition that the status table defines for `event`, and applies `act` if the event is legal. If
+    /// it is not, `act` must not change the operation.
     fn on(
         &self,
         operation: &OperationState,
@@ -203,85 +203,90 @@ impl World {
         let took = act(&mut next);
         match operation.status.next(event) {
             Ok(_) if took.is_ok() => Step::To(self.with(next)),
-            Ok(_) => Step::Wrong("a legal event is refused".to_owned()),
+            Ok(_) => Step::Wrong("a legal event is rejected".to_owned()),
             Err(illegal) if next == *operation && took == Err(illegal) => {
                 named(&illegal, operation.status.as_str(), event.as_str())
             }
-            Err(illegal) => Step::Wrong(format!("{illegal}, and it took it")),
+            Err(illegal) => Step::Wrong(format!("{illegal}, and the operation changed")),
         }
     }
 
-    /// What can come of one turn of the loop that runs operations.
-    fn turns(&self, pipeline: &Pipeline, operation: &OperationState) -> Vec<(By, String, Step<Self>)> {
-        let mut turns = Vec::new();
-        let mut begin_undo = |event: &str, step: Step<Self>| turns.push((By::Itself, event.to_owned(), step));
+    /// Returns the possible results of one turn of the loop that runs operations.
+    fn loop_results(
+        &self,
+        pipeline: &Pipeline,
+        operation: &OperationState,
+    ) -> Vec<(Trigger, String, Step<Self>)> {
+        let mut loop_results = Vec::new();
+        let mut result =
+            |event: &str, step: Step<Self>| loop_results.push((Trigger::System, event.to_owned(), step));
         let mut next = operation.clone();
         match plan::next(operation, pipeline, ATTEMPTS, NOW) {
             Next::Leave | Next::Sleep => {}
-            Next::Rest(_) => begin_undo("rest", self.store(pipeline, next)),
+            Next::Rest(_) => result("rest", self.store(pipeline, next)),
             Next::BeginUndo => {
                 let turned = plan::begin_undo(&mut next, TerminalStatus::Cancelled, NOW);
                 let step = if let Err(illegal) = turned {
                     Step::Wrong(illegal.to_string())
                 } else if next.epoch == operation.epoch {
-                    Step::Wrong("it turned round under the same fence".to_owned())
+                    Step::Wrong("the undo began under the same fence".to_owned())
                 } else {
                     self.store(pipeline, next)
                 };
-                begin_undo("turn", step);
+                result("turn", step);
             }
             Next::GiveUp => {
                 let gave_up = plan::give_up(&mut next, ATTEMPTS, NOW);
-                begin_undo("give up", legal(gave_up, || self.store(pipeline, next)));
+                result("give up", legal(gave_up, || self.store(pipeline, next)));
             }
             Next::Attempt if operation.status == Status::Waiting => {
-                begin_undo("attempt", Step::Wrong("it does not wait".to_owned()));
+                result("attempt", Step::Wrong("the operation does not wait".to_owned()));
             }
             Next::Attempt => {
-                let given = plan::hand_over(&mut next);
-                begin_undo("hand over", legal(given, || self.store(pipeline, next)));
+                let handed_over = plan::hand_over(&mut next);
+                result("hand over", legal(handed_over, || self.store(pipeline, next)));
                 if operation.attempts == 0 {
-                    begin_undo("attempt", Step::Wrong("an attempt that was not counted".to_owned()));
+                    result("attempt", Step::Wrong("an attempt that was not counted".to_owned()));
                 }
                 let forward = operation.forward().is_some();
                 let world = Self { touched: self.touched || forward, ..self.clone() };
                 let mut next = operation.clone();
                 let done = plan::done(&mut next, pipeline, &StepOutput::default(), NOW);
-                begin_undo("done", legal(done, || world.store(pipeline, next)));
-                for (event, stop, waits) in stops() {
+                result("done", legal(done, || world.store(pipeline, next)));
+                for (event, stop, waits) in step_errors() {
                     let mut next = operation.clone();
                     let stopped = plan::stopped(&mut next, &stop, &waits, NOW);
                     if matches!(&stop, StepError::Retry(error) if error.kind != ErrorKind::Conflict)
                         && next.attempts > operation.attempts
                     {
-                        begin_undo(
-                            event,
-                            Step::Wrong("a wait for a backend counts as an attempt".to_owned()),
-                        );
+                        result(event, Step::Wrong("a wait for a backend counts as an attempt".to_owned()));
                     }
-                    begin_undo(event, legal(stopped, || world.store(pipeline, next)));
+                    result(event, legal(stopped, || world.store(pipeline, next)));
                 }
-                // The worker is lost with an effect made, and nothing stored of it.
-                begin_undo("crash", Step::To(world.with(operation.clone())));
+                // The worker dies after an effect and before the effect is stored.
+                result("crash", Step::To(world.with(operation.clone())));
             }
         }
-        turns
+        loop_results
     }
 }
 
-/// A legal transition's outcome; that it was refused is wrong.
-fn legal(taken: Result<(), IllegalEvent>, then: impl FnOnce() -> Step<World>) -> Step<World> {
-    match taken {
+/// Returns the result of a legal transition; a rejection is an error.
+fn legal(
+    transition_result: Result<(), IllegalEvent>,
+    then: impl FnOnce() -> Step<RecordState>,
+) -> Step<RecordState> {
+    match transition_result {
         Ok(()) => then(),
         Err(illegal) => Step::Wrong(illegal.to_string()),
     }
 }
 
-/// Every way for a step not to be done, and how long it may wait.
-fn stops() -> [(&'static str, StepError, Waits); 11] {
+/// Returns every error of a step, and how long the step may wait.
+fn step_errors() -> [(&'static str, StepError, Waits); 11] {
     let long = Waits { pause: LONG, away: 2 * LONG, denied: 2 * LONG };
     let short = Waits { away: Duration::ZERO, denied: Duration::ZERO, ..long };
-    let again = |kind| StepError::Retry(PortError::new("cluster", kind, "no answer"));
+    let retry_error = |kind| StepError::Retry(PortError::new("cluster", kind, "no response"));
     let wait = |timeout| StepError::Wait {
         code: ReasonCode::JobRunning,
         message: "it runs".to_owned(),
@@ -293,12 +298,12 @@ fn stops() -> [(&'static str, StepError, Waits); 11] {
         ("note", StepError::PersistAndRetry(Vec::new()), long),
         ("wait", wait(LONG), long),
         ("wait too long", wait(Duration::ZERO), long),
-        ("away", again(ErrorKind::Unavailable), long),
-        ("away too long", again(ErrorKind::Unavailable), short),
-        ("throttled", again(ErrorKind::Throttled(None)), long),
-        ("denied", again(ErrorKind::Denied), long),
-        ("denied too long", again(ErrorKind::Denied), short),
-        ("conflict", again(ErrorKind::Conflict), long),
+        ("away", retry_error(ErrorKind::Unavailable), long),
+        ("away too long", retry_error(ErrorKind::Unavailable), short),
+        ("throttled", retry_error(ErrorKind::Throttled(None)), long),
+        ("denied", retry_error(ErrorKind::Denied), long),
+        ("denied too long", retry_error(ErrorKind::Denied), short),
+        ("conflict", retry_error(ErrorKind::Conflict), long),
         ("park", StepError::Park(ReasonCode::Invalid, "it is wrong".to_owned()), long),
         ("fail", StepError::Fail(ReasonCode::ImageNotReady, "it cannot".to_owned(), Vec::new()), long),
     ]
@@ -311,7 +316,7 @@ pub(crate) fn phase(life: Life) -> Option<Phase> {
     }
 }
 
-pub(crate) fn word(life: Life) -> &'static str {
+pub(crate) fn life_name(life: Life) -> &'static str {
     life.state().map_or("absent", State::as_str)
 }
 
@@ -342,7 +347,7 @@ fn queued(kind: OperationKind) -> OperationState {
     OperationState {
         number: 1,
         input,
-        pipeline: pipeline(kind).version(),
+        pipeline: pipeline(kind).version,
         epoch: 0,
         owner: None,
         status: Status::Queued,
@@ -356,7 +361,7 @@ fn queued(kind: OperationKind) -> OperationState {
         cancel: false,
         locked_color: None,
         member: None,
-        steps: pipeline(kind).step_names().map(SlotStep::pending).collect(),
+        steps: pipeline(kind).step_names().map(OperationStep::pending).collect(),
         requested_by: actor(),
         retry_of: None,
         created_at: NOW,
@@ -384,11 +389,11 @@ fn site(operation: OperationState) -> Site {
     }
 }
 
-impl Machine for World {
+impl StateMachine for RecordState {
     fn key(&self) -> String {
-        let place = match &self.parent {
-            OperationParent::Site(_) => word(self.life()),
-            OperationParent::Colour(_) => "colour",
+        let slot = match &self.parent {
+            OperationParent::Site(_) => life_name(self.life()),
+            OperationParent::Service(_) => "service",
             OperationParent::Fleet(_) => "fleet",
         };
         let phase = phase(self.life());
@@ -398,40 +403,40 @@ impl Machine for World {
                 (operation.owner.is_some(), operation.next_poll_at.is_some(), operation.reason.is_some());
             let waited = (operation.waiting_since.is_some(), operation.trouble_since.is_some());
             let code = operation.reason.as_ref().map(|reason| reason.code);
-            let trouble = code.filter(|_| waited.1);
-            let flags = (cancel, owner, next_poll_at, waited, reason, self.touched, trouble);
+            let unavailable = code.filter(|_| waited.1);
+            let flags = (cancel, owner, next_poll_at, waited, reason, self.touched, unavailable);
             format!("{} {status} {position:?} attempt {attempts} {flags:?}", operation.input.kind())
         });
-        format!("{place} {phase:?} {operation:?} {:?} {}", self.last, self.left)
+        format!("{slot} {phase:?} {operation:?} {:?} {}", self.last, self.effects_left)
     }
 
-    fn events(&self) -> Vec<(By, String, Step<Self>)> {
-        let mut events: Vec<(By, String, Step<Self>)> = OperationKind::ALL
+    fn events(&self) -> Vec<(Trigger, String, Step<Self>)> {
+        let mut events: Vec<(Trigger, String, Step<Self>)> = OperationKind::ALL
             .iter()
-            .map(|kind| (By::Person, format!("ask to {kind}"), self.begin(*kind)))
+            .map(|kind| (Trigger::User, format!("ask to {kind}"), self.begin(*kind)))
             .collect();
         let Some(operation) = self.operation() else { return events };
         let pipeline = pipeline(operation.input.kind());
-        events.push((By::Person, "ask to cancel".to_owned(), self.cancel(pipeline, operation)));
-        events.push((By::Person, "retry".to_owned(), self.on(operation, Event::Retry, plan::retry)));
+        events.push((Trigger::User, "ask to cancel".to_owned(), self.cancel(pipeline, operation)));
+        events.push((Trigger::User, "retry".to_owned(), self.on(operation, Event::Retry, plan::retry)));
         let claim = self.on(operation, Event::Claim, |operation| {
             let epoch = operation.epoch;
             plan::claim(operation, &worker(), NOW)?;
             assert!(operation.epoch > epoch, "a claim under the same fence");
             Ok(())
         });
-        events.push((By::Itself, "claim".to_owned(), claim));
+        events.push((Trigger::System, "claim".to_owned(), claim));
         let next_poll_at = self.on(operation, Event::Wake, plan::wake);
-        events.push((By::Itself, "wake".to_owned(), next_poll_at));
+        events.push((Trigger::System, "wake".to_owned(), next_poll_at));
         if let Status::Running | Status::Waiting = operation.status {
-            events.extend(self.turns(pipeline, operation));
+            events.extend(self.loop_results(pipeline, operation));
         }
         events
     }
 
-    fn sound(&self) -> Result<(), String> {
-        if self.left {
-            return Err("it ended, and what it may have done is not undone".to_owned());
+    fn check_invariants(&self) -> Result<(), String> {
+        if self.effects_left {
+            return Err("the operation ended, and its possible effects are not undone".to_owned());
         }
         let Some(operation) = self.operation() else { return Ok(()) };
         let parked = operation.status == Status::Parked;
@@ -440,13 +445,13 @@ impl Machine for World {
             return Err("parked, with an owner or without a reason".to_owned());
         }
         if operation.status == Status::Waiting && silent && !operation.cancel {
-            return Err("it waits silently".to_owned());
+            return Err("the operation waits without a reason".to_owned());
         }
         if let Status::Ended(_) = operation.status {
-            return Err("ended, and still in its place".to_owned());
+            return Err("the operation has ended and is still in its record".to_owned());
         }
         if parked && pipeline(operation.input.kind()).lock(operation).is_some() {
-            return Err("what is parked holds a colour".to_owned());
+            return Err("a parked operation holds a service lock".to_owned());
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A rollout with its sites, as its owner and those who ask change it.
+//! A rollout with its sites, and the transitions by its owner and by users.
 
 use std::fmt::Debug;
 
@@ -12,27 +12,27 @@ use cdm_core::domain::{
 use cdm_core::pipelines::NewRollout;
 
 use crate::records::digest;
-use crate::search::{By, Machine, Step, named};
+use crate::search::{StateMachine, Step, Trigger, named};
 use crate::{LONG, NOW, actor, worker};
 
-/// A rollout, and what its owner has written of its sites.
+/// A rollout, and the outcomes that its owner has stored.
 #[derive(Clone)]
-pub(crate) struct Moving {
+pub(crate) struct RolloutState {
     rollout: Rollout,
     outcomes: Vec<Option<MemberOutcome>>,
 }
 
-/// Why a window is left early, as far as the record shows it.
+/// Why a window ends early, as far as the record shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Early {
-    /// Someone asked for something, or the wave is over its budget.
+enum Interruption {
+    /// A user request, or the wave is over its budget.
     Stop,
-    /// What it needs is not there, or the process wants to end; with the reason.
+    /// A dependency is missing, or the process shuts down; with the reason.
     Wait(ReasonCode),
 }
 
-impl Moving {
-    /// Every shape that the search begins with.
+impl RolloutState {
+    /// Returns every initial state of the search.
     pub(crate) fn all() -> Vec<Self> {
         let single = (3, vec![]);
         let canary = (3, vec![WaveTarget::Count(1), WaveTarget::Percent(100)]);
@@ -95,12 +95,12 @@ impl Moving {
         }
     }
 
-    /// A worker takes it.
+    /// A worker claims the rollout.
     fn claim(&self) -> Step<Self> {
         let mut next = self.clone();
         let claimed = next.rollout.claim(&worker(), NOW);
         match self.status().next(RolloutEvent::Claim) {
-            Ok(_) if claimed.is_err() => return Step::Wrong("a legal claim is refused".to_owned()),
+            Ok(_) if claimed.is_err() => return Step::Wrong("a legal claim is rejected".to_owned()),
             Ok(_) if next.rollout.term == self.rollout.term => {
                 return Step::Wrong("claimed under the same term".to_owned());
             }
@@ -108,7 +108,7 @@ impl Moving {
             Err(illegal) if next.rollout == self.rollout && claimed == Err(illegal) => {
                 return named(&illegal, self.status().as_str(), RolloutEvent::Claim.as_str());
             }
-            Err(illegal) => return Step::Wrong(format!("{illegal}, and it took it")),
+            Err(illegal) => return Step::Wrong(format!("{illegal}, and the rollout changed")),
         }
         next.rollout.term = 1;
         if next.rollout.after.is_none()
@@ -127,7 +127,7 @@ impl Moving {
             Err(illegal) if next.rollout == self.rollout => {
                 named(&illegal, self.status().as_str(), event.as_str())
             }
-            Err(illegal) => Step::Wrong(format!("{illegal}, and it took it")),
+            Err(illegal) => Step::Wrong(format!("{illegal}, and the rollout changed")),
         }
     }
 
@@ -135,19 +135,19 @@ impl Moving {
         let mut next = self.clone();
         match next.rollout.resume(accepted, NOW) {
             Ok(()) if accepted.is_some() && next.rollout.wanted() != accepted => {
-                Step::Wrong("it goes on with another digest than the accepted one".to_owned())
+                Step::Wrong("the rollout continues with another digest than the accepted one".to_owned())
             }
             Ok(()) => Step::To(next),
             Err(illegal) if next.rollout == self.rollout => {
                 named(&illegal, self.status().as_str(), RolloutEvent::Resume.as_str())
             }
-            Err(illegal) => Step::Wrong(format!("{illegal}, and it took it")),
+            Err(illegal) => Step::Wrong(format!("{illegal}, and the rollout changed")),
         }
     }
 
-    /// What the owner does while the deploy before it is under way.
-    fn deploys(&self) -> Vec<(By, String, Step<Self>)> {
-        let step = |event: &str, step| (By::Itself, event.to_owned(), step);
+    /// Returns the transitions of the owner while the deploy before the rollout is running.
+    fn deploys(&self) -> Vec<(Trigger, String, Step<Self>)> {
+        let step = |event: &str, step| (Trigger::System, event.to_owned(), step);
         let succeeded = self.edit(|head| {
             head.after = None;
             if head.open() { Ok(()) } else { head.settle(RolloutEvent::Succeed, None, NOW) }
@@ -161,8 +161,8 @@ impl Moving {
         vec![step("deploy succeeded", succeeded), step("deploy failed", failed), step("look", looked)]
     }
 
-    /// The window's sites that this leg has still to do something to.
-    fn todo(&self) -> Vec<u32> {
+    /// Returns the sites of the window that the current direction has not handled yet.
+    fn remaining(&self) -> Vec<u32> {
         let Window { start, end } = self.rollout.window;
         let open = |ordinal: &u32| match (self.rollout.direction, self.outcomes[*ordinal as usize]) {
             (Direction::Forward, outcome) => outcome.is_none(),
@@ -171,10 +171,10 @@ impl Moving {
         (start..end).filter(open).collect()
     }
 
-    /// Outcomes are written down: of the first sites `bad`, of all others `good`.
-    fn count(&self, todo: &[u32], bad: usize, outcomes: (MemberOutcome, MemberOutcome)) -> Step<Self> {
+    /// Stores outcomes: `bad` for the first sites, `good` for all others.
+    fn count(&self, remaining: &[u32], bad: usize, outcomes: (MemberOutcome, MemberOutcome)) -> Step<Self> {
         let mut next = self.clone();
-        for (index, ordinal) in todo.iter().enumerate() {
+        for (index, ordinal) in remaining.iter().enumerate() {
             let outcome = if index < bad { outcomes.0 } else { outcomes.1 };
             let before = next.outcomes[*ordinal as usize].replace(outcome);
             next.rollout.count(*ordinal, before, outcome, None);
@@ -183,7 +183,7 @@ impl Moving {
         Step::To(next)
     }
 
-    /// The window's sites whose caches are to be flushed.
+    /// Returns the sites of the window whose caches are to be flushed.
     fn flushable(&self) -> Vec<u32> {
         let Window { start, end } = self.rollout.window;
         let there = |ordinal: &u32| match self.outcomes[*ordinal as usize] {
@@ -193,28 +193,31 @@ impl Moving {
         (start..end).filter(there).collect()
     }
 
-    /// What the owner does to a window.
-    fn window(&self) -> Vec<(By, String, Step<Self>)> {
+    /// Returns the transitions of the owner within a window.
+    fn window(&self) -> Vec<(Trigger, String, Step<Self>)> {
         let mut steps = Vec::new();
-        let mut step = |event: String, step| steps.push((By::Itself, event, step));
-        let todo = self.todo();
+        let mut step = |event: String, step| steps.push((Trigger::System, event, step));
+        let remaining = self.remaining();
         let (bad, good) = match self.rollout.direction {
             Direction::Forward if self.rollout.kind.moves() => (MemberOutcome::Failed, MemberOutcome::Moved),
             Direction::Forward => (MemberOutcome::Parked, MemberOutcome::InPlace),
             Direction::Rollback => (MemberOutcome::Parked, MemberOutcome::Returned),
         };
-        if !self.rollout.flushing && !todo.is_empty() {
-            for failed in 0..=todo.len().min(2) {
+        if !self.rollout.flushing && !remaining.is_empty() {
+            for failed in 0..=remaining.len().min(2) {
                 step(
                     format!("{failed} sites {bad:?}, the rest {good:?}"),
-                    self.count(&todo, failed, (bad, good)),
+                    self.count(&remaining, failed, (bad, good)),
                 );
             }
-            step("all skipped".to_owned(), self.count(&todo, 0, (bad, MemberOutcome::SkippedBusy)));
+            step("all skipped".to_owned(), self.count(&remaining, 0, (bad, MemberOutcome::SkippedBusy)));
             let Window { start, end } = self.rollout.window;
-            if todo.len() as u32 == end - start && todo.len() > 1 {
+            if remaining.len() as u32 == end - start && remaining.len() > 1 {
                 for failed in 0..2 {
-                    step(format!("the first {failed} {bad:?}"), self.count(&todo[..1], failed, (bad, good)));
+                    step(
+                        format!("the first {failed} {bad:?}"),
+                        self.count(&remaining[..1], failed, (bad, good)),
+                    );
                 }
             }
         }
@@ -222,28 +225,28 @@ impl Moving {
         if self.rollout.flushing && !flushable.is_empty() {
             step("flush failed".to_owned(), self.count(&flushable, 0, (bad, MemberOutcome::Parked)));
         }
-        // What a lost owner wrote is flushed before the rest of the window is done.
-        if todo.is_empty() || self.rollout.flushing {
+        // Sites that a dead owner moved are flushed before the rest of the window is handled.
+        if remaining.is_empty() || self.rollout.flushing {
             step("checkpoint".to_owned(), self.checkpoint(None));
         }
         if self.rollout.control.is_some() || self.rollout.over_budget() {
-            step("checkpoint, early".to_owned(), self.checkpoint(Some(Early::Stop)));
+            step("checkpoint, early".to_owned(), self.checkpoint(Some(Interruption::Stop)));
         }
         step(
             "checkpoint, not ready".to_owned(),
-            self.checkpoint(Some(Early::Wait(ReasonCode::ServiceNotReady))),
+            self.checkpoint(Some(Interruption::Wait(ReasonCode::ServiceNotReady))),
         );
         if self.rollout.direction == Direction::Forward && self.rollout.kind.moves() {
-            let changed = self.checkpoint(Some(Early::Wait(ReasonCode::DigestChanged)));
+            let changed = self.checkpoint(Some(Interruption::Wait(ReasonCode::DigestChanged)));
             step("checkpoint, another digest".to_owned(), changed);
         }
         steps
     }
 
-    fn checkpoint(&self, early: Option<Early>) -> Step<Self> {
-        let whole = early.is_none() && self.todo().is_empty();
-        self.edit(|head| match early {
-            Some(Early::Wait(code)) if head.control.is_none() => {
+    fn checkpoint(&self, interruption: Option<Interruption>) -> Step<Self> {
+        let whole = interruption.is_none() && self.remaining().is_empty();
+        self.edit(|head| match interruption {
+            Some(Interruption::Wait(code)) if head.control.is_none() => {
                 head.flushing = false;
                 wait(head, code)
             }
@@ -265,7 +268,7 @@ fn reason(code: ReasonCode) -> Reason {
     Reason { code, message: "why".to_owned(), since: NOW, until: None }
 }
 
-/// As the owner does: on the way back, the reason for it is kept.
+/// As the owner does: during a rollback, the reason for the rollback is kept.
 fn wait(head: &mut Rollout, code: ReasonCode) -> Result<(), IllegalRollout> {
     let kept = head.reason.take().filter(|_| head.direction == Direction::Rollback);
     head.settle(RolloutEvent::Wait, Some(kept.unwrap_or(reason(code))), NOW)?;
@@ -274,7 +277,7 @@ fn wait(head: &mut Rollout, code: ReasonCode) -> Result<(), IllegalRollout> {
     Ok(())
 }
 
-impl Machine for Moving {
+impl StateMachine for RolloutState {
     fn key(&self) -> String {
         let Rollout {
             kind,
@@ -293,11 +296,11 @@ impl Machine for Moving {
         let (owner, after) = (self.rollout.owner.is_some(), self.rollout.after.is_some());
         let accepted = self.rollout.accepted_digest.is_some();
         let why = self.rollout.reason.as_ref().map(|reason| reason.code);
-        let todo = self.todo().len();
+        let remaining = self.remaining().len();
         let moved =
             self.outcomes.iter().skip(window.end as usize).filter(|o| **o == Some(MemberOutcome::Moved));
         format!(
-            "{kind:?} {total} {auto_rollback} {} {control:?} {direction:?} {window:?} {rollback_end} {acknowledged_failures} {:?} {todo} {}",
+            "{kind:?} {total} {auto_rollback} {} {control:?} {direction:?} {window:?} {rollback_end} {acknowledged_failures} {:?} {remaining} {}",
             status.as_str(),
             (flushing, owner, after, why, accepted),
             tallies
@@ -308,13 +311,13 @@ impl Machine for Moving {
         )
     }
 
-    fn events(&self) -> Vec<(By, String, Step<Self>)> {
+    fn events(&self) -> Vec<(Trigger, String, Step<Self>)> {
         let mut events = vec![
-            (By::Person, "pause".to_owned(), self.request(RolloutEvent::Pause)),
-            (By::Person, "resume".to_owned(), self.resume(None)),
-            (By::Person, "resume on another digest".to_owned(), self.resume(Some(other_digest()))),
-            (By::Abort, "abort".to_owned(), self.request(RolloutEvent::Abort)),
-            (By::Itself, "claim".to_owned(), self.claim()),
+            (Trigger::User, "pause".to_owned(), self.request(RolloutEvent::Pause)),
+            (Trigger::User, "resume".to_owned(), self.resume(None)),
+            (Trigger::User, "resume on another digest".to_owned(), self.resume(Some(other_digest()))),
+            (Trigger::Abort, "abort".to_owned(), self.request(RolloutEvent::Abort)),
+            (Trigger::System, "claim".to_owned(), self.claim()),
         ];
         if self.status() == RolloutStatus::Running && self.rollout.owner.is_some() {
             events.extend(if self.rollout.after.is_some() { self.deploys() } else { self.window() });
@@ -322,7 +325,7 @@ impl Machine for Moving {
         events
     }
 
-    fn sound(&self) -> Result<(), String> {
+    fn check_invariants(&self) -> Result<(), String> {
         let rollout = &self.rollout;
         let Window { start, end } = rollout.window;
         let mut from = 0;
@@ -333,7 +336,7 @@ impl Machine for Moving {
                 .flatten()
                 .for_each(|one| counted.add(*one));
             if counted != wave.counts {
-                return Err(format!("the wave's tally is {:?}, and its sites say {counted:?}", wave.counts));
+                return Err(format!("the wave's tally is {:?}, and its sites have {counted:?}", wave.counts));
             }
             if rollout.direction == Direction::Forward && start < wave.end && wave.end < end {
                 return Err("a window crosses the end of its wave".to_owned());
@@ -344,15 +347,21 @@ impl Machine for Moving {
         let checks = [
             (end.saturating_sub(start) <= Window::MOST && end <= rollout.total, "a window is too wide"),
             (counts == rollout.total, "the counts do not sum to the total"),
-            (rollout.status.runnable() || rollout.owner.is_none(), "what does not run has an owner"),
+            (
+                rollout.status.runnable() || rollout.owner.is_none(),
+                "a rollout that does not run has an owner",
+            ),
             (
                 rollout.status.runnable() || rollout.status.ended() || rollout.control.is_none(),
-                "a stop is still asked for",
+                "a request is still pending",
             ),
             (rollout.status.ended() == rollout.finished_at.is_some(), "an end without its time"),
-            (rollout.lock().is_none() || rollout.status == RolloutStatus::Running, "it rests and holds"),
+            (
+                rollout.lock().is_none() || rollout.status == RolloutStatus::Running,
+                "a rollout at rest holds a lock",
+            ),
         ];
-        if let Some((_, wrong)) = checks.iter().find(|(locked_color, _)| !locked_color) {
+        if let Some((_, wrong)) = checks.iter().find(|(condition, _)| !condition) {
             return Err((*wrong).to_owned());
         }
         match rollout.status {

@@ -1,59 +1,59 @@
-//! The search itself: what a machine is, and which of its states have a way to rest and to an end.
+//! The search: the interface of a state machine, and the reachability of states at rest and of final states.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Debug;
 
 use crate::campaign::Campaign;
 
-/// Who makes an event happen.
+/// What causes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum Trigger {
     /// The engine, or time.
-    Itself,
-    /// A person.
-    Person,
-    /// A person who gives up on a rollout.
+    System,
+    /// A user.
+    User,
+    /// A user who aborts a rollout.
     Abort,
 }
 
-/// A state of a machine. Two with the same key are one.
-pub(crate) trait Machine: Sized {
-    /// What tells it from others.
+/// A state of a state machine. Two states with the same key are equal.
+pub(crate) trait StateMachine: Sized {
+    /// Returns the key that identifies the state.
     fn key(&self) -> String;
-    /// What can happen in it, and what then comes of it.
-    fn events(&self) -> Vec<(By, String, Step<Self>)>;
-    /// What has to hold in it.
-    fn sound(&self) -> Result<(), String>;
-    /// Whether nothing happens in it unless a person asks.
+    /// Returns the possible events and their results.
+    fn events(&self) -> Vec<(Trigger, String, Step<Self>)>;
+    /// Checks the invariants of the state.
+    fn check_invariants(&self) -> Result<(), String>;
+    /// Returns whether nothing happens in the state without a user.
     fn rests(&self) -> bool;
-    /// Whether there is nothing left to be asked for.
+    /// Returns whether the state is final.
     fn ended(&self) -> bool;
 }
 
-/// What comes of an event in a state.
+/// The result of an event in a state.
 pub(crate) enum Step<S> {
-    /// This state.
+    /// A new state.
     To(S),
-    /// It is refused, and says so.
+    /// The event is rejected with an error that names both.
     Refused,
-    /// Something that must not be.
+    /// A violation.
     Wrong(String),
 }
 
-/// What a search has found.
-pub(crate) struct Found<S> {
+/// The result of a search.
+pub(crate) struct SearchResult<S> {
     pub(crate) states: Vec<S>,
     parents: Vec<Option<(usize, String)>>,
-    back: Vec<Vec<(usize, By)>>,
+    back: Vec<Vec<(usize, Trigger)>>,
     pairs: u64,
     refused: u64,
     wrong: Vec<String>,
 }
 
-/// No machine here comes near it; a search that does has lost its bounds.
-const MOST: usize = 2_000_000;
+/// Far above the number of states of every machine here; a search that reaches it is unbounded.
+const MAX_STATES: usize = 2_000_000;
 
-impl<S: Machine> Found<S> {
+impl<S: StateMachine> SearchResult<S> {
     pub(crate) fn search(starts: Vec<S>) -> Self {
         let mut found = Self {
             states: Vec::new(),
@@ -69,7 +69,7 @@ impl<S: Machine> Found<S> {
             found.reach(start, None, &mut known, &mut queue);
         }
         while let Some(at) = queue.pop_front() {
-            assert!(found.states.len() < MOST, "the search has no end");
+            assert!(found.states.len() < MAX_STATES, "the search is unbounded");
             for (by, event, step) in found.states[at].events() {
                 found.pairs += 1;
                 match step {
@@ -79,7 +79,7 @@ impl<S: Machine> Found<S> {
                         found.wrong.push(format!("{why}: {path} > {event}"));
                     }
                     Step::To(state) => {
-                        if let Err(why) = state.sound() {
+                        if let Err(why) = state.check_invariants() {
                             let path = found.path(at);
                             found.wrong.push(format!("{why}: {path} > {event} > [{}]", state.key()));
                         }
@@ -108,7 +108,7 @@ impl<S: Machine> Found<S> {
         })
     }
 
-    /// The shortest way to a state.
+    /// Returns the shortest path to a state.
     fn path(&self, at: usize) -> String {
         let mut events = Vec::new();
         let mut here = at;
@@ -121,8 +121,8 @@ impl<S: Machine> Found<S> {
         format!("[{}]{} > [{}]", self.states[here].key(), events.join(" > "), self.states[at].key())
     }
 
-    /// Which states cannot come to one of `goal`, where only `who` may act.
-    fn trapped(&self, goal: impl Fn(&S) -> bool, who: &[By]) -> Vec<usize> {
+    /// Returns the states from which no state of `goal` is reachable if only `who` may act.
+    fn trapped(&self, goal: impl Fn(&S) -> bool, who: &[Trigger]) -> Vec<usize> {
         let mut reaches: Vec<bool> = self.states.iter().map(goal).collect();
         let mut queue: VecDeque<usize> = (0..reaches.len()).filter(|at| reaches[*at]).collect();
         while let Some(at) = queue.pop_front() {
@@ -136,8 +136,14 @@ impl<S: Machine> Found<S> {
         (0..reaches.len()).filter(|at| !reaches[*at]).collect()
     }
 
-    /// Every state is a run: it fails when no state of `goal` can be reached from it.
-    pub(crate) fn judge(&self, campaign: &mut Campaign, what: &str, goal: impl Fn(&S) -> bool, who: &[By]) {
+    /// Counts every state as a run, which fails if no state of `goal` is reachable from it.
+    pub(crate) fn check_reachable(
+        &self,
+        campaign: &mut Campaign,
+        what: &str,
+        goal: impl Fn(&S) -> bool,
+        who: &[Trigger],
+    ) {
         let trapped: BTreeSet<usize> = self.trapped(goal, who).into_iter().collect();
         for at in 0..self.states.len() {
             let free = !trapped.contains(&at);
@@ -146,9 +152,14 @@ impl<S: Machine> Found<S> {
     }
 
     pub(crate) fn end(mut self, mut campaign: Campaign, pinned: (usize, u64, u64, usize)) {
-        let (rest, ended) = ("a resting state", "an end");
-        self.judge(&mut campaign, rest, Machine::rests, &[By::Itself]);
-        self.judge(&mut campaign, ended, Machine::ended, &[By::Itself, By::Person, By::Abort]);
+        let (rest, ended) = ("a state at rest", "an end");
+        self.check_reachable(&mut campaign, rest, StateMachine::rests, &[Trigger::System]);
+        self.check_reachable(
+            &mut campaign,
+            ended,
+            StateMachine::ended,
+            &[Trigger::System, Trigger::User, Trigger::Abort],
+        );
         for wrong in self.wrong.drain(..) {
             campaign.run(Err(wrong));
         }
@@ -159,11 +170,11 @@ impl<S: Machine> Found<S> {
         }
         let (states, pairs, refused, resting) = counted;
         campaign
-            .end(&format!("{states} states, {pairs} pairs, {refused} of them refused, {resting} resting"));
+            .end(&format!("{states} states, {pairs} pairs, {refused} of them rejected, {resting} at rest"));
     }
 }
 
-/// Fails when one of `all` is not among `reached`.
+/// Fails if one of `all` is not in `reached`.
 pub(crate) fn all_reached<T: PartialEq + std::fmt::Debug>(
     campaign: &mut Campaign,
     all: &[T],
@@ -175,13 +186,9 @@ pub(crate) fn all_reached<T: PartialEq + std::fmt::Debug>(
     }
 }
 
-/// A refusal, which has to name both.
+/// Checks that an error names both the state and the event.
 pub(crate) fn named<S>(error: &dyn std::error::Error, state: &str, event: &str) -> Step<S> {
     let text = error.to_string();
     let both = text.contains(&format!(" {state} ")) && text.contains(&format!("`{event}`"));
-    if both {
-        Step::Refused
-    } else {
-        Step::Wrong(format!("the refusal of `{event}` in {state} says: {text}"))
-    }
+    if both { Step::Refused } else { Step::Wrong(format!("the error for `{event}` in {state} says: {text}")) }
 }

@@ -1,4 +1,4 @@
-//! Every pair of the three tables, against the rows written out here.
+//! Every pair of the three transition tables, compared to the rows listed here.
 
 use cdm_core::domain::lifecycle::{Event as LifeEvent, Life};
 use cdm_core::domain::operation::Event;
@@ -7,14 +7,14 @@ use cdm_core::domain::{OperationKind, Phase, RolloutStatus, TerminalStatus};
 
 use crate::STATUSES;
 use crate::campaign::Campaign;
-use crate::records::word;
+use crate::records::life_name;
 
-/// Every row of the three tables, and no other, is legal; a refusal names both.
+/// Exactly the rows of the three tables are legal; an error names both the state and the event.
 #[test]
 fn tables() {
     let mut campaign = Campaign::new("states-tables");
     let (mut legal, mut pairs) = (0, 0);
-    let mut judge = |state: &str, event: &str, follows: Result<String, String>, rows: &[&str]| {
+    let mut check_row = |state: &str, event: &str, follows: Result<String, String>, rows: &[&str]| {
         pairs += 1;
         let row = format!("{state} > {event} > ");
         let known = rows.iter().find_map(|known| known.strip_prefix(row.as_str()));
@@ -24,12 +24,12 @@ fn tables() {
                 Ok(())
             }
             (None, Err(text)) => {
-                // A site's refusal names what users see of it.
+                // An error about a site names the state that users see.
                 let state = state.split(" (").next().unwrap_or(state);
                 let both = text.contains(&format!(" {state} ")) && text.contains(&format!("`{event}`"));
-                if both { Ok(()) } else { Err(format!("{row}is refused with: {text}")) }
+                if both { Ok(()) } else { Err(format!("{row}is rejected with: {text}")) }
             }
-            (known, follows) => Err(format!("{row}{follows:?}, and the table says {known:?}")),
+            (known, follows) => Err(format!("{row}{follows:?}, and the table has {known:?}")),
         });
     };
     let ends = [TerminalStatus::Succeeded, TerminalStatus::Failed, TerminalStatus::Cancelled];
@@ -50,8 +50,8 @@ fn tables() {
     for life in lives {
         let begins = OperationKind::ALL.into_iter().map(LifeEvent::Begin);
         for event in begins.chain([LifeEvent::Displace]).chain(ends.map(LifeEvent::End)) {
-            let follows = life.next(event).map(shown).map_err(|illegal| illegal.to_string());
-            judge(&shown(life), &event.to_string(), follows, LIVES);
+            let follows = life.next(event).map(describe_life).map_err(|illegal| illegal.to_string());
+            check_row(&describe_life(life), &event.to_string(), follows, LIVES);
         }
     }
     let plain = [
@@ -68,7 +68,7 @@ fn tables() {
         for event in plain.into_iter().chain(ends.map(Event::Finish)) {
             let follows =
                 status.next(event).map(|next| next.to_string()).map_err(|illegal| illegal.to_string());
-            judge(status.as_str(), event.as_str(), follows, OPERATIONS);
+            check_row(status.as_str(), event.as_str(), follows, OPERATIONS);
         }
     }
     for status in RolloutStatus::ALL {
@@ -77,7 +77,7 @@ fn tables() {
                 .next(event)
                 .map(|next| next.as_str().to_owned())
                 .map_err(|illegal| illegal.to_string());
-            judge(status.as_str(), event.as_str(), follows, ROLLOUTS);
+            check_row(status.as_str(), event.as_str(), follows, ROLLOUTS);
         }
     }
     let rows = LIVES.len() + OPERATIONS.len() + ROLLOUTS.len();
@@ -85,12 +85,12 @@ fn tables() {
     campaign.end(&format!("{pairs} pairs, {legal} legal"));
 }
 
-/// A life in words: what users see, then phase and work.
-fn shown(life: Life) -> String {
+/// Formats a life: the state that users see, then phase and operation.
+fn describe_life(life: Life) -> String {
     match life {
         Life::Absent => "absent".to_owned(),
         Life::Present { phase, work } => {
-            format!("{} ({phase:?}, {})", word(life), work.map_or("none", OperationKind::as_str))
+            format!("{} ({phase:?}, {})", life_name(life), work.map_or("none", OperationKind::as_str))
         }
     }
 }

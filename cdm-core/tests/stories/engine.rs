@@ -1,4 +1,4 @@
-//! Workers that die, stop, stand still and race, told from outside.
+//! Workers that die, stop, pause and race, observed from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,43 +15,43 @@ use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{CallContext, Clock, Mutation, Outcome, Ports, WriteBatch, WriteId};
 use cdm_testkit::clock::SimClock;
 use cdm_testkit::faults::{CallSite, Fault, Plan};
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World, now};
 
 use super::waves::{all, fleet, on_green};
 use super::{
-    Hand, Left, assert_parked, assert_sound, begun, calls, code, first, number, operation, pass, retry, roll,
-    rollout, routed, run_once, site, status,
+    ManualPoll, PollState, advance_to_next_event, assert_parked, assert_sound, calls, code, first, number,
+    operation, operation_id, retry, rollout, routed, run_once, site, start_rollout, status,
 };
 
-/// Who has the operation on the site.
+/// Returns the owner of the site's operation.
 fn owner(world: &World, id: &str) -> Option<WorkerId> {
     site(world, id).operation.and_then(|operation| operation.owner)
 }
 
-/// The world's clock, for a worker that must not ask it for ever without letting time pass.
+/// The simulated clock, with a limit on the number of reads without any passing of time.
 #[derive(Debug)]
-struct StepTimeouts {
+struct BoundedClock {
     clock: SimClock,
-    asked: AtomicU64,
+    reads: AtomicU64,
 }
 
-impl StepTimeouts {
-    fn spent(&self) {
-        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
-        assert!(asked < 20_000, "a worker goes round and round without letting time pass");
+impl BoundedClock {
+    fn count_read(&self) {
+        let reads = self.reads.fetch_add(1, Ordering::SeqCst);
+        assert!(reads < 20_000, "a worker loops without waiting");
     }
 }
 
 #[async_trait]
-impl Clock for StepTimeouts {
+impl Clock for BoundedClock {
     fn wall(&self) -> Timestamp {
-        self.spent();
+        self.count_read();
         self.clock.wall()
     }
 
     fn monotonic(&self) -> MonotonicTime {
-        self.spent();
+        self.count_read();
         self.clock.monotonic()
     }
 
@@ -60,34 +60,34 @@ impl Clock for StepTimeouts {
     }
 }
 
-/// A worker as a server runs it.
-pub(super) fn server(world: &World, name: &str) -> (Arc<Worker>, Hand<()>) {
-    let clock = StepTimeouts { clock: world.clock.clone(), asked: AtomicU64::new(0) };
+/// Starts a worker as a server does.
+pub(super) fn server(world: &World, name: &str) -> (Arc<Worker>, ManualPoll<()>) {
+    let clock = BoundedClock { clock: world.clock.clone(), reads: AtomicU64::new(0) };
     let ports = Ports { clock: Arc::new(clock), ..world.ports().clone() };
     let platform = PipelineSettings::default();
     let rollouts = Arc::new(Rollouts::new(platform.clone()));
     let pipelines = Arc::new(registry(&platform));
     let worker = Arc::new(Worker::new(WorkerId::new(name), ports, pipelines, rollouts, Settings::default()));
     let run = Arc::clone(&worker);
-    (worker, Hand::new(async move { run.run().await }))
+    (worker, ManualPoll::new(async move { run.run().await }))
 }
 
-fn turns(world: &mut World) {
+fn run_turns(world: &mut World) {
     let _ = world.run_once();
 }
 
 #[test]
-fn an_operation_that_kills_its_worker_every_time_is_parked_and_others_go_on() {
+fn an_operation_that_always_kills_its_worker_is_parked_and_others_continue() {
     let create = |world: &mut World| drop(world.create("a"));
-    let deadly = first(&calls(create, turns), "secrets.create");
+    let crash_call = first(&calls(create, run_turns), "secrets.create");
     let mut world = World::new(1);
-    let killer = begun(world.create("a"));
-    let other = begun(world.create("b"));
+    let killer = operation_id(world.create("a"));
+    let other = operation_id(world.create("b"));
     for attempt in 1..=8 {
-        world.faults.arm(Plan(vec![(deadly, Fault::CrashBefore)]));
+        world.faults.arm(Plan(vec![(crash_call, Fault::CrashBefore)]));
         assert_eq!(world.run_once(), None, "attempt {attempt}");
         assert_eq!(operation(&world, &killer).state.attempts, attempt);
-        // The next process sees the lost one's last sign of life, and does what nobody has meanwhile.
+        // The next process takes over from the dead worker by its last heartbeat, and runs the unclaimed work.
         world.faults.arm(Plan::default());
         let _ = world.run_once();
         assert_eq!(status(&world, &other), Status::Ended(TerminalStatus::Succeeded));
@@ -103,7 +103,7 @@ fn an_operation_that_kills_its_worker_every_time_is_parked_and_others_go_on() {
     assert_sound(&mut world);
 }
 
-/// Has the site's operation be of that version of its pipeline, as a newer process would have accepted it.
+/// Sets the version of the pipeline of a site's operation, as a newer process would have stored it.
 fn of_version(world: &World, id: &str, version: u32) {
     let mut site = site(world, id);
     if let Some(operation) = &mut site.operation {
@@ -120,20 +120,20 @@ fn of_version(world: &World, id: &str, version: u32) {
 }
 
 #[test]
-fn an_operation_of_an_unknown_version_is_left_alone_while_others_run() {
+fn an_operation_of_an_unknown_version_is_not_claimed() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    let unknown = begun(world.on_site("a", Verb::Promote));
+    world.create_active_site("a");
+    let unknown = operation_id(world.on_site("a", Verb::Promote));
     of_version(&world, "a", 99);
     let before = site(&world, "a");
-    let other = begun(world.create("b"));
+    let other = operation_id(world.create("b"));
     for _ in 0..20 {
         let _ = world.run_once();
         world.clock.advance(Duration::from_secs(2));
     }
     assert_eq!(status(&world, &other), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!((site(&world, "a"), status(&world, &unknown)), (before, Status::Queued));
-    // A process that knows it comes.
+    // A process that supports the version starts.
     of_version(&world, "a", 1);
     world.run();
     assert_eq!(status(&world, &unknown), Status::Ended(TerminalStatus::Succeeded));
@@ -141,24 +141,24 @@ fn an_operation_of_an_unknown_version_is_left_alone_while_others_run() {
 }
 
 #[test]
-fn a_server_does_not_ask_for_an_operation_of_an_unknown_version_again_and_again() {
+fn a_server_rarely_reads_an_operation_of_an_unknown_version() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    let _ = begun(world.on_site("a", Verb::Promote));
+    world.create_active_site("a");
+    let _ = operation_id(world.on_site("a", Verb::Promote));
     of_version(&world, "a", 99);
-    // Five looks, of some calls each, are due in ten seconds.
-    const MOST: usize = 300;
-    world.faults.arm(Plan(vec![(MOST, Fault::Paused(255))]));
+    // Five scans of several calls each take place in ten seconds.
+    const MAX_CALLS: usize = 300;
+    world.faults.arm(Plan(vec![(MAX_CALLS, Fault::Paused(255))]));
     let (worker, mut server) = server(&world, "server");
     let end = world.clock.monotonic().after(Duration::from_secs(10));
     while world.clock.monotonic() < end {
         match server.poll(&world) {
-            Left::Waits => pass(&world),
-            Left::Still => {
-                let left = end.since(world.clock.monotonic());
-                panic!("{MOST} calls, and {left:?} of ten seconds are left");
+            PollState::Pending => advance_to_next_event(&world),
+            PollState::Paused => {
+                let remaining = end.since(world.clock.monotonic());
+                panic!("{MAX_CALLS} calls, and {remaining:?} of ten seconds remain");
             }
-            Left::Done(()) => panic!("the server has stopped"),
+            PollState::Done(()) => panic!("the server has stopped"),
         }
     }
     worker.stop();
@@ -168,22 +168,22 @@ fn a_server_does_not_ask_for_an_operation_of_an_unknown_version_again_and_again(
     assert_sound(&mut world);
 }
 
-/// A created site `a` whose provision is queued.
+/// Creates the site `a` and queues its provision.
 fn provision(world: &mut World) -> OperationId {
     let _ = world.create("a");
     world.run();
-    begun(world.on_site("a", Verb::Provision))
+    operation_id(world.on_site("a", Verb::Provision))
 }
 
 #[test]
-fn a_worker_told_to_stop_hands_over_at_the_next_step_and_another_goes_on_at_once() {
+fn a_stopping_worker_hands_over_at_the_next_step() {
     let queued = |world: &mut World| drop(provision(world));
-    let ensure = first(&calls(queued, turns), "databases.ensure");
+    let ensure = first(&calls(queued, run_turns), "databases.ensure");
     let mut world = World::new(1);
     let provision = provision(&mut world);
     world.faults.arm(Plan(vec![(ensure, Fault::Paused(255))]));
     let (first, mut server) = server(&world, "server");
-    assert!(server.stands_still(&world));
+    assert!(server.runs_until_paused(&world));
     first.stop();
     let stopped = world.clock.monotonic();
     server.finish(&world);
@@ -202,15 +202,15 @@ fn a_worker_told_to_stop_hands_over_at_the_next_step_and_another_goes_on_at_once
 }
 
 #[test]
-fn a_worker_told_to_stop_leaves_what_waits_and_another_has_it_without_waiting_for_the_lease() {
+fn a_stopping_worker_releases_waiting_operations() {
     let mut world = World::new(1);
     let provision = provision(&mut world);
     let (first, mut server) = server(&world, "server");
     while code(&world, &provision) != Some(ReasonCode::JobRunning) {
-        assert!(matches!(server.poll(&world), Left::Waits));
+        assert!(matches!(server.poll(&world), PollState::Pending));
     }
     world.restart();
-    // The second one sees the first one's sign of life, and keeps its hands off.
+    // The second worker sees the heartbeat of the first one, and claims nothing.
     let _ = world.run_once();
     assert_eq!(owner(&world, "a").as_ref(), Some(first.lease().worker()));
     let stopped = world.clock.monotonic();
@@ -225,16 +225,16 @@ fn a_worker_told_to_stop_leaves_what_waits_and_another_has_it_without_waiting_fo
 }
 
 #[test]
-fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
+fn a_stopping_worker_releases_its_rollout_between_two_sites() {
     let mut world = fleet(12);
-    let number = number(roll(&mut world, &all(0)));
+    let number = number(start_rollout(&mut world, &all(0)));
     let (first, mut server) = server(&world, "server");
     // A call takes longer than a poll.
-    world.faults.narrow();
+    world.faults.use_one_connection();
     while on_green(&world, 12).is_empty() {
-        assert!(matches!(server.poll(&world), Left::Waits));
+        assert!(matches!(server.poll(&world), PollState::Pending));
     }
-    world.faults.widen();
+    world.faults.use_many_connections();
     first.stop();
     server.finish(&world);
     let rollout_then = rollout(&world, number);
@@ -252,51 +252,56 @@ fn a_worker_told_to_stop_gives_its_rollout_back_between_two_sites() {
 }
 
 #[test]
-fn a_rollout_whose_worker_dies_is_taken_over_within_a_second_after_the_lease() {
+fn a_rollout_of_a_dead_worker_is_taken_over_within_a_second_after_the_lease() {
     let settings = Settings::default();
-    // The second one comes, and the first one dies, at every point of a beat.
+    // The second worker starts, and the first one dies, at every point of a heartbeat interval.
     let points = || (0..10).map(|n| Duration::from_millis(10 + 500 * n));
-    for (comes, dies_after) in points().flat_map(|comes| points().map(move |dies| (comes, dies))) {
+    for (comes, dies_after) in
+        points().flat_map(|comes| points().map(move |dying_worker| (comes, dying_worker)))
+    {
         let mut world = fleet(20);
-        super::pending_flush::slowly(&world, 2);
-        let number = number(roll(&mut world, &all(0)));
-        let (first, mut dies) = server(&world, "first");
+        super::pending_flush::slow_flushes(&world, 2);
+        let number = number(start_rollout(&mut world, &all(0)));
+        let (first, mut dying_worker) = server(&world, "first");
         let owner = |world: &World| rollout(world, number).owner;
-        let mine = Some(first.lease().worker().clone());
-        while owner(&world) != mine {
-            assert!(matches!(dies.poll(&world), Left::Waits));
+        let first_worker = Some(first.lease().worker().clone());
+        while owner(&world) != first_worker {
+            assert!(matches!(dying_worker.poll(&world), PollState::Pending));
         }
-        let begun = world.clock.monotonic();
-        while world.clock.monotonic() < begun.after(comes) {
-            assert!(matches!(dies.poll(&world), Left::Waits));
+        let started = world.clock.monotonic();
+        while world.clock.monotonic() < started.after(comes) {
+            assert!(matches!(dying_worker.poll(&world), PollState::Pending));
             world.clock.advance(Duration::from_millis(10));
         }
-        let (second, mut lives) = server(&world, "second");
-        while world.clock.monotonic() < begun.after(Duration::from_secs(10) + dies_after) {
-            assert!(matches!(dies.poll(&world), Left::Waits) && matches!(lives.poll(&world), Left::Waits));
+        let (second, mut live_worker) = server(&world, "second");
+        while world.clock.monotonic() < started.after(Duration::from_secs(10) + dies_after) {
+            assert!(
+                matches!(dying_worker.poll(&world), PollState::Pending)
+                    && matches!(live_worker.poll(&world), PollState::Pending)
+            );
             world.clock.advance(Duration::from_millis(10));
         }
-        assert_eq!(owner(&world), mine);
-        drop(dies);
+        assert_eq!(owner(&world), first_worker);
+        drop(dying_worker);
         let died = world.clock.monotonic();
-        while owner(&world) == mine {
-            assert!(matches!(lives.poll(&world), Left::Waits));
-            pass(&world);
+        while owner(&world) == first_worker {
+            assert!(matches!(live_worker.poll(&world), PollState::Pending));
+            advance_to_next_event(&world);
         }
         let took = world.clock.monotonic().since(died);
         assert!(took <= settings.lease + Duration::from_secs(1), "{comes:?}, {dies_after:?}: {took:?}");
         second.stop();
-        lives.finish(&world);
+        live_worker.finish(&world);
         assert_sound(&mut world);
     }
 }
 
-/// `a` lives on blue, and is to be promoted to green.
+/// Creates `a` on blue, to be promoted to green.
 fn promote(world: &mut World) -> OperationId {
-    world.settle_site("a");
+    world.create_active_site("a");
     world.select(Color::Green).unwrap();
     world.run();
-    begun(world.on_site("a", Verb::Promote))
+    operation_id(world.on_site("a", Verb::Promote))
 }
 
 fn promote_calls() -> Vec<CallSite> {
@@ -304,17 +309,17 @@ fn promote_calls() -> Vec<CallSite> {
 }
 
 #[test]
-fn a_worker_that_lost_its_lease_at_any_call_changes_nothing_any_more() {
+fn a_worker_that_lost_its_lease_changes_nothing() {
     for call in 0..promote_calls().len() {
         let mut world = World::new(1);
         let promoted = promote(&mut world);
         world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
         let lost = world.process();
         let mut slow = run_once(&lost);
-        while !slow.stands_still(&world) {
+        while !slow.runs_until_paused(&world) {
             world.clock.advance(Duration::from_secs(2));
             slow = run_once(&lost);
-            if world.rests() {
+            if world.is_quiescent() {
                 break;
             }
         }
@@ -329,7 +334,7 @@ fn a_worker_that_lost_its_lease_at_any_call_changes_nothing_any_more() {
         let after = world.log.since(before);
         let changes: Vec<_> = after
             .iter()
-            .filter(|effect| !matches!(effect.what, What::Looked(..) | What::Refused(_)))
+            .filter(|effect| !matches!(effect.kind, EffectKind::ServiceRead(..) | EffectKind::Rejected(_)))
             .collect();
         assert!(changes.is_empty(), "call {call}: {changes:#?}");
         assert_eq!((site(&world, "a"), routed(&world, "a")), (record, Some(Color::Green)), "call {call}");
@@ -338,20 +343,20 @@ fn a_worker_that_lost_its_lease_at_any_call_changes_nothing_any_more() {
 }
 
 #[test]
-fn of_two_workers_on_one_store_one_runs_an_operation_however_they_interleave() {
+fn of_two_workers_one_runs_an_operation_in_every_interleaving() {
     for call in 0..promote_calls().len() {
         let mut world = World::new(1);
         let promoted = promote(&mut world);
         world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
         let both = [world.process(), world.start()];
         for (one, other) in [(0, 1), (1, 0)].into_iter().cycle().take(80) {
-            if world.rests() {
+            if world.is_quiescent() {
                 break;
             }
             let mut slow = run_once(&both[one]);
-            if slow.stands_still(&world) {
-                // The gate has no more in store: this one comes to its end.
-                assert!(!run_once(&both[other]).stands_still(&world), "call {call}");
+            if slow.runs_until_paused(&world) {
+                // The fault injector has no further fault: this worker finishes.
+                assert!(!run_once(&both[other]).runs_until_paused(&world), "call {call}");
                 let _ = slow.finish(&world);
             }
             world.clock.advance(Duration::from_millis(500));
@@ -365,7 +370,7 @@ fn of_two_workers_on_one_store_one_runs_an_operation_however_they_interleave() {
 }
 
 #[test]
-fn a_backend_that_asks_for_fewer_calls_is_asked_again_and_no_operation_is_parked_or_failed() {
+fn calls_to_a_throttling_backend_are_retried_without_parking() {
     let length = calls(|world| drop(provision(world)), World::run).len();
     for from in 0..length {
         let mut world = World::new(1);
@@ -376,8 +381,8 @@ fn a_backend_that_asks_for_fewer_calls_is_asked_again_and_no_operation_is_parked
         let operation = operation(&world, &provision).state;
         assert_eq!(operation.status, Status::Ended(TerminalStatus::Succeeded), "from call {from}");
         assert_eq!(site(&world, "a").state(), State::Active);
-        let parked = world.log.since(0).into_iter().any(|effect| match effect.what {
-            What::Site(_, Some(site)) => {
+        let parked = world.log.since(0).into_iter().any(|effect| match effect.kind {
+            EffectKind::Site(_, Some(site)) => {
                 site.operation.as_ref().is_some_and(|operation| operation.status == Status::Parked)
             }
             _ => false,
@@ -390,20 +395,20 @@ fn a_backend_that_asks_for_fewer_calls_is_asked_again_and_no_operation_is_parked
 const HOUR: i64 = 3_600_000;
 
 #[test]
-fn a_wall_clock_that_jumps_an_hour_takes_no_operation_from_a_worker_that_lives() {
-    let ensure = first(&calls(|world| drop(provision(world)), turns), "databases.ensure");
+fn a_jump_of_the_wall_clock_takes_no_operation_from_a_live_worker() {
+    let ensure = first(&calls(|world| drop(provision(world)), run_turns), "databases.ensure");
     let mut world = World::new(1);
     let provision = provision(&mut world);
     world.faults.arm(Plan(vec![(ensure, Fault::Paused(255))]));
     let first = world.process();
     let mut slow = run_once(&first);
-    assert!(slow.stands_still(&world));
+    assert!(slow.runs_until_paused(&world));
     world.restart();
     for jump in [HOUR, -HOUR, -HOUR, HOUR, HOUR, -HOUR].into_iter().cycle().take(18) {
         world.clock.skew_wall(jump);
         world.clock.advance(Duration::from_secs(4));
-        // Its call hangs, but it gives signs of life.
-        assert!(matches!(slow.poll(&world), Left::Waits));
+        // The worker's call hangs, but its heartbeats continue.
+        assert!(matches!(slow.poll(&world), PollState::Pending));
         let _ = world.run_once();
         assert_eq!(owner(&world, "a").as_ref(), Some(first.worker.lease().worker()));
         assert_eq!(operation(&world, &provision).state.epoch, 1);
@@ -416,8 +421,8 @@ fn a_wall_clock_that_jumps_an_hour_takes_no_operation_from_a_worker_that_lives()
 }
 
 #[test]
-fn a_wall_clock_that_jumps_an_hour_back_or_forth_neither_delays_nor_hastens_the_end_of_a_lease() {
-    let ensure = first(&calls(|world| drop(provision(world)), turns), "databases.ensure");
+fn a_jump_of_the_wall_clock_does_not_change_the_end_of_a_lease() {
+    let ensure = first(&calls(|world| drop(provision(world)), run_turns), "databases.ensure");
     for jump in [HOUR, 0, -HOUR] {
         let mut world = World::new(1);
         let provision = provision(&mut world);

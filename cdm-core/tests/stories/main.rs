@@ -1,18 +1,18 @@
-//! Stories: what a person would tell of the platform, one sentence a test, played on the simulated world and judged by
-//! what is in the stores, the bucket and the cluster afterwards.
+//! Stories: one statement about the platform per test, executed on the simulated platform, and checked by the final
+//! content of the stores, the bucket and the cluster.
 
-mod asked;
+mod controls;
 mod digests;
 mod engine;
 mod freezes;
 mod gates;
-mod narrow;
 mod outages;
 mod pending_flush;
 mod plans;
 mod retention;
 mod rollouts;
 mod services;
+mod single_connection;
 mod sites;
 mod waves;
 mod webhooks;
@@ -32,7 +32,7 @@ use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{CallSite, Halt};
 use cdm_testkit::world::{Process, World, now};
 
-/// The site's record.
+/// Returns the site's record.
 fn site(world: &World, id: &str) -> Site {
     let found = world.store.all_sites().into_iter().find(|site| site.id.as_str() == id);
     found.unwrap_or_else(|| panic!("there is no site `{id}`"))
@@ -42,14 +42,14 @@ fn exists(world: &World, id: &str) -> bool {
     world.store.all_sites().iter().any(|site| site.id.as_str() == id)
 }
 
-/// Where the cluster routes the site.
+/// Returns the service to which the cluster routes the site.
 fn routed(world: &World, id: &str) -> Option<Color> {
     let uid = site(world, id).uid;
     world.cluster.routes().into_iter().find(|route| route.uid == uid).map(|route| route.service)
 }
 
-/// The operation that a request was answered with.
-fn begun(accepted: Result<Accepted, ManagerError>) -> OperationId {
+/// Returns the id of the operation in an accepted response.
+fn operation_id(accepted: Result<Accepted, ManagerError>) -> OperationId {
     match accepted {
         Ok(Accepted::Operation(id)) => id,
         other => panic!("no operation: {other:?}"),
@@ -64,12 +64,12 @@ fn status(world: &World, id: &OperationId) -> Status {
     operation(world, id).state.status
 }
 
-/// Why the operation waits or is parked.
+/// Returns why the operation waits or is parked.
 fn code(world: &World, id: &OperationId) -> Option<ReasonCode> {
     operation(world, id).state.reason.map(|reason| reason.code)
 }
 
-/// The operation is parked, for that reason.
+/// Asserts that the operation is parked for that reason.
 fn assert_parked(world: &World, id: &OperationId, why: ReasonCode) {
     let operation = operation(world, id).state;
     assert_eq!(
@@ -80,7 +80,7 @@ fn assert_parked(world: &World, id: &OperationId, why: ReasonCode) {
 
 fn retry(world: &mut World, id: &OperationId) -> Result<Accepted, ManagerError> {
     let id = id.clone();
-    world.ask(move |manager, request| {
+    world.request(move |manager, request| {
         let id = id.clone();
         Box::pin(async move { manager.retry(&request, &id).await })
     })
@@ -88,21 +88,21 @@ fn retry(world: &mut World, id: &OperationId) -> Result<Accepted, ManagerError> 
 
 fn cancel(world: &mut World, id: &OperationId) -> Result<Accepted, ManagerError> {
     let id = id.clone();
-    world.ask(move |manager, request| {
+    world.request(move |manager, request| {
         let id = id.clone();
         Box::pin(async move { manager.cancel(&request, &id).await })
     })
 }
 
-fn roll(world: &mut World, wanted: &RolloutRequest) -> Result<Accepted, ManagerError> {
+fn start_rollout(world: &mut World, wanted: &RolloutRequest) -> Result<Accepted, ManagerError> {
     let wanted = wanted.clone();
-    world.ask(move |manager, request| {
+    world.request(move |manager, request| {
         let wanted = wanted.clone();
         Box::pin(async move { manager.rollout(&request, &wanted).await })
     })
 }
 
-/// The number of a rollout that was accepted.
+/// Returns the number of an accepted rollout.
 fn number(accepted: Result<Accepted, ManagerError>) -> u64 {
     match accepted {
         Ok(Accepted::Rollout(number)) => number,
@@ -115,14 +115,14 @@ fn rollout(world: &World, number: u64) -> Rollout {
     found.unwrap_or_else(|| panic!("there is no rollout {number}"))
 }
 
-/// Nothing is broken.
+/// Asserts that no invariant is violated.
 fn assert_sound(world: &mut World) {
     let broken: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Everything there is of a uid, its secrets' values left out but told apart.
-fn things(world: &World, uid: Uid) -> Vec<String> {
+/// Lists all resources of a uid; secrets are listed by whether their values differ, not by value.
+fn resources_of(world: &World, uid: Uid) -> Vec<String> {
     let mut all: Vec<String> = world
         .store
         .all_sites()
@@ -140,7 +140,9 @@ fn things(world: &World, uid: Uid) -> Vec<String> {
         let set = world.databases.password_is(uid, value.password());
         all.push(format!("the secret {name}, the database's: {set}"));
     }
-    all.extend(world.databases.uids().iter().filter(|held| **held == uid).map(|_| "a database".to_owned()));
+    all.extend(
+        world.databases.uids().iter().filter(|stored| **stored == uid).map(|_| "a database".to_owned()),
+    );
     all.extend(
         world.cluster.routes().iter().filter(|route| route.uid == uid).map(|route| format!("{route:?}")),
     );
@@ -150,19 +152,19 @@ fn things(world: &World, uid: Uid) -> Vec<String> {
     all
 }
 
-/// That many jobs that fail after a second.
+/// Returns scripts for that many jobs, which fail after a second.
 fn failing(jobs: usize) -> Vec<JobScript> {
     let result = JobState::Failed { message: "no cache".to_owned(), cause: JobFailure::Other };
     vec![JobScript { takes: Duration::from_secs(1), result }; jobs]
 }
 
-/// Pods that fail for good after 20 seconds.
+/// Returns a script whose pods fail permanently after 20 seconds.
 fn never_ready(blames_image: bool, message: &str) -> ImageScript {
     let failure = PodFailure { definite: true, blames_image, message: message.to_owned() };
     ImageScript { ready_after: None, failure: Some((Duration::from_secs(20), failure)) }
 }
 
-/// The calls that `act` makes, in order, on a world of its own.
+/// Returns the calls that `act` makes on a new platform, in order.
 fn calls(before: impl FnOnce(&mut World), act: impl FnOnce(&mut World)) -> Vec<CallSite> {
     let mut world = World::new(1);
     before(&mut world);
@@ -171,71 +173,71 @@ fn calls(before: impl FnOnce(&mut World), act: impl FnOnce(&mut World)) -> Vec<C
     world.faults.trace()
 }
 
-/// Which of the calls is the first of that name.
+/// Returns the index of the first call of that name.
 fn first(calls: &[CallSite], name: &str) -> usize {
-    calls.iter().position(|call| call.name == name).unwrap_or_else(|| panic!("nobody calls `{name}`"))
+    calls.iter().position(|call| call.name == name).unwrap_or_else(|| panic!("no call of `{name}`"))
 }
 
-/// A future that a test polls by hand.
-struct Hand<T>(Pin<Box<dyn Future<Output = T>>>);
+/// A future that a test polls manually.
+struct ManualPoll<T>(Pin<Box<dyn Future<Output = T>>>);
 
-/// How a future was left by a poll.
-enum Left<T> {
-    /// Done.
+/// The state of a future after a poll.
+enum PollState<T> {
+    /// The future is done.
     Done(T),
-    /// It stands still in a call, and goes on when the gate lets it.
-    Still,
-    /// It waits for time to pass.
-    Waits,
+    /// The future is paused in a call until the fault injector resumes it.
+    Paused,
+    /// The future waits for time to pass.
+    Pending,
 }
 
-impl<T> Hand<T> {
+impl<T> ManualPoll<T> {
     fn new(future: impl Future<Output = T> + 'static) -> Self {
         Self(Box::pin(future))
     }
 
-    fn poll(&mut self, world: &World) -> Left<T> {
+    fn poll(&mut self, world: &World) -> PollState<T> {
         let polled = self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         match (polled, world.faults.take_halt()) {
-            (Poll::Ready(value), _) => Left::Done(value),
-            (Poll::Pending, Some(Halt::Paused | Halt::Crashed)) => Left::Still,
-            (Poll::Pending, None) => Left::Waits,
+            (Poll::Ready(value), _) => PollState::Done(value),
+            (Poll::Pending, Some(Halt::Paused | Halt::Crashed)) => PollState::Paused,
+            (Poll::Pending, None) => PollState::Pending,
         }
     }
 
-    /// Lets time pass until it stands still; `false` when it is done before.
-    fn stands_still(&mut self, world: &World) -> bool {
+    /// Advances time until the future is paused; returns `false` if it finishes first.
+    fn runs_until_paused(&mut self, world: &World) -> bool {
         for _ in 0..10_000 {
             match self.poll(world) {
-                Left::Done(_) => return false,
-                Left::Still => return true,
-                Left::Waits => pass(world),
+                PollState::Done(_) => return false,
+                PollState::Paused => return true,
+                PollState::Pending => advance_to_next_event(world),
             }
         }
-        panic!("neither done nor still");
+        panic!("neither done nor paused");
     }
 
-    /// Lets time pass until it is done.
+    /// Advances time until the future is done.
     fn finish(mut self, world: &World) -> T {
         world.faults.release();
         for _ in 0..10_000 {
             match self.poll(world) {
-                Left::Done(value) => return value,
-                Left::Still | Left::Waits => pass(world),
+                PollState::Done(value) => return value,
+                PollState::Paused | PollState::Pending => advance_to_next_event(world),
             }
         }
         panic!("not done");
     }
 }
 
-/// One turn of that process's worker.
-fn run_once(process: &Process) -> Hand<RunSummary> {
+/// Runs one turn of that process's worker.
+fn run_once(process: &Process) -> ManualPoll<RunSummary> {
     let worker = Arc::clone(&process.worker);
-    Hand::new(async move { worker.run_once().await })
+    ManualPoll::new(async move { worker.run_once().await })
 }
 
-/// Time passes, to the next moment at which something happens.
-fn pass(world: &World) {
+/// Advances time to the next moment at which something happens.
+fn advance_to_next_event(world: &World) {
     let next = [world.clock.next_sleeper(), world.cluster.next_event()].into_iter().flatten().min();
     match next {
         Some(next) if next > world.clock.monotonic() => world.clock.advance_to(next),

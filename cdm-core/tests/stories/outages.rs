@@ -1,4 +1,4 @@
-//! Backends that are away, ask for fewer calls, deny or go on refusing, told from outside.
+//! Backends that are unavailable, throttle, deny or reject permanently, observed from outside.
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use cdm_core::engine::Settings;
 use cdm_core::manager::RolloutRequest;
 use cdm_core::ports::Clock;
 use cdm_testkit::faults::{Outage, OutageKind};
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World};
 
 use super::engine::server;
 use super::waves::{all, fleet};
 use super::{
-    Left, assert_parked, assert_sound, begun, cancel, code, exists, number, operation, pass, retry, roll,
-    rollout, status,
+    PollState, advance_to_next_event, assert_parked, assert_sound, cancel, code, exists, number, operation,
+    operation_id, retry, rollout, start_rollout, status,
 };
 
 fn outage(port: &'static str, kind: OutageKind, minutes: u64) -> Outage {
     Outage { port, kind, from: 0, lasts: Duration::from_secs(60 * minutes), crash: None }
 }
 
-/// A created site `a` whose provision is queued.
+/// Creates the site `a` and queues its provision.
 fn provision(world: &mut World) -> OperationId {
     let _ = world.create("a");
     world.run();
-    begun(world.on_site("a", Verb::Provision))
+    operation_id(world.on_site("a", Verb::Provision))
 }
 
-/// A live site `a` whose promotion meets conflicts without end; it has run out of attempts.
+/// Returns an active site `a` whose promotion has exhausted its attempts, because of permanent conflicts.
 fn exhausted() -> (World, OperationId) {
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     world.select(Color::Green).expect("green is selected");
     world.run();
     world.faults.outage(Some(outage("cluster.move_route", OutageKind::Conflict, 600)));
-    let promote = begun(world.on_site("a", Verb::Promote));
+    let promote = operation_id(world.on_site("a", Verb::Promote));
     for _ in 0..100 {
         let _ = world.run_once();
         if status(&world, &promote).rests() {
@@ -47,14 +47,14 @@ fn exhausted() -> (World, OperationId) {
     (world, promote)
 }
 
-/// How often the record of a site was written since then.
+/// Returns how often the record of a site was written since effect `since`.
 fn writes(world: &World, since: usize) -> usize {
     let effects = world.log.since(since);
-    effects.iter().filter(|effect| matches!(effect.what, What::Site(..))).count()
+    effects.iter().filter(|effect| matches!(effect.kind, EffectKind::Site(..))).count()
 }
 
 #[test]
-fn an_operation_that_runs_out_of_attempts_parks_with_the_last_error_and_can_be_retried() {
+fn an_operation_without_attempts_parks_with_the_last_error_and_can_be_retried() {
     let (mut world, promote) = exhausted();
     let message = operation(&world, &promote).state.reason.expect("a reason").message;
     assert!(message.contains("8 attempts") && message.contains("injected Conflict"), "{message}");
@@ -63,26 +63,26 @@ fn an_operation_that_runs_out_of_attempts_parks_with_the_last_error_and_can_be_r
         let _ = world.run_once();
         world.clock.advance(Duration::from_secs(3));
     }
-    assert_eq!(writes(&world, before), 0, "what is parked is not written");
+    assert_eq!(writes(&world, before), 0, "a parked operation is not written");
     world.faults.outage(None);
-    let _ = retry(&mut world, &promote).expect("it is retried");
+    let _ = retry(&mut world, &promote).expect("the retry is accepted");
     world.run();
     assert_eq!(status(&world, &promote), Status::Ended(TerminalStatus::Succeeded));
     assert_sound(&mut world);
 }
 
 #[test]
-fn an_operation_that_ran_out_of_attempts_is_cancelled_or_displaced() {
+fn an_operation_without_attempts_can_be_canceled_or_displaced() {
     let (mut world, promote) = exhausted();
     world.faults.outage(None);
-    let _ = cancel(&mut world, &promote).expect("it is cancelled");
+    let _ = cancel(&mut world, &promote).expect("the cancel is accepted");
     world.run();
     assert_eq!(status(&world, &promote), Status::Ended(TerminalStatus::Cancelled));
     assert_sound(&mut world);
 
     let (mut world, promote) = exhausted();
     world.faults.outage(None);
-    let terminate = begun(world.on_site("a", Verb::Terminate));
+    let terminate = operation_id(world.on_site("a", Verb::Terminate));
     assert_eq!(status(&world, &promote), Status::Ended(TerminalStatus::Cancelled));
     world.run();
     assert_eq!(status(&world, &terminate), Status::Ended(TerminalStatus::Succeeded));
@@ -91,7 +91,7 @@ fn an_operation_that_ran_out_of_attempts_is_cancelled_or_displaced() {
 }
 
 #[test]
-fn a_backend_that_is_away_is_waited_for_with_its_last_error_in_a_reason_that_is_stored_once() {
+fn an_unavailable_backend_is_awaited_and_its_last_error_is_stored_once() {
     for (kind, why) in [
         (OutageKind::Refused, ReasonCode::Retrying),
         (OutageKind::Stopped, ReasonCode::Retrying),
@@ -129,7 +129,7 @@ fn a_backend_that_is_away_is_waited_for_with_its_last_error_in_a_reason_that_is_
 }
 
 #[test]
-fn a_backend_that_denies_is_asked_again_for_five_minutes_before_the_operation_parks() {
+fn a_denying_backend_is_retried_for_five_minutes() {
     for (minutes, parks) in [(4, false), (30, true)] {
         let mut world = World::new(1);
         let provision = provision(&mut world);
@@ -152,7 +152,7 @@ fn a_backend_that_denies_is_asked_again_for_five_minutes_before_the_operation_pa
             }
             world.clock.advance(Duration::from_secs(1));
         }
-        assert!(waited, "it does not wait under its reason");
+        assert!(waited, "the operation does not wait with its reason");
         if parks {
             assert_parked(&world, &provision, ReasonCode::Denied);
             let reason = operation(&world, &provision).state.reason.expect("a reason");
@@ -162,7 +162,7 @@ fn a_backend_that_denies_is_asked_again_for_five_minutes_before_the_operation_pa
                 "{after}: {reason:?}"
             );
             world.faults.outage(None);
-            let _ = retry(&mut world, &provision).expect("it is retried");
+            let _ = retry(&mut world, &provision).expect("the retry is accepted");
             world.run();
         }
         assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded));
@@ -171,7 +171,7 @@ fn a_backend_that_denies_is_asked_again_for_five_minutes_before_the_operation_pa
 }
 
 #[test]
-fn a_slot_whose_attempts_an_earlier_version_counted_in_an_outage_goes_on() {
+fn an_operation_with_attempts_counted_by_an_earlier_version_continues() {
     for (attempts, why) in
         [(8, ReasonCode::Retrying), (9, ReasonCode::Throttled), (9, ReasonCode::AttemptsExhausted)]
     {
@@ -192,27 +192,27 @@ fn a_slot_whose_attempts_an_earlier_version_counted_in_an_outage_goes_on() {
     }
 }
 
-/// Runs a server for so long; how many calls were made meanwhile.
-fn serve(world: &World, server: &mut super::Hand<()>, seconds: u64) -> u64 {
+/// Runs a server for `seconds`, and returns the number of calls.
+fn serve(world: &World, server: &mut super::ManualPoll<()>, seconds: u64) -> u64 {
     let (calls, until) = (world.faults.total(), world.clock.monotonic().after(Duration::from_secs(seconds)));
     while world.clock.monotonic() < until {
-        assert!(matches!(server.poll(world), Left::Waits));
-        pass(world);
+        assert!(matches!(server.poll(world), PollState::Pending));
+        advance_to_next_event(world);
     }
     world.faults.total() - calls
 }
 
 #[test]
-fn a_server_without_its_store_asks_at_its_pace_and_goes_on_when_it_is_back() {
+fn a_server_without_its_store_polls_slowly_and_recovers() {
     let mut world = World::new(1);
     let provision = provision(&mut world);
     let (worker, mut first) = server(&world, "server");
-    // Something waits, and there is news of the cluster that nobody has taken notice of; another worker was at work.
+    // An operation waits, and the cluster has an unprocessed change; another worker was active.
     while code(&world, &provision) != Some(ReasonCode::JobRunning) {
-        assert!(matches!(first.poll(&world), Left::Waits));
+        assert!(matches!(first.poll(&world), PollState::Pending));
     }
     let (_, mut other) = server(&world, "other");
-    assert!(matches!(other.poll(&world), Left::Waits));
+    assert!(matches!(other.poll(&world), PollState::Pending));
     let _ = serve(&world, &mut first, 5);
     world.faults.outage(Some(outage("store", OutageKind::Refused, 10)));
     let calls = serve(&world, &mut first, 300);
@@ -227,17 +227,17 @@ fn a_server_without_its_store_asks_at_its_pace_and_goes_on_when_it_is_back() {
 }
 
 #[test]
-fn a_server_that_is_told_to_stop_in_an_outage_ends_within_its_grace() {
+fn a_server_stopped_during_an_outage_ends_within_its_grace_period() {
     for port in ["databases", "store", "cluster"] {
         for kind in OutageKind::ALL {
             let mut world = World::new(1);
             let provision = provision(&mut world);
             world.faults.outage(Some(outage(port, kind, 20)));
-            let (worker, mut hand) = server(&world, "server");
-            let _ = serve(&world, &mut hand, 31);
+            let (worker, mut future) = server(&world, "server");
+            let _ = serve(&world, &mut future, 31);
             worker.stop();
             let stopped = world.clock.monotonic();
-            hand.finish(&world);
+            future.finish(&world);
             let took = world.clock.monotonic().since(stopped);
             assert!(took <= Settings::default().grace * 2, "{port} {kind:?}: {took:?}");
             world.faults.outage(None);
@@ -253,42 +253,45 @@ fn a_server_that_is_told_to_stop_in_an_outage_ends_within_its_grace() {
     }
 }
 
-/// What the rollout shows at each moment from now on until it ends: status and code.
-fn shown(world: &mut World, number: u64) -> Vec<(RolloutStatus, Option<ReasonCode>)> {
-    let mut shown = Vec::new();
-    let (_, mut hand) = server(world, "server");
+/// Returns each combination of status and code that the rollout shows until it ends.
+fn statuses_until_end(world: &mut World, number: u64) -> Vec<(RolloutStatus, Option<ReasonCode>)> {
+    let mut statuses_until_end = Vec::new();
+    let (_, mut future) = server(world, "server");
     for _ in 0..20_000 {
         let it = rollout(world, number);
         let now = (it.status, it.reason.as_ref().map(|reason| reason.code));
-        if shown.last() != Some(&now) {
-            shown.push(now);
+        if statuses_until_end.last() != Some(&now) {
+            statuses_until_end.push(now);
         }
         if it.status.ended() {
-            return shown;
+            return statuses_until_end;
         }
-        assert!(matches!(hand.poll(world), Left::Waits));
-        pass(world);
+        assert!(matches!(future.poll(world), PollState::Pending));
+        advance_to_next_event(world);
     }
-    panic!("the rollout does not end: {shown:?}");
+    panic!("the rollout does not end: {statuses_until_end:?}");
 }
 
 #[test]
-fn a_rollout_whose_cluster_is_away_says_so_and_not_that_the_service_is_not_ready() {
+fn a_rollout_reports_an_unavailable_cluster_and_not_an_unready_service() {
     for (kind, why) in [
         (OutageKind::Refused, ReasonCode::Retrying),
         (OutageKind::Throttled, ReasonCode::Throttled),
         (OutageKind::Denied, ReasonCode::Denied),
     ] {
         let mut world = fleet(6);
-        let number = number(roll(&mut world, &RolloutRequest { waves: Vec::new(), ..all(0) }));
+        let number = number(start_rollout(&mut world, &RolloutRequest { waves: Vec::new(), ..all(0) }));
         let before = world.log.len();
         world.faults.outage(Some(outage("cluster", kind, 3)));
-        let shown = shown(&mut world, number);
-        assert!(shown.contains(&(RolloutStatus::Waiting, Some(why))), "{kind:?}: {shown:?}");
-        let untrue = shown.iter().any(|(_, code)| *code == Some(ReasonCode::ServiceNotReady));
-        assert!(!untrue, "{kind:?}: {shown:?}");
+        let statuses_until_end = statuses_until_end(&mut world, number);
+        assert!(
+            statuses_until_end.contains(&(RolloutStatus::Waiting, Some(why))),
+            "{kind:?}: {statuses_until_end:?}"
+        );
+        let untrue = statuses_until_end.iter().any(|(_, code)| *code == Some(ReasonCode::ServiceNotReady));
+        assert!(!untrue, "{kind:?}: {statuses_until_end:?}");
         let writes = world.log.since(before);
-        let writes = writes.iter().filter(|effect| matches!(effect.what, What::Rollout(_))).count();
+        let writes = writes.iter().filter(|effect| matches!(effect.kind, EffectKind::Rollout(_))).count();
         assert!(writes < 30, "{kind:?}: {writes} writes of the rollout");
         assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded);
         assert_sound(&mut world);
@@ -298,10 +301,13 @@ fn a_rollout_whose_cluster_is_away_says_so_and_not_that_the_service_is_not_ready
 #[test]
 fn a_rollout_shows_that_it_waits_for_its_flush() {
     let mut world = fleet(6);
-    super::pending_flush::slowly(&world, 2);
-    let number = number(roll(&mut world, &RolloutRequest { waves: Vec::new(), ..all(0) }));
-    let shown = shown(&mut world, number);
-    assert!(shown.contains(&(RolloutStatus::Running, Some(ReasonCode::JobRunning))), "{shown:?}");
-    assert_eq!(shown.last(), Some(&(RolloutStatus::Succeeded, None)));
+    super::pending_flush::slow_flushes(&world, 2);
+    let number = number(start_rollout(&mut world, &RolloutRequest { waves: Vec::new(), ..all(0) }));
+    let statuses_until_end = statuses_until_end(&mut world, number);
+    assert!(
+        statuses_until_end.contains(&(RolloutStatus::Running, Some(ReasonCode::JobRunning))),
+        "{statuses_until_end:?}"
+    );
+    assert_eq!(statuses_until_end.last(), Some(&(RolloutStatus::Succeeded, None)));
     assert_sound(&mut world);
 }

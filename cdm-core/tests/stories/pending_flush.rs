@@ -1,4 +1,4 @@
-//! Caches are flushed while further sites are moved; whoever finds the rollout at rest finds none that were not.
+//! Caches are flushed while further sites are moved; when the rollout is at rest, every moved site has been flushed.
 
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use cdm_core::ports::{Clock, JobState};
 use cdm_testkit::fakes::JobScript;
 use cdm_testkit::world::{Process, World};
 
-use super::waves::{all, fleet, on_green, outcomes, stands};
-use super::{Hand, Left, assert_sound, number, pass, roll, rollout, run_once};
+use super::waves::{all, fleet, on_green, outcomes, status_and_code};
+use super::{
+    ManualPoll, PollState, advance_to_next_event, assert_sound, number, rollout, run_once, start_rollout,
+};
 
-/// Waves of one site, of one, and of the others.
+/// Waves of one site, of one site, and of the remaining sites.
 fn in_waves() -> RolloutRequest {
     RolloutRequest {
         waves: vec![WaveTarget::Count(1), WaveTarget::Count(2), WaveTarget::Percent(100)],
@@ -21,7 +23,7 @@ fn in_waves() -> RolloutRequest {
 }
 
 /// Flushes that take a minute each.
-pub(super) fn slowly(world: &World, jobs: usize) {
+pub(super) fn slow_flushes(world: &World, jobs: usize) {
     let result = JobState::Succeeded { failed: Vec::new() };
     world
         .cluster
@@ -32,65 +34,69 @@ fn jobs(world: &World) -> usize {
     world.cluster.jobs().iter().filter(|(name, ..)| name.as_str().starts_with("rollout-")).count()
 }
 
-/// Drives an owner, a call a poll, until so many of 12 sites are on green.
-fn until_moved(world: &World, process: &Process, moved: usize) -> Hand<cdm_core::engine::RunSummary> {
-    world.faults.narrow();
+/// Polls an owner, one call per poll, until this number of 12 sites is on green.
+fn until_moved(world: &World, process: &Process, moved: usize) -> ManualPoll<cdm_core::engine::RunSummary> {
+    world.faults.use_one_connection();
     let mut owner = run_once(process);
     while on_green(world, 12).len() < moved {
-        assert!(matches!(owner.poll(world), Left::Waits));
+        assert!(matches!(owner.poll(world), PollState::Pending));
     }
-    world.faults.widen();
+    world.faults.use_many_connections();
     owner
 }
 
 #[test]
 fn sites_are_moved_during_a_flush_and_then_flushed_together() {
     let mut world = fleet(6);
-    slowly(&world, 3);
-    let begun = world.clock.monotonic();
-    let number = number(roll(&mut world, &in_waves()));
+    slow_flushes(&world, 3);
+    let operation_id = world.clock.monotonic();
+    let number = number(start_rollout(&mut world, &in_waves()));
     let mut owner = run_once(&world.process());
-    while world.clock.monotonic().since(begun) < Duration::from_secs(50) {
-        assert!(matches!(owner.poll(&world), Left::Waits));
-        pass(&world);
+    while world.clock.monotonic().since(operation_id) < Duration::from_secs(50) {
+        assert!(matches!(owner.poll(&world), PollState::Pending));
+        advance_to_next_event(&world);
     }
     assert_eq!((on_green(&world, 6).len(), jobs(&world)), (6, 1), "all are moved during the first flush");
     let _ = owner.finish(&world);
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
-    let took = world.clock.monotonic().since(begun).as_secs();
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
+    let took = world.clock.monotonic().since(operation_id).as_secs();
     assert!((120..140).contains(&took), "two flushes, one after the other: {took}");
     assert_eq!(jobs(&world), 2);
     assert_sound(&mut world);
 }
 
 #[test]
-fn no_more_sites_are_moved_during_a_flush_than_may_be_behind() {
+fn the_number_of_unflushed_sites_is_limited() {
     let mut world = fleet(1_300);
-    slowly(&world, 1);
-    let begun = world.clock.monotonic();
+    slow_flushes(&world, 1);
+    let operation_id = world.clock.monotonic();
     let wanted = RolloutRequest { waves: Vec::new(), max_concurrent: 64, ..all(0) };
-    let number = number(roll(&mut world, &wanted));
+    let number = number(start_rollout(&mut world, &wanted));
     let mut owner = run_once(&world.process());
-    while world.clock.monotonic().since(begun) < Duration::from_secs(50) {
-        assert!(matches!(owner.poll(&world), Left::Waits));
-        pass(&world);
+    while world.clock.monotonic().since(operation_id) < Duration::from_secs(50) {
+        assert!(matches!(owner.poll(&world), PollState::Pending));
+        advance_to_next_event(&world);
     }
-    let (moved, most) = (on_green(&world, 1_300).len(), PendingFlush::MOST as usize);
-    assert_eq!(moved, Window::size(64) as usize + most, "those of the flush, and as many as may be behind");
+    let (moved, max_unflushed) = (on_green(&world, 1_300).len(), PendingFlush::MOST as usize);
+    assert_eq!(
+        moved,
+        Window::size(64) as usize + max_unflushed,
+        "the sites of the flush, and the maximum of unflushed sites"
+    );
     let _ = owner.finish(&world);
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_flush_that_trails_and_fails_parks_its_own_sites_and_the_totals_agree() {
+fn a_failing_background_flush_parks_its_own_sites() {
     let mut world = fleet(6);
     world.cluster.script_job("flush-caches", super::failing(3));
-    let number = number(roll(&mut world, &in_waves()));
+    let number = number(start_rollout(&mut world, &in_waves()));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     let expected: Vec<_> =
         (0..6).map(|n| Some(if n == 0 { MemberOutcome::Parked } else { MemberOutcome::Moved })).collect();
     assert_eq!(outcomes(&world, number), expected);
@@ -99,57 +105,64 @@ fn a_flush_that_trails_and_fails_parks_its_own_sites_and_the_totals_agree() {
 }
 
 #[test]
-fn who_pauses_or_takes_over_at_any_moment_finds_every_moved_site_flushed_in_the_end() {
+fn every_moved_site_is_flushed_after_a_pause_or_takeover() {
     for (pauses, moved) in [true, false].into_iter().flat_map(|pauses| (1..12).map(move |n| (pauses, n))) {
         let mut world = fleet(12);
-        slowly(&world, 2);
-        let number = number(roll(&mut world, &in_waves()));
+        slow_flushes(&world, 2);
+        let number = number(start_rollout(&mut world, &in_waves()));
         let owner = until_moved(&world, &world.process(), moved);
         if pauses {
-            let asked = world
-                .ask(move |manager, request| Box::pin(async move { manager.pause(&request, number).await }));
-            let _ = asked.expect("it runs");
+            let accepted = world.request(move |manager, request| {
+                Box::pin(async move { manager.pause(&request, number).await })
+            });
+            let _ = accepted.expect("the rollout is running");
             let _ = owner.finish(&world);
             world.run();
-            let left = rollout(&world, number);
-            assert_eq!((left.status, left.pending_flush), (RolloutStatus::Paused, None), "{moved}");
+            let rollout_record = rollout(&world, number);
+            assert_eq!(
+                (rollout_record.status, rollout_record.pending_flush),
+                (RolloutStatus::Paused, None),
+                "{moved}"
+            );
             let flushed = world.cluster.flushes();
             let on_green = world.store.all_sites().into_iter().filter(|site| site.service == Color::Green);
             for site in on_green {
                 assert!(flushed.contains(&(number, site.uid)), "{moved}: `{}` is not flushed", site.id);
             }
             world
-                .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }))
-                .expect("it is paused");
+                .request(move |manager, request| {
+                    Box::pin(async move { manager.resume(&request, number).await })
+                })
+                .expect("the rollout is paused");
         } else {
             drop(owner);
             world.restart();
         }
         world.run();
-        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None), "{pauses} {moved}");
+        assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None), "{pauses} {moved}");
         assert_eq!(on_green(&world, 12).len(), 12);
         assert_sound(&mut world);
     }
 }
 
 #[test]
-fn a_process_that_ends_in_good_order_does_not_wait_for_a_flush() {
+fn a_graceful_shutdown_does_not_wait_for_a_flush() {
     let mut world = fleet(12);
-    slowly(&world, 3);
-    let number = number(roll(&mut world, &in_waves()));
+    slow_flushes(&world, 3);
+    let number = number(start_rollout(&mut world, &in_waves()));
     let mut owner = until_moved(&world, &world.process(), 2);
-    let begun = world.clock.monotonic();
+    let operation_id = world.clock.monotonic();
     world.process().worker.stop();
-    // Calls that are under way take some polls and no time.
-    let ended = (0..100).any(|_| matches!(owner.poll(&world), Left::Done(_)));
+    // Calls in flight take some polls and no time.
+    let ended = (0..100).any(|_| matches!(owner.poll(&world), PollState::Done(_)));
     if !ended {
         let _ = owner.finish(&world);
     }
-    let took = world.clock.monotonic().since(begun);
+    let took = world.clock.monotonic().since(operation_id);
     assert!(took <= Duration::from_secs(2), "{took:?}");
-    assert_eq!(rollout(&world, number).owner, None, "the next one need not wait for a lease");
+    assert_eq!(rollout(&world, number).owner, None, "the next owner does not wait for a lease");
     world.restart();
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_sound(&mut world);
 }

@@ -1,4 +1,4 @@
-//! Plans: what they say, what they cost, and when they hold no more.
+//! Plans: their content, their cost, and what invalidates them.
 
 use cdm_core::domain::rollout::{Change, HealthGate, Plan, WaveTarget};
 use cdm_core::domain::service::Verdict;
@@ -7,15 +7,15 @@ use cdm_core::manager::{ManagerError, RolloutRequest, RolloutScope};
 use cdm_testkit::world::{Verb, World, digest};
 
 use super::services::{deployed, mark};
-use super::waves::{all, fleet, nth, stands};
-use super::{assert_sound, begun, number, roll};
+use super::waves::{all, fleet, nth, status_and_code};
+use super::{assert_sound, number, operation_id, start_rollout};
 
-/// What happens between a plan and its request, in words and in deed.
-type Happening = (&'static str, fn(&mut World));
+/// A change between a plan and its request: a description and the change.
+type PlanChange = (&'static str, fn(&mut World));
 
 fn plan(world: &mut World, wanted: &RolloutRequest) -> Plan {
     let wanted = wanted.clone();
-    let plan = world.ask(move |manager, request| {
+    let plan = world.request(move |manager, request| {
         let wanted = wanted.clone();
         Box::pin(async move { manager.plan(&request, &wanted).await })
     });
@@ -31,7 +31,7 @@ fn count(trace: &[cdm_testkit::faults::CallSite], names: &[&str]) -> u64 {
 }
 
 #[test]
-fn a_plan_costs_what_the_rollout_then_costs() {
+fn a_plan_states_the_cost_of_its_rollout() {
     let gate = HealthGate::new("/").expect("a gate");
     let timed = gate.clone().with_latency(5_000).expect("a ratio");
     let three = vec![WaveTarget::Count(1), WaveTarget::Percent(10), WaveTarget::Percent(100)];
@@ -44,7 +44,7 @@ fn a_plan_costs_what_the_rollout_then_costs() {
     ] {
         let mut world = fleet(150);
         for n in [3, 4, 90] {
-            let _ = begun(world.on_site(&nth(n), Verb::Promote));
+            let _ = operation_id(world.on_site(&nth(n), Verb::Promote));
         }
         world.run();
         let wanted = RolloutRequest { promote, gate, waves, ..all(0) };
@@ -52,11 +52,11 @@ fn a_plan_costs_what_the_rollout_then_costs() {
         let sums: (u32, u32) =
             planned.waves.iter().fold((0, 0), |sum, w| (sum.0 + w.moves, sum.1 + w.in_place));
         assert_eq!(sums, (147, 3));
-        let number = number(roll(&mut world, &wanted));
+        let number = number(start_rollout(&mut world, &wanted));
         world.faults.start_trace();
         world.run();
         let trace = world.faults.trace();
-        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+        assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
         let calls = planned.calls;
         let seen = cdm_core::domain::rollout::CallEstimate {
             site_writes: count(&trace, &["store.claim", "store.complete"]),
@@ -66,7 +66,7 @@ fn a_plan_costs_what_the_rollout_then_costs() {
             probes: count(&trace, &["probe.probe"]),
         };
         assert_eq!(calls, seen, "{wanted:?}");
-        // The quicker sites are moved, the more of them are flushed by one job.
+        // The faster sites are moved, the more of them are flushed by one job.
         let jobs = count(&trace, &["cluster.run_job"]);
         assert!((1..=calls.jobs).contains(&jobs), "{jobs} of {}", calls.jobs);
         assert_sound(&mut world);
@@ -74,9 +74,9 @@ fn a_plan_costs_what_the_rollout_then_costs() {
 }
 
 #[test]
-fn a_plan_tells_moves_from_sites_in_place_and_changes_nothing() {
+fn a_plan_distinguishes_moves_from_sites_in_place_and_changes_nothing() {
     let mut world = fleet(130);
-    let _ = begun(world.on_site(&nth(0), Verb::Promote));
+    let _ = operation_id(world.on_site(&nth(0), Verb::Promote));
     world.run();
     let wanted = RolloutRequest { auto_rollback: true, ..all(0) };
     let planned = plan(&mut world, &wanted);
@@ -100,26 +100,26 @@ fn a_plan_tells_moves_from_sites_in_place_and_changes_nothing() {
 }
 
 #[test]
-fn a_plan_holds_until_something_that_it_rests_on_changes() {
-    let changes: [Happening; 6] = [
-        ("a site more", |world| world.settle_site("new")),
-        ("a site less", |world| {
-            let _ = begun(world.on_site(&nth(3), Verb::Terminate));
+fn a_plan_is_valid_until_one_of_its_inputs_changes() {
+    let changes: [PlanChange; 6] = [
+        ("an added site", |world| world.create_active_site("new")),
+        ("a removed site", |world| {
+            let _ = operation_id(world.on_site(&nth(3), Verb::Terminate));
         }),
-        ("a site moved", |world| {
-            let _ = begun(world.on_site(&nth(3), Verb::Promote));
+        ("a moved site", |world| {
+            let _ = operation_id(world.on_site(&nth(3), Verb::Promote));
         }),
         ("another canary", |world| {
             world.select(Color::Blue).unwrap();
         }),
         ("another image", |world| {
-            let _ = begun(world.deploy(digest(5), Color::Green, false));
+            let _ = operation_id(world.deploy(digest(5), Color::Green, false));
         }),
-        ("a site made anew", |world| {
-            let _ = begun(world.on_site(&nth(3), Verb::Terminate));
+        ("a recreated site", |world| {
+            let _ = operation_id(world.on_site(&nth(3), Verb::Terminate));
             world.run();
-            world.settle_site(&nth(3));
-            let _ = begun(world.on_site(&nth(3), Verb::Promote));
+            world.create_active_site(&nth(3));
+            let _ = operation_id(world.on_site(&nth(3), Verb::Promote));
         }),
     ];
     for (what, change) in changes {
@@ -130,34 +130,34 @@ fn a_plan_holds_until_something_that_it_rests_on_changes() {
         world.run();
         let before = world.store.all_rollouts().len();
         let planned = RolloutRequest { plan: Some(hash), ..wanted.clone() };
-        assert_eq!(roll(&mut world, &planned).unwrap_err(), ManagerError::PlanChanged, "{what}");
+        assert_eq!(start_rollout(&mut world, &planned).unwrap_err(), ManagerError::PlanChanged, "{what}");
         assert_eq!(world.store.all_rollouts().len(), before);
         let again = RolloutRequest { plan: Some(plan(&mut world, &wanted).hash), ..wanted };
-        let number = number(roll(&mut world, &again));
+        let number = number(start_rollout(&mut world, &again));
         world.run();
-        assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None), "{what}");
+        assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None), "{what}");
         assert_sound(&mut world);
     }
     let mut world = fleet(8);
     let hash = plan(&mut world, &all(0)).hash;
     let other = RolloutRequest { plan: Some(hash), max_concurrent: 5, ..all(0) };
-    assert_eq!(roll(&mut world, &other).unwrap_err(), ManagerError::PlanChanged);
-    // What a halt would put back.
+    assert_eq!(start_rollout(&mut world, &other).unwrap_err(), ManagerError::PlanChanged);
+    // The digest that a rollback would restore.
     deployed(&mut world, 5, Color::Green);
     let wanted = RolloutRequest { auto_rollback: true, ..all(0) };
     let planned = RolloutRequest { plan: Some(plan(&mut world, &wanted).hash), ..wanted };
     let _ = mark(&mut world, digest(0), Verdict::Bad).unwrap();
-    assert_eq!(roll(&mut world, &planned).unwrap_err(), ManagerError::PlanChanged);
+    assert_eq!(start_rollout(&mut world, &planned).unwrap_err(), ManagerError::PlanChanged);
 }
 
 #[test]
-fn an_empty_scope_and_waves_that_come_to_nothing_are_planned() {
+fn empty_scopes_and_empty_waves_are_planned() {
     let mut world = fleet(3);
-    let nobody = RolloutRequest { scope: RolloutScope::Active, ..all(0) };
-    let planned = plan(&mut world, &nobody);
+    let no_sites = RolloutRequest { scope: RolloutScope::Active, ..all(0) };
+    let planned = plan(&mut world, &no_sites);
     assert_eq!((planned.waves.len(), codes(&planned)), (0, vec!["empty"]));
-    assert_eq!(roll(&mut world, &nobody).unwrap_err(), ManagerError::EmptyPlan);
-    // One percent of three sites is one site, and ten percent are the same one.
+    assert_eq!(start_rollout(&mut world, &no_sites).unwrap_err(), ManagerError::EmptyPlan);
+    // One percent of three sites is one site, and ten percent are the same site.
     let waves = vec![WaveTarget::Percent(1), WaveTarget::Percent(10), WaveTarget::Percent(100)];
     let planned = plan(&mut world, &RolloutRequest { waves, ..all(0) });
     let named: Vec<_> = planned.waves.iter().map(|wave| (wave.name.as_str(), wave.total)).collect();

@@ -1,4 +1,4 @@
-//! Retention: what is kept no longer is deleted, by one process, and never what a webhook still has to be told of.
+//! Retention: expired records are deleted by one process, and never the events that a webhook has not delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use cdm_core::engine::{Kept, Retention};
 use cdm_core::ports::{CallContext, Clock, Outcome, WriteId};
 use cdm_testkit::world::{World, now};
 
-use super::{Hand, assert_sound};
+use super::{ManualPoll, assert_sound};
 
 const HOOK: &str = "https://hooks.example.com/cdm";
 const DAY: Duration = Duration::from_hours(24);
 
-/// One pass of the world's process.
+/// Runs one retention pass of the world's process.
 fn delete(world: &World, kept: Kept) {
     let retention = Arc::new(Retention::new(world.process().worker, kept));
-    Hand::new(async move { retention.run_once().await }).finish(world);
+    ManualPoll::new(async move { retention.run_once().await }).finish(world);
 }
 
 fn audits(world: &World) -> Vec<Timestamp> {
@@ -30,45 +30,45 @@ fn events(world: &World) -> Vec<(u64, Timestamp)> {
 }
 
 #[test]
-fn what_is_too_old_goes_and_a_webhooks_events_stay() {
+fn expired_records_are_deleted_and_undelivered_events_are_kept() {
     let mut world = World::new(1);
-    world.settle_site("before");
-    let (hook, _) = world.hook(HOOK, &[]).expect("a webhook");
+    world.create_active_site("before");
+    let (hook, _) = world.add_webhook(HOOK, &[]).expect("a webhook");
     for n in 0..40 {
-        world.settle_site(&format!("old{n}"));
+        world.create_active_site(&format!("old{n}"));
     }
     world.clock.advance(10 * DAY);
     let long_ago = world.wall().before(DAY);
-    world.settle_site("new");
+    world.create_active_site("new");
     let (newer_audits, all) = (audits(&world).iter().filter(|at| **at >= long_ago).count(), events(&world));
     assert!(all.iter().filter(|(_, at)| *at < long_ago).count() > 90, "more than one call deletes");
 
     delete(&world, Kept { audit: None, events: None });
-    assert_eq!(events(&world), all, "what is kept for good stays");
+    assert_eq!(events(&world), all, "without a retention period, nothing is deleted");
 
     delete(&world, Kept { audit: Some(5 * DAY), events: Some(5 * DAY) });
     assert_eq!(audits(&world).len(), newer_audits, "older entries are gone, newer ones are not");
-    let owed: Vec<_> = all.iter().copied().filter(|(number, _)| *number > hook.cursor).collect();
-    assert_eq!(events(&world), owed, "the webhook was told of none of them yet");
+    let undelivered: Vec<_> = all.iter().copied().filter(|(number, _)| *number > hook.cursor).collect();
+    assert_eq!(events(&world), undelivered, "none of the events has been delivered yet");
 
     world
-        .ask(move |manager, request| {
+        .request(move |manager, request| {
             Box::pin(async move { manager.remove_webhook(&request, hook.number).await })
         })
         .expect("a removal");
     let last = now(world.raw().store.last_event()).expect("the feed");
     delete(&world, Kept { audit: None, events: Some(5 * DAY) });
     assert!(events(&world).iter().all(|(_, at)| *at >= long_ago));
-    assert_eq!(now(world.raw().store.last_event()), Ok(last), "numbers go on");
+    assert_eq!(now(world.raw().store.last_event()), Ok(last), "numbers continue");
     assert_sound(&mut world);
 }
 
 #[test]
-fn the_worker_whose_name_comes_first_deletes() {
+fn only_the_worker_with_the_first_name_deletes() {
     let mut world = World::new(1);
-    world.settle_site("old");
+    world.create_active_site("old");
     world.clock.advance(10 * DAY);
-    world.settle_site("new");
+    world.create_active_site("new");
     let before = audits(&world).len();
     let kept = Kept { audit: Some(DAY), events: None };
     let deadline = world.clock.monotonic().after(DAY);
@@ -76,7 +76,7 @@ fn the_worker_whose_name_comes_first_deletes() {
     let beat = |count| now(world.raw().store.heartbeat(&call, &WorkerId::new("!first"), count));
     assert!(matches!(beat(Some(1)), Outcome::Applied(())));
     delete(&world, kept);
-    assert_eq!(audits(&world).len(), before, "another one does it");
+    assert_eq!(audits(&world).len(), before, "another worker deletes");
     assert!(matches!(beat(None), Outcome::Applied(())));
     delete(&world, kept);
     assert!(audits(&world).len() < before);

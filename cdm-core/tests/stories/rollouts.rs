@@ -1,4 +1,4 @@
-//! Rollouts of a whole fleet, told from outside.
+//! Rollouts of a whole fleet, observed from outside.
 
 use std::time::Duration;
 
@@ -9,42 +9,44 @@ use cdm_core::manager::{Accepted, Force, ManagerError, Resume, RolloutRequest, R
 use cdm_core::ports::JobState;
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World, digest, now};
 
-use super::asked::{Wish, ask};
-use super::waves::{all, fleet, nth, on_green, outcomes, stands};
+use super::controls::{Control, send_control};
+use super::waves::{all, fleet, nth, on_green, outcomes, status_and_code};
 use super::{
-    assert_parked, assert_sound, begun, cancel, failing, never_ready, number, roll, rollout, routed,
-    run_once, site, status,
+    assert_parked, assert_sound, cancel, failing, never_ready, number, operation_id, rollout, routed,
+    run_once, site, start_rollout, status,
 };
 
-/// One wave.
+/// A single wave.
 fn at_once() -> RolloutRequest {
     RolloutRequest { waves: Vec::new(), ..all(0) }
 }
 
 fn retry_rollout(world: &mut World, number: u64) -> Result<Accepted, ManagerError> {
-    world.ask(move |manager, request| Box::pin(async move { manager.retry_rollout(&request, number).await }))
+    world.request(move |manager, request| {
+        Box::pin(async move { manager.retry_rollout(&request, number).await })
+    })
 }
 
-/// The `n`th site's own promote is parked: nobody else may work on it.
+/// Parks the `n`th site's own promote, so that no other operation may claim the site.
 fn busy(world: &mut World, n: u32) -> cdm_core::domain::OperationId {
     world.cluster.script_job("flush-caches", failing(3));
-    let promote = begun(world.on_site(&nth(n), Verb::Upgrade));
+    let promote = operation_id(world.on_site(&nth(n), Verb::Upgrade));
     world.run();
     assert_parked(world, &promote, ReasonCode::CacheFlushFailed);
     promote
 }
 
 #[test]
-fn a_site_that_another_operation_works_on_is_skipped_as_busy_and_left_to_it() {
+fn a_site_with_another_operation_is_skipped_as_busy() {
     let mut world = fleet(6);
     let parked = busy(&mut world, 2);
     let before = site(&world, &nth(2));
-    let number = number(roll(&mut world, &all(0)));
+    let number = number(start_rollout(&mut world, &all(0)));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(outcomes(&world, number)[2], Some(MemberOutcome::SkippedBusy));
     let after = site(&world, &nth(2));
     assert_eq!(
@@ -58,16 +60,16 @@ fn a_site_that_another_operation_works_on_is_skipped_as_busy_and_left_to_it() {
 }
 
 #[test]
-fn a_member_whose_caches_were_not_flushed_says_why_and_has_its_log() {
+fn a_member_without_a_flush_has_a_reason_and_a_log() {
     let mut world = fleet(2);
     let uid = site(&world, &nth(1)).uid;
-    let said = "`flush-1` ended with 3: Error: Error establishing a database connection.";
-    let result = || JobState::Succeeded { failed: vec![(uid, said.to_owned())] };
+    let error = "`flush-1` ended with 3: Error: Error establishing a database connection.";
+    let result = || JobState::Succeeded { failed: vec![(uid, error.to_owned())] };
     let script = || JobScript { takes: Duration::from_secs(1), result: result() };
     world
         .cluster
         .script_job("flush-caches", vec![script(), script(), script(), script(), script(), script()]);
-    let number = number(roll(&mut world, &at_once()));
+    let number = number(start_rollout(&mut world, &at_once()));
     world.run();
     assert_eq!(outcomes(&world, number), [Some(MemberOutcome::Moved), Some(MemberOutcome::Parked)]);
     let rollout = rollout(&world, number);
@@ -88,20 +90,20 @@ fn a_member_whose_caches_were_not_flushed_says_why_and_has_its_log() {
 }
 
 #[test]
-fn a_site_that_goes_before_its_turn_is_skipped_and_one_that_comes_later_is_not_in_it() {
+fn deleted_sites_are_skipped_and_later_sites_are_not_included() {
     let mut world = fleet(6);
-    let number = number(roll(&mut world, &all(0)));
-    ask(&mut world, number, Wish::Pause).unwrap();
-    let _ = begun(world.on_site(&nth(3), Verb::Terminate));
-    let _ = begun(world.on_site(&nth(4), Verb::Terminate));
+    let number = number(start_rollout(&mut world, &all(0)));
+    send_control(&mut world, number, Control::Pause).unwrap();
+    let _ = operation_id(world.on_site(&nth(3), Verb::Terminate));
+    let _ = operation_id(world.on_site(&nth(4), Verb::Terminate));
     world.run();
-    // Another site under the id of one that went is another site.
-    world.settle_site(&nth(4));
-    world.settle_site("later");
+    // A recreated site with the same id is another site.
+    world.create_active_site(&nth(4));
+    world.create_active_site("later");
     assert_eq!(site(&world, "later").service, Color::Green);
-    ask(&mut world, number, Wish::Resume).unwrap();
+    send_control(&mut world, number, Control::Resume).unwrap();
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     let outcomes = outcomes(&world, number);
     assert_eq!(outcomes.len(), 6);
     assert_eq!(
@@ -118,59 +120,60 @@ fn a_site_that_goes_before_its_turn_is_skipped_and_one_that_comes_later_is_not_i
 }
 
 #[test]
-fn a_second_rollout_is_refused_until_the_first_has_ended() {
+fn a_second_rollout_is_rejected_until_the_first_has_ended() {
     let mut world = fleet(3);
-    let first = number(roll(&mut world, &all(0)));
-    assert_eq!(roll(&mut world, &all(0)).unwrap_err(), ManagerError::RolloutInFlight(first));
-    ask(&mut world, first, Wish::Pause).unwrap();
+    let first = number(start_rollout(&mut world, &all(0)));
+    assert_eq!(start_rollout(&mut world, &all(0)).unwrap_err(), ManagerError::RolloutInFlight(first));
+    send_control(&mut world, first, Control::Pause).unwrap();
     let upgrade = RolloutRequest { promote: false, ..all(0) };
-    assert_eq!(roll(&mut world, &upgrade).unwrap_err(), ManagerError::RolloutInFlight(first));
+    assert_eq!(start_rollout(&mut world, &upgrade).unwrap_err(), ManagerError::RolloutInFlight(first));
     assert_eq!(retry_rollout(&mut world, first).unwrap_err().code(), "illegal_transition");
-    ask(&mut world, first, Wish::Resume).unwrap();
+    send_control(&mut world, first, Control::Resume).unwrap();
     world.run();
-    let second = number(roll(&mut world, &upgrade));
+    let second = number(start_rollout(&mut world, &upgrade));
     world.run();
-    assert_eq!(stands(&world, second), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, second), (RolloutStatus::Succeeded, None));
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_canary_that_is_switched_under_a_rollout_does_not_turn_it_round() {
+fn a_changed_canary_does_not_redirect_a_running_rollout() {
     let mut world = fleet(12);
-    let first = number(roll(&mut world, &all(0)));
+    let first = number(start_rollout(&mut world, &all(0)));
     let mut owner = run_once(&world.process());
     while on_green(&world, 12).is_empty() {
-        assert!(matches!(owner.poll(&world), super::Left::Waits));
+        assert!(matches!(owner.poll(&world), super::PollState::Pending));
     }
     world.select(Color::Blue).unwrap();
     let _ = owner.finish(&world);
     world.run();
-    assert_eq!(stands(&world, first), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, first), (RolloutStatus::Succeeded, None));
     assert_eq!((rollout(&world, first).target, on_green(&world, 12).len()), (Color::Green, 12));
-    // The next one goes where the canary is now.
-    let next = number(roll(&mut world, &all(0)));
+    // The next rollout targets the current canary.
+    let next = number(start_rollout(&mut world, &all(0)));
     world.run();
     assert_eq!((rollout(&world, next).target, on_green(&world, 12).len()), (Color::Blue, 0));
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_site_that_is_listed_twice_is_taken_once() {
+fn a_site_listed_twice_is_included_once() {
     let mut world = fleet(3);
     let named = ["s001", "s001", "s000"];
     let ids = named.iter().map(|id| cdm_core::domain::SiteId::parse(id).unwrap()).collect();
-    let number = number(roll(&mut world, &RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) }));
+    let number =
+        number(start_rollout(&mut world, &RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) }));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(outcomes(&world, number), [Some(MemberOutcome::Moved); 2]);
     assert_eq!(on_green(&world, 3), [0, 1]);
     assert_sound(&mut world);
 }
 
-/// A person accepts the digest that runs.
+/// Accepts the running digest, as a user would.
 fn accept(world: &mut World, number: u64, image: u8) {
     let wanted = Resume { accept: Some(digest(image)), force: Force::No };
-    let accepted = world.ask(move |manager, request| {
+    let accepted = world.request(move |manager, request| {
         Box::pin(async move { manager.resume_on(&request, number, wanted).await })
     });
     assert_eq!(accepted, Ok(Accepted::Rollout(number)));
@@ -178,29 +181,31 @@ fn accept(world: &mut World, number: u64, image: u8) {
 }
 
 #[test]
-fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_one_is_not() {
+fn during_a_rollout_deploys_to_its_target_are_rejected() {
     let mut seen = 0;
     for call in (0..).step_by(5) {
         let mut world = fleet(4);
-        let number = number(roll(&mut world, &all(0)));
+        let number = number(start_rollout(&mut world, &all(0)));
         world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
         let mut owner = run_once(&world.process());
-        if !owner.stands_still(&world) {
+        if !owner.runs_until_paused(&world) {
             break;
         }
         world.restart();
         let moving = now(world.raw().store.service(Color::Green)).unwrap().lock.moves.contains(&number);
-        let answer = world.deploy(digest(1), Color::Green, false);
+        let redeploy = world.deploy(digest(1), Color::Green, false);
         if moving {
-            assert_eq!(answer.unwrap_err(), ManagerError::RolloutInFlight(number), "call {call}");
+            assert_eq!(redeploy.unwrap_err(), ManagerError::RolloutInFlight(number), "call {call}");
             seen += 1;
         } else {
-            let _ = begun(answer);
+            let _ = operation_id(redeploy);
         }
-        let _ = begun(world.deploy(digest(2), Color::Blue, false));
+        let _ = operation_id(world.deploy(digest(2), Color::Blue, false));
         let _ = owner.finish(&world);
         world.run();
-        if !moving && stands(&world, number) == (RolloutStatus::Waiting, Some(ReasonCode::DigestChanged)) {
+        if !moving
+            && status_and_code(&world, number) == (RolloutStatus::Waiting, Some(ReasonCode::DigestChanged))
+        {
             accept(&mut world, number, 1);
         }
         assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded, "call {call}");
@@ -213,77 +218,77 @@ fn a_deploy_to_the_colour_that_sites_are_moving_to_is_refused_and_to_the_other_o
 }
 
 #[test]
-fn a_rollout_lets_go_of_a_target_that_gets_unready_and_goes_on_when_a_deploy_has_mended_it() {
+fn a_rollout_waits_for_an_unready_target_and_releases_its_lock() {
     let mut world = fleet(12);
-    let number = number(roll(&mut world, &all(0)));
+    let number = number(start_rollout(&mut world, &all(0)));
     let mut owner = run_once(&world.process());
     // A call takes longer than a poll.
-    world.faults.narrow();
+    world.faults.use_one_connection();
     while on_green(&world, 12).is_empty() {
-        assert!(matches!(owner.poll(&world), super::Left::Waits));
+        assert!(matches!(owner.poll(&world), super::PollState::Pending));
     }
-    world.faults.widen();
+    world.faults.use_many_connections();
     world.cluster.break_service(Color::Green, None);
-    // A look at the target is good for a quarter of a second.
+    // A read of the target is valid for a quarter of a second.
     world.clock.advance(Duration::from_millis(250));
     let _ = owner.finish(&world);
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::ServiceNotReady)));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::ServiceNotReady)));
     let moved = on_green(&world, 12);
     assert!(moved.len() < 12, "{moved:?}");
     let service = now(world.raw().store.service(Color::Green)).unwrap();
     assert!(service.lock.moves.is_empty() && rollout(&world, number).locked_color.is_none());
     world.clock.advance(Duration::from_secs(600));
     let _ = world.run_once();
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::ServiceNotReady)));
-    let deploy = begun(world.deploy(digest(1), Color::Green, false));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::ServiceNotReady)));
+    let deploy = operation_id(world.deploy(digest(1), Color::Green, false));
     world.run();
     assert_eq!(status(&world, &deploy), Status::Ended(TerminalStatus::Succeeded));
-    // Whoever has mended it says that sites are to move on that.
-    assert_eq!(stands(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::DigestChanged)));
+    // The operator who fixed the target confirms its digest.
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::DigestChanged)));
     accept(&mut world, number, 1);
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(on_green(&world, 12).len(), 12);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_rollout_whose_target_stays_unready_pauses_with_the_reason_and_is_resumed() {
+fn a_rollout_with_an_unready_target_pauses_with_the_reason_and_can_be_resumed() {
     let mut world = fleet(3);
     world.cluster.break_service(Color::Green, None);
-    let number = number(roll(&mut world, &at_once()));
+    let number = number(start_rollout(&mut world, &at_once()));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Paused, Some(ReasonCode::ServiceNotReady)));
-    world.cluster.mend_service(Color::Green);
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Paused, Some(ReasonCode::ServiceNotReady)));
+    world.cluster.repair_service(Color::Green);
     world
-        .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }))
+        .request(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }))
         .unwrap();
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_sound(&mut world);
 }
 
-/// A flush that fails for these sites and is done for the others.
+/// Returns a flush script that fails for these sites and succeeds for the others.
 fn fails_for(world: &World, sites: &[u32]) -> JobScript {
     let failed = sites.iter().map(|n| (site(world, &nth(*n)).uid, "no cache".to_owned())).collect();
     JobScript { takes: Duration::from_secs(1), result: JobState::Succeeded { failed } }
 }
 
 #[test]
-fn a_flush_that_fails_for_some_sites_is_tried_again_for_those_alone_and_parks_who_fails_every_time() {
+fn a_flush_is_retried_only_for_failed_sites_which_then_park() {
     let mut world = fleet(6);
     let tries = [&[2, 4][..], &[2], &[2]].map(|sites| fails_for(&world, sites));
     world.cluster.script_job("flush-caches", tries.to_vec());
-    let number = number(roll(&mut world, &at_once()));
+    let number = number(start_rollout(&mut world, &at_once()));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     let expected: Vec<_> =
         (0..6).map(|n| Some(if n == 2 { MemberOutcome::Parked } else { MemberOutcome::Moved })).collect();
     assert_eq!(outcomes(&world, number), expected);
-    // A job of one site names it.
+    // A job of a single site is named after the site.
     let jobs = world.cluster.jobs().into_iter().filter(|(name, ..)| name.as_str().contains("flush-caches"));
     let whose: Vec<_> = jobs.map(|(_, whose, _)| whose).collect();
     assert_eq!(whose, [None, None, Some(site(&world, &nth(2)).uid)]);
-    // Nothing is moved back.
+    // No site is moved back.
     assert_eq!(on_green(&world, 6).len(), 6);
     let again = super::number(retry_rollout(&mut world, number));
     world.run();
@@ -293,24 +298,24 @@ fn a_flush_that_fails_for_some_sites_is_tried_again_for_those_alone_and_parks_wh
 }
 
 #[test]
-fn a_flush_whose_jobs_all_fail_parks_the_windows_sites_and_the_next_window_goes_on() {
+fn a_failed_flush_parks_the_sites_of_its_window_and_the_next_window_continues() {
     let mut world = fleet(6);
     world.cluster.script_job("flush-caches", failing(3));
     let waves = vec![WaveTarget::Count(2), WaveTarget::Percent(100)];
-    let number = number(roll(&mut world, &RolloutRequest { waves, ..all(0) }));
+    let number = number(start_rollout(&mut world, &RolloutRequest { waves, ..all(0) }));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 4, parked: 2, ..Counts::default() });
     assert_eq!(on_green(&world, 6).len(), 6);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_retry_takes_up_the_sites_that_the_rollout_did_not_bring_over() {
+fn a_retry_includes_the_sites_that_were_not_moved() {
     let mut world = fleet(6);
     let parked = busy(&mut world, 2);
-    let _ = begun(world.on_site(&nth(5), Verb::Terminate));
-    let once = number(roll(&mut world, &at_once()));
+    let _ = operation_id(world.on_site(&nth(5), Verb::Terminate));
+    let once = number(start_rollout(&mut world, &at_once()));
     world.run();
     assert_eq!(rollout(&world, once).counts(), Counts { succeeded: 4, skipped: 2, ..Counts::default() });
     let _ = cancel(&mut world, &parked).unwrap();
@@ -325,10 +330,10 @@ fn a_retry_takes_up_the_sites_that_the_rollout_did_not_bring_over() {
 }
 
 #[test]
-fn a_retry_of_an_aborted_rollout_takes_up_the_sites_that_it_never_came_to() {
+fn a_retry_of_an_aborted_rollout_includes_the_sites_that_it_did_not_reach() {
     let mut world = fleet(6);
-    let once = number(roll(&mut world, &all(0)));
-    ask(&mut world, once, Wish::Abort).unwrap();
+    let once = number(start_rollout(&mut world, &all(0)));
+    send_control(&mut world, once, Control::Abort).unwrap();
     world.run();
     let again = number(retry_rollout(&mut world, once));
     world.run();
@@ -338,38 +343,38 @@ fn a_retry_of_an_aborted_rollout_takes_up_the_sites_that_it_never_came_to() {
 }
 
 #[test]
-fn a_rollout_whose_deploy_fails_has_failed_and_moved_no_site() {
+fn a_rollout_with_a_failed_deploy_fails_and_moves_no_site() {
     let mut world = fleet(6);
     let before: Vec<_> = (0..6).map(|n| site(&world, &nth(n))).collect();
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
     let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
-    let number = number(roll(&mut world, &wanted));
+    let number = number(start_rollout(&mut world, &wanted));
     world.run();
-    assert_eq!(stands(&world, number), (RolloutStatus::Failed, Some(ReasonCode::ImageNotReady)));
+    assert_eq!(status_and_code(&world, number), (RolloutStatus::Failed, Some(ReasonCode::ImageNotReady)));
     let message = rollout(&world, number).reason.unwrap().message;
     assert!(message.contains("CrashLoopBackOff"), "{message}");
     assert_eq!((0..6).map(|n| site(&world, &nth(n))).collect::<Vec<_>>(), before);
     assert_eq!(outcomes(&world, number), [None; 6]);
-    // The fleet is free again, and the colour runs what it ran.
+    // The fleet is free again, and the service runs its previous image.
     assert_eq!(now(world.raw().cluster.service(Color::Green)).unwrap().digest, Some(digest(0)));
-    let _ = super::number(roll(&mut world, &all(0)));
+    let _ = super::number(start_rollout(&mut world, &all(0)));
     world.run();
     assert_eq!(on_green(&world, 6).len(), 6);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
+fn a_retry_of_a_rollout_with_a_failed_deploy_includes_every_site() {
     let mut world = fleet(6);
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
     let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
-    let once = number(roll(&mut world, &wanted));
+    let once = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
-    // The same digest is deployed first again; whatever kept it from getting ready is mended.
+    // The same digest is deployed first again; its pods get ready now.
     world.cluster.script(digest(9), ImageScript::default());
     assert_eq!(retry_rollout(&mut world, once).unwrap_err().code(), "bad_digest");
-    let again = number(world.ask(move |manager, request| {
+    let again = number(world.request(move |manager, request| {
         Box::pin(async move { manager.retry_rollout_with(&request, once, Force::Yes).await })
     }));
     world.run();
@@ -380,15 +385,15 @@ fn a_retry_of_a_rollout_whose_deploy_failed_takes_up_every_site() {
 }
 
 #[test]
-fn a_retry_of_a_rollout_that_went_back_takes_up_every_site_also_those_it_never_came_to() {
+fn a_retry_of_a_rolled_back_rollout_includes_every_site() {
     let mut world = fleet(10);
     super::waves::lose_route(&world, 1);
     let waves = vec![WaveTarget::Count(3), WaveTarget::Percent(100)];
-    let once = number(roll(&mut world, &RolloutRequest { auto_rollback: true, waves, ..all(0) }));
+    let once = number(start_rollout(&mut world, &RolloutRequest { auto_rollback: true, waves, ..all(0) }));
     world.run();
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
-    // What was wrong with the site is gone with it.
-    let _ = begun(world.on_site(&nth(1), Verb::Terminate));
+    // The broken site is terminated.
+    let _ = operation_id(world.on_site(&nth(1), Verb::Terminate));
     world.run();
     let again = number(retry_rollout(&mut world, once));
     world.run();
@@ -400,11 +405,11 @@ fn a_retry_of_a_rollout_that_went_back_takes_up_every_site_also_those_it_never_c
 }
 
 #[test]
-fn six_hundred_sites_over_pages_and_windows_come_over_once_though_two_owners_die() {
+fn six_hundred_sites_are_moved_once_although_two_owners_die() {
     let mut world = fleet(600);
     let wanted = RolloutRequest { max_concurrent: 64, budget: Budget::Percent(0), ..all(0) };
-    let number = number(roll(&mut world, &wanted));
-    // In the second page, and in the last window.
+    let number = number(start_rollout(&mut world, &wanted));
+    // Crashes in the second page and in the last window.
     world.faults.arm(Plan(vec![(900, Fault::CrashAfterEffect), (1_700, Fault::CrashBefore)]));
     world.run();
     assert_eq!(world.faults.fired(), 2);
@@ -418,29 +423,31 @@ fn six_hundred_sites_over_pages_and_windows_come_over_once_though_two_owners_die
         .log
         .since(0)
         .into_iter()
-        .filter(|effect| matches!(effect.what, What::RouteMoved(_, from, to) if from != to));
+        .filter(|effect| matches!(effect.kind, EffectKind::RouteMoved(_, from, to) if from != to));
     assert_eq!(moves.count(), 600);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_rollout_of_a_process_that_had_drawn_its_numbers_before_another_moves_sites_too() {
+fn a_rollout_with_a_number_of_an_earlier_block_moves_sites() {
     let mut world = fleet(3);
-    // This process has numbers left of a block that it drew long ago; another starts, draws later ones and rolls out.
-    let elder = world.process();
+    // This process still has numbers of a block that it allocated earlier; another process starts, allocates later
+    // numbers and starts a rollout.
+    let older_process = world.process();
     world.restart();
-    let first = number(roll(&mut world, &all(0)));
+    let first = number(start_rollout(&mut world, &all(0)));
     world.run();
     assert_eq!(rollout(&world, first).status, RolloutStatus::Succeeded);
     world.select(Color::Blue).unwrap();
     world.run();
-    let request = cdm_core::manager::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
+    let request =
+        cdm_core::manager::Request::by(cdm_testkit::fixtures::actor(), cdm_core::domain::Role::Admin);
     let wanted = all(0);
-    let accepted = now(elder.manager.rollout(&request, &wanted));
+    let accepted = now(older_process.manager.rollout(&request, &wanted));
     let second = number(accepted);
     assert!(second > first, "{second} after {first}");
     world.run();
-    assert_eq!(stands(&world, second), (RolloutStatus::Succeeded, None));
+    assert_eq!(status_and_code(&world, second), (RolloutStatus::Succeeded, None));
     assert!(on_green(&world, 3).is_empty());
     assert_sound(&mut world);
 }

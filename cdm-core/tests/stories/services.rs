@@ -1,16 +1,16 @@
-//! Images on two services, told from outside.
+//! Images on the two services, observed from outside.
 
 use cdm_core::domain::service::{Release, Verdict};
 use cdm_core::domain::{Color, Digest, OperationInput, ReasonCode, Service, State, Status, TerminalStatus};
 use cdm_core::manager::{Accepted, ManagerError};
 use cdm_core::ports::{Canary, Clock};
 use cdm_testkit::faults::{Fault, Plan};
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World, digest, now};
 
 use super::{
-    Hand, assert_parked, assert_sound, begun, calls, code, first, never_ready, operation, retry, routed,
-    run_once, status,
+    ManualPoll, assert_parked, assert_sound, calls, code, first, never_ready, operation, operation_id, retry,
+    routed, run_once, status,
 };
 
 fn service(world: &World, color: Color) -> Service {
@@ -21,40 +21,42 @@ fn canary(world: &World) -> Option<Canary> {
     now(world.raw().cluster.canary()).unwrap()
 }
 
-/// What the service runs, and whether it is ready.
+/// Returns what the service runs, and whether it is ready.
 fn running(world: &World, color: Color) -> (Option<Digest>, bool) {
     let view = now(world.raw().cluster.service(color)).unwrap();
     (view.digest, view.is_ready())
 }
 
-/// The newest release of the digest.
+/// Returns the newest release of the digest.
 fn release(world: &World, color: Color, digest: Digest) -> Release {
     let found = service(world, color).releases.into_iter().find(|release| release.digest == digest);
     found.unwrap_or_else(|| panic!("`{digest}` was never released to `{color}`"))
 }
 
 fn rollback(world: &mut World, color: Color) -> Result<Accepted, ManagerError> {
-    world.ask(move |manager, request| Box::pin(async move { manager.rollback(&request, Some(color)).await }))
-}
-
-pub(super) fn mark(world: &mut World, digest: Digest, verdict: Verdict) -> Result<Accepted, ManagerError> {
-    world.ask(move |manager, request| {
-        Box::pin(async move { manager.mark(&request, digest, verdict, "said so").await })
+    world.request(move |manager, request| {
+        Box::pin(async move { manager.rollback(&request, Some(color)).await })
     })
 }
 
-/// Deploys and waits for it.
+pub(super) fn mark(world: &mut World, digest: Digest, verdict: Verdict) -> Result<Accepted, ManagerError> {
+    world.request(move |manager, request| {
+        Box::pin(async move { manager.mark(&request, digest, verdict, "set by a test").await })
+    })
+}
+
+/// Deploys an image, and waits for the end of the operation.
 pub(super) fn deployed(world: &mut World, image: u8, color: Color) {
-    let deploy = begun(world.deploy(digest(image), color, false));
+    let deploy = operation_id(world.deploy(digest(image), color, false));
     world.run();
     assert_eq!(status(world, &deploy), Status::Ended(TerminalStatus::Succeeded));
 }
 
 #[test]
-fn a_good_image_is_deployed_given_to_the_canary_and_the_colours_sites_are_flushed() {
+fn a_good_image_is_deployed_and_stored_in_the_canary_and_its_sites_are_flushed() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    let deploy = begun(world.deploy(digest(1), Color::Blue, false));
+    world.create_active_site("a");
+    let deploy = operation_id(world.deploy(digest(1), Color::Blue, false));
     world.run();
     assert_eq!(status(&world, &deploy), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(running(&world, Color::Blue), (Some(digest(1)), true));
@@ -64,7 +66,7 @@ fn a_good_image_is_deployed_given_to_the_canary_and_the_colours_sites_are_flushe
     let release = release(&world, Color::Blue, digest(1));
     assert!(release.ready_at.is_some() && release.reason.is_none(), "{release:?}");
     let flushes = world.log.since(0).into_iter().filter(|effect| {
-        matches!(&effect.what, What::JobStarted(name, _, "flush-caches") if name.as_str().starts_with("rollout-"))
+        matches!(&effect.kind, EffectKind::JobStarted(name, _, "flush-caches") if name.as_str().starts_with("rollout-"))
     });
     assert_eq!(flushes.count(), 1);
     assert_eq!(routed(&world, "a"), Some(Color::Blue));
@@ -74,27 +76,27 @@ fn a_good_image_is_deployed_given_to_the_canary_and_the_colours_sites_are_flushe
 #[test]
 fn a_deploy_to_a_service_without_sites_names_no_rollout() {
     let mut world = World::new(1);
-    let deploy = begun(world.deploy(digest(1), Color::Green, false));
+    let deploy = operation_id(world.deploy(digest(1), Color::Green, false));
     world.run();
     let operation = operation(&world, &deploy);
     assert_eq!(operation.state.status, Status::Ended(TerminalStatus::Succeeded));
     let OperationInput::Deploy(input) = operation.state.input else {
-        panic!("a deploy: {:?}", operation.state.input)
+        panic!("not a deploy: {:?}", operation.state.input)
     };
-    assert_eq!(input.rollout, None, "there is no rollout of that number");
+    assert_eq!(input.rollout, None, "the operation names a missing rollout");
     assert_sound(&mut world);
 }
 
 #[test]
-fn an_image_that_never_gets_ready_is_taken_back_whole_judged_bad_and_the_canary_never_hears_of_it() {
+fn an_image_that_never_gets_ready_is_rolled_back_and_marked_bad() {
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     world.select(Color::Blue).unwrap();
     world.run();
     let (template, before) =
         (now(world.raw().cluster.service(Color::Blue)).unwrap().template, canary(&world));
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff: no such plugin"));
-    let deploy = begun(world.deploy(digest(9), Color::Blue, true));
+    let deploy = operation_id(world.deploy(digest(9), Color::Blue, true));
     world.run();
     let operation = operation(&world, &deploy).state;
     assert_eq!(operation.status, Status::Ended(TerminalStatus::Failed));
@@ -115,10 +117,10 @@ fn an_image_that_never_gets_ready_is_taken_back_whole_judged_bad_and_the_canary_
 }
 
 #[test]
-fn an_image_that_never_gets_ready_where_nothing_ran_before_parks_and_the_next_takes_its_place() {
+fn an_image_that_never_gets_ready_on_an_empty_service_parks_and_is_displaced() {
     let mut world = World::bare(1);
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
-    let deploy = begun(world.deploy(digest(9), Color::Blue, false));
+    let deploy = operation_id(world.deploy(digest(9), Color::Blue, false));
     world.run();
     assert_parked(&world, &deploy, ReasonCode::ImageNotReady);
     assert_eq!(release(&world, Color::Blue, digest(9)).verdict, Verdict::Bad);
@@ -131,10 +133,10 @@ fn an_image_that_never_gets_ready_where_nothing_ran_before_parks_and_the_next_ta
 }
 
 #[test]
-fn an_image_whose_pods_find_no_room_is_not_blamed_and_its_deploy_parks() {
+fn an_image_whose_pods_cannot_be_scheduled_is_not_marked_bad() {
     let mut world = World::new(1);
     world.cluster.script(digest(9), never_ready(false, "0/3 nodes are available"));
-    let deploy = begun(world.deploy(digest(9), Color::Blue, false));
+    let deploy = operation_id(world.deploy(digest(9), Color::Blue, false));
     world.run();
     assert_parked(&world, &deploy, ReasonCode::ImageNotReady);
     let message = operation(&world, &deploy).state.reason.unwrap().message;
@@ -145,25 +147,25 @@ fn an_image_whose_pods_find_no_room_is_not_blamed_and_its_deploy_parks() {
 }
 
 #[test]
-fn a_deploy_over_a_parked_one_takes_its_place_and_its_hold() {
+fn a_deploy_displaces_a_parked_deploy_and_takes_over_its_lock() {
     let mut world = World::new(1);
     world.cluster.script(digest(9), never_ready(false, "0/3 nodes are available"));
-    let parked = begun(world.deploy(digest(9), Color::Blue, false));
+    let parked = operation_id(world.deploy(digest(9), Color::Blue, false));
     world.run();
     assert_parked(&world, &parked, ReasonCode::ImageNotReady);
-    let next = begun(world.deploy(digest(1), Color::Blue, false));
+    let next = operation_id(world.deploy(digest(1), Color::Blue, false));
     assert_eq!(status(&world, &parked), Status::Ended(TerminalStatus::Cancelled));
     assert_eq!(retry(&mut world, &parked).unwrap_err().code(), "operation_in_flight");
     world.run();
     assert_eq!(status(&world, &next), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(running(&world, Color::Blue), (Some(digest(1)), true));
-    // It never was ready, so nobody calls it healthy.
+    // The digest was never ready, so its verdict is not healthy.
     assert_eq!(release(&world, Color::Blue, digest(9)).verdict, Verdict::Unknown);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_digest_that_was_ready_when_it_was_replaced_is_healthy_and_one_that_was_not_is_unknown() {
+fn a_digest_that_was_ready_when_replaced_is_healthy_and_others_are_unknown() {
     let mut world = World::new(1);
     deployed(&mut world, 1, Color::Blue);
     assert_eq!(release(&world, Color::Blue, digest(1)).verdict, Verdict::Unknown);
@@ -182,23 +184,23 @@ fn a_rollback_takes_the_newest_healthy_digest_and_never_a_bad_one() {
         deployed(&mut world, image, Color::Blue);
     }
     let _ = mark(&mut world, digest(3), Verdict::Bad).unwrap();
-    let back = begun(rollback(&mut world, Color::Blue));
+    let back = operation_id(rollback(&mut world, Color::Blue));
     world.run();
     assert_eq!(status(&world, &back), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(running(&world, Color::Blue), (Some(digest(2)), true));
-    // What was rolled back is not healthy, and the next one goes past it: to what ran before.
+    // The rolled-back digest is not healthy, and the next rollback skips it and takes the previous digest.
     assert_eq!(release(&world, Color::Blue, digest(4)).verdict, Verdict::RolledBack);
-    let _ = begun(rollback(&mut world, Color::Blue));
+    let _ = operation_id(rollback(&mut world, Color::Blue));
     world.run();
     assert_eq!(running(&world, Color::Blue), (Some(digest(1)), true));
     assert_eq!(release(&world, Color::Blue, digest(2)).verdict, Verdict::RolledBack);
-    // Time alone does not change that, nor does a deploy; a person does.
+    // Neither time nor another deploy changes the verdict; an operator can.
     deployed(&mut world, 4, Color::Blue);
     world.clock.advance(std::time::Duration::from_secs(1_000));
     assert_eq!(release(&world, Color::Blue, digest(4)).verdict, Verdict::RolledBack);
     let _ = mark(&mut world, digest(2), Verdict::Healthy).unwrap();
     let _ = mark(&mut world, digest(1), Verdict::Bad).unwrap();
-    let _ = begun(rollback(&mut world, Color::Blue));
+    let _ = operation_id(rollback(&mut world, Color::Blue));
     world.run();
     assert_eq!(running(&world, Color::Blue), (Some(digest(2)), true));
     for image in [0, 1, 4] {
@@ -211,30 +213,30 @@ fn a_rollback_takes_the_newest_healthy_digest_and_never_a_bad_one() {
 }
 
 #[test]
-fn a_rollback_without_any_healthy_digest_is_refused_and_a_person_may_say_which_one_is() {
+fn a_rollback_without_a_healthy_digest_is_rejected_until_one_is_marked() {
     let mut world = World::new(1);
     assert_eq!(rollback(&mut world, Color::Blue).unwrap_err(), ManagerError::NoHealthyDigest);
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
-    let failed = begun(world.deploy(digest(9), Color::Blue, false));
+    let failed = operation_id(world.deploy(digest(9), Color::Blue, false));
     world.run();
     assert_eq!(status(&world, &failed), Status::Ended(TerminalStatus::Failed));
     assert_eq!(rollback(&mut world, Color::Blue).unwrap_err(), ManagerError::NoHealthyDigest);
     assert_eq!(mark(&mut world, digest(7), Verdict::Healthy).unwrap_err().code(), "not_found");
     world.cluster.script(digest(9), cdm_testkit::fakes::ImageScript::default());
     let _ = mark(&mut world, digest(9), Verdict::Healthy).unwrap();
-    let _ = begun(rollback(&mut world, Color::Blue));
+    let _ = operation_id(rollback(&mut world, Color::Blue));
     world.run();
     assert_eq!(running(&world, Color::Blue), (Some(digest(9)), true));
     assert_sound(&mut world);
 }
 
 #[test]
-fn of_two_deploys_to_one_colour_the_second_is_refused_and_the_other_colour_is_free() {
+fn of_two_deploys_to_one_service_the_second_is_rejected() {
     let mut world = World::new(1);
-    let once = begun(world.deploy(digest(1), Color::Blue, false));
+    let once = operation_id(world.deploy(digest(1), Color::Blue, false));
     let refused = world.deploy(digest(2), Color::Blue, false).unwrap_err();
     assert_eq!(refused, ManagerError::OperationInFlight(once.clone()));
-    let other = begun(world.deploy(digest(2), Color::Green, false));
+    let other = operation_id(world.deploy(digest(2), Color::Green, false));
     let _ = world.run_once();
     let refused = world.deploy(digest(2), Color::Blue, false).unwrap_err();
     assert_eq!(refused, ManagerError::OperationInFlight(once));
@@ -245,15 +247,15 @@ fn of_two_deploys_to_one_colour_the_second_is_refused_and_the_other_colour_is_fr
     assert_sound(&mut world);
 }
 
-/// `a` on blue, green selected.
+/// Creates `a` on blue, and selects green.
 fn green_selected(world: &mut World) {
-    world.settle_site("a");
+    world.create_active_site("a");
     world.select(Color::Green).unwrap();
     world.run();
 }
 
 #[test]
-fn a_deploy_waits_while_a_promote_points_a_route_to_its_colour() {
+fn a_deploy_waits_while_a_promote_moves_a_route_to_its_service() {
     let point = calls(green_selected, |world| {
         let _ = world.on_site("a", Verb::Promote);
         world.run();
@@ -261,13 +263,13 @@ fn a_deploy_waits_while_a_promote_points_a_route_to_its_colour() {
     let mut world = World::new(1);
     green_selected(&mut world);
     world.faults.arm(Plan(vec![(first(&point, "cluster.move_route"), Fault::Paused(255))]));
-    let promote = begun(world.on_site("a", Verb::Promote));
-    let mut slow: Hand<_> = run_once(&world.process());
-    assert!(slow.stands_still(&world));
+    let promote = operation_id(world.on_site("a", Verb::Promote));
+    let mut slow: ManualPoll<_> = run_once(&world.process());
+    assert!(slow.runs_until_paused(&world));
     assert!(service(&world, Color::Green).lock.moves.contains(&promote.number));
 
     world.restart();
-    let deploy = begun(world.deploy(digest(1), Color::Green, false));
+    let deploy = operation_id(world.deploy(digest(1), Color::Green, false));
     let _ = world.run_once();
     assert_eq!(
         (status(&world, &deploy), code(&world, &deploy)),
@@ -284,23 +286,23 @@ fn a_deploy_waits_while_a_promote_points_a_route_to_its_colour() {
 }
 
 #[test]
-fn a_colour_that_is_active_already_is_selected_without_an_operation() {
+fn an_active_service_is_selected_without_an_operation() {
     let mut world = World::new(1);
     let select = |world: &mut World, color| {
         world
-            .ask(move |manager, request| Box::pin(async move { manager.select(&request, color).await }))
+            .request(move |manager, request| Box::pin(async move { manager.select(&request, color).await }))
             .unwrap()
     };
     let once = select(&mut world, Color::Green);
     assert!(once.operation.is_some() && once.warnings.is_empty());
-    // The same request while it is under way is the same operation; another is refused.
+    // An identical request while the operation runs returns the same operation; another request is rejected.
     assert_eq!(select(&mut world, Color::Green).operation, once.operation);
     assert_eq!(world.select(Color::Blue).unwrap_err().code(), "operation_in_flight");
     world.run();
     let before = (canary(&world), world.log.len());
     let again = select(&mut world, Color::Green);
     assert_eq!(again.operation, None);
-    assert!(world.rests());
+    assert!(world.is_quiescent());
     assert_eq!(canary(&world), before.0);
     world.cluster.break_service(Color::Blue, None);
     let warned = select(&mut world, Color::Blue);
@@ -310,7 +312,7 @@ fn a_colour_that_is_active_already_is_selected_without_an_operation() {
 }
 
 #[test]
-fn a_canary_that_changes_under_a_selection_is_read_again_and_written_over_what_is_there() {
+fn a_concurrently_changed_canary_is_read_again_and_overwritten() {
     let act = |world: &mut World| {
         let _ = world.select(Color::Green);
         world.run();
@@ -321,21 +323,22 @@ fn a_canary_that_changes_under_a_selection_is_read_again_and_written_over_what_i
     act(&mut world);
     assert_eq!(world.faults.fired(), 1);
     assert_eq!(canary(&world).unwrap().color, Color::Green);
-    let sets = world.log.since(0).into_iter().filter(|effect| matches!(effect.what, What::CanarySet(..)));
+    let sets =
+        world.log.since(0).into_iter().filter(|effect| matches!(effect.kind, EffectKind::CanarySet(..)));
     assert_eq!(sets.count(), 1);
     assert!(world.parked().is_empty());
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_deploy_with_promote_brings_the_colours_sites_to_it_and_leaves_a_site_on_the_other_where_it_is() {
+fn a_deploy_with_promote_moves_only_the_sites_of_its_service() {
     let mut world = World::new(1);
-    world.settle_site("b");
+    world.create_active_site("b");
     green_selected(&mut world);
-    let _ = begun(world.on_site("a", Verb::Upgrade));
+    let _ = operation_id(world.on_site("a", Verb::Upgrade));
     world.run();
     assert_eq!(routed(&world, "a"), Some(Color::Blue));
-    let deploy = begun(world.deploy(digest(1), Color::Green, true));
+    let deploy = operation_id(world.deploy(digest(1), Color::Green, true));
     world.run();
     assert_eq!(status(&world, &deploy), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!((routed(&world, "a"), routed(&world, "b")), (Some(Color::Green), Some(Color::Blue)));
@@ -344,16 +347,16 @@ fn a_deploy_with_promote_brings_the_colours_sites_to_it_and_leaves_a_site_on_the
 }
 
 #[test]
-fn a_deploy_that_waits_too_long_parks_and_one_cancelled_on_the_way_is_taken_back() {
+fn a_deploy_that_waits_too_long_parks_and_a_canceled_deploy_is_undone() {
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     let slow = cdm_testkit::fakes::ImageScript { ready_after: None, failure: None };
     world.cluster.script(digest(9), slow);
-    let deploy = begun(world.deploy(digest(9), Color::Blue, false));
-    let asked = world.clock.monotonic();
+    let deploy = operation_id(world.deploy(digest(9), Color::Blue, false));
+    let requested_at = world.clock.monotonic();
     world.run();
     assert_parked(&world, &deploy, ReasonCode::ImageNotReady);
-    assert!(world.clock.monotonic().since(asked).as_secs() >= 900);
+    assert!(world.clock.monotonic().since(requested_at).as_secs() >= 900);
     assert_eq!(release(&world, Color::Blue, digest(9)).verdict, Verdict::Unknown);
     let _ = super::cancel(&mut world, &deploy).unwrap();
     world.run();
@@ -369,14 +372,14 @@ fn a_digest_that_was_ready_for_five_minutes_is_healthy_while_it_is_ready() {
     let _ = world.deploy(digest(1), Color::Blue, false).unwrap();
     world.run();
     let verdict = |world: &mut World| {
-        let history = world.ask(|manager, _| Box::pin(async move { manager.history(Color::Blue).await }));
+        let history = world.request(|manager, _| Box::pin(async move { manager.history(Color::Blue).await }));
         history.unwrap()[0].verdict
     };
     assert_eq!(verdict(&mut world), Verdict::Unknown);
     world.clock.advance(std::time::Duration::from_secs(300));
     world.cluster.break_service(Color::Blue, None);
     assert_eq!(verdict(&mut world), Verdict::Unknown);
-    world.cluster.mend_service(Color::Blue);
+    world.cluster.repair_service(Color::Blue);
     assert_eq!(verdict(&mut world), Verdict::Healthy);
     assert_sound(&mut world);
 }

@@ -1,4 +1,4 @@
-//! A site's life, told from outside.
+//! The lifecycle of a site, observed from outside.
 
 use std::time::Duration;
 
@@ -9,76 +9,76 @@ use cdm_core::manager::{Accepted, ManagerError, NewSite, Request};
 use cdm_core::ports::{
     CallContext, Clock, Database, JobFailure, JobState, OperationQuery, SiteQuery, StoredSecret, WriteId,
 };
-use cdm_testkit::build::actor;
 use cdm_testkit::fakes::JobScript;
 use cdm_testkit::faults::{Fault, Plan};
+use cdm_testkit::fixtures::actor;
 use cdm_testkit::ids::SECRET_MARKER;
-use cdm_testkit::log::What;
+use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Verb, World, new_site, now};
 
 use super::{
-    assert_parked, assert_sound, begun, calls, cancel, code, exists, failing, first, operation, retry,
-    routed, site, status, things,
+    assert_parked, assert_sound, calls, cancel, code, exists, failing, first, operation, operation_id,
+    resources_of, retry, routed, site, status,
 };
 
 #[test]
-fn a_site_that_goes_leaves_one_whose_id_begins_like_its_own_bit_for_bit_as_it_was() {
+fn a_terminate_does_not_change_a_site_whose_id_has_the_same_prefix() {
     let mut world = World::new(1);
     for id in ["a", "ab"] {
-        world.settle_site(id);
+        world.create_active_site(id);
         for file in 0..20 {
             world.objects.seed(format!("{}wp-content/{file}.jpg", site(&world, id).prefix()));
         }
     }
-    world.surround("a");
-    let neighbour = site(&world, "ab");
-    world.checker.leave_alone(&neighbour.id);
-    let before = things(&world, neighbour.uid);
+    world.add_neighbor_objects("a");
+    let other_site = site(&world, "ab");
+    world.checker.forbid_changes(&other_site.id);
+    let before = resources_of(&world, other_site.uid);
     let gone = site(&world, "a").uid;
-    let terminated = begun(world.on_site("a", Verb::Terminate));
+    let terminated = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
-    assert_eq!(things(&world, neighbour.uid), before);
+    assert_eq!(resources_of(&world, other_site.uid), before);
     assert_eq!(before.len(), 1 + 21 + 2 + 1 + 1 + 2, "{before:#?}");
-    assert!(things(&world, gone).is_empty());
+    assert!(resources_of(&world, gone).is_empty());
     assert_sound(&mut world);
 }
 
-/// The site `id` at the hostnames of the site `of`.
-fn thief(id: &str, of: &str) -> NewSite {
+/// Returns the site `id` with the hostnames of the site `of`.
+fn with_hostnames_of(id: &str, of: &str) -> NewSite {
     NewSite { hostnames: new_site(of).hostnames, ..new_site(id) }
 }
 
 fn create(world: &mut World, new: &NewSite) -> Result<Accepted, ManagerError> {
     let new = new.clone();
-    world.ask(move |manager, request| {
+    world.request(move |manager, request| {
         let new = new.clone();
         Box::pin(async move { manager.create_site(&request, &new).await })
     })
 }
 
 #[test]
-fn a_hostname_of_another_site_is_refused_with_both_named_and_free_once_that_site_is_gone() {
+fn a_hostname_in_use_is_rejected_with_both_names_until_its_site_is_gone() {
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     let owned = world.store.hostnames();
-    let refused = create(&mut world, &thief("b", "a")).unwrap_err();
+    let refused = create(&mut world, &with_hostnames_of("b", "a")).unwrap_err();
     assert_eq!(refused.code(), "hostname_taken");
     let message = refused.to_string();
     assert!(message.contains("`a.example.org`") && message.contains("`a`"), "{message}");
     assert_eq!((world.store.hostnames(), exists(&world, "b")), (owned, false));
 
-    // One shared hostname among others is as much of a theft, and leaves the others unclaimed.
+    // A single shared hostname is rejected as well, and the others stay unclaimed.
     let hosts = ["b.example.org", "www.a.example.org"];
     let hostnames = Hostnames::parse(&hosts, hosts[0]).unwrap();
     let refused = create(&mut world, &NewSite { hostnames, ..new_site("b") }).unwrap_err();
     assert!(refused.to_string().contains("`www.a.example.org`"), "{refused}");
     assert_eq!(world.store.hostnames().len(), 2);
 
-    let _ = begun(world.on_site("a", Verb::Terminate));
+    let _ = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert!(world.store.hostnames().is_empty());
-    let _ = begun(create(&mut world, &thief("b", "a")));
+    let _ = operation_id(create(&mut world, &with_hostnames_of("b", "a")));
     world.run();
     assert!(world.store.hostnames().iter().all(|(_, owner)| owner.as_str() == "b"));
     assert_eq!(world.store.hostnames().len(), 2);
@@ -86,40 +86,40 @@ fn a_hostname_of_another_site_is_refused_with_both_named_and_free_once_that_site
 }
 
 #[test]
-fn a_thousand_and_one_objects_with_their_versions_are_all_deleted_though_keys_fail_twice() {
+fn all_objects_and_versions_are_deleted_although_keys_fail_twice() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    world.settle_site("ab");
-    world.surround("a");
-    let doomed = site(&world, "a");
-    let kept = things(&world, site(&world, "ab").uid);
+    world.create_active_site("a");
+    world.create_active_site("ab");
+    world.add_neighbor_objects("a");
+    let deleted_site = site(&world, "a");
+    let kept = resources_of(&world, site(&world, "ab").uid);
     for file in 0..1_001 {
-        world.objects.seed(format!("{}wp-content/{file}.jpg", doomed.prefix()));
-        world.objects.seed(format!("{}wp-content/{file}.jpg?version=1", doomed.prefix()));
+        world.objects.seed(format!("{}wp-content/{file}.jpg", deleted_site.prefix()));
+        world.objects.seed(format!("{}wp-content/{file}.jpg?version=1", deleted_site.prefix()));
     }
     world.objects.page_size(1_000);
     // The whole first page, and the first key of the second attempt.
     world.objects.fail_keys(1_001);
-    let terminated = begun(world.on_site("a", Verb::Terminate));
+    let terminated = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
     let steps = operation(&world, &terminated).state.steps;
-    assert!(steps.iter().all(|step| step.attempts == 1), "a bucket that fails is waited for: {steps:?}");
-    assert!(things(&world, doomed.uid).is_empty());
-    assert_eq!(things(&world, site(&world, "ab").uid), kept);
+    assert!(steps.iter().all(|step| step.attempts == 1), "a failing bucket is awaited: {steps:?}");
+    assert!(resources_of(&world, deleted_site.uid).is_empty());
+    assert_eq!(resources_of(&world, site(&world, "ab").uid), kept);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_site_created_again_gets_a_new_uid_and_new_secrets_while_the_old_ones_stay_in_deletion() {
+fn a_recreated_site_gets_a_new_uid_and_new_secrets() {
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     let old = site(&world, "a");
     let secrets = world.secrets.values();
-    let _ = begun(world.on_site("a", Verb::Terminate));
+    let _ = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert_eq!(world.secrets.deleting().len(), 2);
-    world.settle_site("a");
+    world.create_active_site("a");
     let new = site(&world, "a");
     assert_ne!(new.uid, old.uid);
     assert_eq!(new.state(), State::Active);
@@ -136,17 +136,17 @@ fn a_site_created_again_gets_a_new_uid_and_new_secrets_while_the_old_ones_stay_i
 }
 
 #[test]
-fn a_missing_theme_parks_a_provision_that_goes_on_from_there_once_the_theme_is_there() {
+fn a_missing_theme_parks_a_provision_which_resumes_once_the_theme_exists() {
     let mut world = World::new(1);
     let result = JobState::Failed { message: "no theme `plain`".to_owned(), cause: JobFailure::ThemeMissing };
     world.cluster.script_job("activate-theme", vec![JobScript { takes: Duration::from_secs(1), result }]);
     let _ = world.create("a");
     world.run();
-    let provision = begun(world.on_site("a", Verb::Provision));
+    let provision = operation_id(world.on_site("a", Verb::Provision));
     world.run();
     assert_parked(&world, &provision, ReasonCode::ThemeMissing);
     assert_eq!(site(&world, "a").state(), State::Provisioning);
-    // It was routed before; a visitor sees the site, without its theme.
+    // The site was routed before; visitors see it without its theme.
     assert_eq!(routed(&world, "a"), Some(Color::Blue));
     let before = world.log.len();
     let _ = retry(&mut world, &provision).unwrap();
@@ -159,7 +159,7 @@ fn a_missing_theme_parks_a_provision_that_goes_on_from_there_once_the_theme_is_t
 }
 
 #[test]
-fn what_wp_says_parks_a_provision_under_its_code_with_its_log_and_a_retry_starts_another_job() {
+fn an_error_of_wp_parks_a_provision_with_code_and_log_and_a_retry_starts_another_job() {
     for (cause, why) in [
         (JobFailure::RunsAsRoot, ReasonCode::RunsAsRoot),
         (JobFailure::WordPressNotFound, ReasonCode::WordPressNotFound),
@@ -170,7 +170,7 @@ fn what_wp_says_parks_a_provision_under_its_code_with_its_log_and_a_retry_starts
         world.cluster.script_job("install", vec![JobScript { takes: Duration::from_secs(1), result }]);
         let _ = world.create("a");
         world.run();
-        let provision = begun(world.on_site("a", Verb::Provision));
+        let provision = operation_id(world.on_site("a", Verb::Provision));
         world.run();
         assert_parked(&world, &provision, why);
         let reason = operation(&world, &provision).state.reason.unwrap();
@@ -187,7 +187,7 @@ fn what_wp_says_parks_a_provision_under_its_code_with_its_log_and_a_retry_starts
 }
 
 #[test]
-fn a_database_that_refuses_the_jobs_is_tried_as_often_as_a_job_may_fail() {
+fn a_database_that_rejects_a_job_is_retried_up_to_the_limit_of_attempts() {
     let mut world = World::new(1);
     let result =
         || JobState::Failed { message: "no connection".to_owned(), cause: JobFailure::DatabaseRefused };
@@ -195,28 +195,28 @@ fn a_database_that_refuses_the_jobs_is_tried_as_often_as_a_job_may_fail() {
     world.cluster.script_job("install", vec![script(), script(), script()]);
     let _ = world.create("a");
     world.run();
-    let provision = begun(world.on_site("a", Verb::Provision));
+    let provision = operation_id(world.on_site("a", Verb::Provision));
     world.run();
     assert_parked(&world, &provision, ReasonCode::DatabaseRefused);
     assert_eq!(jobs_started(&world, 0).len(), 3);
 }
 
-/// The names of the jobs that were started since.
+/// Returns the names of the jobs that were started since effect `since`.
 fn jobs_started(world: &World, since: usize) -> Vec<String> {
-    let started = world.log.since(since).into_iter().filter_map(|effect| match effect.what {
-        What::JobStarted(name, ..) => Some(name.to_string()),
+    let started = world.log.since(since).into_iter().filter_map(|effect| match effect.kind {
+        EffectKind::JobStarted(name, ..) => Some(name.to_string()),
         _ => None,
     });
     started.collect()
 }
 
-/// A provision whose install fails until it is parked.
+/// Returns a provision that is parked because its install fails.
 fn parked_install() -> (World, OperationId) {
     let mut world = World::new(1);
     world.cluster.script_job("install", failing(3));
     let _ = world.create("a");
     world.run();
-    let provision = begun(world.on_site("a", Verb::Provision));
+    let provision = operation_id(world.on_site("a", Verb::Provision));
     world.run();
     assert_parked(&world, &provision, ReasonCode::JobFailed);
     (world, provision)
@@ -228,7 +228,7 @@ fn an_install_that_fails_three_times_parks_with_its_log_and_a_retry_starts_a_fou
     let n = provision.number;
     let names = [format!("a-install-{n}"), format!("a-install-{n}-r2"), format!("a-install-{n}-r3")];
     assert_eq!(jobs_started(&world, 0), names);
-    // The cluster forgets its jobs; what they printed stays.
+    // The cluster removes its jobs; their logs are kept.
     for (name, ..) in world.cluster.jobs() {
         world.cluster.expire_job(&name);
     }
@@ -245,7 +245,7 @@ fn an_install_that_fails_three_times_parks_with_its_log_and_a_retry_starts_a_fou
 }
 
 #[test]
-fn a_parked_provision_that_is_cancelled_leaves_a_created_site_and_the_next_adopts_what_is_there() {
+fn a_canceled_provision_leaves_a_created_site_and_the_next_adopts_its_resources() {
     let (mut world, provision) = parked_install();
     let uid = site(&world, "a").uid;
     let _ = cancel(&mut world, &provision).unwrap();
@@ -253,39 +253,41 @@ fn a_parked_provision_that_is_cancelled_leaves_a_created_site_and_the_next_adopt
     assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Cancelled));
     assert_eq!(site(&world, "a").state(), State::Created);
     assert_eq!(world.databases.uids(), [uid]);
-    let again = begun(world.on_site("a", Verb::Provision));
+    let again = operation_id(world.on_site("a", Verb::Provision));
     world.run();
     assert_eq!(status(&world, &again), Status::Ended(TerminalStatus::Succeeded));
     let made = world.log.since(0);
     let made =
-        made.iter().filter(|effect| matches!(effect.what, What::DatabaseEnsured { created: true, .. }));
+        made.iter().filter(|effect| matches!(effect.kind, EffectKind::DatabaseEnsured { created: true, .. }));
     assert_eq!(made.count(), 1);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_parked_provision_gives_way_to_a_terminate_that_leaves_nothing() {
+fn a_terminate_displaces_a_parked_provision_and_leaves_nothing() {
     let (mut world, provision) = parked_install();
     let uid = site(&world, "a").uid;
-    let terminated = begun(world.on_site("a", Verb::Terminate));
+    let terminated = operation_id(world.on_site("a", Verb::Terminate));
     assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Cancelled));
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
-    assert!(!exists(&world, "a") && things(&world, uid).is_empty() && world.store.hostnames().is_empty());
+    assert!(
+        !exists(&world, "a") && resources_of(&world, uid).is_empty() && world.store.hostnames().is_empty()
+    );
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_terminate_is_not_cancelled_once_remove_ingress_has_begun_nor_when_it_is_retried_after_parking() {
+fn a_terminate_cannot_be_canceled_once_remove_ingress_has_begun() {
     let act = |world: &mut World| {
         let _ = world.on_site("a", Verb::Terminate);
         world.run();
     };
-    let release = first(&calls(|world| world.settle_site("a"), act), "cluster.release");
+    let release = first(&calls(|world| world.create_active_site("a"), act), "cluster.release");
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     world.faults.arm(Plan(vec![(release, Fault::Permanent)]));
-    let terminated = begun(world.on_site("a", Verb::Terminate));
+    let terminated = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert_parked(&world, &terminated, ReasonCode::Denied);
     let refused = cancel(&mut world, &terminated).unwrap_err();
@@ -302,13 +304,13 @@ fn a_terminate_is_not_cancelled_once_remove_ingress_has_begun_nor_when_it_is_ret
 }
 
 #[test]
-fn an_operation_that_has_ended_is_not_cancelled_and_says_so_also_when_its_site_is_gone() {
+fn an_ended_operation_cannot_be_canceled_even_if_its_site_is_gone() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    let promoted = begun(world.on_site("a", Verb::Promote));
+    world.create_active_site("a");
+    let promoted = operation_id(world.on_site("a", Verb::Promote));
     world.run();
     assert_eq!(cancel(&mut world, &promoted).unwrap_err().code(), "illegal_transition");
-    let terminated = begun(world.on_site("a", Verb::Terminate));
+    let terminated = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(cancel(&mut world, &terminated).unwrap_err().code(), "illegal_transition");
@@ -316,39 +318,39 @@ fn an_operation_that_has_ended_is_not_cancelled_and_says_so_also_when_its_site_i
 }
 
 #[test]
-fn a_terminate_that_nobody_has_begun_is_cancelled_and_the_site_stays_whole() {
+fn a_queued_terminate_can_be_canceled_and_the_site_is_kept() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    let before = things(&world, site(&world, "a").uid).split_off(1);
-    let terminated = begun(world.on_site("a", Verb::Terminate));
+    world.create_active_site("a");
+    let before = resources_of(&world, site(&world, "a").uid).split_off(1);
+    let terminated = operation_id(world.on_site("a", Verb::Terminate));
     let _ = cancel(&mut world, &terminated).unwrap();
     world.run();
     assert_eq!(status(&world, &terminated), Status::Ended(TerminalStatus::Cancelled));
     assert_eq!(site(&world, "a").state(), State::Active);
-    assert_eq!(things(&world, site(&world, "a").uid).split_off(1), before);
+    assert_eq!(resources_of(&world, site(&world, "a").uid).split_off(1), before);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_terminate_asked_for_twice_is_one_operation() {
+fn a_repeated_terminate_is_one_operation() {
     let mut world = World::new(1);
-    world.settle_site("a");
-    let once = begun(world.on_site("a", Verb::Terminate));
-    assert_eq!(begun(world.on_site("a", Verb::Terminate)), once);
+    world.create_active_site("a");
+    let once = operation_id(world.on_site("a", Verb::Terminate));
+    assert_eq!(operation_id(world.on_site("a", Verb::Terminate)), once);
     world.run();
     let released =
-        world.log.since(0).iter().filter(|effect| matches!(effect.what, What::Released(..))).count();
+        world.log.since(0).iter().filter(|effect| matches!(effect.kind, EffectKind::Released(..))).count();
     assert_eq!(released, 1);
     assert_eq!(world.on_site("a", Verb::Terminate).unwrap_err().code(), "not_found");
     assert_sound(&mut world);
 }
 
 #[test]
-fn an_illegal_transition_names_the_state_and_the_event_and_changes_nothing() {
+fn an_illegal_transition_names_state_and_event_and_changes_nothing() {
     let mut world = World::new(1);
     let _ = world.create("a");
     world.run();
-    world.settle_site("b");
+    world.create_active_site("b");
     let cases = [
         ("a", Verb::Upgrade, "created", "begin upgrade"),
         ("a", Verb::Promote, "created", "begin promote"),
@@ -362,27 +364,27 @@ fn an_illegal_transition_names_the_state_and_the_event_and_changes_nothing() {
         assert!(message.contains(state) && message.contains(event), "{message}");
         assert_eq!(site(&world, id), before);
     }
-    let again = begun(world.on_site("b", Verb::Promote));
+    let again = operation_id(world.on_site("b", Verb::Promote));
     let refused = world.on_site("b", Verb::Upgrade).unwrap_err();
     assert_eq!(refused, ManagerError::OperationInFlight(again));
     world.run();
     assert_sound(&mut world);
 }
 
-/// `a` lives on blue, green is selected.
+/// Returns `a` on blue, with green selected.
 fn green_selected() -> World {
     let mut world = World::new(1);
-    world.settle_site("a");
+    world.create_active_site("a");
     world.select(Color::Green).unwrap();
     world.run();
     world
 }
 
 #[test]
-fn an_upgrade_leaves_the_route_where_it_is_and_flushes_in_the_image_that_serves_the_site() {
+fn an_upgrade_keeps_the_route_and_flushes_in_the_serving_image() {
     let mut world = green_selected();
     let route = world.cluster.routes();
-    let upgraded = begun(world.on_site("a", Verb::Upgrade));
+    let upgraded = operation_id(world.on_site("a", Verb::Upgrade));
     world.run();
     assert_eq!(status(&world, &upgraded), Status::Ended(TerminalStatus::Succeeded));
     let now = site(&world, "a");
@@ -390,7 +392,7 @@ fn an_upgrade_leaves_the_route_where_it_is_and_flushes_in_the_image_that_serves_
     assert_eq!(world.cluster.routes(), route);
     let flush = world.cluster.jobs().into_iter().find(|(name, ..)| name.as_str().contains("flush-caches"));
     assert_eq!(world.cluster.job_service(&flush.unwrap().0), Some(Color::Blue));
-    let promoted = begun(world.on_site("a", Verb::Promote));
+    let promoted = operation_id(world.on_site("a", Verb::Promote));
     world.run();
     assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Succeeded));
     let name = format!("a-flush-caches-{}", promoted.number);
@@ -400,10 +402,10 @@ fn an_upgrade_leaves_the_route_where_it_is_and_flushes_in_the_image_that_serves_
 }
 
 #[test]
-fn a_flush_that_fails_parks_the_promote_and_moves_nothing_back() {
+fn a_failed_flush_parks_the_promote_and_moves_nothing_back() {
     let mut world = green_selected();
     world.cluster.script_job("flush-caches", failing(3));
-    let promoted = begun(world.on_site("a", Verb::Promote));
+    let promoted = operation_id(world.on_site("a", Verb::Promote));
     world.run();
     assert_parked(&world, &promoted, ReasonCode::CacheFlushFailed);
     assert_eq!(routed(&world, "a"), Some(Color::Green));
@@ -416,10 +418,10 @@ fn a_flush_that_fails_parks_the_promote_and_moves_nothing_back() {
 }
 
 #[test]
-fn a_promote_cancelled_after_its_first_effect_moves_the_route_back_before_anything_else() {
+fn a_canceled_promote_first_moves_the_route_back() {
     let mut world = green_selected();
     world.cluster.script_job("flush-caches", failing(3));
-    let promoted = begun(world.on_site("a", Verb::Promote));
+    let promoted = operation_id(world.on_site("a", Verb::Promote));
     world.run();
     let before = world.log.len();
     let _ = cancel(&mut world, &promoted).unwrap();
@@ -431,17 +433,18 @@ fn a_promote_cancelled_after_its_first_effect_moves_the_route_back_before_anythi
         (Color::Blue, Some(Color::Blue), Some(Color::Blue))
     );
     let after = world.log.since(before);
-    let route =
-        after.iter().position(|effect| matches!(effect.what, What::RouteMoved(_, Color::Green, Color::Blue)));
-    let record = after.iter().position(|effect| match &effect.what {
-        What::Site(Some(old), Some(new)) => old.service != new.service,
+    let route = after
+        .iter()
+        .position(|effect| matches!(effect.kind, EffectKind::RouteMoved(_, Color::Green, Color::Blue)));
+    let record = after.iter().position(|effect| match &effect.kind {
+        EffectKind::Site(Some(old), Some(new)) => old.service != new.service,
         _ => false,
     });
     assert!(route.is_some() && record.is_some() && route < record, "{route:?} {record:?}");
     assert_sound(&mut world);
 }
 
-/// Turns, with time between them, until the operation waits for that.
+/// Runs turns, with time between them, until the operation waits for that reason.
 fn until_it_waits(world: &mut World, id: &OperationId, why: ReasonCode) {
     for _ in 0..50 {
         let _ = world.run_once();
@@ -454,16 +457,16 @@ fn until_it_waits(world: &mut World, id: &OperationId, why: ReasonCode) {
 }
 
 #[test]
-fn a_promote_waits_for_its_target_to_be_ready_and_goes_on_when_it_is_mended() {
+fn a_promote_waits_until_its_target_is_ready() {
     let mut world = green_selected();
     world.cluster.break_service(Color::Green, None);
-    let promoted = begun(world.on_site("a", Verb::Promote));
+    let promoted = operation_id(world.on_site("a", Verb::Promote));
     until_it_waits(&mut world, &promoted, ReasonCode::ServiceNotReady);
     assert_eq!(status(&world, &promoted), Status::Waiting);
     world.clock.advance(Duration::from_secs(300));
     let _ = world.run_once();
     assert_eq!((status(&world, &promoted), routed(&world, "a")), (Status::Waiting, Some(Color::Blue)));
-    world.cluster.mend_service(Color::Green);
+    world.cluster.repair_service(Color::Green);
     world.run();
     assert_eq!(status(&world, &promoted), Status::Ended(TerminalStatus::Succeeded));
     assert_eq!(routed(&world, "a"), Some(Color::Green));
@@ -471,17 +474,17 @@ fn a_promote_waits_for_its_target_to_be_ready_and_goes_on_when_it_is_mended() {
 }
 
 #[test]
-fn a_promote_whose_target_stays_unready_parks_after_a_while_with_its_route_where_it_was() {
+fn a_promote_with_an_unready_target_parks_and_keeps_its_route() {
     let mut world = green_selected();
     world.cluster.break_service(Color::Green, None);
-    let promoted = begun(world.on_site("a", Verb::Promote));
-    let asked = world.clock.monotonic();
+    let promoted = operation_id(world.on_site("a", Verb::Promote));
+    let requested_at = world.clock.monotonic();
     world.run();
     assert_parked(&world, &promoted, ReasonCode::ServiceNotReady);
-    let waited = world.clock.monotonic().since(asked);
+    let waited = world.clock.monotonic().since(requested_at);
     assert!((900..960).contains(&waited.as_secs()), "{waited:?}");
     assert_eq!(routed(&world, "a"), Some(Color::Blue));
-    world.cluster.mend_service(Color::Green);
+    world.cluster.repair_service(Color::Green);
     let _ = retry(&mut world, &promoted).unwrap();
     world.run();
     assert_eq!(routed(&world, "a"), Some(Color::Green));
@@ -489,32 +492,32 @@ fn a_promote_whose_target_stays_unready_parks_after_a_while_with_its_route_where
 }
 
 #[test]
-fn a_strangers_route_with_the_same_hostname_parks_the_provision_and_is_left_alone() {
+fn a_foreign_route_with_the_same_hostname_parks_the_provision_and_is_not_changed() {
     let mut world = World::new(1);
     world.cluster.foreign_route(new_site("a").hostnames.all()[0].clone());
     let _ = world.create("a");
     world.run();
-    let provision = begun(world.on_site("a", Verb::Provision));
+    let provision = operation_id(world.on_site("a", Verb::Provision));
     world.run();
     assert_parked(&world, &provision, ReasonCode::Foreign);
     assert!(world.cluster.routes().is_empty());
     let _ = retry(&mut world, &provision).unwrap();
     world.run();
     assert_parked(&world, &provision, ReasonCode::Foreign);
-    let _ = begun(world.on_site("a", Verb::Terminate));
+    let _ = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert!(!exists(&world, "a"));
-    // It is still there, and still in the way.
+    // The foreign route still exists, and still blocks the site.
     let _ = world.create("a");
     world.run();
-    let provision = begun(world.on_site("a", Verb::Provision));
+    let provision = operation_id(world.on_site("a", Verb::Provision));
     world.run();
     assert_parked(&world, &provision, ReasonCode::Foreign);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_request_repeated_under_its_key_is_answered_as_before_and_another_under_that_key_refused() {
+fn a_repeated_request_gets_the_stored_response_and_another_request_with_its_key_is_rejected() {
     let mut world = World::new(1);
     let manager = world.process().manager;
     let keyed = Request {
@@ -525,16 +528,16 @@ fn a_request_repeated_under_its_key_is_answered_as_before_and_another_under_that
     world.run();
     let uid = site(&world, "a").uid;
     assert_eq!(now(manager.create_site(&keyed, &new_site("a"))).unwrap(), once);
-    // The answer outlives the site.
-    let _ = begun(world.on_site("a", Verb::Terminate));
+    // The stored response outlives the site.
+    let _ = operation_id(world.on_site("a", Verb::Terminate));
     world.run();
     assert_eq!(now(manager.create_site(&keyed, &new_site("a"))).unwrap(), once);
-    assert!(!exists(&world, "a") && things(&world, uid).is_empty());
+    assert!(!exists(&world, "a") && resources_of(&world, uid).is_empty());
     let other = now(manager.create_site(&keyed, &new_site("b"))).unwrap_err();
     assert_eq!((other.code(), exists(&world, "b")), ("idempotency_key_reused", false));
     let other = now(manager.provision(&keyed, &new_site("a").id)).unwrap_err();
     assert_eq!(other, ManagerError::KeyReused);
-    // A key is one person's; another's is another key.
+    // A key belongs to one user; the same key of another user is another key.
     let other = Request { actor: cdm_core::domain::Actor::parse("other").unwrap(), ..keyed };
     assert_ne!(now(manager.create_site(&other, &new_site("b"))).unwrap(), once);
     world.run();
@@ -542,10 +545,10 @@ fn a_request_repeated_under_its_key_is_answered_as_before_and_another_under_that
 }
 
 #[test]
-fn no_debug_output_has_a_secret_in_it() {
+fn debug_output_contains_no_secret() {
     let mut world = green_selected();
     world.cluster.script_job("flush-caches", failing(3));
-    let parked = begun(world.on_site("a", Verb::Promote));
+    let parked = operation_id(world.on_site("a", Verb::Promote));
     world.run();
     let _ = world.create("b");
     let raw = world.raw().clone();

@@ -1,4 +1,4 @@
-//! Webhooks: who is told what, in which order, and what becomes of a receiver that fails.
+//! Webhooks: which messages a receiver gets, in which order, and how failing receivers are handled.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use cdm_core::domain::webhook::{DeliveryState, Topic, Webhook};
 use cdm_core::engine::WebhookDispatcher;
 use cdm_core::ports::{DeliveryError, Message};
-use cdm_testkit::fakes::{Answer, FakePostman};
+use cdm_testkit::fakes::{FakeWebhookSender, ReceiverBehavior};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Verb, World, now};
 
-use super::{Hand, Left, assert_sound, begun, pass, status};
+use super::{ManualPoll, PollState, advance_to_next_event, assert_sound, operation_id, status};
 
 const HOOK: &str = "https://hooks.example.com/cdm?key=1";
 const OTHER: &str = "https://other.example.com/";
 
-/// Brings all that is due now.
-fn bring(world: &World, dispatcher: &Arc<WebhookDispatcher>) {
+/// Delivers all messages that can be sent now.
+fn deliver(world: &World, dispatcher: &Arc<WebhookDispatcher>) {
     let dispatcher = Arc::clone(dispatcher);
-    Hand::new(async move { dispatcher.run_once().await }).finish(world);
+    ManualPoll::new(async move { dispatcher.run_once().await }).finish(world);
 }
 
 fn topics(messages: &[Message]) -> Vec<&'static str> {
@@ -30,159 +30,176 @@ fn ids(messages: &[Message]) -> Vec<String> {
     messages.iter().map(|message| message.id.clone()).collect()
 }
 
-/// Each id once, where it came first.
-fn firsts(messages: &[Message]) -> Vec<String> {
+/// Returns the distinct ids in the order of their first occurrence.
+fn distinct_ids(messages: &[Message]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     ids(messages).into_iter().filter(|id| seen.insert(id.clone())).collect()
 }
 
-/// The ids of all that happened after the webhook was made.
+/// Returns the ids of all events after the creation of the webhook.
 fn all_of(world: &World, hook: &Webhook) -> Vec<String> {
     let events = now(world.raw().store.events(Some(hook.cursor), 10_000)).expect("the feed");
     events.iter().map(|(number, _)| format!("msg-{}-{number}", hook.number)).collect()
 }
 
-fn standing(world: &World, hook: &Webhook) -> DeliveryState {
-    let admin = cdm_core::manager::Request::by(cdm_testkit::build::actor(), cdm_core::domain::Role::Admin);
-    let found = now(world.process().manager.webhooks(&admin)).expect("the store answers");
+fn delivery_state(world: &World, hook: &Webhook) -> DeliveryState {
+    let admin = cdm_core::manager::Request::by(cdm_testkit::fixtures::actor(), cdm_core::domain::Role::Admin);
+    let found = now(world.process().manager.webhooks(&admin)).expect("the webhooks are listed");
     found.into_iter().find(|found| found.number == hook.number).expect("the webhook").standing
 }
 
 #[test]
-fn a_receiver_is_told_what_it_chose_in_order_and_signed_with_its_own_key() {
+fn a_receiver_gets_its_topics_in_order_signed_with_its_own_key() {
     let mut world = World::new(1);
-    world.settle_site("before");
-    let (usual, key) = world.hook(HOOK, &[]).unwrap();
-    let (all, other) = world.hook(OTHER, &Topic::ALL).unwrap();
-    assert_ne!(key.sign("a", world.wall(), b"b"), other.sign("a", world.wall(), b"b"), "keys of their own");
-    let postman = FakePostman::default();
+    world.create_active_site("before");
+    let (usual, key) = world.add_webhook(HOOK, &[]).unwrap();
+    let (all, other) = world.add_webhook(OTHER, &Topic::ALL).unwrap();
+    assert_ne!(key.sign("a", world.wall(), b"b"), other.sign("a", world.wall(), b"b"), "separate keys");
+    let postman = FakeWebhookSender::default();
     let dispatcher = world.dispatcher(&postman);
-    bring(&world, &dispatcher);
-    assert!(postman.brought(HOOK).is_empty(), "nothing is told of what was before");
-    world.settle_site("rrr");
-    let _ = begun(world.on_site("rrr", Verb::Promote));
+    deliver(&world, &dispatcher);
+    assert!(postman.sent(HOOK).is_empty(), "earlier events are not delivered");
+    world.create_active_site("rrr");
+    let _ = operation_id(world.on_site("rrr", Verb::Promote));
     world.run();
-    bring(&world, &dispatcher);
-    assert_eq!(topics(&postman.brought(HOOK)), ["operation.succeeded"; 3]);
-    assert_eq!(ids(&postman.brought(OTHER)), all_of(&world, &all), "everything, once, in order");
-    let told = topics(&postman.brought(OTHER));
+    deliver(&world, &dispatcher);
+    assert_eq!(topics(&postman.sent(HOOK)), ["operation.succeeded"; 3]);
+    assert_eq!(ids(&postman.sent(OTHER)), all_of(&world, &all), "everything, once, in order");
+    let all_topics = topics(&postman.sent(OTHER));
     for topic in ["operation.queued", "operation.running", "operation.step", "operation.succeeded"] {
-        assert!(told.contains(&topic), "{topic}: {told:?}");
+        assert!(all_topics.contains(&topic), "{topic}: {all_topics:?}");
     }
-    let message = postman.brought(HOOK).remove(0);
+    let message = postman.sent(HOOK).remove(0);
     assert_eq!((message.event.what.as_str(), message.at), ("succeeded", world.wall()));
     let signed = |by: &cdm_core::domain::webhook::SigningKey| by.sign("a", message.at, b"b");
-    assert_eq!(signed(&message.key), signed(&key), "with the key that was answered");
-    bring(&world, &dispatcher);
-    assert_eq!(postman.brought(HOOK).len(), 3, "nothing comes twice");
-    assert_eq!(standing(&world, &usual), DeliveryState::Active);
+    assert_eq!(signed(&message.key), signed(&key), "signed with the returned key");
+    deliver(&world, &dispatcher);
+    assert_eq!(postman.sent(HOOK).len(), 3, "nothing is delivered twice");
+    assert_eq!(delivery_state(&world, &usual), DeliveryState::Active);
     assert_sound(&mut world);
 }
 
 #[test]
-fn a_receiver_that_fails_is_given_time_and_gets_everything_in_the_end_and_nobody_waits_for_it() {
+fn a_failing_receiver_is_retried_and_delays_no_other_receiver() {
     let mut world = World::new(2);
-    let (slow, _) = world.hook(HOOK, &Topic::ALL).unwrap();
-    let (quick, _) = world.hook(OTHER, &Topic::ALL).unwrap();
-    let postman = FakePostman::default();
+    let (slow, _) = world.add_webhook(HOOK, &Topic::ALL).unwrap();
+    let (quick, _) = world.add_webhook(OTHER, &Topic::ALL).unwrap();
+    let postman = FakeWebhookSender::default();
     let dispatcher = world.dispatcher(&postman);
-    postman.answer(HOOK, Some(Answer::Refuses(DeliveryError::Rejected { status: 503, retry_after: None })));
-    world.settle_site("rrr");
-    bring(&world, &dispatcher);
-    assert_eq!(ids(&postman.brought(OTHER)), all_of(&world, &quick));
+    postman.set_receiver(
+        HOOK,
+        Some(ReceiverBehavior::Rejects(DeliveryError::Rejected { status: 503, retry_after: None })),
+    );
+    world.create_active_site("rrr");
+    deliver(&world, &dispatcher);
+    assert_eq!(ids(&postman.sent(OTHER)), all_of(&world, &quick));
     let mut pauses = Vec::new();
     for _ in 0..13 {
-        let DeliveryState::Failing { next, why, .. } = standing(&world, &slow) else { panic!("it fails") };
-        assert_eq!(why, "the receiver answers 503");
+        let DeliveryState::Failing { next, why, .. } = delivery_state(&world, &slow) else {
+            panic!("the webhook is not failing")
+        };
+        assert_eq!(why, "the receiver responded with status 503");
         let pause = next.since(world.wall());
         pauses.push(pause.as_secs());
-        let before = postman.brought(HOOK).len();
+        let before = postman.sent(HOOK).len();
         world.clock.advance(pause - Duration::from_millis(1));
-        bring(&world, &dispatcher);
-        assert_eq!(postman.brought(HOOK).len(), before, "not before its time");
+        deliver(&world, &dispatcher);
+        assert_eq!(postman.sent(HOOK).len(), before, "not before the retry time");
         world.clock.advance(Duration::from_millis(1));
-        bring(&world, &dispatcher);
-        assert_eq!(postman.brought(HOOK).len(), before + 1);
+        deliver(&world, &dispatcher);
+        assert_eq!(postman.sent(HOOK).len(), before + 1);
     }
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600, 3_600]);
-    assert_eq!(firsts(&postman.brought(HOOK)).len(), 1, "the same message, under the same id");
-    postman.answer(HOOK, None);
+    assert_eq!(distinct_ids(&postman.sent(HOOK)).len(), 1, "the same message, under the same id");
+    postman.set_receiver(HOOK, None);
     world.clock.advance(Duration::from_hours(1));
-    bring(&world, &dispatcher);
-    assert_eq!(firsts(&postman.brought(HOOK)), all_of(&world, &slow));
-    assert_eq!(standing(&world, &slow), DeliveryState::Active);
+    deliver(&world, &dispatcher);
+    assert_eq!(distinct_ids(&postman.sent(HOOK)), all_of(&world, &slow));
+    assert_eq!(delivery_state(&world, &slow), DeliveryState::Active);
 }
 
-/// A receiver may ask for a longer pause than the usual one, and for no shorter one; nor for one without an end.
+/// A receiver may request a longer pause than the default, but not a shorter one, and not an unlimited one.
 #[test]
-fn a_receivers_retry_after_is_kept_within_an_hour() {
-    for (asked, expected) in [(0, 5), (3, 5), (90, 90), (86_400, 3_600)] {
+fn a_retry_after_is_respected_up_to_an_hour() {
+    for (requested, expected) in [(0, 5), (3, 5), (90, 90), (86_400, 3_600)] {
         let mut world = World::new(4);
-        let (webhook, _) = world.hook(HOOK, &[]).unwrap();
-        let postman = FakePostman::default();
+        let (webhook, _) = world.add_webhook(HOOK, &[]).unwrap();
+        let postman = FakeWebhookSender::default();
         let dispatcher = world.dispatcher(&postman);
-        let retry_after = Some(Duration::from_secs(asked));
-        postman.answer(HOOK, Some(Answer::Refuses(DeliveryError::Rejected { status: 503, retry_after })));
-        world.settle_site("rrr");
-        bring(&world, &dispatcher);
-        let DeliveryState::Failing { next, .. } = standing(&world, &webhook) else { panic!("it fails") };
-        assert_eq!(next.since(world.wall()).as_secs(), expected, "{asked}");
+        let retry_after = Some(Duration::from_secs(requested));
+        postman.set_receiver(
+            HOOK,
+            Some(ReceiverBehavior::Rejects(DeliveryError::Rejected { status: 503, retry_after })),
+        );
+        world.create_active_site("rrr");
+        deliver(&world, &dispatcher);
+        let DeliveryState::Failing { next, .. } = delivery_state(&world, &webhook) else {
+            panic!("the webhook is not failing")
+        };
+        assert_eq!(next.since(world.wall()).as_secs(), expected, "{requested}");
     }
 }
 
 #[test]
-fn a_receiver_that_is_gone_or_silent_for_three_days_is_told_nothing_more() {
+fn a_receiver_that_is_gone_or_silent_for_three_days_is_stopped() {
     let mut world = World::new(3);
-    let (gone, _) = world.hook(HOOK, &[]).unwrap();
-    let (silent, _) = world.hook(OTHER, &[]).unwrap();
-    let postman = FakePostman::default();
+    let (gone, _) = world.add_webhook(HOOK, &[]).unwrap();
+    let (silent, _) = world.add_webhook(OTHER, &[]).unwrap();
+    let postman = FakeWebhookSender::default();
     let dispatcher = world.dispatcher(&postman);
-    postman.answer(HOOK, Some(Answer::Refuses(DeliveryError::Rejected { status: 410, retry_after: None })));
-    postman.answer(OTHER, Some(Answer::Loses));
-    world.settle_site("rrr");
-    bring(&world, &dispatcher);
-    let DeliveryState::Stopped { why, .. } = standing(&world, &gone) else { panic!("it is stopped") };
-    assert_eq!(why, "the receiver answers 410");
+    postman.set_receiver(
+        HOOK,
+        Some(ReceiverBehavior::Rejects(DeliveryError::Rejected { status: 410, retry_after: None })),
+    );
+    postman.set_receiver(OTHER, Some(ReceiverBehavior::LosesResponse));
+    world.create_active_site("rrr");
+    deliver(&world, &dispatcher);
+    let DeliveryState::Stopped { why, .. } = delivery_state(&world, &gone) else {
+        panic!("the webhook is not stopped")
+    };
+    assert_eq!(why, "the receiver responded with status 410");
     for _ in 0..100 {
         world.clock.advance(Duration::from_hours(1));
-        bring(&world, &dispatcher);
+        deliver(&world, &dispatcher);
     }
-    let DeliveryState::Stopped { why, at } = standing(&world, &silent) else { panic!("it is stopped") };
-    assert_eq!(why, "no message arrived for three days; at last: no answer in time");
+    let DeliveryState::Stopped { why, at } = delivery_state(&world, &silent) else {
+        panic!("the webhook is not stopped")
+    };
+    assert_eq!(why, "no message was delivered for three days; last error: the response timed out");
     assert!((72..=74).contains(&(at.since(silent.at).as_secs() / 3_600)), "{at}");
-    let came = (postman.brought(HOOK).len(), postman.brought(OTHER).len());
-    postman.answer(HOOK, None);
-    postman.answer(OTHER, None);
-    let _ = begun(world.on_site("rrr", Verb::Promote));
+    let delivered = (postman.sent(HOOK).len(), postman.sent(OTHER).len());
+    postman.set_receiver(HOOK, None);
+    postman.set_receiver(OTHER, None);
+    let _ = operation_id(world.on_site("rrr", Verb::Promote));
     world.run();
-    bring(&world, &dispatcher);
-    assert_eq!((postman.brought(HOOK).len(), postman.brought(OTHER).len()), came);
+    deliver(&world, &dispatcher);
+    assert_eq!((postman.sent(HOOK).len(), postman.sent(OTHER).len()), delivered);
 }
 
 #[test]
-fn a_process_that_dies_at_any_call_loses_no_message_and_repeats_one_at_most() {
-    let play = |deadly: Option<usize>| {
+fn a_crash_at_any_call_loses_no_message_and_repeats_at_most_one() {
+    let run = |crash_call: Option<usize>| {
         let mut world = World::new(4);
-        let (hook, _) = world.hook(HOOK, &Topic::ALL).unwrap();
-        world.settle_site("rrr");
-        let postman = FakePostman::default();
+        let (hook, _) = world.add_webhook(HOOK, &Topic::ALL).unwrap();
+        world.create_active_site("rrr");
+        let postman = FakeWebhookSender::default();
         let dispatcher = world.dispatcher(&postman);
         world.faults.start_trace();
-        let calls = match deadly {
+        let calls = match crash_call {
             None => {
-                bring(&world, &dispatcher);
+                deliver(&world, &dispatcher);
                 world.faults.trace().len()
             }
             Some(call) => {
-                // A call that only reads has no effect to die after.
-                let dies = if call % 2 == 0 { Fault::CrashBefore } else { Fault::CrashAfterEffect };
-                world.faults.arm(Plan(vec![(call / 2, dies)]));
-                let mut run_once = Hand::new({
+                // A call that only reads has no effect after which to crash.
+                let crash = if call % 2 == 0 { Fault::CrashBefore } else { Fault::CrashAfterEffect };
+                world.faults.arm(Plan(vec![(call / 2, crash)]));
+                let mut run_once = ManualPoll::new({
                     let dispatcher = Arc::clone(&dispatcher);
                     async move { dispatcher.run_once().await }
                 });
-                while matches!(run_once.poll(&world), Left::Waits) {
-                    pass(&world);
+                while matches!(run_once.poll(&world), PollState::Pending) {
+                    advance_to_next_event(&world);
                 }
                 drop(run_once);
                 world.faults.arm(Plan::default());
@@ -191,107 +208,111 @@ fn a_process_that_dies_at_any_call_loses_no_message_and_repeats_one_at_most() {
         };
         world.restart();
         let next = world.dispatcher(&postman);
-        // Another process takes over once it has seen the first one silent for a lease.
+        // Another process takes over once the first one has been silent for a lease.
         for _ in 0..6 {
             let _ = world.run_once();
-            bring(&world, &next);
+            deliver(&world, &next);
             world.clock.advance(Duration::from_secs(5));
         }
-        let brought = postman.brought(HOOK);
-        assert_eq!(firsts(&brought), all_of(&world, &hook), "call {deadly:?}");
-        assert!(brought.len() <= firsts(&brought).len() + 1, "call {deadly:?}: {:?}", ids(&brought));
+        let delivered = postman.sent(HOOK);
+        assert_eq!(distinct_ids(&delivered), all_of(&world, &hook), "call {crash_call:?}");
+        assert!(
+            delivered.len() <= distinct_ids(&delivered).len() + 1,
+            "call {crash_call:?}: {:?}",
+            ids(&delivered)
+        );
         calls
     };
-    let calls = play(None);
+    let calls = run(None);
     assert!(calls > 30, "{calls}");
-    for deadly in 0..2 * calls {
-        play(Some(deadly));
+    for crash_call in 0..2 * calls {
+        run(Some(crash_call));
     }
 }
 
 #[test]
-fn a_receiver_that_never_answers_holds_up_neither_the_others_nor_the_work() {
+fn a_receiver_that_never_responds_delays_no_other_receiver() {
     let mut world = World::new(5);
-    let (_, _) = world.hook(HOOK, &[]).unwrap();
-    let (quick, _) = world.hook(OTHER, &Topic::ALL).unwrap();
-    let postman = FakePostman::default();
-    postman.answer(HOOK, Some(Answer::Hangs));
+    let (_, _) = world.add_webhook(HOOK, &[]).unwrap();
+    let (quick, _) = world.add_webhook(OTHER, &Topic::ALL).unwrap();
+    let postman = FakeWebhookSender::default();
+    postman.set_receiver(HOOK, Some(ReceiverBehavior::Hangs));
     let dispatcher = world.dispatcher(&postman);
-    let mut running = Hand::new({
+    let mut running = ManualPoll::new({
         let dispatcher = Arc::clone(&dispatcher);
         async move { dispatcher.run().await }
     });
     for id in ["rrr", "tulips"] {
-        world.settle_site(id);
-        let promote = begun(world.on_site(id, Verb::Promote));
+        world.create_active_site(id);
+        let promote = operation_id(world.on_site(id, Verb::Promote));
         world.run();
         assert_eq!(status(&world, &promote).as_str(), "succeeded");
         for _ in 0..20 {
-            assert!(matches!(running.poll(&world), Left::Waits));
-            pass(&world);
+            assert!(matches!(running.poll(&world), PollState::Pending));
+            advance_to_next_event(&world);
         }
     }
-    assert_eq!(postman.brought(HOOK).len(), 1, "it is asked once and has not answered");
-    assert_eq!(ids(&postman.brought(OTHER)), all_of(&world, &quick));
+    assert_eq!(postman.sent(HOOK).len(), 1, "one request is pending");
+    assert_eq!(ids(&postman.sent(OTHER)), all_of(&world, &quick));
 }
 
 #[test]
-fn one_process_sends_and_one_that_comes_back_from_standing_still_changes_nothing() {
+fn one_process_sends_and_a_resumed_former_sender_changes_nothing() {
     let mut world = World::new(6);
-    let (hook, _) = world.hook(HOOK, &Topic::ALL).unwrap();
-    world.settle_site("rrr");
-    let postman = FakePostman::default();
-    postman.answer(HOOK, Some(Answer::Hangs));
+    let (hook, _) = world.add_webhook(HOOK, &Topic::ALL).unwrap();
+    world.create_active_site("rrr");
+    let postman = FakeWebhookSender::default();
+    postman.set_receiver(HOOK, Some(ReceiverBehavior::Hangs));
     let first = world.dispatcher(&postman);
-    let mut stands = Hand::new(async move { first.run_once().await });
-    assert!(matches!(stands.poll(&world), Left::Waits));
-    assert_eq!(postman.brought(HOOK).len(), 1);
-    postman.answer(HOOK, None);
+    let mut paused_run = ManualPoll::new(async move { first.run_once().await });
+    assert!(matches!(paused_run.poll(&world), PollState::Pending));
+    assert_eq!(postman.sent(HOOK).len(), 1);
+    postman.set_receiver(HOOK, None);
     let old = world.process();
     world.restart();
     let next = world.dispatcher(&postman);
     for _ in 0..5 {
-        // The first one's worker lives, whatever its courier does.
+        // The first process's worker is alive; only its dispatcher is paused.
         now(old.worker.heartbeat());
         let _ = world.run_once();
-        bring(&world, &next);
+        deliver(&world, &next);
         world.clock.advance(Duration::from_secs(5));
     }
-    assert_eq!(postman.brought(HOOK).len(), 1, "only one of two that live sends");
+    assert_eq!(postman.sent(HOOK).len(), 1, "only one of two live processes sends");
     for _ in 0..6 {
         let _ = world.run_once();
-        bring(&world, &next);
+        deliver(&world, &next);
         world.clock.advance(Duration::from_secs(5));
     }
-    assert_eq!(firsts(&postman.brought(HOOK)), all_of(&world, &hook));
-    let left = standing(&world, &hook);
-    drop(stands);
-    assert_eq!(standing(&world, &hook), left);
+    assert_eq!(distinct_ids(&postman.sent(HOOK)), all_of(&world, &hook));
+    let before = delivery_state(&world, &hook);
+    drop(paused_run);
+    assert_eq!(delivery_state(&world, &hook), before);
 }
 
 #[test]
-fn a_webhook_that_is_removed_is_told_nothing_and_takes_its_key_with_it() {
+fn a_removed_webhook_gets_nothing_and_its_key_is_deleted() {
     let mut world = World::new(7);
-    let (hook, _) = world.hook(HOOK, &[]).unwrap();
-    let postman = FakePostman::default();
+    let (hook, _) = world.add_webhook(HOOK, &[]).unwrap();
+    let postman = FakeWebhookSender::default();
     let dispatcher = world.dispatcher(&postman);
-    world.settle_site("rrr");
+    world.create_active_site("rrr");
     let number = hook.number;
     let remove = |world: &mut World| {
-        world.ask(move |manager, request| {
+        world.request(move |manager, request| {
             Box::pin(async move { manager.remove_webhook(&request, number).await })
         })
     };
     remove(&mut world).unwrap();
-    bring(&world, &dispatcher);
-    assert!(postman.brought(HOOK).is_empty());
+    deliver(&world, &dispatcher);
+    assert!(postman.sent(HOOK).is_empty());
     assert_eq!(world.secrets.deleting(), [hook.key()]);
     assert_eq!(remove(&mut world).unwrap_err().code(), "not_found");
 }
 
 #[test]
-fn what_is_asked_again_after_a_lost_answer_makes_one_webhook_with_one_key() {
-    let calls = super::calls(|_| {}, |world| drop(world.hook(HOOK, &[]))).len();
+fn a_repeated_create_after_a_lost_response_makes_one_webhook_with_one_key() {
+    let calls = super::calls(|_| {}, |world| drop(world.add_webhook(HOOK, &[]))).len();
     for call in 0..calls {
         for fault in [
             Fault::CrashBefore,
@@ -306,7 +327,7 @@ fn what_is_asked_again_after_a_lost_answer_makes_one_webhook_with_one_key() {
             let mut world = World::new(8);
             world.faults.arm(Plan(vec![(call, fault)]));
             let (hook, key) =
-                world.hook(HOOK, &[]).unwrap_or_else(|error| panic!("{call} {fault:?}: {error}"));
+                world.add_webhook(HOOK, &[]).unwrap_or_else(|error| panic!("{call} {fault:?}: {error}"));
             world.heal();
             let all = now(world.raw().store.webhooks()).unwrap();
             assert_eq!(all.list, [hook], "call {call}, {fault:?}");
@@ -320,15 +341,15 @@ fn what_is_asked_again_after_a_lost_answer_makes_one_webhook_with_one_key() {
 }
 
 #[test]
-fn a_twenty_first_webhook_and_an_address_inside_are_refused() {
+fn a_twenty_first_webhook_and_an_internal_address_are_rejected() {
     let mut world = World::new(9);
     for inside in ["https://127.0.0.1/", "http://hooks.example.com/", "https://localhost/"] {
-        assert_eq!(world.hook(inside, &[]).unwrap_err().code(), "invalid", "{inside}");
+        assert_eq!(world.add_webhook(inside, &[]).unwrap_err().code(), "invalid", "{inside}");
     }
     for _ in 0..20 {
-        let _ = world.hook(HOOK, &[]).unwrap();
+        let _ = world.add_webhook(HOOK, &[]).unwrap();
     }
-    let refused = world.hook(HOOK, &[]).unwrap_err();
+    let refused = world.add_webhook(HOOK, &[]).unwrap_err();
     assert_eq!(refused.code(), "invalid");
     assert!(refused.to_string().contains("at most 20"), "{refused}");
 }

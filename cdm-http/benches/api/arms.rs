@@ -1,4 +1,4 @@
-//! Servers that are alike but for what stands behind them, all in this process and on one runtime.
+//! The measured servers, which differ only in their backends; all run in this process and on one runtime.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -28,12 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::measure::must;
 
-/// How long a call may take.
+/// Timeout of a call to a port.
 const CALL: Duration = Duration::from_secs(8);
 /// Sites written in one transaction while a directory is filled.
-const TOGETHER: usize = 80;
+const SITES_PER_TRANSACTION: usize = 80;
 
-/// A server that listens, and the header by which it knows who asks.
+/// A listening server, and the header that authenticates its client.
 #[derive(Clone, Debug)]
 pub(crate) struct Arm {
     pub(crate) name: &'static str,
@@ -42,12 +42,12 @@ pub(crate) struct Arm {
     pub(crate) token: String,
 }
 
-/// The id of the nth site; all are of one length, so that all answers are.
+/// Returns the id of the nth site; all ids have the same length, so that all responses have the same length.
 pub(crate) fn id(n: usize) -> String {
     format!("site-{n:05}")
 }
 
-/// What a server in `dir` is configured with; jobs of its local cluster take `job`.
+/// Returns the configuration of a server in `dir`; each job of its local cluster takes `job`.
 pub(crate) fn config(dir: &Path, job: Duration) -> Config {
     let environment = |name: &str| match name {
         "CDM_DATA_DIR" => Some(dir.display().to_string()),
@@ -59,7 +59,7 @@ pub(crate) fn config(dir: &Path, job: Duration) -> Config {
     config
 }
 
-/// A platform in `dir`.
+/// Opens a platform in `dir`.
 pub(crate) async fn open(config: &Config) -> Arc<Process> {
     Arc::new(must("a platform", Process::open(config).await))
 }
@@ -67,37 +67,37 @@ pub(crate) async fn open(config: &Config) -> Arc<Process> {
 /// Writes the sites `0..sites` as if they had been provisioned.
 pub(crate) async fn fill(ports: &Ports, sites: usize) {
     let all: Vec<usize> = (0..sites).collect();
-    for some in all.chunks(TOGETHER) {
-        let site = |n: &usize| Mutation::CreateSite(Box::new(cdm_testkit::build::site(&id(*n))));
+    for some in all.chunks(SITES_PER_TRANSACTION) {
+        let site = |n: &usize| Mutation::CreateSite(Box::new(cdm_testkit::fixtures::site(&id(*n))));
         let batch = WriteBatch::of(some.iter().map(site).collect());
         let deadline = ports.clock.monotonic().after(CALL);
         let call = CallContext { deadline, write: ports.entropy.write(), fence: Fence::default() };
         match ports.store.write(&call, &batch).await {
             Outcome::Applied(()) => {}
-            other => panic!("sites are not written: {other:?}"),
+            other => panic!("the sites were not written: {other:?}"),
         }
     }
 }
 
-/// A server in which nothing slows a fast client: the limits are out of reach.
+/// Returns settings whose limits a fast client does not reach.
 fn unlimited() -> HttpSettings {
     let most = NonZeroU32::new(100_000_000).unwrap_or(NonZeroU32::MIN);
     HttpSettings { rate: most, burst: most, ..HttpSettings::default() }
 }
 
-/// The server as it is.
-pub(crate) async fn whole(process: &Arc<Process>) -> Arm {
+/// Starts the complete server.
+pub(crate) async fn complete(process: &Arc<Process>) -> Arm {
     serve("the server", App::of(process, unlimited())).await
 }
 
-/// The server with its tokens in memory.
+/// Starts the server with its tokens in memory.
 pub(crate) async fn tokens_in_memory(process: &Arc<Process>) -> Arm {
     let access = Access::new(Arc::new(FakeTokens::default()), process.ports().clone(), CALL);
     let app = App { access: Arc::new(access), ..App::of(process, unlimited()) };
     serve("tokens in memory", app).await
 }
 
-/// The server with tokens and records in memory: what is left is its own work.
+/// Starts the server with tokens and records in memory, so that only the server's own work is measured.
 pub(crate) async fn all_in_memory(process: &Arc<Process>, sites: usize) -> Arm {
     let store = Arc::new(FakeStore::new(EffectLog::new(), SimClock::new()));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -110,22 +110,17 @@ pub(crate) async fn all_in_memory(process: &Arc<Process>, sites: usize) -> Arm {
     serve("all in memory", app).await
 }
 
-/// A handler that answers `body` to whatever site it is asked for, and does nothing else.
+/// Starts a handler that returns `body` for every site, and does nothing else.
 pub(crate) async fn bare(body: Bytes) -> Arm {
-    let answer = move || {
+    let handler = move || {
         let body = body.clone();
         async move { ([(CONTENT_TYPE, "application/json")], body) }
     };
-    let routes = Router::new().route("/sites", get(answer.clone())).route("/sites/{id}", get(answer));
+    let routes = Router::new().route("/sites", get(handler.clone())).route("/sites/{id}", get(handler));
     let listener = listen().await;
     let address = must("an address", listener.local_addr());
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    Arm {
-        name: "bare handler",
-        address,
-        header: "authorization",
-        token: "Bearer nobody-looks-at-this".to_owned(),
-    }
+    Arm { name: "bare handler", address, header: "authorization", token: "Bearer not-checked".to_owned() }
 }
 
 async fn serve(name: &'static str, app: App) -> Arm {
@@ -139,11 +134,11 @@ async fn serve(name: &'static str, app: App) -> Arm {
     Arm { name, address, header: "authorization", token: format!("Bearer {}", token.expose_secret()) }
 }
 
-/// The console of a server, for somebody who is signed in.
+/// Returns the console of a server with a signed-in session.
 pub(crate) async fn console(process: &Process, server: &Arm) -> Arm {
     let name = must("a name", UserName::parse("ada"));
     let (request, password) =
-        (Request::by(name.actor(), Role::Admin), PasswordHash::new("of nobody".to_owned()));
+        (Request::by(name.actor(), Role::Admin), PasswordHash::new("unused".to_owned()));
     let new = NewUser { name: name.clone(), role: Role::Operator, password: password.clone() };
     must("a user", process.manager().create_user(&request, &new).await);
     let sign_in = SignIn { name, proven: Proven::Password(password), from: None, former: None };

@@ -1,4 +1,4 @@
-//! The client of every arm: connections that stay open, each asking again as soon as it was answered.
+//! The client of every arm: open connections, each of which sends its next request as soon as it has a response.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,55 +16,55 @@ use tokio::runtime::Builder;
 
 use crate::measure::{of_all_threads, of_this_thread, percentile};
 
-/// What is asked, of whom.
+/// The requests of a run, and their target.
 #[derive(Clone)]
-pub(crate) struct Asked {
+pub(crate) struct RequestPlan {
     pub(crate) address: SocketAddr,
     pub(crate) header: &'static str,
     pub(crate) token: String,
     pub(crate) method: Method,
     /// Path and body of the nth request.
     pub(crate) line: Arc<dyn Fn(usize) -> (String, String) + Send + Sync>,
-    /// The answer that counts as one.
+    /// The expected status of each response.
     pub(crate) status: StatusCode,
 }
 
-/// How it went.
+/// The results of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// Answers a second.
+    /// Responses per second.
     pub(crate) rate: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
-    /// Microseconds of processor time for an answer, of every thread but the client's.
+    /// Microseconds of CPU per response, of every thread except the client's.
     pub(crate) server_us: f64,
-    /// Bytes of all bodies.
+    /// Total bytes of the bodies.
     pub(crate) bytes: usize,
 }
 
-/// Asks `requests` times over so many connections, from a thread and a runtime of the client's own.
-pub(crate) fn load(asked: &Asked, connections: usize, requests: usize) -> Load {
-    let client = std::thread::scope(|scope| scope.spawn(|| drive(asked, connections, requests)).join());
+/// Sends `requests` requests over this number of connections, from the client's own thread and runtime.
+pub(crate) fn load(plan: &RequestPlan, connections: usize, requests: usize) -> Load {
+    let client = std::thread::scope(|scope| scope.spawn(|| drive(plan, connections, requests)).join());
     client.unwrap_or_else(|_| panic!("the client stopped"))
 }
 
-fn drive(asked: &Asked, connections: usize, requests: usize) -> Load {
+fn drive(plan: &RequestPlan, connections: usize, requests: usize) -> Load {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
     runtime.block_on(async {
-        let open = join_all((0..connections).map(|_| connect(asked.address))).await;
+        let open = join_all((0..connections).map(|_| connect(plan.address))).await;
         let next = Arc::new(AtomicUsize::new(0));
         let (all, own, since) = (of_all_threads(), of_this_thread(), Instant::now());
-        let asking = open.into_iter().map(|connection| {
-            let (asked, next) = (asked.clone(), Arc::clone(&next));
-            tokio::spawn(async move { ask_on(connection, &asked, &next, requests).await })
+        let senders = open.into_iter().map(|connection| {
+            let (plan, next) = (plan.clone(), Arc::clone(&next));
+            tokio::spawn(async move { send_all(connection, &plan, &next, requests).await })
         });
-        let answers = join_all(asking.collect::<Vec<_>>()).await;
+        let responses = join_all(senders.collect::<Vec<_>>()).await;
         let wall = since.elapsed();
         let (own, all) = (of_this_thread().saturating_sub(own), of_all_threads().saturating_sub(all));
         let (mut took, mut bytes) = (Vec::with_capacity(requests), 0);
-        for answers in answers {
-            let (times, length) = answers.unwrap_or_else(|error| panic!("a connection: {error}"));
+        for responses in responses {
+            let (times, length) = responses.unwrap_or_else(|error| panic!("a connection: {error}"));
             took.extend(times);
             bytes += length;
         }
@@ -84,16 +84,16 @@ type Connection = SendRequest<Full<Bytes>>;
 async fn connect(address: SocketAddr) -> Connection {
     let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("no connection: {error}"));
     let _ = stream.set_nodelay(true);
-    let hands = handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = hands.unwrap_or_else(|error| panic!("no connection: {error}"));
+    let handshake = handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.unwrap_or_else(|error| panic!("no connection: {error}"));
     tokio::spawn(connection);
     sender
 }
 
-/// Asks as long as requests are left; how long each took, and the bytes of the answers.
-async fn ask_on(
+/// Sends requests as long as any remain; returns the duration of each, and the total bytes of the responses.
+async fn send_all(
     mut on: Connection,
-    asked: &Asked,
+    plan: &RequestPlan,
     next: &AtomicUsize,
     requests: usize,
 ) -> (Vec<Duration>, usize) {
@@ -104,29 +104,29 @@ async fn ask_on(
             return (took, bytes);
         }
         let since = Instant::now();
-        bytes += ask(&mut on, asked, n).await.len();
+        bytes += send(&mut on, plan, n).await.len();
         took.push(since.elapsed());
     }
 }
 
-async fn ask(on: &mut Connection, asked: &Asked, n: usize) -> Bytes {
-    let (path, body) = (asked.line)(n);
-    let mut request = Request::builder().method(asked.method.clone()).uri(path).header("host", "localhost");
-    request = request.header(asked.header, &asked.token);
+async fn send(on: &mut Connection, plan: &RequestPlan, n: usize) -> Bytes {
+    let (path, body) = (plan.line)(n);
+    let mut request = Request::builder().method(plan.method.clone()).uri(path).header("host", "localhost");
+    request = request.header(plan.header, &plan.token);
     if !body.is_empty() {
         request = request.header("content-type", "application/json");
     }
     let request = request.body(Full::from(body)).unwrap_or_else(|error| panic!("no request: {error}"));
     on.ready().await.unwrap_or_else(|error| panic!("the connection has ended: {error}"));
-    let answer = on.send_request(request).await.unwrap_or_else(|error| panic!("no answer: {error}"));
-    let status = answer.status();
-    let body = answer.into_body().collect().await.unwrap_or_else(|error| panic!("no body: {error}"));
+    let response = on.send_request(request).await.unwrap_or_else(|error| panic!("no response: {error}"));
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap_or_else(|error| panic!("no body: {error}"));
     let body = body.to_bytes();
-    assert_eq!(status, asked.status, "{}", String::from_utf8_lossy(&body));
+    assert_eq!(status, plan.status, "{}", String::from_utf8_lossy(&body));
     body
 }
 
-/// One answer's body.
-pub(crate) async fn once(asked: &Asked, n: usize) -> Bytes {
-    ask(&mut connect(asked.address).await, asked, n).await
+/// Returns the body of one response.
+pub(crate) async fn send_one(plan: &RequestPlan, n: usize) -> Bytes {
+    send(&mut connect(plan.address).await, plan, n).await
 }

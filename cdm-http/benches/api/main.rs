@@ -1,7 +1,7 @@
-//! What the server costs: beside a bare handler, beside a bare disk, at its start, and at rest.
+//! The cost of the server: compared to a bare handler, compared to a bare disk, at startup, and when idle.
 //!
-//! Prints tables and demands nothing: `cargo bench -p cdm-http --bench api`. A word behind `--` picks tables: `reads`,
-//! `writes` or `program`. What the columns mean is written in `docs/performance.md`.
+//! Prints tables and asserts no limits: `cargo bench -p cdm-http --bench api`. A word after `--` selects tables:
+//! `reads`, `writes` or `program`. `docs/performance.md` explains the columns.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -24,10 +24,10 @@ use tokio::runtime::Builder;
 
 use measure::must;
 
-/// Rounds of each comparison of reads, besides the first, which only warms up; and of what takes longer.
+/// Measured rounds of each comparison of reads, after one warm-up round; and of slower measurements.
 const ROUNDS: usize = 7;
-const FEW: usize = 3;
-/// Connections that ask at once.
+const SLOW_ROUNDS: usize = 3;
+/// Concurrent connections.
 const CONNECTIONS: usize = 64;
 /// Sites of a full directory.
 const MANY: usize = 10_000;
@@ -38,7 +38,7 @@ fn main() {
     log_as_the_server_does();
     let runtime = must("a runtime", Builder::new_multi_thread().enable_all().build());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    println!("Medians [least–most] of {ROUNDS} rounds, where nothing else is said; {cores} cores.");
+    println!("Medians [minimum–maximum] of {ROUNDS} rounds unless stated otherwise; {cores} cores.");
     if wanted("reads") {
         reads::measure(&runtime);
     }
@@ -50,13 +50,13 @@ fn main() {
     }
 }
 
-/// Log lines are made and written as the server does, but to nowhere.
+/// Formats log lines as the server does, and discards them.
 fn log_as_the_server_does() {
     let nowhere = must("/dev/null", OpenOptions::new().write(true).open("/dev/null"));
     tracing_subscriber::fmt().with_env_filter("info").with_writer(Mutex::new(nowhere)).json().init();
 }
 
-/// A directory for one measure, on the disk that temporary files are on.
+/// Creates a directory for one measurement, on the disk of temporary files.
 fn directory() -> TempDir {
     must("a directory", TempDir::new())
 }

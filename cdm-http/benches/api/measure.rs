@@ -1,11 +1,11 @@
-//! Medians, percentiles, time on a processor, resident memory.
+//! Medians, percentiles, CPU time, resident memory.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Several rounds of one measure.
+/// Several rounds of one measurement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rounds(Vec<f64>);
 
@@ -14,7 +14,7 @@ impl Rounds {
         self.0.push(value);
     }
 
-    /// Round by round.
+    /// Combines two measurements round by round.
     pub(crate) fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| combine(*a, *b)).collect())
     }
@@ -29,7 +29,7 @@ impl Rounds {
     }
 }
 
-/// The median, and in brackets the least and the most.
+/// Formats the median, followed by the minimum and the maximum in brackets.
 impl fmt::Display for Rounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
@@ -39,21 +39,21 @@ impl fmt::Display for Rounds {
     }
 }
 
-/// The value that this share of `sorted` does not exceed.
+/// Returns the value that this share of `sorted` does not exceed.
 pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
     let index = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(index.saturating_sub(1).min(last)).copied().unwrap_or_default()
 }
 
-/// Time on a processor of the thread that asks; zero where the system does not tell.
+/// Returns the CPU time of the calling thread; zero where the system does not report it.
 pub(crate) fn of_this_thread() -> Duration {
-    // The account is brought up to date when the thread gives the processor away.
+    // The counters are updated when the thread yields the processor.
     std::thread::yield_now();
     scheduled(Path::new("/proc/thread-self/schedstat"))
 }
 
-/// Time on a processor of every thread of this process that lives.
+/// Returns the CPU time of every live thread of this process.
 pub(crate) fn of_all_threads() -> Duration {
     std::thread::yield_now();
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
@@ -66,12 +66,12 @@ fn scheduled(path: &Path) -> Duration {
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
-/// What the system tells of another process.
+/// Statistics of another process, as reported by the system.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen(pub(crate) u32);
+pub(crate) struct ProcessStats(pub(crate) u32);
 
-impl Seen {
-    /// Megabytes in memory: now, and at most so far.
+impl ProcessStats {
+    /// Returns the resident memory in megabytes: the current value, and the peak.
     pub(crate) fn resident(self) -> Option<(f64, f64)> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
         let field = |name: &str| {
@@ -81,13 +81,13 @@ impl Seen {
         Some((field("VmRSS:")? / 1024.0, field("VmHWM:")? / 1024.0))
     }
 
-    /// Time on a processor, of all its threads that live.
+    /// Returns the CPU time of all live threads.
     pub(crate) fn cpu(self) -> Duration {
         self.tasks().map(|task| scheduled(&task.join("schedstat"))).sum()
     }
 
-    /// How often a thread of it began to run.
-    pub(crate) fn wakes(self) -> u64 {
+    /// Returns how often a thread of the process was scheduled.
+    pub(crate) fn wakeups(self) -> u64 {
         let switches = |task: std::path::PathBuf| -> u64 {
             let status = fs::read_to_string(task.join("status")).unwrap_or_default();
             let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
@@ -96,7 +96,7 @@ impl Seen {
         self.tasks().map(switches).sum()
     }
 
-    /// How often it read and wrote.
+    /// Returns the numbers of reads and writes.
     pub(crate) fn calls(self) -> Option<(u64, u64)> {
         let io = fs::read_to_string(format!("/proc/{}/io", self.0)).ok()?;
         let field = |name: &str| {
@@ -106,7 +106,7 @@ impl Seen {
         Some((field("syscr:")?, field("syscw:")?))
     }
 
-    /// How many threads it has.
+    /// Returns the number of threads.
     pub(crate) fn threads(self) -> usize {
         self.tasks().count()
     }
@@ -117,7 +117,7 @@ impl Seen {
     }
 }
 
-/// The value, or the program's end: a program that measures has nobody to hand an error to.
+/// Returns the value, or panics: a benchmark has no caller that could handle an error.
 pub(crate) fn must<T, E: fmt::Display>(what: &str, result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{what}: {error}"))
 }

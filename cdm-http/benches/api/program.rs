@@ -1,4 +1,4 @@
-//! What the program itself costs: start, memory, rest, size.
+//! The cost of the program itself: startup, memory, idling, size.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use crate::measure::{Rounds, Seen, must};
-use crate::{FEW, MANY, arms, directory};
+use crate::measure::{ProcessStats, Rounds, must};
+use crate::{MANY, SLOW_ROUNDS, arms, directory};
 
-/// The server, built with this program.
+/// The server, built with this benchmark.
 const SERVER: &str = env!("CARGO_BIN_EXE_cdm-server");
 /// The administrator's token of every server that is started here.
 const ADMIN: &str = "an-administrator-of-the-benchmarks-0123456789";
-/// Sites of the directory that exists.
+/// Sites of the existing directory.
 const EXISTING: usize = 1_000;
-/// How often the server is started on each directory, besides the first, which only warms up.
-const STARTS: usize = 2 * FEW + 1;
-/// When a server that does not answer is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long an idle server is watched.
-const WATCH: Duration = Duration::from_secs(10);
+/// Measured starts on each directory; one warm-up start precedes them.
+const STARTS: usize = 2 * SLOW_ROUNDS + 1;
+/// Timeout for a server that does not respond.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle server is measured.
+const IDLE_WINDOW: Duration = Duration::from_secs(10);
 
-/// A server that runs, ended when it is dropped.
+/// A running server, which is killed when this value is dropped.
 struct Running {
     child: Child,
     address: SocketAddr,
@@ -32,20 +32,20 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// All tables of the program.
+/// Prints all tables of the program.
 pub(crate) fn measure(runtime: &Runtime) {
     let full = directory();
     filled(runtime, &full.path().join("data"), EXISTING);
     start(full.path());
     let many = directory();
     filled(runtime, &many.path().join("data"), MANY);
-    rest(many.path());
+    idle(many.path());
     size();
 }
 
@@ -53,13 +53,13 @@ fn filled(runtime: &Runtime, dir: &Path, sites: usize) {
     runtime.block_on(async {
         let process = arms::open(&arms::config(dir, Duration::from_millis(150))).await;
         arms::fill(process.ports(), sites).await;
-        process.stop(PATIENCE).await;
+        process.stop(START_TIMEOUT).await;
     });
 }
 
-/// Starts the server on `dir/data`, and waits for its first 200; how long that took.
+/// Starts the server on `dir/data`, and waits for its first 200; returns how long that took.
 fn started(dir: &Path) -> Option<(Running, Duration)> {
-    // The port is free again, and is not given to anyone else for a while.
+    // The port is free again, and is not assigned to another process for a while.
     let free = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
     let mut command = Command::new(SERVER);
     command
@@ -73,8 +73,8 @@ fn started(dir: &Path) -> Option<(Running, Duration)> {
     let since = Instant::now();
     let child = command.spawn().ok()?;
     let running = Running { child, address: free };
-    while since.elapsed() < PATIENCE {
-        if ask(free, "/healthz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+    while since.elapsed() < START_TIMEOUT {
+        if send(free, "/healthz").is_some_and(|response| response.starts_with("HTTP/1.1 200")) {
             return Some((running, since.elapsed()));
         }
         std::thread::sleep(Duration::from_micros(200));
@@ -82,16 +82,16 @@ fn started(dir: &Path) -> Option<(Running, Duration)> {
     None
 }
 
-fn ask(address: SocketAddr, path: &str) -> Option<String> {
+fn send(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {ADMIN}\r\n");
     stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    Some(response)
 }
 
-/// A program's first line to its last, with nothing done: what starting anything costs here.
+/// Measures the program from its first line to its last without work: the base cost of starting a process.
 fn version() -> Option<Duration> {
     let since = Instant::now();
     let output = Command::new(SERVER).arg("--version").stdout(Stdio::null()).status();
@@ -112,52 +112,52 @@ fn start(full: &Path) {
             match span {
                 Some(span) if round > 0 => rounds.push(millis(span)),
                 Some(_) => {}
-                None => println!("| a start that did not answer | |"),
+                None => println!("| a start without a response | |"),
             }
         }
     }
-    println!("| `cdm-server --version`, to its end | {nothing:.1} |");
+    println!("| `cdm-server --version`, complete run | {nothing:.1} |");
     println!("| a fresh directory | {fresh:.1} |");
-    println!("| {EXISTING} sites, after the server was killed | {existing:.1} |");
+    println!("| {EXISTING} sites, after a kill | {existing:.1} |");
 }
 
-fn rest(many: &Path) {
-    println!("\n(e) A server on {MANY} sites; target 20 MB at rest\n");
+fn idle(many: &Path) {
+    println!("\n(e) A server on {MANY} sites; target 20 MB idle\n");
     let Some((running, _)) = started(many) else { return println!("It did not start.") };
-    let seen = Seen(running.child.id());
-    let memory = |when: &str| match seen.resident() {
+    let stats = ProcessStats(running.child.id());
+    let memory = |when: &str| match stats.resident() {
         Some((now, most)) => println!("| {when} | {now:.1} | {most:.1} |"),
-        None => println!("| {when} | not told by this system | |"),
+        None => println!("| {when} | not reported by this system | |"),
     };
-    println!("| when | resident, MB | at most, MB |");
+    println!("| when | resident, MB | peak, MB |");
     println!("|---|---|---|");
     std::thread::sleep(Duration::from_secs(2));
     memory("2 s after the start");
-    let (cpu, wakes, calls) = (seen.cpu(), seen.wakes(), seen.calls());
-    std::thread::sleep(WATCH);
-    let (cpu, wakes) = (seen.cpu().saturating_sub(cpu), seen.wakes().saturating_sub(wakes));
-    let calls = seen.calls().zip(calls).map(|(after, before)| (after.0 - before.0, after.1 - before.1));
+    let (cpu, wakeups, calls) = (stats.cpu(), stats.wakeups(), stats.calls());
+    std::thread::sleep(IDLE_WINDOW);
+    let (cpu, wakeups) = (stats.cpu().saturating_sub(cpu), stats.wakeups().saturating_sub(wakeups));
+    let calls = stats.calls().zip(calls).map(|(after, before)| (after.0 - before.0, after.1 - before.1));
     memory("after 10 s idle");
     let listed = list_all(running.address);
     memory(&format!("after {listed} sites were listed"));
     std::thread::sleep(Duration::from_secs(2));
     memory("2 s later");
     println!(
-        "\nIdle for {} s with {} threads: {:.1} ms of processor time ({:.3} % of one), {wakes} wakes of a thread{}.",
-        WATCH.as_secs(),
-        seen.threads(),
+        "\nIdle for {} s with {} threads: {:.1} ms of CPU ({:.3} % of one core), {wakeups} thread wakeups{}.",
+        IDLE_WINDOW.as_secs(),
+        stats.threads(),
         cpu.as_secs_f64() * 1e3,
-        cpu.as_secs_f64() * 100.0 / WATCH.as_secs_f64(),
+        cpu.as_secs_f64() * 100.0 / IDLE_WINDOW.as_secs_f64(),
         calls.map_or_else(String::new, |(read, write)| format!(", {read} reads and {write} writes")),
     );
 }
 
-/// Lists every site, page after page; how many there were.
+/// Lists every site, page by page, and returns their number.
 fn list_all(address: SocketAddr) -> usize {
     let (mut listed, mut path) = (0, "/sites?limit=100".to_owned());
     for _ in 0..=MANY / 100 {
-        let Some(answer) = ask(address, &path) else { return listed };
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let Some(response) = send(address, &path) else { return listed };
+        let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let Ok(page) = serde_json::from_str::<serde_json::Value>(body) else { return listed };
         listed += page["items"].as_array().map_or(0, Vec::len);
         match page["next"].as_str() {
@@ -177,6 +177,6 @@ fn size() {
     let done = Command::new("strip").arg("-o").arg(&stripped).arg(SERVER).status();
     match done.ok().filter(std::process::ExitStatus::success).and_then(|_| megabytes(&stripped).ok()) {
         Some(size) => println!("{size:.1} MB; as built for this benchmark, with symbols, {built:.1} MB."),
-        None => println!("{built:.1} MB as built; there is no `strip` on this machine."),
+        None => println!("{built:.1} MB as built; `strip` is not installed."),
     }
 }

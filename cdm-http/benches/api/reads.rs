@@ -1,4 +1,4 @@
-//! What a read costs: one site, and a page of a long list.
+//! The cost of a read: one site, and a page of a long list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use hyper::{Method, StatusCode};
 use tokio::runtime::Runtime;
 
 use crate::arms::{self, Arm};
-use crate::client::{Asked, Load, load, once};
+use crate::client::{Load, RequestPlan, load, send_one};
 use crate::measure::Rounds;
 use crate::{CONNECTIONS, MANY, ROUNDS};
 
@@ -18,7 +18,7 @@ const PAGES: usize = 400;
 /// Sites of a page.
 const PAGE: usize = 100;
 
-/// One arm's rounds.
+/// The rounds of one arm.
 #[derive(Default)]
 struct Measured {
     rate: Rounds,
@@ -38,8 +38,8 @@ impl Measured {
     }
 }
 
-fn asked(arm: &Arm, line: fn(usize) -> String) -> Asked {
-    Asked {
+fn plan(arm: &Arm, line: fn(usize) -> String) -> RequestPlan {
+    RequestPlan {
         address: arm.address,
         header: arm.header,
         token: arm.token.clone(),
@@ -50,7 +50,7 @@ fn asked(arm: &Arm, line: fn(usize) -> String) -> Asked {
 }
 
 fn one(n: usize) -> String {
-    // A stride that meets every site and never the one before.
+    // A stride that visits every site and never the same site twice in a row.
     format!("/sites/{}", arms::id(n * 7_919 % MANY))
 }
 
@@ -69,10 +69,10 @@ fn console_page(n: usize) -> String {
     format!("/console{}", page(n))
 }
 
-/// What an arm is asked.
-type Line = fn(usize) -> String;
+/// The path of the nth request.
+type PathOf = fn(usize) -> String;
 
-/// All tables.
+/// Prints all tables.
 pub(crate) fn measure(runtime: &Runtime) {
     let dir = crate::directory();
     let process = runtime.block_on(async {
@@ -84,39 +84,39 @@ pub(crate) fn measure(runtime: &Runtime) {
         [
             arms::all_in_memory(&process, MANY).await,
             arms::tokens_in_memory(&process).await,
-            arms::whole(&process).await,
+            arms::complete(&process).await,
         ]
     });
     println!(
         "\n(a) `GET /sites/{{id}}`, each of {MANY} sites in turn, {CONNECTIONS} connections, {SINGLES} requests a \
          round; targets: 0.60 of the rate, 1.6 of the p99\n"
     );
-    compare(runtime, &beside_bare(runtime, &servers, one), SINGLES);
+    compare(runtime, &with_bare_handler(runtime, &servers, one), SINGLES);
     println!(
-        "\n(b) `GET /sites?limit={PAGE}` over {MANY} sites, {CONNECTIONS} connections, {PAGES} requests a round\n"
+        "\n(b) `GET /sites?limit={PAGE}` over {MANY} sites, {CONNECTIONS} connections, {PAGES} requests per round\n"
     );
-    compare(runtime, &beside_bare(runtime, &servers, page), PAGES);
+    compare(runtime, &with_bare_handler(runtime, &servers, page), PAGES);
     println!(
-        "\n(c) The console's table of {MANY} sites, {PAGE} on a page, beside the same page of the API, {CONNECTIONS} \
+        "\n(c) The console's table of {MANY} sites, {PAGE} per page, compared to the same page of the API, {CONNECTIONS} \
          connections, {PAGES} requests a round; target: 0.50 of the rate\n"
     );
-    let [.., whole] = servers;
-    let console = runtime.block_on(arms::console(&process, &whole));
-    compare(runtime, &[(Arm { name: "the API", ..whole }, page), (console, console_page)], PAGES);
+    let [.., complete] = servers;
+    let console = runtime.block_on(arms::console(&process, &complete));
+    compare(runtime, &[(Arm { name: "the API", ..complete }, page), (console, console_page)], PAGES);
     runtime.block_on(process.stop(Duration::from_secs(5)));
 }
 
-/// The bare handler, which answers what the first server answers, before all of them.
-fn beside_bare(runtime: &Runtime, servers: &[Arm], line: Line) -> Vec<(Arm, Line)> {
-    let body = servers.last().map(|arm| runtime.block_on(once(&asked(arm, line), 1)));
+/// Prepends the bare handler, which returns the response of the last server.
+fn with_bare_handler(runtime: &Runtime, servers: &[Arm], line: PathOf) -> Vec<(Arm, PathOf)> {
+    let body = servers.last().map(|arm| runtime.block_on(send_one(&plan(arm, line), 1)));
     let bare = runtime.block_on(arms::bare(body.unwrap_or_default()));
     std::iter::once(bare).chain(servers.iter().cloned()).map(|arm| (arm, line)).collect()
 }
 
-/// All of them in turns, against the first.
-fn compare(runtime: &Runtime, arms: &[(Arm, Line)], requests: usize) {
-    let answers = arms.iter().map(|(arm, line)| runtime.block_on(once(&asked(arm, *line), 1)));
-    let lengths: Vec<usize> = answers.map(|body: Bytes| body.len()).collect();
+/// Measures all arms in turns, and compares them to the first.
+fn compare(runtime: &Runtime, arms: &[(Arm, PathOf)], requests: usize) {
+    let bodies = arms.iter().map(|(arm, line)| runtime.block_on(send_one(&plan(arm, *line), 1)));
+    let lengths: Vec<usize> = bodies.map(|body: Bytes| body.len()).collect();
     let mut measured: Vec<Measured> = arms.iter().map(|_| Measured::default()).collect();
     for round in 0..=ROUNDS {
         let mut order: Vec<usize> = (0..arms.len()).collect();
@@ -125,7 +125,7 @@ fn compare(runtime: &Runtime, arms: &[(Arm, Line)], requests: usize) {
         }
         for index in order {
             let (arm, line) = &arms[index];
-            let load = load(&asked(arm, *line), CONNECTIONS, requests);
+            let load = load(&plan(arm, *line), CONNECTIONS, requests);
             if round > 0 {
                 measured[index].push(&load);
             }
@@ -133,7 +133,7 @@ fn compare(runtime: &Runtime, arms: &[(Arm, Line)], requests: usize) {
     }
     let (Some((first, _)), Some(base)) = (arms.first(), measured.first()) else { return };
     println!(
-        "| arm | a second | of the {0}'s | p50, ms | p99, ms | of its p99 | server's processor, µs |",
+        "| arm | per second | relative to {0} | p50, ms | p99, ms | p99, relative | server CPU, µs |",
         first.name.trim_start_matches("the ")
     );
     println!("|---|---|---|---|---|---|---|");
@@ -149,8 +149,5 @@ fn compare(runtime: &Runtime, arms: &[(Arm, Line)], requests: usize) {
             own.server,
         );
     }
-    println!(
-        "\nA body has {lengths:?} bytes; the rounds of the first arm brought {} bytes each.",
-        base.bytes
-    );
+    println!("\nA body has {lengths:?} bytes; each round of the first arm returned {} bytes.", base.bytes);
 }

@@ -1,4 +1,4 @@
-//! What a durable write costs, measured in commits of a bare SQLite file beside it.
+//! The cost of a durable write, compared to commits of a bare SQLite file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,49 +13,51 @@ use sqlx::sqlite::{
 use tokio::runtime::Runtime;
 
 use crate::arms::{self, Arm};
-use crate::client::{Asked, load};
+use crate::client::{RequestPlan, load};
 use crate::measure::{Rounds, must};
-use crate::{FEW, directory};
+use crate::{SLOW_ROUNDS, directory};
 
 /// Requests in flight.
-const AT_ONCE: usize = 16;
+const IN_FLIGHT: usize = 16;
 /// Sites of a round.
 const SITES: usize = 96;
 /// Commits of a round.
 const COMMITS: usize = 400;
-/// How long the local cluster's jobs take: as they come, and next to nothing.
+/// How long the jobs of the local cluster take: the default, and almost nothing.
 const JOBS: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(1)];
 
-/// The table of writes.
+/// Prints the table of writes.
 pub(crate) fn measure(runtime: &Runtime) {
     println!(
-        "\n(c) Writes: {SITES} sites a round, {AT_ONCE} requests in flight; {FEW} rounds; a commit of a bare SQLite \
-         file on the same disk (one row, `synchronous=FULL`) beside them\n"
+        "\n(c) Writes: {SITES} sites a round, {IN_FLIGHT} requests in flight; {SLOW_ROUNDS} rounds; a commit of a bare SQLite \
+         file on the same disk (one row, `synchronous=FULL`) for comparison\n"
     );
-    println!("| jobs take, ms | measure | a second | of the commits' rate | wall a site, ms |");
+    println!(
+        "| job duration, ms | measurement | per second | relative to commits | wall time per site, ms |"
+    );
     println!("|---|---|---|---|---|");
     for job in JOBS {
-        on_jobs_of(runtime, job);
+        measure_with_jobs(runtime, job);
     }
 }
 
-fn on_jobs_of(runtime: &Runtime, job: Duration) {
+fn measure_with_jobs(runtime: &Runtime, job: Duration) {
     let dir = directory();
     let process = runtime.block_on(arms::open(&arms::config(&dir.path().join("data"), job)));
     let raw = runtime.block_on(raw(&dir.path().join("raw.db")));
     let arm = runtime.block_on(async {
         process.work();
-        arms::whole(&process).await
+        arms::complete(&process).await
     });
     let (mut commits, mut creates, mut provisions) =
         (Rounds::default(), Rounds::default(), Rounds::default());
-    let born = Arc::new(AtomicUsize::new(0));
-    for round in 0..=FEW {
-        let begin = born.fetch_add(SITES, Ordering::Relaxed);
+    let next_site = Arc::new(AtomicUsize::new(0));
+    for round in 0..=SLOW_ROUNDS {
+        let begin = next_site.fetch_add(SITES, Ordering::Relaxed);
         let rates = [
             runtime.block_on(commit(&raw)),
-            load(&create(&arm, begin), AT_ONCE, SITES).rate,
-            load(&provision(&arm, begin), AT_ONCE, SITES).rate,
+            load(&create(&arm, begin), IN_FLIGHT, SITES).rate,
+            load(&provision(&arm, begin), IN_FLIGHT, SITES).rate,
         ];
         if round > 0 {
             for (rounds, rate) in [&mut commits, &mut creates, &mut provisions].into_iter().zip(rates) {
@@ -78,12 +80,12 @@ fn on_jobs_of(runtime: &Runtime, job: Duration) {
     runtime.block_on(process.stop(Duration::from_secs(5)));
 }
 
-fn create(arm: &Arm, begin: usize) -> Asked {
+fn create(arm: &Arm, begin: usize) -> RequestPlan {
     let body = |id: String| {
         let host = format!("{id}.example.org");
         json!({"id": id, "name": "A site", "theme": "plain", "hostnames": [host], "canonicalHostname": host})
     };
-    Asked {
+    RequestPlan {
         address: arm.address,
         header: arm.header,
         token: arm.token.clone(),
@@ -93,8 +95,8 @@ fn create(arm: &Arm, begin: usize) -> Asked {
     }
 }
 
-fn provision(arm: &Arm, begin: usize) -> Asked {
-    Asked {
+fn provision(arm: &Arm, begin: usize) -> RequestPlan {
+    RequestPlan {
         line: Arc::new(move |n| {
             (format!("/sites/{}/provision?wait=60s", arms::id(begin + n)), String::new())
         }),
@@ -103,7 +105,7 @@ fn provision(arm: &Arm, begin: usize) -> Asked {
     }
 }
 
-/// A file with one table, written as the platform's own is.
+/// Creates a file with one table, configured as the platform's own file.
 async fn raw(path: &Path) -> SqlitePool {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -116,7 +118,7 @@ async fn raw(path: &Path) -> SqlitePool {
     pool
 }
 
-/// Commits a row at a time; how many a second.
+/// Commits one row at a time, and returns the number per second.
 async fn commit(pool: &SqlitePool) -> f64 {
     let body = "x".repeat(1_000);
     let since = Instant::now();

@@ -1,39 +1,39 @@
-//! An audit entry on the wire.
+//! Audit entries in API responses.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{rollout, time};
 
-/// One request that asked for a change, or that was refused.
+/// An entry of the audit log: a request for a change, or a rejected request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
-    /// When.
+    /// When the request was received.
     #[schema(format = DateTime)]
     pub at: String,
-    /// Who.
+    /// The caller: the name of a token, `user:` with the name of a user, or a reserved name such as `anonymous`.
     pub actor: String,
-    /// What, such as `site.promote`.
+    /// The requested action, such as `site.promote`.
     pub action: String,
-    /// To what.
+    /// The id of the object of the action, or the path of the request.
     pub target: String,
-    /// The request's id.
+    /// The id of the request.
     #[schema(required = true)]
     pub request_id: Option<String>,
-    /// `accepted`, or the code of the refusal.
+    /// `accepted`, or the code of the error.
     pub outcome: String,
-    /// The operation that came of it.
+    /// The operation that the request started.
     #[schema(required = true)]
     pub operation: Option<String>,
-    /// The rollout that came of it, or that was asked.
+    /// The rollout that the request started or changed.
     #[schema(required = true)]
     pub rollout: Option<String>,
-    /// The client's address; not of what a command or a server did by itself.
+    /// The address of the client; absent for actions of a local command or of the server itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub address: Option<String>,
-    /// How many requests the entry stands for, where refusals of one minute were counted instead of written one by one.
+    /// The number of requests, if the entry summarizes the rejected requests of one minute; otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1)]
     pub count: Option<u64>,

@@ -1,4 +1,4 @@
-//! An event on the wire: what `data:` holds.
+//! Events in event streams: the JSON of `data:`.
 
 use cdm_core::ports::FeedEvent;
 use serde::Serialize;
@@ -6,48 +6,48 @@ use utoipa::ToSchema;
 
 use super::{rollout, time};
 
-/// Something that happened.
+/// An event: a change of an operation, a rollout or a site.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Event {
-    /// When.
+    /// When the change happened.
     #[schema(format = DateTime)]
     pub at: String,
-    /// Whom it is about: `site-<id>`, `service-<selector>` or `fleet`.
+    /// The object of the event: `site-<id>`, `service-<selector>` or `fleet`.
     #[schema(required = true)]
     pub subject: Option<String>,
-    /// The operation.
+    /// The id of the operation; null if the event concerns no operation.
     #[schema(required = true)]
     pub operation: Option<String>,
-    /// The rollout.
+    /// The id of the rollout; null if the event concerns no rollout.
     #[schema(required = true)]
     pub rollout: Option<String>,
-    /// What: a status's word, or `step` with the step's name.
+    /// The change: a status, or `step` with the name of the step.
     pub what: String,
 }
 
-/// One frame of a stream. Lines that begin with a colon only show that the stream lives.
+/// One frame of a stream. Lines that start with a colon only keep the connection alive.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Frame {
-    /// Its place in the feed, for `Last-Event-ID`; the last frame of a stream that ends has none.
+    /// The position in the feed, for `Last-Event-ID`; absent in the frame `end`.
     pub id: Option<String>,
-    /// What it is about; `end` says that the stream's subject rests.
+    /// The kind of the event's object; `end` if the operation or rollout of the stream has ended or waits for a user.
     pub event: FrameKind,
-    /// JSON: an `Event`; of `end` only its `operation`, `rollout` and `what`.
+    /// An `Event` as JSON; in the frame `end` only its `operation`, `rollout` and `what`.
     #[schema(content_media_type = "application/json")]
     pub data: String,
 }
 
-/// What a frame is about.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FrameKind {
-    /// An operation.
+    /// An event of an operation.
     Operation,
-    /// A rollout, or one of its operations.
+    /// An event of a rollout, or of one of its operations.
     Rollout,
-    /// A site.
+    /// An event of a site.
     Site,
-    /// The end of the stream's subject.
+    /// The last frame of a stream whose operation or rollout has ended or waits for a user.
     End,
 }
 

@@ -1,4 +1,4 @@
-//! A freeze on the wire.
+//! Freezes in API requests and responses.
 
 use cdm_core::domain::{self, SiteId, Timestamp};
 use cdm_core::manager::NewFreeze;
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{moment, time};
-use crate::error::Refusal;
-use crate::input::Fields;
+use crate::error::ApiError;
+use crate::extract::Fields;
 
-/// A stop of moves.
+/// A freeze: sites that are not moved.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Freeze {
-    /// Its opaque name.
+    /// The opaque id of the freeze.
     pub id: String,
-    /// These sites; null for all.
+    /// The ids of the frozen sites; null if all sites are frozen.
     #[schema(required = true)]
     pub sites: Option<Vec<String>>,
-    /// Why.
+    /// Why the sites are frozen.
     pub reason: String,
-    /// Who asked for it.
+    /// The actor who created the freeze.
     pub owner: String,
-    /// Since when.
+    /// When the freeze was created.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When it ends by itself; null for never.
+    /// When the freeze expires; null if it lasts until it is removed.
     #[schema(required = true, format = DateTime)]
     pub expires_at: Option<String>,
 }
 
-/// A freeze's id.
+/// Formats the id of a freeze.
 pub(crate) fn id(number: u64) -> String {
     format!("freeze-{number}")
 }
 
-/// The number of a freeze's id.
+/// Returns the number in the id of a freeze; `None` if the id is not valid.
 pub(crate) fn number(id: &str) -> Option<u64> {
     let number = id.strip_prefix("freeze-")?.parse().ok()?;
     (self::id(number) == id).then_some(number)
@@ -55,52 +55,53 @@ impl From<&domain::Freeze> for Freeze {
     }
 }
 
-/// A site's id.
+/// The id of a site.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = String, pattern = "^[a-z](-?[a-z0-9])*$", max_length = 32)]
 pub struct SiteText(pub String);
 
-/// A freeze to begin.
+/// A request to create a freeze.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateFreeze {
-    /// These sites, one or more; all where it is left out.
+    /// The ids of the sites to freeze, at least one. Default: all sites.
     #[schema(value_type = Option<Vec<SiteText>>, min_items = 1)]
     pub sites: Option<Vec<String>>,
-    /// Why: what whoever is stopped by it is told.
+    /// Why the sites are frozen; the reason is part of the error of a rejected request.
     #[schema(min_length = 1, max_length = 500)]
     pub reason: String,
-    /// When it ends by itself: RFC 3339, in the future; never where it is left out.
+    /// When the freeze expires, in RFC 3339, in the future. Default: never.
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
 }
 
 impl CreateFreeze {
-    pub(crate) fn parse(&self, now: Timestamp) -> Result<NewFreeze, Refusal> {
+    pub(crate) fn parse(&self, now: Timestamp) -> Result<NewFreeze, ApiError> {
         let mut fields = Fields::default();
-        let reason = fields.take("reason", domain::Freeze::reason(&self.reason));
+        let reason = fields.parse("reason", domain::Freeze::reason(&self.reason));
         let until = self.expires_at.as_deref().map(moment);
         if until.is_some_and(|end| end.is_none_or(|end| end <= now)) {
-            fields.refuse("expiresAt", "the end of a freeze is a moment in the future, in RFC 3339");
+            fields.reject("expiresAt", "the time must be in the future, in RFC 3339");
         }
         let sites = self.sites.as_ref().map(|ids| {
             if ids.is_empty() || ids.len() > domain::Freeze::MOST_SITES {
-                fields.refuse("sites", "from 1 to 2000 sites, or none named for all of them");
+                fields
+                    .reject("sites", "the list must have 1 to 2000 sites; leave it out to freeze all sites");
             }
-            let ids = ids.iter().map(|id| fields.take("sites", SiteId::parse(id)));
+            let ids = ids.iter().map(|id| fields.parse("sites", SiteId::parse(id)));
             ids.collect::<Option<Vec<_>>>()
         });
         let sites = match sites {
             None => Some(None),
             Some(sites) => sites.map(Some),
         };
-        let taken = reason.zip(sites).map(|(reason, mut sites)| {
+        let parsed = reason.zip(sites).map(|(reason, mut sites)| {
             if let Some(sites) = &mut sites {
                 sites.sort();
                 sites.dedup();
             }
             NewFreeze { sites, reason, until: until.flatten() }
         });
-        fields.end(taken)
+        fields.finish(parsed)
     }
 }

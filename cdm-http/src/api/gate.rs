@@ -1,4 +1,4 @@
-//! A rollout's health gate on the wire.
+//! The health gate of a rollout in API requests and responses.
 
 use std::time::Duration;
 
@@ -7,29 +7,30 @@ use cdm_core::domain::rollout;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What each site has to answer before and after its move.
+/// A health gate: the check that each site must pass before and after its move.
 ///
-/// The target is asked first, with the site's hostname; after the route was moved, the check repeats through it until an
-/// answer proves the new service or `settle` has passed. Redirects are not followed.
+/// Before the move, the check is sent to the target service with the hostname of the site. After the move, the check is
+/// repeated through the route until a response comes from the new service, or until `settle` has passed. Redirects are not
+/// followed.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Gate {
-    /// Path and query.
+    /// The path and query of the check.
     #[schema(min_length = 1, max_length = 500, pattern = "^/[!-\"$-~]*$")]
     pub path: String,
-    /// The status that has to come; 200 where it is left out.
+    /// The required HTTP status. Default: 200.
     #[schema(minimum = 200, maximum = 599)]
     #[serde(default = "ok")]
     pub status: u16,
-    /// A text that the body has to have.
+    /// A text that the body must contain.
     #[schema(min_length = 1, max_length = 500)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
-    /// How many times as long as before the move an answer may take after it.
+    /// The maximum ratio of the latency after the move to the latency before the move.
     #[schema(minimum = 1, maximum = 100)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_latency_ratio: Option<f64>,
-    /// How long a route may take to lead to the new service, in seconds; 30 where it is left out.
+    /// The maximum time until a moved route reaches the new service, in seconds. Default: 30.
     #[schema(minimum = 0, maximum = 300)]
     #[serde(default = "settle")]
     pub settle: u64,
@@ -58,7 +59,7 @@ impl Gate {
     }
 }
 
-/// A ratio as the core keeps it; what is out of its range stays out of it.
+/// Converts a ratio to thousandths; a ratio outside the allowed range stays outside of it, and is rejected later.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
 fn thousandths(ratio: f64) -> u32 {
     (ratio * 1_000.0).clamp(0.0, 1_000_000.0).round() as u32

@@ -1,21 +1,21 @@
-//! Part of a list, and what was taken out of one.
+//! Pages of lists, and the response to a removal.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Part of a list.
+/// A page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Listing<T: ToSchema> {
-    /// The items.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// The cursor of the next page; null after the last.
+    /// The cursor of the next page; null on the last page.
     #[schema(required = true)]
     pub next: Option<String>,
 }
 
-/// A thing that was removed.
+/// The response to a removal.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Removed {
-    /// Which.
+    /// The id of the removed object.
     pub id: String,
 }

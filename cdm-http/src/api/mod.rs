@@ -1,6 +1,7 @@
-//! What goes over the wire: one file per kind of thing, each with the rule that makes it of a domain value.
+//! The JSON types of the API, one module per resource, with their conversions from and to domain types.
 
 pub mod audit;
+pub mod enums;
 pub mod event;
 pub mod freeze;
 pub mod gate;
@@ -13,18 +14,17 @@ pub mod site;
 pub mod token;
 pub mod user;
 pub mod webhook;
-pub mod words;
 
 use cdm_core::domain::Timestamp;
 
-/// A moment as users see it: RFC 3339, UTC, milliseconds.
+/// Formats a time in RFC 3339, in UTC with milliseconds.
 pub(crate) fn time(at: Timestamp) -> String {
     let millis = i64::try_from(at.millis()).unwrap_or(i64::MAX);
     let moment = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
     format!("{moment:.3}")
 }
 
-/// A moment that a user wrote; `None` for what is none.
+/// Parses a time in RFC 3339; `None` if it is not valid.
 pub(crate) fn moment(text: &str) -> Option<Timestamp> {
     let moment: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(moment.as_millisecond()).ok().map(Timestamp::from_millis)

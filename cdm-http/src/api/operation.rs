@@ -1,101 +1,101 @@
-//! An operation on the wire.
+//! Operations in API responses.
 
 use cdm_core::domain::operation::{self, OperationParent};
 use cdm_core::domain::{OperationInput, Subject};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::words::{OperationKind, OperationStatus, ServiceName, StepState};
+use super::enums::{OperationKind, OperationStatus, ServiceName, StepState};
 use super::{rollout, time};
 
-/// What was asked for, how far it is, and how it ended.
+/// An operation: a request that is processed in steps.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
-    /// Its opaque name.
+    /// The opaque id of the operation.
     pub id: String,
-    /// Unique over the platform.
+    /// The number of the operation, unique in the platform.
     pub number: u64,
-    /// What it does.
+    /// The kind of the operation.
     #[schema(value_type = OperationKind)]
     pub kind: String,
-    /// The site that it is about.
+    /// The site that the operation runs on; null for other operations.
     #[schema(required = true)]
     pub site: Option<String>,
-    /// The service that it is about.
+    /// The service that the operation changes or moves the site to.
     #[schema(required = true, value_type = Option<ServiceName>)]
     pub service: Option<String>,
-    /// The rollout that it belongs to, or that runs its hooks.
+    /// The rollout that contains the operation, or that runs the hooks of a deploy.
     #[schema(required = true)]
     pub rollout: Option<String>,
-    /// The operation that it repeats.
+    /// The operation that this operation repeats.
     #[schema(required = true)]
     pub retry_of: Option<String>,
-    /// The digest that a deploy sets; of a rollout's site the one that the service ran when the site was moved there, or
-    /// asked there.
+    /// The digest that a deploy sets. For a site of a rollout, the digest that the service ran when the site was moved to
+    /// the service, or checked there.
     #[schema(required = true)]
     pub digest: Option<String>,
-    /// Where it is.
+    /// The status of the operation.
     #[schema(value_type = OperationStatus)]
     pub status: String,
-    /// Its steps.
+    /// The steps of the operation, in the order in which they run.
     pub steps: Vec<Step>,
-    /// Why it waits, is parked or failed.
+    /// Why the operation waits, is parked or has failed.
     #[schema(required = true)]
     pub reason: Option<Reason>,
-    /// Whose request it was.
+    /// The actor who requested the operation.
     pub requested_by: String,
-    /// When it was accepted.
+    /// When the operation was accepted.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When a worker first had it.
+    /// When a worker first claimed the operation.
     #[schema(required = true, format = DateTime)]
     pub started_at: Option<String>,
-    /// When it ended.
+    /// When the operation ended.
     #[schema(required = true, format = DateTime)]
     pub finished_at: Option<String>,
 }
 
-/// One step.
+/// A step of an operation.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// Its name.
+    /// The name of the step.
     pub name: String,
-    /// Where it is.
+    /// The status of the step.
     #[schema(value_type = StepState)]
     pub status: String,
-    /// How often it was begun.
+    /// How often the step was started.
     pub attempts: u32,
-    /// The job that does it.
+    /// The name of the job that runs the step.
     #[schema(required = true)]
     pub job: Option<String>,
-    /// When it was begun.
+    /// When the step was started.
     #[schema(required = true, format = DateTime)]
     pub started_at: Option<String>,
-    /// When it was done.
+    /// When the step was finished.
     #[schema(required = true, format = DateTime)]
     pub finished_at: Option<String>,
-    /// What there is to say.
+    /// A message about the step, such as its last error.
     #[schema(required = true)]
     pub message: Option<String>,
 }
 
-/// Why something waits or is parked.
+/// Why an operation or a rollout waits, is parked, paused or halted, or has failed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reason {
-    /// The stable code.
+    /// A stable code, for programs.
     pub code: String,
-    /// The particulars.
+    /// The details, for people. The text may change.
     pub message: String,
-    /// Since when.
+    /// When the reason first applied.
     #[schema(format = DateTime)]
     pub since: String,
-    /// When it is given up, or tried again.
+    /// When the wait times out, or when the next attempt starts.
     #[schema(required = true, format = DateTime)]
     pub until: Option<String>,
-    /// What clears it.
+    /// What clears the reason.
     pub clears: String,
 }
 

@@ -1,42 +1,43 @@
-//! A rollout's plan on the wire.
+//! The plan of a rollout in API responses.
 
 use cdm_core::domain::rollout::{self, Change};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::words::{ChangeWord, ServiceName};
+use super::enums::{ChangeWord, ServiceName};
 
-/// What a rollout would do.
+/// The plan of a rollout: what it would do if it were started now.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// Names this plan: sent back as `planHash`, the rollout is refused if it would not be this one any more.
+    /// The hash of the plan. If it is sent as `planHash` with the request to start the rollout, the request is rejected if
+    /// the plan has changed.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     pub plan_hash: String,
-    /// Where the sites would go.
+    /// The service that the sites would be assigned or moved to.
     #[schema(value_type = ServiceName)]
     pub service: String,
-    /// The digest that the service has to run.
+    /// The digest that the service must run.
     #[schema(required = true)]
     pub digest: Option<String>,
-    /// The digest that it runs.
+    /// The digest that the service runs now.
     #[schema(required = true)]
     pub running: Option<String>,
-    /// All sites.
+    /// The number of sites in the plan.
     pub total: u32,
-    /// How many of them would be moved, or assigned.
+    /// The number of sites that would be moved or assigned.
     pub moves: u32,
-    /// How many are on the service already.
+    /// The number of sites that are already on the service.
     pub in_place: u32,
-    /// The waves.
+    /// The waves, in their order.
     pub waves: Vec<PlannedWave>,
     /// The first 100 sites.
     pub sites: Vec<PlannedSite>,
-    /// What is done, by the names of steps.
+    /// The names of the steps for each site.
     pub steps: Vec<String>,
-    /// What it costs, when nothing goes wrong.
+    /// The number of calls to the backends if no call fails.
     pub calls: Calls,
-    /// What should be known before.
+    /// Warnings to consider before the start.
     pub warnings: Vec<Warning>,
 }
 
@@ -44,13 +45,13 @@ pub struct Plan {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedWave {
-    /// As it was asked for.
+    /// The wave as it was requested, such as `10%`.
     pub name: String,
-    /// How many sites.
+    /// The number of sites in the wave.
     pub total: u32,
-    /// How many of them would be moved.
+    /// The number of sites that would be moved.
     pub moves: u32,
-    /// How many are there already.
+    /// The number of sites that are already on the service.
     pub in_place: u32,
 }
 
@@ -58,48 +59,48 @@ pub struct PlannedWave {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedSite {
-    /// Its id.
+    /// The id of the site.
     pub id: String,
-    /// The service of its record.
+    /// The service that the site is assigned to.
     #[schema(value_type = ServiceName)]
     pub service: String,
-    /// Where its route was last seen to point.
+    /// The last observed target of the site's route; null without a route.
     #[schema(value_type = Option<ServiceName>, required = true)]
     pub routed_service: Option<String>,
-    /// The name of its wave.
+    /// The name of the site's wave.
     pub wave: String,
-    /// What would happen to it.
+    /// What the rollout would do with the site.
     #[schema(value_type = ChangeWord)]
     pub change: String,
 }
 
-/// What a plan costs.
+/// The calls that a plan needs.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Calls {
-    /// Writes of sites' own records.
+    /// Writes of site records.
     pub site_writes: u64,
-    /// Routes that are written.
+    /// Writes of routes in the cluster.
     pub route_writes: u64,
-    /// Writes of the rollout's own records.
+    /// Writes of the rollout's records.
     pub checkpoints: u64,
-    /// Jobs that flush caches, at most: what is moved during one is flushed by the next.
+    /// The maximum number of jobs that flush caches. Sites that are moved while a job runs are flushed by the next job.
     pub jobs: u64,
-    /// Requests to the sites.
+    /// Requests of the health gate to the sites.
     pub probes: u64,
 }
 
-/// Something to know before.
+/// A warning about a plan.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Warning {
-    /// A stable word.
+    /// A stable code, for programs.
     #[schema(pattern = "^[a-z_]+$")]
     pub code: String,
-    /// The particulars.
+    /// The details, for people. The text may change.
     pub message: String,
 }
 
-/// What would happen to a site, in a word.
+/// Returns the wire name of a change.
 pub(crate) const fn change(change: Change) -> &'static str {
     match change {
         Change::Move => "move",
@@ -113,15 +114,15 @@ impl From<&rollout::Plan> for Plan {
     fn from(plan: &rollout::Plan) -> Self {
         let waves: Vec<_> = plan.waves.iter().map(PlannedWave::from).collect();
         let name = |wave: usize| plan.waves.get(wave).map(|wave| wave.name.clone()).unwrap_or_default();
-        let site = |(site, wave, what): &(rollout::Candidate, usize, Change)| PlannedSite {
+        let site = |(site, wave, planned): &(rollout::Candidate, usize, Change)| PlannedSite {
             id: site.id.to_string(),
             service: site.service.to_string(),
             routed_service: site.routed.map(|service| service.to_string()),
             wave: name(*wave),
-            change: change(*what).to_owned(),
+            change: change(*planned).to_owned(),
         };
         let rollout::CallEstimate { site_writes, route_writes, checkpoints, jobs, probes } = plan.calls;
-        let told = |warning: &rollout::Warning| Warning {
+        let warning = |warning: &rollout::Warning| Warning {
             code: warning.code.to_owned(),
             message: warning.message.clone(),
         };
@@ -137,13 +138,13 @@ impl From<&rollout::Plan> for Plan {
             sites: plan.sites.iter().map(site).collect(),
             steps: plan.steps.iter().map(|step| (*step).to_owned()).collect(),
             calls: Calls { site_writes, route_writes, checkpoints, jobs, probes },
-            warnings: plan.warnings.iter().map(told).collect(),
+            warnings: plan.warnings.iter().map(warning).collect(),
         }
     }
 }
 
 impl Plan {
-    /// Whether it has sites, and all that it names.
+    /// Returns whether a rollout with this plan can start: it has sites, and all requested sites exist.
     pub(crate) fn can_start(&self) -> bool {
         self.total > 0 && self.warnings.iter().all(|warning| warning.code != "unknown_sites")
     }

@@ -1,4 +1,4 @@
-//! A rollout on the wire.
+//! Rollouts in API requests and responses.
 
 use std::time::Duration;
 
@@ -8,116 +8,116 @@ use cdm_core::manager::{Force, Resume, RolloutRequest, RolloutScope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::enums::{
+    OutcomeWord, RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, outcome, rollout_kind,
+};
 use super::gate::Gate;
 use super::operation::Reason;
 use super::services::{Flag, digest, digest_of};
 use super::time;
-use super::words::{
-    OutcomeWord, RolloutStatus as StatusWord, RolloutWord, ScopeName, ServiceName, outcome, rollout_kind,
-};
-use crate::error::Refusal;
-use crate::input::Fields;
+use crate::error::ApiError;
+use crate::extract::Fields;
 
-/// Sites at once, at most.
+/// The allowed number of concurrent sites.
 const CONCURRENT: std::ops::RangeInclusive<u32> = 1..=512;
 
-/// Between two waves, at most.
-const LONGEST_BAKE: Duration = Duration::from_secs(86_400);
+/// The maximum bake time between two waves.
+const MAX_BAKE: Duration = Duration::from_secs(86_400);
 
-/// Sites of one rollout, at most.
-const MOST: u32 = 1_000_000;
+/// The maximum number of sites of a rollout.
+const MAX_SITES: u32 = 1_000_000;
 
-/// A rollout's id.
+/// Formats the id of a rollout.
 pub(crate) fn id(number: u64) -> String {
     format!("rollout-{number}")
 }
 
-/// The number of a rollout's id.
+/// Returns the number in the id of a rollout; `None` if the id is not valid.
 pub(crate) fn number(id: &str) -> Option<u64> {
     let number = id.strip_prefix("rollout-")?.parse().ok()?;
     (self::id(number) == id).then_some(number)
 }
 
-/// A rollout over many sites.
+/// A rollout: an operation on many sites, in waves.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// Its opaque name.
+    /// The opaque id of the rollout.
     pub id: String,
-    /// What it does to each of its sites.
+    /// What the rollout does with each site.
     #[schema(value_type = RolloutWord)]
     pub kind: String,
-    /// Whether routes move too.
+    /// Whether the rollout also moves routes.
     pub promote: bool,
-    /// The image that the service has to run.
+    /// The image that the service must run.
     #[schema(required = true)]
     pub image_tag: Option<String>,
-    /// Where the sites go.
+    /// The service that the sites are assigned or moved to.
     #[schema(value_type = ServiceName)]
     pub service: String,
-    /// The digest that it was started for.
+    /// The digest with which the rollout was started.
     #[schema(required = true)]
     pub digest: Option<String>,
-    /// The digest that a person has accepted in place of that one: sites move on it since.
+    /// The digest that a user accepted in place of `digest` when they resumed the rollout; sites have moved to it since.
     #[schema(required = true)]
     pub accepted_digest: Option<String>,
-    /// Which sites were asked for; a retry shows what the first rollout was asked for.
+    /// The requested sites; in a retry, the requested sites of the first rollout.
     pub scope: ScopeShown,
-    /// Where it is.
+    /// The status of the rollout.
     #[schema(value_type = StatusWord)]
     pub status: String,
-    /// Whether it has `succeeded` with sites that failed, were parked or skipped.
+    /// Whether the rollout has `succeeded` although sites failed, are parked or were skipped.
     pub partial: bool,
-    /// The waves.
+    /// The waves, in their order.
     pub waves: Vec<Wave>,
-    /// All sites.
+    /// The numbers of all sites by result.
     #[serde(flatten)]
     pub counts: Counts,
-    /// The first sites that failed, were parked or skipped, at most 20; `GET /operations?rollout=` has them all.
+    /// The first sites that failed, were parked or were skipped, at most 20; `GET /operations?rollout=` lists all of them.
     pub failures: Vec<Failure>,
-    /// Sites at once, at most.
+    /// The maximum number of concurrent sites.
     pub max_concurrent: u32,
     /// How many sites of a wave may fail: a count or a percentage.
     pub failure_budget: String,
-    /// Whether a halt takes the moved sites back.
+    /// Whether the moved sites are moved back when the rollout halts.
     pub auto_rollback: bool,
-    /// What each site has to answer before and after its move.
+    /// The check that each site must pass before and after its move.
     #[schema(required = true)]
     pub gate: Option<Gate>,
-    /// Seconds between one wave and the next.
+    /// The bake time between two waves, in seconds.
     pub bake: u64,
-    /// The deploy that puts the digest before this one back, where a halt asked for it.
+    /// The deploy of the previous digest that a halt requested.
     #[schema(required = true)]
     pub rollback: Option<String>,
-    /// The deploy that comes first.
+    /// The deploy that runs before the rollout.
     #[schema(required = true)]
     pub after: Option<String>,
-    /// The rollout whose failed sites it takes up.
+    /// The rollout whose failed and skipped sites this rollout repeats.
     #[schema(required = true)]
     pub retry_of: Option<String>,
-    /// Why it waits, is paused, halted or failed.
+    /// Why the rollout waits, is paused or halted, or has failed.
     #[schema(required = true)]
     pub reason: Option<Reason>,
-    /// Whose request it was.
+    /// The actor who requested the rollout.
     pub requested_by: String,
-    /// When it was accepted.
+    /// When the rollout was accepted.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When a worker first had it.
+    /// When a worker first claimed the rollout.
     #[schema(required = true, format = DateTime)]
     pub started_at: Option<String>,
-    /// When it ended.
+    /// When the rollout ended.
     #[schema(required = true, format = DateTime)]
     pub finished_at: Option<String>,
 }
 
-/// Which sites were asked for, as the request said it.
+/// The requested sites of a rollout.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ScopeShown {
-    /// In a word.
+    /// All sites of one kind.
     Word(ScopeName),
-    /// These.
+    /// The sites with these ids.
     Sites(ScopeSites),
 }
 
@@ -135,34 +135,34 @@ impl From<&RolloutScope> for ScopeShown {
     }
 }
 
-/// How many sites are where.
+/// Numbers of sites by result.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Counts {
-    /// All.
+    /// The number of all sites.
     pub total: u32,
-    /// Where the rollout wants them.
+    /// Sites on the target service.
     pub succeeded: u32,
-    /// Where they were, moved back or never moved.
+    /// Sites on their previous service: moved back, or never moved.
     pub failed: u32,
-    /// At work.
+    /// Sites that are being processed.
     pub running: u32,
-    /// Nothing was done to them yet.
+    /// Sites that are not started.
     pub pending: u32,
-    /// Gone, inactive or busy.
+    /// Sites that are terminated, inactive, busy or frozen.
     pub skipped: u32,
-    /// Moved, waiting for a person.
+    /// Moved sites that need a user.
     pub parked: u32,
 }
 
-/// A site that came out badly.
+/// A site that failed, was parked or was skipped.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Failure {
-    /// Which.
+    /// The id of the site.
     pub site: String,
-    /// How.
+    /// The result for the site.
     #[schema(value_type = OutcomeWord)]
     pub outcome: String,
-    /// Why.
+    /// The error, or why the site was skipped.
     #[schema(required = true)]
     pub message: Option<String>,
 }
@@ -177,12 +177,12 @@ impl From<&rollout::MemberFailure> for Failure {
     }
 }
 
-/// One wave.
+/// A wave of a rollout.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Wave {
-    /// As it was asked for.
+    /// The wave as it was requested, such as `10%`.
     pub name: String,
-    /// Its sites.
+    /// The numbers of the wave's sites by result.
     #[serde(flatten)]
     pub counts: Counts,
 }
@@ -239,105 +239,105 @@ impl Rollout {
     }
 }
 
-/// How a rollout is to go on.
+/// A request to resume a rollout.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResumeRollout {
-    /// The digest that the service runs, where that is another one than the rollout's and sites are to move on it.
-    /// Named as an `imageTag` is.
+    /// The digest that the service runs, in the format of `imageTag`. It accepts that the sites move to this digest instead
+    /// of the rollout's.
     #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub accept_digest: Option<String>,
-    /// Whether also where that digest is marked bad; takes the role `admin`.
+    /// Whether to resume even if that digest is marked bad; needs the role `admin`.
     pub force: Option<bool>,
 }
 
 impl ResumeRollout {
-    /// What is asked; `repository` is the configured one of images.
-    pub(crate) fn parse(&self, repository: Option<&str>) -> Result<Resume, Refusal> {
+    /// Parses the request; `repository` is the configured image repository.
+    pub(crate) fn parse(&self, repository: Option<&str>) -> Result<Resume, ApiError> {
         let accept = self.accept_digest.as_deref().map(|text| digest_of("acceptDigest", text, repository));
-        Ok(Resume { accept: accept.transpose()?, force: forced(self.force.unwrap_or(false)) })
+        Ok(Resume { accept: accept.transpose()?, force: to_force(self.force.unwrap_or(false)) })
     }
 }
 
-/// Whether the caller insists.
-pub(crate) const fn forced(force: bool) -> Force {
+/// Converts the JSON field `force`.
+const fn to_force(force: bool) -> Force {
     if force { Force::Yes } else { Force::No }
 }
 
-/// A rollout to start.
+/// A request to start a rollout.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartRollout {
-    /// The image that the service has to run; the one that it runs where it is left out.
+    /// The image that the service must run. Default: the image that the service runs.
     #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: Option<String>,
-    /// Whether routes move too.
+    /// Whether the rollout also moves routes.
     pub promote: Flag,
-    /// Which sites; those on the active canary where it is left out.
+    /// The sites of the rollout. Default: the sites on the active canary.
     pub scope: Option<Scope>,
-    /// How far each wave goes: counts or percentages, cumulative, the last `100%`.
+    /// The end of each wave: counts or percentages of all sites, cumulative; the last is `100%`.
     #[schema(value_type = Option<Vec<WaveText>>)]
     pub waves: Option<Vec<String>>,
-    /// Sites at once, at most.
+    /// The maximum number of concurrent sites. Default: 64.
     #[schema(minimum = 1, maximum = 512)]
     pub max_concurrent: Option<u32>,
-    /// How many sites of a wave may fail.
+    /// How many sites of a wave may fail before the rollout halts. Default: 0.
     pub failure_budget: Option<BudgetText>,
-    /// Whether a halt takes the moved sites back.
+    /// Whether the moved sites are moved back when the rollout halts. Default: `false`.
     pub auto_rollback: Option<bool>,
-    /// What each site has to answer before and after its move; only where routes move.
+    /// The check that each site must pass before and after its move; only with `promote`.
     pub gate: Option<Gate>,
-    /// Seconds between one wave and the next.
+    /// The bake time between two waves, in seconds. Default: 0.
     #[schema(minimum = 0, maximum = 86400)]
     pub bake: Option<u64>,
-    /// Whether only the plan is asked for.
+    /// Whether to return only the plan, without a change. Default: `false`.
     pub dry_run: Option<bool>,
-    /// The `planHash` of a plan that has to hold still.
+    /// The `planHash` of a plan; the request is rejected if the plan has changed.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     pub plan_hash: Option<String>,
 }
 
-/// Which sites.
+/// The sites of a rollout.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Scope {
-    /// Those on a service, or all.
+    /// The sites on a service, or all sites.
     Word(ScopeWord),
-    /// These.
+    /// The sites with these ids.
     Sites(ScopeSites),
 }
 
-/// Those on the active canary, those on the other service, or all.
+/// The sites on the active canary, the sites on the other service, or all sites.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScopeWord {
-    /// Those on the active canary.
+    /// The sites on the active canary.
     Active,
-    /// Those on the other service.
+    /// The sites on the other service.
     Inactive,
-    /// All.
+    /// All sites, on both services.
     All,
 }
 
-/// Sites by name.
+/// An explicit list of sites.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScopeSites {
-    /// Their ids.
+    /// The ids of the sites.
     pub sites: Vec<String>,
 }
 
-/// How far a wave goes: a count or a percentage of all sites.
+/// The end of a wave: a count or a percentage of all sites.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = String, pattern = "^([1-9][0-9]{0,6}|(100|[1-9][0-9]?)%)$")]
 pub struct WaveText(pub String);
 
-/// So many sites.
+/// A number of sites.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[schema(value_type = u32, minimum = 0, maximum = 1_000_000)]
 pub struct BudgetCount(pub u32);
 
-/// So many hundredths of a wave's sites.
+/// A percentage of a wave's sites.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[schema(value_type = String, pattern = "^(0|[1-9][0-9]?|100)%$")]
 pub struct BudgetPercent(pub String);
@@ -346,15 +346,15 @@ pub struct BudgetPercent(pub String);
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum BudgetText {
-    /// So many.
+    /// A number of sites.
     Count(BudgetCount),
-    /// So many hundredths, such as `5%`.
+    /// A percentage of the wave's sites, such as `5%`.
     Percent(BudgetPercent),
 }
 
 impl StartRollout {
-    /// The request; `repository` is the configured one of images.
-    pub(crate) fn parse(&self, repository: Option<&str>) -> Result<RolloutRequest, Refusal> {
+    /// Parses the request; `repository` is the configured image repository.
+    pub(crate) fn parse(&self, repository: Option<&str>) -> Result<RolloutRequest, ApiError> {
         let digest = self.image_tag.as_deref().map(|image| digest(image, repository)).transpose()?;
         let mut fields = Fields::default();
         let scope = match &self.scope {
@@ -362,24 +362,24 @@ impl StartRollout {
             Some(Scope::Word(ScopeWord::Inactive)) => Some(RolloutScope::Inactive),
             Some(Scope::Word(ScopeWord::All)) => Some(RolloutScope::All),
             Some(Scope::Sites(named)) => {
-                let ids = named.sites.iter().map(|id| fields.take("scope.sites", SiteId::parse(id)));
+                let ids = named.sites.iter().map(|id| fields.parse("scope.sites", SiteId::parse(id)));
                 ids.collect::<Option<Vec<_>>>().map(RolloutScope::Sites)
             }
         };
-        let waves = self.waves.iter().flatten().map(|wave| fields.take("waves", WaveTarget::parse(wave)));
+        let waves = self.waves.iter().flatten().map(|wave| fields.parse("waves", WaveTarget::parse(wave)));
         let waves = waves.collect::<Option<Vec<_>>>();
         if let Some(waves) = &waves {
-            fields.take("waves", rollout::plan_waves(waves, MOST));
+            fields.parse("waves", rollout::plan_waves(waves, MAX_SITES));
         }
         let max_concurrent = self.max_concurrent.unwrap_or(64);
         if !CONCURRENT.contains(&max_concurrent) {
-            fields.refuse("maxConcurrent", "from 1 to 512 sites at once");
+            fields.reject("maxConcurrent", "the number of concurrent sites must be from 1 to 512");
         }
         let budget = match &self.failure_budget {
             None => Some(Budget::Count(0)),
             Some(BudgetText::Count(BudgetCount(count))) => {
-                if *count > MOST {
-                    fields.refuse("failureBudget", "a budget is at most 1000000 sites");
+                if *count > MAX_SITES {
+                    fields.reject("failureBudget", "the budget must be at most 1000000 sites");
                 }
                 Some(Budget::Count(*count))
             }
@@ -387,28 +387,31 @@ impl StartRollout {
                 let number = text.strip_suffix('%').unwrap_or("").parse::<u8>().ok();
                 let number = number.filter(|number| *number <= 100 && format!("{number}%") == *text);
                 if number.is_none() {
-                    fields.refuse("failureBudget", "a budget is a count, or a percentage such as \"5%\"");
+                    fields.reject(
+                        "failureBudget",
+                        "the budget must be a number of sites, or a percentage such as `5%`",
+                    );
                 }
                 number.map(Budget::Percent)
             }
         };
         let promote = self.promote.is_set();
-        let gate = self.gate.as_ref().map(|gate| fields.take("gate", gate.parse()));
+        let gate = self.gate.as_ref().map(|gate| fields.parse("gate", gate.parse()));
         if gate.is_some() && !promote {
-            fields.refuse("gate", "a gate is about sites whose routes move: only with `promote`");
+            fields.reject("gate", "a gate is allowed only with `promote`, since it checks moved routes");
         }
         let hash = |text: &String| {
             text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
         if self.plan_hash.as_ref().is_some_and(|text| !hash(text)) {
-            fields.refuse("planHash", "a plan's hash is 64 lower-case hex digits");
+            fields.reject("planHash", "the plan hash must have 64 lower-case hex digits");
         }
         let bake = Duration::from_secs(self.bake.unwrap_or(0));
-        if bake > LONGEST_BAKE {
-            fields.refuse("bake", "from 0 to 86400 seconds between two waves");
+        if bake > MAX_BAKE {
+            fields.reject("bake", "the bake time must be from 0 to 86400 seconds");
         }
         let auto_rollback = self.auto_rollback.unwrap_or(false);
-        let taken = (|| {
+        let parsed = (|| {
             let (scope, waves, budget) = (scope?, waves?, budget?);
             let gate = match gate {
                 None => None,
@@ -427,6 +430,6 @@ impl StartRollout {
                 plan: self.plan_hash.clone(),
             })
         })();
-        fields.end(taken)
+        fields.finish(parsed)
     }
 }

@@ -1,4 +1,4 @@
-//! The two services, their images and what is asked of them, on the wire.
+//! The two services, their images and the requests to change them.
 
 use std::collections::BTreeMap;
 
@@ -7,108 +7,108 @@ use cdm_core::domain::{Color, Digest, ImageError, OperationId, Subject};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::enums::{ServiceName, VerdictWord};
 use super::freeze::Freeze;
 use super::time;
-use super::words::{ServiceName, VerdictWord};
-use crate::error::Refusal;
+use crate::error::ApiError;
 
-/// Both services and which one is the canary.
+/// Both services and the active canary.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Services {
-    /// The active canary.
+    /// The active canary and its image.
     pub canary: Canary,
-    /// By name: `blue` and `green`.
+    /// The services by name: `blue` and `green`.
     pub services: BTreeMap<String, Service>,
-    /// The unfinished rollout that moves sites.
+    /// The unfinished rollout that moves sites; null without one.
     #[schema(required = true)]
     pub rollout: Option<String>,
-    /// What stops moves.
+    /// The freezes in effect.
     pub freezes: Vec<Freeze>,
 }
 
-/// The active canary.
+/// The active canary: the target of promotes and rollouts, and the default service of new sites.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Canary {
-    /// The service.
+    /// The name of the service.
     #[schema(value_type = ServiceName)]
     #[serde(rename = "selector")]
     pub color: String,
-    /// Its image.
+    /// The image of the service; null if the service runs no image by digest.
     #[schema(required = true)]
     pub image: Option<String>,
 }
 
-/// One service.
+/// The state of a service: its image, pods, sites and verdict.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Service {
-    /// Its image; null where it runs none by digest.
+    /// The image of the service; null if the service runs no image by digest.
     #[schema(required = true)]
     pub image: Option<String>,
-    /// Pods wanted.
+    /// The desired number of pods.
     pub desired: u32,
-    /// Pods of the present template.
+    /// The number of pods of the current template.
     pub updated: u32,
-    /// Pods that pass their readiness check.
+    /// The number of pods that pass their readiness check.
     pub ready: u32,
-    /// Pods that are available and run the wanted digest.
+    /// The number of pods that are available and run the desired digest.
     pub available: u32,
-    /// How many sites its record names.
+    /// The number of sites that are assigned to the service.
     pub sites: u64,
-    /// What is known of its digest.
+    /// The verdict on the digest of the service.
     #[schema(value_type = VerdictWord)]
     pub verdict: String,
-    /// The deploy at work on it.
+    /// The deploy that runs on the service; null without one.
     #[schema(required = true)]
     pub operation: Option<String>,
 }
 
-/// What came of a selection.
+/// The result of a selection.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Selected {
-    /// In words.
+    /// The result as text.
     pub message: String,
-    /// Whether another service was active before.
+    /// Whether another service was the active canary before.
     pub changed: bool,
-    /// The active canary now.
+    /// The active canary after the selection.
     pub canary: Canary,
-    /// What the caller should know.
+    /// Warnings about the active canary.
     pub warnings: Vec<String>,
 }
 
-/// A selection that is done, or the operation of a deploy that was waited for.
+/// The result of a selection, or the operation of a deploy.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Changed {
-    /// Of `selector`.
+    /// The response to a request with `selector`.
     Selected(Selected),
-    /// Of `imageTag`.
+    /// The response to a request with `imageTag`.
     Deployed(Box<super::operation::Operation>),
 }
 
-/// One deploy of a digest to a service.
+/// A release: one deploy of a digest to a service.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
-    /// To which service.
+    /// The service that the digest was deployed to.
     #[schema(value_type = ServiceName)]
     pub service: String,
-    /// The digest.
+    /// The deployed digest, with `sha256:`.
     pub digest: String,
-    /// When.
+    /// When the digest was deployed.
     #[schema(format = DateTime)]
     pub deployed_at: String,
-    /// By whom.
+    /// The actor who deployed the digest.
     pub deployed_by: String,
-    /// The operation that did it; null for a digest that was found running.
+    /// The operation of the deploy; null for a digest that was found running.
     #[schema(required = true)]
     pub operation: Option<String>,
-    /// What is known of the digest.
+    /// The verdict on the digest.
     #[schema(value_type = VerdictWord)]
     pub verdict: String,
-    /// Why.
+    /// The reason of the verdict.
     #[schema(required = true)]
     pub reason: Option<String>,
-    /// Since when every pod of it has been available.
+    /// When all pods with the digest became available.
     #[schema(required = true, format = DateTime)]
     pub ready_at: Option<String>,
 }
@@ -129,28 +129,28 @@ impl Release {
     }
 }
 
-/// `true` or `false`, also as text, since clients send it so.
+/// `true` or `false`, also as a string, since some clients send strings.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Flag {
-    /// As JSON has it.
+    /// The value as a JSON boolean.
     Bool(bool),
-    /// As text.
+    /// The value as a JSON string.
     Text(FlagText),
 }
 
-/// `"true"` or `"false"`.
+/// A flag as a string: `"true"` or `"false"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlagText {
-    /// Yes.
+    /// The string `"true"`, for a flag that is set.
     True,
-    /// No.
+    /// The string `"false"`, for a flag that is not set.
     False,
 }
 
 impl Flag {
-    /// Whether it is set.
+    /// Returns the value of the flag.
     pub const fn is_set(self) -> bool {
         match self {
             Self::Bool(set) => set,
@@ -159,85 +159,85 @@ impl Flag {
     }
 }
 
-/// Either a service to make the active canary, or an image to deploy.
+/// A request to select the active canary, or to deploy an image.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum ServicesChange {
-    /// Selects.
+    /// Selects the active canary.
     Select(SelectService),
-    /// Deploys.
+    /// Deploys an image to a service.
     Deploy(DeployImage),
 }
 
-/// A service to make the active canary.
+/// A request to select the active canary.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectService {
-    /// The service.
+    /// The service that becomes the active canary.
     #[schema(value_type = ServiceName)]
     #[serde(rename = "selector")]
     pub color: String,
 }
 
-/// An image to deploy.
+/// A request to deploy an image.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeployImage {
-    /// The digest to deploy: 64 hex digits, with or without `sha256:`; or `[repository][:tag]@sha256:…`, of the
-    /// configured repository.
+    /// The digest to deploy: 64 hex digits, with or without `sha256:`; or `[repository][:tag]@sha256:…` in the configured
+    /// repository.
     #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: String,
-    /// Whether the service's sites are routed to it afterwards.
+    /// Whether the routes of the service's sites are moved to the service after the deploy. Default: `false`.
     pub promote: Option<Flag>,
-    /// The service to deploy to; the active canary where it is left out.
+    /// The service to deploy to. Default: the active canary.
     #[schema(value_type = Option<ServiceName>)]
     pub service: Option<String>,
 }
 
-/// What [`ServicesChange`] says, as it comes: so that what is wrong can be told by its field.
+/// The unvalidated form of [`ServicesChange`], so that an error can name its field.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeServices {
-    /// The service to make the active canary.
+    /// The service that becomes the active canary.
     #[serde(rename = "selector")]
     pub color: Option<String>,
     /// The digest to deploy.
     pub image_tag: Option<String>,
-    /// Whether the service's sites are routed to it afterwards; only with an image.
+    /// Whether the routes of the service's sites are moved to the service after the deploy; only with an image.
     pub promote: Option<Flag>,
-    /// The service to deploy to, the active canary where it is left out; only with an image.
+    /// The service to deploy to; only with an image. Default: the active canary.
     pub service: Option<String>,
 }
 
-/// Which service to roll back.
+/// A request to roll a service back.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
-    /// The service; the active canary where it is left out.
+    /// The service to roll back. Default: the active canary.
     #[schema(value_type = Option<ServiceName>)]
     pub service: Option<String>,
 }
 
-/// A person's verdict on a digest.
+/// A user's verdict on a digest.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
-    /// What.
+    /// The verdict to set.
     pub verdict: MarkVerdict,
-    /// Why.
+    /// The reason of the verdict.
     #[schema(min_length = 1, max_length = 500)]
     pub reason: String,
 }
 
-/// What a person may say of a digest.
+/// The verdicts that a user may set.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkVerdict {
-    /// Nothing.
+    /// Removes the verdict on the digest.
     Unknown,
-    /// It serves.
+    /// The digest works; rollbacks may deploy it.
     Healthy,
-    /// Never again.
+    /// The digest is bad; rollbacks skip it, and retries need `force`.
     Bad,
 }
 
@@ -251,15 +251,15 @@ impl From<MarkVerdict> for Verdict {
     }
 }
 
-/// An `imageTag`: a digest, or a reference with one in the configured repository.
-pub(crate) fn digest(text: &str, repository: Option<&str>) -> Result<Digest, Refusal> {
+/// Parses an `imageTag`: a digest, or an image reference with a digest in the configured repository.
+pub(crate) fn digest(text: &str, repository: Option<&str>) -> Result<Digest, ApiError> {
     digest_of("imageTag", text, repository)
 }
 
-/// The same of another field.
-pub(crate) fn digest_of(field: &str, text: &str, repository: Option<&str>) -> Result<Digest, Refusal> {
+/// Parses an image reference in the format of `imageTag` in another field.
+pub(crate) fn digest_of(field: &str, text: &str, repository: Option<&str>) -> Result<Digest, ApiError> {
     Digest::of_image(text, repository).map_err(|broken| match broken {
-        ImageError::Tag => Refusal::coded("tags_not_allowed", field, broken.to_string()),
-        ImageError::Repository { .. } | ImageError::Digest(_) => Refusal::field(field, broken.to_string()),
+        ImageError::Tag => ApiError::coded("tags_not_allowed", field, broken.to_string()),
+        ImageError::Repository { .. } | ImageError::Digest(_) => ApiError::field(field, broken.to_string()),
     })
 }

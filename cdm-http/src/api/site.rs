@@ -1,4 +1,4 @@
-//! A site on the wire.
+//! Sites in API requests and responses.
 
 use cdm_core::domain::{
     Color, DatabaseName, Hostnames, Operation, SecretKind, SecretName, SiteId, SiteName, Theme,
@@ -7,71 +7,71 @@ use cdm_core::manager::NewSite;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::enums::{OperationStatus, ServiceName, SiteState};
 use super::time;
-use super::words::{OperationStatus, ServiceName, SiteState};
-use crate::error::Refusal;
-use crate::input::Fields;
+use crate::error::ApiError;
+use crate::extract::Fields;
 
-/// A site.
+/// A site of a tenant.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Site {
-    /// What people call it.
+    /// The id of the site, which the user chose.
     pub id: String,
-    /// What everything of it is named by; never reused.
+    /// The unique id from which the names of the site's resources are derived; never reused.
     pub uid: String,
-    /// Its title.
+    /// The title of the site.
     pub name: String,
-    /// Its theme.
+    /// The theme of the site.
     pub theme: String,
-    /// Where it is served.
+    /// The hostnames of the site.
     pub hostnames: Vec<String>,
-    /// The hostname that the others redirect to.
+    /// The hostname that the other hostnames redirect to.
     pub canonical_hostname: String,
-    /// The service that the record assigns it to.
+    /// The service that the site is assigned to.
     #[schema(value_type = ServiceName)]
     pub service: String,
-    /// Where its route was last seen to point; null without one.
+    /// The last observed target of the site's route; null without a route.
     #[schema(required = true, value_type = Option<ServiceName>)]
     pub routed_service: Option<String>,
-    /// Where it is in its life.
+    /// The lifecycle state of the site.
     #[schema(value_type = SiteState)]
     pub state: String,
-    /// The operation at work on it.
+    /// The unfinished operation on the site; null without one.
     #[schema(required = true)]
     pub operation: Option<String>,
-    /// How that stands; `parked` waits for a person.
+    /// The status of that operation; `parked` needs a user.
     #[schema(required = true, value_type = Option<OperationStatus>)]
     pub operation_status: Option<String>,
-    /// Its database.
+    /// The database of the site.
     pub database: Database,
-    /// The names of its secrets.
+    /// The names of the site's secrets.
     pub secrets: Secrets,
-    /// The prefix of its objects.
+    /// The prefix of the site's objects.
     pub object_prefix: String,
-    /// When it was recorded.
+    /// When the site was created.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When it last changed.
+    /// When the site last changed.
     #[schema(format = DateTime)]
     pub updated_at: String,
-    /// Raised by every change.
+    /// A number that increases with each change.
     pub version: u64,
 }
 
-/// A site's database.
+/// The database of a site.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Database {
-    /// Its name, and that of its user.
+    /// The name of the database and of its user.
     pub name: String,
 }
 
-/// The names of a site's secrets, below the platform's prefix.
+/// The names of a site's secrets, without the prefix of the platform.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Secrets {
-    /// Of the credentials of its database.
+    /// The name of the secret with the database credentials.
     pub database: String,
-    /// Of the credentials of its administrator.
+    /// The name of the secret with the administrator's credentials.
     pub cms: String,
 }
 
@@ -103,47 +103,47 @@ impl From<&cdm_core::domain::Site> for Site {
     }
 }
 
-/// A site to create.
+/// A request to create a site.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateSite {
-    /// What people will call it; without `--`.
+    /// The id of the site; it must not contain `--`.
     #[schema(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", min_length = 1, max_length = 32)]
     pub id: String,
-    /// Its theme, named as its directory is.
+    /// The theme of the site: the name of the theme's directory.
     #[schema(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$", min_length = 1, max_length = 100)]
     pub theme: String,
-    /// Where it is to be served; no hostname twice, and none of another site.
+    /// The hostnames of the site, without duplicates and without hostnames of other sites.
     #[schema(min_items = 1, max_items = 16)]
     pub hostnames: Vec<String>,
-    /// The service; the active canary where none is named.
+    /// The service that the site is assigned to. Default: the active canary.
     #[schema(value_type = Option<ServiceName>)]
     pub service: Option<String>,
-    /// Its title: printable characters.
+    /// The title of the site, in printable characters.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// One of the hostnames.
+    /// The hostname that the others redirect to; one of `hostnames`.
     #[schema(min_length = 1, max_length = 1024)]
     pub canonical_hostname: String,
 }
 
 impl CreateSite {
-    pub(crate) fn parse(&self) -> Result<NewSite, Refusal> {
+    pub(crate) fn parse(&self) -> Result<NewSite, ApiError> {
         let mut fields = Fields::default();
-        let id = fields.take("id", SiteId::parse(&self.id));
-        let theme = fields.take("theme", Theme::parse(&self.theme));
-        let name = fields.take("name", SiteName::parse(&self.name));
+        let id = fields.parse("id", SiteId::parse(&self.id));
+        let theme = fields.parse("theme", Theme::parse(&self.theme));
+        let name = fields.parse("name", SiteName::parse(&self.name));
         let hostnames = Hostnames::parse(&self.hostnames, &self.canonical_hostname).map_err(|broken| {
             let field = match broken.place() {
                 Some(index) => format!("hostnames[{index}]"),
                 None if broken.what().contains("canonical") => "canonicalHostname".to_owned(),
                 None => "hostnames".to_owned(),
             };
-            fields.refuse(&field, &format!("`{}`: {}", broken.value(), broken.rule()));
+            fields.reject(&field, &format!("`{}`: {}", broken.value(), broken.rule()));
         });
-        let service = self.service.as_deref().map(|text| fields.take("service", Color::parse(text)));
+        let service = self.service.as_deref().map(|text| fields.parse("service", Color::parse(text)));
         let service = service.map_or(Some(None), |service| service.map(Some));
-        let taken = (|| {
+        let parsed = (|| {
             Some(NewSite {
                 id: id?,
                 name: name?,
@@ -152,6 +152,6 @@ impl CreateSite {
                 service: service?,
             })
         })();
-        fields.end(taken)
+        fields.finish(parsed)
     }
 }

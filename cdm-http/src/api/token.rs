@@ -1,37 +1,37 @@
-//! A token on the wire; its text only once, when it is made.
+//! Tokens in API requests and responses. Only the response to the creation contains the text of a token.
 
 use cdm_core::domain::{Role, Timestamp};
 use cdm_core::manager::{Expiry, NewToken};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::words::RoleName;
+use super::enums::RoleName;
 use super::{moment, time};
-use crate::error::Refusal;
-use crate::input::Fields;
+use crate::error::ApiError;
+use crate::extract::Fields;
 
-/// A token.
+/// A token, without its text.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Token {
-    /// Names it.
+    /// The id of the token.
     pub id: String,
-    /// Who asks with it.
+    /// The name of the token, which the audit log records as the actor.
     pub name: String,
-    /// What it may do.
+    /// The role of the token.
     #[schema(value_type = RoleName)]
     pub role: String,
-    /// Whether it serves callers on the server's machine only.
+    /// Whether the token is valid only for callers on the server's machine.
     pub loopback_only: bool,
-    /// Who made it.
+    /// The actor who created the token.
     pub created_by: String,
-    /// When.
+    /// When the token was created.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// Until when it serves; null until it is revoked.
+    /// When the token expires; null if it is valid until it is revoked.
     #[schema(required = true, format = DateTime)]
     pub expires_at: Option<String>,
-    /// Since when it serves no more.
+    /// When the token was revoked; null if it was not revoked.
     #[schema(required = true, format = DateTime)]
     pub revoked_at: Option<String>,
 }
@@ -51,13 +51,13 @@ impl From<&cdm_core::domain::Token> for Token {
     }
 }
 
-/// A token that was just made.
+/// A new token with its text.
 #[derive(Clone, Serialize, ToSchema)]
 pub struct MadeToken {
-    /// Its record.
+    /// The token without its text.
     #[serde(flatten)]
     pub record: Token,
-    /// Its text, which is shown this once.
+    /// The text of the token; no other response contains it.
     pub token: String,
 }
 
@@ -67,19 +67,19 @@ impl std::fmt::Debug for MadeToken {
     }
 }
 
-/// A token to make.
+/// A request to create a token.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateToken {
-    /// Who will ask with it: printable ASCII; never the name of a token before, nor one that is reserved for the audit:
-    /// `anonymous`, `bootstrap`, `bootstrap-…`, `console`, `local`, `user:…`.
+    /// The name of the token, in printable ASCII. It must not be the name of another token, also of a revoked one, or a
+    /// reserved name: `anonymous`, `bootstrap`, `bootstrap-…`, `console`, `local`, `user:…`.
     #[schema(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", min_length = 1, max_length = 100)]
     pub name: String,
-    /// What it may do.
+    /// The role of the token.
     #[schema(value_type = RoleName)]
     pub role: String,
-    /// Until when it serves: RFC 3339, in the future, or `never` for a token that serves until it is revoked; 90 days
-    /// where it is left out.
+    /// When the token expires: a time in the future in RFC 3339, or `never` for a token that is valid until it is revoked.
+    /// Default: after 90 days.
     #[schema(
         pattern = "^(never|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))$"
     )]
@@ -87,23 +87,23 @@ pub struct CreateToken {
 }
 
 impl CreateToken {
-    pub(crate) fn parse(&self, now: Timestamp) -> Result<NewToken, Refusal> {
+    pub(crate) fn parse(&self, now: Timestamp) -> Result<NewToken, ApiError> {
         let mut fields = Fields::default();
-        let name = fields.take("name", cdm_core::domain::Token::name(&self.name));
-        let role = fields.take("role", Role::parse(&self.role));
+        let name = fields.parse("name", cdm_core::domain::Token::name(&self.name));
+        let role = fields.parse("role", Role::parse(&self.role));
         let expiry = match self.expires_at.as_deref() {
             None => Expiry::Usual,
             Some("never") => Expiry::Never,
             Some(text) => match moment(text).filter(|end| *end > now) {
                 Some(end) => Expiry::At(end),
                 None => {
-                    let rule = "the end of a token is a moment in the future, in RFC 3339, or `never`";
-                    fields.refuse("expiresAt", rule);
+                    let rule = "the time must be in the future, in RFC 3339; or `never`";
+                    fields.reject("expiresAt", rule);
                     Expiry::Usual
                 }
             },
         };
-        let taken = name.zip(role).map(|(name, role)| NewToken { name, role, expiry });
-        fields.end(taken)
+        let parsed = name.zip(role).map(|(name, role)| NewToken { name, role, expiry });
+        fields.finish(parsed)
     }
 }

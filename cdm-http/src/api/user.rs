@@ -1,95 +1,95 @@
-//! A person who signs in, on the wire; never their password, nor its hash.
+//! Users in API requests and responses. No response contains a password or its hash.
 
 use cdm_core::domain::{Role, UserName, user};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::enums::RoleName;
 use super::time;
-use super::words::RoleName;
-use crate::error::Refusal;
-use crate::input::Fields;
+use crate::error::ApiError;
+use crate::extract::Fields;
 use crate::password;
 
-/// A person who signs in to the console.
+/// A user of the console.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// Names them.
+    /// The name of the user, which is also the sign-in name.
     pub name: String,
-    /// Who they are in the audit.
+    /// The user's name in the audit log.
     pub actor: String,
-    /// What they may do.
+    /// The role of the user.
     #[schema(value_type = RoleName)]
     pub role: String,
-    /// Who made them.
+    /// The actor who created the user.
     pub created_by: String,
-    /// When.
+    /// When the user was created.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// Since when they may not sign in any more.
+    /// When the user was removed; null if they may sign in.
     #[schema(required = true, format = DateTime)]
     pub removed_at: Option<String>,
-    /// What they prove besides the password.
+    /// The second factor of the user.
     #[schema(value_type = SecondFactorName)]
     pub second_factor: String,
-    /// Whether an account of the provider of OpenID Connect is theirs.
+    /// Whether an OpenID Connect account is bound to the user.
     #[schema(value_type = IdentityName)]
     pub identity: String,
-    /// Where they are signed in.
+    /// The valid sessions of the user.
     pub sessions: Vec<Session>,
 }
 
-/// What somebody proves besides the password.
+/// The second factor of a user.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[allow(dead_code, reason = "it stands in the document alone")]
+#[allow(dead_code, reason = "only the OpenAPI document uses the type")]
 pub enum SecondFactorName {
-    /// Nothing.
+    /// The user has no second factor.
     None,
-    /// One-time codes by time, RFC 6238.
+    /// Time-based one-time codes (TOTP, RFC 6238).
     Totp,
 }
 
-/// Whether an account of the provider of OpenID Connect is bound to somebody.
+/// Whether an OpenID Connect account is bound to a user.
 #[derive(Clone, Copy, Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
-#[allow(dead_code, reason = "it stands in the document alone")]
+#[allow(dead_code, reason = "only the OpenAPI document uses the type")]
 pub enum IdentityName {
-    /// None yet; the first that is vouched for by their name will be.
+    /// No account is bound; the first account with the name of the user will be.
     None,
-    /// One, and no other.
+    /// One account is bound, and other accounts are rejected.
     Bound,
 }
 
-/// What of a person can be taken away.
+/// The value that removes a property of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Absent {
-    /// It goes.
+    /// Removes the second factor, or unbinds the OpenID Connect account.
     None,
 }
 
-/// A browser in which somebody is signed in.
+/// A session: a browser in which a user is signed in.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
-    /// Names it.
+    /// The id of the session.
     pub id: String,
-    /// The address that they signed in from.
+    /// The address from which the user signed in.
     #[schema(required = true)]
     pub from: Option<String>,
-    /// When they did.
+    /// When the user signed in.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When it ends by itself.
+    /// When the session expires.
     #[schema(format = DateTime)]
     pub expires_at: String,
 }
 
 impl User {
     pub(crate) fn new(user: &user::User, users: &user::Users, now: cdm_core::domain::Timestamp) -> Self {
-        let theirs = |session: &&user::Session| session.user == user.name && session.lasts(now);
+        let is_valid = |session: &&user::Session| session.user == user.name && session.lasts(now);
         Self {
             name: user.name.to_string(),
             actor: user.name.actor().to_string(),
@@ -99,7 +99,7 @@ impl User {
             removed_at: user.removed.map(time),
             second_factor: if user.second.is_some() { "totp" } else { "none" }.to_owned(),
             identity: if user.identity.is_some() { "bound" } else { "none" }.to_owned(),
-            sessions: users.sessions.iter().filter(theirs).map(Session::from).collect(),
+            sessions: users.sessions.iter().filter(is_valid).map(Session::from).collect(),
         }
     }
 }
@@ -115,84 +115,88 @@ impl From<&user::Session> for Session {
     }
 }
 
-/// A person who may sign in from now on.
+/// A request to create a user.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateUser {
-    /// What they sign in as; an e-mail address in lower case will do. Never a name that was given before.
+    /// The sign-in name, for example an e-mail address in lower case. It must not be the name of another user, also of a
+    /// removed one.
     #[schema(pattern = "^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$", min_length = 1, max_length = 64)]
     pub name: String,
-    /// What they may do.
+    /// The role of the user.
     #[schema(value_type = RoleName)]
     pub role: String,
-    /// What they prove it by; left out, a provider of OpenID Connect has to.
+    /// The password. A user without a password signs in with OpenID Connect.
     #[schema(value_type = Option<String>, min_length = 12, max_length = 128, nullable = false)]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "non_null")]
     pub password: Option<SecretString>,
 }
 
-/// What is to be different about a person; at least one of them.
+/// A request to change a user; at least one field is required.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schema(min_properties = 1)]
 pub struct ChangeUser {
-    /// What they may do, from their next request on.
+    /// The new role, which applies from the next request on.
     #[schema(value_type = Option<RoleName>, nullable = false)]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "non_null")]
     pub role: Option<String>,
-    /// What they prove it by; they are signed out everywhere.
+    /// The new password. The user is signed out everywhere.
     #[schema(value_type = Option<String>, min_length = 12, max_length = 128, nullable = false)]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "non_null")]
     pub password: Option<SecretString>,
-    /// `none` takes their second factor away, so that they set up another one; they are signed out everywhere.
+    /// `none` removes the second factor, so that the user can set up a new one. The user is signed out everywhere.
     #[schema(value_type = Option<Absent>, nullable = false)]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "non_null")]
     pub second_factor: Option<Absent>,
-    /// `none` unbinds their account of the provider of OpenID Connect: the next one that is vouched for by their name is
-    /// bound. They are signed out everywhere.
+    /// `none` unbinds the OpenID Connect account; the next account with the name of the user is bound. The user is signed
+    /// out everywhere.
     #[schema(value_type = Option<Absent>, nullable = false)]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "non_null")]
     pub identity: Option<Absent>,
 }
 
-/// What is there is a value: null is none.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+/// Rejects null: a field is either absent or has a value.
+fn non_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-fn judge(fields: &mut Fields, password: &SecretString, (name, passwords): (&str, bool)) {
+fn check_password(fields: &mut Fields, password: &SecretString, (name, passwords): (&str, bool)) {
     if !passwords {
-        fields.refuse("password", "passwords are switched off on this server; leave it out");
-    } else if let Err(problem) = password::judge(password, name) {
-        fields.refuse("password", problem);
+        fields.reject("password", "passwords are disabled on this server; leave the field out");
+    } else if let Err(problem) = password::check_strength(password, name) {
+        fields.reject("password", problem);
     }
 }
 
 impl CreateUser {
-    /// `passwords`: whether any may be set.
-    pub(crate) fn parse(&self, passwords: bool) -> Result<(UserName, Role), Refusal> {
+    /// Parses the request; `passwords` is whether users may have passwords.
+    pub(crate) fn parse(&self, passwords: bool) -> Result<(UserName, Role), ApiError> {
         let mut fields = Fields::default();
-        let name = fields.take("name", UserName::parse(&self.name));
-        let role = fields.take("role", Role::parse(&self.role));
+        let name = fields.parse("name", UserName::parse(&self.name));
+        let role = fields.parse("role", Role::parse(&self.role));
         if let Some(password) = &self.password {
-            judge(&mut fields, password, (&self.name, passwords));
+            check_password(&mut fields, password, (&self.name, passwords));
         }
-        fields.end(name.zip(role))
+        fields.finish(name.zip(role))
     }
 }
 
 impl ChangeUser {
-    /// For the person of that name; `passwords`: whether any may be set.
-    pub(crate) fn parse(&self, name: &str, passwords: bool) -> Result<Option<Role>, Refusal> {
+    /// Parses the request for the user `name`, and returns the new role; `passwords` is whether users may have passwords.
+    pub(crate) fn parse(&self, name: &str, passwords: bool) -> Result<Option<Role>, ApiError> {
         let mut fields = Fields::default();
-        let role = self.role.as_deref().map(|role| fields.take("role", Role::parse(role)));
+        let role = self.role.as_deref().map(|role| fields.parse("role", Role::parse(role)));
         if let Some(password) = &self.password {
-            judge(&mut fields, password, (name, passwords));
+            check_password(&mut fields, password, (name, passwords));
         }
         let other = self.second_factor.is_some() || self.identity.is_some();
         if self.role.is_none() && self.password.is_none() && !other {
-            fields.refuse("role", "a role, a password, or what is to go is needed");
+            fields.reject(
+                "role",
+                "at least one of `role`, `password`, `secondFactor` and `identity` is required",
+            );
         }
-        fields.end(Some(role.flatten()))
+        fields.finish(Some(role.flatten()))
     }
 }

@@ -1,4 +1,4 @@
-//! A webhook on the wire; its key only once, when it is made.
+//! Webhooks in API requests and responses. Only the response to the creation contains the signing key.
 
 use cdm_core::domain::webhook::{self, DeliveryState, Topic};
 use cdm_core::manager::NewWebhook;
@@ -6,56 +6,56 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::enums::{TopicName, WebhookState};
 use super::time;
-use super::words::{TopicName, WebhookState};
-use crate::error::Refusal;
-use crate::input::Fields;
+use crate::error::ApiError;
+use crate::extract::Fields;
 
-/// A receiver that is told what happens.
+/// A webhook: a receiver of event messages.
 #[derive(Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
-    /// Its opaque name.
+    /// The opaque id of the webhook.
     pub id: String,
-    /// Where its messages go.
+    /// The URL that messages are sent to.
     pub url: String,
-    /// What it is told.
+    /// The kinds of events that are sent.
     #[schema(value_type = Vec<TopicName>)]
     pub events: Vec<&'static str>,
-    /// Who made it.
+    /// The actor who created the webhook.
     pub created_by: String,
-    /// When.
+    /// When the webhook was created.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// How it stands.
+    /// Whether messages are delivered, retried or stopped.
     #[schema(value_type = WebhookState)]
     pub state: &'static str,
-    /// How many attempts in a row have failed.
+    /// The number of consecutive failed attempts.
     pub failures: u32,
-    /// Why the last attempt failed, or why it is stopped.
+    /// Why the last attempt failed, or why the webhook is stopped.
     #[schema(required = true)]
     pub reason: Option<String>,
-    /// When the next attempt is made, after one that failed.
+    /// When the next attempt is made; null unless the last attempt failed.
     #[schema(required = true, format = DateTime)]
     pub next_attempt_at: Option<String>,
-    /// Since when nothing is sent any more.
+    /// When the webhook was stopped; null if it is not stopped.
     #[schema(required = true, format = DateTime)]
     pub stopped_at: Option<String>,
 }
 
 impl std::fmt::Debug for Webhook {
-    /// Without the address, which may hold a secret.
+    /// Omits the URL, which may contain a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Webhook").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-/// A webhook's id.
+/// Formats the id of a webhook.
 pub(crate) fn id(number: u64) -> String {
     format!("webhook-{number}")
 }
 
-/// The number of a webhook's id.
+/// Returns the number in the id of a webhook; `None` if the id is not valid.
 pub(crate) fn number(id: &str) -> Option<u64> {
     let number = id.strip_prefix("webhook-")?.parse().ok()?;
     (self::id(number) == id).then_some(number)
@@ -85,13 +85,13 @@ impl From<&webhook::Webhook> for Webhook {
     }
 }
 
-/// A webhook that was just made.
+/// A new webhook with its signing key.
 #[derive(Clone, Serialize, ToSchema)]
 pub struct MadeWebhook {
-    /// Its record.
+    /// The webhook without its key.
     #[serde(flatten)]
     pub record: Webhook,
-    /// What its messages are signed with, `whsec_…`; it is shown this once.
+    /// The signing key of the messages, `whsec_…`; no other response contains it.
     pub key: String,
 }
 
@@ -107,16 +107,15 @@ impl std::fmt::Debug for MadeWebhook {
     }
 }
 
-/// A webhook to make.
+/// A request to create a webhook.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateWebhook {
-    /// Where its messages go: `https`, a name with a dot in lower case, no address inside but those of the server's
-    /// configuration.
+    /// The URL that messages are sent to: `https`, with a lower-case hostname that contains a dot. Private addresses are
+    /// rejected unless the configuration of the server allows them.
     #[schema(min_length = 1, max_length = 1000)]
     pub url: String,
-    /// What it is told; where it is left out: how operations and rollouts came to their end, and what stands still until
-    /// somebody asks.
+    /// The kinds of events to send. Default: the end of operations and rollouts, and the states in which they need a user.
     #[schema(value_type = Option<Vec<TopicName>>, min_items = 1, max_items = 15)]
     pub events: Option<Vec<String>>,
 }
@@ -130,17 +129,18 @@ impl std::fmt::Debug for CreateWebhook {
 impl CreateWebhook {
     pub(crate) fn parse(
         self,
-        judge: impl Fn(&str) -> Result<(), cdm_core::domain::NameError>,
-    ) -> Result<NewWebhook, Refusal> {
+        check_url: impl Fn(&str) -> Result<(), cdm_core::domain::NameError>,
+    ) -> Result<NewWebhook, ApiError> {
         let mut fields = Fields::default();
-        let judged = fields.take("url", judge(&self.url));
+        let url = fields.parse("url", check_url(&self.url));
         if self.events.as_ref().is_some_and(|events| events.is_empty() || events.len() > Topic::ALL.len()) {
-            fields.refuse("events", "from 1 to 15 events, or none named for the usual ones");
+            fields
+                .reject("events", "the list must have 1 to 15 kinds of events; leave it out for the default");
         }
         let named = self.events.unwrap_or_default();
         let topics: Option<Vec<_>> =
-            named.iter().map(|name| fields.take("events", Topic::parse(name))).collect();
-        let taken = judged.zip(topics).map(|((), topics)| NewWebhook { url: self.url, topics });
-        fields.end(taken)
+            named.iter().map(|name| fields.parse("events", Topic::parse(name))).collect();
+        let parsed = url.zip(topics).map(|((), topics)| NewWebhook { url: self.url, topics });
+        fields.finish(parsed)
     }
 }

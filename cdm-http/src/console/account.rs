@@ -1,4 +1,4 @@
-//! One's own account: where one is signed in, and what one signs in with.
+//! The account page: the user's sessions, password and second factor.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -10,125 +10,149 @@ use cdm_core::wiring::SecondFactorRule;
 use secrecy::ExposeSecret;
 
 use super::form::Form;
-use super::guard::{Visit, Visitor};
-use super::page::{Section, View, page, rendered};
-use super::shape::{self, Now};
-use super::sign_in::{by_password, opened};
+use super::format::{self, Now};
+use super::guard::{CurrentUser, PageRequest};
+use super::page::{Section, View, page, render};
+use super::sign_in::{open_session, require_passwords};
 use crate::api::time;
 use crate::api::user::Session;
-use crate::app::{Server, Shared};
-use crate::error::Refusal;
+use crate::app::{AppState, SharedState};
+use crate::error::ApiError;
+use crate::extract::PathSegment;
 use crate::hashing::Requester;
-use crate::input::Named;
 use crate::password;
 
 #[derive(Template)]
 #[template(path = "account.html")]
 struct Account<'a> {
-    visitor: &'a Visitor,
+    current_user: &'a CurrentUser,
+    /// The user's sessions, newest first.
     sessions: Vec<Session>,
-    here: String,
-    /// Whether they sign in by a password here.
+    /// The id of the session that shows the page.
+    current_session: String,
+    /// Whether the user has a password and the server accepts passwords.
     password: bool,
-    /// Since when they have a second factor, and how many recovery codes are left.
-    second: Option<(String, usize)>,
-    /// Whether they may set one up.
-    enroll: bool,
+    /// When the second factor was set up, and the number of unused recovery codes; `None` without a second factor.
+    second_factor: Option<(String, usize)>,
+    /// Whether the user may set up a second factor.
+    can_enroll: bool,
     problem: Option<&'a str>,
     now: Now,
 }
 
 async fn account_page(
-    server: &Server,
-    visitor: &Visitor,
+    server: &AppState,
+    current_user: &CurrentUser,
     status: StatusCode,
     problem: Option<&str>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let (users, now) = (server.app.manager.users().await?, server.app.clock.wall());
-    let theirs = users.sessions.iter().filter(|one| one.user == visitor.name && one.lasts(now));
-    let sessions = theirs.rev().map(Session::from).collect();
-    let here = visitor.session.to_string();
-    let user = users.of(&visitor.name);
+    let own = users.sessions.iter().filter(|session| session.user == current_user.name && session.lasts(now));
+    let sessions = own.rev().map(Session::from).collect();
+    let current_session = current_user.session.to_string();
+    let user = users.of(&current_user.name);
     let password =
-        server.app.settings.passwords && user.is_some_and(|user| user.password != password::none());
-    let second = user.filter(|_| password).and_then(|user| user.second.as_ref());
-    let second = second.map(|second| (time(second.at), second.recovery.len()));
-    let enroll = password && server.app.settings.second_factor != SecondFactorRule::Off;
-    let head =
-        rendered(&Account { visitor, sessions, here, password, second, enroll, problem, now: Now(now) })?;
-    page(status, Some(visitor), &View::still("Your account", Section::None, head))
+        server.app.settings.passwords && user.is_some_and(|user| user.password != password::unusable());
+    let second_factor = user.filter(|_| password).and_then(|user| user.second.as_ref());
+    let second_factor = second_factor.map(|second| (time(second.at), second.recovery.len()));
+    let can_enroll = password && server.app.settings.second_factor != SecondFactorRule::Off;
+    let head = render(&Account {
+        current_user,
+        sessions,
+        current_session,
+        password,
+        second_factor,
+        can_enroll,
+        problem,
+        now: Now(now),
+    })?;
+    page(status, Some(current_user), &View::fixed("Your account", Section::None, head))
 }
 
-/// Shows where one is signed in.
-pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
-    account_page(&server, &visit.visitor, StatusCode::OK, None).await
+/// Shows the account page.
+pub(crate) async fn show(
+    State(server): State<SharedState>,
+    request: PageRequest,
+) -> Result<Response, ApiError> {
+    account_page(&server, &request.current_user, StatusCode::OK, None).await
 }
 
-/// Whether whoever sits there is still the one who signed in: by the present password. Someone without a password, for
-/// whom a provider vouches, has nothing to prove here.
-pub(super) async fn is_still(server: &Server, visitor: &Visitor, form: &Form) -> Result<bool, Refusal> {
-    let attempt = server.limits.session(visitor.session).map_err(Refusal::too_many)?;
+/// Returns whether the form contains the user's current password. Returns `true` for a user without a password, who
+/// signs in through an OpenID Connect provider.
+pub(super) async fn is_reauthenticated(
+    server: &AppState,
+    current_user: &CurrentUser,
+    form: &Form,
+) -> Result<bool, ApiError> {
+    let attempt = server.limits.session(current_user.session).map_err(ApiError::too_many)?;
     let users = server.app.manager.users().await?;
-    let known = users.of(&visitor.name).map(|user| &user.password);
-    if known == Some(&password::none()) || !server.app.settings.passwords {
-        attempt.forgive();
+    let stored = users.of(&current_user.name).map(|user| &user.password);
+    if stored == Some(&password::unusable()) || !server.app.settings.passwords {
+        attempt.refund();
         return Ok(true);
     }
-    let requester = Requester::Known(visitor.session.to_string());
-    let proves = server.passwords.proves(requester, form.secret("old"), known).await;
-    if !matches!(proves, Ok(false)) {
-        attempt.forgive();
+    let requester = Requester::Known(current_user.session.to_string());
+    let is_correct = server.passwords.verify(requester, form.secret("old"), stored).await;
+    if !matches!(is_correct, Ok(false)) {
+        attempt.refund();
     }
-    proves
+    is_correct
 }
 
-pub(super) const NOT_PRESENT: &str = "that is not your present password";
+pub(super) const WRONG_CURRENT_PASSWORD: &str = "the current password is wrong";
 
-/// The page, with what was wrong.
-pub(super) async fn refused(server: &Server, visitor: &Visitor, problem: &str) -> Result<Response, Refusal> {
-    account_page(server, visitor, StatusCode::UNPROCESSABLE_ENTITY, Some(problem)).await
+/// Shows the account page with an error.
+pub(super) async fn account_error(
+    server: &AppState,
+    current_user: &CurrentUser,
+    problem: &str,
+) -> Result<Response, ApiError> {
+    account_page(server, current_user, StatusCode::UNPROCESSABLE_ENTITY, Some(problem)).await
 }
 
-/// Ends one of one's own sessions.
+/// Ends one of the user's sessions.
 pub(crate) async fn end_session(
-    State(server): State<Shared>,
+    State(server): State<SharedState>,
     Path(id): Path<String>,
     form: Form,
-) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks()?;
-    let id = Uid::named(&id)?;
-    if !is_still(&server, &visitor, &form).await? {
-        return refused(&server, &visitor, NOT_PRESENT).await;
+) -> Result<Response, ApiError> {
+    let (current_user, request) = form.authenticated_request()?;
+    let id = Uid::from_segment(&id)?;
+    if !is_reauthenticated(&server, &current_user, &form).await? {
+        return account_error(&server, &current_user, WRONG_CURRENT_PASSWORD).await;
     }
-    server.app.manager.close_session(&request, &visitor.name, Some(id)).await?;
+    server.app.manager.close_session(&request, &current_user.name, Some(id)).await?;
     Ok(Redirect::to("/console/account").into_response())
 }
 
-/// Gives oneself another password. All sessions end with the old one, and this browser gets a new one.
-pub(crate) async fn change_password(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks()?;
-    by_password(&server)?;
+/// Changes the user's password. This ends all of the user's sessions, and opens a new session in this browser.
+pub(crate) async fn change_password(
+    State(server): State<SharedState>,
+    form: Form,
+) -> Result<Response, ApiError> {
+    let (current_user, request) = form.authenticated_request()?;
+    require_passwords(&server)?;
     let password = form.secret("password");
     let users = server.app.manager.users().await?;
-    let known = users.of(&visitor.name).is_some_and(|user| user.password != password::none());
-    let problem = if !known {
-        Some("you have no password here; a provider of OpenID Connect vouches for you")
-    } else if !is_still(&server, &visitor, &form).await? {
-        Some(NOT_PRESENT)
-    } else if let Err(problem) = password::judge(&password, visitor.name.as_str()) {
+    let has_password = users.of(&current_user.name).is_some_and(|user| user.password != password::unusable());
+    let problem = if !has_password {
+        Some("you have no password on this server; you sign in through the OpenID Connect provider")
+    } else if !is_reauthenticated(&server, &current_user, &form).await? {
+        Some(WRONG_CURRENT_PASSWORD)
+    } else if let Err(problem) = password::check_strength(&password, current_user.name.as_str()) {
         Some(problem)
     } else if form.secret("again").expose_secret() != password.expose_secret() {
-        Some("the two new passwords are not the same")
+        Some("the two new passwords are different")
     } else {
         None
     };
     if let Some(problem) = problem {
-        return refused(&server, &visitor, problem).await;
+        return account_error(&server, &current_user, problem).await;
     }
-    let requester = Requester::Known(visitor.session.to_string());
+    let requester = Requester::Known(current_user.session.to_string());
     let hash = server.passwords.hash(requester, password).await?;
     let change = UserChange { password: Some(hash), ..UserChange::default() };
-    let user = server.app.manager.change_user(&request, &visitor.name, &change).await?;
+    let user = server.app.manager.change_user(&request, &current_user.name, &change).await?;
     let proven = Proven::Renewed(user.password.clone());
-    opened(&server, &form, (&user, proven), "/console/account").await
+    open_session(&server, &form, (&user, proven), "/console/account").await
 }

@@ -1,5 +1,5 @@
-//! The files that pages need, inside the program. Their addresses have their content's hash, so that browsers may keep
-//! them for ever.
+//! The static files of the pages, which are part of the binary. Their URLs contain a hash of the content, so browsers
+//! may cache the files without a time limit.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,9 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use crate::error::Refusal;
+use crate::error::ApiError;
 
+/// Name, content type and content.
 type File = (&'static str, &'static str, &'static [u8]);
 
 const FILES: [File; 4] = [
@@ -19,8 +20,8 @@ const FILES: [File; 4] = [
     ("icon.svg", "image/svg+xml", include_bytes!("../../assets/icon.svg")),
 ];
 
-/// Each file's place, with the first characters of its hash.
-static PLACES: LazyLock<[String; 4]> = LazyLock::new(|| {
+/// The last path segment of each file: the first twelve hexadecimal digits of its SHA-256, and its name.
+static PATHS: LazyLock<[String; 4]> = LazyLock::new(|| {
     FILES.map(|(name, _, content)| {
         let hash = Sha256::digest(content);
         let short: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -28,18 +29,18 @@ static PLACES: LazyLock<[String; 4]> = LazyLock::new(|| {
     })
 });
 
-/// The address of a file.
-pub(crate) fn of(name: &str) -> String {
+/// Returns the URL of a file.
+pub(crate) fn url(name: &str) -> String {
     let index = FILES.iter().position(|(known, ..)| *known == name);
-    let place = index.and_then(|index| PLACES.get(index)).map_or(name, String::as_str);
-    format!("/console/assets/{place}")
+    let path = index.and_then(|index| PATHS.get(index)).map_or(name, String::as_str);
+    format!("/console/assets/{path}")
 }
 
-/// Sends a file.
-pub(crate) async fn file(Path(place): Path<String>) -> Result<Response, Refusal> {
-    let index = PLACES.iter().position(|known| *known == place);
+/// Returns a file, with headers that let browsers cache it for a year.
+pub(crate) async fn show(Path(path): Path<String>) -> Result<Response, ApiError> {
+    let index = PATHS.iter().position(|known| *known == path);
     let Some((_, kind, content)) = index.and_then(|index| FILES.get(index)) else {
-        return Err(Refusal::not_found("the file"));
+        return Err(ApiError::not_found("the file"));
     };
     let headers =
         [(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
@@ -50,19 +51,18 @@ pub(crate) async fn file(Path(place): Path<String>) -> Result<Response, Refusal>
 mod tests {
     use super::*;
 
-    /// What was vendored is what the lock file names, byte by byte.
     #[test]
-    fn vendored_files_are_as_they_were_published() {
+    fn vendored_files_match_the_hashes_of_the_lock_file() {
         let lock = include_str!("../../assets/VENDOR.lock");
         let rows = lock.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        let mut seen = 0;
+        let mut checked = 0;
         for row in rows {
             let (hash, name) = row.split_once("  ").expect("a hash and a name");
             let (_, _, content) = FILES.iter().find(|(known, ..)| *known == name).expect("a file");
             let found: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(found, hash, "{name}");
-            seen += 1;
+            checked += 1;
         }
-        assert_eq!(seen, 2);
+        assert_eq!(checked, 2);
     }
 }

@@ -1,16 +1,16 @@
-//! Who asked for what.
+//! The audit log.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::guard::Visit;
-use super::page::{Section, View, live, rendered};
-use super::shape::{self, Now};
+use super::format::{self, Now};
+use super::guard::PageRequest;
+use super::page::{Section, View, live, render};
 use super::{Filter, Pager};
 use crate::api::audit::AuditEntry;
-use crate::app::Shared;
-use crate::error::Refusal;
+use crate::app::SharedState;
+use crate::error::ApiError;
 use crate::routes::operations::{AuditFilter, entries};
 
 const PATH: &str = "/console/audit";
@@ -35,15 +35,15 @@ fn pager(filter: &AuditFilter, next: Option<&str>) -> Pager {
     Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
-/// Lists who asked for what.
+/// Lists the entries of the audit log.
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Filter(filter): Filter<AuditFilter>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     live(
         server,
-        visit,
+        request,
         |_| true,
         move |server, _| {
             let filter = filter.clone();
@@ -51,10 +51,10 @@ pub(crate) async fn list(
                 let page = entries(&server, &filter).await?;
                 let now = Now(server.app.clock.wall());
                 Ok(View {
-                    title: "Audit".to_owned(),
+                    title: "Audit log".to_owned(),
                     section: Section::Audit,
-                    head: rendered(&Head { filter: &filter })?,
-                    body: rendered(&Table {
+                    head: render(&Head { filter: &filter })?,
+                    body: render(&Table {
                         pager: pager(&filter, page.next.as_deref()),
                         items: page.items,
                         now,

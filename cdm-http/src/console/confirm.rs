@@ -1,38 +1,38 @@
-//! A question before something is done: what will happen, to how much, and a form that does it.
+//! The confirmation page of an action: the effect of the action, and the form that requests it.
 
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::guard::Visitor;
-use super::page::{Section, View, page, rendered};
-use super::shape;
-use crate::app::Server;
-use crate::error::Refusal;
+use super::format;
+use super::guard::CurrentUser;
+use super::page::{Section, View, page, render};
+use crate::app::AppState;
+use crate::error::ApiError;
 
-/// What is asked.
+/// The content of a confirmation page.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Question {
+pub(crate) struct Confirmation {
     pub(crate) title: String,
-    /// What will happen.
+    /// Paragraphs that state the effect of the action.
     pub(crate) lines: Vec<String>,
-    /// What speaks against it.
+    /// Reasons not to request the action now, such as a freeze.
     pub(crate) warnings: Vec<String>,
-    /// Further fields.
+    /// Input fields, in addition to the hidden ones.
     pub(crate) fields: Vec<Field>,
-    /// What the button says.
+    /// The label of the button; the page has no button if the label is empty.
     pub(crate) button: String,
-    /// Whether it cannot be undone.
+    /// Whether the action cannot be undone.
     pub(crate) danger: bool,
-    /// Where the form goes.
+    /// The URL to which the form is posted.
     pub(crate) action: String,
-    /// Where else one may go.
+    /// The URL of the link `Back`.
     pub(crate) back: String,
-    /// Why it was not taken the last time.
+    /// The error of the previous attempt, unless it belongs to a field.
     pub(crate) problem: Option<String>,
 }
 
-/// A field of a form, and what is wrong with it.
+/// A field of a form, with the error of the previous attempt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Field {
     pub(crate) name: &'static str,
@@ -44,70 +44,76 @@ pub(crate) struct Field {
     pub(crate) required: bool,
 }
 
-/// How a field is filled in.
+/// The input control of a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum FieldKind {
     #[default]
     Line,
     Code,
-    /// Shown and sent as it is.
+    /// Read-only text, which is sent with the form.
     Fixed,
     Lines,
     Number,
     Check,
+    /// A selection among pairs of value and label.
     Choice(Vec<(String, String)>),
 }
 
 impl Field {
-    /// What is wrong with the fields, beside each; what is wrong with no field is answered.
-    pub(crate) fn blame(fields: &mut [Self], refusal: &Refusal) -> Option<String> {
+    /// Sets the error of each field that the API error names. Returns the error's detail if it names no field of the
+    /// form.
+    pub(crate) fn assign_errors(fields: &mut [Self], error: &ApiError) -> Option<String> {
         let mut found = false;
-        for error in &refusal.problem.errors {
-            for field in fields.iter_mut().filter(|field| error.field.starts_with(field.name)) {
-                field.problem = Some(error.message.clone());
+        for field_error in &error.problem.errors {
+            for field in fields.iter_mut().filter(|field| field_error.field.starts_with(field.name)) {
+                field.problem = Some(field_error.message.clone());
                 found = true;
             }
         }
-        (!found).then(|| refusal.problem.detail.clone())
+        (!found).then(|| error.problem.detail.clone())
     }
 }
 
-/// Whether a form is shown again for that, with what is wrong, rather than a page of its own.
-pub(crate) fn mends(refusal: &Refusal) -> bool {
-    matches!(refusal.status, StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT)
+/// Returns whether other input or a second attempt can resolve the error, so the form is shown again instead of an
+/// error page.
+pub(crate) fn is_correctable(error: &ApiError) -> bool {
+    matches!(error.status, StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT)
 }
 
 #[derive(Template)]
 #[template(path = "confirm.html")]
 struct Confirm<'a> {
-    question: &'a Question,
+    confirmation: &'a Confirmation,
     csrf: &'a str,
     key: String,
 }
 
-/// The question as a page.
-pub(crate) fn asked(
-    server: &Server,
-    visitor: &Visitor,
+/// Renders a confirmation page.
+pub(crate) fn confirmation_page(
+    server: &AppState,
+    current_user: &CurrentUser,
     section: Section,
     status: StatusCode,
-    question: &Question,
-) -> Result<Response, Refusal> {
-    let confirm = Confirm { question, csrf: &visitor.csrf, key: server.ids.key() };
-    page(status, Some(visitor), &View::still(question.title.clone(), section, rendered(&confirm)?))
+    confirmation: &Confirmation,
+) -> Result<Response, ApiError> {
+    let confirm = Confirm { confirmation, csrf: &current_user.csrf, key: server.request_ids.form_key() };
+    page(status, Some(current_user), &View::fixed(confirmation.title.clone(), section, render(&confirm)?))
 }
 
-/// The same again with what was wrong; refusals that no other answer mends are pages of their own.
-pub(crate) fn asked_again(
-    server: &Server,
-    visitor: &Visitor,
+/// Renders a confirmation page again with the error of the request.
+///
+/// # Errors
+/// The error itself, if the user cannot correct it; it becomes an error page.
+pub(crate) fn confirmation_error(
+    server: &AppState,
+    current_user: &CurrentUser,
     section: Section,
-    mut question: Question,
-    refusal: Refusal,
-) -> Result<Response, Refusal> {
-    if !mends(&refusal) {
-        return Err(refusal);
+    mut confirmation: Confirmation,
+    error: ApiError,
+) -> Result<Response, ApiError> {
+    if !is_correctable(&error) {
+        return Err(error);
     }
-    question.problem = Field::blame(&mut question.fields, &refusal);
-    asked(server, visitor, section, refusal.status, &question)
+    confirmation.problem = Field::assign_errors(&mut confirmation.fields, &error);
+    confirmation_page(server, current_user, section, error.status, &confirmation)
 }

@@ -1,8 +1,8 @@
-//! The cookie of a device from which somebody has signed in before (OWASP's "device cookie"): attempts from there are
-//! counted apart, so that strangers who guess at a name do not lock its owner out.
+//! The cookie of a device from which a user has signed in before (OWASP's "device cookie"). Attempts from such a device
+//! are counted separately, so an attacker who guesses passwords for a user name does not lock out the user.
 //!
-//! It proves nothing beyond that. Its key is the person's password hash, which is secret and random: the cookie serves
-//! for one person alone, and no longer than the password that they signed in with.
+//! The cookie grants no access. Its signature uses the user's password hash as the key, which is secret and random: the
+//! cookie is valid for one user, and until the password changes.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use sha2::Sha256;
 
 use super::guard::is_plain;
 use crate::client::Client;
-use crate::input::unhex_bytes;
+use crate::extract::unhex_bytes;
 use crate::password;
 
-/// How long a device is known after the last sign-in.
-const LASTS: Duration = Duration::from_hours(180 * 24);
+/// How long a device is known after its last sign-in.
+const LIFETIME: Duration = Duration::from_hours(180 * 24);
 
 fn cookie_name(headers: &HeaderMap, client: Client) -> &'static str {
     if is_plain(headers, client) { "cdm-device" } else { "__Host-cdm-device" }
 }
 
-/// What signs the id of a device of `user`.
+/// Returns the MAC over a device id of `user` and its expiry in milliseconds; `None` for a user without a password.
 fn signature(user: &User, id: &str, until: &str) -> Option<Hmac<Sha256>> {
-    let key = Some(&user.password).filter(|hash| **hash != password::none())?;
+    let key = Some(&user.password).filter(|hash| **hash != password::unusable())?;
     let mac = Hmac::<Sha256>::new_from_slice(key.as_str().as_bytes()).ok()?;
     Some(
         mac.chain_update("device\0")
@@ -36,27 +36,33 @@ fn signature(user: &User, id: &str, until: &str) -> Option<Hmac<Sha256>> {
     )
 }
 
-/// The device that the request comes from, where `user` has signed in from it.
-pub(super) fn known(headers: &HeaderMap, client: Client, user: &User, now: Timestamp) -> Option<String> {
+/// Returns the id of the device that sent the request, if the device is known for `user`.
+pub(super) fn known_device(
+    headers: &HeaderMap,
+    client: Client,
+    user: &User,
+    now: Timestamp,
+) -> Option<String> {
     let jar = CookieJar::from_headers(headers);
     let mut parts = jar.get(cookie_name(headers, client))?.value().splitn(3, '.');
-    let (id, until, signed) = (parts.next()?, parts.next()?, parts.next()?);
-    signature(user, id, until)?.verify_slice(&unhex_bytes(signed)?).ok()?;
-    let lasts = until.parse::<u64>().is_ok_and(|until| until > now.millis());
-    lasts.then(|| id.to_owned())
+    let (id, until, mac) = (parts.next()?, parts.next()?, parts.next()?);
+    signature(user, id, until)?.verify_slice(&unhex_bytes(mac)?).ok()?;
+    let is_valid = until.parse::<u64>().is_ok_and(|until| until > now.millis());
+    is_valid.then(|| id.to_owned())
 }
 
-/// The cookie that makes the browser a known device of `user`, under its id of before where it has one.
+/// Returns the cookie that makes the browser the known device `id` of `user`; no cookie for a user without a password.
 pub(super) fn cookie(
     headers: &HeaderMap,
     client: Client,
     (user, id): (&User, &str),
     now: Timestamp,
 ) -> CookieJar {
-    let until = now.after(LASTS).millis().to_string();
+    let until = now.after(LIFETIME).millis().to_string();
     let Some(mac) = signature(user, id, &until) else { return CookieJar::new() };
     let signed: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let text = format!("{}={id}.{until}.{signed}; Max-Age={}", cookie_name(headers, client), LASTS.as_secs());
+    let text =
+        format!("{}={id}.{until}.{signed}; Max-Age={}", cookie_name(headers, client), LIFETIME.as_secs());
     let Ok(mut cookie) = Cookie::parse(text) else { return CookieJar::new() };
     cookie.set_path("/");
     cookie.set_http_only(true);
@@ -94,33 +100,40 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_known_for_one_person_one_password_and_so_long() {
+    fn a_device_is_known_for_one_user_one_password_and_180_days() {
         let (ada, now) = (user("ada", "$argon2id$one"), Timestamp::from_millis(1_000));
-        let made = cookie(&headers(""), Client::INSIDE, (&ada, "id"), now);
-        let made = made.iter().next().expect("a cookie").to_string();
-        assert!(made.contains("HttpOnly") && made.contains("Max-Age=15552000"), "{made}");
-        let (pair, _) = made.split_once(';').expect("attributes");
+        let jar = cookie(&headers(""), Client::IN_PROCESS, (&ada, "id"), now);
+        let text = jar.iter().next().expect("a cookie").to_string();
+        assert!(text.contains("HttpOnly") && text.contains("Max-Age=15552000"), "{text}");
+        let (pair, _) = text.split_once(';').expect("attributes");
         let browser = headers(pair);
-        assert_eq!(known(&browser, Client::INSIDE, &ada, now), Some("id".to_owned()));
+        assert_eq!(known_device(&browser, Client::IN_PROCESS, &ada, now), Some("id".to_owned()));
         assert_eq!(
-            known(&browser, Client::INSIDE, &user("bob", "$argon2id$one"), now),
+            known_device(&browser, Client::IN_PROCESS, &user("bob", "$argon2id$one"), now),
             None,
-            "for her alone"
+            "the cookie is valid for ada only"
         );
         assert_eq!(
-            known(&browser, Client::INSIDE, &user("ada", "$argon2id$two"), now),
+            known_device(&browser, Client::IN_PROCESS, &user("ada", "$argon2id$two"), now),
             None,
-            "another password ends it"
+            "a new password invalidates the cookie"
         );
-        assert_eq!(known(&browser, Client::INSIDE, &user("ada", "none"), now), None);
-        assert_eq!(known(&browser, Client::INSIDE, &ada, now.after(LASTS)), None, "it has ended");
+        assert_eq!(known_device(&browser, Client::IN_PROCESS, &user("ada", "none"), now), None);
+        assert_eq!(
+            known_device(&browser, Client::IN_PROCESS, &ada, now.after(LIFETIME)),
+            None,
+            "the cookie has expired"
+        );
         for (from, to) in [("id", "ie"), (".1555", ".2555"), ("cdm-device", "cdm-devise")] {
-            let spoiled = pair.replacen(from, to, 1);
-            assert_ne!(spoiled, pair);
-            assert_eq!(known(&headers(&spoiled), Client::INSIDE, &ada, now), None, "{spoiled}");
+            let changed = pair.replacen(from, to, 1);
+            assert_ne!(changed, pair);
+            assert_eq!(known_device(&headers(&changed), Client::IN_PROCESS, &ada, now), None, "{changed}");
         }
         assert!(
-            cookie(&headers(""), Client::INSIDE, (&user("ada", "none"), "id"), now).iter().next().is_none()
+            cookie(&headers(""), Client::IN_PROCESS, (&user("ada", "none"), "id"), now)
+                .iter()
+                .next()
+                .is_none()
         );
     }
 }

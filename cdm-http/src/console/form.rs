@@ -1,4 +1,4 @@
-//! What a page sends.
+//! A submitted form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,57 +11,57 @@ use cdm_core::manager;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
-use super::guard::Visitor;
-use crate::app::Shared;
+use super::guard::CurrentUser;
+use crate::app::SharedState;
 use crate::client::Client;
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::hashing::Requester;
 use crate::limits::network;
-use crate::request::RequestId;
+use crate::middleware::RequestId;
 
-/// A form as it was sent. Where there is a session, it brought the session's token.
+/// A submitted form. If the request has a session, the form contains the CSRF token of the session.
 #[derive(Debug)]
 pub(crate) struct Form {
     fields: BTreeMap<String, String>,
-    pub(crate) visitor: Option<Arc<Visitor>>,
+    pub(crate) current_user: Option<Arc<CurrentUser>>,
     pub(crate) headers: HeaderMap,
     pub(crate) client: Client,
     request_id: Option<String>,
 }
 
 impl Form {
-    /// None that was sent, for somebody whom another page led here.
+    /// Returns a form without fields, for a request that a redirect led to this server.
     #[cfg(feature = "oidc")]
-    pub(crate) const fn bare(headers: HeaderMap, client: Client, request_id: Option<String>) -> Self {
-        Self { fields: BTreeMap::new(), visitor: None, headers, client, request_id }
+    pub(crate) const fn empty(headers: HeaderMap, client: Client, request_id: Option<String>) -> Self {
+        Self { fields: BTreeMap::new(), current_user: None, headers, client, request_id }
     }
 
-    /// What a field has, without white space around it; nothing where it was not sent.
+    /// Returns the value of a field without surrounding white space; an empty string if the form has no such field.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", |text| text.trim())
     }
 
-    /// The same; `None` where it is empty.
-    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+    /// Returns the value of a field like [`Form::text`]; `None` if the value is empty.
+    pub(crate) fn optional(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
 
-    /// Who waits for a password to be checked where nobody has proven who they are.
-    pub(crate) fn stranger(&self) -> Requester {
+    /// Returns the requester of a password check for a client that has not authenticated.
+    pub(crate) fn anonymous_requester(&self) -> Requester {
         match self.client.address {
-            Some(address) if !address.is_loopback() => Requester::Stranger(network(address)),
+            Some(address) if !address.is_loopback() => Requester::Address(network(address)),
             _ => Requester::Loopback,
         }
     }
 
-    /// A password, as it was typed.
+    /// Returns the value of a password field, including white space.
     pub(crate) fn secret(&self, name: &str) -> SecretString {
         SecretString::from(self.fields.get(name).map_or("", String::as_str))
     }
 
-    /// A request of `actor`, who has that role, under the form's key where it has one.
-    pub(crate) fn request_of(&self, actor: Actor, role: Role) -> manager::Request {
-        let key = self.given("key").and_then(|key| IdempotencyKey::parse(key).ok());
+    /// Returns a request of `actor` with `role`, and with the form's idempotency key, if any.
+    pub(crate) fn request_as(&self, actor: Actor, role: Role) -> manager::Request {
+        let key = self.optional("key").and_then(|key| IdempotencyKey::parse(key).ok());
         manager::Request {
             id: self.request_id.clone(),
             key,
@@ -70,37 +70,41 @@ impl Form {
         }
     }
 
-    /// A request of the person who is signed in.
-    pub(crate) fn asks(&self) -> Result<(Arc<Visitor>, manager::Request), Refusal> {
-        let visitor = self.visitor.clone().ok_or_else(Refusal::unauthorized)?;
-        let request = self.request_of(visitor.name.actor(), visitor.role);
-        Ok((visitor, request))
+    /// Returns the current user and a request of that user.
+    ///
+    /// # Errors
+    /// If the request has no session.
+    pub(crate) fn authenticated_request(&self) -> Result<(Arc<CurrentUser>, manager::Request), ApiError> {
+        let current_user = self.current_user.clone().ok_or_else(ApiError::unauthorized)?;
+        let request = self.request_as(current_user.name.actor(), current_user.role);
+        Ok((current_user, request))
     }
 }
 
-impl FromRequest<Shared> for Form {
-    type Rejection = Refusal;
+impl FromRequest<SharedState> for Form {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, server: &Shared) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, server: &SharedState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let limit = server.app.settings.body;
-        let bytes = to_bytes(body, limit).await.map_err(|_| Refusal::too_large(limit))?;
+        let bytes = to_bytes(body, limit).await.map_err(|_| ApiError::too_large(limit))?;
         let mut fields = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(&bytes) {
             fields.insert(name.into_owned(), value.into_owned());
         }
-        let visitor = parts.extensions.get::<Arc<Visitor>>().cloned();
-        let brought = fields.get("csrf").map(|csrf| Sha256::digest(csrf.as_bytes()));
-        if let Some(visitor) = &visitor
-            && brought != Some(Sha256::digest(visitor.csrf.as_bytes()))
+        let current_user = parts.extensions.get::<Arc<CurrentUser>>().cloned();
+        let submitted = fields.get("csrf").map(|csrf| Sha256::digest(csrf.as_bytes()));
+        if let Some(current_user) = &current_user
+            && submitted != Some(Sha256::digest(current_user.csrf.as_bytes()))
         {
-            let detail = "the page is of another session; go back, reload it, and send it again";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "stale_form", detail));
+            let detail =
+                "the form belongs to another session; go back, reload the page and submit the form again";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "stale_form", detail));
         }
         Ok(Self {
             fields,
-            visitor,
-            client: Client::found(&parts.extensions),
+            current_user,
+            client: Client::from_extensions(&parts.extensions),
             request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
             headers: parts.headers,
         })

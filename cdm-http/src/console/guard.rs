@@ -1,8 +1,9 @@
-//! Who looks at the console, and that what they ask comes from a page of it.
+//! Sessions and cross-site request protection.
 //!
-//! The cookie is `__Host-cdm`, which browsers keep over TLS only and for this host alone. On a loopback address without
-//! TLS it is a plain one. Whatever changes something has to come from this origin, by the browser's own word,
-//! and to bring the token of its session, which only pages of that session have.
+//! The session cookie is `__Host-cdm`, which browsers keep over TLS only and send to this host only. On a loopback
+//! address without TLS, the cookie is the plain `cdm`. A request that changes state must come from the same origin,
+//! according to the browser's headers, and must contain the CSRF token of its session, which only pages of that session
+//! have.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,143 +21,148 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::second_factor::ENROLL;
-use super::{address, page};
-use crate::app::{Server, Shared};
+use super::{page, with_query};
+use crate::app::{AppState, SharedState};
 use crate::auth::Caller;
 use crate::client::Client;
-use crate::error::Refusal;
+use crate::error::ApiError;
+use crate::middleware::AccessLog;
 use crate::password;
-use crate::request::AccessLog;
 
-/// Where people sign in.
+/// The path of the sign-in page.
 pub(crate) const SIGN_IN: &str = "/console/sign-in";
 
-/// Someone who is signed in.
+/// The user of the request's session.
 #[derive(Clone, Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct CurrentUser {
     pub(crate) name: UserName,
     pub(crate) role: Role,
-    /// Which of their sessions this is.
+    /// The id of the session.
     pub(crate) session: Uid,
-    opened: Session,
-    /// What every form of this session has.
+    stored_session: Session,
+    /// The CSRF token, which every form of this session contains.
     pub(crate) csrf: String,
-    /// Whether they have to set up a second factor before they see anything.
+    /// Whether the user must set up a second factor before any other page is shown.
     pub(crate) must_enroll: bool,
-    text: SecretString,
+    /// The secret of the session, from the cookie.
+    secret: SecretString,
 }
 
-impl Visitor {
-    async fn of(server: &Server, text: SecretString) -> Result<Option<Self>, ManagerError> {
-        let found = server.app.manager.session(&text).await?;
+impl CurrentUser {
+    async fn of(server: &AppState, secret: SecretString) -> Result<Option<Self>, ManagerError> {
+        let found = server.app.manager.session(&secret).await?;
         let settings = &server.app.settings;
         let required = settings.passwords && settings.second_factor == SecondFactorRule::Required;
         Ok(found.map(|(user, session)| Self {
-            must_enroll: required && user.second.is_none() && user.password != password::none(),
+            must_enroll: required && user.second.is_none() && user.password != password::unusable(),
             name: user.name,
             role: user.role,
             session: session.id,
-            opened: session,
-            csrf: csrf(&text),
-            text,
+            stored_session: session,
+            csrf: csrf(&secret),
+            secret,
         }))
     }
 
-    /// The same, who has just set up a second factor.
+    /// Returns the same user after the setup of a second factor.
     pub(crate) fn enrolled(&self) -> Self {
         Self { must_enroll: false, ..self.clone() }
     }
 
-    /// The same as they are now; `None` when they are signed out.
-    pub(crate) async fn again(&self, server: &Server) -> Result<Option<Self>, ManagerError> {
-        Self::of(server, self.text.clone()).await
+    /// Reads the session and the user again; returns `None` if the session has ended.
+    pub(crate) async fn reload(&self, server: &AppState) -> Result<Option<Self>, ManagerError> {
+        Self::of(server, self.secret.clone()).await
     }
 
-    /// Whether they may ask for that.
+    /// Returns whether the user's role permits the action.
     pub(crate) fn can(&self, action: Action) -> bool {
         self.role >= action.role()
     }
 }
 
-/// The token of a session: anyone who has the cookie can work it out, nobody else.
-fn csrf(text: &SecretString) -> String {
-    let hash = Sha256::new().chain_update("csrf\0").chain_update(text.expose_secret()).finalize();
+/// Returns the CSRF token of a session, which can be computed from the cookie's secret only.
+fn csrf(secret: &SecretString) -> String {
+    let hash = Sha256::new().chain_update("csrf\0").chain_update(secret.expose_secret()).finalize();
     hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Lets people in who have a session, and sends others to sign in.
-pub(crate) async fn signed_in(State(server): State<Shared>, mut request: Request, next: Next) -> Response {
-    let visitor = match session_of(request.headers(), Client::found(request.extensions())) {
-        Some(text) => Visitor::of(&server, text).await,
+/// Authenticates the session of a request, and redirects a request without a session to the sign-in page.
+pub(crate) async fn authenticate(
+    State(server): State<SharedState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let current_user = match session_of(request.headers(), Client::from_extensions(request.extensions())) {
+        Some(secret) => CurrentUser::of(&server, secret).await,
         None => Ok(None),
     };
-    match visitor {
-        Ok(Some(visitor)) => {
-            if let Err(after) = server.limits.request(&visitor.name.actor()) {
-                return Refusal::too_many(after).into_response();
+    match current_user {
+        Ok(Some(current_user)) => {
+            if let Err(after) = server.limits.request(&current_user.name.actor()) {
+                return ApiError::too_many(after).into_response();
             }
-            // A stream connects again by itself, whether somebody sits there or not. That the store does not answer now
-            // ends no request; the next one tries again.
-            if Wish::of(request.headers()) != Wish::Stream {
-                let _ = server.app.manager.touch_session(&visitor.opened).await;
+            // A stream reconnects without user activity, so a stream does not extend the session. A store that does not
+            // respond must not fail the request; the next request writes the time of use.
+            if ResponseMode::of(request.headers()) != ResponseMode::Stream {
+                let _ = server.app.manager.touch_session(&current_user.stored_session).await;
             }
-            if visitor.must_enroll && !is_open_to_all(request.uri().path()) {
-                return match Wish::of(request.headers()) {
-                    Wish::Stream => page::signed_out(),
-                    Wish::Part => page::led(ENROLL),
-                    Wish::Page => Redirect::to(ENROLL).into_response(),
+            if current_user.must_enroll && !is_allowed_before_enrollment(request.uri().path()) {
+                return match ResponseMode::of(request.headers()) {
+                    ResponseMode::Stream => page::signed_out_stream(),
+                    ResponseMode::Fragment => page::client_redirect(ENROLL),
+                    ResponseMode::Page => Redirect::to(ENROLL).into_response(),
                 };
             }
-            let actor = visitor.name.actor();
-            AccessLog::name(request.extensions(), &actor);
-            request.extensions_mut().insert(Caller::new(actor, visitor.role));
-            request.extensions_mut().insert(Arc::new(visitor));
+            let actor = current_user.name.actor();
+            AccessLog::set_actor(request.extensions(), &actor);
+            request.extensions_mut().insert(Caller::new(actor, current_user.role));
+            request.extensions_mut().insert(Arc::new(current_user));
             next.run(request).await
         }
-        Ok(None) if Wish::of(request.headers()) == Wish::Stream => page::signed_out(),
+        Ok(None) if ResponseMode::of(request.headers()) == ResponseMode::Stream => page::signed_out_stream(),
         Ok(None) => {
             let to = back_to(request.method(), request.uri());
-            if Wish::of(request.headers()) == Wish::Part {
-                page::led(&to)
+            if ResponseMode::of(request.headers()) == ResponseMode::Fragment {
+                page::client_redirect(&to)
             } else {
                 Redirect::to(&to).into_response()
             }
         }
-        Err(error) => Refusal::from(error).into_response(),
+        Err(error) => ApiError::from(error).into_response(),
     }
 }
 
-/// What those may ask who still have to set up a second factor: just that, and to leave.
-fn is_open_to_all(path: &str) -> bool {
+/// Returns whether a user who must set up a second factor may request the path: only the setup and the sign-out.
+fn is_allowed_before_enrollment(path: &str) -> bool {
     path == ENROLL || path == "/console/sign-out"
 }
 
-/// The text of the session that the browser has.
+/// Returns the session secret from the browser's cookie.
 pub(crate) fn session_of(headers: &HeaderMap, client: Client) -> Option<SecretString> {
     let jar = CookieJar::from_headers(headers);
     jar.get(cookie_name(headers, client)).map(|cookie| SecretString::from(cookie.value()))
 }
 
-/// The sign-in page that leads back to where someone wanted to go.
+/// Returns the URL of the sign-in page that redirects to the requested page after the sign-in.
 fn back_to(method: &Method, uri: &Uri) -> String {
-    let wanted = uri.path_and_query().map_or("", |wanted| wanted.as_str());
-    if *method != Method::GET || wanted.is_empty() {
+    let requested = uri.path_and_query().map_or("", |requested| requested.as_str());
+    if *method != Method::GET || requested.is_empty() {
         return SIGN_IN.to_owned();
     }
-    address(SIGN_IN, &[("next", Some(wanted))])
+    with_query(SIGN_IN, &[("next", Some(requested))])
 }
 
-/// Refuses what would change something and does not come from a page of this server.
+/// Rejects a request with an unsafe method that does not come from a page of this server.
 pub(crate) async fn same_origin(request: Request, next: Next) -> Response {
     if request.method().is_safe() || is_same_origin(request.headers()) {
         return next.run(request).await;
     }
-    let detail =
-        "this was sent by another site, or by a browser that does not say which; nothing was changed";
-    Refusal::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response()
+    let detail = "the form was sent by another site, or by a browser that does not send its origin; nothing was changed";
+    ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail).into_response()
 }
 
-/// By the browser's word: what it says of the site, or else where the request comes from.
+/// Returns whether the request has the same origin, by `Sec-Fetch-Site`, or by `Origin` and `Host` if the browser does
+/// not send `Sec-Fetch-Site`.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = headers.get("sec-fetch-site") {
@@ -167,18 +173,18 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     from.is_some() && from == host
 }
 
-/// What the cookie is called where this host is reached so.
+/// Returns the name of the session cookie for this host and transport.
 fn cookie_name(headers: &HeaderMap, client: Client) -> &'static str {
     if is_plain(headers, client) { "cdm" } else { "__Host-cdm" }
 }
 
-/// Whether cookies work without TLS here: on a loopback address, unless the request came over TLS. Anywhere else the
-/// session's cookie is never sent in plaintext.
+/// Returns whether the request uses plain cookies: on a loopback address, unless the request came over TLS. For any
+/// other host, the session cookie is never sent in plaintext.
 pub(crate) fn is_plain(headers: &HeaderMap, client: Client) -> bool {
     is_loopback(headers) && !client.has_tls()
 }
 
-/// Whether the browser reached this server by a loopback address, where there need not be TLS.
+/// Returns whether the `Host` of the request is a loopback address, which does not need TLS.
 pub(crate) fn is_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -188,61 +194,64 @@ pub(crate) fn is_loopback(headers: &HeaderMap) -> bool {
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The cookie of a session; of none, the one that takes it away.
-pub(crate) fn cookie(headers: &HeaderMap, client: Client, text: Option<&SecretString>) -> CookieJar {
-    let value = text.map_or(String::new(), |text| text.expose_secret().to_owned());
+/// Returns the cookie of a session; without a secret, the cookie that removes the session cookie.
+pub(crate) fn cookie(headers: &HeaderMap, client: Client, secret: Option<&SecretString>) -> CookieJar {
+    let value = secret.map_or(String::new(), |secret| secret.expose_secret().to_owned());
     let mut cookie = Cookie::build((cookie_name(headers, client), value))
         .path("/")
         .http_only(true)
         .secure(!is_plain(headers, client))
         .same_site(SameSite::Lax)
         .build();
-    if text.is_none() {
+    if secret.is_none() {
         cookie.make_removal();
     }
     CookieJar::new().add(cookie)
 }
 
-/// What was asked for: a page, the part of it that changes, or that part again and again.
+/// The kind of response that a request accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum ResponseMode {
+    /// A complete page.
     Page,
-    Part,
+    /// The changing part of a page, once.
+    Fragment,
+    /// The changing part of a page, after each change.
     Stream,
 }
 
-impl Wish {
+impl ResponseMode {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
         if accepts.is_some_and(|accept| accept.contains("text/event-stream")) {
             Self::Stream
         } else if headers.contains_key("hx-request") {
-            Self::Part
+            Self::Fragment
         } else {
             Self::Page
         }
     }
 }
 
-/// Someone who looks at a page.
+/// A request for a page by an authenticated user.
 #[derive(Clone, Debug)]
-pub(crate) struct Visit {
-    pub(crate) visitor: Arc<Visitor>,
-    pub(crate) wish: Wish,
-    /// Where.
-    pub(crate) here: String,
-    /// From which address.
-    pub(crate) from: Option<IpAddr>,
+pub(crate) struct PageRequest {
+    pub(crate) current_user: Arc<CurrentUser>,
+    pub(crate) mode: ResponseMode,
+    /// The URI of the page.
+    pub(crate) uri: String,
+    /// The address of the client.
+    pub(crate) address: Option<IpAddr>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Visit {
-    type Rejection = Refusal;
+impl<S: Send + Sync> FromRequestParts<S> for PageRequest {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let visitor = parts.extensions.get::<Arc<Visitor>>().ok_or_else(Refusal::unauthorized)?;
-        let wish = Wish::of(&parts.headers);
-        let from = Client::found(&parts.extensions).address;
-        Ok(Self { visitor: Arc::clone(visitor), wish, here: parts.uri.to_string(), from })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let current_user = parts.extensions.get::<Arc<CurrentUser>>().ok_or_else(ApiError::unauthorized)?;
+        let mode = ResponseMode::of(&parts.headers);
+        let address = Client::from_extensions(&parts.extensions).address;
+        Ok(Self { current_user: Arc::clone(current_user), mode, uri: parts.uri.to_string(), address })
     }
 }
 
@@ -278,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_cookie_is_for_loopback_alone() {
+    fn the_plain_cookie_is_for_loopback_only() {
         for (host, loopback) in [
             ("127.0.0.1:8080", true),
             ("localhost", true),
@@ -292,14 +301,14 @@ mod tests {
             let headers: HeaderMap =
                 [(header::HOST, HeaderValue::from_str(host).expect("a value"))].into_iter().collect();
             assert_eq!(is_loopback(&headers), loopback, "{host}");
-            let text = SecretString::from("secret");
-            let jar = cookie(&headers, Client::INSIDE, Some(&text));
-            let said = jar.iter().next().expect("a cookie").to_string();
-            assert!(said.contains("HttpOnly; SameSite=Lax") && said.contains("Path=/"), "{said}");
-            assert_eq!(said.starts_with("__Host-cdm=") && said.contains("Secure"), !loopback, "{said}");
-            let client = Client { transport: Transport::Tls, ..Client::INSIDE };
-            let said = cookie(&headers, client, Some(&text)).iter().next().expect("a cookie").to_string();
-            assert!(said.starts_with("__Host-cdm=") && said.contains("Secure"), "over TLS: {said}");
+            let secret = SecretString::from("secret");
+            let jar = cookie(&headers, Client::IN_PROCESS, Some(&secret));
+            let text = jar.iter().next().expect("a cookie").to_string();
+            assert!(text.contains("HttpOnly; SameSite=Lax") && text.contains("Path=/"), "{text}");
+            assert_eq!(text.starts_with("__Host-cdm=") && text.contains("Secure"), !loopback, "{text}");
+            let client = Client { transport: Transport::Tls, ..Client::IN_PROCESS };
+            let text = cookie(&headers, client, Some(&secret)).iter().next().expect("a cookie").to_string();
+            assert!(text.starts_with("__Host-cdm=") && text.contains("Secure"), "over TLS: {text}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Signing in by a provider of OpenID Connect: authorization code with PKCE. It proves a name; who that is here, and what
-//! they may do, is the users' record's to say.
+//! Sign-in through an OpenID Connect provider: the authorization code flow with PKCE. The provider proves the account;
+//! the users' record defines the user and the role.
 //!
-//! What is to be remembered until the browser comes back is in a cookie of its own, so that any replica can take it up.
+//! The state of a sign-in is in a cookie until the browser returns, so any replica can complete the sign-in.
 
 use std::time::Duration;
 
@@ -28,20 +28,20 @@ use tokio::sync::Mutex;
 use super::Filter;
 use super::form::Form;
 use super::guard;
-use super::sign_in::{Next, nobody, opened, within};
-use crate::app::{Server, Shared};
+use super::sign_in::{NextQuery, anonymous_actor, open_session, safe_next};
+use crate::app::{AppState, SharedState};
 use crate::client::Client as Caller;
-use crate::error::Refusal;
-use crate::input::{hex, unhex};
-use crate::request::RequestId;
+use crate::error::ApiError;
+use crate::extract::{hex, unhex};
+use crate::middleware::RequestId;
 
-/// Where the provider sends browsers back to.
+/// The path to which the provider redirects browsers.
 const CALLBACK: &str = "/console/oidc/callback";
-/// How long somebody may take to prove who they are, and how long the provider for an answer.
-const MOST: Duration = Duration::from_secs(600);
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a user may take to sign in at the provider, and how long one response of the provider may take.
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(600);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way to the provider and back.
+/// A client with the provider's endpoints and a redirect URL.
 type Client = CoreClient<
     openidconnect::EndpointSet,
     openidconnect::EndpointNotSet,
@@ -51,249 +51,263 @@ type Client = CoreClient<
     openidconnect::EndpointMaybeSet,
 >;
 
-fn configured(server: &Server) -> Result<&OidcConfig, Refusal> {
-    server.app.settings.oidc.as_ref().ok_or_else(|| Refusal::not_found("the page"))
+fn configured(server: &AppState) -> Result<&OidcConfig, ApiError> {
+    server.app.settings.oidc.as_ref().ok_or_else(|| ApiError::not_found("the page"))
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
-    tracing::warn!(what, error = %error, "OpenID Connect");
-    Refusal::new(
+fn failed(what: &str, error: &dyn std::error::Error) -> ApiError {
+    tracing::warn!(what, error = %error, "the OpenID Connect provider failed");
+    ApiError::new(
         StatusCode::BAD_GATEWAY,
         "oidc_failed",
-        format!("the provider of OpenID Connect failed: {what}; it is in the log"),
+        format!("the OpenID Connect provider failed: {what}; the server's log has the details"),
     )
 }
 
-/// Sends one request to the provider; a redirect of its is an answer like another.
+/// Sends one request to the provider, and does not follow redirects.
 async fn send(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
-    // Another part of the process may have been first; then it has chosen the same.
+    // An error means that a provider is installed already, which is the same one.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let client =
-        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(ANSWER).build()?;
-    let answer = client.execute(request.try_into()?).await?;
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(REQUEST_TIMEOUT)
+        .build()?;
+    let received = client.execute(request.try_into()?).await?;
     let mut response = HttpResponse::default();
-    *response.status_mut() = answer.status();
-    *response.headers_mut() = answer.headers().clone();
-    *response.body_mut() = answer.bytes().await?.to_vec();
+    *response.status_mut() = received.status();
+    *response.headers_mut() = received.headers().clone();
+    *response.body_mut() = received.bytes().await?.to_vec();
     Ok(response)
 }
 
-/// How long the provider's description and keys serve; how soon they are asked for again when a key is unknown; and when
-/// it did not answer.
-const KNOWN: Duration = Duration::from_hours(1);
-const ROTATED: Duration = Duration::from_mins(1);
-const FAILED: Duration = Duration::from_secs(5);
+/// How long the provider's metadata and keys are cached; the shortest interval between two requests for an unknown key;
+/// and the interval after a failure.
+const METADATA_LIFETIME: Duration = Duration::from_hours(1);
+const MIN_REFETCH_INTERVAL: Duration = Duration::from_mins(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the provider says of itself: asked for by one request at a time, and seldom, whatever browsers do.
+/// The provider's metadata. One request at a time fetches it, so the number of sign-ins does not change the load on the
+/// provider.
 #[derive(Debug, Default)]
-pub(crate) struct Provider(Mutex<Option<Known>>);
+pub(crate) struct Provider(Mutex<Option<CachedMetadata>>);
 
 #[derive(Debug)]
-struct Known {
-    at: MonotonicTime,
-    metadata: Result<CoreProviderMetadata, Refusal>,
+struct CachedMetadata {
+    fetched_at: MonotonicTime,
+    metadata: Result<CoreProviderMetadata, ApiError>,
 }
 
-/// Which description will do.
+/// The age of the metadata that a request accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Age {
-    /// One of the last hour.
+enum MaxAge {
+    /// At most [`METADATA_LIFETIME`].
     Usual,
-    /// One of the last minute: the provider may have other keys by now.
+    /// At most [`MIN_REFETCH_INTERVAL`], because the provider may have new keys.
     Recent,
 }
 
 impl Provider {
-    async fn metadata(&self, server: &Server, age: Age) -> Result<CoreProviderMetadata, Refusal> {
-        let mut known = self.0.lock().await;
+    async fn metadata(&self, server: &AppState, age: MaxAge) -> Result<CoreProviderMetadata, ApiError> {
+        let mut cached = self.0.lock().await;
         let now = server.app.clock.monotonic();
-        if let Some(known) = known.as_ref() {
-            let lasts = match (&known.metadata, age) {
-                (Err(_), _) => FAILED,
-                (Ok(_), Age::Usual) => KNOWN,
-                (Ok(_), Age::Recent) => ROTATED,
+        if let Some(cached) = cached.as_ref() {
+            let lifetime = match (&cached.metadata, age) {
+                (Err(_), _) => RETRY_INTERVAL,
+                (Ok(_), MaxAge::Usual) => METADATA_LIFETIME,
+                (Ok(_), MaxAge::Recent) => MIN_REFETCH_INTERVAL,
             };
-            if now.since(known.at) < lasts {
-                return known.metadata.clone();
+            if now.since(cached.fetched_at) < lifetime {
+                return cached.metadata.clone();
             }
         }
         let issuer = configured(server)?.issuer.clone();
-        let issuer = IssuerUrl::new(issuer).map_err(|error| failed("its address", &error))?;
+        let issuer = IssuerUrl::new(issuer).map_err(|error| failed("the issuer's URL is invalid", &error))?;
         let metadata = CoreProviderMetadata::discover_async(issuer, &send).await;
-        let metadata = metadata.map_err(|error| failed("its description", &error));
-        *known = Some(Known { at: server.app.clock.monotonic(), metadata: metadata.clone() });
+        let metadata = metadata.map_err(|error| failed("the provider's metadata", &error));
+        *cached =
+            Some(CachedMetadata { fetched_at: server.app.clock.monotonic(), metadata: metadata.clone() });
         metadata
     }
 }
 
-async fn client(server: &Server, age: Age) -> Result<Client, Refusal> {
+async fn client(server: &AppState, age: MaxAge) -> Result<Client, ApiError> {
     let config = configured(server)?;
     let provider = server.provider.metadata(server, age).await?;
     let secret =
         config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
-    let back = RedirectUrl::new(format!("{}{CALLBACK}", config.public_url));
-    let back = back.map_err(|error| failed("this server's own address", &error))?;
+    let redirect = RedirectUrl::new(format!("{}{CALLBACK}", config.public_url));
+    let redirect = redirect.map_err(|error| failed("this server's public URL is invalid", &error))?;
     let id = ClientId::new(config.client_id.clone());
-    Ok(CoreClient::from_provider_metadata(provider, id, secret).set_redirect_uri(back))
+    Ok(CoreClient::from_provider_metadata(provider, id, secret).set_redirect_uri(redirect))
 }
 
-/// What is kept in the browser meanwhile.
-fn jar(headers: &HeaderMap, caller: Caller, value: Option<String>) -> CookieJar {
+/// Returns the cookie with the state of a sign-in; without a value, the cookie that removes it.
+fn state_cookie(headers: &HeaderMap, caller: Caller, value: Option<String>) -> CookieJar {
     let plain = guard::is_plain(headers, caller);
     let name = if plain { "cdm-oidc" } else { "__Host-cdm-oidc" };
-    let kept = value.is_some();
+    let has_value = value.is_some();
     let mut cookie = Cookie::build((name, value.unwrap_or_default()))
         .path("/")
         .http_only(true)
         .secure(!plain)
         .same_site(SameSite::Lax)
         .build();
-    if !kept {
+    if !has_value {
         cookie.make_removal();
     }
     CookieJar::new().add(cookie)
 }
 
-/// Leads to the provider.
+/// Redirects to the provider.
 pub(crate) async fn begin(
-    State(server): State<Shared>,
+    State(server): State<SharedState>,
     caller: Caller,
     headers: HeaderMap,
-    Filter(next): Filter<Next>,
-) -> Result<Response, Refusal> {
-    server.limits.begin(caller.address).map_err(Refusal::too_many)?;
+    Filter(next): Filter<NextQuery>,
+) -> Result<Response, ApiError> {
+    server.limits.begin(caller.address).map_err(ApiError::too_many)?;
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    let client = client(&server, Age::Usual).await?;
-    let asked = client
+    let client = client(&server, MaxAge::Usual).await?;
+    let authorization = client
         .authorize_url(CoreAuthenticationFlow::AuthorizationCode, CsrfToken::new_random, Nonce::new_random)
         .set_pkce_challenge(challenge)
         .add_scope(Scope::new("email".to_owned()))
         .add_scope(Scope::new("profile".to_owned()));
-    let (url, state, nonce) = asked.url();
+    let (url, state, nonce) = authorization.url();
     let next = next.next.unwrap_or_default();
-    let next = hex(within(&next));
-    let until = server.app.clock.wall().after(MOST).millis();
-    let kept = format!("{}.{}.{}.{next}.{until}", state.secret(), nonce.secret(), verifier.secret());
-    Ok((jar(&headers, caller, Some(kept)), Redirect::to(url.as_str())).into_response())
+    let next = hex(safe_next(&next));
+    let until = server.app.clock.wall().after(SIGN_IN_TIMEOUT).millis();
+    let value = format!("{}.{}.{}.{next}.{until}", state.secret(), nonce.secret(), verifier.secret());
+    Ok((state_cookie(&headers, caller, Some(value)), Redirect::to(url.as_str())).into_response())
 }
 
-/// What the provider says by way of the browser.
+/// The query of the provider's redirect.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Said {
+pub(crate) struct CallbackQuery {
     code: Option<String>,
     state: Option<String>,
     error: Option<String>,
 }
 
-/// Takes the provider's word for a name, and opens a session for whoever has it here.
-pub(crate) async fn end(
-    State(server): State<Shared>,
+/// Completes a sign-in: verifies the provider's claims, and opens a session for the user to whom the account belongs.
+pub(crate) async fn callback(
+    State(server): State<SharedState>,
     caller: Caller,
     headers: HeaderMap,
     id: Option<axum::Extension<RequestId>>,
-    Filter(said): Filter<Said>,
-) -> Result<Response, Refusal> {
+    Filter(query): Filter<CallbackQuery>,
+) -> Result<Response, ApiError> {
     let config = configured(&server)?;
-    let refuse = |why: &str| Refusal::new(StatusCode::FORBIDDEN, "oidc_refused", why.to_owned());
-    let held = CookieJar::from_headers(&headers);
-    let kept = jar(&headers, caller, None)
+    let rejected = |detail: &str| ApiError::new(StatusCode::FORBIDDEN, "oidc_refused", detail.to_owned());
+    let cookies = CookieJar::from_headers(&headers);
+    let value = state_cookie(&headers, caller, None)
         .iter()
-        .find_map(|own| held.get(own.name()).map(|kept| kept.value().to_owned()));
-    let kept = kept.unwrap_or_default();
-    let parts: Vec<&str> = kept.split('.').collect();
+        .find_map(|own| cookies.get(own.name()).map(|cookie| cookie.value().to_owned()));
+    let value = value.unwrap_or_default();
+    let parts: Vec<&str> = value.split('.').collect();
     let [state, nonce, verifier, next, until] = parts.as_slice() else {
-        return Err(refuse("this browser did not begin to sign in, or took too long; begin again"));
+        return Err(rejected(
+            "this browser did not start the sign-in, or the sign-in took too long; start again",
+        ));
     };
-    let late = until.parse::<u64>().map_or(true, |until| until <= server.app.clock.wall().millis());
-    if late || said.state.as_deref() != Some(*state) {
-        return Err(refuse("this browser did not begin to sign in like that; begin again"));
+    let is_expired = until.parse::<u64>().map_or(true, |until| until <= server.app.clock.wall().millis());
+    if is_expired || query.state.as_deref() != Some(*state) {
+        return Err(rejected(
+            "the sign-in has expired, or it is not the one that this browser started; start again",
+        ));
     }
-    let Some(code) = said.code.filter(|_| said.error.is_none()) else {
-        return Err(refuse("the provider of OpenID Connect did not let you in"));
+    let Some(code) = query.code.filter(|_| query.error.is_none()) else {
+        return Err(rejected("the OpenID Connect provider rejected the sign-in"));
     };
     let nonce = Nonce::new((*nonce).to_owned());
-    let claims = vouched(&server, code, (verifier, &nonce)).await;
-    // A guess costs the provider a request, so guesses are counted as those of passwords are.
+    let claims = verified_claims(&server, code, (verifier, &nonce)).await;
+    // Each guessed code costs a request to the provider, so guesses are counted like those of passwords.
     let claims = match claims {
         Ok(claims) => claims,
-        Err(refusal) => {
-            server.limits.failure(caller.address).map_err(Refusal::too_many)?;
-            return Err(refusal);
+        Err(error) => {
+            server.limits.failure(caller.address).map_err(ApiError::too_many)?;
+            return Err(error);
         }
     };
     let identity = identity(config, &claims);
     let users = server.app.manager.users().await?;
-    let form = Form::bare(headers.clone(), caller, id.map(|id| id.0.0));
-    // An account that is bound to somebody is theirs, whatever it is called by now; a name binds one account, the first.
+    let form = Form::empty(headers.clone(), caller, id.map(|id| id.0.0));
+    // A bound account identifies its user, even if the account's name has changed. A user is bound to the first account
+    // that signs in with the user's name.
     let user = match users.identified(&identity) {
         Some(user) => user,
         None => {
-            let name = name(config, &claims)
-                .ok_or_else(|| refuse("the provider does not vouch for a name that a user has here"))?;
+            let name = name(config, &claims).ok_or_else(|| {
+                rejected("the OpenID Connect provider sent no verified claim that is a valid user name")
+            })?;
             match users.of(&name) {
                 Some(user) if user.identity.is_none() => user,
                 other => {
-                    let nobody = form.request_of(nobody()?, Role::Viewer);
-                    server.app.manager.refuse_session(&nobody, name.as_str()).await;
-                    let why = match other {
+                    let anonymous = form.request_as(anonymous_actor()?, Role::Viewer);
+                    server.app.manager.refuse_session(&anonymous, name.as_str()).await;
+                    let detail = match other {
                         Some(_) => format!(
-                            "`{name}` is bound to another account of the provider; if that has changed, an \
-                             administrator unbinds it: cdm user unbind {name}"
+                            "`{name}` is bound to another account of the OpenID Connect provider; if the account has \
+                             changed, an administrator can unbind it: cdm user unbind {name}"
                         ),
                         None => format!(
-                            "`{name}` is no user here; an administrator makes one: cdm user create {name} \
+                            "there is no user `{name}`; an administrator can create it: cdm user create {name} \
                              --no-password"
                         ),
                     };
-                    return Err(refuse(&why));
+                    return Err(rejected(&detail));
                 }
             }
         }
     };
     let next = unhex(next);
     let proven = Proven::Identity(identity);
-    let opened = opened(&server, &form, (user, proven), within(&next.unwrap_or_default())).await?;
-    Ok((jar(&headers, caller, None), opened).into_response())
+    let session = open_session(&server, &form, (user, proven), safe_next(&next.unwrap_or_default())).await?;
+    Ok((state_cookie(&headers, caller, None), session).into_response())
 }
 
-/// What the provider vouches for, in exchange for a code.
-async fn vouched(
-    server: &Server,
+/// Exchanges a code for an ID token, and returns its verified claims.
+async fn verified_claims(
+    server: &AppState,
     code: String,
     (verifier, nonce): (&str, &Nonce),
-) -> Result<CoreIdTokenClaims, Refusal> {
-    let known = client(server, Age::Usual).await?;
-    let token = exchanged(&known, code, verifier).await?;
-    let silent = "the provider says nothing of who you are";
-    let silent = || Refusal::new(StatusCode::FORBIDDEN, "oidc_refused", silent);
-    let told = token.id_token().ok_or_else(silent)?;
-    let failed = |error| failed("its word for who you are", &error);
+) -> Result<CoreIdTokenClaims, ApiError> {
+    let current = client(server, MaxAge::Usual).await?;
+    let token = exchange_code(&current, code, verifier).await?;
+    let missing = "the OpenID Connect provider sent no ID token";
+    let missing = || ApiError::new(StatusCode::FORBIDDEN, "oidc_refused", missing);
+    let id_token = token.id_token().ok_or_else(missing)?;
+    let failed = |error| failed("the ID token is invalid", &error);
     let unknown_key =
         ClaimsVerificationError::SignatureVerification(SignatureVerificationError::NoMatchingKey);
-    match told.claims(&known.id_token_verifier(), nonce) {
+    match id_token.claims(&current.id_token_verifier(), nonce) {
         Err(error) if error.to_string() == unknown_key.to_string() => {
-            let known = client(server, Age::Recent).await?;
-            told.claims(&known.id_token_verifier(), nonce).cloned().map_err(failed)
+            let recent = client(server, MaxAge::Recent).await?;
+            id_token.claims(&recent.id_token_verifier(), nonce).cloned().map_err(failed)
         }
-        told => told.cloned().map_err(failed),
+        claims => claims.cloned().map_err(failed),
     }
 }
 
-async fn exchanged(client: &Client, code: String, verifier: &str) -> Result<CoreTokenResponse, Refusal> {
+async fn exchange_code(client: &Client, code: String, verifier: &str) -> Result<CoreTokenResponse, ApiError> {
     let exchange = client.exchange_code(AuthorizationCode::new(code));
-    let exchange = exchange.map_err(|error| failed("its description", &error))?;
+    let exchange = exchange.map_err(|error| failed("the provider's metadata", &error))?;
     let exchange = exchange.set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()));
-    exchange.request_async(&send).await.map_err(|error| failed("the exchange of its code", &error))
+    exchange
+        .request_async(&send)
+        .await
+        .map_err(|error| failed("the exchange of the authorization code", &error))
 }
 
-/// The account at the provider: issuer and subject, which never change and are given to nobody else (OpenID Connect Core
-/// 1.0, section 5.7).
+/// Returns a hash of the account at the provider: of its issuer and subject, which together are unique and never change
+/// (OpenID Connect Core 1.0, section 5.7).
 fn identity(config: &OidcConfig, claims: &CoreIdTokenClaims) -> TokenHash {
     let hash = Sha256::new().chain_update(&config.issuer).chain_update("\0");
     TokenHash(hash.chain_update(claims.subject().as_str()).finalize().into())
 }
 
-/// The name that the configured claim is, where the provider vouches for it.
+/// Returns the user name in the configured claim; `None` if the claim is missing, not verified or not a valid user
+/// name.
 fn name(config: &OidcConfig, claims: &CoreIdTokenClaims) -> Option<UserName> {
     let text = match config.claim.as_str() {
         "email" => {

@@ -1,4 +1,4 @@
-//! Operations: what runs, what waits and why, what is parked and what would clear it.
+//! Operations: the list, the page of an operation with its steps, the logs of jobs, and retry and cancel.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -7,19 +7,19 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::domain::{OperationId, OperationKind};
 use cdm_core::manager::{Accepted, Action, ManagerError, Work};
 
-use super::confirm::{Question, asked, asked_again};
+use super::confirm::{Confirmation, confirmation_error, confirmation_page};
+use super::controls::Controls;
 use super::form::Form;
-use super::guard::{Visit, Visitor};
-use super::offers::Offers;
-use super::page::{Section, View, live, rendered};
-use super::rollouts::{insist, insists};
-use super::shape::{self, Now};
+use super::format::{self, Now};
+use super::guard::{CurrentUser, PageRequest};
+use super::page::{Section, View, live, render};
+use super::rollouts::{force_field, force_of};
 use super::{Filter, Pager};
+use crate::api::enums::STATUSES;
 use crate::api::operation::Operation;
-use crate::api::words::STATUSES;
-use crate::app::Shared;
-use crate::error::Refusal;
-use crate::input::Named;
+use crate::app::SharedState;
+use crate::error::ApiError;
+use crate::extract::PathSegment;
 use crate::routes::operations::{OperationFilter, listed};
 
 const PATH: &str = "/console/operations";
@@ -48,13 +48,13 @@ fn pager(filter: &OperationFilter, next: Option<&str>) -> Pager {
 
 /// Lists operations.
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Filter(filter): Filter<OperationFilter>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     live(
         server,
-        visit,
+        request,
         |event| event.operation.is_some(),
         move |server, _| {
             let filter = filter.clone();
@@ -66,8 +66,8 @@ pub(crate) async fn list(
                 Ok(View {
                     title: "Operations".to_owned(),
                     section: Section::Operations,
-                    head: rendered(&Head { filter: &filter, kinds, statuses })?,
-                    body: rendered(&Table {
+                    head: render(&Head { filter: &filter, kinds, statuses })?,
+                    body: render(&Table {
                         pager: pager(&filter, page.next.as_deref()),
                         items: page.items,
                         now,
@@ -79,8 +79,8 @@ pub(crate) async fn list(
     .await
 }
 
-/// Where one reads of an operation.
-pub(crate) fn place(id: &str) -> String {
+/// Returns the URL of an operation's page.
+pub(crate) fn page_url(id: &str) -> String {
     format!("{PATH}/{id}")
 }
 
@@ -90,51 +90,52 @@ struct Panel<'a> {
     operation: &'a Operation,
     can_retry: bool,
     can_cancel: bool,
-    /// Why it cannot be asked for either.
-    why: Option<String>,
+    /// Names the controls that the user's role does not permit.
+    role_note: Option<String>,
     csrf: &'a str,
     now: Now,
 }
 
-/// An operation with every step, and what can be asked of it.
-pub(crate) fn panel(visitor: &Visitor, operation: &Operation, now: Now) -> Result<String, Refusal> {
-    let (status, own) = (operation.status.as_str(), operation.rollout.is_none());
+/// Renders an operation with its steps and controls.
+pub(crate) fn panel(current_user: &CurrentUser, operation: &Operation, now: Now) -> Result<String, ApiError> {
+    let (status, standalone) = (operation.status.as_str(), operation.rollout.is_none());
     let kind = OperationKind::ALL.into_iter().find(|kind| kind.as_str() == operation.kind);
     let role = |action: Action| kind.map_or(action.role(), |kind| action.role_on(Work::Operation(kind)));
-    let mut offers = Offers::to(visitor);
-    let retries =
-        own && matches!(status, "parked" | "failed" | "cancelled") && kind != Some(OperationKind::Select);
-    let cancels = own && matches!(status, "queued" | "running" | "waiting" | "parked");
-    rendered(&Panel {
+    let mut controls = Controls::for_user(current_user);
+    let retries = standalone
+        && matches!(status, "parked" | "failed" | "cancelled")
+        && kind != Some(OperationKind::Select);
+    let cancels = standalone && matches!(status, "queued" | "running" | "waiting" | "parked");
+    render(&Panel {
         operation,
-        can_retry: retries && offers.offer("Retry", role(Action::RetryOperation)),
-        can_cancel: cancels && offers.offer("Cancel", role(Action::CancelOperation)),
-        why: offers.why(),
-        csrf: &visitor.csrf,
+        can_retry: retries && controls.permits("Retry", role(Action::RetryOperation)),
+        can_cancel: cancels && controls.permits("Cancel", role(Action::CancelOperation)),
+        role_note: controls.role_note(),
+        csrf: &current_user.csrf,
         now,
     })
 }
 
 /// Shows an operation.
 pub(crate) async fn show(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Path(id): Path<String>,
-) -> Result<Response, Refusal> {
-    let id = OperationId::named(&id)?;
-    let about = id.clone();
-    let of_it = move |event: &cdm_core::ports::FeedEvent| event.operation.as_ref() == Some(&about);
-    live(server, visit, of_it, move |server, visitor| {
+) -> Result<Response, ApiError> {
+    let id = OperationId::from_segment(&id)?;
+    let shown = id.clone();
+    let affects = move |event: &cdm_core::ports::FeedEvent| event.operation.as_ref() == Some(&shown);
+    live(server, request, affects, move |server, current_user| {
         let id = id.clone();
         async move {
             let operation = Operation::from(&server.app.manager.operation(&id).await?);
             let now = Now(server.app.clock.wall());
             let head = format!(
                 "<h1><span class=\"quiet\">{}</span> {}</h1>",
-                shape::escaped(&operation.kind),
-                shape::escaped(&operation.id)
+                format::escape(&operation.kind),
+                format::escape(&operation.id)
             );
-            let body = panel(&visitor, &operation, now)?;
+            let body = panel(&current_user, &operation, now)?;
             Ok(View { title: operation.id.clone(), section: Section::Operations, head, body })
         }
     })
@@ -147,28 +148,28 @@ struct Log<'a> {
     log: &'a str,
 }
 
-/// Shows what a step's job printed.
+/// Shows the log of a step's job.
 pub(crate) async fn log(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Path((id, step)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let id = OperationId::named(&id)?;
+) -> Result<Response, ApiError> {
+    let id = OperationId::from_segment(&id)?;
     live(
         server,
-        visit,
+        request,
         |_| false,
         move |server, _| {
             let (id, step) = (id.clone(), step.clone());
             async move {
                 let log = server.app.manager.step_log(&id, &step).await?.unwrap_or_default();
-                let (name, place) = (shape::escaped(&step), place(&shape::escaped(&id.to_string())));
-                let head = format!("<h1>Log of {name}</h1><p><a href=\"{place}\">{id}</a></p>");
+                let (name, url) = (format::escape(&step), page_url(&format::escape(&id.to_string())));
+                let head = format!("<h1>Log of {name}</h1><p><a href=\"{url}\">{id}</a></p>");
                 Ok(View {
                     title: format!("Log of {step}"),
                     section: Section::Operations,
                     head,
-                    body: rendered(&Log { log: &log })?,
+                    body: render(&Log { log: &log })?,
                 })
             }
         },
@@ -176,74 +177,86 @@ pub(crate) async fn log(
     .await
 }
 
-fn deploy_again(id: &OperationId, why: &str) -> Question {
-    Question {
+/// Returns the confirmation of a retry that deploys a bad digest; `reason` says why the digest is bad.
+fn retry_confirmation(id: &OperationId, reason: &str) -> Confirmation {
+    Confirmation {
         title: "Deploy a bad digest again?".to_owned(),
-        lines: vec![format!("{}.", why.trim_end_matches('.'))],
-        fields: vec![insist("Deploy it all the same")],
+        lines: vec![format!("{}.", reason.trim_end_matches('.'))],
+        fields: vec![force_field("Deploy the digest anyway")],
         button: "Retry the deploy".to_owned(),
         danger: true,
         action: format!("{PATH}/{id}/retry"),
-        back: place(&id.to_string()),
-        ..Question::default()
+        back: page_url(&id.to_string()),
+        ..Confirmation::default()
     }
 }
 
-fn question(id: &OperationId) -> Question {
-    Question {
+/// Returns the confirmation of a cancellation.
+fn cancel_confirmation(id: &OperationId) -> Confirmation {
+    Confirmation {
         title: format!("Cancel {id}?"),
         lines: vec![
-            "It stops at the end of its present step. What it did is undone where it can be: a promote moves the route back first, a provision leaves what it made for the next one.".to_owned(),
-            "A terminate whose route is gone cannot be cancelled any more.".to_owned(),
+            "The operation stops after its current step. Completed steps are undone where possible: a promote first moves the route back; a provision keeps what it created, and the next provision uses it.".to_owned(),
+            "A terminate cannot be canceled after it has removed the route.".to_owned(),
         ],
         button: "Cancel the operation".to_owned(),
         danger: true,
         action: format!("{PATH}/{id}/cancel"),
-        back: place(&id.to_string()),
-        ..Question::default()
+        back: page_url(&id.to_string()),
+        ..Confirmation::default()
     }
 }
 
-/// Says what a cancellation does.
-pub(crate) async fn ask(
-    State(server): State<Shared>,
-    visit: Visit,
+/// Shows the confirmation page of a cancellation.
+pub(crate) async fn confirm(
+    State(server): State<SharedState>,
+    request: PageRequest,
     Path((id, action)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let id = OperationId::named(&id)?;
+) -> Result<Response, ApiError> {
+    let id = OperationId::from_segment(&id)?;
     if action != "cancel" {
-        return Err(Refusal::not_found("the page"));
+        return Err(ApiError::not_found("the page"));
     }
     server.app.manager.operation(&id).await?;
-    asked(&server, &visit.visitor, Section::Operations, StatusCode::OK, &question(&id))
+    confirmation_page(
+        &server,
+        &request.current_user,
+        Section::Operations,
+        StatusCode::OK,
+        &cancel_confirmation(&id),
+    )
 }
 
-/// Retries or cancels.
-pub(crate) async fn act(
-    State(server): State<Shared>,
+/// Retries or cancels an operation, and redirects to the page of the operation.
+pub(crate) async fn submit(
+    State(server): State<SharedState>,
     Path((id, action)): Path<(String, String)>,
     form: Form,
-) -> Result<Response, Refusal> {
-    let id = OperationId::named(&id)?;
-    let (visitor, request) = form.asks()?;
-    let services = &server.app.manager;
-    let done = match action.as_str() {
-        "retry" => services.retry_with(&request, &id, insists(&form)).await,
-        "cancel" => services.cancel(&request, &id).await,
-        _ => return Err(Refusal::not_found("the page")),
+) -> Result<Response, ApiError> {
+    let id = OperationId::from_segment(&id)?;
+    let (current_user, request) = form.authenticated_request()?;
+    let manager = &server.app.manager;
+    let result = match action.as_str() {
+        "retry" => manager.retry_with(&request, &id, force_of(&form)).await,
+        "cancel" => manager.cancel(&request, &id).await,
+        _ => return Err(ApiError::not_found("the page")),
     };
-    match done {
+    match result {
         Ok(Accepted::Operation(operation)) => {
-            Ok(Redirect::to(&place(&operation.to_string())).into_response())
+            Ok(Redirect::to(&page_url(&operation.to_string())).into_response())
         }
-        Ok(_) => Ok(Redirect::to(&place(&id.to_string())).into_response()),
+        Ok(_) => Ok(Redirect::to(&page_url(&id.to_string())).into_response()),
         Err(error @ ManagerError::BadDigest { .. }) => {
-            let question = deploy_again(&id, &error.to_string());
-            asked_again(&server, &visitor, Section::Operations, question, error.into())
+            let confirmation = retry_confirmation(&id, &error.to_string());
+            confirmation_error(&server, &current_user, Section::Operations, confirmation, error.into())
         }
-        Err(error) if action == "cancel" => {
-            asked_again(&server, &visitor, Section::Operations, question(&id), error.into())
-        }
+        Err(error) if action == "cancel" => confirmation_error(
+            &server,
+            &current_user,
+            Section::Operations,
+            cancel_confirmation(&id),
+            error.into(),
+        ),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! A page around what it shows, and the same again whenever that changes.
+//! The page frame, and the stream that sends the changing part of a page again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use cdm_core::ports::{Clock, FeedEvent};
 
-use super::guard::{Visit, Visitor, Wish};
-use super::{assets, shape};
-use crate::app::{Server, Shared};
-use crate::error::Refusal;
-use crate::events::Listener;
-use crate::outlet::{Closed, Holder, Outlet, channel, once};
+use super::guard::{CurrentUser, PageRequest, ResponseMode};
+use super::{assets, format};
+use crate::app::{AppState, SharedState};
+use crate::error::ApiError;
+use crate::events::EventReader;
+use crate::stream::{Closed, EventWriter, Subscriber, channel, single_frame};
 
-/// How soon after a look the next one is made, at the earliest,
-const PACE: Duration = Duration::from_millis(250);
-/// and at the latest: pods come and go, and time passes, without an event.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The shortest interval between two renderings for a stream.
+const MIN_REFRESH: Duration = Duration::from_millis(250);
+/// The longest interval between two renderings for a stream: pods and ages change without an event.
+const MAX_REFRESH: Duration = Duration::from_secs(2);
 
-/// A place in the navigation.
+/// A section of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     Services,
@@ -32,7 +32,7 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    /// Those that have a link.
+    /// The sections with a link in the navigation.
     pub(crate) const LINKED: [Self; 5] =
         [Self::Services, Self::Sites, Self::Rollouts, Self::Operations, Self::Audit];
 
@@ -59,20 +59,20 @@ impl Section {
     }
 }
 
-/// What a page shows.
+/// The content of a page.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) title: String,
     pub(crate) section: Section,
-    /// What stays: headings, filters, forms.
+    /// The constant part, as HTML: headings, filters, forms.
     pub(crate) head: String,
-    /// What changes by itself.
+    /// The part that is rendered again for a stream, as HTML.
     pub(crate) body: String,
 }
 
 impl View {
-    /// A view of which nothing changes by itself.
-    pub(crate) fn still(title: impl Into<String>, section: Section, head: String) -> Self {
+    /// Returns a view without a changing part.
+    pub(crate) fn fixed(title: impl Into<String>, section: Section, head: String) -> Self {
         Self { title: title.into(), section, head, body: String::new() }
     }
 }
@@ -81,8 +81,8 @@ impl View {
 #[template(path = "page.html")]
 struct Page<'a> {
     view: &'a View,
-    visitor: Option<&'a Visitor>,
-    /// Where the part that changes comes from; empty where nothing does.
+    current_user: Option<&'a CurrentUser>,
+    /// The URI of the stream of the changing part; empty if the page has none.
     live: &'a str,
 }
 
@@ -93,145 +93,159 @@ struct Live<'a> {
     body: &'a str,
 }
 
-/// A template as text.
-pub(crate) fn rendered(template: &impl Template) -> Result<String, Refusal> {
-    template.render().map_err(|_| Refusal::internal())
+/// Renders a template.
+pub(crate) fn render(template: &impl Template) -> Result<String, ApiError> {
+    template.render().map_err(|_| ApiError::internal())
 }
 
-/// A page that does not change by itself.
-pub(crate) fn page(status: StatusCode, visitor: Option<&Visitor>, view: &View) -> Result<Response, Refusal> {
-    whole(status, visitor, view, "")
-}
-
-fn whole(
+/// Renders a page without a changing part.
+pub(crate) fn page(
     status: StatusCode,
-    visitor: Option<&Visitor>,
+    current_user: Option<&CurrentUser>,
+    view: &View,
+) -> Result<Response, ApiError> {
+    full_page(status, current_user, view, "")
+}
+
+fn full_page(
+    status: StatusCode,
+    current_user: Option<&CurrentUser>,
     view: &View,
     live: &str,
-) -> Result<Response, Refusal> {
-    let page = Page { view, visitor, live };
-    Ok((status, Html(rendered(&page)?)).into_response())
+) -> Result<Response, ApiError> {
+    let page = Page { view, current_user, live };
+    Ok((status, Html(render(&page)?)).into_response())
 }
 
-/// A page whose body is made anew whenever an event is `about` it: as a whole, as that part alone, or as a stream of it.
+/// Renders a page with a changing part: the complete page, the changing part, or a stream of the changing part, as the
+/// request accepts. A stream renders the part again after each event for which `affects` returns `true`.
 pub(crate) async fn live<F, Fut, A>(
-    server: Shared,
-    visit: Visit,
-    about: A,
-    make: F,
-) -> Result<Response, Refusal>
+    server: SharedState,
+    request: PageRequest,
+    affects: A,
+    build: F,
+) -> Result<Response, ApiError>
 where
-    F: Fn(Shared, Arc<Visitor>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<View, Refusal>> + Send,
+    F: Fn(SharedState, Arc<CurrentUser>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<View, ApiError>> + Send,
     A: Fn(&FeedEvent) -> bool + Send + Sync + 'static,
 {
-    let Visit { visitor, wish, here, from } = visit;
-    if wish == Wish::Stream {
-        let Some(seat) = server.seats.take(&visitor.name.actor(), from) else { return Ok(later()) };
-        // From here on nothing is missed: what comes between this and the first look is seen by it, or after it.
-        let listener = server.hub.listen(None).await?;
+    let PageRequest { current_user, mode, uri, address } = request;
+    if mode == ResponseMode::Stream {
+        let Some(seat) = server.stream_permits.acquire(&current_user.name.actor(), address) else {
+            return Ok(retry_later());
+        };
+        // The stream listens before the first rendering, so no event is missed: an event between the two is part of the
+        // first rendering, or causes the next one.
+        let listener = server.hub.reader(None).await?;
         let (feed, response) = channel(4);
         tokio::spawn(async move {
             let gauge = server.metrics.stream();
-            let mut outlet = feed.outlet(&server, Arc::clone(&visitor));
-            // However it ends, there is nobody left to say it to.
-            let _ = follow(&server, visitor, listener, (about, make), &mut outlet).await;
+            let mut outlet = feed.writer(&server, Arc::clone(&current_user));
+            // The client is gone or was already notified, so the outcome is ignored.
+            let _ = send_updates(&server, current_user, listener, (affects, build), &mut outlet).await;
             drop((gauge, seat));
         });
         return Ok(response);
     }
-    let view = make(Shared::clone(&server), Arc::clone(&visitor)).await?;
-    let mut response = match wish {
-        Wish::Page | Wish::Stream => whole(StatusCode::OK, Some(&visitor), &view, &here)?,
-        Wish::Part => Html(rendered(&Live { live: &here, body: &view.body })?).into_response(),
+    let view = build(SharedState::clone(&server), Arc::clone(&current_user)).await?;
+    let mut response = match mode {
+        ResponseMode::Page | ResponseMode::Stream => {
+            full_page(StatusCode::OK, Some(&current_user), &view, &uri)?
+        }
+        ResponseMode::Fragment => Html(render(&Live { live: &uri, body: &view.body })?).into_response(),
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("HX-Request, Accept"));
     Ok(response)
 }
 
-impl Holder for Arc<Visitor> {
-    async fn serves(&self, server: &Server) -> bool {
-        !matches!(self.again(server).await, Ok(None))
+impl Subscriber for Arc<CurrentUser> {
+    async fn is_authorized(&self, server: &AppState) -> bool {
+        !matches!(self.reload(server).await, Ok(None))
     }
 
-    fn last_words(&self) -> Option<String> {
-        Some(goodbye())
+    fn final_frame(&self) -> Option<String> {
+        Some(signed_out_message())
     }
 }
 
-/// Sends the body whenever it is another one, until the outlet closes.
-async fn follow<F, Fut, A>(
-    server: &Shared,
-    visitor: Arc<Visitor>,
-    mut listener: Listener,
-    (about, make): (A, F),
-    outlet: &mut Outlet<'_, Arc<Visitor>>,
+/// Sends the body after each change, until the outlet closes.
+async fn send_updates<F, Fut, A>(
+    server: &SharedState,
+    current_user: Arc<CurrentUser>,
+    mut listener: EventReader,
+    (affects, build): (A, F),
+    outlet: &mut EventWriter<'_, Arc<CurrentUser>>,
 ) -> Result<(), Closed>
 where
-    F: Fn(Shared, Arc<Visitor>) -> Fut,
-    Fut: Future<Output = Result<View, Refusal>>,
+    F: Fn(SharedState, Arc<CurrentUser>) -> Fut,
+    Fut: Future<Output = Result<View, ApiError>>,
     A: Fn(&FeedEvent) -> bool,
 {
     let clock = Arc::clone(&server.app.clock);
     let mut last = String::new();
     loop {
-        // Their role may be another one by now. That the store does not answer says nothing about it.
-        let visitor = match visitor.again(server).await {
-            Ok(Some(now)) => Arc::new(now),
-            Ok(None) => return outlet.refuse(),
-            Err(_) => Arc::clone(&visitor),
+        // The user's role may have changed. If the store does not respond, the role at the start of the stream applies.
+        let current_user = match current_user.reload(server).await {
+            Ok(Some(reloaded)) => Arc::new(reloaded),
+            Ok(None) => return outlet.close_unauthorized(),
+            Err(_) => Arc::clone(&current_user),
         };
-        let body = match make(Shared::clone(server), visitor).await {
+        let body = match build(SharedState::clone(server), current_user).await {
             Ok(view) => view.body,
-            Err(refusal) => trouble(&refusal.problem.detail),
+            Err(error) => error_note(&error.problem.detail),
         };
         if body == last {
             outlet.keep_alive().await?;
         } else {
-            outlet.send(frame(&body)).await?;
+            outlet.send(sse_data(&body)).await?;
             last = body;
         }
-        outlet.wait(news(&mut listener, &about, &clock)).await?;
+        outlet.wait(next_update(&mut listener, &affects, &clock)).await?;
     }
 }
 
-/// Returns when there is something new, or time to look again.
-async fn news<A: Fn(&FeedEvent) -> bool>(listener: &mut Listener, about: &A, clock: &Arc<dyn Clock>) {
-    let looked = clock.monotonic();
-    clock.sleep_until(looked.after(PACE)).await;
-    let late = clock.sleep_until(looked.after(AGAIN));
-    let heard = async {
+/// Returns after an event that affects the page, or after [`MAX_REFRESH`]; never before [`MIN_REFRESH`].
+async fn next_update<A: Fn(&FeedEvent) -> bool>(
+    listener: &mut EventReader,
+    affects: &A,
+    clock: &Arc<dyn Clock>,
+) {
+    let rendered = clock.monotonic();
+    clock.sleep_until(rendered.after(MIN_REFRESH)).await;
+    let timeout = clock.sleep_until(rendered.after(MAX_REFRESH));
+    let event = async {
         loop {
-            listener.news().await;
+            listener.changed().await;
             while let Ok(events) = listener.read().await
                 && !events.is_empty()
             {
-                if events.iter().any(|(_, event)| about(event)) {
-                    // What follows is seen by the same look.
-                    listener.again();
+                if events.iter().any(|(_, event)| affects(event)) {
+                    // The next rendering covers later events too.
+                    listener.recheck();
                     return;
                 }
             }
         }
     };
-    futures_util::future::select(std::pin::pin!(late), std::pin::pin!(heard)).await;
+    futures_util::future::select(std::pin::pin!(timeout), std::pin::pin!(event)).await;
 }
 
-/// A message that is swapped in.
-fn frame(html: &str) -> String {
+/// Returns HTML as the data of a server-sent event, which the page swaps in.
+fn sse_data(html: &str) -> String {
     let lines: String = html.lines().map(|line| format!("data: {line}\n")).collect();
     format!("{lines}\n")
 }
 
-/// The last message of a session's stream, after which the page does not ask again.
-fn goodbye() -> String {
-    let told = "<p class=\"note bad\" role=\"status\">You are signed out. <a href=\"/console/sign-in\">Sign in \
-                again</a> to go on.</p>";
-    format!("{}event: gone\ndata: \n\n", frame(told))
+/// Returns the last message of the stream of an ended session, after which the page does not reconnect.
+fn signed_out_message() -> String {
+    let note = "<p class=\"note bad\" role=\"status\">You are signed out. <a href=\"/console/sign-in\">Sign in \
+                again</a> to continue.</p>";
+    format!("{}event: gone\ndata: \n\n", sse_data(note))
 }
 
-/// Sends a browser that asked for a part of a page to a whole one.
-pub(crate) fn led(to: &str) -> Response {
+/// Redirects a browser that requested a fragment to a complete page.
+pub(crate) fn client_redirect(to: &str) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Ok(to) = HeaderValue::from_str(to) {
         response.headers_mut().insert("hx-redirect", to);
@@ -239,24 +253,25 @@ pub(crate) fn led(to: &str) -> Response {
     response
 }
 
-/// A stream that cannot be now: the page stays as it is, and asks again later.
-pub(crate) fn later() -> Response {
-    once("retry: 15000\nevent: later\ndata: \n\n".to_owned())
+/// Returns a stream without content, over the limit or after an error: the page keeps its content and reconnects after
+/// 15 s.
+pub(crate) fn retry_later() -> Response {
+    single_frame("retry: 15000\nevent: later\ndata: \n\n".to_owned())
 }
 
-/// A stream for somebody who is not signed in any more.
-pub(crate) fn signed_out() -> Response {
-    once(goodbye())
+/// Returns the stream of an ended session.
+pub(crate) fn signed_out_stream() -> Response {
+    single_frame(signed_out_message())
 }
 
-/// Says within a page what went wrong with it; the next look may be better.
-fn trouble(detail: &str) -> String {
-    format!("<p class=\"note bad\" role=\"status\">{}</p>", shape::escaped(&shape::sentence(detail)))
+/// Returns the note that replaces the changing part if it cannot be rendered; the next rendering may succeed.
+fn error_note(detail: &str) -> String {
+    format!("<p class=\"note bad\" role=\"status\">{}</p>", format::escape(&format::sentence(detail)))
 }
 
 #[derive(Template)]
-#[template(path = "refused.html")]
-struct Refused<'a> {
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
     status: u16,
     title: &'a str,
     detail: &'a str,
@@ -266,10 +281,14 @@ struct Refused<'a> {
     rollout: Option<&'a str>,
 }
 
-/// A refusal as people see it.
-pub(crate) fn refused(visitor: Option<&Visitor>, refusal: &Refusal, request_id: &str) -> Option<Response> {
-    let problem = &refusal.problem;
-    let head = Refused {
+/// Renders an error as a page.
+pub(crate) fn error_page(
+    current_user: Option<&CurrentUser>,
+    error: &ApiError,
+    request_id: &str,
+) -> Option<Response> {
+    let problem = &error.problem;
+    let head = ErrorPage {
         status: problem.status,
         title: &problem.title,
         detail: &problem.detail,
@@ -278,6 +297,6 @@ pub(crate) fn refused(visitor: Option<&Visitor>, refusal: &Refusal, request_id: 
         operation: problem.operation.as_deref(),
         rollout: problem.rollout.as_deref(),
     };
-    let view = View::still(problem.title.clone(), Section::None, rendered(&head).ok()?);
-    page(refusal.status, visitor, &view).ok()
+    let view = View::fixed(problem.title.clone(), Section::None, render(&head).ok()?);
+    page(error.status, current_user, &view).ok()
 }

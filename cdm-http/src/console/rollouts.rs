@@ -1,4 +1,4 @@
-//! Rollouts: how far each is, what failed, and what is asked of it.
+//! Rollouts: the list, the page of a rollout with its progress and failures, and pause, resume, abort and retry.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -9,29 +9,29 @@ use cdm_core::manager::{Accepted, Action, Force, ManagerError, Resume, Work};
 use cdm_core::ports::FeedEvent;
 use serde::Deserialize;
 
-use super::confirm::{Field, FieldKind, Question, asked, asked_again};
+use super::chart::chart;
+use super::confirm::{Confirmation, Field, FieldKind, confirmation_error, confirmation_page};
+use super::controls::Controls;
 use super::form::Form;
-use super::guard::{Visit, Visitor};
-use super::offers::Offers;
-use super::page::{Section, View, live, rendered};
-use super::picture::picture;
-use super::shape::{self, Now};
+use super::format::{self, Now};
+use super::guard::{CurrentUser, PageRequest};
+use super::page::{Section, View, live, render};
 use super::{Filter, Pager};
-use crate::api::rollout::{Rollout, ScopeShown, id as named};
+use crate::api::rollout::{Rollout, ScopeShown, id as format_id};
 use crate::api::services::digest_of;
-use crate::app::{Server, Shared};
-use crate::error::Refusal;
-use crate::input::{Named, Paging, cursor};
+use crate::app::{AppState, SharedState};
+use crate::error::ApiError;
+use crate::extract::{Paging, PathSegment, cursor};
 use crate::routes::rollouts::{RolloutId, shown};
 
 pub(crate) const PATH: &str = "/console/rollouts";
-/// Rollouts of one page.
+/// Rollouts per page.
 const LIMIT: &str = "50";
 
-/// Which part of the list.
+/// The query of the list.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Part {
+pub(crate) struct ListQuery {
     cursor: Option<String>,
 }
 
@@ -43,29 +43,29 @@ struct Table {
     now: Now,
 }
 
-fn concerns(event: &FeedEvent) -> bool {
+fn is_rollout_event(event: &FeedEvent) -> bool {
     let parent = event.operation.as_ref().map(|id| &id.parent);
     event.rollout.is_some() || matches!(parent, Some(OperationParent::Rollout(..)))
 }
 
 /// Lists rollouts.
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    visit: Visit,
-    Filter(part): Filter<Part>,
-) -> Result<Response, Refusal> {
-    live(server, visit, concerns, move |server, visitor| {
-        let part = part.clone();
+    State(server): State<SharedState>,
+    request: PageRequest,
+    Filter(query): Filter<ListQuery>,
+) -> Result<Response, ApiError> {
+    live(server, request, is_rollout_event, move |server, current_user| {
+        let query = query.clone();
         async move {
-            let paging = Paging::new('r', Some(LIMIT), part.cursor.as_deref())?;
+            let paging = Paging::new('r', Some(LIMIT), query.cursor.as_deref())?;
             let page = server.app.manager.rollouts(paging.position()?, paging.limit).await?;
             let next = page.next.map(|next| cursor('r', next));
             let body = Table {
                 items: page.items.iter().map(|rollout| shown(&server, rollout)).collect(),
-                pager: Pager::new(PATH, &[], None, (part.cursor.as_deref(), next.as_deref())),
+                pager: Pager::new(PATH, &[], None, (query.cursor.as_deref(), next.as_deref())),
                 now: Now(server.app.clock.wall()),
             };
-            let start = if visitor.can(Action::StartRollout) {
+            let start = if current_user.can(Action::StartRollout) {
                 "<a class=\"button main\" href=\"/console/rollouts/start\">Start a rollout</a>"
             } else {
                 ""
@@ -74,7 +74,7 @@ pub(crate) async fn list(
                 title: "Rollouts".to_owned(),
                 section: Section::Rollouts,
                 head: format!("<div class=\"headline\"><h1>Rollouts</h1>{start}</div>"),
-                body: rendered(&body)?,
+                body: render(&body)?,
             })
         }
     })
@@ -83,51 +83,49 @@ pub(crate) async fn list(
 
 #[derive(Template)]
 #[template(path = "rollout.html")]
-struct One<'a> {
+struct RolloutBody<'a> {
     rollout: &'a Rollout,
     scope: String,
-    picture: String,
+    /// SVG.
+    chart: String,
     rate: Option<String>,
-    can: Can,
-    /// The digest that its service runs, where that is another one than its own.
+    can: AllowedActions,
+    /// The digest that the target service runs, if the rollout has stopped because of it.
     changed: Option<String>,
-    /// Why not more can be asked of it.
-    why: Option<String>,
+    /// Names the controls that the user's role does not permit.
+    role_note: Option<String>,
     csrf: &'a str,
     now: Now,
 }
 
-/// What someone may ask of it as it stands.
+/// The actions that the rollout's status and the user's role permit.
 #[derive(Clone, Copy, Debug)]
-struct Can {
+struct AllowedActions {
     pause: bool,
     resume: bool,
     abort: bool,
     retry: bool,
 }
 
-impl Can {
-    /// `retry` is what a retry would do.
-    fn of(offers: &mut Offers, rollout: &Rollout, retry: Work) -> Self {
-        let left = rollout.counts.failed + rollout.counts.skipped + rollout.counts.parked > 0;
-        let mut offer = |label, words: &[&str], needed| {
-            words.contains(&rollout.status.as_str()) && offers.offer(label, needed)
+impl AllowedActions {
+    /// `retry` is the work that a retry would do, on which the required role depends.
+    fn of(controls: &mut Controls, rollout: &Rollout, retry: Work) -> Self {
+        let has_unfinished = rollout.counts.failed + rollout.counts.skipped + rollout.counts.parked > 0;
+        let mut permits = |label, statuses: &[&str], required| {
+            statuses.contains(&rollout.status.as_str()) && controls.permits(label, required)
         };
         Self {
-            pause: offer("Pause", &["running", "waiting"], Action::PauseRollout.role()),
-            resume: (shape::stands(rollout) || rollout.status != "waiting")
-                && offer("Resume", &["paused", "halted", "waiting"], Action::ResumeRollout.role()),
-            abort: offer("Abort", &["running", "waiting", "paused", "halted"], Action::AbortRollout.role()),
-            retry: left
-                && offer(
-                    "Retry what failed",
-                    &["aborted", "succeeded", "failed"],
-                    Action::RetryRollout.role_on(retry),
-                ),
+            pause: permits("Pause", &["running", "waiting"], Action::PauseRollout.role()),
+            resume: (format::needs_operator(rollout) || rollout.status != "waiting")
+                && permits("Resume", &["paused", "halted", "waiting"], Action::ResumeRollout.role()),
+            abort: permits("Abort", &["running", "waiting", "paused", "halted"], Action::AbortRollout.role()),
+            retry: has_unfinished
+                && permits("Retry", &["aborted", "succeeded", "failed"], Action::RetryRollout.role_on(retry)),
         }
     }
 }
 
+/// Describes the sites of a rollout.
 fn scope(rollout: &Rollout) -> String {
     match &rollout.scope {
         ScopeShown::Word(word) => match word.0 {
@@ -137,41 +135,44 @@ fn scope(rollout: &Rollout) -> String {
             service => format!("the sites on {service}"),
         },
         ScopeShown::Sites(named) if named.sites.len() <= 5 => named.sites.join(", "),
-        ScopeShown::Sites(named) => shape::counted(named.sites.len(), "site", "sites by name"),
+        ScopeShown::Sites(named) => format::count_of(named.sites.len(), "site by id", "sites by id"),
     }
 }
 
 /// Shows a rollout.
 pub(crate) async fn show(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Path(id): Path<String>,
-) -> Result<Response, Refusal> {
-    let RolloutId(number) = RolloutId::named(&id)?;
-    let of_it = move |event: &FeedEvent| {
+) -> Result<Response, ApiError> {
+    let RolloutId(number) = RolloutId::from_segment(&id)?;
+    let affects = move |event: &FeedEvent| {
         let parent = event.operation.as_ref().map(|id| &id.parent);
         event.rollout == Some(number)
             || matches!(parent, Some(OperationParent::Rollout(of, _)) if *of == number)
     };
-    live(server, visit, of_it, move |server, visitor| async move { view(&server, &visitor, number).await })
-        .await
+    live(server, request, affects, move |server, current_user| async move {
+        view(&server, &current_user, number).await
+    })
+    .await
 }
 
-async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, Refusal> {
-    let known = server.app.manager.get_rollout(number).await?;
-    let rollout = shown(server, &known);
+async fn view(server: &AppState, current_user: &CurrentUser, number: u64) -> Result<View, ApiError> {
+    let stored = server.app.manager.get_rollout(number).await?;
+    let rollout = shown(server, &stored);
     let wall = server.app.clock.wall();
-    let retry = if known.status.ended() { server.app.manager.retry_work(&known).await? } else { Work::Moves };
-    let mut offers = Offers::to(visitor);
-    let can = Can::of(&mut offers, &rollout, retry);
-    let body = One {
+    let retry =
+        if stored.status.ended() { server.app.manager.retry_work(&stored).await? } else { Work::Moves };
+    let mut controls = Controls::for_user(current_user);
+    let can = AllowedActions::of(&mut controls, &rollout, retry);
+    let body = RolloutBody {
         scope: scope(&rollout),
-        picture: picture(&known, wall),
-        rate: rate(&known),
+        chart: chart(&stored, wall),
+        rate: rate(&stored),
         can,
-        changed: if shape::stands(&rollout) { in_the_way(server, &known).await } else { None },
-        why: offers.why(),
-        csrf: &visitor.csrf,
+        changed: if format::needs_operator(&rollout) { changed_digest(server, &stored).await } else { None },
+        role_note: controls.role_note(),
+        csrf: &current_user.csrf,
         now: Now(wall),
         rollout: &rollout,
     };
@@ -179,11 +180,11 @@ async fn view(server: &Server, visitor: &Visitor, number: u64) -> Result<View, R
         title: rollout.id.clone(),
         section: Section::Rollouts,
         head: format!("<h1><span class=\"quiet\">{}</span> {}</h1>", rollout.kind, rollout.id),
-        body: rendered(&body)?,
+        body: render(&body)?,
     })
 }
 
-/// How many sites it does a second, by its last marks, while it runs.
+/// Returns the rate of a running rollout, over its last samples.
 fn rate(rollout: &cdm_core::domain::Rollout) -> Option<String> {
     let last =
         rollout.samples.last().filter(|_| rollout.status == cdm_core::domain::RolloutStatus::Running)?;
@@ -196,153 +197,181 @@ fn rate(rollout: &cdm_core::domain::Rollout) -> Option<String> {
     })
 }
 
-async fn in_the_way(server: &Server, known: &cdm_core::domain::Rollout) -> Option<String> {
-    server.app.manager.digest_in_the_way(known).await.map(|digest| digest.to_string())
+/// Returns the digest that the target service runs, if it is not the rollout's digest.
+async fn changed_digest(server: &AppState, stored: &cdm_core::domain::Rollout) -> Option<String> {
+    server.app.manager.conflicting_digest(stored).await.map(|digest| digest.to_string())
 }
 
-/// Whether it is to go on, and on what.
-async fn resuming(server: &Server, number: u64) -> Result<Question, Refusal> {
-    let known = server.app.manager.get_rollout(number).await?;
-    let rollout = shown(server, &known);
+/// Returns the confirmation of a resume. If the target service runs another digest than the rollout's, the confirmation
+/// names both digests.
+async fn resume_confirmation(server: &AppState, number: u64) -> Result<Confirmation, ApiError> {
+    let stored = server.app.manager.get_rollout(number).await?;
+    let rollout = shown(server, &stored);
     let id = &rollout.id;
-    let left = u64::from(rollout.counts.pending + rollout.counts.running);
-    let left = shape::counted(left, "site is", "sites are");
-    let mut question = Question {
+    let remaining = u64::from(rollout.counts.pending + rollout.counts.running);
+    let remaining = format::count_of(remaining, "site remains", "sites remain");
+    let mut confirmation = Confirmation {
         title: format!("Resume {id}?"),
-        lines: vec![format!("{left} still to be moved to {}.", rollout.service)],
+        lines: vec![format!("{remaining} to be moved to {}.", rollout.service)],
         button: "Resume the rollout".to_owned(),
         action: format!("{PATH}/{id}/resume"),
         back: format!("{PATH}/{id}"),
-        ..Question::default()
+        ..Confirmation::default()
     };
-    let Some(running) = server.app.manager.digest_in_the_way(&known).await else { return Ok(question) };
-    let own = known.wanted().map(|digest| digest.to_string()).unwrap_or_default();
-    question.title = format!("Resume {id} on another digest?");
-    question.lines = vec![
-        format!("{} runs {running}. The rollout is for {own}, which is not there any more.", rollout.service),
+    let Some(running) = server.app.manager.conflicting_digest(&stored).await else { return Ok(confirmation) };
+    let own = stored.wanted().map(|digest| digest.to_string()).unwrap_or_default();
+    confirmation.title = format!("Resume {id} on another digest?");
+    confirmation.lines = vec![
         format!(
-            "{left} still to be moved: they would move to {running}, and what their health check says counts for that digest."
+            "{service} runs {running}. The rollout is for {own}, which {service} no longer runs.",
+            service = rollout.service
         ),
-        format!("To go on with {own} instead, deploy it again; or abort the rollout."),
+        format!(
+            "{remaining} to be moved, which would move to {running}. The results of the health checks would count for that digest."
+        ),
+        format!("To continue with {own} instead, deploy {own} again. Or abort the rollout."),
     ];
-    question.fields = vec![Field {
+    confirmation.fields = vec![Field {
         name: "acceptDigest",
-        label: "The digest that runs".to_owned(),
+        label: "Running digest".to_owned(),
         kind: FieldKind::Fixed,
         value: running.to_string(),
         required: true,
         ..Field::default()
     }];
-    if let Some(why) = server.app.manager.why_bad(running).await? {
-        question.warnings = vec![format!("{running} is bad: {why}")];
-        question.fields.push(insist("Move sites to it although it is bad; takes the role admin"));
-        question.danger = true;
+    if let Some(reason) = server.app.manager.why_bad(running).await? {
+        confirmation.warnings = vec![format!("{running} is bad: {reason}")];
+        confirmation.fields.push(force_field("Move sites to this bad digest (requires the role admin)"));
+        confirmation.danger = true;
     }
-    question.button = "Resume on this digest".to_owned();
-    Ok(question)
+    confirmation.button = "Resume on this digest".to_owned();
+    Ok(confirmation)
 }
 
-/// Whether a digest that is bad is meant.
-pub(crate) fn insist(label: &str) -> Field {
+/// Returns the checkbox that confirms the use of a bad digest.
+pub(crate) fn force_field(label: &str) -> Field {
     Field { name: "force", label: label.to_owned(), kind: FieldKind::Check, ..Field::default() }
 }
 
-/// Whether somebody insists.
-pub(crate) fn insists(form: &Form) -> Force {
-    if form.given("force").is_some() { Force::Yes } else { Force::No }
+/// Returns whether the form confirms the use of a bad digest.
+pub(crate) fn force_of(form: &Form) -> Force {
+    if form.optional("force").is_some() { Force::Yes } else { Force::No }
 }
 
-fn again(id: &str, why: &str) -> Question {
-    Question {
+/// Returns the confirmation of a retry that moves sites to a bad digest; `reason` says why the digest is bad.
+fn retry_confirmation(id: &str, reason: &str) -> Confirmation {
+    Confirmation {
         title: format!("Retry {id} on a bad digest?"),
-        lines: vec![format!("{}.", why.trim_end_matches('.'))],
-        fields: vec![insist("Move sites to it all the same; takes the role admin")],
-        button: "Retry what failed".to_owned(),
+        lines: vec![format!("{}.", reason.trim_end_matches('.'))],
+        fields: vec![force_field("Move sites to the digest anyway (requires the role admin)")],
+        button: "Retry the rollout".to_owned(),
         danger: true,
         action: format!("{PATH}/{id}/retry"),
         back: format!("{PATH}/{id}"),
-        ..Question::default()
+        ..Confirmation::default()
     }
 }
 
-fn question(id: &str, rollout: &Rollout) -> Question {
-    let left = u64::from(rollout.counts.pending + rollout.counts.running);
-    let moved = shape::counted(u64::from(rollout.counts.succeeded), "site is", "sites are");
-    Question {
+/// Returns the confirmation of an abort.
+fn abort_confirmation(id: &str, rollout: &Rollout) -> Confirmation {
+    let remaining = u64::from(rollout.counts.pending + rollout.counts.running);
+    let moved = format::count_of(rollout.counts.succeeded, "site has", "sites have");
+    Confirmation {
         title: format!("Abort {id}?"),
         lines: vec![
             format!(
-                "It stops for good at its next checkpoint; {} then left where they are.",
-                shape::counted(left, "site is", "sites are")
+                "The rollout stops permanently at its next checkpoint; {}.",
+                format::count_of(remaining, "site stays where it is", "sites stay where they are")
             ),
             format!(
-                "{moved} where it wanted them, and stay there. An aborted rollout is not resumed, but can be retried."
+                "{moved} succeeded and will not be moved back. An aborted rollout cannot be resumed, but can be retried."
             ),
         ],
         button: "Abort the rollout".to_owned(),
         danger: true,
         action: format!("{PATH}/{id}/abort"),
         back: format!("{PATH}/{id}"),
-        ..Question::default()
+        ..Confirmation::default()
     }
 }
 
-/// Says what an abort does, or what a resume would go on with.
-pub(crate) async fn ask(
-    State(server): State<Shared>,
-    visit: Visit,
+/// Shows the confirmation page of an abort or a resume.
+pub(crate) async fn confirm(
+    State(server): State<SharedState>,
+    request: PageRequest,
     Path((id, action)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let RolloutId(number) = RolloutId::named(&id)?;
+) -> Result<Response, ApiError> {
+    let RolloutId(number) = RolloutId::from_segment(&id)?;
     match action.as_str() {
         "abort" => {}
         "resume" => {
-            let question = resuming(&server, number).await?;
-            return asked(&server, &visit.visitor, Section::Rollouts, StatusCode::OK, &question);
+            let confirmation = resume_confirmation(&server, number).await?;
+            return confirmation_page(
+                &server,
+                &request.current_user,
+                Section::Rollouts,
+                StatusCode::OK,
+                &confirmation,
+            );
         }
-        _ => return Err(Refusal::not_found("the page")),
+        _ => return Err(ApiError::not_found("the page")),
     }
     let rollout = shown(&server, &server.app.manager.get_rollout(number).await?);
-    asked(&server, &visit.visitor, Section::Rollouts, StatusCode::OK, &question(&id, &rollout))
+    confirmation_page(
+        &server,
+        &request.current_user,
+        Section::Rollouts,
+        StatusCode::OK,
+        &abort_confirmation(&id, &rollout),
+    )
 }
 
-/// Pauses, resumes, aborts or retries.
-pub(crate) async fn act(
-    State(server): State<Shared>,
+/// Pauses, resumes, aborts or retries a rollout, and redirects to the page of the rollout.
+pub(crate) async fn submit(
+    State(server): State<SharedState>,
     Path((id, action)): Path<(String, String)>,
     form: Form,
-) -> Result<Response, Refusal> {
-    let RolloutId(number) = RolloutId::named(&id)?;
-    let (visitor, request) = form.asks()?;
-    let services = &server.app.manager;
-    let done = match action.as_str() {
-        "pause" => services.pause(&request, number).await,
+) -> Result<Response, ApiError> {
+    let RolloutId(number) = RolloutId::from_segment(&id)?;
+    let (current_user, request) = form.authenticated_request()?;
+    let manager = &server.app.manager;
+    let result = match action.as_str() {
+        "pause" => manager.pause(&request, number).await,
         "resume" => {
-            let accept =
-                form.given("acceptDigest").map(|text| digest_of("acceptDigest", text, server.repository()));
+            let accept = form
+                .optional("acceptDigest")
+                .map(|text| digest_of("acceptDigest", text, server.repository()));
             let accept = accept.transpose()?;
-            services.resume_on(&request, number, Resume { accept, force: insists(&form) }).await
+            manager.resume_on(&request, number, Resume { accept, force: force_of(&form) }).await
         }
-        "abort" => services.abort(&request, number).await,
-        "retry" => services.retry_rollout_with(&request, number, insists(&form)).await,
-        _ => return Err(Refusal::not_found("the page")),
+        "abort" => manager.abort(&request, number).await,
+        "retry" => manager.retry_rollout_with(&request, number, force_of(&form)).await,
+        _ => return Err(ApiError::not_found("the page")),
     };
-    match done {
-        Ok(Accepted::Rollout(other)) => Ok(Redirect::to(&format!("{PATH}/{}", named(other))).into_response()),
+    match result {
+        Ok(Accepted::Rollout(other)) => {
+            Ok(Redirect::to(&format!("{PATH}/{}", format_id(other))).into_response())
+        }
         Ok(_) => Ok(Redirect::to(&format!("{PATH}/{id}")).into_response()),
         Err(error) if action == "abort" => {
-            let rollout = shown(&server, &services.get_rollout(number).await?);
-            asked_again(&server, &visitor, Section::Rollouts, question(&id, &rollout), error.into())
+            let rollout = shown(&server, &manager.get_rollout(number).await?);
+            confirmation_error(
+                &server,
+                &current_user,
+                Section::Rollouts,
+                abort_confirmation(&id, &rollout),
+                error.into(),
+            )
         }
         Err(error @ (ManagerError::DigestChanged { .. } | ManagerError::BadDigest { .. }))
             if action == "resume" =>
         {
-            let question = resuming(&server, number).await?;
-            asked_again(&server, &visitor, Section::Rollouts, question, error.into())
+            let confirmation = resume_confirmation(&server, number).await?;
+            confirmation_error(&server, &current_user, Section::Rollouts, confirmation, error.into())
         }
         Err(error @ ManagerError::BadDigest { .. }) => {
-            let question = again(&id, &error.to_string());
-            asked_again(&server, &visitor, Section::Rollouts, question, error.into())
+            let confirmation = retry_confirmation(&id, &error.to_string());
+            confirmation_error(&server, &current_user, Section::Rollouts, confirmation, error.into())
         }
         Err(error) => Err(error.into()),
     }

@@ -1,6 +1,7 @@
-//! Blue and green side by side, what ran on them, and, in `deeds`, what is asked of them.
+//! The services page: blue and green side by side with the history of their images, and what needs an operator. The
+//! actions on a service are in [`actions`].
 
-pub(crate) mod deeds;
+pub(crate) mod actions;
 
 use askama::Template;
 use axum::extract::State;
@@ -8,39 +9,42 @@ use axum::response::Response;
 use cdm_core::domain::Color;
 use cdm_core::manager::Action;
 
-use super::guard::Visit;
-use super::offers::Offers;
-use super::page::{Section, View, live, rendered};
-use super::shape::{self, Now};
+use super::controls::Controls;
+use super::format::{self, Now};
+use super::guard::PageRequest;
+use super::page::{Section, View, live, render};
 use crate::api::freeze::Freeze;
 use crate::api::operation::Operation;
 use crate::api::rollout::Rollout;
 use crate::api::services::{Release, Service};
-use crate::app::Shared;
-use crate::error::Refusal;
-use crate::input::Named;
+use crate::app::SharedState;
+use crate::error::ApiError;
+use crate::extract::PathSegment;
 use crate::routes::operations::{OperationFilter, listed};
 use crate::routes::services::shown;
 
 pub(crate) const PATH: &str = "/console/services";
-/// Releases that the page tells of at once; the rest is behind a click.
+/// Releases that the page shows per service; older releases are in a collapsed list.
 const RELEASES: usize = 5;
-/// Rollouts that it looks at for those that need a person.
+/// The newest rollouts, among which the page looks for those that need an operator.
 const ROLLOUTS: usize = 20;
-/// Parked operations that it tells of.
+/// Parked operations that the page shows at most.
 const PARKED: &str = "20";
 
+/// A service with its history.
 struct Side {
     name: String,
     is_canary: bool,
     service: Service,
+    /// The newest [`RELEASES`] releases.
     releases: Vec<Release>,
+    /// All other releases.
     older: Vec<Release>,
 }
 
-/// What a visitor may ask of the services.
+/// The actions on a service that the user's role permits.
 #[derive(Clone, Copy, Debug)]
-struct Can {
+struct AllowedActions {
     select: bool,
     deploy: bool,
     roll_back: bool,
@@ -49,32 +53,35 @@ struct Can {
 
 #[derive(Template)]
 #[template(path = "services.html")]
-struct Both {
+struct ServicesBody {
     sides: Vec<Side>,
     rollout: Option<Rollout>,
     freezes: Vec<Freeze>,
-    /// Rollouts that wait for a person, or ended with sites that do.
-    standing: Vec<Rollout>,
+    /// Rollouts that need an operator, or ended with parked sites.
+    stopped: Vec<Rollout>,
     parked: Vec<Operation>,
     more_parked: bool,
-    can: Can,
-    /// Why not more can be asked.
-    why: Option<String>,
+    can: AllowedActions,
+    /// Names the controls that the user's role does not permit.
+    role_note: Option<String>,
     now: Now,
 }
 
 /// Shows both services.
-pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
+pub(crate) async fn show(
+    State(server): State<SharedState>,
+    request: PageRequest,
+) -> Result<Response, ApiError> {
     live(
         server,
-        visit,
+        request,
         |_| true,
-        |server, visitor| async move {
+        |server, current_user| async move {
             let view = server.app.manager.services().await?;
             let both = shown(&server, &view);
             let mut sides = Vec::new();
             for (name, service) in both.services {
-                let color = Color::named(&name)?;
+                let color = Color::from_segment(&name)?;
                 let all = view.service(color).releases.iter();
                 let mut releases: Vec<_> = all.map(|release| Release::new(color, release)).collect();
                 let older = releases.split_off(RELEASES.min(releases.len()));
@@ -88,55 +95,55 @@ pub(crate) async fn show(State(server): State<Shared>, visit: Visit) -> Result<R
             let parked = listed(&server, &filter).await?;
             let rollouts = server.app.manager.rollouts(None, ROLLOUTS).await?.items;
             let rollouts: Vec<_> =
-                rollouts.iter().map(|known| crate::routes::rollouts::shown(&server, known)).collect();
+                rollouts.iter().map(|stored| crate::routes::rollouts::shown(&server, stored)).collect();
             let rollout = match view.rollout {
                 Some(number) => {
-                    let known = server.app.manager.get_rollout(number).await?;
-                    Some(crate::routes::rollouts::shown(&server, &known))
+                    let stored = server.app.manager.get_rollout(number).await?;
+                    Some(crate::routes::rollouts::shown(&server, &stored))
                 }
                 None => None,
             };
             let now = Now(server.app.clock.wall());
-            let mut offers = Offers::to(&visitor);
-            let can = Can {
-                select: offers.offer("Select", Action::Select.role()),
-                deploy: offers.offer("Deploy", Action::Deploy.role()),
-                roll_back: offers.offer("Roll back", Action::RollBack.role()),
-                mark: offers.offer("Mark", Action::Mark.role()),
+            let mut controls = Controls::for_user(&current_user);
+            let can = AllowedActions {
+                select: controls.permits("Select", Action::Select.role()),
+                deploy: controls.permits("Deploy", Action::Deploy.role()),
+                roll_back: controls.permits("Roll back", Action::RollBack.role()),
+                mark: controls.permits("Mark", Action::Mark.role()),
             };
-            let body = Both {
+            let body = ServicesBody {
                 sides,
-                standing: standing(rollout.as_ref(), rollouts),
+                stopped: stopped(rollout.as_ref(), rollouts),
                 rollout,
                 freezes: both.freezes,
                 parked: parked.items,
                 more_parked: parked.next.is_some(),
                 can,
-                why: offers.why(),
+                role_note: controls.role_note(),
                 now,
             };
             Ok(View {
                 title: "Services".to_owned(),
                 section: Section::Services,
                 head: "<h1>Services</h1>".to_owned(),
-                body: rendered(&body)?,
+                body: render(&body)?,
             })
         },
     )
     .await
 }
 
-/// The rollouts that need a person: the unfinished one where it stands still, and those that ended with parked sites which
-/// no later one took up.
-fn standing(unfinished: Option<&Rollout>, newest: Vec<Rollout>) -> Vec<Rollout> {
-    let mut standing: Vec<_> =
-        unfinished.filter(|rollout| shape::stands(rollout)).cloned().into_iter().collect();
+/// Returns the rollouts that need an operator: the unfinished rollout if it has stopped, and rollouts that ended with
+/// parked sites and were not retried.
+fn stopped(unfinished: Option<&Rollout>, newest: Vec<Rollout>) -> Vec<Rollout> {
+    let mut stopped: Vec<_> =
+        unfinished.filter(|rollout| format::needs_operator(rollout)).cloned().into_iter().collect();
     let retried: Vec<_> = newest.iter().filter_map(|rollout| rollout.retry_of.clone()).collect();
-    let left = |rollout: &Rollout| {
+    let is_open = |rollout: &Rollout| {
         let ended =
             rollout.finished_at.is_some() && rollout.counts.parked > 0 && !retried.contains(&rollout.id);
-        (ended || shape::stands(rollout)) && unfinished.is_none_or(|other| other.id != rollout.id)
+        (ended || format::needs_operator(rollout)) && unfinished.is_none_or(|other| other.id != rollout.id)
     };
-    standing.extend(newest.iter().filter(|rollout| left(rollout)).cloned());
-    standing
+    stopped.extend(newest.iter().filter(|rollout| is_open(rollout)).cloned());
+    stopped
 }

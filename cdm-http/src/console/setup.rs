@@ -1,4 +1,4 @@
-//! The link that makes the console's first user.
+//! The setup link, which creates the first user of the console.
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -10,12 +10,12 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use super::form::Form;
-use super::page::{Section, View, page, rendered};
-use super::shape;
-use super::sign_in::{by_password, nobody, opened};
-use crate::app::{Server, Shared};
+use super::format;
+use super::page::{Section, View, page, render};
+use super::sign_in::{anonymous_actor, open_session, require_passwords};
+use crate::app::{AppState, SharedState};
 use crate::client::Client;
-use crate::error::Refusal;
+use crate::error::ApiError;
 use crate::password;
 
 #[derive(Template)]
@@ -26,66 +26,72 @@ struct Setup<'a> {
     problem: Option<&'a str>,
 }
 
-/// Whether the link is the one that was printed, it is followed in time and on this machine, and nobody may sign in yet.
-/// Wrong codes are counted, whoever sends them.
-async fn is_setup(server: &Server, client: Client, code: &str) -> Result<(), Refusal> {
+/// Accepts the printed link within its time limit, from this machine, while there are no users. All wrong codes are
+/// counted together.
+///
+/// # Errors
+/// `not_found` if the link is not accepted, `passwords_off` if the server does not accept passwords, and `rate_limited`
+/// after too many wrong codes.
+async fn check_link(server: &AppState, client: Client, code: &str) -> Result<(), ApiError> {
     let hash = |text: &str| Sha256::digest(text.as_bytes());
-    let none = server.app.manager.users().await?.present().next().is_none();
-    by_password(server)?;
+    let has_no_users = server.app.manager.users().await?.present().next().is_none();
+    require_passwords(server)?;
     let link = server.app.settings.setup.as_ref();
-    let link = link.filter(|link| none && server.app.clock.monotonic() < link.until);
+    let link = link.filter(|link| has_no_users && server.app.clock.monotonic() < link.until);
     if let Some(link) = link.filter(|_| client.is_on_this_machine()) {
-        let attempt = server.limits.setup().map_err(Refusal::too_many)?;
+        let attempt = server.limits.setup().map_err(ApiError::too_many)?;
         if hash(link.code.expose_secret()) == hash(code) {
-            attempt.forgive();
+            attempt.refund();
             return Ok(());
         }
     }
-    let detail = "this link was used already, has expired, is from an earlier start of the server, or was opened on \
-                  another machine or through a proxy; if you have an account, sign in, else start the server again \
-                  for another link";
-    Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", detail))
+    let detail = "this link was already used, has expired, is from an earlier start of the server, or was opened on \
+                  another machine or through a proxy; sign in if you have an account, or restart the server for a new \
+                  link";
+    Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", detail))
 }
 
-/// Asks for the first user.
-pub(crate) async fn ask(
-    State(server): State<Shared>,
+/// Shows the form of the first user.
+pub(crate) async fn show(
+    State(server): State<SharedState>,
     client: Client,
     Path(code): Path<String>,
-) -> Result<Response, Refusal> {
-    is_setup(&server, client, &code).await?;
-    let head = rendered(&Setup { code: &code, name: "", problem: None })?;
-    page(StatusCode::OK, None, &View::still("The first user", Section::None, head))
+) -> Result<Response, ApiError> {
+    check_link(&server, client, &code).await?;
+    let head = render(&Setup { code: &code, name: "", problem: None })?;
+    page(StatusCode::OK, None, &View::fixed("The first user", Section::None, head))
 }
 
-/// Makes the first user, an administrator, and signs them in.
-pub(crate) async fn make(
-    State(server): State<Shared>,
+/// Creates the first user, an administrator, and opens a session.
+pub(crate) async fn create(
+    State(server): State<SharedState>,
     Path(code): Path<String>,
     form: Form,
-) -> Result<Response, Refusal> {
-    is_setup(&server, form.client, &code).await?;
+) -> Result<Response, ApiError> {
+    check_link(&server, form.client, &code).await?;
     let (name, password) = (form.text("name"), form.secret("password"));
     let problem = match UserName::parse(name) {
-        Err(broken) => Some(broken.rule()),
-        Ok(_) if password::judge(&password, name).is_err() => password::judge(&password, name).err(),
+        Err(invalid) => Some(invalid.rule()),
+        Ok(_) if password::check_strength(&password, name).is_err() => {
+            password::check_strength(&password, name).err()
+        }
         Ok(_) if form.secret("again").expose_secret() != password.expose_secret() => {
-            Some("the two passwords are not the same")
+            Some("the two passwords are different")
         }
         Ok(_) => None,
     };
     if let Some(problem) = problem {
-        let head = rendered(&Setup { code: &code, name, problem: Some(problem) })?;
-        let view = View::still("The first user", Section::None, head);
+        let head = render(&Setup { code: &code, name, problem: Some(problem) })?;
+        let view = View::fixed("The first user", Section::None, head);
         return page(StatusCode::UNPROCESSABLE_ENTITY, None, &view);
     }
     let new = NewUser {
-        name: UserName::parse(name).map_err(|_| Refusal::internal())?,
+        name: UserName::parse(name).map_err(|_| ApiError::internal())?,
         role: Role::Admin,
-        password: server.passwords.hash(form.stranger(), password).await?,
+        password: server.passwords.hash(form.anonymous_requester(), password).await?,
     };
-    let request = form.request_of(nobody()?, Role::Viewer);
+    let request = form.request_as(anonymous_actor()?, Role::Viewer);
     let user = server.app.manager.create_first_user(&request, &new).await?;
     let proven = Proven::Password(user.password.clone());
-    opened(&server, &form, (&user, proven), "/console/services").await
+    open_session(&server, &form, (&user, proven), "/console/services").await
 }

@@ -1,4 +1,4 @@
-//! Signing in and out.
+//! Sign-in with a password, and sign-out.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use serde::Deserialize;
 
 use super::form::Form;
 use super::guard::{SIGN_IN, cookie, is_loopback, session_of};
-use super::page::{Section, View, page, rendered};
-use super::{Filter, address, device, second_factor, shape};
-use crate::app::{Server, Shared};
-use crate::error::Refusal;
+use super::page::{Section, View, page, render};
+use super::{Filter, device, format, second_factor, with_query};
+use crate::app::{AppState, SharedState};
+use crate::error::ApiError;
 use crate::hashing::Requester;
-use crate::limits::Refused;
+use crate::limits::ExceededLimit;
 
-/// Who the audit names where nobody has proven who they are.
-pub(crate) fn nobody() -> Result<Actor, Refusal> {
-    Actor::parse("console").map_err(|_| Refusal::internal())
+/// Returns the actor of audit entries of clients that have not authenticated.
+pub(crate) fn anonymous_actor() -> Result<Actor, ApiError> {
+    Actor::parse("console").map_err(|_| ApiError::internal())
 }
 
 #[derive(Template)]
@@ -32,157 +32,163 @@ struct SignInPage<'a> {
     next: &'a str,
     name: &'a str,
     problem: Option<&'a str>,
-    /// Whether nobody may sign in yet.
-    first: bool,
-    /// Whether the browser may keep the cookie here.
+    /// Whether there are no users.
+    has_no_users: bool,
+    /// Whether the browser keeps the session cookie: over TLS, or on a loopback address.
     secure: bool,
-    /// The other way to prove who one is, where there is one.
+    /// The URL that starts a sign-in through the OpenID Connect provider; `None` without a provider.
     provider: Option<String>,
-    /// Whether passwords serve here.
+    /// Whether the server accepts passwords.
     passwords: bool,
 }
 
-/// Where to go after signing in.
+/// The query of the sign-in page: the page to show after the sign-in.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Next {
+pub(crate) struct NextQuery {
     pub(crate) next: Option<String>,
 }
 
-/// Somewhere within the console, whoever made the link.
-pub(crate) fn within(next: &str) -> &str {
-    let fit = next.starts_with("/console/") && next.bytes().all(|byte| byte.is_ascii_graphic());
-    if fit && !next.starts_with(SIGN_IN) { next } else { "/console/services" }
+/// Returns `next` if it is a page of the console, otherwise the services page. A link from another site cannot redirect
+/// elsewhere.
+pub(crate) fn safe_next(next: &str) -> &str {
+    let is_valid = next.starts_with("/console/") && next.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_valid && !next.starts_with(SIGN_IN) { next } else { "/console/services" }
 }
 
-/// Asks who it is.
-pub(crate) async fn ask(
-    State(server): State<Shared>,
+/// Shows the sign-in page.
+pub(crate) async fn show(
+    State(server): State<SharedState>,
     headers: HeaderMap,
-    Filter(next): Filter<Next>,
-) -> Result<Response, Refusal> {
+    Filter(next): Filter<NextQuery>,
+) -> Result<Response, ApiError> {
     let next = next.next.unwrap_or_default();
-    asked(&server, &headers, StatusCode::OK, (within(&next), "", None)).await
+    sign_in_page(&server, &headers, StatusCode::OK, (safe_next(&next), "", None)).await
 }
 
-async fn asked(
-    server: &Server,
+async fn sign_in_page(
+    server: &AppState,
     headers: &HeaderMap,
     status: StatusCode,
     (next, name, problem): (&str, &str, Option<&str>),
-) -> Result<Response, Refusal> {
-    let first = server.app.manager.users().await?.present().next().is_none();
-    // Browsers say where a request comes from over TLS, and on loopback addresses.
-    let next_of = || address("/console/oidc/begin", &[("next", Some(next))]);
-    let provider = server.app.settings.oidc.as_ref().map(|_| next_of());
+) -> Result<Response, ApiError> {
+    let has_no_users = server.app.manager.users().await?.present().next().is_none();
+    // Browsers send `Sec-Fetch-Site` over TLS and to loopback addresses only.
+    let begin_url = || with_query("/console/oidc/begin", &[("next", Some(next))]);
+    let provider = server.app.settings.oidc.as_ref().map(|_| begin_url());
     let secure = is_loopback(headers) || headers.contains_key("sec-fetch-site");
     let passwords = server.app.settings.passwords;
-    let head = rendered(&SignInPage { next, name, problem, first, secure, provider, passwords })?;
-    page(status, None, &View::still("Sign in", Section::None, head))
+    let head = render(&SignInPage { next, name, problem, has_no_users, secure, provider, passwords })?;
+    page(status, None, &View::fixed("Sign in", Section::None, head))
 }
 
-/// Opens a session for whoever knows the password, under a fresh cookie: one from before, whoever set it, counts no more.
+/// Opens a session for a user name with the correct password, or requests the second factor. The session has a new
+/// cookie, so a cookie that was planted in the browser has no effect.
 ///
-/// The attempt is counted before the password is compared, so that guessing costs the server nothing once it is one too
-/// many; what succeeds is taken out of the count again.
-pub(crate) async fn sign_in(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    by_password(&server)?;
-    let (next, name) = (within(form.text("next")).to_owned(), form.text("name").to_owned());
+/// The attempt is counted before the password is compared, so an attempt over the limit costs the server no hashing. A
+/// successful attempt is uncounted.
+pub(crate) async fn sign_in(State(server): State<SharedState>, form: Form) -> Result<Response, ApiError> {
+    require_passwords(&server)?;
+    let (next, name) = (safe_next(form.text("next")).to_owned(), form.text("name").to_owned());
     let named = UserName::parse(&name).ok();
     let users = server.app.manager.users().await?;
     let user = named.as_ref().and_then(|name| users.of(name));
     let device =
-        user.and_then(|user| device::known(&form.headers, form.client, user, server.app.clock.wall()));
+        user.and_then(|user| device::known_device(&form.headers, form.client, user, server.app.clock.wall()));
     let attempt = match &device {
         Some(device) => server.limits.device(device),
-        None => server.limits.stranger(form.client.address, named.as_ref()),
+        None => server.limits.unknown_device(form.client.address, named.as_ref()),
     };
     let attempt = match attempt {
         Ok(attempt) => attempt,
-        Err((refused, after)) => return too_often(&server, &form, (refused, after), &next).await,
+        Err((refused, after)) => return too_many_attempts(&server, &form, (refused, after), &next).await,
     };
-    let requester = device.map_or_else(|| form.stranger(), Requester::Known);
-    let known = user.map(|user| &user.password);
-    let proves = match server.passwords.proves(requester, form.secret("password"), known).await {
-        Ok(proves) => proves,
+    let requester = device.map_or_else(|| form.anonymous_requester(), Requester::Known);
+    let stored = user.map(|user| &user.password);
+    let is_correct = match server.passwords.verify(requester, form.secret("password"), stored).await {
+        Ok(is_correct) => is_correct,
         Err(busy) => {
-            attempt.forgive();
+            attempt.refund();
             return Err(busy);
         }
     };
-    if proves && let Some(user) = user {
-        attempt.forgive();
+    if is_correct && let Some(user) = user {
+        attempt.refund();
         if user.second.is_some() {
-            return second_factor::ask_code(&server, user, &next).await;
+            return second_factor::code_form(&server, user, &next).await;
         }
         let proven = Proven::Password(user.password.clone());
-        return opened(&server, &form, (user, proven), &next).await;
+        return open_session(&server, &form, (user, proven), &next).await;
     }
-    let nobody = form.request_of(nobody()?, Role::Viewer);
-    let told = named.as_ref().map_or("(no user name)", UserName::as_str);
-    let refused = server.app.manager.refuse_session(&nobody, told).await.to_string();
-    asked(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&refused))).await
+    let anonymous = form.request_as(anonymous_actor()?, Role::Viewer);
+    let target = named.as_ref().map_or("(no user name)", UserName::as_str);
+    let problem = server.app.manager.refuse_session(&anonymous, target).await.to_string();
+    sign_in_page(&server, &form.headers, StatusCode::UNPROCESSABLE_ENTITY, (&next, &name, Some(&problem)))
+        .await
 }
 
-/// Refuses where people sign in by a provider alone.
-pub(crate) fn by_password(server: &Server) -> Result<(), Refusal> {
-    let told = "passwords are switched off on this server; sign in with your organisation";
-    let refused = || Refusal::new(StatusCode::FORBIDDEN, "passwords_off", told);
-    if server.app.settings.passwords { Ok(()) } else { Err(refused()) }
+/// Returns an error if users sign in through an OpenID Connect provider only.
+pub(crate) fn require_passwords(server: &AppState) -> Result<(), ApiError> {
+    let detail = "this server does not accept passwords; sign in with your organization";
+    let error = || ApiError::new(StatusCode::FORBIDDEN, "passwords_off", detail);
+    if server.app.settings.passwords { Ok(()) } else { Err(error()) }
 }
 
-/// Says that there were too many attempts; the first of a minute has an entry in the audit.
-async fn too_often(
-    server: &Server,
+/// Rejects an attempt over a limit. Each limit writes one audit entry per minute.
+async fn too_many_attempts(
+    server: &AppState,
     form: &Form,
-    (refused, after): (Refused, Duration),
+    (refused, after): (ExceededLimit, Duration),
     next: &str,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let name = form.text("name");
-    if server.limits.is_news(&refused) {
+    if server.limits.should_audit(&refused) {
         let target = UserName::parse(name);
         let target = target.as_ref().map_or("(no user name)", UserName::as_str);
-        let nobody = form.request_of(nobody()?, Role::Viewer);
-        server.app.manager.refuse_attempt(&nobody, manager::Action::SignIn, target).await;
+        let anonymous = form.request_as(anonymous_actor()?, Role::Viewer);
+        server.app.manager.refuse_attempt(&anonymous, manager::Action::SignIn, target).await;
     }
     let seconds = after.as_secs() + 1;
-    let told = match &refused {
-        Refused::Address(_) => return Err(Refusal::too_many(after)),
-        Refused::Name(name) | Refused::Code(name) => {
-            format!("somebody tried too often to sign in as `{name}`; try again in {seconds} s")
+    let problem = match &refused {
+        ExceededLimit::Address(_) => return Err(ApiError::too_many(after)),
+        ExceededLimit::Name(name) | ExceededLimit::Code(name) => {
+            format!("too many failed attempts to sign in as `{name}`; try again in {seconds} s")
         }
-        Refused::Device(_) => {
-            format!("this browser tried too often to sign in as `{name}`; try again in {seconds} s")
+        ExceededLimit::Device(_) => {
+            format!(
+                "too many failed attempts from this browser to sign in as `{name}`; try again in {seconds} s"
+            )
         }
     };
     let (headers, status) = (&form.headers, StatusCode::TOO_MANY_REQUESTS);
-    let mut response = asked(server, headers, status, (next, name, Some(&told))).await?;
+    let mut response = sign_in_page(server, headers, status, (next, name, Some(&problem))).await?;
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     Ok(response)
 }
 
-/// Opens a session, and ends the one that this browser had.
-pub(crate) async fn opened(
-    server: &Server,
+/// Opens a session and ends the browser's former session. Redirects to `next`, with the cookies of the session and of
+/// the device.
+pub(crate) async fn open_session(
+    server: &AppState,
     form: &Form,
     (user, proven): (&User, Proven),
     next: &str,
-) -> Result<Response, Refusal> {
-    // The form's key, where it has one, is of what it did before.
-    let request = manager::Request { key: None, ..form.request_of(user.name.actor(), user.role) };
+) -> Result<Response, ApiError> {
+    // An idempotency key of the form belongs to the request before this one.
+    let request = manager::Request { key: None, ..form.request_as(user.name.actor(), user.role) };
     let from = form.client.address.map(|address| address.to_string());
     let former = session_of(&form.headers, form.client);
     let sign_in = SignIn { name: user.name.clone(), proven, from, former };
     let (_, text) = server.app.manager.open_session(&request, &sign_in).await?;
     let now = server.app.clock.wall();
-    let device = device::known(&form.headers, form.client, user, now)
+    let device = device::known_device(&form.headers, form.client, user, now)
         .unwrap_or_else(|| server.app.manager.fresh_secret("").expose_secret().to_owned());
     let device = device::cookie(&form.headers, form.client, (user, &device), now);
     Ok((cookie(&form.headers, form.client, Some(&text)), device, Redirect::to(next)).into_response())
 }
 
-/// Ends the session, here and in the store.
-pub(crate) async fn sign_out(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks()?;
-    server.app.manager.close_session(&request, &visitor.name, Some(visitor.session)).await?;
+/// Ends the session in the store, and removes its cookie.
+pub(crate) async fn sign_out(State(server): State<SharedState>, form: Form) -> Result<Response, ApiError> {
+    let (current_user, request) = form.authenticated_request()?;
+    server.app.manager.close_session(&request, &current_user.name, Some(current_user.session)).await?;
     Ok((cookie(&form.headers, form.client, None), Redirect::to(SIGN_IN)).into_response())
 }

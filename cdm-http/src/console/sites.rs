@@ -1,8 +1,8 @@
-//! The sites: a table that is searched and paged in the store, a page for each; in `deeds` what is asked of one, in
-//! `create` a new one.
+//! The table of sites, which is searched and paged in the store, and the page of a site. The actions on a site are in
+//! [`actions`], its creation is in [`create`].
 
+pub(crate) mod actions;
 pub(crate) mod create;
-pub(crate) mod deeds;
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -10,21 +10,21 @@ use axum::response::Response;
 use cdm_core::domain::{SiteId, Subject};
 use cdm_core::manager::Action;
 
-use super::guard::{Visit, Visitor};
-use super::offers::Offers;
-use super::page::{Section, View, live, rendered};
-use super::shape::{self, Now};
+use super::controls::Controls;
+use super::format::{self, Now};
+use super::guard::{CurrentUser, PageRequest};
+use super::page::{Section, View, live, render};
 use super::{Filter, Pager, operations};
 use crate::api::operation::Operation;
 use crate::api::site::Site;
-use crate::app::{Server, Shared};
-use crate::error::Refusal;
-use crate::input::Named;
+use crate::app::{AppState, SharedState};
+use crate::error::ApiError;
+use crate::extract::PathSegment;
 use crate::routes::operations::OperationFilter;
 use crate::routes::sites::{SiteFilter, listed};
 
 const PATH: &str = "/console/sites";
-/// Operations of a site that its page tells of.
+/// Operations that a site's page shows at most.
 const OPERATIONS: &str = "20";
 
 #[derive(Template)]
@@ -51,27 +51,27 @@ fn pager(filter: &SiteFilter, next: Option<&str>) -> Pager {
 
 /// Lists sites.
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Filter(filter): Filter<SiteFilter>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     live(
         server,
-        visit,
+        request,
         |event| matches!(event.subject, Some(Subject::Site(_))),
-        move |server, visitor| {
+        move |server, current_user| {
             let filter = filter.clone();
             async move {
                 let page = listed(&server, &filter).await?;
                 let states = cdm_core::domain::State::ALL.iter().map(|state| state.as_str()).collect();
-                let head = Head { filter: &filter, states, can_create: visitor.can(Action::CreateSite) };
+                let head = Head { filter: &filter, states, can_create: current_user.can(Action::CreateSite) };
                 let now = Now(server.app.clock.wall());
                 let body = Table { pager: pager(&filter, page.next.as_deref()), items: page.items, now };
                 Ok(View {
                     title: "Sites".to_owned(),
                     section: Section::Sites,
-                    head: rendered(&head)?,
-                    body: rendered(&body)?,
+                    head: render(&head)?,
+                    body: render(&body)?,
                 })
             }
         },
@@ -81,79 +81,82 @@ pub(crate) async fn list(
 
 #[derive(Template)]
 #[template(path = "site.html")]
-struct One<'a> {
+struct SiteBody<'a> {
     site: &'a Site,
     drifted: bool,
-    /// The one at work, or the last.
+    /// The unfinished operation, or else the last one, as HTML.
     latest: Option<String>,
-    before: Vec<Operation>,
+    /// Earlier operations, newest first.
+    earlier: Vec<Operation>,
+    /// The actions that the user may request: path segment and label.
     actions: Vec<(&'static str, &'static str)>,
-    /// Why there are not more of them.
-    why: Option<String>,
+    /// Names the controls that the user's role does not permit.
+    role_note: Option<String>,
     now: Now,
 }
 
 /// Shows a site.
 pub(crate) async fn show(
-    State(server): State<Shared>,
-    visit: Visit,
+    State(server): State<SharedState>,
+    request: PageRequest,
     Path(id): Path<String>,
-) -> Result<Response, Refusal> {
-    let id = SiteId::named(&id).map_err(|_| Refusal::not_found("the site"))?;
-    let about = id.clone();
-    let of_site =
-        move |event: &cdm_core::ports::FeedEvent| event.subject == Some(Subject::Site(about.clone()));
-    live(server, visit, of_site, move |server, visitor| {
+) -> Result<Response, ApiError> {
+    let id = SiteId::from_segment(&id).map_err(|_| ApiError::not_found("the site"))?;
+    let shown = id.clone();
+    let affects =
+        move |event: &cdm_core::ports::FeedEvent| event.subject == Some(Subject::Site(shown.clone()));
+    live(server, request, affects, move |server, current_user| {
         let id = id.clone();
-        async move { view(&server, &visitor, &id).await }
+        async move { view(&server, &current_user, &id).await }
     })
     .await
 }
 
-async fn view(server: &Server, visitor: &Visitor, id: &SiteId) -> Result<View, Refusal> {
+async fn view(server: &AppState, current_user: &CurrentUser, id: &SiteId) -> Result<View, ApiError> {
     let filter = OperationFilter {
         site: Some(id.to_string()),
         limit: Some(OPERATIONS.to_owned()),
         ..OperationFilter::default()
     };
-    let mut before = crate::routes::operations::listed(server, &filter).await?.items;
+    let mut earlier = crate::routes::operations::listed(server, &filter).await?.items;
     let now = Now(server.app.clock.wall());
     let site = match server.app.manager.site(id).await {
         Ok(site) => Site::from(&site),
-        // Its operations stay, and may tell what became of it.
-        Err(cdm_core::manager::ManagerError::NotFound { .. }) if !before.is_empty() => {
-            let latest = operations::panel(visitor, &before.remove(0), now)?;
-            let body = rendered(&Gone { id: id.as_str(), latest, before, now })?;
+        // The operations of a terminated site are kept, and the page shows them.
+        Err(cdm_core::manager::ManagerError::NotFound { .. }) if !earlier.is_empty() => {
+            let latest = operations::panel(current_user, &earlier.remove(0), now)?;
+            let body = render(&DeletedSite { id: id.as_str(), latest, earlier, now })?;
             return Ok(View { title: id.to_string(), section: Section::Sites, head: String::new(), body });
         }
         Err(error) => return Err(error.into()),
     };
-    // A rollout's operation is in no list but at work here.
-    let member = site.operation.as_ref().filter(|id| before.first().is_none_or(|first| first.id != **id));
+    // An unfinished operation of a rollout is not in the list, so it is read by its id.
+    let member = site.operation.as_ref().filter(|id| earlier.first().is_none_or(|first| first.id != **id));
     let latest = match member {
         Some(member) => {
-            match server.app.manager.operation(&cdm_core::domain::OperationId::named(member)?).await {
+            match server.app.manager.operation(&cdm_core::domain::OperationId::from_segment(member)?).await {
                 Ok(operation) => Some(Operation::from(&operation)),
-                // It came to its end in between.
+                // The operation has finished since the read of the site.
                 Err(_) => None,
             }
         }
-        None if before.is_empty() => None,
-        None => Some(before.remove(0)),
+        None if earlier.is_empty() => None,
+        None => Some(earlier.remove(0)),
     };
-    let latest = latest.map(|latest| operations::panel(visitor, &latest, now)).transpose()?;
+    let latest = latest.map(|latest| operations::panel(current_user, &latest, now)).transpose()?;
     let drifted = site.routed_service.as_ref().is_some_and(|routed| *routed != site.service);
-    let mut offers = Offers::to(visitor);
-    let actions = deeds::actions(&mut offers, &site);
-    let body = One { site: &site, drifted, latest, before, actions, why: offers.why(), now };
-    Ok(View { title: site.id.clone(), section: Section::Sites, head: String::new(), body: rendered(&body)? })
+    let mut controls = Controls::for_user(current_user);
+    let actions = actions::available(&mut controls, &site);
+    let role_note = controls.role_note();
+    let body = SiteBody { site: &site, drifted, latest, earlier, actions, role_note, now };
+    Ok(View { title: site.id.clone(), section: Section::Sites, head: String::new(), body: render(&body)? })
 }
 
 #[derive(Template)]
-#[template(path = "site_gone.html")]
-struct Gone<'a> {
+#[template(path = "deleted_site.html")]
+struct DeletedSite<'a> {
     id: &'a str,
     latest: String,
-    before: Vec<Operation>,
+    earlier: Vec<Operation>,
     now: Now,
 }

@@ -1,4 +1,4 @@
-//! The start of a rollout: a form, a plan that says what it would do, and the rollout itself, which is that plan or none.
+//! The start of a rollout: the form, the plan, and the start of exactly that plan.
 
 use askama::Template;
 use axum::extract::State;
@@ -7,16 +7,16 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::manager::{Accepted, Action};
 use serde_json::{Map, Value, json};
 
-use super::confirm::{Field, FieldKind, mends};
+use super::confirm::{Field, FieldKind, is_correctable};
 use super::form::Form;
-use super::guard::{Visit, Visitor};
-use super::page::{Section, View, page, rendered};
+use super::format;
+use super::guard::{CurrentUser, PageRequest};
+use super::page::{Section, View, page, render};
 use super::rollouts::PATH;
-use super::shape;
 use crate::api::plan::Plan;
 use crate::api::rollout::{StartRollout, id};
-use crate::app::{Server, Shared};
-use crate::error::Refusal;
+use crate::app::{AppState, SharedState};
+use crate::error::ApiError;
 
 #[derive(Template)]
 #[template(path = "start.html")]
@@ -27,17 +27,18 @@ struct Start<'a> {
     csrf: &'a str,
     key: String,
     canary: String,
+    /// The number of sites on each service, as text.
     sites: String,
 }
 
-/// What the form asks for, each with what is usual: the REST API's own names.
+/// Returns the fields of the form, with the names of the REST API and either the input or the defaults.
 fn fields(form: Option<&Form>) -> Vec<Field> {
-    let field = |name: &'static str, label: &str, hint: &str, kind: FieldKind, usual: &str| Field {
+    let field = |name: &'static str, label: &str, hint: &str, kind: FieldKind, default: &str| Field {
         name,
         label: label.to_owned(),
         hint: hint.to_owned(),
         kind,
-        value: form.map_or(usual, |form| form.text(name)).to_owned(),
+        value: form.map_or(default, |form| form.text(name)).to_owned(),
         ..Field::default()
     };
     let pair = |value: &str, label: &str| (value.to_owned(), label.to_owned());
@@ -49,29 +50,23 @@ fn fields(form: Option<&Form>) -> Vec<Field> {
         pair("inactive", "Sites on the other service"),
         pair("active", "Sites on the active canary"),
         pair("all", "All sites"),
-        pair("sites", "These sites"),
+        pair("sites", "Sites by id"),
     ];
     vec![
         field("promote", "What to do", "", FieldKind::Choice(kinds), "true"),
         field("scope", "Which sites", "", FieldKind::Choice(scopes), "inactive"),
-        field(
-            "sites",
-            "These sites",
-            "Their ids, with spaces; only with “These sites”.",
-            FieldKind::Code,
-            "",
-        ),
+        field("sites", "Site ids", "Separated by spaces; only with “Sites by id”.", FieldKind::Code, ""),
         field(
             "imageTag",
             "Image",
-            "A digest that is deployed first; left out, the one that runs. Takes the role admin.",
+            "A digest to deploy first (requires the role admin). Default: the digest that runs.",
             FieldKind::Code,
             "",
         ),
         field(
             "waves",
             "Waves",
-            "How far each goes: counts or percentages, the last 100%. One wave: 100%.",
+            "The end of each wave, as a count or a percentage of the sites; the last is 100%. For a single wave: 100%.",
             FieldKind::Code,
             "1 10% 100%",
         ),
@@ -79,52 +74,53 @@ fn fields(form: Option<&Form>) -> Vec<Field> {
         field(
             "failureBudget",
             "Failure budget",
-            "How many sites of a wave may fail: a count or a percentage.",
+            "How many sites of a wave may fail, as a count or a percentage.",
             FieldKind::Code,
             "0",
         ),
-        field("bake", "Seconds between waves", "", FieldKind::Number, "0"),
-        field("autoRollback", "Take moved sites back on a halt", "", FieldKind::Check, ""),
+        field("bake", "Bake time between waves", "In seconds.", FieldKind::Number, "0"),
+        field("autoRollback", "Roll back moved sites on a halt", "", FieldKind::Check, ""),
         field(
             "gatePath",
             "Health check",
-            "A path that each site is asked before and after its move. Left out, none; an upgrade has none.",
+            "A path that is requested from each site before and after its move. Leave it empty for no check, and for an upgrade.",
             FieldKind::Code,
             "/",
         ),
     ]
 }
 
-/// The form as the REST API's request.
-fn request(form: &Form) -> Result<StartRollout, Refusal> {
+/// Converts the form to the request of the REST API.
+fn parse_request(form: &Form) -> Result<StartRollout, ApiError> {
     let mut body = Map::new();
-    let words = |name: &str| -> Vec<String> {
+    let list = |name: &str| -> Vec<String> {
         let parts = form.text(name).split([',', ' ', '\n', '\r']);
         parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
     };
     let number = |name: &'static str| {
-        let number = form.given(name).map(str::parse::<u64>).transpose();
-        number.map_err(|_| Refusal::field(name, "this is no number"))
+        let number = form.optional(name).map(str::parse::<u64>).transpose();
+        number.map_err(|_| ApiError::field(name, "the value must be a number"))
     };
     body.insert("promote".to_owned(), json!(form.text("promote") == "true"));
     let scope = match form.text("scope") {
-        "sites" => json!({ "sites": words("sites") }),
+        "sites" => json!({ "sites": list("sites") }),
         scope => json!(scope),
     };
     body.insert("scope".to_owned(), scope);
-    let budget =
-        form.given("failureBudget").map(|text| text.parse::<u32>().map_or(json!(text), |count| json!(count)));
-    let gate = form.given("gatePath").map(|path| json!({ "path": path }));
-    let waves = Some(words("waves")).filter(|waves| !waves.is_empty()).map(|waves| json!(waves));
+    let budget = form
+        .optional("failureBudget")
+        .map(|text| text.parse::<u32>().map_or(json!(text), |count| json!(count)));
+    let gate = form.optional("gatePath").map(|path| json!({ "path": path }));
+    let waves = Some(list("waves")).filter(|waves| !waves.is_empty()).map(|waves| json!(waves));
     for (name, value) in [
-        ("imageTag", form.given("imageTag").map(|text| json!(text))),
+        ("imageTag", form.optional("imageTag").map(|text| json!(text))),
         ("waves", waves),
         ("maxConcurrent", number("maxConcurrent")?.map(|number| json!(number))),
         ("failureBudget", budget),
         ("bake", number("bake")?.map(|number| json!(number))),
         ("gate", gate),
-        ("planHash", form.given("planHash").map(|text| json!(text))),
-        ("autoRollback", form.given("autoRollback").map(|_| json!(true))),
+        ("planHash", form.optional("planHash").map(|text| json!(text))),
+        ("autoRollback", form.optional("autoRollback").map(|_| json!(true))),
     ] {
         if let Some(value) = value {
             body.insert(name.to_owned(), value);
@@ -132,58 +128,65 @@ fn request(form: &Form) -> Result<StartRollout, Refusal> {
     }
     serde_path_to_error::deserialize(Value::Object(body)).map_err(|error| {
         let field = error.path().to_string();
-        Refusal::field(&field, error.into_inner().to_string())
+        ApiError::field(&field, error.into_inner().to_string())
     })
 }
 
+/// Shows the form, with the plan or an error if there is one.
 async fn form_page(
-    server: &Server,
-    visitor: &Visitor,
+    server: &AppState,
+    current_user: &CurrentUser,
     status: StatusCode,
     (fields, plan, problem): (Vec<Field>, Option<Plan>, Option<String>),
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let fleet = server.app.manager.services().await?;
-    let told = format!(
-        "{} on it, {} on the other service",
-        shape::counted(fleet.service(fleet.canary).sites, "site is", "sites are"),
-        shape::count(fleet.service(fleet.canary.other()).sites)
+    let sites = format!(
+        "{} on {}, {} on {}",
+        format::count_of(fleet.service(fleet.canary).sites, "site is", "sites are"),
+        fleet.canary,
+        format::count(fleet.service(fleet.canary.other()).sites),
+        fleet.canary.other()
     );
     let start = Start {
         fields,
         plan,
         problem,
-        csrf: &visitor.csrf,
-        key: server.ids.key(),
+        csrf: &current_user.csrf,
+        key: server.request_ids.form_key(),
         canary: fleet.canary.to_string(),
-        sites: told,
+        sites,
     };
-    page(status, Some(visitor), &View::still("Start a rollout", Section::Rollouts, rendered(&start)?))
+    page(status, Some(current_user), &View::fixed("Start a rollout", Section::Rollouts, render(&start)?))
 }
 
-/// Asks what to roll out.
-pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
-    form_page(&server, &visit.visitor, StatusCode::OK, (fields(None), None, None)).await
+/// Shows the form.
+pub(crate) async fn show(
+    State(server): State<SharedState>,
+    request: PageRequest,
+) -> Result<Response, ApiError> {
+    form_page(&server, &request.current_user, StatusCode::OK, (fields(None), None, None)).await
 }
 
-/// Shows the plan, or starts the rollout that it is.
-pub(crate) async fn start(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, asks) = form.asks()?;
-    if form.given("imageTag").is_some() {
-        server.app.manager.authorize(&asks, Action::StartRolloutWithImage, "fleet").await?;
+/// Shows the plan of the form, or starts the rollout if the form has the hash of a plan.
+pub(crate) async fn start(State(server): State<SharedState>, form: Form) -> Result<Response, ApiError> {
+    let (current_user, request) = form.authenticated_request()?;
+    if form.optional("imageTag").is_some() {
+        server.app.manager.authorize(&request, Action::StartRolloutWithImage, "fleet").await?;
     }
     let mut filled = fields(Some(&form));
-    let refusal = match request(&form).and_then(|body| body.parse(server.repository())) {
-        Err(refusal) => refusal,
-        Ok(wanted) if form.given("planHash").is_none() => {
-            match server.app.manager.plan(&asks, &wanted).await {
+    let error = match parse_request(&form).and_then(|body| body.parse(server.repository())) {
+        Err(error) => error,
+        Ok(requested) if form.optional("planHash").is_none() => {
+            match server.app.manager.plan(&request, &requested).await {
                 Ok(plan) => {
                     let plan = Plan::from(&plan);
-                    return form_page(&server, &visitor, StatusCode::OK, (filled, Some(plan), None)).await;
+                    return form_page(&server, &current_user, StatusCode::OK, (filled, Some(plan), None))
+                        .await;
                 }
                 Err(error) => error.into(),
             }
         }
-        Ok(wanted) => match server.app.manager.rollout(&asks, &wanted).await {
+        Ok(requested) => match server.app.manager.rollout(&request, &requested).await {
             Ok(Accepted::Rollout(number)) => {
                 return Ok(Redirect::to(&format!("{PATH}/{}", id(number))).into_response());
             }
@@ -191,19 +194,19 @@ pub(crate) async fn start(State(server): State<Shared>, form: Form) -> Result<Re
             Err(error) => error.into(),
         },
     };
-    if !mends(&refusal) {
-        return Err(refusal);
+    if !is_correctable(&error) {
+        return Err(error);
     }
-    let mut refusal = refusal;
-    for error in &mut refusal.problem.errors {
-        // The form has two fields of its own for what the API puts into one.
-        let own = match error.field.as_str() {
+    let mut error = error;
+    for field_error in &mut error.problem.errors {
+        // The form has separate fields for the nested fields of the API.
+        let field = match field_error.field.as_str() {
             "scope.sites" => "sites",
             field if field.starts_with("gate") => "gatePath",
             _ => continue,
         };
-        own.clone_into(&mut error.field);
+        field.clone_into(&mut field_error.field);
     }
-    let problem = Field::blame(&mut filled, &refusal);
-    form_page(&server, &visitor, refusal.status, (filled, None, problem)).await
+    let problem = Field::assign_errors(&mut filled, &error);
+    form_page(&server, &current_user, error.status, (filled, None, problem)).await
 }

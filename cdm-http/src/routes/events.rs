@@ -1,4 +1,4 @@
-//! Server-Sent Events.
+//! Routes of event streams (Server-Sent Events).
 
 use std::pin::pin;
 
@@ -15,33 +15,34 @@ use utoipa::IntoParams;
 use super::rollouts::RolloutId;
 use crate::api::event::{Event, Frame};
 use crate::api::rollout;
-use crate::app::{Server, Shared};
-use crate::auth::{Pass, Viewer};
-use crate::error::Refusal;
-use crate::events::{Listener, Place};
-use crate::input::{Params, Part};
-use crate::outlet::{ALIVE, CHECK, Closed, Holder, Outlet, channel};
+use crate::app::{AppState, SharedState};
+use crate::auth::{PresentedToken, StreamCaller};
+use crate::error::ApiError;
+use crate::events::{EventCursor, EventReader};
+use crate::extract::{PathParam, QueryParams};
+use crate::stream::{CHECK_INTERVAL, Closed, EventWriter, KEEP_ALIVE, Subscriber, channel};
 
-/// Where a stream begins.
+/// The start of a stream.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct After {
-    /// The id of the last event that was seen; with the present where it is left out. `Last-Event-ID` goes before it.
+    /// The id of the last received event; the stream starts after it. Without it, the stream starts with the next event.
+    /// `Last-Event-ID` takes precedence.
     #[param(pattern = "^(0|[1-9][0-9]{0,17})$", nullable = false)]
     after: Option<String>,
 }
 
-/// What a stream is about.
+/// The subject of a stream.
 #[derive(Clone, Debug)]
-enum About {
+enum StreamSubject {
     All,
     Operation(OperationId),
     Rollout(u64),
 }
 
-impl About {
-    fn has(&self, event: &FeedEvent) -> bool {
+impl StreamSubject {
+    fn contains(&self, event: &FeedEvent) -> bool {
         match self {
             Self::All => true,
             Self::Operation(id) => event.operation.as_ref() == Some(id),
@@ -53,18 +54,19 @@ impl About {
         }
     }
 
-    /// The last event, once the subject rests. A failed look is no rest.
-    async fn end(&self, server: &Server) -> Option<String> {
-        let services = &server.app.manager;
+    /// Returns the last frame of the stream once the operation has ended or is parked, or the rollout has ended, halted or
+    /// paused. If the store does not respond, the stream continues.
+    async fn end(&self, server: &AppState) -> Option<String> {
+        let manager = &server.app.manager;
         let end = match self {
             Self::All => return None,
             Self::Operation(id) => {
-                let status = services.operation(id).await.ok()?.state.status;
+                let status = manager.operation(id).await.ok()?.state.status;
                 let end = serde_json::json!({"operation": id.to_string(), "rollout": null, "what": status.as_str()});
                 status.rests().then_some(end)?
             }
             Self::Rollout(number) => {
-                let status = services.get_rollout(*number).await.ok()?.status;
+                let status = manager.get_rollout(*number).await.ok()?.status;
                 let id = rollout::id(*number);
                 let end = serde_json::json!({"operation": null, "rollout": id, "what": status.as_str()});
                 (!status.runnable()).then_some(end)?
@@ -74,132 +76,133 @@ impl About {
     }
 }
 
-/// Follows everything.
+/// Streams the events of the whole platform.
 ///
-/// The stream does not end by itself. Events come at least once, in order for each subject.
+/// The stream does not end by itself. Each event is sent at least once, and the events of one subject in order.
 #[utoipa::path(get, path = "/events", operation_id = "followAll", tag = "events", params(After), responses(
     (status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn all(
-    State(server): State<Shared>,
-    viewer: Viewer,
-    Params(after): Params<After>,
+    State(server): State<SharedState>,
+    caller: StreamCaller,
+    QueryParams(after): QueryParams<After>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    open(server, viewer, &after, &headers, About::All).await
+) -> Result<Response, ApiError> {
+    open(server, caller, &after, &headers, StreamSubject::All).await
 }
 
-/// Follows an operation; ends once it rests.
-#[utoipa::path(get, path = "/operations/{id}/events", operation_id = "followOperation", tag = "events", params(("id" = String, Path, description = "Which operation."), After),
+/// Streams the events of an operation, until it ends or is parked.
+#[utoipa::path(get, path = "/operations/{id}/events", operation_id = "followOperation", tag = "events", params(("id" = String, Path, description = "The id of the operation."), After),
     responses((status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn of_operation(
-    State(server): State<Shared>,
-    viewer: Viewer,
-    Part(id): Part<OperationId>,
-    Params(after): Params<After>,
+    State(server): State<SharedState>,
+    caller: StreamCaller,
+    PathParam(id): PathParam<OperationId>,
+    QueryParams(after): QueryParams<After>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     server.app.manager.operation(&id).await?;
-    open(server, viewer, &after, &headers, About::Operation(id)).await
+    open(server, caller, &after, &headers, StreamSubject::Operation(id)).await
 }
 
-/// Follows a rollout; ends once it rests.
-#[utoipa::path(get, path = "/rollouts/{id}/events", operation_id = "followRollout", tag = "events", params(("id" = String, Path, description = "Which rollout."), After),
+/// Streams the events of a rollout, until it ends, halts or is paused.
+#[utoipa::path(get, path = "/rollouts/{id}/events", operation_id = "followRollout", tag = "events", params(("id" = String, Path, description = "The id of the rollout."), After),
     responses((status = 200, body = Frame, content_type = "text/event-stream")))]
 pub(crate) async fn of_rollout(
-    State(server): State<Shared>,
-    viewer: Viewer,
-    Part(id): Part<RolloutId>,
-    Params(after): Params<After>,
+    State(server): State<SharedState>,
+    caller: StreamCaller,
+    PathParam(id): PathParam<RolloutId>,
+    QueryParams(after): QueryParams<After>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     server.app.manager.get_rollout(id.0).await?;
-    open(server, viewer, &after, &headers, About::Rollout(id.0)).await
+    open(server, caller, &after, &headers, StreamSubject::Rollout(id.0)).await
 }
 
 async fn open(
-    server: Shared,
-    viewer: Viewer,
+    server: SharedState,
+    caller: StreamCaller,
     after: &After,
     headers: &HeaderMap,
-    about: About,
-) -> Result<Response, Refusal> {
+    subject: StreamSubject,
+) -> Result<Response, ApiError> {
     let last = headers.get("last-event-id").map(|id| ("Last-Event-ID", id.to_str().unwrap_or("?")));
     let after = after.after.as_deref().map(|after| ("after", after));
-    let parse =
-        |(field, text)| Place::parse(text).ok_or_else(|| Refusal::field(field, "this is no id of an event"));
-    // Both are judged, though one goes before the other.
+    let parse = |(field, text)| {
+        EventCursor::parse(text).ok_or_else(|| ApiError::field(field, "this is not the id of an event"))
+    };
+    // An invalid value is rejected even if the other value takes precedence.
     let (last, after) = (last.map(parse).transpose()?, after.map(parse).transpose()?);
-    let place = last.or(after);
-    let seat = server.seats.take(&viewer.actor, viewer.address).ok_or_else(|| Refusal::too_many(ALIVE))?;
-    let listener = server.hub.listen(place).await?;
-    let (feed, response) = channel(64);
+    let cursor = last.or(after);
+    let permit = server.stream_permits.acquire(&caller.actor, caller.address);
+    let permit = permit.ok_or_else(|| ApiError::too_many(KEEP_ALIVE))?;
+    let reader = server.hub.reader(cursor).await?;
+    let (sender, response) = channel(64);
     tokio::spawn(async move {
         let gauge = server.metrics.stream();
-        // However it ends, there is nobody left to say it to.
-        let _ = follow(&server, &mut feed.outlet(&server, viewer.pass), listener, &about).await;
-        drop((gauge, seat));
+        // The stream is closed in every case, so there is no error to report.
+        let _ = copy_events(&server, &mut sender.writer(&server, caller.presented), reader, &subject).await;
+        drop((gauge, permit));
     });
     Ok(response)
 }
 
-impl Holder for Option<Pass> {
-    async fn serves(&self, server: &Server) -> bool {
+impl Subscriber for Option<PresentedToken> {
+    async fn is_authorized(&self, server: &AppState) -> bool {
         match self {
-            Some(pass) => !matches!(pass.look(server).await, Ok(None)),
+            Some(presented) => !matches!(presented.validate(server).await, Ok(None)),
             None => true,
         }
     }
 }
 
-/// Sends what the feed has until the outlet closes or the subject rests.
-async fn follow(
-    server: &Server,
-    outlet: &mut Outlet<'_, Option<Pass>>,
-    mut listener: Listener,
-    about: &About,
+/// Sends the events of the subject until the stream is closed or the subject ends.
+async fn copy_events(
+    server: &AppState,
+    writer: &mut EventWriter<'_, Option<PresentedToken>>,
+    mut reader: EventReader,
+    subject: &StreamSubject,
 ) -> Result<(), Closed> {
-    outlet.send(": open\n\n".to_owned()).await?;
+    writer.send(": open\n\n".to_owned()).await?;
     loop {
-        // The subject is looked at again without news, too: a look may have failed.
-        let look = server.app.clock.sleep_until(server.app.clock.monotonic().after(CHECK));
-        let news = async { drop(select(pin!(listener.news()), look).await) };
-        outlet.wait(news).await?;
-        let end = about.end(server).await;
-        send(&mut listener, about, outlet).await?;
+        // The subject is also checked without new events, since an earlier check may have failed.
+        let timeout = server.app.clock.sleep_until(server.app.clock.monotonic().after(CHECK_INTERVAL));
+        let next = async { drop(select(pin!(reader.changed()), timeout).await) };
+        writer.wait(next).await?;
+        let end = subject.end(server).await;
+        send_new_events(&mut reader, subject, writer).await?;
         if let Some(end) = end {
-            return outlet.send(end).await;
+            return writer.send(end).await;
         }
-        outlet.keep_alive().await?;
+        writer.keep_alive().await?;
     }
 }
 
-/// Sends all that is new.
-async fn send(
-    listener: &mut Listener,
-    about: &About,
-    outlet: &mut Outlet<'_, Option<Pass>>,
+async fn send_new_events(
+    reader: &mut EventReader,
+    subject: &StreamSubject,
+    writer: &mut EventWriter<'_, Option<PresentedToken>>,
 ) -> Result<(), Closed> {
     loop {
-        let Ok(events) = listener.read().await else {
-            listener.again();
+        let Ok(events) = reader.read().await else {
+            reader.recheck();
             return Ok(());
         };
         if events.is_empty() {
             return Ok(());
         }
-        outlet.check().await?;
-        for (place, event) in events.iter().filter(|(_, event)| about.has(event)) {
-            outlet.send(frame(*place, event)).await?;
+        writer.check().await?;
+        for (cursor, event) in events.iter().filter(|(_, event)| subject.contains(event)) {
+            writer.send(frame(*cursor, event)).await?;
         }
     }
 }
 
-fn frame(place: Place, event: &FeedEvent) -> String {
+fn frame(cursor: EventCursor, event: &FeedEvent) -> String {
     let kind = match (event.rollout, &event.operation) {
         (Some(_), _) => "rollout",
         (None, Some(_)) => "operation",
         (None, None) => "site",
     };
     let data = serde_json::to_string(&Event::from(event)).unwrap_or_default();
-    format!("id: {place}\nevent: {kind}\ndata: {data}\n\n")
+    format!("id: {cursor}\nevent: {kind}\ndata: {data}\n\n")
 }

@@ -1,70 +1,70 @@
-//! What is asked of freezes.
+//! Routes of freezes.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::located;
+use super::with_location;
 use crate::api::freeze::{CreateFreeze, Freeze, id, number};
 use crate::api::list::{Listing, Removed};
-use crate::app::Shared;
-use crate::auth::Asked;
-use crate::error::Refusal;
-use crate::input::{Body, Named, Nothing, Params, Part};
+use crate::app::SharedState;
+use crate::auth::CallerRequest;
+use crate::error::ApiError;
+use crate::extract::{JsonBody, NoQuery, PathParam, PathSegment, QueryParams};
 
-/// A freeze's number, from its id.
+/// The number in a freeze's id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FreezeId(u64);
 
-impl Named for FreezeId {
-    fn named(text: &str) -> Result<Self, Refusal> {
-        number(text).map(Self).ok_or_else(|| Refusal::not_found("the freeze"))
+impl PathSegment for FreezeId {
+    fn from_segment(text: &str) -> Result<Self, ApiError> {
+        number(text).map(Self).ok_or_else(|| ApiError::not_found("the freeze"))
     }
 }
 
-/// Lists the freezes that hold, oldest first; there are never more than 100.
+/// Lists the freezes in effect, oldest first; at most 100.
 #[utoipa::path(get, path = "/freezes", operation_id = "listFreezes", tag = "freezes", responses(
     (status = 200, body = Listing<Freeze>)))]
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    _: Params<Nothing>,
-) -> Result<Json<Listing<Freeze>>, Refusal> {
+    State(server): State<SharedState>,
+    _: QueryParams<NoQuery>,
+) -> Result<Json<Listing<Freeze>>, ApiError> {
     let items = server.app.manager.freezes().await?.iter().map(Freeze::from).collect();
     Ok(Json(Listing { items, next: None }))
 }
 
-/// Stops moves, of all sites or of some.
+/// Freezes all sites or some sites: they are not moved until the freeze ends.
 ///
-/// A promote, an upgrade and a new rollout are refused with `frozen`; a rollout under way waits, and goes on by itself
-/// when the freeze ends or is removed; a frozen site is skipped by rollouts. Deploys, rollbacks, returns and aborts go
-/// on, and so do a site's creation, provision and end.
+/// A promote, an upgrade and a new rollout are rejected with `frozen`. A running rollout waits, and resumes by itself when
+/// the freeze expires or is removed. Rollouts skip a frozen site. Deploys, rollbacks, the return of moved sites and aborts
+/// are not affected, and neither are the creation, provisioning and termination of sites.
 #[utoipa::path(post, path = "/freezes", operation_id = "createFreeze", tag = "freezes", request_body(content = CreateFreeze, examples(
-    ("all" = (summary = "Everyone, until someone removes it", value = json!({"reason": "the shop's busiest week"}))),
-    ("some" = (summary = "Two sites, until a day", value = json!({"sites": ["rrr", "tulips"], "reason": "their launch",
+    ("all" = (summary = "All sites, until the freeze is removed", value = json!({"reason": "the shop's busiest week"}))),
+    ("some" = (summary = "Two sites, until a date", value = json!({"sites": ["rrr", "tulips"], "reason": "their launch",
         "expiresAt": "2099-12-31T00:00:00Z"}))))), responses(
     (status = 201, body = Freeze)))]
 pub(crate) async fn create(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    _: Params<Nothing>,
-    Body(body): Body<CreateFreeze>,
-) -> Result<Response, Refusal> {
-    let wanted = body.parse(server.app.clock.wall())?;
-    let freeze = Freeze::from(&server.app.manager.freeze(&request, &wanted).await?);
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    _: QueryParams<NoQuery>,
+    JsonBody(body): JsonBody<CreateFreeze>,
+) -> Result<Response, ApiError> {
+    let requested = body.parse(server.app.clock.wall())?;
+    let freeze = Freeze::from(&server.app.manager.freeze(&request, &requested).await?);
     let location = format!("/freezes/{}", freeze.id);
-    Ok(located(StatusCode::CREATED, &location, Json(freeze)))
+    Ok(with_location(StatusCode::CREATED, &location, Json(freeze)))
 }
 
-/// Ends a freeze; a rollout that waits for it goes on.
-#[utoipa::path(delete, path = "/freezes/{id}", operation_id = "removeFreeze", tag = "freezes", params(("id" = String, Path, description = "Which freeze.")), responses(
+/// Removes a freeze; a rollout that waits for it resumes.
+#[utoipa::path(delete, path = "/freezes/{id}", operation_id = "removeFreeze", tag = "freezes", params(("id" = String, Path, description = "The id of the freeze.")), responses(
     (status = 200, body = Removed)))]
 pub(crate) async fn remove(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(FreezeId(number)): Part<FreezeId>,
-    _: Params<Nothing>,
-) -> Result<Json<Removed>, Refusal> {
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(FreezeId(number)): PathParam<FreezeId>,
+    _: QueryParams<NoQuery>,
+) -> Result<Json<Removed>, ApiError> {
     server.app.manager.thaw(&request, number).await?;
     Ok(Json(Removed { id: id(number) }))
 }

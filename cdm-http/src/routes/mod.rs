@@ -1,4 +1,4 @@
-//! The routes: what is asked of the services, and how the answer is put.
+//! The handlers of the API: each extracts the request, calls the manager once, and converts the result.
 
 pub(crate) mod events;
 pub(crate) mod freezes;
@@ -20,55 +20,60 @@ use cdm_core::domain::{Operation, OperationId};
 use cdm_core::manager::Accepted;
 
 use crate::api;
-use crate::app::Server;
-use crate::error::Refusal;
+use crate::app::AppState;
+use crate::error::ApiError;
 
-/// How long a request that is usually done at once is waited for.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(10);
+/// How long the handlers wait by default for an operation that usually ends within seconds.
+pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-impl Server {
-    /// The operation once it rests, or after the span.
-    pub(crate) async fn rested(&self, id: &OperationId, span: Duration) -> Result<Operation, Refusal> {
-        let until = self.app.clock.monotonic().after(span);
+impl AppState {
+    /// Returns an operation once it has ended or is parked, or its state after `wait`.
+    pub(crate) async fn wait_for_operation(
+        &self,
+        id: &OperationId,
+        wait: Duration,
+    ) -> Result<Operation, ApiError> {
+        let until = self.app.clock.monotonic().after(wait);
         Ok(self.app.manager.rested(id, until).await?)
     }
 
-    /// 202 with the operation; 200 once it rests, where that is waited for.
-    pub(crate) async fn answer(
+    /// Returns the response to an accepted request: 202 with the operation, or 200 if it ends or is parked within `wait`.
+    /// For a rollout, returns 202 with the rollout; for other requests, 204.
+    pub(crate) async fn accepted_response(
         &self,
         accepted: Accepted,
         wait: Option<Duration>,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, ApiError> {
         match accepted {
             Accepted::Operation(id) => {
-                let operation = self.rested(&id, wait.unwrap_or(Duration::ZERO)).await?;
+                let operation = self.wait_for_operation(&id, wait.unwrap_or(Duration::ZERO)).await?;
                 let rests = wait.is_some() && operation.state.status.rests();
-                Ok(told(if rests { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation))
+                Ok(operation_response(if rests { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation))
             }
-            Accepted::Rollout(number) => self.rollout(number).await,
+            Accepted::Rollout(number) => self.rollout_response(number).await,
             Accepted::Freeze(_) | Accepted::Webhook(_) | Accepted::Done => {
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
         }
     }
 
-    /// 202 with the rollout.
-    pub(crate) async fn rollout(&self, number: u64) -> Result<Response, Refusal> {
+    async fn rollout_response(&self, number: u64) -> Result<Response, ApiError> {
         let rollout = self.app.manager.get_rollout(number).await?;
-        let shown = api::rollout::Rollout::new(&rollout, self.image(rollout.digest));
-        let location = format!("/rollouts/{}", shown.id);
-        Ok(located(StatusCode::ACCEPTED, &location, Json(shown)))
+        let body = api::rollout::Rollout::new(&rollout, self.image(rollout.digest));
+        let location = format!("/rollouts/{}", body.id);
+        Ok(with_location(StatusCode::ACCEPTED, &location, Json(body)))
     }
 }
 
-/// An operation with its place.
-pub(crate) fn told(status: StatusCode, operation: &Operation) -> Response {
-    let shown = api::operation::Operation::from(operation);
-    let location = format!("/operations/{}", shown.id);
-    located(status, &location, Json(shown))
+/// Returns a response with the operation and its `Location`.
+pub(crate) fn operation_response(status: StatusCode, operation: &Operation) -> Response {
+    let body = api::operation::Operation::from(operation);
+    let location = format!("/operations/{}", body.id);
+    with_location(status, &location, Json(body))
 }
 
-pub(crate) fn located(status: StatusCode, location: &str, body: impl IntoResponse) -> Response {
+/// Returns a response with a `Location` header.
+pub(crate) fn with_location(status: StatusCode, location: &str, body: impl IntoResponse) -> Response {
     let mut response = (status, body).into_response();
     if let Ok(value) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, value);
@@ -76,8 +81,8 @@ pub(crate) fn located(status: StatusCode, location: &str, body: impl IntoRespons
     response
 }
 
-/// An answer with a secret, which nobody on its way is to keep.
-pub(crate) fn once(mut response: Response) -> Response {
+/// Marks a response that contains a secret, so that no cache stores it.
+pub(crate) fn no_store(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

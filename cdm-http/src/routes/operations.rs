@@ -1,4 +1,4 @@
-//! What is asked of operations, and the record of what was asked.
+//! Routes of operations and of the audit log.
 
 use std::collections::BTreeMap;
 
@@ -14,66 +14,72 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::api::audit::AuditEntry;
+use crate::api::enums::{OperationKind, OperationStatus, STATUSES};
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
-use crate::api::words::{OperationKind, OperationStatus, STATUSES};
 use crate::api::{moment, rollout};
-use crate::app::{Server, Shared};
-use crate::auth::Asked;
-use crate::error::Refusal;
-use crate::input::{Named, Nothing, Paging, Params, Part, Retry, Wait, cursor, parsed};
+use crate::app::{AppState, SharedState};
+use crate::auth::CallerRequest;
+use crate::error::ApiError;
+use crate::extract::{
+    NoQuery, Paging, PathParam, PathSegment, QueryParams, RetryParams, WaitParam, cursor, parse_field,
+};
 
-/// How many pages a filter looks at before it hands the rest to the next request.
-const PAGES: usize = 32;
+/// The maximum number of pages that a filtered request reads; the response then has a cursor for the rest.
+const MAX_PAGES: usize = 32;
 
-/// Which operations.
+/// The filter and the page of a list of operations.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OperationFilter {
-    /// On this site.
+    /// Only operations on this site.
     #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
     pub(crate) site: Option<String>,
-    /// Of this kind.
+    /// Only operations of this kind.
     #[param(value_type = OperationKind, required = false)]
     pub(crate) kind: Option<String>,
-    /// That stand so.
+    /// Only operations with this status.
     #[param(value_type = OperationStatus, required = false)]
     pub(crate) status: Option<String>,
-    /// Of this rollout's sites, in the rollout's order.
+    /// Only operations on the sites of this rollout, in the order of the rollout.
     #[param(nullable = false)]
     pub(crate) rollout: Option<String>,
-    /// Items at most; 100 where it is left out.
+    /// The maximum number of items. Default: 100.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     pub(crate) limit: Option<String>,
-    /// Where to go on: what an earlier page said in `next`.
+    /// The start of the page: the `next` of an earlier page.
     #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     pub(crate) cursor: Option<String>,
 }
 
-/// Lists operations, newest first; those of rollouts' sites only with `rollout` or `site`.
+/// Lists operations, newest first.
 ///
-/// With `site` they are its own and what rollouts did to it; such a page may be short and still have a next.
+/// Operations that rollouts run on sites are listed only with `rollout` or `site`. With `site`, the list contains the
+/// operations on the site, including those of rollouts; a page may have fewer items than `limit` and still have a `next`.
 #[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(OperationFilter), responses(
     (status = 200, body = Listing<Operation>)))]
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    Params(filter): Params<OperationFilter>,
-) -> Result<Json<Listing<Operation>>, Refusal> {
+    State(server): State<SharedState>,
+    QueryParams(filter): QueryParams<OperationFilter>,
+) -> Result<Json<Listing<Operation>>, ApiError> {
     listed(&server, &filter).await.map(Json)
 }
 
-/// The page of the list that a filter names.
-pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<Listing<Operation>, Refusal> {
+/// Returns the page of operations that a filter selects.
+pub(crate) async fn listed(
+    server: &AppState,
+    filter: &OperationFilter,
+) -> Result<Listing<Operation>, ApiError> {
     let kind = filter.kind.as_deref().map(|text| {
         let known = DomainKind::ALL.into_iter().find(|kind| kind.as_str() == text);
-        known.ok_or_else(|| Refusal::field("kind", "there is no such kind"))
+        known.ok_or_else(|| ApiError::field("kind", "this kind of operation does not exist"))
     });
     let status = filter.status.as_deref().map(|text| {
         let known = STATUSES.into_iter().find(|status| status.as_str() == text);
-        known.ok_or_else(|| Refusal::field("status", "there is no such status"))
+        known.ok_or_else(|| ApiError::field("status", "this status does not exist"))
     });
-    let site = parsed("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
+    let site = parse_field("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
     let query = OperationQuery { site, kind: kind.transpose()?, status: status.transpose()? };
     let list = match (&filter.rollout, &filter.site) {
         (Some(_), _) => 'm',
@@ -82,8 +88,8 @@ pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<
     };
     let paging = Paging::new(list, filter.limit.as_deref(), filter.cursor.as_deref())?;
     if let Some(id) = &filter.rollout {
-        let number =
-            rollout::number(id).ok_or_else(|| Refusal::field("rollout", "there is no such rollout"))?;
+        let number = rollout::number(id)
+            .ok_or_else(|| ApiError::field("rollout", "this is not the id of a rollout"))?;
         return members(server, number, &query, &paging).await;
     }
     if let Some(site) = &query.site {
@@ -97,13 +103,13 @@ pub(crate) async fn listed(server: &Server, filter: &OperationFilter) -> Result<
     Ok(Listing { items, next: page.next.map(|next| cursor('o', next)) })
 }
 
-/// The operations of a rollout's sites, in its order. At most `limit` sites are looked at.
+/// Returns the operations on a rollout's sites, in the order of the rollout; reads at most `limit` of them.
 async fn members(
-    server: &Server,
+    server: &AppState,
     number: u64,
     query: &OperationQuery,
     paging: &Paging,
-) -> Result<Listing<Operation>, Refusal> {
+) -> Result<Listing<Operation>, ApiError> {
     let rollout = server.app.manager.get_rollout(number).await?;
     let first = paging.position::<u32>()?.unwrap_or(0);
     let limit = u32::try_from(paging.limit).unwrap_or(u32::MAX);
@@ -114,121 +120,128 @@ async fn members(
         let id = OperationId { number, parent: OperationParent::Rollout(rollout.number, ordinal) };
         let operation = server.app.manager.operation(&id).await?;
         let site = query.site.as_ref();
-        let has = site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
+        let matches = site.is_none_or(|site| operation.subject == Subject::Site(site.clone()))
             && query.kind.is_none_or(|kind| kind == operation.state.input.kind())
             && query.status.is_none_or(|status| status == operation.state.status);
-        if has {
+        if matches {
             items.push(Operation::from(&operation));
         }
     }
     Ok(Listing { items, next: (end < rollout.total).then(|| cursor('m', end)) })
 }
 
-/// Shows an operation; waits for its rest where asked to.
-#[utoipa::path(get, path = "/operations/{id}", operation_id = "getOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait), responses(
+/// Returns an operation; with `wait`, once it has ended or is parked.
+#[utoipa::path(get, path = "/operations/{id}", operation_id = "getOperation", tag = "operations", params(("id" = String, Path, description = "The id of the operation."), WaitParam), responses(
     (status = 200, body = Operation)))]
 pub(crate) async fn get(
-    State(server): State<Shared>,
-    Part(id): Part<OperationId>,
-    Params(wait): Params<Wait>,
-) -> Result<Json<Operation>, Refusal> {
-    let span = wait.span()?.unwrap_or_default();
-    Ok(Json(Operation::from(&server.rested(&id, span).await?)))
+    State(server): State<SharedState>,
+    PathParam(id): PathParam<OperationId>,
+    QueryParams(wait): QueryParams<WaitParam>,
+) -> Result<Json<Operation>, ApiError> {
+    let wait = wait.duration()?.unwrap_or_default();
+    Ok(Json(Operation::from(&server.wait_for_operation(&id, wait).await?)))
 }
 
-/// Shows what a step's job printed.
+/// Returns the output of a step's job.
 #[utoipa::path(get, path = "/operations/{id}/steps/{name}/log", operation_id = "getStepLog", tag = "operations",
-    params(("id" = String, Path, description = "Which operation."), ("name" = String, Path, description = "Which step.")),
+    params(("id" = String, Path, description = "The id of the operation."), ("name" = String, Path, description = "The name of the step.")),
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn log(
-    State(server): State<Shared>,
+    State(server): State<SharedState>,
     path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
-    _: Params<Nothing>,
-) -> Result<Response, Refusal> {
-    let Path((id, step)) = path.map_err(|_| Refusal::not_found("what the path names"))?;
-    let log = server.app.manager.step_log(&OperationId::named(&id)?, &step).await?.unwrap_or_default();
+    _: QueryParams<NoQuery>,
+) -> Result<Response, ApiError> {
+    let Path((id, step)) = path.map_err(|_| ApiError::not_found("the object in the path"))?;
+    let log = server.app.manager.step_log(&OperationId::from_segment(&id)?, &step).await?.unwrap_or_default();
     let headers =
         [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok((headers, log).into_response())
 }
 
-/// Lets a parked operation go on, or repeats one that failed or was cancelled.
+/// Resumes a parked operation, or repeats one that failed or was canceled.
 ///
-/// A repetition is a new operation with `retryOf`. It takes the role of what it repeats: `admin` for a terminate, a deploy
-/// and a selection. The deploy of a digest that is bad is repeated only with `force`.
-#[utoipa::path(post, path = "/operations/{id}/retry", operation_id = "retryOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Retry),
+/// A repetition is a new operation with `retryOf`. It needs the role that the original request needs: `admin` for a
+/// terminate, a deploy and a selection. The deploy of a digest that is marked bad is repeated only with `force`.
+#[utoipa::path(post, path = "/operations/{id}/retry", operation_id = "retryOperation", tag = "operations", params(("id" = String, Path, description = "The id of the operation."), RetryParams),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn retry(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(id): Part<OperationId>,
-    Params(wanted): Params<Retry>,
-) -> Result<Response, Refusal> {
-    let (span, force) = wanted.parse()?;
-    server.answer(server.app.manager.retry_with(&request, &id, force).await?, span).await
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(id): PathParam<OperationId>,
+    QueryParams(requested): QueryParams<RetryParams>,
+) -> Result<Response, ApiError> {
+    let (wait, force) = requested.parse()?;
+    server.accepted_response(server.app.manager.retry_with(&request, &id, force).await?, wait).await
 }
 
-/// Asks an operation to stop.
+/// Cancels an operation.
 ///
-/// What was done is undone where that can be; an operation that has gone too far answers 409. It takes the role of what it
-/// stops: `admin` for a terminate, a deploy and a selection.
-#[utoipa::path(post, path = "/operations/{id}/cancel", operation_id = "cancelOperation", tag = "operations", params(("id" = String, Path, description = "Which operation."), Wait),
+/// Completed steps are undone where possible. If it is too late to cancel the operation, the response is 409. A cancel
+/// needs the role that the original request needs: `admin` for a terminate, a deploy and a selection.
+#[utoipa::path(post, path = "/operations/{id}/cancel", operation_id = "cancelOperation", tag = "operations", params(("id" = String, Path, description = "The id of the operation."), WaitParam),
     responses((status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn cancel(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(id): Part<OperationId>,
-    Params(wait): Params<Wait>,
-) -> Result<Response, Refusal> {
-    let span = wait.span()?;
-    server.answer(server.app.manager.cancel(&request, &id).await?, span).await
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(id): PathParam<OperationId>,
+    QueryParams(wait): QueryParams<WaitParam>,
+) -> Result<Response, ApiError> {
+    let wait = wait.duration()?;
+    server.accepted_response(server.app.manager.cancel(&request, &id).await?, wait).await
 }
 
-/// Which entries.
+/// The filter and the page of the audit log.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditFilter {
-    /// Of this actor.
+    /// Only entries of this actor.
     #[param(pattern = "^[!-~]([ -~]{0,98}[!-~])?$", nullable = false)]
     pub(crate) actor: Option<String>,
-    /// Of this site.
+    /// Only entries that concern this site.
     #[param(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, nullable = false)]
     pub(crate) site: Option<String>,
-    /// At this moment or later: RFC 3339.
+    /// Only entries at this time or later, in RFC 3339.
     #[param(format = DateTime, nullable = false)]
     pub(crate) since: Option<String>,
-    /// Items at most; 100 where it is left out.
+    /// The maximum number of items. Default: 100.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     pub(crate) limit: Option<String>,
-    /// Where to go on: what an earlier page said in `next`.
+    /// The start of the page: the `next` of an earlier page.
     #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     pub(crate) cursor: Option<String>,
 }
 
-/// Lists who asked for what, newest first; a page of a filtered list may be short and still have a next.
+/// Lists the entries of the audit log, newest first.
+///
+/// With a filter, a page may have fewer items than `limit` and still have a `next`.
 #[utoipa::path(get, path = "/audit", operation_id = "listAudit", tag = "audit", params(AuditFilter), responses(
     (status = 200, body = Listing<AuditEntry>)))]
 pub(crate) async fn audit(
-    State(server): State<Shared>,
-    Params(filter): Params<AuditFilter>,
-) -> Result<Json<Listing<AuditEntry>>, Refusal> {
+    State(server): State<SharedState>,
+    QueryParams(filter): QueryParams<AuditFilter>,
+) -> Result<Json<Listing<AuditEntry>>, ApiError> {
     entries(&server, &filter).await.map(Json)
 }
 
-/// The page of the audit that a filter names.
-pub(crate) async fn entries(server: &Server, filter: &AuditFilter) -> Result<Listing<AuditEntry>, Refusal> {
-    let actor = parsed("actor", filter.actor.as_deref().map(Actor::parse).transpose())?;
-    let site = parsed("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
+/// Returns the page of the audit log that a filter selects.
+pub(crate) async fn entries(
+    server: &AppState,
+    filter: &AuditFilter,
+) -> Result<Listing<AuditEntry>, ApiError> {
+    let actor = parse_field("actor", filter.actor.as_deref().map(Actor::parse).transpose())?;
+    let site = parse_field("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
     let since = filter.since.as_deref().map(|text| {
-        moment(text).ok_or_else(|| Refusal::field("since", "a moment is written as in RFC 3339"))
+        moment(text).ok_or_else(|| {
+            ApiError::field("since", "the time must be in RFC 3339, such as `2026-01-31T12:00:00Z`")
+        })
     });
     let since = since.transpose()?;
     let paging = Paging::new('a', filter.limit.as_deref(), filter.cursor.as_deref())?;
     let mut before = paging.position::<u64>()?;
     let mut items = Vec::new();
     let mut rollouts = BTreeMap::new();
-    for _ in 0..PAGES {
+    for _ in 0..MAX_PAGES {
         let page = server.app.manager.audit_log(before, paging.limit - items.len()).await?;
         let over = page.items.last().is_some_and(|entry| since.is_some_and(|since| entry.at < since));
         before = page.next.filter(|_| !over);
@@ -252,14 +265,14 @@ pub(crate) async fn entries(server: &Server, filter: &AuditFilter) -> Result<Lis
     Ok(Listing { items, next: before.map(|before| cursor('a', before)) })
 }
 
-/// Whether an entry concerns a site: it names it, is about an operation of it, or about a rollout that has it. `rollouts`
-/// keeps which do.
+/// Returns whether an entry concerns a site: its target is the site, or its operation runs on the site, or its rollout
+/// contains the site. `rollouts` caches which rollouts contain the site.
 async fn concerns(
-    server: &Server,
+    server: &AppState,
     entry: &cdm_core::domain::AuditEntry,
     site: &SiteId,
     rollouts: &mut BTreeMap<u64, bool>,
-) -> Result<bool, Refusal> {
+) -> Result<bool, ApiError> {
     let subject = OperationParent::Subject(Subject::Site(site.clone()));
     let named = entry.action.starts_with("site.") && entry.target == site.as_str();
     if named || entry.operation.as_ref().is_some_and(|operation| operation.parent == subject) {
@@ -269,7 +282,7 @@ async fn concerns(
     if let Some(known) = rollouts.get(&number) {
         return Ok(*known);
     }
-    let has = server.app.manager.has_member(number, site).await?;
-    rollouts.insert(number, has);
-    Ok(has)
+    let contains = server.app.manager.has_member(number, site).await?;
+    rollouts.insert(number, contains);
+    Ok(contains)
 }

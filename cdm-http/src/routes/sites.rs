@@ -1,4 +1,4 @@
-//! What is asked of sites.
+//! Routes of sites.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,98 +11,98 @@ use cdm_core::ports::SiteQuery;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{AT_ONCE, located, told};
+use super::{DEFAULT_WAIT, operation_response, with_location};
+use crate::api::enums::{ServiceName, SiteState as StateWord};
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
 use crate::api::site::{CreateSite, Site};
-use crate::api::words::{ServiceName, SiteState as StateWord};
-use crate::app::{Server, Shared};
-use crate::auth::Asked;
-use crate::error::Refusal;
-use crate::input::{Body, Nothing, Paging, Params, Part, Wait, cursor, parsed};
+use crate::app::{AppState, SharedState};
+use crate::auth::CallerRequest;
+use crate::error::ApiError;
+use crate::extract::{JsonBody, NoQuery, Paging, PathParam, QueryParams, WaitParam, cursor, parse_field};
 
 /// Creates a site.
 ///
-/// Claims the id and the hostnames, and makes its credentials. Answers 201 when that is done within 10 s, or within
-/// `wait`, else 202 with the operation.
+/// Claims the id and the hostnames, and creates the site's credentials. Returns 201 if that succeeds within 10 s, or
+/// within `wait`; otherwise 202 with the operation.
 #[utoipa::path(post, path = "/sites/create", operation_id = "createSite", tag = "sites", request_body(content = CreateSite, examples(
     ("site" = (summary = "A site with two hostnames", value = json!({"id": "rrr", "name": "Roses, roses, roses",
         "theme": "twentytwentyfive", "hostnames": ["rrr.example.com", "www.rrr.example.com"],
         "canonicalHostname": "rrr.example.com"}))),
     ("on-green" = (summary = "A site on the green service", value = json!({"id": "tulips", "name": "Tulips",
         "theme": "twentytwentyfive", "hostnames": ["tulips.example.com"], "canonicalHostname": "tulips.example.com",
-        "service": "green"}))))), params(Wait), responses(
+        "service": "green"}))))), params(WaitParam), responses(
     (status = 201, body = Site, headers(("Location" = String, description = "The site."))),
     (status = 202, body = Operation),
     (status = 409)))]
 pub(crate) async fn create(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Params(wait): Params<Wait>,
-    Body(body): Body<CreateSite>,
-) -> Result<Response, Refusal> {
-    let (span, new) = (wait.span()?.unwrap_or(AT_ONCE), body.parse()?);
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    QueryParams(wait): QueryParams<WaitParam>,
+    JsonBody(body): JsonBody<CreateSite>,
+) -> Result<Response, ApiError> {
+    let (wait, new) = (wait.duration()?.unwrap_or(DEFAULT_WAIT), body.parse()?);
     let accepted = server.app.manager.create_site(&request, &new).await?;
-    let Accepted::Operation(id) = accepted else { return server.answer(accepted, None).await };
-    let operation = server.rested(&id, span).await?;
+    let Accepted::Operation(id) = accepted else { return server.accepted_response(accepted, None).await };
+    let operation = server.wait_for_operation(&id, wait).await?;
     if operation.state.status == Status::Ended(TerminalStatus::Succeeded)
         && let Ok(site) = server.app.manager.site(&new.id).await
     {
         let location = format!("/sites/{}", site.id);
-        return Ok(located(StatusCode::CREATED, &location, Json(Site::from(&site))));
+        return Ok(with_location(StatusCode::CREATED, &location, Json(Site::from(&site))));
     }
-    Ok(told(StatusCode::ACCEPTED, &operation))
+    Ok(operation_response(StatusCode::ACCEPTED, &operation))
 }
 
-/// Which sites.
+/// The filter and the page of a list of sites.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SiteFilter {
-    /// Of this service.
+    /// Only sites that are assigned to this service.
     #[param(value_type = ServiceName, required = false)]
     pub(crate) service: Option<String>,
-    /// In this state.
+    /// Only sites in this state.
     #[param(value_type = StateWord, required = false)]
     pub(crate) state: Option<String>,
-    /// With this text in id, name or a hostname.
+    /// Only sites with this text in their id, name or a hostname.
     #[param(nullable = false)]
     pub(crate) q: Option<String>,
-    /// Only those whose `routedService` is another than their `service`.
+    /// With `true`, only sites whose `routedService` differs from their `service`.
     #[param(value_type = Option<bool>, nullable = false)]
     pub(crate) drifted: Option<String>,
-    /// Items at most; 100 where it is left out.
+    /// The maximum number of items. Default: 100.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     pub(crate) limit: Option<String>,
-    /// Where to go on: what an earlier page said in `next`.
+    /// The start of the page: the `next` of an earlier page.
     #[param(pattern = "^([0-9a-f]{2})+$", max_length = 1024, nullable = false)]
     pub(crate) cursor: Option<String>,
 }
 
-/// Lists sites, in the order of their ids.
+/// Lists sites, sorted by id.
 #[utoipa::path(get, path = "/sites", operation_id = "listSites", tag = "sites", params(SiteFilter), responses(
     (status = 200, body = Listing<Site>)))]
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    Params(filter): Params<SiteFilter>,
-) -> Result<Json<Listing<Site>>, Refusal> {
+    State(server): State<SharedState>,
+    QueryParams(filter): QueryParams<SiteFilter>,
+) -> Result<Json<Listing<Site>>, ApiError> {
     listed(&server, &filter).await.map(Json)
 }
 
-/// The page of the list that a filter names.
-pub(crate) async fn listed(server: &Server, filter: &SiteFilter) -> Result<Listing<Site>, Refusal> {
+/// Returns the page of sites that a filter selects.
+pub(crate) async fn listed(server: &AppState, filter: &SiteFilter) -> Result<Listing<Site>, ApiError> {
     let paging = Paging::new('s', filter.limit.as_deref(), filter.cursor.as_deref())?;
     let service = filter.service.as_deref().map(Color::parse).transpose();
     let state = filter.state.as_deref().map(|text| {
         let known = SiteState::ALL.into_iter().find(|state| state.as_str() == text);
-        known.ok_or_else(|| Refusal::field("state", "a site has no such state"))
+        known.ok_or_else(|| ApiError::field("state", "this state of a site does not exist"))
     });
     let drifted = match filter.drifted.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
-        Some(_) => return Err(Refusal::field("drifted", "it is `true` or `false`")),
+        Some(_) => return Err(ApiError::field("drifted", "the value must be `true` or `false`")),
     };
-    let (service, state) = (parsed("service", service)?, state.transpose()?);
+    let (service, state) = (parse_field("service", service)?, state.transpose()?);
     let query = SiteQuery { service, state, text: filter.q.clone(), drifted };
     let after = paging.position::<SiteId>()?;
     let page = server.app.manager.sites(&query, after.as_ref(), paging.limit).await?;
@@ -110,74 +110,75 @@ pub(crate) async fn listed(server: &Server, filter: &SiteFilter) -> Result<Listi
     Ok(Listing { items, next: page.next.map(|next| cursor('s', next)) })
 }
 
-/// Shows a site.
-#[utoipa::path(get, path = "/sites/{id}", operation_id = "getSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site.")), responses(
+/// Returns a site with its current operation.
+#[utoipa::path(get, path = "/sites/{id}", operation_id = "getSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "The id of the site.")), responses(
     (status = 200, body = Site)))]
 pub(crate) async fn get(
-    State(server): State<Shared>,
-    Part(id): Part<SiteId>,
-    _: Params<Nothing>,
-) -> Result<Json<Site>, Refusal> {
+    State(server): State<SharedState>,
+    PathParam(id): PathParam<SiteId>,
+    _: QueryParams<NoQuery>,
+) -> Result<Json<Site>, ApiError> {
     Ok(Json(Site::from(&server.app.manager.site(&id).await?)))
 }
 
-/// Makes a created site live.
+/// Provisions a created site, which then serves requests.
 ///
-/// Database, object prefix, `wp core install`, route, theme. What cannot go on parks, and says what clears it.
-#[utoipa::path(post, path = "/sites/{id}/provision", operation_id = "provisionSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
+/// Creates the database and the object prefix, runs `wp core install`, creates the route and activates the theme. An
+/// operation that cannot continue is parked, and its `reason` describes what clears it.
+#[utoipa::path(post, path = "/sites/{id}/provision", operation_id = "provisionSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "The id of the site."), WaitParam), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn provision(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(id): Part<SiteId>,
-    Params(wait): Params<Wait>,
-) -> Result<Response, Refusal> {
-    let span = wait.span()?;
-    server.answer(server.app.manager.provision(&request, &id).await?, span).await
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(id): PathParam<SiteId>,
+    QueryParams(wait): QueryParams<WaitParam>,
+) -> Result<Response, ApiError> {
+    let wait = wait.duration()?;
+    server.accepted_response(server.app.manager.provision(&request, &id).await?, wait).await
 }
 
 /// Assigns a site to the active canary without moving its route.
 ///
-/// Its caches are flushed afterwards. `service` and `routedService` differ until it is promoted.
-#[utoipa::path(put, path = "/sites/{id}/upgrade", operation_id = "upgradeSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
+/// The caches of the site are flushed afterwards. `service` and `routedService` may differ until the site is promoted.
+#[utoipa::path(put, path = "/sites/{id}/upgrade", operation_id = "upgradeSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "The id of the site."), WaitParam), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn upgrade(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(id): Part<SiteId>,
-    Params(wait): Params<Wait>,
-) -> Result<Response, Refusal> {
-    let span = wait.span()?;
-    server.answer(server.app.manager.upgrade(&request, &id).await?, span).await
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(id): PathParam<SiteId>,
+    QueryParams(wait): QueryParams<WaitParam>,
+) -> Result<Response, ApiError> {
+    let wait = wait.duration()?;
+    server.accepted_response(server.app.manager.upgrade(&request, &id).await?, wait).await
 }
 
 /// Moves a site's route and assignment to the active canary.
 ///
-/// The route moves only to a service that is ready at a look before the write, and never goes away in between.
-#[utoipa::path(put, path = "/sites/{id}/promote", operation_id = "promoteSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
+/// The route is moved only if the service is ready at a check before the write, and the site keeps a route at all times.
+#[utoipa::path(put, path = "/sites/{id}/promote", operation_id = "promoteSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "The id of the site."), WaitParam), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn promote(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(id): Part<SiteId>,
-    Params(wait): Params<Wait>,
-) -> Result<Response, Refusal> {
-    let span = wait.span()?;
-    server.answer(server.app.manager.promote(&request, &id).await?, span).await
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(id): PathParam<SiteId>,
+    QueryParams(wait): QueryParams<WaitParam>,
+) -> Result<Response, ApiError> {
+    let wait = wait.duration()?;
+    server.accepted_response(server.app.manager.promote(&request, &id).await?, wait).await
 }
 
-/// Removes a site for good.
+/// Terminates a site permanently.
 ///
-/// Route, database and user, objects, secrets and record, in that order. A second request while it runs answers with the
-/// same operation.
-#[utoipa::path(delete, path = "/sites/{id}", operation_id = "deleteSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "Which site."), Wait), responses(
+/// Deletes the route, the database and its user, the objects, the secrets and the record, in this order. A second request
+/// while the operation runs returns the same operation.
+#[utoipa::path(delete, path = "/sites/{id}", operation_id = "deleteSite", tag = "sites", params(("id" = String, Path, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", max_length = 32, description = "The id of the site."), WaitParam), responses(
     (status = 200, body = Operation), (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn delete(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(id): Part<SiteId>,
-    Params(wait): Params<Wait>,
-) -> Result<Response, Refusal> {
-    let span = wait.span()?;
-    server.answer(server.app.manager.terminate(&request, &id).await?, span).await
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(id): PathParam<SiteId>,
+    QueryParams(wait): QueryParams<WaitParam>,
+) -> Result<Response, ApiError> {
+    let wait = wait.duration()?;
+    server.accepted_response(server.app.manager.terminate(&request, &id).await?, wait).await
 }

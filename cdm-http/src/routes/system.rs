@@ -1,4 +1,4 @@
-//! How the server itself is.
+//! Routes of the server itself: health, metrics and the OpenAPI document.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,51 +7,51 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::Shared;
-use crate::error::Refusal;
-use crate::input::{Nothing, Params};
+use crate::app::SharedState;
+use crate::error::ApiError;
+use crate::extract::{NoQuery, QueryParams};
 
-/// That it lives.
+/// The response of the liveness check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Live {
-    /// `ok`.
+    /// Always `ok`.
     status: &'static str,
 }
 
-/// Whether it can work.
+/// The response of the readiness check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Ready {
     /// `ready`, `not_ready` or `stopping`.
     status: &'static str,
-    /// Every backend.
+    /// Every backend, including the healthy ones.
     backends: Vec<BackendStatus>,
 }
 
-/// How one backend is.
+/// The state of one backend.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackendStatus {
-    /// Its name.
+    /// The name of the backend, such as `store`.
     name: String,
-    /// Whether it answers.
+    /// Whether the backend responds.
     ready: bool,
-    /// What is wrong with it.
+    /// The error of the backend; null if it is ready.
     #[schema(required = true)]
     problem: Option<String>,
 }
 
-/// Tells that the process lives.
+/// Returns 200 while the process runs.
 #[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "system", security(()), responses((status = 200, body = Live)))]
-pub(crate) async fn live(_: Params<Nothing>) -> Json<Live> {
+pub(crate) async fn live(_: QueryParams<NoQuery>) -> Json<Live> {
     Json(Live { status: "ok" })
 }
 
-/// Tells whether every backend answers.
+/// Returns 200 if every backend responds, otherwise 503.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "system", security(()), responses(
     (status = 200, body = Ready), (status = 503, body = Ready)))]
-pub(crate) async fn ready(State(server): State<Shared>, _: Params<Nothing>) -> Response {
+pub(crate) async fn ready(State(server): State<SharedState>, _: QueryParams<NoQuery>) -> Response {
     let all = server.app.health.backends().await;
-    let well = all.iter().all(|backend| backend.problem.is_none());
-    let (code, status) = match (server.stopping.is_cancelled(), well) {
+    let healthy = all.iter().all(|backend| backend.problem.is_none());
+    let (code, status) = match (server.stopping.is_cancelled(), healthy) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         (false, true) => (StatusCode::OK, "ready"),
@@ -64,19 +64,22 @@ pub(crate) async fn ready(State(server): State<Shared>, _: Params<Nothing>) -> R
     (code, Json(Ready { status, backends: backends.collect() })).into_response()
 }
 
-/// Shows what was counted, for Prometheus.
+/// Returns the metrics of the server in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "system", responses(
     (status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn metrics(State(server): State<Shared>, _: Params<Nothing>) -> Result<Response, Refusal> {
+pub(crate) async fn metrics(
+    State(server): State<SharedState>,
+    _: QueryParams<NoQuery>,
+) -> Result<Response, ApiError> {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((kind, server.metrics.render()).into_response())
 }
 
-/// Shows this document.
+/// Returns this OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "system", security(()), responses(
     (status = 200, body = Object)))]
-pub(crate) async fn document(_: Params<Nothing>) -> Response {
-    // It is the same for everyone, and of this version of the server.
+pub(crate) async fn document(_: QueryParams<NoQuery>) -> Response {
+    // The document does not depend on the caller, and changes with the version of the server.
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
     (headers, crate::openapi::text()).into_response()
 }

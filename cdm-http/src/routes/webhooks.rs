@@ -1,72 +1,73 @@
-//! What is asked of webhooks.
+//! Routes of webhooks.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::{located, once};
+use super::{no_store, with_location};
 use crate::api::list::{Listing, Removed};
 use crate::api::webhook::{CreateWebhook, MadeWebhook, Webhook, id, number};
-use crate::app::Shared;
-use crate::auth::Asked;
-use crate::error::Refusal;
-use crate::input::{Body, Named, Nothing, Params, Part};
+use crate::app::SharedState;
+use crate::auth::CallerRequest;
+use crate::error::ApiError;
+use crate::extract::{JsonBody, NoQuery, PathParam, PathSegment, QueryParams};
 
-/// A webhook's number, from its id.
+/// The number in a webhook's id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WebhookId(u64);
 
-impl Named for WebhookId {
-    fn named(text: &str) -> Result<Self, Refusal> {
-        number(text).map(Self).ok_or_else(|| Refusal::not_found("the webhook"))
+impl PathSegment for WebhookId {
+    fn from_segment(text: &str) -> Result<Self, ApiError> {
+        number(text).map(Self).ok_or_else(|| ApiError::not_found("the webhook"))
     }
 }
 
-/// Lists the webhooks, oldest first, and how they stand; there are never more than 20.
+/// Lists the webhooks with their delivery states, oldest first; at most 20.
 #[utoipa::path(get, path = "/webhooks", operation_id = "listWebhooks", tag = "webhooks", responses(
     (status = 200, body = Listing<Webhook>)))]
 pub(crate) async fn list(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    _: Params<Nothing>,
-) -> Result<Json<Listing<Webhook>>, Refusal> {
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    _: QueryParams<NoQuery>,
+) -> Result<Json<Listing<Webhook>>, ApiError> {
     let items = server.app.manager.webhooks(&request).await?.iter().map(Webhook::from).collect();
     Ok(Json(Listing { items, next: None }))
 }
 
-/// Tells a receiver what happens from now on; the key that its messages are signed with is shown this once.
+/// Creates a webhook, which sends future events to a receiver; only this response contains its signing key.
 ///
 /// Each message is a `POST` of JSON, signed by the Standard Webhooks specification: `webhook-id`, `webhook-timestamp`,
-/// `webhook-signature`. It comes at least once, under the same `webhook-id`, in order; the next one after a 2xx. What
-/// fails is tried again after 5 seconds and then ever later, up to an hour; 410, or three days of failures, end it.
+/// `webhook-signature`. Each message is delivered at least once, always with the same `webhook-id`, and in order: the next
+/// message is sent after a 2xx response. A failed delivery is retried after 5 seconds, then after increasing times up to
+/// an hour. A 410 response, or three days of failures, stop the webhook.
 #[utoipa::path(post, path = "/webhooks", operation_id = "createWebhook", tag = "webhooks", request_body(content = CreateWebhook, examples(
-    ("usual" = (summary = "Whatever ends, or waits for a person", value = json!({"url": "https://hooks.example.com/cdm"}))),
-    ("rollouts" = (summary = "Two things about rollouts", value = json!({"url": "https://hooks.example.com/cdm",
+    ("usual" = (summary = "Work that ended or needs a user", value = json!({"url": "https://hooks.example.com/cdm"}))),
+    ("rollouts" = (summary = "Two events of rollouts", value = json!({"url": "https://hooks.example.com/cdm",
         "events": ["rollout.halted", "rollout.succeeded"]}))))), responses(
     (status = 201, body = MadeWebhook)))]
 pub(crate) async fn create(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    _: Params<Nothing>,
-    Body(body): Body<CreateWebhook>,
-) -> Result<Response, Refusal> {
-    let services = &server.app.manager;
-    let wanted = body.parse(|url| services.may_receive(url))?;
-    let (record, key) = services.create_webhook(&request, &wanted).await?;
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    _: QueryParams<NoQuery>,
+    JsonBody(body): JsonBody<CreateWebhook>,
+) -> Result<Response, ApiError> {
+    let manager = &server.app.manager;
+    let requested = body.parse(|url| manager.may_receive(url))?;
+    let (record, key) = manager.create_webhook(&request, &requested).await?;
     let location = format!("/webhooks/{}", id(record.number));
-    Ok(once(located(StatusCode::CREATED, &location, Json(MadeWebhook::new(&record, &key)))))
+    Ok(no_store(with_location(StatusCode::CREATED, &location, Json(MadeWebhook::new(&record, &key)))))
 }
 
-/// Tells a receiver nothing any more.
-#[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "removeWebhook", tag = "webhooks", params(("id" = String, Path, description = "Which webhook.")), responses(
+/// Removes a webhook; no further messages are sent.
+#[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "removeWebhook", tag = "webhooks", params(("id" = String, Path, description = "The id of the webhook.")), responses(
     (status = 200, body = Removed)))]
 pub(crate) async fn remove(
-    State(server): State<Shared>,
-    Asked(request): Asked,
-    Part(WebhookId(number)): Part<WebhookId>,
-    _: Params<Nothing>,
-) -> Result<Json<Removed>, Refusal> {
+    State(server): State<SharedState>,
+    CallerRequest(request): CallerRequest,
+    PathParam(WebhookId(number)): PathParam<WebhookId>,
+    _: QueryParams<NoQuery>,
+) -> Result<Json<Removed>, ApiError> {
     server.app.manager.remove_webhook(&request, number).await?;
     Ok(Json(Removed { id: id(number) }))
 }

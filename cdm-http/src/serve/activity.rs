@@ -1,4 +1,4 @@
-//! What a connection does: waits for a request, receives one, or has one answered.
+//! The activity of a connection: it waits for a request, receives a request, or handles requests.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,26 +18,26 @@ pub(super) struct Activity {
 
 #[derive(Debug)]
 struct State {
-    /// Requests whose answer is not complete.
+    /// Requests whose response is not complete.
     open: usize,
-    /// Of these, those whose body has not arrived completely.
+    /// Open requests whose body has not arrived completely.
     receiving: usize,
-    /// When it last changed between waiting and not waiting.
+    /// The last change between no open request and at least one.
     since: MonotonicTime,
-    /// Whether a request has come at all.
+    /// Whether the connection has received a request.
     used: bool,
 }
 
-/// What a connection does, and since when.
+/// The phase of a connection, with the start of the phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
-    /// No request has come yet: the TLS handshake or the first header is awaited.
+pub(super) enum Phase {
+    /// The TLS handshake or the header of the first request is not complete.
     Opening(MonotonicTime),
-    /// All requests were answered; another may come.
+    /// All responses are complete; the client may send another request.
     Idle(MonotonicTime),
-    /// Every request lacks a part of its body.
+    /// The bodies of all open requests are incomplete.
     Receiving(MonotonicTime),
-    /// A request is being answered.
+    /// At least one request is being handled.
     Working,
 }
 
@@ -47,34 +47,34 @@ impl Activity {
         Arc::new(Self { clock, state: Mutex::new(State { open: 0, receiving: 0, since, used: false }) })
     }
 
-    pub(super) fn doing(&self) -> Doing {
+    pub(super) fn phase(&self) -> Phase {
         let state = self.state();
         match (state.open, state.receiving) {
-            (0, _) if !state.used => Doing::Opening(state.since),
-            (0, _) => Doing::Idle(state.since),
-            (open, receiving) if open == receiving => Doing::Receiving(state.since),
-            _ => Doing::Working,
+            (0, _) if !state.used => Phase::Opening(state.since),
+            (0, _) => Phase::Idle(state.since),
+            (open, receiving) if open == receiving => Phase::Receiving(state.since),
+            _ => Phase::Working,
         }
     }
 
-    /// A request's header has arrived; the request is open until the guard is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Answering {
+    /// Counts a request whose header has arrived as open until the returned guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> OpenRequest {
         let mut state = self.state();
         if state.open == 0 {
             state.since = self.clock.monotonic();
         }
         state.open += 1;
         state.used = true;
-        Answering(Arc::clone(self))
+        OpenRequest(Arc::clone(self))
     }
 
-    /// The body of a request, which counts as being received until it is complete or dropped.
-    pub(super) fn receive(self: &Arc<Self>, body: Incoming) -> Received {
+    /// Wraps the body of a request, which counts as being received until it is complete or dropped.
+    pub(super) fn receive(self: &Arc<Self>, body: Incoming) -> RequestBody {
         let receiving = (!body.is_end_stream()).then(|| {
             self.state().receiving += 1;
-            Receiving(Arc::clone(self))
+            BodyGuard(Arc::clone(self))
         });
-        Received { body, receiving }
+        RequestBody { body, receiving }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -82,11 +82,11 @@ impl Activity {
     }
 }
 
-/// A request whose answer is not complete.
+/// A request whose response is not complete.
 #[derive(Debug)]
-pub(super) struct Answering(Arc<Activity>);
+pub(super) struct OpenRequest(Arc<Activity>);
 
-impl Drop for Answering {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.open -= 1;
@@ -97,9 +97,9 @@ impl Drop for Answering {
 }
 
 #[derive(Debug)]
-struct Receiving(Arc<Activity>);
+struct BodyGuard(Arc<Activity>);
 
-impl Drop for Receiving {
+impl Drop for BodyGuard {
     fn drop(&mut self) {
         self.0.state().receiving -= 1;
     }
@@ -107,12 +107,12 @@ impl Drop for Receiving {
 
 /// The body of a request.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(super) struct RequestBody {
     body: Incoming,
-    receiving: Option<Receiving>,
+    receiving: Option<BodyGuard>,
 }
 
-impl HttpBody for Received {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -136,20 +136,20 @@ impl HttpBody for Received {
     }
 }
 
-/// The body of an answer, which keeps the request open.
+/// The body of a response, which keeps the request open.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct ResponseBody {
     body: Body,
-    _answering: Answering,
+    _request: OpenRequest,
 }
 
-impl Sent {
-    pub(super) const fn new(body: Body, answering: Answering) -> Self {
-        Self { body, _answering: answering }
+impl ResponseBody {
+    pub(super) const fn new(body: Body, request: OpenRequest) -> Self {
+        Self { body, _request: request }
     }
 }
 
-impl HttpBody for Sent {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,8 +1,8 @@
-//! Which connections are open, and which of them makes way for another.
+//! Admission of connections: which connections are open, and which connection is closed for a new one.
 //!
-//! At the limit a connection that waits is closed before one that works, and a new connection is preferred to an old
-//! one that has sent nothing: so many silent connections cannot keep a client out that has something to ask. No address
-//! but loopback and the trusted proxies may have more than its share.
+//! At the limit, a waiting connection is closed for a new one, and connections that handle requests stay open. So silent
+//! connections cannot lock out active clients. The number of connections per address is limited, except for loopback
+//! addresses and trusted proxies.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,28 +13,30 @@ use cdm_core::domain::MonotonicTime;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, Doing};
+use super::activity::{Activity, Phase};
 use crate::client::is_trusted;
 use crate::limits::network;
 
-/// The limits of the listener's connections.
+/// The limits and timeouts of the listener's connections. The defaults are [`Self::within`] 512 connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at a time.
+    /// The maximum number of open connections, without `reserved`. Each connection needs a file descriptor and memory.
     pub total: usize,
-    /// How many of these one address may have; loopback and trusted proxies may have all.
+    /// The maximum number of open connections per address, except for loopback addresses and trusted proxies. A low value
+    /// affects users behind one address; with a high value, one client can use most connections.
     pub per_address: usize,
-    /// Further connections, for addresses that have next to none, while all others are at work.
+    /// Additional connections for addresses with fewer than 4 connections, used only while all others handle requests.
     pub reserved: usize,
-    /// Time from the accept to the end of the first header, the TLS handshake included.
+    /// The maximum time from the accept to the end of the first request header, including the TLS handshake. Default: 15 s.
     pub header_timeout: Duration,
-    /// Time from the end of an answer to the end of the next header.
+    /// The maximum time from the end of a response to the end of the next request header. Default: 30 s. A longer time
+    /// saves handshakes, and keeps idle connections open.
     pub idle_timeout: Duration,
-    /// The same for a trusted proxy, which keeps connections for requests to come.
+    /// The idle timeout of trusted proxies, which reuse connections. Default: 90 s.
     pub proxy_idle_timeout: Duration,
-    /// How long the client may take nothing of what is sent to it.
+    /// The maximum time in which the client reads no data that is sent to it. Default: 30 s.
     pub write_timeout: Duration,
-    /// Bytes of a request's header.
+    /// The maximum size of a request header, in bytes. Default: 32 KiB.
     pub header_bytes: usize,
 }
 
@@ -45,8 +47,8 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// The usual limits within so many connections: some of them in reserve, and of the others a quarter for one
-    /// address.
+    /// Returns limits for `connections` connections in total: one eighth (at least 16, at most one half) is reserved, and one
+    /// address gets one quarter (at least 8) of the others.
     pub fn within(connections: usize) -> Self {
         let reserved = (connections / 8).max(16).min(connections / 2);
         let total = (connections - reserved).max(1);
@@ -63,10 +65,10 @@ impl ConnectionLimits {
     }
 }
 
-/// An address with fewer connections than this has next to none.
+/// Addresses with fewer connections than this number may use the reserved connections.
 const FEW: usize = 4;
 
-/// The open connections.
+/// The open connections of a listener, and their limits.
 #[derive(Debug)]
 pub(super) struct Connections {
     pub(super) limits: ConnectionLimits,
@@ -86,14 +88,14 @@ struct Entry {
     address: IpAddr,
     share: Share,
     activity: Arc<Activity>,
-    leave: CancellationToken,
+    evicted: CancellationToken,
 }
 
-/// Whether an address may have its share of the connections only.
+/// Whether the number of connections of an address is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Share {
     Limited,
-    Whole,
+    Unlimited,
 }
 
 /// An open connection, until it is dropped.
@@ -101,18 +103,18 @@ enum Share {
 pub(super) struct Permit {
     connections: Arc<Connections>,
     id: u64,
-    /// Cancelled when the connection has to make way for another.
-    pub(super) leave: CancellationToken,
+    /// Canceled when the connection must close for another one.
+    pub(super) evicted: CancellationToken,
     pub(super) idle_timeout: Duration,
 }
 
-/// What becomes of a new connection.
+/// The decision about a new connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Admit,
-    /// This one makes way for it.
+    /// Close this connection for the new one.
     Replace(u64),
-    Refuse,
+    Reject,
 }
 
 impl Connections {
@@ -120,33 +122,33 @@ impl Connections {
         Arc::new(Self { limits, proxies, table: Mutex::default() })
     }
 
-    /// Lets a connection in, or not; another one may have to leave for it.
+    /// Admits a connection, if necessary by evicting another one; `None` if the connection is rejected.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr, activity: &Arc<Activity>) -> Option<Permit> {
         let peer = peer.to_canonical();
         let trusted = is_trusted(&self.proxies, peer);
-        let share = if trusted || peer.is_loopback() { Share::Whole } else { Share::Limited };
+        let share = if trusted || peer.is_loopback() { Share::Unlimited } else { Share::Limited };
         let address = network(peer);
         let mut table = self.table();
         match table.decide(&self.limits, address, share) {
             Decision::Admit => {}
-            Decision::Replace(id) => table.dismiss(id),
-            Decision::Refuse => return None,
+            Decision::Replace(id) => table.evict(id),
+            Decision::Reject => return None,
         }
-        let (id, leave) = (table.next, CancellationToken::new());
+        let (id, evicted) = (table.next, CancellationToken::new());
         table.next += 1;
         *table.of_address.entry(address).or_default() += 1;
         let activity = Arc::clone(activity);
-        table.open.insert(id, Entry { address, share, activity, leave: leave.clone() });
+        table.open.insert(id, Entry { address, share, activity, evicted: evicted.clone() });
         drop(table);
         let idle_timeout = if trusted { self.limits.proxy_idle_timeout } else { self.limits.idle_timeout };
-        Some(Permit { connections: Arc::clone(self), id, leave, idle_timeout })
+        Some(Permit { connections: Arc::clone(self), id, evicted, idle_timeout })
     }
 
-    /// Closes the connection that has waited longest, where one waits: descriptors have run out.
-    pub(super) fn make_room(&self) {
+    /// Evicts the connection that has waited longest, if one waits, to free a file descriptor.
+    pub(super) fn close_longest_waiting(&self) {
         let mut table = self.table();
-        if let Some(id) = table.longest(|_| true) {
-            table.dismiss(id);
+        if let Some(id) = table.longest_waiting(|_| true) {
+            table.evict(id);
         }
     }
 
@@ -158,43 +160,44 @@ impl Connections {
 impl Table {
     fn decide(&self, limits: &ConnectionLimits, address: IpAddr, share: Share) -> Decision {
         let open = self.open.len();
-        let theirs = self.of_address.get(&address).copied().unwrap_or_default();
+        let of_address = self.of_address.get(&address).copied().unwrap_or_default();
         let ceiling = limits.total + limits.reserved;
-        if share == Share::Limited && theirs >= limits.per_address {
-            return match self.longest(|entry| entry.address == address) {
-                // Connections that were told to leave still count; an address cannot be far ahead of their end.
-                Some(id) if theirs < limits.per_address + FEW && open < ceiling => Decision::Replace(id),
-                _ => Decision::Refuse,
+        if share == Share::Limited && of_address >= limits.per_address {
+            return match self.longest_waiting(|entry| entry.address == address) {
+                // Evicted connections count until they are closed, so an address can exceed its limit only slightly.
+                Some(id) if of_address < limits.per_address + FEW && open < ceiling => Decision::Replace(id),
+                _ => Decision::Reject,
             };
         }
         if open < limits.total {
             return Decision::Admit;
         }
-        match self.longest(|_| true) {
+        match self.longest_waiting(|_| true) {
             Some(id) if open < ceiling => Decision::Replace(id),
-            None if open < ceiling && theirs < FEW => Decision::Admit,
-            _ => Decision::Refuse,
+            None if open < ceiling && of_address < FEW => Decision::Admit,
+            _ => Decision::Reject,
         }
     }
 
-    /// Of some connections the one to close first: one that waits before one that receives, one of limited share before
-    /// others, then the one that has waited longest. None that works, and none that leaves already.
-    fn longest(&self, of: impl Fn(&Entry) -> bool) -> Option<u64> {
-        let candidates = self.open.iter().filter(|(_, entry)| !entry.leave.is_cancelled() && of(entry));
+    /// Returns the connection to close first, among the entries that `filter` accepts: waiting connections before receiving
+    /// ones, limited addresses before others, then the connection that has waited longest. Connections that handle requests
+    /// or are evicted already are excluded.
+    fn longest_waiting(&self, filter: impl Fn(&Entry) -> bool) -> Option<u64> {
+        let candidates = self.open.iter().filter(|(_, entry)| !entry.evicted.is_cancelled() && filter(entry));
         let ranked = candidates.filter_map(|(id, entry)| {
-            let (stage, since): (u8, MonotonicTime) = match entry.activity.doing() {
-                Doing::Opening(since) | Doing::Idle(since) => (0, since),
-                Doing::Receiving(since) => (1, since),
-                Doing::Working => return None,
+            let (stage, since): (u8, MonotonicTime) = match entry.activity.phase() {
+                Phase::Opening(since) | Phase::Idle(since) => (0, since),
+                Phase::Receiving(since) => (1, since),
+                Phase::Working => return None,
             };
             Some((stage, entry.share, since, *id))
         });
         ranked.min().map(|(.., id)| id)
     }
 
-    fn dismiss(&mut self, id: u64) {
+    fn evict(&mut self, id: u64) {
         if let Some(entry) = self.open.get(&id) {
-            entry.leave.cancel();
+            entry.evicted.cancel();
         }
     }
 }
@@ -203,9 +206,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut table = self.connections.table();
         let Some(entry) = table.open.remove(&self.id) else { return };
-        if let Some(theirs) = table.of_address.get_mut(&entry.address) {
-            *theirs -= 1;
-            if *theirs == 0 {
+        if let Some(of_address) = table.of_address.get_mut(&entry.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
                 table.of_address.remove(&entry.address);
             }
         }
@@ -219,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    struct Bed {
+    struct TestEnv {
         clock: SimClock,
         connections: Arc<Connections>,
     }
@@ -230,19 +233,19 @@ mod tests {
     }
 
     impl Open {
-        fn was_dismissed(&self) -> bool {
-            self.permit.leave.is_cancelled()
+        fn was_evicted(&self) -> bool {
+            self.permit.evicted.is_cancelled()
         }
     }
 
-    impl Bed {
+    impl TestEnv {
         fn new(total: usize, per_address: usize, reserved: usize) -> Self {
             let limits = ConnectionLimits { total, per_address, reserved, ..ConnectionLimits::default() };
             let proxies = vec!["10.0.0.0/8".parse().unwrap()];
             Self { clock: SimClock::new(), connections: Connections::new(limits, proxies) }
         }
 
-        /// Tries to open a connection, a second after what was before.
+        /// Tries to open a connection, one second after the previous action.
         fn open(&self, peer: &str) -> Option<Open> {
             self.clock.advance(Duration::from_secs(1));
             let activity = Activity::new(Arc::new(self.clock.clone()) as Arc<dyn Clock>);
@@ -252,62 +255,62 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_that_has_waited_longest_makes_way() {
-        let bed = Bed::new(3, 3, 4);
-        let (first, second) = (bed.open("127.0.0.1").unwrap(), bed.open("127.0.0.1").unwrap());
-        let third = bed.open("127.0.0.1").unwrap();
-        let answering = first.activity.begin();
-        let _fourth = bed.open("127.0.0.1").unwrap();
-        assert!(second.was_dismissed() && !first.was_dismissed() && !third.was_dismissed());
+    fn the_longest_waiting_connection_is_evicted() {
+        let env = TestEnv::new(3, 3, 4);
+        let (first, second) = (env.open("127.0.0.1").unwrap(), env.open("127.0.0.1").unwrap());
+        let third = env.open("127.0.0.1").unwrap();
+        let request = first.activity.begin();
+        let _fourth = env.open("127.0.0.1").unwrap();
+        assert!(second.was_evicted() && !first.was_evicted() && !third.was_evicted());
         drop(second);
-        drop(answering);
-        let _fifth = bed.open("127.0.0.1").unwrap();
-        assert!(third.was_dismissed() && !first.was_dismissed(), "the first one was used since");
+        drop(request);
+        let _fifth = env.open("127.0.0.1").unwrap();
+        assert!(third.was_evicted() && !first.was_evicted(), "the first connection was used since");
     }
 
     #[test]
-    fn while_all_work_only_those_with_next_to_none_come_in() {
-        let bed = Bed::new(2, 2, 2);
-        let busy: Vec<_> = (0..2).map(|_| bed.open("203.0.113.1").unwrap()).collect();
-        let _answering: Vec<_> = busy.iter().map(|open| open.activity.begin()).collect();
-        assert!(bed.open("203.0.113.1").is_none(), "it has its share");
-        let other = bed.open("203.0.113.2").expect("a reserved connection");
+    fn reserved_connections_are_for_addresses_with_few_connections() {
+        let env = TestEnv::new(2, 2, 2);
+        let busy: Vec<_> = (0..2).map(|_| env.open("203.0.113.1").unwrap()).collect();
+        let _requests: Vec<_> = busy.iter().map(|open| open.activity.begin()).collect();
+        assert!(env.open("203.0.113.1").is_none(), "the address has reached its limit");
+        let other = env.open("203.0.113.2").expect("a reserved connection");
         let _more = other.activity.begin();
-        let last = bed.open("127.0.0.1").expect("another one");
+        let last = env.open("127.0.0.1").expect("another reserved connection");
         let _more = last.activity.begin();
-        assert!(bed.open("203.0.113.3").is_none(), "no more than are reserved");
-        assert!(busy.iter().all(|open| !open.was_dismissed()), "nothing that works is closed");
+        assert!(env.open("203.0.113.3").is_none(), "all reserved connections are in use");
+        assert!(busy.iter().all(|open| !open.was_evicted()), "active connections stay open");
     }
 
     #[test]
-    fn one_address_takes_its_share_and_replaces_its_own() {
-        let bed = Bed::new(100, 2, 4);
-        let (first, second) = (bed.open("2001:db8::1").unwrap(), bed.open("2001:db8::2").unwrap());
-        let other = bed.open("2001:db8:1::1").unwrap();
-        let _third = bed.open("2001:db8::3").unwrap();
-        assert!(first.was_dismissed(), "a /64 is one address");
-        assert!(!second.was_dismissed() && !other.was_dismissed());
+    fn an_address_at_its_limit_replaces_its_own_connection() {
+        let env = TestEnv::new(100, 2, 4);
+        let (first, second) = (env.open("2001:db8::1").unwrap(), env.open("2001:db8::2").unwrap());
+        let other = env.open("2001:db8:1::1").unwrap();
+        let _third = env.open("2001:db8::3").unwrap();
+        assert!(first.was_evicted(), "a /64 is one address");
+        assert!(!second.was_evicted() && !other.was_evicted());
         for peer in ["127.0.0.1", "::1", "10.1.2.3"] {
-            let open: Vec<_> = (0..8).map(|_| bed.open(peer).unwrap()).collect();
-            assert!(open.iter().all(|open| !open.was_dismissed()), "{peer} has no share by address");
+            let open: Vec<_> = (0..8).map(|_| env.open(peer).unwrap()).collect();
+            assert!(open.iter().all(|open| !open.was_evicted()), "{peer} has no limit per address");
         }
     }
 
     #[test]
-    fn proxies_lose_connections_last_and_may_keep_them_longer() {
-        let bed = Bed::new(3, 3, 4);
-        let proxy = bed.open("10.0.0.1").unwrap();
-        let (client, _other) = (bed.open("203.0.113.1").unwrap(), bed.open("203.0.113.2").unwrap());
-        let _new = bed.open("203.0.113.3").unwrap();
-        assert!(client.was_dismissed() && !proxy.was_dismissed());
+    fn connections_of_proxies_are_evicted_last_and_idle_longer() {
+        let env = TestEnv::new(3, 3, 4);
+        let proxy = env.open("10.0.0.1").unwrap();
+        let (client, _other) = (env.open("203.0.113.1").unwrap(), env.open("203.0.113.2").unwrap());
+        let _new = env.open("203.0.113.3").unwrap();
+        assert!(client.was_evicted() && !proxy.was_evicted());
         assert!(proxy.permit.idle_timeout > client.permit.idle_timeout);
     }
 
     #[test]
-    fn nobody_is_remembered() {
-        let bed = Bed::new(3, 3, 0);
-        drop((bed.open("203.0.113.1"), bed.open("203.0.113.1")));
-        let table = bed.connections.table();
+    fn closed_connections_are_forgotten() {
+        let env = TestEnv::new(3, 3, 0);
+        drop((env.open("203.0.113.1"), env.open("203.0.113.1")));
+        let table = env.connections.table();
         assert!(table.open.is_empty() && table.of_address.is_empty());
     }
 }

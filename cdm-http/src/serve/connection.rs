@@ -1,4 +1,4 @@
-//! One connection, from the accept to its end: TLS handshake, requests, and the limits of time.
+//! One connection, from the accept to its end: TLS handshake, requests and timeouts.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,20 +20,20 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::activity::{Activity, Doing, Sent};
+use super::activity::{Activity, Phase, ResponseBody};
 use super::admission::{ConnectionLimits, Permit};
-use super::stall::Stalling;
 use super::tls::Tls;
+use super::write_timeout::WriteTimeout;
 use crate::client::{Peer, Transport};
 
-/// How long a connection whose time is over may take to send the rest of its last answer.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// Requests at a time on one connection of HTTP/2.
+/// How long a closing connection may take to send the rest of its last response.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum number of concurrent requests on an HTTP/2 connection.
 const STREAMS: u32 = 100;
 
-/// What all connections share.
+/// Serves connections; clones share the routes and limits.
 #[derive(Clone, Debug)]
-pub(super) struct Serving {
+pub(super) struct ConnectionServer {
     pub(super) routes: Router,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: ConnectionLimits,
@@ -41,7 +41,7 @@ pub(super) struct Serving {
     pub(super) shutdown: CancellationToken,
 }
 
-/// A connection that was let in.
+/// An admitted connection, with its permit.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) address: SocketAddr,
@@ -49,19 +49,19 @@ pub(super) struct Accepted {
     pub(super) permit: Permit,
 }
 
-impl Serving {
-    /// Serves a connection until either side ends it, its time is over, or it has to make way for another.
-    pub(super) async fn connection(self, stream: TcpStream, accepted: Accepted) {
-        // Answers are small, and wait for no further ones.
+impl ConnectionServer {
+    /// Serves a connection until the client or the server closes it, a timeout expires, or the connection is evicted.
+    pub(super) async fn serve(self, stream: TcpStream, accepted: Accepted) {
+        // Sends small responses at once.
         drop(stream.set_nodelay(true));
-        let stream = Stalling::new(stream, Arc::clone(&self.clock), self.limits.write_timeout);
+        let stream = WriteTimeout::new(stream, Arc::clone(&self.clock), self.limits.write_timeout);
         let Some(tls) = &self.tls else { return self.requests(stream, Transport::Plaintext, accepted).await };
         let handshake = tls.accept(stream);
         let stream = tokio::select! {
             stream = handshake => stream,
-            () = accepted.permit.leave.cancelled() => return,
+            () = accepted.permit.evicted.cancelled() => return,
             () = self.shutdown.cancelled() => return,
-            () = self.opened(&accepted) => return,
+            () = self.header_timeout(&accepted) => return,
         };
         match stream {
             Ok(stream) => self.requests(stream, Transport::Tls, accepted).await,
@@ -69,9 +69,9 @@ impl Serving {
         }
     }
 
-    /// Returns when the time for the first header is over.
-    async fn opened(&self, accepted: &Accepted) {
-        if let Doing::Opening(since) = accepted.activity.doing() {
+    /// Returns when the timeout of the first request header expires.
+    async fn header_timeout(&self, accepted: &Accepted) {
+        if let Phase::Opening(since) = accepted.activity.phase() {
             self.clock.sleep_until(since.after(self.limits.header_timeout)).await;
         }
     }
@@ -82,87 +82,87 @@ impl Serving {
     {
         let Accepted { address, activity, permit } = accepted;
         let peer = ConnectInfo(Peer { address, transport });
-        let (routes, seen) = (self.routes, Arc::clone(&activity));
+        let (routes, tracker) = (self.routes, Arc::clone(&activity));
         let service = service_fn(move |request: Request<Incoming>| {
-            let answering = seen.begin();
-            let mut request = request.map(|body| seen.receive(body));
+            let open_request = tracker.begin();
+            let mut request = request.map(|body| tracker.receive(body));
             request.extensions_mut().insert(peer);
-            let answer = routes.clone().oneshot(request);
+            let response = routes.clone().oneshot(request);
             async move {
-                let answer = match answer.await {
-                    Ok(answer) => answer,
+                let response = match response.await {
+                    Ok(response) => response,
                     Err(never) => match never {},
                 };
-                Ok::<_, Infallible>(answer.map(|body| Sent::new(body, answering)))
+                Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, open_request)))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        // Hyper's own timer begins with the first byte after the version is known; `activity` sees all of it.
+        // The timer of hyper starts only once the HTTP version is known, so `activity` measures the time instead.
         builder.http1().header_read_timeout(None).max_buf_size(self.limits.header_bytes);
         let header_bytes = u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX);
         builder.http2().max_header_list_size(header_bytes).max_concurrent_streams(STREAMS);
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut http_connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
 
         let clock = self.clock;
-        let deadline = |doing| match doing {
-            Doing::Opening(since) => Some(since.after(self.limits.header_timeout)),
-            Doing::Idle(since) => Some(since.after(permit.idle_timeout)),
-            Doing::Receiving(_) | Doing::Working => None,
+        let deadline = |phase| match phase {
+            Phase::Opening(since) => Some(since.after(self.limits.header_timeout)),
+            Phase::Idle(since) => Some(since.after(permit.idle_timeout)),
+            Phase::Receiving(_) | Phase::Working => None,
         };
         let mut ending = Ending::No;
         loop {
-            let due = match ending {
-                Ending::No => deadline(activity.doing()),
-                Ending::By(due) => Some(due),
-                Ending::AfterAnswers => None,
+            let until = match ending {
+                Ending::No => deadline(activity.phase()),
+                Ending::By(until) => Some(until),
+                Ending::AfterResponses => None,
             };
-            // While a request is at work its end is not known; one look per idle time finds an idle connection.
-            let look = due.unwrap_or_else(|| clock.monotonic().after(permit.idle_timeout));
+            // Without a deadline, one check per idle timeout finds a connection that has become idle.
+            let next_check = until.unwrap_or_else(|| clock.monotonic().after(permit.idle_timeout));
             tokio::select! {
-                ended = &mut serving => {
+                ended = &mut http_connection => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, peer = %address, "a connection ended early");
                     }
                     return;
                 }
                 () = self.shutdown.cancelled(), if ending == Ending::No => {}
-                () = permit.leave.cancelled(), if ending == Ending::No => {
-                    if matches!(activity.doing(), Doing::Opening(_) | Doing::Receiving(_)) {
+                () = permit.evicted.cancelled(), if ending == Ending::No => {
+                    if matches!(activity.phase(), Phase::Opening(_) | Phase::Receiving(_)) {
                         return;
                     }
                 }
-                () = clock.sleep_until(look) => {
-                    let over = |due: Option<MonotonicTime>| due.is_some_and(|due| due <= clock.monotonic());
-                    let doing = activity.doing();
+                () = clock.sleep_until(next_check) => {
+                    let is_over = |until: Option<MonotonicTime>| until.is_some_and(|until| until <= clock.monotonic());
+                    let phase = activity.phase();
                     match ending {
-                        Ending::No if !over(deadline(doing)) => continue,
-                        Ending::No if matches!(doing, Doing::Idle(_)) => {}
-                        Ending::AfterAnswers => continue,
-                        // A last request was on its way; only HTTP/2 still takes it.
-                        Ending::By(_) if matches!(doing, Doing::Receiving(_) | Doing::Working) => {
-                            ending = Ending::AfterAnswers;
+                        Ending::No if !is_over(deadline(phase)) => continue,
+                        Ending::No if matches!(phase, Phase::Idle(_)) => {}
+                        Ending::AfterResponses => continue,
+                        // A request arrived after the shutdown began; HTTP/2 still handles it.
+                        Ending::By(_) if matches!(phase, Phase::Receiving(_) | Phase::Working) => {
+                            ending = Ending::AfterResponses;
                             continue;
                         }
                         Ending::No | Ending::By(_) => return,
                     }
                 }
             }
-            serving.as_mut().graceful_shutdown();
-            ending = match activity.doing() {
-                Doing::Opening(_) | Doing::Idle(_) => Ending::By(clock.monotonic().after(FAREWELL)),
-                // The server's own grace ends these, where they do not end by themselves.
-                Doing::Receiving(_) | Doing::Working => Ending::AfterAnswers,
+            http_connection.as_mut().graceful_shutdown();
+            ending = match activity.phase() {
+                Phase::Opening(_) | Phase::Idle(_) => Ending::By(clock.monotonic().after(FLUSH_TIMEOUT)),
+                // Requests that do not end are cut off at the end of the server's grace period.
+                Phase::Receiving(_) | Phase::Working => Ending::AfterResponses,
             };
         }
     }
 }
 
-/// Whether a connection takes no further request.
+/// Whether and how a connection is closing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     No,
-    /// Its requests are answered first.
-    AfterAnswers,
-    /// None is open; what is not sent by then stays unsent.
+    /// Closes after the responses to the open requests.
+    AfterResponses,
+    /// Closes at this time; no request is open, and unsent data is dropped.
     By(MonotonicTime),
 }

@@ -1,10 +1,10 @@
-//! Serves the routes on a socket: accepts connections within limits, and stops in good order.
+//! Serves the routes on a socket: accepts connections within limits, and shuts down gracefully.
 
 mod activity;
 mod admission;
 mod connection;
-mod stall;
 mod tls;
+mod write_timeout;
 
 use std::io;
 use std::sync::Arc;
@@ -20,26 +20,26 @@ pub use tls::{Tls, TlsError};
 
 use activity::Activity;
 use admission::Connections;
-use connection::{Accepted, Serving};
+use connection::{Accepted, ConnectionServer};
 
 use crate::app::App;
 use crate::router::stoppable;
 
-/// How long the listener rests when it cannot accept, as when descriptors have run out.
-const REST: Duration = Duration::from_millis(50);
-/// How often the log says that connections are refused or not accepted.
-const SAID: Duration = Duration::from_secs(10);
-/// What a connection over the limit gets where there is no TLS.
-const FULL: &[u8] =
+/// The delay after a failed accept, for example when file descriptors are exhausted.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The minimum time between two log lines about rejected or failed connections.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// The response to a rejected connection without TLS.
+const OVERLOADED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves `app` until `shutdown` is cancelled: then `/readyz` says so, streams end, nothing new is accepted, and what
-/// runs may take `grace` to finish.
+/// Serves `app` until `shutdown` is canceled. Then `/readyz` returns 503, event streams end, no connection is accepted, and
+/// running requests may take up to `grace` to finish.
 ///
-/// Connections are limited by `app.settings.connections`, and speak TLS where `app.settings.tls` has a certificate.
+/// `app.settings.connections` limits the connections, which use TLS if `app.settings.tls` is set.
 ///
 /// # Errors
-/// None at present: a socket that cannot accept is tried again.
+/// Currently none: a failed accept is retried.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -49,14 +49,15 @@ pub async fn serve(
     let clock = Arc::clone(&app.clock);
     let (limits, tls) = (app.settings.connections.clone(), app.settings.tls.clone());
     let connections = Connections::new(limits.clone(), app.settings.trusted_proxies.clone());
-    let mut following = JoinSet::new();
+    let mut background = JoinSet::new();
     if let Some(tls) = &tls {
-        following.spawn(tls.clone().follow(Arc::clone(&clock)));
+        background.spawn(tls.clone().watch(Arc::clone(&clock)));
     }
     let routes = stoppable(app, shutdown.clone());
-    let serving = Serving { routes, clock: Arc::clone(&clock), limits, tls, shutdown: shutdown.clone() };
+    let server =
+        ConnectionServer { routes, clock: Arc::clone(&clock), limits, tls, shutdown: shutdown.clone() };
     let mut open = JoinSet::new();
-    let (mut refused, mut failed) = (Rarely::default(), Rarely::default());
+    let (mut rejected, mut failed) = (LogThrottle::default(), LogThrottle::default());
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -65,42 +66,42 @@ pub async fn serve(
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
-            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) if concerns_one_connection(&error) => continue,
             Err(error) => {
-                connections.make_room();
-                if let Some(times) = failed.say(clock.monotonic()) {
-                    tracing::error!(%error, times, "connections cannot be accepted; waiting ones are closed");
+                connections.close_longest_waiting();
+                if let Some(times) = failed.count(clock.monotonic()) {
+                    tracing::error!(%error, times, "connections cannot be accepted; the connection that has waited longest is closed");
                 }
                 tokio::select! {
                     () = shutdown.cancelled() => break,
-                    () = clock.sleep_until(clock.monotonic().after(REST)) => continue,
+                    () = clock.sleep_until(clock.monotonic().after(ACCEPT_RETRY_DELAY)) => continue,
                 }
             }
         };
         let activity = Activity::new(Arc::clone(&clock));
         let Some(permit) = connections.admit(address.ip(), &activity) else {
-            if let Some(times) = refused.say(clock.monotonic()) {
-                tracing::warn!(peer = %address, times, "too many connections: the newest are refused");
+            if let Some(times) = rejected.count(clock.monotonic()) {
+                tracing::warn!(peer = %address, times, "too many connections; new connections are rejected");
             }
-            if serving.tls.is_none() {
-                // A courtesy: whether it arrives makes no difference to the server.
-                drop(stream.try_write(FULL));
+            if server.tls.is_none() {
+                // Best effort; the connection is closed in any case.
+                drop(stream.try_write(OVERLOADED));
             }
             continue;
         };
-        open.spawn(serving.clone().connection(stream, Accepted { address, activity, permit }));
+        open.spawn(server.clone().serve(stream, Accepted { address, activity, permit }));
     }
     drop(listener);
-    let over = clock.sleep_until(clock.monotonic().after(grace));
+    let timeout = clock.sleep_until(clock.monotonic().after(grace));
     tokio::select! {
-        () = over => {}
+        () = timeout => {}
         () = async { while open.join_next().await.is_some() {} } => {}
     }
     Ok(())
 }
 
-/// Whether an error is that of the connection which was to be accepted, and the next one may be taken at once.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Returns whether an error concerns only the accepted connection, so that the next accept may follow at once.
+fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -110,21 +111,21 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Something that happens often and is logged rarely.
+/// Limits the log lines about an event that may happen often.
 #[derive(Debug, Default)]
-struct Rarely {
-    said: Option<MonotonicTime>,
+struct LogThrottle {
+    last_logged: Option<MonotonicTime>,
     times: u64,
 }
 
-impl Rarely {
-    /// Counts it; how often it happened since the last time, when it is time to say so.
-    fn say(&mut self, now: MonotonicTime) -> Option<u64> {
+impl LogThrottle {
+    /// Counts an event. Returns the number of events since the last log line if another line may be logged now.
+    fn count(&mut self, now: MonotonicTime) -> Option<u64> {
         self.times += 1;
-        if self.said.is_some_and(|said| now.since(said) < SAID) {
+        if self.last_logged.is_some_and(|last_logged| now.since(last_logged) < LOG_INTERVAL) {
             return None;
         }
-        self.said = Some(now);
+        self.last_logged = Some(now);
         Some(std::mem::take(&mut self.times))
     }
 }

@@ -1,8 +1,7 @@
-//! The certificate of the listener: read at the start, and again whenever its files have changed.
+//! The certificate of the listener: loaded at the start, and again when its files change.
 //!
-//! The files are compared by what they hold, through whatever links lead to them, so that the replacement of a
-//! directory's link (as Kubernetes replaces a mounted Secret) counts as a change. A pair that does not hold leaves the
-//! present one in service.
+//! A change is detected by the content of the files, with symbolic links followed, so the replacement of a directory link
+//! (as in a mounted Kubernetes Secret) counts as a change. If the new pair is not valid, the current pair stays in use.
 
 use std::io;
 use std::path::Path;
@@ -22,45 +21,45 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Stands for the hash of files that cannot be read.
+/// The hash that represents unreadable files.
 const UNREADABLE: [u8; 32] = [0; 32];
-/// How often the files are looked at.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// How often the files are checked.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why a certificate and its key cannot be served.
+/// An error of the certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("`{path}` cannot be read")]
     Read {
-        /// Which.
+        /// The path of the file.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A file is not what it should be.
+    /// The content of a file is not valid.
     #[error("`{path}` {problem}")]
     Content {
-        /// Which.
+        /// The path of the file.
         path: String,
-        /// What it lacks.
+        /// The problem, as the predicate of a sentence about the file.
         problem: String,
     },
-    /// The key is another certificate's.
+    /// The key does not match the certificate.
     #[error("the key `{key}` does not belong to the first certificate of `{cert}`")]
     Mismatch {
-        /// The certificate's file.
+        /// The path of the certificate.
         cert: String,
-        /// The key's.
+        /// The path of the key.
         key: String,
     },
-    /// The library refuses the combination.
+    /// The TLS library rejects the configuration.
     #[error("TLS cannot be set up")]
     Setup(#[from] rustls::Error),
 }
 
-/// What a listener serves TLS with; clones serve the same.
+/// The certificate and TLS settings of a listener. Clones share the certificate.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -78,32 +77,32 @@ struct Current {
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
     key: RwLock<Arc<CertifiedKey>>,
-    /// The hash of what the files held when they were last looked at, whether that is served or not.
-    seen: Mutex<[u8; 32]>,
+    /// The hash of the files at the last check, also if the content was not valid.
+    last_hash: Mutex<[u8; 32]>,
 }
 
-/// What a look at the files came to.
+/// The result of a check of the files.
 #[derive(Debug)]
-enum Look {
-    Same,
+enum Reload {
+    Unchanged,
     Replaced,
-    Broken(TlsError),
+    Failed(TlsError),
 }
 
 impl Tls {
-    /// Reads and judges the pair.
+    /// Loads and validates the certificate and its key.
     ///
     /// # Errors
-    /// When a file is missing or is not PEM, or the key is not the certificate's.
+    /// If a file is missing or is not PEM, or if the key does not match the certificate.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let pair = Pair::read(files)?;
-        let key = RwLock::new(Arc::new(pair.judge(files, &provider)?));
+        let key = RwLock::new(Arc::new(pair.validate(files, &provider)?));
         let current = Arc::new(Current {
             files: files.clone(),
             provider: Arc::clone(&provider),
             key,
-            seen: Mutex::new(pair.hash),
+            last_hash: Mutex::new(pair.hash),
         });
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -113,7 +112,7 @@ impl Tls {
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current })
     }
 
-    /// Makes the handshake.
+    /// Performs the TLS handshake.
     pub(super) fn accept<I: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: I,
@@ -121,21 +120,23 @@ impl Tls {
         self.acceptor.accept(stream)
     }
 
-    /// Looks at the files again and again, for ever.
-    pub(super) async fn follow(self, clock: Arc<dyn Clock>) {
+    /// Checks the files every [`CHECK_INTERVAL`], and does not return.
+    pub(super) async fn watch(self, clock: Arc<dyn Clock>) {
         loop {
-            clock.sleep_until(clock.monotonic().after(LOOK)).await;
+            clock.sleep_until(clock.monotonic().after(CHECK_INTERVAL)).await;
             let current = Arc::clone(&self.current);
-            let Ok(look) = tokio::task::spawn_blocking(move || current.look()).await else { continue };
+            let Ok(reload) = tokio::task::spawn_blocking(move || current.reload()).await else { continue };
             let cert = self.current.files.cert.display();
-            match look {
-                Look::Same => {}
-                Look::Replaced => tracing::info!(%cert, "new connections get the new TLS certificate"),
-                Look::Broken(error) => {
+            match reload {
+                Reload::Unchanged => {}
+                Reload::Replaced => {
+                    tracing::info!(%cert, "the TLS certificate was reloaded; new connections use it")
+                }
+                Reload::Failed(error) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::error!(
                         %cert, %error, cause,
-                        "the TLS files have changed and cannot be used; the certificate that was read before stays in service"
+                        "the changed TLS files are not valid; the previous certificate stays in use"
                     );
                 }
             }
@@ -144,25 +145,25 @@ impl Tls {
 }
 
 impl Current {
-    fn look(&self) -> Look {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn reload(&self) -> Reload {
+        let mut last_hash = self.last_hash.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = match Pair::read(&self.files) {
-            Ok(pair) if pair.hash == *seen => return Look::Same,
+            Ok(pair) if pair.hash == *last_hash => return Reload::Unchanged,
             Ok(pair) => pair,
-            // Said once for as long as they cannot be read.
-            Err(_) if *seen == UNREADABLE => return Look::Same,
+            // Reported once while the files stay unreadable.
+            Err(_) if *last_hash == UNREADABLE => return Reload::Unchanged,
             Err(error) => {
-                *seen = UNREADABLE;
-                return Look::Broken(error);
+                *last_hash = UNREADABLE;
+                return Reload::Failed(error);
             }
         };
-        *seen = pair.hash;
-        match pair.judge(&self.files, &self.provider) {
+        *last_hash = pair.hash;
+        match pair.validate(&self.files, &self.provider) {
             Ok(key) => {
                 *self.key.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-                Look::Replaced
+                Reload::Replaced
             }
-            Err(error) => Look::Broken(error),
+            Err(error) => Reload::Failed(error),
         }
     }
 }
@@ -173,7 +174,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// What both files hold, and the hash of it.
+/// The content of both files, with a hash of it.
 struct Pair {
     hash: [u8; 32],
     cert: Vec<u8>,
@@ -190,7 +191,7 @@ impl Pair {
         Ok(Self { hash: hash.finalize().into(), cert, key })
     }
 
-    fn judge(&self, files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    fn validate(&self, files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let content = |path: &Path, problem: String| {
             let path = path.display().to_string();
             TlsError::Content { path, problem }
@@ -198,25 +199,25 @@ impl Pair {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.cert).collect();
         let chain = chain.map_err(|error| content(&files.cert, format!("is not PEM: {error}")))?;
         if chain.is_empty() {
-            return Err(content(&files.cert, "holds no certificate in PEM".to_owned()));
+            return Err(content(&files.cert, "contains no certificate in PEM".to_owned()));
         }
         let der = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| {
-            content(&files.key, "holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1)".to_owned())
+            content(&files.key, "contains no private key in PEM (PKCS #8, PKCS #1 or SEC 1)".to_owned())
         })?;
         let key = provider
             .key_provider
             .load_private_key(der)
-            .map_err(|_| content(&files.key, "holds a key of a kind that is not supported".to_owned()))?;
+            .map_err(|_| content(&files.key, "contains a key of an unsupported type".to_owned()))?;
         let pair = CertifiedKey::new(chain, key);
         match pair.keys_match() {
-            // A key that cannot show its public half is believed.
+            // Some kinds of keys do not expose their public part, and cannot be compared.
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
             Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::Mismatch {
                 cert: files.cert.display().to_string(),
                 key: files.key.display().to_string(),
             }),
             Err(error) => {
-                Err(content(&files.cert, format!("does not begin with a usable certificate: {error}")))
+                Err(content(&files.cert, format!("does not start with a valid certificate: {error}")))
             }
         }
     }

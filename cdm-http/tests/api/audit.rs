@@ -1,4 +1,4 @@
-//! What the audit keeps of refusals: who was refused, and never more than a bound.
+//! Audit entries of rejected requests: they name the caller, and their number is bounded.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -7,11 +7,11 @@ use cdm_core::manager::Span;
 use serde_json::Value;
 
 use crate::console::sign_in;
-use crate::support::Bed;
+use crate::support::TestEnv;
 
-async fn entries(bed: &Bed) -> Vec<Value> {
-    let answer = bed.ask("GET /audit?limit=1000", None).await;
-    answer.json()["items"].as_array().expect("entries").clone()
+async fn entries(env: &TestEnv) -> Vec<Value> {
+    let response = env.ask("GET /audit?limit=1000", None).await;
+    response.json()["items"].as_array().expect("entries").clone()
 }
 
 fn of(entry: &Value) -> (&str, &str, &str, &str) {
@@ -20,67 +20,68 @@ fn of(entry: &Value) -> (&str, &str, &str, &str) {
 }
 
 #[tokio::test]
-async fn a_refusal_names_who_asked_for_what() {
-    let bed = Bed::new().await;
+async fn an_audit_entry_names_the_caller_and_the_request() {
+    let env = TestEnv::new().await;
     let bare = Request::delete("/sites/rrr").body(Body::empty()).expect("a request");
-    assert_eq!(bed.send(bare).await.status, 401);
-    assert_eq!(of(&entries(&bed).await[0]), ("anonymous", "site.delete", "rrr", "unauthorized"));
+    assert_eq!(env.send(bare).await.status, 401);
+    assert_eq!(of(&entries(&env).await[0]), ("anonymous", "site.delete", "rrr", "unauthorized"));
 
-    assert_eq!(bed.send(bed.request(Role::Operator, "DELETE /sites/rrr", None)).await.status, 403);
-    assert_eq!(of(&entries(&bed).await[0]), ("operator", "site.delete", "rrr", "forbidden"));
+    assert_eq!(env.send(env.request(Role::Operator, "DELETE /sites/rrr", None)).await.status, 403);
+    assert_eq!(of(&entries(&env).await[0]), ("operator", "site.delete", "rrr", "forbidden"));
 
-    assert_eq!(bed.send(bed.request(Role::Viewer, "GET /tokens", None)).await.status, 403);
-    assert_eq!(of(&entries(&bed).await[0]), ("viewer", "token.read", "/tokens", "forbidden"));
+    assert_eq!(env.send(env.request(Role::Viewer, "GET /tokens", None)).await.status, 403);
+    assert_eq!(of(&entries(&env).await[0]), ("viewer", "token.read", "/tokens", "forbidden"));
 
-    // Whose token it was is known, though it serves no more.
-    let made = bed.ask("POST /tokens", Some(r#"{"name":"former","role":"admin"}"#)).await.json();
+    // The owner of the token is known, although the token is revoked.
+    let made = env.ask("POST /tokens", Some(r#"{"name":"former","role":"admin"}"#)).await.json();
     let (id, text) = (made["id"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
-    assert_eq!(bed.ask(&format!("DELETE /tokens/{id}"), None).await.status, 200);
+    assert_eq!(env.ask(&format!("DELETE /tokens/{id}"), None).await.status, 200);
     let late = Request::get("/sites").header("authorization", format!("Bearer {text}"));
-    assert_eq!(bed.send(late.body(Body::empty()).expect("a request")).await.status, 401);
-    assert_eq!(of(&entries(&bed).await[0]), ("former", "read", "/sites", "unauthorized"));
+    assert_eq!(env.send(late.body(Body::empty()).expect("a request")).await.status, 401);
+    assert_eq!(of(&entries(&env).await[0]), ("former", "read", "/sites", "unauthorized"));
 
-    let ada = sign_in(&bed, "ada", Role::Operator).await;
+    let ada = sign_in(&env, "ada", Role::Operator).await;
     let form = Request::post("/console/sites/rrr/terminate")
         .header("host", "127.0.0.1:8080")
         .header("cookie", &ada.cookie)
         .header("sec-fetch-site", "same-origin")
         .header("content-type", "application/x-www-form-urlencoded");
     let form = form.body(Body::from(format!("csrf={}", ada.csrf))).expect("a request");
-    assert_eq!(bed.send(form).await.status, 403);
-    assert_eq!(of(&entries(&bed).await[0]), ("user:ada", "site.delete", "rrr", "forbidden"));
+    assert_eq!(env.send(form).await.status, 403);
+    assert_eq!(of(&entries(&env).await[0]), ("user:ada", "site.delete", "rrr", "forbidden"));
 }
 
-/// The role depends on what is stored: the refusal is the services', and is kept once.
+/// The required role depends on stored state: the manager rejects the request, and writes one entry.
 #[tokio::test]
-async fn a_refused_retry_has_one_entry() {
-    let bed = Bed::idle(cdm_http::HttpSettings::default()).await;
-    let started = bed.ask("POST /services", Some(&format!(r#"{{"imageTag":"{}"}}"#, "b".repeat(64)))).await;
+async fn a_rejected_retry_has_one_entry() {
+    let env = TestEnv::idle(cdm_http::HttpSettings::default()).await;
+    let started = env.ask("POST /services", Some(&format!(r#"{{"imageTag":"{}"}}"#, "b".repeat(64)))).await;
     let id = started.json()["id"].as_str().expect("an id").to_owned();
-    let before = entries(&bed).await.len();
+    let before = entries(&env).await.len();
     let line = format!("POST /operations/{id}/cancel");
-    assert_eq!(bed.send(bed.request(Role::Operator, &line, None)).await.status, 403);
-    let all = entries(&bed).await;
+    assert_eq!(env.send(env.request(Role::Operator, &line, None)).await.status, 403);
+    let all = entries(&env).await;
     assert_eq!(all.len(), before + 1);
     assert_eq!(of(&all[0]), ("operator", "operation.cancel", id.as_str(), "forbidden"));
 }
 
 #[tokio::test]
-async fn refusals_without_end_do_not_fill_the_audit() {
-    // No time passes: all of it is within one minute.
-    let bed = Bed::still(cdm_http::HttpSettings::default()).await;
-    let before = entries(&bed).await.len();
+async fn repeated_rejections_are_summarized() {
+    // The clock does not advance, so all requests are within one minute.
+    let env = TestEnv::with_stopped_clock(cdm_http::HttpSettings::default()).await;
+    let before = entries(&env).await.len();
     let mut refused = 0;
     for number in 0..200 {
-        let answer = bed.send(bed.request(Role::Admin, &format!("DELETE /sites/none-{number}"), None)).await;
-        refused += u64::from(answer.status == 404);
+        let response =
+            env.send(env.request(Role::Admin, &format!("DELETE /sites/none-{number}"), None)).await;
+        refused += u64::from(response.status == 404);
     }
     assert!(refused > 100, "{refused}");
-    let all = entries(&bed).await;
+    let all = entries(&env).await;
     let written = all.len() - before;
-    assert_eq!(written, 30, "of {refused} refusals");
-    bed.app.manager.count_refusals(Span::Present).await;
-    let last = &entries(&bed).await[0];
+    assert_eq!(written, 30, "of {refused} rejections");
+    env.app.manager.count_refusals(Span::Present).await;
+    let last = &entries(&env).await[0];
     assert_eq!((of(last).0, last["count"].as_u64()), ("admin", Some(refused - 30)));
-    assert!(all[0].get("count").is_none(), "an entry of one refusal has no number");
+    assert!(all[0].get("count").is_none(), "an entry of one rejection has no count");
 }

@@ -1,4 +1,4 @@
-//! The console's pages: who sees them, who may act, and which requests are none of a page's.
+//! The console's pages: who may read them, who may act, and which requests do not belong to a page.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use cdm_core::manager::{self, NewUser, Proven, SignIn, UserChange};
 use cdm_http::{HttpSettings, SetupLink};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::support::{Answer, Bed, digest, new_site};
+use crate::support::{TestEnv, TestResponse, digest, new_site};
 
-/// Every page and every form, and the least role that it takes.
+/// Every page and every form, and the minimum role that it requires.
 const PAGES: [(&str, Role); 48] = [
     ("GET /console", Role::Viewer),
     ("GET /console/services", Role::Viewer),
@@ -64,32 +64,32 @@ const PAGES: [(&str, Role); 48] = [
     ("POST /console/account/second-factor/remove", Role::Viewer),
 ];
 
-/// Someone who is signed in: their cookie, and the token that their pages have.
+/// A signed-in browser: its cookie, and the CSRF token of its pages.
 pub(crate) struct Browser {
     pub(crate) cookie: String,
     pub(crate) csrf: String,
 }
 
-/// Signs somebody in without their password, whose hash would be none.
-pub(crate) async fn sign_in(bed: &Bed, name: &str, role: Role) -> Browser {
+/// Opens a session without a password; the stored password hash is unusable.
+pub(crate) async fn sign_in(env: &TestEnv, name: &str, role: Role) -> Browser {
     let name = UserName::parse(name).expect("a user name");
     let (request, password) =
         (manager::Request::by(name.actor(), Role::Admin), PasswordHash::new("none".to_owned()));
-    let manager = &bed.app.manager;
+    let manager = &env.app.manager;
     let new = NewUser { name: name.clone(), role, password: password.clone() };
     manager.create_user(&request, &new).await.expect("a user");
     let proven = Proven::Password(password);
     let opened = SignIn { name, proven, from: None, former: None };
     let (_, text) = manager.open_session(&request, &opened).await.expect("a session");
     let mut browser = Browser { cookie: format!("cdm={}", text.expose_secret()), csrf: String::new() };
-    let page = send(bed, &browser, "GET /console/account", "127.0.0.1:8080").await;
+    let page = send(env, &browser, "GET /console/account", "127.0.0.1:8080").await;
     let (_, after) = page.text.split_once("name=\"csrf\" value=\"").expect("a token");
     browser.csrf = after.split('"').next().unwrap_or_default().to_owned();
     browser
 }
 
-async fn send(bed: &Bed, browser: &Browser, line: &str, host: &str) -> Answer {
-    let (method, path) = line.split_once(' ').expect("a method and a path");
+async fn send(env: &TestEnv, browser: &Browser, request_line: &str, host: &str) -> TestResponse {
+    let (method, path) = request_line.split_once(' ').expect("a method and a path");
     let request = Request::builder()
         .method(method)
         .uri(path.replace("DIGEST", &digest('a')))
@@ -98,65 +98,72 @@ async fn send(bed: &Bed, browser: &Browser, line: &str, host: &str) -> Answer {
         .header("sec-fetch-site", "same-origin")
         .header("content-type", "application/x-www-form-urlencoded");
     let body = if method == "POST" { format!("csrf={}", browser.csrf) } else { String::new() };
-    bed.send(request.body(Body::from(body)).expect("a request")).await
+    env.send(request.body(Body::from(body)).expect("a request")).await
 }
 
 #[tokio::test]
-async fn each_page_takes_its_role_and_no_less() {
-    let bed = Bed::new().await;
-    bed.ask("POST /sites/create", Some(&new_site("rrr"))).await;
+async fn each_page_requires_its_role() {
+    let env = TestEnv::new().await;
+    env.ask("POST /sites/create", Some(&new_site("rrr"))).await;
     for role in Role::ALL {
-        for (number, (line, least)) in PAGES.into_iter().enumerate() {
-            // Each has a session of their own: some forms end it.
+        for (number, (request_line, least)) in PAGES.into_iter().enumerate() {
+            // Each request has its own session, because some forms end it.
             let name = format!("{role}-{number}");
-            let browser = sign_in(&bed, &name, role).await;
-            let answer = send(&bed, &browser, line, "127.0.0.1:8080").await;
-            assert_eq!(answer.status == 403, role < least, "{line} as {role}: {}", answer.text);
-            assert_ne!(answer.status.as_u16(), 500, "{line} as {role}: {}", answer.text);
+            let browser = sign_in(&env, &name, role).await;
+            let response = send(&env, &browser, request_line, "127.0.0.1:8080").await;
+            assert_eq!(response.status == 403, role < least, "{request_line} as {role}: {}", response.text);
+            assert_ne!(response.status.as_u16(), 500, "{request_line} as {role}: {}", response.text);
             let html =
-                answer.headers.get("content-type").is_none_or(|kind| kind == "text/html; charset=utf-8");
-            assert!(html, "{line} is put as a page: {:?}", answer.headers);
-            assert!(answer.headers.contains_key("content-security-policy"), "{line}");
+                response.headers.get("content-type").is_none_or(|kind| kind == "text/html; charset=utf-8");
+            assert!(html, "{request_line} is not an HTML page: {:?}", response.headers);
+            assert!(response.headers.contains_key("content-security-policy"), "{request_line}");
             let name = UserName::parse(&name).expect("a user name");
-            let nobody = manager::Request::by(name.actor(), Role::Admin);
-            bed.app.manager.remove_user(&nobody, &name).await.expect("there was one");
+            let anonymous = manager::Request::by(name.actor(), Role::Admin);
+            env.app.manager.remove_user(&anonymous, &name).await.expect("the user exists");
         }
     }
 }
 
 #[tokio::test]
-async fn without_a_session_there_is_only_the_way_to_one() {
-    let bed = Bed::new().await;
-    let nobody = Browser { cookie: "cdm=cdm_session_guessed".to_owned(), csrf: String::new() };
-    for (line, _) in PAGES {
-        let answer = send(&bed, &nobody, line, "127.0.0.1:8080").await;
-        assert_eq!(answer.status, 303, "{line}");
-        let to = answer.headers["location"].to_str().expect("text");
-        assert!(to.starts_with("/console/sign-in"), "{line} leads to {to}");
+async fn without_a_session_every_page_leads_to_the_sign_in() {
+    let env = TestEnv::new().await;
+    let anonymous = Browser { cookie: "cdm=cdm_session_guessed".to_owned(), csrf: String::new() };
+    for (request_line, _) in PAGES {
+        let response = send(&env, &anonymous, request_line, "127.0.0.1:8080").await;
+        assert_eq!(response.status, 303, "{request_line}");
+        let to = response.headers["location"].to_str().expect("text");
+        assert!(to.starts_with("/console/sign-in"), "{request_line} leads to {to}");
     }
-    let root = send(&bed, &nobody, "GET /", "127.0.0.1:8080").await;
+    let root = send(&env, &anonymous, "GET /", "127.0.0.1:8080").await;
     assert_eq!(root.headers["location"], "/console/services");
-    // A stream that begins anew says so within the page, and ends for good.
+    // A reconnecting stream reports the missing session within the page, and ends permanently.
     let stream = Request::get("/console/sites").header("accept", "text/html, text/event-stream");
-    let told = bed.send(stream.body(Body::empty()).expect("a request")).await;
-    assert_eq!(told.headers["content-type"], "text/event-stream");
-    assert!(told.text.contains("You are signed out") && told.text.ends_with("event: gone\ndata: \n\n"));
+    let stream_response = env.send(stream.body(Body::empty()).expect("a request")).await;
+    assert_eq!(stream_response.headers["content-type"], "text/event-stream");
+    assert!(
+        stream_response.text.contains("You are signed out")
+            && stream_response.text.ends_with("event: gone\ndata: \n\n")
+    );
 }
 
 #[tokio::test]
-async fn a_form_has_to_come_from_a_page_of_this_session() {
-    let bed = Bed::new().await;
-    let (ada, bob) = (sign_in(&bed, "ada", Role::Admin).await, sign_in(&bed, "bob", Role::Admin).await);
+async fn a_form_must_come_from_a_page_of_the_same_session() {
+    let env = TestEnv::new().await;
+    let (ada, bob) = (sign_in(&env, "ada", Role::Admin).await, sign_in(&env, "bob", Role::Admin).await);
     let mixed = Browser { cookie: ada.cookie.clone(), csrf: bob.csrf.clone() };
     let none = Browser { cookie: ada.cookie.clone(), csrf: String::new() };
-    for (line, _) in PAGES.iter().filter(|(line, _)| line.starts_with("POST")) {
+    for (request_line, _) in PAGES.iter().filter(|(request_line, _)| request_line.starts_with("POST")) {
         for browser in [&mixed, &none] {
-            let answer = send(&bed, browser, line, "127.0.0.1:8080").await;
-            assert_eq!(answer.status, 403, "{line}");
-            assert!(answer.text.contains("of another session"), "{line}: {}", answer.text);
+            let response = send(&env, browser, request_line, "127.0.0.1:8080").await;
+            assert_eq!(response.status, 403, "{request_line}");
+            assert!(
+                response.text.contains("belongs to another session"),
+                "{request_line}: {}",
+                response.text
+            );
         }
-        // Nor from another site, though it knew the token.
-        let (_, path) = line.split_once(' ').expect("a path");
+        // A request from another site is rejected, even with a valid token.
+        let (_, path) = request_line.split_once(' ').expect("a path");
         for (name, value) in [
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),
@@ -167,26 +174,30 @@ async fn a_form_has_to_come_from_a_page_of_this_session() {
                 .header("cookie", &ada.cookie)
                 .header(name, value)
                 .body(Body::from(format!("csrf={}", ada.csrf)));
-            let answer = bed.send(request.expect("a request")).await;
-            assert!(answer.status == 403 && answer.text.contains("by another site"), "{line} from {value}");
+            let response = env.send(request.expect("a request")).await;
+            assert!(
+                response.status == 403 && response.text.contains("by another site"),
+                "{request_line} from {value}"
+            );
         }
     }
-    let audit = bed.ask("GET /audit?actor=user:ada", None).await.json();
-    assert_eq!(audit["items"].as_array().map(Vec::len), Some(2), "nothing was asked in ada's name: {audit}");
+    let audit = env.ask("GET /audit?actor=user:ada", None).await.json();
+    assert_eq!(audit["items"].as_array().map(Vec::len), Some(2), "no request was made as ada: {audit}");
 }
 
-/// What a script of a page asks for in between is never answered by a page that it would put into the other.
+/// A fragment or stream that a script requests is never answered with a full page, which the script would insert into
+/// the current page.
 #[tokio::test]
-async fn parts_and_streams_are_never_pages() {
-    let bed = Bed::with(HttpSettings { streams: 0, ..HttpSettings::default() }).await;
-    let ada = sign_in(&bed, "ada", Role::Viewer).await;
+async fn fragments_and_streams_are_never_full_pages() {
+    let env = TestEnv::with(HttpSettings { streams: 0, ..HttpSettings::default() }).await;
+    let ada = sign_in(&env, "ada", Role::Viewer).await;
     let ask = async |cookie: &str, path: &str, stream: bool| {
         let mut request = Request::get(path).header("host", "localhost").header("cookie", cookie);
         request = request.header("hx-request", "true");
         if stream {
             request = request.header("accept", "text/html, text/event-stream");
         }
-        bed.send(request.body(Body::empty()).expect("a request")).await
+        env.send(request.body(Body::empty()).expect("a request")).await
     };
     let part = ask(&ada.cookie, "/console/sites?q=x", false).await;
     assert!(
@@ -197,17 +208,19 @@ async fn parts_and_streams_are_never_pages() {
     let refused = ask(&ada.cookie, "/console/sites?service=red", false).await;
     assert_eq!((refused.status.as_u16(), refused.text.as_str()), (204, ""));
     assert_eq!(refused.headers["hx-redirect"], "/console/sites?service=red");
-    let nobody = ask("cdm=nobody", "/console/sites", false).await;
-    assert!(nobody.headers["hx-redirect"].to_str().is_ok_and(|to| to.starts_with("/console/sign-in?next=")));
+    let anonymous = ask("cdm=unknown", "/console/sites", false).await;
+    assert!(
+        anonymous.headers["hx-redirect"].to_str().is_ok_and(|to| to.starts_with("/console/sign-in?next="))
+    );
     let full = ask(&ada.cookie, "/console/sites", true).await;
     assert_eq!((full.status.as_u16(), full.text.as_str()), (200, "retry: 15000\nevent: later\ndata: \n\n"));
 }
 
-/// Over TLS the cookie is one that no other host, and no page of this one without TLS, can set.
+/// Over TLS, the name of the cookie has a prefix, so that no other host and no plaintext page of this host can set it.
 #[tokio::test]
-async fn the_plain_cookie_opens_nothing_but_loopback() {
-    let bed = Bed::new().await;
-    let plain = sign_in(&bed, "ada", Role::Viewer).await;
+async fn the_plain_cookie_is_valid_only_on_loopback() {
+    let env = TestEnv::new().await;
+    let plain = sign_in(&env, "ada", Role::Viewer).await;
     let host = Browser { cookie: format!("__Host-{}", plain.cookie), csrf: plain.csrf.clone() };
     for (browser, at, seen) in [
         (&plain, "127.0.0.1:8080", true),
@@ -215,35 +228,35 @@ async fn the_plain_cookie_opens_nothing_but_loopback() {
         (&host, "cdm.example.com", true),
         (&host, "127.0.0.1:8080", false),
     ] {
-        let answer = send(&bed, browser, "GET /console/account", at).await;
-        assert_eq!(answer.status == 200, seen, "{} at {at}", browser.cookie);
+        let response = send(&env, browser, "GET /console/account", at).await;
+        assert_eq!(response.status == 200, seen, "{} at {at}", browser.cookie);
     }
 }
 
 #[tokio::test]
-async fn what_becomes_of_a_person_holds_from_their_next_request_on() {
-    let bed = Bed::new().await;
-    let ada = sign_in(&bed, "ada", Role::Operator).await;
+async fn changes_of_a_user_apply_from_the_next_request_on() {
+    let env = TestEnv::new().await;
+    let ada = sign_in(&env, "ada", Role::Operator).await;
     let (name, request) = (
         UserName::parse("ada").expect("a name"),
         manager::Request::by(UserName::parse("ada").expect("a name").actor(), Role::Admin),
     );
-    let status = async |line: &str| send(&bed, &ada, line, "localhost").await.status.as_u16();
+    let status = async |request_line: &str| send(&env, &ada, request_line, "localhost").await.status.as_u16();
     assert_eq!(status("GET /console/sites/create").await, 200);
     let less = UserChange { role: Some(Role::Viewer), ..UserChange::default() };
-    bed.app.manager.change_user(&request, &name, &less).await.expect("there is one");
+    env.app.manager.change_user(&request, &name, &less).await.expect("the user exists");
     assert_eq!(status("GET /console/sites/create").await, 403);
     let other = UserChange { password: Some(PasswordHash::new("other".to_owned())), ..UserChange::default() };
-    bed.app.manager.change_user(&request, &name, &other).await.expect("there is one");
+    env.app.manager.change_user(&request, &name, &other).await.expect("the user exists");
     assert_eq!(status("GET /console/sites").await, 303, "another password ends the session");
 }
 
-/// A filter's fields that nobody filled in are as if they were absent; an unknown one is told, not ignored.
+/// Empty fields of a filter count as absent; an unknown field is an error, and is not ignored.
 #[tokio::test]
-async fn filters_are_read_from_the_address() {
-    let bed = Bed::new().await;
-    let ada = sign_in(&bed, "ada", Role::Viewer).await;
-    for (line, status) in [
+async fn filters_are_read_from_the_url() {
+    let env = TestEnv::new().await;
+    let ada = sign_in(&env, "ada", Role::Viewer).await;
+    for (request_line, status) in [
         ("GET /console/sites?q=&service=&state=&limit=", 200),
         ("GET /console/sites?service=red", 422),
         ("GET /console/sites?colour=blue", 422),
@@ -255,73 +268,77 @@ async fn filters_are_read_from_the_address() {
         ("GET /console/operations/nope", 404),
         ("GET /console/rollouts/nope", 404),
     ] {
-        assert_eq!(send(&bed, &ada, line, "localhost").await.status.as_u16(), status, "{line}");
+        assert_eq!(
+            send(&env, &ada, request_line, "localhost").await.status.as_u16(),
+            status,
+            "{request_line}"
+        );
     }
 }
 
-/// The stream of a page ends with the session, whether it is read or not, and says so.
+/// The stream of a page ends with the session, even if it is not read, and reports the end.
 #[tokio::test]
 async fn a_stream_of_a_page_ends_with_its_session() {
-    let bed = Bed::new().await;
-    let ada = sign_in(&bed, "ada", Role::Viewer).await;
+    let env = TestEnv::new().await;
+    let ada = sign_in(&env, "ada", Role::Viewer).await;
     let stream = Request::get("/console/sites").header("host", "localhost").header("cookie", &ada.cookie);
     let stream = stream.header("accept", "text/html, text/event-stream");
-    let stream = bed.send(stream.body(Body::empty()).expect("a request"));
+    let stream = env.send(stream.body(Body::empty()).expect("a request"));
     let name = UserName::parse("ada").expect("a name");
     let request = manager::Request::by(name.actor(), Role::Admin);
-    let closed = bed.app.manager.close_session(&request, &name, None);
+    let closed = env.app.manager.close_session(&request, &name, None);
     let (stream, closed) = futures_util::future::join(stream, closed).await;
-    closed.expect("there was one");
+    closed.expect("the session exists");
     assert!(stream.text.ends_with("event: gone\ndata: \n\n"), "{}", stream.text);
 }
 
-/// A browser that signs in anew has one session, not two; and a page that nobody uses ends it.
+/// A browser that signs in again has one session, not two; an unused session expires.
 #[tokio::test]
-async fn sessions_end_with_the_next_of_their_browser_and_when_nobody_uses_them() {
-    let bed = Bed::new().await;
-    let first = sign_in(&bed, "ada", Role::Viewer).await;
+async fn sessions_end_on_a_new_sign_in_and_when_unused() {
+    let env = TestEnv::new().await;
+    let first = sign_in(&env, "ada", Role::Viewer).await;
     let name = UserName::parse("ada").expect("a name");
     let request = manager::Request::by(name.actor(), Role::Admin);
     let former = first.cookie.strip_prefix("cdm=").map(SecretString::from);
     let proven = Proven::Password(PasswordHash::new("none".to_owned()));
     let again = SignIn { name: name.clone(), proven, from: None, former };
-    let (_, text) = bed.app.manager.open_session(&request, &again).await.expect("a session");
+    let (_, text) = env.app.manager.open_session(&request, &again).await.expect("a session");
     let second = Browser { cookie: format!("cdm={}", text.expose_secret()), csrf: String::new() };
-    assert_eq!(send(&bed, &first, "GET /console/sites", "localhost").await.status, 303);
-    let clock = Arc::clone(&bed.app.clock);
-    let writes = async || bed.app.manager.users().await.expect("users").version;
+    assert_eq!(send(&env, &first, "GET /console/sites", "localhost").await.status, 303);
+    let clock = Arc::clone(&env.app.clock);
+    let writes = async || env.app.manager.users().await.expect("users").version;
     let (start, before) = (clock.monotonic(), writes().await);
-    let mut asked = 0;
+    let mut sent = 0;
     while clock.monotonic().since(start) < Session::IDLE * 2 {
-        assert_eq!(send(&bed, &second, "GET /console/account", "localhost").await.status, 200);
-        asked += 1;
-        let pause = if asked % 4 == 0 { Session::TOUCH * 3 } else { Session::TOUCH / 10 };
+        assert_eq!(send(&env, &second, "GET /console/account", "localhost").await.status, 200);
+        sent += 1;
+        let pause = if sent % 4 == 0 { Session::TOUCH * 3 } else { Session::TOUCH / 10 };
         clock.sleep_until(clock.monotonic().after(pause)).await;
     }
     let touched = writes().await - before;
-    assert!(touched > 0 && touched <= asked / 4 + 1, "{touched} writes for {asked} requests");
+    assert!(touched > 0 && touched <= sent / 4 + 1, "{touched} writes for {sent} requests");
     clock.sleep_until(clock.monotonic().after(Session::IDLE)).await;
     assert_eq!(
-        send(&bed, &second, "GET /console/account", "localhost").await.status,
+        send(&env, &second, "GET /console/account", "localhost").await.status,
         303,
-        "nobody was there"
+        "the session was not used"
     );
 }
 
 #[tokio::test]
 async fn the_setup_link_expires_and_wrong_codes_are_limited() {
-    let bed = async |until| {
+    let env = async |until| {
         let link = SetupLink { code: SecretString::from("the-code-of-the-link"), until };
-        Bed::with(HttpSettings { setup: Some(link), ..HttpSettings::default() }).await
+        TestEnv::with(HttpSettings { setup: Some(link), ..HttpSettings::default() }).await
     };
-    let ask = async |bed: &Bed, code: &str| {
+    let ask = async |env: &TestEnv, code: &str| {
         let request = Request::get(format!("/console/setup/{code}")).body(Body::empty()).expect("a request");
-        bed.send(request).await.status.as_u16()
+        env.send(request).await.status.as_u16()
     };
-    let expired = bed(MonotonicTime::default()).await;
+    let expired = env(MonotonicTime::default()).await;
     assert_eq!(ask(&expired, "the-code-of-the-link").await, 404);
 
-    let valid = bed(MonotonicTime::from_millis(u64::MAX)).await;
+    let valid = env(MonotonicTime::from_millis(u64::MAX)).await;
     assert_eq!(ask(&valid, "the-code-of-the-link").await, 200);
     for _ in 0..10 {
         assert_eq!(ask(&valid, "guessed").await, 404);

@@ -1,22 +1,22 @@
-//! The committed OpenAPI document is the one that is served.
+//! The committed OpenAPI document equals the served one.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::support::{Bed, served};
+use crate::support::{TestEnv, served};
 
 #[tokio::test]
-async fn the_committed_document_is_the_served_one() {
-    let bed = Bed::new().await;
-    let served = bed.ask("GET /openapi.json", None).await;
+async fn the_committed_document_equals_the_served_one() {
+    let env = TestEnv::new().await;
+    let served = env.ask("GET /openapi.json", None).await;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
-    #[expect(clippy::disallowed_methods, reason = "whoever changes the routes asks for it")]
+    #[expect(clippy::disallowed_methods, reason = "set by a developer who changes the routes")]
     if std::env::var_os("CDM_BLESS").is_some() {
         std::fs::write(path, &served.text).expect("written");
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(committed == served.text, "openapi.json is of other routes: run this test with CDM_BLESS=1");
+    assert!(committed == served.text, "openapi.json is outdated: run this test with CDM_BLESS=1");
     let document = served.json();
     assert_eq!(document["openapi"].as_str().map(|version| version.starts_with("3.1")), Some(true));
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -26,14 +26,14 @@ async fn the_committed_document_is_the_served_one() {
                 if status.as_str() < "4" {
                     assert!(response["headers"]["X-Request-Id"].is_object(), "{method} {path} {status}");
                 }
-                let described = response["description"].as_str().is_some_and(|said| !said.is_empty());
+                let described = response["description"].as_str().is_some_and(|text| !text.is_empty());
                 assert!(described && response["content"].is_object(), "{method} {path} {status}");
             }
         }
     }
 }
 
-/// Every operation with its path and method.
+/// Returns every operation with its path and method.
 fn operations(document: &Value) -> Vec<(String, &Value)> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -45,7 +45,7 @@ fn operations(document: &Value) -> Vec<(String, &Value)> {
 }
 
 #[tokio::test]
-async fn every_operation_has_a_name_of_its_own_and_every_body_examples() {
+async fn every_operation_has_a_unique_name_and_every_body_has_examples() {
     let document = served().await;
     let mut names = BTreeSet::new();
     for (line, operation) in operations(&document) {
@@ -63,7 +63,7 @@ async fn every_operation_has_a_name_of_its_own_and_every_body_examples() {
     }
 }
 
-/// What clients may send and have to expect beside the bodies.
+/// Headers that clients may send and must expect, in addition to the bodies.
 #[tokio::test]
 async fn headers_are_in_the_document() {
     let document = served().await;
@@ -76,18 +76,18 @@ async fn headers_are_in_the_document() {
         assert!(takes("X-Request-Id"), "{line}");
         assert_eq!(takes("Idempotency-Key"), writes && !of_token, "{line}");
         assert_eq!(takes("Last-Event-ID"), line.ends_with("/events"), "{line}");
-        let says = |status: &str, name: &str| operation["responses"][status]["headers"][name].is_object();
+        let declares = |status: &str, name: &str| operation["responses"][status]["headers"][name].is_object();
         let guarded = operation["responses"]["401"].is_object();
-        assert_eq!(says("429", "Retry-After"), guarded, "{line}");
-        assert_eq!(says("202", "Location"), operation["responses"]["202"].is_object(), "{line}");
+        assert_eq!(declares("429", "Retry-After"), guarded, "{line}");
+        assert_eq!(declares("202", "Location"), operation["responses"]["202"].is_object(), "{line}");
         if operation["parameters"].to_string().contains("\"wait\"") && writes {
-            let either = says("200", "Location") || says("201", "Location");
-            assert!(either && says("202", "Location"), "{line}: 200 after `wait`, or 202");
+            let either = declares("200", "Location") || declares("201", "Location");
+            assert!(either && declares("202", "Location"), "{line}: 200 after `wait`, or 202");
         }
     }
 }
 
-/// A set of words that is closed is listed.
+/// A closed set of values is listed as an enumeration.
 #[tokio::test]
 async fn closed_sets_are_enumerations() {
     let document = served().await;

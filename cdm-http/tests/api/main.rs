@@ -1,6 +1,5 @@
-//! The server's routes over fakes: what is refused, what is answered, and how.
+//! The server's routes on fakes: responses, errors, and limits.
 
-mod answers;
 mod audit;
 mod compatibility;
 mod console;
@@ -13,6 +12,7 @@ mod postman;
 #[path = "../e2e/provider.rs"]
 mod provider;
 mod refusals;
+mod responses;
 mod roles;
 mod streams;
 mod support;

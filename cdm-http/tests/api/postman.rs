@@ -1,4 +1,4 @@
-//! The Postman collection and its environment are made of the OpenAPI document, and say all of it.
+//! The Postman collection and its environment are generated from the OpenAPI document, and are complete.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::support::served;
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/postman");
 const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
 
-/// What the environment knows, and what it says of each.
+/// The variables of the environment, with their values.
 const VARIABLES: [(&str, &str); 12] = [
     ("baseUrl", "http://127.0.0.1:8080"),
     ("token", ""),
@@ -25,7 +25,7 @@ const VARIABLES: [(&str, &str); 12] = [
     ("step", "Install"),
 ];
 
-/// Keeps the ids of answers, so that the next request can be about them.
+/// Stores ids of responses, so that the next request can refer to them.
 const KEEP_IDS: [&str; 10] = [
     "let body = {};",
     "try { body = pm.response.json(); } catch (error) { /* no JSON */ }",
@@ -39,7 +39,7 @@ const KEEP_IDS: [&str; 10] = [
     "if (id.startsWith(\"webhook-\")) { pm.environment.set(\"webhookId\", id); }",
 ];
 
-/// The variable that stands in a path for one of its parts.
+/// Returns the variable that replaces a parameter in a path.
 fn variable(path: &str, part: &str) -> String {
     let name = match (part, path.split('/').nth(1)) {
         ("{id}", Some("sites")) => "siteId",
@@ -48,7 +48,7 @@ fn variable(path: &str, part: &str) -> String {
         ("{id}", Some("tokens")) => "tokenId",
         ("{id}", Some("freezes")) => "freezeId",
         ("{id}", Some("webhooks")) => "webhookId",
-        ("{color}", _) => "selector",
+        ("{selector}", _) => "selector",
         ("{digest}", _) => "digest",
         ("{name}", Some("users")) => "userName",
         ("{name}", _) => "step",
@@ -62,9 +62,9 @@ fn request(path: &str, method: &str, operation: &Value, body: Option<&Value>) ->
     let mut url = json!({"raw": format!("{{{{baseUrl}}}}/{}", parts.join("/")), "host": ["{{baseUrl}}"], "path": parts});
     let (mut headers, mut query) = (Vec::new(), Vec::new());
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
-        let (name, said) = (&parameter["name"], &parameter["description"]);
+        let (name, description) = (&parameter["name"], &parameter["description"]);
         let value = if name == "Idempotency-Key" { "{{$guid}}" } else { "" };
-        let entry = json!({"key": name, "value": value, "description": said, "disabled": true});
+        let entry = json!({"key": name, "value": value, "description": description, "disabled": true});
         match parameter["in"].as_str() {
             Some("query") => query.push(entry),
             Some("header") => headers.push(entry),
@@ -74,10 +74,10 @@ fn request(path: &str, method: &str, operation: &Value, body: Option<&Value>) ->
     if !query.is_empty() {
         url["query"] = query.into();
     }
-    let said = operation["description"].as_str().map_or(String::new(), |more| format!("\n\n{more}"));
-    let said = format!("{}{said}", operation["summary"].as_str().unwrap_or_default());
+    let description = operation["description"].as_str().map_or(String::new(), |more| format!("\n\n{more}"));
+    let description = format!("{}{description}", operation["summary"].as_str().unwrap_or_default());
     let mut request =
-        json!({"method": method.to_uppercase(), "header": headers, "url": url, "description": said});
+        json!({"method": method.to_uppercase(), "header": headers, "url": url, "description": description});
     if let Some(body) = body {
         let raw = serde_json::to_string_pretty(body).expect("JSON");
         request["body"] = json!({"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}});
@@ -88,7 +88,7 @@ fn request(path: &str, method: &str, operation: &Value, body: Option<&Value>) ->
     request
 }
 
-/// The requests of one operation: one, or one for each example of its body.
+/// Returns the requests of one operation: one, or one for each example of its body.
 fn requests(path: &str, method: &str, operation: &Value) -> Vec<Value> {
     let name = operation["summary"].as_str().unwrap_or_default().trim_end_matches('.');
     let item = |name: &str, body| json!({"name": name, "request": request(path, method, operation, body), "response": []});
@@ -136,36 +136,36 @@ fn environment() -> Value {
     json!({"name": "Cloud Deployment Manager, this machine", "values": values, "_postman_variable_scope": "environment"})
 }
 
-/// The committed file; written anew first where that is asked for.
+/// Returns the committed file; rewrites it first if `CDM_BLESS` is set.
 fn committed(name: &str, made: &Value) -> String {
     let path = format!("{DIRECTORY}/{name}");
     let text = serde_json::to_string_pretty(made).expect("JSON") + "\n";
-    #[expect(clippy::disallowed_methods, reason = "whoever changes the routes asks for it")]
+    #[expect(clippy::disallowed_methods, reason = "set by a developer who changes the routes")]
     if std::env::var_os("CDM_BLESS").is_some() {
         std::fs::create_dir_all(DIRECTORY).expect("a directory");
         std::fs::write(&path, &text).expect("written");
     }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "{name} is of another document: run this test with CDM_BLESS=1");
-    kept
+    let existing = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(existing == text, "{name} is outdated: run this test with CDM_BLESS=1");
+    existing
 }
 
 #[tokio::test]
-async fn the_committed_files_are_made_of_the_document() {
+async fn the_committed_files_match_the_document() {
     committed("cdm.postman_collection.json", &collection(&served().await));
     committed("cdm.postman_environment.json", &environment());
 }
 
-/// Every `{{variable}}` of a text.
+/// Returns every `{{variable}}` of a text.
 fn variables(text: &str) -> BTreeSet<&str> {
     text.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(name, _)| name).collect()
 }
 
 #[tokio::test]
-async fn every_route_is_there_and_every_variable_is_known() {
+async fn every_route_is_included_and_every_variable_is_defined() {
     let document = served().await;
     let made = collection(&document);
-    let mut asked = BTreeSet::new();
+    let mut requested = BTreeSet::new();
     for folder in made["item"].as_array().expect("folders") {
         assert!(
             folder["description"].is_string() && folder["item"].as_array().is_some_and(|all| !all.is_empty())
@@ -179,7 +179,7 @@ async fn every_route_is_there_and_every_variable_is_known() {
             assert_eq!(request["url"]["raw"], format!("{{{{baseUrl}}}}/{}", path.join("/")));
             assert!(item["name"].as_str().is_some_and(|name| !name.is_empty()), "{item}");
             let method = request["method"].as_str().expect("a method");
-            asked.insert(format!("{method} /{}", path.join("/")));
+            requested.insert(format!("{method} /{}", path.join("/")));
             if let Some(raw) = request["body"]["raw"].as_str() {
                 assert!(serde_json::from_str::<Map<String, Value>>(raw).is_ok(), "{raw}");
             }
@@ -189,10 +189,10 @@ async fn every_route_is_there_and_every_variable_is_known() {
         for method in item.as_object().expect("an item").keys() {
             let parts: Vec<String> = path.split('/').skip(1).map(|part| variable(path, part)).collect();
             let line = format!("{} /{}", method.to_uppercase(), parts.join("/"));
-            assert!(asked.remove(&line), "{line} is missing");
+            assert!(requested.remove(&line), "{line} is missing");
         }
     }
-    assert!(asked.is_empty(), "{asked:?}");
+    assert!(requested.is_empty(), "{requested:?}");
     let text = made.to_string();
     let known: BTreeSet<&str> = VARIABLES.iter().map(|(name, _)| *name).chain(["$guid"]).collect();
     assert_eq!(variables(&text), known);

@@ -1,13 +1,13 @@
-//! What is refused, and how.
+//! Rejected requests and their errors.
 
 use axum::body::Body;
 use axum::http::Request;
 use cdm_core::domain::token::Role;
 use cdm_http::HttpSettings;
 
-use crate::support::{Bed, digest, new_site};
+use crate::support::{TestEnv, digest, new_site};
 
-/// Every guarded route with the least role that may use it.
+/// Every guarded route with the minimum role that may use it.
 const ROUTES: [(&str, Role); 44] = [
     ("POST /sites/create", Role::Operator),
     ("GET /sites", Role::Viewer),
@@ -56,66 +56,66 @@ const ROUTES: [(&str, Role); 44] = [
 ];
 
 #[tokio::test]
-async fn each_route_takes_its_role_and_no_less() {
-    let bed = Bed::new().await;
+async fn each_route_requires_its_role() {
+    let env = TestEnv::new().await;
     for (line, least) in ROUTES {
         for role in Role::ALL {
-            let answer = bed.send(bed.request(role, line, None)).await;
-            let refused = answer.status.as_u16() == 403;
-            assert_eq!(refused, role < least, "{line} as {role}: {}", answer.text);
+            let response = env.send(env.request(role, line, None)).await;
+            let refused = response.status.as_u16() == 403;
+            assert_eq!(refused, role < least, "{line} as {role}: {}", response.text);
             if refused {
-                assert_eq!(answer.code(), "forbidden");
-                assert!(answer.text.contains(&format!("`{least}`")), "{}", answer.text);
+                assert_eq!(response.code(), "forbidden");
+                assert!(response.text.contains(&format!("`{least}`")), "{}", response.text);
             }
         }
         let (method, path) = line.split_once(' ').expect("a line");
         let bare = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
-        let answer = bed.send(bare).await;
-        assert!([401, 429].contains(&answer.status.as_u16()), "{line}: {}", answer.status);
+        let response = env.send(bare).await;
+        assert!([401, 429].contains(&response.status.as_u16()), "{line}: {}", response.status);
     }
 }
 
-/// What the API shows as an image it takes as one, wherever an image is named.
+/// The API accepts an image in the form in which it returns it, wherever an image is specified.
 #[tokio::test]
-async fn an_image_is_named_as_it_is_shown() {
+async fn an_image_is_accepted_in_the_form_that_is_returned() {
     let repository = Some("registry.example:5000/wp".to_owned());
-    let bed = Bed::with(HttpSettings { repository, ..HttpSettings::default() }).await;
+    let env = TestEnv::with(HttpSettings { repository, ..HttpSettings::default() }).await;
     let shown = format!("registry.example:5000/wp@sha256:{}", digest('b'));
     let tagged = shown.replace("/wp@", "/wp:6.8@");
-    let accepted = bed.ask("POST /services", Some(&format!(r#"{{"imageTag":"{tagged}"}}"#))).await;
+    let accepted = env.ask("POST /services", Some(&format!(r#"{{"imageTag":"{tagged}"}}"#))).await;
     assert_eq!(accepted.status, 202, "{}", accepted.text);
     let plan = format!(r#"{{"promote":true,"dryRun":true,"imageTag":"{shown}"}}"#);
-    let planned = bed.ask("PUT /services", Some(&plan)).await;
+    let planned = env.ask("PUT /services", Some(&plan)).await;
     assert_eq!(planned.status, 200, "{}", planned.text);
     let path = shown.replace('/', "%2F");
     let mark = format!("POST /services/history/{path}");
-    let marked = bed.ask(&mark, Some(r#"{"verdict":"bad","reason":"a test"}"#)).await;
+    let marked = env.ask(&mark, Some(r#"{"verdict":"bad","reason":"a test"}"#)).await;
     assert!([200, 404].contains(&marked.status.as_u16()), "{}", marked.text);
     let elsewhere = format!(r#"{{"imageTag":"wordpress@sha256:{}"}}"#, digest('b'));
-    let refused = bed.ask("POST /services", Some(&elsewhere)).await;
+    let refused = env.ask("POST /services", Some(&elsewhere)).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, "invalid"));
-    let told = "the image is of the repository `wordpress`, and this platform deploys from `registry.example:5000/wp` alone";
-    assert!(refused.text.contains(told), "{}", refused.text);
+    let expected = "the image belongs to the repository `wordpress`, but this platform deploys only from `registry.example:5000/wp`";
+    assert!(refused.text.contains(expected), "{}", refused.text);
 }
 
-/// Starting a rollout is an operator's; whatever names an image may deploy it, which is not.
+/// Operators may start rollouts; a request that names an image may deploy it, which requires an administrator.
 #[tokio::test]
-async fn an_operator_rolls_out_but_names_no_image() {
-    let bed = Bed::new().await;
+async fn an_operator_may_start_a_rollout_but_not_deploy_an_image() {
+    let env = TestEnv::new().await;
     let named = format!(r#"{{"promote":true,"imageTag":"{}"}}"#, digest('a'));
-    let refused = bed.send(bed.request(Role::Operator, "PUT /services", Some(&named))).await;
+    let refused = env.send(env.request(Role::Operator, "PUT /services", Some(&named))).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "forbidden"));
     assert!(refused.text.contains("`admin`"), "{}", refused.text);
-    assert_eq!(bed.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
-    assert_eq!(bed.ask("POST /sites/rrr/provision?wait=1m", None).await.status, 200);
-    let plain = bed.request(Role::Operator, "PUT /services", Some(r#"{"promote":true}"#));
-    assert_eq!(bed.send(plain).await.status, 202);
-    assert_eq!(bed.ask("GET /rollouts", None).await.json()["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(env.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
+    assert_eq!(env.ask("POST /sites/rrr/provision?wait=1m", None).await.status, 200);
+    let plain = env.request(Role::Operator, "PUT /services", Some(r#"{"promote":true}"#));
+    assert_eq!(env.send(plain).await.status, 202);
+    assert_eq!(env.ask("GET /rollouts", None).await.json()["items"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
-async fn input_that_breaks_a_rule_is_told_by_its_field() {
-    let bed = Bed::new().await;
+async fn invalid_input_is_reported_with_its_field() {
+    let env = TestEnv::new().await;
     let site = new_site("rrr");
     let cases = [
         ("POST /sites/create", "{", 400, "malformed_json", None),
@@ -202,59 +202,59 @@ async fn input_that_breaks_a_rule_is_told_by_its_field() {
         ("PATCH /sites", "", 405, "method_not_allowed", None),
     ];
     for (line, body, status, code, field) in cases {
-        let answer = bed.ask(line, (!body.is_empty()).then_some(body)).await;
+        let response = env.ask(line, (!body.is_empty()).then_some(body)).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.code().as_str()),
+            (response.status.as_u16(), response.code().as_str()),
             (status, code),
             "{line} {body} {}",
-            answer.text
+            response.text
         );
-        assert_eq!(answer.headers["content-type"], "application/problem+json");
-        let problem = answer.json();
+        assert_eq!(response.headers["content-type"], "application/problem+json");
+        let problem = response.json();
         assert_eq!(problem["type"], format!("/errors/{code}"));
-        assert_eq!(problem["requestId"], answer.headers["x-request-id"].to_str().expect("text"));
+        assert_eq!(problem["requestId"], response.headers["x-request-id"].to_str().expect("text"));
         if let Some(field) = field {
-            assert_eq!(problem["errors"][0]["field"], field, "{line} {body} {}", answer.text);
+            assert_eq!(problem["errors"][0]["field"], field, "{line} {body} {}", response.text);
         }
-        assert_eq!(status == 405, answer.headers.contains_key("allow"), "{line}");
+        assert_eq!(status == 405, response.headers.contains_key("allow"), "{line}");
     }
 }
 
 #[tokio::test]
-async fn a_body_is_json_says_so_and_is_short() {
-    let bed = Bed::with(HttpSettings { body: 200, ..HttpSettings::default() }).await;
+async fn a_body_must_be_json_with_a_content_type_and_a_limited_size() {
+    let env = TestEnv::with(HttpSettings { body: 200, ..HttpSettings::default() }).await;
     let long = format!("{{\"id\":\"{}\"}}", "x".repeat(300));
-    assert_eq!(bed.ask("POST /sites/create", Some(&long)).await.status, 413);
-    let mut text = bed.request(Role::Admin, "POST /sites/create", Some("{}"));
+    assert_eq!(env.ask("POST /sites/create", Some(&long)).await.status, 413);
+    let mut text = env.request(Role::Admin, "POST /sites/create", Some("{}"));
     text.headers_mut().insert("content-type", "text/plain".parse().expect("a value"));
-    assert_eq!(bed.send(text).await.status, 415);
+    assert_eq!(env.send(text).await.status, 415);
 }
 
 #[tokio::test]
-async fn conflicts_name_what_is_in_the_way() {
-    let bed = Bed::new().await;
-    assert_eq!(bed.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
-    let again = bed.ask("POST /sites/create", Some(&new_site("rrr"))).await;
+async fn conflicts_name_the_conflicting_object() {
+    let env = TestEnv::new().await;
+    assert_eq!(env.ask("POST /sites/create", Some(&new_site("rrr"))).await.status, 201);
+    let again = env.ask("POST /sites/create", Some(&new_site("rrr"))).await;
     assert_eq!((again.status.as_u16(), again.code().as_str()), (409, "site_exists"));
-    let promote = bed.ask("PUT /sites/rrr/promote", None).await;
+    let promote = env.ask("PUT /sites/rrr/promote", None).await;
     assert_eq!((promote.status.as_u16(), promote.code().as_str()), (409, "illegal_transition"));
     let mark = r#"{"verdict":"bad","reason":"no"}"#;
-    let unknown = bed.ask(&format!("POST /services/history/{}", digest('f')), Some(mark)).await;
+    let unknown = env.ask(&format!("POST /services/history/{}", digest('f')), Some(mark)).await;
     assert_eq!(unknown.status, 404);
 }
 
 #[tokio::test]
-async fn one_token_asks_so_often_and_one_address_fails_so_often() {
+async fn requests_per_token_and_failures_per_address_are_limited() {
     let few = std::num::NonZeroU32::MIN;
-    let bed =
-        Bed::with(HttpSettings { rate: few, burst: few, failures: few, ..HttpSettings::default() }).await;
-    assert_eq!(bed.ask("GET /sites", None).await.status, 200);
-    let limited = bed.ask("GET /sites", None).await;
+    let env =
+        TestEnv::with(HttpSettings { rate: few, burst: few, failures: few, ..HttpSettings::default() }).await;
+    assert_eq!(env.ask("GET /sites", None).await.status, 200);
+    let limited = env.ask("GET /sites", None).await;
     assert_eq!((limited.status.as_u16(), limited.code().as_str()), (429, "rate_limited"));
     assert!(limited.headers.contains_key("retry-after"));
     let bare = || Request::builder().uri("/sites").body(Body::empty()).expect("a request");
-    let first = bed.send(bare()).await;
+    let first = env.send(bare()).await;
     assert_eq!((first.status.as_u16(), first.code().as_str()), (401, "unauthorized"));
     assert!(first.headers.contains_key("www-authenticate"));
-    assert_eq!(bed.send(bare()).await.status, 429);
+    assert_eq!(env.send(bare()).await.status, 429);
 }

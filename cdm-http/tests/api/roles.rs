@@ -1,6 +1,6 @@
-//! The role campaign: every role asks every route, and, where the role depends on what is stored, every kind of stored
-//! thing in every status. What is expected is stated here by itself, from what the documents promise, and read from
-//! nothing that decides.
+//! The role campaign: every role requests every route, and, where the required role depends on stored state, every
+//! kind of stored object in every status. The expected results are stated here separately, according to the
+//! documentation, and not derived from the code under test.
 
 use std::num::NonZeroU32;
 
@@ -16,27 +16,27 @@ use cdm_core::domain::{
 };
 use cdm_core::ports::{CallContext, Mutation, Outcome, WriteBatch};
 use cdm_http::{HttpSettings, ROUTES};
-use cdm_testkit::build;
+use cdm_testkit::fixtures;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use crate::console::{Browser, sign_in};
-use crate::support::{Bed, digest, new_site};
+use crate::support::{TestEnv, digest, new_site};
 
-/// How somebody asks.
+/// The channel of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Channel {
     /// Over HTTP, with a token.
     Rest,
-    /// By a page or a form of the console, signed in.
+    /// Through a page or form of the console, with a session.
     Console,
-    /// In the process itself, as `cdm --local` does.
+    /// In the same process, as `cdm --local` does.
     Local,
 }
 
-const WAYS: [Way; 3] = [Way::Rest, Way::Console, Way::Local];
-/// Nobody, and each role.
-const ASKING: [Option<Role>; 4] = [None, Some(Role::Viewer), Some(Role::Operator), Some(Role::Admin)];
+const CHANNELS: [Channel; 3] = [Channel::Rest, Channel::Console, Channel::Local];
+/// No role, and each role.
+const CALLERS: [Option<Role>; 4] = [None, Some(Role::Viewer), Some(Role::Operator), Some(Role::Admin)];
 
 const STATUSES: [Status; 7] = [
     Status::Queued,
@@ -48,25 +48,25 @@ const STATUSES: [Status; 7] = [
     Status::Ended(TerminalStatus::Cancelled),
 ];
 
-/// What somebody was answered.
-struct Answered {
+/// The response to a request.
+struct Response {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
 }
 
-/// What has to come of a request.
+/// The expected result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
-    /// Whatever the route answers those who may ask.
+    /// Any response that the route returns to authorized callers.
     Allowed,
-    /// 403, and the role that it takes is named.
+    /// 403, with the required role in the message.
     Forbidden(Role),
-    /// 401, or in the console the way to the sign-in.
+    /// 401, or in the console a redirect to the sign-in page.
     Unknown,
 }
 
-/// The rule of all routes: a role may do what the one below it may.
+/// The rule for all routes: a role has all permissions of the role below it.
 fn expected(has: Option<Role>, needed: Option<Role>) -> Expected {
     match (has, needed) {
         (_, None) => Expected::Allowed,
@@ -76,8 +76,9 @@ fn expected(has: Option<Role>, needed: Option<Role>) -> Expected {
     }
 }
 
-/// The least role of a route of the REST API, in words: everybody with a token reads, but tokens, users and webhooks are
-/// for administrators alone; whatever removes is theirs, and so are services and freezes; the rest is an operator's.
+/// Returns the minimum role of a route of the REST API: every token may read, except that tokens, users and webhooks
+/// are for administrators; deletions, services and freezes require an administrator; everything else requires an
+/// operator.
 fn of_rest(method: &str, path: &str) -> Option<Role> {
     let first = path.split('/').nth(1).unwrap_or_default();
     Some(match (method, first) {
@@ -90,7 +91,7 @@ fn of_rest(method: &str, path: &str) -> Option<Role> {
     })
 }
 
-/// The same of a page or a form: each asks for what it leads to.
+/// Returns the minimum role of a page or a form, which is the role of the corresponding route.
 fn of_console(path: &str) -> Option<Role> {
     let mut parts = path.split('/').skip(2);
     let (section, last) = (parts.next().unwrap_or_default(), path.rsplit('/').next().unwrap_or_default());
@@ -107,7 +108,7 @@ fn of_console(path: &str) -> Option<Role> {
     })
 }
 
-/// The least role that begins, repeats or stops an operation of a kind.
+/// Returns the minimum role to start, retry or cancel an operation of a kind.
 const fn of_kind(kind: OperationKind) -> Role {
     match kind {
         OperationKind::Create
@@ -118,16 +119,16 @@ const fn of_kind(kind: OperationKind) -> Role {
     }
 }
 
-/// What is asked, whom it is asked of, and what came of it.
+/// The environment, the callers, and the results of the campaign.
 struct Campaign {
-    bed: Bed,
+    env: TestEnv,
     local: Vec<(Role, Router)>,
     browsers: Vec<(Role, Browser)>,
     number: u64,
     runs: u32,
     refused: u32,
     failures: Vec<String>,
-    /// What the last request was answered.
+    /// The last response.
     last: String,
 }
 
@@ -135,14 +136,14 @@ impl Campaign {
     async fn new() -> Self {
         let most = NonZeroU32::MAX;
         let settings = HttpSettings { rate: most, burst: most, failures: most, ..HttpSettings::default() };
-        let bed = Bed::idle(settings).await;
+        let env = TestEnv::idle(settings).await;
         let caller = |role: Role| Actor::parse(&format!("local-{role}")).expect("a name");
         let local = Role::ALL
-            .map(|role| (role, cdm_http::local_router(bed.app.clone(), caller(role), role)))
+            .map(|role| (role, cdm_http::local_router(env.app.clone(), caller(role), role)))
             .into_iter()
             .collect();
         let mut campaign = Self {
-            bed,
+            env,
             local,
             browsers: Vec::new(),
             number: 1_000,
@@ -160,32 +161,32 @@ impl Campaign {
         for role in Role::ALL {
             self.number += 1;
             let name = format!("{role}-{}", self.number);
-            self.browsers.push((role, sign_in(&self.bed, &name, role).await));
+            self.browsers.push((role, sign_in(&self.env, &name, role).await));
         }
     }
 
-    /// A number that nothing has.
+    /// Returns an unused number.
     fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
-    async fn ask(&self, way: Way, role: Option<Role>, line: &str, body: &str) -> Answered {
-        let (method, path) = line.split_once(' ').expect("a method and a path");
+    async fn ask(&self, channel: Channel, role: Option<Role>, request_line: &str, body: &str) -> Response {
+        let (method, path) = request_line.split_once(' ').expect("a method and a path");
         let mut request = Request::builder().method(method).uri(path);
-        let mut router = &self.bed.router;
+        let mut router = &self.env.router;
         let mut sent = body.to_owned();
-        match way {
-            Way::Rest => {
+        match channel {
+            Channel::Rest => {
                 if let Some(role) = role {
-                    request = request.header("authorization", format!("Bearer {}", self.bed.token(role)));
+                    request = request.header("authorization", format!("Bearer {}", self.env.token(role)));
                 }
             }
-            Way::Local => {
+            Channel::Local => {
                 let role = role.expect("a caller of this process has a role");
                 router = &self.local.iter().find(|(of, _)| *of == role).expect("a router").1;
             }
-            Way::Console => {
+            Channel::Console => {
                 request = request.header("host", "127.0.0.1:8080").header("sec-fetch-site", "same-origin");
                 if let Some(role) = role {
                     let browser = &self.browsers.iter().find(|(of, _)| *of == role).expect("a browser").1;
@@ -194,67 +195,68 @@ impl Campaign {
                 }
             }
         }
-        if way == Way::Console && method == "POST" {
+        if channel == Channel::Console && method == "POST" {
             request = request.header("content-type", "application/x-www-form-urlencoded");
         } else if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }
         let sent = if method == "GET" { String::new() } else { sent };
         let request = request.body(Body::from(sent)).expect("a request");
-        let response = router.clone().oneshot(request).await.expect("an answer");
+        let response = router.clone().oneshot(request).await.expect("a response");
         let (parts, body) = response.into_parts();
-        // A stream has no end.
+        // A stream does not end.
         let text = if parts.status == StatusCode::OK {
             String::new()
         } else {
             String::from_utf8_lossy(&body.collect().await.expect("a body").to_bytes()).into_owned()
         };
-        Answered { status: parts.status, headers: parts.headers, text }
+        Response { status: parts.status, headers: parts.headers, text }
     }
 
-    /// Asks, and judges the answer; whether it was allowed.
+    /// Sends a request and checks the response; returns whether the request was allowed.
     async fn run(
         &mut self,
-        (way, role): (Way, Option<Role>),
-        line: &str,
+        (channel, role): (Channel, Option<Role>),
+        request_line: &str,
         body: &str,
         expected: Expected,
         what: &str,
     ) -> bool {
-        let answer = self.ask(way, role, line, body).await;
+        let response = self.ask(channel, role, request_line, body).await;
         self.runs += 1;
-        self.last = format!("{} {}", answer.status, answer.text.chars().take(2_000).collect::<String>());
-        let status = answer.status.as_u16();
+        self.last = format!("{} {}", response.status, response.text.chars().take(2_000).collect::<String>());
+        let status = response.status.as_u16();
         let to_sign_in = status == 303
-            && answer
+            && response
                 .headers
                 .get("location")
                 .is_some_and(|to| to.as_bytes().starts_with(b"/console/sign-in"));
         let got = match status {
             401 => Expected::Unknown,
-            // Signing in that has to begin again, and signing out, lead there too.
+            // Restarting a sign-in, and signing out, redirect there as well.
             303 if to_sign_in
-                && !line.contains("/console/sign-in")
-                && (role.is_none() || !line.ends_with("/sign-out")) =>
+                && !request_line.contains("/console/sign-in")
+                && (role.is_none() || !request_line.ends_with("/sign-out")) =>
             {
                 Expected::Unknown
             }
             403 => {
                 let named =
-                    Role::ALL.into_iter().find(|role| answer.text.contains(&format!("the role `{role}`")));
+                    Role::ALL.into_iter().find(|role| response.text.contains(&format!("the role `{role}`")));
                 Expected::Forbidden(named.unwrap_or(Role::Viewer))
             }
             _ => Expected::Allowed,
         };
         self.refused += u32::from(got != Expected::Allowed);
-        // Hashing a password takes real time, while the clock of the tests moves on: its request may run out of its own.
-        let broken =
-            status >= 500 && !(status == 503 && line.contains("password") || line.contains("sign-in"));
+        // Hashing a password takes real time while the simulated clock advances, so its request may exceed its
+        // timeout.
+        let broken = status >= 500
+            && !(status == 503 && request_line.contains("password") || request_line.contains("sign-in"));
         if got != expected || broken {
             self.failures.push(format!(
-                "{what} {line} by {way:?} as {}: {status} {got:?}, not {expected:?}: {}",
-                role.map_or("nobody", Role::as_str),
-                answer.text.chars().take(200).collect::<String>()
+                "{what} {request_line} by {channel:?} as {}: {status} {got:?}, not {expected:?}: {}",
+                role.map_or("no role", Role::as_str),
+                response.text.chars().take(200).collect::<String>()
             ));
         }
         got == Expected::Allowed
@@ -262,25 +264,25 @@ impl Campaign {
 
     async fn write(&self, writes: Vec<Mutation>) {
         let call = CallContext {
-            deadline: self.bed.ports.clock.monotonic().after(std::time::Duration::from_secs(5)),
-            write: self.bed.ports.entropy.write(),
+            deadline: self.env.ports.clock.monotonic().after(std::time::Duration::from_secs(5)),
+            write: self.env.ports.entropy.write(),
             fence: cdm_core::domain::Fence::default(),
         };
-        let written = self.bed.ports.store.write(&call, &WriteBatch::of(writes)).await;
-        assert!(matches!(written, Outcome::Applied(())), "the scene is set: {written:?}");
+        let written = self.env.ports.store.write(&call, &WriteBatch::of(writes)).await;
+        assert!(matches!(written, Outcome::Applied(())), "the state is stored: {written:?}");
     }
 
-    /// Nothing is at work on a service or on the fleet.
-    async fn tidy(&self) {
-        let store = &self.bed.ports.store;
+    /// Removes the operations of the services and of the fleet.
+    async fn clear_operations(&self) {
+        let store = &self.env.ports.store;
         let mut writes = Vec::new();
         for color in Color::ALL {
-            let mut service = store.service(color).await.expect("the store answers");
+            let mut service = store.service(color).await.expect("a response of the store");
             if service.operation.take().is_some() {
                 writes.push(Mutation::Service(Box::new(service)));
             }
         }
-        let fleet = store.fleet().await.expect("the store answers");
+        let fleet = store.fleet().await.expect("a response of the store");
         if fleet.operation.is_some() || fleet.rollout.is_some() {
             writes.push(Mutation::Fleet(Box::new(Fleet { operation: None, rollout: None, ..fleet })));
         }
@@ -289,11 +291,11 @@ impl Campaign {
         }
     }
 
-    /// Everything that a refused request must leave as it is, in words.
+    /// Returns the state that a rejected request must not change, as text.
     async fn state(&self, site: Option<&Site>) -> String {
-        let store = &self.bed.ports.store;
+        let store = &self.env.ports.store;
         let site = match site {
-            Some(site) => store.site(&site.id).await.expect("the store answers"),
+            Some(site) => store.site(&site.id).await.expect("a response of the store"),
             None => None,
         };
         let (blue, green) = (store.service(Color::Blue).await, store.service(Color::Green).await);
@@ -302,7 +304,7 @@ impl Campaign {
 
     /// Stores an operation of that kind in that status.
     async fn operation(&mut self, kind: OperationKind, status: Status) -> (OperationId, Option<Site>) {
-        self.tidy().await;
+        self.clear_operations().await;
         let number = self.next();
         let course = Move { from: Color::Blue, to: Color::Green, routed: Color::Blue };
         let input = match kind {
@@ -322,27 +324,29 @@ impl Campaign {
             })),
             OperationKind::Select => OperationInput::Select(Color::Green),
         };
-        let current = OperationState { status, ..build::operation(number, input) };
+        let current = OperationState { status, ..fixtures::operation(number, input) };
         let site = (!matches!(kind, OperationKind::Deploy | OperationKind::Select)).then(|| {
             let phase = match kind {
                 OperationKind::Create => Phase::New,
                 OperationKind::Provision => Phase::Created,
                 _ => Phase::Active,
             };
-            Site { phase, ..build::site(&format!("s{number}")) }
+            Site { phase, ..fixtures::site(&format!("s{number}")) }
         });
         let subject = match (kind, &site) {
             (_, Some(site)) => Subject::Site(site.id.clone()),
             (OperationKind::Deploy, None) => Subject::Service(Color::Green),
             (_, None) => Subject::Fleet,
         };
-        let store = &self.bed.ports.store;
+        let store = &self.env.ports.store;
         let ended = matches!(status, Status::Ended(_));
         let mut writes = Vec::new();
         if ended {
             let operation = Operation::live(subject.clone(), current.clone());
-            writes
-                .push(Mutation::History(Box::new(Operation { finished_at: Some(build::BORN), ..operation })));
+            writes.push(Mutation::History(Box::new(Operation {
+                finished_at: Some(fixtures::CREATED_AT),
+                ..operation
+            })));
         }
         let current = Some(current).filter(|_| !ended);
         match &subject {
@@ -351,12 +355,12 @@ impl Campaign {
                 writes.push(Mutation::CreateSite(Box::new(Site { operation: current, ..site })));
             }
             Subject::Service(color) if current.is_some() => {
-                let mut service = store.service(*color).await.expect("the store answers");
+                let mut service = store.service(*color).await.expect("a response of the store");
                 service.operation = current;
                 writes.push(Mutation::Service(Box::new(service)));
             }
             Subject::Fleet if current.is_some() => {
-                let fleet = store.fleet().await.expect("the store answers");
+                let fleet = store.fleet().await.expect("a response of the store");
                 writes.push(Mutation::Fleet(Box::new(Fleet { operation: current, ..fleet })));
             }
             Subject::Service(_) | Subject::Fleet => {}
@@ -365,13 +369,13 @@ impl Campaign {
         (OperationId::on(number, subject), site)
     }
 
-    /// Stores a rollout to blue in that status, of that digest, with a site that failed.
+    /// Stores a rollout to blue in that status, with that digest and a failed site.
     async fn rollout(&mut self, status: RolloutStatus, digest: Option<Digest>) -> u64 {
-        self.tidy().await;
-        let (number, site) = (self.next(), build::site(&format!("s{}", self.number)));
+        self.clear_operations().await;
+        let (number, site) = (self.next(), fixtures::site(&format!("s{}", self.number)));
         self.number += 10;
-        let rollout = build::rollout(number, RolloutKind::Promote, Color::Blue, 1);
-        let finished_at = status.ended().then_some(build::BORN);
+        let rollout = fixtures::rollout(number, RolloutKind::Promote, Color::Blue, 1);
+        let finished_at = status.ended().then_some(fixtures::CREATED_AT);
         let rollout = Rollout { status, digest, finished_at, ..rollout };
         let member = RolloutMember {
             outcome: Some(MemberOutcome::Failed),
@@ -388,14 +392,14 @@ impl Campaign {
     }
 }
 
-fn image(letter: char) -> Digest {
-    Digest::parse(&digest(letter)).expect("a digest")
+fn image(hex_digit: char) -> Digest {
+    Digest::parse(&digest(hex_digit)).expect("a digest")
 }
 
-/// A path of a route, with something in each of its braces.
+/// Returns the path of a route with its parameters replaced.
 fn filled(path: &str) -> String {
     path.replace("{digest}", &digest('a'))
-        .replace("{color}", "green")
+        .replace("{selector}", "green")
         .replace("/operations/{id}", "/operations/op-1-fleet")
         .replace("/rollouts/{id}", "/rollouts/rollout-1")
         .replace("/freezes/{id}", "/freezes/freeze-1")
@@ -403,26 +407,26 @@ fn filled(path: &str) -> String {
         .replace("/tokens/{id}", &format!("/tokens/{}", Uid::from_parts(1, 1)))
         .replace("/sessions/{id}", &format!("/sessions/{}", Uid::from_parts(1, 1)))
         .replace("{*rest}", "nothing/like/that")
-        .replace("{name}", "nobody")
+        .replace("{name}", "unknown")
         .replace(['{', '}'], "")
 }
 
 async fn every_route(campaign: &mut Campaign) {
-    campaign.bed.ask("POST /sites/create?wait=0", Some(&new_site("id"))).await;
+    campaign.env.ask("POST /sites/create?wait=0", Some(&new_site("id"))).await;
     for route in ROUTES {
         let of_page = route.path == "/" || route.path.starts_with("/console");
-        let ways: &[Way] = if of_page { &[Way::Console] } else { &[Way::Rest, Way::Local] };
+        let ways: &[Channel] = if of_page { &[Channel::Console] } else { &[Channel::Rest, Channel::Local] };
         let needed = if of_page { of_console(route.path) } else { of_rest(route.method, route.path) };
-        for way in ways {
-            for role in ASKING {
-                if *way == Way::Local && role.is_none() {
+        for channel in ways {
+            for role in CALLERS {
+                if *channel == Channel::Local && role.is_none() {
                     continue;
                 }
-                let line = format!("{} {}", route.method, filled(route.path));
+                let request_line = format!("{} {}", route.method, filled(route.path));
                 let expected = expected(role, needed);
-                campaign.run((*way, role), &line, "", expected, "route").await;
-                campaign.tidy().await;
-                // Some of these sign people out.
+                campaign.run((*channel, role), &request_line, "", expected, "route").await;
+                campaign.clear_operations().await;
+                // Some of these routes end the session.
                 if route.path == "/console/sign-out" || route.path.starts_with("/console/account/") {
                     campaign.sign_in().await;
                 }
@@ -434,20 +438,20 @@ async fn every_route(campaign: &mut Campaign) {
 async fn every_operation(campaign: &mut Campaign) {
     for kind in OperationKind::ALL {
         for status in STATUSES {
-            for (word, way, role) in asking(&["retry", "cancel"]) {
+            for (action, channel, role) in all_requests(&["retry", "cancel"]) {
                 let (id, site) = campaign.operation(kind, status).await;
                 let what = format!("{kind} {status}");
                 let before = campaign.state(site.as_ref()).await;
-                let path = if way == Way::Console { "/console/operations" } else { "/operations" };
-                let line = format!("POST {path}/{id}/{word}");
+                let path = if channel == Channel::Console { "/console/operations" } else { "/operations" };
+                let request_line = format!("POST {path}/{id}/{action}");
                 let expected = match role {
-                    // The role of the route is named first.
+                    // The role of the route is checked first.
                     Some(Role::Viewer) => Expected::Forbidden(Role::Operator),
                     role => expected(role, Some(of_kind(kind))),
                 };
-                let allowed = campaign.run((way, role), &line, "", expected, &what).await;
+                let allowed = campaign.run((channel, role), &request_line, "", expected, &what).await;
                 if !allowed && campaign.state(site.as_ref()).await != before {
-                    campaign.failures.push(format!("{what} {line}: refused, and yet something was changed"));
+                    campaign.failures.push(format!("{what} {request_line}: rejected, but the state changed"));
                 }
             }
         }
@@ -458,7 +462,7 @@ async fn every_rollout(campaign: &mut Campaign) {
     // Blue runs `a`.
     for digest in [None, Some(image('a')), Some(image('b'))] {
         for status in RolloutStatus::ALL {
-            for (word, way, role) in asking(&["pause", "resume", "abort", "retry"]) {
+            for (action, channel, role) in all_requests(&["pause", "resume", "abort", "retry"]) {
                 let number = campaign.rollout(status, digest).await;
                 let runs = digest != Some(image('b'));
                 let what = format!(
@@ -466,41 +470,42 @@ async fn every_rollout(campaign: &mut Campaign) {
                     status.as_str(),
                     if runs { "runs" } else { "does not run" }
                 );
-                let path = if way == Way::Console { "/console/rollouts" } else { "/rollouts" };
-                let line = format!("POST {path}/rollout-{number}/{word}");
-                let needed = if word == "retry" && !runs { Role::Admin } else { Role::Operator };
+                let path = if channel == Channel::Console { "/console/rollouts" } else { "/rollouts" };
+                let request_line = format!("POST {path}/rollout-{number}/{action}");
+                let needed = if action == "retry" && !runs { Role::Admin } else { Role::Operator };
                 let expected = match role {
                     Some(Role::Viewer) => Expected::Forbidden(Role::Operator),
                     role => expected(role, Some(needed)),
                 };
                 let before = campaign.state(None).await;
-                let allowed = campaign.run((way, role), &line, "", expected, &what).await;
-                let store = &campaign.bed.ports.store;
+                let allowed = campaign.run((channel, role), &request_line, "", expected, &what).await;
+                let store = &campaign.env.ports.store;
                 let deploys =
-                    store.service(Color::Blue).await.expect("the store answers").operation.is_some();
-                let may_deploy = role == Some(Role::Admin) && word == "retry" && !runs && status.ended();
+                    store.service(Color::Blue).await.expect("a response of the store").operation.is_some();
+                let may_deploy = role == Some(Role::Admin) && action == "retry" && !runs && status.ended();
                 if deploys != may_deploy {
-                    campaign
-                        .failures
-                        .push(format!("{what} {line} as {role:?}: deploys: {deploys}: {}", campaign.last));
+                    campaign.failures.push(format!(
+                        "{what} {request_line} as {role:?}: deploys: {deploys}: {}",
+                        campaign.last
+                    ));
                 }
                 if !allowed && campaign.state(None).await != before {
-                    campaign.failures.push(format!("{what} {line}: refused, and yet something was changed"));
+                    campaign.failures.push(format!("{what} {request_line}: rejected, but the state changed"));
                 }
             }
         }
     }
 }
 
-/// A rollout that names an image may deploy it, whatever runs; one that names none deploys nothing.
+/// A rollout that names an image may deploy it in every case; a rollout without an image deploys nothing.
 async fn every_start(campaign: &mut Campaign) {
     for (named, needed) in [(None, Role::Operator), (Some('a'), Role::Admin), (Some('b'), Role::Admin)] {
         for dry in [false, true] {
-            for (_, way, role) in asking(&["start"]) {
-                campaign.tidy().await;
-                let (line, body) = if way == Way::Console {
+            for (_, channel, role) in all_requests(&["start"]) {
+                campaign.clear_operations().await;
+                let (request_line, body) = if channel == Channel::Console {
                     let image =
-                        named.map(|letter| format!("&imageTag={}", digest(letter))).unwrap_or_default();
+                        named.map(|hex_digit| format!("&imageTag={}", digest(hex_digit))).unwrap_or_default();
                     let planned = if dry {
                         ""
                     } else {
@@ -509,8 +514,8 @@ async fn every_start(campaign: &mut Campaign) {
                     ("POST /console/rollouts/start", format!("promote=true&scope=inactive{image}{planned}"))
                 } else {
                     let mut body = serde_json::json!({"promote": true, "dryRun": dry});
-                    if let Some(letter) = named {
-                        body["imageTag"] = digest(letter).into();
+                    if let Some(hex_digit) = named {
+                        body["imageTag"] = digest(hex_digit).into();
                     }
                     ("PUT /services", body.to_string())
                 };
@@ -519,22 +524,26 @@ async fn every_start(campaign: &mut Campaign) {
                     role => expected(role, Some(needed)),
                 };
                 let what = format!("start with {named:?}, dry: {dry}");
-                campaign.run((way, role), line, &body, expected, &what).await;
+                campaign.run((channel, role), request_line, &body, expected, &what).await;
             }
         }
     }
 }
 
-/// Each word, asked in each way by each who may come that way.
-fn asking(words: &'static [&'static str]) -> impl Iterator<Item = (&'static str, Way, Option<Role>)> {
-    let all = words.iter().flat_map(|word| {
-        WAYS.into_iter().flat_map(move |way| ASKING.into_iter().map(move |role| (*word, way, role)))
+/// Returns each action, through each channel, by each role that can use the channel.
+fn all_requests(
+    actions: &'static [&'static str],
+) -> impl Iterator<Item = (&'static str, Channel, Option<Role>)> {
+    let all = actions.iter().flat_map(|action| {
+        CHANNELS
+            .into_iter()
+            .flat_map(move |channel| CALLERS.into_iter().map(move |role| (*action, channel, role)))
     });
-    all.filter(|(_, way, role)| *way != Way::Local || role.is_some())
+    all.filter(|(_, channel, role)| *channel != Channel::Local || role.is_some())
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "a campaign says what it did")]
+#[expect(clippy::print_stdout, reason = "a campaign prints its result")]
 async fn campaign() {
     let mut campaign = Campaign::new().await;
     every_route(&mut campaign).await;
@@ -554,7 +563,7 @@ async fn campaign() {
     assert!(runs > 2_500 && refused > 1_000, "{runs} runs, {refused} refused");
 }
 
-/// A route without a line in the table answers nobody; this tells which one it is.
+/// A route that is missing from the table rejects every caller; this test names it.
 #[tokio::test]
 async fn every_route_is_in_the_table_with_its_role() {
     let document = crate::support::served().await;
@@ -570,21 +579,21 @@ async fn every_route_is_in_the_table_with_its_role() {
             documented.push((route.method, route.path));
         }
     }
-    // The other way round, and the console's, which no document has.
+    // The reverse, and the routes of the console, which are in no document.
     let console = include_str!("../../src/console/mod.rs");
     for route in ROUTES {
         let page = route.path == "/" || route.path.starts_with("/console");
         let known = documented.contains(&(route.method, route.path));
-        assert!(page || known, "{} {} is in the table, and is no route", route.method, route.path);
+        assert!(page || known, "{} {} is in the table, and is not a route", route.method, route.path);
     }
     let mut pages = 0;
-    for line in console.split("\"").filter(|text| text.starts_with("/console")) {
-        if line != "/console/" {
-            let first = line.split("{action}").next().unwrap_or(line);
-            let listed = ROUTES
-                .iter()
-                .any(|route| route.path == line || (first != line && route.path.starts_with(first)));
-            assert!(listed, "{line} is not in the table of routes");
+    for request_line in console.split("\"").filter(|text| text.starts_with("/console")) {
+        if request_line != "/console/" {
+            let first = request_line.split("{action}").next().unwrap_or(request_line);
+            let listed = ROUTES.iter().any(|route| {
+                route.path == request_line || (first != request_line && route.path.starts_with(first))
+            });
+            assert!(listed, "{request_line} is not in the table of routes");
             pages += 1;
         }
     }

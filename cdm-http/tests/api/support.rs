@@ -1,4 +1,4 @@
-//! A server over fakes, whose clock moves on whenever nobody can go on without it.
+//! A server on fakes, whose clock advances whenever all tasks wait for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl TokenStore for Tokens {
     }
 }
 
-/// Backends that are as a test says.
+/// Backends whose health a test controls.
 #[derive(Debug, Default)]
 pub(crate) struct Backends(pub(crate) Mutex<Option<String>>);
 
@@ -71,23 +71,23 @@ impl Health for Backends {
 }
 
 /// A server with a token of each role.
-pub(crate) struct Bed {
+pub(crate) struct TestEnv {
     pub(crate) app: App,
     pub(crate) router: Router,
     pub(crate) health: Arc<Backends>,
-    /// What the services stand on.
+    /// The ports of the manager.
     pub(crate) ports: Ports,
     tokens: Vec<(Role, SecretString)>,
 }
 
-/// What came back.
-pub(crate) struct Answer {
+/// A response.
+pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
     }
@@ -97,31 +97,31 @@ impl Answer {
     }
 }
 
-pub(crate) fn digest(letter: char) -> String {
-    letter.to_string().repeat(64)
+pub(crate) fn digest(hex_digit: char) -> String {
+    hex_digit.to_string().repeat(64)
 }
 
-impl Bed {
+impl TestEnv {
     pub(crate) async fn new() -> Self {
         Self::with(HttpSettings::default()).await
     }
 
     pub(crate) async fn with(settings: HttpSettings) -> Self {
-        let (bed, worker, clock) = Self::built(settings).await;
+        let (env, worker, clock) = Self::built(settings).await;
         tokio::spawn(async move { worker.run().await });
-        tokio::spawn(pump(clock));
-        bed
+        tokio::spawn(drive_clock(clock));
+        env
     }
 
-    /// One whose operations stay as they are: nobody works.
+    /// Creates an environment without a worker, in which operations keep their state.
     pub(crate) async fn idle(settings: HttpSettings) -> Self {
-        let (bed, _, clock) = Self::built(settings).await;
-        tokio::spawn(pump(clock));
-        bed
+        let (env, _, clock) = Self::built(settings).await;
+        tokio::spawn(drive_clock(clock));
+        env
     }
 
-    /// One in which no time passes either.
-    pub(crate) async fn still(settings: HttpSettings) -> Self {
+    /// Creates an environment without a worker, in which the clock does not advance.
+    pub(crate) async fn with_stopped_clock(settings: HttpSettings) -> Self {
         Self::built(settings).await.0
     }
 
@@ -173,7 +173,7 @@ impl Bed {
         found.1.expose_secret().to_owned()
     }
 
-    /// A request with the token of a role.
+    /// Returns a request with the token of a role.
     pub(crate) fn request(&self, role: Role, line: &str, body: Option<&str>) -> Request<Body> {
         let (method, path) = line.split_once(' ').expect("a method and a path");
         let mut request = Request::builder().method(method).uri(path);
@@ -184,34 +184,34 @@ impl Bed {
         request.body(Body::from(body.unwrap_or_default().to_owned())).expect("a request")
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.expect("an answer");
+    pub(crate) async fn send(&self, request: Request<Body>) -> TestResponse {
+        let response = self.router.clone().oneshot(request).await.expect("a response");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("text");
-        Answer { status: parts.status, headers: parts.headers, text }
+        TestResponse { status: parts.status, headers: parts.headers, text }
     }
 
-    /// Asks as an administrator.
-    pub(crate) async fn ask(&self, line: &str, body: Option<&str>) -> Answer {
+    /// Sends a request as an administrator.
+    pub(crate) async fn ask(&self, line: &str, body: Option<&str>) -> TestResponse {
         self.send(self.request(Role::Admin, line, body)).await
     }
 }
 
-/// The document as it is served.
+/// Returns the served OpenAPI document.
 pub(crate) async fn served() -> Value {
-    Bed::new().await.ask("GET /openapi.json", None).await.json()
+    TestEnv::new().await.ask("GET /openapi.json", None).await.json()
 }
 
-/// A body that creates a site.
+/// Returns a body that creates a site.
 pub(crate) fn new_site(id: &str) -> String {
     serde_json::json!({"id": id, "theme": "plain", "hostnames": [format!("{id}.example.org")],
         "name": "A site", "canonicalHostname": format!("{id}.example.org")})
     .to_string()
 }
 
-/// Moves the clock on whenever all others have had their turn.
-async fn pump(clock: SimClock) {
+/// Advances the clock whenever all other tasks have had their turn.
+async fn drive_clock(clock: SimClock) {
     loop {
         for _ in 0..64 {
             tokio::task::yield_now().await;

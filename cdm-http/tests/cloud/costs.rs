@@ -1,56 +1,60 @@
-//! How many requests a site's life costs, counted before the parts themselves. Those that change something are the
-//! work's; of the others, some are those of the client that waits for it.
+//! The number of requests in the lifecycle of a site, counted by the proxies in front of the backends. Modifying
+//! requests are part of the work; some of the other requests are from the client that polls for the result.
 
 use std::collections::BTreeMap;
 
 use reqwest::Method;
 use serde_json::json;
 
-use super::place::Place;
+use super::platform::Platform;
 use super::server::{Server, new_site};
 
-/// How many lives are counted; the middle one is told. A worker's signs of life fall into few of them.
+/// Number of measured lifecycles; the median is printed. Heartbeats of a worker occur in few of them.
 const LIVES: usize = 9;
 
-/// Requests of each part so far, or of a piece of a life: all, and those that change something.
+/// Requests of each backend so far, or in one phase of a lifecycle: all, and those that modify something.
 type Count = BTreeMap<&'static str, (u64, u64)>;
 
-fn asked(place: &Place) -> Count {
-    place.proxies.iter().map(|(part, proxy)| (*part, (proxy.asked(), proxy.changes()))).collect()
+fn count_requests(platform: &Platform) -> Count {
+    platform
+        .proxies
+        .iter()
+        .map(|(backend, proxy)| (*backend, (proxy.request_count(), proxy.changes())))
+        .collect()
 }
 
 fn since(before: &Count, now: &Count) -> Count {
-    let difference = |(part, (all, changes)): (&&'static str, &(u64, u64))| {
-        (*part, (all - before[part].0, changes - before[part].1))
+    let difference = |(backend, (all, changes)): (&&'static str, &(u64, u64))| {
+        (*backend, (all - before[backend].0, changes - before[backend].1))
     };
     now.iter().map(difference).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_life_costs_is_told() {
-    let Some(place) = Place::open().await else { return };
-    let server = tokio::task::block_in_place(|| place.serve());
+async fn the_requests_of_a_lifecycle_are_counted() {
+    let Some(platform) = Platform::open().await else { return };
+    let server = tokio::task::block_in_place(|| platform.start());
     let (status, selected) = server.ask(Method::POST, "/services", Some(&json!({"selector": "green"}))).await;
     assert_eq!(status, 200, "{selected}");
     let mut lives: BTreeMap<&'static str, Vec<Count>> = BTreeMap::new();
     for number in 0..LIVES {
-        for (piece, count) in live(&place, &server, &format!("s{number}")).await {
+        for (piece, count) in run_lifecycle(&platform, &server, &format!("s{number}")).await {
             lives.entry(piece).or_default().push(count);
         }
     }
     for (piece, counts) in lives {
-        tell(piece, &counts);
+        print_result(piece, &counts);
     }
 }
 
-/// A life, piece by piece.
-async fn live(place: &Place, server: &Server, id: &str) -> Vec<(&'static str, Count)> {
+/// Runs one lifecycle, and returns the requests of each phase.
+async fn run_lifecycle(platform: &Platform, server: &Server, id: &str) -> Vec<(&'static str, Count)> {
     let mut site = new_site(id);
     site["service"] = "blue".into();
-    let mut before = asked(place);
+    let mut before = count_requests(platform);
     let mut pieces = Vec::new();
     let mut piece = |name| {
-        let now = asked(place);
+        let now = count_requests(platform);
         pieces.push((name, since(&before, &now)));
         before = now;
     };
@@ -66,22 +70,22 @@ async fn live(place: &Place, server: &Server, id: &str) -> Vec<(&'static str, Co
     pieces
 }
 
-#[expect(clippy::print_stdout, reason = "what it costs is the result")]
-fn tell(piece: &str, counts: &[Count]) {
+#[expect(clippy::print_stdout, reason = "the campaign prints the measured costs")]
+fn print_result(piece: &str, counts: &[Count]) {
     let middle = |mut of_part: Vec<u64>| {
         of_part.sort_unstable();
         of_part[of_part.len() / 2]
     };
     let parts: Vec<String> = counts[0]
         .keys()
-        .map(|part| {
-            let all = middle(counts.iter().map(|count| count[part].0).collect());
-            let changes = middle(counts.iter().map(|count| count[part].1).collect());
-            // What MariaDB is asked is not looked into.
-            if *part == "mysql" {
-                format!("{part} {all}")
+        .map(|backend| {
+            let all = middle(counts.iter().map(|count| count[backend].0).collect());
+            let changes = middle(counts.iter().map(|count| count[backend].1).collect());
+            // The proxy does not parse the protocol of MariaDB.
+            if *backend == "mysql" {
+                format!("{backend} {all}")
             } else {
-                format!("{part} {all} ({changes} change something)")
+                format!("{backend} {all} ({changes} change something)")
             }
         })
         .collect();

@@ -1,15 +1,15 @@
-//! The platform as it is in production: the real server on DynamoDB, Secrets Manager, S3, MariaDB and Kubernetes, as far
-//! as these can be had on one machine.
+//! The platform as in production: the real server on DynamoDB, Secrets Manager, S3, MariaDB and Kubernetes, as far as
+//! these are available on one machine.
 
 mod costs;
 mod faults;
-mod life;
+mod lifecycle;
 mod outages;
 #[path = "../../../cdm-core/tests/parts/mod.rs"]
-#[allow(dead_code, reason = "the suites of the adapters need more of it")]
+#[allow(dead_code, reason = "the adapter suites use more of this module")]
 mod parts;
-mod place;
+mod platform;
 mod replicas;
 #[path = "../e2e/server.rs"]
-#[allow(dead_code, reason = "the other tests of the server ask it for more")]
+#[allow(dead_code, reason = "other tests of the server use more of this module")]
 mod server;

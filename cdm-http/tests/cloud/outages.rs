@@ -2,106 +2,112 @@
 //! error, nothing is parked, no attempt is counted, and the operation ends as requested once the backend is back.
 //!
 //! An outage is counted in requests, and the server's configuration keeps the pauses between retries short: the test
-//! waits for answers, never for time. `CDM_CAMPAIGNS=full` plays every failure of every backend, otherwise one each;
-//! `CDM_SEED` draws others.
+//! waits for responses, never for time. `CDM_CAMPAIGNS=full` runs every failure of every backend, otherwise one each;
+//! `CDM_SEED` selects others.
 
 use std::collections::BTreeSet;
 
 use cdm_testkit::ids::Rng;
-use cdm_testkit::proxy::Trouble;
+use cdm_testkit::proxy::HttpFault;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::place::Place;
+use super::platform::Platform;
 use super::server::{Server, new_site};
 
-/// More than the eight attempts of a step. The server's watches ask Kubernetes as well, and use up a part.
+/// More than the eight attempts of a step. The server's watches also send requests to Kubernetes, and use up a part.
 const REQUESTS: &[(&str, u64)] = &[("aws", 14), ("dynamodb", 14), ("kubernetes", 30), ("mysql", 14)];
-/// How often a client asks at most until an operation has ended, each time for up to two seconds.
-const LOOKS: usize = 60;
+/// Maximum number of requests of a client until an operation has ended, each of which waits up to two seconds.
+const MAX_POLLS: usize = 60;
 /// Short pauses, and one request for each call.
 const CONFIGURATION: &[(&str, &str)] =
     &[("CDM_RETRY_PAUSE_MS", "20"), ("CDM_RETRY_LONGEST_PAUSE_MS", "200"), ("AWS_MAX_ATTEMPTS", "1")];
 
-fn troubles(part: &str) -> Vec<Trouble> {
-    let answer = |status| Trouble::Answer(status, String::new());
-    match part {
-        "mysql" => vec![Trouble::Refused],
-        "dynamodb" => vec![Trouble::Refused, Trouble::Throttled],
-        _ => vec![Trouble::Refused, Trouble::Throttled, answer(403), answer(503)],
+fn http_faults(backend: &str) -> Vec<HttpFault> {
+    let respond = |status| HttpFault::Respond(status, String::new());
+    match backend {
+        "mysql" => vec![HttpFault::Refused],
+        "dynamodb" => vec![HttpFault::Refused, HttpFault::Throttled],
+        _ => vec![HttpFault::Refused, HttpFault::Throttled, respond(403), respond(503)],
     }
 }
 
-/// Sends the request until the server, whose own store may be out of reach, answers it.
-async fn patiently(server: &Server, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
-    for _ in 0..LOOKS {
+/// Sends the request until the server responds, because the server's own store may be unavailable.
+async fn send_until_response(
+    server: &Server,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> (StatusCode, Value) {
+    for _ in 0..MAX_POLLS {
         let (status, value) = server.ask(method.clone(), path, body).await;
         if !status.is_server_error() {
             return (status, value);
         }
     }
-    panic!("{path}: still no answer after {LOOKS} requests");
+    panic!("{path}: still no response after {MAX_POLLS} requests");
 }
 
-/// Provisions a site through an outage; the codes of the reasons that a client saw.
+/// Provisions a site through an outage, and returns the reason codes that a client saw.
 async fn provision(
-    place: &Place,
+    platform: &Platform,
     server: &Server,
     id: &str,
-    part: &str,
-    trouble: &Trouble,
+    backend: &str,
+    http_fault: &HttpFault,
 ) -> BTreeSet<String> {
-    let (status, made) = patiently(server, Method::POST, "/sites/create?wait=60s", Some(&new_site(id))).await;
+    let (status, made) =
+        send_until_response(server, Method::POST, "/sites/create?wait=60s", Some(&new_site(id))).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    let requests = REQUESTS.iter().find(|(name, _)| *name == part).expect("a backend").1;
+    let requests = REQUESTS.iter().find(|(name, _)| *name == backend).expect("a backend").1;
     let provision = format!("/sites/{id}/provision");
-    // The store is needed to accept the request at all; the others fail from the operation's first call on.
-    let begin = || place.proxies[part].outage(requests, trouble.clone());
-    if part != "dynamodb" {
+    // The store is required to accept the request; the other backends fail from the first call of the operation on.
+    let begin = || platform.proxies[backend].outage(requests, http_fault.clone());
+    if backend != "dynamodb" {
         begin();
     }
-    let (status, operation) = patiently(server, Method::POST, &provision, None).await;
+    let (status, operation) = send_until_response(server, Method::POST, &provision, None).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{operation}");
-    if part == "dynamodb" {
+    if backend == "dynamodb" {
         begin();
     }
     let path = format!("/operations/{}?wait=2s", operation["id"].as_str().expect("an id"));
     let (mut codes, mut last) = (BTreeSet::new(), json!(null));
-    for _ in 0..LOOKS {
-        (_, last) = patiently(server, Method::GET, &path, None).await;
+    for _ in 0..MAX_POLLS {
+        (_, last) = send_until_response(server, Method::GET, &path, None).await;
         assert_ne!(last["status"], "parked", "{last}");
         if last["status"] == "succeeded" {
             break;
         }
         codes.extend(last["reason"]["code"].as_str().map(str::to_owned));
     }
-    let left = place.proxies[part].outage_left();
-    assert_eq!(last["status"], "succeeded", "{left} requests of the outage left: {last}");
-    assert_eq!(left, 0, "the operation was done before the outage was over: {last}");
-    // A server that cannot renew its lease may lose its work to itself, and that counts.
+    let remaining = platform.proxies[backend].outage_remaining();
+    assert_eq!(last["status"], "succeeded", "{remaining} requests of the outage left: {last}");
+    assert_eq!(remaining, 0, "the operation was done before the outage was over: {last}");
+    // A server that cannot renew its lease may take over its own work, which counts as an attempt.
     let steps = last["steps"].as_array().expect("steps");
-    assert!(part == "dynamodb" || steps.iter().all(|step| step["attempts"] == 1), "{last}");
+    assert!(backend == "dynamodb" || steps.iter().all(|step| step["attempts"] == 1), "{last}");
     codes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "a campaign's line is its result")]
+#[expect(clippy::print_stdout, reason = "the campaign prints its result")]
 #[expect(clippy::disallowed_methods, reason = "a campaign reads its size from the environment")]
-async fn a_backend_that_is_away_for_longer_than_all_attempts_is_waited_for() {
-    let Some(place) = Place::open().await else { return };
+async fn an_outage_longer_than_all_attempts_is_awaited() {
+    let Some(platform) = Platform::open().await else { return };
     let full = std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full");
     let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
     let mut chance = Rng::new(seed);
-    let server = tokio::task::block_in_place(|| place.serve_with(CONFIGURATION));
+    let server = tokio::task::block_in_place(|| platform.start_with(CONFIGURATION));
     let (mut runs, mut seen) = (0, BTreeSet::new());
-    for (part, _) in REQUESTS {
-        let mut troubles = troubles(part);
+    for (backend, _) in REQUESTS {
+        let mut http_faults = http_faults(backend);
         if !full {
-            troubles = vec![troubles.swap_remove(chance.below(troubles.len() as u64) as usize)];
+            http_faults = vec![http_faults.swap_remove(chance.below(http_faults.len() as u64) as usize)];
         }
-        for trouble in troubles {
+        for http_fault in http_faults {
             runs += 1;
-            seen.extend(provision(&place, &server, &format!("away-{runs}"), part, &trouble).await);
+            seen.extend(provision(&platform, &server, &format!("away-{runs}"), backend, &http_fault).await);
         }
     }
     println!("campaign cloud-outages: {runs} runs, 0 failed, 0 parked, seed {seed}; reasons seen: {seen:?}");

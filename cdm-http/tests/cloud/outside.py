@@ -1,4 +1,4 @@
-"""What is in DynamoDB, Secrets Manager and S3, asked by boto3: one JSON object.
+"""Prints the content of DynamoDB, Secrets Manager and S3, read with boto3, as one JSON object.
 
 usage: outside.py ENDPOINT DYNAMODB_ENDPOINT TABLE BUCKET SECRET_PREFIX
 """
@@ -12,12 +12,12 @@ endpoint, dynamodb, table, bucket, prefix = sys.argv[1:]
 
 
 def client(service: str):
-    """A client of a service at the endpoint."""
+    """Returns a client of a service at the endpoint."""
     return boto3.client(service, endpoint_url=endpoint)
 
 
 def pages(service, operation: str, key: str, **arguments) -> list:
-    """Everything of a list, from all its pages."""
+    """Returns all items of a list, from all its pages."""
     found = []
     for page in service.get_paginator(operation).paginate(**arguments):
         found += page.get(key, [])

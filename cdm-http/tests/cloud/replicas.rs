@@ -1,10 +1,10 @@
-//! Two servers on one platform: what one leaves behind when it is killed or stands still, the other brings to its end,
-//! and what stood still changes nothing afterwards.
+//! Two servers on one platform: when one is killed or paused, the other finishes its work, and the paused one changes
+//! nothing afterwards.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::place::Place;
+use super::platform::Platform;
 use super::server::{Server, new_site};
 
 const SITES: usize = 6;
@@ -15,7 +15,7 @@ async fn begin(server: &Server, method: Method, path: &str) -> String {
     format!("/operations/{}", operation["id"].as_str().expect("an id"))
 }
 
-/// Asks for the provision of every site, and answers the operations.
+/// Requests the provision of every site, and returns the operations.
 async fn begin_all(server: &Server) -> Vec<String> {
     let mut begun = Vec::new();
     for number in 0..SITES {
@@ -27,63 +27,63 @@ async fn begin_all(server: &Server) -> Vec<String> {
     begun
 }
 
-/// Each site has one of everything, and there is nothing else.
-async fn one_of_each(place: &Place, server: &Server, operations: &[String]) {
+/// Asserts that each site has one resource of each kind, and that there is nothing else.
+async fn assert_one_of_each(platform: &Platform, server: &Server, operations: &[String]) {
     for path in operations {
-        let ended = server.rested(path).await;
+        let ended = server.wait_until_at_rest(path).await;
         assert_eq!(ended["status"], "succeeded", "{ended}");
     }
-    let there = tokio::task::block_in_place(|| place.outside());
-    let mine: Vec<String> = {
+    let outside = tokio::task::block_in_place(|| platform.outside());
+    let own_databases: Vec<String> = {
         let sites = server.get("/sites?limit=100").await;
         let items = sites["items"].as_array().expect("sites").clone();
         items.iter().map(|site| site["database"]["name"].as_str().expect("a name").to_owned()).collect()
     };
-    assert_eq!(mine.len(), SITES);
+    assert_eq!(own_databases.len(), SITES);
     assert!(
-        mine.iter().all(|name| there.databases.contains(name) && there.users.contains(name)),
-        "{there:?}"
+        own_databases.iter().all(|name| outside.databases.contains(name) && outside.users.contains(name)),
+        "{outside:?}"
     );
-    assert_eq!(there.ingresses.len(), SITES);
+    assert_eq!(outside.ingresses.len(), SITES);
     let installs = |job: &&Value| job["metadata"]["name"].as_str().unwrap_or_default().contains("-install-");
-    assert_eq!(there.jobs.iter().filter(installs).count(), SITES, "one installation each");
-    assert_eq!(there.aws["secrets"].as_object().expect("secrets").len(), 2 * SITES);
+    assert_eq!(outside.jobs.iter().filter(installs).count(), SITES, "one installation each");
+    assert_eq!(outside.aws["secrets"].as_object().expect("secrets").len(), 2 * SITES);
 }
 
-async fn selected(server: &Server) {
-    let (status, answer) = server.ask(Method::POST, "/services", Some(&json!({"selector": "blue"}))).await;
-    assert_eq!(status, 200, "{answer}");
+async fn select_blue(server: &Server) {
+    let (status, response) = server.ask(Method::POST, "/services", Some(&json!({"selector": "blue"}))).await;
+    assert_eq!(status, 200, "{response}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_server_leaves_its_neighbour_finishes() {
-    let Some(place) = Place::open().await else { return };
-    let (first, second) = tokio::task::block_in_place(|| (place.serve(), place.serve()));
-    selected(&first).await;
+async fn another_server_finishes_the_work_of_a_killed_one() {
+    let Some(platform) = Platform::open().await else { return };
+    let (first, second) = tokio::task::block_in_place(|| (platform.start(), platform.start()));
+    select_blue(&first).await;
     let operations = begin_all(&first).await;
     tokio::task::block_in_place(|| first.kill());
-    one_of_each(&place, &second, &operations).await;
+    assert_one_of_each(&platform, &second, &operations).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stood_still_past_its_lease_changes_nothing() {
-    let Some(place) = Place::open().await else { return };
-    let (first, second) = tokio::task::block_in_place(|| (place.serve(), place.serve()));
-    selected(&first).await;
+async fn a_server_paused_past_its_lease_changes_nothing() {
+    let Some(platform) = Platform::open().await else { return };
+    let (first, second) = tokio::task::block_in_place(|| (platform.start(), platform.start()));
+    select_blue(&first).await;
     let operations = begin_all(&first).await;
     first.signal("-STOP");
     for path in &operations {
-        let ended = second.rested(path).await;
+        let ended = second.wait_until_at_rest(path).await;
         assert_eq!(ended["status"], "succeeded", "{ended}");
     }
-    // Sites that a successor has ended, while the first one still believes in them.
+    // A successor has ended these sites while the paused server still holds them.
     let ended = begin(&second, Method::DELETE, "/sites/s0").await;
-    assert_eq!(second.rested(&ended).await["status"], "succeeded");
+    assert_eq!(second.wait_until_at_rest(&ended).await["status"], "succeeded");
     let (_, again) = second.ask(Method::POST, "/sites/create", Some(&new_site("s0"))).await;
     let provisioned = begin(&second, Method::POST, "/sites/s0/provision").await;
-    assert_eq!(second.rested(&provisioned).await["status"], "succeeded", "{again}");
+    assert_eq!(second.wait_until_at_rest(&provisioned).await["status"], "succeeded", "{again}");
     first.signal("-CONT");
-    // It answers again once it has looked at its own lease.
+    // The server responds again once it has checked its own lease.
     assert_eq!(first.get("/readyz").await["status"], "ready");
-    one_of_each(&place, &second, &operations).await;
+    assert_one_of_each(&platform, &second, &operations).await;
 }

@@ -1,4 +1,4 @@
-//! Nothing of the API is left out: each route was asked with success, and each code of docs/errors.md was provoked.
+//! Completeness: each route was requested with success, and each code of docs/errors.md was provoked.
 
 use std::collections::BTreeSet;
 
@@ -7,31 +7,28 @@ use serde_json::{Value, json};
 
 use super::server::{ADMIN, Server, directory, new_site};
 
-/// Codes that nobody can provoke from outside, and why.
-const FROM_WITHIN: [(&str, &str); 8] = [
-    (
-        "contended",
-        "the record has to change between each reading and writing of one request, eight times over",
-    ),
-    ("backend_denied", "the embedded backends refuse nobody"),
-    ("storage_full", "the disk that the tests run on has space; `tests/e2e/storage.rs` fills one of its own"),
+/// Codes that cannot be provoked from outside, with the reason.
+const INTERNAL_ONLY: [(&str, &str); 8] = [
+    ("contended", "the record must change between read and write of one request, eight times in a row"),
+    ("backend_denied", "the embedded backends deny no request"),
+    ("storage_full", "the disk that the tests run on has space; `tests/e2e/storage.rs` fills a separate one"),
     ("unavailable", "the embedded store answers as long as the server does"),
-    ("outcome_unknown", "an answer of the store has to be lost; the campaigns of cdm-core lose them"),
+    ("outcome_unknown", "a response of the store must be lost; the campaigns of cdm-core cover this"),
     ("timed_out", "no request of an embedded server takes 90 s"),
-    ("busy", "more passwords have to wait at one instant than the queue takes; tests of cdm-http fill it"),
-    ("not_ready", "a server that ends; tests/e2e/shutdown.rs ends one"),
+    ("busy", "more passwords must wait at once than the queue holds; tests of cdm-http fill it"),
+    ("not_ready", "the server must be shutting down; tests/e2e/shutdown.rs covers this"),
 ];
 
 fn id(value: &Value) -> &str {
     value["id"].as_str().unwrap_or_else(|| panic!("no id in {value}"))
 }
 
-/// Asks for everything once, in an order in which all of it succeeds.
-async fn ask_everything(server: &Server) {
+/// Requests everything once, in an order in which every request succeeds.
+async fn request_everything(server: &Server) {
     let get = async |path: &str| {
-        let answer = server.ask_as(Some(ADMIN), Method::GET, path, None).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{path}");
-        answer
+        let response = server.ask_as(Some(ADMIN), Method::GET, path, None).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response
     };
     for path in ["/healthz", "/readyz", "/openapi.json", "/metrics", "/services", "/events", "/sites"] {
         get(path).await;
@@ -44,7 +41,7 @@ async fn ask_everything(server: &Server) {
     }
     let provisioned = server.done(Method::POST, "/sites/one/provision", None).await;
     get(&format!("/operations/{}/steps/Install/log", id(&provisioned))).await;
-    server.rested(&format!("/operations/{}", id(&provisioned))).await;
+    server.wait_until_at_rest(&format!("/operations/{}", id(&provisioned))).await;
     server.ask(Method::POST, "/services", Some(&json!({"selector": "green"}))).await;
     server.done(Method::POST, "/services", Some(&json!({"imageTag": "a".repeat(64)}))).await;
     server.done(Method::PUT, "/sites/one/upgrade", None).await;
@@ -56,17 +53,18 @@ async fn ask_everything(server: &Server) {
     assert_eq!(server.ask(Method::POST, &path, Some(&mark)).await.0, StatusCode::OK);
     get("/sites/one").await;
 
-    // Its pods take a while to start, and the rollout waits for them.
+    // The pods take a while to start, and the rollout waits for them.
     let body = json!({"promote": true, "imageTag": "c".repeat(64)});
     let (status, rollout) = server.ask(Method::PUT, "/services", Some(&body)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{rollout}");
     let path = format!("/rollouts/{}", id(&rollout));
     assert_eq!(server.ask(Method::POST, &format!("{path}/pause"), None).await.0, StatusCode::ACCEPTED);
-    assert_eq!(server.rested(&path).await["status"], "paused");
+    assert_eq!(server.wait_until_at_rest(&path).await["status"], "paused");
     assert_eq!(server.ask(Method::POST, &format!("{path}/resume"), None).await.0, StatusCode::ACCEPTED);
     assert_eq!(server.ask(Method::POST, &format!("{path}/abort"), None).await.0, StatusCode::ACCEPTED);
-    assert_eq!(server.rested(&path).await["status"], "aborted");
-    let deploy = server.rested(&format!("/operations/{}", rollout["after"].as_str().unwrap())).await;
+    assert_eq!(server.wait_until_at_rest(&path).await["status"], "aborted");
+    let deploy =
+        server.wait_until_at_rest(&format!("/operations/{}", rollout["after"].as_str().unwrap())).await;
     assert_eq!(deploy["status"], "succeeded", "{deploy}");
     get(&format!("/operations?rollout={}", id(&rollout))).await;
     assert_eq!(server.ask(Method::POST, &format!("{path}/retry"), None).await.0, StatusCode::ACCEPTED);
@@ -75,7 +73,7 @@ async fn ask_everything(server: &Server) {
     let (_, begun) = server.ask(Method::POST, "/sites/two/provision", None).await;
     let path = format!("/operations/{}", id(&begun));
     assert_eq!(server.ask(Method::POST, &format!("{path}/cancel"), None).await.0, StatusCode::ACCEPTED);
-    assert_eq!(server.rested(&path).await["status"], "cancelled");
+    assert_eq!(server.wait_until_at_rest(&path).await["status"], "cancelled");
     assert_eq!(server.ask(Method::POST, &format!("{path}/retry"), None).await.0, StatusCode::ACCEPTED);
     let frozen = json!({"reason": "the sale of the year", "sites": ["one"]});
     let (status, freeze) = server.ask(Method::POST, "/freezes", Some(&frozen)).await;
@@ -108,11 +106,11 @@ async fn ask_everything(server: &Server) {
 }
 
 #[tokio::test]
-async fn every_request_of_the_document_was_answered_with_success() {
+async fn every_operation_of_the_document_was_requested_with_success() {
     let dir = directory();
     let server = Server::start_slow(dir.path());
-    ask_everything(&server).await;
-    // The server itself has counted what it answered.
+    request_everything(&server).await;
+    // The metrics of the server count its responses.
     let metrics = server.ask_as(Some(ADMIN), Method::GET, "/metrics", None).await.text().await.unwrap();
     let document = server.get("/openapi.json").await;
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -123,7 +121,7 @@ async fn every_request_of_the_document_was_answered_with_success() {
     }
 }
 
-/// The codes of both tables: whatever begins a row in backticks.
+/// Returns the codes of both tables: the first backquoted word of each row.
 fn codes() -> BTreeSet<String> {
     let text = include_str!("../../../docs/errors.md");
     let (before, after) = text.split_once("## What the REST server adds").unwrap();
@@ -134,12 +132,13 @@ fn codes() -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_code_of_the_documents_was_met_or_cannot_be() {
+async fn every_documented_code_was_provoked_or_is_explained() {
     let dir = directory();
     let server = Server::start_slow(dir.path());
     let (_, operator) = server.token("operator").await;
-    let mut met = BTreeSet::new();
-    let mut meet = |problem: &Value| met.insert(problem["code"].as_str().unwrap_or_default().to_owned());
+    let mut provoked = BTreeSet::new();
+    let mut record =
+        |problem: &Value| provoked.insert(problem["code"].as_str().unwrap_or_default().to_owned());
     let site = new_site("one");
     server.ask(Method::POST, "/sites/create", Some(&site)).await;
     let mut taken = new_site("other");
@@ -149,12 +148,12 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         server.ask(Method::POST, "/sites/create", Some(&new_site(id))).await;
         server.done(Method::POST, &format!("/sites/{id}/provision"), None).await;
     }
-    // It rests after its first site for as long as the test lasts.
-    let rests = json!({"promote": true, "waves": ["1", "100%"], "bake": 3600});
+    // The rollout bakes after its first site for as long as the test runs.
+    let baking = json!({"promote": true, "waves": ["1", "100%"], "bake": 3600});
     let token = json!({"name": "twice", "role": "viewer"});
     let user = json!({"name": "twice", "role": "viewer", "password": "correct horse battery"});
     let cases = [
-        (Method::GET, "/sites/nobody", None),
+        (Method::GET, "/sites/unknown", None),
         (Method::POST, "/sites/create", Some(site)),
         (Method::POST, "/sites/create", Some(taken)),
         (Method::PUT, "/sites/one/promote", None),
@@ -169,27 +168,27 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         (Method::POST, "/freezes", Some(json!({"reason": "a launch", "sites": ["one"]}))),
         (Method::PUT, "/sites/one/promote", None),
         (Method::POST, "/services", Some(json!({"imageTag": "dev"}))),
-        (Method::PUT, "/services", Some(json!({"promote": true, "scope": {"sites": ["nobody"]}}))),
+        (Method::PUT, "/services", Some(json!({"promote": true, "scope": {"sites": ["unknown"]}}))),
         (Method::PUT, "/services", Some(json!({"promote": true, "scope": "inactive"}))),
-        // Of both pairs the first is accepted, and under way while the second asks.
-        (Method::PUT, "/services", Some(rests)),
+        // In both pairs the first request is accepted, and still running when the second is sent.
+        (Method::PUT, "/services", Some(baking)),
         (Method::PUT, "/services", Some(json!({"promote": true}))),
         (Method::POST, "/sites/one/provision", None),
         (Method::POST, "/sites/one/provision", None),
     ];
     for (method, path, body) in cases {
-        meet(&server.ask(method, path, body.as_ref()).await.1);
+        record(&server.ask(method, path, body.as_ref()).await.1);
     }
     let rollouts = server.get("/rollouts?limit=1").await;
     let path = format!("/rollouts/{}", id(&rollouts["items"][0]));
     server.ask(Method::POST, &format!("{path}/pause"), None).await;
-    assert_eq!(server.rested(&path).await["status"], "paused");
+    assert_eq!(server.wait_until_at_rest(&path).await["status"], "paused");
     server.done(Method::POST, "/services", Some(&json!({"imageTag": "d".repeat(64)}))).await;
     let bad = json!({"verdict": "bad", "reason": "it is slow"});
     server.ask(Method::POST, &format!("/services/history/{}", "d".repeat(64)), Some(&bad)).await;
     let accept = json!({"acceptDigest": "d".repeat(64)});
     for body in [None, Some(&accept)] {
-        meet(&server.ask(Method::POST, &format!("{path}/resume"), body).await.1);
+        record(&server.ask(Method::POST, &format!("{path}/resume"), body).await.1);
     }
     let send = |key: &'static str, kind: &'static str, body: Vec<u8>| {
         let request = server.client.post(format!("{}/sites/create", server.url)).bearer_auth(ADMIN);
@@ -204,20 +203,20 @@ async fn every_code_of_the_documents_was_met_or_cannot_be() {
         ("3", json_kind, vec![b' '; 65 * 1024]),
         ("4", "text/plain", b"{}".to_vec()),
     ] {
-        meet(&send(key, kind, body).await.unwrap().json().await.unwrap());
+        record(&send(key, kind, body).await.unwrap().json().await.unwrap());
     }
     let ask = async |token: &str, path: &str| -> Value {
         server.ask_as(Some(token), Method::DELETE, path, None).await.json().await.unwrap()
     };
-    meet(&ask(&operator, "/sites/one").await);
+    record(&ask(&operator, "/sites/one").await);
     for _ in 0..40 {
-        meet(&ask("nobody", "/sites/one").await);
+        record(&ask("cdm_unknown", "/sites/one").await);
     }
-    meet(&server.raw("GET /sites HTTP/1.1\r\nconnection: close\r\n\r\n"));
-    met.remove("");
-    let within: BTreeSet<String> = FROM_WITHIN.iter().map(|(code, _)| (*code).to_owned()).collect();
-    assert!(met.is_disjoint(&within), "it can be met from outside: {met:?}");
-    let all: BTreeSet<String> = met.union(&within).cloned().collect();
+    record(&server.raw("GET /sites HTTP/1.1\r\nconnection: close\r\n\r\n"));
+    provoked.remove("");
+    let within: BTreeSet<String> = INTERNAL_ONLY.iter().map(|(code, _)| (*code).to_owned()).collect();
+    assert!(provoked.is_disjoint(&within), "provoked from outside: {provoked:?}");
+    let all: BTreeSet<String> = provoked.union(&within).cloned().collect();
     let known = codes();
-    assert_eq!(all, known, "left: met or explained; right: docs/errors.md");
+    assert_eq!(all, known, "left: provoked or explained; right: docs/errors.md");
 }

@@ -1,4 +1,4 @@
-//! Rollouts with a health gate on the local cluster: real pages behind a real router.
+//! Rollouts with a health gate on the local cluster: real pages through a real router.
 
 use cdm_core::adapters::embedded::ImageSpec;
 use cdm_core::domain::Digest;
@@ -15,17 +15,17 @@ async fn fleet(server: &Server, sites: usize) {
     }
 }
 
-async fn deploy(server: &Server, letter: &str, service: &str) {
-    let body = json!({"imageTag": letter.repeat(64), "service": service});
+async fn deploy(server: &Server, hex_digit: &str, service: &str) {
+    let body = json!({"imageTag": hex_digit.repeat(64), "service": service});
     server.done(Method::POST, "/services", Some(&body)).await;
 }
 
 async fn roll_out(server: &Server, body: &Value) -> Value {
     let (_, accepted) = server.ask(Method::PUT, "/services", Some(body)).await;
-    server.rested(&format!("/rollouts/{}", accepted["id"].as_str().unwrap_or_default())).await
+    server.wait_until_at_rest(&format!("/rollouts/{}", accepted["id"].as_str().unwrap_or_default())).await
 }
 
-/// The status and the service of every site's page.
+/// Returns the status and the service of every site's page.
 async fn pages(server: &Server, sites: usize) -> Vec<(u16, String)> {
     let mut seen = Vec::new();
     for n in 0..sites {
@@ -37,7 +37,7 @@ async fn pages(server: &Server, sites: usize) -> Vec<(u16, String)> {
 }
 
 #[tokio::test]
-async fn an_image_that_answers_500_is_seen_by_the_gate_and_nobody_is_moved_to_it() {
+async fn the_gate_rejects_an_image_that_returns_500() {
     let dir = directory();
     let server = Server::start(dir.path());
     fleet(&server, 5).await;
@@ -66,7 +66,7 @@ async fn an_image_that_answers_500_is_seen_by_the_gate_and_nobody_is_moved_to_it
     assert_eq!(reason["code"], "gate_failed", "{members}");
     assert!(reason["message"].as_str().unwrap().contains("answers 500 instead of 200"), "{members}");
 
-    // A good one passes the same gate.
+    // A good image passes the same gate.
     deploy(&server, "c", "green").await;
     let ended = roll_out(&server, &body).await;
     assert_eq!((&ended["status"], &ended["succeeded"]), (&"succeeded".into(), &5.into()), "{ended}");
@@ -74,7 +74,7 @@ async fn an_image_that_answers_500_is_seen_by_the_gate_and_nobody_is_moved_to_it
 }
 
 #[tokio::test]
-async fn an_image_deployed_under_its_sites_that_answers_500_is_put_back() {
+async fn an_image_deployed_in_place_that_returns_500_is_rolled_back() {
     let dir = directory();
     let server = Server::start(dir.path());
     fleet(&server, 3).await;
@@ -89,8 +89,8 @@ async fn an_image_deployed_under_its_sites_that_answers_500_is_put_back() {
         (&"failed".into(), &"budget_exceeded".into()),
         "{ended}"
     );
-    let put_back = format!("/operations/{}", ended["rollback"].as_str().expect("a deploy"));
-    assert_eq!(server.rested(&put_back).await["status"], "succeeded");
+    let rollback = format!("/operations/{}", ended["rollback"].as_str().expect("a deploy"));
+    assert_eq!(server.wait_until_at_rest(&rollback).await["status"], "succeeded");
     let services = server.get("/services").await;
     assert!(services["services"]["blue"]["image"].as_str().unwrap().contains(&"a".repeat(64)), "{services}");
     assert_eq!(pages(&server, 3).await, vec![(200, "blue".to_owned()); 3]);

@@ -1,4 +1,4 @@
-//! The reader of the log may go, or stop to read: requests are answered, and the server ends in good order.
+//! The reader of the log may close it or stop reading: the server continues to serve requests, and shuts down cleanly.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStderr, Command, Stdio};
@@ -6,9 +6,9 @@ use std::process::{ChildStderr, Command, Stdio};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use super::server::{QUICK, Server, Serves, begin, command, directory, new_site};
+use super::server::{QUICK, Server, ServerMode, begin, command, directory, new_site};
 
-/// A server whose log was read up to the line that says where it listens, and the rest of its log.
+/// Starts a server, and reads its log up to the line with the listening address; returns the rest of the log.
 fn start(dir: &std::path::Path) -> (Server, BufReader<ChildStderr>) {
     let mut child = begin(dir, QUICK);
     let mut log = BufReader::new(child.stderr.take().expect("the server's log"));
@@ -26,24 +26,24 @@ fn start(dir: &std::path::Path) -> (Server, BufReader<ChildStderr>) {
     (server, log)
 }
 
-async fn ask_much(server: &Server) {
+async fn send_many_requests(server: &Server) {
     for id in ["aa", "bb", "cc"] {
         let (status, made) = server.ask(Method::POST, "/sites/create", Some(&new_site(id))).await;
         assert_eq!(status, StatusCode::CREATED, "{made}");
     }
-    // More lines than a pipe takes.
+    // More lines than the buffer of a pipe holds.
     for _ in 0..1_000 {
-        let answer = server.ask_as(None, Method::GET, "/healthz", None).await;
-        assert_eq!(answer.status(), StatusCode::OK);
+        let response = server.ask_as(None, Method::GET, "/healthz", None).await;
+        assert_eq!(response.status(), StatusCode::OK);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_go_on_when_the_reader_of_the_log_has_gone() {
+async fn requests_are_served_after_the_log_reader_closes() {
     let dir = directory();
     let (mut server, log) = start(dir.path());
     drop(log);
-    ask_much(&server).await;
+    send_many_requests(&server).await;
     let metrics = server.ask_as(Some(super::server::ADMIN), Method::GET, "/metrics", None).await;
     let metrics = metrics.text().await.expect("metrics");
     let dropped = metrics.lines().find_map(|line| line.strip_prefix("cdm_log_lines_dropped_total "));
@@ -54,67 +54,68 @@ async fn requests_go_on_when_the_reader_of_the_log_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_go_on_when_the_reader_of_the_log_does_not_read() {
+async fn requests_are_served_while_the_log_reader_stalls() {
     let dir = directory();
     let (mut server, log) = start(dir.path());
-    ask_much(&server).await;
+    send_many_requests(&server).await;
     let status = tokio::task::block_in_place(|| server.terminate());
     assert_eq!(status.code(), Some(0));
     drop(log);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_goes_on_when_nobody_reads_what_it_prints() {
+async fn a_first_start_continues_with_closed_standard_output() {
     let dir = directory();
     let mut command = command(dir.path(), QUICK);
     let mut child = command.env_remove("CDM_ADMIN_TOKEN").stdout(Stdio::piped()).spawn().expect("a server");
     drop(child.stdout.take());
-    let mut server = Server::listen(child, Serves::ApiAndSites);
-    let answer = server.ask_as(None, Method::GET, "/healthz", None).await;
-    assert_eq!(answer.status(), StatusCode::OK);
+    let mut server = Server::listen(child, ServerMode::ApiAndSites);
+    let response = server.ask_as(None, Method::GET, "/healthz", None).await;
+    assert_eq!(response.status(), StatusCode::OK);
     let log = server.log.lock().expect("the log").clone();
     assert!(log.contains("the administrator's token could not be shown"), "{log}");
-    let words = log.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let words = log.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
     let tokens: Vec<_> = words.filter(|word| word.starts_with("cdm_") && word.len() > 24).collect();
-    assert!(tokens.is_empty(), "no token is in the log: {log}");
+    assert!(tokens.is_empty(), "the log contains a token: {log}");
     let status = tokio::task::block_in_place(|| server.terminate());
     assert_eq!(status.code(), Some(0));
 }
 
-/// A terminal that closes is no reason to leave work behind.
+/// When its terminal closes, the server shuts down cleanly.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_ends_the_server_in_good_order() {
+async fn a_hangup_shuts_down_cleanly() {
     let dir = directory();
     let inner = command(dir.path(), QUICK);
-    // The tests may run where the signal is ignored, as under nohup, and the server would inherit that.
+    // The test environment may ignore the signal, as under nohup, and the server would inherit that.
     let mut outer = Command::new("env");
     outer.arg("--default-signal=HUP").arg(inner.get_program()).args(inner.get_args());
     outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let child = outer.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the server starts");
-    let mut server = Server::listen(child, Serves::ApiAndSites);
+    let mut server = Server::listen(child, ServerMode::ApiAndSites);
     let status = tokio::task::block_in_place(|| server.end("-HUP"));
     assert_eq!(status.code(), Some(0));
 }
 
-/// Who asked, and from where, is in the line of each request.
+/// The log line of each request contains actor and address.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_access_log_names_actor_and_address() {
     let dir = directory();
     let (mut server, mut log) = start(dir.path());
     server.get("/sites").await;
     server.ask_as(None, Method::GET, "/sites", None).await;
-    let forged = [("x-forwarded-for", "203.0.113.7"), ("authorization", "Bearer nobody's")];
+    let forged = [("x-forwarded-for", "203.0.113.7"), ("authorization", "Bearer invalid")];
     let mut request = server.client.get(format!("{}/operations", server.url));
     for (name, value) in forged {
         request = request.header(name, value);
     }
-    assert_eq!(request.send().await.expect("an answer").status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(request.send().await.expect("a response").status(), StatusCode::UNAUTHORIZED);
     assert!(tokio::task::block_in_place(|| server.terminate()).success());
     let mut text = String::new();
     log.read_to_string(&mut text).expect("the rest of the log");
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
-    let answered = lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == "answered");
-    let seen: Vec<_> = answered
+    let access_lines =
+        lines.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == "answered");
+    let entries: Vec<_> = access_lines
         .map(|fields| {
             let text = |name: &str| fields[name].as_str().map(str::to_owned);
             (text("route"), fields["status"].as_u64(), text("actor"), text("address"))
@@ -123,10 +124,10 @@ async fn the_access_log_names_actor_and_address() {
     let line = |route: &str, status, actor: &str| {
         (Some(route.to_owned()), Some(status), Some(actor.to_owned()), Some("127.0.0.1".to_owned()))
     };
-    assert_eq!(seen.len(), 3, "{seen:?}");
-    let actor = seen[0].2.clone().expect("an actor");
+    assert_eq!(entries.len(), 3, "{entries:?}");
+    let actor = entries[0].2.clone().expect("an actor");
     assert!(actor.starts_with("bootstrap-"), "{actor}");
-    assert_eq!(seen[0], line("/sites", 200, &actor));
-    assert_eq!(seen[1], line("/sites", 401, "anonymous"));
-    assert_eq!(seen[2], line("/operations", 401, "anonymous"));
+    assert_eq!(entries[0], line("/sites", 200, &actor));
+    assert_eq!(entries[1], line("/sites", 401, "anonymous"));
+    assert_eq!(entries[2], line("/operations", 401, "anonymous"));
 }

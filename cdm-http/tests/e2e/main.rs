@@ -1,24 +1,24 @@
-//! The real `cdm-server`, over real HTTP on free ports, as its users meet it.
+//! The real `cdm-server` over real HTTP on free ports, as its users run it.
 
 mod clients;
 mod connections;
 mod console;
 mod coverage;
+mod file_permissions;
 mod gates;
-mod life;
+mod lifecycle;
 mod logging;
 #[cfg(feature = "oidc")]
 mod oidc;
 mod outages;
 mod passwords;
-mod private;
 #[cfg(feature = "oidc")]
 mod provider;
 mod refusals;
 mod second_factor;
 mod server;
 mod shutdown;
-mod starting;
+mod startup;
 mod storage;
 mod streams;
 mod webhooks;

@@ -1,4 +1,4 @@
-//! A backend that is away: what waits for it says so, costs next to nothing, and goes on by itself.
+//! An unavailable backend: waiting operations report it, cause few requests, and resume by themselves.
 
 use std::path::Path;
 
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use super::server::{ADMIN, Server, directory, new_site};
 
-/// The sites' databases go away: a file is where their directory was.
-fn take_away(data: &Path) {
+/// Makes the site databases unavailable: replaces their directory by a file.
+fn make_unavailable(data: &Path) {
     let databases = data.join("databases");
     if databases.exists() {
-        std::fs::rename(&databases, data.join("databases.away")).expect("the databases go away");
+        std::fs::rename(&databases, data.join("databases.away")).expect("the databases are moved away");
     }
-    std::fs::write(&databases, "no directory").expect("a file in their place");
+    std::fs::write(&databases, "no directory").expect("a file instead of the directory");
 }
 
-fn bring_back(data: &Path) {
+fn make_available(data: &Path) {
     let (databases, away) = (data.join("databases"), data.join("databases.away"));
-    std::fs::remove_file(&databases).expect("the file goes");
+    std::fs::remove_file(&databases).expect("the file is removed");
     if away.exists() {
         std::fs::rename(&away, &databases).expect("the databases are back");
     } else {
@@ -27,17 +27,17 @@ fn bring_back(data: &Path) {
     }
 }
 
-/// What the feed says of an operation until it succeeds.
-async fn words(feed: Response, operation: &str) -> Vec<String> {
+/// Returns the feed entries of an operation until it succeeds.
+async fn feed_entries(feed: Response, operation: &str) -> Vec<String> {
     let (mut seen, mut chunks) = (String::new(), feed.bytes_stream());
     loop {
         let data = seen.lines().filter_map(|line| line.strip_prefix("data:"));
         let events = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
-        let words = events.filter(|event| event["operation"] == operation);
-        let words: Vec<String> =
-            words.filter_map(|event| event["what"].as_str().map(str::to_owned)).collect();
-        if words.iter().any(|word| word == "succeeded") {
-            return words;
+        let feed_entries = events.filter(|event| event["operation"] == operation);
+        let feed_entries: Vec<String> =
+            feed_entries.filter_map(|event| event["what"].as_str().map(str::to_owned)).collect();
+        if feed_entries.iter().any(|entry| entry == "succeeded") {
+            return feed_entries;
         }
         let chunk = chunks.next().await.expect("more of the feed").expect("a chunk");
         seen.push_str(&String::from_utf8_lossy(&chunk));
@@ -50,12 +50,12 @@ async fn create(server: &Server, id: &str) {
 }
 
 #[tokio::test]
-async fn a_provision_waits_while_the_databases_are_away_and_is_done_when_they_are_back() {
+async fn a_provision_waits_for_unavailable_databases_and_then_succeeds() {
     let dir = directory();
     let data = dir.path().join("data");
     let mut server = Server::start(dir.path());
     create(&server, "rrr").await;
-    take_away(&data);
+    make_unavailable(&data);
     let feed = server.ask_as(Some(ADMIN), Method::GET, "/events", None).await;
 
     // Several attempts are made in this time.
@@ -68,26 +68,26 @@ async fn a_provision_waits_while_the_databases_are_away_and_is_done_when_they_ar
         "{operation}"
     );
     assert!(reason["message"].as_str().is_some_and(|message| message.contains("databases")), "{reason}");
-    assert_eq!(operation["steps"][0]["attempts"], 1, "an outage is no attempt: {operation}");
+    assert_eq!(operation["steps"][0]["attempts"], 1, "an outage does not count as an attempt: {operation}");
 
-    bring_back(&data);
-    let done = server.rested(&format!("/operations/{id}")).await;
+    make_available(&data);
+    let done = server.wait_until_at_rest(&format!("/operations/{id}")).await;
     assert_eq!(done["status"], "succeeded", "{done}");
-    let words = words(feed, &id).await;
-    let before = words.iter().take_while(|word| !word.starts_with("step CreateDatabase"));
-    let waits = before.filter(|word| *word == "waiting").count();
-    assert_eq!(waits, 1, "one wait, however often the databases were asked: {words:?}");
+    let feed_entries = feed_entries(feed, &id).await;
+    let before = feed_entries.iter().take_while(|entry| !entry.starts_with("step CreateDatabase"));
+    let wait_count = before.filter(|entry| *entry == "waiting").count();
+    assert_eq!(wait_count, 1, "one wait for all attempts: {feed_entries:?}");
     assert_eq!(server.page("rrr.example.com").await.status(), StatusCode::OK);
 
-    // Work is given back in an outage, too.
+    // Work is also handed over during an outage.
     create(&server, "sss").await;
-    take_away(&data);
+    make_unavailable(&data);
     let (_, operation) = server.ask(Method::POST, "/sites/sss/provision?wait=1s", None).await;
     assert_eq!(operation["status"], "waiting", "{operation}");
     assert!(server.terminate().success());
-    bring_back(&data);
+    make_available(&data);
     let server = Server::start(dir.path());
     let path = format!("/operations/{}", operation["id"].as_str().expect("an id"));
-    let done = server.rested(&path).await;
+    let done = server.wait_until_at_rest(&path).await;
     assert_eq!(done["status"], "succeeded", "{done}");
 }

@@ -1,4 +1,4 @@
-//! A provider of OpenID Connect on loopback, that signs what a test says.
+//! An OpenID Connect provider on loopback, which signs the claims that a test specifies.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,23 +15,23 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING as ES256, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 
-/// What the provider is to say next.
+/// The claims of the next token.
 #[derive(Clone, Debug)]
-pub(crate) struct Word {
+pub(crate) struct TokenClaims {
     pub(crate) claims: Value,
-    /// Whether it is signed with the key that the provider shows.
+    /// Whether the token is signed with the key that the provider publishes.
     pub(crate) own_key: bool,
 }
 
 pub(crate) struct Provider {
     pub(crate) url: String,
     keys: [EcdsaKeyPair; 2],
-    /// Which of them it shows and signs with.
+    /// The index of the published key, which signs.
     pub(crate) current: AtomicUsize,
-    pub(crate) word: Mutex<Word>,
-    /// How often it was asked for its description.
+    pub(crate) next_token: Mutex<TokenClaims>,
+    /// How often the discovery document was requested.
     pub(crate) described: AtomicUsize,
-    /// Nonce and challenge of each code that was given out and not taken yet.
+    /// Nonce and challenge of each issued and unused code.
     codes: Mutex<HashMap<String, (String, String)>>,
 }
 
@@ -63,30 +63,30 @@ async fn keys(State(provider): State<Arc<Provider>>) -> Json<Value> {
 
 type Fields = HashMap<String, String>;
 
-async fn authorize(State(provider): State<Arc<Provider>>, Query(asked): Query<Fields>) -> Redirect {
-    assert_eq!((asked["response_type"].as_str(), asked["code_challenge_method"].as_str()), ("code", "S256"));
+async fn authorize(State(provider): State<Arc<Provider>>, Query(query): Query<Fields>) -> Redirect {
+    assert_eq!((query["response_type"].as_str(), query["code_challenge_method"].as_str()), ("code", "S256"));
     let mut codes = provider.codes.lock().expect("free");
     let code = format!("code-{}", codes.len());
-    codes.insert(code.clone(), (asked["nonce"].clone(), asked["code_challenge"].clone()));
-    Redirect::to(&format!("{}?code={code}&state={}", asked["redirect_uri"], asked["state"]))
+    codes.insert(code.clone(), (query["nonce"].clone(), query["code_challenge"].clone()));
+    Redirect::to(&format!("{}?code={code}&state={}", query["redirect_uri"], query["state"]))
 }
 
 async fn token(
     State(provider): State<Arc<Provider>>,
     headers: HeaderMap,
-    Form(asked): Form<Fields>,
+    Form(query): Form<Fields>,
 ) -> Response {
     assert!(headers["authorization"].to_str().is_ok_and(|text| text.starts_with("Basic ")));
-    let known = provider.codes.lock().expect("free").remove(&asked["code"]);
-    let proof = ring::digest::digest(&ring::digest::SHA256, asked["code_verifier"].as_bytes());
+    let known = provider.codes.lock().expect("free").remove(&query["code"]);
+    let proof = ring::digest::digest(&ring::digest::SHA256, query["code_verifier"].as_bytes());
     let Some((nonce, _)) = known.filter(|(_, challenge)| *challenge == BASE64.encode(proof)) else {
         return (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response();
     };
-    let word = provider.word.lock().expect("free").clone();
+    let next_token = provider.next_token.lock().expect("free").clone();
     let now = jiff::Timestamp::now().as_second();
     let mut claims =
         json!({"iss": provider.url, "aud": "cdm", "sub": "1", "iat": now, "exp": now + 60, "nonce": nonce});
-    for (name, value) in word.claims.as_object().expect("claims") {
+    for (name, value) in next_token.claims.as_object().expect("claims") {
         claims[name] = value.clone();
     }
     let current = provider.current.load(Ordering::SeqCst);
@@ -95,7 +95,7 @@ async fn token(
         BASE64.encode(json!({"alg": "ES256", "kid": current.to_string()}).to_string()),
         BASE64.encode(claims.to_string())
     );
-    let key = &provider.keys[if word.own_key { current } else { 1 - current }];
+    let key = &provider.keys[if next_token.own_key { current } else { 1 - current }];
     let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).expect("a signature");
     let token = format!("{signed}.{}", BASE64.encode(signature));
     Json(json!({"access_token": "nothing", "token_type": "Bearer", "id_token": token})).into_response()
@@ -104,12 +104,12 @@ async fn token(
 pub(crate) async fn provider() -> Arc<Provider> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let word = Mutex::new(Word { claims: json!({}), own_key: true });
+    let next_token = Mutex::new(TokenClaims { claims: json!({}), own_key: true });
     let provider = Arc::new(Provider {
         url,
         keys: [key(), key()],
         current: AtomicUsize::new(0),
-        word,
+        next_token,
         described: AtomicUsize::new(0),
         codes: Mutex::default(),
     });

@@ -1,20 +1,20 @@
-//! Everything that is refused, and how: no request, however wrong, gets a 5xx.
+//! Rejected requests: no request, however malformed, gets a 5xx status.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::server::{ADMIN, Server, directory, new_site};
 
-/// What a role may not do is refused as such; what it may do is not.
+/// Requests beyond a role are rejected with 403; permitted requests are not.
 #[tokio::test]
-async fn every_route_asks_for_its_role() {
+async fn every_route_requires_its_role() {
     let dir = directory();
     let server = Server::start(dir.path());
     let (_, viewer) = server.token("viewer").await;
     let (_, operator) = server.token("operator").await;
     let api = server.client.get(format!("{}/openapi.json", server.url)).send().await.unwrap();
     let api: Value = api.json().await.unwrap();
-    let mut asked = 0;
+    let mut checked = 0;
     for (path, item) in api["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else { continue };
@@ -23,14 +23,14 @@ async fn every_route_asks_for_its_role() {
             if open || path == "/events" {
                 continue;
             }
-            let path = path.replace("{digest}", &"a".repeat(64)).replace("{color}", "blue");
+            let path = path.replace("{digest}", &"a".repeat(64)).replace("{selector}", "blue");
             let path = path.replace(['{', '}'], "");
             let none = server.ask_as(None, method.clone(), &path, None).await.status();
-            let wrong = server.ask_as(Some("cdm_nobody"), method.clone(), &path, None).await.status();
-            // Too many wrong tokens from one address are refused as such.
+            let wrong = server.ask_as(Some("cdm_unknown"), method.clone(), &path, None).await.status();
+            // Too many wrong tokens from one address are rejected with 429.
             let refusals = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
             assert!(refusals.contains(&none) && refusals.contains(&wrong), "{method} {path}: {none} {wrong}");
-            assert!(asked > 5 || none == StatusCode::UNAUTHORIZED, "{method} {path}: {none}");
+            assert!(checked > 5 || none == StatusCode::UNAUTHORIZED, "{method} {path}: {none}");
             let as_viewer = server.ask_as(Some(&viewer), method.clone(), &path, None).await.status();
             let as_operator = server.ask_as(Some(&operator), method.clone(), &path, None).await.status();
             let closed = ["/tokens", "/users", "/webhooks"].iter().any(|closed| path.starts_with(closed));
@@ -48,14 +48,14 @@ async fn every_route_asks_for_its_role() {
                 "operator: {method} {path}: {as_operator}"
             );
             assert!(!as_viewer.is_server_error() && !as_operator.is_server_error());
-            asked += 1;
+            checked += 1;
         }
     }
-    assert!(asked >= 25, "only {asked} routes");
+    assert!(checked >= 25, "only {checked} routes checked");
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_said() {
+async fn errors_describe_invalid_requests() {
     let dir = directory();
     let server = Server::start(dir.path());
     let problem = async |method: Method, path: &str, body: Value| {
@@ -81,7 +81,7 @@ async fn what_is_wrong_with_a_request_is_said() {
     assert_eq!(problem(Method::PUT, services, planned).await, (409, "plan_changed".into()));
     let rollback = problem(Method::POST, "/services/rollback", json!({})).await;
     assert_eq!(rollback, (409, "no_healthy_digest".into()));
-    for path in ["/sites/nobody", "/operations/op-1-fleet", "/rollouts/rollout-9", "/nowhere"] {
+    for path in ["/sites/unknown", "/operations/op-1-fleet", "/rollouts/rollout-9", "/nowhere"] {
         assert_eq!(server.ask(Method::GET, path, None).await.0, StatusCode::NOT_FOUND, "{path}");
     }
     server.ask(Method::POST, "/sites/create", Some(&new_site("one"))).await;
@@ -96,7 +96,7 @@ async fn what_is_wrong_with_a_request_is_said() {
 }
 
 #[tokio::test]
-async fn a_large_body_a_wrong_method_and_a_wrong_type_are_refused() {
+async fn large_bodies_wrong_methods_and_wrong_types_are_rejected() {
     let dir = directory();
     let server = Server::start(dir.path());
     let send = |method: Method, path: &str| {
@@ -114,7 +114,7 @@ async fn a_large_body_a_wrong_method_and_a_wrong_type_are_refused() {
     assert!(patched.headers().contains_key("allow"));
 }
 
-/// A thousand requests of seeded nonsense.
+/// A thousand requests of seeded random content.
 #[tokio::test]
 async fn a_thousand_malformed_requests_get_no_5xx() {
     let dir = directory();
@@ -137,16 +137,16 @@ async fn a_thousand_malformed_requests_get_no_5xx() {
         );
         let request =
             server.client.request(method.clone(), format!("{}{path}", server.url)).bearer_auth(ADMIN);
-        let answer =
+        let response =
             request.header("content-type", "application/json").body(body.clone()).send().await.unwrap();
-        let status = answer.status();
+        let status = response.status();
         assert!(!status.is_server_error(), "round {round}: {method} {path} {body:?}: {status}");
     }
     assert_eq!(server.ask(Method::GET, "/healthz", None).await.0, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_key_replays_its_answer_and_is_refused_for_another_request() {
+async fn a_key_replays_its_response_and_is_rejected_for_another_request() {
     let dir = directory();
     let server = Server::start(dir.path());
     let send = |body: Value| {
@@ -160,9 +160,9 @@ async fn a_key_replays_its_answer_and_is_refused_for_another_request() {
     assert_eq!(send(new_site("two")).await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
 
-/// The audit says who was refused, and from where.
+/// The audit log names the rejected caller and its address.
 #[tokio::test]
-async fn a_refusal_is_in_the_audit_with_the_clients_address() {
+async fn a_rejection_is_audited_with_the_address_of_the_client() {
     let dir = directory();
     let server = Server::start(dir.path());
     let (_, operator) = server.token("operator").await;

@@ -1,4 +1,4 @@
-//! The second factor on a real server: set up, asked for, used once, recovered and reset.
+//! The second factor on a real server: setup, sign-in, single use, recovery and reset.
 
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Method, StatusCode};
@@ -9,7 +9,7 @@ use super::server::{QUICK, Server, directory, files};
 
 const PASSWORD: &str = "correct horse battery";
 
-/// What a browser has seen last.
+/// The last response of a browser.
 struct Page {
     status: StatusCode,
     to: String,
@@ -18,10 +18,11 @@ struct Page {
 }
 
 impl Page {
-    /// What stands between `mark` and the next quotation mark or tag.
+    /// Returns the text between `mark` and the next quotation mark or tag.
     fn after(&self, mark: &str) -> String {
-        let (_, rest) = self.text.split_once(mark).unwrap_or_else(|| panic!("no {mark} in {}", self.text));
-        rest.split(['"', '<']).next().unwrap_or_default().to_owned()
+        let (_, following) =
+            self.text.split_once(mark).unwrap_or_else(|| panic!("no {mark} in {}", self.text));
+        following.split(['"', '<']).next().unwrap_or_default().to_owned()
     }
 
     fn csrf(&self) -> String {
@@ -29,31 +30,31 @@ impl Page {
     }
 }
 
-async fn seen(answer: reqwest::RequestBuilder) -> Page {
-    let answer = answer.header("sec-fetch-site", "same-origin").send().await.expect("an answer");
-    let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default().to_owned();
-    let given = answer.headers().get_all(SET_COOKIE).iter();
-    let given = given.filter_map(|one| one.to_str().ok()?.split(';').next()).collect::<Vec<_>>();
-    let (status, cookies) = (answer.status(), given.join("; "));
-    Page { status, to, cookies, text: answer.text().await.expect("a page") }
+async fn send(request: reqwest::RequestBuilder) -> Page {
+    let request = request.header("sec-fetch-site", "same-origin").send().await.expect("a response");
+    let to = request.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default().to_owned();
+    let set_cookies = request.headers().get_all(SET_COOKIE).iter();
+    let set_cookies = set_cookies.filter_map(|one| one.to_str().ok()?.split(';').next()).collect::<Vec<_>>();
+    let (status, cookies) = (request.status(), set_cookies.join("; "));
+    Page { status, to, cookies, text: request.text().await.expect("a page") }
 }
 
 async fn get(server: &Server, cookies: &str, path: &str) -> Page {
-    seen(server.client.get(format!("{}{path}", server.url)).header(COOKIE, cookies)).await
+    send(server.client.get(format!("{}{path}", server.url)).header(COOKIE, cookies)).await
 }
 
 async fn post(server: &Server, cookies: &str, path: &str, fields: &[(&str, &str)]) -> Page {
     let form = fields.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "+")));
     let form = form.collect::<Vec<_>>().join("&");
     let request = server.client.post(format!("{}{path}", server.url)).header(COOKIE, cookies);
-    seen(request.header("content-type", "application/x-www-form-urlencoded").body(form)).await
+    send(request.header("content-type", "application/x-www-form-urlencoded").body(form)).await
 }
 
 async fn sign_in(server: &Server) -> Page {
     post(server, "", "/console/sign-in", &[("name", "ada"), ("password", PASSWORD)]).await
 }
 
-/// The code of a key as an app shows it, `steps` later.
+/// Returns the code of a key as an app shows it, `steps` periods later.
 fn code(key: &str, steps: u64) -> String {
     let secret = Secret::try_from_base32(key.replace(' ', "")).expect("a key");
     let now = u64::try_from(jiff::Timestamp::now().as_second()).expect("a time after 1970");
@@ -79,7 +80,7 @@ async fn enrolled(server: &Server, session: &str) -> (String, Page) {
 }
 
 #[tokio::test]
-async fn a_second_factor_is_set_up_asked_for_and_used_once() {
+async fn a_second_factor_is_set_up_required_and_used_once() {
     let dir = directory();
     let server = Server::start_with(dir.path(), &format!("{QUICK}[limits]\nfailures = 1000\n"));
     let ada = json!({"name": "ada", "role": "admin", "password": PASSWORD});
@@ -88,23 +89,27 @@ async fn a_second_factor_is_set_up_asked_for_and_used_once() {
     let other = sign_in(&server).await.cookies;
     let (key, done) = enrolled(&server, &session).await;
     let recovery: Vec<&str> =
-        done.text.split("<li><code>").skip(1).filter_map(|rest| rest.split('<').next()).collect();
+        done.text.split("<li><code>").skip(1).filter_map(|following| following.split('<').next()).collect();
     assert_eq!(recovery.len(), 8, "{}", done.text);
     assert_eq!(get(&server, &session, "/console/sites").await.status, StatusCode::OK);
-    assert_eq!(get(&server, &other, "/console/sites").await.status, StatusCode::SEE_OTHER, "others end");
+    assert_eq!(
+        get(&server, &other, "/console/sites").await.status,
+        StatusCode::SEE_OTHER,
+        "other sessions end"
+    );
     assert_eq!(server.get("/users").await["items"][0]["secondFactor"], "totp");
 
-    // The password alone opens nothing.
-    let asked = sign_in(&server).await;
-    assert_eq!((asked.status, asked.cookies.as_str()), (StatusCode::OK, ""), "{}", asked.text);
-    let ticket = asked.after("name=\"ticket\" value=\"");
+    // The password alone opens no session.
+    let challenge = sign_in(&server).await;
+    assert_eq!((challenge.status, challenge.cookies.as_str()), (StatusCode::OK, ""), "{}", challenge.text);
+    let ticket = challenge.after("name=\"ticket\" value=\"");
     let give = async |ticket: &str, code: &str| {
         let fields = [("name", "ada"), ("ticket", ticket), ("code", code), ("next", "/console/sites")];
         post(&server, "", "/console/sign-in/code", &fields).await
     };
     assert_eq!(give("00", &code(&key, 1)).await.to, "/console/sign-in", "without the password");
     assert_eq!(give(&ticket, "000000").await.status, StatusCode::UNPROCESSABLE_ENTITY);
-    // The code of its setting up was used then; a later one serves once.
+    // The code of the setup cannot be used again; a later code can be used once.
     let next = code(&key, 1);
     assert_eq!(give(&ticket, &next).await.to, "/console/sites");
     let replayed = give(&ticket, &next).await;
@@ -117,17 +122,17 @@ async fn a_second_factor_is_set_up_asked_for_and_used_once() {
     }
     assert_eq!(give(&ticket, recovery[2]).await.status, StatusCode::TOO_MANY_REQUESTS, "guesses are limited");
 
-    // Neither the key nor a code lies anywhere in plain text.
+    // Neither the key nor a code is stored in plain text.
     let bare = key.replace(' ', "");
     let audit = server.get("/audit").await.to_string();
-    let seen = [server.log.lock().expect("the log").clone(), audit].concat();
+    let output = [server.log.lock().expect("the log").clone(), audit].concat();
     for (path, bytes) in files(&dir.path().join("data")) {
         let text = String::from_utf8_lossy(&bytes);
         assert!(!text.contains(&bare) && !text.contains(recovery[3]), "{}", path.display());
     }
-    assert!(!seen.contains(&bare) && !seen.contains(recovery[3]), "{seen}");
+    assert!(!output.contains(&bare) && !output.contains(recovery[3]), "{output}");
 
-    // An administrator takes it away from someone who lost it.
+    // An administrator removes the second factor of a user who has lost it.
     let none = json!({"secondFactor": "none"});
     let (status, ada) = server.ask(Method::PUT, "/users/ada", Some(&none)).await;
     assert_eq!(
@@ -166,7 +171,7 @@ async fn a_second_factor_is_set_up_asked_for_and_used_once() {
 }
 
 #[tokio::test]
-async fn where_it_is_required_nothing_is_seen_before() {
+async fn a_required_second_factor_blocks_every_other_page() {
     let dir = directory();
     let mut server = Server::start_with(dir.path(), &format!("second_factor = 'required'\n{QUICK}"));
     let ada = json!({"name": "ada", "role": "admin", "password": PASSWORD});
@@ -182,15 +187,15 @@ async fn where_it_is_required_nothing_is_seen_before() {
     }
     let (key, _) = enrolled(&server, &session.cookies).await;
     assert_eq!(get(&server, &session.cookies, "/console/services").await.status, StatusCode::OK);
-    // The key outlives the process, as the sealing key does.
+    // The key survives a restart, as the sealing key does.
     server.terminate();
     let server = Server::start_with(dir.path(), &format!("second_factor = 'off'\n{QUICK}"));
-    let asked = sign_in(&server).await;
-    let ticket = asked.after("name=\"ticket\" value=\"");
+    let challenge = sign_in(&server).await;
+    let ticket = challenge.after("name=\"ticket\" value=\"");
     let code = code(&key, 1);
     let fields = [("name", "ada"), ("ticket", ticket.as_str()), ("code", &code), ("next", "/console/sites")];
     let opened = post(&server, "", "/console/sign-in/code", &fields).await;
-    assert_eq!(opened.to, "/console/sites", "whoever has one is asked for it: {}", opened.text);
+    assert_eq!(opened.to, "/console/sites", "a configured second factor is required: {}", opened.text);
     let page = get(&server, &opened.cookies, "/console/account/second-factor").await;
     assert_eq!(page.status, StatusCode::NOT_FOUND);
 }

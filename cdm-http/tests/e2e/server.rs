@@ -1,4 +1,4 @@
-//! Starts the server in a directory of its own, asks it, and ends it: by itself, by SIGTERM or by SIGKILL.
+//! Starts a server in a separate directory, sends requests to it, and stops it: by itself, by SIGTERM or by SIGKILL.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -10,31 +10,31 @@ use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The administrator's token of every test.
+/// The administrator's token in all tests.
 pub(crate) const ADMIN: &str = "an-administrator-of-the-tests-0123456789";
 
-/// How long a server may take to say where it listens.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for a server to log its listening address.
+pub(crate) const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server and where it keeps its things.
+/// A server process with its addresses and its log.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    /// Where the API is.
+    /// The address of the API.
     pub(crate) url: String,
-    /// Where sites are served.
+    /// The address of the site router.
     pub(crate) router: String,
-    /// Everything that it has logged.
+    /// Everything that the server has logged.
     pub(crate) log: Arc<Mutex<String>>,
     pub(crate) client: Client,
 }
 
-/// A directory for a server.
+/// Creates a directory for a server.
 pub(crate) fn directory() -> TempDir {
     TempDir::new().expect("a directory for the test")
 }
 
-/// A client; also installs what the client's TLS runs on, though no test speaks TLS.
+/// Returns a client, and installs the TLS provider of the process, which the client requires.
 pub(crate) fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
@@ -43,12 +43,12 @@ pub(crate) fn client() -> Client {
 /// Pods and jobs that take milliseconds.
 pub(crate) const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n";
 
-/// Starts the process of a server on `dir`; its log is to be read.
+/// Starts the process of a server on `dir`; its log is piped.
 pub(crate) fn begin(dir: &Path, configuration: &str) -> Child {
     command(dir, configuration).spawn().expect("the server starts")
 }
 
-/// A server on `dir` that was not started yet; its log is to be read.
+/// Returns the command of a server on `dir`; its log is piped.
 pub(crate) fn command(dir: &Path, configuration: &str) -> Command {
     let config = dir.join("cdm.toml");
     std::fs::write(&config, configuration).expect("a configuration");
@@ -66,23 +66,23 @@ pub(crate) fn command(dir: &Path, configuration: &str) -> Command {
     command
 }
 
-/// What a server listens for.
+/// The listeners of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Serves {
-    /// Also for visitors of the sites.
+pub(crate) enum ServerMode {
+    /// The API and the site router.
     ApiAndSites,
-    /// Sites are served elsewhere.
+    /// The API only; sites are served elsewhere.
     #[allow(dead_code, reason = "only the tests of the cloud platform have no router")]
     Api,
 }
 
 impl Server {
-    /// Starts a server on `dir` with quick pods and jobs, and waits until it says where it listens.
+    /// Starts a server on `dir` with fast pods and jobs, and waits until it logs its listening address.
     pub(crate) fn start(dir: &Path) -> Self {
         Self::start_with(dir, QUICK)
     }
 
-    /// The same with pods and jobs that take a while, so that something is under way when the next request comes.
+    /// Starts a server with slower pods and jobs, so that work is in progress when the next request arrives.
     pub(crate) fn start_slow(dir: &Path) -> Self {
         Self::start_with(
             dir,
@@ -95,27 +95,30 @@ job_ms = 400
     }
 
     pub(crate) fn start_with(dir: &Path, configuration: &str) -> Self {
-        Self::listen(begin(dir, configuration), Serves::ApiAndSites)
+        Self::listen(begin(dir, configuration), ServerMode::ApiAndSites)
     }
 
-    /// Waits until a process that was just started says where it listens.
-    pub(crate) fn listen(mut child: Child, serves: Serves) -> Self {
+    /// Waits until a newly started process logs its listening address.
+    pub(crate) fn listen(mut child: Child, mode: ServerMode) -> Self {
         let log = Arc::new(Mutex::new(String::new()));
-        let (tell, told) = mpsc::channel();
-        let (lines, rest) =
+        let (line_sender, received_lines) = mpsc::channel();
+        let (lines, log_buffer) =
             (BufReader::new(child.stderr.take().expect("the server's log")).lines(), Arc::clone(&log));
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                rest.lock().expect("the log").push_str(&format!("{line}\n"));
-                // Nobody listens any more once it is known where the server does.
-                let _ = tell.send(line);
+                log_buffer.lock().expect("the log").push_str(&format!("{line}\n"));
+                // After the listening address is known, the receiver is dropped.
+                let _ = line_sender.send(line);
             }
         });
         let mut server = Self::unread(child);
         server.log = log;
-        while server.url.is_empty() || (serves == Serves::ApiAndSites && server.router.is_empty()) {
-            let Ok(line) = told.recv_timeout(PATIENCE) else {
-                panic!("the server does not say where it listens:\n{}", server.log.lock().expect("the log"))
+        while server.url.is_empty() || (mode == ServerMode::ApiAndSites && server.router.is_empty()) {
+            let Ok(line) = received_lines.recv_timeout(LISTEN_TIMEOUT) else {
+                panic!(
+                    "the server does not log its listening address:\n{}",
+                    server.log.lock().expect("the log")
+                )
             };
             let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
             let field = |name: &str| entry["fields"][name].as_str().map(|value| format!("http://{value}"));
@@ -129,30 +132,30 @@ job_ms = 400
         server
     }
 
-    /// A process whose log is read by the test itself.
+    /// Returns a server whose log the test itself reads.
     #[allow(dead_code, reason = "only the tests of the log read it themselves")]
     pub(crate) fn unread(child: Child) -> Self {
         let (url, router) = (String::new(), String::new());
         Self { child, url, router, log: Arc::default(), client: client() }
     }
 
-    /// The process's id.
+    /// Returns the process id.
     #[allow(dead_code, reason = "only the tests of limits ask for it")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What a list of processes shows of it: its arguments.
+    /// Returns the arguments of the process as a process list shows them.
     pub(crate) fn arguments(&self) -> String {
         let id = self.child.id();
         let shown = std::fs::read(format!("/proc/{id}/cmdline")).or_else(|_| {
-            let asked = Command::new("ps").args(["-ww", "-o", "args=", "-p", &id.to_string()]).output();
-            asked.map(|output| output.stdout)
+            let output = Command::new("ps").args(["-ww", "-o", "args=", "-p", &id.to_string()]).output();
+            output.map(|output| output.stdout)
         });
         String::from_utf8_lossy(&shown.expect("a list of processes")).replace('\0', " ")
     }
 
-    /// Asks with a token; `None`: without one.
+    /// Sends a request with a token; `None` sends no token.
     pub(crate) async fn ask_as(
         &self,
         token: Option<&str>,
@@ -167,55 +170,55 @@ job_ms = 400
         if let Some(body) = body {
             request = request.json(body);
         }
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
-    /// Asks as the administrator, and answers the status with the JSON that came.
+    /// Sends a request as the administrator; returns the status and the JSON body.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
-        let answer = self.ask_as(Some(ADMIN), method, path, body).await;
-        (answer.status(), answer.json().await.unwrap_or(Value::Null))
+        let response = self.ask_as(Some(ADMIN), method, path, body).await;
+        (response.status(), response.json().await.unwrap_or(Value::Null))
     }
 
-    /// Sends bytes as they are on a connection that the server closes, and answers the JSON that came.
+    /// Sends raw bytes on a connection that the server closes; returns the JSON body.
     pub(crate) fn raw(&self, request: &str) -> Value {
         let mut stream =
             std::net::TcpStream::connect(self.url.trim_start_matches("http://")).expect("a connection");
         stream.write_all(request.as_bytes()).expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-        serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {answer}"))
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response");
+        let body = response.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {response}"))
     }
 
-    /// Reads as the administrator; panics unless there is something.
+    /// Reads a resource as the administrator; panics unless the status is 200.
     pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, value) = self.ask(Method::GET, path, None).await;
         assert_eq!(status, StatusCode::OK, "{path}: {value}");
         value
     }
 
-    /// Asks for long work and waits until it rests; panics unless it succeeded.
+    /// Requests an operation and waits until it is at rest; panics unless it succeeded.
     pub(crate) async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         let (status, operation) = self.ask(method, &format!("{path}?wait=30s"), body).await;
         assert_eq!((status, &operation["status"]), (StatusCode::OK, &"succeeded".into()), "{operation}");
         operation
     }
 
-    /// An operation or a rollout at rest: its stream of events ends then.
-    pub(crate) async fn rested(&self, path: &str) -> Value {
+    /// Returns an operation or a rollout at rest; waits for the end of its event stream.
+    pub(crate) async fn wait_until_at_rest(&self, path: &str) -> Value {
         let events = self.ask_as(Some(ADMIN), Method::GET, &format!("{path}/events"), None).await;
         assert_eq!(events.status(), StatusCode::OK, "{path}");
         events.text().await.expect("a stream that ends");
         self.get(path).await
     }
 
-    /// A site's page, through the router: status, headers and text.
+    /// Requests a site's page through the router.
     pub(crate) async fn page(&self, host: &str) -> Response {
         let request = self.client.get(&self.router).header("host", host);
-        request.send().await.expect("an answer of the router")
+        request.send().await.expect("a response of the router")
     }
 
-    /// Makes a token of a role.
+    /// Creates a token of a role; returns its id and its text.
     pub(crate) async fn token(&self, role: &str) -> (String, String) {
         let body = serde_json::json!({"name": format!("{role}-{}", self.url.len()), "role": role});
         let (status, made) = self.ask(Method::POST, "/tokens", Some(&body)).await;
@@ -226,22 +229,22 @@ job_ms = 400
 
     /// Stops or continues the process: `-STOP`, `-CONT`.
     pub(crate) fn signal(&self, signal: &str) {
-        let told = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
-        assert!(told.expect("a signal").success());
+        let received_lines = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(received_lines.expect("a signal").success());
     }
 
-    /// Ends the server at once.
+    /// Kills the server immediately.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
     }
 
-    /// Tells the server to end, and waits until it has.
+    /// Sends SIGTERM to the server, and waits until it has ended.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.end("-TERM")
     }
 
-    /// Sends the server a signal that ends it, and waits until it has.
+    /// Sends a signal that ends the server, and waits until it has ended.
     pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         self.child.wait().expect("an end")
@@ -250,13 +253,13 @@ job_ms = 400
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a request to create a site says.
+/// Returns the body of a request to create a site.
 pub(crate) fn new_site(id: &str) -> Value {
     serde_json::json!({
         "id": id,
@@ -267,7 +270,7 @@ pub(crate) fn new_site(id: &str) -> Value {
     })
 }
 
-/// Every file below a directory, with its bytes.
+/// Returns every file below a directory, with its content.
 pub(crate) fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
@@ -281,7 +284,7 @@ pub(crate) fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     found
 }
 
-/// Every password that the platform in `data` keeps, unsealed.
+/// Returns every password that the platform in `data` stores, decrypted.
 pub(crate) async fn passwords(data: &Path) -> Vec<String> {
     use cdm_core::domain::{SecretKind, SecretName};
     use cdm_core::ports::{SecretStore, SiteQuery, SiteRepository, StoredSecret};
@@ -299,7 +302,7 @@ pub(crate) async fn passwords(data: &Path) -> Vec<String> {
     found
 }
 
-/// The backends of a data directory, opened beside or after the server.
+/// The backends of a data directory, opened while the server runs or afterwards.
 #[derive(Debug)]
 pub(crate) struct Backends {
     pub(crate) store: cdm_core::adapters::embedded::EmbeddedStore,
@@ -309,20 +312,22 @@ pub(crate) struct Backends {
 impl Backends {
     pub(crate) async fn open(data: &Path) -> Self {
         use cdm_core::adapters::SystemClock;
-        use cdm_core::adapters::embedded::{EmbeddedSecrets, EmbeddedStore, File, Presence};
+        use cdm_core::adapters::embedded::{EmbeddedSecrets, EmbeddedStore, File, LivenessLock};
         use cdm_core::domain::WorkerId;
         let clock: Arc<dyn cdm_core::ports::Clock> = Arc::new(SystemClock::new());
         let file = File::open(&data.join("cdm.db")).await.expect("the file");
-        let presence =
-            Presence::open(&data.join("observers"), &WorkerId::new("observer")).expect("a presence");
+        let liveness_lock =
+            LivenessLock::open(&data.join("observers"), &WorkerId::new("observer")).expect("a presence");
         Self {
-            store: EmbeddedStore::open(file.clone(), Arc::clone(&clock), presence).await.expect("the store"),
+            store: EmbeddedStore::open(file.clone(), Arc::clone(&clock), liveness_lock)
+                .await
+                .expect("the store"),
             secrets: EmbeddedSecrets::open(file.clone(), &data.join("key"), clock).await.expect("secrets"),
         }
     }
 }
 
-/// Says how an image behaves on the local cluster of a data directory.
+/// Sets the behavior of an image on the local cluster of a data directory.
 pub(crate) async fn declare(
     data: &Path,
     digest: cdm_core::domain::Digest,

@@ -1,4 +1,4 @@
-//! The end of a server: in good order when it is told, and without loss when it is not.
+//! Shutdown: clean on SIGTERM, and without loss on SIGKILL.
 
 use futures_util::StreamExt;
 use reqwest::{Method, StatusCode};
@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use super::server::{ADMIN, Server, directory, new_site};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_streams_gives_work_back_and_exits_with_0() {
+async fn sigterm_ends_streams_hands_work_over_and_exits_with_0() {
     let dir = directory();
     let mut server = Server::start(dir.path());
     for id in ["aa", "bb", "cc", "dd"] {
@@ -23,26 +23,26 @@ async fn sigterm_ends_streams_gives_work_back_and_exits_with_0() {
     for id in ["aa", "bb", "cc", "dd"] {
         let operations = server.get(&format!("/operations?site={id}&kind=provision")).await;
         let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
-        let now = server.rested(&format!("/operations/{operation}")).await;
+        let now = server.wait_until_at_rest(&format!("/operations/{operation}")).await;
         assert_eq!(now["status"], "succeeded", "{now}");
     }
 }
 
-/// As a shell or a manifest sets it that has nothing to say.
+/// An empty variable counts as unset, as shells and manifests set optional variables.
 #[test]
-fn an_empty_variable_says_nothing() {
+fn an_empty_variable_counts_as_unset() {
     let dir = directory();
-    let judged = std::process::Command::new(env!("CARGO_BIN_EXE_cdm-server"))
+    let checked = std::process::Command::new(env!("CARGO_BIN_EXE_cdm-server"))
         .arg("--check-config")
         .env("CDM_DATA_DIR", dir.path())
         .envs(["CDM_CONFIG", "CDM_LISTEN", "CDM_LOG", "CDM_RETENTION_AUDIT"].map(|name| (name, "")))
         .output()
-        .expect("a judgment");
-    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+        .expect("an exit status");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[tokio::test]
-async fn what_was_accepted_is_done_after_a_kill() {
+async fn accepted_work_is_finished_after_a_kill() {
     let dir = directory();
     let server = Server::start(dir.path());
     server.ask(Method::POST, "/sites/create", Some(&new_site("one"))).await;
@@ -51,7 +51,7 @@ async fn what_was_accepted_is_done_after_a_kill() {
     server.kill();
     let server = Server::start(dir.path());
     let path = format!("/operations/{}", operation["id"].as_str().unwrap());
-    let now = server.rested(&path).await;
+    let now = server.wait_until_at_rest(&path).await;
     assert_eq!(now["status"], "succeeded", "{now}");
     assert_eq!(server.page("one.example.com").await.status(), StatusCode::OK);
 }

@@ -1,4 +1,5 @@
-//! The server while its disk is full: writes are refused at once, reads go on, and it recovers without a restart.
+//! The server while its disk is full: writes are rejected immediately, reads continue, and it recovers without a
+//! restart.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,24 +15,24 @@ use serde_json::{Value, json};
 
 use super::server::{QUICK, Server, directory, new_site};
 
-/// What stands in the way of writes.
+/// Blocks and unblocks writes.
 trait Disk {
     fn fill(&self, server: &Server);
     fn free(&self, server: &Server);
 }
 
-/// No file of the server may grow beyond a kilobyte. That needs no privilege.
-struct Limited;
+/// Limits the files of the server to a kilobyte; requires no privilege.
+struct SizeLimit;
 
-impl Limited {
-    fn set(server: &Server, most: Option<u64>) {
-        let limit = Rlimit { current: most, maximum: None };
+impl SizeLimit {
+    fn set(server: &Server, max_bytes: Option<u64>) {
+        let limit = Rlimit { current: max_bytes, maximum: None };
         let id = Pid::from_raw(i32::try_from(server.id()).expect("a process id"));
         prlimit(id, Resource::Fsize, limit).expect("a limit of the server");
     }
 }
 
-impl Disk for Limited {
+impl Disk for SizeLimit {
     fn fill(&self, server: &Server) {
         Self::set(server, Some(1_024));
     }
@@ -41,11 +42,11 @@ impl Disk for Limited {
     }
 }
 
-/// A file system of 6 MB in memory, which a ballast fills to the last byte.
+/// A file system of 6 MB in memory, which a ballast file fills to the last byte.
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// `None` where this user may not mount.
+    /// Mounts the file system; `None` if the user may not mount.
     fn on(dir: &Path) -> Option<Self> {
         let mount =
             Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "cdm-test"]).arg(dir).output();
@@ -70,22 +71,22 @@ impl Disk for Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Also where the server still has files open.
+        // Also if the server still has files open.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 
-/// `/readyz`: its status, and what is wrong with the store.
+/// Returns the status of `/readyz`, and the problem of the store.
 async fn readiness(server: &Server) -> (StatusCode, Option<String>) {
-    let answer = server.ask_as(None, Method::GET, "/readyz", None).await;
-    let (status, body): (_, Value) = (answer.status(), answer.json().await.expect("JSON"));
+    let response = server.ask_as(None, Method::GET, "/readyz", None).await;
+    let (status, body): (_, Value) = (response.status(), response.json().await.expect("JSON"));
     let backends = body["backends"].as_array().expect("backends");
     let store = backends.iter().find(|backend| backend["name"] == "store").expect("the store");
     (status, store["problem"].as_str().map(str::to_owned))
 }
 
-/// Waits until readiness says what is wanted: a judgment is given for a second.
-async fn until_ready_is(server: &Server, wanted: StatusCode) -> Option<String> {
+/// Waits for that status of `/readyz`; a result is cached for a second.
+async fn wait_for_readiness(server: &Server, wanted: StatusCode) -> Option<String> {
     let clock = SystemClock::new();
     for _ in 0..400 {
         let (status, problem) = readiness(server).await;
@@ -106,15 +107,15 @@ async fn fills_and_recovers(dir: &Path, disk: &impl Disk) {
     assert_eq!(status, StatusCode::ACCEPTED);
 
     disk.fill(&server);
-    // What the log beside the database has room for is still taken.
+    // Writes that fit into the remaining space of the write-ahead log succeed.
     let mut created = vec!["before".to_owned()];
     let refused = loop {
         assert!(created.len() < 2_000, "the disk does not fill up");
         let id = format!("site{}", created.len());
-        let answer = server.ask(Method::POST, "/sites/create", Some(&new_site(&id))).await;
-        match answer.0 {
+        let response = server.ask(Method::POST, "/sites/create", Some(&new_site(&id))).await;
+        match response.0 {
             StatusCode::CREATED => created.push(id),
-            _ => break answer,
+            _ => break response,
         }
     };
     let is_full = |(status, problem): &(StatusCode, Value)| {
@@ -124,16 +125,16 @@ async fn fills_and_recovers(dir: &Path, disk: &impl Disk) {
     let mut names = 0..;
     let mut token = || json!({"name": format!("t{}", names.next().unwrap_or(0)), "role": "viewer"});
     for _ in 0..20 {
-        // Each of them is refused for the disk, and for nothing that an earlier one left behind.
+        // Each request is rejected because of the full disk, and not because of an effect of an earlier rejection.
         for (path, body) in [("/sites/create", new_site("refused")), ("/tokens", token())] {
-            let answer = server.ask(Method::POST, path, Some(&body)).await;
-            assert!(is_full(&answer) || answer.0 == StatusCode::CREATED, "{path}: {answer:?}");
-            if path == "/sites/create" && answer.0 == StatusCode::CREATED {
+            let response = server.ask(Method::POST, path, Some(&body)).await;
+            assert!(is_full(&response) || response.0 == StatusCode::CREATED, "{path}: {response:?}");
+            if path == "/sites/create" && response.0 == StatusCode::CREATED {
                 created.push("refused".to_owned());
             }
         }
     }
-    let problem = until_ready_is(&server, StatusCode::SERVICE_UNAVAILABLE).await.expect("a problem");
+    let problem = wait_for_readiness(&server, StatusCode::SERVICE_UNAVAILABLE).await.expect("a problem");
     assert!(problem.contains("no space left"), "{problem}");
     for id in &created {
         assert_eq!(server.get(&format!("/sites/{id}")).await["id"], json!(id), "reads go on");
@@ -142,14 +143,15 @@ async fn fills_and_recovers(dir: &Path, disk: &impl Disk) {
     disk.free(&server);
     let (status, made) = server.ask(Method::POST, "/sites/create", Some(&new_site("after"))).await;
     assert_eq!(status, StatusCode::CREATED, "the first write after there is space: {made}");
-    until_ready_is(&server, StatusCode::OK).await;
-    let rested = server.rested(&format!("/operations/{}", begun["id"].as_str().expect("an id"))).await;
-    assert_eq!(rested["status"], "succeeded", "work that was under way ends as asked: {rested}");
+    wait_for_readiness(&server, StatusCode::OK).await;
+    let operation =
+        server.wait_until_at_rest(&format!("/operations/{}", begun["id"].as_str().expect("an id"))).await;
+    assert_eq!(operation["status"], "succeeded", "work in progress succeeds: {operation}");
     let log = server.log.lock().expect("the log").clone();
-    assert!(log.contains("takes no writes"), "{log}");
-    assert!(log.contains("takes writes again"), "{log}");
-    // A line for each time that it turns, not for each request.
-    assert!(log.matches("takes no writes").count() <= 10, "{log}");
+    assert!(log.contains("writes are rejected as `storage_full`"), "{log}");
+    assert!(log.contains("writes to the disk of the data directory succeed again"), "{log}");
+    // One line for each transition, not for each request.
+    assert!(log.matches("writes are rejected as `storage_full`").count() <= 10, "{log}");
 
     server.kill();
     let server = Server::start_with(dir, QUICK);
@@ -159,15 +161,16 @@ async fn fills_and_recovers(dir: &Path, disk: &impl Disk) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_was_full_takes_writes_again() {
+async fn writes_succeed_after_a_size_limit_is_lifted() {
     let dir = directory();
-    fills_and_recovers(dir.path(), &Limited).await;
+    fills_and_recovers(dir.path(), &SizeLimit).await;
 }
 
-/// Where nothing can be mounted, the limit above shows the same; there this says what it did not do.
+/// Where nothing can be mounted, the size limit above covers the same behavior; this test then prints that it was
+/// skipped.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "a test says what it did not do")]
-async fn a_file_system_that_was_full_takes_writes_again() {
+#[expect(clippy::print_stdout, reason = "a skipped test is printed")]
+async fn writes_succeed_after_a_file_system_has_space_again() {
     let dir = directory();
     match Mounted::on(dir.path()) {
         Some(disk) => fills_and_recovers(dir.path(), &disk).await,

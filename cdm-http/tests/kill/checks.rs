@@ -1,4 +1,4 @@
-//! What is to be found once everything rests: by asking the server, and in every backend itself.
+//! The final state once all work is at rest, read through the server and in each backend.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
@@ -12,34 +12,34 @@ use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
+use super::clients::{SharedState, ends};
 use super::server::{ADMIN, Backends, Server, files};
-use super::tenants::{Board, ends};
 
-/// The jobs that a living site has had.
+/// The jobs of an active site.
 const JOBS: [&str; 3] = ["install", "activate-theme", "flush-caches"];
 
-/// What was found.
+/// The result of the checks.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct FinalState {
     pub(crate) sites: usize,
     pub(crate) operations: usize,
-    /// Writes of routes beyond those that there are without kills.
+    /// Writes of routes in addition to those of a run without kills.
     pub(crate) route_writes: usize,
-    /// Runs of the jobs of living sites beyond one each.
+    /// Runs of the jobs of active sites in addition to one each.
     pub(crate) job_runs: usize,
-    /// Installations that a kill cut short, and whose databases were made anew.
-    pub(crate) cut: usize,
+    /// Installations that a kill interrupted, and whose databases were recreated.
+    pub(crate) interrupted: usize,
 }
 
-/// Ends the server, and looks whether all is as it was asked for and nothing else is there.
-pub(crate) async fn at_rest(server: &mut Server, dir: &Path, board: &Board) -> End {
-    let numbers = 0..board.begun();
+/// Stops the server, and checks that everything is as requested and nothing else exists.
+pub(crate) async fn check(server: &mut Server, dir: &Path, shared: &SharedState) -> FinalState {
+    let numbers = 0..shared.begun();
     let terminated: BTreeSet<String> =
         numbers.clone().filter(|number| ends(*number)).map(|number| format!("s{number}")).collect();
     let ids: BTreeSet<String> = numbers.map(|number| format!("s{number}")).collect();
     let live = ids.difference(&terminated).cloned().collect();
-    let uids = live_as_asked(server, &live).await;
-    let operations = each_once(server, &ids, &terminated).await;
+    let uids = check_active_sites(server, &live).await;
+    let operations = check_operations(server, &ids, &terminated).await;
     for id in &ids {
         let page = server.page(&format!("{id}.example.com")).await;
         if terminated.contains(id) {
@@ -53,20 +53,20 @@ pub(crate) async fn at_rest(server: &mut Server, dir: &Path, board: &Board) -> E
     }
     assert_eq!(tokio::task::block_in_place(|| server.terminate()).code(), Some(0));
     let data = dir.join("data");
-    one_event_each(&data, operations).await;
-    let (route_writes, job_runs) = backends_hold(&data, &uids, &ids, &terminated).await;
+    check_events(&data, operations).await;
+    let (route_writes, job_runs) = check_backends(&data, &uids, &ids, &terminated).await;
     for uid in &uids {
         is_installed(&data, uid).await;
     }
     let on = &mut open(&data.join("cdm.db")).await;
-    let cut = number(on, &format!("SELECT count(*) FROM cluster_jobs WHERE {CUT}")).await;
-    End { sites: ids.len(), operations, route_writes, job_runs, cut }
+    let interrupted = number(on, &format!("SELECT count(*) FROM cluster_jobs WHERE {INTERRUPTED}")).await;
+    FinalState { sites: ids.len(), operations, route_writes, job_runs, interrupted }
 }
 
-/// What a job's row says that found an installation which was cut short.
-const CUT: &str = "json_extract(state, '$.cause') IS 'install_incomplete'";
+/// The condition of a job's row that found an interrupted installation.
+const INTERRUPTED: &str = "json_extract(state, '$.cause') IS 'install_incomplete'";
 
-/// The site is installed to the end: it has an administrator, with that role, and its first post.
+/// Asserts that the site is completely installed: it has an administrator with that role, and its first post.
 async fn is_installed(data: &Path, uid: &str) {
     let on = &mut open(&data.join(format!("databases/site_{uid}.sqlite"))).await;
     let roles = "SELECT user_login || ' ' || meta_value FROM usermeta WHERE meta_key = 'wp_capabilities'";
@@ -79,7 +79,7 @@ async fn is_installed(data: &Path, uid: &str) {
     assert_eq!(number(on, "SELECT count(*) FROM posts").await, 1, "{uid}");
 }
 
-/// All items of a list.
+/// Returns all items of a list.
 async fn list(server: &Server, path: &str) -> Vec<Value> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -94,8 +94,8 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no `{field}` in {value}"))
 }
 
-/// The records of the living sites; answers their uids.
-async fn live_as_asked(server: &Server, live: &BTreeSet<String>) -> BTreeSet<String> {
+/// Checks the records of the active sites, and returns their uids.
+async fn check_active_sites(server: &Server, live: &BTreeSet<String>) -> BTreeSet<String> {
     let sites = list(server, "/sites").await;
     for site in &sites {
         let state = (&site["state"], &site["service"], &site["routedService"], &site["operation"]);
@@ -105,9 +105,9 @@ async fn live_as_asked(server: &Server, live: &BTreeSet<String>) -> BTreeSet<Str
     sites.iter().map(|site| text(site, "uid").to_owned()).collect()
 }
 
-/// Each operation that was asked for is there once and has succeeded, and so is its entry in the audit; answers how
-/// many there are.
-async fn each_once(server: &Server, ids: &BTreeSet<String>, terminated: &BTreeSet<String>) -> usize {
+/// Asserts that each requested operation exists once and has succeeded, and likewise its audit entry; returns their
+/// number.
+async fn check_operations(server: &Server, ids: &BTreeSet<String>, terminated: &BTreeSet<String>) -> usize {
     let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
     for (kind, sites) in [("create", ids), ("provision", ids), ("promote", ids), ("terminate", terminated)] {
         wanted.extend(sites.iter().map(|id| (id.clone(), kind.to_owned())));
@@ -116,7 +116,7 @@ async fn each_once(server: &Server, ids: &BTreeSet<String>, terminated: &BTreeSe
     let mut found = Vec::new();
     for operation in list(server, "/operations").await {
         assert_eq!(operation["status"], "succeeded", "{operation}");
-        assert!(numbers.insert(operation["number"].as_u64()), "{operation}: its number is another's too");
+        assert!(numbers.insert(operation["number"].as_u64()), "{operation}: its number is used twice");
         if let Some(site) = operation["site"].as_str() {
             found.push((site.to_owned(), text(&operation, "kind").to_owned()));
         }
@@ -140,10 +140,10 @@ async fn each_once(server: &Server, ids: &BTreeSet<String>, terminated: &BTreeSe
     all
 }
 
-/// The feed tells of each operation once that it was asked for, and once that it succeeded.
-async fn one_event_each(data: &Path, operations: usize) {
+/// Asserts that the feed contains each operation once as queued and once as succeeded.
+async fn check_events(data: &Path, operations: usize) {
     let store = Backends::open(data).await.store;
-    let mut told: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut event_counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut after = None;
     loop {
         let events = store.events(after, 1_000).await.expect("events");
@@ -152,16 +152,16 @@ async fn one_event_each(data: &Path, operations: usize) {
             if let Some(operation) = &event.operation
                 && ["queued", "succeeded"].contains(&event.what.as_str())
             {
-                *told.entry((operation.to_string(), event.what.clone())).or_default() += 1;
+                *event_counts.entry((operation.to_string(), event.what.clone())).or_default() += 1;
             }
         }
         if events.is_empty() {
             break;
         }
     }
-    let twice: Vec<_> = told.iter().filter(|(_, times)| **times != 1).collect();
-    assert!(twice.is_empty(), "told more than once: {twice:?}");
-    assert_eq!(told.len(), 2 * operations);
+    let twice: Vec<_> = event_counts.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(twice.is_empty(), "recorded more than once: {twice:?}");
+    assert_eq!(event_counts.len(), 2 * operations);
 }
 
 async fn open(file: &Path) -> SqliteConnection {
@@ -169,12 +169,12 @@ async fn open(file: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&options).await.expect("the file")
 }
 
-/// The texts of a statement's first column.
+/// Returns the texts in the first column of a query.
 async fn column(on: &mut SqliteConnection, sql: &'static str) -> BTreeSet<String> {
     let rows = sqlx::query(sql).fetch_all(on).await.expect(sql);
     let all: Vec<String> = rows.iter().map(|row| row.try_get(0).expect(sql)).collect();
     let found: BTreeSet<String> = all.iter().cloned().collect();
-    assert_eq!(found.len(), all.len(), "something is there twice: {sql}");
+    assert_eq!(found.len(), all.len(), "a value occurs twice: {sql}");
     found
 }
 
@@ -188,9 +188,9 @@ fn entries(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Each backend holds what the living sites own, and of the terminated ones their secrets within the recovery window.
-/// Answers how many writes of routes and runs of jobs were repetitions.
-async fn backends_hold(
+/// Asserts that each backend holds the resources of the active sites, and of the terminated sites only their secrets
+/// in the recovery window. Returns how many writes of routes and runs of jobs were repetitions.
+async fn check_backends(
     data: &Path,
     live: &BTreeSet<String>,
     ids: &BTreeSet<String>,
@@ -222,25 +222,25 @@ async fn backends_hold(
         there.iter().flat_map(|id| [format!("{id}.example.com"), format!("www.{id}.example.com")]).collect();
     assert_eq!(column(on, "SELECT host FROM hostnames").await, hosts);
     assert_eq!(column(on, "SELECT host FROM cluster_hostnames").await, hosts);
-    assert_eq!(number(on, "SELECT count(*) FROM working").await, 0, "operations at work");
-    // A site has one job of each kind that did its work. Only after an installation that a kill cut short it is not the
-    // first of its kind.
+    assert_eq!(number(on, "SELECT count(*) FROM working").await, 0, "running operations");
+    // A site has one successful job of each kind. The job is not the first of its kind only after an installation that
+    // a kill interrupted.
     let mut jobs = BTreeSet::new();
     let done =
         "SELECT name FROM cluster_jobs WHERE json_extract(state, '$.cause') IS NOT 'install_incomplete'";
     for job in column(on, done).await {
         let (first, again) = job.split_once("-r").filter(|(first, _)| first.contains("-install-")).unzip();
         assert!(again.is_none_or(|number: &str| number.parse::<u32>().is_ok()), "{job}");
-        let name = first.unwrap_or(&job).trim_end_matches(|letter: char| letter.is_ascii_digit());
-        assert!(jobs.insert(name.to_owned()), "{job} is not the only one of its kind");
+        let name = first.unwrap_or(&job).trim_end_matches(|character: char| character.is_ascii_digit());
+        assert!(jobs.insert(name.to_owned()), "{job} is a duplicate");
     }
     let wanted = there.iter().flat_map(|id| JOBS.map(|kind| format!("{id}-{kind}-")));
     let missing: Vec<_> = wanted.filter(|job| !jobs.remove(job)).collect();
-    assert!(missing.is_empty(), "jobs that are not there: {missing:?}");
-    assert!(jobs.is_empty(), "jobs that nobody owns: {jobs:?}");
+    assert!(missing.is_empty(), "missing jobs: {missing:?}");
+    assert!(jobs.is_empty(), "jobs without an owner: {jobs:?}");
     let failed = format!(
         "SELECT count(*) FROM cluster_jobs \
-         WHERE running OR (json_extract(state, '$.state') <> 'succeeded' AND NOT {CUT})"
+         WHERE running OR (json_extract(state, '$.state') <> 'succeeded' AND NOT {INTERRUPTED})"
     );
     assert_eq!(number(on, &failed).await, 0, "jobs that run or have failed");
     let runs = number(on, "SELECT coalesce(sum(attempts), 0) FROM cluster_jobs WHERE uid IS NOT NULL").await;
@@ -248,12 +248,12 @@ async fn backends_hold(
     (writes - 2 * ids.len() - gone.len(), runs - JOBS.len() * live.len())
 }
 
-/// No generated password and no token is in what was said, nor open in any file of the data directory.
-pub(crate) async fn no_secret_in(dir: &Path, said: &[String]) {
+/// Asserts that no generated password and no token is in the output, or unencrypted in any file of the data directory.
+pub(crate) async fn no_secret_in(dir: &Path, output: &[String]) {
     let data = dir.join("data");
     let secrets = every_password(dir).await;
     let length = secrets.iter().map(String::len).min().expect("passwords");
-    assert!(secrets.iter().all(|secret| secret.len() == length), "passwords are of one length");
+    assert!(secrets.iter().all(|secret| secret.len() == length), "all passwords have the same length");
     let holds = |bytes: &[u8]| {
         let words = bytes.split(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
         words.filter(|word| word.len() >= length).any(|word| {
@@ -261,16 +261,17 @@ pub(crate) async fn no_secret_in(dir: &Path, said: &[String]) {
             windows.any(|window| std::str::from_utf8(window).is_ok_and(|text| secrets.contains(text)))
         })
     };
-    for text in said {
-        assert!(!holds(text.as_bytes()) && !text.contains(ADMIN), "a secret was said");
+    for text in output {
+        assert!(!holds(text.as_bytes()) && !text.contains(ADMIN), "a secret is in the output");
     }
     for (file, bytes) in files(&data) {
         let open = holds(&bytes) || bytes.windows(ADMIN.len()).any(|window| window == ADMIN.as_bytes());
-        assert!(!open, "a secret lies open in {}", file.display());
+        assert!(!open, "a secret is stored unencrypted in {}", file.display());
     }
 }
 
-/// Every password that was made, also those of terminated sites: in a copy, in which nothing is scheduled for deletion.
+/// Returns every password that was generated, including those of terminated sites: reads a copy in which no secret is
+/// scheduled for deletion.
 async fn every_password(dir: &Path) -> HashSet<String> {
     let copy = tempfile::TempDir::new_in(dir).expect("a directory");
     for name in ["cdm.db", "key"] {
@@ -292,6 +293,6 @@ async fn every_password(dir: &Path) -> HashSet<String> {
             found.insert(value.password().expose_secret().to_owned());
         }
     }
-    assert_eq!(found.len(), names.len(), "a password of its own for each");
+    assert_eq!(found.len(), names.len(), "a distinct password for each secret");
     found
 }

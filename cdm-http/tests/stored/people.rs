@@ -10,7 +10,7 @@ use cdm_core::domain::{Role, TokenHash, UserName};
 use cdm_core::engine::WebhookDispatcher;
 use cdm_core::manager::{self, Proven, SignIn};
 use cdm_core::ports::DeliveryError;
-use cdm_testkit::fakes::{Answer as Reply, FakePostman};
+use cdm_testkit::fakes::{FakeWebhookSender, ReceiverBehavior};
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 
@@ -145,14 +145,14 @@ async fn tokens(stage: &Stage, secrets: &mut BTreeMap<String, String>) {
 
 /// Delivers events: one receiver takes them, one answers 500, and one answers 410, which stops its webhook.
 async fn deliver(stage: &Stage) {
-    let receivers = FakePostman::default();
+    let receivers = FakeWebhookSender::default();
     for (url, status) in [(RECEIVERS[1], 500), (RECEIVERS[2], 410)] {
         let answered = DeliveryError::Rejected { status, retry_after: None };
-        receivers.answer(url, Some(Reply::Refuses(answered)));
+        receivers.set_receiver(url, Some(ReceiverBehavior::Rejects(answered)));
     }
     let worker = Arc::new(stage.healthy_worker());
     WebhookDispatcher::new(worker, Arc::new(receivers.clone())).run_once().await;
-    assert!(receivers.brought(RECEIVERS[0]).len() > 1, "messages");
+    assert!(receivers.sent(RECEIVERS[0]).len() > 1, "messages");
     let webhooks = stage.get("/webhooks").await;
     let states: Vec<&Value> =
         webhooks["items"].as_array().expect("a list").iter().map(|one| &one["state"]).collect();

@@ -32,7 +32,7 @@ pub(crate) fn slow() -> ImageSpec {
     ImageSpec { start: Some(std::time::Duration::from_millis(600)), ..ImageSpec::default() }
 }
 
-/// An image whose pods never get ready.
+/// An image whose pods never become ready.
 pub(crate) fn broken() -> ImageSpec {
     ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() }
 }

@@ -192,7 +192,7 @@ impl Stage {
     /// A worker with a name that no other process has.
     fn worker(&self, gate: &FaultInjector, timeout: StepTimeouts) -> Worker {
         let number = self.workers.fetch_add(1, Ordering::Relaxed);
-        let platform = PipelineSettings { timeout, ..PipelineSettings::default() };
+        let platform = PipelineSettings { timeouts: timeout, ..PipelineSettings::default() };
         let pipelines = Arc::new(registry(&platform));
         let rollouts: Arc<dyn RolloutDriver> = Arc::new(Rollouts::new(platform));
         let settings = Settings { scan: PAUSE, ..Settings::default() };

@@ -1,44 +1,45 @@
-//! What a database server promises: a database and a user together, brought to one state, and dropped for good.
+//! Guarantees of a database server: a database and its user are created together, set to one state, and dropped
+//! permanently.
 
 use cdm_core::domain::{DatabaseName, Uid};
 use cdm_core::ports::{CallContext, Database, ErrorKind, SiteDatabase, SiteDatabases};
 
-use super::Cx;
-use super::cx::{answered, applied, refused};
+use super::SuiteContext;
+use super::context::{applied, read_value, rejected};
 
 const BOTH: SiteDatabase = SiteDatabase { database: true, user: true };
 const NEITHER: SiteDatabase = SiteDatabase { database: false, user: false };
 
-/// Every promise of the port.
-pub async fn suite(port: &dyn SiteDatabases, cx: &Cx<'_>) {
+/// Tests every guarantee of the port.
+pub async fn suite(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
     it_has_an_address(port);
-    ensure_makes_both(port, cx).await;
-    ensure_adopts_what_is_there(port, cx).await;
-    renew_keeps_both(port, cx).await;
-    a_late_renewal_is_refused(port, cx).await;
+    ensure_creates_both(port, cx).await;
+    ensure_adopts_an_existing_database(port, cx).await;
+    renew_results_in_both(port, cx).await;
+    a_late_renewal_is_rejected(port, cx).await;
     drop_removes_both_and_is_final(port, cx).await;
     drop_of_nothing_is_final(port, cx).await;
     other_uids_are_untouched(port, cx).await;
 }
 
-/// The stored credentials can name a server.
+/// The address can be stored in credentials.
 pub fn it_has_an_address(port: &dyn SiteDatabases) {
     let (host, port) = port.address();
     assert!(!host.is_empty() && port != 0, "broken promise: site databases have a host and a port");
 }
 
-/// Where nothing was, database and user are made.
-pub async fn ensure_makes_both(port: &dyn SiteDatabases, cx: &Cx<'_>) {
-    const PROMISE: &str = "ensure makes the database and its user";
+/// `ensure` creates database and user if neither exists.
+pub async fn ensure_creates_both(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
+    const PROMISE: &str = "ensure creates the database and its user";
     let uid = cx.uid();
     assert_seen(PROMISE, port, uid, NEITHER).await;
     applied(PROMISE, port.ensure(&cx.call(), uid, &credentials(port, cx, uid)).await);
     assert_seen(PROMISE, port, uid, BOTH).await;
 }
 
-/// A repetition is no error, with the same password or another.
-pub async fn ensure_adopts_what_is_there(port: &dyn SiteDatabases, cx: &Cx<'_>) {
-    const PROMISE: &str = "ensure adopts what is there";
+/// A repetition succeeds, with the same password or another.
+pub async fn ensure_adopts_an_existing_database(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
+    const PROMISE: &str = "ensure adopts an existing database";
     let uid = cx.uid();
     let first = credentials(port, cx, uid);
     let call = cx.call();
@@ -48,9 +49,9 @@ pub async fn ensure_adopts_what_is_there(port: &dyn SiteDatabases, cx: &Cx<'_>) 
     assert_seen(PROMISE, port, uid, BOTH).await;
 }
 
-/// A renewal may be repeated, and makes what is not there.
-pub async fn renew_keeps_both(port: &dyn SiteDatabases, cx: &Cx<'_>) {
-    const PROMISE: &str = "renew leaves the database and its user, and may be repeated";
+/// A renewal may be repeated, and creates a missing database.
+pub async fn renew_results_in_both(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
+    const PROMISE: &str = "renew results in a database and its user, and may be repeated";
     let uid = cx.uid();
     let value = credentials(port, cx, uid);
     let call = cx.call();
@@ -61,22 +62,22 @@ pub async fn renew_keeps_both(port: &dyn SiteDatabases, cx: &Cx<'_>) {
     applied(PROMISE, port.ensure(&cx.call(), uid, &value).await);
 }
 
-/// Whoever lost the work removes nothing from a database that its successor has made anew.
-pub async fn a_late_renewal_is_refused(port: &dyn SiteDatabases, cx: &Cx<'_>) {
-    const PROMISE: &str = "a renewal is refused after one with a higher fence";
+/// A worker that lost its work cannot empty a database that its successor recreated.
+pub async fn a_late_renewal_is_rejected(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
+    const PROMISE: &str = "a renewal is rejected after one with a higher fence";
     let uid = cx.uid();
     let value = credentials(port, cx, uid);
     let late = cx.call();
     applied(PROMISE, port.renew(&cx.call(), uid, &value).await);
-    refused(PROMISE, ErrorKind::Conflict, port.renew(&late, uid, &value).await);
+    rejected(PROMISE, ErrorKind::Conflict, port.renew(&late, uid, &value).await);
     assert_seen(PROMISE, port, uid, BOTH).await;
     applied(PROMISE, port.remove(&cx.call(), uid).await);
-    refused(PROMISE, ErrorKind::Gone, port.renew(&cx.call(), uid, &value).await);
+    rejected(PROMISE, ErrorKind::Gone, port.renew(&cx.call(), uid, &value).await);
 }
 
-/// A drop may be repeated, and no late call brings anything back.
-pub async fn drop_removes_both_and_is_final(port: &dyn SiteDatabases, cx: &Cx<'_>) {
-    const PROMISE: &str = "drop removes database and user, may be repeated, and is final";
+/// A drop may be repeated, and no late call restores the database.
+pub async fn drop_removes_both_and_is_final(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
+    const PROMISE: &str = "a drop removes database and user, may be repeated, and is permanent";
     let uid = cx.uid();
     let value = credentials(port, cx, uid);
     let (ensure, drop) = (cx.call(), cx.call());
@@ -88,18 +89,18 @@ pub async fn drop_removes_both_and_is_final(port: &dyn SiteDatabases, cx: &Cx<'_
     }
 }
 
-/// A drop closes also a uid that had no database yet.
-pub async fn drop_of_nothing_is_final(port: &dyn SiteDatabases, cx: &Cx<'_>) {
+/// A drop also closes a uid without a database.
+pub async fn drop_of_nothing_is_final(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
     const PROMISE: &str = "a drop of nothing closes the uid";
     let uid = cx.uid();
     applied(PROMISE, port.remove(&cx.call(), uid).await);
     assert_closed(PROMISE, port, &cx.call(), uid, &credentials(port, cx, uid)).await;
 }
 
-/// A drop is of one uid, also where another differs from it by a character.
-pub async fn other_uids_are_untouched(port: &dyn SiteDatabases, cx: &Cx<'_>) {
-    const PROMISE: &str = "a drop leaves other uids alone";
-    let (kept, dropped) = cx.neighbours();
+/// A drop affects one uid, even if another differs from it by one character.
+pub async fn other_uids_are_untouched(port: &dyn SiteDatabases, cx: &SuiteContext<'_>) {
+    const PROMISE: &str = "a drop does not affect other uids";
+    let (kept, dropped) = cx.neighbors();
     for uid in [kept, dropped] {
         applied(PROMISE, port.ensure(&cx.call(), uid, &credentials(port, cx, uid)).await);
     }
@@ -108,14 +109,14 @@ pub async fn other_uids_are_untouched(port: &dyn SiteDatabases, cx: &Cx<'_>) {
     assert_seen(PROMISE, port, kept, BOTH).await;
 }
 
-fn credentials(port: &dyn SiteDatabases, cx: &Cx<'_>, uid: Uid) -> Database {
+fn credentials(port: &dyn SiteDatabases, cx: &SuiteContext<'_>, uid: Uid) -> Database {
     let (host, port) = port.address();
     let name = DatabaseName::of(uid).to_string();
     Database { host, port, dbname: name.clone(), username: name, password: cx.ids().password() }
 }
 
 async fn assert_seen(promise: &str, port: &dyn SiteDatabases, uid: Uid, want: SiteDatabase) {
-    assert_eq!(answered(promise, port.seen(uid).await), want, "broken promise: {promise}");
+    assert_eq!(read_value(promise, port.seen(uid).await), want, "broken promise: {promise}");
 }
 
 async fn assert_closed(
@@ -125,6 +126,6 @@ async fn assert_closed(
     uid: Uid,
     value: &Database,
 ) {
-    refused(promise, ErrorKind::Gone, port.ensure(call, uid, value).await);
+    rejected(promise, ErrorKind::Gone, port.ensure(call, uid, value).await);
     assert_seen(promise, port, uid, NEITHER).await;
 }

@@ -1,9 +1,9 @@
-//! One suite per port: what an implementation has to show before a site is entrusted to it.
+//! One suite for each port, which an implementation must pass before it is used for sites.
 //!
-//! A suite is a function of the port; it panics with the broken promise. It leaves behind what it made under uids of
-//! its own, so it may run against a shared backend, but a backend of its own is kinder.
+//! A suite is a function of the port and panics with the broken promise. It leaves behind what it created under
+//! its own uids. It may run against a shared backend, but a dedicated backend is better.
 
-mod cx;
+mod context;
 
 pub mod cluster;
 pub mod databases;
@@ -12,4 +12,4 @@ pub mod secrets;
 pub mod store;
 pub mod tokens;
 
-pub use cx::{Cx, Settle};
+pub use context::{Settle, SuiteContext};

@@ -1,7 +1,7 @@
-//! A cluster in memory: a canary, two services whose pods follow a script, routes, and jobs that take their time.
+//! An in-memory cluster: a canary, two services whose pods follow a script, routes, and jobs with a duration.
 //!
-//! Nothing runs in the background. What a pod or a job has come to is computed from the clock whenever someone looks,
-//! so the world goes from event to event by [`FakeCluster::next_event`].
+//! Nothing runs in the background. The state of pods and jobs is computed from the clock on each read, so a
+//! simulated platform can advance from event to event with [`FakeCluster::next_event`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -12,18 +12,17 @@ use async_trait::async_trait;
 use cdm_core::domain::{Color, Digest, Fence, Hostname, JobName, MonotonicTime, Template, Uid};
 use cdm_core::ports::{
     CallContext, Canary, CanaryVersion, ChangeCursor, Changed, Clock, ClusterOps, ErrorKind, ImageWant, Job,
-    JobKind, JobSpec, JobState, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
+    JobFailure, JobKind, JobSpec, JobState, Outcome, PodFailure, PortError, Route, RouteSpec, ServiceView,
 };
 
 use super::FakeDatabases;
-use super::jobs::{Run, installed};
-use super::script::{ImageScript, JobScript};
 use crate::clock::SimClock;
-use crate::log::{Effect, EffectLog, What};
+use crate::installation::{InstallResult, Installation};
+use crate::log::{Effect, EffectKind, EffectLog};
 
-/// Plays a cluster in memory; clones are the same cluster.
+/// An in-memory cluster. Clones share one cluster.
 ///
-/// Both services want two pods and run nothing at first.
+/// Each service has two desired pods, and initially runs nothing.
 #[derive(Clone)]
 pub struct FakeCluster {
     state: Arc<Mutex<State>>,
@@ -33,115 +32,119 @@ pub struct FakeCluster {
 }
 
 impl FakeCluster {
-    /// A cluster with two services that run nothing, no canary, no route and no job.
+    /// Creates a cluster with two services that run nothing, no canary, no routes and no jobs.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
         Self { state: Arc::default(), log, clock, databases: None }
     }
 
-    /// The same cluster, whose installations write into these databases. Without databases they write nowhere.
+    /// Returns the same cluster, with installations that write to these databases. Without databases,
+    /// installations write nothing.
     #[must_use]
     pub fn with_databases(self, databases: FakeDatabases) -> Self {
         Self { databases: Some(databases), ..self }
     }
 
-    /// Ends the next installations after so many writes each; see [`crate::installation::Installation`].
-    pub fn cut_installs(&self, cuts: impl IntoIterator<Item = usize>) {
-        self.lock().cuts.extend(cuts);
+    /// Interrupts the next installations after these numbers of writes; see
+    /// [`crate::installation::Installation`].
+    pub fn interrupt_installs(&self, interrupts: impl IntoIterator<Item = usize>) {
+        self.lock().interrupts.extend(interrupts);
     }
 
-    /// Says how pods of `digest` fare wherever it is set from now on.
+    /// Sets the script for pods of `digest`. The script applies to later deployments.
     pub fn script(&self, digest: Digest, script: ImageScript) {
         self.lock().scripts.insert(digest, script);
     }
 
-    /// Has a service run `digest`, ready now and untouched by CDM, as someone set it up before. Logs nothing.
+    /// Makes a service run `digest`, ready immediately and with a zero fence, as if a person had installed it.
+    /// Logs nothing.
     pub fn install(&self, color: Color, digest: Digest) {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         let template = state.new_template(digest);
         let service = state.service(color);
-        service.deploy(now, digest, template, READY_AT_ONCE);
+        service.deploy(now, digest, template, READY_IMMEDIATELY);
         service.fence = Fence::default();
     }
 
-    /// Has a service want `n` pods.
+    /// Sets the number of desired pods of a service.
     pub fn desired(&self, color: Color, n: u32) {
         self.lock().service(color).desired = n;
     }
 
-    /// Makes a service unready, with a failure to show or none, until it is mended or gets another template.
+    /// Makes a service unready, optionally with a pod failure, until it is repaired or gets another template.
     pub fn break_service(&self, color: Color, failure: Option<PodFailure>) {
         let now = self.clock.monotonic();
         if let Some(running) = &mut self.lock().service(color).running {
-            running.settle(now);
+            running.drop_old_pods(now);
             running.broken = Some(Breakage(failure));
         }
     }
 
     /// Undoes [`FakeCluster::break_service`].
-    pub fn mend_service(&self, color: Color) {
+    pub fn repair_service(&self, color: Color) {
         if let Some(running) = &mut self.lock().service(color).running {
             running.broken = None;
         }
     }
 
-    /// Plants a stranger's route with this hostname.
+    /// Adds a route of another owner with this hostname.
     pub fn foreign_route(&self, host: Hostname) {
         self.lock().hosts.insert(host);
     }
 
-    /// Every route but strangers', in the order of their uids.
+    /// Returns all routes of CDM, in the order of their uids.
     pub fn routes(&self) -> Vec<Route> {
         self.lock().routes.values().cloned().collect()
     }
 
-    /// Says how the next jobs of that word fare, one script a start; those after them fare by default.
+    /// Sets the scripts of the next jobs with this word, one for each start. Later jobs use the default script.
     pub fn script_job(&self, word: &str, scripts: Vec<JobScript>) {
         self.lock().job_scripts.insert(word.to_owned(), scripts.into());
     }
 
-    /// Plants a stranger's job of this name.
+    /// Adds a job of another owner with this name.
     pub fn foreign_job(&self, name: JobName) {
         self.lock().foreign_jobs.insert(name);
     }
 
-    /// Every job but strangers', with the uid where it has one and what has become of it.
+    /// Returns all jobs of CDM: name, uid if there is one, and state.
     pub fn jobs(&self) -> Vec<(JobName, Option<Uid>, JobState)> {
         let now = self.clock.monotonic();
         let state = self.lock();
         state.jobs.iter().map(|(name, job)| (name.clone(), job.owner, job.state(now))).collect()
     }
 
-    /// Whose caches jobs were started for, and the number of the operation or rollout that did.
+    /// Returns the flushed sites: the number of the operation or rollout that started the job, and the uid of
+    /// the site.
     pub fn flushes(&self) -> BTreeSet<(u64, Uid)> {
         self.lock().flushes.clone()
     }
 
-    /// Whether the credentials that a job was given are still there.
+    /// Returns whether the credentials of a job still exist.
     pub fn holds_credentials(&self, name: &JobName) -> bool {
         self.lock().jobs.get(name).is_some_and(|job| job.credentials)
     }
 
-    /// The service in whose image a job runs.
+    /// Returns the service whose image a job runs.
     pub fn job_service(&self, name: &JobName) -> Option<Color> {
         self.lock().jobs.get(name).map(|job| job.service)
     }
 
-    /// Removes a job, as a cluster does some time after its end.
+    /// Removes a job, as a cluster does some time after the job's end.
     pub fn expire_job(&self, name: &JobName) {
         self.lock().remove_job(name);
     }
 
-    /// Forgets which changes came when: every mark given so far is too old from now on.
+    /// Discards the change history: every cursor issued so far is too old.
     pub fn forget_changes(&self) {
         let mut state = self.lock();
-        state.news_count += 1;
-        state.forgotten = state.news_count;
-        state.news.clear();
-        state.news_of.clear();
+        state.change_count += 1;
+        state.discarded = state.change_count;
+        state.history.clear();
+        state.latest_change.clear();
     }
 
-    /// The next moment after now at which a job ends, or what a service shows changes of itself.
+    /// Returns the next time after now at which a job ends or the view of a service changes.
     pub fn next_event(&self) -> Option<MonotonicTime> {
         let now = self.clock.monotonic();
         let state = self.lock();
@@ -155,19 +158,19 @@ impl FakeCluster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, by: Fence, what: impl FnOnce() -> What) {
-        self.log.push(|| Effect { at: self.clock.monotonic(), by, what: what() });
+    fn log(&self, by: Fence, kind: impl FnOnce() -> EffectKind) {
+        self.log.push(|| Effect { at: self.clock.monotonic(), by, kind: kind() });
     }
 
-    /// Refuses an effect that came too late.
-    fn refuse(
+    /// Rejects a call that came too late, and logs the rejection.
+    fn reject(
         &self,
         call: &CallContext,
         method: &'static str,
         kind: ErrorKind,
         message: &str,
     ) -> Outcome<()> {
-        self.log(call.fence, || What::Refused(method));
+        self.log(call.fence, || EffectKind::Rejected(method));
         not_applied(kind, message)
     }
 }
@@ -193,19 +196,19 @@ impl ClusterOps for FakeCluster {
     ) -> Outcome<()> {
         let mut state = self.lock();
         if state.canary.as_ref().map(|canary| &canary.version) != expect {
-            let message = "the canary has another version";
-            return self.refuse(call, "cluster.set_canary", ErrorKind::Conflict, message);
+            let message = "the canary has a different version";
+            return self.reject(call, "cluster.set_canary", ErrorKind::Conflict, message);
         }
         state.canary_writes += 1;
         let version = CanaryVersion(state.canary_writes.to_string());
         state.canary = Some(Canary { color, digest, version });
-        self.log(call.fence, || What::CanarySet(color, digest));
+        self.log(call.fence, || EffectKind::CanarySet(color, digest));
         Outcome::Applied(())
     }
 
     async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
         let view = self.lock().service(color).view(color, self.clock.monotonic());
-        self.log(Fence::default(), || What::Looked(color, view.is_ready()));
+        self.log(Fence::default(), || EffectKind::ServiceRead(color, view.is_ready()));
         Ok(view)
     }
 
@@ -219,18 +222,18 @@ impl ClusterOps for FakeCluster {
         let now = self.clock.monotonic();
         let mut state = self.lock();
         if state.service(color).fence != expect {
-            let message = "the workload carries another fence";
-            return self.refuse(call, "cluster.set_image", ErrorKind::Conflict, message);
+            let message = "the workload has a different fence";
+            return self.reject(call, "cluster.set_image", ErrorKind::Conflict, message);
         }
         let digest = match want {
             ImageWant::Digest(digest) => *digest,
             ImageWant::Template(template) => match digest_in(template) {
                 Some(digest) => digest,
-                None => return not_applied(ErrorKind::Invalid, "the template is none of this cluster's"),
+                None => return not_applied(ErrorKind::Invalid, "the template is not from this cluster"),
             },
         };
         let before = state.service(color).running.as_ref().map(|running| running.digest);
-        // As in Kubernetes, a write that leaves the template as it is restarts nothing.
+        // As in Kubernetes, a write that does not change the template restarts nothing.
         if !state.service(color).runs(want) {
             let template = match want {
                 ImageWant::Digest(_) => state.new_template(digest),
@@ -238,12 +241,12 @@ impl ClusterOps for FakeCluster {
             };
             let script = state.scripts.get(&digest).cloned().unwrap_or_default();
             let service = state.service(color);
-            // Its pods were kept, so a template that was ready is so again at once.
-            let script = if service.proven.contains(&template) { READY_AT_ONCE } else { script };
+            // The pods of a template that was ready before were kept, so the template is ready immediately.
+            let script = if service.ready_templates.contains(&template) { READY_IMMEDIATELY } else { script };
             service.deploy(now, digest, template, script);
         }
         state.service(color).fence = call.fence;
-        self.log(call.fence, || What::ImageSet(color, before, Some(digest)));
+        self.log(call.fence, || EffectKind::ImageSet(color, before, Some(digest)));
         Outcome::Applied(())
     }
 
@@ -255,10 +258,10 @@ impl ClusterOps for FakeCluster {
         let mut state = self.lock();
         if state.released.contains(&spec.uid) {
             let message = "the uid was released";
-            return self.refuse(call, "cluster.put_route", ErrorKind::Gone, message);
+            return self.reject(call, "cluster.put_route", ErrorKind::Gone, message);
         }
         if state.routes.contains_key(&spec.uid) {
-            return not_applied(ErrorKind::Exists, "the site has a route");
+            return not_applied(ErrorKind::Exists, "the site already has a route");
         }
         if spec.hostnames.all().iter().any(|host| state.hosts.contains(host)) {
             return not_applied(ErrorKind::Foreign, "another owner's route has one of the hostnames");
@@ -266,7 +269,7 @@ impl ClusterOps for FakeCluster {
         state.hosts.extend(spec.hostnames.all().iter().cloned());
         let RouteSpec { uid, hostnames, service, .. } = spec.clone();
         state.routes.insert(uid, Route { uid, hostnames, service, fence: call.fence });
-        self.log(call.fence, || What::RouteCreated(uid, service));
+        self.log(call.fence, || EffectKind::RouteCreated(uid, service));
         Outcome::Applied(())
     }
 
@@ -276,16 +279,16 @@ impl ClusterOps for FakeCluster {
         let Some(route) = state.routes.get_mut(&uid) else {
             let message = "the site has no route";
             if state.released.contains(&uid) {
-                return self.refuse(call, METHOD, ErrorKind::NotFound, message);
+                return self.reject(call, METHOD, ErrorKind::NotFound, message);
             }
             return not_applied(ErrorKind::NotFound, message);
         };
         if route.fence != expect {
-            return self.refuse(call, METHOD, ErrorKind::Conflict, "the route carries another fence");
+            return self.reject(call, METHOD, ErrorKind::Conflict, "the route has a different fence");
         }
         let from = std::mem::replace(&mut route.service, to);
         route.fence = call.fence;
-        self.log(call.fence, || What::RouteMoved(uid, from, to));
+        self.log(call.fence, || EffectKind::RouteMoved(uid, from, to));
         Outcome::Applied(())
     }
 
@@ -299,7 +302,7 @@ impl ClusterOps for FakeCluster {
             for name in state.owned.remove(&uid).unwrap_or_default() {
                 state.remove_job(&name);
             }
-            self.log(call.fence, || What::Released(uid, route.is_some()));
+            self.log(call.fence, || EffectKind::Released(uid, route.is_some()));
         }
         Outcome::Applied(())
     }
@@ -309,14 +312,14 @@ impl ClusterOps for FakeCluster {
         let (owner, word) = (spec.kind.uid(), spec.kind.word());
         if owner.is_some_and(|uid| state.released.contains(&uid)) {
             let message = "the uid was released";
-            return self.refuse(call, "cluster.run_job", ErrorKind::Gone, message);
+            return self.reject(call, "cluster.run_job", ErrorKind::Gone, message);
         }
-        let held = state.jobs.get(&spec.name);
-        if state.foreign_jobs.contains(&spec.name) || held.is_some_and(|job| job.owner != owner) {
-            return not_applied(ErrorKind::Foreign, "another owner has a job of that name");
+        let existing = state.jobs.get(&spec.name);
+        if state.foreign_jobs.contains(&spec.name) || existing.is_some_and(|job| job.owner != owner) {
+            return not_applied(ErrorKind::Foreign, "another owner has a job with this name");
         }
-        if held.is_some() {
-            return not_applied(ErrorKind::Exists, "the job is there");
+        if existing.is_some() {
+            return not_applied(ErrorKind::Exists, "the job already exists");
         }
         if let JobKind::FlushCaches { uids } = &spec.kind {
             state.flushes.extend(uids.iter().map(|uid| (call.fence.number, *uid)));
@@ -325,14 +328,17 @@ impl ClusterOps for FakeCluster {
         let script = match (scripted, &spec.kind, &self.databases) {
             (Some(script), ..) => script,
             (None, JobKind::Install { uid, .. }, Some(databases)) => {
-                let cut = state.cuts.pop_front();
-                JobScript { result: installed(databases.install(*uid, cut)), ..JobScript::default() }
+                let interrupt = state.interrupts.pop_front();
+                JobScript {
+                    result: install_state(databases.install(*uid, interrupt)),
+                    ..JobScript::default()
+                }
             }
             (None, ..) => JobScript::default(),
         };
         state.add_job(
             spec.name.clone(),
-            Run {
+            StartedJob {
                 owner,
                 service: spec.service,
                 word,
@@ -341,34 +347,66 @@ impl ClusterOps for FakeCluster {
                 credentials: !matches!(spec.kind, JobKind::FlushCaches { .. }),
             },
         );
-        self.log(call.fence, || What::JobStarted(spec.name.clone(), owner, word));
+        self.log(call.fence, || EffectKind::JobStarted(spec.name.clone(), owner, word));
         Outcome::Applied(())
     }
 
     async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError> {
         let now = self.clock.monotonic();
         Ok(self.lock().jobs.get_mut(name).map(|job| {
-            job.forget(now);
+            job.remove_credentials(now);
             job.view(now)
         }))
     }
 
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         _wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         let mut state = self.lock();
-        state.gather_news(self.clock.monotonic());
-        let next = ChangeCursor(state.news_count);
-        if mark.0 < state.forgotten || mark > next {
+        state.record_elapsed(self.clock.monotonic());
+        let next = ChangeCursor(state.change_count);
+        if cursor.0 < state.discarded || cursor > next {
             return Ok((vec![Changed::Anything], next));
         }
-        Ok((state.news.range(mark.0 + 1..).map(|(_, changed)| changed.clone()).collect(), next))
+        Ok((state.history.range(cursor.0 + 1..).map(|(_, changed)| changed.clone()).collect(), next))
     }
 }
 
-const READY_AT_ONCE: ImageScript = ImageScript { ready_after: Some(Duration::ZERO), failure: None };
+const READY_IMMEDIATELY: ImageScript = ImageScript { ready_after: Some(Duration::ZERO), failure: None };
+
+/// The lifecycle of pods of a digest, timed from their deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageScript {
+    /// Time until all pods are available; `None` if they never are.
+    pub ready_after: Option<Duration>,
+    /// A pod failure, and the time after which it permanently prevents availability.
+    pub failure: Option<(Duration, PodFailure)>,
+}
+
+impl Default for ImageScript {
+    /// Returns a script with pods that are ready after 10 seconds.
+    fn default() -> Self {
+        Self { ready_after: Some(Duration::from_secs(10)), failure: None }
+    }
+}
+
+/// The lifecycle of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobScript {
+    /// Duration of the job.
+    pub takes: Duration,
+    /// Final state of the job; [`JobState::Running`] if it never ends.
+    pub result: JobState,
+}
+
+impl Default for JobScript {
+    /// Returns a script with a job that succeeds after 3 seconds and fails for no site.
+    fn default() -> Self {
+        Self { takes: Duration::from_secs(3), result: JobState::Succeeded { failed: Vec::new() } }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -378,25 +416,25 @@ struct State {
     scripts: BTreeMap<Digest, ImageScript>,
     templates: u64,
     routes: BTreeMap<Uid, Route>,
-    /// The hostnames of all routes, strangers' too.
+    /// The hostnames of all routes, including those of other owners.
     hosts: BTreeSet<Hostname>,
-    jobs: BTreeMap<JobName, Run>,
+    jobs: BTreeMap<JobName, StartedJob>,
     job_scripts: BTreeMap<String, VecDeque<JobScript>>,
     foreign_jobs: BTreeSet<JobName>,
-    /// After how many writes the next installations are ended.
-    cuts: VecDeque<usize>,
+    /// Numbers of writes after which the next installations are interrupted.
+    interrupts: VecDeque<usize>,
     flushes: BTreeSet<(u64, Uid)>,
-    /// The jobs of a uid, also some that are there no more.
+    /// The names of all jobs of a uid, including removed jobs.
     owned: BTreeMap<Uid, Vec<JobName>>,
     released: BTreeSet<Uid>,
-    /// When jobs end, those whose end was not told yet.
+    /// Ends of jobs that are not in the change history yet.
     ends: BTreeSet<(MonotonicTime, JobName)>,
-    /// What changed, each thing once, by the number of its last change.
-    news: BTreeMap<u64, Changed>,
-    news_of: BTreeMap<Changed, u64>,
-    news_count: u64,
-    /// Marks below this one are too old.
-    forgotten: u64,
+    /// The last change of each service and job, keyed by its sequence number.
+    history: BTreeMap<u64, Changed>,
+    latest_change: BTreeMap<Changed, u64>,
+    change_count: u64,
+    /// Cursors below this number are too old.
+    discarded: u64,
 }
 
 impl State {
@@ -409,12 +447,12 @@ impl State {
         Template::new(&format!("template:{digest}:{}", self.templates))
     }
 
-    fn add_job(&mut self, name: JobName, job: Run) {
+    fn add_job(&mut self, name: JobName, job: StartedJob) {
         self.ends.extend(job.ends().map(|end| (end, name.clone())));
         if let Some(uid) = job.owner {
             self.owned.entry(uid).or_default().push(name.clone());
         }
-        self.tell(Changed::Job(name.clone()));
+        self.record_change(Changed::Job(name.clone()));
         self.jobs.insert(name, job);
     }
 
@@ -423,36 +461,36 @@ impl State {
         if let Some(end) = job.ends() {
             self.ends.remove(&(end, name.clone()));
         }
-        self.tell(Changed::Job(name.clone()));
+        self.record_change(Changed::Job(name.clone()));
     }
 
-    /// Tells what time alone has brought about since the last time someone asked.
-    fn gather_news(&mut self, now: MonotonicTime) {
+    /// Records the changes that the clock alone has caused since the last call.
+    fn record_elapsed(&mut self, now: MonotonicTime) {
         while let Some((end, _)) = self.ends.first()
             && *end <= now
             && let Some((_, name)) = self.ends.pop_first()
         {
             if let Some(job) = self.jobs.get_mut(&name) {
-                job.forget(now);
+                job.remove_credentials(now);
             }
-            self.tell(Changed::Job(name));
+            self.record_change(Changed::Job(name));
         }
         for color in Color::ALL {
             let service = self.service(color);
             let view = service.view(color, now);
-            if service.told.as_ref() != Some(&view) {
-                service.told = Some(view);
-                self.tell(Changed::Service(color));
+            if service.last_view.as_ref() != Some(&view) {
+                service.last_view = Some(view);
+                self.record_change(Changed::Service(color));
             }
         }
     }
 
-    fn tell(&mut self, changed: Changed) {
-        self.news_count += 1;
-        if let Some(earlier) = self.news_of.insert(changed.clone(), self.news_count) {
-            self.news.remove(&earlier);
+    fn record_change(&mut self, changed: Changed) {
+        self.change_count += 1;
+        if let Some(earlier) = self.latest_change.insert(changed.clone(), self.change_count) {
+            self.history.remove(&earlier);
         }
-        self.news.insert(self.news_count, changed);
+        self.history.insert(self.change_count, changed);
     }
 }
 
@@ -461,15 +499,21 @@ struct Service {
     desired: u32,
     fence: Fence,
     running: Option<Running>,
-    /// The templates that were ready when another one took their place.
-    proven: BTreeSet<Template>,
-    /// The view that was last told as news.
-    told: Option<ServiceView>,
+    /// Templates that were ready when they were replaced.
+    ready_templates: BTreeSet<Template>,
+    /// The view in the last recorded change.
+    last_view: Option<ServiceView>,
 }
 
 impl Default for Service {
     fn default() -> Self {
-        Self { desired: 2, fence: Fence::default(), running: None, proven: BTreeSet::new(), told: None }
+        Self {
+            desired: 2,
+            fence: Fence::default(),
+            running: None,
+            ready_templates: BTreeSet::new(),
+            last_view: None,
+        }
     }
 }
 
@@ -486,10 +530,10 @@ impl Service {
         if let Some(before) = self.running.take() {
             if before.is_up(now) {
                 old = self.desired;
-                self.proven.insert(before.template);
+                self.ready_templates.insert(before.template);
             } else {
                 old = if before.is_rolled_out(now) { 0 } else { before.old };
-                self.proven.remove(&before.template);
+                self.ready_templates.remove(&before.template);
             }
         }
         self.running = Some(Running { digest, template, since: now, script, old, broken: None });
@@ -516,19 +560,19 @@ impl Service {
     }
 }
 
-/// What a service runs, and how its pods fare.
+/// What a service runs, and the state of its pods.
 #[derive(Debug)]
 struct Running {
     digest: Digest,
     template: Template,
     since: MonotonicTime,
     script: ImageScript,
-    /// Pods of the template before, which serve until this one is rolled out.
+    /// Pods of the previous template, which serve until this template is rolled out.
     old: u32,
     broken: Option<Breakage>,
 }
 
-/// A service made unready at will, and the failure to show.
+/// A service that a test made unready, and the failure that it reports.
 #[derive(Debug)]
 struct Breakage(Option<PodFailure>);
 
@@ -551,18 +595,19 @@ impl Running {
         }
     }
 
-    /// Whether all pods have been available at some time, so that none of an earlier template is left.
+    /// Returns whether all pods of this template have been available, so that no pods of an earlier template
+    /// remain.
     fn is_rolled_out(&self, now: MonotonicTime) -> bool {
         self.ready_at().is_some_and(|at| at <= now && self.fails_at().is_none_or(|fails| at < fails))
     }
 
-    /// Whether all pods are available now.
+    /// Returns whether all pods are available now.
     fn is_up(&self, now: MonotonicTime) -> bool {
         self.broken.is_none() && self.is_rolled_out(now) && self.fails_at().is_none_or(|at| now < at)
     }
 
-    /// Lets the old pods go where they are gone, so that a breakage does not bring them back.
-    fn settle(&mut self, now: MonotonicTime) {
+    /// Removes old pods that have been replaced, so that a breakage does not restore them.
+    fn drop_old_pods(&mut self, now: MonotonicTime) {
         if self.is_rolled_out(now) {
             self.old = 0;
         }
@@ -572,6 +617,66 @@ impl Running {
         let fails = self.fails_at();
         let ready = self.ready_at().filter(|at| fails.is_none_or(|fails| *at < fails));
         ready.into_iter().chain(fails).filter(|at| *at > now).min()
+    }
+}
+
+/// Returns the state of a job that installs WordPress, then checks the address and the administrator.
+fn install_state(done: Option<(InstallResult, Installation)>) -> JobState {
+    let failed = |message: &str, cause| JobState::Failed { message: message.to_owned(), cause };
+    match done {
+        None => failed("Error establishing a database connection.", JobFailure::DatabaseRefused),
+        Some((InstallResult::Interrupted, _)) => failed("`install` ended with 137", JobFailure::Other),
+        Some((InstallResult::TablesUnavailable, _)) => {
+            failed(Installation::UNAVAILABLE, JobFailure::InstallIncomplete)
+        }
+        Some((InstallResult::Installed | InstallResult::AlreadyInstalled, contents))
+            if contents.is_complete() =>
+        {
+            JobState::Succeeded { failed: Vec::new() }
+        }
+        Some((InstallResult::Installed | InstallResult::AlreadyInstalled, _)) => {
+            failed("Could not get 'cdm_installed' option. Does it exist?", JobFailure::InstallIncomplete)
+        }
+    }
+}
+
+/// A started job.
+#[derive(Debug)]
+struct StartedJob {
+    owner: Option<Uid>,
+    service: Color,
+    word: &'static str,
+    since: MonotonicTime,
+    script: JobScript,
+    /// Whether credentials for this job are in the cluster.
+    credentials: bool,
+}
+
+impl StartedJob {
+    fn ends(&self) -> Option<MonotonicTime> {
+        (self.script.result != JobState::Running).then(|| self.since.after(self.script.takes))
+    }
+
+    fn state(&self, now: MonotonicTime) -> JobState {
+        match self.ends() {
+            Some(end) if end <= now => self.script.result.clone(),
+            Some(_) | None => JobState::Running,
+        }
+    }
+
+    /// Removes the credentials of an ended job.
+    fn remove_credentials(&mut self, now: MonotonicTime) {
+        self.credentials &= self.state(now) == JobState::Running;
+    }
+
+    fn view(&self, now: MonotonicTime) -> Job {
+        let state = self.state(now);
+        let word = match state {
+            JobState::Running => "started",
+            JobState::Succeeded { .. } => "done",
+            JobState::Failed { .. } => "failed",
+        };
+        Job { log: format!("{}: {word}", self.word), state }
     }
 }
 

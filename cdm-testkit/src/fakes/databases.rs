@@ -1,4 +1,4 @@
-//! A database server in memory: which databases there are, and with which passwords.
+//! An in-memory database server with databases and passwords.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,86 +12,92 @@ use cdm_core::ports::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock::SimClock;
-use crate::installation::{Installation, Installing};
-use crate::log::{Effect, EffectLog, What};
+use crate::installation::{InstallResult, Installation};
+use crate::log::{Effect, EffectKind, EffectLog};
 
 const PORT: &str = "databases";
 
-/// Keeps databases in memory; clones are the same server.
+/// An in-memory database server. Clones share one server.
 #[derive(Clone)]
 pub struct FakeDatabases {
-    state: Arc<Mutex<BTreeMap<Uid, Held>>>,
+    state: Arc<Mutex<BTreeMap<Uid, DatabaseEntry>>>,
     log: EffectLog,
     clock: SimClock,
 }
 
 #[derive(Debug)]
-enum Held {
-    /// Database and user.
-    Made(Made),
-    /// Neither, and never again.
+enum DatabaseEntry {
+    /// The database and its user exist.
+    Present(PresentDatabase),
+    /// Both were dropped, and cannot be created again.
     Dropped,
 }
 
 #[derive(Debug)]
-struct Made {
-    /// The user's.
+struct PresentDatabase {
+    /// Password of the database user.
     password: SecretString,
-    /// The fence of the last renewal.
+    /// Fence of the last renewal.
     renewed: Fence,
     contents: Installation,
 }
 
 impl FakeDatabases {
-    /// A server without a database.
+    /// Creates a server without databases.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
         Self { state: Arc::default(), log, clock }
     }
 
-    /// Whether the uid's database is there and its user has this password.
+    /// Returns whether the database of this uid exists and its user has this password.
     pub fn password_is(&self, uid: Uid, password: &SecretString) -> bool {
         match self.lock().get(&uid) {
-            Some(Held::Made(held)) => held.password.expose_secret() == password.expose_secret(),
-            Some(Held::Dropped) | None => false,
+            Some(DatabaseEntry::Present(entry)) => entry.password.expose_secret() == password.expose_secret(),
+            Some(DatabaseEntry::Dropped) | None => false,
         }
     }
 
-    /// The uids whose databases are there.
+    /// Returns the uids of all existing databases.
     pub fn uids(&self) -> Vec<Uid> {
-        let held = self.lock();
-        held.iter().filter(|(_, held)| matches!(held, Held::Made(_))).map(|(uid, _)| *uid).collect()
+        let entries = self.lock();
+        entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry, DatabaseEntry::Present(_)))
+            .map(|(uid, _)| *uid)
+            .collect()
     }
 
-    /// What WordPress has written into the uid's database.
+    /// Returns what WordPress has written to the database of this uid.
     pub fn contents(&self, uid: Uid) -> Option<Installation> {
         match self.lock().get(&uid) {
-            Some(Held::Made(held)) => Some(held.contents.clone()),
-            Some(Held::Dropped) | None => None,
+            Some(DatabaseEntry::Present(entry)) => Some(entry.contents.clone()),
+            Some(DatabaseEntry::Dropped) | None => None,
         }
     }
 
-    /// Runs `wp core install` on the uid's database, ended after so many writes or not at all; `None` where there is no
-    /// such database.
-    pub fn install(&self, uid: Uid, cut: Option<usize>) -> Option<(Installing, Installation)> {
+    /// Runs `wp core install` on the database of this uid. With `interrupt_after`, the process ends after that many writes.
+    /// Returns `None` if the database does not exist.
+    pub fn install(&self, uid: Uid, interrupt_after: Option<usize>) -> Option<(InstallResult, Installation)> {
         match self.lock().get_mut(&uid) {
-            Some(Held::Made(held)) => Some((held.contents.install(cut), held.contents.clone())),
-            Some(Held::Dropped) | None => None,
+            Some(DatabaseEntry::Present(entry)) => {
+                Some((entry.contents.install(interrupt_after), entry.contents.clone()))
+            }
+            Some(DatabaseEntry::Dropped) | None => None,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uid, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uid, DatabaseEntry>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a call for a database that was dropped.
+    /// Rejects a call for a dropped database.
     fn gone(&self, call: &CallContext, uid: Uid, method: &'static str) -> Outcome<()> {
-        self.log(call.fence, What::Refused(method));
+        self.log(call.fence, EffectKind::Rejected(method));
         let message = format!("the database of {uid} was dropped");
         Outcome::NotApplied(PortError::new(PORT, ErrorKind::Gone, message))
     }
 
-    fn log(&self, by: Fence, what: What) {
-        self.log.push(|| Effect { at: self.clock.monotonic(), by, what });
+    fn log(&self, by: Fence, kind: EffectKind) {
+        self.log.push(|| Effect { at: self.clock.monotonic(), by, kind });
     }
 }
 
@@ -102,52 +108,56 @@ impl SiteDatabases for FakeDatabases {
     }
 
     async fn ensure(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
-        let mut held = self.lock();
+        let mut entries = self.lock();
         let password = credentials.password.clone();
-        let created = match held.get_mut(&uid) {
+        let created = match entries.get_mut(&uid) {
             None => {
-                let made = Made { password, renewed: Fence::default(), contents: Installation::default() };
-                held.insert(uid, Held::Made(made));
+                let database = PresentDatabase {
+                    password,
+                    renewed: Fence::default(),
+                    contents: Installation::default(),
+                };
+                entries.insert(uid, DatabaseEntry::Present(database));
                 true
             }
-            Some(Held::Made(made)) => {
-                made.password = password;
+            Some(DatabaseEntry::Present(database)) => {
+                database.password = password;
                 false
             }
-            Some(Held::Dropped) => return self.gone(call, uid, "databases.ensure"),
+            Some(DatabaseEntry::Dropped) => return self.gone(call, uid, "databases.ensure"),
         };
-        self.log(call.fence, What::DatabaseEnsured { uid, created });
+        self.log(call.fence, EffectKind::DatabaseEnsured { uid, created });
         Outcome::Applied(())
     }
 
     async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
-        let mut held = self.lock();
-        match held.get(&uid) {
-            Some(Held::Dropped) => return self.gone(call, uid, "databases.renew"),
-            Some(Held::Made(made)) if made.renewed > call.fence => {
-                self.log(call.fence, What::Refused("databases.renew"));
+        let mut entries = self.lock();
+        match entries.get(&uid) {
+            Some(DatabaseEntry::Dropped) => return self.gone(call, uid, "databases.renew"),
+            Some(DatabaseEntry::Present(database)) if database.renewed > call.fence => {
+                self.log(call.fence, EffectKind::Rejected("databases.renew"));
                 let message = format!("a later call has renewed the database of {uid}");
                 return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Conflict, message));
             }
-            Some(Held::Made(_)) | None => {}
+            Some(DatabaseEntry::Present(_)) | None => {}
         }
         let password = credentials.password.clone();
-        let made = Made { password, renewed: call.fence, contents: Installation::default() };
-        held.insert(uid, Held::Made(made));
-        self.log(call.fence, What::DatabaseRenewed(uid));
+        let database = PresentDatabase { password, renewed: call.fence, contents: Installation::default() };
+        entries.insert(uid, DatabaseEntry::Present(database));
+        self.log(call.fence, EffectKind::DatabaseRenewed(uid));
         Outcome::Applied(())
     }
 
     async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
-        if let Some(Held::Made(_)) = self.lock().insert(uid, Held::Dropped) {
-            self.log(call.fence, What::DatabaseDropped(uid));
+        if let Some(DatabaseEntry::Present(_)) = self.lock().insert(uid, DatabaseEntry::Dropped) {
+            self.log(call.fence, EffectKind::DatabaseDropped(uid));
         }
         Outcome::Applied(())
     }
 
     async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError> {
-        let there = matches!(self.lock().get(&uid), Some(Held::Made(_)));
-        Ok(SiteDatabase { database: there, user: there })
+        let existing = matches!(self.lock().get(&uid), Some(DatabaseEntry::Present(_)));
+        Ok(SiteDatabase { database: existing, user: existing })
     }
 }
 

@@ -1,22 +1,19 @@
-//! Stateful fakes of every port, in memory. Each passes its port's contract suite.
+//! Stateful in-memory fakes of every port. Each fake passes the contract suite of its port.
 
 mod cluster;
 mod databases;
-mod jobs;
 mod objects;
-mod postman;
 mod probe;
-mod script;
 mod secrets;
 mod store;
 mod tokens;
+mod webhook_sender;
 
-pub use cluster::FakeCluster;
+pub use cluster::{FakeCluster, ImageScript, JobScript};
 pub use databases::FakeDatabases;
 pub use objects::FakeObjects;
-pub use postman::{Answer, FakePostman};
-pub use probe::{Away, FakeProbe};
-pub use script::{ImageScript, JobScript};
+pub use probe::{FakeProbe, Unreachable};
 pub use secrets::FakeSecrets;
 pub use store::FakeStore;
 pub use tokens::FakeTokens;
+pub use webhook_sender::{FakeWebhookSender, ReceiverBehavior};

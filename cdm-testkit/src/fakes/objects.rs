@@ -1,4 +1,4 @@
-//! A bucket in memory, whose deletions can fail key by key.
+//! An in-memory bucket whose deletions can fail for single keys.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,16 +10,17 @@ use cdm_core::domain::{Fence, ObjectPrefix, Uid};
 use cdm_core::ports::{CallContext, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
 
 use crate::clock::SimClock;
-use crate::log::{Effect, EffectLog, What};
+use crate::log::{Effect, EffectKind, EffectLog};
 
 const PORT: &str = "objects";
-/// Most keys in one request, as in S3.
+/// Maximum keys of one request, as in S3.
 const LIMIT: usize = 1_000;
 
-/// Keeps the keys of objects in memory; clones are the same bucket.
+/// The keys of objects, in memory. Clones share one bucket.
 ///
-/// It takes a prefix for the text that it prints, as a bucket does. What it logs is told by the keys themselves, so
-/// that a prefix that reaches too far shows in the log: a key that is not `sites/<uid>/…` is nobody's and is not logged.
+/// Like a bucket, the fake matches prefixes as text. Logged effects are attributed by the key itself, so a
+/// prefix that matches too much shows in the log. A key outside `sites/<uid>/…` belongs to no site and is not
+/// logged.
 #[derive(Clone)]
 pub struct FakeObjects {
     state: Arc<Mutex<State>>,
@@ -35,28 +36,28 @@ struct State {
 }
 
 impl FakeObjects {
-    /// An empty bucket that lists 1,000 keys a page.
+    /// Creates an empty bucket with pages of 1,000 keys.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
         let state = State { keys: BTreeSet::new(), page_size: LIMIT, failing: 0 };
         Self { state: Arc::new(Mutex::new(state)), log, clock }
     }
 
-    /// Lists `size` keys a page from now on: at least 1, at most 1,000.
+    /// Sets the size of a page: at least 1, at most 1,000 keys.
     pub fn page_size(&self, size: usize) {
         self.lock().page_size = size.clamp(1, LIMIT);
     }
 
-    /// Reports the next `n` keys that are given to a delete as not deleted.
+    /// Makes the next `n` keys of deletions fail.
     pub fn fail_keys(&self, n: usize) {
         self.lock().failing = n;
     }
 
-    /// Puts an object, or a version of one such as `sites/<uid>/a.jpg?version=1`, as a site's visitors would.
+    /// Adds an object, or a version of one such as `sites/<uid>/a.jpg?version=1`, as visitors of a site would.
     pub fn seed(&self, key: impl Into<String>) {
         self.lock().keys.insert(key.into());
     }
 
-    /// Every key, in order.
+    /// Returns all keys, in order.
     pub fn keys(&self) -> Vec<String> {
         self.lock().keys.iter().cloned().collect()
     }
@@ -65,8 +66,8 @@ impl FakeObjects {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, by: Fence, what: impl FnOnce() -> What) {
-        self.log.push(|| Effect { at: self.clock.monotonic(), by, what: what() });
+    fn log(&self, by: Fence, kind: impl FnOnce() -> EffectKind) {
+        self.log.push(|| Effect { at: self.clock.monotonic(), by, kind: kind() });
     }
 }
 
@@ -75,15 +76,18 @@ impl ObjectStore for FakeObjects {
     async fn put_marker(&self, call: &CallContext, prefix: &ObjectPrefix) -> Outcome<()> {
         let mut state = self.lock();
         if self.clock.monotonic() > call.deadline {
-            self.log(call.fence, || What::Refused("objects.put_marker"));
-            return Outcome::NotApplied(error(ErrorKind::Unavailable, "the request's deadline has passed"));
+            self.log(call.fence, || EffectKind::Rejected("objects.put_marker"));
+            return Outcome::NotApplied(error(
+                ErrorKind::Unavailable,
+                "the deadline of the request has passed",
+            ));
         }
         let key = prefix.marker();
         let owner = owner(&key);
         if state.keys.insert(key)
             && let Some(uid) = owner
         {
-            self.log(call.fence, || What::MarkerPut(uid));
+            self.log(call.fence, || EffectKind::MarkerPut(uid));
         }
         Outcome::Applied(())
     }
@@ -113,7 +117,7 @@ impl ObjectStore for FakeObjects {
         }
         let prefix = prefix.to_string();
         if keys.iter().any(|key| !key.starts_with(&prefix)) {
-            return Outcome::NotApplied(error(ErrorKind::Invalid, "a key lies outside the prefix"));
+            return Outcome::NotApplied(error(ErrorKind::Invalid, "a key is outside the prefix"));
         }
         let mut state = self.lock();
         let mut failed = Vec::new();
@@ -124,7 +128,7 @@ impl ObjectStore for FakeObjects {
             } else if state.keys.remove(key)
                 && let Some(uid) = owner(key)
             {
-                self.log(call.fence, || What::ObjectDeleted(uid, key.clone()));
+                self.log(call.fence, || EffectKind::ObjectDeleted(uid, key.clone()));
             }
         }
         Outcome::Applied(failed)
@@ -137,7 +141,7 @@ impl fmt::Debug for FakeObjects {
     }
 }
 
-/// Whose site a key is of, by the key alone.
+/// Returns the uid of the site that a key belongs to, from the key alone.
 fn owner(key: &str) -> Option<Uid> {
     let (uid, _) = key.strip_prefix("sites/")?.split_once('/')?;
     Uid::parse(uid).ok()

@@ -1,4 +1,4 @@
-//! Sites that answer as their route, the service behind it, and a script say.
+//! Sites whose responses depend on their route, the service behind it, and a script.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,110 +12,112 @@ use cdm_core::ports::{Clock, ClusterOps, HealthProbe, Inconclusive, ProbeRequest
 
 use crate::clock::SimClock;
 
-/// How long an answer takes where no script says otherwise.
-const USUAL: Duration = Duration::from_millis(80);
+/// Response time without a script.
+const USUAL_LATENCY: Duration = Duration::from_millis(80);
 
-/// Asks the sites of a cluster; clones ask the same.
+/// Probes the sites of a cluster. Clones share one state.
 ///
-/// A site answers 200 with its uid as its text, from the service that its route leads to, and, from nobody,
-/// 503 where that is not ready. It asks the cluster itself and changes nothing there.
+/// A site responds with 200 and its uid as the body, from the service that its route points to, or with 503
+/// from no service if that service is not ready. The probe reads the cluster without fault injection and
+/// changes nothing there.
 #[derive(Clone)]
 pub struct FakeProbe {
-    state: Arc<Mutex<Script>>,
+    state: Arc<Mutex<ProbeScript>>,
     cluster: Arc<dyn ClusterOps>,
     clock: SimClock,
 }
 
 #[derive(Debug, Default)]
-struct Script {
+struct ProbeScript {
     broken: BTreeSet<Digest>,
     broken_sites: BTreeSet<(Uid, Digest)>,
     slow: BTreeMap<Digest, Duration>,
-    away: BTreeSet<Uid>,
-    nameless: bool,
-    lag: Duration,
-    shown: BTreeMap<Uid, (Color, Option<MonotonicTime>)>,
-    asked: u64,
+    unreachable: BTreeSet<Uid>,
+    omits_service: bool,
+    route_lag: Duration,
+    visible: BTreeMap<Uid, (Color, Option<MonotonicTime>)>,
+    probes: u64,
 }
 
 impl FakeProbe {
-    /// Every site works.
+    /// Creates a probe to which every site responds normally.
     pub fn new(cluster: Arc<dyn ClusterOps>, clock: SimClock) -> Self {
         Self { state: Arc::default(), cluster, clock }
     }
 
-    /// Sites on a service that runs this digest answer 500.
+    /// Makes sites on a service that runs this digest respond with 500.
     pub fn break_digest(&self, digest: Digest) {
         self.lock().broken.insert(digest);
     }
 
-    /// They do not any more.
-    pub fn mend_digest(&self, digest: Digest) {
+    /// Undoes [`FakeProbe::break_digest`].
+    pub fn repair_digest(&self, digest: Digest) {
         self.lock().broken.remove(&digest);
     }
 
-    /// That site answers 500 on a service that runs this digest.
+    /// Makes one site respond with 500 on a service that runs this digest.
     pub fn break_site(&self, uid: Uid, digest: Digest) {
         self.lock().broken_sites.insert((uid, digest));
     }
 
-    /// Answers of this digest take so long.
+    /// Sets the response time of this digest.
     pub fn slow_down(&self, digest: Digest, takes: Duration) {
         self.lock().slow.insert(digest, takes);
     }
 
-    /// That site cannot be asked through its route, or can again.
-    pub fn away(&self, uid: Uid, away: Away) {
-        match away {
-            Away::Yes => self.lock().away.insert(uid),
-            Away::No => self.lock().away.remove(&uid),
+    /// Makes a site unreachable through its route, or reachable again.
+    pub fn set_unreachable(&self, uid: Uid, unreachable: Unreachable) {
+        match unreachable {
+            Unreachable::Yes => self.lock().unreachable.insert(uid),
+            Unreachable::No => self.lock().unreachable.remove(&uid),
         };
     }
 
-    /// No answer through a route says which service it is from.
-    pub fn nameless(&self) {
-        self.lock().nameless = true;
+    /// Makes responses through a route not identify their service.
+    pub fn omit_service(&self) {
+        self.lock().omits_service = true;
     }
 
-    /// From now on each of these routes leads where it led before for so long after it was seen to have changed.
-    pub fn lag(&self, lag: Duration, routes: &[Route]) {
+    /// Makes each of these routes lag: it leads to its previous service until `route_lag` after its change was first
+    /// observed.
+    pub fn delay_routes(&self, route_lag: Duration, routes: &[Route]) {
         let mut state = self.lock();
-        state.lag = lag;
-        state.shown = routes.iter().map(|route| (route.uid, (route.service, None))).collect();
+        state.route_lag = route_lag;
+        state.visible = routes.iter().map(|route| (route.uid, (route.service, None))).collect();
     }
 
-    /// How often it was asked.
-    pub fn asked(&self) -> u64 {
-        self.lock().asked
+    /// Returns the number of probes.
+    pub fn probe_count(&self) -> u64 {
+        self.lock().probes
     }
 
-    fn lock(&self) -> MutexGuard<'_, Script> {
+    fn lock(&self) -> MutexGuard<'_, ProbeScript> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The service that a route leads to for visitors.
-    fn leads(&self, uid: Uid, routed: Color) -> Color {
+    /// Returns the service that visitors of a route reach.
+    fn visible_service(&self, uid: Uid, routed: Color) -> Color {
         let now = self.clock.monotonic();
         let mut state = self.lock();
-        let lag = state.lag;
-        let Some((shown, since)) = state.shown.get_mut(&uid).filter(|_| !lag.is_zero()) else {
+        let route_lag = state.route_lag;
+        let Some((visible, since)) = state.visible.get_mut(&uid).filter(|_| !route_lag.is_zero()) else {
             return routed;
         };
-        if *shown == routed {
+        if *visible == routed {
             *since = None;
-        } else if now.since(*since.get_or_insert(now)) >= lag {
-            (*shown, *since) = (routed, None);
+        } else if now.since(*since.get_or_insert(now)) >= route_lag {
+            (*visible, *since) = (routed, None);
         }
-        *shown
+        *visible
     }
 }
 
-/// Whether a site is out of reach.
+/// Whether a site is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Away {
-    /// It is.
+pub enum Unreachable {
+    /// The site is unreachable.
     Yes,
-    /// It is not.
+    /// The site is reachable.
     No,
 }
 
@@ -128,36 +130,41 @@ impl fmt::Debug for FakeProbe {
 #[async_trait]
 impl HealthProbe for FakeProbe {
     async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive> {
-        self.lock().asked += 1;
+        self.lock().probes += 1;
         let service = match check.via {
             Via::Service(color) => color,
             Via::Route => {
-                if self.lock().away.contains(&check.uid) {
-                    return Err(Inconclusive("no connection comes about".to_owned()));
+                if self.lock().unreachable.contains(&check.uid) {
+                    return Err(Inconclusive("the connection cannot be established".to_owned()));
                 }
                 let route = self.cluster.route(check.uid).await;
                 match route.map_err(|error| Inconclusive(error.message))? {
                     Some(route) if route.hostnames.all().contains(&check.host) => {
-                        self.leads(check.uid, route.service)
+                        self.visible_service(check.uid, route.service)
                     }
                     Some(_) | None => {
-                        return Ok(ProbeResponse { status: 404, contains: false, took: USUAL, by: None });
+                        return Ok(ProbeResponse {
+                            status: 404,
+                            contains: false,
+                            took: USUAL_LATENCY,
+                            by: None,
+                        });
                     }
                 }
             }
         };
         let view = self.cluster.service(service).await.map_err(|error| Inconclusive(error.message))?;
         let state = self.lock();
-        let by = Some(service).filter(|_| !state.nameless || check.via != Via::Route);
+        let by = Some(service).filter(|_| !state.omits_service || check.via != Via::Route);
         let Some(digest) = view.digest.filter(|_| view.is_ready()) else {
-            return Ok(ProbeResponse { status: 503, contains: false, took: USUAL, by: None });
+            return Ok(ProbeResponse { status: 503, contains: false, took: USUAL_LATENCY, by: None });
         };
         let broken = state.broken.contains(&digest) || state.broken_sites.contains(&(check.uid, digest));
         let body = check.uid.to_string();
         Ok(ProbeResponse {
             status: if broken { 500 } else { 200 },
             contains: check.text.as_ref().is_none_or(|text| !broken && body.contains(text.as_str())),
-            took: state.slow.get(&digest).copied().unwrap_or(USUAL),
+            took: state.slow.get(&digest).copied().unwrap_or(USUAL_LATENCY),
             by,
         })
     }

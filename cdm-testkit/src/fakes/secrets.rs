@@ -1,4 +1,4 @@
-//! A secret store in memory, with tombstones, a recovery window and strangers.
+//! An in-memory secret store with tombstones, a recovery window and secrets of other owners.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,87 +12,88 @@ use cdm_core::ports::{
 };
 
 use crate::clock::SimClock;
-use crate::log::{Effect, EffectLog, What};
+use crate::log::{Effect, EffectKind, EffectLog};
 
 const PORT: &str = "secrets";
 const RECOVERY_WINDOW: Duration = Duration::from_hours(7 * 24);
 
-/// Keeps credentials in memory; clones are the same store.
+/// Credentials, in memory. Clones share one store.
 ///
-/// The name of a value whose recovery window has ended reads as empty, like one that was deleted before anything was
-/// stored; either is closed for good.
+/// A value whose recovery window has ended reads as absent, like a name that was deleted before a value was
+/// stored. Both names can never be used again.
 #[derive(Clone)]
 pub struct FakeSecrets {
-    state: Arc<Mutex<BTreeMap<SecretName, Held>>>,
+    state: Arc<Mutex<BTreeMap<SecretName, SecretEntry>>>,
     log: EffectLog,
     clock: SimClock,
 }
 
 #[derive(Debug)]
-enum Held {
+enum SecretEntry {
     Value(Credentials),
-    /// A value that can be read no more, until when it could be recovered.
+    /// A value that cannot be read any more, and the end of its recovery window.
     Deleting(MonotonicTime),
-    /// Deleted before anything was stored.
+    /// Deleted before a value was stored.
     Tombstone,
-    Stranger,
+    Foreign,
 }
 
 impl FakeSecrets {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
         Self { state: Arc::default(), log, clock }
     }
 
-    /// Every value that can be read now.
+    /// Returns all readable values.
     pub fn values(&self) -> Vec<(SecretName, Credentials)> {
-        let held = self.lock();
-        held.iter()
-            .filter_map(|(name, held)| match held {
-                Held::Value(value) => Some((*name, value.clone())),
-                Held::Deleting(_) | Held::Tombstone | Held::Stranger => None,
+        let entries = self.lock();
+        entries
+            .iter()
+            .filter_map(|(name, entry)| match entry {
+                SecretEntry::Value(value) => Some((*name, value.clone())),
+                SecretEntry::Deleting(_) | SecretEntry::Tombstone | SecretEntry::Foreign => None,
             })
             .collect()
     }
 
-    /// The name of every value in its recovery window.
+    /// Returns the name of every value in its recovery window.
     pub fn deleting(&self) -> Vec<SecretName> {
         let now = self.clock.monotonic();
-        let held = self.lock();
-        let in_window = |held: &Held| matches!(held, Held::Deleting(until) if *until > now);
-        held.iter().filter(|(_, held)| in_window(held)).map(|(name, _)| *name).collect()
+        let entries = self.lock();
+        let in_window = |entry: &SecretEntry| matches!(entry, SecretEntry::Deleting(until) if *until > now);
+        entries.iter().filter(|(_, entry)| in_window(entry)).map(|(name, _)| *name).collect()
     }
 
-    /// Puts something under `name` that CDM did not put there.
+    /// Stores a value of another owner under `name`.
     pub fn foreign(&self, name: SecretName) {
-        self.lock().insert(name, Held::Stranger);
+        self.lock().insert(name, SecretEntry::Foreign);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SecretName, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SecretName, SecretEntry>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, by: Fence, what: What) {
-        self.log.push(|| Effect { at: self.clock.monotonic(), by, what });
+    fn log(&self, by: Fence, kind: EffectKind) {
+        self.log.push(|| Effect { at: self.clock.monotonic(), by, kind });
     }
 }
 
 #[async_trait]
 impl SecretStore for FakeSecrets {
     async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
-        let mut held = self.lock();
-        let (kind, message) = match held.get(name) {
+        let mut entries = self.lock();
+        let (kind, message) = match entries.get(name) {
             None => {
-                held.insert(*name, Held::Value(value.clone()));
-                self.log(call.fence, What::SecretCreated(*name));
+                entries.insert(*name, SecretEntry::Value(value.clone()));
+                self.log(call.fence, EffectKind::SecretCreated(*name));
                 return Outcome::Applied(());
             }
-            Some(Held::Value(_)) => (ErrorKind::Exists, "holds a value"),
-            Some(Held::Deleting(_) | Held::Tombstone) => {
-                self.log(call.fence, What::Refused("secrets.create"));
+            Some(SecretEntry::Value(_)) => (ErrorKind::Exists, "already has a value"),
+            Some(SecretEntry::Deleting(_) | SecretEntry::Tombstone) => {
+                self.log(call.fence, EffectKind::Rejected("secrets.create"));
                 (ErrorKind::Gone, "was scheduled for deletion")
             }
-            Some(Held::Stranger) => (ErrorKind::Foreign, "holds something of another owner"),
+            Some(SecretEntry::Foreign) => (ErrorKind::Foreign, "belongs to another owner"),
         };
         Outcome::NotApplied(PortError::new(PORT, kind, format!("the secret {name} {message}")))
     }
@@ -100,25 +101,25 @@ impl SecretStore for FakeSecrets {
     async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
         let now = self.clock.monotonic();
         match self.lock().get(name) {
-            Some(Held::Value(value)) => Ok(Some(StoredSecret::Value(value.clone()))),
-            Some(Held::Deleting(until)) => Ok((*until > now).then_some(StoredSecret::Deleting)),
-            None | Some(Held::Tombstone) => Ok(None),
-            Some(Held::Stranger) => Err(foreign(name)),
+            Some(SecretEntry::Value(value)) => Ok(Some(StoredSecret::Value(value.clone()))),
+            Some(SecretEntry::Deleting(until)) => Ok((*until > now).then_some(StoredSecret::Deleting)),
+            None | Some(SecretEntry::Tombstone) => Ok(None),
+            Some(SecretEntry::Foreign) => Err(foreign(name)),
         }
     }
 
     async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
-        let mut held = self.lock();
-        match held.get(name) {
+        let mut entries = self.lock();
+        match entries.get(name) {
             None => {
-                held.insert(*name, Held::Tombstone);
+                entries.insert(*name, SecretEntry::Tombstone);
             }
-            Some(Held::Value(_)) => {
-                held.insert(*name, Held::Deleting(self.clock.monotonic().after(RECOVERY_WINDOW)));
-                self.log(call.fence, What::SecretDeleted(*name));
+            Some(SecretEntry::Value(_)) => {
+                entries.insert(*name, SecretEntry::Deleting(self.clock.monotonic().after(RECOVERY_WINDOW)));
+                self.log(call.fence, EffectKind::SecretDeleted(*name));
             }
-            Some(Held::Deleting(_) | Held::Tombstone) => {}
-            Some(Held::Stranger) => return Outcome::NotApplied(foreign(name)),
+            Some(SecretEntry::Deleting(_) | SecretEntry::Tombstone) => {}
+            Some(SecretEntry::Foreign) => return Outcome::NotApplied(foreign(name)),
         }
         Outcome::Applied(())
     }
@@ -131,6 +132,6 @@ impl fmt::Debug for FakeSecrets {
 }
 
 fn foreign(name: &SecretName) -> PortError {
-    let message = format!("the secret {name} holds something of another owner");
+    let message = format!("the secret {name} belongs to another owner");
     PortError::new(PORT, ErrorKind::Foreign, message)
 }

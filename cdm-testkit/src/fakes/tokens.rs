@@ -1,4 +1,4 @@
-//! Tokens in memory.
+//! An in-memory token store.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use cdm_core::ports::{CallContext, ErrorKind, Outcome, PortError, TokenStore};
 
 const PORT: &str = "tokens";
 
-/// Keeps tokens in memory; clones are the same store.
+/// Tokens, in memory. Clones share one store.
 #[derive(Clone, Debug, Default)]
 pub struct FakeTokens(Arc<Mutex<BTreeMap<Uid, Token>>>);
 
@@ -26,8 +26,8 @@ impl TokenStore for FakeTokens {
         if tokens.get(&token.id) == Some(token) {
             return Outcome::Applied(());
         }
-        if tokens.values().any(|known| known.name == token.name || known.hash == token.hash) {
-            let message = "another token has, or had, that name";
+        if tokens.values().any(|existing| existing.name == token.name || existing.hash == token.hash) {
+            let message = "another token has, or had, this name or hash";
             return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Exists, message));
         }
         tokens.insert(token.id, token.clone());
@@ -45,7 +45,11 @@ impl TokenStore for FakeTokens {
     async fn revoke(&self, _call: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token> {
         let mut tokens = self.lock();
         let Some(token) = tokens.get_mut(&id) else {
-            return Outcome::NotApplied(PortError::new(PORT, ErrorKind::NotFound, "there is no such token"));
+            return Outcome::NotApplied(PortError::new(
+                PORT,
+                ErrorKind::NotFound,
+                "the token does not exist",
+            ));
         };
         token.revoked_at = token.revoked_at.or(Some(at));
         Outcome::Applied(token.clone())

@@ -1,13 +1,14 @@
-//! Faults, injected between the core and a port: a [`FaultInjector`] that every call goes through, and a decorator per port.
+//! Fault injection between the core and its ports: a [`FaultInjector`] that every call passes through, and a
+//! decorator for each port.
 //!
-//! A plan names calls by their ordinal since the gate was armed, so a failing plan is a bug report. What a fault is:
-//! see [`Fault`]. A gate keeps a trace of the calls it saw, from which every plan worth running is enumerated.
+//! A [`Plan`] names calls by their ordinal, so a plan that fails is a bug report. [`Fault`] lists the faults.
+//! The injector can trace the calls of a run, from which a campaign enumerates its plans.
 
-mod gate;
-mod line;
+mod fair_lock;
+mod injector;
 mod outage;
 mod ports;
 
-pub use gate::{CallSite, Fault, FaultInjector, Halt, Plan};
+pub use injector::{CallSite, Fault, FaultInjector, Halt, Plan};
 pub use outage::{Outage, OutageKind};
 pub use ports::faulty;

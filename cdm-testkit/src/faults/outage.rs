@@ -1,100 +1,100 @@
-//! Outages: for a while a port does not serve, in one of the ways in which backends do not.
+//! Outages: a port does not serve for a while, in one of several ways.
 
 use std::time::Duration;
 
 use cdm_core::domain::MonotonicTime;
 
-use super::gate::Fault;
+use super::injector::Fault;
 
-/// How a port does not serve.
+/// How a port fails during an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OutageKind {
-    /// It is stopped: no call has an effect or an answer before its time is over.
+    /// The backend has stopped: each call hangs, then fails with an unknown outcome and no effect.
     Stopped,
-    /// It refuses connections.
+    /// The backend refuses connections.
     Refused,
-    /// It asks for fewer calls, with a `Retry-After` of a second.
+    /// The backend throttles every call, with `Retry-After: 1`.
     Throttled,
-    /// It denies every call.
+    /// The backend denies every call.
     Denied,
-    /// Every call takes long, and has its effect.
+    /// Every call takes 3 seconds, and takes effect.
     Slow,
-    /// It serves, and refuses every change for a conflict.
+    /// The backend serves reads, and rejects every change with a conflict.
     Conflict,
 }
 
 impl OutageKind {
-    /// All in which it does not serve.
+    /// All kinds in which the port does not serve normally, without [`OutageKind::Conflict`].
     pub const ALL: [Self; 5] = [Self::Stopped, Self::Refused, Self::Throttled, Self::Denied, Self::Slow];
 
-    /// How long a call takes, and what it comes to where it has no effect.
+    /// Returns the duration of a call, and its fault if the call has no effect.
     pub(super) const fn of_call(self) -> (Duration, Option<Fault>) {
         match self {
-            Self::Stopped => (CALL, Some(Fault::LostCall)),
+            Self::Stopped => (HANG_DURATION, Some(Fault::LostCall)),
             Self::Refused => (Duration::ZERO, Some(Fault::Transient)),
             Self::Throttled => (Duration::ZERO, Some(Fault::Throttled)),
             Self::Denied => (Duration::ZERO, Some(Fault::Permanent)),
-            Self::Slow => (SLOW, None),
+            Self::Slow => (SLOW_DURATION, None),
             Self::Conflict => (Duration::ZERO, Some(Fault::Conflict)),
         }
     }
 }
 
-/// How long a call that is not answered takes.
-const CALL: Duration = Duration::from_secs(8);
-/// How long a slow one takes.
-const SLOW: Duration = Duration::from_secs(3);
+/// Duration of a call without a response.
+const HANG_DURATION: Duration = Duration::from_secs(8);
+/// Duration of a slow call.
+const SLOW_DURATION: Duration = Duration::from_secs(3);
 
-/// A port that does not serve.
+/// A planned outage of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Its name, as calls begin with it; or that of one of its calls.
+    /// Name of the port, such as `store`, or of one call, such as `store.write`.
     pub port: &'static str,
-    /// How.
+    /// How the port fails.
     pub kind: OutageKind,
-    /// With which of the port's calls it begins.
+    /// Ordinal of the port's call with which the outage begins.
     pub from: usize,
-    /// How long it lasts.
+    /// Duration of the outage.
     pub lasts: Duration,
-    /// With which of the port's calls in it the process dies, where it does.
+    /// Ordinal of the call within the outage at which the process crashes, if any.
     pub crash: Option<usize>,
 }
 
-/// How an outage goes on.
+/// The state of a planned outage.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Course {
+pub(super) struct ActiveOutage {
     outage: Outage,
     calls: usize,
     until: Option<MonotonicTime>,
     pub(super) during: usize,
 }
 
-/// What becomes of a call in an outage.
+/// What an outage does to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Nothing out of the ordinary.
-    Nothing,
-    /// The process dies before it.
+pub(super) enum OutageEffect {
+    /// The outage does not affect the call.
+    Unaffected,
+    /// The process crashes before the call.
     Crash,
-    /// It takes so long, and then comes to that, or to what it does.
-    Trouble(Duration, Option<Fault>),
+    /// The call takes this long, and then has this fault, or its normal effect if the fault is `None`.
+    Fail(Duration, Option<Fault>),
 }
 
-impl Course {
+impl ActiveOutage {
     pub(super) const fn new(outage: Outage) -> Self {
         Self { outage, calls: 0, until: None, during: 0 }
     }
 
-    /// Whether it has begun.
+    /// Returns whether the outage has begun.
     pub(super) const fn began(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Counts a call.
-    pub(super) fn call(&mut self, name: &str, now: MonotonicTime) -> Fate {
+    /// Counts a call, and decides what happens to it.
+    pub(super) fn call(&mut self, name: &str, now: MonotonicTime) -> OutageEffect {
         let port = self.outage.port;
         if name != port && name.split('.').next() != Some(port) {
-            return Fate::Nothing;
+            return OutageEffect::Unaffected;
         }
         let at = self.calls;
         self.calls += 1;
@@ -102,13 +102,13 @@ impl Course {
             self.until = Some(now.after(self.outage.lasts));
         }
         if self.until.is_none_or(|until| now >= until) {
-            return Fate::Nothing;
+            return OutageEffect::Unaffected;
         }
         self.during += 1;
         if self.outage.crash == Some(self.during - 1) {
-            return Fate::Crash;
+            return OutageEffect::Crash;
         }
         let (takes, fault) = self.outage.kind.of_call();
-        Fate::Trouble(takes, fault)
+        OutageEffect::Fail(takes, fault)
     }
 }

@@ -1,4 +1,4 @@
-//! A decorator per port: each method goes through the gate, and nothing else.
+//! A decorator for each port: every method passes through the injector, and does nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,34 +22,34 @@ use cdm_core::ports::{
 
 use super::FaultInjector;
 
-/// Puts a gate before every port but clock and chance.
-pub fn faulty(ports: &Ports, gate: &FaultInjector) -> Ports {
+/// Puts an injector before every port except the clock and the entropy source.
+pub fn faulty(ports: &Ports, injector: &FaultInjector) -> Ports {
     Ports {
-        store: Arc::new(Faulty { inner: ports.store.clone(), gate: gate.clone() }),
-        secrets: Arc::new(Faulty { inner: ports.secrets.clone(), gate: gate.clone() }),
-        objects: Arc::new(Faulty { inner: ports.objects.clone(), gate: gate.clone() }),
-        databases: Arc::new(Faulty { inner: ports.databases.clone(), gate: gate.clone() }),
-        cluster: Arc::new(Faulty { inner: ports.cluster.clone(), gate: gate.clone() }),
-        probe: Arc::new(Faulty { inner: ports.probe.clone(), gate: gate.clone() }),
+        store: Arc::new(Faulty { inner: ports.store.clone(), injector: injector.clone() }),
+        secrets: Arc::new(Faulty { inner: ports.secrets.clone(), injector: injector.clone() }),
+        objects: Arc::new(Faulty { inner: ports.objects.clone(), injector: injector.clone() }),
+        databases: Arc::new(Faulty { inner: ports.databases.clone(), injector: injector.clone() }),
+        cluster: Arc::new(Faulty { inner: ports.cluster.clone(), injector: injector.clone() }),
+        probe: Arc::new(Faulty { inner: ports.probe.clone(), injector: injector.clone() }),
         clock: ports.clock.clone(),
         entropy: ports.entropy.clone(),
     }
 }
 
-/// A port behind a gate.
+/// A port behind a fault injector.
 #[derive(Debug)]
 struct Faulty<P: ?Sized> {
     inner: Arc<P>,
-    gate: FaultInjector,
+    injector: FaultInjector,
 }
 
-/// `change!(self, "name", call, (args), method)`: the call goes through the gate with arguments of its own, so that it
-/// can happen again, or later.
+/// `change!(self, "name", call, (args), method)`: the call passes through the injector with owned arguments, so
+/// that it can be repeated or delayed.
 macro_rules! change {
     ($self:ident, $name:literal, $call:ident, ($($arg:ident),*), $method:ident) => {{
         let (inner, call) = (Arc::clone(&$self.inner), *$call);
         $(let $arg = $arg.to_owned();)*
-        $self.gate.change($name, move || {
+        $self.injector.change($name, move || {
             let inner = Arc::clone(&inner);
             $(let $arg = $arg.clone();)*
             Box::pin(async move { inner.$method(&call, $(&$arg),*).await })
@@ -57,22 +57,22 @@ macro_rules! change {
     }};
 }
 
-/// The same for a read; with `lags` the answer may be an older one, `nothing` being the oldest.
+/// The same for a read. With `stale`, the value may be stale; `initial` returns the oldest value.
 macro_rules! read {
     ($self:ident, $name:literal, ($($arg:ident),*), $method:ident) => {{
         let inner = Arc::clone(&$self.inner);
         $(let $arg = $arg.to_owned();)*
-        $self.gate.read($name, None, |_| None, move || {
+        $self.injector.read($name, None, |_| None, move || {
             let inner = Arc::clone(&inner);
             $(let $arg = $arg.clone();)*
             Box::pin(async move { inner.$method($(&$arg),*).await })
         }).await
     }};
-    ($self:ident, $name:literal, ($($arg:ident),*), $method:ident, lags $nothing:expr) => {{
+    ($self:ident, $name:literal, ($($arg:ident),*), $method:ident, stale $initial:expr) => {{
         let inner = Arc::clone(&$self.inner);
         $(let $arg = $arg.to_owned();)*
         let key = format!(concat!($name, " {:?}"), ($(&$arg,)*));
-        $self.gate.read($name, Some(key), $nothing, move || {
+        $self.injector.read($name, Some(key), $initial, move || {
             let inner = Arc::clone(&inner);
             $(let $arg = $arg.clone();)*
             Box::pin(async move { inner.$method($(&$arg),*).await })
@@ -80,7 +80,7 @@ macro_rules! read {
     }};
 }
 
-fn no_more<T>(now: &Option<T>) -> Option<Option<T>> {
+fn absent<T>(now: &Option<T>) -> Option<Option<T>> {
     now.is_some().then_some(None)
 }
 
@@ -94,15 +94,15 @@ impl SecretStore for Faulty<dyn SecretStore> {
     async fn read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
         let inner = Arc::clone(&self.inner);
         let name = *name;
-        // Credentials are kept nowhere, not even to answer a stale read: nothing is the only older answer.
+        // Credentials are not stored, not even for stale reads: absence is the only older value.
         let read = || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.read(&name).await.map(|found| Held(Arc::new(found))) })
-                as super::gate::Calling<_>
+            Box::pin(async move { inner.read(&name).await.map(|found| ComparableSecret(Arc::new(found))) })
+                as super::injector::PortFuture<_>
         };
         let key = Some(format!("secrets.read {name}"));
-        let none = |now: &Held| now.0.is_some().then(|| Held(Arc::new(None)));
-        self.gate.read("secrets.read", key, none, read).await.map(|held| (*held.0).clone())
+        let none = |now: &ComparableSecret| now.0.is_some().then(|| ComparableSecret(Arc::new(None)));
+        self.injector.read("secrets.read", key, none, read).await.map(|secret| (*secret.0).clone())
     }
 
     async fn schedule_delete(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
@@ -118,11 +118,11 @@ impl HealthProbe for Faulty<dyn HealthProbe> {
     }
 }
 
-/// A read secret; two are the same when they are as much there.
+/// A secret that was read. Two are equal if both are absent, both are being deleted, or both have a value.
 #[derive(Clone)]
-struct Held(Arc<Option<StoredSecret>>);
+struct ComparableSecret(Arc<Option<StoredSecret>>);
 
-impl PartialEq for Held {
+impl PartialEq for ComparableSecret {
     fn eq(&self, other: &Self) -> bool {
         matches!(
             (&*self.0, &*other.0),
@@ -144,9 +144,10 @@ impl ObjectStore for Faulty<dyn ObjectStore> {
         let (inner, prefix, after) = (Arc::clone(&self.inner), *prefix, after.map(str::to_owned));
         let read = move || {
             let (inner, after) = (Arc::clone(&inner), after.clone());
-            Box::pin(async move { inner.page(&prefix, after.as_deref()).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.page(&prefix, after.as_deref()).await })
+                as super::injector::PortFuture<_>
         };
-        self.gate.read("objects.page", None, |_| None, read).await
+        self.injector.read("objects.page", None, |_| None, read).await
     }
 
     async fn delete(
@@ -170,27 +171,29 @@ impl SiteDatabases for Faulty<dyn SiteDatabases> {
         let (inner, call, credentials) = (Arc::clone(&self.inner), *call, credentials.clone());
         let ensure = move || {
             let (inner, credentials) = (Arc::clone(&inner), credentials.clone());
-            Box::pin(async move { inner.ensure(&call, uid, &credentials).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.ensure(&call, uid, &credentials).await })
+                as super::injector::PortFuture<_>
         };
-        self.gate.change("databases.ensure", ensure).await
+        self.injector.change("databases.ensure", ensure).await
     }
 
     async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
         let (inner, call, credentials) = (Arc::clone(&self.inner), *call, credentials.clone());
         let renew = move || {
             let (inner, credentials) = (Arc::clone(&inner), credentials.clone());
-            Box::pin(async move { inner.renew(&call, uid, &credentials).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.renew(&call, uid, &credentials).await })
+                as super::injector::PortFuture<_>
         };
-        self.gate.change("databases.renew", renew).await
+        self.injector.change("databases.renew", renew).await
     }
 
     async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let remove = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.remove(&call, uid).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.remove(&call, uid).await }) as super::injector::PortFuture<_>
         };
-        self.gate.change("databases.remove", remove).await
+        self.injector.change("databases.remove", remove).await
     }
 
     async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError> {
@@ -216,18 +219,18 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         let set = move || {
             let (inner, expect) = (Arc::clone(&inner), expect.clone());
             Box::pin(async move { inner.set_canary(&call, expect.as_ref(), color, digest).await })
-                as super::gate::Calling<_>
+                as super::injector::PortFuture<_>
         };
-        self.gate.change("cluster.set_canary", set).await
+        self.injector.change("cluster.set_canary", set).await
     }
 
     async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.service(color).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.service(color).await }) as super::injector::PortFuture<_>
         };
-        self.gate.read("cluster.service", None, |_| None, read).await
+        self.injector.read("cluster.service", None, |_| None, read).await
     }
 
     async fn set_image(
@@ -241,18 +244,20 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         let set = move || {
             let (inner, want) = (Arc::clone(&inner), want.clone());
             Box::pin(async move { inner.set_image(&call, color, expect, &want).await })
-                as super::gate::Calling<_>
+                as super::injector::PortFuture<_>
         };
-        self.gate.change("cluster.set_image", set).await
+        self.injector.change("cluster.set_image", set).await
     }
 
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.route(uid).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.route(uid).await }) as super::injector::PortFuture<_>
         };
-        self.gate.read("cluster.route", Some(format!("route {uid}")), |_: &Option<Route>| None, read).await
+        self.injector
+            .read("cluster.route", Some(format!("route {uid}")), |_: &Option<Route>| None, read)
+            .await
     }
 
     async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
@@ -263,18 +268,19 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let send = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.move_route(&call, uid, expect, to).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.move_route(&call, uid, expect, to).await })
+                as super::injector::PortFuture<_>
         };
-        self.gate.change("cluster.move_route", send).await
+        self.injector.change("cluster.move_route", send).await
     }
 
     async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let release = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.release(&call, uid).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.release(&call, uid).await }) as super::injector::PortFuture<_>
         };
-        self.gate.change("cluster.release", release).await
+        self.injector.change("cluster.release", release).await
     }
 
     async fn run_job(&self, call: &CallContext, spec: &JobSpec) -> Outcome<()> {
@@ -282,20 +288,20 @@ impl ClusterOps for Faulty<dyn ClusterOps> {
     }
 
     async fn job(&self, name: &JobName) -> Result<Option<Job>, PortError> {
-        read!(self, "cluster.job", (name), job, lags no_more)
+        read!(self, "cluster.job", (name), job, stale absent)
     }
 
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.changes(mark, wait).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.changes(cursor, wait).await }) as super::injector::PortFuture<_>
         };
-        self.gate.read("cluster.changes", None, |_| None, read).await
+        self.injector.read("cluster.changes", None, |_| None, read).await
     }
 }
 
@@ -320,9 +326,9 @@ impl SiteRepository for Faulty<dyn Store> {
         let read = move || {
             let (inner, query, after) = (Arc::clone(&inner), query.clone(), after.clone());
             Box::pin(async move { inner.sites(&query, after.as_ref(), limit).await })
-                as super::gate::Calling<_>
+                as super::injector::PortFuture<_>
         };
-        self.gate.read("store.sites", None, |_| None, read).await
+        self.injector.read("store.sites", None, |_| None, read).await
     }
 
     async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError> {
@@ -349,9 +355,9 @@ impl Journal for Faulty<dyn Store> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.service(color).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.service(color).await }) as super::injector::PortFuture<_>
         };
-        self.gate.read("store.colour", None, |_| None, read).await
+        self.injector.read("store.colour", None, |_| None, read).await
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
@@ -370,18 +376,18 @@ impl Journal for Faulty<dyn Store> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.rollout(number).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.rollout(number).await }) as super::injector::PortFuture<_>
         };
-        self.gate.read("store.rollout", None, |_| None, read).await
+        self.injector.read("store.rollout", None, |_| None, read).await
     }
 
     async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError> {
         let inner = Arc::clone(&self.inner);
         let read = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.rollout_page(number, page).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.rollout_page(number, page).await }) as super::injector::PortFuture<_>
         };
-        self.gate.read("store.rollout_page", None, |_| None, read).await
+        self.injector.read("store.rollout_page", None, |_| None, read).await
     }
 
     async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError> {
@@ -402,16 +408,16 @@ impl Journal for Faulty<dyn Store> {
     }
 
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
-        read!(self, "store.live", (), pending_work, lags |now: &Vec<PendingWork>| (!now.is_empty()).then(Vec::new))
+        read!(self, "store.live", (), pending_work, stale |now: &Vec<PendingWork>| (!now.is_empty()).then(Vec::new))
     }
 
     async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         let (inner, call) = (Arc::clone(&self.inner), *call);
         let draw = move || {
             let inner = Arc::clone(&inner);
-            Box::pin(async move { inner.allocate_ids(&call, count).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.allocate_ids(&call, count).await }) as super::injector::PortFuture<_>
         };
-        self.gate.change("store.numbers", draw).await
+        self.injector.change("store.numbers", draw).await
     }
 
     async fn heartbeat(
@@ -421,11 +427,12 @@ impl Journal for Faulty<dyn Store> {
         count: Option<u64>,
     ) -> Outcome<(), WriteError> {
         let (inner, call, worker) = (Arc::clone(&self.inner), *call, worker.clone());
-        let beat = move || {
+        let send = move || {
             let (inner, worker) = (Arc::clone(&inner), worker.clone());
-            Box::pin(async move { inner.heartbeat(&call, &worker, count).await }) as super::gate::Calling<_>
+            Box::pin(async move { inner.heartbeat(&call, &worker, count).await })
+                as super::injector::PortFuture<_>
         };
-        self.gate.change("store.beat", beat).await
+        self.injector.change("store.beat", send).await
     }
 
     async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {

@@ -1,39 +1,40 @@
-//! What containers do is decided by whoever starts the server: it is given a container as a kubelet would start it.
+//! The interface through which a test decides what containers do. A container is described as a kubelet would
+//! start it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// Decides what containers do that are to end: those of Jobs, and those that run before the others of a pod.
+/// Decides what finite containers do: the containers of Jobs, and init containers.
 pub trait Containers: Send + Sync + fmt::Debug + 'static {
-    /// Runs a container; its effects are there when this returns, and it ends when [`Exit::takes`] has passed. The server
-    /// stands still meanwhile, so this must not ask it anything.
+    /// Runs a container. Its effects exist when this method returns, and it ends when [`Exit::takes`] has
+    /// passed. The server is locked meanwhile, so this method must not send it a request.
     fn run(&self, container: &Container) -> Exit;
 }
 
-/// A container as it is started.
+/// A container at its start.
 #[derive(Clone, Default)]
 pub struct Container {
-    /// Its name.
+    /// Name of the container.
     pub name: String,
-    /// The pod's name.
+    /// Name of the pod.
     pub pod: String,
-    /// The image.
+    /// Image reference.
     pub image: String,
-    /// Command and arguments, with references to variables replaced.
+    /// Command and arguments, with variable references expanded.
     pub argv: Vec<String>,
-    /// Its environment.
+    /// Environment variables.
     pub env: BTreeMap<String, String>,
-    /// The files of its mounts, by path.
+    /// Files of the volume mounts, by path.
     pub files: BTreeMap<String, String>,
-    /// The pod's annotations.
+    /// Annotations of the pod.
     pub annotations: BTreeMap<String, String>,
-    /// The pod's labels.
+    /// Labels of the pod.
     pub labels: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Container {
-    /// Without the values of variables and files, which may be secret.
+    /// Omits the values of variables and files, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Container")
             .field("name", &self.name)
@@ -47,39 +48,40 @@ impl fmt::Debug for Container {
 }
 
 impl Container {
-    /// A setting as images read it: the variable, or the file that the variable with `_FILE` behind it names.
+    /// Returns a setting as images read it: the variable, or the file named by the variable with the suffix
+    /// `_FILE`.
     pub fn setting(&self, name: &str) -> Option<&str> {
         let file = || self.files.get(self.env.get(&format!("{name}_FILE"))?);
         self.env.get(name).or_else(file).map(|value| value.trim_end_matches('\n'))
     }
 }
 
-/// How a container ended.
+/// The result of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
-    /// 0 where it is content.
+    /// Exit code; 0 for success.
     pub code: i32,
-    /// What it printed.
+    /// Output of the container.
     pub log: String,
-    /// What it wrote as its termination message.
+    /// Termination message that the container wrote.
     pub message: String,
-    /// How long it ran.
+    /// Duration of the run.
     pub takes: Duration,
 }
 
 impl Exit {
-    /// A container that was content after a second.
+    /// Returns a successful exit after one second.
     pub fn success(log: impl Into<String>) -> Self {
         Self { code: 0, log: log.into(), message: String::new(), takes: Duration::from_secs(1) }
     }
 
-    /// A container that was not.
+    /// Returns an exit with this code after one second.
     pub fn failure(code: i32, log: impl Into<String>) -> Self {
         Self { code, ..Self::success(log) }
     }
 }
 
-/// Containers that do nothing and are content.
+/// Containers that do nothing and succeed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Idle;
 
@@ -89,20 +91,20 @@ impl Containers for Idle {
     }
 }
 
-/// What becomes of the pods of an image.
+/// What happens to the pods of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fate {
-    /// They get ready, or end as [`Containers`] says.
+pub enum ImageBehavior {
+    /// The pods become ready, or end as [`Containers`] decides.
     #[default]
-    Good,
-    /// The registry has no such image.
+    Healthy,
+    /// The image does not exist in the registry.
     Missing,
-    /// The registry refuses: the image may be there or not.
-    Refused,
-    /// They exit with 1 as soon as they run.
+    /// The registry rejects the pull, so it is unknown whether the image exists.
+    PullRejected,
+    /// The containers exit with code 1 as soon as they run.
     Crashing,
-    /// They run and never pass their readiness check.
+    /// The containers run, but never pass their readiness probe.
     NeverReady,
-    /// No node has room for them.
+    /// No node has enough capacity for the pods.
     Unschedulable,
 }

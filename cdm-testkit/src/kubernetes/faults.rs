@@ -1,100 +1,101 @@
-//! Faults on demand, and the list of what was asked.
+//! Injected faults, and the log of requests.
 
 use std::time::Duration;
 
-/// One request that the server heard.
+/// A request that the server received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who asked; empty where the token was unknown.
+    /// Name of the user; empty if the token is unknown.
     pub user: String,
-    /// As Roles name it: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
+    /// Verb as Roles name it: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or
+    /// `deletecollection`.
     pub verb: String,
-    /// As Roles name it, such as `pods/log`.
+    /// Resource as Roles name it, such as `pods/log`.
     pub resource: String,
-    /// Empty for none.
+    /// Namespace; empty for all namespaces or a cluster-scoped kind.
     pub namespace: String,
-    /// Empty for none.
+    /// Name of the object; empty if the request names no object.
     pub name: String,
-    /// What was answered; 0 when there was no answer.
+    /// Status code of the response; 0 if there was no response.
     pub code: u16,
 }
 
-/// Which requests; what is empty means any.
+/// Selects requests. An empty field matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Matching {
-    /// With this verb.
+pub struct RequestMatcher {
+    /// Matches this verb.
     pub verb: &'static str,
-    /// About this resource.
+    /// Matches this resource.
     pub resource: &'static str,
-    /// With a name that begins so.
+    /// Matches names with this prefix.
     pub name: String,
 }
 
-impl Matching {
-    /// Requests with this verb about this resource.
+impl RequestMatcher {
+    /// Returns a matcher of requests with this verb for this resource.
     pub fn of(verb: &'static str, resource: &'static str) -> Self {
         Self { verb, resource, name: String::new() }
     }
 
-    /// Whether it means that request.
-    pub fn has(&self, request: &Request) -> bool {
+    /// Returns whether the request matches.
+    pub fn matches(&self, request: &Request) -> bool {
         (self.verb.is_empty() || self.verb == request.verb)
             && (self.resource.is_empty() || self.resource == request.resource)
             && request.name.starts_with(&self.name)
     }
 }
 
-/// When something goes wrong.
+/// When a fault is injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Before the request had an effect: it has none.
+pub enum FaultTiming {
+    /// Before the request takes effect, so that it has no effect.
     Before,
-    /// After it: the caller cannot know.
+    /// After the request took effect, so that the client cannot know its outcome.
     After,
 }
 
-/// What goes wrong.
+/// What a fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// This code is answered, with `Retry-After` where seconds are given.
-    Answer(u16, Option<u64>),
-    /// The connection ends without an answer.
+pub enum FaultKind {
+    /// Responds with this status code, and with a `Retry-After` header if seconds are given.
+    Respond(u16, Option<u64>),
+    /// Closes the connection without a response.
     Reset,
-    /// Nothing happens for so long on the server's clock.
+    /// Delays the request by this duration of the server's clock.
     Delay(Duration),
-    /// The server forgets its history first, so that a page or a watch that goes on from an earlier version has expired.
+    /// Discards the server's history first, so that a page or a watch from an earlier version has expired.
     Compaction,
 }
 
-/// A fault that waits for its request.
+/// A fault that applies to matching requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Which requests it may meet.
-    pub matching: Matching,
-    /// How many of these it lets pass first.
+    /// Which requests the fault may affect.
+    pub matcher: RequestMatcher,
+    /// How many matching requests pass first.
     pub skip: usize,
-    /// How many it meets then.
+    /// How many matching requests are affected then.
     pub times: usize,
-    /// When.
-    pub moment: Moment,
-    /// How.
-    pub trouble: Trouble,
+    /// Whether the fault is injected before or after the effect.
+    pub timing: FaultTiming,
+    /// What the fault does.
+    pub kind: FaultKind,
 }
 
 impl Fault {
-    /// A fault of the next matching request.
-    pub fn next(matching: Matching, moment: Moment, trouble: Trouble) -> Self {
-        Self { matching, skip: 0, times: 1, moment, trouble }
+    /// Returns a fault of the next matching request.
+    pub fn next(matcher: RequestMatcher, timing: FaultTiming, kind: FaultKind) -> Self {
+        Self { matcher, skip: 0, times: 1, timing, kind }
     }
 
-    /// The same fault after `skip` matching requests.
+    /// Returns the same fault, after `skip` matching requests.
     #[must_use]
     pub fn after(mut self, skip: usize) -> Self {
         self.skip = skip;
         self
     }
 
-    /// The same fault of `times` requests.
+    /// Returns the same fault, for `times` requests.
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.times = times;
@@ -102,30 +103,30 @@ impl Fault {
     }
 }
 
-/// The faults that were not met yet, and the requests that were heard.
+/// The remaining faults, and the log of requests.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct RequestLog {
     pub(super) faults: Vec<Fault>,
     pub(super) requests: Vec<Request>,
-    /// How many requests were forgotten before those.
+    /// Number of earlier requests that were removed from the log.
     forgotten: usize,
 }
 
-impl Ledger {
-    /// Notes a request; answers its number and what shall go wrong with it.
-    pub(super) fn heard(&mut self, request: Request) -> (usize, Option<(Moment, Trouble)>) {
-        let mut met = None;
-        for fault in self.faults.iter_mut().filter(|fault| fault.matching.has(&request)) {
+impl RequestLog {
+    /// Records a request; returns its number and the fault to inject into it.
+    pub(super) fn record(&mut self, request: Request) -> (usize, Option<(FaultTiming, FaultKind)>) {
+        let mut matched = None;
+        for fault in self.faults.iter_mut().filter(|fault| fault.matcher.matches(&request)) {
             if fault.skip > 0 {
                 fault.skip -= 1;
-            } else if met.is_none() && fault.times > 0 {
+            } else if matched.is_none() && fault.times > 0 {
                 fault.times -= 1;
-                met = Some((fault.moment, fault.trouble));
+                matched = Some((fault.timing, fault.kind));
             }
         }
         self.faults.retain(|fault| fault.times > 0);
         self.requests.push(request);
-        (self.forgotten + self.requests.len() - 1, met)
+        (self.forgotten + self.requests.len() - 1, matched)
     }
 
     pub(super) fn forget_requests(&mut self) {
@@ -133,10 +134,10 @@ impl Ledger {
         self.requests.clear();
     }
 
-    /// Notes what was answered.
-    pub(super) fn answered(&mut self, number: usize, code: u16) {
-        let place = number.checked_sub(self.forgotten);
-        if let Some(request) = place.and_then(|place| self.requests.get_mut(place)) {
+    /// Records the status code of a response.
+    pub(super) fn record_code(&mut self, number: usize, code: u16) {
+        let index = number.checked_sub(self.forgotten);
+        if let Some(request) = index.and_then(|index| self.requests.get_mut(index)) {
             request.code = code;
         }
     }

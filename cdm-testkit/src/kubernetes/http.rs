@@ -1,4 +1,4 @@
-//! HTTP: from a request to what is asked, and from an answer to a response.
+//! HTTP: parses requests, injects faults and writes responses.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,19 +13,19 @@ use hyper::{HeaderMap, Request, Response};
 use serde_json::Value;
 
 use super::Shared;
-use super::ask::Ask;
-use super::faults::{self, Moment, Trouble};
+use super::faults::{self, FaultKind, FaultTiming};
 use super::kinds::discovery;
-use super::refusal::Refusal;
-use super::state::Answer;
+use super::request::ApiRequest;
+use super::state::Reply;
+use super::status_error::StatusError;
 
-/// Before a token in an address.
-pub(super) const AS: &str = "as";
-const MOST_BYTES: usize = 3 << 20;
+/// Path segment before a token in the URL.
+pub(super) const TOKEN_PATH: &str = "as";
+const MAX_BODY_BYTES: usize = 3 << 20;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Answers one request; an error ends the connection without an answer.
+/// Handles one request. An error closes the connection without a response.
 pub(super) async fn respond(
     shared: Arc<Shared>,
     request: Request<Incoming>,
@@ -34,28 +34,31 @@ pub(super) async fn respond(
     let path = head.uri.path().trim_matches('/').to_owned();
     let mut parts: Vec<&str> = path.split('/').collect();
     let mut token = bearer(&head.headers);
-    if parts[0] == AS && parts.len() > 2 {
+    if parts[0] == TOKEN_PATH && parts.len() > 2 {
         token = parts[1];
         parts.drain(..2);
     }
     if ["healthz", "readyz", "livez"].contains(&parts[0]) {
         return Ok(plain(200, "ok"));
     }
-    let Some(user) = shared.lock().user(token).cloned() else { return Ok(refused(&Refusal::unauthorized())) };
-    let mut ask = match Ask::read(&head.method, &parts, head.uri.query().unwrap_or_default()) {
-        Ok(Some(ask)) => ask,
+    let Some(user) = shared.lock().user(token).cloned() else {
+        return Ok(error_response(&StatusError::unauthorized()));
+    };
+    let mut api_request = match ApiRequest::parse(&head.method, &parts, head.uri.query().unwrap_or_default())
+    {
+        Ok(Some(api_request)) => api_request,
         Ok(None) => {
             return Ok(discovery(&parts)
                 .map_or_else(|| plain(404, "404 page not found\n"), |found| object(200, &found)));
         }
-        Err(refusal) => return Ok(refused(&refusal)),
+        Err(error) => return Ok(error_response(&error)),
     };
-    ask.agent = text(&head.headers, header::USER_AGENT).to_owned();
-    ask.content_type = text(&head.headers, header::CONTENT_TYPE).to_owned();
-    match Limited::new(body, MOST_BYTES).collect().await {
-        Ok(whole) => ask.body = whole.to_bytes(),
+    api_request.agent = text(&head.headers, header::USER_AGENT).to_owned();
+    api_request.content_type = text(&head.headers, header::CONTENT_TYPE).to_owned();
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(whole) => api_request.body = whole.to_bytes(),
         Err(_) => {
-            return Ok(refused(&Refusal::new(
+            return Ok(error_response(&StatusError::new(
                 413,
                 "RequestEntityTooLarge",
                 "Request entity too large: limit is 3145728",
@@ -64,62 +67,64 @@ pub(super) async fn respond(
     }
     let request = faults::Request {
         user: user.name().to_owned(),
-        verb: ask.verb.to_owned(),
-        resource: ask.resource(),
-        namespace: ask.namespace.clone(),
-        name: if ask.verb == "create" { ask.created() } else { ask.name.clone() },
+        verb: api_request.verb.to_owned(),
+        resource: api_request.resource(),
+        namespace: api_request.namespace.clone(),
+        name: if api_request.verb == "create" { api_request.created() } else { api_request.name.clone() },
         code: 0,
     };
-    let (number, trouble) = shared.lock().ledger.heard(request);
-    if let Some((Moment::Before, trouble)) = trouble
-        && let Some(answer) = suffer(&shared, trouble).await?
+    let (number, fault) = shared.lock().request_log.record(request);
+    if let Some((FaultTiming::Before, fault)) = fault
+        && let Some(response) = inject(&shared, fault).await?
     {
-        shared.lock().ledger.answered(number, answer.status().as_u16());
-        return Ok(answer);
+        shared.lock().request_log.record_code(number, response.status().as_u16());
+        return Ok(response);
     }
-    let served = shared.lock().serve(&user, &ask);
-    shared.changed.send_modify(|turn| *turn += 1);
-    if let Some((Moment::After, trouble)) = trouble
-        && let Some(answer) = suffer(&shared, trouble).await?
+    let served = shared.lock().serve(&user, &api_request);
+    shared.changed.send_modify(|revision| *revision += 1);
+    if let Some((FaultTiming::After, fault)) = fault
+        && let Some(response) = inject(&shared, fault).await?
     {
-        shared.lock().ledger.answered(number, answer.status().as_u16());
-        return Ok(answer);
+        shared.lock().request_log.record_code(number, response.status().as_u16());
+        return Ok(response);
     }
-    let answer = match served {
-        Ok(Answer::Object(code, answer)) => object(code, &answer),
-        Ok(Answer::Text(log)) => plain(200, &log),
-        Ok(Answer::Watch(start)) => {
+    let response = match served {
+        Ok(Reply::Object(code, response)) => object(code, &response),
+        Ok(Reply::Text(log)) => plain(200, &log),
+        Ok(Reply::Watch(start)) => {
             let frames = stream::unfold(start.follow(&shared), |mut watch| async move {
                 watch.next().await.map(|frame| (frame, watch))
             });
             json_of(200, StreamBody::new(frames).boxed_unsync())
         }
-        Ok(Answer::Warned(answer, warning)) => {
-            let mut answer = object(200, &answer);
+        Ok(Reply::Warned(response, warning)) => {
+            let mut response = object(200, &response);
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{warning}\"")) {
-                answer.headers_mut().insert(header::WARNING, value);
+                response.headers_mut().insert(header::WARNING, value);
             }
-            answer
+            response
         }
-        Err(refusal) => refused(&refusal),
+        Err(error) => error_response(&error),
     };
-    shared.lock().ledger.answered(number, answer.status().as_u16());
-    Ok(answer)
+    shared.lock().request_log.record_code(number, response.status().as_u16());
+    Ok(response)
 }
 
-/// Lets a trouble happen; answers what is answered instead, nothing when the request goes on.
-async fn suffer(shared: &Shared, trouble: Trouble) -> Result<Option<Response<Body>>, io::Error> {
-    match trouble {
-        Trouble::Answer(code, retry_after) => Ok(Some(refused(&Refusal::of_code(code, retry_after)))),
-        Trouble::Compaction => {
+/// Injects a fault. Returns the response to send instead, or `None` if the request continues.
+async fn inject(shared: &Shared, fault: FaultKind) -> Result<Option<Response<Body>>, io::Error> {
+    match fault {
+        FaultKind::Respond(code, retry_after) => {
+            Ok(Some(error_response(&StatusError::of_code(code, retry_after))))
+        }
+        FaultKind::Compaction => {
             shared.edit(|state| state.store.forget());
             Ok(None)
         }
-        Trouble::Reset => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the answer is lost")),
-        Trouble::Delay(span) => {
+        FaultKind::Reset => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the response is lost")),
+        FaultKind::Delay(span) => {
             let until = shared.lock().now.after(span);
             let mut changed = shared.changed.subscribe();
-            // The server's clock wakes whoever waits for it; without a server there is nothing to wait for.
+            // The server's clock wakes this wait. If the server is gone, the wait fails.
             let waited = changed.wait_for(|_| shared.lock().now >= until).await.map(drop);
             waited.map(|()| None).map_err(io::Error::other)
         }
@@ -138,8 +143,8 @@ fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-fn plain(code: u16, said: &str) -> Response<Body> {
-    let mut response = with_code(code, whole(Bytes::copy_from_slice(said.as_bytes())));
+fn plain(code: u16, body: &str) -> Response<Body> {
+    let mut response = with_code(code, whole(Bytes::copy_from_slice(body.as_bytes())));
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -156,9 +161,9 @@ fn json_of(code: u16, body: Body) -> Response<Body> {
     response
 }
 
-fn refused(refusal: &Refusal) -> Response<Body> {
-    let mut response = object(refusal.code, &refusal.status());
-    if let Some(seconds) = refusal.retry_after {
+fn error_response(error: &StatusError) -> Response<Body> {
+    let mut response = object(error.code, &error.status());
+    if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response

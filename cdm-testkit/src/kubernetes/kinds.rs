@@ -1,4 +1,4 @@
-//! The kinds that the server knows, as its discovery tells them.
+//! The kinds that the server supports, as its discovery endpoints list them.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ pub(super) struct Kind {
     pub(super) group: &'static str,
     pub(super) version: &'static str,
     pub(super) kind: &'static str,
-    /// Its name in paths and rules; no two kinds here share one.
+    /// Plural name in paths and rules, unique among the kinds here.
     pub(super) plural: &'static str,
     pub(super) short: &'static [&'static str],
     pub(super) scope: Scope,
@@ -16,23 +16,23 @@ pub(super) struct Kind {
     pub(super) origin: Origin,
 }
 
-/// Where its objects live.
+/// Whether objects of a kind belong to a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     Cluster,
     Namespace,
 }
 
-/// Who may write its status.
+/// Whether a kind has a status, and how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StatusPart {
-    /// It has none.
+    /// The kind has no status.
     Absent,
-    /// Only who writes the sub-resource.
-    Apart,
+    /// The status is written only through the sub-resource.
+    Subresource,
 }
 
-/// Where its definition comes from. Custom kinds know no strategic merge, and no update without a version.
+/// Origin of a definition. Custom kinds support no strategic merge patch, and no update without a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Builtin,
@@ -53,12 +53,12 @@ const fn kind(group: &'static str, version: &'static str, kind: &'static str, pl
 }
 
 const fn with_status(mut kind: Kind, short: &'static [&'static str]) -> Kind {
-    kind.status = StatusPart::Apart;
+    kind.status = StatusPart::Subresource;
     kind.short = short;
     kind
 }
 
-/// Every kind with objects.
+/// All kinds with stored objects.
 pub(super) static KINDS: &[Kind] = &[
     Kind { short: &["cm"], ..kind("", "v1", "ConfigMap", "configmaps") },
     Kind { short: &["ev"], ..kind("", "v1", "Event", "events") },
@@ -76,7 +76,7 @@ pub(super) static KINDS: &[Kind] = &[
     },
 ];
 
-/// The one kind that is asked and not kept.
+/// The one kind that is evaluated and not stored.
 pub(super) static ACCESS_REVIEW: Kind = Kind {
     scope: Scope::Cluster,
     ..kind("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
@@ -85,18 +85,18 @@ pub(super) static ACCESS_REVIEW: Kind = Kind {
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 impl Kind {
-    /// The kind of that name in paths.
+    /// Returns the kind at this group, version and plural name.
     pub(super) fn at(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
         let all = KINDS.iter().chain(std::iter::once(&ACCESS_REVIEW));
         all.into_iter().find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
     }
 
-    /// The kind of that name in paths, of whatever group.
+    /// Returns the stored kind with this plural name in any group.
     pub(super) fn of(plural: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.plural == plural)
     }
 
-    /// The kind that an object says it is.
+    /// Returns the stored kind that an object declares.
     pub(super) fn named(api_version: &str, name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.kind == name && kind.api_version() == api_version)
     }
@@ -105,12 +105,12 @@ impl Kind {
         join(self.group, self.version)
     }
 
-    /// The kind as messages name it, such as `Deployment.apps`.
+    /// Returns the kind as messages name it, such as `Deployment.apps`.
     pub(super) fn qualified_kind(&self) -> String {
         if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
     }
 
-    /// The resource as messages name it, such as `deployments.apps`.
+    /// Returns the resource as messages name it, such as `deployments.apps`.
     pub(super) fn qualified(&self) -> String {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
@@ -127,7 +127,7 @@ impl Kind {
             main["shortNames"] = json!(self.short);
         }
         let mut all = vec![main];
-        if self.status == StatusPart::Apart {
+        if self.status == StatusPart::Subresource {
             all.push(entry(format!("{}/status", self.plural), self.kind, &["get", "patch", "update"]));
         }
         if self.plural == "pods" {
@@ -141,7 +141,7 @@ fn join(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-/// The answer to a question about the server itself; `None` where the path is none of these.
+/// Returns the response to a discovery request; `None` if the path is not a discovery path.
 pub(super) fn discovery(path: &[&str]) -> Option<Value> {
     match path {
         ["version"] => Some(json!({
@@ -159,10 +159,10 @@ pub(super) fn discovery(path: &[&str]) -> Option<Value> {
         }
         ["apis", group] => {
             let (group, version) = groups().into_iter().find(|(known, _)| known == group)?;
-            let mut answer = entry(group, version);
-            answer["kind"] = json!("APIGroup");
-            answer["apiVersion"] = json!("v1");
-            Some(answer)
+            let mut document = entry(group, version);
+            document["kind"] = json!("APIGroup");
+            document["apiVersion"] = json!("v1");
+            Some(document)
         }
         ["api", version] => resources("", version),
         ["apis", group, version] => resources(group, version),

@@ -1,27 +1,27 @@
-//! A Kubernetes API on loopback, with the kinds that a platform of sites uses: objects, watches, rights and the
-//! controllers behind them, on a clock that tests move.
+//! A Kubernetes API on loopback with the kinds that CDM uses: objects, watches, authorization and controllers,
+//! on a clock that tests advance.
 //!
-//! It knows nothing of a client's types, so that it is a judge of its own.
+//! The server does not use types of a Kubernetes client, so that it is an independent check of the client.
 
-mod ask;
 mod base64;
 mod containers;
 mod controllers;
 mod faults;
 mod http;
 mod kinds;
+mod managed_fields;
 mod object;
-mod owners;
 mod patch;
 mod protobuf;
 mod rbac;
-mod refusal;
+mod request;
 mod rules;
 mod selector;
 mod state;
+mod status_error;
 mod store;
 mod time;
-mod watching;
+mod watches;
 mod wordpress;
 mod writes;
 
@@ -41,42 +41,42 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-pub use self::containers::{Container, Containers, Exit, Fate, Idle};
-pub use self::faults::{Fault, Matching, Moment, Request, Trouble};
+pub use self::containers::{Container, Containers, Exit, Idle, ImageBehavior};
+pub use self::faults::{Fault, FaultKind, FaultTiming, Request, RequestMatcher};
 use self::kinds::Kind;
 pub use self::rbac::User;
 use self::state::State;
 use self::store::Key;
-pub use self::wordpress::{Reach, Site, WordPress};
+pub use self::wordpress::{Availability, Site, WordPress};
 use self::writes::Run;
 
-/// Between two looks at a clock that runs by itself.
-const BEAT: Duration = Duration::from_millis(20);
-/// Where a clock that tests move stands first: midnight of 1 January 2026, UTC.
-const BEGINNING: Timestamp = Timestamp::from_millis(1_767_225_600_000);
-/// The administrator of every server.
+/// Interval between reads of a clock that advances by itself.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(20);
+/// Initial time of a server that tests advance: midnight of 1 January 2026, UTC.
+const START_TIME: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+/// User name of the administrator of every server.
 const ADMINISTRATOR: &str = "kubernetes-admin";
 const ADMINISTRATORS_TOKEN: &str = "loopback-administrator";
 
-/// How a server begins.
+/// Initial configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What moves its time.
+    /// The source of the server's time. Default: [`Pace::Manual`].
     pub pace: Pace,
-    /// The namespaces that are there.
+    /// The initial namespaces. Default: `default` and `cdm`.
     pub namespaces: Vec<String>,
-    /// Who may ask it something, besides an administrator.
+    /// Users besides the administrator. Default: none.
     pub users: Vec<User>,
-    /// What the containers of jobs do.
+    /// What finite containers do. Default: [`Idle`].
     pub containers: Arc<dyn Containers>,
 }
 
-/// What moves a server's time.
+/// The source of a server's time.
 #[derive(Clone, Debug)]
 pub enum Pace {
-    /// Only [`KubernetesApi::advance`].
+    /// Time advances only by [`KubernetesApi::advance`].
     Manual,
-    /// This clock.
+    /// Time advances with this clock.
     Clock(Arc<dyn Clock>),
 }
 
@@ -104,11 +104,11 @@ enum Running {
     Stopped,
 }
 
-/// What connections share.
+/// The state that connections share.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Turns whenever something may have changed, time among it.
+    /// Incremented whenever the state or the time may have changed.
     changed: watch::Sender<u64>,
 }
 
@@ -119,21 +119,21 @@ impl Shared {
 
     fn edit<T>(&self, edit: impl FnOnce(&mut State) -> T) -> T {
         let edited = edit(&mut self.lock());
-        self.changed.send_modify(|turn| *turn += 1);
+        self.changed.send_modify(|revision| *revision += 1);
         edited
     }
 }
 
 impl KubernetesApi {
-    /// Starts a server on a free port of loopback, on the runtime that this is polled by.
+    /// Starts a server on a free loopback port, on the current Tokio runtime.
     ///
     /// # Errors
-    /// When no port is to be had.
+    /// Returns an error if no port is available.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let now = match &settings.pace {
-            Pace::Manual => BEGINNING,
+            Pace::Manual => START_TIME,
             Pace::Clock(clock) => clock.wall(),
         };
         let mut users = vec![User::administrator(ADMINISTRATOR, ADMINISTRATORS_TOKEN)];
@@ -148,123 +148,124 @@ impl KubernetesApi {
         Ok(Self { shared, address, stop })
     }
 
-    /// Its address, such as `http://127.0.0.1:40123`.
+    /// Returns the address of the server, such as `http://127.0.0.1:40123`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig of the administrator, for a namespace.
+    /// Returns a kubeconfig of the administrator for a namespace.
     pub fn kubeconfig(&self, namespace: &str) -> String {
         self.kubeconfig_of(ADMINISTRATORS_TOKEN, namespace)
     }
 
-    /// A kubeconfig of whoever has that token, for a namespace.
+    /// Returns a kubeconfig with this token for a namespace.
     pub fn kubeconfig_of(&self, token: &str, namespace: &str) -> String {
         kubeconfig(&self.url(), token, namespace)
     }
 
-    /// The same for clients that send no token without TLS, as kubectl does not: it stands in the address.
+    /// Returns a kubeconfig with the token in the server address, for clients such as kubectl that send no
+    /// token without TLS.
     pub fn kubeconfig_by_address(&self, token: &str, namespace: &str) -> String {
-        kubeconfig(&format!("{}/{}/{token}", self.url(), http::AS), token, namespace)
+        kubeconfig(&format!("{}/{}/{token}", self.url(), http::TOKEN_PATH), token, namespace)
     }
 
-    /// The token of the administrator.
+    /// Returns the token of the administrator.
     pub const fn token(&self) -> &'static str {
         ADMINISTRATORS_TOKEN
     }
 
-    /// Ends every connection and takes no new one.
+    /// Closes every connection and accepts no new one.
     pub fn stop(&self) {
         self.stop.send_replace(Running::Stopped);
     }
 
-    /// Moves the server's time on, and lets everything happen that happens until then. No time lets happen what needs
-    /// none.
+    /// Advances the server's time, and runs the controllers for each moment until then. With a zero `span`,
+    /// runs what needs no time.
     pub fn advance(&self, span: Duration) {
         self.shared.edit(|state| controllers::advance(state, span));
     }
 
-    /// Decides what becomes of the pods of every image whose name ends so, from now on: the whole name, its digest, its
-    /// tag.
-    pub fn fate(&self, image: &str, fate: Fate) {
+    /// Sets what happens to the pods of each image whose name ends with `image`: the whole name, its digest or
+    /// its tag.
+    pub fn set_image_behavior(&self, image: &str, behavior: ImageBehavior) {
         self.shared.edit(|state| {
-            state.memory.fates.insert(image.to_owned(), fate);
-            state.memory.poll_interval();
+            state.memory.behaviors.insert(image.to_owned(), behavior);
+            state.memory.invalidate();
         });
     }
 
-    /// The server's time.
+    /// Returns the server's time.
     pub fn now(&self) -> Timestamp {
         self.shared.lock().now
     }
 
-    /// Lets a fault wait for its request.
+    /// Adds a fault for a later request.
     pub fn fault(&self, fault: Fault) {
-        self.shared.edit(|state| state.ledger.faults.push(fault));
+        self.shared.edit(|state| state.request_log.faults.push(fault));
     }
 
-    /// How many faults still wait.
+    /// Returns how many faults remain.
     pub fn faults(&self) -> usize {
-        self.shared.lock().ledger.faults.len()
+        self.shared.lock().request_log.faults.len()
     }
 
-    /// The requests about objects that were heard, in their order.
+    /// Returns the log of requests for objects, in order.
     pub fn requests(&self) -> Vec<Request> {
-        self.shared.lock().ledger.requests.clone()
+        self.shared.lock().request_log.requests.clone()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the log of requests.
     pub fn forget_requests(&self) {
-        self.shared.edit(|state| state.ledger.forget_requests());
+        self.shared.edit(|state| state.request_log.forget_requests());
     }
 
-    /// Forgets every change so far: a watch or a page that goes on from an earlier version is too old.
+    /// Discards the change history: a watch or a page from an earlier version has expired.
     pub fn compact(&self) {
         self.shared.edit(|state| state.store.compact());
     }
 
-    /// Tells every watch that its version is too old.
+    /// Sends an `Expired` error to every watch.
     pub fn expire_watches(&self) {
         self.shared.edit(|state| state.signals.expirations += 1);
     }
 
-    /// Ends every watch in the middle.
+    /// Breaks every watch connection.
     pub fn drop_watches(&self) {
         self.shared.edit(|state| state.signals.drops += 1);
     }
 
-    /// Sends a bookmark to every watch that wants some.
+    /// Sends a bookmark to every watch that requested bookmarks.
     pub fn send_bookmarks(&self) {
         self.shared.edit(|state| state.signals.bookmarks += 1);
     }
 
-    /// An object as it is, whoever asks.
+    /// Returns an object, without authorization.
     pub fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         let kind = Kind::of(resource)?;
         let key: Key = (kind.plural, namespace.to_owned(), name.to_owned());
         self.shared.lock().store.get(&key).map(|object| object.as_ref().clone())
     }
 
-    /// The objects of a resource in a namespace, as they are.
+    /// Returns the objects of a resource in a namespace, without authorization.
     pub fn objects(&self, resource: &str, namespace: &str) -> Vec<Value> {
         let Some(kind) = Kind::of(resource) else { return Vec::new() };
         let state = self.shared.lock();
         state.store.of(kind, Some(namespace)).map(|(_, object)| object.as_ref().clone()).collect()
     }
 
-    /// How many objects there are of each resource.
+    /// Returns the number of objects of each resource.
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         self.shared.lock().counts()
     }
 
-    /// Puts an object there, as its own `kind` and `metadata.namespace` say; what is there already makes way.
+    /// Stores an object with its own `kind` and `metadata.namespace`, replacing an existing one.
     ///
     /// # Errors
-    /// What a client would be told.
+    /// Returns the message that a client would receive.
     pub fn put(&self, object: &Value) -> Result<(), String> {
         use object::Object as _;
         let kind = Kind::named(object.text("/apiVersion"), object.text("/kind"))
-            .ok_or("a kind that is unknown here")?;
+            .ok_or("the kind is not supported")?;
         let (namespace, name) = (object.text("/metadata/namespace"), object.text("/metadata/name"));
         let key: Key = (kind.plural, namespace.to_owned(), name.to_owned());
         self.shared
@@ -273,7 +274,7 @@ impl KubernetesApi {
                 writes::create(&mut state.store, state.now, kind, namespace, object.clone(), Run::Real)
             })
             .map(drop)
-            .map_err(|refusal| refusal.message)
+            .map_err(|error| error.message)
     }
 }
 
@@ -284,7 +285,7 @@ impl fmt::Debug for KubernetesApi {
 }
 
 fn kubeconfig(server: &str, token: &str, namespace: &str) -> String {
-    // JSON is YAML.
+    // JSON is also valid YAML.
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "loopback",
         "clusters": [{"name": "loopback", "cluster": {"server": server}}],
@@ -312,7 +313,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::
 async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stopped: watch::Receiver<Running>) {
     let service = service_fn(|request| http::respond(Arc::clone(&shared), request));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // A connection that broke, by a fault or by its client, is over; nobody is left to be told.
+    // A connection may break by an injected fault or by its client; its error is not a failure of the server.
     tokio::select! {
         served = served => drop(served),
         _ = ended(&mut stopped) => {}
@@ -324,12 +325,12 @@ async fn ended(stopped: &mut watch::Receiver<Running>) {
     drop(stopped.wait_for(|running| *running == Running::Stopped).await);
 }
 
-/// Moves the server's time with a clock.
+/// Advances the server's time with a clock.
 async fn follow(clock: Arc<dyn Clock>, shared: Arc<Shared>, mut stopped: watch::Receiver<Running>) {
     let mut last = clock.monotonic();
     loop {
         tokio::select! {
-            () = clock.sleep_until(last.after(BEAT)) => {}
+            () = clock.sleep_until(last.after(CLOCK_INTERVAL)) => {}
             _ = ended(&mut stopped) => return,
         }
         let now = clock.monotonic();

@@ -1,26 +1,26 @@
-//! Reading and writing a place in an object by its JSON pointer.
+//! Access to fields of a JSON object by JSON pointer.
 
 use serde_json::{Map, Value};
 
-/// An object that is looked at by pointers, such as `/metadata/name`.
+/// A JSON object with access by pointers such as `/metadata/name`.
 pub(super) trait Object {
-    /// The text at a place; empty where there is none.
+    /// Returns the string at a pointer; empty if the pointer has no string.
     fn text(&self, pointer: &str) -> &str;
-    /// The number at a place.
+    /// Returns the integer at a pointer.
     fn number(&self, pointer: &str) -> Option<i64>;
-    /// Whether `true` stands at a place.
+    /// Returns whether the value at a pointer is `true`.
     fn is(&self, pointer: &str) -> bool;
-    /// The list at a place; empty where there is none.
+    /// Returns the array at a pointer; empty if the pointer has no array.
     fn list(&self, pointer: &str) -> &[Value];
-    /// The entries of the map at a place.
+    /// Returns the entries of the object at a pointer.
     fn entries<'a>(&'a self, pointer: &str) -> impl Iterator<Item = (&'a str, &'a Value)>;
-    /// Writes a place, making what leads to it. Keys with a slash cannot be written so.
+    /// Sets the value at a pointer, creating its parents. Keys with a slash are not supported.
     fn put(&mut self, pointer: &str, value: impl Into<Value>);
-    /// Writes a place where nothing is.
+    /// Sets the value at a pointer if it is missing or null.
     fn default_to(&mut self, pointer: &str, value: impl Into<Value>);
-    /// Takes a place away.
+    /// Removes the value at a pointer.
     fn remove(&mut self, pointer: &str) -> Option<Value>;
-    /// The map at a place, made where there is none.
+    /// Returns the object at a pointer, creating it if it is missing.
     fn map(&mut self, pointer: &str) -> &mut Map<String, Value>;
 }
 
@@ -71,13 +71,13 @@ impl Object for Value {
     }
 }
 
-/// What it is as a map; something else makes way for an empty one.
+/// Returns the value as a map; replaces any other value with an empty map.
 fn as_map(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
     match value.as_object_mut() {
         Some(map) => map,
-        None => unreachable!("it was made a map"),
+        None => unreachable!("the value was replaced by a map"),
     }
 }

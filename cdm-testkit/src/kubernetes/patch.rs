@@ -3,15 +3,15 @@
 use serde_json::{Map, Value};
 
 use super::object::Object;
-use super::refusal::Refusal;
+use super::status_error::StatusError;
 
-/// Applies a JSON patch; all of it or nothing.
-pub(super) fn json_patch(object: &Value, patch: &Value) -> Result<Value, Refusal> {
+/// Applies a JSON patch completely or not at all.
+pub(super) fn json_patch(object: &Value, patch: &Value) -> Result<Value, StatusError> {
     let wrong =
-        || Refusal::bad_request("error decoding patch: json: cannot unmarshal into a list of operations");
+        || StatusError::bad_request("error decoding patch: json: cannot unmarshal into a list of operations");
     let mut patched = object.clone();
     for operation in patch.as_array().ok_or_else(wrong)? {
-        step(&mut patched, operation).ok_or_else(Refusal::patch_does_not_fit)?;
+        step(&mut patched, operation).ok_or_else(StatusError::patch_does_not_fit)?;
     }
     Ok(patched)
 }
@@ -35,13 +35,13 @@ fn step(object: &mut Value, operation: &Value) -> Option<()> {
             let copied = object.pointer(from()?)?.clone();
             add(object, path, copied)
         }
-        // A place that is not there passes for null, as in the library that real servers use.
+        // A missing value equals null, as in the library that real servers use.
         "test" => (object.pointer(path).unwrap_or(&Value::Null) == &value()?).then_some(()),
         _ => None,
     }
 }
 
-fn place(path: &str) -> Option<(&str, String)> {
+fn split_pointer(path: &str) -> Option<(&str, String)> {
     let (parent, key) = path.rsplit_once('/')?;
     Some((parent, key.replace("~1", "/").replace("~0", "~")))
 }
@@ -51,7 +51,7 @@ fn add(object: &mut Value, path: &str, value: Value) -> Option<()> {
         *object = value;
         return Some(());
     }
-    let (parent, key) = place(path)?;
+    let (parent, key) = split_pointer(path)?;
     match object.pointer_mut(parent)? {
         Value::Object(map) => drop(map.insert(key, value)),
         Value::Array(list) if key == "-" => list.push(value),
@@ -65,7 +65,7 @@ fn add(object: &mut Value, path: &str, value: Value) -> Option<()> {
 }
 
 fn remove(object: &mut Value, path: &str) -> Option<Value> {
-    let (parent, key) = place(path)?;
+    let (parent, key) = split_pointer(path)?;
     match object.pointer_mut(parent)? {
         Value::Object(map) => map.remove(&key),
         Value::Array(list) => {
@@ -76,7 +76,7 @@ fn remove(object: &mut Value, path: &str) -> Option<Value> {
     }
 }
 
-/// Applies a merge patch: maps are merged, `null` takes away, anything else replaces.
+/// Applies a merge patch: maps are merged, `null` removes a key, and any other value replaces.
 pub(super) fn merge(object: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *object = patch.clone();
@@ -95,7 +95,7 @@ pub(super) fn merge(object: &mut Value, patch: &Value) {
     }
 }
 
-/// What the entries of a list are told apart by, in the lists that are merged entry by entry.
+/// Returns the key that identifies the entries of a list, for the lists that are merged entry by entry.
 pub(super) fn merge_key(list: &str, entry: &Value) -> Option<&'static str> {
     match list {
         "containers" | "initContainers" | "env" | "volumes" | "imagePullSecrets" => Some("name"),
@@ -109,7 +109,7 @@ pub(super) fn merge_key(list: &str, entry: &Value) -> Option<&'static str> {
 }
 
 /// Applies a strategic merge patch: like a merge patch, but some lists are merged by a key of their entries.
-pub(super) fn strategic(object: &mut Value, patch: &Value) -> Result<(), Refusal> {
+pub(super) fn strategic(object: &mut Value, patch: &Value) -> Result<(), StatusError> {
     let Value::Object(patch) = patch else {
         *object = patch.clone();
         return Ok(());
@@ -142,7 +142,7 @@ pub(super) fn strategic(object: &mut Value, patch: &Value) -> Result<(), Refusal
                 map.retain(|key, _| kept.iter().any(|one| one == key));
             }
             _ if key.starts_with('$') => {
-                return Err(Refusal::bad_request(format!("the directive {key:?} is not supported here")));
+                return Err(StatusError::bad_request(format!("the directive {key:?} is not supported here")));
             }
             Value::Array(entries) => {
                 entries_by_key(map.entry(key).or_insert(Value::Null), key, entries)?;
@@ -150,7 +150,7 @@ pub(super) fn strategic(object: &mut Value, patch: &Value) -> Result<(), Refusal
             _ => strategic(map.entry(key).or_insert(Value::Null), value)?,
         }
     }
-    // Patches name the order of a list beside its entries; it holds for the list as merged.
+    // A patch states the order of a list separately from its entries; the order applies to the merged list.
     for (key, value) in patch {
         if let (Some(list), Value::Array(entries)) = (key.strip_prefix("$setElementOrder/"), value) {
             order(map.get_mut(list), list, entries);
@@ -159,11 +159,11 @@ pub(super) fn strategic(object: &mut Value, patch: &Value) -> Result<(), Refusal
     Ok(())
 }
 
-fn entries_by_key(object: &mut Value, list: &str, entries: &[Value]) -> Result<(), Refusal> {
+fn entries_by_key(object: &mut Value, list: &str, entries: &[Value]) -> Result<(), StatusError> {
     let key = entries.first().and_then(|entry| merge_key(list, entry));
     let (Some(key), false) = (key, entries.is_empty()) else {
         if list == "finalizers" {
-            // The one list of plain values that is merged.
+            // The only list of plain values that is merged.
             let mut all = object.as_array().cloned().unwrap_or_default();
             all.extend(entries.iter().filter(|entry| !object.list("").contains(entry)).cloned());
             *object = Value::Array(all);
@@ -197,13 +197,13 @@ fn entries_by_key(object: &mut Value, list: &str, entries: &[Value]) -> Result<(
 
 fn order(object: Option<&mut Value>, list: &str, wanted: &[Value]) {
     let Some(all) = object.and_then(Value::as_array_mut) else { return };
-    let place = |entry: &Value| {
+    let rank = |entry: &Value| {
         wanted.iter().position(|one| match merge_key(list, entry) {
             Some(key) => one.get(key) == entry.get(key),
             None => one == entry,
         })
     };
-    all.sort_by_key(|entry| place(entry).unwrap_or(usize::MAX));
+    all.sort_by_key(|entry| rank(entry).unwrap_or(usize::MAX));
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! The one message that kubectl sends in no other form than protobuf: the question what somebody may do.
+//! The one message that kubectl sends only as protobuf: the access review.
 
 use serde_json::{Value, json};
 
 use super::kinds::ACCESS_REVIEW;
 use super::object::Object;
 
-/// What stands before every object.
+/// Prefix of every encoded object.
 const MAGIC: &[u8] = b"k8s\0";
-/// The fields of what is asked, by their numbers from 1.
+/// Fields of the resource attributes, in the order of their numbers from 1.
 const ATTRIBUTES: [&str; 7] = ["namespace", "verb", "group", "version", "resource", "subresource", "name"];
 
-/// A review as an object; `None` where it is none.
+/// Decodes an access review; `None` if the body is not one.
 pub(super) fn access_review(body: &[u8]) -> Option<Value> {
     let envelope = body.strip_prefix(MAGIC)?;
     let kind = field(field(envelope, 1)?, 2)?;
@@ -18,19 +18,19 @@ pub(super) fn access_review(body: &[u8]) -> Option<Value> {
         return None;
     }
     let spec = field(field(envelope, 2)?, 2)?;
-    let asked = field(spec, 1).unwrap_or_default();
+    let attributes = field(spec, 1).unwrap_or_default();
     let mut review = json!({
         "apiVersion": ACCESS_REVIEW.api_version(), "kind": ACCESS_REVIEW.kind, "metadata": {}, "spec": {},
     });
     for (number, name) in (1..).zip(ATTRIBUTES) {
-        if let Some(value) = field(asked, number).filter(|value| !value.is_empty()) {
+        if let Some(value) = field(attributes, number).filter(|value| !value.is_empty()) {
             review.put(&format!("/spec/resourceAttributes/{name}"), String::from_utf8_lossy(value).as_ref());
         }
     }
     Some(review)
 }
 
-/// The field of that number in a message, if it has a length.
+/// Returns the length-delimited field with this number.
 fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
     while !message.is_empty() {
         let tag = varint(&mut message)?;
@@ -79,15 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn a_review_is_read() {
-        let asked = message(&[(1, b"cdm"), (2, b"get"), (5, b"pods"), (6, b"log")]);
+    fn an_access_review_is_decoded() {
+        let attributes = message(&[(1, b"cdm"), (2, b"get"), (5, b"pods"), (6, b"log")]);
         let kind = message(&[(1, b"authorization.k8s.io/v1"), (2, b"SelfSubjectAccessReview")]);
-        let raw = message(&[(1, b""), (2, &message(&[(1, &asked)]))]);
+        let raw = message(&[(1, b""), (2, &message(&[(1, &attributes)]))]);
         let body = [MAGIC, &message(&[(1, &kind), (2, &raw)])].concat();
         let want = json!({"namespace": "cdm", "verb": "get", "resource": "pods", "subresource": "log"});
         assert_eq!(access_review(&body).expect("a review")["spec"]["resourceAttributes"], want);
         for end in 0..body.len() {
-            // What is cut off is no review, and no harm.
+            // A truncated body is not a review, and does not panic.
             let _: Option<Value> = access_review(&body[..end]);
         }
         assert_eq!(access_review(b"{}"), None);

@@ -1,4 +1,4 @@
-//! Who asks, and whether a Role allows it.
+//! Users, and whether a Role allows their requests.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 use super::kinds::Kind;
 use super::object::Object;
 
-/// Somebody who may ask the server something.
+/// A user who may send requests to the server.
 #[derive(Clone)]
 pub struct User {
     name: String,
     token: String,
-    /// `None`: everything.
+    /// `None` allows everything.
     rules: Option<Vec<Rule>>,
 }
 
 /// One rule of a Role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
-    /// Where the Role lives; empty for a ClusterRole.
+    /// Namespace of the Role; empty for a ClusterRole.
     namespace: String,
     groups: Vec<String>,
     resources: Vec<String>,
@@ -27,30 +27,30 @@ struct Rule {
     names: Vec<String>,
 }
 
-/// What somebody wants.
+/// The attributes of a request, for authorization.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'a> {
+pub(super) struct AccessRequest<'a> {
     pub(super) verb: &'a str,
     pub(super) group: &'a str,
-    /// With its sub-resource, such as `pods/log`.
+    /// Resource with its sub-resource, such as `pods/log`.
     pub(super) resource: &'a str,
     pub(super) namespace: &'a str,
-    /// Empty where none is named.
+    /// Empty if the request names no object.
     pub(super) name: &'a str,
 }
 
 impl User {
-    /// A user of that name who may do everything, known by a bearer token.
+    /// Returns a user with a bearer token who may do everything.
     pub fn administrator(name: &str, token: &str) -> Self {
         Self { name: name.to_owned(), token: token.to_owned(), rules: None }
     }
 
-    /// A user who may do what the Roles and ClusterRoles say that stand in `documents`, in YAML or JSON; what else stands
-    /// there is passed over. Every Role is taken to be bound to this user in its own namespace, or in `namespace` where
-    /// it names none, and every ClusterRole in all of them.
+    /// Returns a user with the Roles and ClusterRoles in `documents`, in YAML or JSON. Other documents are
+    /// ignored. Each Role is bound to the user in its own namespace, or in `namespace` if it names none; each
+    /// ClusterRole is bound in all namespaces.
     ///
     /// # Errors
-    /// What is wrong with the documents; one without any rule is wrong.
+    /// Returns an error if the documents are invalid, or contain no rule.
     pub fn with_roles(name: &str, token: &str, documents: &str, namespace: &str) -> Result<Self, String> {
         let mut rules = Vec::new();
         for document in serde_norway::Deserializer::from_str(documents) {
@@ -64,7 +64,7 @@ impl User {
                     "ClusterRole" => "",
                     _ => continue,
                 };
-                rules.extend(object.list("/rules").iter().map(|rule| Rule::read(rule, namespace)));
+                rules.extend(object.list("/rules").iter().map(|rule| Rule::parse(rule, namespace)));
             }
         }
         if rules.is_empty() {
@@ -73,7 +73,7 @@ impl User {
         Ok(Self { name: name.to_owned(), token: token.to_owned(), rules: Some(rules) })
     }
 
-    /// The same user without the rule of that number, counted from 0 in the order of the documents.
+    /// Returns the same user without one rule. Rules are numbered from 0 in the order of the documents.
     #[must_use]
     pub fn without_rule(mut self, number: usize) -> Self {
         if let Some(rules) = self.rules.as_mut().filter(|rules| number < rules.len()) {
@@ -82,7 +82,7 @@ impl User {
         self
     }
 
-    /// How many rules this user has; an administrator has none.
+    /// Returns the number of rules; 0 for an administrator.
     pub fn rules(&self) -> usize {
         self.rules.as_ref().map_or(0, Vec::len)
     }
@@ -95,8 +95,8 @@ impl User {
         &self.token
     }
 
-    pub(super) fn may(&self, wish: &Wish<'_>) -> bool {
-        self.rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.allows(wish)))
+    pub(super) fn is_allowed(&self, access: &AccessRequest<'_>) -> bool {
+        self.rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.allows(access)))
     }
 }
 
@@ -107,7 +107,7 @@ impl fmt::Debug for User {
 }
 
 impl Rule {
-    fn read(rule: &Value, namespace: &str) -> Self {
+    fn parse(rule: &Value, namespace: &str) -> Self {
         let texts = |pointer: &str| {
             rule.list(pointer).iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
         };
@@ -120,25 +120,25 @@ impl Rule {
         }
     }
 
-    fn allows(&self, wish: &Wish<'_>) -> bool {
+    fn allows(&self, access: &AccessRequest<'_>) -> bool {
         let has = |list: &[String], wanted: &str| list.iter().any(|one| one == "*" || one == wanted);
-        (self.namespace.is_empty() || self.namespace == wish.namespace)
-            && has(&self.groups, wish.group)
-            && has(&self.resources, wish.resource)
-            && has(&self.verbs, wish.verb)
-            && (self.names.is_empty() || self.names.iter().any(|name| name == wish.name))
+        (self.namespace.is_empty() || self.namespace == access.namespace)
+            && has(&self.groups, access.group)
+            && has(&self.resources, access.resource)
+            && has(&self.verbs, access.verb)
+            && (self.names.is_empty() || self.names.iter().any(|name| name == access.name))
     }
 }
 
-/// The words of a refusal.
-pub(super) fn denied(user: &str, wish: &Wish<'_>, kind: &Kind) -> String {
-    let place = if wish.namespace.is_empty() {
+/// Returns the message of a denied request.
+pub(super) fn denial_message(user: &str, access: &AccessRequest<'_>, kind: &Kind) -> String {
+    let scope = if access.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
-        format!("in the namespace {:?}", wish.namespace)
+        format!("in the namespace {:?}", access.namespace)
     };
     format!(
-        "User {user:?} cannot {} resource {:?} in API group {:?} {place}",
-        wish.verb, wish.resource, kind.group
+        "User {user:?} cannot {} resource {:?} in API group {:?} {scope}",
+        access.verb, access.resource, kind.group
     )
 }

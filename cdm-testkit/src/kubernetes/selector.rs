@@ -1,23 +1,23 @@
-//! Label and field selectors.
+//! Parsing and evaluation of label and field selectors.
 
 use serde_json::Value;
 
 use super::kinds::Kind;
 use super::object::Object;
-use super::refusal::Refusal;
+use super::status_error::StatusError;
 
-/// Which objects someone asks for.
+/// Selects objects by labels and fields.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selector {
     labels: Vec<Requirement>,
-    /// Place, whether it has to be so, and value.
-    fields: Vec<(String, Sense, String)>,
+    /// Field path, comparison and value.
+    fields: Vec<(String, Comparison, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sense {
+enum Comparison {
     Equal,
-    Other,
+    NotEqual,
 }
 
 #[derive(Clone, Debug)]
@@ -29,18 +29,18 @@ enum Requirement {
 }
 
 impl Selector {
-    pub(super) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, Refusal> {
-        let wrong = |part: &str| Refusal::bad_request(format!("unable to parse requirement: {part:?}"));
+    pub(super) fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, StatusError> {
+        let invalid = |part: &str| StatusError::bad_request(format!("unable to parse requirement: {part:?}"));
         let labels = split(labels)
             .into_iter()
-            .map(|part| requirement(part).ok_or_else(|| wrong(part)))
+            .map(|part| requirement(part).ok_or_else(|| invalid(part)))
             .collect::<Result<_, _>>()?;
         let fields = fields.split(',').filter(|part| !part.is_empty());
         let fields = fields.map(|part| field(kind, part)).collect::<Result<_, _>>()?;
         Ok(Self { labels, fields })
     }
 
-    /// The selector of a controller.
+    /// Parses the label selector of a controller.
     pub(super) fn of_spec(selector: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let equal = selector.entries("/matchLabels");
@@ -62,7 +62,7 @@ impl Selector {
     pub(super) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
         let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-        let labelled = self.labels.iter().all(|requirement| match requirement {
+        let labels_match = self.labels.iter().all(|requirement| match requirement {
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Absent(key) => label(key).is_none(),
             Requirement::In(key, values) => {
@@ -72,15 +72,14 @@ impl Selector {
                 label(key).is_none_or(|value| values.iter().all(|one| one != value))
             }
         });
-        labelled
-            && self
-                .fields
-                .iter()
-                .all(|(place, sense, value)| (object.text(place) == value) == (*sense == Sense::Equal))
+        labels_match
+            && self.fields.iter().all(|(path, comparison, value)| {
+                (object.text(path) == value) == (*comparison == Comparison::Equal)
+            })
     }
 }
 
-/// The parts between commas that stand outside brackets.
+/// Splits a text at the commas outside parentheses.
 fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut from) = (Vec::new(), 0usize, 0);
     for (at, letter) in text.char_indices() {
@@ -105,9 +104,9 @@ fn requirement(part: &str) -> Option<Requirement> {
     };
     let key = |text: &str| {
         let text = text.trim();
-        let fine = !text.is_empty()
+        let valid = !text.is_empty()
             && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_./".contains(letter));
-        fine.then(|| text.to_owned())
+        valid.then(|| text.to_owned())
     };
     if let Some((left, right)) = part.split_once(" notin ") {
         return Some(Requirement::NotIn(key(left)?, set(right)?));
@@ -127,22 +126,22 @@ fn requirement(part: &str) -> Option<Requirement> {
     }
 }
 
-fn field(kind: &Kind, part: &str) -> Result<(String, Sense, String), Refusal> {
-    let (place, sense, value) = if let Some((place, value)) = part.split_once("!=") {
-        (place, Sense::Other, value)
+fn field(kind: &Kind, part: &str) -> Result<(String, Comparison, String), StatusError> {
+    let (path, comparison, value) = if let Some((path, value)) = part.split_once("!=") {
+        (path, Comparison::NotEqual, value)
     } else {
         let parted = part.split_once("==").or_else(|| part.split_once('='));
-        let wrong = || Refusal::bad_request(format!("invalid field selector {part:?}"));
-        parted.map(|(place, value)| (place, Sense::Equal, value)).ok_or_else(wrong)?
+        let invalid = || StatusError::bad_request(format!("invalid field selector {part:?}"));
+        parted.map(|(path, value)| (path, Comparison::Equal, value)).ok_or_else(invalid)?
     };
-    let known = match (place, kind.plural) {
+    let known = match (path, kind.plural) {
         ("metadata.name" | "metadata.namespace", _) => true,
         ("status.phase" | "spec.nodeName", "pods") | ("type", "secrets") => true,
-        (place, "events") => place.starts_with("involvedObject.") || place == "reason" || place == "type",
+        (path, "events") => path.starts_with("involvedObject.") || path == "reason" || path == "type",
         _ => false,
     };
     if !known {
-        return Err(Refusal::bad_request(format!("field label not supported: {place}")));
+        return Err(StatusError::bad_request(format!("field label not supported: {path}")));
     }
-    Ok((format!("/{}", place.replace('.', "/")), sense, value.to_owned()))
+    Ok((format!("/{}", path.replace('.', "/")), comparison, value.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! All that the server knows, behind one lock, and what it answers from that.
+//! The state of the server behind one lock, and its responses to requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use cdm_core::domain::Timestamp;
 use serde_json::{Value, json};
 
-use super::ask::Ask;
 use super::containers::Containers;
-use super::controllers::Memory;
-use super::faults::Ledger;
+use super::controllers::ControllerMemory;
+use super::faults::RequestLog;
 use super::kinds::{ACCESS_REVIEW, Kind, Origin, Scope};
+use super::managed_fields::{self, Force};
 use super::object::Object;
-use super::owners::{self, Force};
 use super::patch;
-use super::rbac::{User, Wish, denied};
-use super::refusal::Refusal;
+use super::rbac::{AccessRequest, User, denial_message};
+use super::request::ApiRequest;
 use super::selector::Selector;
+use super::status_error::StatusError;
 use super::store::{Key, Store};
 use super::time::written;
-use super::watching::{Signals, Start};
+use super::watches::{Signals, WatchStart};
 use super::writes::{self, Gone, Part};
 
 /// The server's state.
@@ -28,19 +28,19 @@ pub(super) struct State {
     pub(super) store: Store,
     pub(super) now: Timestamp,
     pub(super) users: Vec<User>,
-    pub(super) ledger: Ledger,
+    pub(super) request_log: RequestLog,
     pub(super) signals: Signals,
-    pub(super) memory: Memory,
+    pub(super) memory: ControllerMemory,
 }
 
-/// What is answered.
+/// A successful response.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum Reply {
     Object(u16, Value),
-    /// With a warning in a header.
+    /// An object with a warning in a header.
     Warned(Value, &'static str),
     Text(String),
-    Watch(Start),
+    Watch(WatchStart),
 }
 
 const WARNING: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
@@ -68,81 +68,102 @@ impl State {
             store,
             now,
             users,
-            ledger: Ledger::default(),
+            request_log: RequestLog::default(),
             signals: Signals::default(),
-            memory: Memory::new(containers),
+            memory: ControllerMemory::new(containers),
         }
     }
 
-    /// The user of a token.
+    /// Returns the user of a token.
     pub(super) fn user(&self, token: &str) -> Option<&User> {
         self.users.iter().find(|user| user.token() == token)
     }
 
-    /// Does what is asked, if the user may.
-    pub(super) fn serve(&mut self, user: &User, ask: &Ask) -> Result<Answer, Refusal> {
-        if ask.kind.plural == ACCESS_REVIEW.plural {
-            return review(user, &ask.object()?);
+    /// Handles a request, if the user is authorized.
+    pub(super) fn serve(&mut self, user: &User, request: &ApiRequest) -> Result<Reply, StatusError> {
+        if request.kind.plural == ACCESS_REVIEW.plural {
+            return review(user, &request.object()?);
         }
-        let resource = ask.resource();
-        let wish = ask.wish(&resource);
-        if !user.may(&wish) {
-            return Err(Refusal::forbidden(ask.kind, &ask.name, &denied(user.name(), &wish, ask.kind)));
+        let resource = request.resource();
+        let access = request.access(&resource);
+        if !user.is_allowed(&access) {
+            return Err(StatusError::forbidden(
+                request.kind,
+                &request.name,
+                &denial_message(user.name(), &access, request.kind),
+            ));
         }
-        if ask.kind.scope == Scope::Namespace
-            && ask.namespace.is_empty()
-            && !["list", "watch"].contains(&ask.verb)
+        if request.kind.scope == Scope::Namespace
+            && request.namespace.is_empty()
+            && !["list", "watch"].contains(&request.verb)
         {
-            return Err(Refusal::method());
+            return Err(StatusError::method());
         }
-        let key: Key = (ask.kind.plural, ask.namespace.clone(), ask.name.clone());
-        match ask.verb {
-            "get" if ask.part == "log" => self.log(ask, &key).map(Answer::Text),
+        let key: Key = (request.kind.plural, request.namespace.clone(), request.name.clone());
+        match request.verb {
+            "get" if request.part == "log" => self.log(request, &key).map(Reply::Text),
             "get" => {
-                let found = self.store.get(&key).ok_or_else(|| Refusal::not_found(ask.kind, &ask.name))?;
-                Ok(Answer::Object(200, found.as_ref().clone()))
+                let found = self
+                    .store
+                    .get(&key)
+                    .ok_or_else(|| StatusError::not_found(request.kind, &request.name))?;
+                Ok(Reply::Object(200, found.as_ref().clone()))
             }
-            "list" => self.list(ask),
-            "watch" => Start::of(ask, self).map(Answer::Watch),
+            "list" => self.list(request),
+            "watch" => WatchStart::of(request, self).map(Reply::Watch),
             "create" => {
-                let object = ask.object()?;
-                let created =
-                    writes::create(&mut self.store, self.now, ask.kind, &ask.namespace, object, ask.run()?)?;
-                Ok(Answer::Object(201, created.as_ref().clone()))
+                let object = request.object()?;
+                let created = writes::create(
+                    &mut self.store,
+                    self.now,
+                    request.kind,
+                    &request.namespace,
+                    object,
+                    request.run()?,
+                )?;
+                Ok(Reply::Object(201, created.as_ref().clone()))
             }
             "update" => {
-                let mut object = ask.object()?;
+                let mut object = request.object()?;
                 if let Some(before) = self.store.get(&key) {
-                    owners::note(before, &mut object, ask.manager(), self.now);
+                    managed_fields::record_update(before, &mut object, request.manager(), self.now);
                 }
-                let updated = writes::update(&mut self.store, ask.kind, &key, part(ask), object, ask.run()?)?;
-                Ok(Answer::Object(200, updated.as_ref().clone()))
+                let updated = writes::update(
+                    &mut self.store,
+                    request.kind,
+                    &key,
+                    part(request),
+                    object,
+                    request.run()?,
+                )?;
+                Ok(Reply::Object(200, updated.as_ref().clone()))
             }
-            "patch" if ask.content_type.starts_with(APPLY) => self.apply(user, ask, &key),
-            "patch" => self.patch(ask, &key),
-            "delete" => self.delete(ask, &key),
-            _ => self.delete_all(ask),
+            "patch" if request.content_type.starts_with(APPLY) => self.apply(user, request, &key),
+            "patch" => self.patch(request, &key),
+            "delete" => self.delete(request, &key),
+            _ => self.delete_all(request),
         }
     }
 
-    fn list(&self, ask: &Ask) -> Result<Answer, Refusal> {
-        let selector = Selector::parse(ask.kind, ask.option("labelSelector"), ask.option("fieldSelector"))?;
-        let namespace = Some(ask.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-        let limit = ask.option("limit").parse::<usize>().unwrap_or(0);
-        let (version, from) = match ask.option("continue") {
-            "" => (self.version_of_list(ask)?, None),
+    fn list(&self, request: &ApiRequest) -> Result<Reply, StatusError> {
+        let selector =
+            Selector::parse(request.kind, request.option("labelSelector"), request.option("fieldSelector"))?;
+        let namespace = Some(request.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let limit = request.option("limit").parse::<usize>().unwrap_or(0);
+        let (version, from) = match request.option("continue") {
+            "" => (self.version_of_list(request)?, None),
             token => {
-                let (version, key) =
-                    token_read(token).ok_or_else(|| Refusal::bad_request("continue key is not valid"))?;
+                let (version, key) = parse_continue_token(token)
+                    .ok_or_else(|| StatusError::bad_request("continue key is not valid"))?;
                 (version, Some(key))
             }
         };
         if version < self.store.compacted() {
             let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
                            new list without the continue parameter.";
-            return Err(Refusal::expired(message));
+            return Err(StatusError::expired(message));
         }
-        let objects = self.store.at(ask.kind, namespace, version);
+        let objects = self.store.at(request.kind, namespace, version);
         let chosen: Vec<(&Key, &Arc<Value>)> = objects
             .iter()
             .filter(|((_, place, name), _)| {
@@ -158,141 +179,149 @@ impl State {
             metadata["continue"] = json!(format!("{version}/{place}/{name}"));
             metadata["remainingItemCount"] = json!(chosen.len() - limit);
         }
-        let items: Vec<Value> = shown.iter().map(|(_, object)| item(ask.kind, object)).collect();
-        Ok(Answer::Object(
+        let items: Vec<Value> = shown.iter().map(|(_, object)| item(request.kind, object)).collect();
+        Ok(Reply::Object(
             200,
             json!({
-                "kind": format!("{}List", ask.kind.kind), "apiVersion": ask.kind.api_version(),
+                "kind": format!("{}List", request.kind.kind), "apiVersion": request.kind.api_version(),
                 "metadata": metadata, "items": items,
             }),
         ))
     }
 
-    /// The version that a list without `continue` shows.
-    fn version_of_list(&self, ask: &Ask) -> Result<u64, Refusal> {
+    /// Returns the version that a list without `continue` shows.
+    fn version_of_list(&self, request: &ApiRequest) -> Result<u64, StatusError> {
         let current = self.store.version();
-        let wanted = ask.option("resourceVersion");
+        let wanted = request.option("resourceVersion");
         if wanted.is_empty() || wanted == "0" {
             return Ok(current);
         }
-        let wanted: u64 = wanted.parse().map_err(|_| Refusal::bad_request("invalid resource version"))?;
+        let wanted: u64 = wanted.parse().map_err(|_| StatusError::bad_request("invalid resource version"))?;
         if wanted > current {
             let message = format!("Too large resource version: {wanted}, current: {current}");
-            return Err(Refusal::new(504, "Timeout", message));
+            return Err(StatusError::new(504, "Timeout", message));
         }
-        if ask.option("resourceVersionMatch") != "Exact" {
+        if request.option("resourceVersionMatch") != "Exact" {
             return Ok(current);
         }
         if wanted < self.store.compacted() {
-            return Err(Refusal::expired(format!(
+            return Err(StatusError::expired(format!(
                 "The resourceVersion for the provided list is too old: {wanted}"
             )));
         }
         Ok(wanted)
     }
 
-    fn patch(&mut self, ask: &Ask, key: &Key) -> Result<Answer, Refusal> {
-        let body = ask.object()?;
-        let there = self.store.get(key).cloned();
-        let kind = ask.content_type.split(';').next().unwrap_or_default().trim();
-        let before = there.ok_or_else(|| Refusal::not_found(ask.kind, &ask.name))?;
+    fn patch(&mut self, request: &ApiRequest, key: &Key) -> Result<Reply, StatusError> {
+        let body = request.object()?;
+        let existing = self.store.get(key).cloned();
+        let kind = request.content_type.split(';').next().unwrap_or_default().trim();
+        let before = existing.ok_or_else(|| StatusError::not_found(request.kind, &request.name))?;
         let mut patched = before.as_ref().clone();
         match kind {
             "application/json-patch+json" => patched = patch::json_patch(&patched, &body)?,
             "application/merge-patch+json" => patch::merge(&mut patched, &body),
-            "application/strategic-merge-patch+json" if ask.kind.origin == Origin::Builtin => {
+            "application/strategic-merge-patch+json" if request.kind.origin == Origin::Builtin => {
                 patch::strategic(&mut patched, &body)?;
             }
-            _ => return Err(Refusal::media_type(PATCHES)),
+            _ => return Err(StatusError::media_type(PATCHES)),
         }
-        owners::note(&before, &mut patched, ask.manager(), self.now);
-        let updated = writes::update(&mut self.store, ask.kind, key, part(ask), patched, ask.run()?)?;
-        Ok(Answer::Object(200, updated.as_ref().clone()))
+        managed_fields::record_update(&before, &mut patched, request.manager(), self.now);
+        let updated =
+            writes::update(&mut self.store, request.kind, key, part(request), patched, request.run()?)?;
+        Ok(Reply::Object(200, updated.as_ref().clone()))
     }
 
-    /// Creates an object, or brings it to what somebody applies.
-    fn apply(&mut self, user: &User, ask: &Ask, key: &Key) -> Result<Answer, Refusal> {
-        let applied = ask.object()?;
+    /// Applies an object server-side, creating it if necessary.
+    fn apply(&mut self, user: &User, request: &ApiRequest, key: &Key) -> Result<Reply, StatusError> {
+        let applied = request.object()?;
         let live = self.store.get(key).cloned();
-        let force = if ask.option("force") == "true" { Force::Yes } else { Force::No };
-        let manager = ask.option("fieldManager");
-        let mut object = owners::apply(live.as_deref(), &applied, manager, force, self.now)?;
-        object.default_to("/metadata/name", ask.name.as_str());
+        let force = if request.option("force") == "true" { Force::Yes } else { Force::No };
+        let manager = request.option("fieldManager");
+        let mut object = managed_fields::apply(live.as_deref(), &applied, manager, force, self.now)?;
+        object.default_to("/metadata/name", request.name.as_str());
         if live.is_some() {
-            let part = part(ask);
-            let updated = writes::update(&mut self.store, ask.kind, key, part, object, ask.run()?)?;
-            return Ok(Answer::Object(200, updated.as_ref().clone()));
+            let part = part(request);
+            let updated = writes::update(&mut self.store, request.kind, key, part, object, request.run()?)?;
+            return Ok(Reply::Object(200, updated.as_ref().clone()));
         }
-        let wish = Wish { verb: "create", name: "", ..ask.wish(ask.kind.plural) };
-        if !user.may(&wish) {
-            return Err(Refusal::forbidden(ask.kind, &ask.name, &denied(user.name(), &wish, ask.kind)));
+        let access = AccessRequest { verb: "create", name: "", ..request.access(request.kind.plural) };
+        if !user.is_allowed(&access) {
+            return Err(StatusError::forbidden(
+                request.kind,
+                &request.name,
+                &denial_message(user.name(), &access, request.kind),
+            ));
         }
-        let run = ask.run()?;
-        let created = writes::create(&mut self.store, self.now, ask.kind, &ask.namespace, object, run)?;
-        Ok(Answer::Object(201, created.as_ref().clone()))
+        let run = request.run()?;
+        let created =
+            writes::create(&mut self.store, self.now, request.kind, &request.namespace, object, run)?;
+        Ok(Reply::Object(201, created.as_ref().clone()))
     }
 
-    fn delete(&mut self, ask: &Ask, key: &Key) -> Result<Answer, Refusal> {
-        let options = ask.delete_options()?;
-        let (last, gone) = writes::delete(&mut self.store, self.now, ask.kind, key, &options, ask.run()?)?;
-        let answer = match gone {
+    fn delete(&mut self, request: &ApiRequest, key: &Key) -> Result<Reply, StatusError> {
+        let options = request.delete_options()?;
+        let (last, gone) =
+            writes::delete(&mut self.store, self.now, request.kind, key, &options, request.run()?)?;
+        let reply = match gone {
             Gone::Later => last.as_ref().clone(),
             Gone::Yes => json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": {
-                    "name": ask.name, "group": ask.kind.group, "kind": ask.kind.plural, "uid": last.text("/metadata/uid"),
+                    "name": request.name, "group": request.kind.group, "kind": request.kind.plural, "uid": last.text("/metadata/uid"),
                 },
             }),
         };
-        if ask.kind.plural == "jobs" && options.propagation.is_none() {
-            return Ok(Answer::Warned(answer, WARNING));
+        if request.kind.plural == "jobs" && options.propagation.is_none() {
+            return Ok(Reply::Warned(reply, WARNING));
         }
-        Ok(Answer::Object(200, answer))
+        Ok(Reply::Object(200, reply))
     }
 
-    fn delete_all(&mut self, ask: &Ask) -> Result<Answer, Refusal> {
-        let options = ask.delete_options()?;
-        let selector = Selector::parse(ask.kind, ask.option("labelSelector"), ask.option("fieldSelector"))?;
+    fn delete_all(&mut self, request: &ApiRequest) -> Result<Reply, StatusError> {
+        let options = request.delete_options()?;
+        let selector =
+            Selector::parse(request.kind, request.option("labelSelector"), request.option("fieldSelector"))?;
         let chosen: Vec<(Key, Arc<Value>)> = self
             .store
-            .of(ask.kind, Some(&ask.namespace))
+            .of(request.kind, Some(&request.namespace))
             .filter(|(_, object)| selector.matches(object))
             .map(|(key, object)| (key.clone(), Arc::clone(object)))
             .collect();
-        let run = ask.run()?;
+        let run = request.run()?;
         for (key, _) in &chosen {
-            writes::delete(&mut self.store, self.now, ask.kind, key, &options, run)?;
+            writes::delete(&mut self.store, self.now, request.kind, key, &options, run)?;
         }
-        let items: Vec<Value> = chosen.iter().map(|(_, object)| item(ask.kind, object)).collect();
-        Ok(Answer::Object(
+        let items: Vec<Value> = chosen.iter().map(|(_, object)| item(request.kind, object)).collect();
+        Ok(Reply::Object(
             200,
             json!({
-                "kind": format!("{}List", ask.kind.kind), "apiVersion": ask.kind.api_version(),
+                "kind": format!("{}List", request.kind.kind), "apiVersion": request.kind.api_version(),
                 "metadata": {"resourceVersion": self.store.version().to_string()}, "items": items,
             }),
         ))
     }
 
-    fn log(&self, ask: &Ask, key: &Key) -> Result<String, Refusal> {
-        let pod = self.store.get(key).ok_or_else(|| Refusal::not_found(ask.kind, &ask.name))?;
+    fn log(&self, request: &ApiRequest, key: &Key) -> Result<String, StatusError> {
+        let pod = self.store.get(key).ok_or_else(|| StatusError::not_found(request.kind, &request.name))?;
         let all = pod.list("/spec/initContainers").iter().chain(pod.list("/spec/containers"));
         let names: Vec<&str> = all.map(|spec| spec.text("/name")).collect();
-        let container = match (ask.option("container"), names.as_slice()) {
+        let container = match (request.option("container"), names.as_slice()) {
             ("", [only]) => only,
             ("", _) if pod.list("/spec/containers").len() == 1 => pod.text("/spec/containers/0/name"),
             ("", _) => {
                 let choice = names.join(" ");
                 let message = format!(
                     "a container name must be specified for pod {}, choose one of: [{choice}]",
-                    ask.name
+                    request.name
                 );
-                return Err(Refusal::bad_request(message));
+                return Err(StatusError::bad_request(message));
             }
             (named, names) if names.contains(&named) => named,
             (named, _) => {
-                return Err(Refusal::bad_request(format!(
+                return Err(StatusError::bad_request(format!(
                     "container {named} is not valid for pod {}",
-                    ask.name
+                    request.name
                 )));
             }
         };
@@ -308,18 +337,19 @@ impl State {
                 "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
                 other => other.to_owned(),
             };
-            let message = format!("container {container:?} in pod {:?} is waiting to start: {why}", ask.name);
-            return Err(Refusal::bad_request(message));
+            let message =
+                format!("container {container:?} in pod {:?} is waiting to start: {why}", request.name);
+            return Err(StatusError::bad_request(message));
         };
         let lines: Vec<&str> = log.split_inclusive('\n').collect();
-        let tail = ask.option("tailLines").parse().unwrap_or(usize::MAX);
+        let tail = request.option("tailLines").parse().unwrap_or(usize::MAX);
         let shown = lines[lines.len().saturating_sub(tail)..].concat();
-        let limit = ask.option("limitBytes").parse().unwrap_or(usize::MAX).min(shown.len());
+        let limit = request.option("limitBytes").parse().unwrap_or(usize::MAX).min(shown.len());
         let end = (0..=limit).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0);
         Ok(shown[..end].to_owned())
     }
 
-    /// How many objects there are of each kind.
+    /// Returns the number of objects of each kind.
     pub(super) fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for (plural, _, _) in self.store.keys() {
@@ -329,11 +359,11 @@ impl State {
     }
 }
 
-fn part(ask: &Ask) -> Part {
-    if ask.part == "status" { Part::Status } else { Part::Main }
+fn part(request: &ApiRequest) -> Part {
+    if request.part == "status" { Part::Status } else { Part::Main }
 }
 
-/// An object as lists show it: those of the built-in kinds do not say what they are.
+/// Returns an object as lists show it: items of built-in kinds omit `kind` and `apiVersion`.
 fn item(kind: &Kind, object: &Value) -> Value {
     let mut item = object.clone();
     if let (Origin::Builtin, Some(map)) = (kind.origin, item.as_object_mut()) {
@@ -343,27 +373,27 @@ fn item(kind: &Kind, object: &Value) -> Value {
     item
 }
 
-fn token_read(token: &str) -> Option<(u64, (String, String))> {
+fn parse_continue_token(token: &str) -> Option<(u64, (String, String))> {
     let mut parts = token.splitn(3, '/');
     let version = parts.next()?.parse().ok()?;
     Some((version, (parts.next()?.to_owned(), parts.next()?.to_owned())))
 }
 
-/// Whether the user may do what a review asks.
-fn review(user: &User, object: &Value) -> Result<Answer, Refusal> {
-    let asked = &object["spec"]["resourceAttributes"];
-    let resource = match asked.text("/subresource") {
-        "" => asked.text("/resource").to_owned(),
-        part => format!("{}/{part}", asked.text("/resource")),
+/// Returns whether the user may do what a review asks.
+fn review(user: &User, object: &Value) -> Result<Reply, StatusError> {
+    let attributes = &object["spec"]["resourceAttributes"];
+    let resource = match attributes.text("/subresource") {
+        "" => attributes.text("/resource").to_owned(),
+        part => format!("{}/{part}", attributes.text("/resource")),
     };
-    let wish = Wish {
-        verb: asked.text("/verb"),
-        group: asked.text("/group"),
+    let access = AccessRequest {
+        verb: attributes.text("/verb"),
+        group: attributes.text("/group"),
         resource: &resource,
-        namespace: asked.text("/namespace"),
-        name: asked.text("/name"),
+        namespace: attributes.text("/namespace"),
+        name: attributes.text("/name"),
     };
-    let mut answer = object.clone();
-    answer.put("/status", json!({"allowed": user.may(&wish)}));
-    Ok(Answer::Object(201, answer))
+    let mut reply = object.clone();
+    reply.put("/status", json!({"allowed": user.is_allowed(&access)}));
+    Ok(Reply::Object(201, reply))
 }

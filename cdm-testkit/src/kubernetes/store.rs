@@ -1,4 +1,4 @@
-//! The objects, their versions, and the log of changes that watches follow and earlier states are read from.
+//! The objects, their versions, and the history of changes for watches and earlier states.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,29 +8,29 @@ use serde_json::{Value, json};
 use super::kinds::Kind;
 use super::object::Object;
 
-/// How many changes are kept.
-const MOST_CHANGES: usize = 50_000;
+/// Maximum changes in the history.
+const MAX_CHANGES: usize = 50_000;
 
-/// Which object: the kind's name in paths, the namespace (empty for none), the name.
+/// Key of an object: plural name of its kind, namespace (empty for a cluster-scoped kind) and name.
 pub(super) type Key = (&'static str, String, String);
 
-/// One change.
+/// One change of an object.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub(super) version: u64,
     pub(super) key: Key,
     pub(super) before: Option<Arc<Value>>,
-    /// `None` when it went; what is told then is `before` with the change's version.
+    /// `None` if the object was removed. A watch then sends `before` with the version of the change.
     pub(super) after: Option<Arc<Value>>,
 }
 
-/// All objects.
+/// All objects and their history.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     objects: BTreeMap<Key, Arc<Value>>,
     changes: Vec<Change>,
     version: u64,
-    /// Changes up to this one are forgotten.
+    /// Changes up to this version were discarded.
     compacted: u64,
     uids: u64,
 }
@@ -44,7 +44,7 @@ impl Store {
         self.compacted
     }
 
-    /// A uid that no object had.
+    /// Returns a new uid.
     pub(super) fn uid(&mut self) -> String {
         self.uids += 1;
         format!("00000000-0000-4000-8000-{:012x}", self.uids)
@@ -54,7 +54,7 @@ impl Store {
         self.objects.get(key)
     }
 
-    /// The objects of a kind, in one namespace or in all.
+    /// Returns the objects of a kind, in one namespace or in all.
     pub(super) fn of(
         &self,
         kind: &Kind,
@@ -63,8 +63,8 @@ impl Store {
         let from = (kind.plural, namespace.unwrap_or_default().to_owned(), String::new());
         let namespace = namespace.map(str::to_owned);
         let plural = kind.plural;
-        self.objects.range(from..).take_while(move |((of, place, _), _)| {
-            *of == plural && namespace.as_deref().is_none_or(|namespace| namespace == place)
+        self.objects.range(from..).take_while(move |((of, object_namespace, _), _)| {
+            *of == plural && namespace.as_deref().is_none_or(|namespace| namespace == object_namespace)
         })
     }
 
@@ -72,13 +72,13 @@ impl Store {
         self.objects.keys()
     }
 
-    /// The objects of a kind as they were at a version that is not forgotten.
+    /// Returns the objects of a kind at a version that is still in the history.
     pub(super) fn at(&self, kind: &Kind, namespace: Option<&str>, version: u64) -> BTreeMap<Key, Arc<Value>> {
         let mut objects: BTreeMap<Key, Arc<Value>> =
             self.of(kind, namespace).map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
         for change in self.changes.iter().rev().take_while(|change| change.version > version) {
-            let (of, place, _) = &change.key;
-            if *of != kind.plural || namespace.is_some_and(|namespace| namespace != place) {
+            let (of, object_namespace, _) = &change.key;
+            if *of != kind.plural || namespace.is_some_and(|namespace| namespace != object_namespace) {
                 continue;
             }
             match &change.before {
@@ -89,13 +89,13 @@ impl Store {
         objects
     }
 
-    /// The changes after a version.
+    /// Returns the changes after a version.
     pub(super) fn after(&self, version: u64) -> &[Change] {
         let from = self.changes.partition_point(|change| change.version <= version);
         &self.changes[from..]
     }
 
-    /// Keeps an object, under the next version.
+    /// Stores an object under the next version.
     pub(super) fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
         self.version += 1;
         object.put("/metadata/resourceVersion", self.version.to_string());
@@ -105,7 +105,7 @@ impl Store {
         object
     }
 
-    /// Forgets an object.
+    /// Removes an object.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let before = self.objects.remove(key)?;
         self.version += 1;
@@ -118,13 +118,13 @@ impl Store {
         Some(before)
     }
 
-    /// Forgets every change so far.
+    /// Discards all changes so far.
     pub(super) fn compact(&mut self) {
         self.compacted = self.version;
         self.changes.clear();
     }
 
-    /// Forgets every version so far, the present one too, as if there had been further changes elsewhere.
+    /// Discards all versions including the current one, as if other objects had changed since.
     pub(super) fn forget(&mut self) {
         self.version += 1;
         self.compact();
@@ -132,7 +132,7 @@ impl Store {
 
     fn log(&mut self, change: Change) {
         self.changes.push(change);
-        if self.changes.len() > MOST_CHANGES {
+        if self.changes.len() > MAX_CHANGES {
             let half = self.changes.len() / 2;
             self.compacted = self.changes[half - 1].version;
             self.changes.drain(..half);
@@ -141,7 +141,7 @@ impl Store {
 }
 
 impl Change {
-    /// The object as a watch tells it when it went.
+    /// Returns the last state of a removed object, as a watch sends it.
     pub(super) fn last(&self, before: &Value) -> Value {
         let mut last = before.clone();
         last["metadata"]["resourceVersion"] = json!(self.version.to_string());

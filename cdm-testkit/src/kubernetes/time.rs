@@ -1,8 +1,8 @@
-//! The server's time, as its objects write it.
+//! The time format of objects.
 
 use cdm_core::domain::Timestamp;
 
-/// RFC 3339, in whole seconds.
+/// Formats a time by RFC 3339, in whole seconds.
 pub(super) fn written(moment: Timestamp) -> String {
     let seconds = moment.millis() / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -11,7 +11,8 @@ pub(super) fn written(moment: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day, `days` after 1970-01-01: counted in years that begin in March, so that the leap day is the last.
+/// Returns year, month and day, `days` after 1970-01-01. Years are counted from March, so that a leap day is
+/// the last day.
 fn date(days: u64) -> (u64, u64, u64) {
     const FOUR_CENTURIES: u64 = 146_097;
     let days = days + 719_468;
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_written_as_dates() {
+    fn times_are_formatted_as_rfc_3339() {
         let at = |seconds: u64| written(Timestamp::from_millis(seconds * 1000));
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_827_696), "2000-02-29T12:34:56Z");

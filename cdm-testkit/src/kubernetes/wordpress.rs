@@ -1,17 +1,17 @@
-//! Containers that behave like `wp` in an image of the tenant contract: strict about what it is asked, silent about
-//! secrets, and with a site in each database.
+//! Containers that behave like `wp` in an image of the tenant contract: strict about options, without output of
+//! secrets, and with one site per database.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::containers::{Container, Containers, Exit};
-use crate::installation::{Installation, Installing};
+use crate::installation::{InstallResult, Installation};
 
-/// The options that every command knows, and whether they have a value.
+/// The global options of `wp`, and whether they have a value.
 const GLOBAL: &[(&str, Value)] = &[
-    ("url", Value::Needed),
-    ("path", Value::Needed),
-    ("require", Value::Needed),
+    ("url", Value::Required),
+    ("path", Value::Required),
+    ("require", Value::Required),
     ("allow-root", Value::None),
     ("quiet", Value::None),
     ("no-color", Value::None),
@@ -19,20 +19,20 @@ const GLOBAL: &[(&str, Value)] = &[
     ("skip-themes", Value::None),
     ("skip-packages", Value::None),
 ];
-/// Options that run code or go elsewhere. Whoever can bring one in, runs what he likes.
+/// Options that run code or connect elsewhere. Injecting one of them would allow arbitrary code.
 const FORBIDDEN: &[&str] = &["exec", "ssh", "http", "prompt", "user", "context"];
-/// The one file that may be loaded before WordPress.
+/// The only file that may be loaded before WordPress.
 const PRELUDE: &str = "/run/cdm/wp-cli.php";
-/// The theme of a fresh installation.
+/// The theme of a new installation.
 const FIRST_THEME: &str = "twentytwentyfive";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
     None,
-    Needed,
+    Required,
 }
 
-/// Sites in their databases, and the themes of the image.
+/// Sites by database, and the themes of the image.
 #[derive(Debug, Default)]
 pub struct WordPress {
     state: Mutex<State>,
@@ -44,34 +44,34 @@ struct State {
     themes: BTreeSet<String>,
     violations: Vec<String>,
     down: bool,
-    /// After how many writes the next installations are ended.
-    cuts: VecDeque<usize>,
-    /// Whether the image's own code ends each command before it has done anything, without an error.
+    /// Numbers of writes after which the next installations are interrupted.
+    interrupts: VecDeque<usize>,
+    /// Whether the image's own code ends each command before it did anything, without an error.
     quits: bool,
-    /// Where WordPress is, where it is not in the working directory.
+    /// Directory of WordPress, if it is not the working directory.
     path: Option<String>,
-    /// How often an installation asked its own hostname.
+    /// Number of HTTP requests by installations to their own hostname.
     requests: usize,
 }
 
-/// A site as it is installed.
+/// An installed site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {
-    /// Its address.
+    /// Address of the site.
     pub home: String,
-    /// Its title.
+    /// Title of the site.
     pub title: String,
-    /// Its administrator.
+    /// User name of the administrator.
     pub user: String,
-    /// The administrator's address.
+    /// Email address of the administrator.
     pub email: String,
-    /// Its theme.
+    /// The active theme.
     pub theme: String,
-    /// How often it was installed; more than once is a mistake.
+    /// Number of installations; more than one is an error.
     pub installations: usize,
-    /// How often its caches were flushed.
+    /// Number of cache flushes.
     pub flushes: usize,
-    /// How far its installation came.
+    /// Progress of the installation.
     pub contents: Installation,
 }
 
@@ -84,61 +84,63 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// A command with its arguments apart.
+/// A parsed command: words and options.
 struct Command<'a> {
     words: Vec<&'a str>,
     options: BTreeMap<&'a str, &'a str>,
 }
 
 impl WordPress {
-    /// An image with these themes, besides the first one.
+    /// Creates an image with these themes in addition to the default theme.
     pub fn with_themes(themes: &[&str]) -> Self {
         let wordpress = Self::default();
         wordpress.lock().themes.extend(themes.iter().map(|theme| (*theme).to_owned()));
         wordpress
     }
 
-    /// The site of a database.
+    /// Returns the site in a database.
     pub fn site(&self, database: &str) -> Option<Site> {
         self.lock().sites.get(database).cloned()
     }
 
-    /// How many sites there are.
+    /// Returns the number of sites.
     pub fn sites(&self) -> usize {
         self.lock().sites.len()
     }
 
-    /// What was against the rules: a secret that shows, an option that runs code. Never the secret itself.
+    /// Returns violations of the contract, such as a visible secret or an option that runs code. The texts
+    /// never contain the secret.
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 
-    /// Takes the databases away, or gives them back.
-    pub fn databases(&self, reach: Reach) {
-        self.lock().down = reach == Reach::Down;
+    /// Makes the databases unreachable, or reachable again.
+    pub fn set_databases(&self, availability: Availability) {
+        self.lock().down = availability == Availability::Down;
     }
 
-    /// Ends the next installations after so many writes each; see [`crate::installation::Installation`].
-    pub fn cut_installs(&self, cuts: impl IntoIterator<Item = usize>) {
-        self.lock().cuts.extend(cuts);
+    /// Interrupts the next installations after these numbers of writes; see
+    /// [`crate::installation::Installation`].
+    pub fn interrupt_installs(&self, interrupts: impl IntoIterator<Item = usize>) {
+        self.lock().interrupts.extend(interrupts);
     }
 
-    /// Makes a database anew.
+    /// Empties a database.
     pub fn renew(&self, database: &str) {
         self.lock().sites.remove(database);
     }
 
-    /// Has the image's own code, such as `wp-config.php`, end each command at once and without an error.
+    /// Makes the image's own code, such as `wp-config.php`, end each command immediately and without an error.
     pub fn quit_early(&self) {
         self.lock().quits = true;
     }
 
-    /// Puts WordPress into that directory, which is not the working directory.
+    /// Moves WordPress to this directory, which is not the working directory.
     pub fn put_at(&self, path: &str) {
         self.lock().path = Some(path.to_owned());
     }
 
-    /// How often installations asked their own hostnames over HTTP.
+    /// Returns the number of HTTP requests by installations to their own hostnames.
     pub fn requests(&self) -> usize {
         self.lock().requests
     }
@@ -148,12 +150,12 @@ impl WordPress {
     }
 }
 
-/// Whether databases answer.
+/// Whether the databases are reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// They do.
+pub enum Availability {
+    /// The databases respond.
     Up,
-    /// They do not.
+    /// The databases do not respond.
     Down,
 }
 
@@ -161,12 +163,12 @@ impl Containers for WordPress {
     fn run(&self, container: &Container) -> Exit {
         let mut state = self.lock();
         if let Some(violation) = violation(container) {
-            let said = format!("{}: {violation}", container.pod);
-            state.violations.push(said);
+            let text = format!("{}: {violation}", container.pod);
+            state.violations.push(text);
             return error(&violation);
         }
         match state.wp(container) {
-            // What the prelude leaves as the container's termination message.
+            // The prelude writes this output as the container's termination message.
             Ok(log) if log == FLUSHED && is_loaded(container) => {
                 Exit { message: log.clone(), ..Exit::success(log) }
             }
@@ -178,7 +180,7 @@ impl Containers for WordPress {
 
 const FLUSHED: &str = "Success: The cache was flushed.\n";
 
-/// Whether the prelude is loaded.
+/// Returns whether the prelude is loaded.
 fn is_loaded(container: &Container) -> bool {
     container.argv.iter().any(|argument| argument.strip_prefix("--require=") == Some(PRELUDE))
 }
@@ -187,7 +189,7 @@ fn error(message: &str) -> Exit {
     Exit::failure(1, format!("Error: {message}\n"))
 }
 
-/// The credentials that a container was given as files.
+/// Returns the credentials that a container received as files.
 fn secrets(container: &Container) -> Vec<&str> {
     let password = container.setting("WORDPRESS_DB_PASSWORD");
     let files = container.files.iter().filter(|(path, _)| path.ends_with(".yml") || path.ends_with(".yaml"));
@@ -197,24 +199,24 @@ fn secrets(container: &Container) -> Vec<&str> {
     password.into_iter().chain(of_files).filter(|secret| !secret.is_empty()).collect()
 }
 
-/// What is against the rules, without the secret that it is about.
+/// Returns a violation of the contract, without the secret that it is about.
 fn violation(container: &Container) -> Option<String> {
     for secret in secrets(container) {
         if container.argv.iter().any(|argument| argument.contains(secret)) {
-            return Some("a credential stands in the arguments".to_owned());
+            return Some("a credential is in the arguments".to_owned());
         }
         if let Some((name, _)) = container.env.iter().find(|(_, value)| value.contains(secret)) {
-            return Some(format!("a credential stands in the variable {name}"));
+            return Some(format!("a credential is in the variable {name}"));
         }
         if container.annotations.values().chain(container.labels.values()).any(|value| value.contains(secret))
         {
-            return Some("a credential stands in the pod's metadata".to_owned());
+            return Some("a credential is in the pod's metadata".to_owned());
         }
     }
     let program = container.argv.first().map(String::as_str).unwrap_or_default();
     let named = program.rsplit('/').next().unwrap_or_default();
     if named != "wp" {
-        return Some(format!("{program:?} is started, and not wp"));
+        return Some(format!("{program:?} is started instead of wp"));
     }
     for argument in container.argv.iter().skip(1) {
         let option = argument.strip_prefix("--").map(|option| option.split('=').next().unwrap_or_default());
@@ -222,7 +224,7 @@ fn violation(container: &Container) -> Option<String> {
             return Some(format!("the option --{option} is used"));
         }
         if argument.strip_prefix("--require=").is_some_and(|path| path != PRELUDE) {
-            return Some("another file than the job's own is loaded".to_owned());
+            return Some("a file other than the job's own is loaded".to_owned());
         }
         if option == Some("admin_password") {
             return Some("the option --admin_password is used".to_owned());
@@ -236,7 +238,7 @@ fn violation(container: &Container) -> Option<String> {
 
 impl State {
     fn wp(&mut self, container: &Container) -> Result<String, Exit> {
-        let mut command = Command::read(&container.argv)?;
+        let mut command = Command::parse(&container.argv)?;
         if is_loaded(container) && !container.files.contains_key(PRELUDE) {
             return Err(error("Required file 'wp-cli.php' doesn't exist (from runtime argument)."));
         }
@@ -256,13 +258,13 @@ impl State {
         let plain: &[(&str, Value)] = &[];
         match words.as_slice() {
             ["core", "is-installed"] => {
-                command.knows(plain)?;
-                // As the real one: no output, and 1 as well when the database does not answer.
+                command.check_options(plain)?;
+                // Like the real command: no output, and exit code 1 also if the database does not respond.
                 let database = self.database(container)?;
                 self.site(&database, &command).map(|_| String::new()).map_err(|_| Exit::failure(1, ""))
             }
             ["user", "get", login] => {
-                command.knows(&[("field", Value::Needed)])?;
+                command.check_options(&[("field", Value::Required)])?;
                 let database = self.database(container)?;
                 let site = self.site(&database, &command)?;
                 let roles = site.contents.roles().filter(|_| site.user == *login);
@@ -271,11 +273,11 @@ impl State {
             }
             ["core", "install"] => self.install(container, &command, &configuration),
             ["theme", "activate", theme] => {
-                command.knows(plain)?;
+                command.check_options(plain)?;
                 let database = self.database(container)?;
-                let there = *theme == FIRST_THEME || self.themes.contains(*theme);
+                let existing = *theme == FIRST_THEME || self.themes.contains(*theme);
                 let site = self.site(&database, &command)?;
-                if !there {
+                if !existing {
                     return Err(error(&format!("The '{theme}' theme could not be found.")));
                 }
                 if site.theme == *theme {
@@ -285,21 +287,21 @@ impl State {
                 Ok(format!("Success: Switched to '{theme}' theme.\n"))
             }
             ["theme", "is-installed" | "is-active", theme] => {
-                command.knows(plain)?;
+                command.check_options(plain)?;
                 let database = self.database(container)?;
                 let installed = *theme == FIRST_THEME || self.themes.contains(*theme);
                 let site = self.site(&database, &command)?;
-                let locked_color = if words[1] == "is-active" { site.theme == *theme } else { installed };
-                if locked_color { Ok(String::new()) } else { Err(Exit::failure(1, "")) }
+                let holds = if words[1] == "is-active" { site.theme == *theme } else { installed };
+                if holds { Ok(String::new()) } else { Err(Exit::failure(1, "")) }
             }
             ["cache", "flush"] => {
-                command.knows(plain)?;
-                let database = self.looked_up(container, &command)?;
+                command.check_options(plain)?;
+                let database = self.database_by_url(container, &command)?;
                 self.site(&database, &command)?.flushes += 1;
                 Ok(FLUSHED.to_owned())
             }
             ["option", "get", name] => {
-                command.knows(plain)?;
+                command.check_options(plain)?;
                 let database = self.database(container)?;
                 let site = self.site(&database, &command)?;
                 let value = match *name {
@@ -323,9 +325,9 @@ impl State {
         configuration: &serde_json::Value,
     ) -> Result<String, Exit> {
         let needed = ["title", "admin_user", "admin_email"];
-        let mut known = needed.map(|name| (name, Value::Needed)).to_vec();
-        known.extend([("skip-email", Value::None), ("locale", Value::Needed)]);
-        command.knows(&known)?;
+        let mut known = needed.map(|name| (name, Value::Required)).to_vec();
+        known.extend([("skip-email", Value::None), ("locale", Value::Required)]);
+        command.check_options(&known)?;
         let option = |name: &'static str| {
             let value = command.options.get(name).filter(|value| !value.is_empty());
             value.ok_or_else(|| error(&format!("Parameter errors:\n missing --{name} parameter")))
@@ -339,9 +341,9 @@ impl State {
         let password =
             configuration.pointer("/core install/admin_password").and_then(serde_json::Value::as_str);
         if password.is_none_or(str::is_empty) {
-            // The real one makes one up and prints it, which nobody wants in a log.
-            let said = format!("{}: core install without a password prints one", container.pod);
-            self.violations.push(said);
+            // The real command generates a password and prints it, which would put it into the log.
+            let text = format!("{}: core install without a password prints one", container.pod);
+            self.violations.push(text);
             return Err(error("core install without a password prints one"));
         }
         if !command.options.contains_key("skip-email") {
@@ -351,21 +353,21 @@ impl State {
         let [title, user, email] = [title, user, email].map(|text| (*text).to_owned());
         let mut contents = self.sites.get(&database).map(|site| site.contents.clone()).unwrap_or_default();
         match contents.install(None) {
-            Installing::Already => return Ok("WordPress is already installed.\n".to_owned()),
-            Installing::Unavailable => return Err(error(Installation::UNAVAILABLE)),
-            Installing::Whole | Installing::Cut => {}
+            InstallResult::AlreadyInstalled => return Ok("WordPress is already installed.\n".to_owned()),
+            InstallResult::TablesUnavailable => return Err(error(Installation::UNAVAILABLE)),
+            InstallResult::Installed | InstallResult::Interrupted => {}
         }
         let prelude = container.files.get(PRELUDE).filter(|_| is_loaded(container));
         let has = |word: &str| prelude.is_some_and(|text| text.contains(word));
-        let cut = self.cuts.pop_front();
+        let interrupt = self.interrupts.pop_front();
         let mut contents = Installation::default();
-        // Only the job's own file leaves the mark.
-        contents.install(cut.or((!has("cdm_installed")).then_some(Installation::WRITES - 1)));
+        // Only the job's own file writes the marker.
+        contents.install(interrupt.or((!has("cdm_installed")).then_some(Installation::WRITES - 1)));
         let site = Site { home, title, user, email, theme, installations: 1, flushes: 0, contents };
         if site.contents.writes() > 0 {
             self.sites.insert(database, site);
         }
-        if cut.is_some() {
+        if interrupt.is_some() {
             return Err(Exit::failure(137, ""));
         }
         if !has("pre_http_request") {
@@ -374,7 +376,7 @@ impl State {
         Ok("Success: WordPress installed successfully.\n".to_owned())
     }
 
-    /// The name of the database that the container has the credentials of.
+    /// Returns the name of the database for which the container has credentials.
     fn database(&self, container: &Container) -> Result<String, Exit> {
         let names = ["HOST", "NAME", "USER", "PASSWORD"].map(|name| format!("WORDPRESS_DB_{name}"));
         let [host, name, user, password] =
@@ -385,64 +387,65 @@ impl State {
         Ok(name.to_owned())
     }
 
-    /// The name of the database of the site at the command's address: the image looks it up in the table, as it does for
-    /// a visitor.
-    fn looked_up(&mut self, container: &Container, command: &Command<'_>) -> Result<String, Exit> {
+    /// Returns the name of the database of the site at the command's URL. The image looks the database up in
+    /// the table, as it does for a visitor.
+    fn database_by_url(&mut self, container: &Container, command: &Command<'_>) -> Result<String, Exit> {
         if container.env.keys().any(|name| name.starts_with("WORDPRESS_DB_")) {
-            let said = format!("{}: a flush has credentials, and needs none", container.pod);
-            self.violations.push(said);
-            return Err(error("a flush has credentials, and needs none"));
+            let text = format!("{}: a flush has credentials that it does not need", container.pod);
+            self.violations.push(text);
+            return Err(error("a flush has credentials that it does not need"));
         }
         if container.setting("CDM_TABLE").is_none_or(str::is_empty) {
-            return Err(error("nobody says in which table the image looks its sites up"));
+            return Err(error("the table of the image is not configured"));
         }
         if self.down {
             return Err(error("Error establishing a database connection."));
         }
         let Some(url) = command.options.get("url") else {
-            return Err(error("without --url nobody knows which site is meant"));
+            return Err(error("the option --url is missing"));
         };
         let of_url = self.sites.iter().find(|(_, site)| host(&site.home) == host(url));
         let none = || error("The site you have requested is not installed.");
         of_url.map(|(database, _)| database.clone()).ok_or_else(none)
     }
 
-    /// The site of a database, if it is the one that the command means.
+    /// Returns the site in a database, if the command's URL matches it.
     fn site(&mut self, database: &str, command: &Command<'_>) -> Result<&mut Site, Exit> {
-        let there = self.sites.get_mut(database).filter(|site| site.contents.writes() > 0);
-        let Some(site) = there else {
+        let existing = self.sites.get_mut(database).filter(|site| site.contents.writes() > 0);
+        let Some(site) = existing else {
             return Err(error("The site you have requested is not installed."));
         };
         if !site.contents.has_address() {
             return Err(error(Installation::UNAVAILABLE));
         }
         let Some(url) = command.options.get("url") else {
-            return Err(error("without --url nobody knows which site is meant"));
+            return Err(error("the option --url is missing"));
         };
         if host(url) != host(&site.home) {
             self.violations.push(format!("{url} is not the address of the site in {database}"));
-            return Err(error("the address is another site's"));
+            return Err(error("the URL belongs to another site"));
         }
         Ok(site)
     }
 }
 
-/// The host of an address.
+/// Returns the host of a URL.
 fn host(url: &str) -> &str {
     url.split("://").last().unwrap_or_default().trim_end_matches('/')
 }
 
-/// The configuration file of `wp`, as an object.
+/// Returns the configuration file of `wp` as an object.
 fn configuration(container: &Container) -> Result<serde_json::Value, Exit> {
     let Some(path) = container.env.get("WP_CLI_CONFIG_PATH") else { return Ok(serde_json::Value::Null) };
     let Some(text) = container.files.get(path) else {
-        return Err(error(&format!("the configuration file {path} is not there")));
+        return Err(error(&format!("the configuration file {path} does not exist")));
     };
-    serde_norway::from_str(text).map_err(|_| error(&format!("the configuration file {path} is no YAML")))
+    serde_norway::from_str(text)
+        .map_err(|_| error(&format!("the configuration file {path} is not valid YAML")))
 }
 
 impl<'a> Command<'a> {
-    fn read(argv: &'a [String]) -> Result<Self, Exit> {
+    fn parse(argv: &'a [String]) -> Result<Self, Exit> {
         let mut command = Self { words: Vec::new(), options: BTreeMap::new() };
         for argument in argv.iter().skip(1) {
             match argument.strip_prefix("--") {
@@ -461,14 +464,14 @@ impl<'a> Command<'a> {
         Ok(command)
     }
 
-    /// That every option is one of these, or one that all commands know, with a value where it needs one.
-    fn knows(&self, known: &[(&str, Value)]) -> Result<(), Exit> {
+    /// Checks that every option is known, globally or for this command, and has a value only if it needs one.
+    fn check_options(&self, known: &[(&str, Value)]) -> Result<(), Exit> {
         for (name, value) in &self.options {
             let Some((_, wanted)) = GLOBAL.iter().chain(known).find(|(one, _)| one == name) else {
                 return Err(error(&format!("Parameter errors:\n unknown --{name} parameter")));
             };
-            if (*wanted == Value::Needed) == value.is_empty() {
-                return Err(error(&format!("Parameter errors:\n --{name} does not fit its value")));
+            if (*wanted == Value::Required) == value.is_empty() {
+                return Err(error(&format!("Parameter errors:\n --{name} has an invalid value")));
             }
         }
         Ok(())
@@ -501,7 +504,7 @@ mod tests {
         container
     }
 
-    /// A container of a batch: an address, and the image's own settings.
+    /// Returns a container of a flush job: a URL and the image's own settings, without credentials.
     fn flush(argv: &[&str]) -> Container {
         let mut container = container(argv);
         container.files.retain(|path, _| path.ends_with("wp-cli.yml") || path == PRELUDE);
@@ -525,14 +528,14 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_installed_once_and_proved() {
+    fn a_site_is_installed_once() {
         let wordpress = WordPress::with_themes(&["shop"]);
         let run = |argv: &[&str]| wordpress.run(&container(argv));
         assert_eq!(run(&["wp", "core", "is-installed", URL]).code, 1);
         assert_eq!(run(&["wp", "theme", "activate", "shop", URL]).code, 1);
-        for said in ["Success", "already installed"] {
+        for text in ["Success", "already installed"] {
             let exit = wordpress.run(&install());
-            assert!(exit.code == 0 && exit.log.contains(said), "{exit:?}");
+            assert!(exit.code == 0 && exit.log.contains(text), "{exit:?}");
         }
         assert_eq!(run(&["wp", "core", "is-installed", URL]).code, 0);
         assert_eq!(run(&["wp", "option", "get", "home", URL]).log, "https://rrr.example.com\n");
@@ -546,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_against_the_rules_fails_and_is_remembered() {
+    fn a_contract_violation_fails_and_is_recorded() {
         let wordpress = WordPress::default();
         let mut shown = install();
         shown.argv.push(format!("--locale={PASSWORD}"));
@@ -569,13 +572,13 @@ mod tests {
         }
         let violations = wordpress.violations();
         assert_eq!(violations.len(), many, "{violations:?}");
-        let said = format!("{violations:?} {wordpress:?} {:?}", install());
-        assert!(!said.contains(PASSWORD) && !said.contains(ADMIN), "{said}");
+        let text = format!("{violations:?} {wordpress:?} {:?}", install());
+        assert!(!text.contains(PASSWORD) && !text.contains(ADMIN), "{text}");
         assert_eq!(wordpress.sites(), 0);
     }
 
     #[test]
-    fn a_command_that_is_not_known_whole_fails() {
+    fn an_unknown_command_or_option_fails() {
         let wordpress = WordPress::default();
         wordpress.run(&install());
         for argv in [
@@ -592,9 +595,9 @@ mod tests {
         let mut lost = right.clone();
         lost.env.remove("CDM_TABLE");
         assert_eq!(wordpress.run(&lost).code, 1);
-        wordpress.databases(Reach::Down);
+        wordpress.set_databases(Availability::Down);
         assert_eq!(wordpress.run(&right).code, 1);
-        wordpress.databases(Reach::Up);
+        wordpress.set_databases(Availability::Up);
         assert_eq!(wordpress.run(&right).code, 0);
     }
 }

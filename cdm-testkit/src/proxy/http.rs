@@ -1,4 +1,4 @@
-//! Request by request: forwards what it hears, and streams what it is told.
+//! The HTTP proxy: handles one request at a time and streams response bodies.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,62 +16,62 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{Ledger, Trouble, enter, next};
+use super::{HttpFault, ProxyState, lock, take_fault};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<BoxBody<Bytes, Failure>>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type ProxyResponse = Response<BoxBody<Bytes, BoxError>>;
 
-/// What every connection has.
+/// State that all connections share.
 #[derive(Clone)]
-struct Way {
+struct ProxyContext {
     upstream: String,
     client: Client<HttpConnector, Incoming>,
-    ledger: Arc<Mutex<Ledger>>,
+    state: Arc<Mutex<ProxyState>>,
     clock: Arc<dyn Clock>,
 }
 
 pub(super) async fn serve(
     listener: TcpListener,
     upstream: String,
-    ledger: Arc<Mutex<Ledger>>,
+    state: Arc<Mutex<ProxyState>>,
     clock: Arc<dyn Clock>,
 ) {
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let way = Way { upstream, client, ledger, clock };
+    let context = ProxyContext { upstream, client, state, clock };
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let way = way.clone();
+        let context = context.clone();
         connections.spawn(async move {
-            let service = service_fn(|request| pass(way.clone(), request));
-            // A connection that breaks is what this is for.
+            let service = service_fn(|request| handle(context.clone(), request));
+            // The proxy breaks connections on purpose.
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-/// An error breaks the connection.
-async fn pass(way: Way, request: Request<Incoming>) -> Result<Answer, Failure> {
+/// Handles one request. An error closes the connection.
+async fn handle(context: ProxyContext, request: Request<Incoming>) -> Result<ProxyResponse, BoxError> {
     if changes(&request) {
-        enter(&way.ledger).changes += 1;
+        lock(&context.state).changes += 1;
     }
-    match next(&way.ledger) {
-        None => forward(&way, request).await,
-        Some(Trouble::Refused) => Err("refused as planned".into()),
-        Some(Trouble::LostAnswer) => {
-            forward(&way, request).await?.into_body().collect().await?;
-            Err("lost as planned".into())
+    match take_fault(&context.state) {
+        None => forward(&context, request).await,
+        Some(HttpFault::Refused) => Err("refused by plan".into()),
+        Some(HttpFault::LostAnswer) => {
+            forward(&context, request).await?.into_body().collect().await?;
+            Err("response lost by plan".into())
         }
-        Some(Trouble::Delay(span)) => {
-            way.clock.sleep_until(way.clock.monotonic().after(span)).await;
-            forward(&way, request).await
+        Some(HttpFault::Delay(span)) => {
+            context.clock.sleep_until(context.clock.monotonic().after(span)).await;
+            forward(&context, request).await
         }
-        Some(Trouble::Answer(status, body)) => answer(status, "application/json", body),
-        Some(Trouble::Throttled) => throttled(&request),
+        Some(HttpFault::Respond(status, body)) => respond(status, "application/json", body),
+        Some(HttpFault::Throttled) => throttled(&request),
     }
 }
 
-/// The operations that are asked for by POST and change nothing.
+/// DynamoDB and Secrets Manager operations that are sent by POST and only read.
 const READS: [&str; 7] = [
     "BatchGetItem",
     "DescribeSecret",
@@ -90,34 +90,35 @@ fn changes(request: &Request<Incoming>) -> bool {
     }
 }
 
-fn answer(status: u16, kind: &str, body: String) -> Result<Answer, Failure> {
+fn respond(status: u16, kind: &str, body: String) -> Result<ProxyResponse, BoxError> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
-    let answer = Response::builder().status(StatusCode::from_u16(status)?).header("content-type", kind);
-    Ok(answer.header("retry-after", "1").body(body)?)
+    let response = Response::builder().status(StatusCode::from_u16(status)?).header("content-type", kind);
+    Ok(response.header("retry-after", "1").body(body)?)
 }
 
-/// DynamoDB and Secrets Manager name the operation in a header; S3 signs likewise and does not; Kubernetes does neither.
-fn throttled(request: &Request<Incoming>) -> Result<Answer, Failure> {
+/// Returns the throttling error of the target service. DynamoDB and Secrets Manager name the operation in a
+/// header; S3 signs its requests without that header; Kubernetes does neither.
+fn throttled(request: &Request<Incoming>) -> Result<ProxyResponse, BoxError> {
     let header =
         |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !header("x-amz-target").is_empty() {
         let body = r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#;
-        return answer(400, "application/x-amz-json-1.0", body.to_owned());
+        return respond(400, "application/x-amz-json-1.0", body.to_owned());
     }
     if header("authorization").starts_with("AWS4") {
         let body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-        return answer(503, "application/xml", body.to_owned());
+        return respond(503, "application/xml", body.to_owned());
     }
     let body =
         r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"TooManyRequests","code":429}"#;
-    answer(429, "application/json", body.to_owned())
+    respond(429, "application/json", body.to_owned())
 }
 
-async fn forward(way: &Way, mut request: Request<Incoming>) -> Result<Answer, Failure> {
+async fn forward(context: &ProxyContext, mut request: Request<Incoming>) -> Result<ProxyResponse, BoxError> {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(way.upstream.parse::<Authority>()?);
+    parts.authority = Some(context.upstream.parse::<Authority>()?);
     *request.uri_mut() = Uri::from_parts(parts)?;
-    let answer = way.client.request(request).await?;
-    Ok(answer.map(|body| body.map_err(Failure::from).boxed()))
+    let response = context.client.request(request).await?;
+    Ok(response.map(|body| body.map_err(BoxError::from).boxed()))
 }

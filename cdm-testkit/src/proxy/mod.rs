@@ -1,5 +1,5 @@
-//! A proxy on loopback between a program and a real part: it counts what is asked, and spoils the request that a plan
-//! names.
+//! A loopback proxy between a program and a real service. The proxy counts requests and injects a fault into
+//! the request that a plan selects.
 
 mod http;
 mod stream;
@@ -14,100 +14,102 @@ use cdm_core::ports::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What happens to a request.
+/// The fault that a request encounters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The connection breaks, and the part never hears of it.
+pub enum HttpFault {
+    /// The connection closes before the request is forwarded.
     Refused,
-    /// The part does as it was asked, and the connection breaks before the answer is through.
+    /// The request is forwarded, and the connection closes before the response arrives.
     LostAnswer,
-    /// The part hears of it so much later.
+    /// The request is forwarded after this delay.
     Delay(Duration),
-    /// The part never hears of it, and the proxy answers with this status and body. Where no HTTP is spoken this is
-    /// [`Trouble::Refused`].
-    Answer(u16, String),
-    /// Likewise, with what AWS or Kubernetes say when they are asked too often.
+    /// The request is not forwarded; the proxy responds with this status and body. In a [`Proxy::stream`], this
+    /// is [`HttpFault::Refused`].
+    Respond(u16, String),
+    /// The request is not forwarded; the proxy responds with the throttling error of AWS or Kubernetes. In a
+    /// [`Proxy::stream`], this is [`HttpFault::Refused`].
     Throttled,
 }
 
-/// What a proxy has seen and shall do.
+/// Counters and planned faults of a proxy.
 #[derive(Debug, Default)]
-struct Ledger {
-    asked: u64,
-    /// Those among them that change something.
+struct ProxyState {
+    requests: u64,
+    /// The number of requests that change something.
     changes: u64,
-    /// The request, counted like `asked`, and what happens to it.
-    planned: Option<(u64, Trouble)>,
-    /// How many of the next requests meet a trouble.
-    outage: Option<(u64, Trouble)>,
+    /// The ordinal of a request, counted like `requests`, and its fault.
+    planned: Option<(u64, HttpFault)>,
+    /// How many of the next requests encounter the fault.
+    outage: Option<(u64, HttpFault)>,
 }
 
-/// A proxy, which ends when it is dropped.
+/// A fault-injecting proxy on loopback, which stops when it is dropped.
 pub struct Proxy {
     address: SocketAddr,
-    ledger: Arc<Mutex<Ledger>>,
+    state: Arc<Mutex<ProxyState>>,
     serving: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// In front of an HTTP server at `host:port`.
+    /// Starts a proxy of the HTTP server at `host:port`.
     ///
     /// # Errors
-    /// When no port is to be had.
+    /// Returns an error if no port is available.
     pub async fn http(upstream: String, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let (address, ledger) = (listener.local_addr()?, Arc::<Mutex<Ledger>>::default());
-        let serving = tokio::spawn(http::serve(listener, upstream, Arc::clone(&ledger), clock));
-        Ok(Self { address, ledger, serving })
+        let (address, state) = (listener.local_addr()?, Arc::<Mutex<ProxyState>>::default());
+        let serving = tokio::spawn(http::serve(listener, upstream, Arc::clone(&state), clock));
+        Ok(Self { address, state, serving })
     }
 
-    /// In front of any server at `host:port` that waits for a request before it says more; what its client sends in one
-    /// piece counts as a request.
+    /// Starts a proxy of any server at `host:port` whose client sends first. Each chunk that the client sends
+    /// counts as a request.
     ///
     /// # Errors
-    /// When no port is to be had.
+    /// Returns an error if no port is available.
     pub async fn stream(upstream: String, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let (address, ledger) = (listener.local_addr()?, Arc::<Mutex<Ledger>>::default());
-        let serving = tokio::spawn(stream::serve(listener, upstream, Arc::clone(&ledger), clock));
-        Ok(Self { address, ledger, serving })
+        let (address, state) = (listener.local_addr()?, Arc::<Mutex<ProxyState>>::default());
+        let serving = tokio::spawn(stream::serve(listener, upstream, Arc::clone(&state), clock));
+        Ok(Self { address, state, serving })
     }
 
-    /// `host:port` of the proxy.
+    /// Returns the `host:port` of the proxy.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Spoils the request that comes after `more` others from now on; an earlier plan is forgotten.
-    pub fn plan(&self, more: u64, trouble: Trouble) {
-        let mut ledger = enter(&self.ledger);
-        ledger.planned = Some((ledger.asked + more, trouble));
+    /// Injects a fault into the request after the next `more` requests. Replaces an earlier plan.
+    pub fn plan(&self, more: u64, fault: HttpFault) {
+        let mut state = lock(&self.state);
+        state.planned = Some((state.requests + more, fault));
     }
 
-    /// Spoils the next so many requests: an outage, counted in requests, so that no test waits for time to pass.
-    pub fn outage(&self, requests: u64, trouble: Trouble) {
-        enter(&self.ledger).outage = Some((requests, trouble)).filter(|_| requests > 0);
+    /// Injects a fault into each of the next `requests` requests. The outage is counted in requests, so no test
+    /// waits for time to pass.
+    pub fn outage(&self, requests: u64, fault: HttpFault) {
+        lock(&self.state).outage = Some((requests, fault)).filter(|_| requests > 0);
     }
 
-    /// How many requests of the outage are still to come.
-    pub fn outage_left(&self) -> u64 {
-        enter(&self.ledger).outage.as_ref().map_or(0, |(left, _)| *left)
+    /// Returns the number of requests until the outage ends.
+    pub fn outage_remaining(&self) -> u64 {
+        lock(&self.state).outage.as_ref().map_or(0, |(remaining, _)| *remaining)
     }
 
-    /// Forgets the plan; whether it had come to pass.
+    /// Removes the plan, and returns whether its fault was injected.
     pub fn fired(&self) -> bool {
-        enter(&self.ledger).planned.take().is_none()
+        lock(&self.state).planned.take().is_none()
     }
 
-    /// How many requests there were that change something: by their method, and for DynamoDB and Secrets Manager by the
-    /// operation that they name. Where no HTTP is spoken this is none.
+    /// Returns the number of requests that change something: by method, or by operation name for DynamoDB and
+    /// Secrets Manager. The count of a [`Proxy::stream`] is always 0.
     pub fn changes(&self) -> u64 {
-        enter(&self.ledger).changes
+        lock(&self.state).changes
     }
 
-    /// How many requests there were.
-    pub fn asked(&self) -> u64 {
-        enter(&self.ledger).asked
+    /// Returns the number of requests.
+    pub fn request_count(&self) -> u64 {
+        lock(&self.state).requests
     }
 }
 
@@ -123,18 +125,18 @@ impl Drop for Proxy {
     }
 }
 
-fn enter(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<ProxyState>) -> MutexGuard<'_, ProxyState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a request; what is to happen to it.
-fn next(ledger: &Mutex<Ledger>) -> Option<Trouble> {
-    let mut ledger = enter(ledger);
-    let number = ledger.asked;
-    ledger.asked += 1;
-    if let Some((left, trouble)) = ledger.outage.take() {
-        ledger.outage = Some((left - 1, trouble.clone())).filter(|(left, _)| *left > 0);
-        return Some(trouble);
+/// Counts a request, and returns the fault to inject into it.
+fn take_fault(state: &Mutex<ProxyState>) -> Option<HttpFault> {
+    let mut state = lock(state);
+    let number = state.requests;
+    state.requests += 1;
+    if let Some((remaining, fault)) = state.outage.take() {
+        state.outage = Some((remaining - 1, fault.clone())).filter(|(remaining, _)| *remaining > 0);
+        return Some(fault);
     }
-    ledger.planned.take_if(|(planned, _)| *planned == number).map(|(_, trouble)| trouble)
+    state.planned.take_if(|(planned, _)| *planned == number).map(|(_, fault)| fault)
 }

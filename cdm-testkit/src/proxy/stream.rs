@@ -1,4 +1,4 @@
-//! Piece by piece, whatever is spoken.
+//! The stream proxy: forwards chunks of any protocol.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -8,62 +8,62 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::{Ledger, Trouble, next};
+use super::{HttpFault, ProxyState, take_fault};
 
-/// The longest piece.
-const PIECE: usize = 64 * 1024;
+/// Maximum size of a chunk, in bytes.
+const MAX_CHUNK: usize = 64 * 1024;
 
 pub(super) async fn serve(
     listener: TcpListener,
     upstream: String,
-    ledger: Arc<Mutex<Ledger>>,
+    state: Arc<Mutex<ProxyState>>,
     clock: Arc<dyn Clock>,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (upstream, ledger, clock) = (upstream.clone(), Arc::clone(&ledger), Arc::clone(&clock));
+        let (upstream, state, clock) = (upstream.clone(), Arc::clone(&state), Arc::clone(&clock));
         connections.spawn(async move {
-            // A connection that breaks is what this is for.
-            drop(pass(stream, &upstream, &ledger, &*clock).await);
+            // The proxy breaks connections on purpose.
+            drop(handle(stream, &upstream, &state, &*clock).await);
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn pass(
+async fn handle(
     mut client: TcpStream,
     upstream: &str,
-    ledger: &Mutex<Ledger>,
+    state: &Mutex<ProxyState>,
     clock: &dyn Clock,
 ) -> io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
-    let (mut asked, mut told) = (vec![0; PIECE], vec![0; PIECE]);
+    let (mut request_buffer, mut response_buffer) = (vec![0; MAX_CHUNK], vec![0; MAX_CHUNK]);
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => {
-                let piece = &asked[..read?];
-                if piece.is_empty() {
+            read = client.read(&mut request_buffer) => {
+                let chunk = &request_buffer[..read?];
+                if chunk.is_empty() {
                     return server.shutdown().await;
                 }
-                match next(ledger) {
+                match take_fault(state) {
                     None => {}
-                    Some(Trouble::Refused | Trouble::Answer(..) | Trouble::Throttled) => return Ok(()),
-                    Some(Trouble::Delay(span)) => clock.sleep_until(clock.monotonic().after(span)).await,
-                    Some(Trouble::LostAnswer) => {
-                        server.write_all(piece).await?;
-                        // Whatever it says, and however much, nobody hears it.
-                        let _lost = server.read(&mut told).await?;
+                    Some(HttpFault::Refused | HttpFault::Respond(..) | HttpFault::Throttled) => return Ok(()),
+                    Some(HttpFault::Delay(span)) => clock.sleep_until(clock.monotonic().after(span)).await,
+                    Some(HttpFault::LostAnswer) => {
+                        server.write_all(chunk).await?;
+                        // The response is discarded, regardless of its content and length.
+                        let _lost = server.read(&mut response_buffer).await?;
                         return Ok(());
                     }
                 }
-                server.write_all(piece).await?;
+                server.write_all(chunk).await?;
             }
-            read = server.read(&mut told) => {
-                let piece = &told[..read?];
-                if piece.is_empty() {
+            read = server.read(&mut response_buffer) => {
+                let chunk = &response_buffer[..read?];
+                if chunk.is_empty() {
                     return client.shutdown().await;
                 }
-                client.write_all(piece).await?;
+                client.write_all(chunk).await?;
             }
         }
     }

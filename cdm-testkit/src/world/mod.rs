@@ -1,15 +1,14 @@
-//! A whole platform in memory, with processes that die, stand still and go on, on a clock that only moves when nobody
-//! can do anything.
+//! An in-memory platform with processes that crash, pause and resume, on a clock that advances only when no
+//! future can make progress.
 
-mod hooks;
-mod rest;
+mod quiescence;
 mod scenario;
 mod summary;
 mod zombie;
 
 pub use scenario::{Scenario, scenarios};
 pub use summary::Summary;
-pub use zombie::{Wake, Woken, zombie};
+pub use zombie::{Wake, ZombieOutcome, zombie};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,48 +16,51 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use cdm_core::domain::webhook::{SigningKey, Topic, Webhook};
 use cdm_core::domain::{
     Actor, Color, Digest, Hostnames, IdempotencyKey, MonotonicTime, Role, SiteId, SiteName, Theme, Timestamp,
     WorkerId,
 };
-use cdm_core::engine::{Registry, RunSummary, Settings, Worker};
-use cdm_core::manager::{Accepted, DeployRequest, Manager, ManagerError, NewSite, Request};
+use cdm_core::engine::{Registry, RunSummary, Settings, WebhookDispatcher, Worker};
+use cdm_core::manager::{Accepted, DeployRequest, Manager, ManagerError, NewSite, NewWebhook, Request};
 use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{Clock, Ports};
 
 use crate::check::{Checker, Violation};
 use crate::clock::SimClock;
-use crate::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
+use crate::fakes::{
+    FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore, FakeWebhookSender,
+};
 use crate::faults::{FaultInjector, Halt, faulty};
 use crate::ids::SeededIds;
 use crate::log::EffectLog;
 
-type Running = Pin<Box<dyn Future<Output = ()>>>;
-/// A request's future.
-pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, ManagerError>>>>;
+type ProcessFuture = Pin<Box<dyn Future<Output = ()>>>;
+/// The future of a request to a [`Manager`].
+pub type RequestFuture<T> = Pin<Box<dyn Future<Output = Result<T, ManagerError>>>>;
 
 /// The simulated platform.
 #[derive(Debug)]
 pub struct World {
-    /// Time.
+    /// The clock of all processes and fakes.
     pub clock: SimClock,
-    /// Everything that happened.
+    /// The log of all effects.
     pub log: EffectLog,
-    /// What must hold after every effect.
+    /// Checks the invariants after every effect.
     pub checker: Checker,
-    /// Between the core and every port.
+    /// Injects faults between the core and every port.
     pub faults: FaultInjector,
-    /// Records and journal.
+    /// Records and the journal.
     pub store: FakeStore,
-    /// Credentials.
+    /// The secrets, with their values.
     pub secrets: FakeSecrets,
-    /// Files.
+    /// The objects of the sites.
     pub objects: FakeObjects,
-    /// Databases.
+    /// The databases of the sites.
     pub databases: FakeDatabases,
-    /// Services, routes, jobs.
+    /// The canary, services, routes and jobs.
     pub cluster: FakeCluster,
-    /// What sites answer.
+    /// The health probe, which responds as the sites would.
     pub probe: FakeProbe,
     raw: Ports,
     ports: Ports,
@@ -73,22 +75,22 @@ pub struct World {
     paused_at: MonotonicTime,
     late_changes: u64,
     in_turn: bool,
-    worker_stood_still: bool,
+    worker_paused: bool,
     keys: u64,
     foreign: Vec<String>,
 }
 
-/// One process of the platform: a worker, and the services that a frontend would hold.
+/// One process of the platform: a worker, and the manager that a frontend would use.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// Its worker.
+    /// The worker of this process.
     pub worker: Arc<Worker>,
-    /// Its services.
+    /// The manager of this process.
     pub manager: Arc<Manager>,
 }
 
 #[derive(Default)]
-struct Zombies(Vec<Running>);
+struct Zombies(Vec<ProcessFuture>);
 
 impl std::fmt::Debug for Zombies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,24 +98,24 @@ impl std::fmt::Debug for Zombies {
     }
 }
 
-/// How long a future was driven.
+/// How the polling of a future ended.
 enum Driven<T> {
     Done(T),
     Crashed,
     Paused,
 }
 
-/// How many times a future is polled before it counts as stuck.
-const POLLS: usize = 200_000;
-/// After how many turns someone looks what is wrong, and mends it.
-const PATIENCE: usize = 200;
-/// How many turns a world may take to come to rest.
-const TURNS: usize = 1_500;
-/// How often a client asks that does not give up.
-const ASKS: usize = 200;
+/// Maximum polls of a future before it counts as stuck.
+const MAX_POLLS: usize = 200_000;
+/// After this many turns, faults are healed, as a person on call would do.
+const TURNS_BEFORE_HEAL: usize = 200;
+/// Maximum turns until the platform must be quiescent.
+const MAX_TURNS: usize = 1_500;
+/// Maximum attempts of a client that does not give up.
+const MAX_ATTEMPTS: usize = 200;
 
 impl World {
-    /// A platform with both colours running `digest(0)`, blue the canary.
+    /// Creates a platform with both services running `digest(0)` and blue as the canary.
     pub fn new(seed: u64) -> Self {
         let world = Self::bare(seed);
         for color in Color::ALL {
@@ -122,7 +124,7 @@ impl World {
         world
     }
 
-    /// A platform whose two services run nothing yet, blue the canary.
+    /// Creates a platform with services that run nothing yet, and blue as the canary.
     pub fn bare(seed: u64) -> Self {
         let clock = SimClock::new();
         let log = EffectLog::new();
@@ -145,7 +147,7 @@ impl World {
         let faults = FaultInjector::default();
         let checker = Checker::new(log.clone(), clock.clone());
         let check = checker.clone();
-        faults.check_with(Arc::new(move || check.called()));
+        faults.check_with(Arc::new(move || check.after_call()));
         faults.timed_by(clock.clone());
         let ports = faulty(&raw, &faults);
         let platform = PipelineSettings::default();
@@ -177,28 +179,28 @@ impl World {
             paused_at: MonotonicTime::default(),
             late_changes: 0,
             in_turn: false,
-            worker_stood_still: false,
+            worker_paused: false,
             keys: 0,
             foreign: Vec::new(),
         }
     }
 
-    /// The ports without the gate.
+    /// Returns the ports without fault injection.
     pub const fn raw(&self) -> &Ports {
         &self.raw
     }
 
-    /// The ports behind the gate.
+    /// Returns the ports with fault injection.
     pub const fn ports(&self) -> &Ports {
         &self.ports
     }
 
-    /// The process that runs now.
+    /// Returns the current process.
     pub fn process(&self) -> Process {
         self.process.clone()
     }
 
-    /// Another process on the same platform.
+    /// Starts another process on the same platform.
     pub fn start(&mut self) -> Process {
         self.processes += 1;
         let process = start(&self.ports, &self.registry, &self.rollouts, &self.settings, self.processes);
@@ -206,16 +208,16 @@ impl World {
         process
     }
 
-    /// The process that runs now is gone; another one takes its place.
+    /// Replaces the current process with a new one.
     pub fn restart(&mut self) {
         self.process = self.start();
     }
 
-    /// Polls a future until it is done or its process is stopped. Where it can do nothing, time passes.
+    /// Polls a future until it is ready or its process stops. Advances the clock when the future is pending.
     fn drive<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> Driven<T> {
         let mut future: Pin<Box<dyn Future<Output = T>>> = Box::pin(future);
         let waker = Waker::noop();
-        for _ in 0..POLLS {
+        for _ in 0..MAX_POLLS {
             self.wake_zombies();
             if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(waker)) {
                 let _ = self.faults.take_halt();
@@ -225,17 +227,17 @@ impl World {
                 Some(Halt::Crashed) => return Driven::Crashed,
                 Some(Halt::Paused) => {
                     self.paused_at = self.clock.monotonic();
-                    self.worker_stood_still = self.in_turn;
+                    self.worker_paused = self.in_turn;
                     self.zombies.0.push(Box::pin(async move { drop(future.await) }));
                     return Driven::Paused;
                 }
-                None => self.let_time_pass(),
+                None => self.advance_clock(),
             }
         }
-        panic!("a future was polled {POLLS} times and is not done");
+        panic!("a future is still pending after {MAX_POLLS} polls");
     }
 
-    fn let_time_pass(&self) {
+    fn advance_clock(&self) {
         let next = [self.clock.next_sleeper(), self.cluster.next_event()].into_iter().flatten().min();
         match next {
             Some(next) if next > self.clock.monotonic() => self.clock.advance_to(next),
@@ -243,7 +245,7 @@ impl World {
         }
     }
 
-    /// Lets processes that stood still go on, if they may.
+    /// Polls paused processes if they may resume.
     fn wake_zombies(&mut self) {
         if self.zombies.0.is_empty() {
             return;
@@ -264,12 +266,12 @@ impl World {
             pending && halt != Some(Halt::Crashed)
         });
         self.zombies.0.append(&mut zombies);
-        if lost && self.worker_stood_still {
+        if lost && self.worker_paused {
             self.late_changes += self.faults.changes() - before;
         }
     }
 
-    /// Lets processes that stood still go on to their end.
+    /// Resumes paused processes and runs them to their end.
     pub fn finish_zombies(&mut self) {
         self.faults.release();
         for _ in 0..2_000 {
@@ -277,25 +279,25 @@ impl World {
                 return;
             }
             self.wake_zombies();
-            self.let_time_pass();
+            self.advance_clock();
         }
-        // A worker's turn that lost everything ends; one that goes on for ever is cut off like a process.
+        // A worker that lost its work ends its turn. One that never ends is cut off, as a process would be.
         self.zombies.0.clear();
     }
 
-    /// Asks the services something, as a client that does not give up: the process may die under it, the answer may be
-    /// lost, and then it asks again under the same key.
+    /// Sends a request like a client that does not give up: if the process stops or the response is lost, it
+    /// repeats the request with the same idempotency key.
     ///
     /// # Errors
-    /// The services' refusal.
-    pub fn ask<T: 'static>(
+    /// Returns the error of the manager.
+    pub fn request<T: 'static>(
         &mut self,
-        request: impl Fn(Arc<Manager>, Request) -> Asking<T>,
+        request: impl Fn(Arc<Manager>, Request) -> RequestFuture<T>,
     ) -> Result<T, ManagerError> {
         self.keys += 1;
         let key = IdempotencyKey::parse(&format!("key-{}", self.keys)).ok();
         let request_of = Request { key, ..Request::by(actor(), Role::Admin) };
-        for attempt in 0..ASKS {
+        for attempt in 0..MAX_ATTEMPTS {
             let manager = Arc::clone(&self.process.manager);
             match self.drive(request(manager, request_of.clone())) {
                 Driven::Done(Err(
@@ -307,20 +309,20 @@ impl World {
                         self.heal();
                     }
                 }
-                Driven::Done(answer) => return answer,
+                Driven::Done(result) => return result,
                 Driven::Crashed | Driven::Paused => self.restart(),
             }
         }
-        panic!("nobody answers a request");
+        panic!("a request received no response");
     }
 
-    /// Nothing goes wrong any more, and what was late arrives.
+    /// Ends all injected faults except an outage; see [`FaultInjector::heal`].
     pub fn heal(&mut self) {
-        let gate = self.faults.clone();
-        let _ = self.drive(async move { gate.heal().await });
+        let injector = self.faults.clone();
+        let _ = self.drive(async move { injector.heal().await });
     }
 
-    /// Lets the worker look once; what it ran, unless its process was stopped.
+    /// Runs one turn of the worker. Returns `None` if its process stopped.
     pub fn run_once(&mut self) -> Option<RunSummary> {
         let worker = Arc::clone(&self.process.worker);
         self.in_turn = true;
@@ -335,27 +337,27 @@ impl World {
         }
     }
 
-    /// Whether no worker has anything to do before a person says something.
-    pub fn rests(&self) -> bool {
-        self.live().iter().all(|live| self.waits_for_a_word(&live.subject))
+    /// Returns whether no worker has anything to do without a request by a person.
+    pub fn is_quiescent(&self) -> bool {
+        self.pending_work().iter().all(|work| self.waits_for_operator(&work.subject))
     }
 
-    fn live(&self) -> Vec<cdm_core::ports::PendingWork> {
+    fn pending_work(&self) -> Vec<cdm_core::ports::PendingWork> {
         now(self.raw.store.pending_work()).unwrap_or_default()
     }
 
-    /// Lets the workers work until nobody has anything to do.
+    /// Runs the workers until they have nothing to do.
     pub fn run(&mut self) {
-        for number in 1..=TURNS {
+        for number in 1..=MAX_TURNS {
             let turn = self.run_once();
-            if self.rests() {
+            if self.is_quiescent() {
                 return;
             }
-            if number == PATIENCE {
+            if number == TURNS_BEFORE_HEAL {
                 self.heal();
             }
-            // What waits for an operation that is parked waits for a person.
-            if number > PATIENCE + PATIENCE / 4 && !self.parked().is_empty() {
+            // An operation may wait for a parked operation, and that one for a person.
+            if number > TURNS_BEFORE_HEAL + TURNS_BEFORE_HEAL / 4 && !self.parked().is_empty() {
                 return;
             }
             let Some(turn) = turn else { continue };
@@ -367,11 +369,10 @@ impl World {
                 self.clock.advance(pause.unwrap_or(Duration::from_secs(2)).min(Duration::from_secs(30)));
             }
         }
-        panic!("the world does not come to rest: {:#?}", self.live());
+        panic!("the platform does not become quiescent: {:#?}", self.pending_work());
     }
 
-    /// Lets faults end: what was late arrives, who stood still goes on, and whatever is parked is retried once it can
-    /// succeed.
+    /// Lets faults end: delayed calls take effect, paused processes resume, and parked operations are retried.
     pub fn converge(&mut self) {
         self.run();
         for _ in 0..6 {
@@ -383,7 +384,7 @@ impl World {
                 return;
             }
             for id in parked {
-                let _ = self.ask(move |manager, request| {
+                let _ = self.request(move |manager, request| {
                     let id = id.clone();
                     Box::pin(async move { manager.retry(&request, &id).await })
                 });
@@ -392,28 +393,28 @@ impl World {
         }
     }
 
-    /// Everything that is broken: after any effect so far, or now, at rest.
+    /// Returns all violations: after each effect so far, and in the current quiescent state.
     pub fn violations(&mut self) -> Vec<Violation> {
         let mut found = self.checker.violations();
-        found.extend(rest::violations(self));
+        found.extend(quiescence::violations(self));
         found
     }
 
-    /// Puts things of a stranger beside those of the site: they must still be there in the end.
-    pub fn surround(&mut self, id: &str) {
+    /// Adds objects of another site whose uid differs in the last character. They must still exist in the end.
+    pub fn add_neighbor_objects(&mut self, id: &str) {
         let Some(site) = self.store.all_sites().into_iter().find(|site| site.id.as_str() == id) else {
             return;
         };
         let uid = site.uid.to_string();
         let (stem, last) = uid.split_at(uid.len() - 1);
-        let neighbour = if last == "0" { "1" } else { "0" };
-        for key in [format!("sites/{stem}{neighbour}/index.php"), format!("sites/{stem}{neighbour}/.cdm")] {
+        let neighbor = if last == "0" { "1" } else { "0" };
+        for key in [format!("sites/{stem}{neighbor}/index.php"), format!("sites/{stem}{neighbor}/.cdm")] {
             self.objects.seed(key.clone());
             self.foreign.push(key);
         }
     }
 
-    /// Keys of strangers that [`World::surround`] put there.
+    /// Returns the keys that [`World::add_neighbor_objects`] added.
     pub fn foreign(&self) -> &[String] {
         &self.foreign
     }
@@ -421,34 +422,34 @@ impl World {
     /// Creates a site `id` at `<id>.example.org`.
     ///
     /// # Errors
-    /// The services' refusal.
+    /// Returns the error of [`Manager::create_site`].
     pub fn create(&mut self, id: &str) -> Result<Accepted, ManagerError> {
         let new = new_site(id);
-        self.ask(move |manager, request| {
+        self.request(move |manager, request| {
             let new = new.clone();
             Box::pin(async move { manager.create_site(&request, &new).await })
         })
     }
 
-    /// Creates and provisions a site, and waits for it.
+    /// Creates and provisions a site, and waits until it is active.
     ///
     /// # Panics
-    /// When it is refused.
-    pub fn settle_site(&mut self, id: &str) {
-        self.create(id).unwrap_or_else(|error| panic!("`{id}` is not created: {error}"));
+    /// Panics if a request is rejected.
+    pub fn create_active_site(&mut self, id: &str) {
+        self.create(id).unwrap_or_else(|error| panic!("`{id}` was not created: {error}"));
         self.run();
         self.on_site(id, Verb::Provision)
-            .unwrap_or_else(|error| panic!("`{id}` is not provisioned: {error}"));
+            .unwrap_or_else(|error| panic!("`{id}` was not provisioned: {error}"));
         self.run();
     }
 
-    /// Asks for something to be done to a site.
+    /// Requests an operation on a site.
     ///
     /// # Errors
-    /// The services' refusal.
+    /// Returns the error of the manager.
     pub fn on_site(&mut self, id: &str, verb: Verb) -> Result<Accepted, ManagerError> {
         let id = site_id(id);
-        self.ask(move |manager, request| {
+        self.request(move |manager, request| {
             let id = id.clone();
             Box::pin(async move {
                 match verb {
@@ -461,20 +462,20 @@ impl World {
         })
     }
 
-    /// Makes a colour the canary.
+    /// Makes a service the canary.
     ///
     /// # Errors
-    /// The services' refusal.
+    /// Returns the error of [`Manager::select`].
     pub fn select(&mut self, color: Color) -> Result<(), ManagerError> {
-        self.ask(move |manager, request| {
+        self.request(move |manager, request| {
             Box::pin(async move { manager.select(&request, color).await.map(drop) })
         })
     }
 
-    /// Deploys a digest.
+    /// Deploys a digest to a service, and promotes the sites if `promote` is set.
     ///
     /// # Errors
-    /// The services' refusal.
+    /// Returns the error of [`Manager::deploy`].
     pub fn deploy(
         &mut self,
         digest: Digest,
@@ -482,13 +483,34 @@ impl World {
         promote: bool,
     ) -> Result<Accepted, ManagerError> {
         let deploy = DeployRequest { digest, service: Some(service), promote };
-        self.ask(move |manager, request| Box::pin(async move { manager.deploy(&request, deploy).await }))
+        self.request(move |manager, request| Box::pin(async move { manager.deploy(&request, deploy).await }))
     }
 
-    /// Changes a site's record behind everyone's back.
+    /// Returns a webhook dispatcher of the current process.
+    pub fn dispatcher(&self, sender: &FakeWebhookSender) -> Arc<WebhookDispatcher> {
+        Arc::new(WebhookDispatcher::new(Arc::clone(&self.process.worker), Arc::new(sender.clone())))
+    }
+
+    /// Creates a webhook for these topics, or for the default topics if `topics` is empty.
+    ///
+    /// # Errors
+    /// Returns the error of [`Manager::create_webhook`].
+    pub fn add_webhook(
+        &mut self,
+        url: &str,
+        topics: &[Topic],
+    ) -> Result<(Webhook, SigningKey), ManagerError> {
+        let desired = NewWebhook { url: url.to_owned(), topics: topics.to_vec() };
+        self.request(move |manager, request| {
+            let desired = desired.clone();
+            Box::pin(async move { manager.create_webhook(&request, &desired).await })
+        })
+    }
+
+    /// Changes a site's record without the manager.
     ///
     /// # Panics
-    /// When there is no such site.
+    /// Panics if the site does not exist.
     pub fn edit_site(&mut self, id: &str, edit: impl FnOnce(&mut cdm_core::domain::Site)) {
         let sites = self.store.all_sites();
         let mut site =
@@ -504,22 +526,22 @@ impl World {
         assert_eq!(written, cdm_core::ports::Outcome::Applied(()), "`{id}` is edited");
     }
 
-    /// Now, as people read it.
+    /// Returns the wall-clock time.
     pub fn wall(&self) -> Timestamp {
         self.clock.wall()
     }
 }
 
-/// What may be asked of a site that exists.
+/// An operation that can be requested for an existing site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Make it live.
+    /// Provisions the site.
     Provision,
-    /// Assign it to the canary.
+    /// Assigns the site to the canary.
     Upgrade,
-    /// Move it to the canary.
+    /// Moves the site to the canary.
     Promote,
-    /// Remove it.
+    /// Terminates the site.
     Terminate,
 }
 
@@ -537,21 +559,21 @@ fn start(
     Process { worker: Arc::new(worker), manager: Arc::new(manager) }
 }
 
-/// The value of a future that never waits.
+/// Returns the value of a future that is ready on its first poll.
 ///
 /// # Panics
-/// When it waits.
+/// Panics if the future is pending.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("a future waits that should not"),
+        Poll::Pending => panic!("a future is pending that should be ready"),
     }
 }
 
-/// The digest of the `n`th image.
+/// Returns the digest of image number `n`.
 ///
 /// # Panics
-/// Never: the text is a digest.
+/// Never panics: the text is a valid digest.
 pub fn digest(n: u8) -> Digest {
     Digest::parse(&format!("{n:02x}").repeat(32)).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -561,13 +583,13 @@ fn site_id(id: &str) -> SiteId {
 }
 
 fn actor() -> Actor {
-    crate::build::actor()
+    crate::fixtures::actor()
 }
 
-/// The site `id`, to be served at `<id>.example.org` and `www.<id>.example.org`.
+/// Returns a request for the site `id` at `<id>.example.org` and `www.<id>.example.org`.
 ///
 /// # Panics
-/// When `id` is no site id.
+/// Panics if `id` is not a valid site id.
 pub fn new_site(id: &str) -> NewSite {
     let host = format!("{id}.example.org");
     let hosts = [host.clone(), format!("www.{host}")];

@@ -1,4 +1,5 @@
-//! The stories that are broken at every call: one per pipeline, and the ways in which each can end.
+//! The scenarios that campaigns interrupt at every call: one for each pipeline, and for each way in which it
+//! can end.
 
 use std::time::Duration;
 
@@ -11,28 +12,28 @@ use cdm_core::ports::PodFailure;
 use super::{Verb, World, digest};
 use crate::fakes::ImageScript;
 
-/// A story: what is so before, and what is asked.
+/// A scenario: the state before, and the requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// Its name.
+    /// Name of the scenario, which campaigns print.
     pub name: &'static str,
-    /// What is so before.
+    /// Prepares the platform, without faults.
     pub before: fn(&mut World),
-    /// What is asked, until it rests.
+    /// Sends the requests, and runs until the platform is quiescent.
     pub act: fn(&mut World),
-    /// Whether a run with faults also makes the same effects on the way: not where a person decides by what is parked, nor where
-    /// a site that could not be asked goes back and comes again.
-    pub same_way: bool,
+    /// Whether a run with faults has the same effects as a run without faults. This is false if a person
+    /// decides by the parked operations, or if an inconclusive site moves back and then forward again.
+    pub same_effects: bool,
 }
 
-/// All of them.
+/// Returns all scenarios.
 pub fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &'static str, before, act| {
-        let same_way = name != "promote-cancelled" && !name.starts_with("rollout-gated");
-        Scenario { name, before, act, same_way }
+        let same_effects = name != "promote-cancelled" && !name.starts_with("rollout-gated");
+        Scenario { name, before, act, same_effects }
     };
     vec![
-        scenario("create", neighbours, |world| {
+        scenario("create", neighbors, |world| {
             let _ = world.create("rrr");
             world.run();
         }),
@@ -61,7 +62,7 @@ pub fn scenarios() -> Vec<Scenario> {
             let _ = world.on_site("rrr", Verb::Terminate);
             world.run();
         }),
-        scenario("select", neighbours, |world| {
+        scenario("select", neighbors, |world| {
             let _ = world.select(Color::Green);
             world.run();
         }),
@@ -78,7 +79,7 @@ pub fn scenarios() -> Vec<Scenario> {
             world.run();
         }),
         scenario("rollback", two_releases, |world| {
-            let _ = world.ask(|manager, request| {
+            let _ = world.request(|manager, request| {
                 Box::pin(async move { manager.rollback(&request, Some(Color::Blue)).await })
             });
             world.run();
@@ -93,62 +94,62 @@ pub fn scenarios() -> Vec<Scenario> {
             let gate = HealthGate::new("/").ok();
             let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
             let bake = Duration::from_secs(60);
-            gated(world, RolloutRequest { gate, waves, bake, budget: Budget::Count(1), ..everyone() });
+            gated(world, RolloutRequest { gate, waves, bake, budget: Budget::Count(1), ..promote_all() });
         }),
         scenario("rollout-gated-halts", slow_on_green, |world| {
             let gate =
                 HealthGate::new("/").and_then(|gate| gate.with_latency(1_000)?.with_settle(Duration::ZERO));
-            let one = RolloutRequest { max_concurrent: 1, budget: Budget::Count(1), ..everyone() };
+            let one = RolloutRequest { max_concurrent: 1, budget: Budget::Count(1), ..promote_all() };
             gated(world, RolloutRequest { gate: gate.ok(), auto_rollback: true, ..one });
         }),
         scenario("rollout-gated-accepts", another_image_in_between, |world| {
             accept(world);
         }),
         scenario("rollout-deploys", fleet_on_blue, |world| {
-            let wanted = RolloutRequest {
+            let desired = RolloutRequest {
                 promote: true,
                 digest: Some(digest(1)),
                 scope: RolloutScope::Inactive,
                 ..RolloutRequest::default()
             };
-            start_rollout(world, wanted);
+            start_rollout(world, desired);
             world.run();
         }),
     ]
 }
 
-/// Sites of other tenants, whose ids are as like as can be.
-fn neighbours(world: &mut World) {
+/// Sites of other tenants with very similar ids, which must not change.
+fn neighbors(world: &mut World) {
     for id in ["rr", "rrrr"] {
-        world.settle_site(id);
-        world.checker.leave_alone(&super::site_id(id));
+        world.create_active_site(id);
+        world.checker.forbid_changes(&super::site_id(id));
     }
 }
 
 fn created(world: &mut World) {
-    neighbours(world);
+    neighbors(world);
     let _ = world.create("rrr");
     world.run();
 }
 
-/// The first installation is ended when there is an address and no administrator.
+/// The first installation is interrupted when the address exists, but no administrator.
 fn half_installed(world: &mut World) {
     created(world);
-    world.cluster.cut_installs([crate::installation::Installation::TABLES.len() + 1]);
+    world.cluster.interrupt_installs([crate::installation::Installation::TABLES.len() + 1]);
 }
 
 fn active(world: &mut World) {
-    world.settle_site("rrr");
+    world.create_active_site("rrr");
 }
 
 fn on_green(world: &mut World) {
-    neighbours(world);
-    world.settle_site("rrr");
+    neighbors(world);
+    world.create_active_site("rrr");
     let _ = world.select(Color::Green);
     world.run();
 }
 
-/// Every flush job fails, until the tries are used up; the promote parks.
+/// Every flush job fails until the attempts are exhausted, so the promote operation parks.
 fn flush_fails(world: &mut World) {
     on_green(world);
     let failed = || crate::fakes::JobScript {
@@ -162,9 +163,9 @@ fn flush_fails(world: &mut World) {
 }
 
 fn with_files(world: &mut World) {
-    neighbours(world);
-    world.settle_site("rrr");
-    world.surround("rrr");
+    neighbors(world);
+    world.create_active_site("rrr");
+    world.add_neighbor_objects("rrr");
     world.objects.page_size(3);
     let sites = world.store.all_sites();
     let Some(site) = sites.iter().find(|site| site.id.as_str() == "rrr") else { return };
@@ -175,7 +176,7 @@ fn with_files(world: &mut World) {
 }
 
 fn broken_image(world: &mut World) {
-    world.settle_site("rrr");
+    world.create_active_site("rrr");
     let failure = PodFailure { definite: true, blames_image: true, message: "CrashLoopBackOff".to_owned() };
     let script =
         ImageScript { ready_after: None, failure: Some((std::time::Duration::from_secs(20), failure)) };
@@ -183,17 +184,17 @@ fn broken_image(world: &mut World) {
 }
 
 fn two_releases(world: &mut World) {
-    world.settle_site("rrr");
+    world.create_active_site("rrr");
     for image in [1, 2, 3] {
         let _ = world.deploy(digest(image), Color::Blue, false);
         world.run();
     }
-    let _ = world.ask(|manager, request| {
+    let _ = world.request(|manager, request| {
         Box::pin(async move { manager.mark(&request, digest(2), Verdict::Bad, "slow").await })
     });
 }
 
-/// One of five sites does not work on green.
+/// One of five sites fails on green.
 fn one_breaks_on_green(world: &mut World) {
     fleet_on_blue(world);
     let _ = world.deploy(digest(1), Color::Green, false);
@@ -212,7 +213,7 @@ fn slow_on_green(world: &mut World) {
     world.probe.slow_down(digest(1), Duration::from_secs(3));
 }
 
-/// A gated rollout has moved one of five sites, and finds another image, which answers 500.
+/// A gated rollout moves one of five sites, and then finds another image, which responds with 500.
 fn another_image_in_between(world: &mut World) {
     fleet_on_blue(world);
     let _ = world.deploy(digest(1), Color::Green, false);
@@ -221,7 +222,7 @@ fn another_image_in_between(world: &mut World) {
     let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
     let bake = Duration::from_secs(60);
     let gate = HealthGate::new("/").ok();
-    start_rollout(world, RolloutRequest { gate, waves, bake, max_concurrent: 1, ..everyone() });
+    start_rollout(world, RolloutRequest { gate, waves, bake, max_concurrent: 1, ..promote_all() });
     for _ in 0..40 {
         let _ = world.run_once();
         let all = world.store.all_rollouts();
@@ -235,28 +236,28 @@ fn another_image_in_between(world: &mut World) {
     world.run();
 }
 
-/// A person lets the rollout go on with what runs; whoever is on duty lets it go on whenever a site could not be asked.
+/// Resumes the rollout on the running digest, then handles inconclusive gates.
 fn accept(world: &mut World) {
     let all = world.store.all_rollouts();
     let Some(number) = all.iter().find(|it| it.kind.moves()).map(|rollout| rollout.number) else { return };
-    let wanted = Resume { accept: Some(digest(2)), force: Force::No };
-    // Whoever is told what ran before asks again.
+    let desired = Resume { accept: Some(digest(2)), force: Force::No };
+    // A request that reports another digest before this one is repeated.
     for _ in 0..3 {
-        let accepted = world.ask(move |manager, request| {
-            Box::pin(async move { manager.resume_on(&request, number, wanted).await })
+        let accepted = world.request(move |manager, request| {
+            Box::pin(async move { manager.resume_on(&request, number, desired).await })
         });
         if accepted.is_ok() {
             break;
         }
     }
     world.run();
-    on_duty(world);
+    resume_inconclusive(world);
 }
 
-/// Five sites on blue, one created only, green selected.
+/// Five active sites on blue, one site that is only created, and green as the canary.
 fn fleet_on_blue(world: &mut World) {
     for id in ["a", "ab", "abc", "b", "c"] {
-        world.settle_site(id);
+        world.create_active_site(id);
     }
     let _ = world.create("d");
     world.run();
@@ -265,7 +266,7 @@ fn fleet_on_blue(world: &mut World) {
 }
 
 fn rollout(world: &mut World, promote: bool, budget: Budget, auto_rollback: bool) {
-    let wanted = RolloutRequest {
+    let desired = RolloutRequest {
         promote,
         scope: RolloutScope::All,
         waves: vec![WaveTarget::Count(1), WaveTarget::Percent(50), WaveTarget::Percent(100)],
@@ -274,49 +275,49 @@ fn rollout(world: &mut World, promote: bool, budget: Budget, auto_rollback: bool
         auto_rollback,
         ..RolloutRequest::default()
     };
-    start_rollout(world, wanted);
+    start_rollout(world, desired);
     world.run();
 }
 
-/// Every site is promoted, two at once.
-fn everyone() -> RolloutRequest {
+/// A request to promote every site, two at a time.
+fn promote_all() -> RolloutRequest {
     RolloutRequest { promote: true, scope: RolloutScope::All, max_concurrent: 2, ..RolloutRequest::default() }
 }
 
-/// Starts a rollout; who is on duty lets it go on whenever a site could not be asked.
-fn gated(world: &mut World, wanted: RolloutRequest) {
-    start_rollout(world, wanted);
+/// Starts a rollout, and resumes it whenever a health gate is inconclusive.
+fn gated(world: &mut World, desired: RolloutRequest) {
+    start_rollout(world, desired);
     world.run();
-    on_duty(world);
+    resume_inconclusive(world);
 }
 
-fn on_duty(world: &mut World) {
+fn resume_inconclusive(world: &mut World) {
     for _ in 0..12 {
         let all = world.store.all_rollouts();
-        let unasked = |rollout: &&Rollout| {
+        let inconclusive = |rollout: &&Rollout| {
             let why = rollout.reason.as_ref().map(|reason| reason.code);
             rollout.status == RolloutStatus::Paused && why == Some(ReasonCode::GateInconclusive)
         };
-        let Some(number) = all.iter().find(unasked).map(|rollout| rollout.number) else { return };
+        let Some(number) = all.iter().find(inconclusive).map(|rollout| rollout.number) else { return };
         world.heal();
         world.clock.advance(Duration::from_secs(10));
         let _ = world
-            .ask(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
+            .request(move |manager, request| Box::pin(async move { manager.resume(&request, number).await }));
         world.run();
     }
 }
 
-fn start_rollout(world: &mut World, wanted: RolloutRequest) {
-    let _ = world.ask(move |manager, request| {
-        let wanted = wanted.clone();
-        Box::pin(async move { manager.rollout(&request, &wanted).await })
+fn start_rollout(world: &mut World, desired: RolloutRequest) {
+    let _ = world.request(move |manager, request| {
+        let desired = desired.clone();
+        Box::pin(async move { manager.rollout(&request, &desired).await })
     });
 }
 
-/// Cancels an operation that is parked.
+/// Cancels an operation if it has not ended.
 fn cancel(world: &mut World, accepted: Option<Accepted>) {
     let Some(Accepted::Operation(id)) = accepted else { return };
-    let _ = world.ask(move |manager, request| {
+    let _ = world.request(move |manager, request| {
         let id = id.clone();
         Box::pin(async move {
             let operation = manager.operation(&id).await?;

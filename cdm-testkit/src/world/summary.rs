@@ -1,4 +1,5 @@
-//! What a run came to, without what differs from run to run: the differential oracle compares two of these.
+//! The outcome of a run, without the values that differ between runs. The differential oracle compares two
+//! summaries.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,27 +8,27 @@ use cdm_core::domain::operation::{Operation, Status, Subject};
 use cdm_core::domain::{Color, Uid};
 
 use super::{World, now};
-use crate::log::What;
+use crate::log::EffectKind;
 
-/// The end state of a world, and how often each thing was created, deleted and moved on the way.
+/// The end state of a platform, and how often each resource was created, deleted and moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary(BTreeMap<String, String>);
 
 impl Summary {
-    /// What `world` came to.
+    /// Summarizes `world`.
     pub fn of(world: &World) -> Self {
         let mut all = BTreeMap::new();
         let mut names: BTreeMap<Uid, String> = BTreeMap::new();
         let log = world.log.since(0);
         let mut generations: BTreeMap<String, u32> = BTreeMap::new();
         for effect in &log {
-            if let What::Site(None, Some(site)) = &effect.what {
+            if let EffectKind::Site(None, Some(site)) = &effect.kind {
                 let generation = generations.entry(site.id.to_string()).or_default();
                 *generation += 1;
                 names.insert(site.uid, format!("{}#{generation}", site.id));
             }
         }
-        let name = |uid: &Uid| names.get(uid).cloned().unwrap_or_else(|| "stranger".to_owned());
+        let name = |uid: &Uid| names.get(uid).cloned().unwrap_or_else(|| "unknown".to_owned());
         let mut put = |key: String, value: String| {
             all.insert(key, value);
         };
@@ -57,7 +58,7 @@ impl Summary {
             put(format!("secret {} {:?}", name(&secret.uid), secret.kind), "deleting".to_owned());
         }
         for uid in world.databases.uids() {
-            put(format!("database {}", name(&uid)), "there".to_owned());
+            put(format!("database {}", name(&uid)), "present".to_owned());
         }
         for color in Color::ALL {
             if let Ok(service) = now(world.raw().store.service(color)) {
@@ -68,7 +69,7 @@ impl Summary {
                     .collect();
                 let running = service.running.map(|digest| digest.short());
                 put(
-                    format!("colour {color}"),
+                    format!("record of {color}"),
                     format!("{running:?} {releases:?} {:?}", service.operation.is_some()),
                 );
             }
@@ -94,7 +95,7 @@ impl Summary {
 
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for effect in &log {
-            if let Some(key) = counted(&effect.what, &name) {
+            if let Some(key) = counted(&effect.kind, &name) {
                 *counts.entry(key).or_default() += 1;
             }
         }
@@ -104,14 +105,14 @@ impl Summary {
         Self(all)
     }
 
-    /// The end state alone, without the counts of what was done on the way.
+    /// Returns the end state alone, without the counts of effects.
     #[must_use]
     pub fn end_state(mut self) -> Self {
         self.0.retain(|key, _| !key.starts_with("n "));
         self
     }
 
-    /// Where two worlds differ, in words; empty where they agree.
+    /// Describes each difference between two summaries; empty if they are equal.
     pub fn difference(&self, other: &Self) -> Vec<String> {
         let keys = self.0.keys().chain(other.0.keys());
         let mut keys: Vec<&String> = keys.collect();
@@ -137,37 +138,43 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The name under which an effect is counted: creates, deletes, moves and ends. What may repeat without harm is not.
-fn counted(what: &What, name: &impl Fn(&Uid) -> String) -> Option<String> {
-    Some(match what {
-        What::SecretCreated(secret) => format!("n secret created {} {:?}", name(&secret.uid), secret.kind),
-        What::SecretDeleted(secret) => format!("n secret deleted {} {:?}", name(&secret.uid), secret.kind),
-        What::MarkerPut(uid) => format!("n marker put {}", name(uid)),
-        What::ObjectDeleted(uid, _) => format!("n objects deleted {}", name(uid)),
-        What::DatabaseEnsured { uid, created: true } => format!("n database created {}", name(uid)),
-        What::DatabaseDropped(uid) => format!("n database dropped {}", name(uid)),
-        What::CanarySet(color, _) => format!("n canary set {color}"),
-        What::ImageSet(color, from, to) if from != to => {
+/// Returns the key under which an effect is counted: creations, deletions, moves and ends. Harmless repetitions
+/// are not counted.
+fn counted(kind: &EffectKind, name: &impl Fn(&Uid) -> String) -> Option<String> {
+    Some(match kind {
+        EffectKind::SecretCreated(secret) => {
+            format!("n secret created {} {:?}", name(&secret.uid), secret.kind)
+        }
+        EffectKind::SecretDeleted(secret) => {
+            format!("n secret deleted {} {:?}", name(&secret.uid), secret.kind)
+        }
+        EffectKind::MarkerPut(uid) => format!("n marker put {}", name(uid)),
+        EffectKind::ObjectDeleted(uid, _) => format!("n objects deleted {}", name(uid)),
+        EffectKind::DatabaseEnsured { uid, created: true } => format!("n database created {}", name(uid)),
+        EffectKind::DatabaseDropped(uid) => format!("n database dropped {}", name(uid)),
+        EffectKind::CanarySet(color, _) => format!("n canary set {color}"),
+        EffectKind::ImageSet(color, from, to) if from != to => {
             format!("n image set {color} {:?}", to.map(|digest| digest.short()))
         }
-        What::RouteCreated(uid, to) => format!("n route created {} {to}", name(uid)),
-        What::RouteMoved(uid, from, to) if from != to => format!("n route moved {} {to}", name(uid)),
-        What::Released(uid, _) => format!("n released {}", name(uid)),
-        // By how many jobs a rollout's sites are flushed is a matter of time; which sites are is told above.
-        What::JobStarted(job, ..) if job.as_str().starts_with("rollout-") => return None,
-        What::JobStarted(_, Some(uid), word) => format!("n job {word} {}", name(uid)),
-        What::JobStarted(_, None, word) => format!("n job {word} batch"),
-        What::Ended(operation) => ended(operation),
-        What::DatabaseEnsured { created: false, .. }
-        | What::DatabaseRenewed(_)
-        | What::RouteMoved(..)
-        | What::ImageSet(..)
-        | What::Site(..)
-        | What::Colour(_)
-        | What::Fleet(_)
-        | What::Rollout(_)
-        | What::Looked(..)
-        | What::Refused(_) => return None,
+        EffectKind::RouteCreated(uid, to) => format!("n route created {} {to}", name(uid)),
+        EffectKind::RouteMoved(uid, from, to) if from != to => format!("n route moved {} {to}", name(uid)),
+        EffectKind::Released(uid, _) => format!("n released {}", name(uid)),
+        // The number of jobs that flush a rollout's sites depends on timing. The flushed sites are in the end
+        // state above.
+        EffectKind::JobStarted(job, ..) if job.as_str().starts_with("rollout-") => return None,
+        EffectKind::JobStarted(_, Some(uid), word) => format!("n job {word} {}", name(uid)),
+        EffectKind::JobStarted(_, None, word) => format!("n job {word} batch"),
+        EffectKind::Ended(operation) => ended(operation),
+        EffectKind::DatabaseEnsured { created: false, .. }
+        | EffectKind::DatabaseRenewed(_)
+        | EffectKind::RouteMoved(..)
+        | EffectKind::ImageSet(..)
+        | EffectKind::Site(..)
+        | EffectKind::Service(_)
+        | EffectKind::Fleet(_)
+        | EffectKind::Rollout(_)
+        | EffectKind::ServiceRead(..)
+        | EffectKind::Rejected(_) => return None,
     })
 }
 

@@ -1,5 +1,5 @@
-//! Two workers over one story: one stands still at a call for longer than its lease, another takes over, and the first
-//! goes on at a chosen moment.
+//! Two workers run one scenario: the first pauses at a call for longer than its lease, the second takes over,
+//! and the first resumes at a chosen moment.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use super::{Scenario, Summary, Verb, World};
 use crate::check::Violation;
 use crate::faults::{Fault, Plan};
 
-/// When the worker that stood still goes on.
+/// When the paused worker resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// After so many effects of its successor.
+    /// After this many effects of its successor.
     After(usize),
-    /// When everything rests.
-    AtRest,
-    /// When the site has been terminated since.
+    /// When the platform is quiescent.
+    Quiescent,
+    /// After the site was terminated.
     Terminated,
-    /// When a site of the same id has been created since.
+    /// After a site with the same id was created again.
     Recreated,
 }
 
-/// What came of it.
+/// The outcome of a run with a paused worker.
 #[derive(Debug)]
-pub struct Woken {
-    /// Whether a worker stood still at all, and had not gone on before it was to.
-    pub stood_still: bool,
-    /// What was broken.
+pub struct ZombieOutcome {
+    /// Whether a worker paused, and did not resume too early.
+    pub paused: bool,
+    /// The violations of the run.
     pub violations: Vec<Violation>,
-    /// What it came to.
+    /// The summary of the run.
     pub summary: Summary,
-    /// How many effects there were from the moment it stood still until rest.
+    /// Number of effects from the pause until the platform was quiescent.
     pub effects: usize,
 }
 
-/// Plays `scenario` with a worker that stands still at its `at`th call and goes on at `wake`.
-pub fn zombie(scenario: &Scenario, at: usize, wake: Wake) -> Woken {
+/// Runs `scenario` with a worker that pauses at its call number `at` and resumes at `wake`.
+pub fn zombie(scenario: &Scenario, at: usize, wake: Wake) -> ZombieOutcome {
     let mut world = World::new(1);
     (scenario.before)(&mut world);
     let before = world.log.len();
@@ -44,14 +44,14 @@ pub fn zombie(scenario: &Scenario, at: usize, wake: Wake) -> Woken {
     }
     (scenario.act)(&mut world);
     let effects = world.log.len() - before;
-    let mut stood_still = world.has_zombie();
+    let mut paused = world.has_zombie();
     if let Wake::After(_) = wake {
-        stood_still = !stood_still;
+        paused = !paused;
     }
-    // Its lease is over whatever happened meanwhile.
+    // The lease of the paused worker expires in any case.
     world.clock.advance(Duration::from_secs(60));
     let then = match wake {
-        Wake::After(_) | Wake::AtRest => None,
+        Wake::After(_) | Wake::Quiescent => None,
         Wake::Terminated => Some(false),
         Wake::Recreated => Some(true),
     };
@@ -59,34 +59,34 @@ pub fn zombie(scenario: &Scenario, at: usize, wake: Wake) -> Woken {
         let _ = world.on_site("rrr", Verb::Terminate);
         world.run();
         if again {
-            world.settle_site("rrr");
+            world.create_active_site("rrr");
         }
     }
     world.finish_zombies();
     world.converge();
     let mut violations = world.violations();
-    // Of a rollout two sites may have been under way.
+    // A rollout may have had two sites in progress.
     let under_way = if scenario.name.contains("rollout") { 2 } else { 1 };
     if world.late_changes() > under_way {
-        let detail = format!("{} calls by a worker whose lease was over", world.late_changes());
+        let detail = format!("{} calls by a worker whose lease had expired", world.late_changes());
         violations.push(Violation { invariant: "OneOwner", detail });
     }
-    Woken { stood_still, violations, summary: Summary::of(&world), effects }
+    ZombieOutcome { paused, violations, summary: Summary::of(&world), effects }
 }
 
 impl World {
-    /// Whether a process stands still.
+    /// Returns whether a process is paused.
     pub fn has_zombie(&self) -> bool {
         !self.zombies.0.is_empty()
     }
 
-    /// Lets whoever stands still go on once that many more effects have happened.
+    /// Resumes the paused process after this many further effects.
     pub fn wake_after(&mut self, effects: usize) {
         self.wake_at = Some(self.log.len() + effects);
     }
 
-    /// How many changing calls were sent by workers that had stood still for longer than their lease. Each may have
-    /// sent those that were under way when it was stopped, and no other.
+    /// Returns how many changing calls were sent by workers after a pause longer than their lease. Each worker
+    /// may send the calls that were in progress when it paused, and no others.
     pub const fn late_changes(&self) -> u64 {
         self.late_changes
     }

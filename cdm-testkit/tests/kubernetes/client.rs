@@ -1,4 +1,4 @@
-//! A client that knows HTTP and JSON and nothing else.
+//! A client that uses only HTTP and JSON.
 
 use cdm_testkit::kubernetes::KubernetesApi;
 use http_body_util::{BodyExt, Full};
@@ -9,7 +9,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// A client with somebody's token.
+/// A client with a bearer token.
 pub(super) struct Client {
     http: Hyper<HttpConnector, Full<Bytes>>,
     url: String,
@@ -46,47 +46,47 @@ impl Client {
             .header("user-agent", "plain/1")
             .header("content-type", kind)
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .expect("a request");
+            .expect("a valid request");
         self.http.request(request).await
     }
 
-    /// Code and object of an answer.
-    pub(super) async fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    /// Returns the status code and the object of a response.
+    pub(super) async fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        read(self.send(method, path, "application/json", &body).await.expect("an answer")).await
+        read(self.send(method, path, "application/json", &body).await.expect("a response")).await
     }
 
     pub(super) async fn get(&self, path: &str) -> (u16, Value) {
-        self.ask("GET", path, &Value::Null).await
+        self.request("GET", path, &Value::Null).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.ask("POST", path, body).await
+        self.request("POST", path, body).await
     }
 
     pub(super) async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.ask("PUT", path, body).await
+        self.request("PUT", path, body).await
     }
 
     pub(super) async fn delete(&self, path: &str) -> (u16, Value) {
-        self.ask("DELETE", path, &Value::Null).await
+        self.request("DELETE", path, &Value::Null).await
     }
 
-    /// A patch of a kind, such as `merge-patch+json`.
+    /// Sends a patch with a media type such as `merge-patch+json`.
     pub(super) async fn patch(&self, path: &str, kind: &str, body: &Value) -> (u16, Value) {
         let kind = format!("application/{kind}");
-        read(self.send("PATCH", path, &kind, &body.to_string()).await.expect("an answer")).await
+        read(self.send("PATCH", path, &kind, &body.to_string()).await.expect("a response")).await
     }
 
     pub(super) async fn watch(&self, path: &str) -> Lines {
-        let answer = self.send("GET", path, "application/json", "").await.expect("an answer");
-        assert_eq!(answer.status().as_u16(), 200);
-        Lines { body: answer.into_body(), rest: Vec::new() }
+        let response = self.send("GET", path, "application/json", "").await.expect("a response");
+        assert_eq!(response.status().as_u16(), 200);
+        Lines { body: response.into_body(), rest: Vec::new() }
     }
 }
 
 impl Lines {
-    /// The next event; `None` at the end; an error where the connection broke.
+    /// Returns the next event, `None` at the end, or an error if the connection broke.
     pub(super) async fn next(&mut self) -> Option<Result<Value, hyper::Error>> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -104,8 +104,8 @@ impl Lines {
         self.next().await.expect("an event").expect("a connection")
     }
 
-    /// Type, name and version of the next event.
-    pub(super) async fn told(&mut self) -> (String, String, String) {
+    /// Returns type, name and version of the next event.
+    pub(super) async fn next_summary(&mut self) -> (String, String, String) {
         let event = self.event().await;
         let text =
             |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -113,9 +113,9 @@ impl Lines {
     }
 }
 
-async fn read(answer: Response<Incoming>) -> (u16, Value) {
-    let code = answer.status().as_u16();
-    let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
+async fn read(response: Response<Incoming>) -> (u16, Value) {
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
     let value = serde_json::from_slice(&bytes)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
     (code, value)

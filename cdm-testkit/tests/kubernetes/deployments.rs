@@ -1,8 +1,8 @@
-//! Deployments: how a rollout goes, stands still, and fails.
+//! Deployments: how a rollout progresses, stops and fails.
 
 use std::time::Duration;
 
-use cdm_testkit::kubernetes::{Fate, KubernetesApi};
+use cdm_testkit::kubernetes::{ImageBehavior, KubernetesApi};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -13,7 +13,7 @@ const BLUE: &str = "/apis/apps/v1/namespaces/cdm/deployments/blue";
 const FIRST: &str = "site@sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const SECOND: &str = "site@sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
-/// A Deployment `blue` of three ready pods of the first image.
+/// Starts a server with a Deployment `blue` of three ready pods of the first image.
 async fn running() -> (KubernetesApi, Client) {
     let (api, client) = started().await;
     let (code, made) = client.post(ALL, &deployment("blue", 3, FIRST)).await;
@@ -28,7 +28,7 @@ async fn set_image(client: &Client, image: &str) {
     assert_eq!(client.patch(BLUE, "json-patch+json", &patch).await.0, 200);
 }
 
-/// Updated, ready, available and all pods, as the status has them.
+/// Returns the updated, ready, available and total pods in the status.
 fn counts(object: &Value) -> [i64; 4] {
     ["updatedReplicas", "readyReplicas", "availableReplicas", "replicas"]
         .map(|name| object["status"][name].as_i64().unwrap_or(0))
@@ -45,7 +45,7 @@ fn pods(api: &KubernetesApi) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn pods_get_ready_in_their_time() {
+async fn pods_become_ready_over_time() {
     let (api, client) = running().await;
     let blue = client.get(BLUE).await.1;
     assert_eq!(counts(&blue), [3, 3, 3, 3]);
@@ -61,7 +61,7 @@ async fn pods_get_ready_in_their_time() {
 }
 
 #[tokio::test]
-async fn a_new_image_moves_pods_over_within_the_limits() {
+async fn a_new_image_replaces_pods_within_the_limits() {
     let (api, client) = running().await;
     set_image(&client, SECOND).await;
     let unseen = client.get(BLUE).await.1;
@@ -80,7 +80,7 @@ async fn a_new_image_moves_pods_over_within_the_limits() {
         pods(&api).iter().map(|pod| pod["status"]["containerStatuses"][0]["imageID"].clone()).collect();
     assert_eq!(images, [json!(SECOND), json!(SECOND), json!(SECOND)]);
     assert_eq!(api.objects("replicasets", "cdm").len(), 2);
-    // The template of before finds its ReplicaSet again.
+    // The previous template uses its ReplicaSet again.
     set_image(&client, FIRST).await;
     api.advance(Duration::from_secs(30));
     assert_eq!(counts(&client.get(BLUE).await.1), [3, 3, 3, 3]);
@@ -90,49 +90,51 @@ async fn a_new_image_moves_pods_over_within_the_limits() {
 }
 
 #[tokio::test]
-async fn a_bad_image_stops_a_rollout_and_its_deadline_is_told() {
-    for (fate, reason, said) in [
-        (Fate::Missing, "ImagePullBackOff", "Back-off pulling image"),
-        (Fate::Refused, "ImagePullBackOff", "Back-off pulling image"),
-        (Fate::Crashing, "CrashLoopBackOff", "back-off restarting"),
-        (Fate::NeverReady, "", ""),
-        (Fate::Unschedulable, "", ""),
+async fn a_bad_image_stops_a_rollout_until_its_deadline() {
+    for (behavior, reason, expected) in [
+        (ImageBehavior::Missing, "ImagePullBackOff", "Back-off pulling image"),
+        (ImageBehavior::PullRejected, "ImagePullBackOff", "Back-off pulling image"),
+        (ImageBehavior::Crashing, "CrashLoopBackOff", "back-off restarting"),
+        (ImageBehavior::NeverReady, "", ""),
+        (ImageBehavior::Unschedulable, "", ""),
     ] {
         let (api, client) = running().await;
-        api.fate(SECOND, fate);
+        api.set_image_behavior(SECOND, behavior);
         set_image(&client, SECOND).await;
         api.advance(Duration::from_secs(20));
         let blue = client.get(BLUE).await.1;
-        assert_eq!(counts(&blue), [1, 3, 3, 4], "{fate:?}: the old pods stay");
-        assert_eq!(condition(&blue, "Progressing"), ("True", "ReplicaSetUpdated"), "{fate:?}");
+        assert_eq!(counts(&blue), [1, 3, 3, 4], "{behavior:?}: the old pods stay");
+        assert_eq!(condition(&blue, "Progressing"), ("True", "ReplicaSetUpdated"), "{behavior:?}");
         let all = pods(&api);
         let bad = all.iter().find(|pod| pod["spec"]["containers"][0]["image"] == SECOND).expect("a pod");
         let waiting = &bad["status"]["containerStatuses"][0]["state"]["waiting"];
-        assert_eq!(waiting["reason"].as_str().unwrap_or(""), reason, "{fate:?}");
-        assert!(waiting["message"].as_str().unwrap_or("").contains(said), "{fate:?}: {waiting}");
-        if fate == Fate::Unschedulable {
+        assert_eq!(waiting["reason"].as_str().unwrap_or(""), reason, "{behavior:?}");
+        assert!(waiting["message"].as_str().unwrap_or("").contains(expected), "{behavior:?}: {waiting}");
+        if behavior == ImageBehavior::Unschedulable {
             assert_eq!(condition(bad, "PodScheduled"), ("False", "Unschedulable"));
         } else {
-            assert_eq!(condition(bad, "Ready").0, "False", "{fate:?}");
+            assert_eq!(condition(bad, "Ready").0, "False", "{behavior:?}");
         }
         api.advance(Duration::from_secs(600));
         let blue = client.get(BLUE).await.1;
-        assert_eq!(condition(&blue, "Progressing"), ("False", "ProgressDeadlineExceeded"), "{fate:?}");
-        assert_eq!(condition(&blue, "Available").0, "True", "{fate:?}");
-        // What was mended goes on by itself.
-        api.fate(SECOND, Fate::Good);
+        assert_eq!(condition(&blue, "Progressing"), ("False", "ProgressDeadlineExceeded"), "{behavior:?}");
+        assert_eq!(condition(&blue, "Available").0, "True", "{behavior:?}");
+        // A repaired image completes the rollout.
+        api.set_image_behavior(SECOND, ImageBehavior::Healthy);
         api.advance(Duration::from_secs(400));
         let blue = client.get(BLUE).await.1;
-        assert_eq!(counts(&blue), [3, 3, 3, 3], "{fate:?}");
-        assert_eq!(condition(&blue, "Progressing"), ("True", "NewReplicaSetAvailable"), "{fate:?}");
+        assert_eq!(counts(&blue), [3, 3, 3, 3], "{behavior:?}");
+        assert_eq!(condition(&blue, "Progressing"), ("True", "NewReplicaSetAvailable"), "{behavior:?}");
     }
 }
 
 #[tokio::test]
-async fn a_pull_says_why_before_it_backs_off() {
-    for (fate, said) in [(Fate::Missing, "NotFound"), (Fate::Refused, "429 Too Many Requests")] {
+async fn a_failed_pull_has_a_reason() {
+    for (behavior, expected) in
+        [(ImageBehavior::Missing, "NotFound"), (ImageBehavior::PullRejected, "429 Too Many Requests")]
+    {
         let (api, client) = running().await;
-        api.fate(SECOND, fate);
+        api.set_image_behavior(SECOND, behavior);
         set_image(&client, SECOND).await;
         api.advance(Duration::from_secs(2));
         let waiting: Vec<Value> = pods(&api)
@@ -142,14 +144,17 @@ async fn a_pull_says_why_before_it_backs_off() {
             .collect();
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0]["reason"], "ErrImagePull");
-        assert!(waiting[0]["message"].as_str().is_some_and(|message| message.contains(said)), "{waiting:?}");
+        assert!(
+            waiting[0]["message"].as_str().is_some_and(|message| message.contains(expected)),
+            "{waiting:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn readiness_may_be_lost_again() {
+async fn ready_pods_may_become_unready() {
     let (api, client) = running().await;
-    api.fate(FIRST, Fate::NeverReady);
+    api.set_image_behavior(FIRST, ImageBehavior::NeverReady);
     api.advance(Duration::from_secs(1));
     let blue = client.get(BLUE).await.1;
     assert_eq!(counts(&blue), [3, 0, 0, 3]);
@@ -157,7 +162,7 @@ async fn readiness_may_be_lost_again() {
 }
 
 #[tokio::test]
-async fn availability_waits_for_its_seconds() {
+async fn availability_waits_for_min_ready_seconds() {
     let (api, client) = started().await;
     let mut patient = deployment("blue", 1, FIRST);
     patient["spec"]["minReadySeconds"] = json!(10);
@@ -169,7 +174,7 @@ async fn availability_waits_for_its_seconds() {
 }
 
 #[tokio::test]
-async fn a_deployment_scales_and_a_pod_that_was_deleted_comes_back() {
+async fn a_deployment_scales_and_replaces_a_deleted_pod() {
     let (api, client) = running().await;
     let scaled = json!({"spec": {"replicas": 1}});
     client.patch(BLUE, "merge-patch+json", &scaled).await;

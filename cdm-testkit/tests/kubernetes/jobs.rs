@@ -1,9 +1,9 @@
-//! Jobs: what they start, when they end, and what they leave.
+//! Jobs: the pods that they create, how they end, and what remains.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_testkit::kubernetes::{Container, Containers, Exit, Fate, KubernetesApi, Settings};
+use cdm_testkit::kubernetes::{Container, Containers, Exit, ImageBehavior, KubernetesApi, Settings};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -11,11 +11,11 @@ use super::client::Client;
 const ALL: &str = "/apis/batch/v1/namespaces/cdm/jobs";
 const ONE: &str = "/apis/batch/v1/namespaces/cdm/jobs/one";
 
-/// Does what the first argument says: `exit 3`, or prints what it was given.
+/// Containers that follow their first argument, such as `exit 3`, or print what they received.
 #[derive(Debug)]
-struct Obedient;
+struct Scripted;
 
-impl Containers for Obedient {
+impl Containers for Scripted {
     fn run(&self, container: &Container) -> Exit {
         let words: Vec<&str> = container.argv.iter().flat_map(|argument| argument.split(' ')).collect();
         match words.as_slice() {
@@ -30,7 +30,7 @@ impl Containers for Obedient {
 }
 
 async fn started() -> (KubernetesApi, Client) {
-    let settings = Settings { containers: Arc::new(Obedient), ..Settings::default() };
+    let settings = Settings { containers: Arc::new(Scripted), ..Settings::default() };
     let api = KubernetesApi::start(settings).await.expect("a server");
     let client = Client::of(&api);
     (api, client)
@@ -49,7 +49,7 @@ fn job(args: &[&str], spec: Value) -> Value {
     job
 }
 
-/// The job after so many seconds.
+/// Returns the job after so many seconds.
 async fn after(api: &KubernetesApi, client: &Client, job: &Value, seconds: u64) -> Value {
     let (code, made) = client.post(ALL, job).await;
     assert_eq!(code, 201, "{made}");
@@ -72,7 +72,7 @@ fn pair(kind: &str, reason: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_job_runs_its_pod_and_is_complete() {
+async fn a_job_runs_its_pod_and_completes() {
     let (api, client) = started().await;
     let one = after(&api, &client, &job(&["hello"], json!({})), 30).await;
     assert_eq!(
@@ -94,10 +94,10 @@ async fn a_job_runs_its_pod_and_is_complete() {
 }
 
 #[tokio::test]
-async fn a_job_fails_when_its_retries_are_used_up() {
+async fn a_job_fails_when_its_retries_are_exhausted() {
     let (api, client) = started().await;
     let one = after(&api, &client, &job(&["exit 3"], json!({"backoffLimit": 1})), 9).await;
-    assert_eq!((ends(&one), &one["status"]["failed"]), (vec![], &json!(1)), "ten seconds lie before a retry");
+    assert_eq!((ends(&one), &one["status"]["failed"]), (vec![], &json!(1)), "a retry waits ten seconds");
     api.advance(Duration::from_secs(20));
     let one = client.get(ONE).await.1;
     assert_eq!(
@@ -111,7 +111,7 @@ async fn a_job_fails_when_its_retries_are_used_up() {
 }
 
 #[tokio::test]
-async fn a_policy_ends_a_job_at_once_or_overlooks_a_failure() {
+async fn a_policy_fails_a_job_or_ignores_a_failure() {
     let policy = |action: &str, values: &[i64]| {
         json!({"backoffLimit": 0, "podFailurePolicy": {"rules": [
             {"action": action, "onExitCodes": {"operator": "In", "values": values}},
@@ -146,7 +146,7 @@ async fn a_deadline_ends_a_job_and_its_pods() {
 #[tokio::test]
 async fn a_job_whose_image_is_missing_waits_for_its_deadline() {
     let (api, client) = started().await;
-    api.fate("site:1", Fate::Missing);
+    api.set_image_behavior("site:1", ImageBehavior::Missing);
     let one = after(&api, &client, &job(&[], json!({"activeDeadlineSeconds": 300})), 250).await;
     assert_eq!((ends(&one), &one["status"]["active"]), (vec![], &json!(1)));
     let pod = api.objects("pods", "cdm").remove(0);
@@ -154,14 +154,14 @@ async fn a_job_whose_image_is_missing_waits_for_its_deadline() {
     assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "ImagePullBackOff");
     let log =
         format!("/api/v1/namespaces/cdm/pods/{}/log", pod["metadata"]["name"].as_str().expect("a name"));
-    let (code, answer) = client.get(&log).await;
-    assert_eq!((code, &answer["reason"]), (400, &json!("BadRequest")));
+    let (code, response) = client.get(&log).await;
+    assert_eq!((code, &response["reason"]), (400, &json!("BadRequest")));
     api.advance(Duration::from_secs(60));
     assert_eq!(ends(&client.get(ONE).await.1)[1], pair("Failed", "DeadlineExceeded"));
 }
 
 #[tokio::test]
-async fn an_indexed_job_tells_which_of_its_parts_failed() {
+async fn an_indexed_job_reports_its_failed_indexes() {
     let (api, client) = started().await;
     let spec = json!({
         "completionMode": "Indexed", "completions": 5, "parallelism": 2, "backoffLimitPerIndex": 1,
@@ -182,7 +182,7 @@ async fn an_indexed_job_tells_which_of_its_parts_failed() {
 }
 
 #[tokio::test]
-async fn containers_that_run_before_the_others_run_in_order_and_hold_them_up() {
+async fn init_containers_run_in_order_and_block_the_others() {
     let (api, client) = started().await;
     let mut both = job(&["last"], json!({"backoffLimit": 0}));
     let initial = json!([
@@ -207,7 +207,7 @@ async fn containers_that_run_before_the_others_run_in_order_and_hold_them_up() {
 }
 
 #[tokio::test]
-async fn a_container_gets_its_files_and_variables_when_their_sources_are_there() {
+async fn a_container_starts_when_its_sources_exist() {
     let (api, client) = started().await;
     let mut mounted = job(&["$(A)", "$(NO)", "$$(A)"], json!({}));
     mounted["spec"]["template"]["spec"]["volumes"] =
@@ -230,7 +230,7 @@ async fn a_container_gets_its_files_and_variables_when_their_sources_are_there()
 }
 
 #[tokio::test]
-async fn a_suspended_job_starts_when_it_is_let_go() {
+async fn a_suspended_job_starts_when_it_is_resumed() {
     let (api, client) = started().await;
     let one =
         after(&api, &client, &job(&[], json!({"suspend": true, "activeDeadlineSeconds": 10})), 60).await;
@@ -242,7 +242,7 @@ async fn a_suspended_job_starts_when_it_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_finished_job_goes_after_its_time_with_its_pods() {
+async fn a_finished_job_is_removed_after_its_ttl() {
     let (api, client) = started().await;
     let one = after(&api, &client, &job(&[], json!({"ttlSecondsAfterFinished": 100})), 90).await;
     assert_eq!(ends(&one).len(), 2);
@@ -251,21 +251,24 @@ async fn a_finished_job_goes_after_its_time_with_its_pods() {
 }
 
 #[tokio::test]
-async fn who_deletes_a_job_and_says_nothing_keeps_its_pods() {
-    for (query, left) in [("", 1), ("?propagationPolicy=Background", 0), ("?propagationPolicy=Foreground", 0)]
+async fn deleting_a_job_without_a_policy_keeps_its_pods() {
+    for (query, remaining) in
+        [("", 1), ("?propagationPolicy=Background", 0), ("?propagationPolicy=Foreground", 0)]
     {
         let (api, client) = started().await;
         after(&api, &client, &job(&[], json!({})), 30).await;
-        let answer =
-            client.send("DELETE", &format!("{ONE}{query}"), "application/json", "").await.expect("an answer");
-        assert_eq!(answer.headers().contains_key("warning"), query.is_empty());
+        let response = client
+            .send("DELETE", &format!("{ONE}{query}"), "application/json", "")
+            .await
+            .expect("a response");
+        assert_eq!(response.headers().contains_key("warning"), query.is_empty());
         api.advance(Duration::from_secs(5));
-        assert_eq!((client.get(ONE).await.0, api.objects("pods", "cdm").len()), (404, left), "{query}");
+        assert_eq!((client.get(ONE).await.0, api.objects("pods", "cdm").len()), (404, remaining), "{query}");
     }
 }
 
 #[tokio::test]
-async fn a_thousand_jobs_end_and_are_told_by_one_watch() {
+async fn one_watch_reports_a_thousand_completed_jobs() {
     const MANY: usize = 1_000;
     let (api, client) = started().await;
     let mut watch = client.watch(&format!("{ALL}?watch=true")).await;

@@ -1,4 +1,4 @@
-//! A second client, which knows nothing of this project: kubectl finds what it expects of a server.
+//! A second, independent client: kubectl works with this server.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -26,11 +26,11 @@ rules:
   verbs: [get, list]
 ";
 
-/// Where kubectl is; nothing, said aloud, where it is not and is not required.
+/// Returns the path of kubectl. If it is not configured and not required, prints that the test is skipped.
 #[expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "tests are told by their surroundings where the real parts are, and say what they skip"
+    reason = "the environment configures the real programs, and skipped tests are printed"
 )]
 fn program() -> Option<PathBuf> {
     let program = std::env::var_os("CDM_TEST_KUBECTL").filter(|program| !program.is_empty());
@@ -42,7 +42,7 @@ fn program() -> Option<PathBuf> {
     program.map(PathBuf::from)
 }
 
-/// kubectl with somebody's kubeconfig.
+/// A kubectl with its own kubeconfig.
 struct Kubectl {
     program: PathBuf,
     home: PathBuf,
@@ -72,29 +72,29 @@ impl Kubectl {
         child.wait_with_output().expect("kubectl ends")
     }
 
-    /// What it printed, when it was content.
-    fn says(&self, arguments: &[&str], input: &str) -> String {
+    /// Returns the output of a successful command.
+    fn stdout(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run(arguments, input);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {arguments:?}: {said}{error}");
-        said
+        assert!(output.status.success(), "kubectl {arguments:?}: {text}{error}");
+        text
     }
 
-    /// What it complained of.
-    fn complains(&self, arguments: &[&str], input: &str) -> String {
+    /// Returns the errors of a failed command.
+    fn stderr(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run(arguments, input);
-        assert!(!output.status.success(), "kubectl {arguments:?} was content");
+        assert!(!output.status.success(), "kubectl {arguments:?} succeeded");
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
     }
 
     fn object(&self, arguments: &[&str]) -> Value {
-        let said = self.says(&[arguments, &["-o", "json"]].concat(), "");
-        serde_json::from_str(&said).expect("JSON")
+        let text = self.stdout(&[arguments, &["-o", "json"]].concat(), "");
+        serde_json::from_str(&text).expect("JSON")
     }
 }
 
-/// Prints what it was started with.
+/// Containers that print their arguments.
 #[derive(Debug)]
 struct Echo;
 
@@ -104,7 +104,7 @@ impl Containers for Echo {
     }
 }
 
-/// A clock on which ten seconds pass in one.
+/// A clock on which ten seconds pass in one second.
 #[derive(Debug)]
 struct Fast(SystemClock);
 
@@ -125,14 +125,14 @@ impl Clock for Fast {
     }
 }
 
-fn has(said: &str, parts: &[&str]) {
+fn has(text: &str, parts: &[&str]) {
     for part in parts {
-        assert!(said.contains(part), "no {part:?} in: {said}");
+        assert!(text.contains(part), "no {part:?} in: {text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_finds_what_it_expects() {
+async fn kubectl_works_with_the_server() {
     let Some(program) = program() else { return };
     let reader = User::with_roles("reader", "reader-token", ROLE, "cdm").expect("a role");
     let settings = Settings {
@@ -152,28 +152,28 @@ async fn kubectl_finds_what_it_expects() {
         rights(&kubectl, &reader);
     })
     .await
-    .expect("a story");
+    .expect("no panic");
     drop(api);
 }
 
 fn objects(kubectl: &Kubectl) {
-    has(&kubectl.says(&["api-resources"], ""), &["configmaps", "httproutes", "deploy", "jobs"]);
-    // Objects of its own making it sends in a form that is not spoken here.
+    has(&kubectl.stdout(&["api-resources"], ""), &["configmaps", "httproutes", "deploy", "jobs"]);
+    // For objects of its own making, kubectl uses a format that the server does not support.
     let create = ["create", "--validate=false", "-f", "-"];
     let one = map("one", json!({}), json!({"a": "1"})).to_string();
-    has(&kubectl.says(&create, &one), &["configmap/one created"]);
-    has(&kubectl.complains(&create, &one), &["AlreadyExists"]);
-    has(&kubectl.complains(&["get", "configmap", "no"], ""), &["NotFound", "configmaps \"no\" not found"]);
-    kubectl.says(&["label", "configmap", "one", "app=blue"], "");
-    kubectl.says(&["annotate", "configmap", "one", "cdm/fence=7"], "");
+    has(&kubectl.stdout(&create, &one), &["configmap/one created"]);
+    has(&kubectl.stderr(&create, &one), &["AlreadyExists"]);
+    has(&kubectl.stderr(&["get", "configmap", "no"], ""), &["NotFound", "configmaps \"no\" not found"]);
+    kubectl.stdout(&["label", "configmap", "one", "app=blue"], "");
+    kubectl.stdout(&["annotate", "configmap", "one", "cdm/fence=7"], "");
     let key = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"password": "x"},
     });
-    kubectl.says(&create, &key.to_string());
-    has(&kubectl.says(&["get", "configmaps,secrets", "-o", "name"], ""), &["configmap/one", "secret/key"]);
-    assert_eq!(kubectl.says(&["get", "cm", "-l", "app in (green)", "-o", "name"], ""), "");
-    has(&kubectl.says(&["get", "cm", "--field-selector", "metadata.name=one"], ""), &["NAME", "one"]);
-    has(&kubectl.says(&["describe", "configmap", "one"], ""), &["cdm/fence: 7", "app=blue"]);
+    kubectl.stdout(&create, &key.to_string());
+    has(&kubectl.stdout(&["get", "configmaps,secrets", "-o", "name"], ""), &["configmap/one", "secret/key"]);
+    assert_eq!(kubectl.stdout(&["get", "cm", "-l", "app in (green)", "-o", "name"], ""), "");
+    has(&kubectl.stdout(&["get", "cm", "--field-selector", "metadata.name=one"], ""), &["NAME", "one"]);
+    has(&kubectl.stdout(&["describe", "configmap", "one"], ""), &["cdm/fence: 7", "app=blue"]);
     for (kind, patch) in [
         (
             "json",
@@ -182,71 +182,72 @@ fn objects(kubectl: &Kubectl) {
         ("merge", r#"{"data":{"b":"3"}}"#),
         ("strategic", r#"{"data":{"c":"4"}}"#),
     ] {
-        kubectl.says(&["patch", "configmap", "one", "--type", kind, "-p", patch], "");
+        kubectl.stdout(&["patch", "configmap", "one", "--type", kind, "-p", patch], "");
     }
     let one = kubectl.object(&["get", "configmap", "one"]);
     assert_eq!(one["data"], json!({"a": "2", "b": "3", "c": "4"}));
     let failed = r#"[{"op":"test","path":"/data/a","value":"1"}]"#;
-    kubectl.complains(&["patch", "configmap", "one", "--type", "json", "-p", failed], "");
-    kubectl.says(&["annotate", "configmap", "one", "cdm/fence=8", "--overwrite"], "");
+    kubectl.stderr(&["patch", "configmap", "one", "--type", "json", "-p", failed], "");
+    kubectl.stdout(&["annotate", "configmap", "one", "cdm/fence=8", "--overwrite"], "");
     has(
-        &kubectl.complains(&["replace", "--validate=false", "-f", "-"], &one.to_string()),
+        &kubectl.stderr(&["replace", "--validate=false", "-f", "-"], &one.to_string()),
         &["Conflict", "the object has been modified"],
     );
     has(
-        &kubectl.complains(&create, &map("Upper", json!({}), json!({})).to_string()),
+        &kubectl.stderr(&create, &map("Upper", json!({}), json!({})).to_string()),
         &["is invalid: metadata.name: Invalid value"],
     );
-    kubectl.says(&["delete", "configmap", "one"], "");
+    kubectl.stdout(&["delete", "configmap", "one"], "");
     let applied = map("two", json!({}), json!({"a": "1"})).to_string();
     let apply = ["apply", "--server-side", "--validate=false", "-f", "-"];
     for _ in 0..2 {
-        has(&kubectl.says(&apply, &applied), &["configmap/two serverside-applied"]);
+        has(&kubectl.stdout(&apply, &applied), &["configmap/two serverside-applied"]);
     }
-    kubectl.complains(&["get", "configmap", "one"], "");
+    kubectl.stderr(&["get", "configmap", "one"], "");
     let route = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "rrr"},
         "spec": {"rules": [{"host": "rrr.example.com", "http": {"paths": [{
             "path": "/", "pathType": "Prefix", "backend": {"service": {"name": "blue", "port": {"number": 80}}},
         }]}}]},
     });
-    kubectl.says(&["apply", "--validate=false", "-f", "-"], &route.to_string());
-    has(&kubectl.says(&["describe", "ingress", "rrr"], ""), &["rrr.example.com", "blue:80"]);
+    kubectl.stdout(&["apply", "--validate=false", "-f", "-"], &route.to_string());
+    has(&kubectl.stdout(&["describe", "ingress", "rrr"], ""), &["rrr.example.com", "blue:80"]);
 }
 
 fn deployments(kubectl: &Kubectl) {
-    let apply = |object: &Value| kubectl.says(&["apply", "--validate=false", "-f", "-"], &object.to_string());
+    let apply =
+        |object: &Value| kubectl.stdout(&["apply", "--validate=false", "-f", "-"], &object.to_string());
     let mut blue = deployment("blue", 2, FIRST);
     has(&apply(&blue), &["deployment.apps/blue created"]);
     has(&apply(&blue), &["deployment.apps/blue unchanged"]);
-    let status = || kubectl.says(&["rollout", "status", "deployment/blue", "--timeout=60s"], "");
+    let status = || kubectl.stdout(&["rollout", "status", "deployment/blue", "--timeout=60s"], "");
     has(&status(), &["successfully rolled out"]);
     blue["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
     has(&apply(&blue), &["deployment.apps/blue configured"]);
     let image = format!("web={SECOND}");
-    has(&kubectl.says(&["set", "image", "deployment/blue", &image], ""), &["image updated"]);
+    has(&kubectl.stdout(&["set", "image", "deployment/blue", &image], ""), &["image updated"]);
     has(&status(), &["successfully rolled out"]);
     let now = kubectl.object(&["get", "deployment", "blue"]);
     let container = &now["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&container["image"], &container["env"][0]["name"]), (&json!(SECOND), &json!("A")));
     assert_eq!(now["status"]["availableReplicas"], 2);
     has(
-        &kubectl.says(&["describe", "deployment", "blue"], ""),
+        &kubectl.stdout(&["describe", "deployment", "blue"], ""),
         &["2 desired | 2 updated | 2 total | 2 available", SECOND],
     );
-    kubectl.says(&["wait", "--for=condition=available", "deployment/blue", "--timeout=60s"], "");
-    kubectl.says(&["rollout", "restart", "deployment/blue"], "");
+    kubectl.stdout(&["wait", "--for=condition=available", "deployment/blue", "--timeout=60s"], "");
+    kubectl.stdout(&["rollout", "restart", "deployment/blue"], "");
     has(&status(), &["successfully rolled out"]);
-    has(&kubectl.says(&["rollout", "history", "deployment/blue"], ""), &["REVISION"]);
-    kubectl.says(&["rollout", "undo", "deployment/blue", "--to-revision=1"], "");
+    has(&kubectl.stdout(&["rollout", "history", "deployment/blue"], ""), &["REVISION"]);
+    kubectl.stdout(&["rollout", "undo", "deployment/blue", "--to-revision=1"], "");
     has(&status(), &["successfully rolled out"]);
     let now = kubectl.object(&["get", "deployment", "blue"]);
     assert_eq!(now["spec"]["template"]["spec"]["containers"][0]["image"], FIRST);
     let pods = kubectl.object(&["get", "pods", "-l", "app=blue"]);
     assert_eq!(pods["items"][0]["status"]["containerStatuses"][0]["imageID"], FIRST);
-    has(&kubectl.says(&["describe", "pods", "-l", "app=blue"], ""), &["Running", FIRST]);
-    kubectl.says(&["delete", "deployment", "blue", "--cascade=foreground", "--timeout=60s"], "");
-    assert_eq!(kubectl.says(&["get", "pods", "-l", "app=blue", "-o", "name"], ""), "");
+    has(&kubectl.stdout(&["describe", "pods", "-l", "app=blue"], ""), &["Running", FIRST]);
+    kubectl.stdout(&["delete", "deployment", "blue", "--cascade=foreground", "--timeout=60s"], "");
+    assert_eq!(kubectl.stdout(&["get", "pods", "-l", "app=blue", "-o", "name"], ""), "");
 }
 
 fn jobs(kubectl: &Kubectl) {
@@ -257,24 +258,24 @@ fn jobs(kubectl: &Kubectl) {
         }}},
     });
     has(
-        &kubectl.says(&["create", "--validate=false", "-f", "-"], &job.to_string()),
+        &kubectl.stdout(&["create", "--validate=false", "-f", "-"], &job.to_string()),
         &["job.batch/hello created"],
     );
-    kubectl.says(&["wait", "--for=condition=complete", "job/hello", "--timeout=60s"], "");
-    assert_eq!(kubectl.says(&["logs", "job/hello"], ""), "hello there\n");
-    has(&kubectl.says(&["describe", "job", "hello"], ""), &["1 Succeeded"]);
-    kubectl.says(&["delete", "job", "hello", "--cascade=foreground", "--timeout=60s"], "");
-    assert_eq!(kubectl.says(&["get", "pods", "-l", "job-name=hello", "-o", "name"], ""), "");
+    kubectl.stdout(&["wait", "--for=condition=complete", "job/hello", "--timeout=60s"], "");
+    assert_eq!(kubectl.stdout(&["logs", "job/hello"], ""), "hello there\n");
+    has(&kubectl.stdout(&["describe", "job", "hello"], ""), &["1 Succeeded"]);
+    kubectl.stdout(&["delete", "job", "hello", "--cascade=foreground", "--timeout=60s"], "");
+    assert_eq!(kubectl.stdout(&["get", "pods", "-l", "job-name=hello", "-o", "name"], ""), "");
 }
 
 fn rights(kubectl: &Kubectl, reader: &Kubectl) {
-    assert_eq!(kubectl.says(&["auth", "can-i", "delete", "jobs"], ""), "yes\n");
-    assert_eq!(reader.says(&["auth", "can-i", "list", "deployments.apps"], ""), "yes\n");
-    has(&reader.complains(&["auth", "can-i", "delete", "deployments.apps"], ""), &["no"]);
+    assert_eq!(kubectl.stdout(&["auth", "can-i", "delete", "jobs"], ""), "yes\n");
+    assert_eq!(reader.stdout(&["auth", "can-i", "list", "deployments.apps"], ""), "yes\n");
+    has(&reader.stderr(&["auth", "can-i", "delete", "deployments.apps"], ""), &["no"]);
     let seen = map("seen", json!({}), json!({})).to_string();
-    kubectl.says(&["create", "--validate=false", "-f", "-"], &seen);
-    reader.says(&["get", "configmap", "seen"], "");
-    let refused = reader.complains(&["delete", "configmap", "seen"], "");
+    kubectl.stdout(&["create", "--validate=false", "-f", "-"], &seen);
+    reader.stdout(&["get", "configmap", "seen"], "");
+    let refused = reader.stderr(&["delete", "configmap", "seen"], "");
     has(
         &refused,
         &[

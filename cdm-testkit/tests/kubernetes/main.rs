@@ -1,13 +1,13 @@
-//! The Kubernetes API of the testkit behaves like one, asked over plain HTTP.
+//! The Kubernetes API of the testkit behaves like a real one over plain HTTP.
 
 mod client;
 mod deployments;
+mod faults;
 mod jobs;
 mod kubectl;
 mod objects;
 mod owners;
 mod patches;
-mod trouble;
 mod watches;
 
 use cdm_testkit::kubernetes::{KubernetesApi, Settings};
@@ -30,7 +30,7 @@ fn map(name: &str, labels: Value, data: Value) -> Value {
     })
 }
 
-/// A Deployment of that many pods of an image.
+/// Returns a Deployment with this many pods of an image.
 fn deployment(name: &str, replicas: u32, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",

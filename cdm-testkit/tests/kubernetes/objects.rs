@@ -1,16 +1,16 @@
-//! Objects: what is kept, what is refused, and in which words.
+//! Objects: what is stored, what is rejected, and the messages of rejections.
 
 use serde_json::{Value, json};
 
 use super::{MAPS, deployment, map, started};
 
-fn reason(answer: &Value) -> &str {
-    assert_eq!(answer["kind"], "Status", "{answer}");
-    answer["reason"].as_str().unwrap_or_default()
+fn reason(response: &Value) -> &str {
+    assert_eq!(response["kind"], "Status", "{response}");
+    response["reason"].as_str().unwrap_or_default()
 }
 
 #[tokio::test]
-async fn an_object_is_created_once_and_has_what_a_server_gives() {
+async fn an_object_is_created_once_with_server_fields() {
     let (_api, client) = started().await;
     let (code, made) = client.post(MAPS, &map("one", json!({}), json!({"a": "1"}))).await;
     assert_eq!(code, 201, "{made}");
@@ -44,7 +44,7 @@ async fn a_stale_version_is_a_conflict() {
     let mut other = second.clone();
     other["metadata"]["uid"] = json!("another");
     assert_eq!(client.put(&path, &other).await.0, 409);
-    // Writing what is there already is no change.
+    // Writing the stored object again changes nothing.
     assert_eq!(client.put(&path, &second).await, (200, second.clone()));
     let mut blind = second;
     blind["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
@@ -53,7 +53,7 @@ async fn a_stale_version_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_generation_counts_changes_of_the_spec_and_the_status_is_written_apart() {
+async fn a_generation_counts_spec_changes_and_the_status_is_separate() {
     let (_api, client) = started().await;
     let all = "/apis/apps/v1/namespaces/cdm/deployments";
     let (code, made) = client.post(all, &deployment("blue", 2, "site:1")).await;
@@ -68,22 +68,22 @@ async fn a_generation_counts_changes_of_the_spec_and_the_status_is_written_apart
     let (code, apart) = client.put(&format!("{path}/status"), &status).await;
     assert_eq!((code, &apart["status"]["replicas"], &apart["spec"]["replicas"]), (200, &json!(7), &json!(2)));
     assert_eq!(apart["metadata"]["generation"], 1);
-    let labelled = json!({"metadata": {"labels": {"x": "y"}}});
-    let (_, labelled) = client.patch(&path, "merge-patch+json", &labelled).await;
-    assert_eq!(labelled["metadata"]["generation"], 1);
+    let labeled = json!({"metadata": {"labels": {"x": "y"}}});
+    let (_, labeled) = client.patch(&path, "merge-patch+json", &labeled).await;
+    assert_eq!(labeled["metadata"]["generation"], 1);
     let scaled = json!({"spec": {"replicas": 3}});
     let (_, scaled) = client.patch(&path, "merge-patch+json", &scaled).await;
     assert_eq!(scaled["metadata"]["generation"], 2);
 }
 
 #[tokio::test]
-async fn what_is_invalid_is_named_by_its_field() {
+async fn an_invalid_object_names_its_field() {
     let (_api, client) = started().await;
     let invalid = async |path: &str, object: Value, field: &str| {
-        let (code, answer) = client.post(path, &object).await;
-        assert_eq!((code, reason(&answer)), (422, "Invalid"), "{field}: {answer}");
-        let causes = answer["details"]["causes"].as_array().cloned().unwrap_or_default();
-        assert!(causes.iter().any(|cause| cause["field"] == field), "{field}: {answer}");
+        let (code, response) = client.post(path, &object).await;
+        assert_eq!((code, reason(&response)), (422, "Invalid"), "{field}: {response}");
+        let causes = response["details"]["causes"].as_array().cloned().unwrap_or_default();
+        assert!(causes.iter().any(|cause| cause["field"] == field), "{field}: {response}");
     };
     invalid(MAPS, map("Upper", json!({}), json!({})), "metadata.name").await;
     invalid(MAPS, map("x", json!({"a": "b c"}), json!({})), "metadata.labels").await;
@@ -113,8 +113,8 @@ async fn what_is_invalid_is_named_by_its_field() {
     assert_eq!(made["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-name"], "fine");
     let image =
         json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "site:2"}]);
-    let (code, answer) = client.patch(&format!("{jobs}/fine"), "json-patch+json", &image).await;
-    assert_eq!((code, reason(&answer)), (422, "Invalid"));
+    let (code, response) = client.patch(&format!("{jobs}/fine"), "json-patch+json", &image).await;
+    assert_eq!((code, reason(&response)), (422, "Invalid"));
     let ingress = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "x"},
         "spec": {"rules": [{"host": "a_b", "http": {"paths": [{"path": "/", "backend": {}}]}}]},
@@ -123,13 +123,13 @@ async fn what_is_invalid_is_named_by_its_field() {
 }
 
 #[tokio::test]
-async fn a_secret_is_base64_and_its_plain_text_is_never_read() {
+async fn a_secret_is_base64_and_string_data_is_write_only() {
     let (_api, client) = started().await;
     let path = "/api/v1/namespaces/cdm/secrets";
     let secret =
         |data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": data});
-    let (code, answer) = client.post(path, &secret(json!({"a": "not base64"}))).await;
-    assert_eq!((code, reason(&answer)), (400, "BadRequest"));
+    let (code, response) = client.post(path, &secret(json!({"a": "not base64"}))).await;
+    assert_eq!((code, reason(&response)), (400, "BadRequest"));
     let mut plain = secret(json!({"a": "Zm9v"}));
     plain["stringData"] = json!({"b": "foo"});
     let (code, made) = client.post(path, &plain).await;
@@ -141,29 +141,29 @@ async fn a_secret_is_base64_and_its_plain_text_is_never_read() {
 }
 
 #[tokio::test]
-async fn a_delete_keeps_to_its_preconditions() {
+async fn a_delete_checks_its_preconditions() {
     let (_api, client) = started().await;
     let (_, made) = client.post(MAPS, &map("one", json!({}), json!({}))).await;
     let path = format!("{MAPS}/one");
     let only = |part: &str, value: &Value| json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {part: value}});
     for part in ["uid", "resourceVersion"] {
-        let (code, answer) = client.ask("DELETE", &path, &only(part, &json!("77"))).await;
-        assert_eq!((code, reason(&answer)), (409, "Conflict"));
+        let (code, response) = client.request("DELETE", &path, &only(part, &json!("77"))).await;
+        assert_eq!((code, reason(&response)), (409, "Conflict"));
     }
-    let (code, answer) = client.ask("DELETE", &path, &only("uid", &made["metadata"]["uid"])).await;
+    let (code, response) = client.request("DELETE", &path, &only("uid", &made["metadata"]["uid"])).await;
     assert_eq!(
-        (code, &answer["status"], &answer["details"]["uid"]),
+        (code, &response["status"], &response["details"]["uid"]),
         (200, &json!("Success"), &made["metadata"]["uid"])
     );
     assert_eq!(client.delete(&path).await.0, 404);
 }
 
 #[tokio::test]
-async fn a_finalizer_holds_an_object_back() {
+async fn a_finalizer_delays_a_deletion() {
     let (_api, client) = started().await;
-    let mut held = map("held", json!({}), json!({}));
-    held["metadata"]["finalizers"] = json!(["cdm.example/hold"]);
-    client.post(MAPS, &held).await;
+    let mut blocked = map("held", json!({}), json!({}));
+    blocked["metadata"]["finalizers"] = json!(["cdm.example/hold"]);
+    client.post(MAPS, &blocked).await;
     let path = format!("{MAPS}/held");
     let (code, leaving) = client.delete(&path).await;
     assert_eq!(code, 200);
@@ -175,7 +175,7 @@ async fn a_finalizer_holds_an_object_back() {
 }
 
 #[tokio::test]
-async fn a_list_is_chosen_from_by_labels_and_names() {
+async fn a_list_is_filtered_by_labels_and_names() {
     let (_api, client) = started().await;
     for (name, labels) in [
         ("a", json!({"app": "blue", "tier": "x"})),
@@ -207,14 +207,14 @@ async fn a_list_is_chosen_from_by_labels_and_names() {
     ] {
         assert_eq!(names(query).await, found, "{query}");
     }
-    let (code, answer) = client.get(&format!("{MAPS}?fieldSelector=data.x=1")).await;
-    assert_eq!((code, reason(&answer)), (400, "BadRequest"));
+    let (code, response) = client.get(&format!("{MAPS}?fieldSelector=data.x=1")).await;
+    assert_eq!((code, reason(&response)), (400, "BadRequest"));
     let (code, _) = client.delete(&format!("{MAPS}?labelSelector=app")).await;
     assert_eq!((code, names("").await.as_str()), (200, "c"));
 }
 
 #[tokio::test]
-async fn pages_show_one_moment_until_it_is_too_old() {
+async fn pages_show_one_version_until_it_expires() {
     let (api, client) = started().await;
     for name in ["a", "b", "c", "d", "e"] {
         client.post(MAPS, &map(name, json!({}), json!({}))).await;
@@ -244,7 +244,7 @@ async fn pages_show_one_moment_until_it_is_too_old() {
 }
 
 #[tokio::test]
-async fn the_server_says_what_it_has() {
+async fn discovery_lists_the_kinds() {
     let (_api, client) = started().await;
     assert_eq!(client.get("/version").await.1["major"], "1");
     assert_eq!(client.get("/api").await.1["versions"], json!(["v1"]));

@@ -1,4 +1,4 @@
-//! Owners: what depends on an object that is gone goes too, and by its uid alone.
+//! Owner references: dependents are deleted with their owner, which is identified by its uid alone.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn owned(name: &str, owner: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn dependents_go_with_their_owner_and_late_ones_after_it() {
+async fn dependents_are_deleted_with_their_owner() {
     let (api, client) = started().await;
     let (_, anchor) = client.post(MAPS, &map("anchor", json!({}), json!({}))).await;
     client.post(MAPS, &owned("child", &anchor)).await;
@@ -25,7 +25,7 @@ async fn dependents_go_with_their_owner_and_late_ones_after_it() {
     client.delete(&format!("{MAPS}/anchor")).await;
     api.advance(Duration::ZERO);
     assert_eq!(client.get(&format!("{MAPS}/child")).await.0, 404);
-    // A name that was given anew is another owner.
+    // A new object with the same name is another owner.
     client.post(MAPS, &map("anchor", json!({}), json!({}))).await;
     assert_eq!(client.post(MAPS, &owned("late", &anchor)).await.0, 201);
     api.advance(Duration::ZERO);
@@ -34,7 +34,7 @@ async fn dependents_go_with_their_owner_and_late_ones_after_it() {
 }
 
 #[tokio::test]
-async fn a_foreground_deletion_waits_for_dependents_and_an_orphan_stays() {
+async fn a_foreground_deletion_waits_and_an_orphan_stays() {
     let (api, client) = started().await;
     let (_, anchor) = client.post(MAPS, &map("anchor", json!({}), json!({}))).await;
     let mut child = owned("child", &anchor);
@@ -61,7 +61,7 @@ async fn a_foreground_deletion_waits_for_dependents_and_an_orphan_stays() {
 }
 
 #[tokio::test]
-async fn a_namespace_takes_everything_with_it() {
+async fn a_namespace_is_deleted_with_its_objects() {
     let (api, client) = started().await;
     let place = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
     assert_eq!(client.post("/api/v1/namespaces", &place).await.0, 201);
@@ -76,7 +76,7 @@ async fn a_namespace_takes_everything_with_it() {
 }
 
 #[tokio::test]
-async fn a_clock_that_runs_by_itself_moves_the_server() {
+async fn a_clock_advances_the_server() {
     use std::sync::Arc;
 
     use cdm_testkit::clock::SimClock;
@@ -90,6 +90,6 @@ async fn a_clock_that_runs_by_itself_moves_the_server() {
         clock.advance(Duration::from_millis(500));
         tokio::task::yield_now().await;
     }
-    // The last steps may still be on their way.
+    // The last ticks may not have been processed yet.
     assert!(api.now().since(begun) >= Duration::from_secs(4), "{}", api.now());
 }

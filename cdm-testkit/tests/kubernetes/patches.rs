@@ -1,4 +1,4 @@
-//! Patches: JSON with `test`, merge, strategic merge.
+//! Patches: JSON patches with `test`, merge patches, strategic merge patches and server-side apply.
 
 use serde_json::{Value, json};
 
@@ -18,17 +18,17 @@ async fn a_json_patch_tests_before_it_writes() {
             {"op": "replace", "path": "/data/to", "value": "green"},
         ])
     };
-    let (code, answer) = client.patch(&path, "json-patch+json", &moved("6")).await;
-    assert_eq!((code, &answer["reason"], &answer["details"]), (422, &json!("Invalid"), &json!({})));
+    let (code, response) = client.patch(&path, "json-patch+json", &moved("6")).await;
+    assert_eq!((code, &response["reason"], &response["details"]), (422, &json!("Invalid"), &json!({})));
     assert_eq!(client.get(&path).await.1["data"]["to"], "blue");
-    let (code, answer) = client.patch(&path, "json-patch+json", &moved("7")).await;
-    assert_eq!((code, &answer["data"]["to"]), (200, &json!("green")));
+    let (code, response) = client.patch(&path, "json-patch+json", &moved("7")).await;
+    assert_eq!((code, &response["data"]["to"]), (200, &json!("green")));
     let (code, _) = client.patch(&format!("{MAPS}/none"), "json-patch+json", &moved("7")).await;
     assert_eq!(code, 404);
 }
 
 #[tokio::test]
-async fn a_merge_patch_keeps_to_a_version_that_it_names() {
+async fn a_merge_patch_checks_its_version() {
     let (_api, client) = started().await;
     let (_, made) = client.post(MAPS, &map("one", json!({}), json!({"a": "1", "b": "2"}))).await;
     let path = format!("{MAPS}/one");
@@ -36,14 +36,14 @@ async fn a_merge_patch_keeps_to_a_version_that_it_names() {
     let patch = json!({"metadata": {"resourceVersion": version}, "data": {"a": null, "c": "3"}});
     let (code, patched) = client.patch(&path, "merge-patch+json", &patch).await;
     assert_eq!((code, &patched["data"]), (200, &json!({"b": "2", "c": "3"})));
-    let (code, answer) = client.patch(&path, "merge-patch+json", &patch).await;
-    assert_eq!((code, &answer["reason"]), (409, &json!("Conflict")));
-    let (code, answer) = client.patch(&path, "octet-stream", &patch).await;
-    assert_eq!((code, &answer["reason"]), (415, &json!("UnsupportedMediaType")));
+    let (code, response) = client.patch(&path, "merge-patch+json", &patch).await;
+    assert_eq!((code, &response["reason"]), (409, &json!("Conflict")));
+    let (code, response) = client.patch(&path, "octet-stream", &patch).await;
+    assert_eq!((code, &response["reason"]), (415, &json!("UnsupportedMediaType")));
 }
 
 #[tokio::test]
-async fn a_strategic_patch_finds_a_container_by_its_name() {
+async fn a_strategic_patch_merges_containers_by_name() {
     let (_api, client) = started().await;
     let all = "/apis/apps/v1/namespaces/cdm/deployments";
     let mut two = deployment("blue", 1, "site:1");
@@ -61,7 +61,7 @@ async fn a_strategic_patch_finds_a_container_by_its_name() {
 }
 
 #[tokio::test]
-async fn an_applied_object_leaves_what_others_own() {
+async fn an_apply_keeps_fields_of_other_owners() {
     let (_api, client) = started().await;
     let path =
         |manager: &str| format!("/apis/apps/v1/namespaces/cdm/deployments/blue?fieldManager={manager}");
@@ -83,7 +83,7 @@ async fn an_applied_object_leaves_what_others_own() {
         (code, &container(&taken)["image"], &taken["spec"]["replicas"]),
         (200, &json!("site:2"), &json!(2))
     );
-    // What was applied and is applied no more goes, and nothing else.
+    // A field that was applied before and is not applied now is removed, and nothing else.
     let mut more = image.clone();
     let list = json!([{"name": "web", "image": "site:2"}, {"name": "proxy", "image": "proxy:1"}]);
     more["spec"]["template"]["spec"]["containers"] = list;
@@ -93,7 +93,7 @@ async fn an_applied_object_leaves_what_others_own() {
     let (_, one) = apply("cdm", &image).await;
     assert_eq!(one["spec"]["template"]["spec"]["containers"].as_array().map(Vec::len), Some(1));
     assert_eq!((one["metadata"].get("labels"), &container(&one)["image"]), (None, &json!("site:2")));
-    // Applying the same once more changes nothing; a plain write takes what it changes.
+    // Applying the same object again changes nothing; a plain write takes over the fields that it changes.
     assert_eq!(apply("cdm", &image).await, (200, one.clone()));
     let scaled = json!({"spec": {"replicas": 5}});
     client.patch("/apis/apps/v1/namespaces/cdm/deployments/blue", "merge-patch+json", &scaled).await;
@@ -105,11 +105,11 @@ async fn an_applied_object_leaves_what_others_own() {
     );
     let (code, _) =
         client.patch("/apis/apps/v1/namespaces/cdm/deployments/blue", "apply-patch+yaml", &image).await;
-    assert_eq!(code, 422, "nobody applies without a name");
+    assert_eq!(code, 422, "an apply requires a field manager");
 }
 
 #[tokio::test]
-async fn what_was_there_before_it_was_applied_belongs_to_somebody() {
+async fn fields_from_before_the_first_apply_have_an_owner() {
     let (_api, client) = started().await;
     client.post(MAPS, &map("one", json!({}), json!({"a": "1", "b": "2"}))).await;
     let path = format!("{MAPS}/one?fieldManager=cdm");

@@ -1,4 +1,4 @@
-//! Watches: what is told, in which order, and how they end.
+//! Watches: their events, the order of events, and how watches end.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{MAPS, map, started};
 
 #[tokio::test]
-async fn a_watch_tells_what_happens_after_its_version() {
+async fn a_watch_sends_the_changes_after_its_version() {
     let (_api, client) = started().await;
     client.post(MAPS, &map("before", json!({}), json!({}))).await;
     let (_, list) = client.get(MAPS).await;
@@ -19,17 +19,17 @@ async fn a_watch_tells_what_happens_after_its_version() {
     client.delete(&format!("{MAPS}/one")).await;
     let mut versions = vec![version.parse::<u64>().expect("a number")];
     for kind in ["ADDED", "MODIFIED", "DELETED"] {
-        let (told, name, version) = watch.told().await;
-        assert_eq!((told.as_str(), name.as_str()), (kind, "one"));
+        let (event_type, name, version) = watch.next_summary().await;
+        assert_eq!((event_type.as_str(), name.as_str()), (kind, "one"));
         versions.push(version.parse().expect("a number"));
     }
     assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
     let mut whole = client.watch(&format!("{MAPS}?watch=1")).await;
-    assert_eq!(whole.told().await.1, "before");
+    assert_eq!(whole.next_summary().await.1, "before");
 }
 
 #[tokio::test]
-async fn an_object_enters_and_leaves_what_is_selected() {
+async fn an_object_starts_and_stops_matching() {
     let (_api, client) = started().await;
     let mut watch = client.watch(&format!("{MAPS}?watch=true&labelSelector=on%3Dyes")).await;
     client.post(MAPS, &map("one", json!({}), json!({}))).await;
@@ -37,12 +37,12 @@ async fn an_object_enters_and_leaves_what_is_selected() {
         let patch = json!({"metadata": {"labels": {"on": on}}});
         client.patch(&format!("{MAPS}/one"), "merge-patch+json", &patch).await;
     }
-    assert_eq!(watch.told().await.0, "ADDED");
-    assert_eq!(watch.told().await.0, "DELETED");
+    assert_eq!(watch.next_summary().await.0, "ADDED");
+    assert_eq!(watch.next_summary().await.0, "DELETED");
 }
 
 #[tokio::test]
-async fn a_bookmark_tells_a_version_to_go_on_from() {
+async fn a_bookmark_has_the_current_version() {
     let (api, client) = started().await;
     let mut watch =
         client.watch(&format!("{MAPS}?watch=true&allowWatchBookmarks=true&timeoutSeconds=90")).await;
@@ -50,17 +50,17 @@ async fn a_bookmark_tells_a_version_to_go_on_from() {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
     let (_, made) = client.post(secrets, &secret).await;
     api.send_bookmarks();
-    let (kind, name, version) = watch.told().await;
+    let (kind, name, version) = watch.next_summary().await;
     assert_eq!((kind.as_str(), name.as_str()), ("BOOKMARK", ""));
     assert_eq!(Some(version.as_str()), made["metadata"]["resourceVersion"].as_str());
-    // With its time, the watch ends in order, and says once more where it stood.
+    // A watch that reaches its timeout ends normally, after a last bookmark.
     api.advance(Duration::from_secs(90));
-    assert_eq!(watch.told().await.0, "BOOKMARK");
+    assert_eq!(watch.next_summary().await.0, "BOOKMARK");
     assert!(watch.next().await.is_none());
 }
 
 #[tokio::test]
-async fn a_watch_from_a_forgotten_version_is_told_so() {
+async fn a_watch_from_a_discarded_version_expires() {
     let (api, client) = started().await;
     client.post(MAPS, &map("one", json!({}), json!({}))).await;
     api.compact();
@@ -76,7 +76,7 @@ async fn a_watch_from_a_forgotten_version_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_watch_may_break_off() {
+async fn a_watch_may_break() {
     let (api, client) = started().await;
     client.post(MAPS, &map("one", json!({}), json!({}))).await;
     let mut watch = client.watch(&format!("{MAPS}?watch=true")).await;
@@ -91,13 +91,13 @@ async fn a_watch_may_break_off() {
 }
 
 #[tokio::test]
-async fn a_watch_may_begin_with_what_is_there() {
+async fn a_watch_may_begin_with_the_current_objects() {
     let (_api, client) = started().await;
     client.post(MAPS, &map("one", json!({}), json!({}))).await;
     let query =
         "watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
     let mut watch = client.watch(&format!("{MAPS}?{query}")).await;
-    assert_eq!(watch.told().await.0, "ADDED");
+    assert_eq!(watch.next_summary().await.0, "ADDED");
     let end = watch.event().await;
     assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
 }

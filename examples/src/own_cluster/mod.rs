@@ -1,18 +1,18 @@
-//! A cluster of one's own behind [`ClusterOps`]: two services, routes and jobs inside this process.
+//! A custom cluster behind [`ClusterOps`]: two services, routes and jobs inside this process.
 //!
-//! It is small, and it keeps every promise of the port. Three of them carry the weight:
-//! - **Whoever lost the work moves nothing.** A workload and a route carry the fence of their last write, the canary a
-//!   version; a write names the one that it expects, and is a `Conflict` where another one is found. Compare and write
-//!   happen under one lock; a real cluster has a resource version or a conditional update for it.
-//! - **What was released stays away.** The uid is remembered for good, so a late call under it is `Gone`.
-//! - **A repetition is told from a stranger.** A job of the same name is `Exists` for its owner, and `Foreign` for
-//!   anyone else.
+//! The cluster is small, and fulfills the contract of the port. Three rules are essential:
+//! - **A worker that lost its lease moves nothing.** A workload and a route carry the fence of their last write, and
+//!   the canary carries a version. A write names the one that it expects, and is a `Conflict` if it finds another one.
+//!   Compare and write happen under one lock; a real cluster uses a resource version or a conditional update.
+//! - **A released uid stays released.** The uid is stored permanently, so a late call with it is `Gone`.
+//! - **A repeated call is distinguished from a foreign one.** A job with the same name is `Exists` for its owner, and
+//!   `Foreign` for other owners.
 //!
-//! No call waits for anything but [`ClusterOps::changes`], so no deadline passes inside one, and no answer is lost:
-//! this cluster never says [`Outcome::Unknown`]. One behind a network has to, at every time-out.
+//! Only [`ClusterOps::changes`] waits, so no deadline expires inside another call, and no response is lost: this
+//! cluster never returns [`Outcome::Unknown`]. A cluster behind a network must return it on every time-out.
 
+mod changes;
 mod jobs;
-mod news;
 mod workload;
 
 pub use workload::Image;
@@ -29,11 +29,11 @@ use cdm_core::ports::{
     JobSpec, Outcome, PortError, Route, RouteSpec, ServiceView,
 };
 
+use changes::ChangeLog;
 use jobs::Jobs;
-use news::News;
 use workload::{PodTemplate, Workload};
 
-/// The cluster; clones are the same one.
+/// The cluster; clones share its state.
 #[derive(Clone)]
 pub struct OwnCluster {
     state: Arc<Mutex<State>>,
@@ -42,7 +42,7 @@ pub struct OwnCluster {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What can be run.
+    /// The images that can be run.
     images: BTreeMap<Digest, Image>,
     canary: Option<Canary>,
     canary_writes: u64,
@@ -50,20 +50,20 @@ struct State {
     green: Workload,
     routes: BTreeMap<Uid, Route>,
     jobs: Jobs,
-    /// Uids that were released. They are never used again, so nothing is ever taken out.
+    /// Released uids. A uid is never reused, so entries are never removed.
     released: BTreeSet<Uid>,
-    news: News,
+    changes: ChangeLog,
 }
 
 impl OwnCluster {
-    /// A cluster with two services that run nothing yet, and a registry of these images.
+    /// Creates a cluster with two services that run nothing, and a registry with these images.
     pub fn new(clock: Arc<dyn Clock>, images: impl IntoIterator<Item = (Digest, Image)>) -> Self {
         let state = State { images: images.into_iter().collect(), ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), clock }
     }
 
-    /// Everything that there is of a uid, in words; empty after a release.
-    pub fn belongings(&self, uid: Uid) -> Vec<String> {
+    /// Describes all objects of a uid; empty after a release.
+    pub fn objects_of(&self, uid: Uid) -> Vec<String> {
         let state = self.lock();
         let route = state.routes.get(&uid).map(|route| format!("a route to {}", route.service));
         let jobs = state.jobs.of(uid).map(|name| format!("the job {name}"));
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// What becomes of the pods of an image; one that is not in the registry cannot be pulled.
+    /// Returns how the pods of an image behave; an image that is not in the registry cannot be pulled.
     fn image(&self, digest: Digest) -> Image {
         self.images.get(&digest).copied().unwrap_or(Image::Absent)
     }
@@ -120,7 +120,7 @@ impl ClusterOps for OwnCluster {
     ) -> Outcome<()> {
         let mut state = self.lock();
         if state.canary.as_ref().map(|canary| &canary.version) != expect {
-            return refused(ErrorKind::Conflict, "the canary has another version");
+            return rejected(ErrorKind::Conflict, "the canary has another version");
         }
         state.canary_writes += 1;
         let version = CanaryVersion(state.canary_writes.to_string());
@@ -141,21 +141,23 @@ impl ClusterOps for OwnCluster {
     ) -> Outcome<()> {
         let mut state = self.lock();
         let workload = state.workload(color);
-        // The fence first: a repetition of a call that was applied is a conflict too.
+        // The fence is compared first: a repetition of a call that was applied is a conflict too.
         if workload.fence() != expect {
-            return refused(ErrorKind::Conflict, "the workload carries another fence");
+            return rejected(ErrorKind::Conflict, "the workload carries another fence");
         }
         let template = match want {
             ImageWant::Digest(digest) => workload.template_with(*digest),
             ImageWant::Template(template) => match PodTemplate::parse(template) {
                 Some(template) => template,
-                None => return refused(ErrorKind::Invalid, "the template is none of this cluster's"),
+                None => {
+                    return rejected(ErrorKind::Invalid, "the template is not in the format of this cluster");
+                }
             },
         };
         let image = state.image(template.image);
         let moments = state.workload_mut(color).run(template, image, call.fence, self.now());
         for moment in moments {
-            state.news.expect(moment, Changed::Service(color));
+            state.changes.schedule(moment, Changed::Service(color));
         }
         Outcome::Applied(())
     }
@@ -167,13 +169,13 @@ impl ClusterOps for OwnCluster {
     async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
         let mut state = self.lock();
         if state.released.contains(&spec.uid) {
-            return refused(ErrorKind::Gone, "the uid was released");
+            return rejected(ErrorKind::Gone, "the uid was released");
         }
         if state.routes.contains_key(&spec.uid) {
-            return refused(ErrorKind::Exists, "the site has a route");
+            return rejected(ErrorKind::Exists, "the site has a route");
         }
         if state.has_host_of(spec) {
-            return refused(ErrorKind::Foreign, "another route has one of the hostnames");
+            return rejected(ErrorKind::Foreign, "another route has one of the hostnames");
         }
         let RouteSpec { uid, hostnames, service, .. } = spec.clone();
         state.routes.insert(uid, Route { uid, hostnames, service, fence: call.fence });
@@ -183,23 +185,23 @@ impl ClusterOps for OwnCluster {
     async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         let mut state = self.lock();
         let Some(route) = state.routes.get_mut(&uid) else {
-            return refused(ErrorKind::NotFound, "the site has no route");
+            return rejected(ErrorKind::NotFound, "the site has no route");
         };
         if route.fence != expect {
-            return refused(ErrorKind::Conflict, "the route carries another fence");
+            return rejected(ErrorKind::Conflict, "the route carries another fence");
         }
-        // Both in one write: a reader never sees the new service under the old fence.
+        // Both in one write: a reader never sees the new service with the old fence.
         (route.service, route.fence) = (to, call.fence);
         Outcome::Applied(())
     }
 
     async fn release(&self, _: &CallContext, uid: Uid) -> Outcome<()> {
         let mut state = self.lock();
-        // Closed first, and also where there is nothing: what comes later finds the uid released.
+        // Stored first, even if there is nothing to remove: later calls find the uid released.
         state.released.insert(uid);
         state.routes.remove(&uid);
         for name in state.jobs.remove_of(uid) {
-            state.news.expect(self.now(), Changed::Job(name));
+            state.changes.schedule(self.now(), Changed::Job(name));
         }
         Outcome::Applied(())
     }
@@ -208,11 +210,11 @@ impl ClusterOps for OwnCluster {
         let mut state = self.lock();
         let owner = spec.kind.uid();
         if owner.is_some_and(|uid| state.released.contains(&uid)) {
-            return refused(ErrorKind::Gone, "the uid was released");
+            return rejected(ErrorKind::Gone, "the uid was released");
         }
         match state.jobs.owner(&spec.name) {
-            Some(held) if held == owner => return refused(ErrorKind::Exists, "the job is there"),
-            Some(_) => return refused(ErrorKind::Foreign, "another owner has a job of that name"),
+            Some(held) if held == owner => return rejected(ErrorKind::Exists, "the job exists already"),
+            Some(_) => return rejected(ErrorKind::Foreign, "another owner has a job of that name"),
             None => {}
         }
         let image = state.workload(spec.service).image();
@@ -220,7 +222,7 @@ impl ClusterOps for OwnCluster {
         let now = self.now();
         let end = state.jobs.start(spec, image, now);
         for moment in [now, end] {
-            state.news.expect(moment, Changed::Job(spec.name.clone()));
+            state.changes.schedule(moment, Changed::Job(spec.name.clone()));
         }
         Outcome::Applied(())
     }
@@ -231,18 +233,18 @@ impl ClusterOps for OwnCluster {
 
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         let until = self.now().after(wait);
         loop {
-            // The lock is let go of before anything is awaited.
-            let (heard, next) = {
+            // The lock is released before anything is awaited.
+            let (received, next) = {
                 let mut state = self.lock();
-                (state.news.since(mark, self.now()), state.news.next())
+                (state.changes.since(cursor, self.now()), state.changes.next())
             };
-            if !heard.0.is_empty() || self.now() >= until {
-                return Ok(heard);
+            if !received.0.is_empty() || self.now() >= until {
+                return Ok(received);
             }
             self.clock.sleep_until(next.map_or(until, |next| next.min(until))).await;
         }
@@ -255,6 +257,6 @@ impl fmt::Debug for OwnCluster {
     }
 }
 
-fn refused(kind: ErrorKind, message: &str) -> Outcome<()> {
+fn rejected(kind: ErrorKind, message: &str) -> Outcome<()> {
     Outcome::NotApplied(PortError::new("cluster", kind, message))
 }

@@ -1,27 +1,28 @@
-//! One of the two services: the template that it runs, and how the pods of it fare.
+//! One of the two services: its template, and the state of its pods.
 //!
-//! Nothing runs in the background. How the pods stand follows from when the template was set, whenever someone looks.
+//! Nothing runs in the background. Each read computes the state of the pods from the time at which the template was
+//! set.
 
 use std::time::Duration;
 
 use cdm_core::domain::{Color, Digest, Fence, MonotonicTime, Template};
 use cdm_core::ports::{PodFailure, ServiceView};
 
-/// What becomes of an image's pods.
+/// How the pods of an image behave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Image {
-    /// They get ready.
+    /// They become ready.
     Works,
-    /// They crash, again and again.
+    /// They crash repeatedly.
     Crashes,
-    /// There is no such image.
+    /// The image does not exist.
     #[default]
     Absent,
 }
 
 impl Image {
-    /// What its pods say of themselves, where they do not get ready.
-    pub(super) const fn complaint(self) -> Option<&'static str> {
+    /// Returns the failure message of the pods, if they do not become ready.
+    pub(super) const fn failure_message(self) -> Option<&'static str> {
         match self {
             Self::Works => None,
             Self::Crashes => Some("CrashLoopBackOff"),
@@ -30,7 +31,7 @@ impl Image {
     }
 }
 
-/// Everything that makes the pods what they are: the image, and the settings around it.
+/// Everything that defines the pods: the image, and its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PodTemplate {
     pub(super) image: Digest,
@@ -38,12 +39,12 @@ pub(super) struct PodTemplate {
 }
 
 impl PodTemplate {
-    /// The template in the port's form: a text that only this cluster reads.
+    /// Returns the template in the form of the port: a text that only this cluster reads.
     fn print(self) -> Template {
         Template::new(&format!("image={} memory={}", self.image, self.memory_mib))
     }
 
-    /// Parses what [`PodTemplate::print`] prints; `None` for anything else.
+    /// Parses the output of [`PodTemplate::print`]; `None` for any other text.
     pub(super) fn parse(template: &Template) -> Option<Self> {
         let (image, memory) = template.as_str().strip_prefix("image=")?.split_once(" memory=")?;
         Some(Self { image: Digest::parse(image).ok()?, memory_mib: memory.parse().ok()? })
@@ -62,18 +63,18 @@ struct Running {
     template: PodTemplate,
     image: Image,
     since: MonotonicTime,
-    /// The template of the pods that serve until those of the present one are up.
+    /// Template of the pods that serve until the pods of the present template are ready.
     before: Option<PodTemplate>,
 }
 
-/// How many pods a service wants.
+/// Desired number of pods of a service.
 const PODS: u32 = 2;
-/// The memory of a pod where no template says another.
+/// Memory of a pod, unless a template sets another value.
 const MEMORY_MIB: u32 = 512;
-/// How long pods take to get ready, or to crash first.
-const START: Duration = Duration::from_secs(3);
-/// How long a rollout may make no progress before the cluster gives it up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time until pods become ready, or crash for the first time.
+const START_DURATION: Duration = Duration::from_secs(3);
+/// Time without progress after which the cluster reports a definite failure.
+const PROGRESS_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Workload {
     pub(super) const fn fence(&self) -> Fence {
@@ -84,14 +85,14 @@ impl Workload {
         self.running.map(|running| running.template.image)
     }
 
-    /// The present template with another image, everything else as it is.
+    /// Returns the present template with another image, and otherwise unchanged.
     pub(super) fn template_with(&self, image: Digest) -> PodTemplate {
         let memory_mib = self.running.map_or(MEMORY_MIB, |running| running.template.memory_mib);
         PodTemplate { image, memory_mib }
     }
 
-    /// Sets template and fence; answers the moments at which the service will look different of itself. Setting the
-    /// template that runs already restarts nothing.
+    /// Sets template and fence, and returns the times at which the state of the service changes without a call.
+    /// Setting the template that already runs restarts nothing.
     pub(super) fn run(
         &mut self,
         template: PodTemplate,
@@ -103,15 +104,15 @@ impl Workload {
         let before = match &self.running {
             Some(running) if running.template == template => return vec![now],
             Some(running) if running.is_up(now) => Some(running.template),
-            // What did not get ready goes; who served before it serves on.
+            // Pods that did not become ready are removed; the pods that served before them continue to serve.
             Some(running) => running.before,
             None => None,
         };
         self.running = Some(Running { template, image, since: now, before });
-        vec![now, now.after(START), now.after(PATIENCE)]
+        vec![now, now.after(START_DURATION), now.after(PROGRESS_DEADLINE)]
     }
 
-    /// How it stands.
+    /// Returns the current state.
     pub(super) fn view(&self, color: Color, now: MonotonicTime) -> ServiceView {
         let up = self.running.is_some_and(|running| running.is_up(now));
         let updated = if self.running.is_some() { PODS } else { 0 };
@@ -134,16 +135,16 @@ impl Workload {
 }
 
 impl Running {
-    /// Whether every pod of the template is available, and none of an earlier one is left.
+    /// Returns whether every pod of the template is available, and no pod of an earlier template remains.
     fn is_up(&self, now: MonotonicTime) -> bool {
-        // Put back while its own pods still serve, a template is up at once.
+        // A template that is restored while its pods still serve is ready at once.
         let serves = self.before == Some(self.template);
-        serves || (self.image == Image::Works && now >= self.since.after(START))
+        serves || (self.image == Image::Works && now >= self.since.after(START_DURATION))
     }
 
     fn failure(&self, now: MonotonicTime) -> Option<PodFailure> {
-        let message = self.image.complaint().filter(|_| now >= self.since.after(START))?;
-        let definite = now >= self.since.after(PATIENCE);
+        let message = self.image.failure_message().filter(|_| now >= self.since.after(START_DURATION))?;
+        let definite = now >= self.since.after(PROGRESS_DEADLINE);
         Some(PodFailure { definite, blames_image: true, message: message.to_owned() })
     }
 }

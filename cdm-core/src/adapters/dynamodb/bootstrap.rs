@@ -1,4 +1,4 @@
-//! The table itself: what it has to be like, making it, and saying what is wrong with it.
+//! The table: its required schema, its creation, and its check.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use super::table::DynamoTable;
 use crate::domain::MonotonicTime;
 use crate::ports::StoreError;
 
-/// How long a table may take to come about.
-const PATIENCE: Duration = Duration::from_mins(3);
-/// How often is looked whether it has.
-const LOOK: Duration = Duration::from_millis(500);
-/// The attribute by which the table cleans up.
+/// How long to wait for a table to become active.
+const ACTIVATION_TIMEOUT: Duration = Duration::from_mins(3);
+/// How often to check whether the table is active.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The attribute of DynamoDB's time to live.
 const EXPIRES: &str = "expires";
 
-/// An index: its name, its keys, and what it tells of an item besides.
+/// An index: its name, its keys, and the other attributes that it projects.
 struct Index {
     name: &'static str,
     keys: [(&'static str, ScalarAttributeType); 2],
-    tells: &'static [&'static str],
+    projected: &'static [&'static str],
 }
 
 const INDEXES: [Index; 2] = [
     Index {
         name: LISTS,
         keys: [("list", ScalarAttributeType::S), ("id", ScalarAttributeType::S)],
-        tells: &["service"],
+        projected: &["service"],
     },
     Index {
         name: WORK,
         keys: [("work", ScalarAttributeType::S), ("number", ScalarAttributeType::N)],
-        tells: &["opKind", "opStatus", "opOwner", "opWake", "opAsked"],
+        projected: &["opKind", "opStatus", "opOwner", "opWake", "opAsked"],
     },
 ];
 
@@ -47,44 +47,45 @@ const KEYS: [(&str, ScalarAttributeType); 2] =
     [("pk", ScalarAttributeType::S), ("sk", ScalarAttributeType::S)];
 
 impl DynamoTable {
-    /// Makes the table with its indexes where it is missing, has it clean up what has expired, and turns its
-    /// point-in-time recovery on. What is as it shall be is left alone.
+    /// Creates the table with its indexes if it is missing, enables its time to live, and enables point-in-time
+    /// recovery. Settings that are already correct are not changed.
     ///
     /// # Errors
-    /// When the account does not let it, or a table of that name has other keys.
+    /// When the account may not do this, or a table of that name has other keys.
     pub async fn bootstrap(&self) -> Result<(), StoreError> {
-        let deadline = self.clock.monotonic().after(PATIENCE);
-        if self.described().await?.is_none() {
+        let deadline = self.clock.monotonic().after(ACTIVATION_TIMEOUT);
+        if self.describe().await?.is_none() {
             self.create(deadline).await.map_err(Failure::into_error)?;
         }
-        while !self.stands().await? {
+        while !self.is_ready().await? {
             self.pause(deadline).await?;
         }
-        self.clean_up(deadline).await.map_err(Failure::into_error)?;
-        self.keep_recoverable(deadline).await
+        self.enable_time_to_live(deadline).await.map_err(Failure::into_error)?;
+        self.enable_recovery(deadline).await
     }
 
-    /// Whether the table answers, and is as it shall be.
+    /// Checks that the table exists, is active, has the required schema, and can be read.
     ///
     /// # Errors
-    /// What is wrong, and what to do about it.
+    /// When the table is not usable; the message has the cause and the next step.
     pub async fn check(&self) -> Result<(), StoreError> {
-        if self.described().await?.is_none() {
-            let message = format!("there is no table `{}`; `cdm-server --bootstrap` makes it", self.name);
+        if self.describe().await?.is_none() {
+            let message =
+                format!("the table `{}` does not exist; create it with `cdm-server --bootstrap`", self.name);
             return Err(StoreError::Denied(message));
         }
-        if !self.stands().await? {
-            let message = format!("the table `{}` is still being made", self.name);
+        if !self.is_ready().await? {
+            let message = format!("the table `{}` is still being created; retry later", self.name);
             return Err(StoreError::Unavailable(message));
         }
-        self.get(&Key::fleet(), self.soon()).await.map(drop)
+        self.get(&Key::fleet(), self.read_deadline()).await.map(drop)
     }
 
-    async fn described(&self) -> Result<Option<TableDescription>, StoreError> {
+    async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
         let request = self.client.describe_table().table_name(&*self.name);
-        let asked = async {
+        let response = async {
             match request.send().await {
-                Ok(answer) => Ok(answer.table),
+                Ok(output) => Ok(output.table),
                 Err(error)
                     if error
                         .as_service_error()
@@ -95,15 +96,15 @@ impl DynamoTable {
                 Err(error) => Err(failed(error)),
             }
         };
-        self.within(self.soon(), asked).await.map_err(Failure::into_error)
+        self.within(self.read_deadline(), response).await.map_err(Failure::into_error)
     }
 
     /// Whether the table and its indexes are ready for use.
-    async fn stands(&self) -> Result<bool, StoreError> {
-        let Some(table) = self.described().await? else { return Ok(false) };
+    async fn is_ready(&self) -> Result<bool, StoreError> {
+        let Some(table) = self.describe().await? else { return Ok(false) };
         let deny = |what: &str| {
             let message = format!(
-                "the table `{}` {what}; it is not one that `cdm-server --bootstrap` made: name another one",
+                "the table `{}` {what}, so `cdm-server --bootstrap` did not create it; configure another table name",
                 self.name
             );
             Err(StoreError::Denied(message))
@@ -113,44 +114,46 @@ impl DynamoTable {
         }
         let mut ready = table.table_status == Some(TableStatus::Active);
         for index in &INDEXES {
-            let known =
-                table.global_secondary_indexes().iter().find(|known| known.index_name() == Some(index.name));
-            match known {
+            let current = table
+                .global_secondary_indexes()
+                .iter()
+                .find(|current| current.index_name() == Some(index.name));
+            match current {
                 None => return deny(&format!("has no index `{}`", index.name)),
-                Some(known) if !has_keys(known.key_schema(), &index.keys) => {
+                Some(current) if !has_keys(current.key_schema(), &index.keys) => {
                     return deny(&format!("has an index `{}` with other keys", index.name));
                 }
-                Some(known) => ready &= known.index_status == Some(IndexStatus::Active),
+                Some(current) => ready &= current.index_status == Some(IndexStatus::Active),
             }
         }
         Ok(ready)
     }
 
     async fn create(&self, deadline: MonotonicTime) -> Result<(), Failure> {
-        let wrong = |error: aws_sdk_dynamodb::error::BuildError| StoreError::Denied(error.to_string());
+        let build_error = |error: aws_sdk_dynamodb::error::BuildError| StoreError::Denied(error.to_string());
         let mut request =
             self.client.create_table().table_name(&*self.name).billing_mode(BillingMode::PayPerRequest);
-        request = request.set_key_schema(Some(schema(&KEYS).map_err(wrong)?));
+        request = request.set_key_schema(Some(schema(&KEYS).map_err(build_error)?));
         for (name, kind) in KEYS.iter().chain(INDEXES.iter().flat_map(|index| &index.keys)) {
             let definition =
                 AttributeDefinition::builder().attribute_name(*name).attribute_type(kind.clone());
-            request = request.attribute_definitions(definition.build().map_err(wrong)?);
+            request = request.attribute_definitions(definition.build().map_err(build_error)?);
         }
         for index in &INDEXES {
-            let tells = Projection::builder()
+            let projected = Projection::builder()
                 .projection_type(ProjectionType::Include)
-                .set_non_key_attributes(Some(index.tells.iter().map(ToString::to_string).collect()))
+                .set_non_key_attributes(Some(index.projected.iter().map(ToString::to_string).collect()))
                 .build();
             let index = GlobalSecondaryIndex::builder()
                 .index_name(index.name)
-                .set_key_schema(Some(schema(&index.keys).map_err(wrong)?))
-                .projection(tells);
-            request = request.global_secondary_indexes(index.build().map_err(wrong)?);
+                .set_key_schema(Some(schema(&index.keys).map_err(build_error)?))
+                .projection(projected);
+            request = request.global_secondary_indexes(index.build().map_err(build_error)?);
         }
         let sent = async {
             match request.send().await {
                 Ok(_) => Ok(()),
-                // Someone else makes it at the same time.
+                // Another process is creating the table.
                 Err(error)
                     if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) =>
                 {
@@ -162,12 +165,12 @@ impl DynamoTable {
         self.within(deadline, sent).await
     }
 
-    async fn clean_up(&self, deadline: MonotonicTime) -> Result<(), Failure> {
-        let asked = async {
+    async fn enable_time_to_live(&self, deadline: MonotonicTime) -> Result<(), Failure> {
+        let response = async {
             self.client.describe_time_to_live().table_name(&*self.name).send().await.map_err(failed)
         };
-        let known = self.within(deadline, asked).await?.time_to_live_description;
-        let status = known.and_then(|known| known.time_to_live_status);
+        let current = self.within(deadline, response).await?.time_to_live_description;
+        let status = current.and_then(|current| current.time_to_live_status);
         if matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)) {
             return Ok(());
         }
@@ -178,26 +181,27 @@ impl DynamoTable {
         self.within(deadline, async { request.send().await.map(drop).map_err(failed) }).await
     }
 
-    async fn keep_recoverable(&self, deadline: MonotonicTime) -> Result<(), StoreError> {
+    async fn enable_recovery(&self, deadline: MonotonicTime) -> Result<(), StoreError> {
         loop {
-            let asked = async {
+            let response = async {
                 self.client.describe_continuous_backups().table_name(&*self.name).send().await.map_err(failed)
             };
-            let known = match self.within(deadline, asked).await {
-                Ok(answer) => answer.continuous_backups_description,
-                // What stands in for DynamoDB here or there has no backups.
-                Err(Failure::Not(StoreError::Denied(why))) if why.contains("UnknownOperation") => {
+            let current = match self.within(deadline, response).await {
+                Ok(output) => output.continuous_backups_description,
+                // Some stand-ins of DynamoDB do not implement backups.
+                Err(Failure::NotApplied(StoreError::Denied(why))) if why.contains("UnknownOperation") => {
                     return Ok(());
                 }
                 Err(failure) => return Err(failure.into_error()),
             };
-            let recovery = known.as_ref().and_then(|known| known.point_in_time_recovery_description());
+            let recovery = current.as_ref().and_then(|current| current.point_in_time_recovery_description());
             let on = recovery.and_then(|recovery| recovery.point_in_time_recovery_status());
             if on == Some(&PointInTimeRecoveryStatus::Enabled) {
                 return Ok(());
             }
-            // Those of a new table are not available for a moment.
-            if known.is_some_and(|known| known.continuous_backups_status == ContinuousBackupsStatus::Enabled)
+            // Backups of a new table become available with a delay.
+            if current
+                .is_some_and(|current| current.continuous_backups_status == ContinuousBackupsStatus::Enabled)
             {
                 let wanted =
                     PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true).build();
@@ -213,9 +217,12 @@ impl DynamoTable {
 
     async fn pause(&self, deadline: MonotonicTime) -> Result<(), StoreError> {
         if self.clock.monotonic() >= deadline {
-            return Err(StoreError::Unavailable(format!("the table `{}` does not come about", self.name)));
+            return Err(StoreError::Unavailable(format!(
+                "the table `{}` did not become active in time",
+                self.name
+            )));
         }
-        self.clock.sleep_until(self.clock.monotonic().after(LOOK)).await;
+        self.clock.sleep_until(self.clock.monotonic().after(POLL_INTERVAL)).await;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! One change of one item, with the condition under which it is made; alone or as part of a transaction.
+//! One conditional change of one item, sent alone or as part of a transaction.
 
 use std::collections::HashMap;
 
@@ -11,24 +11,24 @@ use aws_sdk_dynamodb::types::{
 use super::failure::{Failure, failed};
 use super::item::{Item, Key};
 
-/// Nothing lies there.
+/// The condition that the item does not exist.
 pub(super) const ABSENT: &str = "attribute_not_exists(#pk)";
 
-/// What is done to an item.
+/// The write of an item.
 #[derive(Clone, Debug)]
-enum Doing {
+enum Action {
     Put(Item),
-    /// With an update expression.
+    /// An update expression.
     Update(Key, String),
     Delete(Key),
-    /// Only the condition counts.
+    /// No write; only the condition counts.
     Check(Key),
 }
 
-/// One change. In its expressions an attribute is written `#name`, a value `:name`.
+/// One change. Its expressions refer to an attribute as `#name` and to a value as `:name`.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
-    doing: Doing,
+    action: Action,
     condition: Option<String>,
     values: Item,
 }
@@ -36,24 +36,24 @@ pub(super) struct Change {
 const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
 
 impl Change {
-    fn new(doing: Doing) -> Self {
-        Self { doing, condition: None, values: Item::new() }
+    fn new(action: Action) -> Self {
+        Self { action, condition: None, values: Item::new() }
     }
 
     pub(super) fn put(item: Item) -> Self {
-        Self::new(Doing::Put(item))
+        Self::new(Action::Put(item))
     }
 
     pub(super) fn update(key: Key, expression: impl Into<String>) -> Self {
-        Self::new(Doing::Update(key, expression.into()))
+        Self::new(Action::Update(key, expression.into()))
     }
 
     pub(super) fn delete(key: Key) -> Self {
-        Self::new(Doing::Delete(key))
+        Self::new(Action::Delete(key))
     }
 
     pub(super) fn check(key: Key) -> Self {
-        Self::new(Doing::Check(key))
+        Self::new(Action::Check(key))
     }
 
     pub(super) fn when(mut self, condition: impl Into<String>) -> Self {
@@ -61,22 +61,22 @@ impl Change {
         self
     }
 
-    /// What a value of the expressions is.
+    /// Binds a value of the expressions.
     pub(super) fn with(mut self, name: &str, value: AttributeValue) -> Self {
         self.values.insert(name.to_owned(), value);
         self
     }
 
-    /// As one request.
+    /// Sends the change as one request. Returns the new item for an update, otherwise `None`.
     pub(super) async fn send(
         self,
         client: &aws_sdk_dynamodb::Client,
         table: &str,
     ) -> Result<Option<Item>, Failure> {
         let (names, values) = self.attributes();
-        let Self { doing, condition, .. } = self;
-        match doing {
-            Doing::Put(item) => {
+        let Self { action, condition, .. } = self;
+        match action {
+            Action::Put(item) => {
                 let request = client.put_item().table_name(table).set_item(Some(item));
                 let request =
                     request.set_condition_expression(condition).set_expression_attribute_names(names);
@@ -84,16 +84,16 @@ impl Change {
                 let sent = request.return_values_on_condition_check_failure(ALL_OLD).send().await;
                 sent.map(|_| None).map_err(failed)
             }
-            Doing::Update(key, expression) => {
+            Action::Update(key, expression) => {
                 let request = client.update_item().table_name(table).set_key(Some(key.item()));
                 let request = request.update_expression(expression).set_condition_expression(condition);
                 let request =
                     request.set_expression_attribute_names(names).set_expression_attribute_values(values);
                 let request = request.return_values(aws_sdk_dynamodb::types::ReturnValue::AllNew);
                 let sent = request.return_values_on_condition_check_failure(ALL_OLD).send().await;
-                sent.map(|answer| answer.attributes).map_err(failed)
+                sent.map(|output| output.attributes).map_err(failed)
             }
-            Doing::Delete(key) => {
+            Action::Delete(key) => {
                 let request = client.delete_item().table_name(table).set_key(Some(key.item()));
                 let request =
                     request.set_condition_expression(condition).set_expression_attribute_names(names);
@@ -101,17 +101,17 @@ impl Change {
                 let sent = request.return_values_on_condition_check_failure(ALL_OLD).send().await;
                 sent.map(|_| None).map_err(failed)
             }
-            Doing::Check(_) => Ok(None),
+            Action::Check(_) => Ok(None),
         }
     }
 
-    /// As part of a transaction.
+    /// The change as part of a transaction.
     pub(super) fn part(self, table: &str) -> Result<TransactWriteItem, BuildError> {
         let (names, values) = self.attributes();
-        let Self { doing, condition, .. } = self;
+        let Self { action, condition, .. } = self;
         let part = TransactWriteItem::builder();
-        Ok(match doing {
-            Doing::Put(item) => part.put(
+        Ok(match action {
+            Action::Put(item) => part.put(
                 Put::builder()
                     .table_name(table)
                     .set_item(Some(item))
@@ -121,7 +121,7 @@ impl Change {
                     .return_values_on_condition_check_failure(ALL_OLD)
                     .build()?,
             ),
-            Doing::Update(key, expression) => part.update(
+            Action::Update(key, expression) => part.update(
                 Update::builder()
                     .table_name(table)
                     .set_key(Some(key.item()))
@@ -132,7 +132,7 @@ impl Change {
                     .return_values_on_condition_check_failure(ALL_OLD)
                     .build()?,
             ),
-            Doing::Delete(key) => part.delete(
+            Action::Delete(key) => part.delete(
                 Delete::builder()
                     .table_name(table)
                     .set_key(Some(key.item()))
@@ -142,7 +142,7 @@ impl Change {
                     .return_values_on_condition_check_failure(ALL_OLD)
                     .build()?,
             ),
-            Doing::Check(key) => part.condition_check(
+            Action::Check(key) => part.condition_check(
                 ConditionCheck::builder()
                     .table_name(table)
                     .set_key(Some(key.item()))
@@ -156,18 +156,19 @@ impl Change {
         .build())
     }
 
-    /// The names and values of the expressions; none rather than empty ones, which DynamoDB refuses.
+    /// The names and values of the expressions; `None` instead of empty maps, which DynamoDB rejects.
     fn attributes(&self) -> (Option<HashMap<String, String>>, Option<Item>) {
-        let update = match &self.doing {
-            Doing::Update(_, expression) => expression.as_str(),
-            Doing::Put(_) | Doing::Delete(_) | Doing::Check(_) => "",
+        let update = match &self.action {
+            Action::Update(_, expression) => expression.as_str(),
+            Action::Put(_) | Action::Delete(_) | Action::Check(_) => "",
         };
         let names = names([update, self.condition.as_deref().unwrap_or_default()]);
         (names, Some(self.values.clone()).filter(|values| !values.is_empty()))
     }
 }
 
-/// Every `#name` of expressions stands for the attribute of that name, whatever words DynamoDB reserves.
+/// Maps every `#name` in the expressions to the attribute of that name, so that a reserved word of DynamoDB can be a
+/// name.
 pub(super) fn names<const N: usize>(expressions: [&str; N]) -> Option<HashMap<String, String>> {
     let mut names = HashMap::new();
     for expression in expressions {

@@ -1,11 +1,11 @@
-//! How a rollout's owner takes a site and lets it go: one update each, where nothing stands in its way.
+//! Claims of sites by a rollout: one conditional update for a claim and one for its release, in the usual case.
 //!
-//! The condition of the update is what [`Site::claim`] and [`Site::release_claim`] ask of a site in the usual case. Where it is
-//! not met, the answer holds the site as it lies, and the domain decides on that.
+//! The condition of the update covers the usual case of [`Site::claim`] and [`Site::release_claim`]. If the condition
+//! fails, the response has the stored site, and the domain decides.
 
 use super::change::Change;
 use super::failure::Failure;
-use super::item::{Item, Key, Read, document, number, text, written_by};
+use super::item::{Item, ItemReader, Key, document, number, text, written_by};
 use super::site;
 use super::table::DynamoTable;
 use crate::domain::operation::{Move, OperationInput};
@@ -13,10 +13,10 @@ use crate::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, ReleaseClai
 use crate::domain::{Phase, Site, SiteId, State, Subject};
 use crate::ports::{CallContext, Outcome, StoreError, WriteError};
 
-/// How often a site is looked at anew that others write to meanwhile.
-const TRIES: usize = 4;
+/// How often to read and decide again when concurrent writes change the site.
+const MAX_ATTEMPTS: usize = 4;
 
-/// What a site answers, and whether it is written for it.
+/// The response to a request, and the new site if the request changes it.
 type Decided<T> = (Result<T, ClaimRefused>, Option<Site>);
 
 pub(super) async fn claim(
@@ -24,21 +24,21 @@ pub(super) async fn claim(
     call: &CallContext,
     claim: &Claim,
 ) -> Outcome<Claimed, WriteError> {
-    let seen = match take(claim) {
+    let known = match claim_update(claim) {
         None => Ok(None),
-        Some(take) => match take.map(|change| change.with(":write", written_by(call.write))) {
-            Err(error) => return Failure::Not(error).refused(),
+        Some(update) => match update.map(|change| change.with(":write", written_by(call.write))) {
+            Err(error) => return Failure::NotApplied(error).into_outcome(),
             Ok(change) => match table.write(call, &[change]).await {
-                Ok(taken) => return answer_of(taken.as_ref(), |site| said(&site, claim)),
-                Err(Failure::Unmet(seen)) => Ok(seen),
+                Ok(taken) => return outcome_of_update(taken.as_ref(), |site| last_response(&site, claim)),
+                Err(Failure::ConditionFailed(known)) => Ok(known),
                 Err(failure) => Err(failure),
             },
         },
     };
     let decide = |site: &Site| -> Decided<Claimed> {
         let mut next = site.clone();
-        let answer = next.claim(claim);
-        let written = match answer {
+        let response = next.claim(claim);
+        let written = match response {
             Ok(Claimed::Taken { .. }) => true,
             Ok(Claimed::FencedOff) | Err(ClaimRefused::AlreadyResolved(..)) => {
                 next.claim_token != site.claim_token
@@ -47,43 +47,45 @@ pub(super) async fn claim(
                 false
             }
         };
-        (answer, written.then_some(next))
+        (response, written.then_some(next))
     };
-    match seen {
-        Ok(seen) => settle(table, call, &claim.id, seen, |site| said(site, claim), decide).await,
-        Err(failure) => failure.refused(),
+    match known {
+        Ok(known) => {
+            decide_and_write(table, call, &claim.id, known, |site| last_response(site, claim), decide).await
+        }
+        Err(failure) => failure.into_outcome(),
     }
 }
 
 pub(super) async fn release_claim(
     table: &DynamoTable,
     call: &CallContext,
-    complete: &ReleaseClaim,
+    release: &ReleaseClaim,
 ) -> Outcome<(), WriteError> {
-    let seen = match release(complete).map(|change| change.with(":write", written_by(call.write))) {
-        Err(error) => return Failure::Not(error).refused(),
+    let known = match release_update(release).map(|change| change.with(":write", written_by(call.write))) {
+        Err(error) => return Failure::NotApplied(error).into_outcome(),
         Ok(change) => match table.write(call, &[change]).await {
             Ok(_) => return Outcome::Applied(()),
-            Err(Failure::Unmet(seen)) => seen,
-            Err(failure) => return failure.refused(),
+            Err(Failure::ConditionFailed(known)) => known,
+            Err(failure) => return failure.into_outcome(),
         },
     };
     let decide = |site: &Site| -> Decided<()> {
         let mut next = site.clone();
-        let answer = next.release_claim(complete);
-        (answer, answer.is_ok().then_some(next))
+        let response = next.release_claim(release);
+        (response, response.is_ok().then_some(next))
     };
-    settle(table, call, &complete.id, seen, |_| Ok(()), decide).await
+    decide_and_write(table, call, &release.id, known, |_| Ok(()), decide).await
 }
 
-/// The claim of a free site as one update; `None` for one that is not about a free site.
-fn take(claim: &Claim) -> Option<Result<Change, StoreError>> {
+/// The claim of a free site as one update; `None` for a recovery, which concerns a site that is not free.
+fn claim_update(claim: &Claim) -> Option<Result<Change, StoreError>> {
     let (to, promote) = match claim.intent {
         ClaimIntent::Upgrade(to) => (to, false),
         ClaimIntent::Promote(to) => (to, true),
         ClaimIntent::Recover => return None,
     };
-    // Where the site comes from is copied from the item itself.
+    // The update copies the site's current service from the item.
     let course = Move { from: to, to, routed: to };
     let mut operation = claim.operation(if promote {
         OperationInput::Promote(course)
@@ -109,13 +111,13 @@ fn take(claim: &Claim) -> Option<Result<Change, StoreError>> {
     .with(":at", number(claim.at.millis()))
     .with(":one", number(1))
     .with(":uid", text(claim.uid.to_string()))
-    .with(":active", text(site::phase_word(Phase::Active)))
+    .with(":active", text(site::phase_text(Phase::Active)))
     .with(":leg", site::direction(claim.claim_token.rollout, claim.claim_token.direction));
     Some(document(&operation).map(|operation| change.with(":slot", operation)))
 }
 
-/// The end of a claim that is in force, as one update.
-fn release(complete: &ReleaseClaim) -> Result<Change, StoreError> {
+/// The release of a claim that is in force, as one update.
+fn release_update(release: &ReleaseClaim) -> Result<Change, StoreError> {
     let mut sets =
         "SET #state = :state, #updatedAt = :at, #version = #version + :one, #write = :write".to_owned();
     let mut values = vec![(":state".to_owned(), text(State::Active.as_str()))];
@@ -123,32 +125,33 @@ fn release(complete: &ReleaseClaim) -> Result<Change, StoreError> {
         sets.push_str(&format!(", #{name} = :{name}"));
         values.push((format!(":{name}"), value));
     };
-    if let Some(service) = complete.service {
+    if let Some(service) = release.service {
         set("service", text(service.as_str()));
     }
-    for (name, value) in complete.route.iter().flat_map(site::route) {
+    for (name, value) in release.route.iter().flat_map(site::route) {
         set(name, value);
     }
-    if let Some(outcome) = complete.outcome {
-        let (rollout, direction) = (complete.claim_token.rollout, complete.claim_token.direction);
-        let digest = complete.digest;
+    if let Some(outcome) = release.outcome {
+        let (rollout, direction) = (release.claim_token.rollout, release.claim_token.direction);
+        let digest = release.digest;
         set("settled", document(&crate::domain::site::LastOutcome { rollout, direction, outcome, digest })?);
         set("settledBy", site::direction(rollout, direction));
     }
     sets.push_str(" REMOVE #slot, #number, #epoch, #courseFrom, #courseRouted");
-    let change = Change::update(Key::site(&complete.id), sets)
+    let change = Change::update(Key::site(&release.id), sets)
         .when("#number = :number AND #epoch = :epoch AND #grant = :grant AND #phase = :phase")
-        .with(":number", number(complete.fence.number))
-        .with(":epoch", number(complete.fence.epoch))
-        .with(":grant", site::claim_token(&complete.claim_token))
-        .with(":phase", text(site::phase_word(Phase::Active)))
-        .with(":at", number(complete.at.millis()))
+        .with(":number", number(release.fence.number))
+        .with(":epoch", number(release.fence.epoch))
+        .with(":grant", site::claim_token(&release.claim_token))
+        .with(":phase", text(site::phase_text(Phase::Active)))
+        .with(":at", number(release.at.millis()))
         .with(":one", number(1));
     Ok(values.into_iter().fold(change, |change, (name, value)| change.with(&name, value)))
 }
 
-/// What the claim that wrote the site last was answered. The record holds all of it, so the answer is kept nowhere.
-fn said(site: &Site, claim: &Claim) -> Result<Claimed, ClaimRefused> {
+/// The response of the claim that last wrote the site. The record has all of it, so the response is not stored
+/// separately.
+fn last_response(site: &Site, claim: &Claim) -> Result<Claimed, ClaimRefused> {
     let direction = (claim.claim_token.rollout, claim.claim_token.direction);
     if let Some(last_outcome) =
         site.last_outcome.filter(|last_outcome| (last_outcome.rollout, last_outcome.direction) == direction)
@@ -164,46 +167,47 @@ fn said(site: &Site, claim: &Claim) -> Result<Claimed, ClaimRefused> {
     })
 }
 
-/// Has the domain decide on the site as it lies, and writes what it decides over that.
-async fn settle<T: Copy>(
+/// Lets the domain decide on the stored site, and writes the new site on the condition that the stored one is
+/// unchanged.
+async fn decide_and_write<T: Copy>(
     table: &DynamoTable,
     call: &CallContext,
     id: &SiteId,
-    mut seen: Option<Item>,
-    said: impl Fn(&Site) -> Result<T, ClaimRefused>,
+    mut known: Option<Item>,
+    last_response: impl Fn(&Site) -> Result<T, ClaimRefused>,
     decide: impl Fn(&Site) -> Decided<T>,
 ) -> Outcome<T, WriteError> {
-    for _ in 0..TRIES {
-        let lies = match seen.take() {
+    for _ in 0..MAX_ATTEMPTS {
+        let stored = match known.take() {
             Some(item) => Ok(Some(item)),
             None => table.get(&Key::site(id), call.deadline).await,
         };
-        let item = match lies {
+        let item = match stored {
             Ok(Some(item)) => item,
             Ok(None) => return Outcome::NotApplied(WriteError::Claim(ClaimRefused::Gone)),
-            // Nothing was done yet, unless by an earlier request under the same write id.
-            Err(error) => return Failure::Lost(error).refused(),
+            // Nothing was written yet, unless by an earlier request with the same write ID.
+            Err(error) => return Failure::Unknown(error).into_outcome(),
         };
-        let site = match site::of_item(&item) {
+        let site = match site::from_item(&item) {
             Ok(site) => site,
-            Err(error) => return Failure::Not(error).refused(),
+            Err(error) => return Failure::NotApplied(error).into_outcome(),
         };
-        if Read(&item).is_of(call.write) {
-            return outcome(said(&site));
+        if ItemReader(&item).is_last_written_by(call.write) {
+            return outcome(last_response(&site));
         }
-        let (answer, written) = decide(&site);
-        let Some(next) = written else { return outcome(answer) };
-        match over(table, call, &site, next).await {
-            Ok(()) => return outcome(answer),
-            Err(Failure::Unmet(other)) => seen = other,
-            Err(failure) => return failure.refused(),
+        let (response, written) = decide(&site);
+        let Some(next) = written else { return outcome(response) };
+        match overwrite(table, call, &site, next).await {
+            Ok(()) => return outcome(response),
+            Err(Failure::ConditionFailed(other)) => known = other,
+            Err(failure) => return failure.into_outcome(),
         }
     }
     Outcome::NotApplied(WriteError::Conflict(Subject::Site(id.clone()).to_string()))
 }
 
-/// Writes a site over what was read of it.
-async fn over(table: &DynamoTable, call: &CallContext, read: &Site, next: Site) -> Result<(), Failure> {
+/// Writes a site on the condition that the stored site is the one that was read.
+async fn overwrite(table: &DynamoTable, call: &CallContext, read: &Site, next: Site) -> Result<(), Failure> {
     let item = site::to_item(&Site { version: read.version + 1, ..next }, call.write)?;
     let change = Change::put(item)
         .when("#version = :version AND #uid = :uid")
@@ -212,20 +216,20 @@ async fn over(table: &DynamoTable, call: &CallContext, read: &Site, next: Site) 
     table.write(call, &[change]).await.map(drop)
 }
 
-fn answer_of<T>(
+fn outcome_of_update<T>(
     item: Option<&Item>,
-    said: impl Fn(Site) -> Result<T, ClaimRefused>,
+    last_response: impl Fn(Site) -> Result<T, ClaimRefused>,
 ) -> Outcome<T, WriteError> {
-    let none = || StoreError::Denied("an update was answered without the item".to_owned());
-    match item.ok_or_else(none).and_then(site::of_item) {
-        Ok(site) => outcome(said(site)),
-        // It was made; what it made cannot be read.
+    let none = || StoreError::Denied("DynamoDB's response to an update has no item".to_owned());
+    match item.ok_or_else(none).and_then(site::from_item) {
+        Ok(site) => outcome(last_response(site)),
+        // The update was applied, but the resulting item cannot be read.
         Err(error) => Outcome::Unknown(WriteError::Store(error)),
     }
 }
 
-fn outcome<T>(answer: Result<T, ClaimRefused>) -> Outcome<T, WriteError> {
-    match answer {
+fn outcome<T>(response: Result<T, ClaimRefused>) -> Outcome<T, WriteError> {
+    match response {
         Ok(value) => Outcome::Applied(value),
         Err(refused) => Outcome::NotApplied(WriteError::Claim(refused)),
     }

@@ -1,9 +1,10 @@
-//! What is kept of a batch for people: its audit entry, and its events, which are read as one feed.
+//! What a batch stores for people: its audit entry, and its events, which are read as one feed.
 //!
-//! A batch with events draws a *place* in the feed, and writes them there together with its records. Places are drawn in
-//! order but filled in any order; so a reader goes no further than the first place that is neither filled nor *closed*. A
-//! place that stays empty is closed by whoever gives it up, or by a reader who has waited long enough; then its writer
-//! finds it taken, and draws another. No reader passes an event by, and no clock is relied upon for that.
+//! A batch with events allocates a *position* in the feed, and writes its events there in the same transaction as its
+//! records. Positions are allocated in order but filled in any order, so a reader stops at the first position that is
+//! neither filled nor *closed*. An empty position is closed by its writer, when the writer gives it up, or by a reader
+//! after a wait; the writer of a closed position then allocates another one. So a reader skips no event, whether the
+//! clocks of the processes agree or not.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -14,24 +15,24 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::batch::seconds;
 use super::change::{ABSENT, Change};
 use super::failure::Failure;
-use super::item::{Item, Key, Read, document, number, padded, put, text};
-use super::table::{Ask, DynamoTable};
+use super::item::{Item, ItemReader, Key, document, number, padded, put, text};
+use super::table::{DynamoTable, KeyRange};
 use crate::adapters::records;
 use crate::domain::{AuditEntry, Fence, Timestamp};
 use crate::ports::{CallContext, FeedEvent, Old, Outcome, Page, StoreError, WriteError, WriteId};
 
-/// How many numbers a place has: more than a batch has events.
-const ROOM: u64 = 1_000;
-/// How long a reader waits for a place to be filled before it closes it.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// After that long nobody comes any more to fill a place: the service takes no request that was signed so long ago.
-const NEVER: Duration = Duration::from_hours(1);
-/// How many places at the end of a gap may be waited for: more than are under way at once.
-const WIDEST: u64 = 1_000;
-/// How far a reader who asks for the end looks back for places that are still to be filled.
-const BACK: usize = 100;
+/// How many event numbers belong to a position, which is the maximum number of events in a batch.
+const NUMBERS_PER_POSITION: u64 = 1_000;
+/// How long a reader waits for a position to be filled before it closes the position.
+const FILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The age at which an empty position can no longer be filled: DynamoDB rejects a request whose signature is that old.
+const MAX_REQUEST_AGE: Duration = Duration::from_hours(1);
+/// The maximum number of positions at the end of a gap that a reader closes: more than concurrent writes allocate.
+const MAX_GAP: u64 = 1_000;
+/// How many positions a reader that looks for the end of the feed goes back.
+const TAIL_LENGTH: usize = 100;
 
-/// What is kept of one batch.
+/// Writes the audit entry and the events of one batch.
 pub(super) struct FeedWriter<'a> {
     pub(super) table: &'a DynamoTable,
     pub(super) call: &'a CallContext,
@@ -39,23 +40,23 @@ pub(super) struct FeedWriter<'a> {
     pub(super) events: &'a [FeedEvent],
 }
 
-/// Where it is kept.
+/// The numbers that a batch has allocated.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Numbers {
+pub(super) struct Allocation {
     audit: u64,
-    place: u64,
-    /// When the place before it was drawn.
+    position: u64,
+    /// When the previous position was allocated.
     before: Timestamp,
 }
 
 impl FeedWriter<'_> {
-    /// Draws what the batch needs, in one request; in none where it needs nothing.
-    pub(super) async fn draw(&self) -> Result<Numbers, Failure> {
+    /// Allocates the numbers that the batch needs, in one request; without a request if the batch needs none.
+    pub(super) async fn allocate(&self) -> Result<Allocation, Failure> {
         if self.audit.is_none() && self.events.is_empty() {
-            return Ok(Numbers::default());
+            return Ok(Allocation::default());
         }
-        if self.events.len() as u64 > ROOM {
-            return Err(StoreError::Denied("a batch has at most 1,000 events".to_owned()).into());
+        if self.events.len() as u64 > NUMBERS_PER_POSITION {
+            return Err(StoreError::Denied("a batch must have at most 1,000 events".to_owned()).into());
         }
         let change = match self.events {
             [] => Change::update(Key::trail(), "ADD #audit :audit"),
@@ -69,73 +70,73 @@ impl FeedWriter<'_> {
         };
         let change = change.with(":audit", number(u64::from(self.audit.is_some())));
         let counted = self.table.write(self.call, &[change]).await?.unwrap_or_default();
-        let read = Read(&counted);
+        let read = ItemReader(&counted);
         let before = Timestamp::from_millis(read.number_if("before").unwrap_or_default());
-        Ok(Numbers {
+        Ok(Allocation {
             audit: read.number("audit")?,
-            place: read.number_if("place").unwrap_or_default(),
+            position: read.number_if("place").unwrap_or_default(),
             before,
         })
     }
 
-    /// What puts them there.
-    pub(super) fn changes(&self, numbers: Numbers) -> Result<Vec<(Key, Change)>, StoreError> {
+    /// The changes that write the audit entry and the events.
+    pub(super) fn changes(&self, allocation: Allocation) -> Result<Vec<(Key, Change)>, StoreError> {
         let mut changes = Vec::new();
         if let Some(entry) = self.audit {
-            let key = Key::audit(numbers.audit);
+            let key = Key::audit(allocation.audit);
             let mut item = key.item();
             put(&mut item, "document", document(entry)?);
             changes.push((key, Change::put(item)));
         }
         if !self.events.is_empty() {
             let documents = self.events.iter().map(document).collect::<Result<_, _>>()?;
-            let key = Key::event(numbers.place);
-            let item = self.table.place(numbers.place, numbers.before, documents);
+            let key = Key::event(allocation.position);
+            let item = self.table.position(allocation.position, allocation.before, documents);
             changes.push((key, Change::put(item).when(ABSENT)));
         }
         Ok(changes)
     }
 
-    /// Closes the place of a batch that was not written. Where that fails, a reader will.
-    pub(super) async fn give_up(&self, numbers: Numbers) {
+    /// Closes the position of a batch that was not written. If that fails, a reader closes the position later.
+    pub(super) async fn abandon(&self, allocation: Allocation) {
         if !self.events.is_empty() {
-            let _ = self.table.close(self.call, numbers.place, numbers.before).await;
+            let _ = self.table.close(self.call, allocation.position, allocation.before).await;
         }
     }
 }
 
 /// How far the feed is known to be filled or closed.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    place: u64,
-    /// The last event up to there.
+struct GapFreeEnd {
+    position: u64,
+    /// The number of the last event up to this position.
     last: Option<u64>,
 }
 
-/// The feed as readers have it; remembers how far it was found without gaps.
+/// The feed for readers; caches the position up to which it has no gaps.
 #[derive(Debug, Default)]
-pub(super) struct Feed(Mutex<Option<Known>>);
+pub(super) struct Feed(Mutex<Option<GapFreeEnd>>);
 
-/// What a place holds.
-struct Place {
+/// The content of a position.
+struct Position {
     number: u64,
-    /// When the place before it was drawn.
+    /// When the previous position was allocated.
     before: Timestamp,
     events: Vec<FeedEvent>,
 }
 
-/// What is to be made of places that are not there.
+/// The state of positions that have no item.
 enum Gap {
-    /// They will be filled no more.
+    /// None of these positions can be filled any more.
     Closed,
-    /// They may be filled yet.
+    /// A position may still be filled.
     Open,
-    /// One of them was filled meanwhile.
+    /// A position was filled in the meantime.
     Filled,
 }
 
 impl Feed {
-    /// Events after number `after`, each with its number.
+    /// Returns the events after number `after`, each with its number.
     pub(super) async fn events(
         &self,
         table: &DynamoTable,
@@ -143,13 +144,13 @@ impl Feed {
         limit: usize,
     ) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
         let limit = limit.max(1);
-        // The place that the event lies in may hold more of them.
-        let read = after.div_ceil(ROOM);
+        // The position of the event `after` may have more events.
+        let read = after.div_ceil(NUMBERS_PER_POSITION);
         let mut events = Vec::new();
         table
-            .walk(read.saturating_sub(1), limit, |place| {
-                let first = (place.number - 1) * ROOM + 1;
-                let numbered = (first..).zip(place.events).filter(|(number, _)| *number > after);
+            .visit_positions(read.saturating_sub(1), limit, |position| {
+                let first = (position.number - 1) * NUMBERS_PER_POSITION + 1;
+                let numbered = (first..).zip(position.events).filter(|(number, _)| *number > after);
                 events.extend(numbered);
                 events.len() < limit
             })
@@ -158,80 +159,82 @@ impl Feed {
         Ok(events)
     }
 
-    /// The number of the last event that readers have, or could have.
+    /// Returns the number of the last event that a reader has received, or could have.
     pub(super) async fn last(&self, table: &DynamoTable) -> Result<Option<u64>, StoreError> {
         let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = match known {
             Some(known) => known,
-            None => Known { place: table.back().await?, last: None },
+            None => GapFreeEnd { position: table.tail_start().await?, last: None },
         };
         table
-            .walk(known.place, BACK, |place| {
-                let first = (place.number - 1) * ROOM;
-                if !place.events.is_empty() {
-                    known.last = Some(first + place.events.len() as u64);
+            .visit_positions(known.position, TAIL_LENGTH, |position| {
+                let first = (position.number - 1) * NUMBERS_PER_POSITION;
+                if !position.events.is_empty() {
+                    known.last = Some(first + position.events.len() as u64);
                 }
-                known.place = place.number;
+                known.position = position.number;
                 true
             })
             .await?;
-        // Where there is nothing but closed places, their numbers are as good.
-        let last = known.last.or_else(|| Some(known.place * ROOM).filter(|last| *last > 0));
+        // If all these positions are closed, the last number of the last position serves as well.
+        let last =
+            known.last.or_else(|| Some(known.position * NUMBERS_PER_POSITION).filter(|last| *last > 0));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Ok(last)
     }
 }
 
 impl DynamoTable {
-    /// An item that fills a place; without events, that closes it.
-    fn place(&self, place: u64, before: Timestamp, events: Vec<AttributeValue>) -> Item {
-        let mut item = Key::event(place).item();
+    /// The item that fills a position. An item without events closes the position.
+    fn position(&self, position: u64, before: Timestamp, events: Vec<AttributeValue>) -> Item {
+        let mut item = Key::event(position).item();
         put(&mut item, "before", number(before.millis()));
-        if let Some(kept) = self.events_kept {
-            put(&mut item, "expires", seconds(self.clock.wall().after(kept)));
+        if let Some(retention) = self.event_retention {
+            put(&mut item, "expires", seconds(self.clock.wall().after(retention)));
         }
         put(&mut item, "events", AttributeValue::L(events));
         item
     }
 
-    /// Closes a place; `false` where it was filled meanwhile.
-    async fn close(&self, call: &CallContext, place: u64, before: Timestamp) -> Result<bool, StoreError> {
-        let change = Change::put(self.place(place, before, Vec::new())).when(ABSENT);
+    /// Closes a position; returns `false` if the position was filled in the meantime.
+    async fn close(&self, call: &CallContext, position: u64, before: Timestamp) -> Result<bool, StoreError> {
+        let change = Change::put(self.position(position, before, Vec::new())).when(ABSENT);
         match self.write(call, &[change]).await {
             Ok(_) => Ok(true),
-            Err(Failure::Unmet(_)) => Ok(false),
+            Err(Failure::ConditionFailed(_)) => Ok(false),
             Err(failure) => Err(failure.into_error()),
         }
     }
 
-    /// Where to begin to look for the end of the feed: the place before the last ones.
-    async fn back(&self) -> Result<u64, StoreError> {
-        let ask = Ask { backwards: true, ..feed(1, BACK) };
-        let newest = self.ask(ask).next().await?;
+    /// The position at which a search for the end of the feed starts.
+    async fn tail_start(&self) -> Result<u64, StoreError> {
+        let range = KeyRange { backwards: true, ..feed(1, TAIL_LENGTH) };
+        let newest = self.pages(range).next().await?;
         match newest.last() {
-            Some(oldest) if newest.len() >= BACK => Ok(place_of(oldest)?.number),
+            Some(oldest) if newest.len() >= TAIL_LENGTH => Ok(position_of(oldest)?.number),
             Some(_) | None => Ok(0),
         }
     }
 
-    /// Hands the places after `read` to `visit`, in order and without gaps, as far as they go or as long as it wants more.
-    async fn walk(
+    /// Calls `visit` with each position after `read`, in order and without gaps, until it returns `false` or the feed
+    /// ends.
+    async fn visit_positions(
         &self,
         mut read: u64,
         limit: usize,
-        mut visit: impl FnMut(Place) -> bool + Send,
+        mut visit: impl FnMut(Position) -> bool + Send,
     ) -> Result<(), StoreError> {
-        let mut pages = self.ask(feed(read + 1, limit.max(2)));
-        while !pages.over() {
+        let mut pages = self.pages(feed(read + 1, limit.max(2)));
+        while !pages.is_done() {
             for item in pages.next().await? {
-                let place = place_of(&item)?;
-                match self.gap(read + 1..place.number, place.before).await? {
+                let position = position_of(&item)?;
+                match self.examine_gap(read + 1..position.number, position.before).await? {
                     Gap::Closed => {}
                     Gap::Open => return Ok(()),
-                    Gap::Filled => return Box::pin(self.walk(read, limit, visit)).await,
+                    Gap::Filled => return Box::pin(self.visit_positions(read, limit, visit)).await,
                 }
-                read = place.number;
-                if !visit(place) {
+                read = position.number;
+                if !visit(position) {
                     return Ok(());
                 }
             }
@@ -239,22 +242,26 @@ impl DynamoTable {
         Ok(())
     }
 
-    /// Looks at places that are empty although one after them was filled; the last of them was drawn at `drawn`. Closes
-    /// them where it is time.
-    async fn gap(&self, places: Range<u64>, drawn: Timestamp) -> Result<Gap, StoreError> {
-        let age = self.clock.wall().since(drawn);
-        // Those of long ago are closed, or were filled and have expired.
-        if places.is_empty() || age >= NEVER {
+    /// Examines positions without an item that precede a filled position; the last of them was allocated at `drawn`.
+    /// Closes them once they are old enough.
+    async fn examine_gap(&self, positions: Range<u64>, allocated_at: Timestamp) -> Result<Gap, StoreError> {
+        let age = self.clock.wall().since(allocated_at);
+        // At that age, empty positions are closed, or were filled and have expired.
+        if positions.is_empty() || age >= MAX_REQUEST_AGE {
             return Ok(Gap::Closed);
         }
-        if age < PATIENCE {
+        if age < FILL_TIMEOUT {
             return Ok(Gap::Open);
         }
-        let call = CallContext { deadline: self.soon(), write: WriteId::default(), fence: Fence::default() };
-        let first = places.start.max(places.end.saturating_sub(WIDEST));
-        for place in first..places.end {
-            // In order: below a place that a reader has closed there is nothing to wait for.
-            if !self.close(&call, place, Timestamp::default()).await? {
+        let call = CallContext {
+            deadline: self.read_deadline(),
+            write: WriteId::default(),
+            fence: Fence::default(),
+        };
+        let first = positions.start.max(positions.end.saturating_sub(MAX_GAP));
+        for position in first..positions.end {
+            // In order, so that all positions before one that a reader has closed are filled or closed.
+            if !self.close(&call, position, Timestamp::default()).await? {
                 return Ok(Gap::Filled);
             }
         }
@@ -262,20 +269,26 @@ impl DynamoTable {
     }
 }
 
-fn feed(first: u64, limit: usize) -> Ask {
+fn feed(first: u64, limit: usize) -> KeyRange {
     let values =
         vec![(":feed", text("E")), (":first", text(padded(first))), (":last", text(padded(u64::MAX)))];
-    Ask { index: None, keys: "#pk = :feed AND #sk BETWEEN :first AND :last", values, backwards: false, limit }
+    KeyRange {
+        index: None,
+        keys: "#pk = :feed AND #sk BETWEEN :first AND :last",
+        values,
+        backwards: false,
+        limit,
+    }
 }
 
-fn place_of(item: &Item) -> Result<Place, StoreError> {
-    let read = Read(item);
+fn position_of(item: &Item) -> Result<Position, StoreError> {
+    let read = ItemReader(item);
     let events = read.list("events")?.into_iter().map(records::decode).collect::<Result<_, _>>()?;
     let number = read.parsed("sk", |text| text.parse().ok())?;
-    Ok(Place { number, before: Timestamp::from_millis(read.number("before")?), events })
+    Ok(Position { number, before: Timestamp::from_millis(read.number("before")?), events })
 }
 
-/// Audit entries, newest first.
+/// Returns audit entries, newest first.
 pub(super) async fn audit(
     table: &DynamoTable,
     before: Option<u64>,
@@ -283,7 +296,7 @@ pub(super) async fn audit(
 ) -> Result<Page<AuditEntry, u64>, StoreError> {
     let last = before.unwrap_or(u64::MAX).saturating_sub(1);
     let values = vec![(":audit", text("A")), (":last", text(padded(last)))];
-    let ask = Ask {
+    let range = KeyRange {
         index: None,
         keys: "#pk = :audit AND #sk <= :last",
         values,
@@ -291,13 +304,13 @@ pub(super) async fn audit(
         limit: limit.max(1) + 1,
     };
     let entry = |item: &Item| {
-        let read = Read(item);
+        let read = ItemReader(item);
         Ok(Some((read.parsed("sk", |text| text.parse().ok())?, read.document("document")?)))
     };
-    super::lists::page(table.ask(ask), limit, entry).await
+    super::lists::page(table.pages(range), limit, entry).await
 }
 
-/// Deletes the oldest audit entries. Events end by their `expires`.
+/// Deletes the oldest audit entries. DynamoDB deletes events when they reach `expires`.
 pub(super) async fn delete_old_audit(
     table: &DynamoTable,
     call: &CallContext,
@@ -305,14 +318,17 @@ pub(super) async fn delete_old_audit(
 ) -> Outcome<u64, WriteError> {
     let values = vec![(":audit", text("A")), (":first", text(padded(0)))];
     let keys = "#pk = :audit AND #sk >= :first";
-    let oldest = Ask { index: None, keys, values, backwards: false, limit: old.most.max(1) };
-    let items = match table.ask(oldest).next().await {
+    let oldest = KeyRange { index: None, keys, values, backwards: false, limit: old.most.max(1) };
+    let items = match table.pages(oldest).next().await {
         Ok(items) => items,
         Err(error) => return Outcome::NotApplied(WriteError::Store(error)),
     };
     let mut changes = Vec::new();
     for item in items.iter().take(old.most) {
-        match Read(item).document::<AuditEntry>("document").and_then(|entry| Ok((entry, Key::of(item)?))) {
+        match ItemReader(item)
+            .document::<AuditEntry>("document")
+            .and_then(|entry| Ok((entry, Key::of(item)?)))
+        {
             Ok((entry, key)) if entry.at < old.audit_before => changes.push(Change::delete(key)),
             Ok(_) => {}
             Err(error) => return Outcome::NotApplied(WriteError::Store(error)),

@@ -1,4 +1,4 @@
-//! Items: where each kind lies in the table, and reading and writing their attributes.
+//! Items: the key of each kind of item, and reading and writing their attributes.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,11 @@ use crate::ports::{StoreError, WriteId};
 pub(super) type Item = HashMap<String, AttributeValue>;
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// How many parts an index's busy key is cut into, so that no part of an index is asked for more than it gives.
+/// The number of shards of an index key that many items share, so that no partition of the index exceeds its
+/// throughput.
 pub(super) const SHARDS: u64 = 4;
 
-/// Where an item lies: partition and sort key.
+/// The key of an item: partition key and sort key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) pk: String,
@@ -31,8 +32,8 @@ impl Key {
         Self::new(format!("S#{id}"), "SITE")
     }
 
-    /// What remembers who removed the last site of that id.
-    pub(super) fn gone(id: &SiteId) -> Self {
+    /// The marker that stores which write removed the last site with this ID.
+    pub(super) fn removal(id: &SiteId) -> Self {
         Self::new(format!("S#{id}"), "GONE")
     }
 
@@ -64,7 +65,7 @@ impl Key {
         }
     }
 
-    /// The counter of the platform's numbers.
+    /// The counter of the numbers that the platform allocates.
     pub(super) fn numbers() -> Self {
         Self::new("F", "SEQ")
     }
@@ -94,7 +95,8 @@ impl Key {
         Self::new("W", worker)
     }
 
-    /// The answer that a caller's key was given. Both come from outside; apart, neither can pass for part of the other.
+    /// The response to a request with this idempotency key. Actor and key come from clients; as two attributes, neither
+    /// can be mistaken for a part of the other.
     pub(super) fn idempotency(actor: &str, key: &str) -> Self {
         Self::new(format!("I#{actor}"), key)
     }
@@ -103,8 +105,8 @@ impl Key {
         Self::new("A", padded(number))
     }
 
-    pub(super) fn event(place: u64) -> Self {
-        Self::new("E", padded(place))
+    pub(super) fn event(position: u64) -> Self {
+        Self::new("E", padded(position))
     }
 
     pub(super) fn token(hash: &TokenHash) -> Self {
@@ -112,34 +114,34 @@ impl Key {
         Self::new(format!("T#{hex}"), "TOKEN")
     }
 
-    /// Where a token's record is found by its id.
-    pub(super) fn token_of(id: &str) -> Self {
+    /// The item that maps a token's ID to its record.
+    pub(super) fn token_id(id: &str) -> Self {
         Self::new("T", id)
     }
 
-    /// What keeps a token's name from being given again.
+    /// The item that reserves a token's name forever.
     pub(super) fn token_name(name: &str) -> Self {
         Self::new(format!("N#{name}"), "TOKEN")
     }
 
-    /// An item that lies here and has nothing yet.
+    /// A new item with this key and no other attributes.
     pub(super) fn item(&self) -> Item {
         Item::from([("pk".to_owned(), text(&*self.pk)), ("sk".to_owned(), text(&*self.sk))])
     }
 
-    /// Where an item lies.
+    /// The key of an item.
     pub(super) fn of(item: &Item) -> Result<Self> {
-        let read = Read(item);
+        let read = ItemReader(item);
         Ok(Self::new(read.text("pk")?, read.text("sk")?))
     }
 }
 
-/// A number as a sort key that sorts like it.
+/// A number as a sort key in numeric order.
 pub(super) fn padded(number: u64) -> String {
     format!("{number:020}")
 }
 
-/// The sort key of an ended operation in its home.
+/// The sort key of a finished operation, in the partition of its parent.
 pub(super) fn history_sk(number: u64) -> String {
     format!("OP#{}", padded(number))
 }
@@ -164,10 +166,11 @@ pub(super) fn put(item: &mut Item, name: &str, value: AttributeValue) {
     item.insert(name.to_owned(), value);
 }
 
-/// Lists a record's own operation in the index of work, unless it is a rollout's member.
+/// Adds a record's operation to the work index, unless the operation is a member of a rollout.
 pub(super) fn list_work(item: &mut Item, operation: Option<&OperationState>) {
     let Some(operation) = operation.filter(|operation| operation.member.is_none()) else { return };
-    let work = if operation.status.rests() { "parked".to_owned() } else { live(operation.number % SHARDS) };
+    let work =
+        if operation.status.rests() { "parked".to_owned() } else { pending_shard(operation.number % SHARDS) };
     put(item, "work", text(work));
     put(item, "number", number(operation.number));
     put(item, "opKind", text(operation.input.kind().as_str()));
@@ -181,12 +184,12 @@ pub(super) fn list_work(item: &mut Item, operation: Option<&OperationState>) {
     }
 }
 
-/// A part of what a worker may have to do something for.
-pub(super) fn live(shard: u64) -> String {
+/// The work index's key for one shard of pending work.
+pub(super) fn pending_shard(shard: u64) -> String {
     format!("live#{shard}")
 }
 
-/// Which part of the list of sites one is in; for good, since it depends on nothing but its id.
+/// The shard of the list of sites that a site belongs to. The shard never changes, because it depends only on the ID.
 pub(super) fn site_list(id: &SiteId) -> String {
     let sum =
         id.as_str().bytes().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -197,13 +200,13 @@ pub(super) fn site_shard(shard: u64) -> String {
     format!("site#{shard}")
 }
 
-/// Reads attributes; one that is missing or of another type is an error that names it.
+/// Reads attributes. An attribute that is missing or of another type is an error that names the attribute.
 #[derive(Clone, Copy)]
-pub(super) struct Read<'a>(pub(super) &'a Item);
+pub(super) struct ItemReader<'a>(pub(super) &'a Item);
 
-impl<'a> Read<'a> {
+impl<'a> ItemReader<'a> {
     pub(super) fn text(self, name: &str) -> Result<&'a str> {
-        self.text_if(name).ok_or_else(|| self.broken(name))
+        self.text_if(name).ok_or_else(|| self.invalid_attribute(name))
     }
 
     pub(super) fn text_if(self, name: &str) -> Option<&'a str> {
@@ -211,26 +214,31 @@ impl<'a> Read<'a> {
     }
 
     pub(super) fn number(self, name: &str) -> Result<u64> {
-        self.number_if(name).ok_or_else(|| self.broken(name))
+        self.number_if(name).ok_or_else(|| self.invalid_attribute(name))
     }
 
     pub(super) fn number_if(self, name: &str) -> Option<u64> {
         self.0.get(name)?.as_n().ok()?.parse().ok()
     }
 
-    pub(super) fn truth(self, name: &str) -> bool {
+    pub(super) fn flag(self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| value.as_bool().is_ok_and(|truth| *truth))
     }
 
     pub(super) fn list(self, name: &str) -> Result<Vec<&'a str>> {
-        let list = self.0.get(name).and_then(|value| value.as_l().ok()).ok_or_else(|| self.broken(name))?;
-        let text =
-            |value: &'a AttributeValue| value.as_s().map(String::as_str).map_err(|_| self.broken(name));
+        let list = self
+            .0
+            .get(name)
+            .and_then(|value| value.as_l().ok())
+            .ok_or_else(|| self.invalid_attribute(name))?;
+        let text = |value: &'a AttributeValue| {
+            value.as_s().map(String::as_str).map_err(|_| self.invalid_attribute(name))
+        };
         list.iter().map(text).collect()
     }
 
     pub(super) fn parsed<T>(self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
-        parse(self.text(name)?).ok_or_else(|| self.broken(name))
+        parse(self.text(name)?).ok_or_else(|| self.invalid_attribute(name))
     }
 
     pub(super) fn document<T: Record>(self, name: &str) -> Result<T> {
@@ -241,14 +249,14 @@ impl<'a> Read<'a> {
         self.text_if(name).map(records::decode).transpose()
     }
 
-    /// Whether its last writer was this one.
-    pub(super) fn is_of(self, write: WriteId) -> bool {
+    /// Whether this write was the last to change the item.
+    pub(super) fn is_last_written_by(self, write: WriteId) -> bool {
         self.number_if("write") == Some(write.0)
     }
 
-    pub(super) fn broken(self, name: &str) -> StoreError {
+    pub(super) fn invalid_attribute(self, name: &str) -> StoreError {
         StoreError::Denied(format!(
-            "an item of the table cannot be read: its attribute `{name}` is not as it shall be"
+            "an item of the table cannot be read: its attribute `{name}` is missing or invalid"
         ))
     }
 }

@@ -1,7 +1,8 @@
-//! Records, the journal and tokens in one DynamoDB table; `docs/dynamodb.md` has its keys and what each request costs.
+//! Records, the journal and tokens in one DynamoDB table; `docs/dynamodb.md` has the keys and the cost of each request.
 //!
-//! Truth is read by key and strongly; an index only tells where to look. A record carries whose write it was last, by which
-//! a lost answer is recognised; the client's own tokens are not relied upon.
+//! Records are read by key with strong consistency; an index only determines which keys to read. A record stores the ID
+//! of its last write, which identifies a write whose response was lost; the client tokens of DynamoDB's transactions
+//! are not used.
 
 mod batch;
 mod bootstrap;
@@ -24,8 +25,8 @@ use async_trait::async_trait;
 use self::change::Change;
 use self::failure::Failure;
 use self::feed::Feed;
-use self::item::{Key, Read, number, text};
-use self::table::Ask;
+use self::item::{ItemReader, Key, number, text};
+use self::table::KeyRange;
 use crate::adapters::records::Record;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, Claimed, ReleaseClaim};
@@ -43,12 +44,12 @@ use crate::ports::{
 pub use table::DynamoTable;
 pub use tokens::DynamoTokens;
 
-/// How long a request's key is kept.
-const KEPT: Duration = Duration::from_hours(24);
-/// How long a worker is listed that says nothing any more, not even that it stops.
-const SILENT: Duration = Duration::from_hours(7 * 24);
+/// Retention period of idempotency keys.
+const KEY_RETENTION: Duration = Duration::from_hours(24);
+/// How long a worker without heartbeats stays listed if it did not report its end.
+const WORKER_RETENTION: Duration = Duration::from_hours(7 * 24);
 
-/// Records and the journal in a table; clones share it.
+/// Records and the journal in a table. Clones share the table.
 #[derive(Clone)]
 pub struct DynamoStore {
     table: DynamoTable,
@@ -62,28 +63,28 @@ impl fmt::Debug for DynamoStore {
 }
 
 impl DynamoStore {
-    /// The store in a table.
+    /// Creates the store of a table.
     pub fn new(table: DynamoTable) -> Self {
         Self { table, feed: Arc::default() }
     }
 
-    /// The document that an item of this key has.
+    /// Reads the document in the item with this key.
     async fn document<T: Record>(&self, key: &Key) -> Result<Option<T>, StoreError> {
-        let item = self.table.get(key, self.table.soon()).await?;
-        item.map(|item| Read(&item).document("document")).transpose()
+        let item = self.table.get(key, self.table.read_deadline()).await?;
+        item.map(|item| ItemReader(&item).document("document")).transpose()
     }
 }
 
 #[async_trait]
 impl SiteRepository for DynamoStore {
     async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
-        let item = self.table.get(&Key::site(id), self.table.soon()).await?;
-        item.as_ref().map(site::of_item).transpose()
+        let item = self.table.get(&Key::site(id), self.table.read_deadline()).await?;
+        item.as_ref().map(site::from_item).transpose()
     }
 
     async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {
-        let item = self.table.get(&Key::host(host), self.table.soon()).await?;
-        item.map(|item| Read(&item).parsed("site", |text| SiteId::parse(text).ok())).transpose()
+        let item = self.table.get(&Key::host(host), self.table.read_deadline()).await?;
+        item.map(|item| ItemReader(&item).parsed("site", |text| SiteId::parse(text).ok())).transpose()
     }
 
     async fn sites(
@@ -110,8 +111,8 @@ impl Journal for DynamoStore {
         claims::claim(&self.table, call, claim).await
     }
 
-    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
-        claims::release_claim(&self.table, call, complete).await
+    async fn release_claim(&self, call: &CallContext, release: &ReleaseClaim) -> Outcome<(), WriteError> {
+        claims::release_claim(&self.table, call, release).await
     }
 
     async fn service(&self, color: Color) -> Result<Service, StoreError> {
@@ -157,17 +158,17 @@ impl Journal for DynamoStore {
     }
 
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
-        lists::live(&self.table).await
+        lists::pending_work(&self.table).await
     }
 
     async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
         let change = Change::update(Key::numbers(), "ADD #drawn :count").with(":count", number(count.into()));
         match self.table.write(call, &[change]).await {
-            Ok(item) => match Read(&item.unwrap_or_default()).number("drawn") {
+            Ok(item) => match ItemReader(&item.unwrap_or_default()).number("drawn") {
                 Ok(drawn) => Outcome::Applied(drawn.saturating_sub(u64::from(count)) + 1),
-                Err(error) => Failure::Lost(error).refused(),
+                Err(error) => Failure::Unknown(error).into_outcome(),
             },
-            Err(failure) => failure.refused(),
+            Err(failure) => failure.into_outcome(),
         }
     }
 
@@ -180,24 +181,24 @@ impl Journal for DynamoStore {
         let key = Key::worker(worker.as_str());
         let change = match count {
             None => Change::delete(key),
-            // A late one does not make a worker look older than it is.
+            // A delayed heartbeat does not lower the count.
             Some(count) => Change::update(key, "SET #count = :count, #expires = :expires")
                 .when("attribute_not_exists(#count) OR #count <= :count")
                 .with(":count", number(count))
-                .with(":expires", batch::seconds(self.table.clock.wall().after(SILENT))),
+                .with(":expires", batch::seconds(self.table.clock.wall().after(WORKER_RETENTION))),
         };
         match self.table.write(call, &[change]).await {
-            Ok(_) | Err(Failure::Unmet(_)) => Outcome::Applied(()),
-            Err(failure) => failure.refused(),
+            Ok(_) | Err(Failure::ConditionFailed(_)) => Outcome::Applied(()),
+            Err(failure) => failure.into_outcome(),
         }
     }
 
     async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
         let values = vec![(":workers", text("W"))];
-        let ask = Ask { index: None, keys: "#pk = :workers", values, backwards: false, limit: 1_000 };
-        let items = self.table.ask(ask).all().await?;
+        let range = KeyRange { index: None, keys: "#pk = :workers", values, backwards: false, limit: 1_000 };
+        let items = self.table.pages(range).all().await?;
         let beat = |item: &item::Item| {
-            let read = Read(item);
+            let read = ItemReader(item);
             Ok(Heartbeat {
                 worker: WorkerId::new(read.text("sk")?),
                 count: read.number("count")?,
@@ -214,7 +215,7 @@ impl Journal for DynamoStore {
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let found: Option<IdempotencyRecord> =
             self.document(&Key::idempotency(actor.as_str(), key.as_str())).await?;
-        Ok(found.filter(|record| self.table.clock.wall().since(record.at) < KEPT))
+        Ok(found.filter(|record| self.table.clock.wall().since(record.at) < KEY_RETENTION))
     }
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {

@@ -1,10 +1,10 @@
-//! A site as an item. What the WordPress image reads, and what a claim changes, are attributes of their own.
+//! A site as an item. What the WordPress image reads and what a claim changes are separate attributes.
 //!
 //! The attributes that `docs/tenant-contract.md` names are public; the others are not.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::item::{Item, Key, Read, document, list_work, number, put, site_list, text, written_by};
+use super::item::{Item, ItemReader, Key, document, list_work, number, put, site_list, text, written_by};
 use crate::domain::operation::{Move, OperationInput};
 use crate::domain::{
     ClaimToken, Color, DatabaseName, Direction, Fence, Hostname, Hostnames, Phase, Routed, SecretKind,
@@ -13,10 +13,10 @@ use crate::domain::{
 };
 use crate::ports::{StoreError, WriteId};
 
-/// The version of the contract with the image that items are written to.
+/// The version of the tenant contract that items are written for.
 const CONTRACT: u64 = 1;
 
-/// The item of a site as it shall be, with the version that its field says.
+/// Converts a site to an item, with the version in its field.
 pub(super) fn to_item(site: &Site, write: WriteId) -> Result<Item, StoreError> {
     let mut item = Key::site(&site.id).item();
     let mut with = |name: &str, value| put(&mut item, name, value);
@@ -38,9 +38,9 @@ pub(super) fn to_item(site: &Site, write: WriteId) -> Result<Item, StoreError> {
     for (name, value) in site.route.iter().flat_map(route) {
         with(name, value);
     }
-    with("phase", text(phase_word(site.phase)));
-    if let Some(word) = activation_word(site.activation) {
-        with("activation", text(word));
+    with("phase", text(phase_text(site.phase)));
+    if let Some(value) = activation_text(site.activation) {
+        with("activation", text(value));
     }
     with("grant", claim_token(&site.claim_token));
     if let Some(last_outcome) = &site.last_outcome {
@@ -60,9 +60,9 @@ pub(super) fn to_item(site: &Site, write: WriteId) -> Result<Item, StoreError> {
     Ok(item)
 }
 
-/// The site of an item.
-pub(super) fn of_item(item: &Item) -> Result<Site, StoreError> {
-    let read = Read(item);
+/// Converts an item to a site.
+pub(super) fn from_item(item: &Item) -> Result<Site, StoreError> {
+    let read = ItemReader(item);
     let route = match read.text_if("routeService") {
         None => None,
         Some(_) => Some(Routed {
@@ -87,13 +87,13 @@ pub(super) fn of_item(item: &Item) -> Result<Site, StoreError> {
         uid: read.parsed("uid", |text| Uid::parse(text).ok())?,
         name: read.parsed("name", |text| SiteName::parse(text).ok())?,
         theme: read.parsed("theme", |text| Theme::parse(text).ok())?,
-        hostnames: names.map_err(|_| read.broken("hostnames"))?,
+        hostnames: names.map_err(|_| read.invalid_attribute("hostnames"))?,
         service: read.parsed("service", |text| Color::parse(text).ok())?,
         route,
         phase: read.parsed("phase", phase_of)?,
         activation: activation_of(read.text_if("activation")),
         operation,
-        claim_token: read.parsed("grant", grant_of)?,
+        claim_token: read.parsed("grant", parse_claim_token)?,
         last_outcome: read.document_if::<LastOutcome>("settled")?,
         created_at: Timestamp::from_millis(read.number("createdAt")?),
         updated_at: Timestamp::from_millis(read.number("updatedAt")?),
@@ -101,7 +101,7 @@ pub(super) fn of_item(item: &Item) -> Result<Site, StoreError> {
     })
 }
 
-/// The item by which the image finds a hostname's site.
+/// The item that maps a hostname to its site, for the WordPress image.
 pub(super) fn host_item(host: &Hostname, site: &SiteId) -> Item {
     let mut item = Key::host(host).item();
     put(&mut item, "site", text(site.as_str()));
@@ -113,7 +113,7 @@ pub(super) fn hostnames(names: &Hostnames) -> AttributeValue {
     AttributeValue::L(names.all().iter().map(|host| text(host.as_str())).collect())
 }
 
-/// What a confirmed route is kept as.
+/// The attributes of a confirmed route.
 pub(super) fn route(route: &Routed) -> [(&'static str, AttributeValue); 4] {
     [
         ("routedService", text(route.service.as_str())),
@@ -123,17 +123,22 @@ pub(super) fn route(route: &Routed) -> [(&'static str, AttributeValue); 4] {
     ]
 }
 
-/// A grant as a text that sorts like it: rollout, leg, term.
+/// A claim token as text in the order of claim tokens: rollout, direction, term.
 pub(super) fn claim_token(claim_token: &ClaimToken) -> AttributeValue {
-    text(format!("{:020}.{}.{:020}", claim_token.rollout, leg_digit(claim_token.direction), claim_token.term))
+    text(format!(
+        "{:020}.{}.{:020}",
+        claim_token.rollout,
+        direction_digit(claim_token.direction),
+        claim_token.term
+    ))
 }
 
-/// One leg of a rollout.
+/// One direction of a rollout.
 pub(super) fn direction(rollout: u64, direction: Direction) -> AttributeValue {
-    text(format!("{rollout}.{}", leg_digit(direction)))
+    text(format!("{rollout}.{}", direction_digit(direction)))
 }
 
-pub(super) const fn phase_word(phase: Phase) -> &'static str {
+pub(super) const fn phase_text(phase: Phase) -> &'static str {
     match phase {
         Phase::New => "new",
         Phase::Created => "created",
@@ -141,8 +146,8 @@ pub(super) const fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-/// Items of before do not say.
-const fn activation_word(activation: Activation) -> Option<&'static str> {
+/// The stored value; `None` for sites of older versions, which did not store it.
+const fn activation_text(activation: Activation) -> Option<&'static str> {
     match activation {
         Activation::Never => Some("never"),
         Activation::Ever => Some("ever"),
@@ -150,27 +155,27 @@ const fn activation_word(activation: Activation) -> Option<&'static str> {
     }
 }
 
-/// A word of another version is taken for the safe one: nothing of such a site is made anew.
-fn activation_of(word: Option<&str>) -> Activation {
-    match word {
+/// A value of a newer version is read as the safe one: nothing is created for such a site a second time.
+fn activation_of(value: Option<&str>) -> Activation {
+    match value {
         None => Activation::Unrecorded,
         Some("never") => Activation::Never,
         Some(_) => Activation::Ever,
     }
 }
 
-fn phase_of(word: &str) -> Option<Phase> {
-    [Phase::New, Phase::Created, Phase::Active].into_iter().find(|phase| phase_word(*phase) == word)
+fn phase_of(value: &str) -> Option<Phase> {
+    [Phase::New, Phase::Created, Phase::Active].into_iter().find(|phase| phase_text(*phase) == value)
 }
 
-const fn leg_digit(direction: Direction) -> u8 {
+const fn direction_digit(direction: Direction) -> u8 {
     match direction {
         Direction::Forward => 0,
         Direction::Rollback => 1,
     }
 }
 
-fn grant_of(text: &str) -> Option<ClaimToken> {
+fn parse_claim_token(text: &str) -> Option<ClaimToken> {
     let mut parts = text.splitn(3, '.');
     let rollout = parts.next()?.parse().ok()?;
     let direction = [Direction::Forward, Direction::Rollback].into_iter().zip(["0", "1"]);

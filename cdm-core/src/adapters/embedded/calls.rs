@@ -1,4 +1,4 @@
-//! What the embedded adapters share of a call: its deadline, and what an error of the file is to its caller.
+//! What the embedded adapters share: the deadline of a call, and the errors of the database file and of directories.
 
 use std::io;
 
@@ -9,7 +9,8 @@ use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
 
-/// What `work` answers, or *unknown* once the deadline has passed. Work that answers at once is never cut off.
+/// The outcome of `work`, or *unknown* once the deadline has passed. Work that completes on its first poll is never cut
+/// off.
 pub(super) async fn within<T>(
     clock: &dyn Clock,
     deadline: MonotonicTime,
@@ -21,31 +22,36 @@ pub(super) async fn within<T>(
     match select(work, late).await {
         Either::Left((outcome, _)) => outcome,
         Either::Right(((), _)) => {
-            let message = "the call's deadline passed before it was done";
+            let message = "the deadline passed before the call completed";
             Outcome::Unknown(PortError::new(port, ErrorKind::Unavailable, message))
         }
     }
 }
 
-/// What a failed use of a directory is to its caller: `words`, and what the system says.
-pub(super) fn io_failed(port: &'static str, words: &str, cause: &io::Error) -> PortError {
+/// The error of a failed file operation: `summary`, and the kind of the system's error.
+pub(super) fn io_error(port: &'static str, summary: &str, cause: &io::Error) -> PortError {
     let kind = match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ErrorKind::Full
         }
         _ => ErrorKind::Unavailable,
     };
-    PortError::new(port, kind, format!("{words}: {}", cause.kind()))
+    PortError::new(port, kind, format!("{summary}: {}", cause.kind()))
 }
 
-/// An error of the SQLite file, in SQLite's own words where it has any; they quote no statement and no value.
+/// The error of the SQLite file, with SQLite's message if there is one. SQLite's messages quote no statement and no
+/// value.
 pub(super) fn unavailable(port: &'static str, error: &sqlx::Error) -> PortError {
-    let words = match error.as_database_error() {
+    let summary = match error.as_database_error() {
         Some(error) => error.message(),
-        None => "no connection to it",
+        None => "no connection to the file",
     };
     if is_full(error) {
-        return PortError::new(port, ErrorKind::Full, format!("the database file takes no writes: {words}"));
+        return PortError::new(
+            port,
+            ErrorKind::Full,
+            format!("the database file cannot be written: {summary}"),
+        );
     }
-    PortError::new(port, ErrorKind::Unavailable, format!("the database file does not answer: {words}"))
+    PortError::new(port, ErrorKind::Unavailable, format!("the database file is not available: {summary}"))
 }

@@ -1,4 +1,4 @@
-//! The data directory: made for its owner alone, or made so where it exists.
+//! The data directory: created with access for its owner only, or restricted to its owner if it exists.
 
 use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-use super::disk::private_dir;
+use super::fs::private_dir;
 
-/// Everything that stands in a data directory, but for `key`, whose mode is judged where it is read.
+/// All entries of a data directory except `key`, whose mode is checked when it is read.
 const ENTRIES: [&str; 8] = [
     "cdm.db",
     "cdm.db-wal",
@@ -21,117 +21,120 @@ const ENTRIES: [&str; 8] = [
     "objects",
     "databases",
 ];
-/// What else may stand there without being anybody's data.
-const KNOWN: [&str; 2] = ["key", "lost+found"];
-/// The permissions of everyone but the owner.
+/// Other entries that may exist in a data directory and are not foreign data.
+const OTHER_ENTRIES: [&str; 2] = ["key", "lost+found"];
+/// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Why a directory is not used for data.
+/// Why a directory cannot be used as the data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// The directory, or something in it, is another user's, who could read or replace what CDM keeps.
+    /// The directory or one of its entries belongs to another user, who could read or replace CDM's data.
     #[error(
-        "`{}` belongs to another user (uid {owner}, this process has uid {own}); give it to this one (`chown -R {own}`), \
-         or name another directory (CDM_DATA_DIR)",
+        "`{}` belongs to another user (uid {owner}, this process has uid {own}); change its owner (`chown -R {own}`), \
+         or configure another directory (CDM_DATA_DIR)",
         path.display()
     )]
     Foreign {
-        /// What.
+        /// The path of the directory or entry.
         path: PathBuf,
-        /// Whose.
+        /// The uid of its owner.
         owner: u32,
-        /// Who this process is.
+        /// The uid of this process.
         own: u32,
     },
-    /// It can be neither made nor entered.
-    #[error("`{}` can be neither made nor entered", path.display())]
+    /// The directory cannot be created or opened.
+    #[error("`{}` cannot be created or opened", path.display())]
     Io {
-        /// What.
+        /// The path of the directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
-/// Makes the directory where it is missing, and sees that only its owner gets at what CDM keeps in it.
+/// Creates the directory if it is missing, and ensures that only its owner can access CDM's data in it.
 ///
-/// A directory of this user that others may enter is closed to them, with a warning, unless it holds other things than
-/// CDM's; then its own files alone are closed. A directory of `root` is used as it is, with a warning: that is how a
-/// volume of Kubernetes is mounted, whose mode only root may change.
+/// If other users may access a directory of this user, their access is removed, with a warning. If the directory also
+/// has entries that are not CDM's, the access to CDM's entries only is removed. A directory of `root` is used
+/// unchanged, with a warning: Kubernetes mounts volumes this way, and only root may change their mode.
 ///
 /// # Errors
-/// [`DirectoryError::Foreign`] for what belongs to a third user.
+/// [`DirectoryError::Foreign`] when the directory or an entry belongs to a user other than this one and root.
 pub fn own_directory(path: &Path) -> Result<(), DirectoryError> {
     let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
     private_dir(path).map_err(failed)?;
     let dir = OpenOptions::new().read(true).open(path).map_err(failed)?;
-    let about = dir.metadata().map_err(failed)?;
+    let metadata = dir.metadata().map_err(failed)?;
     let own = geteuid().as_raw();
     let shown = path.display();
-    check_owner(path, &about, own)?;
+    check_owner(path, &metadata, own)?;
     for entry in ENTRIES.map(|name| path.join(name)) {
         match fs::symlink_metadata(&entry) {
-            Ok(about) => {
-                check_owner(&entry, &about, own)?;
-                close_entry(&entry, &about, own).map_err(failed)?;
+            Ok(metadata) => {
+                check_owner(&entry, &metadata, own)?;
+                close_entry(&entry, &metadata, own).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
     }
-    let mode = about.mode() & 0o7777;
+    let mode = metadata.mode() & 0o7777;
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    if about.uid() != own {
+    if metadata.uid() != own {
         tracing::warn!(
-            "`{shown}` belongs to root and others may enter it (mode {mode:04o}); what is kept in it is closed to them"
+            "`{shown}` belongs to root, and other users may access it (mode {mode:04o}); CDM's data in it is \
+             accessible only to this user"
         );
     } else if let Some(other) = foreign_entry(path).map_err(failed)? {
         tracing::warn!(
-            "others may enter `{shown}` (mode {mode:04o}), and it is left so, since it also holds `{other}`; what CDM \
-             keeps in it is closed to them; better name a directory of its own (CDM_DATA_DIR)"
+            "other users may access `{shown}` (mode {mode:04o}); the mode was not changed, because the directory \
+             also has `{other}`; CDM's data in it is accessible only to this user; configure a directory that only \
+             CDM uses (CDM_DATA_DIR)"
         );
     } else {
         match dir.set_permissions(Permissions::from_mode(0o700)) {
             Ok(()) => tracing::warn!(
-                "`{shown}` could be entered by others (mode {mode:04o}); it is closed to them now"
+                "other users could access `{shown}` (mode {mode:04o}); their access was removed"
             ),
             Err(error) => tracing::warn!(
                 %error,
-                "`{shown}` may be entered by others (mode {mode:04o}) and cannot be closed; what is kept in it is"
+                "other users may access `{shown}` (mode {mode:04o}), and the mode cannot be changed; \
+                 CDM's data in it is accessible only to this user"
             ),
         }
     }
     Ok(())
 }
 
-/// Refuses what belongs neither to this user nor to root.
-fn check_owner(path: &Path, about: &Metadata, own: u32) -> Result<(), DirectoryError> {
-    let owner = about.uid();
+/// Rejects a file or directory that belongs neither to this user nor to root.
+fn check_owner(path: &Path, metadata: &Metadata, own: u32) -> Result<(), DirectoryError> {
+    let owner = metadata.uid();
     if owner == own || owner == 0 {
         return Ok(());
     }
     Err(DirectoryError::Foreign { path: path.to_owned(), owner, own })
 }
 
-/// Closes a file or directory that an earlier version made for more than its owner. A link is not followed.
-fn close_entry(path: &Path, about: &Metadata, own: u32) -> io::Result<()> {
-    let kept = about.is_file() || about.is_dir();
-    if !kept || about.uid() != own || about.mode() & OTHERS == 0 {
+/// Restricts a file or directory that an earlier version created with access for other users. Does not follow links.
+fn close_entry(path: &Path, metadata: &Metadata, own: u32) -> io::Result<()> {
+    let is_file_or_dir = metadata.is_file() || metadata.is_dir();
+    if !is_file_or_dir || metadata.uid() != own || metadata.mode() & OTHERS == 0 {
         return Ok(());
     }
-    let no_link = i32::from_ne_bytes(OFlags::NOFOLLOW.bits().to_ne_bytes());
-    let entry = OpenOptions::new().read(true).custom_flags(no_link).open(path)?;
-    entry.set_permissions(Permissions::from_mode(about.mode() & 0o7700))
+    let no_follow = i32::from_ne_bytes(OFlags::NOFOLLOW.bits().to_ne_bytes());
+    let entry = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
+    entry.set_permissions(Permissions::from_mode(metadata.mode() & 0o7700))
 }
 
-/// Something in the directory that is not CDM's.
+/// An entry of the directory that is not CDM's; `None` if all its entries are.
 fn foreign_entry(path: &Path) -> io::Result<Option<String>> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if !ENTRIES.contains(&&*name) && !KNOWN.contains(&&*name) {
+        if !ENTRIES.contains(&&*name) && !OTHER_ENTRIES.contains(&&*name) {
             return Ok(Some(name));
         }
     }

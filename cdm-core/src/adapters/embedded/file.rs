@@ -1,6 +1,6 @@
-//! The one SQLite file, shared by everything embedded and by every process on the machine.
+//! The SQLite database file that all embedded adapters and all processes on the machine share.
 
-mod edition;
+mod schema_version;
 mod space;
 mod transaction;
 
@@ -14,92 +14,93 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
-use space::Space;
+use space::DiskSpace;
 pub(super) use space::is_full;
 pub(super) use transaction::Transaction;
 
-/// How long a statement waits for another process's transaction.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Rows that a statement may be ahead of its reader: a page, so that the two do not wake each other row by row.
-const ROWS: usize = 1_024;
-/// Connections that only read.
-const READERS: u32 = 4;
+/// How long a statement waits for the transaction of another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many rows a statement may be ahead of its reader: a page, so that the two do not wake each other row by row.
+const ROW_BUFFER: usize = 1_024;
+/// The number of connections that only read.
+const MAX_READERS: u32 = 4;
 
-/// Why the file cannot be opened.
+/// Why the database file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is no database, or cannot be read or written.
+    /// The file is not a database, or cannot be read or written.
     #[error("`{}` cannot be opened as a database", path.display())]
     Database {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What SQLite or the system says.
+        /// The error of SQLite or of the system.
         #[source]
         source: sqlx::Error,
     },
-    /// It is a database of another program.
+    /// The file is a database of another program.
     #[error(
-        "`{}` is a database of another program, and was not changed; name another data directory (CDM_DATA_DIR)",
+        "`{}` is a database of another program, and was not changed; configure another data directory (CDM_DATA_DIR)",
         path.display()
     )]
     Foreign {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A newer program has written to it.
+    /// A newer version of CDM has written to the file.
     #[error(
-        "`{}` was written by a newer version of CDM (schema version {edition}; this program knows versions up to {}), and \
-         was not changed; start that version again, or restore the backup that was made before it was installed",
+        "`{}` was written by a newer version of CDM (schema version {schema_version}; this version supports schema \
+         versions up to {}), and was not changed; start the newer version again, or restore the backup \
+         that was made before it was installed",
         path.display(),
-        edition::EDITION
+        schema_version::SCHEMA_VERSION
     )]
     Newer {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its `user_version`.
-        edition: i64,
+        /// The schema version of the file (`user_version`).
+        schema_version: i64,
     },
-    /// It is missing or empty where a fleet was.
+    /// The file is missing or empty, although the data directory was in use.
     #[error(
-        "`{}` is missing or empty, but `{}` is there: the records of a fleet are gone; restore the data directory from a \
-         backup. To begin with an empty fleet, name an empty directory (CDM_DATA_DIR)",
+        "`{}` is missing or empty, but `{}` exists: the records of the sites are lost; restore the data directory \
+         from a backup. To start without sites, configure an empty directory (CDM_DATA_DIR)",
         path.display(),
-        poll_while.display()
+        evidence.display()
     )]
     Lost {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What shows that it was in use.
-        poll_while: PathBuf,
+        /// The entry that shows that the data directory was in use.
+        evidence: PathBuf,
     },
 }
 
-/// The open file; clones share it.
+/// The open database file. Clones share it.
 ///
-/// One connection writes, so this process never waits for itself; others only read. What was committed is on the disk
-/// (`synchronous=FULL`).
+/// A single connection writes, so the writes of this process never conflict with each other; the other connections only
+/// read. A committed transaction is on disk (`synchronous=FULL`).
 #[derive(Clone, Debug)]
 pub struct File {
     write: SqlitePool,
     read: SqlitePool,
     watch: SqlitePool,
-    space: Arc<Space>,
+    space: Arc<DiskSpace>,
 }
 
 impl File {
-    /// Opens the file, and makes it where it is missing, readable by its owner alone. Makes no table but the one that
-    /// `File::probe` writes to: each user of the file brings its own.
+    /// Opens the file, creating it with access for its owner only if it is missing. Creates no tables except the one of
+    /// `File::probe`: each adapter creates its own.
     ///
     /// # Errors
-    /// When the file is no database, or another program's, or a newer version's; when it is missing or empty beside what
-    /// a fleet has left; and when the directory may not be written.
+    /// When the file is not a database, or belongs to another program or a newer version; when it is missing or empty
+    /// although other entries show that the data directory was in use; and when the directory is not writable.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Database { path: path.to_owned(), source };
         // SQLite creates the `-wal` and `-shm` files with the mode of this one.
-        let made = create_private(path).map_err(|error| failed(error.into()))?;
-        if let Err(refused) = edition::judge(path).await {
-            if made {
-                // As it was: an empty file would be one more thing to find out about.
+        let created = create_private(path).map_err(|error| failed(error.into()))?;
+        if let Err(refused) = schema_version::check(path).await {
+            if created {
+                // An empty file must not remain: the next start would report it as another problem.
                 drop(std::fs::remove_file(path));
             }
             return Err(refused);
@@ -109,70 +110,72 @@ impl File {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(PATIENCE)
-            .row_buffer_size(ROWS)
+            .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(ROW_BUFFER)
             .foreign_keys(true);
-        let pool = |most| {
+        let pool = |max| {
             SqlitePoolOptions::new()
-                .max_connections(most)
+                .max_connections(max)
                 .test_before_acquire(false)
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
-        let read = pool(READERS).connect_with(options.clone()).await.map_err(failed)?;
+        let read = pool(MAX_READERS).connect_with(options.clone()).await.map_err(failed)?;
         let watch = pool(1).connect_with(options).await.map_err(failed)?;
         let file = Self { write, read, watch, space: Arc::default() };
         file.prepare().await.map_err(failed)?;
         Ok(file)
     }
 
-    /// Migrates, and makes the probe's table; both under one commit.
+    /// Migrates the file and creates the table of the probe, in one commit.
     async fn prepare(&self) -> Result<(), sqlx::Error> {
-        let mut on = self.begin().await?;
-        edition::migrate(&mut on).await?;
-        sqlx::raw_sql(space::SCHEMA).execute(&mut *on).await?;
-        on.commit().await
+        let mut tx = self.begin().await?;
+        schema_version::migrate(&mut tx).await?;
+        sqlx::raw_sql(space::SCHEMA).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
-    /// A transaction that holds the file's write lock from its beginning. Dropped without a commit, it changes nothing.
+    /// Starts a transaction that holds the write lock of the file from its start. Dropping it without a commit rolls it
+    /// back.
     pub(super) async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         Transaction::begin(&self.write, "BEGIN IMMEDIATE", Some(Arc::clone(&self.space))).await
     }
 
-    /// A transaction that reads one state of the file, whatever is written meanwhile.
+    /// Starts a transaction that reads one consistent state of the file, regardless of concurrent writes.
     pub(super) async fn snapshot(&self) -> Result<Transaction, sqlx::Error> {
         Transaction::begin(&self.read, "BEGIN", None).await
     }
 
-    /// Connections for statements that only read.
+    /// The connections for statements that only read.
     pub(super) const fn reader(&self) -> &SqlitePool {
         &self.read
     }
 
-    /// Writes a small row and commits it: whether the file takes writes is known by a write alone.
+    /// Writes and commits a small row, because only a write shows whether the file can be written.
     ///
     /// # Errors
-    /// What SQLite says, where it does not.
+    /// The error of SQLite if the write fails.
     pub(super) async fn probe(&self) -> Result<(), sqlx::Error> {
-        let mut on = self.begin().await?;
-        space::write_probe(&mut on).await.inspect_err(|error| on.note(error))?;
-        on.commit().await
+        let mut tx = self.begin().await?;
+        space::write_probe(&mut tx).await.inspect_err(|error| tx.record_error(error))?;
+        tx.commit().await
     }
 
-    /// A number that changes whenever anyone has written to the file, this process included. Costs microseconds.
+    /// Returns a number that changes with every write to the file by any process, including this one. Costs
+    /// microseconds.
     pub(super) async fn version(&self) -> Result<i64, sqlx::Error> {
         sqlx::query("PRAGMA data_version").fetch_one(&self.watch).await?.try_get(0)
     }
 
-    /// Makes tables where they are missing: all of them at once, since each commit waits for the disk.
+    /// Creates missing tables. A schema has all tables of its adapter, because every commit waits for the disk.
     pub(super) async fn ensure(&self, schema: &'static str) -> Result<(), sqlx::Error> {
-        let mut on = self.begin().await?;
-        sqlx::raw_sql(schema).execute(&mut *on).await?;
-        on.commit().await
+        let mut tx = self.begin().await?;
+        sqlx::raw_sql(schema).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
-    /// Ends every connection; the file is then in one piece, without a log beside it.
+    /// Closes every connection. SQLite then has merged its log into the file and removed it.
     pub async fn close(&self) {
         self.read.close().await;
         self.watch.close().await;
@@ -180,7 +183,8 @@ impl File {
     }
 }
 
-/// Makes an empty file, which is an empty database, for its owner alone, and says so; leaves one that is there as it is.
+/// Creates an empty file, which is an empty database, with access for its owner only. Returns `false` if the file
+/// exists, which is left unchanged.
 fn create_private(path: &Path) -> io::Result<bool> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(true),

@@ -1,26 +1,26 @@
-//! Everything on one machine, in one directory: durable, and safe to kill at any instant.
+//! All adapters for one machine, with one data directory: durable, and safe to kill at any instant.
 //!
 //! ```text
-//! cdm.db           records, journal, audit, events, tokens, sealed secrets, what the local cluster shall be
+//! cdm.db           records, journal, audit log, events, tokens, sealed secrets, desired state of the local cluster
 //! key              the key that seals the secrets (0600)
 //! objects/         site files, one directory per site
 //! databases/       site databases, one SQLite file per site
-//! workers/         one locked file per process at work
-//! cluster.lock     held by the process that runs the local cluster
+//! workers/         one locked file per running process
+//! cluster.lock     locked by the process that hosts the local cluster
 //! ```
 
 mod calls;
 mod cluster;
+mod coalesce;
 mod databases;
 mod directory;
-mod disk;
 mod file;
+mod fs;
+mod liveness_lock;
 mod objects;
-mod presence;
 mod seal;
 mod secrets;
 mod store;
-mod together;
 mod tokens;
 mod tree;
 
@@ -31,8 +31,8 @@ pub use cluster::{
 pub use databases::{DatabasesError, EmbeddedDatabases};
 pub use directory::{DirectoryError, own_directory};
 pub use file::{File, OpenError};
+pub use liveness_lock::LivenessLock;
 pub use objects::{EmbeddedObjects, ObjectsError};
-pub use presence::Presence;
 pub use seal::KeyError;
 pub use secrets::{EmbeddedSecrets, SecretsError};
 pub use store::EmbeddedStore;

@@ -1,4 +1,4 @@
-//! Site files in a directory: one directory per site, one file per object.
+//! Files of sites in a directory: one directory per site, one file per object.
 
 use std::fmt;
 use std::io;
@@ -10,44 +10,44 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::calls::{io_failed, within};
-use super::disk::{blocking, private_dir, try_write};
+use super::calls::{io_error, within};
+use super::fs::{check_writable, private_dir, run_blocking};
 use super::tree;
 use crate::domain::{MonotonicTime, ObjectPrefix};
 use crate::ports::{CallContext, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
 
 const PORT: &str = "objects";
-/// Most keys in one page and in one delete.
+/// Maximum number of keys in a page and in a delete.
 const LIMIT: usize = 1_000;
 
-/// Why the objects cannot be opened.
+/// Why the object store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectsError {
-    /// The directory can be neither made nor written.
-    #[error("`{}` can be neither made nor written; see that it is a directory of the user's own", path.display())]
+    /// The directory cannot be created or written.
+    #[error("the directory `{}` cannot be created or written; give this process's user access to it", path.display())]
     Directory {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The directory cannot be used as a store.
-    #[error("`{}` cannot be used as an object store; give the directory another path", path.display())]
+    /// The directory cannot be used as an object store.
+    #[error("`{}` cannot be used as an object store; configure a directory with another path", path.display())]
     Store {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
-        /// What the store says.
+        /// The error of the object store.
         #[source]
         source: object_store::Error,
     },
 }
 
-/// Keeps site files in a directory; clones share it.
+/// Stores the files of sites in a directory. Clones share it.
 ///
-/// Writes go through `object_store`, which publishes a file whole and on the disk. Listing and deleting do not: its
-/// listing has no order, hides unfinished uploads and follows links out of the directory. An empty directory counts as
-/// a key with a closing slash, so that it is found and deleted like everything else of a site.
+/// Writes use `object_store`, which makes a file visible only when it is complete and on disk. Listing and deleting do
+/// not use it: its listing has no order, hides unfinished uploads, and follows links out of the directory. An empty
+/// directory is listed as a key with a trailing slash, so that it is found and deleted like the files of a site.
 #[derive(Clone)]
 pub struct EmbeddedObjects {
     dir: Arc<Path>,
@@ -56,13 +56,13 @@ pub struct EmbeddedObjects {
 }
 
 impl EmbeddedObjects {
-    /// Opens the directory, and makes it where it is missing. Deadlines are measured with `clock`.
+    /// Opens the directory, creating it if it is missing. Deadlines are measured with `clock`.
     ///
     /// # Errors
-    /// When the directory can be neither made nor written.
+    /// When the directory cannot be created or written.
     pub async fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, ObjectsError> {
-        let made = dir.to_owned();
-        blocking(move || private_dir(&made).and_then(|()| try_write(&made)))
+        let created = dir.to_owned();
+        run_blocking(move || private_dir(&created).and_then(|()| check_writable(&created)))
             .await
             .map_err(|source| ObjectsError::Directory { path: dir.to_owned(), source })?;
         let store = LocalFileSystem::new_with_prefix(dir)
@@ -70,25 +70,31 @@ impl EmbeddedObjects {
         Ok(Self { dir: dir.into(), store: Arc::new(store.with_fsync(true)), clock })
     }
 
-    /// Whether files can be written.
+    /// Checks that files can be written.
     ///
     /// # Errors
-    /// `Unavailable` when they cannot.
+    /// `Unavailable` when files cannot be written.
     pub async fn check(&self) -> Result<(), PortError> {
         let dir = Arc::clone(&self.dir);
-        blocking(move || try_write(&dir)).await.map_err(|error| failed(&error))
+        run_blocking(move || check_writable(&dir)).await.map_err(|error| failed(&error))
     }
 
     async fn put(&self, deadline: MonotonicTime, key: &str) -> Outcome<()> {
         let Ok(path) = ObjectPath::parse(key) else {
-            return Outcome::NotApplied(error(ErrorKind::Invalid, "the marker's key is no path"));
+            return Outcome::NotApplied(error(
+                ErrorKind::Invalid,
+                "the key of the marker is not a valid path",
+            ));
         };
         if self.clock.monotonic() > deadline {
-            return Outcome::NotApplied(error(ErrorKind::Unavailable, "the request's deadline has passed"));
+            return Outcome::NotApplied(error(
+                ErrorKind::Unavailable,
+                "the deadline passed before the request was sent",
+            ));
         }
         match self.store.put(&path, PutPayload::default()).await {
             Ok(_) => Outcome::Applied(()),
-            Err(cause) => Outcome::Unknown(unwritten(&cause)),
+            Err(cause) => Outcome::Unknown(marker_error(&cause)),
         }
     }
 }
@@ -101,7 +107,7 @@ impl ObjectStore for EmbeddedObjects {
 
     async fn page(&self, prefix: &ObjectPrefix, after: Option<&str>) -> Result<ObjectPage, PortError> {
         let (dir, prefix, after) = (Arc::clone(&self.dir), prefix.to_string(), after.map(str::to_owned));
-        let listed = blocking(move || tree::keys(&dir, &prefix, after.as_deref(), LIMIT + 1)).await;
+        let listed = run_blocking(move || tree::keys(&dir, &prefix, after.as_deref(), LIMIT + 1)).await;
         let mut keys = listed.map_err(|error| failed(&error))?;
         let more = keys.len() > LIMIT;
         keys.truncate(LIMIT);
@@ -115,15 +121,15 @@ impl ObjectStore for EmbeddedObjects {
         keys: &[String],
     ) -> Outcome<Vec<(String, String)>> {
         if keys.len() > LIMIT {
-            return Outcome::NotApplied(error(ErrorKind::Invalid, "a request has at most 1,000 keys"));
+            return Outcome::NotApplied(error(ErrorKind::Invalid, "a request must have at most 1,000 keys"));
         }
         let prefix = prefix.to_string();
-        if !keys.iter().all(|key| tree::inside(&prefix, key)) {
-            return Outcome::NotApplied(error(ErrorKind::Invalid, "a key lies outside the prefix"));
+        if !keys.iter().all(|key| tree::is_inside(&prefix, key)) {
+            return Outcome::NotApplied(error(ErrorKind::Invalid, "a key is outside the prefix"));
         }
         let (dir, keys) = (Arc::clone(&self.dir), keys.to_vec());
         let work = async {
-            match blocking(move || Ok(tree::remove(&dir, &prefix, keys))).await {
+            match run_blocking(move || Ok(tree::remove(&dir, &prefix, keys))).await {
                 Ok(kept) => Outcome::Applied(kept),
                 Err(error) => Outcome::Unknown(failed(&error)),
             }
@@ -138,12 +144,12 @@ impl fmt::Debug for EmbeddedObjects {
     }
 }
 
-/// What a marker that was not written is to its caller. `object_store` wraps what the system says.
-fn unwritten(cause: &object_store::Error) -> PortError {
+/// The error of a failed write of a marker. `object_store` wraps the error of the system.
+fn marker_error(cause: &object_store::Error) -> PortError {
     let mut below: Option<&(dyn std::error::Error + 'static)> = Some(cause);
     while let Some(error) = below {
         if let Some(cause) = error.downcast_ref::<io::Error>() {
-            return io_failed(PORT, "the marker cannot be written", cause);
+            return io_error(PORT, "the marker cannot be written", cause);
         }
         below = error.source();
     }
@@ -154,9 +160,9 @@ fn failed(cause: &io::Error) -> PortError {
     match cause.kind() {
         io::ErrorKind::InvalidData => error(
             ErrorKind::Foreign,
-            "a file's name is no text, so it has no key; whoever put it there has to remove it",
+            "a file has a name that is not valid UTF-8, so it has no key; remove or rename the file",
         ),
-        _ => io_failed(PORT, "the objects' directory cannot be used", cause),
+        _ => io_error(PORT, "the directory of the objects cannot be used", cause),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Seals values under one key, each bound to its name, and keeps that key in a file that only its owner may read.
+//! Encrypts values with one key, each bound to its name, and stores the key in a file that only its owner may read.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -9,64 +9,64 @@ use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use secrecy::zeroize::Zeroizing;
 
-use super::disk::sync_parent;
+use super::fs::sync_parent;
 
-/// Bytes of the key.
-const KEY: usize = 32;
-/// Bytes of the random number that each sealing uses once; it stands before what was sealed.
-const NONCE: usize = 24;
+/// The size of the key, in bytes.
+const KEY_SIZE: usize = 32;
+/// The size of the nonce, in bytes. The random nonce of an encryption precedes the encrypted value.
+const NONCE_SIZE: usize = 24;
 
-/// Why there is no key to seal with.
+/// Why no key is available.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// Others may read the key.
+    /// Other users may read the key.
     #[error(
-        "`{}` may be read by others than its owner (mode {mode:03o}); run `chmod 600` on it, and set new passwords \
-         if someone may have read it",
+        "`{}` can be read by other users (mode {mode:03o}); run `chmod 600` on it, and set new passwords \
+         if another user may have read it",
         path.display()
     )]
     Exposed {
-        /// The key file.
+        /// The path of the key file.
         path: PathBuf,
-        /// Its mode.
+        /// The mode of the key file.
         mode: u32,
     },
-    /// What is there is no key.
-    #[error("`{}` is no key: it does not hold exactly {KEY} bytes; put the saved key back", path.display())]
+    /// The file is not a key.
+    #[error("`{}` is not a key: its size is not {KEY_SIZE} bytes; restore the saved key", path.display())]
     Length {
-        /// The key file.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// There is no key, but there are values that need it.
-    #[error("`{}` is missing, and secrets are sealed with it; put the saved key back", path.display())]
+    /// The key is missing, although stored values need it.
+    #[error("`{}` is missing, but secrets are sealed with it; restore the saved key", path.display())]
     Missing {
-        /// The key file.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// There is a key, but another one than the values need.
-    #[error("`{}` is not the key that the secrets are sealed with; put the saved key back", path.display())]
+    /// The key is not the one that the stored values are sealed with.
+    #[error("`{}` is not the key that the secrets are sealed with; restore the saved key", path.display())]
     Wrong {
-        /// The key file.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// The key can be neither read nor made.
-    #[error("`{}` can be neither read nor made; see that its directory is the user's own", path.display())]
+    /// The key cannot be read or created.
+    #[error("`{}` cannot be read or created; give this process's user access to its directory", path.display())]
     File {
-        /// The key file.
+        /// The path of the key file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The machine gives no random numbers.
-    #[error("the machine gives no random numbers; there can be no key and no secret without")]
+    /// The operating system returns no random numbers.
+    #[error("the operating system returns no random numbers, which keys and secrets need")]
     Chance(#[source] getrandom::Error),
 }
 
-/// The bytes of a key; wiped when dropped.
-pub(super) type Key = Zeroizing<[u8; KEY]>;
+/// The bytes of a key, which are erased from memory when dropped.
+pub(super) type Key = Zeroizing<[u8; KEY_SIZE]>;
 
-/// Seals and unseals. XChaCha20-Poly1305, whose nonces are long enough to be drawn at random.
+/// Encrypts and decrypts values with XChaCha20-Poly1305, whose nonces are long enough to be random.
 pub(super) struct Seal(XChaCha20Poly1305);
 
 impl Seal {
@@ -74,29 +74,29 @@ impl Seal {
         Self(XChaCha20Poly1305::new((&**key).into()))
     }
 
-    /// Seals `plain` so that it unseals under `name` alone.
+    /// Encrypts `plain`; it can be decrypted only with the same `name`.
     ///
     /// # Errors
-    /// When the machine gives no random numbers.
+    /// When the operating system returns no random numbers.
     pub(super) fn seal(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, getrandom::Error> {
-        let mut nonce = [0; NONCE];
+        let mut nonce = [0; NONCE_SIZE];
         getrandom::fill(&mut nonce)?;
         let payload = Payload { msg: plain, aad: name.as_bytes() };
-        // Only 256 GiB and more are too much for it.
+        // The encryption fails only for values of 256 GiB and more.
         let sealed = self.0.encrypt(XNonce::from_slice(&nonce), payload);
         let sealed = sealed.map_err(|_| getrandom::Error::UNEXPECTED)?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// What was sealed; `None` unless it was sealed with this key, under this name, and is whole.
+    /// Decrypts a value; `None` unless it was encrypted with this key and this name, and is unchanged.
     pub(super) fn open(&self, name: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, msg) = sealed.split_at_checked(NONCE)?;
+        let (nonce, msg) = sealed.split_at_checked(NONCE_SIZE)?;
         let payload = Payload { msg, aad: name.as_bytes() };
         self.0.decrypt(XNonce::from_slice(nonce), payload).ok().map(Zeroizing::new)
     }
 }
 
-/// The key in the file; `None` when there is no such file.
+/// Reads the key from the file; `None` if the file does not exist.
 pub(super) fn read_key(path: &Path) -> Result<Option<Key>, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let file = match OpenOptions::new().read(true).open(path) {
@@ -104,24 +104,25 @@ pub(super) fn read_key(path: &Path) -> Result<Option<Key>, KeyError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let about = file.metadata().map_err(failed)?;
-    let mode = about.permissions().mode() & 0o777;
+    let metadata = file.metadata().map_err(failed)?;
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
     let mut key = Key::default();
-    let whole = about.len() == KEY as u64 && (&file).read_exact(&mut *key).is_ok();
-    if whole { Ok(Some(key)) } else { Err(KeyError::Length { path: path.to_owned() }) }
+    let complete = metadata.len() == KEY_SIZE as u64 && (&file).read_exact(&mut *key).is_ok();
+    if complete { Ok(Some(key)) } else { Err(KeyError::Length { path: path.to_owned() }) }
 }
 
-/// Makes a key in the file, on the disk and whole, or not at all. When another process was faster, that one's key.
-pub(super) fn make_key(path: &Path) -> Result<Key, KeyError> {
+/// Creates the key file atomically and flushes it to disk. If another process has created it first, returns that
+/// process's key.
+pub(super) fn create_key(path: &Path) -> Result<Key, KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), source };
     let mut key = Key::default();
     getrandom::fill(&mut *key).map_err(KeyError::Chance)?;
-    let draft = path.with_extension(format!("{:016x}.new", getrandom::u64().map_err(KeyError::Chance)?));
-    let linked = write_key(&draft, &key).and_then(|()| fs::hard_link(&draft, path));
-    let removed = fs::remove_file(&draft);
+    let temporary = path.with_extension(format!("{:016x}.new", getrandom::u64().map_err(KeyError::Chance)?));
+    let linked = write_key(&temporary, &key).and_then(|()| fs::hard_link(&temporary, path));
+    let removed = fs::remove_file(&temporary);
     match linked {
         Ok(()) => {
             removed.and_then(|()| sync_parent(path)).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Secrets as sealed rows of the SQLite file.
+//! Secrets as encrypted rows of the database file.
 
 mod rotation;
 
@@ -13,7 +13,7 @@ use sqlx::Row;
 use super::File;
 use super::calls::{unavailable, within};
 use super::file::Transaction;
-use super::seal::{KeyError, Seal, make_key, read_key};
+use super::seal::{KeyError, Seal, create_key, read_key};
 use crate::adapters::credentials;
 use crate::domain::{SecretName, Timestamp};
 use crate::ports::{
@@ -22,11 +22,11 @@ use crate::ports::{
 
 const PORT: &str = "secrets";
 const RECOVERY_WINDOW: Duration = Duration::from_hours(7 * 24);
-/// No secret has this name: what is sealed under it shows that a key is the right one.
+/// The name under which an empty value is sealed to verify the key. No secret has this name.
 const PROOF: &str = "key";
 
-/// A row is never deleted. It holds a value (`sealed` alone), or is closed: within its recovery window (`until` lies
-/// ahead), or for good.
+/// A row is never deleted. A row has a value (`sealed` without `until`), or its name is closed: within the recovery
+/// window (`until` is in the future), or forever.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, sealed BLOB, until INTEGER) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS secrets_key (only INTEGER PRIMARY KEY CHECK (only = 1), proof BLOB NOT NULL) STRICT;
@@ -35,20 +35,22 @@ const SCHEMA: &str = "
 /// Why the secrets cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
-    /// There is no key to seal with, or not the right one.
+    /// The key is missing or invalid, or is not the right one.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Another process works with them, and would go on with the key of now.
-    #[error("another process is at work on this data directory; stop it, then ask again")]
+    /// Another process uses the secrets, and would continue with the present key.
+    #[error("another process is using this data directory; stop that process, then try again")]
     InUse,
-    /// The file does not take them.
-    #[error("the database file does not take the secrets; see that it is whole and may be written")]
+    /// The tables of secrets cannot be created or read.
+    #[error(
+        "the tables of secrets cannot be created or read; check that the database file is intact and writable"
+    )]
     File(#[from] sqlx::Error),
 }
 
-/// Keeps credentials in the SQLite file, sealed; clones share it.
+/// Stores credentials in the database file, encrypted. Clones share the store.
 ///
-/// A value is bound to its name: the row's content under another name is worth nothing.
+/// A value is bound to its name: under another name it cannot be decrypted.
 #[derive(Clone)]
 pub struct EmbeddedSecrets {
     file: File,
@@ -57,38 +59,38 @@ pub struct EmbeddedSecrets {
 }
 
 impl EmbeddedSecrets {
-    /// Opens the secrets in `file`, with the key in the file at `key_path`, which is made when nothing is sealed yet.
+    /// Opens the secrets in `file` with the key in the file at `key_path`, which is created if no value is sealed yet.
     ///
     /// # Errors
-    /// When the key may be read by others, is none, is not the one that the values are sealed with, or is missing
-    /// while there are values; and when either file cannot be used.
+    /// When other users may read the key; when the key is invalid, is not the one that the values are sealed with, or
+    /// is missing although there are values; and when one of the files cannot be used.
     pub async fn open(file: File, key_path: &Path, clock: Arc<dyn Clock>) -> Result<Self, SecretsError> {
         file.ensure(SCHEMA).await?;
-        // The write lock keeps another process that starts from making another key.
+        // The write lock prevents another starting process from creating another key.
         let mut tx = loop {
-            if let Some(count) = rotation::finish_begun(&file, key_path).await? {
-                tracing::warn!(count, "a rotation of the key that had been interrupted was finished");
+            if let Some(count) = rotation::finish_interrupted(&file, key_path).await? {
+                tracing::warn!(count, "an interrupted rotation of the key was completed");
             }
             let tx = file.begin().await?;
-            if !rotation::is_begun(key_path)? {
+            if !rotation::has_next_key(key_path)? {
                 break tx;
             }
             tx.rollback().await;
         };
-        forget(&mut tx, clock.wall()).await?;
-        let held = sqlx::query("SELECT EXISTS (SELECT 1 FROM secrets WHERE sealed IS NOT NULL)");
-        let held: bool = held.fetch_one(&mut *tx).await?.try_get(0)?;
+        delete_expired(&mut tx, clock.wall()).await?;
+        let has_values = sqlx::query("SELECT EXISTS (SELECT 1 FROM secrets WHERE sealed IS NOT NULL)");
+        let has_values: bool = has_values.fetch_one(&mut *tx).await?.try_get(0)?;
         let path = || key_path.to_owned();
         let key = match read_key(key_path)? {
             Some(key) => key,
-            None if held => return Err(KeyError::Missing { path: path() }.into()),
-            None => make_key(key_path)?,
+            None if has_values => return Err(KeyError::Missing { path: path() }.into()),
+            None => create_key(key_path)?,
         };
         let seal = Seal::new(&key);
         let proof = sqlx::query("SELECT proof FROM secrets_key").fetch_optional(&mut *tx).await?;
         let proof: Option<Vec<u8>> = proof.map(|row| row.try_get(0)).transpose()?;
         let proven = proof.is_some_and(|proof| seal.open(PROOF, &proof).is_some());
-        if !proven && held {
+        if !proven && has_values {
             return Err(KeyError::Wrong { path: path() }.into());
         }
         if !proven {
@@ -101,43 +103,43 @@ impl EmbeddedSecrets {
         Ok(Self { file, seal: Arc::new(seal), clock })
     }
 
-    /// Whether the secrets can be read, with the key that they are sealed with.
+    /// Checks that the secrets can be read and are sealed with this key.
     ///
     /// # Errors
-    /// `Unavailable` when the file does not answer, `Denied` when its secrets are sealed with another key.
+    /// `Unavailable` when the file is not available, `Denied` when its secrets are sealed with another key.
     pub async fn check(&self) -> Result<(), PortError> {
         let proof = sqlx::query("SELECT proof FROM secrets_key").fetch_one(self.file.reader()).await;
         let proof: Vec<u8> =
             proof.and_then(|row| row.try_get(0)).map_err(|error| unavailable(PORT, &error))?;
-        self.seal.open(PROOF, &proof).map(drop).ok_or_else(sealed_otherwise)
+        self.seal.open(PROOF, &proof).map(drop).ok_or_else(wrong_key)
     }
 
     async fn insert(&self, name: &SecretName, sealed: Vec<u8>) -> Outcome<()> {
         let refused = match self.try_insert(name, sealed).await {
-            Ok(Ok(tx)) => return committed(tx).await,
+            Ok(Ok(tx)) => return commit_outcome(tx).await,
             Ok(Err(refused)) => refused,
             Err(error) => unavailable(PORT, &error),
         };
         Outcome::NotApplied(refused)
     }
 
-    /// The transaction that stores the value and is yet to be committed, or why it must not be stored.
+    /// Returns the transaction that stores the value, to be committed, or why the value must not be stored.
     async fn try_insert(
         &self,
         name: &SecretName,
         sealed: Vec<u8>,
     ) -> Result<Result<Transaction, PortError>, sqlx::Error> {
         let mut tx = self.file.begin().await?;
-        forget(&mut tx, self.clock.wall()).await?;
+        delete_expired(&mut tx, self.clock.wall()).await?;
         let id = name.to_string();
         let row =
             sqlx::query("SELECT sealed IS NOT NULL AND until IS NULL FROM secrets WHERE name = ?").bind(&id);
         if let Some(row) = row.fetch_optional(&mut *tx).await? {
             let (kind, message) = match row.try_get(0)? {
-                true => (ErrorKind::Exists, "holds a value"),
+                true => (ErrorKind::Exists, "already has a value"),
                 false => (ErrorKind::Gone, "was scheduled for deletion"),
             };
-            return Ok(Err(PortError::new(PORT, kind, format!("the secret {id} {message}"))));
+            return Ok(Err(PortError::new(PORT, kind, format!("the secret `{id}` {message}"))));
         }
         let put = sqlx::query("INSERT INTO secrets (name, sealed) VALUES (?, ?)").bind(id).bind(sealed);
         put.execute(&mut *tx).await?;
@@ -146,7 +148,7 @@ impl EmbeddedSecrets {
 
     async fn close(&self, name: &SecretName) -> Outcome<()> {
         match self.try_close(name).await {
-            Ok(tx) => committed(tx).await,
+            Ok(tx) => commit_outcome(tx).await,
             Err(error) => Outcome::NotApplied(unavailable(PORT, &error)),
         }
     }
@@ -154,7 +156,7 @@ impl EmbeddedSecrets {
     async fn try_close(&self, name: &SecretName) -> Result<Transaction, sqlx::Error> {
         let now = self.clock.wall();
         let mut tx = self.file.begin().await?;
-        forget(&mut tx, now).await?;
+        delete_expired(&mut tx, now).await?;
         let close = "INSERT INTO secrets (name) VALUES (?1) ON CONFLICT (name) DO UPDATE SET until = ?2
                      WHERE sealed IS NOT NULL AND until IS NULL";
         let close = sqlx::query(close).bind(name.to_string()).bind(millis(now.after(RECOVERY_WINDOW)));
@@ -174,10 +176,10 @@ impl SecretStore for EmbeddedSecrets {
     async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
         let refused = |kind, message: &str| Outcome::NotApplied(PortError::new(PORT, kind, message));
         let Some(plain) = credentials::write(name.kind, value) else {
-            return refused(ErrorKind::Invalid, "the credentials are not of the kind that the name says");
+            return refused(ErrorKind::Invalid, "the credentials are not of the kind in the secret's name");
         };
         let Ok(sealed) = self.seal.seal(&name.to_string(), &plain) else {
-            return refused(ErrorKind::Unavailable, "the machine gives no random numbers");
+            return refused(ErrorKind::Unavailable, "the operating system returns no random numbers");
         };
         within(&*self.clock, call.deadline, PORT, self.insert(name, sealed)).await
     }
@@ -189,9 +191,9 @@ impl SecretStore for EmbeddedSecrets {
             (_, Some(until)) => Ok((until > millis(self.clock.wall())).then_some(StoredSecret::Deleting)),
             (None, None) => Ok(None),
             (Some(sealed), None) => {
-                let plain = self.seal.open(&name.to_string(), &sealed).ok_or_else(sealed_otherwise)?;
+                let plain = self.seal.open(&name.to_string(), &sealed).ok_or_else(wrong_key)?;
                 let value = credentials::read(name.kind, &plain).ok_or_else(|| {
-                    let message = format!("the secret {name} holds something that is no credentials");
+                    let message = format!("the value of the secret `{name}` is not valid credentials");
                     PortError::new(PORT, ErrorKind::Foreign, message)
                 })?;
                 Ok(Some(StoredSecret::Value(value)))
@@ -210,22 +212,23 @@ impl fmt::Debug for EmbeddedSecrets {
     }
 }
 
-/// Drops the values whose recovery window has ended, and keeps their names closed.
-async fn forget(tx: &mut Transaction, now: Timestamp) -> Result<(), sqlx::Error> {
-    let forget = sqlx::query("UPDATE secrets SET sealed = NULL WHERE sealed IS NOT NULL AND until <= ?");
-    forget.bind(millis(now)).execute(&mut **tx).await.map(drop)
+/// Deletes the values whose recovery window has ended; their names remain closed.
+async fn delete_expired(tx: &mut Transaction, now: Timestamp) -> Result<(), sqlx::Error> {
+    let delete_expired =
+        sqlx::query("UPDATE secrets SET sealed = NULL WHERE sealed IS NOT NULL AND until <= ?");
+    delete_expired.bind(millis(now)).execute(&mut **tx).await.map(drop)
 }
 
-/// A commit that fails may yet have reached the disk.
-async fn committed(tx: Transaction) -> Outcome<()> {
+/// Commits. After a failed commit the outcome is unknown, because the changes may have reached the disk.
+async fn commit_outcome(tx: Transaction) -> Outcome<()> {
     match tx.commit().await {
         Ok(()) => Outcome::Applied(()),
         Err(error) => Outcome::Unknown(unavailable(PORT, &error)),
     }
 }
 
-fn sealed_otherwise() -> PortError {
-    PortError::new(PORT, ErrorKind::Denied, "a stored value cannot be unsealed with this key")
+fn wrong_key() -> PortError {
+    PortError::new(PORT, ErrorKind::Denied, "a stored value cannot be decrypted with this key")
 }
 
 fn millis(at: Timestamp) -> i64 {

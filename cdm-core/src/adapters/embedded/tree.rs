@@ -1,4 +1,4 @@
-//! A directory tree as keys in order. Links are keys like files, and are never followed.
+//! A directory tree as an ordered list of keys. Links are keys like files, and are never followed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -6,30 +6,29 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::disk::sync;
+use super::fs::sync;
 
-/// The first `limit` keys below `prefix` after `after`, in the order of their bytes. `prefix` ends with a slash.
+/// Returns the first `limit` keys below `prefix` after `after`, in byte order. `prefix` ends with a slash.
 ///
 /// # Errors
-/// `InvalidData` for a name that is no text; otherwise what the system says.
+/// `InvalidData` when a name is not valid UTF-8; otherwise the error of the system.
 pub(super) fn keys(root: &Path, prefix: &str, after: Option<&str>, limit: usize) -> io::Result<Vec<String>> {
-    let mut walk = Walk { root, after: after.unwrap_or_default(), limit, found: Vec::new() };
+    let mut listing = Listing { root, after: after.unwrap_or_default(), limit, found: Vec::new() };
     if is_directory(root, prefix)? {
-        walk.directory(prefix)?;
+        listing.directory(prefix)?;
     }
-    Ok(walk.found)
+    Ok(listing.found)
 }
 
-struct Walk<'a> {
+struct Listing<'a> {
     root: &'a Path,
     after: &'a str,
     limit: usize,
     found: Vec<String>,
 }
 
-impl Walk<'_> {
-    /// Adds what is in the directory of that key. It is read once a page, whole; directories that lie before the page
-    /// are not read at all.
+impl Listing<'_> {
+    /// Adds the keys in a directory. Each directory is read once per page; directories before the page are not read.
     fn directory(&mut self, key: &str) -> io::Result<()> {
         let entries = match fs::read_dir(self.root.join(key)) {
             Ok(entries) => entries,
@@ -37,7 +36,7 @@ impl Walk<'_> {
             Err(error) => return Err(error),
         };
         let mut empty = true;
-        // A heap sorts only as many of them as the page has room for.
+        // A heap sorts only as many names as the page needs.
         let mut names = BinaryHeap::new();
         for entry in entries {
             let entry = entry?;
@@ -63,56 +62,56 @@ impl Walk<'_> {
     }
 }
 
-/// Whether `key` is a key that lies in `prefix`, also for whoever follows its parts from directory to directory.
-pub(super) fn inside(prefix: &str, key: &str) -> bool {
+/// Whether `key` is a valid key inside `prefix`, which no part of the key can leave.
+pub(super) fn is_inside(prefix: &str, key: &str) -> bool {
     let Some(rest) = key.strip_prefix(prefix) else { return false };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
-    // The prefix itself stands for its directory while that is empty.
+    // The prefix itself is the key of its directory while the directory is empty.
     (rest.is_empty() && key == prefix) || rest.split('/').all(part)
 }
 
-/// Removes keys that lie `inside` the prefix, and every directory below it that has become empty. What could not be
-/// removed, with the system's words; the rest is gone from the disk.
+/// Removes keys inside the prefix, and every directory below the prefix that becomes empty. Returns the keys
+/// that could not be removed, with the kind of the system's error; the removal of the others is flushed to disk.
 pub(super) fn remove(root: &Path, prefix: &str, keys: Vec<String>) -> Vec<(String, String)> {
-    let mut real = Real { root, known: BTreeSet::new() };
-    let mut kept = Vec::new();
+    let mut directories = RealDirectories { root, known: BTreeSet::new() };
+    let mut failed = Vec::new();
     let mut touched = BTreeSet::new();
     for key in keys {
-        match real.remove(&key) {
-            Ok(()) => drop(touched.insert(above(&key))),
-            Err(error) => kept.push((key, error.kind().to_string())),
+        match directories.remove(&key) {
+            Ok(()) => drop(touched.insert(parent(&key))),
+            Err(error) => failed.push((key, error.kind().to_string())),
         }
     }
-    // The deepest first: what stands below another directory sorts after it.
+    // The deepest first: a directory sorts after its parents.
     while let Some(directory) = touched.pop_last() {
-        let settled = match directory.starts_with(prefix) {
-            true => real.remove_if_empty(&directory),
-            false => real.sync(&directory).map(|()| false),
+        let result = match directory.starts_with(prefix) {
+            true => directories.remove_if_empty(&directory),
+            false => directories.sync(&directory).map(|()| false),
         };
-        match settled {
-            Ok(true) => drop(touched.insert(above(&directory))),
+        match result {
+            Ok(true) => drop(touched.insert(parent(&directory))),
             Ok(false) => {}
-            Err(error) => kept.push((directory, error.kind().to_string())),
+            Err(error) => failed.push((directory, error.kind().to_string())),
         }
     }
-    kept
+    failed
 }
 
-/// The key of the directory that the key lies in.
-fn above(key: &str) -> String {
-    key.trim_end_matches('/').rsplit_once('/').map_or_else(String::new, |(above, _)| format!("{above}/"))
+/// The key of the parent directory.
+fn parent(key: &str) -> String {
+    key.trim_end_matches('/').rsplit_once('/').map_or_else(String::new, |(parent, _)| format!("{parent}/"))
 }
 
-/// Which directories are directories all the way, and no links to elsewhere.
-struct Real<'a> {
+/// Cache of the directories whose path contains no link.
+struct RealDirectories<'a> {
     root: &'a Path,
     known: BTreeSet<String>,
 }
 
-impl Real<'_> {
+impl RealDirectories<'_> {
     fn remove(&mut self, key: &str) -> io::Result<()> {
-        if !self.is_real(&above(key))? {
+        if !self.is_real(&parent(key))? {
             return Ok(());
         }
         let path = self.root.join(key.trim_end_matches('/'));
@@ -120,11 +119,11 @@ impl Real<'_> {
         let removed = match (key.ends_with('/'), directory) {
             (true, true) => fs::remove_dir(path),
             (false, false) => fs::remove_file(path),
-            // The key of a directory names no file, nor a file's a directory.
+            // The key of a directory never refers to a file, nor the key of a file to a directory.
             (true, false) | (false, true) => Ok(()),
         };
         match removed {
-            // A directory that is not empty is no key.
+            // A directory that is not empty has no key.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
                 Ok(())
             }
@@ -132,7 +131,7 @@ impl Real<'_> {
         }
     }
 
-    /// Whether the directory was empty, and is gone; one that is not is brought to the disk as it is.
+    /// Removes a directory if it is empty, and returns whether it is gone. Otherwise flushes the directory to disk.
     fn remove_if_empty(&mut self, key: &str) -> io::Result<bool> {
         if !self.is_real(key)? {
             return Ok(false);
@@ -149,7 +148,7 @@ impl Real<'_> {
         if self.is_real(key)? { sync(&self.root.join(key)) } else { Ok(()) }
     }
 
-    /// Whether every part of `key` is a directory and not a link. False where one is missing.
+    /// Whether every part of `key` is a directory and not a link. Returns `false` if a part is missing.
     fn is_real(&mut self, key: &str) -> io::Result<bool> {
         let key = key.trim_end_matches('/');
         let ends = key.match_indices('/').map(|(end, _)| end).chain([key.len()]);
@@ -165,10 +164,10 @@ impl Real<'_> {
     }
 }
 
-/// Whether there is a directory, other than by a link.
+/// Whether the key is a directory and not a link.
 fn is_directory(root: &Path, key: &str) -> io::Result<bool> {
     match fs::symlink_metadata(root.join(key.trim_end_matches('/'))) {
-        Ok(about) => Ok(about.is_dir()),
+        Ok(metadata) => Ok(metadata.is_dir()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,15 +1,15 @@
-//! What the role of CDM's account has to allow, asked of the server rule by rule.
+//! Checks the permissions of CDM's service account, one rule at a time.
 
 use serde_json::json;
 
 use super::api::{CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Resource, SECRETS, Session};
 use super::failure::Failure;
+use super::manifest;
 use super::settings::KubernetesSettings;
-use super::shape;
 use crate::domain::Color;
 use crate::ports::ErrorKind;
 
-/// A resource, a part of it or nothing, and what is done with it.
+/// A resource, a subresource or an empty string, and the required verbs.
 type Rule = (Resource, &'static str, &'static [&'static str]);
 
 const RULES: &[Rule] = &[
@@ -23,25 +23,25 @@ const RULES: &[Rule] = &[
 
 const ROUTES: &[&str] = &["get", "list", "create", "patch", "delete"];
 
-/// Fails with the first thing that the role does not allow.
+/// Fails with the first permission that the role does not grant.
 pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
     for (resource, part, verbs) in RULES {
         for verb in *verbs {
-            ask(session, *resource, (part, ""), verb).await?;
+            check_rule(session, *resource, (part, ""), verb).await?;
         }
     }
     for verb in ROUTES {
-        ask(session, shape::resource(&settings.route), ("", ""), verb).await?;
+        check_rule(session, manifest::resource(&settings.route), ("", ""), verb).await?;
     }
     for color in Color::ALL {
         for verb in ["get", "patch"] {
-            ask(session, DEPLOYMENTS, ("", &settings.names(color).deployment), verb).await?;
+            check_rule(session, DEPLOYMENTS, ("", &settings.names(color).deployment), verb).await?;
         }
     }
     Ok(())
 }
 
-async fn ask(
+async fn check_rule(
     session: &Session<'_>,
     resource: Resource,
     (part, name): (&str, &str),
@@ -55,7 +55,7 @@ async fn ask(
         "name": name,
         "verb": verb,
     });
-    if session.may(&attributes).await? {
+    if session.is_allowed(&attributes).await? {
         return Ok(());
     }
     let part = if part.is_empty() { String::new() } else { format!("/{part}") };
@@ -63,6 +63,7 @@ async fn ask(
     let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
     let what = format!("{}{group}{part}{name}", resource.plural);
     let namespace = session.namespace();
-    let message = format!("the role does not allow to {verb} {what} in the namespace `{namespace}`");
+    let message =
+        format!("the role does not grant the verb `{verb}` on {what} in the namespace `{namespace}`");
     Err(Failure::new(ErrorKind::Denied, message))
 }

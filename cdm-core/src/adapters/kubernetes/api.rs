@@ -1,4 +1,4 @@
-//! One request to the API server: its path, its deadline, what the answer says, and whether it may have changed
+//! Requests to the API server: paths, deadlines, the content of responses, and whether a request may have changed
 //! something.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,25 +11,25 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use super::failure::{Failure, Words, leaves_open};
+use super::failure::{Failure, MessagePolicy, is_ambiguous};
 use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
-/// How many objects a page of a list has at most.
+/// Maximum number of objects in a page of a list.
 const PAGE: usize = 500;
-/// How often a list is begun whose pages expire.
-const LISTS: u32 = 4;
-/// The status of an answer to a token that has expired.
+/// How often a list is started again after the token of a page has expired.
+const MAX_LIST_ATTEMPTS: u32 = 4;
+/// The status of the response to an expired page token.
 const EXPIRED: u16 = 410;
 
-/// A kind of object, by its name in paths.
+/// A kind of object, with its name in paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resource {
     pub(super) group: &'static str,
     pub(super) version: &'static str,
     pub(super) kind: &'static str,
     pub(super) plural: &'static str,
-    words: Words,
+    message_policy: MessagePolicy,
 }
 
 const fn resource(
@@ -38,12 +38,12 @@ const fn resource(
     kind: &'static str,
     plural: &'static str,
 ) -> Resource {
-    Resource { group, version, kind, plural, words: Words::Kept }
+    Resource { group, version, kind, plural, message_policy: MessagePolicy::Include }
 }
 
 pub(super) const CONFIG_MAPS: Resource = resource("", "v1", "ConfigMap", "configmaps");
 pub(super) const SECRETS: Resource =
-    Resource { words: Words::Dropped, ..resource("", "v1", "Secret", "secrets") };
+    Resource { message_policy: MessagePolicy::Omit, ..resource("", "v1", "Secret", "secrets") };
 pub(super) const PODS: Resource = resource("", "v1", "Pod", "pods");
 pub(super) const DEPLOYMENTS: Resource = resource("apps", "v1", "Deployment", "deployments");
 pub(super) const JOBS: Resource = resource("batch", "v1", "Job", "jobs");
@@ -66,33 +66,33 @@ impl Resource {
     }
 }
 
-/// What a patch is written in.
+/// The format of a patch.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Patch<'a> {
-    /// RFC 6902: a list of operations, all of them or none.
+    /// A JSON Patch (RFC 6902): a list of operations, applied atomically.
     Json(&'a [Value]),
-    /// RFC 7386.
+    /// A JSON Merge Patch (RFC 7386).
     Merge(&'a Value),
 }
 
-/// One call of the port: the requests that it makes, and until when.
+/// One call of the port: sends the requests of the call, until its deadline.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     client: &'a ClientHandle,
     clock: &'a dyn Clock,
     deadline: MonotonicTime,
-    /// How many requests that change something were sent and not refused.
-    begun: AtomicUsize,
+    /// The number of changing requests that were sent and not rejected.
+    changes_sent: AtomicUsize,
 }
 
-/// The client and the namespace that it works in.
+/// The client and its namespace.
 pub(super) struct ClientHandle {
     pub(super) client: Client,
     pub(super) namespace: String,
 }
 
 impl std::fmt::Debug for ClientHandle {
-    /// Without the client: it holds credentials.
+    /// Omits the client, which has credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientHandle").field("namespace", &self.namespace).finish_non_exhaustive()
     }
@@ -100,7 +100,7 @@ impl std::fmt::Debug for ClientHandle {
 
 impl<'a> Session<'a> {
     pub(super) const fn new(client: &'a ClientHandle, clock: &'a dyn Clock, deadline: MonotonicTime) -> Self {
-        Self { client, clock, deadline, begun: AtomicUsize::new(0) }
+        Self { client, clock, deadline, changes_sent: AtomicUsize::new(0) }
     }
 
     pub(super) fn clock(&self) -> &'a dyn Clock {
@@ -108,15 +108,15 @@ impl<'a> Session<'a> {
     }
 
     /// Whether something was changed, or may have been.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) > 0
+    pub(super) fn has_sent_change(&self) -> bool {
+        self.changes_sent.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn namespace(&self) -> &'a str {
         &self.client.namespace
     }
 
-    /// What a change comes to by the deadline.
+    /// The outcome of a change, or of the deadline if it passes first.
     pub(super) async fn outcome<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Outcome<T> {
         match self.within(work).await {
             Ok(done) => Outcome::Applied(done),
@@ -124,8 +124,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What a look sees by the deadline.
-    pub(super) async fn answer<T>(
+    /// The result of a read, or an error if the deadline passes first.
+    pub(super) async fn read<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, PortError> {
@@ -140,31 +140,34 @@ impl<'a> Session<'a> {
         pin_mut!(work);
         match select(work, late).await {
             Either::Left((done, _)) => done,
-            Either::Right(((), _)) if self.has_begun() => Err(Failure::late().opened()),
+            Either::Right(((), _)) if self.has_sent_change() => Err(Failure::late().into_maybe_applied()),
             Either::Right(((), _)) => Err(Failure::late()),
         }
     }
 
-    /// An object; `None` where there is none.
+    /// Returns an object; `None` if it does not exist.
     pub(super) async fn get(&self, resource: Resource, name: &str) -> Result<Option<Value>, Failure> {
         let path = self.object(resource, name);
-        absent(self.send(Method::GET, path, None, resource.words).await)
+        optional(self.send(Method::GET, path, None, resource.message_policy).await)
     }
 
-    /// Every object with these labels.
+    /// Lists the objects that match a label selector.
     ///
-    /// A token that goes on to the next page expires, by a compaction of the server's history for instance; then the list
-    /// begins again: <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>.
+    /// The token of the next page can expire, for example when the server compacts its history; the list then starts
+    /// again: <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>.
     pub(super) async fn list(&self, resource: Resource, labels: &str) -> Result<Vec<Value>, Failure> {
-        for _ in 0..LISTS {
+        for _ in 0..MAX_LIST_ATTEMPTS {
             if let Some(objects) = self.list_once(resource, labels).await? {
                 return Ok(objects);
             }
         }
-        Err(Failure::new(ErrorKind::Unavailable, "the API server let every list expire before its last page"))
+        Err(Failure::new(
+            ErrorKind::Unavailable,
+            "a list of the API server expired repeatedly before its last page",
+        ))
     }
 
-    /// The same in one go; `None` when a page's token had expired.
+    /// Lists all pages once; `None` when the token of a page has expired.
     async fn list_once(&self, resource: Resource, labels: &str) -> Result<Option<Vec<Value>>, Failure> {
         let mut objects = Vec::new();
         let mut next = String::new();
@@ -175,11 +178,11 @@ impl<'a> Session<'a> {
                 encoded(labels),
                 encoded(&next)
             );
-            let answer = self.raw(Method::GET, path, None).await?;
-            if answer.status == EXPIRED && !next.is_empty() {
+            let response = self.raw(Method::GET, path, None).await?;
+            if response.status == EXPIRED && !next.is_empty() {
                 return Ok(None);
             }
-            let page = answer.object(resource.words)?;
+            let page = response.object(resource.message_policy)?;
             let items = page.get("items").and_then(Value::as_array);
             objects.extend(items.into_iter().flatten().cloned());
             match page.pointer("/metadata/continue").and_then(Value::as_str) {
@@ -189,25 +192,25 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What a container printed, its last part; `None` where there is nothing to be had.
+    /// Returns the last part of a container's log; `None` if the container has no log.
     pub(super) async fn log(&self, pod: &str, container: &str) -> Result<Option<String>, Failure> {
         let path = format!(
             "{}/log?container={}&tailLines=200&limitBytes=65536",
             self.object(PODS, pod),
             encoded(container)
         );
-        let answer = self.raw(Method::GET, path, None).await?;
-        match answer.status {
-            200 => Ok(Some(String::from_utf8_lossy(&answer.body).into_owned())),
-            // It never started, or is gone with its pod.
+        let response = self.raw(Method::GET, path, None).await?;
+        match response.status {
+            200 => Ok(Some(String::from_utf8_lossy(&response.body).into_owned())),
+            // The container never started, or was deleted with its pod.
             400 | 404 => Ok(None),
-            status => Err(answer.failure(status, Words::Kept)),
+            status => Err(response.failure(status, MessagePolicy::Include)),
         }
     }
 
     pub(super) async fn create(&self, resource: Resource, object: &Value) -> Result<Value, Failure> {
         let path = resource.path(self.namespace());
-        self.change(Method::POST, path, ("application/json", object), resource.words).await
+        self.change(Method::POST, path, ("application/json", object), resource.message_policy).await
     }
 
     pub(super) async fn patch(
@@ -220,17 +223,17 @@ impl<'a> Session<'a> {
         match patch {
             Patch::Json(operations) => {
                 let content = ("application/json-patch+json", &json!(operations));
-                self.change(Method::PATCH, path, content, resource.words).await
+                self.change(Method::PATCH, path, content, resource.message_policy).await
             }
             Patch::Merge(value) => {
                 let content = ("application/merge-patch+json", value);
-                self.change(Method::PATCH, path, content, resource.words).await
+                self.change(Method::PATCH, path, content, resource.message_policy).await
             }
         }
     }
 
-    /// Deletes that object of that uid, and in the background what it owns. What is not there, or is another one by now,
-    /// is deleted already.
+    /// Deletes the object with this uid, and the objects it owns in the background. Succeeds if the object does not
+    /// exist or has another uid.
     pub(super) async fn delete(
         &self,
         resource: Resource,
@@ -247,15 +250,15 @@ impl<'a> Session<'a> {
         }
         let path = self.object(resource, name);
         let content = ("application/json", &options);
-        match self.change(Method::DELETE, path, content, resource.words).await {
+        match self.change(Method::DELETE, path, content, resource.message_policy).await {
             Ok(_) => Ok(()),
             Err(failure) if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Conflict) => Ok(()),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Asks the server whether this client may do something.
-    pub(super) async fn may(&self, attributes: &Value) -> Result<bool, Failure> {
+    /// Whether the API server authorizes this client for the given action.
+    pub(super) async fn is_allowed(&self, attributes: &Value) -> Result<bool, Failure> {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
@@ -263,28 +266,28 @@ impl<'a> Session<'a> {
         });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
         let content = Some(("application/json", &review));
-        let answer = self.send(Method::POST, path, content, Words::Kept).await?;
-        Ok(answer.pointer("/status/allowed").and_then(Value::as_bool) == Some(true))
+        let response = self.send(Method::POST, path, content, MessagePolicy::Include).await?;
+        Ok(response.pointer("/status/allowed").and_then(Value::as_bool) == Some(true))
     }
 
     fn object(&self, resource: Resource, name: &str) -> String {
         format!("{}/{}", resource.path(self.namespace()), encoded(name))
     }
 
-    /// Sends what changes something. Without an answer that can be relied on it may still take effect.
+    /// Sends a request that changes something. Without a reliable response, the request may still take effect.
     async fn change(
         &self,
         method: Method,
         path: String,
         content: (&'static str, &Value),
-        words: Words,
+        message_policy: MessagePolicy,
     ) -> Result<Value, Failure> {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let answer = self.send(method, path, Some(content), words).await;
-        if answer.as_ref().is_err_and(|failure| !failure.open) {
-            self.begun.fetch_sub(1, Ordering::Relaxed);
+        self.changes_sent.fetch_add(1, Ordering::Relaxed);
+        let response = self.send(method, path, Some(content), message_policy).await;
+        if response.as_ref().is_err_and(|failure| !failure.maybe_applied) {
+            self.changes_sent.fetch_sub(1, Ordering::Relaxed);
         }
-        answer
+        response
     }
 
     async fn send(
@@ -292,12 +295,14 @@ impl<'a> Session<'a> {
         method: Method,
         path: String,
         content: Option<(&'static str, &Value)>,
-        words: Words,
+        message_policy: MessagePolicy,
     ) -> Result<Value, Failure> {
         let changes = method != Method::GET;
-        let answer = self.raw(method, path, content).await?;
-        let open = changes && (answer.status < 300 || leaves_open(answer.status));
-        answer.object(words).map_err(|failure| if open { failure.opened() } else { failure })
+        let response = self.raw(method, path, content).await?;
+        let maybe_applied = changes && (response.status < 300 || is_ambiguous(response.status));
+        response
+            .object(message_policy)
+            .map_err(|failure| if maybe_applied { failure.into_maybe_applied() } else { failure })
     }
 
     async fn raw(
@@ -305,7 +310,7 @@ impl<'a> Session<'a> {
         method: Method,
         path: String,
         content: Option<(&'static str, &Value)>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<RawResponse, Failure> {
         let changes = method != Method::GET;
         let request = Request::builder().method(method).uri(path);
         let request = match content {
@@ -315,70 +320,70 @@ impl<'a> Session<'a> {
             None => request.body(Body::empty()),
         };
         let request =
-            request.map_err(|_| Failure::new(ErrorKind::Invalid, "the request cannot be written"))?;
-        let silent = |failure: Failure| if changes { failure.opened() } else { failure };
+            request.map_err(|_| Failure::new(ErrorKind::Invalid, "the request cannot be encoded"))?;
+        let no_response = |failure: Failure| if changes { failure.into_maybe_applied() } else { failure };
         let response = self.client.client.send(request).await.map_err(|error| match reached(&error) {
             Reached::No => Failure::new(ErrorKind::Unavailable, "the API server cannot be reached"),
-            Reached::Perhaps => {
-                silent(Failure::new(ErrorKind::Unavailable, "the API server does not answer"))
+            Reached::Maybe => {
+                no_response(Failure::new(ErrorKind::Unavailable, "the API server did not respond"))
             }
         })?;
         let status = response.status().as_u16();
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let body =
-            response.into_body().collect_bytes().await.map_err(|_| {
-                silent(Failure::new(ErrorKind::Unavailable, "the API server's answer broke off"))
-            })?;
-        Ok(Answer { status, retry_after, body: body.to_vec() })
+        let body = response.into_body().collect_bytes().await.map_err(|_| {
+            no_response(Failure::new(ErrorKind::Unavailable, "the response of the API server was cut off"))
+        })?;
+        Ok(RawResponse { status, retry_after, body: body.to_vec() })
     }
 }
 
-struct Answer {
+struct RawResponse {
     status: u16,
     retry_after: Option<u64>,
     body: Vec<u8>,
 }
 
-impl Answer {
-    /// The object that a read was answered with.
-    fn object(&self, words: Words) -> Result<Value, Failure> {
+impl RawResponse {
+    /// The object in a response.
+    fn object(&self, message_policy: MessagePolicy) -> Result<Value, Failure> {
         match self.status {
-            200..=299 => serde_json::from_slice(&self.body)
-                .map_err(|_| Failure::new(ErrorKind::Unavailable, "the API server's answer is not JSON")),
-            status => Err(self.failure(status, words)),
+            200..=299 => serde_json::from_slice(&self.body).map_err(|_| {
+                Failure::new(ErrorKind::Unavailable, "the response of the API server is not JSON")
+            }),
+            status => Err(self.failure(status, message_policy)),
         }
     }
 
-    fn failure(&self, status: u16, words: Words) -> Failure {
+    fn failure(&self, status: u16, message_policy: MessagePolicy) -> Failure {
         let object = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
-        Failure::answered(status, &object, self.retry_after, words)
+        Failure::from_response(status, &object, self.retry_after, message_policy)
     }
 }
 
-fn absent(answer: Result<Value, Failure>) -> Result<Option<Value>, Failure> {
-    match answer {
+fn optional(response: Result<Value, Failure>) -> Result<Option<Value>, Failure> {
+    match response {
         Ok(object) => Ok(Some(object)),
         Err(failure) if failure.kind == ErrorKind::NotFound => Ok(None),
         Err(failure) => Err(failure),
     }
 }
 
-/// Whether a request without an answer had left.
+/// Whether a request without a response may have reached the server.
 enum Reached {
     No,
-    Perhaps,
+    Maybe,
 }
 
 fn reached(error: &kube::Error) -> Reached {
-    let kube::Error::Service(error) = error else { return Reached::Perhaps };
+    let kube::Error::Service(error) = error else { return Reached::Maybe };
     match error.downcast_ref::<hyper_util::client::legacy::Error>() {
         Some(error) if error.is_connect() => Reached::No,
-        Some(_) | None => Reached::Perhaps,
+        Some(_) | None => Reached::Maybe,
     }
 }
 
-/// A text as a part of a path or a query.
+/// Percent-encodes a text as a part of a path or a query.
 fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,49 +1,51 @@
-//! A job for many sites: a bounded number of them in each index, each in a container of its own, none with credentials.
+//! A job for many sites: each index has a bounded number of sites, each site has a separate container without
+//! credentials.
 //!
-//! The image looks a site up by its address, as it does for a visitor. What became of a site is told by its container's
-//! exit code and termination message, so that one that fails is told alone, and one that ended before it flushed too.
+//! The image looks up a site by its address, as for a visitor. The exit code and the termination message of a container
+//! determine the result of its site, so that the failure of one site, or an end before its flush, affects no other
+//! site.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::job::proof_annotation;
+use super::job_status::JobEnd;
 use super::names::{annotation, text};
 use super::pods;
 use super::settings::KubernetesSettings;
-use super::verdict::End;
 use super::wp;
 use crate::domain::Uid;
 use crate::ports::{JobFailure, JobState};
 
-/// The annotation with the sites, in their order.
+/// The annotation with the sites, in order.
 const SITES: &str = "cdm/sites";
 /// The annotation with the sites that have no address any more.
-const LEFT_OUT: &str = "cdm/left-out";
-/// The annotation with how many sites an index has.
+const WITHOUT_ADDRESS: &str = "cdm/left-out";
+/// The annotation with the number of sites per index.
 const SLOTS: &str = "cdm/slots";
-/// The index of a pod.
+/// The annotation with the index of a pod.
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// The most sites of a batch: their addresses have to find room in one ConfigMap, which has 1 MiB.
-pub(super) const MOST: usize = 2_000;
+/// Maximum number of sites in a batch. Their addresses must fit in one ConfigMap, whose limit is 1 MiB.
+pub(super) const MAX_SITES: usize = 2_000;
 
 /// The sites of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     sites: Vec<Uid>,
-    left_out: Vec<Uid>,
+    without_address: Vec<Uid>,
     slots: usize,
 }
 
 impl Batch {
-    /// As few indexes as there can be of at most `most` sites, with about as many sites in each.
-    pub(super) fn new(sites: Vec<Uid>, left_out: Vec<Uid>, most: usize) -> Self {
-        let indexes = sites.len().div_ceil(most.max(1)).max(1);
+    /// Distributes sites evenly over the smallest number of indexes with at most `max_per_index` sites each.
+    pub(super) fn new(sites: Vec<Uid>, without_address: Vec<Uid>, max_per_index: usize) -> Self {
+        let indexes = sites.len().div_ceil(max_per_index.max(1)).max(1);
         let slots = sites.len().div_ceil(indexes).max(1);
-        Self { sites, left_out, slots }
+        Self { sites, without_address, slots }
     }
 
-    /// How many sites an index has.
+    /// The number of sites per index.
     pub(super) const fn slots(&self) -> usize {
         self.slots
     }
@@ -57,36 +59,36 @@ impl Batch {
         sites.copied().enumerate()
     }
 
-    /// The configuration files of `wp`, one for each slot of each index. Slots that are left over in the last index get
-    /// the last site once more, which does no harm: a container without its file would fail.
+    /// The configuration files of `wp`, one for each slot of each index. Unused slots of the last index get the last
+    /// site again, which is harmless: a container without its file would fail.
     pub(super) fn files(&self, addresses: &BTreeMap<Uid, String>) -> BTreeMap<String, String> {
-        let place = |at: usize| {
+        let file_of_slot = |at: usize| {
             let uid = self.sites.get(at).or(self.sites.last())?;
             let name = format!("{}.{}", at / self.slots, file(at % self.slots));
             Some((name, wp::site_configuration(addresses.get(uid)?)))
         };
         let prelude = (wp::PRELUDE.0.to_owned(), wp::PRELUDE.1.to_owned());
-        (0..self.indexes() * self.slots).filter_map(place).chain([prelude]).collect()
+        (0..self.indexes() * self.slots).filter_map(file_of_slot).chain([prelude]).collect()
     }
 
-    /// Makes a Job one of this batch.
+    /// Adds the batch to a Job.
     pub(super) fn write(&self, settings: &KubernetesSettings, annotations: &mut Value, body: &mut Value) {
         let list = |uids: &[Uid]| uids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         annotations[SITES] = json!(list(&self.sites));
-        annotations[LEFT_OUT] = json!(list(&self.left_out));
+        annotations[WITHOUT_ADDRESS] = json!(list(&self.without_address));
         annotations[SLOTS] = json!(self.slots.to_string());
         body["completionMode"] = json!("Indexed");
         body["completions"] = json!(self.indexes());
         body["parallelism"] = json!(self.indexes().min(settings.batch_width as usize));
-        // Each index for itself, so that one that fails does not keep the others from it. Whoever started the job tries
-        // again, with those that failed.
+        // A failed index does not stop the others. The caller that started the job starts another one for the failed
+        // sites.
         body["backoffLimitPerIndex"] = json!(0);
         if let Some(body) = body.as_object_mut() {
             body.remove("backoffLimit");
         }
     }
 
-    /// The batch that a Job is; `None` for one of a single site.
+    /// The batch of a Job; `None` for a job of a single site.
     pub(super) fn read(job: &Value) -> Option<Self> {
         let listed = |name| {
             let uids = annotation(job, name).unwrap_or_default().split(',');
@@ -94,22 +96,22 @@ impl Batch {
         };
         annotation(job, SITES)?;
         let slots = annotation(job, SLOTS).and_then(|slots| slots.parse().ok()).unwrap_or(1);
-        Some(Self { sites: listed(SITES), left_out: listed(LEFT_OUT), slots: slots.max(1) })
+        Some(Self { sites: listed(SITES), without_address: listed(WITHOUT_ADDRESS), slots: slots.max(1) })
     }
 
-    /// The state of a Job of this batch that has ended.
-    pub(super) fn verdict(&self, job: &Value, end: &End, pods: &[Value]) -> JobState {
-        let left_out = self.left_out.iter().map(|uid| (*uid, "it has no address".to_owned()));
-        // An end without an error is no proof. Jobs of before left no termination message.
+    /// The state of a finished Job of this batch.
+    pub(super) fn state(&self, job: &Value, end: &JobEnd, pods: &[Value]) -> JobState {
+        let without_address = self.without_address.iter().map(|uid| (*uid, "it has no address".to_owned()));
+        // A container's success needs the line that proves its work. Jobs of older versions have no such line.
         let proof = annotation(job, &proof_annotation(wp::FLUSH));
         let indexes = match end {
-            End::Complete if proof.is_none() => Vec::new(),
-            End::Failed { reason, .. } if reason == "FailedIndexes" && proof.is_none() => {
+            JobEnd::Complete if proof.is_none() => Vec::new(),
+            JobEnd::Failed { reason, .. } if reason == "FailedIndexes" && proof.is_none() => {
                 indexes(text(job, "/status/failedIndexes").unwrap_or_default())
             }
-            End::Complete => (0..self.indexes()).collect(),
-            End::Failed { reason, .. } if reason == "FailedIndexes" => (0..self.indexes()).collect(),
-            End::Failed { reason, message } => {
+            JobEnd::Complete => (0..self.indexes()).collect(),
+            JobEnd::Failed { reason, .. } if reason == "FailedIndexes" => (0..self.indexes()).collect(),
+            JobEnd::Failed { reason, message } => {
                 return JobState::Failed {
                     message: format!("{reason}: {message}"),
                     cause: JobFailure::Other,
@@ -125,46 +127,50 @@ impl Batch {
                 failed.extend(failure(&pods, &container(slot), proof).map(|why| (uid, why)));
             }
         }
-        JobState::Succeeded { failed: failed.into_iter().chain(left_out).collect() }
+        JobState::Succeeded { failed: failed.into_iter().chain(without_address).collect() }
     }
 }
 
-/// The container of a slot.
+/// The name of a slot's container.
 pub(super) fn container(slot: usize) -> String {
     format!("{}-{slot}", wp::FLUSH)
 }
 
-/// The file of a slot, without its index.
+/// The name of a slot's file, without its index.
 pub(super) fn file(slot: usize) -> String {
     format!("{slot}.yml")
 }
 
-/// Why a container did not do its work in any of the pods of its index; `None` where it did.
+/// Why a container did not complete in any of the pods of its index; `None` if it did.
 fn failure(pods: &[&Value], container: &str, proof: Option<&str>) -> Option<String> {
     let named = |status: &&Value| text(status, "/name") == Some(container);
     let ended = pods.iter().flat_map(|pod| pods::statuses(pod).filter(named)).filter_map(pods::exit);
-    let exits: Vec<pods::Ended<'_>> = ended.collect();
-    let proved = |exit: &&pods::Ended<'_>| exit.code == 0 && proof.is_none_or(|proof| exit.says(proof));
+    let exits: Vec<pods::Termination<'_>> = ended.collect();
+    let proved =
+        |exit: &&pods::Termination<'_>| exit.code == 0 && proof.is_none_or(|proof| exit.has_line(proof));
     if exits.iter().any(|exit| proved(&exit)) {
         return None;
     }
     Some(match (exits.last(), proof) {
-        (None, _) => "nothing tells what became of its container".to_owned(),
+        (None, _) => "the state of its container is unknown".to_owned(),
         (Some(exit), Some(proof)) if exit.code == 0 => {
-            format!("`{container}` {}: it ended with 0 and without `{proof}`", JobFailure::ENDED_EARLY)
+            format!(
+                "`{container}` {}: it exited with code 0 but without the line `{proof}`",
+                JobFailure::ENDED_EARLY
+            )
         }
-        (Some(exit), _) => exit.told(),
+        (Some(exit), _) => exit.describe(),
     })
 }
 
-/// The numbers of a text such as `1,3-5`.
+/// Parses a list of numbers and ranges such as `1,3-5`.
 fn indexes(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         Some(first.trim().parse::<usize>().ok()?..=last.trim().parse::<usize>().ok()?)
     };
-    // A longer range is none of ours.
-    text.split(',').filter_map(range).flatten().take(MOST).collect()
+    // CDM creates no longer ranges.
+    text.split(',').filter_map(range).flatten().take(MAX_SITES).collect()
 }
 
 #[cfg(test)]
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn sites_are_spread_over_few_indexes_evenly() {
+    fn sites_are_distributed_evenly_over_few_indexes() {
         for (sites, indexes, slots) in [(1, 1, 1), (8, 1, 8), (9, 2, 5), (20, 3, 7), (128, 16, 8)] {
             let batch = Batch::new(uids(sites), Vec::new(), 8);
             let job = job(&batch);
@@ -206,19 +212,19 @@ mod tests {
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
         assert_eq!(names, ["0.0.yml", "0.1.yml", "1.0.yml", "1.1.yml", "wp-cli.php"]);
         assert_eq!(files["0.1.yml"], "url: https://s1.example.com\n");
-        // The last site's once more.
+        // The last site again.
         assert_eq!(files["1.1.yml"], files["1.0.yml"]);
     }
 
     #[test]
-    fn a_site_fails_by_its_own_containers_exit() {
+    fn a_site_fails_by_the_exit_of_its_container() {
         let sites = uids(7);
         let batch = Batch::new(sites[..6].to_vec(), vec![sites[6]], 3);
         let mut job = job(&batch);
         job["status"]["failedIndexes"] = json!("1");
         let exit = |slot: usize, code: i64| {
-            let said = if code == 0 { "Success: The cache was flushed.\n" } else { "Error: no" };
-            let ended = json!({ "exitCode": code, "reason": "Error", "message": said });
+            let output = if code == 0 { "Success: The cache was flushed.\n" } else { "Error: no" };
+            let ended = json!({ "exitCode": code, "reason": "Error", "message": output });
             json!({ "name": container(slot), "state": { "terminated": ended } })
         };
         let pod = |index: &str, exits: &[Value]| {
@@ -227,27 +233,27 @@ mod tests {
                 "status": { "containerStatuses": exits },
             })
         };
-        let end = End::Failed { reason: "FailedIndexes".to_owned(), message: String::new() };
+        let end = JobEnd::Failed { reason: "FailedIndexes".to_owned(), message: String::new() };
         let failed = |pods: &[Value]| {
-            let JobState::Succeeded { failed } = batch.verdict(&job, &end, pods) else { panic!("a batch") };
+            let JobState::Succeeded { failed } = batch.state(&job, &end, pods) else { panic!("a batch") };
             failed
         };
         let first = pod("0", &[exit(0, 0), exit(1, 0), exit(2, 0)]);
         let one = failed(&[first.clone(), pod("1", &[exit(0, 0), exit(1, 1), exit(2, 0)])]);
         assert_eq!(one.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [sites[4], sites[6]]);
         assert_eq!(one[0].1, "`flush-1` ended with 1: Error: no");
-        // A pod that was disturbed counts for what its containers had done.
+        // The containers of a disrupted pod that had completed count as completed.
         let disturbed = pod("1", &[exit(0, 137), exit(1, 0)]);
         let two = failed(&[first, disturbed, pod("1", &[exit(0, 0), exit(1, 1), exit(2, 0)])]);
         assert_eq!(two.len(), 1);
-        // Nothing is known: nobody is taken for done.
+        // Without any status, every site counts as failed.
         assert_eq!(failed(&[]).len(), 7);
-        let end = End::Failed { reason: "DeadlineExceeded".to_owned(), message: "too long".to_owned() };
-        assert!(matches!(batch.verdict(&job, &end, &[]), JobState::Failed { cause: JobFailure::Other, .. }));
+        let end = JobEnd::Failed { reason: "DeadlineExceeded".to_owned(), message: "too long".to_owned() };
+        assert!(matches!(batch.state(&job, &end, &[]), JobState::Failed { cause: JobFailure::Other, .. }));
     }
 
     #[test]
-    fn an_end_without_the_line_of_a_flush_is_a_failure() {
+    fn an_exit_without_the_line_of_a_flush_is_a_failure() {
         let sites = uids(2);
         let batch = Batch::new(sites.clone(), Vec::new(), 8);
         let job = job(&batch);
@@ -260,7 +266,7 @@ mod tests {
             "metadata": { "annotations": { INDEX: "0" } },
             "status": { "containerStatuses": exits },
         });
-        let JobState::Succeeded { failed } = batch.verdict(&job, &End::Complete, &[pod]) else {
+        let JobState::Succeeded { failed } = batch.state(&job, &JobEnd::Complete, &[pod]) else {
             panic!("a batch")
         };
         assert_eq!(failed.len(), 1);
@@ -269,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_of_before_is_judged_by_its_exit_codes() {
+    fn a_job_of_an_older_version_is_judged_by_exit_codes() {
         let sites = uids(3);
         let batch = Batch::new(sites[..2].to_vec(), vec![sites[2]], 8);
         let mut job = job(&batch);
@@ -277,7 +283,7 @@ mod tests {
             annotations.remove(&proof_annotation(wp::FLUSH));
         }
         assert_eq!(
-            batch.verdict(&job, &End::Complete, &[]),
+            batch.state(&job, &JobEnd::Complete, &[]),
             JobState::Succeeded { failed: vec![(sites[2], "it has no address".to_owned())] }
         );
     }
@@ -287,6 +293,6 @@ mod tests {
         assert_eq!(indexes("1,3-5,9"), [1, 3, 4, 5, 9]);
         assert_eq!(indexes(""), [0; 0]);
         assert_eq!(indexes("x,2-y"), [0; 0]);
-        assert_eq!(indexes("0-4000000000").len(), MOST);
+        assert_eq!(indexes("0-4000000000").len(), MAX_SITES);
     }
 }

@@ -1,4 +1,4 @@
-//! Which service is the canary: one key of one ConfigMap, changed only from the version that was seen.
+//! The canary service: one key of one ConfigMap, changed only if its version is the one that was read.
 
 use serde_json::{Map, Value, json};
 
@@ -10,29 +10,32 @@ use super::{pods, service};
 use crate::domain::{Color, Digest};
 use crate::ports::{CallContext, Canary, CanaryVersion, ErrorKind};
 
-/// The annotation that makes every write one of its own, also where it says what was said before.
+/// The annotation that makes every write a change, even if it repeats the stored value.
 const WRITE: &str = "cdm/write";
 
-/// The canary service of a platform on which nobody has chosen one.
+/// The canary service until one is chosen.
 const INITIAL: Color = Color::Blue;
 
-/// The ConfigMap as it is, and what its key says.
-struct Seen {
+/// The version of the ConfigMap and the value of its key.
+struct StoredCanary {
     version: String,
-    /// What the key holds; `None` where there is no such key.
+    /// The value of the key; `None` if the ConfigMap has no such key.
     fields: Option<Map<String, Value>>,
 }
 
-async fn look(session: &Session<'_>, settings: &KubernetesSettings) -> Result<Option<Seen>, Failure> {
+async fn read_stored(
+    session: &Session<'_>,
+    settings: &KubernetesSettings,
+) -> Result<Option<StoredCanary>, Failure> {
     let Some(object) = session.get(CONFIG_MAPS, &settings.canary_config_map).await? else { return Ok(None) };
     let version = text(&object, "/metadata/resourceVersion").unwrap_or_default().to_owned();
     let Some(text) = object.get("data").and_then(|data| data.get(&settings.canary_key)?.as_str()) else {
-        return Ok(Some(Seen { version, fields: None }));
+        return Ok(Some(StoredCanary { version, fields: None }));
     };
     match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => Ok(Some(Seen { version, fields: Some(fields) })),
+        Ok(Value::Object(fields)) => Ok(Some(StoredCanary { version, fields: Some(fields) })),
         Ok(_) | Err(_) => {
-            let message = format!("the canary's `{}` is no JSON object", settings.canary_key);
+            let message = format!("the canary's `{}` is not a JSON object", settings.canary_key);
             Err(Failure::new(ErrorKind::Invalid, message))
         }
     }
@@ -42,12 +45,13 @@ pub(super) async fn read(
     session: &Session<'_>,
     settings: &KubernetesSettings,
 ) -> Result<Option<Canary>, Failure> {
-    let Some(Seen { version, fields: Some(fields) }) = look(session, settings).await? else {
+    let Some(StoredCanary { version, fields: Some(fields) }) = read_stored(session, settings).await? else {
         return Ok(None);
     };
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     let color = text("selector").and_then(|text| Color::parse(text).ok()).ok_or_else(|| {
-        let message = format!("the canary's `{}` names neither `blue` nor `green`", settings.canary_key);
+        let message =
+            format!("the `selector` in the canary's `{}` is neither `blue` nor `green`", settings.canary_key);
         Failure::new(ErrorKind::Invalid, message)
     })?;
     let digest = text("image").and_then(digest_of);
@@ -61,13 +65,13 @@ pub(super) async fn set(
     expect: Option<&CanaryVersion>,
     (color, digest): (Color, Option<Digest>),
 ) -> Result<(), Failure> {
-    let other = || Failure::new(ErrorKind::Conflict, "the canary has another version");
-    let seen = look(session, settings).await?;
-    let held = seen.as_ref().and_then(|seen| seen.fields.is_some().then_some(&seen.version));
-    if held != expect.map(|version| &version.0) {
+    let other = || Failure::new(ErrorKind::Conflict, "the canary was changed since it was read");
+    let stored = read_stored(session, settings).await?;
+    let current = stored.as_ref().and_then(|stored| stored.fields.is_some().then_some(&stored.version));
+    if current != expect.map(|version| &version.0) {
         return Err(other());
     }
-    let mut fields = seen.as_ref().and_then(|seen| seen.fields.clone()).unwrap_or_default();
+    let mut fields = stored.as_ref().and_then(|stored| stored.fields.clone()).unwrap_or_default();
     fields.insert("selector".to_owned(), json!(color.as_str()));
     match digest {
         Some(digest) => fields.insert("image".to_owned(), json!(format!("{}@{digest}", settings.image))),
@@ -75,11 +79,11 @@ pub(super) async fn set(
     };
     let data = json!({ settings.canary_key.as_str(): Value::Object(fields).to_string() });
     let annotations = json!({ FENCE: call.fence.to_string(), WRITE: call.write.0.to_string() });
-    let written = match &seen {
-        Some(seen) => {
-            // The server compares the version that a patch names.
+    let written = match &stored {
+        Some(stored) => {
+            // The server rejects a patch whose version is not the current one.
             let patch = json!({
-                "metadata": { "resourceVersion": seen.version, "annotations": annotations },
+                "metadata": { "resourceVersion": stored.version, "annotations": annotations },
                 "data": data,
             });
             session.patch(CONFIG_MAPS, &settings.canary_config_map, Patch::Merge(&patch)).await
@@ -93,11 +97,11 @@ pub(super) async fn set(
     }
 }
 
-/// Writes the initial state where there is none: blue, with the image that its Deployment has. A ConfigMap without the key,
-/// as earlier versions made it, gets the key.
+/// Writes the initial state if it is missing: blue, with the image of its Deployment. Adds the key to a ConfigMap
+/// without the key, as earlier versions created it.
 pub(super) async fn ensure(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
-    let seen = look(session, settings).await?;
-    if seen.as_ref().is_some_and(|seen| seen.fields.is_some()) {
+    let stored = read_stored(session, settings).await?;
+    if stored.as_ref().is_some_and(|stored| stored.fields.is_some()) {
         return Ok(());
     }
     let deployment = service::deployment(session, settings, INITIAL).await?;
@@ -106,15 +110,15 @@ pub(super) async fn ensure(session: &Session<'_>, settings: &KubernetesSettings)
     let mut fields = Map::from_iter([("selector".to_owned(), json!(INITIAL.as_str()))]);
     fields.extend(image.map(|image| ("image".to_owned(), json!(image))));
     let data = json!({ settings.canary_key.as_str(): Value::Object(fields).to_string() });
-    let written = match seen {
-        Some(Seen { version, .. }) => {
+    let written = match stored {
+        Some(StoredCanary { version, .. }) => {
             let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
             session.patch(CONFIG_MAPS, &settings.canary_config_map, Patch::Merge(&patch)).await
         }
         None => session.create(CONFIG_MAPS, &object(settings, json!({}), data)).await,
     };
     match written {
-        // Another process was faster, and has written what holds.
+        // Another process has created or changed the ConfigMap first.
         Err(failure) if !matches!(failure.kind, ErrorKind::Exists | ErrorKind::Conflict) => Err(failure),
         Ok(_) | Err(_) => Ok(()),
     }
@@ -133,7 +137,7 @@ fn object(settings: &KubernetesSettings, annotations: Value, data: Value) -> Val
     })
 }
 
-/// The digest that an image names; `None` for a tag.
+/// The digest in an image reference; `None` for a tag.
 pub(super) fn digest_of(image: &str) -> Option<Digest> {
     Digest::parse(image.rsplit_once('@')?.1).ok()
 }

@@ -1,4 +1,4 @@
-//! What went wrong between us and the API server, and what that is to the port's caller.
+//! Failures of requests to the API server, and their meaning for the port's caller.
 
 use std::time::Duration;
 
@@ -8,73 +8,75 @@ use crate::ports::{ErrorKind, Outcome, PortError};
 
 pub(super) const PORT: &str = "cluster";
 
-/// How much of the server's own words is kept.
-const WORDS: usize = 300;
+/// Maximum length of the server's message in an error, in characters.
+const MAX_MESSAGE: usize = 300;
 
-/// Why a call ended early.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     pub(super) message: String,
     /// Whether a change was sent that may still take effect.
-    pub(super) open: bool,
+    pub(super) maybe_applied: bool,
 }
 
 impl Failure {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), open: false }
+        Self { kind, message: message.into(), maybe_applied: false }
     }
 
-    /// The call's deadline has come.
+    /// The failure of a call whose deadline has passed.
     pub(super) fn late() -> Self {
-        Self::new(ErrorKind::Unavailable, "the call's deadline passed before it was done")
+        Self::new(ErrorKind::Unavailable, "the deadline passed before the call completed")
     }
 
-    /// What was sent may still take effect.
-    pub(super) fn opened(mut self) -> Self {
-        self.open = true;
+    /// Marks that a request was sent that may still take effect.
+    pub(super) fn into_maybe_applied(mut self) -> Self {
+        self.maybe_applied = true;
         self
     }
 
-    /// What an answer with an error status says. `secret` answers keep none of the server's words.
-    pub(super) fn answered(
+    /// The failure of a response with an error status. `message_policy` determines whether the server's message is
+    /// included.
+    pub(super) fn from_response(
         status: u16,
         status_object: &Value,
         retry_after: Option<u64>,
-        words: Words,
+        message_policy: MessagePolicy,
     ) -> Self {
         let text = |name: &str| status_object.get(name).and_then(Value::as_str).unwrap_or_default();
         let kind = of_status(status, text("reason"), retry_after);
-        let said = match words {
-            Words::Kept => text("message"),
-            Words::Dropped => "",
+        let server_message = match message_policy {
+            MessagePolicy::Include => text("message"),
+            MessagePolicy::Omit => "",
         };
-        let said: String = said.chars().filter(|character| !character.is_control()).take(WORDS).collect();
-        let message = match (said.is_empty(), kind) {
-            (true, _) => format!("the API server answered {status}"),
-            (false, _) => said,
+        let server_message: String =
+            server_message.chars().filter(|character| !character.is_control()).take(MAX_MESSAGE).collect();
+        let message = match (server_message.is_empty(), kind) {
+            (true, _) => format!("the API server returned status {status}"),
+            (false, _) => server_message,
         };
         Self::new(kind, message)
     }
 
-    /// What this is to a caller that only reads.
+    /// The error for a caller that reads.
     pub(super) fn into_error(self) -> PortError {
         PortError::new(PORT, self.kind, self.message)
     }
 
-    /// What this is to a caller that changes something.
+    /// The outcome for a caller that changes something.
     pub(super) fn into_outcome<T>(self) -> Outcome<T> {
-        let open = self.open;
+        let maybe_applied = self.maybe_applied;
         let error = self.into_error();
-        if open { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
+        if maybe_applied { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
     }
 }
 
-/// Whether the server's own words may be told: those about a Secret may repeat it.
+/// Whether the server's message may be included in an error: a message about a Secret may quote the Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Words {
-    Kept,
-    Dropped,
+pub(super) enum MessagePolicy {
+    Include,
+    Omit,
 }
 
 fn of_status(status: u16, reason: &str, retry_after: Option<u64>) -> ErrorKind {
@@ -84,15 +86,15 @@ fn of_status(status: u16, reason: &str, retry_after: Option<u64>) -> ErrorKind {
         409 if reason == "AlreadyExists" => ErrorKind::Exists,
         409 => ErrorKind::Conflict,
         429 => ErrorKind::Throttled(retry_after.map(Duration::from_secs)),
-        // A version or a token that is too old: a new look has another.
+        // The resource version or the page token is too old; reading again returns a new one.
         408 | 410 => ErrorKind::Unavailable,
         400..=499 => ErrorKind::Invalid,
         _ => ErrorKind::Unavailable,
     }
 }
 
-/// Whether an answer leaves open what became of a change: an API server may answer so after the change was stored.
-pub(super) const fn leaves_open(status: u16) -> bool {
+/// Whether the outcome of a change is unknown: an API server may respond with this status after it stored the change.
+pub(super) const fn is_ambiguous(status: u16) -> bool {
     status == 408 || status >= 500
 }
 
@@ -103,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_server_leaves_it_open_and_a_refusal_does_not() {
+    fn a_server_error_leaves_the_outcome_unknown_and_a_rejection_does_not() {
         for status in [408, 500, 502, 503, 504] {
-            assert!(leaves_open(status), "{status}");
+            assert!(is_ambiguous(status), "{status}");
             assert_eq!(of_status(status, "", None), ErrorKind::Unavailable, "{status}");
         }
         for (status, kind) in [
@@ -119,18 +121,18 @@ mod tests {
             (422, ErrorKind::Invalid),
             (429, ErrorKind::Throttled(Some(Duration::from_secs(3)))),
         ] {
-            assert!(!leaves_open(status), "{status}");
+            assert!(!is_ambiguous(status), "{status}");
             assert_eq!(of_status(status, "", Some(3)), kind, "{status}");
         }
         assert_eq!(of_status(409, "AlreadyExists", None), ErrorKind::Exists);
     }
 
     #[test]
-    fn the_servers_words_are_cut_and_not_told_of_secrets() {
+    fn messages_are_truncated_and_omitted_for_secrets() {
         let status = json!({ "reason": "Forbidden", "message": "no\n".repeat(500) });
-        let told = Failure::answered(403, &status, None, Words::Kept);
-        assert_eq!((told.kind, told.message.len()), (ErrorKind::Denied, WORDS));
-        let untold = Failure::answered(422, &json!({ "message": "hush" }), None, Words::Dropped);
-        assert_eq!(untold.message, "the API server answered 422");
+        let kept = Failure::from_response(403, &status, None, MessagePolicy::Include);
+        assert_eq!((kept.kind, kept.message.len()), (ErrorKind::Denied, MAX_MESSAGE));
+        let dropped = Failure::from_response(422, &json!({ "message": "hush" }), None, MessagePolicy::Omit);
+        assert_eq!(dropped.message, "the API server returned status 422");
     }
 }

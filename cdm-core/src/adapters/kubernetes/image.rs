@@ -1,4 +1,4 @@
-//! What a service shall run: one JSON patch that tests the workload's fence and leaves the writer's.
+//! Changes the image of a service with one JSON patch, which tests the workload's fence and writes the caller's.
 
 use k8s_openapi::jiff;
 use serde_json::{Value, json};
@@ -11,10 +11,10 @@ use super::settings::KubernetesSettings;
 use crate::domain::{Color, Fence};
 use crate::ports::{CallContext, ErrorKind, ImageWant};
 
-/// The annotation by which `kubectl` restarts pods.
+/// The annotation with which `kubectl` restarts pods.
 const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
-/// How often a patch is made anew because something else about the workload had changed.
-const TRIES: usize = 4;
+/// How often a patch is tried again after a concurrent change of the workload.
+const MAX_ATTEMPTS: usize = 4;
 
 pub(super) async fn set(
     session: &Session<'_>,
@@ -24,10 +24,9 @@ pub(super) async fn set(
     (expect, want): (Fence, &ImageWant),
 ) -> Result<(), Failure> {
     let name = &settings.names(color).deployment;
-    let other =
-        || Failure::new(ErrorKind::Conflict, format!("the workload of `{color}` carries another fence"));
+    let other = || Failure::new(ErrorKind::Conflict, format!("the workload of `{color}` has another fence"));
     let mut refused = other();
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let workload = deployment(session, settings, color).await?;
         if fence(&workload)? != expect {
             return Err(other());
@@ -36,17 +35,17 @@ pub(super) async fn set(
         let patch = patch(&workload, settings, call.fence, want, now)?;
         match session.patch(DEPLOYMENTS, name, Patch::Json(&patch)).await {
             Ok(_) => return Ok(()),
-            // A test did not hold: the fence's, or that of what moves without it. The next look tells.
-            Err(failure) if is_test(&failure) => refused = failure,
+            // A test failed: of the fence, or of a field that changes without it. Reading again shows which.
+            Err(failure) if is_failed_test(&failure) => refused = failure,
             Err(failure) => return Err(failure),
         }
     }
     Err(refused)
 }
 
-/// Whether a patch may have been refused because a test in it did not hold.
-pub(super) fn is_test(failure: &Failure) -> bool {
-    matches!(failure.kind, ErrorKind::Invalid | ErrorKind::Conflict) && !failure.open
+/// Whether a patch may have been rejected because one of its tests failed.
+pub(super) fn is_failed_test(failure: &Failure) -> bool {
+    matches!(failure.kind, ErrorKind::Invalid | ErrorKind::Conflict) && !failure.maybe_applied
 }
 
 fn patch(
@@ -58,8 +57,8 @@ fn patch(
 ) -> Result<Vec<Value>, Failure> {
     let invalid = |message: &str| Failure::new(ErrorKind::Invalid, message);
     let mut patch = vec![match annotation(workload, FENCE) {
-        Some(held) => json!({ "op": "test", "path": annotation_path(FENCE), "value": held }),
-        // Nothing to be tested yet but the whole object's version.
+        Some(stored) => json!({ "op": "test", "path": annotation_path(FENCE), "value": stored }),
+        // Without a fence, the patch tests the resource version of the whole object.
         None => {
             let version = text(workload, "/metadata/resourceVersion").unwrap_or_default();
             json!({ "op": "test", "path": "/metadata/resourceVersion", "value": version })
@@ -72,9 +71,9 @@ fn patch(
     match want {
         ImageWant::Template(template) => {
             let template: Value = serde_json::from_str(template.as_str())
-                .map_err(|_| invalid("the template is none of this cluster's"))?;
+                .map_err(|_| invalid("the template was not created by this cluster"))?;
             if template.pointer("/spec/containers").is_none() {
-                return Err(invalid("the template is none of this cluster's"));
+                return Err(invalid("the template was not created by this cluster"));
             }
             if workload.pointer("/spec/template") != Some(&template) {
                 patch.push(json!({ "op": "replace", "path": "/spec/template", "value": template }));
@@ -139,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn the_named_containers_image_is_replaced_under_the_fence() {
-        let made = patch(&workload(), &settings(), Fence::new(4, 1), &ImageWant::Digest(digest()), 1_000);
+    fn the_image_is_replaced_under_the_fence() {
+        let result = patch(&workload(), &settings(), Fence::new(4, 1), &ImageWant::Digest(digest()), 1_000);
         let image = format!("registry.example/wordpress@{}", digest());
         let want = json!([
             { "op": "test", "path": "/metadata/annotations/cdm~1fence", "value": "3.1" },
@@ -155,33 +154,33 @@ mod tests {
                 "value": "1970-01-01T00:00:01Z",
             },
         ]);
-        assert_eq!(made.map(Value::from), Ok(want));
+        assert_eq!(result.map(Value::from), Ok(want));
     }
 
     #[test]
-    fn what_runs_already_restarts_nothing() {
+    fn an_unchanged_image_restarts_nothing() {
         let mut workload = workload();
         let image = format!("registry.example/wordpress@{}", digest());
         workload["spec"]["template"]["spec"]["containers"][1]["image"] = json!(image);
         let template = Template::new(&workload["spec"]["template"].to_string());
         for want in [ImageWant::Digest(digest()), ImageWant::Template(template)] {
-            let made = patch(&workload, &settings(), Fence::new(4, 1), &want, 1_000).expect("a patch");
-            assert_eq!(made.len(), 2, "{made:?}");
+            let result = patch(&workload, &settings(), Fence::new(4, 1), &want, 1_000).expect("a patch");
+            assert_eq!(result.len(), 2, "{result:?}");
         }
     }
 
     #[test]
-    fn without_a_fence_the_whole_object_is_tested() {
+    fn without_a_fence_the_resource_version_is_tested() {
         let mut workload = workload();
         workload["metadata"] = json!({ "resourceVersion": "12" });
         let want = ImageWant::Digest(digest());
-        let made = patch(&workload, &settings(), Fence::new(4, 1), &want, 1_000).expect("a patch");
-        assert_eq!(made[0], json!({ "op": "test", "path": "/metadata/resourceVersion", "value": "12" }));
-        assert_eq!(made[1], json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
+        let result = patch(&workload, &settings(), Fence::new(4, 1), &want, 1_000).expect("a patch");
+        assert_eq!(result[0], json!({ "op": "test", "path": "/metadata/resourceVersion", "value": "12" }));
+        assert_eq!(result[1], json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
     }
 
     #[test]
-    fn a_template_of_something_else_is_refused() {
+    fn an_invalid_template_is_rejected() {
         for text in ["", "template:1", "{}", "[]"] {
             let want = ImageWant::Template(Template::new(text));
             let refused = patch(&workload(), &settings(), Fence::new(4, 1), &want, 1).expect_err(text);

@@ -1,63 +1,63 @@
-//! A job as an object: the service's own container without probes, hooks and ports, under labels of its own.
+//! The Job object of a job: the service's container without probes, hooks and ports, with separate labels.
 
 use serde_json::{Map, Value, json};
 
 use super::batch::{self, Batch};
-use super::confinement::{container, mounted, of_the_host, restrict_pod, restricted_container};
+use super::confinement::{container, mounted, node_access, restrict_pod, restricted_container};
 use super::failure::Failure;
 use super::names::{CDM, COMPONENT, MANAGED_BY, UID, text};
 use super::settings::{JobSecurity, KubernetesSettings};
 use super::wp::{Command, Commands, FILES, PROVE};
 use crate::ports::{ErrorKind, JobSpec};
 
-/// The component of a job and of its pods.
+/// The component label of a job and of its pods.
 pub(super) const JOB: &str = "job";
-/// The label with what a job does.
-pub(super) const WORD: &str = "cdm/job";
-/// What the annotations with the lines that prove its work begin with; the container's name follows.
+/// The label with the kind of a job.
+pub(super) const KIND: &str = "cdm/job";
+/// The prefix of the annotations with the lines that prove a container's work; the name of the container follows.
 const PROOF: &str = "cdm/proof";
-/// The volume of these files.
+/// The volume with the files of a job.
 const VOLUME: &str = "cdm-job";
-/// The variable with a pod's index in a batch.
+/// The environment variable with a pod's index in a batch.
 const INDEX: &str = "CDM_INDEX";
-/// Variables with a site's database, of which a job has the forms that name a file.
+/// The environment variables of a site's database. Jobs use the variants of the variables that name a file.
 const DATABASE: [(&str, &str); 4] = [
     ("WORDPRESS_DB_HOST", "host"),
     ("WORDPRESS_DB_NAME", "name"),
     ("WORDPRESS_DB_USER", "user"),
     ("WORDPRESS_DB_PASSWORD", "password"),
 ];
-/// The variable that names the configuration file of `wp`, and the file.
+/// The environment variable with the path of the configuration file of `wp`, and the name of the file.
 const CONFIGURATION: (&str, &str) = ("WP_CLI_CONFIG_PATH", "wp-cli.yml");
 
-/// Whom a job works for.
+/// The sites that a job works for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// One site, with its credentials.
     Site,
-    /// Several sites, with nobody's.
+    /// Several sites, without credentials.
     Batch(Batch),
 }
 
-/// The file with the configuration of `wp`.
+/// The name of the configuration file of `wp`.
 pub(super) const CONFIGURATION_FILE: &str = CONFIGURATION.1;
 
-/// The annotation with the line that a container prints when its work is done. That of the last one has the name that jobs
-/// of before know.
+/// The annotation with the line that a container prints when its work is done. The last container's annotation has the
+/// name that jobs of older versions use.
 pub(super) fn proof_annotation(container: &str) -> String {
     if container == PROVE { PROOF.to_owned() } else { format!("{PROOF}-{container}") }
 }
 
-/// The labels of a job and of its pods; never those of the service, which would send them its visitors.
+/// The labels of a job and of its pods. Never the labels of the service, which would route visitors to these pods.
 fn labels(spec: &JobSpec) -> Value {
-    let mut labels = json!({ MANAGED_BY: CDM, COMPONENT: JOB, WORD: spec.kind.word() });
+    let mut labels = json!({ MANAGED_BY: CDM, COMPONENT: JOB, KIND: spec.kind.word() });
     if let Some(uid) = spec.kind.uid() {
         labels[UID] = json!(uid.to_string());
     }
     labels
 }
 
-/// The Job, which waits until its files are there.
+/// The Job object, suspended until its files exist.
 pub(super) fn object(
     settings: &KubernetesSettings,
     deployment: &Value,
@@ -70,7 +70,7 @@ pub(super) fn object(
             format!("the Deployment of `{}` has no container `{}`", spec.service, settings.container);
         Failure::new(ErrorKind::Invalid, message)
     })?;
-    if let Some(problem) = of_the_host(template, container) {
+    if let Some(problem) = node_access(template, container) {
         let message = format!("the Deployment of `{}`: {problem}", spec.service);
         return Err(Failure::new(ErrorKind::Invalid, message));
     }
@@ -80,7 +80,7 @@ pub(super) fn object(
     }
     let mut body = json!({
         "suspend": true,
-        // Whoever started it tries again, under another name.
+        // The caller that started the job tries again with another job.
         "backoffLimit": 0,
         "activeDeadlineSeconds": settings.job_deadline.as_secs().max(1),
         "ttlSecondsAfterFinished": settings.job_kept.as_secs(),
@@ -110,8 +110,8 @@ pub(super) fn object(
     }))
 }
 
-/// The pod: where the service's pods may run, with what its container mounts and no more. Its account is the jobs' own,
-/// it has nothing of its node, and what it may do is limited where the service's pods leave that open.
+/// The pod: scheduled like the service's pods, with only the volumes that its container mounts, the service account for
+/// jobs, and no access to the node. Its permissions are restricted unless the Deployment sets them.
 fn pod(
     settings: &KubernetesSettings,
     template: &Value,
@@ -119,7 +119,7 @@ fn pod(
     commands: &Commands,
     work: &Work,
 ) -> Value {
-    const KEPT: [&str; 12] = [
+    const COPIED_FIELDS: [&str; 12] = [
         "dnsConfig",
         "dnsPolicy",
         "hostAliases",
@@ -134,12 +134,12 @@ fn pod(
         "tolerations",
     ];
     let mut pod = Map::new();
-    for name in KEPT {
+    for name in COPIED_FIELDS {
         if let Some(value) = template.get(name) {
             pod.insert(name.to_owned(), value.clone());
         }
     }
-    // What keeps the service's own pods apart, or together, is about their labels.
+    // Pod affinity and anti-affinity refer to the labels of the service's pods.
     if let Some(affinity) = template.pointer("/affinity/nodeAffinity") {
         pod.insert("affinity".to_owned(), json!({ "nodeAffinity": affinity }));
     }
@@ -188,28 +188,28 @@ fn of_site(container: &Value, command: &Command) -> Value {
     if command.container == "install" {
         environment.push(json!({ "name": CONFIGURATION.0, "value": path(CONFIGURATION_FILE) }));
     }
-    run(container, command.container, &command.argv, environment)
+    with_command(container, command.container, &command.argv, environment)
 }
 
-/// A container of a batch, which is told a site's address and nothing else. It does little, beside others of its kind, so
-/// it asks for less than the service does.
+/// A container of a batch, which gets a site's address and nothing else. It does little work and runs in parallel with
+/// other containers, so its resource requests are smaller than the service's.
 fn of_slot(settings: &KubernetesSettings, container: &Value, command: &Command, slot: usize) -> Value {
     let field = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
-    // The index comes first: what follows may name it.
+    // The index comes first, because later variables refer to it.
     let mut all = vec![json!({ "name": INDEX, "valueFrom": { "fieldRef": { "fieldPath": field } } })];
     all.extend(environment(container));
     let path = format!("{FILES}/$({INDEX}).{}", batch::file(slot));
     all.push(json!({ "name": CONFIGURATION.0, "value": path }));
-    let mut made = run(container, &batch::container(slot), &command.argv, all);
-    made["resources"] = json!({
+    let mut result = with_command(container, &batch::container(slot), &command.argv, all);
+    result["resources"] = json!({
         "requests": { "cpu": "20m", "memory": "64Mi" },
         "limits": { "memory": settings.batch_memory },
     });
-    made
+    result
 }
 
-/// The service's container, with another command.
-fn run(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) -> Value {
+/// The service's container with another command.
+fn with_command(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) -> Value {
     const DROPPED: [&str; 11] = [
         "args",
         "lifecycle",
@@ -223,30 +223,30 @@ fn run(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) 
         "tty",
         "volumeDevices",
     ];
-    let mut made = container.clone();
-    if let Some(fields) = made.as_object_mut() {
+    let mut result = container.clone();
+    if let Some(fields) = result.as_object_mut() {
         fields.retain(|name, _| !DROPPED.contains(&name.as_str()));
     }
-    made["name"] = json!(name);
-    made["command"] = json!(argv);
-    made["env"] = json!(environment);
-    made["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    result["name"] = json!(name);
+    result["command"] = json!(argv);
+    result["env"] = json!(environment);
+    result["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
     let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
     let mut mounts: Vec<Value> = mounts.cloned().collect();
     mounts.push(json!({ "name": VOLUME, "mountPath": FILES, "readOnly": true }));
-    made["volumeMounts"] = json!(mounts);
-    made
+    result["volumeMounts"] = json!(mounts);
+    result
 }
 
-/// The service's settings, without those that are a job's own.
+/// The service's environment variables, except those that the job sets.
 fn environment(container: &Value) -> Vec<Value> {
-    let ours = |name: &str| {
+    let is_set_by_job = |name: &str| {
         name == INDEX
             || name == CONFIGURATION.0
             || DATABASE.iter().any(|(variable, _)| name.strip_suffix("_FILE").unwrap_or(name) == *variable)
     };
-    let theirs = container.get("env").and_then(Value::as_array).into_iter().flatten();
-    theirs.filter(|variable| !text(variable, "/name").is_some_and(ours)).cloned().collect()
+    let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
+    variables.filter(|variable| !text(variable, "/name").is_some_and(is_set_by_job)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_is_the_services_container_alone() {
+    fn the_pod_has_only_the_services_container() {
         let job = theme_job();
         let pod = &job["spec"]["template"]["spec"];
         let containers = pod["containers"].as_array().expect("containers");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn no_label_of_the_service_is_on_the_pod() {
+    fn the_pod_has_no_label_of_the_service() {
         let job = theme_job();
         let labels = &job["spec"]["template"]["metadata"]["labels"];
         assert_eq!(labels["app"], Value::Null);
@@ -338,23 +338,23 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_named_as_files_and_nowhere_else() {
+    fn credentials_are_passed_only_as_files() {
         let job = theme_job();
         let env = job.pointer("/spec/template/spec/containers/0/env").expect("an environment");
-        let want = json!([
+        let expected = json!([
             { "name": "CDM_TABLE", "value": "cdm" },
             { "name": "WORDPRESS_DB_HOST_FILE", "value": "/run/cdm/host" },
             { "name": "WORDPRESS_DB_NAME_FILE", "value": "/run/cdm/name" },
             { "name": "WORDPRESS_DB_USER_FILE", "value": "/run/cdm/user" },
             { "name": "WORDPRESS_DB_PASSWORD_FILE", "value": "/run/cdm/password" },
         ]);
-        assert_eq!(env, &want);
+        assert_eq!(env, &expected);
         assert_eq!(job["spec"]["suspend"], json!(true));
         assert_eq!(job["metadata"]["ownerReferences"], json!([{ "uid": "anchor" }]));
     }
 
     #[test]
-    fn a_batch_has_a_container_for_each_slot_and_nobodys_credentials() {
+    fn a_batch_has_a_container_for_each_slot_and_no_credentials() {
         let uids: Vec<Uid> = (1..=20).map(|n| Uid::from_parts(1, n)).collect();
         let spec = JobSpec {
             name: JobName::of_window("flush-caches", 9, 0, 1),
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_named_container_there_is_no_job() {
+    fn a_missing_container_is_rejected() {
         let settings = KubernetesSettings { container: "php".to_owned(), ..settings() };
         let spec = JobSpec {
             name: JobName::of_window("flush-caches", 9, 0, 1),

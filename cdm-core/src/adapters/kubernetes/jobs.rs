@@ -1,11 +1,12 @@
-//! Jobs: made asleep, given their files, and woken; looked at with their pods.
+//! Jobs: created suspended, given their files, and resumed; read together with their pods.
 //!
-//! The files lie in a Secret, those of a batch in a ConfigMap. Either belongs to the Job and goes with it, so the Job
-//! comes first. One that is still asleep counts as not started, and the next call goes on with it.
+//! The files of a job are in a Secret, those of a batch in a ConfigMap. The Job owns this object, so the Job is created
+//! first, and the object is deleted with the Job. A suspended job counts as not started, and the next call continues
+//! it.
 //!
-//! A Secret does not wait for its Job's own removal: the Job carries the Secret's uid in an annotation while the Secret
-//! is there, and [`clear`] deletes the Secret and then the annotation once the Job has ended. Before that a pod that
-//! takes a lost one's place could not start without it.
+//! A Secret is deleted before its Job: an annotation of the Job has the Secret's uid while the Secret exists. After the
+//! Job has ended, [`clear`] deletes the Secret and then the annotation. Before that, a pod that replaces a lost one
+//! could not start without the Secret.
 
 use std::collections::BTreeMap;
 
@@ -17,23 +18,23 @@ use super::anchor::{self, Anchor};
 use super::api::{CONFIG_MAPS, JOBS, PODS, Patch, Resource, SECRETS, Session};
 use super::batch::{self, Batch};
 use super::failure::Failure;
-use super::image::is_test;
+use super::image::is_failed_test;
 use super::job::{self, CONFIGURATION_FILE, JOB, Work};
+use super::job_status::{self, JobEnd};
 use super::names::{CDM, COMPONENT, MANAGED_BY, annotation, annotation_path, label, own_uid, site_of, text};
 use super::pods;
 use super::service;
 use super::settings::KubernetesSettings;
-use super::verdict::{self, End};
 use super::wp;
 use crate::domain::{JobName, SecretKind, SecretName, Uid};
 use crate::ports::{
     Cms, Credentials, Database, ErrorKind, Job, JobKind, JobSpec, JobState, SecretStore, StoredSecret,
 };
 
-/// The annotation with the uid of a Job's Secret, which is there while the Secret may be.
+/// The annotation with the uid of a Job's Secret, which exists as long as the Secret may exist.
 pub(super) const SECRET: &str = "cdm/secret";
 
-/// The files of a job, by their names.
+/// The files of a job, by name.
 enum Files {
     Secret(Vec<(String, SecretString)>),
     Plain(BTreeMap<String, String>),
@@ -56,47 +57,55 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let (object, files) = prepare(session, settings, secrets, spec).await?;
     let name = spec.name.as_str();
-    let held = match session.create(JOBS, &object).await {
-        Ok(made) => made,
+    let existing = match session.create(JOBS, &object).await {
+        Ok(created) => created,
         Err(failure) if failure.kind == ErrorKind::Exists => {
-            let held = session.get(JOBS, name).await?;
-            adopted(held.ok_or_else(|| gone(spec, "the job comes and goes"))?, spec)?
+            let existing = session.get(JOBS, name).await?;
+            adoptable(
+                existing.ok_or_else(|| {
+                    deletion_failure(spec, "the job was created and deleted at the same time")
+                })?,
+                spec,
+            )?
         }
         Err(failure) => return Err(failure),
     };
-    let (resource, files) = (files.resource(), written(name, own_uid(&held), &files)?);
-    let made = match session.create(resource, &files).await {
+    let (resource, files) = (files.resource(), files_object(name, own_uid(&existing), &files)?);
+    let created = match session.create(resource, &files).await {
         Err(failure) if failure.kind == ErrorKind::Exists => {
-            // Of an attempt before, or of a job that is gone.
+            // The object belongs to an earlier attempt, or to a deleted job.
             session.delete(resource, name, None).await?;
             session.create(resource, &files).await?
         }
-        made => made?,
+        created => created?,
     };
-    let mut wake = vec![
-        json!({ "op": "test", "path": "/metadata/uid", "value": own_uid(&held) }),
+    let mut resume = vec![
+        json!({ "op": "test", "path": "/metadata/uid", "value": own_uid(&existing) }),
         json!({ "op": "replace", "path": "/spec/suspend", "value": false }),
     ];
     if resource == SECRETS {
-        // The object has annotations: the line that proves its work is one.
-        wake.push(json!({ "op": "add", "path": annotation_path(SECRET), "value": own_uid(&made) }));
+        // The object has annotations, because the proof of its work is one.
+        resume.push(json!({ "op": "add", "path": annotation_path(SECRET), "value": own_uid(&created) }));
     }
-    match session.patch(JOBS, name, Patch::Json(&wake)).await {
-        // Another attempt started the Job, and it has ended since: no pod will read the Secret that was just created.
-        Ok(job) if verdict::end(&job).is_some() => {
+    match session.patch(JOBS, name, Patch::Json(&resume)).await {
+        // Another attempt started the Job, and the Job has ended since: no pod will read the Secret that was just
+        // created.
+        Ok(job) if job_status::end(&job).is_some() => {
             clear(session, &job).await?;
-            Err(Failure::new(ErrorKind::Exists, "the job is there"))
+            Err(Failure::new(ErrorKind::Exists, "the job already exists"))
         }
         Ok(_) => Ok(()),
-        Err(failure) if failure.kind == ErrorKind::NotFound => Err(gone(spec, "the job was removed")),
-        Err(failure) if is_test(&failure) => {
-            Err(Failure::new(ErrorKind::Conflict, "another job has taken the name"))
+        Err(failure) if failure.kind == ErrorKind::NotFound => {
+            Err(deletion_failure(spec, "the job was deleted"))
+        }
+        Err(failure) if is_failed_test(&failure) => {
+            Err(Failure::new(ErrorKind::Conflict, "another job has this name"))
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// A Job that has ended, with a Secret that may still be there.
+/// A Job that has ended, and whose Secret may still exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leftover {
     job: String,
@@ -105,9 +114,9 @@ pub(super) struct Leftover {
 }
 
 impl Leftover {
-    /// What a Job leaves behind; `None` while it has not ended, and where nothing is left.
+    /// The remaining Secret of a Job; `None` if the Job has not ended, or if its Secret was deleted.
     pub(super) fn of(job: &Value) -> Option<Self> {
-        verdict::end(job).filter(|_| is_ours(job))?;
+        job_status::end(job).filter(|_| is_ours(job))?;
         Some(Self {
             job: text(job, "/metadata/name")?.to_owned(),
             job_uid: own_uid(job).to_owned(),
@@ -115,7 +124,7 @@ impl Leftover {
         })
     }
 
-    /// Deletes the Secret, and then what says that it is there. A Job that is gone has taken its Secret with it.
+    /// Deletes the Secret, then the annotation. The Secret of a deleted Job is garbage-collected.
     pub(super) async fn clear(&self, session: &Session<'_>) -> Result<(), Failure> {
         session.delete(SECRETS, &self.job, Some(&self.secret_uid)).await?;
         let cleared = [
@@ -124,14 +133,14 @@ impl Leftover {
             json!({ "op": "remove", "path": annotation_path(SECRET) }),
         ];
         match session.patch(JOBS, &self.job, Patch::Json(&cleared)).await {
-            Err(failure) if failure.kind != ErrorKind::NotFound && !is_test(&failure) => Err(failure),
-            // Another process was first.
+            Err(failure) if failure.kind != ErrorKind::NotFound && !is_failed_test(&failure) => Err(failure),
+            // Another process has removed the annotation first.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 }
 
-/// Deletes the Secret of a Job that has ended, where one may be left.
+/// Deletes the Secret of a Job that has ended, if it may still exist.
 async fn clear(session: &Session<'_>, job: &Value) -> Result<(), Failure> {
     match Leftover::of(job) {
         Some(leftover) => leftover.clear(session).await,
@@ -139,28 +148,28 @@ async fn clear(session: &Session<'_>, job: &Value) -> Result<(), Failure> {
     }
 }
 
-/// A job of a site vanishes when the site's anchor has; a batch has none.
-fn gone(spec: &JobSpec, message: &str) -> Failure {
+/// The failure of a job that was deleted. A job of a site is deleted with the site's anchor; a batch has no anchor.
+fn deletion_failure(spec: &JobSpec, message: &str) -> Failure {
     let kind = if spec.kind.uid().is_some() { ErrorKind::Gone } else { ErrorKind::Unavailable };
     Failure::new(kind, message)
 }
 
-/// The job that has the name already, where it is ours and still asleep.
-fn adopted(held: Value, spec: &JobSpec) -> Result<Value, Failure> {
-    if !is_ours(&held) || site_of(&held) != spec.kind.uid() {
-        return Err(Failure::new(ErrorKind::Foreign, "another owner has a job of that name"));
+/// The existing job with this name, if CDM created it for the same site and it is still suspended.
+fn adoptable(existing: Value, spec: &JobSpec) -> Result<Value, Failure> {
+    if !is_ours(&existing) || site_of(&existing) != spec.kind.uid() {
+        return Err(Failure::new(ErrorKind::Foreign, "another owner has a job with this name"));
     }
-    if pods::is_going(&held) || !verdict::is_suspended(&held) {
-        return Err(Failure::new(ErrorKind::Exists, "the job is there"));
+    if pods::is_deleting(&existing) || !job_status::is_suspended(&existing) {
+        return Err(Failure::new(ErrorKind::Exists, "the job already exists"));
     }
-    Ok(held)
+    Ok(existing)
 }
 
 fn is_ours(job: &Value) -> bool {
     label(job, MANAGED_BY) == Some(CDM) && label(job, COMPONENT) == Some(JOB)
 }
 
-/// The Job and its files.
+/// Creates the Job object and its files.
 async fn prepare(
     session: &Session<'_>,
     settings: &KubernetesSettings,
@@ -173,47 +182,47 @@ async fn prepare(
             let address = anchor::address(settings, hostnames);
             let anchor = anchor::ensure(session, *uid, &address).await?;
             let cms = cms(secrets, *uid).await?;
-            let mut files = database_files(&required(secrets, *uid).await?);
+            let mut files = database_files(&required_database(secrets, *uid).await?);
             let configuration = wp::install_configuration(cms.password.expose_secret());
             let configuration = configuration.ok_or_else(|| {
-                invalid("the administrator's password has other characters than letters, digits, `_` and `-`")
+                invalid("the administrator's password has characters other than letters, digits, `_` and `-`")
             })?;
             files.push((CONFIGURATION_FILE.to_owned(), SecretString::from(configuration)));
             let site =
                 wp::Site { address: &address, title: title.as_str(), user: &cms.username, email: &cms.email };
             let commands = wp::install(settings, &site);
-            let object = make(session, settings, spec, (&commands, &Work::Site), Some(&anchor)).await?;
+            let object = job_object(session, settings, spec, (&commands, &Work::Site), Some(&anchor)).await?;
             Ok((object, Files::Secret(files)))
         }
         JobKind::ActivateTheme { uid, theme } => {
-            let anchor = anchored(session, *uid).await?;
-            let files = database_files(&required(secrets, *uid).await?);
+            let anchor = required_anchor(session, *uid).await?;
+            let files = database_files(&required_database(secrets, *uid).await?);
             let commands = wp::activate_theme(settings, &anchor.address, theme.as_str());
-            let object = make(session, settings, spec, (&commands, &Work::Site), Some(&anchor)).await?;
+            let object = job_object(session, settings, spec, (&commands, &Work::Site), Some(&anchor)).await?;
             Ok((object, Files::Secret(files)))
         }
         JobKind::FlushCaches { uids } => {
-            if uids.len() > batch::MOST {
-                return Err(invalid("a batch has at most 2000 sites"));
+            if uids.len() > batch::MAX_SITES {
+                return Err(invalid("a batch must have at most 2000 sites"));
             }
             let anchors = anchor::of_many(session, uids).await?;
             let owner = match spec.kind.uid() {
-                Some(uid) => Some(anchored(session, uid).await?),
+                Some(uid) => Some(required_anchor(session, uid).await?),
                 None => None,
             };
             let addresses: BTreeMap<Uid, String> =
                 anchors.into_iter().map(|anchor| (anchor.uid, anchor.address)).collect();
-            let (sites, left_out) = uids.iter().partition(|uid| addresses.contains_key(uid));
-            let batch = Batch::new(sites, left_out, settings.batch_slots as usize);
+            let (sites, without_address) = uids.iter().partition(|uid| addresses.contains_key(uid));
+            let batch = Batch::new(sites, without_address, settings.batch_slots as usize);
             let files = Files::Plain(batch.files(&addresses));
             let (commands, work) = (wp::flush_caches(settings), Work::Batch(batch));
-            let object = make(session, settings, spec, (&commands, &work), owner.as_ref()).await?;
+            let object = job_object(session, settings, spec, (&commands, &work), owner.as_ref()).await?;
             Ok((object, files))
         }
     }
 }
 
-async fn make(
+async fn job_object(
     session: &Session<'_>,
     settings: &KubernetesSettings,
     spec: &JobSpec,
@@ -224,12 +233,12 @@ async fn make(
     job::object(settings, &deployment, spec, what, owner.map(Anchor::owner))
 }
 
-async fn anchored(session: &Session<'_>, uid: Uid) -> Result<Anchor, Failure> {
-    let none = || Failure::new(ErrorKind::NotFound, "the site has nothing in the cluster");
+async fn required_anchor(session: &Session<'_>, uid: Uid) -> Result<Anchor, Failure> {
+    let none = || Failure::new(ErrorKind::NotFound, "the site has no anchor in the cluster");
     anchor::find(session, uid).await?.ok_or_else(none)
 }
 
-/// The secret of that kind; `None` where there is none, or none any more.
+/// The secret of this kind; `None` if it does not exist or is being deleted.
 async fn stored(
     secrets: &dyn SecretStore,
     uid: Uid,
@@ -249,7 +258,7 @@ async fn database(secrets: &dyn SecretStore, uid: Uid) -> Result<Option<Database
     })
 }
 
-async fn required(secrets: &dyn SecretStore, uid: Uid) -> Result<Database, Failure> {
+async fn required_database(secrets: &dyn SecretStore, uid: Uid) -> Result<Database, Failure> {
     let none = || Failure::new(ErrorKind::NotFound, "the site has no database credentials");
     database(secrets, uid).await?.ok_or_else(none)
 }
@@ -274,8 +283,8 @@ fn database_files(database: &Database) -> Vec<(String, SecretString)> {
     ]
 }
 
-/// The object with the files of a job, which goes when the job does.
-fn written(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
+/// The object with the files of a job, which the job owns.
+fn files_object(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
     let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job });
     let mut object = json!({
         "apiVersion": "v1",
@@ -293,7 +302,7 @@ fn written(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
             for (file, content) in files {
                 let content = ByteString(content.expose_secret().as_bytes().to_vec());
                 let content = serde_json::to_value(content)
-                    .map_err(|_| Failure::new(ErrorKind::Invalid, "a credential cannot be written"))?;
+                    .map_err(|_| Failure::new(ErrorKind::Invalid, "a credential cannot be encoded"))?;
                 data.insert(file.clone(), content);
             }
             object["type"] = json!("Opaque");
@@ -305,43 +314,43 @@ fn written(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
 
 pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option<Job>, Failure> {
     let Some(job) = session.get(JOBS, name.as_str()).await? else { return Ok(None) };
-    if !is_ours(&job) || pods::is_going(&job) || verdict::is_suspended(&job) {
+    if !is_ours(&job) || pods::is_deleting(&job) || job_status::is_suspended(&job) {
         return Ok(None);
     }
-    let (end, batch) = (verdict::end(&job), Batch::read(&job));
+    let (end, batch) = (job_status::end(&job), Batch::read(&job));
     let mut pods = Vec::new();
-    if end.is_some() || !verdict::is_well(&job, session.clock().wall()) {
+    if end.is_some() || !job_status::is_healthy(&job, session.clock().wall()) {
         pods = session.list(PODS, &format!("batch.kubernetes.io/job-name={name}")).await?;
         pods.sort_by(|a, b| age(a).cmp(&age(b)));
     }
     let Some(end) = end else {
-        return Ok(Some(Job { state: verdict::unfinished(&pods), log: String::new() }));
+        return Ok(Some(Job { state: job_status::unfinished(&pods), log: String::new() }));
     };
     clear(session, &job).await?;
     if let Some(batch) = batch {
-        let state = batch.verdict(&job, &end, &pods);
+        let state = batch.state(&job, &end, &pods);
         let log = batch_log(&state);
         return Ok(Some(Job { state, log }));
     }
     let logs = logs(session, pods.last()).await?;
-    let state = verdict::of_site(&job, &end, &pods, &logs);
+    let state = job_status::of_site(&job, &end, &pods, &logs);
     let log: String = logs.iter().map(|(name, log)| format!("{name}: {}\n", log.trim_end())).collect();
-    Ok(Some(Job { state, log: log + &ending(&end) }))
+    Ok(Some(Job { state, log: log + &end_text(&end) }))
 }
 
 fn age(pod: &Value) -> (Option<&str>, Option<&str>) {
     (text(pod, "/metadata/creationTimestamp"), text(pod, "/metadata/name"))
 }
 
-fn ending(end: &End) -> String {
+fn end_text(end: &JobEnd) -> String {
     match end {
-        End::Complete => String::new(),
-        End::Failed { reason, message } => format!("{reason}: {message}\n"),
+        JobEnd::Complete => String::new(),
+        JobEnd::Failed { reason, message } => format!("{reason}: {message}\n"),
     }
 }
 
-/// What the containers of a pod printed, one after the other.
-async fn logs(session: &Session<'_>, pod: Option<&Value>) -> Result<Vec<verdict::Log>, Failure> {
+/// The logs of a pod's containers, in order.
+async fn logs(session: &Session<'_>, pod: Option<&Value>) -> Result<Vec<job_status::Log>, Failure> {
     let mut all = Vec::new();
     let Some(pod) = pod else { return Ok(all) };
     let name = text(pod, "/metadata/name").unwrap_or_default();
@@ -353,7 +362,7 @@ async fn logs(session: &Session<'_>, pod: Option<&Value>) -> Result<Vec<verdict:
     Ok(all)
 }
 
-/// A batch's log is what it has to say about sites: the pods of those that are done have nothing to add.
+/// The log of a batch: the failures of its sites. The output of successful containers is omitted.
 fn batch_log(state: &JobState) -> String {
     match state {
         JobState::Succeeded { failed } => failed.iter().map(|(uid, why)| format!("{uid}: {why}\n")).collect(),

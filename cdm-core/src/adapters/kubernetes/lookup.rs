@@ -1,6 +1,6 @@
-//! Whether the image looks its sites up where this server keeps them, as far as a Deployment tells, and whether jobs can
-//! be made of it. A flush has nobody's credentials, so an image that looks elsewhere flushes nothing, and serves nothing
-//! either.
+//! Checks that the image looks up sites in this server's table, as far as its Deployment shows, and that jobs can be
+//! created from the Deployment. A flush has no credentials, so an image that uses another table flushes nothing, and
+//! serves no site either.
 
 use serde_json::Value;
 
@@ -13,15 +13,17 @@ use super::settings::{KubernetesSettings, Lookup};
 use crate::domain::Color;
 use crate::ports::ErrorKind;
 
-/// What an image takes for a variable that nobody set, by the contract with it.
+/// The value that the image uses for a variable that is not set, by the tenant contract.
 const UNSET: &str = "cdm";
 
-/// Fails with the first variable by which an image looks elsewhere, or with what jobs do not take over.
+/// Fails with the first variable that has another value than this server, or with what jobs do not copy from the
+/// Deployment.
 pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
     for color in Color::ALL {
         let deployment = service::deployment(session, settings, color).await?;
-        let elsewhere = settings.lookup.as_ref().and_then(|lookup| problem(settings, lookup, &deployment));
-        if let Some(problem) = elsewhere.or_else(|| confinement::unfit(settings, &deployment)) {
+        let lookup_problem =
+            settings.lookup.as_ref().and_then(|lookup| problem(settings, lookup, &deployment));
+        if let Some(problem) = lookup_problem.or_else(|| confinement::unsupported(settings, &deployment)) {
             let name = &settings.names(color).deployment;
             return Err(Failure::new(ErrorKind::Invalid, format!("the Deployment `{name}`: {problem}")));
         }
@@ -35,10 +37,10 @@ fn problem(settings: &KubernetesSettings, lookup: &Lookup, deployment: &Value) -
     let list = |name: &str| container.get(name).and_then(Value::as_array).into_iter().flatten();
     let wanted = [("CDM_TABLE", &lookup.table), ("CDM_SECRET_PREFIX", &lookup.secret_prefix)];
     wanted.into_iter().find_map(|(name, wanted)| {
-        // The last one of a name counts.
+        // The last variable with a name takes effect.
         let given = list("env").rfind(|variable| text(variable, "/name") == Some(name));
         let value = match given {
-            // What a ConfigMap or a Secret says is not looked into.
+            // Values from a ConfigMap or a Secret are not checked.
             Some(variable) if variable.get("valueFrom").is_some() => return None,
             Some(variable) => text(variable, "/value").unwrap_or_default(),
             None if list("envFrom").next().is_some() => return None,
@@ -47,8 +49,8 @@ fn problem(settings: &KubernetesSettings, lookup: &Lookup, deployment: &Value) -
         let container = &settings.container;
         (value != wanted).then(|| {
             format!(
-                "its image looks sites up by `{name}={value}`, and this server keeps them under `{wanted}`; set \
-                 `{name}` of the container `{container}` to that"
+                "the image looks up sites with `{name}={value}`, but this server stores them with `{wanted}`; set \
+                 `{name}` to `{wanted}` in the container `{container}`"
             )
         })
     })
@@ -61,9 +63,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_that_looks_elsewhere_is_found() {
+    fn an_image_with_another_table_is_reported() {
         let settings = KubernetesSettings::new("sites", "repo");
-        let said = |table: &str, container: Value| {
+        let reported = |table: &str, container: Value| {
             let lookup = Lookup { table: table.to_owned(), secret_prefix: "cdm".to_owned() };
             let mut container = container;
             container["name"] = json!("web");
@@ -71,13 +73,16 @@ mod tests {
             problem(&settings, &lookup, &json!({ "spec": { "template": { "spec": spec } } }))
         };
         let with = |value: &str| json!({ "env": [{ "name": "CDM_TABLE", "value": value }] });
-        assert_eq!(said("cdm", json!({})), None);
-        assert_eq!(said("sites", with("sites")), None);
+        assert_eq!(reported("cdm", json!({})), None);
+        assert_eq!(reported("sites", with("sites")), None);
         let from = json!({ "secretKeyRef": { "name": "settings", "key": "table" } });
-        assert_eq!(said("sites", json!({ "env": [{ "name": "CDM_TABLE", "valueFrom": from }] })), None);
-        assert_eq!(said("sites", json!({ "envFrom": [{ "configMapRef": { "name": "settings" } }] })), None);
-        let problem = said("sites", json!({})).expect("a problem");
+        assert_eq!(reported("sites", json!({ "env": [{ "name": "CDM_TABLE", "valueFrom": from }] })), None);
+        assert_eq!(
+            reported("sites", json!({ "envFrom": [{ "configMapRef": { "name": "settings" } }] })),
+            None
+        );
+        let problem = reported("sites", json!({})).expect("a problem");
         assert!(problem.contains("`CDM_TABLE=cdm`") && problem.contains("`sites`"), "{problem}");
-        assert!(said("cdm", with("other")).is_some_and(|problem| problem.contains("CDM_TABLE=other")));
+        assert!(reported("cdm", with("other")).is_some_and(|problem| problem.contains("CDM_TABLE=other")));
     }
 }

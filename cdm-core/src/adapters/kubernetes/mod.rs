@@ -1,28 +1,28 @@
 //! The two services, the routes and the jobs on Kubernetes.
 //!
-//! Two Deployments, a ConfigMap with the canary, a route object and Jobs per site. Whatever a site has belongs to its
-//! anchor, a ConfigMap of its own, and is collected by the cluster when that is gone. Each request ends by its call's
-//! deadline and is sent once; what is waited for comes from one watch for each kind.
+//! Two Deployments, a ConfigMap with the canary, and per site a route object and Jobs. All objects of a site are owned
+//! by its anchor, a ConfigMap, and are garbage-collected when the anchor is deleted. Each request is sent once and ends
+//! at the deadline of its call. One watch for each kind of object reports changes.
 
 mod access;
 mod anchor;
 mod api;
 mod batch;
 mod canary;
+mod changes;
 mod confinement;
 mod failure;
 mod image;
 mod job;
+mod job_status;
 mod jobs;
 mod lookup;
+mod manifest;
 mod names;
-mod news;
 mod pods;
 mod routes;
 mod service;
 mod settings;
-mod shape;
-mod verdict;
 mod watch;
 mod wp;
 
@@ -48,65 +48,64 @@ use crate::ports::{
     JobState, Outcome, PortError, Route, RouteSpec, SecretStore, ServiceView,
 };
 
-/// How long a look may take.
-const READ: Duration = Duration::from_secs(10);
-/// How long the questions at start may take together.
-const START: Duration = Duration::from_secs(30);
-/// How often old tombstones are looked for.
-const SWEEP: Duration = Duration::from_secs(3600);
+/// Timeout of a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of all checks at start together.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often old tombstones are deleted.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A cluster's namespace with the two services; clones share its watches.
+/// A namespace of a cluster with the two services. Clones share the watches.
 #[derive(Clone)]
 pub struct KubernetesCluster {
     client: Arc<ClientHandle>,
     settings: Arc<KubernetesSettings>,
     secrets: Arc<dyn SecretStore>,
     clock: Arc<dyn Clock>,
-    guess: Arc<RuleCountHint>,
+    hint: Arc<RuleCountHint>,
     watches: Arc<Watches>,
-    /// When tombstones were last looked for.
-    swept: Arc<AtomicU64>,
+    /// When tombstones were last deleted, in milliseconds of monotonic time; 0 for never.
+    last_sweep: Arc<AtomicU64>,
 }
 
 impl KubernetesCluster {
-    /// The namespace of the settings, by that access. Does not connect; the first call does.
+    /// Creates a client for the namespace in the settings. Does not connect before the first call.
     ///
     /// Jobs get the credentials of their sites from `secrets`.
     ///
     /// # Errors
-    /// When the settings are wrong, or the access cannot be read.
+    /// When the settings are invalid, or the access configuration cannot be read.
     pub async fn new(
         settings: KubernetesSettings,
         access: &Access,
         secrets: Arc<dyn SecretStore>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KubernetesError> {
-        settings.judge()?;
+        settings.check_values()?;
         let mut config = config(access).await?;
-        // A repetition is for whoever knows what it means, and when its time is over.
+        // Only the caller knows whether and until when a request may be retried.
         config.default_retry = false;
-        let unusable =
-            |_| KubernetesError::Access("its certificates or credentials are of no use".to_owned());
+        let unusable = |_| KubernetesError::Access("the certificates or credentials are invalid".to_owned());
         let client = Client::try_from(config).map_err(unusable)?;
         Ok(Self {
             client: Arc::new(ClientHandle { client, namespace: settings.namespace.clone() }),
             settings: Arc::new(settings),
             secrets,
             clock,
-            guess: Arc::default(),
+            hint: Arc::default(),
             watches: Arc::new(Watches::new()),
-            swept: Arc::default(),
+            last_sweep: Arc::default(),
         })
     }
 
-    /// Whether the server answers, the role allows what is needed, both services are there, and their images look sites
-    /// up where they are kept.
+    /// Checks that the server responds, the role grants the required permissions, both services exist, and their images
+    /// look up sites in this server's table.
     ///
     /// # Errors
-    /// `Denied` with the first thing that the role does not allow; `NotFound` or `Invalid` for a service that is not
-    /// there, has no container of that name or looks elsewhere; `Unavailable` without an answer.
+    /// `Denied` with the first permission that is missing; `NotFound` or `Invalid` when a service does not exist, lacks
+    /// the container, or uses another table; `Unavailable` without a response.
     pub async fn check(&self) -> Result<(), PortError> {
-        let session = self.session(self.clock.monotonic().after(START));
+        let session = self.session(self.clock.monotonic().after(START_TIMEOUT));
         let work = async {
             access::check(&session, &self.settings).await?;
             for color in Color::ALL {
@@ -115,17 +114,17 @@ impl KubernetesCluster {
             lookup::check(&session, &self.settings).await?;
             canary::read(&session, &self.settings).await.map(drop)
         };
-        session.answer(work).await
+        session.read(work).await
     }
 
-    /// Makes the canary's ConfigMap where there is none, or fills its key where that is missing: blue is the canary, with
-    /// the image of its Deployment. Checks the rest.
+    /// Creates the canary's ConfigMap, or its key, if it is missing: blue is the canary, with the image of its
+    /// Deployment. Then runs [`KubernetesCluster::check`].
     ///
     /// # Errors
-    /// As [`KubernetesCluster::check`].
+    /// The errors of [`KubernetesCluster::check`].
     pub async fn bootstrap(&self) -> Result<(), PortError> {
-        let session = self.session(self.clock.monotonic().after(START));
-        session.answer(canary::ensure(&session, &self.settings)).await?;
+        let session = self.session(self.clock.monotonic().after(START_TIMEOUT));
+        session.read(canary::ensure(&session, &self.settings)).await?;
         self.check().await
     }
 
@@ -133,31 +132,31 @@ impl KubernetesCluster {
         Session::new(&self.client, &*self.clock, deadline)
     }
 
-    fn look(&self) -> Session<'_> {
-        self.session(self.clock.monotonic().after(READ))
+    fn read_session(&self) -> Session<'_> {
+        self.session(self.clock.monotonic().after(READ_TIMEOUT))
     }
 
-    /// Deletes the Secrets of ended Jobs that no operation reads any more: the operation was canceled, or its worker was
-    /// lost between the Job's end and its read.
+    /// Deletes the Secrets of ended Jobs that no operation reads any more: the operation was canceled, or its worker
+    /// was lost between the end of the Job and the read.
     async fn clear_leftovers(&self) {
         for leftover in self.watches.leftovers() {
-            match leftover.clear(&self.look()).await {
+            match leftover.clear(&self.read_session()).await {
                 Ok(()) => self.watches.cleared(&leftover),
                 Err(failure) => {
-                    tracing::warn!(error = %failure.message, "the Secret of an ended job was not deleted");
+                    tracing::warn!(error = %failure.message, "the Secret of an ended job could not be deleted");
                     return;
                 }
             }
         }
     }
 
-    /// Whether the time has come to look for old tombstones again; whoever hears so does it.
+    /// Whether old tombstones should be deleted now. Returns `true` to one caller per interval.
     fn is_time_to_sweep(&self) -> bool {
         let now = self.clock.monotonic();
-        let last = self.swept.load(Ordering::Relaxed);
-        let due = last == 0 || now.since(MonotonicTime::from_millis(last)) >= SWEEP;
+        let last = self.last_sweep.load(Ordering::Relaxed);
+        let is_due = last == 0 || now.since(MonotonicTime::from_millis(last)) >= SWEEP_INTERVAL;
         let next = now.millis().max(1);
-        due && self.swept.compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        is_due && self.last_sweep.compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -165,13 +164,15 @@ async fn config(access: &Access) -> Result<Config, KubernetesError> {
     match access {
         Access::InCluster => Config::incluster().map_err(|_| {
             KubernetesError::Access(
-                "this is no pod with a service account, and no kubeconfig is named (KUBECONFIG)".to_owned(),
+                "this process does not run in a pod with a service account, and no kubeconfig is configured \
+                 (KUBECONFIG)"
+                    .to_owned(),
             )
         }),
         Access::Kubeconfig { path, context } => {
             let refused = |_| {
                 KubernetesError::Access(format!(
-                    "`{}` is no kubeconfig, or has no such context",
+                    "`{}` is not a valid kubeconfig, or does not have the context",
                     path.display()
                 ))
             };
@@ -185,8 +186,8 @@ async fn config(access: &Access) -> Result<Config, KubernetesError> {
 #[async_trait]
 impl ClusterOps for KubernetesCluster {
     async fn canary(&self) -> Result<Option<Canary>, PortError> {
-        let session = self.look();
-        session.answer(canary::read(&session, &self.settings)).await
+        let session = self.read_session();
+        session.read(canary::read(&session, &self.settings)).await
     }
 
     async fn set_canary(
@@ -201,8 +202,8 @@ impl ClusterOps for KubernetesCluster {
     }
 
     async fn service(&self, color: Color) -> Result<ServiceView, PortError> {
-        let session = self.look();
-        session.answer(service::read(&session, &self.settings, color)).await
+        let session = self.read_session();
+        session.read(service::read(&session, &self.settings, color)).await
     }
 
     async fn set_image(
@@ -217,8 +218,8 @@ impl ClusterOps for KubernetesCluster {
     }
 
     async fn route(&self, uid: Uid) -> Result<Option<Route>, PortError> {
-        let session = self.look();
-        session.answer(routes::read(&session, &self.settings, uid)).await
+        let session = self.read_session();
+        session.read(routes::read(&session, &self.settings, uid)).await
     }
 
     async fn put_route(&self, call: &CallContext, spec: &RouteSpec) -> Outcome<()> {
@@ -229,7 +230,7 @@ impl ClusterOps for KubernetesCluster {
     async fn move_route(&self, call: &CallContext, uid: Uid, expect: Fence, to: Color) -> Outcome<()> {
         let session = self.session(call.deadline);
         let what = (uid, expect, call.fence);
-        session.outcome(routes::shift(&session, &self.settings, &self.guess, what, to)).await
+        session.outcome(routes::move_route(&session, &self.settings, &self.hint, what, to)).await
     }
 
     async fn release(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
@@ -237,14 +238,14 @@ impl ClusterOps for KubernetesCluster {
         let work = async {
             anchor::release(&session, &self.settings, uid).await?;
             if self.is_time_to_sweep() {
-                // Another release's turn comes when this one's does not.
+                // If it fails, a later release deletes the tombstones.
                 drop(anchor::sweep(&session).await);
             }
             Ok(())
         };
         match session.outcome(work).await {
-            // A part of it may be done.
-            Outcome::NotApplied(error) if error.is_retryable() && session.has_begun() => {
+            // Some of the requests may have taken effect.
+            Outcome::NotApplied(error) if error.is_retryable() && session.has_sent_change() => {
                 Outcome::Unknown(error)
             }
             other => other,
@@ -260,23 +261,23 @@ impl ClusterOps for KubernetesCluster {
         if self.watches.is_running(name) {
             return Ok(Some(Job { state: JobState::Running, log: String::new() }));
         }
-        let session = self.look();
-        session.answer(jobs::read(&session, name)).await
+        let session = self.read_session();
+        session.read(jobs::read(&session, name)).await
     }
 
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
         self.watches.start(&self.client.client, &self.settings);
         self.clear_leftovers().await;
-        Ok(self.watches.since(&*self.clock, mark, wait).await)
+        Ok(self.watches.since(&*self.clock, cursor, wait).await)
     }
 }
 
 impl fmt::Debug for KubernetesCluster {
-    /// Without the client: it holds credentials.
+    /// Omits the client, which has credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KubernetesCluster").field("namespace", &self.client.namespace).finish_non_exhaustive()
     }

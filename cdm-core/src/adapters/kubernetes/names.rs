@@ -1,4 +1,4 @@
-//! What CDM's objects are called, and the labels and annotations by which it knows them.
+//! Names, labels and annotations of CDM's objects.
 
 use serde_json::Value;
 
@@ -6,14 +6,14 @@ use super::failure::Failure;
 use crate::domain::{Fence, SiteId, Uid};
 use crate::ports::ErrorKind;
 
-/// The label that every object made by CDM has, and its value.
+/// The label of every object that CDM creates, and its value.
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(super) const CDM: &str = "cdm";
-/// The label that says what an object is: `anchor`, `tombstone`, `route` or `job`.
+/// The label with the kind of object: `anchor`, `tombstone`, `route` or `job`.
 pub(super) const COMPONENT: &str = "app.kubernetes.io/component";
 /// The label with the site's uid.
 pub(super) const UID: &str = "cdm/uid";
-/// The label with the site's id, for people.
+/// The label with the site's ID, for people.
 pub(super) const SITE: &str = "cdm/site";
 /// The annotation with the fence of the last write.
 pub(super) const FENCE: &str = "cdm/fence";
@@ -23,12 +23,12 @@ pub(super) fn of_site(uid: Uid) -> String {
     format!("cdm-{uid}")
 }
 
-/// The label selector of everything that a uid has of that sort.
-pub(super) fn color(component: &str, uid: Uid) -> String {
+/// The label selector of a uid's objects of one component.
+pub(super) fn label_selector(component: &str, uid: Uid) -> String {
     format!("{MANAGED_BY}={CDM},{COMPONENT}={component},{UID}={uid}")
 }
 
-/// The text at a path of an object.
+/// The string at a JSON pointer of an object.
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
     object.pointer(pointer).and_then(Value::as_str)
 }
@@ -43,12 +43,12 @@ pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 
-/// The object's own uid and name, for an owner reference or a precondition.
+/// The Kubernetes uid of an object, for an owner reference or a precondition.
 pub(super) fn own_uid(object: &Value) -> &str {
     text(object, "/metadata/uid").unwrap_or_default()
 }
 
-/// The site whose object it is; `None` where CDM did not make it, or not for one site.
+/// The uid of the site that owns the object; `None` if CDM did not create it, or not for a single site.
 pub(super) fn site_of(object: &Value) -> Option<Uid> {
     if label(object, MANAGED_BY) != Some(CDM) {
         return None;
@@ -56,14 +56,15 @@ pub(super) fn site_of(object: &Value) -> Option<Uid> {
     Uid::parse(label(object, UID)?).ok()
 }
 
-/// The fence that an object carries; the default where nobody has written one.
+/// The fence of an object; the default fence if none was written.
 pub(super) fn fence(object: &Value) -> Result<Fence, Failure> {
     let Some(text) = annotation(object, FENCE) else { return Ok(Fence::default()) };
-    let broken = || Failure::new(ErrorKind::Invalid, format!("the annotation `{FENCE}` holds no fence"));
-    Fence::parse(text).ok_or_else(broken)
+    let invalid =
+        || Failure::new(ErrorKind::Invalid, format!("the annotation `{FENCE}` is not a valid fence"));
+    Fence::parse(text).ok_or_else(invalid)
 }
 
-/// A key as a part of a JSON pointer.
+/// Escapes a key as a part of a JSON pointer.
 pub(super) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }

@@ -1,4 +1,4 @@
-//! What keeps a pod from getting on, in the platform's own words, and whether it speaks against the image.
+//! Why a pod does not start or become ready, in the words of Kubernetes, and whether the image is the cause.
 
 use serde_json::Value;
 
@@ -6,34 +6,34 @@ use super::canary::digest_of;
 use super::names::text;
 use crate::domain::Digest;
 
-/// How much of a container's last words is kept.
-const WORDS: usize = 300;
+/// Maximum length of a container's message, in characters.
+const MAX_MESSAGE: usize = 300;
 
-/// What keeps a pod from getting on.
+/// Why a pod does not start or become ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct PodProblem {
     pub(super) cause: Cause,
     pub(super) message: String,
 }
 
-/// What sort of thing it is.
+/// The category of a problem, in order of severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
-    /// No node takes the pod.
+    /// No node can run the pod.
     Unschedulable,
-    /// A mount, a Secret or a setting is missing.
+    /// A volume, a Secret or a setting is missing.
     Configuration,
-    /// The registry refuses, or is not to be reached.
+    /// The registry rejects the pull or cannot be reached.
     Registry,
-    /// The registry has no such image.
+    /// The registry does not have the image.
     AbsentImage,
-    /// The program ends again and again.
+    /// The container crashes repeatedly.
     Crash,
 }
 
-impl Trouble {
-    /// Whether a job's pod waits for what no waiting brings: an image that does not come, or one whose user is root where
-    /// the pod may not run as root.
+impl PodProblem {
+    /// Whether waiting cannot help a job's pod: its image cannot be pulled, or the image's user is root although the
+    /// pod must not run as root.
     pub(super) fn fails_job(&self) -> bool {
         self.cause.is_pull() || self.message.contains("runAsNonRoot")
     }
@@ -47,7 +47,7 @@ impl Cause {
         }
     }
 
-    /// Whether the image did not come to the node.
+    /// Whether the image could not be pulled.
     pub(super) const fn is_pull(self) -> bool {
         match self {
             Self::Registry | Self::AbsentImage => true,
@@ -56,13 +56,13 @@ impl Cause {
     }
 }
 
-/// The worst that keeps a pod from getting on.
-pub(super) fn trouble(pod: &Value) -> Option<Trouble> {
+/// The most severe problem of a pod.
+pub(super) fn problem(pod: &Value) -> Option<PodProblem> {
     let waiting = statuses(pod).filter_map(|status| of_container(status, pod));
-    waiting.chain(unschedulable(pod)).max_by_key(|trouble| trouble.cause)
+    waiting.chain(unschedulable(pod)).max_by_key(|problem| problem.cause)
 }
 
-/// The statuses of all its containers, those that run first before the others.
+/// The statuses of all containers, init containers first.
 pub(super) fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
     let of = |list: &str| pod.pointer(list).and_then(Value::as_array).into_iter().flatten();
     of("/status/initContainerStatuses").chain(of("/status/containerStatuses"))
@@ -72,7 +72,7 @@ pub(super) fn is_ready(pod: &Value) -> bool {
     condition(pod, "Ready").and_then(|condition| text(condition, "/status")) == Some("True")
 }
 
-pub(super) fn is_going(object: &Value) -> bool {
+pub(super) fn is_deleting(object: &Value) -> bool {
     text(object, "/metadata/deletionTimestamp").is_some()
 }
 
@@ -82,14 +82,14 @@ pub(super) fn condition<'a>(object: &'a Value, of_type: &str) -> Option<&'a Valu
     conditions.iter().find(|condition| text(condition, "/type") == Some(of_type))
 }
 
-/// The image that a pod's container was asked for.
+/// The image of a container in a pod's specification.
 pub(super) fn image<'a>(pod_spec: &'a Value, container: &str) -> Option<&'a str> {
     let containers = pod_spec.get("containers")?.as_array()?;
     text(containers.iter().find(|candidate| text(candidate, "/name") == Some(container))?, "/image")
 }
 
-/// Whether a pod's container runs that digest, by what its node says. A node that only names its own copy says nothing
-/// about the registry's digest; there the pod's wish counts, which is by content too.
+/// Whether a pod's container runs this digest, as its node reports. If the node reports only a local image ID, which is
+/// not the registry's digest, the digest in the pod's specification counts.
 pub(super) fn runs(pod: &Value, container: &str, digest: Digest) -> bool {
     let mut statuses = statuses(pod).filter(|status| text(status, "/name") == Some(container));
     let Some(image_id) = statuses.find_map(|status| text(status, "/imageID")) else { return false };
@@ -102,52 +102,52 @@ pub(super) fn runs(pod: &Value, container: &str, digest: Digest) -> bool {
     }
 }
 
-/// How a container ended.
+/// The termination of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ended<'a> {
+pub(super) struct Termination<'a> {
     pub(super) code: i64,
     name: &'a str,
-    words: &'a str,
+    message: &'a str,
 }
 
-impl Ended<'_> {
-    /// Whether its last words have this line.
-    pub(super) fn says(&self, line: &str) -> bool {
-        self.words.lines().any(|said| said.trim() == line)
+impl Termination<'_> {
+    /// Whether the termination message has this line.
+    pub(super) fn has_line(&self, line: &str) -> bool {
+        self.message.lines().any(|detail| detail.trim() == line)
     }
 
-    /// Its last words, with its name.
-    pub(super) fn told(&self) -> String {
-        format!("`{}` ended with {}: {}", self.name, self.code, tail(self.words))
+    /// The termination message, with the container's name and exit code.
+    pub(super) fn describe(&self) -> String {
+        format!("`{}` ended with {}: {}", self.name, self.code, tail(self.message))
     }
 }
 
-/// How the container of a status ended; `None` while it has not.
-pub(super) fn exit(status: &Value) -> Option<Ended<'_>> {
+/// The termination in a container's status; `None` if the container has not terminated.
+pub(super) fn exit(status: &Value) -> Option<Termination<'_>> {
     let code = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64)?;
     let reason = text(status, "/state/terminated/reason").filter(|reason| *reason != "Error");
-    let words = text(status, "/state/terminated/message").or(reason).unwrap_or_default();
-    Some(Ended { code, name: text(status, "/name").unwrap_or_default(), words })
+    let message = text(status, "/state/terminated/message").or(reason).unwrap_or_default();
+    Some(Termination { code, name: text(status, "/name").unwrap_or_default(), message })
 }
 
-/// The last words of a container that failed, with its name.
-pub(super) fn last_words(pod: &Value) -> Option<String> {
-    statuses(pod).filter_map(exit).find(|exit| exit.code != 0).map(|exit| exit.told())
+/// The message of the first container that failed, with its name.
+pub(super) fn failure_message(pod: &Value) -> Option<String> {
+    statuses(pod).filter_map(exit).find(|exit| exit.code != 0).map(|exit| exit.describe())
 }
 
-/// The end of a text, on one line.
+/// The end of a text, as one line.
 pub(super) fn tail(text: &str) -> String {
     let line: Vec<&str> = text.split_whitespace().collect();
     let line = line.join(" ");
-    let skip = line.chars().count().saturating_sub(WORDS);
+    let skip = line.chars().count().saturating_sub(MAX_MESSAGE);
     line.chars().skip(skip).collect()
 }
 
-fn of_container(status: &Value, pod: &Value) -> Option<Trouble> {
+fn of_container(status: &Value, pod: &Value) -> Option<PodProblem> {
     let reason = text(status, "/state/waiting/reason")?;
-    let said = text(status, "/state/waiting/message").unwrap_or_default();
+    let detail = text(status, "/state/waiting/message").unwrap_or_default();
     let cause = match reason {
-        "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => pull(said),
+        "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => pull(detail),
         "InvalidImageName" | "ErrImageNeverPull" => Cause::AbsentImage,
         "CrashLoopBackOff" | "RunContainerError" | "CreateContainerError" => Cause::Crash,
         "CreateContainerConfigError" => Cause::Configuration,
@@ -155,33 +155,33 @@ fn of_container(status: &Value, pod: &Value) -> Option<Trouble> {
     };
     let ended = status.pointer("/lastState/terminated").map(|ended| {
         let code = ended.get("exitCode").and_then(Value::as_i64).unwrap_or_default();
-        let words = text(ended, "/message").or_else(|| text(ended, "/reason")).unwrap_or_default();
-        format!(", ended with {code}: {words}")
+        let message = text(ended, "/message").or_else(|| text(ended, "/reason")).unwrap_or_default();
+        format!(", ended with {code}: {message}")
     });
     let pod = text(pod, "/metadata/name").unwrap_or_default();
-    let words = ended.unwrap_or_else(|| format!(": {said}"));
-    Some(Trouble { cause, message: format!("pod `{pod}`: {reason}{}", tail(&words)) })
+    let message = ended.unwrap_or_else(|| format!(": {detail}"));
+    Some(PodProblem { cause, message: format!("pod `{pod}`: {reason}{}", tail(&message)) })
 }
 
-/// What a failed pull says. A registry's refusal is no word about the image; only that there is none is.
-fn pull(said: &str) -> Cause {
+/// The cause of a failed pull. Only a missing image is the image's fault; a rejection by the registry is not.
+fn pull(detail: &str) -> Cause {
     const REFUSED: &[&str] =
         &["denied", "unauthorized", "authentication", "authorization", "toomanyrequests", "429"];
     const ABSENT: &[&str] = &["not found", "manifest unknown", "no such", "does not exist"];
-    let said = said.to_ascii_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if !says(REFUSED) && says(ABSENT) { Cause::AbsentImage } else { Cause::Registry }
+    let detail = detail.to_ascii_lowercase();
+    let contains_any = |words: &[&str]| words.iter().any(|word| detail.contains(word));
+    if !contains_any(REFUSED) && contains_any(ABSENT) { Cause::AbsentImage } else { Cause::Registry }
 }
 
-fn unschedulable(pod: &Value) -> Option<Trouble> {
+fn unschedulable(pod: &Value) -> Option<PodProblem> {
     let scheduled = condition(pod, "PodScheduled")?;
     if text(scheduled, "/status") != Some("False") {
         return None;
     }
     let name = text(pod, "/metadata/name").unwrap_or_default();
-    let said = text(scheduled, "/message").unwrap_or_default();
-    let message = format!("pod `{name}` is not scheduled: {}", tail(said));
-    Some(Trouble { cause: Cause::Unschedulable, message })
+    let detail = text(scheduled, "/message").unwrap_or_default();
+    let message = format!("pod `{name}` is not scheduled: {}", tail(detail));
+    Some(PodProblem { cause: Cause::Unschedulable, message })
 }
 
 #[cfg(test)]
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_absent_image_and_a_crash_speak_against_the_image() {
+    fn only_a_missing_image_and_a_crash_blame_the_image() {
         for (reason, message, cause) in [
             ("ErrImagePull", "rpc error: manifest unknown", Cause::AbsentImage),
             ("ErrImagePull", "repo@sha256:00: not found", Cause::AbsentImage),
@@ -210,29 +210,29 @@ mod tests {
             ("CrashLoopBackOff", "back-off", Cause::Crash),
             ("CreateContainerConfigError", "secret not found", Cause::Configuration),
         ] {
-            let trouble = trouble(&waiting(reason, message)).expect(reason);
-            assert_eq!(trouble.cause, cause, "{reason} {message}");
-            assert!(trouble.message.contains(reason), "{}", trouble.message);
+            let problem = problem(&waiting(reason, message)).expect(reason);
+            assert_eq!(problem.cause, cause, "{reason} {message}");
+            assert!(problem.message.contains(reason), "{}", problem.message);
         }
-        assert_eq!(trouble(&waiting("ContainerCreating", "")), None);
-        assert_eq!(trouble(&waiting("PodInitializing", "")), None);
+        assert_eq!(problem(&waiting("ContainerCreating", "")), None);
+        assert_eq!(problem(&waiting("PodInitializing", "")), None);
     }
 
     #[test]
-    fn a_pod_without_a_node_is_no_word_about_the_image() {
+    fn a_pod_without_a_node_does_not_blame_the_image() {
         let pod = json!({
             "metadata": { "name": "blue-1" },
             "status": { "conditions": [
                 { "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" },
             ] },
         });
-        let trouble = trouble(&pod).expect("trouble");
-        assert!(!trouble.cause.blames_image());
-        assert!(trouble.message.contains("0/3 nodes"));
+        let problem = problem(&pod).expect("a problem");
+        assert!(!problem.cause.blames_image());
+        assert!(problem.message.contains("0/3 nodes"));
     }
 
     #[test]
-    fn the_nodes_word_about_the_image_counts() {
+    fn the_image_id_of_the_node_takes_precedence() {
         let digest = |letter: &str| format!("sha256:{}", letter.repeat(64));
         let pod = |image_id: &str| {
             json!({

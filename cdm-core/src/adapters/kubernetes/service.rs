@@ -1,4 +1,4 @@
-//! How a service stands: its Deployment by the rule of `kubectl rollout status`, and what its pods really run.
+//! The state of a service: its Deployment by the rule of `kubectl rollout status`, and what its pods actually run.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::api::{DEPLOYMENTS, PODS, Session};
 use super::canary::digest_of;
 use super::failure::Failure;
 use super::names::{fence, text};
-use super::pods::{self, Trouble};
+use super::pods::{self, PodProblem};
 use super::settings::KubernetesSettings;
 use crate::domain::{Color, Template};
 use crate::ports::{ErrorKind, PodFailure, ServiceView};
@@ -21,7 +21,7 @@ pub(super) async fn read(
     view(color, &settings.container, &deployment, &pods)
 }
 
-/// The Deployment of a service.
+/// Reads the Deployment of a service.
 pub(super) async fn deployment(
     session: &Session<'_>,
     settings: &KubernetesSettings,
@@ -29,19 +29,19 @@ pub(super) async fn deployment(
 ) -> Result<Value, Failure> {
     let name = &settings.names(color).deployment;
     session.get(DEPLOYMENTS, name).await?.ok_or_else(|| {
-        Failure::new(ErrorKind::NotFound, format!("there is no Deployment `{name}` for `{color}`"))
+        Failure::new(ErrorKind::NotFound, format!("the Deployment `{name}` of `{color}` does not exist"))
     })
 }
 
-/// The labels by which a Deployment knows its pods, as a query has them.
+/// The label selector of a Deployment, in the format of a query.
 fn label_selector(deployment: &Value) -> String {
     let mut parts = Vec::new();
-    let color = deployment.pointer("/spec/selector");
-    let labels = color.and_then(|color| color.get("matchLabels")?.as_object());
+    let selector = deployment.pointer("/spec/selector");
+    let labels = selector.and_then(|selector| selector.get("matchLabels")?.as_object());
     for (key, value) in labels.into_iter().flatten() {
         parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
-    let expressions = color.and_then(|color| color.get("matchExpressions")?.as_array());
+    let expressions = selector.and_then(|selector| selector.get("matchExpressions")?.as_array());
     for expression in expressions.into_iter().flatten() {
         let key = text(expression, "/key").unwrap_or_default();
         let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
@@ -70,7 +70,7 @@ fn view(color: Color, container: &str, deployment: &Value, pods: &[Value]) -> Re
     let digest = digest_of(wanted);
     let present: Vec<&Value> = pods
         .iter()
-        .filter(|pod| !pods::is_going(pod))
+        .filter(|pod| !pods::is_deleting(pod))
         .filter(|pod| pod.get("spec").and_then(|spec| pods::image(spec, container)) == Some(wanted))
         .collect();
     let runs_it = |pod: &&&Value| digest.is_none_or(|digest| pods::runs(pod, container, digest));
@@ -92,25 +92,25 @@ fn view(color: Color, container: &str, deployment: &Value, pods: &[Value]) -> Re
     })
 }
 
-/// What keeps the pods of the present template from getting ready.
+/// Why the pods of the current template do not become ready; `None` if there is no problem.
 fn failure(deployment: &Value, present: &[&Value]) -> Option<PodFailure> {
     let unready: Vec<&Value> = present.iter().copied().filter(|pod| !pods::is_ready(pod)).collect();
-    let trouble = unready.iter().filter_map(|pod| pods::trouble(pod)).max_by_key(|trouble| trouble.cause);
-    let said = |condition: &Value| text(condition, "/message").unwrap_or_default().to_owned();
-    let given_up = pods::condition(deployment, "Progressing").filter(|condition| {
+    let problem = unready.iter().filter_map(|pod| pods::problem(pod)).max_by_key(|problem| problem.cause);
+    let message_of = |condition: &Value| text(condition, "/message").unwrap_or_default().to_owned();
+    let deadline_exceeded = pods::condition(deployment, "Progressing").filter(|condition| {
         text(condition, "/status") == Some("False")
             && text(condition, "/reason") == Some("ProgressDeadlineExceeded")
     });
-    let refused = pods::condition(deployment, "ReplicaFailure")
+    let replica_failure = pods::condition(deployment, "ReplicaFailure")
         .filter(|condition| text(condition, "/status") == Some("True"));
-    let (blames_image, message) = match (trouble, refused, given_up) {
-        (Some(Trouble { cause, message }), _, _) => (cause.blames_image(), message),
-        (None, Some(refused), _) => (false, said(refused)),
-        // They run, and fail their readiness check.
-        (None, None, Some(given_up)) => (!unready.is_empty(), said(given_up)),
+    let (blames_image, message) = match (problem, replica_failure, deadline_exceeded) {
+        (Some(PodProblem { cause, message }), _, _) => (cause.blames_image(), message),
+        (None, Some(replica_failure), _) => (false, message_of(replica_failure)),
+        // The pods run, but fail their readiness check.
+        (None, None, Some(deadline_exceeded)) => (!unready.is_empty(), message_of(deadline_exceeded)),
         (None, None, None) => return None,
     };
-    Some(PodFailure { definite: given_up.is_some(), blames_image, message })
+    Some(PodFailure { definite: deadline_exceeded.is_some(), blames_image, message })
 }
 
 #[cfg(test)]
@@ -156,14 +156,14 @@ mod tests {
         })
     }
 
-    fn seen(status: &Value, pods: &[Value]) -> ServiceView {
+    fn view_of(status: &Value, pods: &[Value]) -> ServiceView {
         view(Color::Blue, "web", &deployed(status), pods).expect("a view")
     }
 
     #[test]
-    fn it_is_ready_by_the_rule_of_kubectl_and_by_its_pods() {
+    fn a_service_is_ready_by_the_rule_of_kubectl_and_by_its_pods() {
         let pods = [pod("a", "True"), pod("a", "True")];
-        let ready = seen(&done(), &pods);
+        let ready = view_of(&done(), &pods);
         assert!(ready.is_ready(), "{ready:?}");
         assert_eq!(ready.fence.to_string(), "7.2");
         for (name, value) in
@@ -171,34 +171,34 @@ mod tests {
         {
             let mut status = done();
             status[name] = json!(value);
-            assert!(!seen(&status, &pods).is_ready(), "{name}");
+            assert!(!view_of(&status, &pods).is_ready(), "{name}");
         }
-        assert!(!seen(&done(), &[pod("a", "True"), pod("b", "True")]).is_ready(), "another image");
-        assert!(!seen(&done(), &[pod("a", "True"), pod("a", "False")]).is_ready(), "an unready pod");
+        assert!(!view_of(&done(), &[pod("a", "True"), pod("b", "True")]).is_ready(), "another image");
+        assert!(!view_of(&done(), &[pod("a", "True"), pod("a", "False")]).is_ready(), "an unready pod");
         let mut other = pod("a", "True");
         other["status"]["containerStatuses"][0]["imageID"] = json!(image("b"));
-        assert!(!seen(&done(), &[pod("a", "True"), other]).is_ready(), "the node runs something else");
+        assert!(!view_of(&done(), &[pod("a", "True"), other]).is_ready(), "the node runs another image");
     }
 
     #[test]
-    fn a_deadline_with_pods_that_do_not_get_ready_blames_the_image() {
+    fn a_deadline_with_unready_pods_blames_the_image() {
         let mut status = done();
         status["availableReplicas"] = json!(0);
-        assert_eq!(seen(&status, &[pod("a", "False")]).failure, None);
+        assert_eq!(view_of(&status, &[pod("a", "False")]).failure, None);
         status["conditions"] = json!([{
             "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "too long",
         }]);
-        let failure = seen(&status, &[pod("a", "False")]).failure.expect("a failure");
+        let failure = view_of(&status, &[pod("a", "False")]).failure.expect("a failure");
         assert_eq!((failure.definite, failure.blames_image), (true, true));
         assert_eq!(failure.message, "too long");
-        let nothing = seen(&status, &[]).failure.expect("a failure");
+        let nothing = view_of(&status, &[]).failure.expect("a failure");
         assert_eq!((nothing.definite, nothing.blames_image), (true, false));
         status["observedGeneration"] = json!(3);
-        assert_eq!(seen(&status, &[pod("a", "False")]).failure, None, "of an earlier template");
+        assert_eq!(view_of(&status, &[pod("a", "False")]).failure, None, "of an earlier template");
     }
 
     #[test]
-    fn selectors_are_those_of_the_deployment() {
+    fn a_label_selector_has_labels_and_expressions() {
         let mut deployment = deployed(&json!({}));
         deployment["spec"]["selector"]["matchExpressions"] = json!([
             { "key": "tier", "operator": "In", "values": ["a", "b"] },

@@ -1,4 +1,4 @@
-//! Where the services, the routes and the jobs are, and how they look. Plain values, judged before they are used.
+//! Settings: the names of the services, the format of routes, and the properties of jobs. Checked before their use.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,56 +6,56 @@ use std::time::Duration;
 
 use crate::domain::Color;
 
-/// How to reach the API server.
+/// How to connect to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// By the service account of the pod that this runs in.
+    /// With the service account of the pod that this process runs in.
     InCluster,
-    /// By a kubeconfig file, with that context or its current one.
+    /// With a kubeconfig file.
     Kubeconfig {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The context.
+        /// The context in the file; `None` uses the file's current context.
         context: Option<String>,
     },
 }
 
-/// The names of one of the two services.
+/// The names of one service's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceNames {
-    /// Its Deployment.
+    /// The name of the Deployment.
     pub deployment: String,
-    /// Its Service, to which routes point.
+    /// The name of the Kubernetes Service that routes point to.
     pub service: String,
 }
 
-/// What a site's route is.
+/// The kind of object that represents a site's route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteKind {
-    /// An Ingress.
+    /// An Ingress, for a cluster with an ingress controller.
     Ingress {
-        /// Its class; the cluster's default class where nothing is set.
+        /// The ingress class; `None` uses the cluster's default class.
         class: Option<String>,
-        /// The Secret with the certificate for its hostnames.
+        /// The name of the Secret with the certificate for the hostnames; `None` serves no TLS.
         tls_secret: Option<String>,
     },
     /// An HTTPRoute of the Gateway API.
     HttpRoute {
-        /// The Gateway.
+        /// The name of the Gateway.
         gateway: String,
-        /// The Gateway's namespace, where it is another one.
+        /// The namespace of the Gateway; `None` for the namespace of the route.
         namespace: Option<String>,
-        /// The Gateway's listener, where not all of them.
+        /// The listener of the Gateway (`sectionName`); `None` for all listeners.
         section: Option<String>,
     },
 }
 
-/// Whether sites' own addresses begin with `http` or `https`.
+/// The scheme of the sites' URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// `http://`
+    /// `http://`, for a cluster without TLS.
     Http,
-    /// `https://`
+    /// `https://`, also if TLS ends in front of the cluster.
     Https,
 }
 
@@ -68,87 +68,93 @@ impl Scheme {
     }
 }
 
-/// Where sites are kept, as the image is told.
+/// Where sites are stored, by the configuration of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// The DynamoDB table.
+    /// The name of the DynamoDB table.
     pub table: String,
-    /// What the names of secrets begin with.
+    /// The prefix of the secrets' names.
     pub secret_prefix: String,
 }
 
-/// What a job's pod may do where the Deployment of its service does not say.
+/// The security context of a job's pod, for fields that the Deployment of its service does not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JobSecurity {
-    /// What the Pod Security Standard `restricted` asks for: not as root, no further privileges, no capabilities, the
-    /// runtime's seccomp profile. An image whose user is root needs a `runAsUser` in the Deployment.
+    /// As the Pod Security Standard `restricted` requires: no root user, no privilege escalation, no capabilities, and
+    /// the runtime's default seccomp profile. An image whose user is root needs a `runAsUser` in the Deployment.
     #[default]
     Restricted,
-    /// Whatever the cluster allows a pod that says nothing.
+    /// The defaults of the cluster.
     AsDeployed,
 }
 
 /// Whether `wp` may run as root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WpRoot {
-    /// It refuses, as it does by itself.
+    /// `wp` refuses to run as root, which is its default.
     #[default]
     Refused,
-    /// It may: `--allow-root`.
+    /// `wp` runs as root, with `--allow-root`.
     Allowed,
 }
 
-/// How CDM works on a cluster.
+/// The settings of a cluster. [`KubernetesSettings::new`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesSettings {
-    /// The namespace of everything below.
+    /// The namespace of all objects. No default.
     pub namespace: String,
-    /// The ConfigMap with the canary's state.
+    /// The name of the ConfigMap with the canary's state. Default: `canary-env`.
     pub canary_config_map: String,
-    /// Its key.
+    /// The key in that ConfigMap. Default: `canaryEnv`.
     pub canary_key: String,
-    /// The repository of the image, without tag and digest.
+    /// The repository of the image, without tag and digest. No default.
     pub image: String,
-    /// The container that runs it.
+    /// The name of the container that runs the image. Default: `web`.
     pub container: String,
-    /// Blue.
+    /// The names of the blue service. Default: `blue-deployment` and `blue`.
     pub blue: ServiceNames,
-    /// Green.
+    /// The names of the green service. Default: `green-deployment` and `green`.
     pub green: ServiceNames,
-    /// The port of both Services.
+    /// The port of both Kubernetes Services. Default: 80.
     pub port: u16,
-    /// What routes are.
+    /// The kind of object of routes. Default: an Ingress of the cluster's default class, without TLS.
     pub route: RouteKind,
-    /// Annotations of every route.
+    /// Annotations of every route, for the ingress controller. Default: none.
     pub route_annotations: BTreeMap<String, String>,
-    /// How sites' own addresses begin.
+    /// The scheme of the sites' URLs. Default: `https`.
     pub scheme: Scheme,
-    /// The command that is `wp` in the image.
+    /// The command that runs `wp` in the image. Default: `wp`.
     pub wp: Vec<String>,
-    /// Where WordPress is in the image, an absolute path; `None` for the container's working directory.
+    /// The absolute path of WordPress in the image; `None` (the default) uses the container's working directory.
     pub wp_path: Option<String>,
-    /// Whether `wp` may run as root, where the Deployment has its pods run so.
+    /// Whether `wp` may run as root, for a Deployment whose pods run as root. Default: refused.
     pub wp_root: WpRoot,
-    /// The service account of jobs' pods; `None` for the namespace's `default`. The services' own is not taken over.
+    /// The service account of jobs' pods; `None` (the default) uses the namespace's `default` account. The account of
+    /// the services is never used, because jobs run commands with a site's credentials.
     pub job_service_account: Option<String>,
-    /// What jobs' pods may do where the Deployment does not say.
+    /// The security context of jobs' pods where the Deployment sets none. Default: restricted. `AsDeployed` runs images
+    /// that `restricted` prevents from running, with fewer restrictions.
     pub job_security: JobSecurity,
-    /// How long a job may take.
+    /// Timeout of a job, in seconds of the Job's `activeDeadlineSeconds`. Default: 10 minutes. A short timeout fails
+    /// slow installations, a long one delays the failure of broken ones.
     pub job_deadline: Duration,
-    /// How long an ended job is kept, with its pods and their logs. Its Secret is not.
+    /// How long an ended job is kept, with its pods and their logs. Default: 24 hours. A longer time helps debugging
+    /// and costs objects in the cluster. The job's Secret is deleted when the job ends.
     pub job_kept: Duration,
-    /// How many pods of a batch are at work at once.
+    /// How many pods of a batch run at a time. Default: 4. More pods flush faster and use more of the cluster.
     pub batch_width: u32,
-    /// How many sites a pod of a batch has at most, each in a container of its own.
+    /// Maximum number of sites per pod of a batch, each in a separate container. Default: 20. More sites per pod need
+    /// fewer pods, but larger ones.
     pub batch_slots: u32,
-    /// How much memory such a container may take, as Kubernetes writes quantities.
+    /// The memory limit of each container of a batch, as a Kubernetes quantity. Default: `256Mi`. Too small a limit
+    /// kills the container.
     pub batch_memory: String,
-    /// Where the image has to look sites up; not checked where nothing is set.
+    /// The table that the image must use, which is checked at start; `None` (the default) disables the check.
     pub lookup: Option<Lookup>,
 }
 
 impl KubernetesSettings {
-    /// The usual names in `namespace`, with an Ingress of the default class for each site.
+    /// The default settings for `namespace`, with an Ingress of the default class for each site.
     pub fn new(namespace: &str, image: &str) -> Self {
         let names = |color: Color| ServiceNames {
             deployment: format!("{color}-deployment"),
@@ -180,7 +186,7 @@ impl KubernetesSettings {
         }
     }
 
-    /// The names of a service.
+    /// The names of a service's objects.
     pub const fn names(&self, color: Color) -> &ServiceNames {
         match color {
             Color::Blue => &self.blue,
@@ -188,13 +194,13 @@ impl KubernetesSettings {
         }
     }
 
-    /// The service whose Deployment has that name.
-    pub(super) fn selector_of(&self, deployment: &str) -> Option<Color> {
+    /// The service whose Deployment has this name.
+    pub(super) fn color_of(&self, deployment: &str) -> Option<Color> {
         Color::ALL.into_iter().find(|color| self.names(*color).deployment == deployment)
     }
 
-    /// Judges what can be judged without the cluster.
-    pub(super) fn judge(&self) -> Result<(), KubernetesError> {
+    /// Checks the settings, without the cluster.
+    pub(super) fn check_values(&self) -> Result<(), KubernetesError> {
         let names = [
             ("the namespace", &self.namespace),
             ("the canary's ConfigMap", &self.canary_config_map),
@@ -211,7 +217,7 @@ impl KubernetesSettings {
             return Err(KubernetesError::Name("the service account of jobs"));
         }
         if self.blue.deployment == self.green.deployment || self.blue.service == self.green.service {
-            return Err(KubernetesError::SameColours);
+            return Err(KubernetesError::SameServices);
         }
         if self.image.is_empty() || self.image.contains('@') || self.image.contains(char::is_whitespace) {
             return Err(KubernetesError::Image);
@@ -221,7 +227,7 @@ impl KubernetesSettings {
             || self.batch_width == 0
             || self.batch_slots == 0
         {
-            return Err(KubernetesError::Nothing);
+            return Err(KubernetesError::Empty);
         }
         if self.wp_path.as_deref().is_some_and(|path| !path.starts_with('/')) {
             return Err(KubernetesError::WpPath);
@@ -230,7 +236,7 @@ impl KubernetesSettings {
     }
 }
 
-/// A name as Kubernetes wants them: a label of RFC 1123, or several with dots between.
+/// Whether a text is a valid Kubernetes name: one or more labels of RFC 1123, separated by dots.
 fn is_name(name: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
@@ -242,25 +248,28 @@ fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// Why settings, or an access to a cluster, are of no use.
+/// Why settings, or an access configuration, cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KubernetesError {
-    /// A name that Kubernetes does not have.
-    #[error("{0} has no name of lower-case letters, digits, hyphens and dots")]
+    /// A name is not a valid Kubernetes name.
+    #[error("the name of {0} is invalid; use lower-case letters, digits, hyphens and dots")]
     Name(&'static str),
-    /// The two services are one.
-    #[error("blue and green have Deployments and Services of their own")]
-    SameColours,
-    /// The repository.
-    #[error("the image is a repository, without a digest")]
+    /// Both services have the same Deployment or the same Kubernetes Service.
+    #[error("blue and green must have different Deployments and different Services")]
+    SameServices,
+    /// The image is not a repository.
+    #[error("the image must be a repository without a digest")]
     Image,
-    /// A command, or a measure of a batch, of nothing.
-    #[error("the command `wp` is not empty, nor are a batch's pods, sites in a pod, and memory")]
-    Nothing,
-    /// The directory of WordPress.
-    #[error("the directory of WordPress in the image is an absolute path")]
+    /// The command `wp`, the memory, or a number of a batch is empty or zero.
+    #[error(
+        "the command `wp` and the memory of a batch must not be empty, and the pods and sites of a batch must be \
+         at least 1"
+    )]
+    Empty,
+    /// The directory of WordPress is not an absolute path.
+    #[error("the directory of WordPress in the image must be an absolute path")]
     WpPath,
-    /// No way to the API server.
-    #[error("there is no access to the cluster: {0}")]
+    /// The API server cannot be accessed.
+    #[error("the cluster cannot be accessed: {0}")]
     Access(String),
 }

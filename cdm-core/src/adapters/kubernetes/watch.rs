@@ -1,5 +1,5 @@
-//! One watch for each kind, shared by everyone who waits: what it tells becomes news, and a job that is known to run
-//! is not asked for.
+//! One watch for each kind of object, shared by all callers. The watches record changes, and the state of jobs, so that
+//! a running job needs no request.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -17,21 +17,21 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::changes::ChangeLog;
 use super::job::JOB;
+use super::job_status;
 use super::jobs::Leftover;
 use super::names::{CDM, COMPONENT, MANAGED_BY};
-use super::news::News;
 use super::pods;
 use super::settings::KubernetesSettings;
-use super::verdict;
 use crate::domain::JobName;
 use crate::ports::{ChangeCursor, Changed, Clock};
 
-/// After how many seconds the server ends a watch, and a new one goes on where it was. A connection that is dead without
-/// a sign is found out soon after.
-const WATCH: u32 = 60;
+/// After how many seconds the server ends a watch, and a new one continues. Limits how long a dead connection goes
+/// unnoticed.
+const WATCH_SECONDS: u32 = 60;
 
-/// The three kinds that are watched.
+/// The kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Job,
@@ -39,111 +39,116 @@ enum Kind {
     Deployment,
 }
 
-/// What is known of a job.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Asleep,
+    Suspended,
     Running,
     Ended,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
-    news: News,
-    /// The kinds whose watch is up to date, and those that have been so before.
+struct WatchState {
+    changes: ChangeLog,
+    /// The kinds whose watch is up to date, and the kinds whose watch has been up to date before.
     live: HashSet<Kind>,
     known: HashSet<Kind>,
     jobs: HashMap<String, Stage>,
-    /// The pods that do not get on, with their jobs' names.
-    stuck: HashMap<String, String>,
+    /// The pods with a problem that waiting cannot solve, with the names of their jobs.
+    blocked: HashMap<String, String>,
     /// Ended Jobs whose Secret may still exist, and whether the latest call of `leftovers` skipped the Job.
     leftovers: HashMap<String, (Leftover, bool)>,
 }
 
-/// Follows the changes from the first question on.
+/// Watches the objects, from the first request for changes on.
 #[derive(Debug)]
 pub(super) struct Watches {
-    seen: Arc<Mutex<Seen>>,
-    pulse: Arc<watch::Sender<()>>,
+    state: Arc<Mutex<WatchState>>,
+    change_signal: Arc<watch::Sender<()>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Watches {
     pub(super) fn new() -> Self {
-        Self { seen: Arc::default(), pulse: Arc::new(watch::Sender::new(())), tasks: Mutex::default() }
+        Self {
+            state: Arc::default(),
+            change_signal: Arc::new(watch::Sender::new(())),
+            tasks: Mutex::default(),
+        }
     }
 
-    /// What changed since `mark`, waiting at most `wait` for something.
+    /// Returns the changes since `cursor`; waits up to `wait` for the first one.
     pub(super) async fn since(
         &self,
         clock: &dyn Clock,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> (Vec<Changed>, ChangeCursor) {
         let until = clock.monotonic().after(wait);
-        let mut pulse = self.pulse.subscribe();
+        let mut change_signal = self.change_signal.subscribe();
         loop {
-            pulse.mark_unchanged();
-            let (news, next) = lock(&self.seen).news.since(mark);
-            if !news.is_empty() || clock.monotonic() >= until {
-                return (news, next);
+            change_signal.mark_unchanged();
+            let (changes, next) = lock(&self.state).changes.since(cursor);
+            if !changes.is_empty() || clock.monotonic() >= until {
+                return (changes, next);
             }
             tokio::select! {
-                _ = pulse.changed() => {}
+                _ = change_signal.changed() => {}
                 () = clock.sleep_until(until) => {}
             }
         }
     }
 
-    /// Whether a job is known to be at work, with nothing that keeps it from it.
+    /// Whether a job is known to run, without a pod that cannot start.
     pub(super) fn is_running(&self, name: &JobName) -> bool {
-        let seen = lock(&self.seen);
-        [Kind::Job, Kind::Pod].iter().all(|kind| seen.live.contains(kind))
-            && seen.jobs.get(name.as_str()) == Some(&Stage::Running)
-            && !seen.stuck.values().any(|job| job == name.as_str())
+        let state = lock(&self.state);
+        [Kind::Job, Kind::Pod].iter().all(|kind| state.live.contains(kind))
+            && state.jobs.get(name.as_str()) == Some(&Stage::Running)
+            && !state.blocked.values().any(|job| job == name.as_str())
     }
 
-    /// Some of the jobs that ended and whose Secrets nobody has deleted since the last question: of those that are
-    /// still awaited, the look at the job does it. What is not deleted now comes again.
+    /// Returns some of the ended jobs whose Secrets still existed at the previous call. Reading a job that an operation
+    /// waits for deletes its Secret, so the others are left over. Jobs whose Secrets are not deleted are returned
+    /// again.
     pub(super) fn leftovers(&self) -> Vec<Leftover> {
-        /// How many are answered at once.
-        const SOME: usize = 16;
-        let mut seen = lock(&self.seen);
-        let all = seen.leftovers.values_mut();
-        // Each is answered at every second question, so that whoever else follows leaves it alone meanwhile.
-        let due = all.filter_map(|(leftover, passed)| {
-            *passed = !*passed;
-            (!*passed).then(|| leftover.clone())
+        /// Maximum number of jobs that one call returns.
+        const MAX_RETURNED: usize = 16;
+        let mut state = lock(&self.state);
+        let all = state.leftovers.values_mut();
+        // Each job is returned by every second call, so that another process with the same watch can delete its Secret.
+        let selected = all.filter_map(|(leftover, skipped)| {
+            *skipped = !*skipped;
+            (!*skipped).then(|| leftover.clone())
         });
-        due.take(SOME).collect()
+        selected.take(MAX_RETURNED).collect()
     }
 
-    /// The Secret of a leftover is gone.
+    /// Removes a job whose Secret was deleted.
     pub(super) fn cleared(&self, leftover: &Leftover) {
-        lock(&self.seen).leftovers.retain(|_, (other, _)| other != leftover);
+        lock(&self.state).leftovers.retain(|_, (other, _)| other != leftover);
     }
 
-    /// Begins to follow, if that has not begun.
+    /// Starts the watches, if they have not started.
     pub(super) fn start(&self, client: &Client, settings: &Arc<KubernetesSettings>) {
         let mut tasks = lock(&self.tasks);
         if !tasks.is_empty() {
             return;
         }
-        let ours = format!("{MANAGED_BY}={CDM},{COMPONENT}={JOB}");
-        let config = Config::default().timeout(WATCH);
+        let job_labels = format!("{MANAGED_BY}={CDM},{COMPONENT}={JOB}");
+        let config = Config::default().timeout(WATCH_SECONDS);
         let namespace = &settings.namespace;
-        let follow = |kind| Follow {
+        let watcher_of = |kind| KindWatch {
             kind,
             settings: settings.clone(),
-            seen: self.seen.clone(),
-            pulse: self.pulse.clone(),
+            state: self.state.clone(),
+            change_signal: self.change_signal.clone(),
         };
         let jobs = Api::<Job>::namespaced(client.clone(), namespace);
-        tasks.spawn(follow(Kind::Job).go(jobs, config.clone().labels(&ours)));
+        tasks.spawn(watcher_of(Kind::Job).run(jobs, config.clone().labels(&job_labels)));
         let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-        tasks.spawn(follow(Kind::Pod).go(pods, config.clone().labels(&ours)));
+        tasks.spawn(watcher_of(Kind::Pod).run(pods, config.clone().labels(&job_labels)));
         let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
-        tasks.spawn(follow(Kind::Deployment).go(deployments, config));
+        tasks.spawn(watcher_of(Kind::Deployment).run(deployments, config));
     }
 }
 
@@ -151,27 +156,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One kind's follower.
-struct Follow {
+/// The watch of one kind.
+struct KindWatch {
     kind: Kind,
     settings: Arc<KubernetesSettings>,
-    seen: Arc<Mutex<Seen>>,
-    pulse: Arc<watch::Sender<()>>,
+    state: Arc<Mutex<WatchState>>,
+    change_signal: Arc<watch::Sender<()>>,
 }
 
-impl Follow {
-    async fn go<K>(self, api: Api<K>, config: Config)
+impl KindWatch {
+    async fn run<K>(self, api: Api<K>, config: Config)
     where
         K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize + Send + 'static,
     {
         loop {
-            self.follow(api.clone(), config.clone()).await;
+            self.watch_once(api.clone(), config.clone()).await;
         }
     }
 
-    /// Follows until it has to be begun anew: a list whose version the server does not know any more when the watch
-    /// starts is asked for again by nobody else, and the watch would be refused for ever.
-    async fn follow<K>(&self, api: Api<K>, config: Config)
+    /// Watches until the watch must be created again: if the server does not know the version of a list any more when
+    /// the watch starts, the watcher does not list again, and every further attempt would be rejected.
+    async fn watch_once<K>(&self, api: Api<K>, config: Config)
     where
         K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize + Send + 'static,
     {
@@ -179,140 +184,140 @@ impl Follow {
         pin_mut!(events);
         let mut too_old = false;
         while let Some(event) = events.next().await {
-            // The second time, so that the pause between two tries lies before the new list.
+            // Only the second time, so that the backoff of the watcher passes before the new list.
             let again = event.as_ref().is_err_and(is_too_old);
             if again && too_old {
                 return;
             }
             too_old = again;
-            let mut seen = lock(&self.seen);
+            let mut state = lock(&self.state);
             match event {
                 Ok(Event::Init) => {
-                    seen.live.remove(&self.kind);
-                    seen.begin_anew(self.kind);
+                    state.live.remove(&self.kind);
+                    state.clear(self.kind);
                 }
                 Ok(Event::InitDone) => {
-                    seen.live.insert(self.kind);
-                    // What went away in between is told by nobody.
-                    if !seen.known.insert(self.kind) {
-                        seen.news.forget();
+                    state.live.insert(self.kind);
+                    // Deletions during the interruption were not reported.
+                    if !state.known.insert(self.kind) {
+                        state.changes.invalidate();
                     }
                 }
-                Ok(Event::InitApply(object)) => self.apply(&mut seen, &object),
+                Ok(Event::InitApply(object)) => self.apply(&mut state, &object),
                 Ok(Event::Apply(object)) => {
-                    seen.live.insert(self.kind);
-                    self.apply(&mut seen, &object);
+                    state.live.insert(self.kind);
+                    self.apply(&mut state, &object);
                 }
                 Ok(Event::Delete(object)) => {
-                    seen.live.insert(self.kind);
-                    self.delete(&mut seen, &object);
+                    state.live.insert(self.kind);
+                    self.delete(&mut state, &object);
                 }
                 Err(error) => {
-                    // Until it is heard of again, who wants to know asks.
-                    seen.live.remove(&self.kind);
+                    // Until the watch is up to date again, callers read from the server.
+                    state.live.remove(&self.kind);
                     tracing::warn!(kind = ?self.kind, error = %failure(&error), "a watch was interrupted");
                 }
             }
-            drop(seen);
-            self.pulse.send_replace(());
+            drop(state);
+            self.change_signal.send_replace(());
         }
     }
 
-    fn apply<K: Resource + serde::Serialize>(&self, seen: &mut Seen, object: &K) {
+    fn apply<K: Resource + serde::Serialize>(&self, state: &mut WatchState, object: &K) {
         let name = object.name_any();
         match self.kind {
-            Kind::Deployment => self.tell_service(seen, &name),
+            Kind::Deployment => self.notify_service(state, &name),
             Kind::Job => {
                 let Ok(object) = serde_json::to_value(object) else { return };
                 match Leftover::of(&object) {
                     Some(leftover) => {
-                        let held = seen.leftovers.entry(name.clone());
-                        let held = held.or_insert_with(|| (leftover.clone(), false));
-                        if held.0 != leftover {
-                            *held = (leftover, false);
+                        let entry = state.leftovers.entry(name.clone());
+                        let entry = entry.or_insert_with(|| (leftover.clone(), false));
+                        if entry.0 != leftover {
+                            *entry = (leftover, false);
                         }
                     }
-                    None => drop(seen.leftovers.remove(&name)),
+                    None => drop(state.leftovers.remove(&name)),
                 }
-                let stage = match verdict::end(&object) {
+                let stage = match job_status::end(&object) {
                     Some(_) => Stage::Ended,
-                    None if verdict::is_suspended(&object) => Stage::Asleep,
+                    None if job_status::is_suspended(&object) => Stage::Suspended,
                     None => Stage::Running,
                 };
-                if seen.jobs.insert(name.clone(), stage) != Some(stage) {
-                    tell_job(seen, &name);
+                if state.jobs.insert(name.clone(), stage) != Some(stage) {
+                    notify_job(state, &name);
                 }
             }
             Kind::Pod => {
                 let Ok(object) = serde_json::to_value(object) else { return };
                 let Some(job) = super::names::label(&object, "batch.kubernetes.io/job-name") else { return };
-                let is_stuck = pods::trouble(&object).is_some_and(|trouble| trouble.fails_job());
-                if is_stuck && seen.stuck.insert(name.clone(), job.to_owned()).is_none() {
-                    tell_job(seen, job);
+                let is_blocked = pods::problem(&object).is_some_and(|problem| problem.fails_job());
+                if is_blocked && state.blocked.insert(name.clone(), job.to_owned()).is_none() {
+                    notify_job(state, job);
                 }
-                if !is_stuck {
-                    seen.stuck.remove(&name);
+                if !is_blocked {
+                    state.blocked.remove(&name);
                 }
             }
         }
     }
 
-    fn delete<K: Resource>(&self, seen: &mut Seen, object: &K) {
+    fn delete<K: Resource>(&self, state: &mut WatchState, object: &K) {
         let name = object.name_any();
         match self.kind {
-            Kind::Deployment => self.tell_service(seen, &name),
+            Kind::Deployment => self.notify_service(state, &name),
             Kind::Job => {
-                seen.jobs.remove(&name);
-                seen.leftovers.remove(&name);
-                tell_job(seen, &name);
+                state.jobs.remove(&name);
+                state.leftovers.remove(&name);
+                notify_job(state, &name);
             }
             Kind::Pod => {
-                seen.stuck.remove(&name);
+                state.blocked.remove(&name);
             }
         }
     }
 
-    fn tell_service(&self, seen: &mut Seen, name: &str) {
-        if let Some(color) = self.settings.selector_of(name) {
-            seen.news.tell(Changed::Service(color));
+    fn notify_service(&self, state: &mut WatchState, name: &str) {
+        if let Some(color) = self.settings.color_of(name) {
+            state.changes.record(Changed::Service(color));
         }
     }
 }
 
-impl Seen {
-    /// A list follows that has everything there is.
-    fn begin_anew(&mut self, kind: Kind) {
+impl WatchState {
+    /// Discards the state of a kind before a complete list of its objects.
+    fn clear(&mut self, kind: Kind) {
         match kind {
             Kind::Job => {
                 self.jobs.clear();
                 self.leftovers.clear();
             }
-            Kind::Pod => self.stuck.clear(),
+            Kind::Pod => self.blocked.clear(),
             Kind::Deployment => {}
         }
     }
 }
 
-fn tell_job(seen: &mut Seen, name: &str) {
+fn notify_job(state: &mut WatchState, name: &str) {
     if let Some(name) = JobName::parse(name) {
-        seen.news.tell(Changed::Job(name));
+        state.changes.record(Changed::Job(name));
     }
 }
 
-/// Whether a watch did not start because its version is too old.
+/// Whether a watch did not start because its resource version is too old.
 fn is_too_old(error: &kube::runtime::watcher::Error) -> bool {
     use kube::runtime::watcher::Error;
     matches!(error, Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
-/// What a watch's error says, without its details: these may hold what the server said about an object.
+/// The message of a watch's error, without details, which may have content of an object.
 fn failure(error: &kube::runtime::watcher::Error) -> &'static str {
     use kube::runtime::watcher::Error;
     match error {
         Error::InitialListFailed(_) => "the list failed",
-        Error::WatchStartFailed(_) => "it does not start",
-        Error::WatchError(_) => "the server ended it",
-        Error::WatchFailed(_) => "the connection broke",
-        Error::NoResourceVersion => "the list has no version",
+        Error::WatchStartFailed(_) => "the watch did not start",
+        Error::WatchError(_) => "the server ended the watch",
+        Error::WatchFailed(_) => "the connection was lost",
+        Error::NoResourceVersion => "the list has no resource version",
     }
 }

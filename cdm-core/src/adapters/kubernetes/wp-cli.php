@@ -5,8 +5,8 @@
 	$command = implode( ' ', array_slice( WP_CLI::get_runner()->arguments, 0, 2 ) );
 	$done    = false;
 
-	// An end without an error is no proof: code that runs earlier than the command, such as wp-config.php, a must-use
-	// plugin or db-error.php, may end the process with 0.
+	// Exit code 0 does not prove success: code that runs before the command, such as wp-config.php, a must-use plugin or
+	// db-error.php, may exit with 0.
 	WP_CLI::add_hook(
 		"after_invoke:$command",
 		static function () use ( &$done, $command ): void {
@@ -26,7 +26,7 @@
 		}
 	);
 
-	// The site of a batch's container stands in the mounted file. A `url` in a wp-cli.yml of the image would win there.
+	// The mounted file has the site of a batch's container. A `url` in a wp-cli.yml of the image would take precedence.
 	$file = getenv( 'WP_CLI_CONFIG_PATH' );
 	$text = $file ? (string) @file_get_contents( $file ) : '';
 	if ( preg_match( '/^url: (\S+)$/m', $text, $found ) ) {
@@ -39,7 +39,7 @@
 	}
 
 	if ( 'core install' === $command ) {
-		// The last write of an installation. One that was cut short lacks it, whatever else it has.
+		// The last write of an installation. An interrupted installation lacks it.
 		$fresh = false;
 		WP_CLI::add_hook(
 			"before_invoke:$command",
@@ -56,14 +56,14 @@
 			}
 		);
 
-		// wp_install() asks the site's own hostname whether rewriting works, and there is no route to it yet.
+		// wp_install() requests the site's own hostname to test rewriting, but the hostname has no route yet.
 		WP_CLI::add_wp_hook(
 			'pre_http_request',
 			static function () {
 				return new WP_Error( 'http_request_not_executed', 'An installation makes no HTTP request.' );
 			}
 		);
-		// wp_guess_url() guesses by the place of the wp program, unless the address is named.
+		// wp_guess_url() derives the URL from the path of the wp program, unless the URL is set.
 		$url = WP_CLI::get_runner()->config['url'] ?? '';
 		WP_CLI::add_hook(
 			'after_wp_config_load',

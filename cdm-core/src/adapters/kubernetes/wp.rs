@@ -1,33 +1,32 @@
-//! What a job runs: `wp` by its arguments, one element each, without a shell; and what proves that it did its work.
+//! The commands of jobs: `wp` with one element per argument, without a shell, and the output that proves their work.
 
 use super::settings::{KubernetesSettings, WpRoot};
 
-/// Where the job's own files are mounted: what `wp` loads, and a site's credentials or the addresses of a batch.
+/// The mount path of a job's files: the PHP file that `wp` loads, and a site's credentials or the addresses of a batch.
 pub(super) const FILES: &str = "/run/cdm";
 
-/// One command, in a container of that name.
+/// A command in a container with this name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Command {
     pub(super) container: &'static str,
     pub(super) argv: Vec<String>,
 }
 
-/// Commands that follow on each other; the last one is the job's own.
+/// Commands that run one after the other; the last one runs in the main container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Commands {
     pub(super) before: Vec<Command>,
     pub(super) last: Command,
-    /// Which container prints which line when the work is done. That a command ended with 0 proves nothing.
+    /// For each container, the line that its output has when the work is done. Exit code 0 proves nothing.
     pub(super) proofs: Vec<(&'static str, String)>,
 }
 
-/// What a site's plugins and themes have no say in.
-const PLAIN: [&str; 2] = ["--skip-plugins", "--skip-themes"];
+/// Prevents the plugins and themes of a site from running.
+const SKIP_CODE: [&str; 2] = ["--skip-plugins", "--skip-themes"];
 
-/// Installs WordPress where it is not installed; `core install` asks itself, and is content with an address. The
-/// administrator and the mark of its end are proved besides: an installation that was cut short may have an address and
-/// nobody who can sign in, or no content.
-/// The administrator's password is in the configuration file of `wp`.
+/// Installs WordPress if it is not installed; `core install` checks that by the site's address alone. So the jobs also
+/// prove the administrator and the marker of a complete installation: an interrupted installation may have an address,
+/// but no administrator or no content. The administrator's password is in the configuration file of `wp`.
 pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Commands {
     let url = flag("url", site.address);
     let install = [
@@ -42,33 +41,33 @@ pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Command
     Commands {
         before: vec![
             command(settings, "install", &install),
-            command(settings, ADDRESS, &["option", "get", "home", &url, PLAIN[0], PLAIN[1]]),
-            command(settings, MARK, &["option", "get", "cdm_installed", &url, PLAIN[0], PLAIN[1]]),
+            command(settings, ADDRESS, &["option", "get", "home", &url, SKIP_CODE[0], SKIP_CODE[1]]),
+            command(settings, MARKER, &["option", "get", "cdm_installed", &url, SKIP_CODE[0], SKIP_CODE[1]]),
         ],
         last: command(
             settings,
             PROVE,
-            &["user", "get", &escaped(site.user), "--field=roles", &url, PLAIN[0], PLAIN[1]],
+            &["user", "get", &escaped(site.user), "--field=roles", &url, SKIP_CODE[0], SKIP_CODE[1]],
         ),
         proofs: vec![
             (ADDRESS, site.address.to_owned()),
-            (MARK, "complete".to_owned()),
+            (MARKER, "complete".to_owned()),
             (PROVE, "administrator".to_owned()),
         ],
     }
 }
 
-/// The container whose log proves the work, in jobs of before alone.
+/// The container whose log proves the work. Jobs of older versions have only this proof.
 pub(super) const PROVE: &str = "prove";
 /// The container whose log proves a site's address.
 pub(super) const ADDRESS: &str = "address";
-/// The container whose log has the mark that [`PRELUDE`] leaves at the end of an installation.
-pub(super) const MARK: &str = "mark";
+/// The container whose log has the marker that [`PRELUDE`] writes at the end of an installation.
+pub(super) const MARKER: &str = "mark";
 
-/// The container that flushes caches; those of a batch are numbered.
+/// The container that flushes caches. The containers of a batch are numbered.
 pub(super) const FLUSH: &str = "flush";
 
-/// What `core install` is told.
+/// The arguments of `core install`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site<'a> {
     pub(super) address: &'a str,
@@ -77,27 +76,27 @@ pub(super) struct Site<'a> {
     pub(super) email: &'a str,
 }
 
-/// Makes a theme the active one. A theme's name begins with a letter, a digit or an underscore, so it is no option
-/// and no alias.
+/// Activates a theme. The name of a theme begins with a letter, a digit or an underscore, so `wp` does not parse it as
+/// an option or an alias.
 pub(super) fn activate_theme(settings: &KubernetesSettings, address: &str, theme: &str) -> Commands {
     let url = flag("url", address);
     Commands {
         before: vec![command(settings, "activate", &["theme", "activate", &escaped(theme), &url])],
-        last: command(settings, PROVE, &["option", "get", "stylesheet", &url, PLAIN[0], PLAIN[1]]),
+        last: command(settings, PROVE, &["option", "get", "stylesheet", &url, SKIP_CODE[0], SKIP_CODE[1]]),
         proofs: vec![(PROVE, theme.to_owned())],
     }
 }
 
-/// Flushes the object cache of the site that the configuration file of `wp` names.
+/// Flushes the object cache of the site in the configuration file of `wp`.
 pub(super) fn flush_caches(settings: &KubernetesSettings) -> Commands {
-    let last = command(settings, FLUSH, &["cache", "flush", PLAIN[0], PLAIN[1]]);
+    let last = command(settings, FLUSH, &["cache", "flush", SKIP_CODE[0], SKIP_CODE[1]]);
     Commands { before: Vec::new(), last, proofs: vec![(FLUSH, FLUSHED.to_owned())] }
 }
 
-/// What `wp cache flush` prints when it has flushed, and what its container leaves as its termination message.
+/// The output of a successful `wp cache flush`, and the termination message of its container.
 pub(super) const FLUSHED: &str = "Success: The cache was flushed.";
 
-/// The file that `wp` loads before WordPress, and its name among the job's files.
+/// The file that `wp` loads before WordPress: its name in the job's files, and its content.
 pub(super) const PRELUDE: (&str, &str) = ("wp-cli.php", include_str!("wp-cli.php"));
 
 fn command(settings: &KubernetesSettings, container: &'static str, arguments: &[&str]) -> Command {
@@ -113,12 +112,12 @@ fn command(settings: &KubernetesSettings, container: &'static str, arguments: &[
     Command { container, argv }
 }
 
-/// An option with its value, in one element.
+/// An option with its value, as one element.
 fn flag(name: &str, value: &str) -> String {
     format!("--{name}={}", escaped(value))
 }
 
-/// A value as Kubernetes leaves it alone: it reads `$(NAME)` in arguments as a variable, and `$$` as `$`.
+/// Escapes a value for Kubernetes, which replaces `$(NAME)` in arguments by a variable, and `$$` by `$`.
 fn escaped(value: &str) -> String {
     value.replace('$', "$$")
 }
@@ -130,7 +129,7 @@ pub(super) fn install_configuration(password: &str) -> Option<String> {
     plain.then(|| format!("core install:\n  admin_password: \"{password}\"\n"))
 }
 
-/// The configuration file of `wp` that names a site.
+/// The configuration file of `wp` with the URL of a site.
 pub(super) fn site_configuration(address: &str) -> String {
     format!("url: {address}\n")
 }
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_is_one_element_whatever_it_says() {
+    fn a_title_is_always_one_element() {
         for title in [
             "A Title",
             "--exec=system('id');",
@@ -167,19 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn kubernetes_reads_no_variable_in_a_value() {
+    fn a_value_has_no_kubernetes_variable() {
         assert_eq!(site("$(WORDPRESS_DB_HOST) costs 5$")[4], "--title=$$(WORDPRESS_DB_HOST) costs 5$$");
     }
 
     #[test]
-    fn a_theme_is_an_argument_and_proved_by_name() {
+    fn a_theme_is_an_argument_and_its_own_proof() {
         let commands = activate_theme(&settings(), "https://rrr.example.com", "twentytwentysix");
         assert_eq!(commands.before[0].argv[..4], ["wp", "theme", "activate", "twentytwentysix"]);
         assert_eq!(commands.proofs, [(PROVE, "twentytwentysix".to_owned())]);
     }
 
     #[test]
-    fn every_command_has_the_path_and_may_run_as_root_where_that_is_set() {
+    fn every_command_has_the_configured_path_and_root_option() {
         let settings = KubernetesSettings {
             wp_path: Some("/srv/wordpress".to_owned()),
             wp_root: WpRoot::Allowed,
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installation_is_proved_by_its_address_and_its_administrator() {
+    fn an_installation_is_proved_by_address_and_administrator() {
         let site = Site { address: "https://a.example", title: "A", user: "admin", email: "a@example.com" };
         let commands = install(&settings(), &site);
         assert_eq!(commands.last.argv[..5], ["wp", "user", "get", "admin", "--field=roles"]);
@@ -207,14 +206,14 @@ mod tests {
             commands.proofs,
             [
                 (ADDRESS, "https://a.example".to_owned()),
-                (MARK, "complete".to_owned()),
+                (MARKER, "complete".to_owned()),
                 (PROVE, "administrator".to_owned())
             ]
         );
     }
 
     #[test]
-    fn only_a_plain_password_gets_into_the_file() {
+    fn only_a_plain_password_is_written_to_the_file() {
         let text = install_configuration("-a_B9");
         assert_eq!(text.as_deref(), Some("core install:\n  admin_password: \"-a_B9\"\n"));
         for password in ["", "a\"b", "a\nb", "a b", "\u{e4}"] {

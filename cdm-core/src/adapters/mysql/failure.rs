@@ -1,4 +1,4 @@
-//! What went wrong between us and the server, and what that is to the port's caller.
+//! Failures of the database server, and their meaning for the port's caller.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -7,12 +7,12 @@ use crate::ports::{ErrorKind, Outcome, PortError};
 
 pub(super) const PORT: &str = "databases";
 
-/// Why a call ended early.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) struct Failure {
     kind: ErrorKind,
     message: String,
-    /// The server's number; nothing where it gave no answer.
+    /// The server's error number; `None` if the server did not respond.
     number: Option<u16>,
 }
 
@@ -21,67 +21,67 @@ impl Failure {
         Self { kind, message: message.into(), number: None }
     }
 
-    /// The call's deadline has come.
+    /// The failure of a call whose deadline has passed.
     pub(super) fn late() -> Self {
-        Self::new(ErrorKind::Unavailable, "the call's deadline passed before it was done")
+        Self::new(ErrorKind::Unavailable, "the deadline passed before the call completed")
     }
 
-    /// The table of removed sites, or its schema, has not been made yet.
-    pub(super) fn no_table(&self) -> bool {
+    /// Whether the table or its schema does not exist yet.
+    pub(super) fn is_missing_table(&self) -> bool {
         matches!(self.number, Some(1049 | 1146))
     }
 
-    /// The connection that was to be ended is gone already.
-    pub(super) fn no_thread(&self) -> bool {
+    /// Whether the connection to end no longer exists.
+    pub(super) fn is_missing_connection(&self) -> bool {
         self.number == Some(1094)
     }
 
-    /// What this is to a caller that only reads.
+    /// The error for a caller that reads.
     pub(super) fn into_error(self) -> PortError {
         PortError::new(PORT, self.kind, self.message)
     }
 
-    /// What this is to a caller that changes something. While no statement that changes had been sent, nothing can
-    /// take effect. Afterwards only a refusal that a repetition would meet too ends the call for certain.
-    pub(super) fn into_outcome<T>(self, begun: bool) -> Outcome<T> {
+    /// The outcome for a caller that changes something. As long as no changing statement was sent, nothing can take
+    /// effect. After that, the outcome is certain only for errors that a retry would return as well.
+    pub(super) fn into_outcome<T>(self, change_sent: bool) -> Outcome<T> {
         let error = self.into_error();
-        if begun && error.is_retryable() { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
+        if change_sent && error.is_retryable() { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
     }
 }
 
 impl From<sqlx::Error> for Failure {
-    /// The server's words may quote the statement, a user or a host; only its number is kept.
+    /// Keeps only the error number: the server's message may quote the statement, a user or a host.
     fn from(error: sqlx::Error) -> Self {
-        let answer =
+        let database_error =
             error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-        let Some(number) = answer.map(MySqlDatabaseError::number) else {
-            return Self::new(ErrorKind::Unavailable, unconnected(&error));
+        let Some(number) = database_error.map(MySqlDatabaseError::number) else {
+            return Self::new(ErrorKind::Unavailable, connection_error(&error));
         };
-        let (kind, words) = of_number(number);
-        Self { kind, message: format!("{words} (error {number})"), number: Some(number) }
+        let (kind, text) = classify(number);
+        Self { kind, message: format!("{text} (error {number})"), number: Some(number) }
     }
 }
 
-/// Why there is no connection, and what to do about it.
-fn unconnected(error: &sqlx::Error) -> &'static str {
+/// Why no connection could be established, and how to fix it.
+fn connection_error(error: &sqlx::Error) -> &'static str {
     match error {
         sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
-            "the database server offers no TLS, and a connection beyond this machine needs it; set the server's \
-             certificate up, or name another `ssl-mode` in the database URL"
+            "the database server does not support TLS, which connections to other machines require; configure a \
+             certificate on the server, or set `ssl-mode` in the database URL"
         }
         sqlx::Error::Tls(_) => {
-            "no TLS connection to the database server can be made; see `ssl-ca` and `ssl-mode` of the database URL"
+            "a TLS connection to the database server cannot be established; check `ssl-ca` and `ssl-mode` in the database URL"
         }
-        // What rustls refuses in the middle of a handshake arrives as an error of the connection.
+        // A rejection by rustls during the handshake is reported as an I/O error.
         sqlx::Error::Io(io) if is_about_a_certificate(io) => {
-            "the database server's certificate is not accepted: it has to be of the host's name in the database URL \
-             and signed by the system's authorities, or by those of the file in `ssl-ca=…` (for Amazon RDS, its \
+            "the certificate of the database server is not accepted: it must be for the host name in the database URL \
+             and signed by a system authority or by one in the file of `ssl-ca=…` (for Amazon RDS, its \
              certificate bundle)"
         }
         sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::NotFound => {
-            "a file or a socket that the database URL names is not there"
+            "a file or a socket in the database URL does not exist"
         }
-        _ => "the database server does not answer",
+        _ => "the database server did not respond",
     }
 }
 
@@ -91,34 +91,37 @@ fn is_about_a_certificate(error: &std::io::Error) -> bool {
 
 impl From<Unquotable> for Failure {
     fn from(Unquotable: Unquotable) -> Self {
-        Self::new(ErrorKind::Invalid, "a name or a password has a NUL in it")
+        Self::new(ErrorKind::Invalid, "a name or a password contains a NUL character")
     }
 }
 
-/// What an error number of MySQL or MariaDB means to a caller.
-fn of_number(number: u16) -> (ErrorKind, &'static str) {
+/// The meaning of an error number of MySQL or MariaDB.
+fn classify(number: u16) -> (ErrorKind, &'static str) {
     match number {
-        // No right to a database, no login, no right to a table or column, to end a connection, to a global thing.
+        // No privilege on a database, table or column, no login, no privilege to end a connection or to change global
+        // settings.
         1044 | 1045 | 1095 | 1130 | 1142 | 1143 | 1227 | 1370 | 1410 | 1698 | 3118 | 3159 | 4151 => {
-            (ErrorKind::Denied, "the database server denies it to its administrator")
+            (ErrorKind::Denied, "the database server denied the statement to its administrator")
         }
-        // Too many connections, in all or for one user; no memory for another; too many errors from this host.
+        // Too many connections in total or for one user, no memory for another one, too many errors from this host.
         1040 | 1041 | 1129 | 1135 | 1203 | 1226 => {
-            (ErrorKind::Throttled(None), "the database server takes no more connections now")
+            (ErrorKind::Throttled(None), "the database server accepts no more connections at the moment")
         }
-        // Read-only, or on the way to it or from it: a fail-over mends it.
+        // Read-only, or changing to or from read-only. A failover resolves it.
         1290 | 1792 | 1836 | 3100 | 3101 => {
-            (ErrorKind::Unavailable, "the database server takes no writes now")
+            (ErrorKind::Unavailable, "the database server is read-only at the moment")
         }
-        // A lock that someone else holds, a statement that took too long or was ended.
+        // A lock of another session, or a statement that took too long or was ended.
         1205 | 1213 | 1317 | 1969 | 3024 => {
-            (ErrorKind::Unavailable, "the database server did not come to it in time")
+            (ErrorKind::Unavailable, "the database server did not complete the statement in time")
         }
-        // Wrong as it stands: syntax, a name, a password that the server's rules refuse, an unknown character set.
-        1064 | 1102 | 1115 | 1273 | 1470 | 1819 => (ErrorKind::Invalid, "the database server refuses it"),
-        // Shutting down, killed, broken connections (1053, 1077, 1158 to 1161, 1927, a proxy's 2006 and 2013), full disks,
-        // and whatever else: nothing that can be relied on was said.
-        _ => (ErrorKind::Unavailable, "the database server failed at it"),
+        // Invalid statements: syntax, a name, a password that violates the server's policy, an unknown character set.
+        1064 | 1102 | 1115 | 1273 | 1470 | 1819 => {
+            (ErrorKind::Invalid, "the database server rejected the statement")
+        }
+        // Shutdown, ended sessions, lost connections (1053, 1077, 1158 to 1161, 1927, a proxy's 2006 and 2013), full
+        // disks, and all other numbers: the state of the statement is unknown.
+        _ => (ErrorKind::Unavailable, "the database server failed to execute the statement"),
     }
 }
 
@@ -126,13 +129,13 @@ fn of_number(number: u16) -> (ErrorKind, &'static str) {
 mod tests {
     use super::*;
 
-    fn outcome(number: u16, begun: bool) -> Outcome<()> {
-        Failure { kind: of_number(number).0, message: String::new(), number: Some(number) }
-            .into_outcome(begun)
+    fn outcome(number: u16, change_sent: bool) -> Outcome<()> {
+        Failure { kind: classify(number).0, message: String::new(), number: Some(number) }
+            .into_outcome(change_sent)
     }
 
     #[test]
-    fn a_fail_over_in_between_leaves_it_unknown() {
+    fn an_outage_during_a_change_leaves_the_outcome_unknown() {
         for number in [1053, 1205, 1290, 1317, 1836, 1927, 1969, 2006, 2013, 3024, 3100, 65_535] {
             assert!(matches!(outcome(number, true), Outcome::Unknown(_)), "{number}");
             assert!(matches!(outcome(number, false), Outcome::NotApplied(_)), "{number}");
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_no_maybe() {
+    fn a_rejection_is_certain() {
         for (number, kind) in [
             (1044, ErrorKind::Denied),
             (1045, ErrorKind::Denied),
@@ -151,6 +154,6 @@ mod tests {
             let Outcome::NotApplied(error) = outcome(number, true) else { panic!("{number}") };
             assert_eq!(error.kind, kind, "{number}");
         }
-        assert_eq!(of_number(1040).0, ErrorKind::Throttled(None));
+        assert_eq!(classify(1040).0, ErrorKind::Throttled(None));
     }
 }

@@ -1,16 +1,16 @@
-//! Site databases on MySQL or MariaDB.
+//! Databases of sites on MySQL or MariaDB.
 //!
-//! A call has a connection of its own and a server lock on the site's name. Names that were removed are kept in the table
-//! `cdm.removed`, so that a late call brings nothing back; a backup without it forgets that. `cdm.renewed` has the fence of
-//! the last call that made a site's database anew.
+//! Every call opens a connection and acquires a server lock on the site's name. The table `cdm.removed` has the removed
+//! names, so that a delayed call cannot create a removed database again; a backup without the table loses this
+//! protection. `cdm.renewed` has the fences of the calls that renewed a site's database.
 //!
-//! The administrator in the URL needs: `CREATE USER`; the rights of a site's user and `CREATE`, `DROP`, `ALTER` on
-//! `site\_%` and `cdm`, with `GRANT OPTION` on the former; `SELECT` on `mysql`; and to see and end the connections of
-//! others (`PROCESS`, and `CONNECTION ADMIN` or what the server has for it).
+//! The administrator in the URL needs: `CREATE USER`; the privileges of a site's user and `CREATE`, `DROP`, `ALTER` on
+//! `site\_%` and `cdm`, with `GRANT OPTION` on the former; `SELECT` on `mysql`; and the privileges to see and end the
+//! connections of other users (`PROCESS`, and `CONNECTION ADMIN` or the server's equivalent).
 
 mod failure;
+mod privileges;
 mod quoting;
-mod rights;
 mod session;
 mod site;
 
@@ -29,67 +29,69 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::sync::Semaphore;
 
 use self::failure::{Failure, PORT};
-use self::session::{Session, Span};
+use self::session::{Limits, Session};
 use self::site::Site;
 use crate::domain::{DatabaseName, MonotonicTime, Uid};
 use crate::ports::{
     CallContext, Clock, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases,
 };
 
-/// How long a read may take.
-const READ: Duration = Duration::from_secs(10);
-/// How many connections there are at once; further calls wait for one.
-const CONNECTIONS: usize = 8;
+/// Timeout of a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of connections; further calls wait for one.
+const MAX_CONNECTIONS: usize = 8;
 
-/// Where site databases live. Plain values, judged by [`MysqlDatabases::new`].
+/// The settings of the database server, checked by [`MysqlDatabases::new`].
 #[derive(Clone, Debug)]
 pub struct MysqlSettings {
-    /// The server and its administrator, `mysql://user:password@host:port/`.
+    /// The server and its administrator, as `mysql://user:password@host:port/`. No default.
     ///
-    /// A server beyond this machine has to show a certificate of the host's name, signed by the system's authorities or by
-    /// those of `?ssl-ca=…`, unless `?ssl-mode=…` says otherwise. One on this machine is spoken to as it prefers.
+    /// A server on another machine must present a certificate for the host's name, signed by a system authority or by
+    /// one in the file of `?ssl-ca=…`, unless `?ssl-mode=…` sets another mode. A connection to this machine uses TLS if
+    /// the server supports it.
     pub url: SecretString,
-    /// The administrator's password, where it does not stand in the URL.
+    /// The administrator's password, which replaces the one in the URL. Default: `None`. Keeps the password out of the
+    /// URL.
     pub password: Option<SecretString>,
-    /// Host and port by which sites reach the server, where these are others than the URL's.
+    /// Host and port by which sites connect to the server. Default: `None`, for the host and port of the URL.
     pub address: Option<(String, u16)>,
-    /// From where a site's user may connect: the host part of its account.
+    /// The hosts from which a site's user may connect, as the host part of its account. Default: `%`, for all hosts.
     pub user_host: String,
 }
 
 impl MysqlSettings {
-    /// The server of a URL, for users from everywhere.
+    /// The settings for the server of a URL, with users that may connect from all hosts.
     pub fn new(url: SecretString) -> Self {
         Self { url, password: None, address: None, user_host: "%".to_owned() }
     }
 }
 
-/// Why settings are of no use.
+/// Why settings cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MysqlError {
-    /// The URL is none.
-    #[error("the database server's URL is not of the form `mysql://user:password@host:port/`")]
+    /// The URL is invalid.
+    #[error("the URL of the database server must have the form `mysql://user:password@host:port/`")]
     Url,
-    /// The host part of an account.
-    #[error("`user_host` is of letters, digits and `%_.:/-` only, and at most 60 of them")]
+    /// The host part of accounts is invalid.
+    #[error("`user_host` must have at most 60 characters, only letters, digits and `%_.:/-`")]
     UserHost,
 }
 
-/// Makes and drops site databases on a server; clones share its connections.
+/// Creates and drops the databases of sites on a server. Clones share the limit of connections.
 #[derive(Clone)]
 pub struct MysqlDatabases {
     options: MySqlConnectOptions,
     address: (String, u16),
     user_host: String,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
 }
 
 impl MysqlDatabases {
-    /// Databases on the server of the settings. Does not connect; the first call does.
+    /// Creates a client for the server in the settings. Does not connect before the first call.
     ///
     /// # Errors
-    /// When the URL or the host part of accounts is wrong.
+    /// When the URL or the host part of accounts is invalid.
     pub fn new(settings: &MysqlSettings, clock: Arc<dyn Clock>) -> Result<Self, MysqlError> {
         let url = settings.url.expose_secret();
         if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
@@ -100,7 +102,7 @@ impl MysqlDatabases {
             Some(password) => options.password(password.expose_secret()),
             None => options,
         };
-        let options = if is_beyond(&options) && !names_mode(url) {
+        let options = if is_remote(&options) && !sets_ssl_mode(url) {
             options.ssl_mode(MySqlSslMode::VerifyIdentity)
         } else {
             options
@@ -116,19 +118,19 @@ impl MysqlDatabases {
             options: options.disable_statement_logging(),
             address,
             user_host: host.clone(),
-            turns: Arc::new(Semaphore::new(CONNECTIONS)),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             clock,
         })
     }
 
-    /// Whether the server answers its administrator.
+    /// Checks that the administrator can log in and read.
     ///
     /// # Errors
-    /// `Unavailable` when it does not, `Denied` when it does not let the administrator in.
+    /// `Unavailable` when the server does not respond, `Denied` when it rejects the administrator.
     pub async fn check(&self) -> Result<(), PortError> {
-        let (deadline, begun) = (self.clock.monotonic().after(READ), AtomicBool::new(false));
+        let (deadline, change_sent) = (self.clock.monotonic().after(READ_TIMEOUT), AtomicBool::new(false));
         let work = async {
-            let mut session = self.session(deadline, &begun).await?;
+            let mut session = self.session(deadline, &change_sent).await?;
             session.rows("SELECT '' FROM mysql.user LIMIT 1", &[]).await?;
             session.close().await;
             Ok(())
@@ -143,16 +145,16 @@ impl MysqlDatabases {
     async fn session<'a>(
         &'a self,
         deadline: MonotonicTime,
-        begun: &'a AtomicBool,
+        change_sent: &'a AtomicBool,
     ) -> Result<Session<'a>, Failure> {
         let clock = &*self.clock;
         if clock.monotonic() >= deadline {
             return Err(Failure::late());
         }
-        Session::open(&self.options, &self.turns, Span { clock, deadline, begun }).await
+        Session::open(&self.options, &self.permits, Limits { clock, deadline, change_sent }).await
     }
 
-    /// What `work` answers, or that it is late once the deadline has passed; the connection is gone then.
+    /// The result of `work`, or a failure once the deadline has passed, which also closes the connection.
     async fn within<T>(
         &self,
         deadline: MonotonicTime,
@@ -167,13 +169,13 @@ impl MysqlDatabases {
     }
 }
 
-/// The name of the site's database and user, if the credentials are theirs.
+/// The name of the site's database and user, if the credentials belong to them.
 fn name_of(uid: Uid, credentials: &Database) -> Result<String, PortError> {
     let name = DatabaseName::of(uid).to_string();
     if credentials.dbname == name && credentials.username == name {
         return Ok(name);
     }
-    let message = format!("the credentials are not of the database {name} and its user");
+    let message = format!("the credentials do not belong to the database `{name}` and its user");
     Err(PortError::new(PORT, ErrorKind::Invalid, message))
 }
 
@@ -188,14 +190,14 @@ impl SiteDatabases for MysqlDatabases {
             Ok(name) => name,
             Err(error) => return Outcome::NotApplied(error),
         };
-        let begun = AtomicBool::new(false);
+        let change_sent = AtomicBool::new(false);
         let work = async {
-            let mut session = self.session(call.deadline, &begun).await?;
+            let mut session = self.session(call.deadline, &change_sent).await?;
             self.site(&name).ensure(&mut session, &credentials.password).await?;
             session.close().await;
             Ok(())
         };
-        outcome(self.within(call.deadline, work).await, &begun)
+        outcome(self.within(call.deadline, work).await, &change_sent)
     }
 
     async fn renew(&self, call: &CallContext, uid: Uid, credentials: &Database) -> Outcome<()> {
@@ -203,33 +205,33 @@ impl SiteDatabases for MysqlDatabases {
             Ok(name) => name,
             Err(error) => return Outcome::NotApplied(error),
         };
-        let begun = AtomicBool::new(false);
+        let change_sent = AtomicBool::new(false);
         let work = async {
-            let mut session = self.session(call.deadline, &begun).await?;
+            let mut session = self.session(call.deadline, &change_sent).await?;
             self.site(&name).renew(&mut session, &credentials.password, call.fence).await?;
             session.close().await;
             Ok(())
         };
-        outcome(self.within(call.deadline, work).await, &begun)
+        outcome(self.within(call.deadline, work).await, &change_sent)
     }
 
     async fn remove(&self, call: &CallContext, uid: Uid) -> Outcome<()> {
         let name = DatabaseName::of(uid).to_string();
-        let begun = AtomicBool::new(false);
+        let change_sent = AtomicBool::new(false);
         let work = async {
-            let mut session = self.session(call.deadline, &begun).await?;
+            let mut session = self.session(call.deadline, &change_sent).await?;
             self.site(&name).remove(&mut session).await?;
             session.close().await;
             Ok(())
         };
-        outcome(self.within(call.deadline, work).await, &begun)
+        outcome(self.within(call.deadline, work).await, &change_sent)
     }
 
     async fn seen(&self, uid: Uid) -> Result<SiteDatabase, PortError> {
         let name = DatabaseName::of(uid).to_string();
-        let (deadline, begun) = (self.clock.monotonic().after(READ), AtomicBool::new(false));
+        let (deadline, change_sent) = (self.clock.monotonic().after(READ_TIMEOUT), AtomicBool::new(false));
         let work = async {
-            let mut session = self.session(deadline, &begun).await?;
+            let mut session = self.session(deadline, &change_sent).await?;
             let seen = self.site(&name).seen(&mut session).await?;
             session.close().await;
             Ok(seen)
@@ -238,31 +240,31 @@ impl SiteDatabases for MysqlDatabases {
     }
 }
 
-/// Whether the server is on another machine, as far as its host's name tells. A name that only resolves to loopback
-/// counts as beyond: who answers for names may change it.
-fn is_beyond(options: &MySqlConnectOptions) -> bool {
+/// Whether the server is on another machine, as far as its host name shows. A name that only resolves to loopback
+/// counts as another machine, because DNS can change.
+fn is_remote(options: &MySqlConnectOptions) -> bool {
     let host = options.get_host().trim_start_matches('[').trim_end_matches(']');
     let is_loopback = host.eq_ignore_ascii_case("localhost")
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     options.get_socket().is_none() && !is_loopback
 }
 
-/// Whether a URL says itself how the connection is to be protected.
-fn names_mode(url: &str) -> bool {
+/// Whether a URL sets the TLS mode.
+fn sets_ssl_mode(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let keys = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key));
     keys.into_iter().any(|key| matches!(key, "ssl-mode" | "sslmode"))
 }
 
-fn outcome(done: Result<(), Failure>, begun: &AtomicBool) -> Outcome<()> {
+fn outcome(done: Result<(), Failure>, change_sent: &AtomicBool) -> Outcome<()> {
     match done {
         Ok(()) => Outcome::Applied(()),
-        Err(failure) => failure.into_outcome(begun.load(Ordering::Relaxed)),
+        Err(failure) => failure.into_outcome(change_sent.load(Ordering::Relaxed)),
     }
 }
 
 impl fmt::Debug for MysqlDatabases {
-    /// Without the options: they hold the administrator's password.
+    /// Omits the options, which have the administrator's password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MysqlDatabases").finish_non_exhaustive()
     }
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_beyond_this_machine_has_to_prove_its_name() {
+    fn a_server_on_another_machine_must_prove_its_name() {
         for url in [
             "mysql://u:p@db.internal:3306/",
             "mysql://u:p@10.0.0.7/",

@@ -1,39 +1,39 @@
-//! The one place where text becomes part of a statement. What cannot be bound (names, hosts, passwords, patterns) goes
-//! through here and nowhere else.
+//! Quoting: the only place where text becomes part of a statement. All values that cannot be bound (names, hosts,
+//! passwords, patterns) are quoted here.
 
-/// How a server reads what is quoted, which depends on settings of its own.
+/// How the server parses quoted text, which depends on its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quoting {
-    /// What a backslash in a string is.
+    /// The meaning of a backslash in a string.
     pub(super) backslash: Backslash,
-    /// What `_` and `%` in a granted name are.
+    /// The meaning of `_` and `%` in a granted name.
     pub(super) wildcards: Wildcards,
 }
 
-/// What a backslash in a string is: the sql mode `NO_BACKSLASH_ESCAPES` decides.
+/// The meaning of a backslash in a string, which the SQL mode `NO_BACKSLASH_ESCAPES` determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backslash {
-    /// The beginning of an escape.
+    /// Starts an escape sequence.
     Escape,
-    /// A character like others.
+    /// An ordinary character.
     Literal,
 }
 
-/// What `_` and `%` in a granted name are: MySQL's `partial_revokes` decides.
+/// The meaning of `_` and `%` in a granted name, which MySQL's `partial_revokes` determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wildcards {
-    /// Any character, and any text; a backslash before them makes them literal.
+    /// Match any character and any text. A preceding backslash makes them ordinary.
     Match,
-    /// Characters like others.
+    /// Ordinary characters.
     Literal,
 }
 
-/// A text that no statement can hold: it has a NUL in it.
+/// The error of a text that no statement can contain, because the text has a NUL character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unquotable;
 
 impl Quoting {
-    /// A string.
+    /// Quotes a string.
     pub(super) fn string(self, text: &str) -> Result<String, Unquotable> {
         let escaped = match self.backslash {
             Backslash::Escape => text.replace('\\', "\\\\"),
@@ -42,22 +42,22 @@ impl Quoting {
         quoted(&escaped, '\'')
     }
 
-    /// The name of a database or table.
+    /// Quotes the name of a database or table.
     pub(super) fn name(self, text: &str) -> Result<String, Unquotable> {
         quoted(text, '`')
     }
 
-    /// An account: a user at a host.
+    /// Quotes an account: a user at a host.
     pub(super) fn account(self, user: &str, host: &str) -> Result<String, Unquotable> {
         Ok(format!("{}@{}", self.string(user)?, self.string(host)?))
     }
 
-    /// The pattern that matches one database and no other.
-    pub(super) fn claim_token(self, database: &str) -> Result<String, Unquotable> {
+    /// Quotes the pattern that matches exactly one database.
+    pub(super) fn grant(self, database: &str) -> Result<String, Unquotable> {
         self.name(&self.pattern(database))
     }
 
-    /// That pattern as the server keeps it.
+    /// The pattern that matches exactly one database, as the server stores it.
     pub(super) fn pattern(self, database: &str) -> String {
         match self.wildcards {
             Wildcards::Match => {
@@ -72,13 +72,13 @@ impl Quoting {
     }
 }
 
-/// The text between two marks; a mark in it stands doubled.
-fn quoted(text: &str, mark: char) -> Result<String, Unquotable> {
+/// Encloses a text in quotation marks, doubling each mark in it.
+fn quoted(text: &str, quote_char: char) -> Result<String, Unquotable> {
     if text.contains('\0') {
         return Err(Unquotable);
     }
-    let doubled = text.replace(mark, &format!("{mark}{mark}"));
-    Ok(format!("{mark}{doubled}{mark}"))
+    let doubled = text.replace(quote_char, &format!("{quote_char}{quote_char}"));
+    Ok(format!("{quote_char}{doubled}{quote_char}"))
 }
 
 #[cfg(test)]
@@ -87,9 +87,9 @@ mod tests {
 
     use super::*;
 
-    /// Reads what stands between two marks as a server does; `None` where it ends early or not at all.
-    fn read(quoted: &str, mark: char, backslash: Backslash) -> Option<String> {
-        let mut characters = quoted.strip_prefix(mark)?.chars().peekable();
+    /// Parses a quoted text as the server does; `None` if it ends early or not at all.
+    fn read(quoted: &str, quote_char: char, backslash: Backslash) -> Option<String> {
+        let mut characters = quoted.strip_prefix(quote_char)?.chars().peekable();
         let mut text = String::new();
         while let Some(character) = characters.next() {
             match character {
@@ -99,12 +99,12 @@ mod tests {
                     '0' => text.push('\0'),
                     other => text.push(other),
                 },
-                character if character == mark => {
+                character if character == quote_char => {
                     if characters.peek().is_none() {
                         return Some(text);
                     }
-                    characters.next_if_eq(&mark)?;
-                    text.push(mark);
+                    characters.next_if_eq(&quote_char)?;
+                    text.push(quote_char);
                 }
                 character => text.push(character),
             }
@@ -112,7 +112,7 @@ mod tests {
         None
     }
 
-    /// Whether a granted pattern matches a name, by the server's rules.
+    /// Whether a granted pattern matches a name by the server's rules.
     fn matches(pattern: &[char], name: &[char]) -> bool {
         match (pattern, name) {
             ([], []) => true,
@@ -130,26 +130,26 @@ mod tests {
         (backslash, wildcards).prop_map(|(backslash, wildcards)| Quoting { backslash, wildcards })
     }
 
-    /// Texts in which what could end a quotation is frequent.
+    /// Texts with many characters that could end a quotation.
     fn hostile() -> impl Strategy<Value = String> {
         prop_oneof!["[\\\\'\"`%_;a\\n-]{0,24}", "[^\\x00]{0,24}"]
     }
 
     proptest! {
         #[test]
-        fn a_string_is_read_as_it_was(quoting in quotings(), text in hostile()) {
+        fn a_string_is_parsed_as_it_was(quoting in quotings(), text in hostile()) {
             let quoted = quoting.string(&text).expect("no NUL");
             prop_assert_eq!(read(&quoted, '\'', quoting.backslash), Some(text));
         }
 
         #[test]
-        fn a_name_is_read_as_it_was(quoting in quotings(), text in hostile()) {
+        fn a_name_is_parsed_as_it_was(quoting in quotings(), text in hostile()) {
             let quoted = quoting.name(&text).expect("no NUL");
             prop_assert_eq!(read(&quoted, '`', Backslash::Literal), Some(text));
         }
 
         #[test]
-        fn a_grant_matches_its_database_alone(name in "[a_%\\\\]{0,8}", other in "[ab_%\\\\]{0,8}") {
+        fn a_grant_matches_only_its_database(name in "[a_%\\\\]{0,8}", other in "[ab_%\\\\]{0,8}") {
             let quoting = Quoting { backslash: Backslash::Escape, wildcards: Wildcards::Match };
             let pattern: Vec<char> = quoting.pattern(&name).chars().collect();
             let characters = |text: &str| text.chars().collect::<Vec<_>>();
@@ -158,7 +158,7 @@ mod tests {
         }
 
         #[test]
-        fn a_nul_is_refused(quoting in quotings(), before in hostile(), after in hostile()) {
+        fn a_nul_is_rejected(quoting in quotings(), before in hostile(), after in hostile()) {
             let text = format!("{before}\0{after}");
             prop_assert_eq!(quoting.string(&text), Err(Unquotable));
             prop_assert_eq!(quoting.name(&text), Err(Unquotable));
@@ -169,10 +169,10 @@ mod tests {
     fn known_texts() {
         let quoting = Quoting { backslash: Backslash::Escape, wildcards: Wildcards::Match };
         assert_eq!(quoting.string(r"a'b\").as_deref(), Ok(r"'a''b\\'"));
-        assert_eq!(quoting.claim_token("site_a").as_deref(), Ok(r"`site\_a`"));
+        assert_eq!(quoting.grant("site_a").as_deref(), Ok(r"`site\_a`"));
         assert_eq!(quoting.account("site_a", "%").as_deref(), Ok("'site_a'@'%'"));
         let other = Quoting { backslash: Backslash::Literal, wildcards: Wildcards::Literal };
         assert_eq!(other.string(r"a'b\").as_deref(), Ok(r"'a''b\'"));
-        assert_eq!(other.claim_token("site_a").as_deref(), Ok("`site_a`"));
+        assert_eq!(other.grant("site_a").as_deref(), Ok("`site_a`"));
     }
 }

@@ -1,4 +1,4 @@
-//! One connection for one call: what it may take, the lock that it holds, and whether it has begun to change anything.
+//! A connection for one call: its time limit, its lock, and whether a changing statement was sent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,59 +12,60 @@ use super::quoting::{Backslash, Quoting, Wildcards};
 use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind};
 
-/// A connection that ends with its call; clones of nothing, kept by nobody.
+/// A connection that is closed when its call ends.
 ///
-/// A kept one would, after a fail-over, lead to a server that only reads. And with its connection go a call's lock and
-/// whatever it still waits for.
+/// Connections are not pooled: after a failover, a pooled one could lead to a server that is read-only. Closing the
+/// connection also releases the call's lock and ends a waiting statement.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     connection: MySqlConnection,
-    /// How this server reads what is quoted.
+    /// How this server parses quoted text.
     pub(super) quoting: Quoting,
     clock: &'a dyn Clock,
     deadline: MonotonicTime,
-    begun: &'a AtomicBool,
-    _turn: SemaphorePermit<'a>,
+    change_sent: &'a AtomicBool,
+    _permit: SemaphorePermit<'a>,
 }
 
-/// Whose time a session's work takes.
+/// The limits of a session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span<'a> {
+pub(super) struct Limits<'a> {
     pub(super) clock: &'a dyn Clock,
     pub(super) deadline: MonotonicTime,
-    /// Set before the first statement that changes something is sent.
-    pub(super) begun: &'a AtomicBool,
+    /// Set before the first changing statement is sent.
+    pub(super) change_sent: &'a AtomicBool,
 }
 
 impl<'a> Session<'a> {
     pub(super) async fn open(
         options: &MySqlConnectOptions,
-        turns: &'a Semaphore,
-        span: Span<'a>,
+        permits: &'a Semaphore,
+        limits: Limits<'a>,
     ) -> Result<Self, Failure> {
-        let Span { clock, deadline, begun } = span;
-        let turn = turns.acquire().await.map_err(|_| Failure::late())?;
+        let Limits { clock, deadline, change_sent } = limits;
+        let permit = permits.acquire().await.map_err(|_| Failure::late())?;
         let connection = options.connect().await?;
         let quoting = Quoting { backslash: Backslash::Escape, wildcards: Wildcards::Match };
-        let mut session = Self { connection, quoting, clock, deadline, begun, _turn: turn };
-        session.limit().await?;
-        session.quoting = session.look_how_it_reads().await?;
+        let mut session = Self { connection, quoting, clock, deadline, change_sent, _permit: permit };
+        session.set_time_limits().await?;
+        session.quoting = session.read_quoting().await?;
         Ok(session)
     }
 
-    /// Says good-bye, so that the server need not find out. Whether that is heard changes nothing.
+    /// Closes the connection, so that the server does not have to detect its end. A failure has no effect.
     pub(super) async fn close(self) {
         drop(self.connection.close().await);
     }
 
-    /// Tells the server how long it may still take, so that it ends by the deadline on its own: MariaDB any statement,
-    /// MySQL what waits for a lock, and reads. A session that nobody speaks to is closed soon after, with its lock.
-    async fn limit(&mut self) -> Result<(), Failure> {
-        let left = self.deadline.since(self.clock.monotonic());
-        if left.is_zero() {
+    /// Limits the time on the server, so that it ends a statement by the deadline itself: MariaDB any statement, MySQL
+    /// reads and statements that wait for a lock. The server closes an idle session soon after the deadline, which
+    /// releases its lock.
+    async fn set_time_limits(&mut self) -> Result<(), Failure> {
+        let remaining = self.deadline.since(self.clock.monotonic());
+        if remaining.is_zero() {
             return Err(Failure::late());
         }
-        let (seconds, millis) = (left.as_secs().max(1), left.as_millis().max(1));
+        let (seconds, millis) = (remaining.as_secs().max(1), remaining.as_millis().max(1));
         let (whole, part) = (millis / 1000, millis % 1000);
         let idle = seconds + 1;
         let set = format!(
@@ -76,7 +77,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn look_how_it_reads(&mut self) -> Result<Quoting, Failure> {
+    async fn read_quoting(&mut self) -> Result<Quoting, Failure> {
         let modes = self.texts("SELECT CAST(@@sql_mode AS CHAR)", &[]).await?;
         let literal = modes.iter().any(|mode| mode.contains("NO_BACKSLASH_ESCAPES"));
         let show = "SHOW GLOBAL VARIABLES WHERE Variable_name = 'partial_revokes' AND Value = 'ON'";
@@ -87,21 +88,22 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Sends a statement that changes something. What is not constant in it has gone through `quoting`.
+    /// Sends a changing statement. All variable parts of the statement must be quoted with `quoting`.
     pub(super) async fn change(&mut self, statement: String) -> Result<(), Failure> {
-        self.limit().await?;
-        self.begun.store(true, Ordering::Relaxed);
+        self.set_time_limits().await?;
+        self.change_sent.store(true, Ordering::Relaxed);
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut self.connection).await?;
         Ok(())
     }
 
-    /// The rows of a statement that cannot be prepared. What is not constant in it has gone through `quoting`.
-    pub(super) async fn shown(&mut self, statement: String) -> Result<Vec<String>, Failure> {
+    /// Returns the first column of a statement that cannot be prepared. All variable parts must be quoted with
+    /// `quoting`.
+    pub(super) async fn raw_texts(&mut self, statement: String) -> Result<Vec<String>, Failure> {
         let rows = sqlx::raw_sql(AssertSqlSafe(statement)).fetch_all(&mut self.connection).await?;
         rows.iter().map(|row| Ok(row.try_get_unchecked(0)?)).collect()
     }
 
-    /// The rows of a query.
+    /// Returns the rows of a query.
     pub(super) async fn rows(
         &mut self,
         query: &'static str,
@@ -112,7 +114,7 @@ impl<'a> Session<'a> {
         Ok(query.fetch_all(&mut self.connection).await?)
     }
 
-    /// The first column of a query's rows. Servers differ in the types of their own tables: a query casts.
+    /// Returns the first column of a query. Queries cast it, because the types of system tables differ between servers.
     pub(super) async fn texts(
         &mut self,
         query: &'static str,
@@ -122,19 +124,19 @@ impl<'a> Session<'a> {
         rows.iter().map(|row| Ok(row.try_get_unchecked(0)?)).collect()
     }
 
-    /// Takes the lock of that name, which lasts as long as the session. A statement that is under way keeps it, also
-    /// when nobody listens any more.
+    /// Acquires the lock with this name, until the session ends. A statement that still runs on the server keeps the
+    /// lock, even if its call has ended.
     pub(super) async fn lock(&mut self, name: &str) -> Result<(), Failure> {
-        let left = self.deadline.since(self.clock.monotonic()).as_secs().to_string();
-        let taken = self.texts("SELECT CAST(GET_LOCK(?, ?) AS CHAR)", &[name, &left]).await;
-        if taken?.iter().any(|taken| taken == "1") {
+        let remaining = self.deadline.since(self.clock.monotonic()).as_secs().to_string();
+        let acquired = self.texts("SELECT CAST(GET_LOCK(?, ?) AS CHAR)", &[name, &remaining]).await;
+        if acquired?.iter().any(|acquired| acquired == "1") {
             return Ok(());
         }
-        Err(Failure::new(ErrorKind::Unavailable, "another call is at work on the same database"))
+        Err(Failure::new(ErrorKind::Unavailable, "another call uses the same database at the moment"))
     }
 
-    /// Lets a moment pass in which the server does what it was told.
-    pub(super) async fn pause(&self, moment: Duration) {
-        self.clock.sleep_until(self.clock.monotonic().after(moment)).await;
+    /// Waits until the server may have processed an earlier statement.
+    pub(super) async fn pause(&self, duration: Duration) {
+        self.clock.sleep_until(self.clock.monotonic().after(duration)).await;
     }
 }

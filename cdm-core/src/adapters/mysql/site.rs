@@ -1,42 +1,43 @@
-//! One site's database and user: made, seen, and removed for good.
+//! The database and the user of one site: creation, renewal, and permanent removal.
 
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::failure::Failure;
-use super::rights;
+use super::privileges;
 use super::session::Session;
 use crate::domain::Fence;
 use crate::ports::{ErrorKind, SiteDatabase};
 
-/// What both servers know, and what WordPress itself takes where it may choose.
-const CHARACTERS: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci";
-/// How long a connection that was told to end is given before it is looked for again.
-const MOMENT: Duration = Duration::from_millis(20);
+/// The character set and collation that both MySQL and MariaDB support, and that WordPress itself chooses.
+const CHARACTER_SET: &str = "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci";
+/// The pause before checking again whether a connection has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A site's database and its user, which have one name.
+/// A site's database and its user, which have the same name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site<'a> {
     pub(super) name: &'a str,
-    /// From where the user may connect.
+    /// The hosts from which the user may connect.
     pub(super) host: &'a str,
 }
 
 impl Site<'_> {
-    /// Makes both, under the lock that `remove` takes too: once that has closed the name, nothing is made any more.
+    /// Creates database and user under the lock that `remove` uses too: after `remove` has closed the name, nothing is
+    /// created.
     pub(super) async fn ensure(
         self,
         session: &mut Session<'_>,
         password: &SecretString,
     ) -> Result<(), Failure> {
         self.lock(session).await?;
-        self.open(session).await?;
-        self.make(session, password).await
+        self.check_not_removed(session).await?;
+        self.create(session, password).await
     }
 
-    /// Drops the database under the lock and makes it anew, unless a call with a higher fence has done so. Without its
-    /// user first: nothing of before comes into the new database.
+    /// Drops the database under the lock and creates it again, unless a call with a higher fence has renewed it. Drops
+    /// the user first, so that no open connection writes to the new database.
     pub(super) async fn renew(
         self,
         session: &mut Session<'_>,
@@ -44,30 +45,30 @@ impl Site<'_> {
         fence: Fence,
     ) -> Result<(), Failure> {
         self.lock(session).await?;
-        self.open(session).await?;
-        self.note_renewal(session, fence).await?;
+        self.check_not_removed(session).await?;
+        self.record_renewal(session, fence).await?;
         let name = session.quoting.name(self.name)?;
         self.drop_users(session, |_| true).await?;
         self.end_connections(session).await?;
         session.change(format!("DROP DATABASE IF EXISTS {name}")).await?;
-        self.make(session, password).await
+        self.create(session, password).await
     }
 
-    /// That the name was not closed.
-    async fn open(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        if self.is_closed(session).await? {
-            let message = format!("the database {} was dropped", self.name);
+    /// Fails if the name was closed.
+    async fn check_not_removed(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        if self.is_removed(session).await? {
+            let message = format!("the database `{}` was dropped", self.name);
             return Err(Failure::new(ErrorKind::Gone, message));
         }
         Ok(())
     }
 
-    /// Stores the fence of a renewal before anything is dropped. The list only grows, as that of closed names does: the
-    /// administrator of the guide may add to it and no more.
-    async fn note_renewal(self, session: &mut Session<'_>, fence: Fence) -> Result<(), Failure> {
+    /// Stores the fence of a renewal before anything is dropped. Like the table of closed names, this table only grows:
+    /// the administrator of the guide may only insert into it.
+    async fn record_renewal(self, session: &mut Session<'_>, fence: Fence) -> Result<(), Failure> {
         let query = "SELECT CAST(`fence` AS CHAR) FROM `cdm`.`renewed` WHERE `name` = ?";
-        let held = match session.texts(query, &[self.name]).await {
-            Err(failure) if failure.no_table() => {
+        let stored = match session.texts(query, &[self.name]).await {
+            Err(failure) if failure.is_missing_table() => {
                 let table = "CREATE TABLE IF NOT EXISTS `cdm`.`renewed` (\
                              `name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
                              `fence` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, \
@@ -76,10 +77,10 @@ impl Site<'_> {
                 session.change(table.to_owned()).await?;
                 session.texts(query, &[self.name]).await?
             }
-            held => held?,
+            stored => stored?,
         };
-        if held.iter().filter_map(|held| Fence::parse(held)).any(|held| held > fence) {
-            let message = format!("a later call has renewed the database {}", self.name);
+        if stored.iter().filter_map(|stored| Fence::parse(stored)).any(|stored| stored > fence) {
+            let message = format!("a later call has renewed the database `{}`", self.name);
             return Err(Failure::new(ErrorKind::Conflict, message));
         }
         let (name, fence) = (session.quoting.string(self.name)?, session.quoting.string(&fence.to_string())?);
@@ -87,49 +88,51 @@ impl Site<'_> {
         session.change(note).await
     }
 
-    async fn make(self, session: &mut Session<'_>, password: &SecretString) -> Result<(), Failure> {
-        self.database(session).await?;
-        self.user(session, password).await?;
-        if rights::seen(session, self).await?.too_much() {
-            // Roles, global rights, rights on other databases: a new user has none of them.
+    async fn create(self, session: &mut Session<'_>, password: &SecretString) -> Result<(), Failure> {
+        self.ensure_database(session).await?;
+        self.ensure_user(session, password).await?;
+        if privileges::read(session, self).await?.has_excess() {
+            // A new user has no roles, no global privileges and no privileges on other databases.
             self.drop_users(session, |_| true).await?;
-            self.user(session, password).await?;
+            self.ensure_user(session, password).await?;
         }
-        if !rights::seen(session, self).await?.exact() {
-            rights::claim_token(session, self).await?;
+        if !privileges::read(session, self).await?.is_exact() {
+            privileges::grant(session, self).await?;
         }
-        if !rights::seen(session, self).await?.exact() {
-            let message =
-                format!("the user {} has other rights than it was given; see the server's roles", self.name);
+        if !privileges::read(session, self).await?.is_exact() {
+            let message = format!(
+                "the user `{}` has other privileges than it was granted; check the server's roles",
+                self.name
+            );
             return Err(Failure::new(ErrorKind::Invalid, message));
         }
         let both = SiteDatabase { database: true, user: true };
         if self.seen(session).await? != both {
-            let message = format!("the database {} was made and is not there", self.name);
+            let message = format!("the database `{}` was created but does not exist", self.name);
             return Err(Failure::new(ErrorKind::Unavailable, message));
         }
         Ok(())
     }
 
-    /// Closes the name first, then the door, and only then drops: nobody comes back in between.
+    /// Closes the name first, then drops the user, and the database last, so that nothing is created again in between.
     pub(super) async fn remove(self, session: &mut Session<'_>) -> Result<(), Failure> {
         self.lock(session).await?;
-        if !self.is_closed(session).await? {
+        if !self.is_removed(session).await? {
             let name = session.quoting.string(self.name)?;
             session.change(format!("INSERT IGNORE INTO `cdm`.`removed` (`name`) VALUES ({name})")).await?;
         }
         let name = session.quoting.name(self.name)?;
-        // A login that was under way while the user was dropped shows itself by now. Its rights would let it make the
-        // database anew.
+        // A login that was in progress while the user was dropped is visible by now. With its privileges it could
+        // create the database again.
         loop {
             self.drop_users(session, |_| true).await?;
             self.end_connections(session).await?;
             session.change(format!("DROP DATABASE IF EXISTS {name}")).await?;
-            let left = self.connections(session).await?;
-            if left.is_empty() && self.seen(session).await? == SiteDatabase::default() {
+            let remaining = self.connections(session).await?;
+            if remaining.is_empty() && self.seen(session).await? == SiteDatabase::default() {
                 return Ok(());
             }
-            session.pause(MOMENT).await;
+            session.pause(POLL_INTERVAL).await;
         }
     }
 
@@ -143,15 +146,15 @@ impl Site<'_> {
         session.lock(&format!("cdm.{}", self.name)).await
     }
 
-    /// Whether the name was closed. Makes the table of closed names where it is missing.
-    async fn is_closed(self, session: &mut Session<'_>) -> Result<bool, Failure> {
+    /// Whether the name was closed. Creates the table of closed names if it is missing.
+    async fn is_removed(self, session: &mut Session<'_>) -> Result<bool, Failure> {
         let query = "SELECT '' FROM `cdm`.`removed` WHERE `name` = ?";
         match session.rows(query, &[self.name]).await {
             Ok(rows) => return Ok(!rows.is_empty()),
-            Err(failure) if failure.no_table() => {}
+            Err(failure) if failure.is_missing_table() => {}
             Err(failure) => return Err(failure),
         }
-        session.change(format!("CREATE DATABASE IF NOT EXISTS `cdm` {CHARACTERS}")).await?;
+        session.change(format!("CREATE DATABASE IF NOT EXISTS `cdm` {CHARACTER_SET}")).await?;
         let table = "CREATE TABLE IF NOT EXISTS `cdm`.`removed` (\
                      `name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY, \
                      `at` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE = InnoDB";
@@ -159,19 +162,19 @@ impl Site<'_> {
         Ok(!session.rows(query, &[self.name]).await?.is_empty())
     }
 
-    async fn database(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    async fn ensure_database(self, session: &mut Session<'_>) -> Result<(), Failure> {
         let name = session.quoting.name(self.name)?;
-        session.change(format!("CREATE DATABASE IF NOT EXISTS {name} {CHARACTERS}")).await?;
+        session.change(format!("CREATE DATABASE IF NOT EXISTS {name} {CHARACTER_SET}")).await?;
         let query = "SELECT '' FROM information_schema.SCHEMATA \
                      WHERE SCHEMA_NAME = ? AND DEFAULT_CHARACTER_SET_NAME = 'utf8mb4'";
         if session.rows(query, &[self.name]).await?.is_empty() {
-            session.change(format!("ALTER DATABASE {name} {CHARACTERS}")).await?;
+            session.change(format!("ALTER DATABASE {name} {CHARACTER_SET}")).await?;
         }
         Ok(())
     }
 
-    /// Brings the user to this password, and drops whom it has by the same name at another host.
-    async fn user(self, session: &mut Session<'_>, password: &SecretString) -> Result<(), Failure> {
+    /// Creates the user or sets its password, and drops users with the same name at other hosts.
+    async fn ensure_user(self, session: &mut Session<'_>, password: &SecretString) -> Result<(), Failure> {
         self.drop_users(session, |host| host != self.host).await?;
         let account = session.quoting.account(self.name, self.host)?;
         let password = session.quoting.string(password.expose_secret())?;
@@ -201,7 +204,7 @@ impl Site<'_> {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// Ends the user's connections, nobody else's, and returns when they are gone.
+    /// Ends the connections of this user only, and returns once they have ended.
     async fn end_connections(self, session: &mut Session<'_>) -> Result<(), Failure> {
         loop {
             let connections = self.connections(session).await?;
@@ -210,11 +213,11 @@ impl Site<'_> {
             }
             for id in connections {
                 match session.change(format!("KILL CONNECTION {id}")).await {
-                    Err(failure) if !failure.no_thread() => return Err(failure),
+                    Err(failure) if !failure.is_missing_connection() => return Err(failure),
                     Ok(()) | Err(_) => {}
                 }
             }
-            session.pause(MOMENT).await;
+            session.pause(POLL_INTERVAL).await;
         }
     }
 }

@@ -1,7 +1,8 @@
-//! One HTTP request to an address that was looked up, and maybe judged, before: for health checks.
+//! Single HTTP requests to addresses that were resolved, and possibly checked, before: for health checks and webhooks.
 //!
-//! The name goes into `Host` and into the TLS handshake, the bytes go to the address and nowhere else. No redirect is
-//! followed, no proxy is used, no connection is kept, and of an answer's body only so much is read as was asked for.
+//! The host name is used for the `Host` header and the TLS handshake; the connection goes to the given address only. No
+//! redirect is followed, no proxy is used, no connection is reused, and only the requested part of a response's body is
+//! read.
 
 pub mod probe;
 pub mod webhook;
@@ -27,127 +28,135 @@ use tokio_rustls::TlsConnector;
 
 use crate::ports::Clock;
 
-/// Most bytes of an answer's head.
-const MOST_HEAD: usize = 32 << 10;
+/// Maximum size of a response's head, in bytes.
+const MAX_HEAD: usize = 32 << 10;
 
-/// Asks over HTTP/1.1; clones share the certificates that are trusted.
+/// Sends requests over HTTP/1.1. Clones share the trusted certificates.
 #[derive(Clone)]
 pub struct Outbound {
     clock: Arc<dyn Clock>,
-    /// Made when TLS is first spoken, since reading the machine's certificates takes a while.
+    /// Created for the first TLS connection, because reading the system's certificates takes a while.
     tls: Arc<LazyLock<TlsConnector, Box<dyn FnOnce() -> TlsConnector + Send>>>,
 }
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// Where the bytes go.
+pub struct OutboundRequest {
+    /// The address to connect to.
     pub to: SocketAddr,
-    /// Whether TLS is spoken; the certificate has to be of the name.
+    /// Whether to use TLS. The certificate must be for `name`.
     pub tls: bool,
-    /// The name that the request is for, without a port.
+    /// The host name of the request, without a port.
     pub name: String,
-    /// The port of the name, where it is not the scheme's own.
+    /// The port in the `Host` header; `None` for the default port of the scheme.
     pub port: Option<u16>,
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
-    /// Path and query, beginning with `/`.
+    /// Path and query, starting with `/`.
     pub target: String,
-    /// Headers besides `Host`.
+    /// Headers other than `Host`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
+    /// The body; empty for none.
     pub body: Bytes,
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// The status.
+pub struct OutboundResponse {
+    /// The HTTP status code.
     pub status: u16,
-    /// The headers.
+    /// All headers of the response.
     pub headers: HeaderMap,
-    /// The body's beginning.
+    /// The start of the body.
     pub body: Bytes,
-    /// Whether the body has more.
-    pub cut: bool,
-    /// From the connection's being there to the answer's head.
+    /// Whether the body has more bytes.
+    pub truncated: bool,
+    /// The time from the established connection to the head of the response.
     pub took: Duration,
 }
 
-/// Why there is no answer. Says nothing of names or addresses, so that it may be shown.
+/// Why there is no response. The messages contain no names and no addresses, so they may be shown to users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum OutboundError {
-    /// The name has no address.
-    #[error("the name has no address")]
+    /// The host name has no address.
+    #[error("the host name has no address")]
     NoAddress,
-    /// Nothing is sent: the request cannot be written down as HTTP.
-    #[error("the request is no HTTP")]
-    NoRequest,
-    /// No connection came about; nothing was sent.
-    #[error("no connection comes about")]
+    /// The request cannot be encoded as HTTP; nothing was sent.
+    #[error("the request is not valid HTTP")]
+    InvalidRequest,
+    /// The connection was refused or failed; nothing was sent.
+    #[error("the connection failed")]
     Unreachable,
-    /// The other side has no certificate of that name which is trusted, or speaks no TLS; nothing was sent.
+    /// The server has no trusted certificate for the host name, or does not support TLS; nothing was sent.
     #[error("the certificate is not accepted")]
     Tls,
-    /// Time was up before the connection was there; nothing was sent.
-    #[error("no connection in time")]
-    Slow,
-    /// Time was up after the request was sent.
-    #[error("no answer in time")]
+    /// The timeout passed before the connection was established; nothing was sent.
+    #[error("the connection timed out")]
+    ConnectTimeout,
+    /// The timeout passed after the request was sent.
+    #[error("the response timed out")]
     TimedOut,
-    /// The connection ended without an answer, or with something else than HTTP.
-    #[error("the answer breaks off, or is no HTTP")]
+    /// The connection ended without a complete response, or the response is not HTTP.
+    #[error("the response is incomplete or not valid HTTP")]
     Broken,
 }
 
 impl Outbound {
-    /// Trusts the machine's certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    /// Creates a client that trusts the system's certificates, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls::connector(tls::machine())))) }
+        Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls::connector(tls::system_roots())))) }
     }
 
-    /// Trusts the certificates that these sign, in DER, and no others.
+    /// Creates a client that trusts only certificates signed by these roots, in DER format.
     pub fn trusting(clock: Arc<dyn Clock>, roots: &[Vec<u8>]) -> Self {
-        let roots = tls::these(roots);
+        let roots = tls::roots_from(roots);
         Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls::connector(roots)))) }
     }
 
-    /// The addresses of a name.
+    /// Resolves the addresses of a host name.
     ///
     /// # Errors
-    /// [`OutboundError::NoAddress`], [`OutboundError::Slow`].
+    /// [`OutboundError::NoAddress`] when the name has no address, [`OutboundError::ConnectTimeout`] after the timeout.
     pub async fn resolve(
         &self,
         name: &str,
         port: u16,
         timeout: Duration,
     ) -> Result<Vec<SocketAddr>, OutboundError> {
-        let looked_up = self.within(timeout, tokio::net::lookup_host((name, port))).await;
-        let addresses: Vec<_> =
-            looked_up.ok_or(OutboundError::Slow)?.map_err(|_| OutboundError::NoAddress)?.collect();
+        let lookup_result = self.within(timeout, tokio::net::lookup_host((name, port))).await;
+        let addresses: Vec<_> = lookup_result
+            .ok_or(OutboundError::ConnectTimeout)?
+            .map_err(|_| OutboundError::NoAddress)?
+            .collect();
         if addresses.is_empty() { Err(OutboundError::NoAddress) } else { Ok(addresses) }
     }
 
-    /// Asks, and waits for the answer and for at most `most` bytes of its body; all of it within `patience`. Of no bytes
-    /// nothing is waited for: the answer's head is enough.
+    /// Sends a request, and reads the response with at most `max_body` bytes of its body, within `timeout`. With
+    /// `max_body` 0, the head of the response is enough.
     ///
     /// # Errors
-    /// See [`OutboundError`].
-    pub async fn ask(&self, asked: Asked, most: usize, timeout: Duration) -> Result<Answered, OutboundError> {
+    /// Every [`OutboundError`].
+    pub async fn send(
+        &self,
+        request: OutboundRequest,
+        max_body: usize,
+        timeout: Duration,
+    ) -> Result<OutboundResponse, OutboundError> {
         let started = self.clock.monotonic();
-        let request = written(&asked)?;
-        let connected = self.within(timeout, TcpStream::connect(asked.to)).await;
-        let stream = connected.ok_or(OutboundError::Slow)?.map_err(|_| OutboundError::Unreachable)?;
-        // Requests are small: one that waits for more bytes only gets slower.
+        let encoded = encode(&request)?;
+        let connected = self.within(timeout, TcpStream::connect(request.to)).await;
+        let stream =
+            connected.ok_or(OutboundError::ConnectTimeout)?.map_err(|_| OutboundError::Unreachable)?;
+        // Requests are small, so waiting for more bytes would only delay them.
         drop(stream.set_nodelay(true));
-        let left = || timeout.saturating_sub(self.clock.monotonic().since(started));
-        if asked.tls {
-            let name = tls::name(&asked.name).ok_or(OutboundError::NoRequest)?;
-            let shaken = self.within(left(), self.tls.connect(name, stream)).await;
-            let stream = shaken.ok_or(OutboundError::Slow)?.map_err(|_| OutboundError::Tls)?;
-            self.exchange(stream, request, most, left()).await
+        let remaining = || timeout.saturating_sub(self.clock.monotonic().since(started));
+        if request.tls {
+            let name = tls::name(&request.name).ok_or(OutboundError::InvalidRequest)?;
+            let handshake = self.within(remaining(), self.tls.connect(name, stream)).await;
+            let stream = handshake.ok_or(OutboundError::ConnectTimeout)?.map_err(|_| OutboundError::Tls)?;
+            self.exchange(stream, encoded, max_body, remaining()).await
         } else {
-            self.exchange(stream, request, most, left()).await
+            self.exchange(stream, encoded, max_body, remaining()).await
         }
     }
 
@@ -155,34 +164,34 @@ impl Outbound {
         &self,
         stream: S,
         request: Request<Full<Bytes>>,
-        most: usize,
+        max_body: usize,
         timeout: Duration,
-    ) -> Result<Answered, OutboundError>
+    ) -> Result<OutboundResponse, OutboundError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let started = self.clock.monotonic();
         let exchange = async {
             let mut builder = http1::Builder::new();
-            builder.max_buf_size(MOST_HEAD);
+            builder.max_buf_size(MAX_HEAD);
             let (mut sender, connection) =
                 builder.handshake(TokioIo::new(stream)).await.map_err(|_| OutboundError::Broken)?;
-            let answer = async {
+            let receiving = async {
                 let response = sender.send_request(request).await.map_err(|_| OutboundError::Broken)?;
                 let took = self.clock.monotonic().since(started);
-                read(response, most, took).await
+                read(response, max_body, took).await
             };
-            pin_mut!(answer, connection);
-            match select(answer, connection).await {
-                Either::Left((answered, _)) => answered,
-                // The connection has ended, and whatever came over it is there to be read.
-                Either::Right((_, answer)) => answer.await,
+            pin_mut!(receiving, connection);
+            match select(receiving, connection).await {
+                Either::Left((result, _)) => result,
+                // The connection has ended, and the bytes that it has received can be read.
+                Either::Right((_, receiving)) => receiving.await,
             }
         };
         self.within(timeout, exchange).await.ok_or(OutboundError::TimedOut)?
     }
 
-    /// `None` when time is up.
+    /// The output of `work`; `None` after the timeout.
     async fn within<T>(&self, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
         let up = self.clock.sleep_until(self.clock.monotonic().after(timeout));
         pin_mut!(work, up);
@@ -199,31 +208,42 @@ impl fmt::Debug for Outbound {
     }
 }
 
-fn written(asked: &Asked) -> Result<Request<Full<Bytes>>, OutboundError> {
-    let literal = if asked.name.contains(':') { format!("[{}]", asked.name) } else { asked.name.clone() };
-    let host = match asked.port {
+fn encode(request: &OutboundRequest) -> Result<Request<Full<Bytes>>, OutboundError> {
+    let literal =
+        if request.name.contains(':') { format!("[{}]", request.name) } else { request.name.clone() };
+    let host = match request.port {
         Some(port) => format!("{literal}:{port}"),
         None => literal,
     };
-    if !asked.target.starts_with('/') {
-        return Err(OutboundError::NoRequest);
+    if !request.target.starts_with('/') {
+        return Err(OutboundError::InvalidRequest);
     }
     let mut builder =
-        Request::builder().method(asked.method.clone()).uri(asked.target.as_str()).header(HOST, host);
+        Request::builder().method(request.method.clone()).uri(request.target.as_str()).header(HOST, host);
     if let Some(headers) = builder.headers_mut() {
-        headers.extend(asked.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        headers.extend(request.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
-    builder.body(Full::new(asked.body.clone())).map_err(|_| OutboundError::NoRequest)
+    builder.body(Full::new(request.body.clone())).map_err(|_| OutboundError::InvalidRequest)
 }
 
-async fn read(response: Response<Incoming>, most: usize, took: Duration) -> Result<Answered, OutboundError> {
+async fn read(
+    response: Response<Incoming>,
+    max_body: usize,
+    took: Duration,
+) -> Result<OutboundResponse, OutboundError> {
     let (parts, mut body) = response.into_parts();
-    let (mut kept, mut cut) = (Vec::new(), most == 0);
-    while !cut && let Some(frame) = body.frame().await {
+    let (mut body_start, mut truncated) = (Vec::new(), max_body == 0);
+    while !truncated && let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| OutboundError::Broken)?.into_data() else { continue };
-        let room = most - kept.len();
-        cut = data.len() > room;
-        kept.extend_from_slice(&data[..data.len().min(room)]);
+        let remaining = max_body - body_start.len();
+        truncated = data.len() > remaining;
+        body_start.extend_from_slice(&data[..data.len().min(remaining)]);
     }
-    Ok(Answered { status: parts.status.as_u16(), headers: parts.headers, body: kept.into(), cut, took })
+    Ok(OutboundResponse {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: body_start.into(),
+        truncated,
+        took,
+    })
 }

@@ -1,8 +1,8 @@
-//! Sites asked over HTTP: at the address of their route, or at a service's own.
+//! Health checks of sites over HTTP: at the address of their route, or at the address of a service.
 //!
-//! Hostnames of sites are chosen by operators, and their DNS by whoever owns them. Where the configuration does not say
-//! at which address routes are reached, what a hostname resolves to is judged as the address of a webhook is: once, all
-//! of it, and the connection goes to what was judged.
+//! Operators choose the hostnames of sites, and the owners of the hostnames control their DNS. If no address for routes
+//! is configured, the addresses that a hostname resolves to are checked like the addresses of a webhook: resolved once,
+//! all of them checked, and the connection goes to a checked address.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,102 +14,105 @@ use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
 
-use super::webhook::Lookup;
-use super::{Answered, Asked, Outbound, OutboundError};
+use super::webhook::Resolver;
+use super::{Outbound, OutboundError, OutboundRequest, OutboundResponse};
 use crate::domain::Color;
 use crate::domain::rollout::ProbeResponse;
 use crate::domain::webhook::{is_private, is_public};
 use crate::ports::{Clock, HealthProbe, Inconclusive, ProbeRequest, Via};
 
-/// Most bytes of a body that a text is looked for in.
-const MOST_BODY: usize = 256 << 10;
+/// Maximum size of the part of a body that is searched for a text, in bytes.
+const MAX_BODY: usize = 256 << 10;
 
-/// Where sites are asked.
+/// The addresses for health checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeSettings {
-    /// Whether visitors come over TLS.
+    /// Whether sites are reached over TLS. Wrong values make every check fail.
     pub https: bool,
-    /// Where their requests arrive; `None`: where the hostname itself leads, which takes TLS and a public address.
+    /// Host and port at which requests for sites arrive; `None` resolves the hostname of the site, which requires TLS
+    /// and a public address.
     pub route: Option<(String, u16)>,
-    /// Whether a hostname may also lead to a private address. Loopback, link-local and metadata addresses never count.
+    /// Whether a hostname may also resolve to a private address. Loopback, link-local and metadata addresses are never
+    /// allowed. `true` is needed for sites that are only reachable inside a network.
     pub private: bool,
-    /// Host and port of the services, blue and green; they are asked without TLS.
+    /// Host and port of the blue and the green service, which are reached without TLS.
     pub services: [(String, u16); 2],
-    /// The header of an answer that names the service which it is from.
+    /// The response header with the name of the service that responded.
     pub header: HeaderName,
 }
 
-/// Asks sites as their visitors do, and services by their own addresses.
+/// Checks sites as visitors reach them, and services at their addresses.
 pub struct HttpProbe {
     outbound: Outbound,
-    lookup: Arc<dyn Lookup>,
+    resolver: Arc<dyn Resolver>,
     settings: ProbeSettings,
     clock: Arc<dyn Clock>,
 }
 
 impl HttpProbe {
-    /// With these addresses.
+    /// Creates a probe with these settings.
     pub fn new(settings: ProbeSettings, clock: Arc<dyn Clock>) -> Self {
         let outbound = Outbound::new(Arc::clone(&clock));
         Self::with(settings, outbound.clone(), Arc::new(outbound), clock)
     }
 
-    /// Asks `lookup` for addresses, which is `outbound` itself but for tests.
+    /// Creates a probe that resolves host names with `resolver`. Outside tests, `resolver` is `outbound`.
     pub fn with(
         settings: ProbeSettings,
         outbound: Outbound,
-        lookup: Arc<dyn Lookup>,
+        resolver: Arc<dyn Resolver>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { outbound, lookup, settings, clock }
+        Self { outbound, resolver, settings, clock }
     }
 
-    /// The first address that can be connected to is the one that is asked.
-    async fn ask(&self, check: &ProbeRequest) -> Result<Answered, Inconclusive> {
-        let (https, place) = match check.via {
+    /// Sends the request to the first address that accepts a connection.
+    async fn send(&self, check: &ProbeRequest) -> Result<OutboundResponse, Inconclusive> {
+        let (https, configured) = match check.via {
             Via::Service(color) => {
                 let [blue, green] = &self.settings.services;
                 (false, Some(if color == Color::Blue { blue } else { green }))
             }
             Via::Route => (self.settings.https, self.settings.route.as_ref()),
         };
-        // Without TLS nothing proves that the answer is the site's, and the gate's text would be looked for anywhere.
-        if place.is_none() && !https {
-            return Err(Inconclusive(PLAIN.to_owned()));
+        // Without TLS nothing proves that the response is the site's, so any server could satisfy or fail the check.
+        if configured.is_none() && !https {
+            return Err(Inconclusive(NEEDS_TLS.to_owned()));
         }
-        let usual = if https { 443 } else { 80 };
-        let (name, port) = place.map_or((check.host.as_str(), usual), |(name, port)| (name, *port));
+        let default_port = if https { 443 } else { 80 };
+        let (name, port) =
+            configured.map_or((check.host.as_str(), default_port), |(name, port)| (name, *port));
         let started = self.clock.monotonic();
-        let left = || check.timeout.saturating_sub(self.clock.monotonic().since(started));
-        let found = self.lookup.look_up(name, port, check.timeout).await.map_err(unanswered)?;
-        // What the configuration names is the administrator's choice.
-        if place.is_none() && !self.may_ask(&found) {
-            return Err(Inconclusive(INSIDE.to_owned()));
+        let remaining = || check.timeout.saturating_sub(self.clock.monotonic().since(started));
+        let found = self.resolver.resolve(name, port, check.timeout).await.map_err(unanswered)?;
+        // An address in the configuration was chosen by the administrator.
+        if configured.is_none() && !self.is_allowed(&found) {
+            return Err(Inconclusive(NOT_PUBLIC.to_owned()));
         }
         let mut last = OutboundError::NoAddress;
         for to in found {
-            let asked = asked(to, https, check, Vec::new());
-            match self.outbound.ask(asked, MOST_BODY, left()).await {
-                Err(error @ (OutboundError::Unreachable | OutboundError::Slow)) => last = error,
-                answered => return answered.map_err(unanswered),
+            let request = request(to, https, check, Vec::new());
+            match self.outbound.send(request, MAX_BODY, remaining()).await {
+                Err(error @ (OutboundError::Unreachable | OutboundError::ConnectTimeout)) => last = error,
+                result => return result.map_err(unanswered),
             }
         }
         Err(unanswered(last))
     }
 
-    /// Whether a hostname that resolves to these may be asked: one address inside refuses them all.
-    fn may_ask(&self, found: &[SocketAddr]) -> bool {
+    /// Whether a host name with these addresses may be used: a single address that is not allowed rejects all.
+    fn is_allowed(&self, found: &[SocketAddr]) -> bool {
         let may = |ip| is_public(ip) || (self.settings.private && is_private(ip));
         found.iter().all(|address| may(address.ip()))
     }
 }
 
-/// Why a site's hostname is not asked without TLS.
-const PLAIN: &str = "sites without TLS are asked only at a configured address; set `gate.address` \
+/// Why a site is not checked at its hostname without TLS.
+const NEEDS_TLS: &str = "sites without TLS are checked only at a configured address; set `gate.address` \
                      (`CDM_GATE_ADDRESS`) to where their requests arrive";
-/// Why a site's hostname is not asked where it leads.
-const INSIDE: &str = "the hostname leads to an address that is not public; set `gate.address` \
-                      (`CDM_GATE_ADDRESS`) to where requests of sites arrive, or `gate.private = true`";
+/// Why a site is not checked at the address of its hostname.
+const NOT_PUBLIC: &str = "the hostname resolves to an address that is not public; set `gate.address` \
+                      (`CDM_GATE_ADDRESS`) to where requests of sites arrive, or set `gate.private = true`";
 
 fn unanswered(error: OutboundError) -> Inconclusive {
     Inconclusive(error.to_string())
@@ -124,26 +127,26 @@ impl fmt::Debug for HttpProbe {
 #[async_trait]
 impl HealthProbe for HttpProbe {
     async fn probe(&self, check: &ProbeRequest) -> Result<ProbeResponse, Inconclusive> {
-        let answered = self.ask(check).await?;
+        let received = self.send(check).await?;
         let by = match check.via {
-            // Nothing stands between.
+            // The service is connected directly.
             Via::Service(color) => Some(color),
-            Via::Route => named(&answered, &self.settings.header),
+            Via::Route => service_in_header(&received, &self.settings.header),
         };
-        Ok(answer(&answered, check, by))
+        Ok(response(&received, check, by))
     }
 }
 
-/// The request of a check, with further headers.
-pub(in crate::adapters) fn asked(
+/// The request of a check, with additional headers.
+pub(in crate::adapters) fn request(
     to: SocketAddr,
     tls: bool,
     check: &ProbeRequest,
     headers: Vec<(HeaderName, HeaderValue)>,
-) -> Asked {
+) -> OutboundRequest {
     let mut all = vec![(USER_AGENT, HeaderValue::from_static("cdm-gate"))];
     all.extend(headers);
-    Asked {
+    OutboundRequest {
         to,
         tls,
         name: check.host.as_str().to_owned(),
@@ -155,22 +158,25 @@ pub(in crate::adapters) fn asked(
     }
 }
 
-/// What an answer that is known to come from `by` is to a gate.
-pub(in crate::adapters) fn answer(
-    answered: &Answered,
+/// Converts a response from the service `by` for the gate; `by` is `None` if the service is unknown.
+pub(in crate::adapters) fn response(
+    received: &OutboundResponse,
     check: &ProbeRequest,
     by: Option<Color>,
 ) -> ProbeResponse {
-    let found = |text: &String| answered.body.windows(text.len()).any(|window| window == text.as_bytes());
+    let found = |text: &String| received.body.windows(text.len()).any(|window| window == text.as_bytes());
     ProbeResponse {
-        status: answered.status,
+        status: received.status,
         contains: check.text.as_ref().is_none_or(found),
-        took: answered.took.max(Duration::from_millis(1)),
+        took: received.took.max(Duration::from_millis(1)),
         by,
     }
 }
 
-/// The service that an answer's header names.
-pub(in crate::adapters) fn named(answered: &Answered, header: &HeaderName) -> Option<Color> {
-    Color::parse(answered.headers.get(header)?.to_str().ok()?.trim()).ok()
+/// The service in a header of the response.
+pub(in crate::adapters) fn service_in_header(
+    received: &OutboundResponse,
+    header: &HeaderName,
+) -> Option<Color> {
+    Color::parse(received.headers.get(header)?.to_str().ok()?.trim()).ok()
 }

@@ -1,4 +1,4 @@
-//! Whom a connection trusts.
+//! TLS: trusted certificates and protocol versions.
 
 use std::sync::Arc;
 
@@ -8,21 +8,21 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// The machine's certificates; those that cannot be read are left out.
-pub(super) fn machine() -> RootCertStore {
+/// The certificates of the system. Certificates that cannot be parsed are skipped.
+pub(super) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
 }
 
-/// These.
-pub(super) fn these(roots: &[Vec<u8>]) -> RootCertStore {
+/// The given certificates, in DER format.
+pub(super) fn roots_from(roots: &[Vec<u8>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().map(|der| CertificateDer::from(der.clone())));
     store
 }
 
-/// TLS 1.2 or newer; HTTP/1.1 only.
+/// A connector for TLS 1.2 or newer and HTTP/1.1.
 pub(super) fn connector(roots: RootCertStore) -> TlsConnector {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let Ok(builder) = builder.with_protocol_versions(&[&TLS13, &TLS12]) else {
@@ -33,7 +33,7 @@ pub(super) fn connector(roots: RootCertStore) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// The name as a certificate has it.
+/// The name to verify in a certificate; `None` if it is not a valid name.
 pub(super) fn name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }

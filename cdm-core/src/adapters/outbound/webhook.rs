@@ -1,4 +1,5 @@
-//! Webhooks over HTTP: the name is looked up once, all that is found is judged, and the bytes go to what was judged.
+//! Webhooks over HTTP: the host name is resolved once, all its addresses are checked, and the connection goes to a
+//! checked address.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,24 +11,24 @@ use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use serde::Serialize;
 
-use super::{Asked, Outbound, OutboundError};
+use super::{Outbound, OutboundError, OutboundRequest};
 use crate::domain::Timestamp;
 use crate::domain::webhook::{Allowed, Receiver};
 use crate::ports::{Clock, DeliveryError, Message, WebhookSender};
 
-/// How long look-up, connection, and answer take together at most.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Nothing of an answer's body is waited for: the status decides.
-const MOST_BODY: usize = 0;
+/// Timeout of name resolution, connection and response together.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The body of a response is not read: the status decides.
+const MAX_BODY: usize = 0;
 
-/// Looks names up.
+/// Resolves host names.
 #[async_trait]
-pub trait Lookup: Send + Sync + fmt::Debug + 'static {
-    /// The addresses of a name.
+pub trait Resolver: Send + Sync + fmt::Debug + 'static {
+    /// Resolves the addresses of a host name.
     ///
     /// # Errors
-    /// [`OutboundError::NoAddress`], [`OutboundError::Slow`].
-    async fn look_up(
+    /// [`OutboundError::NoAddress`] when the name has no address, [`OutboundError::ConnectTimeout`] after the timeout.
+    async fn resolve(
         &self,
         name: &str,
         port: u16,
@@ -36,62 +37,62 @@ pub trait Lookup: Send + Sync + fmt::Debug + 'static {
 }
 
 #[async_trait]
-impl Lookup for Outbound {
-    async fn look_up(
+impl Resolver for Outbound {
+    async fn resolve(
         &self,
         name: &str,
         port: u16,
         timeout: Duration,
     ) -> Result<Vec<SocketAddr>, OutboundError> {
-        self.resolve(name, port, timeout).await
+        Self::resolve(self, name, port, timeout).await
     }
 }
 
-/// Sends webhooks to addresses out on the internet, and to those inside that are allowed.
+/// Sends webhooks to public addresses, and to the private addresses that are allowed.
 #[derive(Debug)]
-pub struct HttpPostman {
+pub struct HttpWebhookSender {
     outbound: Outbound,
-    lookup: Arc<dyn Lookup>,
+    resolver: Arc<dyn Resolver>,
     allowed: Vec<Allowed>,
     clock: Arc<dyn Clock>,
 }
 
-impl HttpPostman {
-    /// Asks `lookup` for addresses, which is `outbound` itself but for tests.
+impl HttpWebhookSender {
+    /// Creates a sender that resolves host names with `resolver`. Outside tests, `resolver` is `outbound`.
     pub fn new(
         outbound: Outbound,
-        lookup: Arc<dyn Lookup>,
+        resolver: Arc<dyn Resolver>,
         allowed: Vec<Allowed>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { outbound, lookup, allowed, clock }
+        Self { outbound, resolver, allowed, clock }
     }
 }
 
 #[async_trait]
-impl WebhookSender for HttpPostman {
+impl WebhookSender for HttpWebhookSender {
     async fn post(&self, message: &Message) -> Result<(), DeliveryError> {
         let receiver =
             Receiver::parse(&message.url, &self.allowed).map_err(|_unshown| DeliveryError::NotAllowed)?;
         let started = self.clock.monotonic();
         let found =
-            self.lookup.look_up(receiver.host(), receiver.port(), PATIENCE).await.map_err(undelivered)?;
+            self.resolver.resolve(receiver.host(), receiver.port(), TIMEOUT).await.map_err(undelivered)?;
         let to = receiver.choose(&found).ok_or(DeliveryError::PrivateAddress)?;
-        let left = PATIENCE.saturating_sub(self.clock.monotonic().since(started));
-        let asked = asked(to, &receiver, message).map_err(undelivered)?;
-        let answered = self.outbound.ask(asked, MOST_BODY, left).await.map_err(undelivered)?;
-        if (200..300).contains(&answered.status) {
+        let remaining = TIMEOUT.saturating_sub(self.clock.monotonic().since(started));
+        let request = request(to, &receiver, message).map_err(undelivered)?;
+        let received = self.outbound.send(request, MAX_BODY, remaining).await.map_err(undelivered)?;
+        if (200..300).contains(&received.status) {
             Ok(())
         } else {
-            let retry_after = answered.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after = received.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = retry_after.and_then(|text| pause(text, message.at));
-            Err(DeliveryError::Rejected { status: answered.status, retry_after })
+            Err(DeliveryError::Rejected { status: received.status, retry_after })
         }
     }
 }
 
-/// A message's body, by the Standard Webhooks specification: what kind it is of, when it happened, and the data, which
-/// is the feed's event.
+/// The body of a message by the Standard Webhooks specification: its type, the time of the event, and the data, which
+/// is the event in the feed.
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: &'static str,
@@ -125,17 +126,17 @@ impl<'a> Body<'a> {
     }
 }
 
-fn asked(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<Asked, OutboundError> {
-    let body = serde_json::to_string(&Body::of(message)).map_err(|_| OutboundError::NoRequest)?;
+fn request(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<OutboundRequest, OutboundError> {
+    let body = serde_json::to_string(&Body::of(message)).map_err(|_| OutboundError::InvalidRequest)?;
     let signature = message.key.sign(&message.id, message.at, body.as_bytes());
     let seconds = (message.at.millis() / 1_000).to_string();
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| OutboundError::NoRequest);
-    let usual = if receiver.tls() { 443 } else { 80 };
-    Ok(Asked {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| OutboundError::InvalidRequest);
+    let default_port = if receiver.tls() { 443 } else { 80 };
+    Ok(OutboundRequest {
         to,
         tls: receiver.tls(),
         name: receiver.host().to_owned(),
-        port: (receiver.port() != usual).then(|| receiver.port()),
+        port: (receiver.port() != default_port).then(|| receiver.port()),
         method: Method::POST,
         target: receiver.target().to_owned(),
         headers: vec![
@@ -149,7 +150,7 @@ fn asked(to: SocketAddr, receiver: &Receiver, message: &Message) -> Result<Asked
     })
 }
 
-/// What `Retry-After` asks for (RFC 9110, 10.2.3): a count of seconds, or a date.
+/// Parses `Retry-After` (RFC 9110, 10.2.3): a number of seconds, or a date.
 fn pause(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u32>() {
@@ -162,12 +163,12 @@ fn pause(text: &str, now: Timestamp) -> Option<Duration> {
 
 fn undelivered(error: OutboundError) -> DeliveryError {
     match error {
-        OutboundError::NoAddress => DeliveryError::Unreachable("the name has no address"),
-        OutboundError::NoRequest => DeliveryError::Unreachable("the request is no HTTP"),
-        OutboundError::Unreachable => DeliveryError::Unreachable("no connection comes about"),
+        OutboundError::NoAddress => DeliveryError::Unreachable("the host name has no address"),
+        OutboundError::InvalidRequest => DeliveryError::Unreachable("the request is not valid HTTP"),
+        OutboundError::Unreachable => DeliveryError::Unreachable("the connection failed"),
         OutboundError::Tls => DeliveryError::Unreachable("the certificate is not accepted"),
-        OutboundError::Slow => DeliveryError::Unreachable("no connection in time"),
-        OutboundError::TimedOut => DeliveryError::NoAnswer("no answer in time"),
-        OutboundError::Broken => DeliveryError::NoAnswer("the answer breaks off, or is no HTTP"),
+        OutboundError::ConnectTimeout => DeliveryError::Unreachable("the connection timed out"),
+        OutboundError::TimedOut => DeliveryError::NoAnswer("the response timed out"),
+        OutboundError::Broken => DeliveryError::NoAnswer("the response is incomplete or not valid HTTP"),
     }
 }

@@ -1,11 +1,11 @@
-//! Records as JSON and back, for every store that keeps them as documents.
+//! Records as JSON documents, for every store that keeps documents.
 //!
-//! Each definition mirrors one type of the domain, so that the domain knows nothing of storage; the compiler sees to it
-//! that a mirror has every field. A document begins with the number of its format. A document of another format, or one
-//! that breaks a rule of the domain, is an error and never a guess.
+//! Each definition mirrors one type of the domain, so that the domain does not depend on storage; the compiler checks
+//! that a mirror has every field. A document begins with the number of its format. A document in another format, or one
+//! that violates a rule of the domain, is an error and is never guessed.
 
 #[cfg(feature = "embedded")]
-mod answers;
+mod claim_response;
 mod operations;
 mod rollouts;
 mod sites;
@@ -24,21 +24,21 @@ use crate::domain::{
 use crate::ports::{FeedEvent, IdempotencyRecord, StoreError};
 
 #[cfg(feature = "embedded")]
-pub(crate) use answers::Answer;
+pub(crate) use claim_response::ClaimResponse;
 
 /// The format of every document that this version writes.
 const FORMAT: u32 = 1;
 
-/// A type of the domain that is kept as a document.
+/// A type of the domain that is stored as a document.
 pub(crate) trait Record: Sized {
-    /// Its mirror.
+    /// The type that defines the JSON of the document.
     type Mirror: for<'de> DeserializeAs<'de, Self> + SerializeAs<Self>;
 }
 
 #[serde_as]
 #[derive(Serialize)]
 #[serde(bound = "T: Record")]
-struct Written<'a, T: Record> {
+struct Encoded<'a, T: Record> {
     format: u32,
     #[serde_as(as = "&T::Mirror")]
     record: &'a T,
@@ -52,47 +52,50 @@ struct Format {
 #[serde_as]
 #[derive(Deserialize)]
 #[serde(bound = "T: Record")]
-struct Read<T: Record> {
+struct Decoded<T: Record> {
     format: u32,
     #[serde_as(as = "T::Mirror")]
     record: T,
 }
 
-/// The document of a record.
+/// Encodes a record as a document.
 ///
 /// # Errors
-/// None that a record of the domain can cause.
+/// Never for a valid record of the domain.
 pub(crate) fn encode<T: Record>(record: &T) -> Result<String, StoreError> {
-    serde_json::to_string(&Written { format: FORMAT, record }).map_err(|error| unreadable(&error))
+    serde_json::to_string(&Encoded { format: FORMAT, record }).map_err(|error| invalid(&error))
 }
 
-/// The record of a document.
+/// Decodes a document.
 ///
 /// # Errors
-/// [`StoreError::Denied`] for another format, and for what is no such record.
+/// [`StoreError::Denied`] for a document in another format, or with invalid content.
 pub(crate) fn decode<T: Record>(document: &str) -> Result<T, StoreError> {
-    let read = part::<Read<T>>(document);
-    // A document of another format is refused for that, whatever else it is; the usual one is gone through once.
+    let read = parse::<Decoded<T>>(document);
+    // A document in another format is rejected for its format, even if its content is invalid too. A valid document is
+    // parsed only once.
     let format = match &read {
         Ok(read) => read.format,
-        Err(_) => part::<Format>(document)?.format,
+        Err(_) => parse::<Format>(document)?.format,
     };
     if format != FORMAT {
-        let message = format!("a record of format {format} cannot be read by this version; use a newer one");
+        let message = format!(
+            "a record has format {format}, which this version does not support; start a newer version"
+        );
         return Err(StoreError::Denied(message));
     }
     Ok(read?.record)
 }
 
-fn part<T: DeserializeOwned>(document: &str) -> Result<T, StoreError> {
-    serde_json::from_str(document).map_err(|error| unreadable(&error))
+fn parse<T: DeserializeOwned>(document: &str) -> Result<T, StoreError> {
+    serde_json::from_str(document).map_err(|error| invalid(&error))
 }
 
-fn unreadable(error: &serde_json::Error) -> StoreError {
-    StoreError::Denied(format!("a record cannot be read: {error}"))
+fn invalid(error: &serde_json::Error) -> StoreError {
+    StoreError::Denied(format!("a record is invalid: {error}"))
 }
 
-/// Has a definition stand in for a type wherever `serde_with` wants one: in options, lists and boxes too.
+/// Makes a mirror usable for its type in `serde_as` attributes, also inside options, lists and boxes.
 macro_rules! mirror {
     ($mirror:ident, $type:ty) => {
         impl serde_with::SerializeAs<$type> for $mirror {

@@ -1,4 +1,4 @@
-//! Operations with their slots, and the records of what was asked.
+//! Operations and their states, audit entries, events, idempotency records and tokens.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -61,7 +61,7 @@ pub(crate) struct OperationStateDef {
     next_poll_at: Option<Timestamp>,
     #[serde_as(as = "Option<Millis>")]
     waiting_since: Option<Timestamp>,
-    /// Absent in slots of before.
+    /// Missing in states of older versions.
     #[serde_as(as = "Option<Millis>")]
     #[serde(default)]
     trouble_since: Option<Timestamp>,
@@ -139,7 +139,7 @@ struct DeployDef {
     #[serde_as(as = "Option<PreviousDef>")]
     previous: Option<Previous>,
     rollout: Option<u64>,
-    /// Those of before have not kept it.
+    /// Not stored by older versions.
     #[serde(default, skip_serializing_if = "is_false")]
     rolls_back: bool,
 }
@@ -321,22 +321,22 @@ pub(crate) struct AuditEntryDef {
     outcome: Cow<'static, str>,
     #[serde_as(as = "Option<Text>")]
     operation: Option<OperationId>,
-    /// Entries of before have none.
+    /// Missing in entries of older versions.
     #[serde(default)]
     rollout: Option<u64>,
     #[serde_as(as = "Option<DisplayFromStr>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
-    #[serde(default = "once", skip_serializing_if = "is_once")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     count: u64,
 }
 
-const fn once() -> u64 {
+const fn one() -> u64 {
     1
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a field by reference")]
-const fn is_once(count: &u64) -> bool {
+const fn is_one(count: &u64) -> bool {
     *count == 1
 }
 mirror!(AuditEntryDef, AuditEntry);
@@ -372,8 +372,8 @@ pub(crate) struct IdempotencyRecordDef {
 }
 mirror!(IdempotencyRecordDef, IdempotencyRecord);
 
-/// Stores a fingerprint as `request`. `fingerprint` is a number that earlier versions require and compare with their own:
-/// to them, every request of this version is another request. A record of theirs has only the number, which equals no
+/// Stores a fingerprint as `request`. Older versions require the number `fingerprint` and compare it with their own:
+/// for them, a request of this version is always another request. Their records have only the number, which equals no
 /// fingerprint of this version.
 mod fingerprint {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,4 +1,4 @@
-//! Rollouts and the pages of their lists.
+//! Rollouts and the pages of their members.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ pub(crate) struct RolloutDef {
     target: Color,
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,
-    /// Records of before have none: nobody had accepted another one.
+    /// Missing in records of older versions, where no other digest could be accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde_as(as = "Option<DisplayFromStr>")]
     accepted_digest: Option<Digest>,
-    /// Records of before it was kept have none: what a request without one means.
+    /// Missing in records of older versions; the default is the scope of a request without one.
     #[serde(default)]
     #[serde_as(as = "ScopeDef")]
     scope: RolloutScope,
@@ -133,14 +133,14 @@ struct PendingFlushDef {
 }
 mirror!(PendingFlushDef, PendingFlush);
 
-/// What a gate asks for; whoever reads it judges it anew.
+/// A gate. Decoding checks its values again.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct HealthGateDef {
     path: String,
     status: u16,
     contains: Option<String>,
-    /// In thousandths.
+    /// In thousandths of the reference latency.
     latency: Option<u32>,
     /// In seconds.
     settle: u64,
@@ -200,7 +200,7 @@ struct RolloutMemberDef {
     outcome: Option<MemberOutcome>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// Pages of before do not say; it is not made up.
+    /// Missing in pages of older versions, where the digest is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,
@@ -354,7 +354,7 @@ mod tests {
     use super::super::{decode, encode};
     use super::*;
 
-    /// As it was written before a rollout kept its scope.
+    /// A record of a version that did not store the scope.
     const OLD: &str = r#"{"format":1,"record":{"number":7,"kind":"promote","target":"green","digest":null,"waves":[],
         "maxConcurrent":64,"budget":{"count":0},"autoReturn":false,"status":"waiting","control":null,"owner":null,
         "term":0,"leg":"out","window":{"start":0,"end":0},"forgiven":0,"reached":0,"unsettled":false,"job":1,
@@ -363,7 +363,7 @@ mod tests {
         "version":1}}"#;
 
     #[test]
-    fn a_scope_is_kept_and_an_old_record_has_the_usual_one() {
+    fn a_scope_is_stored_and_an_old_record_has_the_default() {
         let mut rollout: Rollout = decode(OLD).unwrap();
         assert_eq!(rollout.scope, RolloutScope::Active);
         let sites = vec![SiteId::parse("rrr").unwrap()];

@@ -1,4 +1,4 @@
-//! Sites, colours and the platform's record.
+//! Sites, services and the fleet.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ pub(crate) struct SiteDef {
     route: Option<Routed>,
     #[serde_as(as = "PhaseDef")]
     phase: Phase,
-    /// Absent in records of before.
+    /// Missing in records of older versions.
     #[serde_as(as = "ActivationDef")]
     #[serde(default)]
     activation: Activation,
@@ -59,7 +59,7 @@ pub(crate) struct SiteDef {
 }
 mirror!(SiteDef, Site);
 
-/// Hostnames as they were given, and the canonical one.
+/// All hostnames in the given order, and the canonical one.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HostnamesDef {
     all: Vec<String>,
@@ -100,7 +100,7 @@ pub(crate) struct LastOutcomeDef {
     direction: Direction,
     #[serde_as(as = "MemberOutcomeDef")]
     outcome: MemberOutcome,
-    /// Records of before do not say.
+    /// Missing in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde_as(as = "Option<DisplayFromStr>")]
     digest: Option<Digest>,

@@ -1,4 +1,4 @@
-//! Values that are kept as one text or one number.
+//! Values that are stored as one string or one number.
 
 use std::fmt::Display;
 
@@ -10,19 +10,19 @@ use crate::domain::{
     Color, OperationId, PasswordHash, RecoveryHash, Role, Template, Timestamp, TokenHash, WorkerId,
 };
 
-/// A value as the text that it is printed and parsed as.
+/// Stores a value as the string that it is printed and parsed as.
 pub(super) struct Text;
 
-/// What can be kept as [`Text`].
-trait Texted: Sized {
+/// A type that can be stored as [`Text`].
+trait AsText: Sized {
     fn text(&self) -> String;
     fn of(text: &str) -> Option<Self>;
 }
 
-macro_rules! texted {
+macro_rules! as_text {
     ($($type:ty: $print:expr, $parse:expr;)*) => {
         $(
-            impl Texted for $type {
+            impl AsText for $type {
                 fn text(&self) -> String {
                     let print: fn(&Self) -> String = $print;
                     print(self)
@@ -43,15 +43,15 @@ macro_rules! texted {
             impl<'de> DeserializeAs<'de, $type> for Text {
                 fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
                     let text = String::deserialize(from)?;
-                    let wrong = || serde::de::Error::custom(format!("`{text}` is no {}", stringify!($type)));
-                    <$type as Texted>::of(&text).ok_or_else(wrong)
+                    let invalid = || serde::de::Error::custom(format!("`{text}` is not a valid {}", stringify!($type)));
+                    <$type as AsText>::of(&text).ok_or_else(invalid)
                 }
             }
         )*
     };
 }
 
-texted! {
+as_text! {
     Color: printed, |text| Self::parse(text).ok();
     Role: printed, |text| Self::parse(text).ok();
     OperationId: printed, Self::parse;
@@ -82,7 +82,7 @@ fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// A moment in milliseconds since 1970.
+/// Stores a time in milliseconds since 1970-01-01T00:00:00Z.
 pub(super) struct Millis;
 
 impl SerializeAs<Timestamp> for Millis {

@@ -1,4 +1,4 @@
-//! The users' record.
+//! The record of the users and their sessions.
 
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};
@@ -119,9 +119,9 @@ mod tests {
         }
     }
 
-    /// As many people and sessions as there may be, each as long as it may be, and names over the years.
+    /// The maximum number of users and sessions, each of maximum size, and removed users of many years.
     #[test]
-    fn the_fullest_record_fits_into_an_item() {
+    fn the_largest_record_fits_in_an_item() {
         let mut users = Users::default();
         let mut number = 0;
         while users.add(user(number)).is_ok() {
@@ -144,7 +144,7 @@ mod tests {
         assert!(users.sessions.len() >= 100, "{}", users.sessions.len());
         assert_eq!(decode::<Users>(&document).expect("a record"), users);
 
-        // With people as there are, a thousand sessions fit.
+        // With users of usual size, a thousand sessions fit.
         let mut users = Users::default();
         for number in 0..100 {
             let name = UserName::parse(&format!("person{number}@example.com")).expect("a user name");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_before_is_read() {
+    fn a_record_of_an_older_version_is_read() {
         let before = r#"{"format":1,"record":{"list":[{"name":"ada","role":"admin","password":"$argon2id$x","by":"ops",
             "at":1,"removed":null}],"sessions":[{"id":"UID","user":"ada","hash":"HASH","from":null,"at":1,"until":2}],
             "version":3}}"#;
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!((users.sessions[0].id, users.sessions[0].used), (uid, None));
         let again = encode(&users).expect("a document");
         for new in ["second", "identity", "used"] {
-            assert!(!again.contains(new), "an older server reads what has nothing new: {again}");
+            assert!(!again.contains(new), "an older server reads a record without new fields: {again}");
         }
     }
 }

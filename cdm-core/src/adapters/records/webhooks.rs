@@ -1,4 +1,4 @@
-//! The webhooks' record.
+//! The record of the webhooks.
 
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};

@@ -1,4 +1,4 @@
-//! The bucket itself: making it where there is none.
+//! Creation of the bucket.
 
 use aws_sdk_s3::types::{
     BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
@@ -6,32 +6,33 @@ use aws_sdk_s3::types::{
 };
 
 use super::{PORT, S3Objects};
-use crate::adapters::aws::told;
+use crate::adapters::aws::classify;
 use crate::ports::{ErrorKind, PortError};
 
 impl S3Objects {
-    /// Makes the bucket where there is none: with versions, and without public access. Leaves one that is there as it
-    /// is.
+    /// Creates the bucket if it is missing, with versioning and without public access. Does not change an existing
+    /// bucket.
     ///
     /// # Errors
-    /// When the bucket is another account's, cannot be made, or cannot be set up.
+    /// When the bucket belongs to another account, or cannot be created or configured.
     pub async fn bootstrap(&self) -> Result<(), PortError> {
         match self.client.head_bucket().bucket(&*self.bucket).send().await {
             Ok(_) => return Ok(()),
-            Err(error) => match told(&error) {
-                told if told.kind == ErrorKind::NotFound => {}
-                told => return Err(told.error(PORT)),
+            Err(error) => match classify(&error) {
+                failure if failure.kind == ErrorKind::NotFound => {}
+                failure => return Err(failure.error(PORT)),
             },
         }
-        // What lies in this region is said by saying nothing.
+        // The region us-east-1 is selected by omitting the location constraint.
         let region = self.region.as_deref().filter(|region| *region != "us-east-1");
-        let place = region.map(|region| {
+        let location = region.map(|region| {
             CreateBucketConfiguration::builder()
                 .location_constraint(BucketLocationConstraint::from(region))
                 .build()
         });
-        let create = self.client.create_bucket().bucket(&*self.bucket).set_create_bucket_configuration(place);
-        create.send().await.map_err(|error| told(&error).error(PORT))?;
+        let create =
+            self.client.create_bucket().bucket(&*self.bucket).set_create_bucket_configuration(location);
+        create.send().await.map_err(|error| classify(&error).error(PORT))?;
         let all = PublicAccessBlockConfiguration::builder()
             .block_public_acls(true)
             .ignore_public_acls(true)
@@ -39,15 +40,15 @@ impl S3Objects {
             .restrict_public_buckets(true)
             .build();
         let block = self.client.put_public_access_block().bucket(&*self.bucket);
-        match block.public_access_block_configuration(all).send().await.map_err(|error| told(&error)) {
+        match block.public_access_block_configuration(all).send().await.map_err(|error| classify(&error)) {
             Ok(_) => {}
-            // Other stores have no such thing.
-            Err(told) if told.code == "NotImplemented" => {}
-            Err(told) => return Err(told.error(PORT)),
+            // Other S3-compatible stores do not implement this.
+            Err(failure) if failure.code == "NotImplemented" => {}
+            Err(failure) => return Err(failure.error(PORT)),
         }
-        let kept = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let versioning = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let versions =
-            self.client.put_bucket_versioning().bucket(&*self.bucket).versioning_configuration(kept);
-        versions.send().await.map(drop).map_err(|error| told(&error).error(PORT))
+            self.client.put_bucket_versioning().bucket(&*self.bucket).versioning_configuration(versioning);
+        versions.send().await.map(drop).map_err(|error| classify(&error).error(PORT))
     }
 }

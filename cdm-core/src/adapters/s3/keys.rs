@@ -1,4 +1,5 @@
-//! The port's keys, which name a version, a delete marker or an unfinished upload of an object; and how S3 writes them.
+//! The port's keys, which identify a version, a delete marker or an unfinished upload of an object, and S3's encoding
+//! of keys.
 
 use std::fmt;
 
@@ -6,13 +7,13 @@ use aws_sdk_s3::types::EncodingType;
 
 const VERSION: &str = "?versionId=";
 const UPLOAD: &str = "?uploadId=";
-/// The version of an object in a bucket that keeps no versions.
+/// The version ID of an object in a bucket without versioning.
 pub(super) const NULL: &str = "null";
 
-/// What a key of the port names.
+/// The entry that a key of the port identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry<'a> {
-    /// An object, whichever its version is.
+    /// An object, in any version.
     Object(&'a str),
     /// A version of an object, or a delete marker.
     Version(&'a str, &'a str),
@@ -21,7 +22,7 @@ pub(super) enum Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Reads a key from its end: an object's key may itself look like a version's.
+    /// Parses a key from its end, because an object's key may itself look like the key of a version.
     pub(super) fn parse(key: &'a str) -> Self {
         let version = key.rsplit_once(VERSION).filter(|(_, id)| is_id(id));
         let upload = key.rsplit_once(UPLOAD).filter(|(_, id)| is_id(id));
@@ -32,7 +33,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The object's key.
+    /// The key of the object.
     pub(super) const fn key(self) -> &'a str {
         match self {
             Self::Object(key) | Self::Version(key, _) | Self::Upload(key, _) => key,
@@ -46,9 +47,9 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Whether a request that lists what to delete can name it. Uploads have requests of their own; and such a list is
-    /// XML, which cannot write every character that a key may have.
-    pub(super) fn fits_a_list(&self) -> bool {
+    /// Whether a request to delete several objects can contain the entry. Uploads need separate requests, and XML
+    /// cannot represent every character of a key.
+    pub(super) fn fits_in_list(&self) -> bool {
         let writable = |letter: char| match letter {
             '\t' | '\n' | '\r' => true,
             '\u{fffe}' | '\u{ffff}' => false,
@@ -68,17 +69,17 @@ impl fmt::Display for Entry<'_> {
     }
 }
 
-/// Ids have no question marks and no slashes, in any store.
+/// Whether a text can be an ID. IDs contain no question marks and no slashes, in any store.
 fn is_id(text: &str) -> bool {
     !text.is_empty() && !text.contains(['?', '/'])
 }
 
-/// Whether an error says that what was to be deleted is not there.
-pub(super) fn is_gone(code: &str) -> bool {
+/// Whether an error code means that the entry does not exist.
+pub(super) fn is_missing(code: &str) -> bool {
     matches!(code, "NoSuchKey" | "NoSuchVersion" | "NoSuchUpload")
 }
 
-/// Reads a key as an answer with this encoding writes it.
+/// Returns a function that decodes the keys in a response with this encoding.
 pub(super) fn decoder(encoding: Option<&EncodingType>) -> impl Fn(&str) -> String {
     let encoded = encoding == Some(&EncodingType::Url);
     move |key| if encoded { decoded(key) } else { key.to_owned() }
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_from_its_end() {
+    fn a_key_is_parsed_from_its_end() {
         for entry in [
             Entry::Object("sites/u/a.jpg"),
             Entry::Object("sites/u/a?versionId="),
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_key_is_read() {
+    fn an_encoded_key_is_decoded() {
         let url = decoder(Some(&EncodingType::Url));
         for (encoded, plain) in [
             ("sites%2Fu/a+b%2Bc", "sites/u/a b+c"),
@@ -139,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn what_xml_cannot_write_is_deleted_by_itself() {
-        assert!(Entry::Version("sites/u/a\tb\r\n\u{e9}", "1").fits_a_list());
+    fn keys_that_xml_cannot_represent_are_deleted_individually() {
+        assert!(Entry::Version("sites/u/a\tb\r\n\u{e9}", "1").fits_in_list());
         for entry in [Entry::Version("a\u{1}", "1"), Entry::Object("\u{ffff}"), Entry::Upload("a", "1")] {
-            assert!(!entry.fits_a_list(), "{entry}");
+            assert!(!entry.fits_in_list(), "{entry}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The marker, written by a request that the store itself refuses once its time is over.
+//! The marker object, written by a request that S3 itself rejects after the deadline.
 //!
-//! A request that is signed in its headers is good for a quarter of an hour. One that is signed in its address says
-//! itself until when it is good: whatever held it up, it is refused from then on.
+//! A request with signed headers is valid for 15 minutes. A presigned URL has an expiration time, after which S3
+//! rejects the request, even if it was delayed on the way.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,41 +12,43 @@ use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 
 use super::{PORT, S3Objects, late};
-use crate::adapters::aws::told;
+use crate::adapters::aws::classify;
 use crate::domain::MonotonicTime;
 use crate::ports::{ErrorKind, Outcome, PortError};
 
 impl S3Objects {
     pub(super) async fn put(&self, deadline: MonotonicTime, key: &str) -> Outcome<()> {
-        // In whole seconds, and rounded down: a marker may be late, and must not be too late.
-        let left = deadline.since(self.clock.monotonic()).as_secs();
-        let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(self.clock.wall().millis());
-        if left == 0 {
+        // The expiration has whole seconds and is rounded down: the request must not take effect after the deadline.
+        let remaining = deadline.since(self.clock.monotonic()).as_secs();
+        let started = SystemTime::UNIX_EPOCH + Duration::from_millis(self.clock.wall().millis());
+        if remaining == 0 {
             return Outcome::NotApplied(late());
         }
-        let span =
-            PresigningConfig::builder().start_time(begun).expires_in(Duration::from_secs(left)).build();
+        let span = PresigningConfig::builder()
+            .start_time(started)
+            .expires_in(Duration::from_secs(remaining))
+            .build();
         let put = || self.client.put_object().bucket(&*self.bucket).key(key).if_none_match("*");
         let Ok(span) = span else { return Outcome::NotApplied(late()) };
         let signed = match put().presigned(span).await {
             Ok(signed) => SignedAddress(signed),
-            // Nothing was sent, whatever went wrong.
-            Err(error) => return Outcome::NotApplied(told(&error).error(PORT)),
+            // Nothing was sent yet.
+            Err(error) => return Outcome::NotApplied(classify(&error).error(PORT)),
         };
-        match put().customize().interceptor(signed).send().await.map_err(|error| told(&error)) {
+        match put().customize().interceptor(signed).send().await.map_err(|error| classify(&error)) {
             Ok(_) => Outcome::Applied(()),
-            // It is there already.
-            Err(told) if told.code == "PreconditionFailed" => Outcome::Applied(()),
-            Err(told) if told.code == "ConditionalRequestConflict" => {
-                let message = "another write of the marker is under way";
+            // The marker exists already.
+            Err(failure) if failure.code == "PreconditionFailed" => Outcome::Applied(()),
+            Err(failure) if failure.code == "ConditionalRequestConflict" => {
+                let message = "another write of the marker is in progress";
                 Outcome::NotApplied(PortError::new(PORT, ErrorKind::Conflict, message))
             }
-            Err(told) => told.outcome(PORT),
+            Err(failure) => failure.outcome(PORT),
         }
     }
 }
 
-/// Sends a request by the address that was signed for it, in place of its own with signed headers.
+/// Replaces the URL and the headers of a request by those of a presigned request.
 struct SignedAddress(PresignedRequest);
 
 impl Intercept for SignedAddress {
@@ -62,8 +64,8 @@ impl Intercept for SignedAddress {
     ) -> Result<(), BoxError> {
         let request = context.request_mut();
         request.set_uri(self.0.uri())?;
-        let kept: Vec<String> = request.headers().iter().map(|(name, _)| name.to_owned()).collect();
-        for name in kept.iter().filter(|name| *name != "content-length") {
+        let names: Vec<String> = request.headers().iter().map(|(name, _)| name.to_owned()).collect();
+        for name in names.iter().filter(|name| *name != "content-length") {
             request.headers_mut().remove(name);
         }
         for (name, value) in self.0.headers() {
@@ -74,7 +76,7 @@ impl Intercept for SignedAddress {
 }
 
 impl fmt::Debug for SignedAddress {
-    /// Without the address: whoever has it may write the marker.
+    /// Omits the URL, which authorizes writing the marker.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignedAddress").finish_non_exhaustive()
     }

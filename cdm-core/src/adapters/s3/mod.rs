@@ -1,8 +1,9 @@
-//! Site files in a bucket of S3, or of a store that speaks its protocol.
+//! Files of sites in a bucket of S3 or of an S3-compatible store.
 //!
-//! What is listed and deleted are versions, delete markers and unfinished uploads, never objects by their keys alone: a
-//! bucket that has never kept versions has one version of each object, called `null`. So nothing stays behind, however
-//! the bucket is set up. The port's order is the bucket's: all versions by key, then all unfinished uploads by key.
+//! The adapter lists and deletes versions, delete markers and unfinished uploads, never objects by their keys alone: in
+//! a bucket without versioning, every object has one version with the ID `null`. So a deletion is complete, regardless
+//! of the bucket's configuration. The port's order is the bucket's: all versions by key, then all unfinished uploads by
+//! key.
 
 mod bootstrap;
 mod keys;
@@ -19,30 +20,31 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::RequestChecksumCalculation;
 
 use self::keys::Entry;
-use super::aws::{Aws, by, told};
+use super::aws::{Aws, before_deadline, classify};
 use crate::domain::{MonotonicTime, ObjectPrefix};
 use crate::ports::{CallContext, Clock, ErrorKind, ObjectPage, ObjectStore, Outcome, PortError};
 
 const PORT: &str = "objects";
-/// Most keys in one page and in one delete; S3 allows no more.
+/// Maximum number of keys in a page and in a delete, which is S3's limit.
 const LIMIT: usize = 1_000;
-/// How long a read may take. A page may be several requests, and a slow one where much was deleted before it.
-const READ: Duration = Duration::from_secs(20);
-/// Below this the keys of all sites lie.
+/// Timeout of a read. A page may take several requests, and is slow after many deletions.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// The prefix of the keys of all sites.
 const SITES: &str = "sites/";
 
-/// Which bucket, and how it is reached.
+/// The settings of the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Settings {
-    /// The bucket.
+    /// The name of the bucket. No default.
     pub bucket: String,
-    /// The store's address, where it is not the account's own.
+    /// The endpoint of the store; `None` (the default) uses the endpoint of the AWS account.
     pub endpoint: Option<String>,
-    /// Whether the bucket stands in the path of a request's address instead of in its host name.
+    /// Whether requests have the bucket's name in the path instead of the host name. Default: `false`. Many
+    /// S3-compatible stores need `true`.
     pub path_style: bool,
 }
 
-/// Keeps site files in a bucket; clones share its connections.
+/// Stores the files of sites in a bucket. Clones share the connections.
 #[derive(Clone)]
 pub struct S3Objects {
     client: Client,
@@ -52,11 +54,11 @@ pub struct S3Objects {
 }
 
 impl S3Objects {
-    /// Files in the bucket of the settings. Does not connect; the first call does.
+    /// Creates a client for the bucket in the settings. Does not connect before the first call.
     pub fn new(aws: &Aws, settings: &S3Settings, clock: Arc<dyn Clock>) -> Self {
         let mut config = aws_sdk_s3::config::Builder::from(aws.config())
             .force_path_style(settings.path_style)
-            // Other stores know no checksums but those that the protocol asks for.
+            // Other stores support only the checksums that the protocol requires.
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
         if let Some(endpoint) = &settings.endpoint {
             config = config.endpoint_url(endpoint);
@@ -66,16 +68,16 @@ impl S3Objects {
         Self { client, bucket: settings.bucket.as_str().into(), region, clock }
     }
 
-    /// Whether the bucket is there, and its versions and unfinished uploads may be listed.
+    /// Checks that the bucket exists, and that its versions and unfinished uploads can be listed.
     ///
     /// # Errors
-    /// `NotFound` when it is not there, `Denied` when CDM may not look, `Unavailable` when there is no answer.
+    /// `NotFound` when the bucket does not exist, `Denied` when CDM may not list it, `Unavailable` without a response.
     pub async fn check(&self) -> Result<(), PortError> {
         let work = async {
             let versions = self.client.list_object_versions().bucket(&*self.bucket).prefix(SITES).max_keys(1);
-            versions.send().await.map_err(|error| told(&error).error(PORT))?;
+            versions.send().await.map_err(|error| classify(&error).error(PORT))?;
             let uploads = self.client.list_multipart_uploads().bucket(&*self.bucket).prefix(SITES);
-            uploads.max_uploads(1).send().await.map_err(|error| told(&error).error(PORT))?;
+            uploads.max_uploads(1).send().await.map_err(|error| classify(&error).error(PORT))?;
             Ok(())
         };
         self.read_within(work).await
@@ -85,11 +87,13 @@ impl S3Objects {
         if self.clock.monotonic() >= deadline {
             return Outcome::NotApplied(late());
         }
-        by(&*self.clock, deadline, work).await.unwrap_or_else(|| Outcome::Unknown(late()))
+        before_deadline(&*self.clock, deadline, work).await.unwrap_or_else(|| Outcome::Unknown(late()))
     }
 
     async fn read_within<T>(&self, work: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
-        by(&*self.clock, self.clock.monotonic().after(READ), work).await.unwrap_or_else(|| Err(late()))
+        before_deadline(&*self.clock, self.clock.monotonic().after(READ_TIMEOUT), work)
+            .await
+            .unwrap_or_else(|| Err(late()))
     }
 }
 
@@ -101,7 +105,7 @@ impl ObjectStore for S3Objects {
 
     async fn page(&self, prefix: &ObjectPrefix, after: Option<&str>) -> Result<ObjectPage, PortError> {
         let prefix = prefix.to_string();
-        let work = async { self.list(&prefix, after).await.map_err(|told| told.error(PORT)) };
+        let work = async { self.list(&prefix, after).await.map_err(|failure| failure.error(PORT)) };
         self.read_within(work).await
     }
 
@@ -113,11 +117,11 @@ impl ObjectStore for S3Objects {
     ) -> Outcome<Vec<(String, String)>> {
         let invalid = |message: &str| Outcome::NotApplied(PortError::new(PORT, ErrorKind::Invalid, message));
         if keys.len() > LIMIT {
-            return invalid("a request has at most 1,000 keys");
+            return invalid("a request must have at most 1,000 keys");
         }
         let inside = prefix.to_string();
         if !keys.iter().all(|key| Entry::parse(key).key().starts_with(&inside)) {
-            return invalid("a key lies outside the prefix");
+            return invalid("a key is outside the prefix");
         }
         self.within(call.deadline, self.remove(keys)).await
     }
@@ -130,5 +134,5 @@ impl fmt::Debug for S3Objects {
 }
 
 fn late() -> PortError {
-    PortError::new(PORT, ErrorKind::Unavailable, "the call's deadline passed before it was done")
+    PortError::new(PORT, ErrorKind::Unavailable, "the deadline passed before the call completed")
 }

@@ -1,11 +1,11 @@
 //! Credentials in AWS Secrets Manager.
 //!
-//! A secret is named `<prefix>/<uid>/db` or `/cms` and carries two tags: `managed-by` and `cdm-uid`. What lacks them is
-//! someone else's, and is neither read nor touched. A name that was closed before anything was stored gets a secret
-//! without a value, which is tagged `cdm-closed` and scheduled for deletion at once. It keeps a late create out for the 7
-//! days of its window; AWS itself refuses a request five minutes after it was signed.
+//! A secret is named `<prefix>/<uid>/db` or `/cms` and has two tags: `managed-by` and `cdm-uid`. A secret without these
+//! tags belongs to another owner, and is neither read nor changed. Closing a name that has no secret creates a secret
+//! without a value, which is tagged `cdm-closed` and scheduled for deletion at once. It rejects a delayed create for
+//! the 7 days of its recovery window; AWS itself rejects a request five minutes after it was signed.
 
-mod seen;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::Tag;
 
-use self::seen::Seen;
-use super::aws::{Aws, AwsFailure, by, told};
+use self::state::SecretState;
+use super::aws::{Aws, AwsFailure, before_deadline, classify};
 use super::credentials;
 use crate::domain::{MonotonicTime, SecretName};
 use crate::ports::{
@@ -24,29 +24,29 @@ use crate::ports::{
 };
 
 const PORT: &str = "secrets";
-/// The least that AWS allows.
+/// The recovery window in days; the minimum that AWS allows.
 const RECOVERY_WINDOW_DAYS: i64 = 7;
-/// How long a read may take.
-const READ: Duration = Duration::from_secs(10);
-/// A secret's name has 512 characters at most; this leaves room for what follows the prefix.
-const LONGEST_PREFIX: usize = 400;
+/// Timeout of a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum length of the prefix. A secret's name has at most 512 characters, including what follows the prefix.
+const MAX_PREFIX: usize = 400;
 
-/// Where secrets live. Plain values, judged by [`SecretsManager::new`].
+/// The settings of the secrets, checked by [`SecretsManager::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsManagerSettings {
-    /// What the names of all secrets begin with, without the slash that follows it.
+    /// The prefix of the names of all secrets, without the slash that follows it.
     pub prefix: String,
 }
 
-/// The prefix cannot begin a secret's name.
+/// The prefix is invalid in the name of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the prefix of secrets is of letters, digits and `/_+=.@-` only, neither begins nor ends with a slash, \
-     and has 1 to 400 characters"
+    "the prefix of secrets must have 1 to 400 characters, only letters, digits and `/_+=.@-`, and must neither \
+     begin nor end with a slash"
 )]
 pub struct PrefixError;
 
-/// Keeps credentials in AWS Secrets Manager; clones share its connections.
+/// Stores credentials in AWS Secrets Manager. Clones share the connections.
 #[derive(Clone)]
 pub struct SecretsManager {
     client: Client,
@@ -55,10 +55,10 @@ pub struct SecretsManager {
 }
 
 impl SecretsManager {
-    /// Secrets of an account below a prefix. Does not connect; the first call does.
+    /// Creates a client for the secrets of an account with a prefix. Does not connect before the first call.
     ///
     /// # Errors
-    /// When the prefix cannot begin a secret's name.
+    /// When the prefix is invalid in the name of a secret.
     pub fn new(
         aws: &Aws,
         settings: &SecretsManagerSettings,
@@ -66,25 +66,25 @@ impl SecretsManager {
     ) -> Result<Self, PrefixError> {
         let prefix = &settings.prefix;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
-        let framed = prefix.starts_with('/') || prefix.ends_with('/');
-        if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || framed || !prefix.bytes().all(plain) {
+        let has_outer_slash = prefix.starts_with('/') || prefix.ends_with('/');
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX || has_outer_slash || !prefix.bytes().all(plain) {
             return Err(PrefixError);
         }
         Ok(Self { client: Client::new(aws.config()), prefix: prefix.as_str().into(), clock })
     }
 
-    /// Whether AWS answers for this prefix: it is asked for a secret that no site has.
+    /// Checks that AWS responds to a request for a secret with this prefix, which no site has.
     ///
     /// # Errors
-    /// `Unavailable` when it does not answer, `Denied` when it does not let CDM in.
+    /// `Unavailable` when AWS does not respond, `Denied` when AWS rejects the request.
     pub async fn check(&self) -> Result<(), PortError> {
         let id = format!("{}/check", self.prefix);
         let work = async {
             match self.client.describe_secret().secret_id(id).send().await {
                 Ok(_) => Ok(()),
-                Err(error) => match told(&error) {
-                    told if told.kind == ErrorKind::NotFound => Ok(()),
-                    told => Err(told.error(PORT)),
+                Err(error) => match classify(&error) {
+                    failure if failure.kind == ErrorKind::NotFound => Ok(()),
+                    failure => Err(failure.error(PORT)),
                 },
             }
         };
@@ -95,13 +95,13 @@ impl SecretsManager {
         format!("{}/{name}", self.prefix)
     }
 
-    /// What `name` holds, by its description alone.
-    async fn look(&self, name: &SecretName) -> Result<Seen, AwsFailure> {
+    /// The state of a secret, from its description.
+    async fn describe(&self, name: &SecretName) -> Result<SecretState, AwsFailure> {
         match self.client.describe_secret().secret_id(self.id(name)).send().await {
-            Ok(described) => Ok(seen::of(name, &described)),
-            Err(error) => match told(&error) {
-                told if told.kind == ErrorKind::NotFound => Ok(Seen::Nothing),
-                told => Err(told),
+            Ok(described) => Ok(state::of(name, &described)),
+            Err(error) => match classify(&error) {
+                failure if failure.kind == ErrorKind::NotFound => Ok(SecretState::Absent),
+                failure => Err(failure),
             },
         }
     }
@@ -109,90 +109,95 @@ impl SecretsManager {
     async fn try_create(&self, call: &CallContext, name: &SecretName, value: String) -> Outcome<()> {
         let create = self.client.create_secret().name(self.id(name)).secret_string(value);
         let created = create.set_tags(Some(tags(name))).client_request_token(token(call)).send().await;
-        let exists = match created.map_err(|error| told(&error)) {
+        let exists = match created.map_err(|error| classify(&error)) {
             Ok(_) => false,
-            Err(told) if is_taken(&told) => true,
-            Err(told) => return told.outcome(PORT),
+            Err(failure) if is_name_taken(&failure) => true,
+            Err(failure) => return failure.outcome(PORT),
         };
-        // Also after a success: a repetition of this write is a success to AWS while the secret stands.
-        let seen = match self.look(name).await {
-            Ok(seen) => seen,
+        // Also after a success: AWS reports success for a repetition of this write while the secret exists.
+        let state = match self.describe(name).await {
+            Ok(state) => state,
             Err(_) if !exists => return Outcome::Applied(()),
-            Err(told) => return Outcome::NotApplied(told.error(PORT)),
+            Err(failure) => return Outcome::NotApplied(failure.error(PORT)),
         };
-        match seen {
-            Seen::Held | Seen::Nothing if !exists => Outcome::Applied(()),
-            Seen::Held => refused(name, ErrorKind::Exists, "holds a value"),
-            Seen::Closing | Seen::Scheduled => refused(name, ErrorKind::Gone, "was scheduled for deletion"),
-            Seen::Foreign => Outcome::NotApplied(foreign(name)),
-            Seen::Nothing => refused(name, ErrorKind::Conflict, "is there and cannot be seen yet"),
+        match state {
+            SecretState::Stored | SecretState::Absent if !exists => Outcome::Applied(()),
+            SecretState::Stored => refused(name, ErrorKind::Exists, "already has a value"),
+            SecretState::Closing | SecretState::Scheduled => {
+                refused(name, ErrorKind::Gone, "was scheduled for deletion")
+            }
+            SecretState::Foreign => Outcome::NotApplied(foreign(name)),
+            SecretState::Absent => refused(name, ErrorKind::Conflict, "exists but is not visible yet"),
         }
     }
 
     async fn try_read(&self, name: &SecretName) -> Result<Option<StoredSecret>, PortError> {
-        match self.look(name).await.map_err(|told| told.error(PORT))? {
-            Seen::Nothing => return Ok(None),
-            Seen::Closing | Seen::Scheduled => return Ok(Some(StoredSecret::Deleting)),
-            Seen::Foreign => return Err(foreign(name)),
-            Seen::Held => {}
+        match self.describe(name).await.map_err(|failure| failure.error(PORT))? {
+            SecretState::Absent => return Ok(None),
+            SecretState::Closing | SecretState::Scheduled => return Ok(Some(StoredSecret::Deleting)),
+            SecretState::Foreign => return Err(foreign(name)),
+            SecretState::Stored => {}
         }
-        let told = match self.client.get_secret_value().secret_id(self.id(name)).send().await {
-            Ok(held) => {
+        let failure = match self.client.get_secret_value().secret_id(self.id(name)).send().await {
+            Ok(output) => {
                 let value =
-                    held.secret_string().and_then(|text| credentials::read(name.kind, text.as_bytes()));
+                    output.secret_string().and_then(|text| credentials::read(name.kind, text.as_bytes()));
                 return value.map(|value| Some(StoredSecret::Value(value))).ok_or_else(|| foreign(name));
             }
-            Err(error) => told(&error),
+            Err(error) => classify(&error),
         };
-        // It may have been scheduled for deletion in between; and a value may be seen later than its secret.
-        match self.look(name).await {
-            Ok(Seen::Closing | Seen::Scheduled) => Ok(Some(StoredSecret::Deleting)),
-            _ if told.kind == ErrorKind::NotFound => Ok(None),
-            _ => Err(told.error(PORT)),
+        // The secret may have been scheduled for deletion in between, and a value may become visible later than its
+        // secret.
+        match self.describe(name).await {
+            Ok(SecretState::Closing | SecretState::Scheduled) => Ok(Some(StoredSecret::Deleting)),
+            _ if failure.kind == ErrorKind::NotFound => Ok(None),
+            _ => Err(failure.error(PORT)),
         }
     }
 
     async fn try_close(&self, call: &CallContext, name: &SecretName) -> Outcome<()> {
-        let mut seen = match self.look(name).await {
-            Ok(seen) => seen,
-            Err(told) => return Outcome::NotApplied(told.error(PORT)),
+        let mut state = match self.describe(name).await {
+            Ok(state) => state,
+            Err(failure) => return Outcome::NotApplied(failure.error(PORT)),
         };
-        if seen == Seen::Nothing {
-            let closed = Tag::builder().key(seen::CLOSED).value("true").build();
+        if state == SecretState::Absent {
+            let closed = Tag::builder().key(state::CLOSED).value("true").build();
             let all = tags(name).into_iter().chain([closed]).collect();
             let create = self.client.create_secret().name(self.id(name)).set_tags(Some(all));
-            seen = match create.client_request_token(token(call)).send().await.map_err(|error| told(&error)) {
-                Ok(_) => Seen::Closing,
-                // Somebody was quicker: whoever it was, what is there now decides.
-                Err(told) if is_taken(&told) => match self.look(name).await {
-                    Ok(seen) => seen,
-                    Err(told) => return Outcome::NotApplied(told.error(PORT)),
-                },
-                Err(told) => return told.outcome(PORT),
-            };
+            state =
+                match create.client_request_token(token(call)).send().await.map_err(|error| classify(&error))
+                {
+                    Ok(_) => SecretState::Closing,
+                    // Another call created the secret first. Its present state decides.
+                    Err(failure) if is_name_taken(&failure) => match self.describe(name).await {
+                        Ok(state) => state,
+                        Err(failure) => return Outcome::NotApplied(failure.error(PORT)),
+                    },
+                    Err(failure) => return failure.outcome(PORT),
+                };
         }
-        match seen {
-            Seen::Scheduled => Outcome::Applied(()),
-            Seen::Foreign => Outcome::NotApplied(foreign(name)),
-            Seen::Nothing => refused(name, ErrorKind::Conflict, "is there and cannot be seen yet"),
-            Seen::Held | Seen::Closing => self.schedule(name).await,
+        match state {
+            SecretState::Scheduled => Outcome::Applied(()),
+            SecretState::Foreign => Outcome::NotApplied(foreign(name)),
+            SecretState::Absent => refused(name, ErrorKind::Conflict, "exists but is not visible yet"),
+            SecretState::Stored | SecretState::Closing => self.schedule(name).await,
         }
     }
 
     async fn schedule(&self, name: &SecretName) -> Outcome<()> {
         let delete = self.client.delete_secret().secret_id(self.id(name));
-        let told = match delete.recovery_window_in_days(RECOVERY_WINDOW_DAYS).send().await {
+        let failure = match delete.recovery_window_in_days(RECOVERY_WINDOW_DAYS).send().await {
             Ok(_) => return Outcome::Applied(()),
-            Err(error) => told(&error),
+            Err(error) => classify(&error),
         };
-        match self.look(name).await {
-            // Two deletions met; either of them keeps the promise.
-            Ok(Seen::Scheduled) => Outcome::Applied(()),
-            // Made a moment ago, and not yet to be seen from everywhere.
-            _ if told.kind == ErrorKind::NotFound => {
-                refused(name, ErrorKind::Conflict, "is there and cannot be seen yet")
+        match self.describe(name).await {
+            // Two deletions ran at the same time; both have the same effect.
+            Ok(SecretState::Scheduled) => Outcome::Applied(()),
+            // The secret was created a moment ago and is not visible everywhere yet.
+            _ if failure.kind == ErrorKind::NotFound => {
+                refused(name, ErrorKind::Conflict, "exists but is not visible yet")
             }
-            _ => told.outcome(PORT),
+            _ => failure.outcome(PORT),
         }
     }
 
@@ -200,11 +205,13 @@ impl SecretsManager {
         if self.clock.monotonic() >= deadline {
             return Outcome::NotApplied(late());
         }
-        by(&*self.clock, deadline, work).await.unwrap_or_else(|| Outcome::Unknown(late()))
+        before_deadline(&*self.clock, deadline, work).await.unwrap_or_else(|| Outcome::Unknown(late()))
     }
 
     async fn read_within<T>(&self, work: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
-        by(&*self.clock, self.clock.monotonic().after(READ), work).await.unwrap_or_else(|| Err(late()))
+        before_deadline(&*self.clock, self.clock.monotonic().after(READ_TIMEOUT), work)
+            .await
+            .unwrap_or_else(|| Err(late()))
     }
 }
 
@@ -213,7 +220,7 @@ impl SecretStore for SecretsManager {
     async fn create(&self, call: &CallContext, name: &SecretName, value: &Credentials) -> Outcome<()> {
         let plain = credentials::write(name.kind, value);
         let Some(text) = plain.and_then(|plain| String::from_utf8(plain.to_vec()).ok()) else {
-            let message = "the credentials are not of the kind that the name says";
+            let message = "the credentials are not of the kind in the secret's name";
             return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Invalid, message));
         };
         self.within(call.deadline, self.try_create(call, name, text)).await
@@ -235,28 +242,28 @@ impl fmt::Debug for SecretsManager {
 }
 
 fn tags(name: &SecretName) -> Vec<Tag> {
-    seen::tags(name).map(|(key, value)| Tag::builder().key(key).value(value).build()).into()
+    state::tags(name).map(|(key, value)| Tag::builder().key(key).value(value).build()).into()
 }
 
-/// By which AWS recognises a repetition of the same write; it asks for 32 characters at least.
+/// The token by which AWS recognizes a repetition of the same write; AWS requires at least 32 characters.
 fn token(call: &CallContext) -> String {
     format!("{:032x}", call.write.0)
 }
 
-/// Whether a create was refused for what the name holds: a secret, or one that is scheduled for deletion. AWS has the
-/// latter's word for other things too; what is there is looked at anyway.
-fn is_taken(told: &AwsFailure) -> bool {
-    matches!(told.code.as_str(), "ResourceExistsException" | "InvalidRequestException")
+/// Whether a create was rejected because the name has a secret, possibly scheduled for deletion. AWS uses the second
+/// error code for other causes too, so the caller reads the secret's state in any case.
+fn is_name_taken(failure: &AwsFailure) -> bool {
+    matches!(failure.code.as_str(), "ResourceExistsException" | "InvalidRequestException")
 }
 
 fn refused<T>(name: &SecretName, kind: ErrorKind, what: &str) -> Outcome<T> {
-    Outcome::NotApplied(PortError::new(PORT, kind, format!("the secret {name} {what}")))
+    Outcome::NotApplied(PortError::new(PORT, kind, format!("the secret `{name}` {what}")))
 }
 
 fn foreign(name: &SecretName) -> PortError {
-    PortError::new(PORT, ErrorKind::Foreign, format!("the secret {name} holds something of another owner"))
+    PortError::new(PORT, ErrorKind::Foreign, format!("the secret `{name}` belongs to another owner"))
 }
 
 fn late() -> PortError {
-    PortError::new(PORT, ErrorKind::Unavailable, "the call's deadline passed before it was done")
+    PortError::new(PORT, ErrorKind::Unavailable, "the deadline passed before the call completed")
 }

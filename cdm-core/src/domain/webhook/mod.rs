@@ -1,5 +1,5 @@
-//! Webhooks: who is told what of the feed, where it is sent to, which addresses that may be, and how what is sent is
-//! signed.
+//! Webhooks: which events of the feed a webhook subscribes to, the URL it sends them to, the addresses that are
+//! allowed, and how messages are signed.
 
 mod address;
 mod receiver;

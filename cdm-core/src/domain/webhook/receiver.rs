@@ -1,4 +1,4 @@
-//! A receiver's address, parsed at the door, and the receivers that may be inside.
+//! The URL of a receiver, parsed on input, and the non-public receivers that the configuration allows.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,22 +7,23 @@ use super::is_public;
 use crate::domain::Hostname;
 use crate::domain::name::NameError;
 
-const WHAT: &str = "a webhook's address";
+const KIND: &str = "a webhook's address";
 
-/// Where a webhook is sent.
+/// The destination of a webhook's messages.
 ///
-/// Invariants: `https`, unless configuration has it otherwise; a name of two labels or more, or what configuration
-/// has; visible ASCII; no user, no fragment. Its `Debug` and errors leave out path and query, which may be secret.
+/// Invariants: `https` unless the configuration allows another scheme; a hostname of two or more labels, or a host
+/// that the configuration allows; visible ASCII; no user and no fragment. `Debug` and error messages leave out path
+/// and query, which may be secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Receiver {
     tls: bool,
     host: String,
     port: u16,
     target: String,
-    inside: bool,
+    listed: bool,
 }
 
-/// A receiver of the configuration, which may have any address: `name:port`, or `http://name:port` for one without TLS.
+/// A receiver that the configuration allows, at any address: `name:port`, or `http://name:port` for one without TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     tls: bool,
@@ -34,110 +35,111 @@ impl Allowed {
     /// Parses an entry of the configuration.
     ///
     /// # Errors
-    /// One without a port, with a path, in upper case, or with what no host has.
+    /// Returns an error if the port is missing, if the entry has a path or an uppercase letter, or if the host has an
+    /// invalid character.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let rule = "a receiver that is allowed is `name:port`, or `http://name:port` for one without TLS";
-        let refused = || NameError::new("a receiver", rule, text);
-        let (tls, cursor) = text.strip_prefix("http://").map_or((true, text), |cursor| (false, cursor));
-        let (host, port) = cursor.rsplit_once(':').ok_or_else(refused)?;
-        let port = self::port(port).ok_or_else(refused)?;
-        // An IPv6 address in brackets, in the one spelling that it is printed in.
+        let rule = "an allowed receiver is `name:port`, or `http://name:port` for a receiver without TLS";
+        let invalid = || NameError::new("a receiver", rule, text);
+        let (tls, rest) = text.strip_prefix("http://").map_or((true, text), |rest| (false, rest));
+        let (host, port) = rest.rsplit_once(':').ok_or_else(invalid)?;
+        let port = self::port(port).ok_or_else(invalid)?;
+        // An IPv6 address in brackets, in the canonical spelling only.
         let v6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-        let sound = match v6 {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+        let is_host = match v6 {
             Some(v6) => {
                 v6.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() && address.to_string() == v6)
             }
-            None => !host.is_empty() && host.len() <= 253 && host.bytes().all(plain),
+            None => !host.is_empty() && host.len() <= 253 && host.bytes().all(allowed),
         };
-        if sound { Ok(Self { tls, host: host.to_owned(), port }) } else { Err(refused()) }
+        if is_host { Ok(Self { tls, host: host.to_owned(), port }) } else { Err(invalid()) }
     }
 }
 
 impl Receiver {
-    /// Most characters of an address.
+    /// The maximum length of an address in characters.
     pub const LONGEST: usize = 1_000;
 
-    /// Parses `https://name[:port][/path][?query]`. What configuration allows is compared as text, so that no other
-    /// spelling of an address inside comes through.
+    /// Parses `https://name[:port][/path][?query]`. An address that the configuration allows is compared as text, so
+    /// that another spelling of a non-public address is rejected.
     ///
     /// # Errors
-    /// Everything else. The error repeats no more of the address than its scheme.
+    /// Returns an error for any other text. The error contains no part of the address except its scheme.
     pub fn parse(text: &str, allowed: &[Allowed]) -> Result<Self, NameError> {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-        let refused = |rule| NameError::new(WHAT, rule, scheme);
+        let invalid = |rule| NameError::new(KIND, rule, scheme);
         if text.len() > Self::LONGEST {
-            return Err(refused("a webhook's address has at most 1000 characters"));
+            return Err(invalid("a webhook's address has at most 1000 characters"));
         }
         if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
-            return Err(refused(
+            return Err(invalid(
                 "a webhook's address is visible ASCII without backslashes; write other names in Punycode",
             ));
         }
         let tls = match scheme {
             "https" => true,
             "http" => false,
-            _ => return Err(refused("a webhook's address begins with https://")),
+            _ => return Err(invalid("a webhook's address begins with https://")),
         };
         let rest = &text[scheme.len() + "://".len()..];
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(refused("a webhook's address has no user and no password"));
+            return Err(invalid("a webhook's address has no user and no password"));
         }
         if target.contains('#') {
-            return Err(refused("a webhook's address has no fragment"));
+            return Err(invalid("a webhook's address has no fragment"));
         }
-        let (host, written) = match authority.rsplit_once(':') {
+        let (host, explicit_port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             Some(_) | None => (authority, None),
         };
-        let usual = if tls { 443 } else { 80 };
-        let port = written
-            .map_or(Some(usual), port)
-            .ok_or_else(|| refused("the port of a webhook's address is from 1 to 65535"))?;
-        let known = |entry: &Allowed| (entry.tls, entry.host.as_str(), entry.port) == (tls, host, port);
-        let inside = allowed.iter().any(known);
-        if !inside {
+        let default_port = if tls { 443 } else { 80 };
+        let port = explicit_port
+            .map_or(Some(default_port), port)
+            .ok_or_else(|| invalid("the port of a webhook's address is from 1 to 65535"))?;
+        let matches = |entry: &Allowed| (entry.tls, entry.host.as_str(), entry.port) == (tls, host, port);
+        let listed = allowed.iter().any(matches);
+        if !listed {
             if !tls {
-                return Err(refused("a webhook's address begins with https://"));
+                return Err(invalid("a webhook's address begins with https://"));
             }
-            // Lower case as it is written, so that there is one spelling of each.
+            // Only lowercase is accepted, so that each address has one spelling.
             let name = Hostname::parse(host).ok().filter(|name| name.as_str() == host);
             if name.is_none() {
-                return Err(refused(
-                    "the host of a webhook's address is a name in lower case, with a dot inside and none at the \
-                     end, and no IP address; others have to be allowed by the configuration",
+                return Err(invalid(
+                    "the host of a webhook's address is a lowercase name that contains a dot, does not end with one, \
+                    and is not an IP address; the configuration can allow other hosts",
                 ));
             }
         }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Self { tls, host: host.to_owned(), port, target, inside })
+        Ok(Self { tls, host: host.to_owned(), port, target, listed })
     }
 
-    /// Of what the name was looked up to, the address to be connected to: the first one, if all of them may be. One
-    /// address inside refuses them all, since the next look-up might put it first.
-    pub fn choose(&self, found: &[SocketAddr]) -> Option<SocketAddr> {
-        let fit =
-            |address: &SocketAddr| address.port() == self.port && (self.inside || is_public(address.ip()));
-        found.iter().all(fit).then(|| found.first().copied()).flatten()
+    /// Returns the address to connect to: the first of the resolved addresses, if every one of them is allowed. One
+    /// non-public address rejects them all, because the next lookup could return it first.
+    pub fn choose(&self, resolved: &[SocketAddr]) -> Option<SocketAddr> {
+        let is_allowed =
+            |address: &SocketAddr| address.port() == self.port && (self.listed || is_public(address.ip()));
+        resolved.iter().all(is_allowed).then(|| resolved.first().copied()).flatten()
     }
 
-    /// Whether TLS is spoken.
+    /// Returns whether the connection uses TLS.
     pub const fn tls(&self) -> bool {
         self.tls
     }
 
-    /// The host, as it is looked up: an IPv6 address without its brackets.
+    /// Returns the host to resolve; an IPv6 address has no brackets.
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The port.
+    /// Returns the TCP port.
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Path and query, beginning with `/`.
+    /// Returns path and query, starting with `/`.
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -149,7 +151,7 @@ impl fmt::Debug for Receiver {
     }
 }
 
-/// A port in its one spelling.
+/// Parses a port in its canonical spelling, without leading zeros.
 fn port(text: &str) -> Option<u16> {
     let port: u16 = text.parse().ok()?;
     (port != 0 && port.to_string() == text).then_some(port)

@@ -1,4 +1,4 @@
-//! The webhooks' record: who is told what, and how far they have been told.
+//! The webhooks' record: what each webhook subscribes to, and how far its messages have been delivered.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,83 +7,84 @@ use super::Topic;
 use crate::domain::name::NameError;
 use crate::domain::{Actor, SecretKind, SecretName, Timestamp, Uid, WorkerId};
 
-/// The pause after the first attempt that failed; each further one doubles it.
-const PAUSE: Duration = Duration::from_secs(5);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
-/// After so long without a message that arrived a webhook is stopped.
-const PATIENCE: Duration = Duration::from_hours(3 * 24);
+/// The pause after the first failed attempt. Each further failure doubles the pause.
+const INITIAL_BACKOFF: Duration = Duration::from_secs(5);
+/// The upper limit of the pause between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_hours(1);
+/// A webhook stops once its attempts have failed for this long.
+const GIVE_UP_AFTER: Duration = Duration::from_hours(3 * 24);
 
-/// Every webhook, and who brings the messages.
+/// Every webhook, and the worker that sends the messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Webhooks {
-    /// The worker whose process sends. Should two believe it of themselves, some messages come twice.
+    /// The worker whose process sends messages. If two workers believe that they are the dispatcher, receivers get
+    /// some messages twice.
     pub dispatcher: Option<WorkerId>,
     /// The webhooks, oldest first.
     pub list: Vec<Webhook>,
-    /// Grows with every write.
+    /// The version of the record, raised by every write.
     pub version: u64,
 }
 
-/// A receiver, and what it is told.
+/// A receiver, its subscriptions and the state of its deliveries.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Its number, drawn like an operation's.
+    /// The webhook's number, allocated like an operation's.
     pub number: u64,
-    /// What its key is kept under.
+    /// The uid under which the signing key is stored.
     pub uid: Uid,
-    /// Where its messages go, as [`super::Receiver`] took it.
+    /// The URL that messages are sent to, as the caller wrote it; [`super::Receiver`] has accepted it.
     pub url: String,
-    /// What it is told.
+    /// The topics that the webhook subscribes to.
     pub topics: Vec<Topic>,
-    /// Who asked for it.
+    /// The actor that created the webhook.
     pub by: Actor,
-    /// Since when.
+    /// When the webhook was created.
     pub at: Timestamp,
-    /// The feed's events up to this one need not be sent any more.
+    /// The number of the last feed event that needs no further delivery.
     pub cursor: u64,
-    /// How it stands.
+    /// The state of deliveries.
     pub standing: DeliveryState,
 }
 
-/// How a webhook stands.
+/// The state of a webhook's deliveries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// The last message arrived, or there was none yet.
+    /// The last message was delivered, or no message was sent yet.
     #[default]
     Active,
-    /// The last attempts failed.
+    /// The latest attempts failed; the webhook retries.
     Failing {
-        /// How many in a row.
+        /// The number of consecutive failures.
         times: u32,
-        /// When the first of them did.
+        /// When the first of these attempts failed.
         since: Timestamp,
-        /// When the next one is made.
+        /// When the next attempt is made.
         next: Timestamp,
-        /// Why the last one did.
+        /// The error of the last attempt.
         why: String,
     },
-    /// Nothing is sent any more.
+    /// The webhook sends no messages any more.
     Stopped {
-        /// Since when.
+        /// When the webhook stopped.
         at: Timestamp,
-        /// Why.
+        /// Why the webhook stopped.
         why: String,
     },
 }
 
 impl Webhook {
-    /// Whether it is still sent messages.
+    /// Returns whether the webhook still sends messages.
     pub const fn is_live(&self) -> bool {
         !matches!(self.standing, DeliveryState::Stopped { .. })
     }
 
-    /// The name of its key.
+    /// Returns the name of the secret that holds the signing key.
     pub const fn key(&self) -> SecretName {
         SecretName { uid: self.uid, kind: SecretKind::Webhook }
     }
 
-    /// Whether a message may be sent now.
+    /// Returns whether an attempt may be made at `now`.
     pub fn due(&self, now: Timestamp) -> bool {
         match &self.standing {
             DeliveryState::Active => true,
@@ -92,17 +93,17 @@ impl Webhook {
         }
     }
 
-    /// Whether it is told of that.
+    /// Returns whether the webhook subscribes to `topic`.
     pub fn wants(&self, topic: Topic) -> bool {
         self.topics.contains(&topic)
     }
 
-    /// The events up to `place` are none of its topics.
+    /// Advances the cursor to an event that needs no delivery. The cursor never moves backward.
     pub fn pass(&mut self, cursor: u64) {
         self.cursor = self.cursor.max(cursor);
     }
 
-    /// The event at `place` has arrived.
+    /// Records that the event at `cursor` was delivered, and advances the cursor.
     pub fn mark_delivered(&mut self, cursor: u64) {
         self.pass(cursor);
         if matches!(self.standing, DeliveryState::Failing { .. }) {
@@ -110,72 +111,73 @@ impl Webhook {
         }
     }
 
-    /// Another attempt failed. The receiver may ask for a longer pause than the usual one; it is given at most the
-    /// longest, so that nobody stops a webhook by a large number.
+    /// Records a failed attempt. `retry_after` (the receiver's `Retry-After`) can lengthen the pause up to one hour,
+    /// so that a receiver cannot suspend its webhook with a large value.
     pub fn failed(&mut self, now: Timestamp, why: String, retry_after: Option<Duration>) {
-        let (before, since) = match &self.standing {
+        let (previous, since) = match &self.standing {
             DeliveryState::Failing { times, since, .. } => (*times, *since),
             DeliveryState::Active => (0, now),
             DeliveryState::Stopped { .. } => return,
         };
-        self.standing = if now.since(since) >= PATIENCE {
+        self.standing = if now.since(since) >= GIVE_UP_AFTER {
             DeliveryState::Stopped {
                 at: now,
-                why: format!("no message arrived for three days; at last: {why}"),
+                why: format!("no message was delivered for three days; last error: {why}"),
             }
         } else {
-            let pause = PAUSE.saturating_mul(1 << before.min(16)).max(retry_after.unwrap_or_default());
-            let pause = pause.min(LONGEST_PAUSE);
-            DeliveryState::Failing { times: before.saturating_add(1), since, next: now.after(pause), why }
+            let pause =
+                INITIAL_BACKOFF.saturating_mul(1 << previous.min(16)).max(retry_after.unwrap_or_default());
+            let pause = pause.min(MAX_BACKOFF);
+            DeliveryState::Failing { times: previous.saturating_add(1), since, next: now.after(pause), why }
         };
     }
 
-    /// Ends it as [`DeliveryState::Stopped`].
+    /// Stops the webhook; see [`DeliveryState::Stopped`].
     pub fn stop(&mut self, now: Timestamp, why: &str) {
         self.standing = DeliveryState::Stopped { at: now, why: why.to_owned() };
     }
 }
 
 impl fmt::Debug for Webhook {
-    /// Without the address, which may hold a secret.
+    /// Leaves out the URL, which may contain a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Webhook")
             .field("number", &self.number)
             .field("topics", &self.topics)
-            .field("place", &self.cursor)
+            .field("cursor", &self.cursor)
             .field("standing", &self.standing)
             .finish_non_exhaustive()
     }
 }
 
 impl Webhooks {
-    /// How many there may be.
+    /// The maximum number of webhooks.
     pub const MOST: usize = 20;
 
-    /// Adds a webhook.
+    /// Adds a webhook to the end of the list.
     ///
     /// # Errors
-    /// More than [`Webhooks::MOST`].
+    /// Returns an error if the list already has [`Webhooks::MOST`] entries.
     pub fn add(&mut self, webhook: Webhook) -> Result<(), NameError> {
         if self.list.len() >= Self::MOST {
-            let rule = "there are at most 20 webhooks; remove one first";
+            let rule = "a platform has at most 20 webhooks; remove one first";
             return Err(NameError::new("a webhook", rule, ""));
         }
         self.list.push(webhook);
         Ok(())
     }
 
-    /// The webhook of that number.
+    /// Returns the webhook with this number.
     pub fn of(&self, number: u64) -> Option<&Webhook> {
         self.list.iter().find(|webhook| webhook.number == number)
     }
 
-    /// The webhook of that number, to be changed.
+    /// Returns the webhook with this number for modification.
     pub fn of_mut(&mut self, number: u64) -> Option<&mut Webhook> {
         self.list.iter_mut().find(|webhook| webhook.number == number)
     }
 
-    /// Whether something may have to be sent, now or later.
+    /// Returns whether a message may have to be sent, now or later.
     pub fn any_live(&self) -> bool {
         self.list.iter().any(Webhook::is_live)
     }

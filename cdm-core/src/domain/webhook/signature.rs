@@ -1,4 +1,4 @@
-//! Signatures by the Standard Webhooks specification, version 1: `v1,` and the HMAC-SHA256 of id, time and body.
+//! Signatures by the Standard Webhooks specification, version 1: `v1,` and the HMAC-SHA256 of id, timestamp and body.
 
 use std::fmt;
 
@@ -11,22 +11,36 @@ use sha2::Sha256;
 use crate::domain::Timestamp;
 use crate::domain::name::NameError;
 
-/// The key that both sides have: `whsec_` and 24 to 64 bytes in Base64.
+/// A signing key that CDM and the receiver share: `whsec_` and 24 to 64 bytes in Base64.
+///
+/// A receiver verifies a message by computing the signature of the headers `webhook-id` and `webhook-timestamp` and
+/// the raw body, and comparing it with `webhook-signature`:
+///
+/// ```
+/// use cdm_core::domain::Timestamp;
+/// use cdm_core::domain::webhook::SigningKey;
+///
+/// let key = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned().into())?;
+/// let (id, timestamp, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+/// let expected = key.sign(id, Timestamp::from_millis(timestamp * 1_000), body.as_bytes());
+/// assert_eq!(expected, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+/// # Ok::<(), cdm_core::domain::NameError>(())
+/// ```
 #[derive(Clone)]
 pub struct SigningKey(SecretString);
 
 impl SigningKey {
-    const BEGINNING: &str = "whsec_";
+    const PREFIX: &str = "whsec_";
 
-    /// The key of these bytes; 32 is what is drawn for a new webhook.
+    /// Creates the key of these bytes. New webhooks use 32 random bytes.
     pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(format!("{}{}", Self::BEGINNING, STANDARD.encode(bytes)).into())
+        Self(format!("{}{}", Self::PREFIX, STANDARD.encode(bytes)).into())
     }
 
-    /// Takes a key that was kept.
+    /// Parses the text of a stored key.
     ///
     /// # Errors
-    /// What is none. The error does not repeat it.
+    /// Returns an error if the text is not a key. The error does not contain the text.
     pub fn parse(text: SecretString) -> Result<Self, NameError> {
         match Self::bytes(text.expose_secret()) {
             Some(_) => Ok(Self(text)),
@@ -36,17 +50,17 @@ impl SigningKey {
         }
     }
 
-    /// The key's text, to be kept in the store of secrets and to be shown once.
+    /// Returns the key's text, which is stored in the secret store and shown to the user once.
     pub const fn text(&self) -> &SecretString {
         &self.0
     }
 
-    /// The value of `webhook-signature` for a message; `id` and `at` go into `webhook-id` and, in whole seconds, into
-    /// `webhook-timestamp`.
+    /// Returns the value of the header `webhook-signature` for a message. `id` is the value of `webhook-id`; `at`, in
+    /// whole seconds, is the value of `webhook-timestamp`.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
         let key = Self::bytes(self.0.expose_secret()).unwrap_or_default();
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key) else {
-            unreachable!("HMAC takes keys of every length")
+            unreachable!("HMAC accepts keys of every length")
         };
         mac.update(format!("{id}.{}.", at.millis() / 1_000).as_bytes());
         mac.update(body);
@@ -54,7 +68,7 @@ impl SigningKey {
     }
 
     fn bytes(text: &str) -> Option<Vec<u8>> {
-        let bytes = STANDARD.decode(text.strip_prefix(Self::BEGINNING)?).ok()?;
+        let bytes = STANDARD.decode(text.strip_prefix(Self::PREFIX)?).ok()?;
         (24..=64).contains(&bytes.len()).then_some(bytes)
     }
 }
@@ -65,7 +79,8 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The key of a transition at a receiver: the same in every attempt, from every replica, for ever.
+/// Returns the id of the message for an event at a webhook. Every attempt of every replica uses the same id, so that
+/// a receiver can detect repetitions.
 pub fn message_id(webhook: u64, event: u64) -> String {
     format!("msg-{webhook}-{event}")
 }

@@ -1,15 +1,15 @@
-//! What a webhook may be told.
+//! The topics that a webhook can subscribe to.
 
 use std::fmt;
 
 use crate::domain::name::NameError;
 
-/// A kind of message: whose status changed, and to what; or that an operation's step came to its end.
+/// A kind of message: a new status of an operation or rollout, or the end of an operation's step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(&'static str);
 
 impl Topic {
-    /// Every one of them.
+    /// Every topic, in the order of the documentation.
     pub const ALL: [Self; 15] = [
         Self("operation.queued"),
         Self("operation.running"),
@@ -28,10 +28,10 @@ impl Topic {
         Self("rollout.failed"),
     ];
 
-    /// The topic of that name.
+    /// Parses a topic such as `rollout.halted`.
     ///
     /// # Errors
-    /// Every other text.
+    /// Returns an error for any other text.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let rule = "an event is `operation.` and one of queued, running, waiting, step, parked, succeeded, failed, \
                     cancelled; or `rollout.` and one of waiting, running, paused, halted, aborted, succeeded, failed";
@@ -39,23 +39,25 @@ impl Topic {
         known.ok_or_else(|| NameError::new("an event", rule, text))
     }
 
-    /// What an entry of the feed is about: a rollout's or an operation's, with its first word.
+    /// Returns the topic of a feed entry. `what` is the entry's text; its first word decides. Returns `None` if no
+    /// topic matches.
     pub fn of(rollout: bool, what: &str) -> Option<Self> {
-        let whose = if rollout { "rollout." } else { "operation." };
+        let prefix = if rollout { "rollout." } else { "operation." };
         let word = what.split(' ').next()?;
-        Self::ALL.into_iter().find(|topic| topic.0.strip_prefix(whose) == Some(word))
+        Self::ALL.into_iter().find(|topic| topic.0.strip_prefix(prefix) == Some(word))
     }
 
-    /// Those that a webhook is told which does not choose: whatever came to its end, or stands still until somebody asks.
+    /// Returns the topics of a webhook that names none: every status that ends an operation or rollout, and every
+    /// status that waits for a user.
     pub fn usual() -> Vec<Self> {
-        let rests = |topic: &Self| {
+        let is_final_or_blocked = |topic: &Self| {
             let (_, word) = topic.0.split_once('.').unwrap_or_default();
             !matches!(word, "queued" | "running" | "waiting" | "step")
         };
-        Self::ALL.into_iter().filter(rests).collect()
+        Self::ALL.into_iter().filter(is_final_or_blocked).collect()
     }
 
-    /// Its name.
+    /// Returns the topic's name, such as `rollout.halted`.
     pub const fn as_str(self) -> &'static str {
         self.0
     }

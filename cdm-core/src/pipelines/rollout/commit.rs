@@ -33,7 +33,7 @@ impl RolloutRun<'_> {
             let mut events = self.events(&fresh, &next);
             events.extend(self.told.iter().cloned());
             let batch = WriteBatch { writes, events, ..WriteBatch::default() };
-            let pauses = Pauses { clock: &*ports.clock, backoff, stopping: None };
+            let pauses = Pauses { clock: &*ports.clock, backoff, stopping: None, tries: None };
             let written = retry_write(
                 pauses,
                 || self.call(),

@@ -221,7 +221,7 @@ impl WindowContext<'_> {
     {
         let ports = self.worker.ports();
         let backoff = Backoff::of(self.worker.settings());
-        let pauses = Pauses { clock: &*ports.clock, backoff, stopping: None };
+        let pauses = Pauses { clock: &*ports.clock, backoff, stopping: None, tries: None };
         let again = |error: &WriteError| {
             !matches!(error, WriteError::Claim(_) | WriteError::Store(StoreError::Denied(_)))
         };

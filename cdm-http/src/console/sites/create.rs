@@ -1,4 +1,4 @@
-//! A new site.
+//! The creation of a site.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -6,20 +6,20 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::manager::Accepted;
 
 use super::PATH;
+use crate::api::enums;
 use crate::api::site::CreateSite;
-use crate::api::words;
-use crate::app::{Server, Shared};
-use crate::console::confirm::{Field, FieldKind, Question, asked, asked_again};
+use crate::app::{AppState, SharedState};
+use crate::console::confirm::{Confirmation, Field, FieldKind, confirmation_error, confirmation_page};
 use crate::console::form::Form;
-use crate::console::guard::Visit;
+use crate::console::guard::PageRequest;
 use crate::console::page::Section;
-use crate::error::Refusal;
+use crate::error::ApiError;
 
-/// The form of a new site, with what was filled in.
-async fn form_of(server: &Server, filled: &CreateSite) -> Result<Question, Refusal> {
+/// Returns the form of a new site, with the input of the previous attempt.
+async fn form_of(server: &AppState, filled: &CreateSite) -> Result<Confirmation, ApiError> {
     let canary = server.app.manager.services().await?.canary;
     let mut services = vec![(String::new(), format!("{canary}, the active canary"))];
-    services.extend(words::service_names().map(|name| (name.to_owned(), name.to_owned())));
+    services.extend(enums::service_names().map(|name| (name.to_owned(), name.to_owned())));
     let field = |name, label: &str, hint: &str, kind, value: &str| Field {
         name,
         label: label.to_owned(),
@@ -29,33 +29,33 @@ async fn form_of(server: &Server, filled: &CreateSite) -> Result<Question, Refus
         problem: None,
         required: name != "service" && name != "canonicalHostname",
     };
-    Ok(Question {
+    Ok(Confirmation {
         title: "Create a site".to_owned(),
         lines: vec![
-            "Claims the id and the hostnames, and makes the site's credentials. Provisioning makes it live."
+            "Claims the id and the hostnames, and creates the site's credentials. Provision the site to make it live."
                 .to_owned(),
         ],
         fields: vec![
             field(
                 "id",
                 "Id",
-                "Lower-case letters, digits and hyphens, at most 32. It stays.",
+                "Lower-case letters, digits and hyphens, at most 32 characters. The id cannot be changed.",
                 FieldKind::Code,
                 &filled.id,
             ),
-            field("name", "Title", "As visitors read it.", FieldKind::Line, &filled.name),
-            field("theme", "Theme", "Such as twentytwentyfive.", FieldKind::Code, &filled.theme),
+            field("name", "Title", "The title that visitors of the site see.", FieldKind::Line, &filled.name),
+            field("theme", "Theme", "For example twentytwentyfive.", FieldKind::Code, &filled.theme),
             field(
                 "hostnames",
                 "Hostnames",
-                "One on each line, at most 16.",
+                "One per line, at most 16.",
                 FieldKind::Lines,
                 &filled.hostnames.join("\n"),
             ),
             field(
                 "canonicalHostname",
                 "Canonical hostname",
-                "One of them; the first where it is left out.",
+                "One of the hostnames. Default: the first.",
                 FieldKind::Code,
                 &filled.canonical_hostname,
             ),
@@ -70,12 +70,15 @@ async fn form_of(server: &Server, filled: &CreateSite) -> Result<Question, Refus
         button: "Create the site".to_owned(),
         action: format!("{PATH}/create"),
         back: PATH.to_owned(),
-        ..Question::default()
+        ..Confirmation::default()
     })
 }
 
-/// Asks for a new site.
-pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Response, Refusal> {
+/// Shows the form of a new site.
+pub(crate) async fn show(
+    State(server): State<SharedState>,
+    request: PageRequest,
+) -> Result<Response, ApiError> {
     let empty = CreateSite {
         id: String::new(),
         theme: String::new(),
@@ -84,39 +87,39 @@ pub(crate) async fn ask(State(server): State<Shared>, visit: Visit) -> Result<Re
         name: String::new(),
         canonical_hostname: String::new(),
     };
-    let question = form_of(&server, &empty).await?;
-    asked(&server, &visit.visitor, Section::Sites, StatusCode::OK, &question)
+    let confirmation = form_of(&server, &empty).await?;
+    confirmation_page(&server, &request.current_user, Section::Sites, StatusCode::OK, &confirmation)
 }
 
-/// Creates it, and leads to its page.
-pub(crate) async fn create(State(server): State<Shared>, form: Form) -> Result<Response, Refusal> {
-    let (visitor, request) = form.asks()?;
+/// Creates a site, and redirects to its page.
+pub(crate) async fn create(State(server): State<SharedState>, form: Form) -> Result<Response, ApiError> {
+    let (current_user, request) = form.authenticated_request()?;
     let hosts = form.text("hostnames").split([',', ' ', '\n', '\r']).filter(|host| !host.is_empty());
     let hostnames: Vec<String> = hosts.map(str::to_owned).collect();
-    let canonical = form.given("canonicalHostname").or(hostnames.first().map(String::as_str));
+    let canonical = form.optional("canonicalHostname").or(hostnames.first().map(String::as_str));
     let filled = CreateSite {
         id: form.text("id").to_owned(),
         theme: form.text("theme").to_owned(),
         canonical_hostname: canonical.unwrap_or_default().to_owned(),
         hostnames,
-        service: form.given("service").map(str::to_owned),
+        service: form.optional("service").map(str::to_owned),
         name: form.text("name").to_owned(),
     };
-    let done = match filled.parse() {
-        Ok(new) => server.app.manager.create_site(&request, &new).await.map_err(Refusal::from),
-        Err(refusal) => Err(refusal),
+    let result = match filled.parse() {
+        Ok(new) => server.app.manager.create_site(&request, &new).await.map_err(ApiError::from),
+        Err(error) => Err(error),
     };
-    match done {
+    match result {
         Ok(accepted) => {
             if let Accepted::Operation(operation) = &accepted {
-                // It is usually done at once; a page without it would only be a moment old.
-                server.rested(operation, crate::routes::AT_ONCE).await?;
+                // The operation usually finishes within the wait, so the page shows the created site.
+                server.wait_for_operation(operation, crate::routes::DEFAULT_WAIT).await?;
             }
             Ok(Redirect::to(&format!("{PATH}/{}", filled.id)).into_response())
         }
-        Err(refusal) => {
-            let question = form_of(&server, &filled).await?;
-            asked_again(&server, &visitor, Section::Sites, question, refusal)
+        Err(error) => {
+            let confirmation = form_of(&server, &filled).await?;
+            confirmation_error(&server, &current_user, Section::Sites, confirmation, error)
         }
     }
 }

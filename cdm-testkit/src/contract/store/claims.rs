@@ -1,4 +1,4 @@
-//! How a rollout's owner takes sites and lets go of them, and how a lost owner is kept out.
+//! How the owner of a rollout claims and releases sites, and how an owner that lost the rollout is fenced off.
 
 use cdm_core::domain::operation::Move;
 use cdm_core::domain::rollout::MemberOutcome;
@@ -6,17 +6,17 @@ use cdm_core::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, LastOutc
 use cdm_core::domain::{ClaimToken, Color, Direction, Fence, OperationInput, Phase, Routed, Site};
 use cdm_core::ports::{Store, WriteError};
 
-use super::super::Cx;
-use super::scene::{Scene, applied, provision, refused};
+use super::super::SuiteContext;
+use super::env::{TestEnv, applied, provision, rejected};
 
-/// A claim puts its operation in place in one write, and a repetition is answered alike.
-pub async fn a_claim_takes_a_site(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let mut site = scene.site("a");
+/// A claim stores its operation in one write, and a repetition returns the same result.
+pub async fn a_claim_takes_a_site(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let mut site = env.site("a");
     site.route = Some(Routed { service: Color::Blue, fence: Fence::new(1, 1) });
-    let site = scene.create(site).await;
-    let run = scene.run().await;
-    let (call, claim) = (scene.call(), run.claim(&site, 1, ClaimIntent::Promote(Color::Green)));
+    let site = env.create(site).await;
+    let run = env.run().await;
+    let (call, claim) = (env.call(), run.claim(&site, 1, ClaimIntent::Promote(Color::Green)));
     let course = Move { from: Color::Blue, to: Color::Green, routed: Color::Blue };
     let taken = Claimed::Taken { course, route: site.route, epoch: 1, version: site.version + 1 };
     assert_eq!(applied("a claim", store.claim(&call, &claim).await), taken, "a claim takes a free site");
@@ -24,21 +24,21 @@ pub async fn a_claim_takes_a_site(store: &dyn Store, cx: &Cx<'_>) {
     expected.claim(&claim).expect("the domain takes a free site");
     expected.version += 1;
     assert_eq!(
-        scene.read(&site.id).await.as_ref(),
+        env.read(&site.id).await.as_ref(),
         Some(&expected),
         "a claim writes what the domain decides, once"
     );
     assert_eq!(
         applied("a repeated claim", store.claim(&call, &claim).await),
         taken,
-        "a repetition is answered alike"
+        "a repetition returns the same result"
     );
-    assert_eq!(scene.read(&site.id).await.as_ref(), Some(&expected), "a repeated claim writes nothing");
-    let (call, complete) = (scene.call(), run.release_claim(&site, 1, 1));
+    assert_eq!(env.read(&site.id).await.as_ref(), Some(&expected), "a repeated claim writes nothing");
+    let (call, complete) = (env.call(), run.release_claim(&site, 1, 1));
     for _ in 0..2 {
-        applied("a completion, also repeated", store.release_claim(&call, &complete).await);
+        applied("a release, also repeated", store.release_claim(&call, &complete).await);
     }
-    expected.release_claim(&complete).expect("the domain lets a claimed site go");
+    expected.release_claim(&complete).expect("the domain releases a claimed site");
     expected.version += 1;
     let last_outcome = Some(LastOutcome {
         rollout: run.rollout,
@@ -47,141 +47,135 @@ pub async fn a_claim_takes_a_site(store: &dyn Store, cx: &Cx<'_>) {
         digest: complete.digest,
     });
     assert_eq!((expected.last_outcome, expected.service), (last_outcome, Color::Green));
-    assert_eq!(
-        scene.read(&site.id).await,
-        Some(expected),
-        "a completion writes what the domain decides, once"
-    );
-    let again =
-        refused("a completion of what was let go", store.release_claim(&scene.call(), &complete).await);
-    assert_eq!(again, WriteError::Claim(ClaimRefused::Fenced), "a claim is let go once");
+    assert_eq!(env.read(&site.id).await, Some(expected), "a release writes what the domain decides, once");
+    let again = rejected("a release of a released site", store.release_claim(&env.call(), &complete).await);
+    assert_eq!(again, WriteError::Claim(ClaimRefused::Fenced), "a claim is released once");
 }
 
-/// The next owner takes a site over, and the lost one neither claims nor completes.
-pub async fn a_take_over_fences_the_lost_owner(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let site = scene.create(scene.site("a")).await;
-    let run = scene.run().await;
+/// The next owner takes over a site, and the lost owner can neither claim nor release it.
+pub async fn a_take_over_fences_the_lost_owner(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let site = env.create(env.site("a")).await;
+    let run = env.run().await;
     let intent = ClaimIntent::Upgrade(Color::Green);
-    applied("a claim", store.claim(&scene.call(), &run.claim(&site, 1, intent)).await);
+    applied("a claim", store.claim(&env.call(), &run.claim(&site, 1, intent)).await);
     let over =
-        applied("a take-over", store.claim(&scene.call(), &run.claim(&site, 2, ClaimIntent::Recover)).await);
+        applied("a take-over", store.claim(&env.call(), &run.claim(&site, 2, ClaimIntent::Recover)).await);
     assert!(
         matches!(over, Claimed::Taken { epoch: 2, version: 3, .. }),
         "a take-over raises the epoch: {over:?}"
     );
-    let before = scene.read(&site.id).await;
-    let lost = refused(
-        "the lost owner's completion",
-        store.release_claim(&scene.call(), &run.release_claim(&site, 1, 1)).await,
+    let before = env.read(&site.id).await;
+    let lost = rejected(
+        "the lost owner's release",
+        store.release_claim(&env.call(), &run.release_claim(&site, 1, 1)).await,
     );
-    assert_eq!(lost, WriteError::Claim(ClaimRefused::Fenced), "an old fence lets nothing go");
-    let lost = refused(
-        "an old epoch's completion",
-        store.release_claim(&scene.call(), &run.release_claim(&site, 2, 1)).await,
+    assert_eq!(lost, WriteError::Claim(ClaimRefused::Fenced), "an old fence releases nothing");
+    let lost = rejected(
+        "an old epoch's release",
+        store.release_claim(&env.call(), &run.release_claim(&site, 2, 1)).await,
     );
-    assert_eq!(lost, WriteError::Claim(ClaimRefused::Fenced), "an old epoch lets nothing go");
+    assert_eq!(lost, WriteError::Claim(ClaimRefused::Fenced), "an old epoch releases nothing");
     let lost =
-        refused("the lost owner's claim", store.claim(&scene.call(), &run.claim(&site, 1, intent)).await);
-    assert_eq!(lost, WriteError::Claim(ClaimRefused::Fenced), "a lower grant claims nothing");
-    assert_eq!(scene.read(&site.id).await, before, "refusals write nothing");
+        rejected("the lost owner's claim", store.claim(&env.call(), &run.claim(&site, 1, intent)).await);
+    assert_eq!(lost, WriteError::Claim(ClaimRefused::Fenced), "a lower term claims nothing");
+    assert_eq!(env.read(&site.id).await, before, "rejections write nothing");
     let undone = ReleaseClaim { outcome: None, service: None, route: None, ..run.release_claim(&site, 2, 2) };
-    applied("the owner's completion", store.release_claim(&scene.call(), &undone).await);
-    let again = applied("a claim", store.claim(&scene.call(), &run.claim(&site, 2, intent)).await);
+    applied("the owner's release", store.release_claim(&env.call(), &undone).await);
+    let again = applied("a claim", store.claim(&env.call(), &run.claim(&site, 2, intent)).await);
     assert!(
         matches!(again, Claimed::Taken { .. }),
-        "a site that was let go without an outcome is still to come"
+        "a site released without an outcome can be claimed again"
     );
 }
 
-/// Every refusal of a claim by its name, and none of them writes.
-pub async fn a_claim_is_refused(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let run = scene.run().await;
+/// Each rejection of a claim has its reason, and writes nothing.
+pub async fn a_claim_is_rejected(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let run = env.run().await;
     let intent = ClaimIntent::Upgrade(Color::Green);
-    let refuse = async |site: &Site, claim: &Claim, why: ClaimRefused| {
-        let before = scene.read(&site.id).await;
-        let answer = refused("a claim", store.claim(&scene.call(), claim).await);
-        assert_eq!(answer, WriteError::Claim(why), "a claim is refused with its reason");
-        assert_eq!(scene.read(&site.id).await, before, "a refused claim writes nothing");
+    let reject = async |site: &Site, claim: &Claim, why: ClaimRefused| {
+        let before = env.read(&site.id).await;
+        let rejection = rejected("a claim", store.claim(&env.call(), claim).await);
+        assert_eq!(rejection, WriteError::Claim(why), "a claim is rejected with its reason");
+        assert_eq!(env.read(&site.id).await, before, "a rejected claim writes nothing");
     };
-    let absent = scene.site("absent");
-    refuse(&absent, &run.claim(&absent, 1, intent), ClaimRefused::Gone).await;
-    let gone =
-        refused("no site", store.release_claim(&scene.call(), &run.release_claim(&absent, 1, 1)).await);
-    assert_eq!(gone, WriteError::Claim(ClaimRefused::Gone), "what is not there is not let go");
+    let absent = env.site("absent");
+    reject(&absent, &run.claim(&absent, 1, intent), ClaimRefused::Gone).await;
+    let gone = rejected("no site", store.release_claim(&env.call(), &run.release_claim(&absent, 1, 1)).await);
+    assert_eq!(gone, WriteError::Claim(ClaimRefused::Gone), "a missing site cannot be released");
 
-    let site = scene.create(scene.site("a")).await;
+    let site = env.create(env.site("a")).await;
     let mut other = run.claim(&site, 1, intent);
-    other.uid = scene.site("a").uid;
-    refuse(&site, &other, ClaimRefused::Gone).await;
+    other.uid = env.site("a").uid;
+    reject(&site, &other, ClaimRefused::Gone).await;
 
-    let inactive = scene.create(Site { phase: Phase::Created, ..scene.site("inactive") }).await;
-    refuse(&inactive, &run.claim(&inactive, 1, intent), ClaimRefused::NotActive).await;
+    let inactive = env.create(Site { phase: Phase::Created, ..env.site("inactive") }).await;
+    reject(&inactive, &run.claim(&inactive, 1, intent), ClaimRefused::NotActive).await;
 
-    let busy = Site { operation: Some(scene.operation(provision()).await), ..scene.site("busy") };
-    let busy = scene.create(busy).await;
-    refuse(&busy, &run.claim(&busy, 1, intent), ClaimRefused::Busy).await;
+    let busy = Site { operation: Some(env.operation(provision()).await), ..env.site("busy") };
+    let busy = env.create(busy).await;
+    reject(&busy, &run.claim(&busy, 1, intent), ClaimRefused::Busy).await;
 
     let ending =
-        Site { operation: Some(scene.operation(OperationInput::Terminate).await), ..scene.site("ending") };
-    let ending = scene.create(ending).await;
-    refuse(&ending, &run.claim(&ending, 1, intent), ClaimRefused::Gone).await;
+        Site { operation: Some(env.operation(OperationInput::Terminate).await), ..env.site("ending") };
+    let ending = env.create(ending).await;
+    reject(&ending, &run.claim(&ending, 1, intent), ClaimRefused::Gone).await;
 
-    let seen = ClaimToken { rollout: run.rollout, direction: Direction::Rollback, term: 1 };
-    let fenced = scene.create(Site { claim_token: seen, ..scene.site("fenced") }).await;
-    refuse(&fenced, &run.claim(&fenced, 9, intent), ClaimRefused::Fenced).await;
+    let current = ClaimToken { rollout: run.rollout, direction: Direction::Rollback, term: 1 };
+    let fenced = env.create(Site { claim_token: current, ..env.site("fenced") }).await;
+    reject(&fenced, &run.claim(&fenced, 9, intent), ClaimRefused::Fenced).await;
 }
 
-/// A site that a rollout has settled tells the next owner how, and shuts the one before out.
-pub async fn a_settled_site_says_so(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let site = scene.create(scene.site("a")).await;
-    let run = scene.run().await;
+/// A site with an outcome reports it to the next owner, and fences off the previous owner.
+pub async fn a_settled_site_reports_its_outcome(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let site = env.create(env.site("a")).await;
+    let run = env.run().await;
     let intent = ClaimIntent::Promote(Color::Green);
-    applied("a claim", store.claim(&scene.call(), &run.claim(&site, 1, intent)).await);
-    applied("a completion", store.release_claim(&scene.call(), &run.release_claim(&site, 1, 1)).await);
-    let version = scene.version(&site.id).await;
-    let call = scene.call();
+    applied("a claim", store.claim(&env.call(), &run.claim(&site, 1, intent)).await);
+    applied("a release", store.release_claim(&env.call(), &run.release_claim(&site, 1, 1)).await);
+    let version = env.version(&site.id).await;
+    let call = env.call();
     for _ in 0..2 {
-        let answer = refused("a settled site", store.claim(&call, &run.claim(&site, 2, intent)).await);
+        let rejection = rejected("a settled site", store.claim(&call, &run.claim(&site, 2, intent)).await);
         assert_eq!(
-            answer,
+            rejection,
             WriteError::Claim(ClaimRefused::AlreadyResolved(
                 MemberOutcome::Moved,
                 run.release_claim(&site, 1, 1).digest
             )),
-            "a settled site says how"
+            "a settled site reports its outcome"
         );
     }
-    let after = scene.read(&site.id).await.expect("a settled site stays");
-    assert_eq!(after.claim_token, run.claim_token(2), "the answer has raised the grant");
-    assert_eq!(after.version, version + 1, "raising the grant is one write");
-    let late = refused("the owner before", store.claim(&scene.call(), &run.claim(&site, 1, intent)).await);
-    assert_eq!(late, WriteError::Claim(ClaimRefused::Fenced), "the owner before is shut out");
+    let after = env.read(&site.id).await.expect("a settled site stays");
+    assert_eq!(after.claim_token, run.claim_token(2), "the response has raised the claim token");
+    assert_eq!(after.version, version + 1, "raising the claim token is one write");
+    let late = rejected("the previous owner", store.claim(&env.call(), &run.claim(&site, 1, intent)).await);
+    assert_eq!(late, WriteError::Claim(ClaimRefused::Fenced), "the previous owner is fenced off");
 }
 
-/// Settling a site on which nothing was begun keeps the lost owner from beginning.
-pub async fn settling_keeps_a_lost_owner_out(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let run = scene.run().await;
+/// Recovering a site without an operation prevents the lost owner from starting one.
+pub async fn recovery_fences_off_a_lost_owner(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let run = env.run().await;
     let intent = ClaimIntent::Promote(Color::Green);
-    let busy = Site { operation: Some(scene.operation(provision()).await), ..scene.site("busy") };
-    for site in [scene.site("free"), busy] {
-        let site = scene.create(site).await;
-        let call = scene.call();
+    let busy = Site { operation: Some(env.operation(provision()).await), ..env.site("busy") };
+    for site in [env.site("free"), busy] {
+        let site = env.create(site).await;
+        let call = env.call();
         for _ in 0..2 {
-            let barred =
-                applied("settling", store.claim(&call, &run.claim(&site, 2, ClaimIntent::Recover)).await);
-            assert_eq!(barred, Claimed::FencedOff, "settling finds nothing begun");
+            let recovered =
+                applied("recovery", store.claim(&call, &run.claim(&site, 2, ClaimIntent::Recover)).await);
+            assert_eq!(recovered, Claimed::FencedOff, "recovery finds no operation");
         }
-        let after = scene.read(&site.id).await.expect("a barred site stays");
+        let after = env.read(&site.id).await.expect("a fenced site stays");
         let expected = Site { claim_token: run.claim_token(2), version: site.version + 1, ..site.clone() };
-        assert_eq!(after, expected, "settling raises the grant and nothing else, in one write");
-        let late = refused("the lost owner", store.claim(&scene.call(), &run.claim(&site, 1, intent)).await);
-        assert_eq!(late, WriteError::Claim(ClaimRefused::Fenced), "the lost owner is kept out");
+        assert_eq!(after, expected, "recovery raises the claim token and nothing else, in one write");
+        let late = rejected("the lost owner", store.claim(&env.call(), &run.claim(&site, 1, intent)).await);
+        assert_eq!(late, WriteError::Claim(ClaimRefused::Fenced), "the lost owner is fenced off");
         if site.operation.is_none() {
-            let taken = applied("the owner", store.claim(&scene.call(), &run.claim(&site, 2, intent)).await);
+            let taken = applied("the owner", store.claim(&env.call(), &run.claim(&site, 2, intent)).await);
             assert!(matches!(taken, Claimed::Taken { epoch: 1, .. }), "the owner still claims it: {taken:?}");
         }
     }

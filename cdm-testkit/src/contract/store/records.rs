@@ -1,4 +1,4 @@
-//! Records, batches and keys: all or nothing, each write once, and nothing that is out of date.
+//! Records, batches and idempotency keys: all or nothing, written once, and rejected if outdated.
 
 use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::user::{PasswordHash, RecoveryHash, SecondFactor, Session, User, Users};
@@ -10,299 +10,288 @@ use cdm_core::domain::{
 use cdm_core::ports::{IdempotencyRecord, Mutation, OperationQuery, Outcome, Store, WriteBatch, WriteError};
 use futures_util::future::join;
 
-use super::super::Cx;
-use super::scene::{Scene, answered, applied, conflict, host, hostnames, provision, refused};
-use crate::build;
+use super::super::SuiteContext;
+use super::env::{TestEnv, applied, conflict, host, hostnames, provision, read_value, rejected};
+use crate::fixtures;
 
-/// A created site is found by id and by each hostname, at version 1 whatever its field said.
-pub async fn creation_claims_hostnames(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let mut site = scene.site("a");
+/// A created site is found by id and by each hostname, at version 1, regardless of its version field.
+pub async fn creation_claims_hostnames(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let mut site = env.site("a");
     let other = format!("www.{}.example.org", site.id);
     site.hostnames = hostnames(&[site.hostnames.canonical().as_str(), &other]);
     site.version = 7;
-    scene.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
+    env.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
     site.version = 1;
-    assert_eq!(scene.read(&site.id).await.as_ref(), Some(&site), "a created site is read back, at version 1");
+    assert_eq!(env.read(&site.id).await.as_ref(), Some(&site), "a created site is read back, at version 1");
     for host in site.hostnames.all() {
-        assert_eq!(scene.owner(host).await.as_ref(), Some(&site.id), "creation claims every hostname");
+        assert_eq!(env.owner(host).await.as_ref(), Some(&site.id), "creation claims every hostname");
     }
-    assert_eq!(scene.owner(&host(&format!("x.{other}"))).await, None, "nobody has a hostname nobody claimed");
+    assert_eq!(env.owner(&host(&format!("x.{other}"))).await, None, "an unclaimed hostname has no owner");
 }
 
-/// A second site cannot take a hostname, and nothing of it is left behind.
-pub async fn a_hostname_has_one_owner(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let owner = scene.create(scene.site("owner")).await;
-    let mut thief = scene.site("thief");
-    let (own, stolen) = (thief.hostnames.canonical().clone(), owner.hostnames.canonical().clone());
-    thief.hostnames = hostnames(&[own.as_str(), stolen.as_str()]);
-    let answer = refused(
+/// A second site cannot take a hostname, and its rejected creation leaves nothing behind.
+pub async fn a_hostname_has_one_owner(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let owner = env.create(env.site("owner")).await;
+    let mut intruder = env.site("thief");
+    let (own, stolen) = (intruder.hostnames.canonical().clone(), owner.hostnames.canonical().clone());
+    intruder.hostnames = hostnames(&[own.as_str(), stolen.as_str()]);
+    let error = rejected(
         "a claimed hostname",
-        scene.try_write(vec![Mutation::CreateSite(Box::new(thief.clone()))]).await,
+        env.try_write(vec![Mutation::CreateSite(Box::new(intruder.clone()))]).await,
     );
     let expected = WriteError::HostnameTaken { host: stolen.clone(), site: owner.id.clone() };
-    assert_eq!(answer, expected, "the refusal names the hostname and its owner");
-    assert_eq!(scene.read(&thief.id).await, None, "a refused creation leaves no site");
-    assert_eq!(scene.owner(&own).await, None, "a refused creation claims no hostname");
-    assert_eq!(scene.owner(&stolen).await, Some(owner.id), "the hostname stays with its owner");
+    assert_eq!(error, expected, "the error names the hostname and its owner");
+    assert_eq!(env.read(&intruder.id).await, None, "a rejected creation leaves no site");
+    assert_eq!(env.owner(&own).await, None, "a rejected creation claims no hostname");
+    assert_eq!(env.owner(&stolen).await, Some(owner.id), "the hostname stays with its owner");
 }
 
-/// Creating an id that exists is a conflict, and changes nothing.
-pub async fn an_id_has_one_site(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let first = scene.create(scene.site("a")).await;
-    let mut second = scene.site("a");
+/// Creating an existing id is a conflict, and changes nothing.
+pub async fn an_id_has_one_site(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let first = env.create(env.site("a")).await;
+    let mut second = env.site("a");
     second.hostnames = hostnames(&[&format!("second.{}.example.org", second.id)]);
     let hosts = second.hostnames.clone();
-    conflict("an id that exists", scene.try_write(vec![Mutation::CreateSite(Box::new(second))]).await);
+    conflict("an id that exists", env.try_write(vec![Mutation::CreateSite(Box::new(second))]).await);
     assert_eq!(
-        scene.read(&first.id).await.as_ref(),
+        env.read(&first.id).await.as_ref(),
         Some(&first),
-        "a refused creation leaves the site as it was"
+        "a rejected creation leaves the site unchanged"
     );
-    assert_eq!(scene.owner(hosts.canonical()).await, None, "a refused creation claims no hostname");
+    assert_eq!(env.owner(hosts.canonical()).await, None, "a rejected creation claims no hostname");
 }
 
-/// Of two creations of one id at the same time, one is applied and the other is a conflict.
-pub async fn concurrent_creations_have_one_winner(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let (one, mut two) = (scene.site("a"), scene.site("a"));
+/// Of two concurrent creations of one id, one is applied and the other is a conflict.
+pub async fn concurrent_creations_have_one_winner(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let (one, mut two) = (env.site("a"), env.site("a"));
     two.hostnames = hostnames(&[&format!("two.{}.example.org", two.id)]);
-    let answers = join(
-        scene.try_write(vec![Mutation::CreateSite(Box::new(one.clone()))]),
-        scene.try_write(vec![Mutation::CreateSite(Box::new(two.clone()))]),
+    let outcomes = join(
+        env.try_write(vec![Mutation::CreateSite(Box::new(one.clone()))]),
+        env.try_write(vec![Mutation::CreateSite(Box::new(two.clone()))]),
     );
-    let (winner, loser, lost) = match answers.await {
+    let (winner, loser, lost) = match outcomes.await {
         (Outcome::Applied(()), lost) => (one, two, lost),
         (lost, Outcome::Applied(())) => (two, one, lost),
         neither => panic!("one of two concurrent creations is applied: {neither:?}"),
     };
     conflict("the other of two concurrent creations", lost);
-    let uid = scene.read(&winner.id).await.map(|site| site.uid);
+    let uid = env.read(&winner.id).await.map(|site| site.uid);
     assert_eq!(uid, Some(winner.uid), "the site is the winner's");
-    assert_eq!(scene.owner(loser.hostnames.canonical()).await, None, "the loser claims no hostname");
+    assert_eq!(env.owner(loser.hostnames.canonical()).await, None, "the loser claims no hostname");
 }
 
-/// A write raises the version by one; whoever has read before it is refused.
-pub async fn an_old_version_is_refused(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let read = scene.create(scene.site("a")).await;
+/// A write raises the version by one; a write of an older version is rejected.
+pub async fn an_old_version_is_rejected(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let read = env.create(env.site("a")).await;
     let mut newer = read.clone();
     newer.service = Color::Green;
-    scene.write(vec![Mutation::Site(Box::new(newer.clone()))]).await;
+    env.write(vec![Mutation::Site(Box::new(newer.clone()))]).await;
     newer.version += 1;
-    assert_eq!(scene.read(&read.id).await.as_ref(), Some(&newer), "a write raises the version by one");
+    assert_eq!(env.read(&read.id).await.as_ref(), Some(&newer), "a write raises the version by one");
     conflict(
         "a version that was read before another write",
-        scene.try_write(vec![Mutation::Site(Box::new(read.clone()))]).await,
+        env.try_write(vec![Mutation::Site(Box::new(read.clone()))]).await,
     );
     let ahead = Site { version: newer.version + 1, ..newer.clone() };
-    conflict(
-        "a version that was never written",
-        scene.try_write(vec![Mutation::Site(Box::new(ahead))]).await,
-    );
+    conflict("a version that was never written", env.try_write(vec![Mutation::Site(Box::new(ahead))]).await);
     conflict(
         "removing an old version",
-        scene.try_write(vec![Mutation::RemoveSite(read.id.clone(), read.uid, read.version)]).await,
+        env.try_write(vec![Mutation::RemoveSite(read.id.clone(), read.uid, read.version)]).await,
     );
-    let absent = scene.site("absent");
+    let absent = env.site("absent");
+    conflict("a missing site", env.try_write(vec![Mutation::Site(Box::new(absent.clone()))]).await);
     conflict(
-        "a site that is not there",
-        scene.try_write(vec![Mutation::Site(Box::new(absent.clone()))]).await,
+        "removing a missing site",
+        env.try_write(vec![Mutation::RemoveSite(absent.id, absent.uid, 1)]).await,
     );
-    conflict(
-        "removing what is not there",
-        scene.try_write(vec![Mutation::RemoveSite(absent.id, absent.uid, 1)]).await,
-    );
-    assert_eq!(scene.read(&read.id).await, Some(newer), "refused writes leave the site as it was");
+    assert_eq!(env.read(&read.id).await, Some(newer), "rejected writes leave the site unchanged");
 }
 
-/// What was read of a removed site does not fit its successor, though the versions are the same.
-pub async fn another_incarnation_is_refused(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let old = scene.create(scene.site("a")).await;
-    scene.write(vec![Mutation::RemoveSite(old.id.clone(), old.uid, old.version)]).await;
-    let new = scene.create(scene.site("a")).await;
+/// A read of a removed site cannot be written to its successor, even if the versions are equal.
+pub async fn another_incarnation_is_rejected(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let old = env.create(env.site("a")).await;
+    env.write(vec![Mutation::RemoveSite(old.id.clone(), old.uid, old.version)]).await;
+    let new = env.create(env.site("a")).await;
     assert_eq!(old.version, new.version, "a site begins at version 1");
-    conflict("a write of another incarnation", scene.try_write(vec![Mutation::Site(Box::new(old))]).await);
-    assert_eq!(scene.read(&new.id).await.as_ref(), Some(&new), "the successor stays as it was");
+    conflict("a write of another incarnation", env.try_write(vec![Mutation::Site(Box::new(old))]).await);
+    assert_eq!(env.read(&new.id).await.as_ref(), Some(&new), "the successor is unchanged");
 }
 
-/// One record out of date keeps the whole batch out, with its audit entry, its key and its events.
-pub async fn a_batch_is_all_or_nothing(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let (good, stale) = (scene.create(scene.site("good")).await, scene.create(scene.site("stale")).await);
-    scene.write(vec![Mutation::Site(Box::new(stale.clone()))]).await;
-    let (new, number) = (scene.site("new"), scene.number().await);
-    let operation = scene.ended(&good.id, number, provision());
-    let rollout = build::rollout(scene.number().await, RolloutKind::Flush, Color::Blue, 1);
+/// One outdated record rejects the whole batch, with its audit entry, idempotency key and events.
+pub async fn a_batch_is_all_or_nothing(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let (good, stale) = (env.create(env.site("good")).await, env.create(env.site("stale")).await);
+    env.write(vec![Mutation::Site(Box::new(stale.clone()))]).await;
+    let (new, number) = (env.site("new"), env.number().await);
+    let operation = env.ended(&good.id, number, provision());
+    let rollout = fixtures::rollout(env.number().await, RolloutKind::Flush, Color::Blue, 1);
     let batch = WriteBatch {
         writes: vec![
             Mutation::Site(Box::new(good.clone())),
             Mutation::CreateSite(Box::new(new.clone())),
             Mutation::CreateRollout(Box::new(rollout.clone())),
-            Mutation::RolloutPage(build::page(rollout.number, 0, std::slice::from_ref(&good))),
+            Mutation::RolloutPage(fixtures::page(rollout.number, 0, std::slice::from_ref(&good))),
             Mutation::History(Box::new(operation.clone())),
             Mutation::Site(Box::new(stale)),
         ],
-        audit: Some(scene.audit("nothing")),
-        idempotency: Some(scene.key("nothing")),
-        events: vec![scene.event("nothing")],
+        audit: Some(env.audit("nothing")),
+        idempotency: Some(env.key("nothing")),
+        events: vec![env.event("nothing")],
     };
-    conflict("a batch with one record out of date", store.write(&scene.call(), &batch).await);
-    assert_eq!(
-        scene.read(&good.id).await,
-        Some(good),
-        "a refused batch leaves its other records as they were"
-    );
-    assert_eq!(scene.read(&new.id).await, None, "a refused batch creates nothing");
-    assert_eq!(scene.owner(new.hostnames.canonical()).await, None, "a refused batch claims nothing");
+    conflict("a batch with one outdated record", store.write(&env.call(), &batch).await);
+    assert_eq!(env.read(&good.id).await, Some(good), "a rejected batch leaves its other records unchanged");
+    assert_eq!(env.read(&new.id).await, None, "a rejected batch creates nothing");
+    assert_eq!(env.owner(new.hostnames.canonical()).await, None, "a rejected batch claims nothing");
     let kept = (
-        answered("rollout", store.rollout(rollout.number).await).is_some(),
-        answered("rollout_page", store.rollout_page(rollout.number, 0).await).is_some(),
-        answered("history", store.history(&operation.id).await).is_some(),
-        scene.kept("nothing").await.is_some(),
-        scene.audits().await.len(),
-        scene.events().await.len(),
+        read_value("rollout", store.rollout(rollout.number).await).is_some(),
+        read_value("rollout_page", store.rollout_page(rollout.number, 0).await).is_some(),
+        read_value("history", store.history(&operation.id).await).is_some(),
+        env.stored_key("nothing").await.is_some(),
+        env.audits().await.len(),
+        env.events().await.len(),
     );
-    assert_eq!(kept, (false, false, false, false, 0, 0), "a refused batch leaves no trace");
+    assert_eq!(kept, (false, false, false, false, 0, 0), "a rejected batch leaves no trace");
 }
 
-/// The same batch under the same write id is applied again, and written once.
-pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let mut site = scene.site("a");
+/// The same batch with the same write id is applied again, and written once.
+pub async fn a_repeated_write_is_written_once(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let mut site = env.site("a");
     let batch = WriteBatch {
         writes: vec![Mutation::CreateSite(Box::new(site.clone()))],
-        audit: Some(scene.audit("create")),
-        idempotency: Some(scene.key("create")),
-        events: vec![scene.event("create")],
+        audit: Some(env.audit("create")),
+        idempotency: Some(env.key("create")),
+        events: vec![env.event("create")],
     };
-    let call = scene.call();
+    let call = env.call();
     for _ in 0..3 {
         applied("a repeated creation", store.write(&call, &batch).await);
     }
     site.version = 1;
-    assert_eq!(scene.read(&site.id).await.as_ref(), Some(&site), "a repeated creation is written once");
-    let second = scene.create(scene.site("b")).await;
+    assert_eq!(env.read(&site.id).await.as_ref(), Some(&site), "a repeated creation is written once");
+    let second = env.create(env.site("b")).await;
     let writes = vec![Mutation::Site(Box::new(site.clone())), Mutation::Site(Box::new(second.clone()))];
     let batch = WriteBatch {
-        audit: Some(scene.audit("change")),
-        events: vec![scene.event("change")],
+        audit: Some(env.audit("change")),
+        events: vec![env.event("change")],
         ..WriteBatch::of(writes)
     };
-    let call = scene.call();
+    let call = env.call();
     for _ in 0..2 {
         applied("a repeated change", store.write(&call, &batch).await);
     }
-    let versions = (scene.version(&site.id).await, scene.version(&second.id).await);
+    let versions = (env.version(&site.id).await, env.version(&second.id).await);
     assert_eq!(versions, (2, 2), "a repeated change is written once");
     assert_eq!(
-        (scene.audits().await.len(), scene.events().await.len()),
+        (env.audits().await.len(), env.events().await.len()),
         (2, 2),
         "repetitions leave no second trace"
     );
     let alone = WriteBatch::of(vec![Mutation::Site(Box::new(Site { version: 2, ..second.clone() }))]);
-    applied("a write after it", store.write(&scene.call(), &alone).await);
+    applied("a write after it", store.write(&env.call(), &alone).await);
     applied("the batch again: its first record is still its own", store.write(&call, &batch).await);
-    assert_eq!(scene.version(&second.id).await, 3, "a repetition does not undo what came after");
+    assert_eq!(env.version(&second.id).await, 3, "a repetition does not undo later writes");
 }
 
-/// A removal whose answer was lost is repeated, also when the id was given away since.
-pub async fn a_repeated_removal_is_applied(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let site = scene.create(scene.site("a")).await;
+/// A removal with a lost response may be repeated, even after the id was used again.
+pub async fn a_repeated_removal_is_applied(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let site = env.create(env.site("a")).await;
     let (call, removal) =
-        (scene.call(), WriteBatch::of(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]));
+        (env.call(), WriteBatch::of(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]));
     for _ in 0..2 {
         applied("a repeated removal", store.write(&call, &removal).await);
     }
-    let next = scene.create(scene.site("a")).await;
+    let next = env.create(env.site("a")).await;
     applied("a removal that is repeated late", store.write(&call, &removal).await);
-    assert_eq!(scene.read(&site.id).await, Some(next), "a repeated removal spares the site that came after");
+    assert_eq!(env.read(&site.id).await, Some(next), "a repeated removal keeps the later site");
 }
 
-/// A site whose id begins like another's has nothing of it.
-pub async fn names_are_no_prefixes(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let long = scene.create(scene.site("ab")).await;
-    let id = scene.id("a");
-    assert_eq!(scene.read(&id).await, None, "`ab` is not `a`");
-    let short = scene.create(scene.site("a")).await;
-    let busy = scene.operation(provision()).await;
-    scene.change(&long, |site| site.operation = Some(busy.clone())).await;
-    let ended = scene.ended(&long.id, scene.number().await, OperationInput::Create);
-    scene.write(vec![Mutation::History(Box::new(ended))]).await;
+/// A site whose id begins with another site's id is independent of it.
+pub async fn ids_are_not_matched_by_prefix(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let long = env.create(env.site("ab")).await;
+    let id = env.id("a");
+    assert_eq!(env.read(&id).await, None, "`ab` is not `a`");
+    let short = env.create(env.site("a")).await;
+    let busy = env.operation(provision()).await;
+    env.change(&long, |site| site.operation = Some(busy.clone())).await;
+    let ended = env.ended(&long.id, env.number().await, OperationInput::Create);
+    env.write(vec![Mutation::History(Box::new(ended))]).await;
     let query = OperationQuery { site: Some(short.id.clone()), ..OperationQuery::default() };
-    assert_eq!(scene.operations(&query).await, Vec::<u64>::new(), "operations of `ab` are not those of `a`");
+    assert_eq!(env.operations(&query).await, Vec::<u64>::new(), "operations of `ab` are not those of `a`");
     let host = short.hostnames.canonical();
-    assert_eq!(scene.owner(host).await.as_ref(), Some(&short.id), "the hostname of `a` is that of `a`");
-    scene.write(vec![Mutation::RemoveSite(short.id.clone(), short.uid, short.version)]).await;
-    assert!(scene.read(&long.id).await.is_some(), "removing `a` spares `ab`");
-    let owner = scene.owner(long.hostnames.canonical()).await;
-    assert_eq!(owner, Some(long.id), "removing `a` spares the hostname of `ab`");
+    assert_eq!(env.owner(host).await.as_ref(), Some(&short.id), "the hostname of `a` is that of `a`");
+    env.write(vec![Mutation::RemoveSite(short.id.clone(), short.uid, short.version)]).await;
+    assert!(env.read(&long.id).await.is_some(), "removing `a` keeps `ab`");
+    let owner = env.owner(long.hostnames.canonical()).await;
+    assert_eq!(owner, Some(long.id), "removing `a` keeps the hostname of `ab`");
 }
 
-/// After a removal its hostnames are free, and the id begins again with another uid.
-pub async fn removal_frees_names(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let site = scene.create(scene.site("a")).await;
+/// A removal frees the hostnames, and the id can be used again with another uid.
+pub async fn removal_frees_names(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let site = env.create(env.site("a")).await;
     let host = site.hostnames.canonical().clone();
-    scene.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
-    assert_eq!(scene.read(&site.id).await, None, "a removed site is gone");
-    assert_eq!(scene.owner(&host).await, None, "a removal frees the hostnames");
-    let heir = Site { hostnames: hostnames(&[host.as_str()]), ..scene.site("heir") };
-    let heir = scene.create(heir).await;
-    assert_eq!(
-        scene.owner(&host).await.as_ref(),
-        Some(&heir.id),
-        "another site takes a hostname that is free"
-    );
-    let mut again = scene.site("a");
+    env.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, site.version)]).await;
+    assert_eq!(env.read(&site.id).await, None, "a removed site is gone");
+    assert_eq!(env.owner(&host).await, None, "a removal frees the hostnames");
+    let successor = Site { hostnames: hostnames(&[host.as_str()]), ..env.site("heir") };
+    let successor = env.create(successor).await;
+    assert_eq!(env.owner(&host).await.as_ref(), Some(&successor.id), "another site takes a free hostname");
+    let mut again = env.site("a");
     again.hostnames = hostnames(&[&format!("again.{}.example.org", again.id)]);
-    assert_ne!(again.uid, site.uid, "ids name each uid once");
-    assert_eq!(scene.create(again).await.version, 1, "an id that is free begins again");
+    assert_ne!(again.uid, site.uid, "each incarnation has a unique uid");
+    assert_eq!(env.create(again).await.version, 1, "a free id begins again");
 }
 
-/// The colours' records and the platform's begin empty at version 0 and are fenced by version like a site's.
-pub async fn shared_records_carry_versions(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let number = scene.number().await;
+/// The records of the services and the fleet begin empty at version 0, and are fenced by version like a site's.
+pub async fn shared_records_carry_versions(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let number = env.number().await;
     for color in Color::ALL {
-        let mut service = answered("colour", store.service(color).await);
-        assert_eq!(service.color, color, "each colour has a record of its own");
+        let mut service = read_value("service", store.service(color).await);
+        assert_eq!(service.color, color, "each service has its own record");
         let stale = service.clone();
         service.lock.moves.insert(number);
-        let call = scene.call();
+        let call = env.call();
         for _ in 0..2 {
             let batch = WriteBatch::of(vec![Mutation::Service(Box::new(service.clone()))]);
-            applied("a colour's write, also repeated", store.write(&call, &batch).await);
+            applied("a service's write, also repeated", store.write(&call, &batch).await);
         }
         service.version += 1;
-        assert_eq!(answered("colour", store.service(color).await), service, "a colour is written once");
-        conflict("a colour's old version", scene.try_write(vec![Mutation::Service(Box::new(stale))]).await);
+        assert_eq!(read_value("service", store.service(color).await), service, "a service is written once");
+        conflict(
+            "an old version of a service",
+            env.try_write(vec![Mutation::Service(Box::new(stale))]).await,
+        );
         service.lock.release(number);
-        scene.write(vec![Mutation::Service(Box::new(service))]).await;
+        env.write(vec![Mutation::Service(Box::new(service))]).await;
     }
-    let stale = answered("fleet", store.fleet().await);
+    let stale = read_value("fleet", store.fleet().await);
     let mut fleet = stale.clone();
     fleet.rollout = Some(number);
-    scene.write(vec![Mutation::Fleet(Box::new(fleet.clone()))]).await;
+    env.write(vec![Mutation::Fleet(Box::new(fleet.clone()))]).await;
     fleet.version += 1;
-    assert_eq!(answered("fleet", store.fleet().await), fleet, "the platform's record is read back");
+    assert_eq!(read_value("fleet", store.fleet().await), fleet, "the fleet's record is read back");
     conflict(
-        "the platform's old version",
-        scene.try_write(vec![Mutation::Fleet(Box::new(stale.clone()))]).await,
+        "an old version of the fleet",
+        env.try_write(vec![Mutation::Fleet(Box::new(stale.clone()))]).await,
     );
     let newer = cdm_core::domain::Fleet { version: fleet.version, ..stale };
-    scene.write(vec![Mutation::Fleet(Box::new(newer))]).await;
+    env.write(vec![Mutation::Fleet(Box::new(newer))]).await;
 }
 
-/// The webhooks' record is fenced by version and comes back whole.
-pub async fn webhooks_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let stale = answered("webhooks", store.webhooks().await);
+/// The webhooks' record is fenced by version and read back unchanged.
+pub async fn webhooks_are_one_record(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let stale = read_value("webhooks", store.webhooks().await);
     let then = Timestamp::from_millis(1_700_000_000_123);
     let webhook = |number, standing| Webhook {
         number,
@@ -322,22 +311,22 @@ pub async fn webhooks_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
         webhook(3, DeliveryState::Stopped { at: then, why }),
     ];
     let mut webhooks = Webhooks { dispatcher: Some(WorkerId::new("w")), list, version: stale.version };
-    let call = scene.call();
+    let call = env.call();
     for _ in 0..2 {
         let batch = WriteBatch::of(vec![Mutation::Webhooks(Box::new(webhooks.clone()))]);
-        applied("the webhooks' write, also repeated", store.write(&call, &batch).await);
+        applied("a write of the webhooks, also repeated", store.write(&call, &batch).await);
     }
     webhooks.version += 1;
-    assert_eq!(answered("webhooks", store.webhooks().await), webhooks, "the webhooks are read back");
-    let late = scene.try_write(vec![Mutation::Webhooks(Box::new(stale.clone()))]).await;
-    conflict("the webhooks' old version", late);
-    scene.write(vec![Mutation::Webhooks(Box::new(Webhooks { version: webhooks.version, ..stale }))]).await;
+    assert_eq!(read_value("webhooks", store.webhooks().await), webhooks, "the webhooks are read back");
+    let late = env.try_write(vec![Mutation::Webhooks(Box::new(stale.clone()))]).await;
+    conflict("an old version of the webhooks", late);
+    env.write(vec![Mutation::Webhooks(Box::new(Webhooks { version: webhooks.version, ..stale }))]).await;
 }
 
-/// The users' record is fenced by version and comes back whole.
-pub async fn users_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let stale = answered("users", store.users().await);
+/// The users' record is fenced by version and read back unchanged.
+pub async fn users_are_one_record(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let stale = read_value("users", store.users().await);
     let then = Timestamp::from_millis(1_700_000_000_123);
     let user = |name, role, removed| User {
         name: UserName::parse(name).expect("a user name"),
@@ -369,64 +358,62 @@ pub async fn users_are_one_record(store: &dyn Store, cx: &Cx<'_>) {
     };
     let sessions = vec![session(None), session(Some("2001:db8::1"))];
     let mut users = Users { list, sessions, version: stale.version };
-    let call = scene.call();
+    let call = env.call();
     for _ in 0..2 {
         let batch = WriteBatch::of(vec![Mutation::Users(Box::new(users.clone()))]);
-        applied("the users' write, also repeated", store.write(&call, &batch).await);
+        applied("a write of the users, also repeated", store.write(&call, &batch).await);
     }
     users.version += 1;
-    assert_eq!(answered("users", store.users().await), users, "the users are read back");
-    let late = scene.try_write(vec![Mutation::Users(Box::new(stale.clone()))]).await;
-    conflict("the users' old version", late);
-    scene.write(vec![Mutation::Users(Box::new(Users { version: users.version, ..stale }))]).await;
+    assert_eq!(read_value("users", store.users().await), users, "the users are read back");
+    let late = env.try_write(vec![Mutation::Users(Box::new(stale.clone()))]).await;
+    conflict("an old version of the users", late);
+    env.write(vec![Mutation::Users(Box::new(Users { version: users.version, ..stale }))]).await;
 }
 
-/// A rollout is created once, fenced by version, and its pages are read back; lists are newest first.
-pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
+/// A rollout is created once, fenced by version, and read back with its pages. Lists are newest first.
+pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
     let mut numbers = Vec::new();
     for _ in 0..3 {
-        let mut rollout = build::rollout(scene.number().await, RolloutKind::Upgrade, Color::Green, 2);
-        let pages = [scene.site("a"), scene.site("b")].map(|site| vec![site]);
+        let mut rollout = fixtures::rollout(env.number().await, RolloutKind::Upgrade, Color::Green, 2);
+        let pages = [env.site("a"), env.site("b")].map(|site| vec![site]);
         let mut writes = vec![Mutation::CreateRollout(Box::new(rollout.clone()))];
         for (at, sites) in (0..).zip(&pages) {
-            writes.push(Mutation::RolloutPage(build::page(rollout.number, at, sites)));
+            writes.push(Mutation::RolloutPage(fixtures::page(rollout.number, at, sites)));
         }
-        scene.write(writes).await;
+        env.write(writes).await;
         conflict(
             "a rollout that exists",
-            scene.try_write(vec![Mutation::CreateRollout(Box::new(rollout.clone()))]).await,
+            env.try_write(vec![Mutation::CreateRollout(Box::new(rollout.clone()))]).await,
         );
         rollout.version = 1;
-        let read = answered("rollout", store.rollout(rollout.number).await);
+        let read = read_value("rollout", store.rollout(rollout.number).await);
         assert_eq!(read.as_ref(), Some(&rollout), "a rollout begins at version 1");
-        let mut page = build::page(rollout.number, 1, &pages[1]);
-        let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
+        let mut page = fixtures::page(rollout.number, 1, &pages[1]);
+        let read = read_value("rollout_page", store.rollout_page(rollout.number, 1).await);
         assert_eq!(read.as_ref(), Some(&page), "a page is read back");
         page.members[0].outcome = Some(MemberOutcome::Moved);
         let stale = rollout.clone();
         rollout.status = RolloutStatus::Succeeded;
-        scene
-            .write(vec![Mutation::Rollout(Box::new(rollout.clone())), Mutation::RolloutPage(page.clone())])
+        env.write(vec![Mutation::Rollout(Box::new(rollout.clone())), Mutation::RolloutPage(page.clone())])
             .await;
         page.members[0].outcome = None;
         conflict(
-            "a rollout's old version",
-            scene
-                .try_write(vec![Mutation::Rollout(Box::new(stale)), Mutation::RolloutPage(page.clone())])
+            "an old version of a rollout",
+            env.try_write(vec![Mutation::Rollout(Box::new(stale)), Mutation::RolloutPage(page.clone())])
                 .await,
         );
         conflict(
-            "a page by itself, once its rollout is there",
-            scene.try_write(vec![Mutation::RolloutPage(page.clone())]).await,
+            "a page without its rollout, once the rollout exists",
+            env.try_write(vec![Mutation::RolloutPage(page.clone())]).await,
         );
         page.members[0].outcome = Some(MemberOutcome::Moved);
-        let read = answered("rollout_page", store.rollout_page(rollout.number, 1).await);
-        assert_eq!(read, Some(page), "a page is replaced with its rollout, or not at all");
+        let read = read_value("rollout_page", store.rollout_page(rollout.number, 1).await);
+        assert_eq!(read, Some(page), "a page is replaced only together with its rollout");
         assert_eq!(
-            answered("rollout_page", store.rollout_page(rollout.number, 2).await),
+            read_value("rollout_page", store.rollout_page(rollout.number, 2).await),
             None,
-            "no page, no answer"
+            "a missing page reads as `None`"
         );
         numbers.push(rollout.number);
     }
@@ -434,8 +421,8 @@ pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
     let mut seen = Vec::new();
     let mut before = None;
     loop {
-        let page = answered("rollouts", store.rollouts(before, 2).await);
-        assert!(page.items.len() <= 2, "a page has no more items than were asked for");
+        let page = read_value("rollouts", store.rollouts(before, 2).await);
+        assert!(page.items.len() <= 2, "a page has at most the requested number of items");
         seen.extend(
             page.items.iter().map(|rollout| rollout.number).filter(|number| numbers.contains(number)),
         );
@@ -447,56 +434,64 @@ pub async fn rollouts_keep_their_pages(store: &dyn Store, cx: &Cx<'_>) {
     assert_eq!(seen, numbers, "rollouts are listed once each, newest first");
 }
 
-/// A key is used once by one actor, and its first answer is read back.
-pub async fn a_key_is_used_once(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let record = scene.key("key");
-    assert_eq!(scene.kept("key").await, None, "an unused key has no answer");
-    let site = scene.site("a");
+/// An actor uses a key once, and the first response is read back.
+pub async fn an_idempotency_key_is_used_once(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let record = env.key("key");
+    assert_eq!(env.stored_key("key").await, None, "an unused key has no response");
+    let site = env.site("a");
     let with = |write, record: &IdempotencyRecord| WriteBatch {
         idempotency: Some(record.clone()),
         ..WriteBatch::of(vec![write])
     };
     let create = with(Mutation::CreateSite(Box::new(site.clone())), &record);
-    applied("a write with a key", store.write(&scene.call(), &create).await);
-    assert_eq!(scene.kept("key").await.as_ref(), Some(&record), "the first answer is read back");
-    let answer = refused("the same request again", store.write(&scene.call(), &create).await);
-    assert_eq!(answer, WriteError::KeyUsed, "a used key outranks the conflict that its first use has caused");
-    let other = scene.site("b");
+    applied("a write with a key", store.write(&env.call(), &create).await);
+    assert_eq!(env.stored_key("key").await.as_ref(), Some(&record), "the first response is read back");
+    let error = rejected("the same request again", store.write(&env.call(), &create).await);
+    assert_eq!(
+        error,
+        WriteError::KeyUsed,
+        "a used key takes precedence over the conflict that its first use caused"
+    );
+    let other = env.site("b");
     let second = IdempotencyRecord { answer: "another".to_owned(), ..record.clone() };
     let again = with(Mutation::CreateSite(Box::new(other.clone())), &second);
     assert_eq!(
-        refused("a used key", store.write(&scene.call(), &again).await),
+        rejected("a used key", store.write(&env.call(), &again).await),
         WriteError::KeyUsed,
         "a key is used once"
     );
-    assert_eq!(scene.read(&other.id).await, None, "a batch under a used key writes nothing");
-    assert_eq!(scene.kept("key").await.as_ref(), Some(&record), "the first answer stays");
+    assert_eq!(env.read(&other.id).await, None, "a batch under a used key writes nothing");
+    assert_eq!(env.stored_key("key").await.as_ref(), Some(&record), "the first response stays");
     let actor = cdm_core::domain::Actor::parse("someone else").expect("an actor");
     let theirs = IdempotencyRecord { actor: actor.clone(), ..second };
     applied(
         "another's key",
-        store.write(&scene.call(), &with(Mutation::CreateSite(Box::new(other)), &theirs)).await,
+        store.write(&env.call(), &with(Mutation::CreateSite(Box::new(other)), &theirs)).await,
     );
-    let read = answered("idempotency", store.idempotency(&actor, &theirs.key).await);
-    assert_eq!(read, Some(theirs), "each actor has keys of its own");
+    let read = read_value("idempotency", store.idempotency(&actor, &theirs.key).await);
+    assert_eq!(read, Some(theirs), "each actor has its own keys");
 }
 
-/// A key's answer is kept for 24 hours; then the key is as good as new.
-pub async fn an_old_key_is_forgotten(store: &dyn Store, cx: &Cx<'_>) {
-    let scene = Scene::new(store, cx);
-    let now = scene.wall().millis();
+/// The response of a key is kept for 24 hours; then the key can be used again.
+pub async fn an_idempotency_key_expires(store: &dyn Store, cx: &SuiteContext<'_>) {
+    let env = TestEnv::new(store, cx);
+    let now = env.wall().millis();
     let young = Timestamp::from_millis(now.saturating_sub(23 * 60 * 60 * 1000));
     let old = Timestamp::from_millis(now.saturating_sub(25 * 60 * 60 * 1000));
     for (name, at, kept) in [("young", young, true), ("old", old, false)] {
         let batch = |id: &str, record| WriteBatch {
             idempotency: Some(record),
-            ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(scene.site(id)))])
+            ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(env.site(id)))])
         };
-        let record = IdempotencyRecord { at, ..scene.key(name) };
-        applied("a key", store.write(&scene.call(), &batch(&format!("{name}1"), record.clone())).await);
-        assert_eq!(scene.kept(name).await, kept.then_some(record), "an answer is kept for 24 hours");
-        let again = store.write(&scene.call(), &batch(&format!("{name}2"), scene.key(name))).await;
-        assert_eq!(again == Outcome::Applied(()), !kept, "a key is free again after 24 hours, not before");
+        let record = IdempotencyRecord { at, ..env.key(name) };
+        applied("a key", store.write(&env.call(), &batch(&format!("{name}1"), record.clone())).await);
+        assert_eq!(env.stored_key(name).await, kept.then_some(record), "a response is kept for 24 hours");
+        let again = store.write(&env.call(), &batch(&format!("{name}2"), env.key(name))).await;
+        assert_eq!(
+            again == Outcome::Applied(()),
+            !kept,
+            "a key can be used again after 24 hours, not before"
+        );
     }
 }

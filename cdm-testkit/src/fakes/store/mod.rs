@@ -1,4 +1,5 @@
-//! Records and the journal in memory, with every promise of the ports: what a test does here, it may rely on anywhere.
+//! In-memory records and journal with every guarantee of the ports. A test may rely on any behavior of this
+//! fake.
 
 mod state;
 
@@ -22,13 +23,13 @@ use cdm_core::ports::{
 };
 
 use crate::clock::SimClock;
-use crate::log::{EffectLog, What};
+use crate::log::{EffectKind, EffectLog};
 use state::State;
 
-/// A store in memory; clones are the same one.
+/// An in-memory store. Clones share one store.
 ///
-/// It is strict where adapters would differ: a batch that names one record twice, has too many records or changes a
-/// site's hostnames is [`StoreError::Denied`].
+/// Where adapters may differ, the fake is strict: a batch that names one record twice, has more than 90 records
+/// or changes a site's hostnames fails with [`StoreError::Denied`].
 #[derive(Clone)]
 pub struct FakeStore(Arc<Mutex<State>>);
 
@@ -39,57 +40,58 @@ impl fmt::Debug for FakeStore {
 }
 
 impl FakeStore {
-    /// An empty store that tells `log` of each record at the moment it is written.
+    /// Creates an empty store that logs each record to `log` when the record is written.
     pub fn new(log: EffectLog, clock: SimClock) -> Self {
         Self(Arc::new(Mutex::new(State::new(log, clock))))
     }
 
-    /// Every site, in order of ids.
+    /// Returns all sites, in the order of their ids.
     pub fn all_sites(&self) -> Vec<Site> {
         self.state().sites.values().map(|record| Site::clone(&record.site)).collect()
     }
 
-    /// Every rollout, oldest first.
+    /// Returns all rollouts, oldest first.
     pub fn all_rollouts(&self) -> Vec<Rollout> {
         self.state().rollouts.values().map(|record| Rollout::clone(&record.value)).collect()
     }
 
-    /// The frozen list of a rollout, page by page.
+    /// Returns the frozen member list of a rollout, page by page.
     pub fn pages(&self, rollout: u64) -> Vec<RolloutPage> {
         let state = self.state();
         let pages = state.pages.range((rollout, 0)..=(rollout, u32::MAX));
         pages.map(|(_, record)| RolloutPage::clone(&record.value)).collect()
     }
 
-    /// Every claimed hostname and whose it is.
+    /// Returns all claimed hostnames with the sites that own them.
     pub fn hostnames(&self) -> Vec<(Hostname, SiteId)> {
         self.state().hostnames.iter().map(|(host, site)| (host.clone(), site.clone())).collect()
     }
 
-    /// How many audit entries there are.
+    /// Returns the number of audit entries.
     pub fn audit_len(&self) -> usize {
         self.state().audit.len()
     }
 
-    /// How many requests were made of the ports.
+    /// Returns the number of calls to the store.
     pub fn requests(&self) -> u64 {
         self.state().counts.values().sum()
     }
 
-    /// The same, by method.
+    /// Returns the number of calls by method.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.state().counts.clone()
     }
 
-    /// Writes a site as it is, as an unrelated writer would: whoever read it before is refused. `false` without one.
+    /// Writes a site unchanged, as an unrelated writer would, so that writes with the version before fail.
+    /// Returns `false` if the site does not exist.
     pub fn bump(&self, id: &SiteId) -> bool {
         let state = &mut *self.state();
         let Some(record) = state.sites.get_mut(id) else { return false };
         let before = state.log.is_on().then(|| record.site.clone());
         Arc::make_mut(&mut record.site).version += 1;
-        (record.write, record.answer) = (None, None);
+        (record.write, record.result) = (None, None);
         let after = state.log.is_on().then(|| record.site.clone());
-        state.tell(Fence::default(), || What::Site(before, after));
+        state.log_effect(Fence::default(), || EffectKind::Site(before, after));
         true
     }
 
@@ -97,7 +99,7 @@ impl FakeStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn asked(&self, method: &'static str) -> MutexGuard<'_, State> {
+    fn count_call(&self, method: &'static str) -> MutexGuard<'_, State> {
         let mut state = self.state();
         *state.counts.entry(method).or_default() += 1;
         state
@@ -107,11 +109,11 @@ impl FakeStore {
 #[async_trait]
 impl SiteRepository for FakeStore {
     async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError> {
-        Ok(self.asked("site").sites.get(id).map(|record| Site::clone(&record.site)))
+        Ok(self.count_call("site").sites.get(id).map(|record| Site::clone(&record.site)))
     }
 
     async fn hostname(&self, host: &Hostname) -> Result<Option<SiteId>, StoreError> {
-        Ok(self.asked("hostname").hostnames.get(host).cloned())
+        Ok(self.count_call("hostname").hostnames.get(host).cloned())
     }
 
     async fn sites(
@@ -120,14 +122,14 @@ impl SiteRepository for FakeStore {
         after: Option<&SiteId>,
         limit: usize,
     ) -> Result<Page<Site, SiteId>, StoreError> {
-        let state = self.asked("sites");
+        let state = self.count_call("sites");
         let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let found = state.sites.range::<SiteId, _>(rest).filter(|(_, record)| query.has(&record.site));
         Ok(page(found.map(|(id, record)| (id.clone(), Site::clone(&record.site))), limit))
     }
 
     async fn count(&self, query: &SiteQuery) -> Result<u64, StoreError> {
-        let state = self.asked("count");
+        let state = self.count_call("count");
         Ok(state.sites.values().map(|record| u64::from(query.has(&record.site))).sum())
     }
 }
@@ -135,53 +137,53 @@ impl SiteRepository for FakeStore {
 #[async_trait]
 impl Journal for FakeStore {
     async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
-        outcome(self.asked("write").write(call, batch))
+        outcome(self.count_call("write").write(call, batch))
     }
 
     async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
-        outcome(self.asked("claim").claim(call, claim).map_err(WriteError::Claim))
+        outcome(self.count_call("claim").claim(call, claim).map_err(WriteError::Claim))
     }
 
     async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
-        outcome(self.asked("complete").release_claim(call, complete).map_err(WriteError::Claim))
+        outcome(self.count_call("complete").release_claim(call, complete).map_err(WriteError::Claim))
     }
 
     async fn service(&self, color: Color) -> Result<Service, StoreError> {
-        let state = self.asked("colour");
+        let state = self.count_call("colour");
         let record = state.services.get(&color);
         Ok(record.map_or_else(|| Service::new(color), |record| Service::clone(&record.value)))
     }
 
     async fn fleet(&self) -> Result<Fleet, StoreError> {
-        Ok(Fleet::clone(&self.asked("fleet").fleet.value))
+        Ok(Fleet::clone(&self.count_call("fleet").fleet.value))
     }
 
     async fn webhooks(&self) -> Result<Webhooks, StoreError> {
-        Ok(Webhooks::clone(&self.asked("webhooks").webhooks.value))
+        Ok(Webhooks::clone(&self.count_call("webhooks").webhooks.value))
     }
 
     async fn users(&self) -> Result<Users, StoreError> {
-        Ok(Users::clone(&self.asked("users").users.value))
+        Ok(Users::clone(&self.count_call("users").users.value))
     }
 
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError> {
-        Ok(self.asked("rollout").rollouts.get(&number).map(|record| Rollout::clone(&record.value)))
+        Ok(self.count_call("rollout").rollouts.get(&number).map(|record| Rollout::clone(&record.value)))
     }
 
     async fn rollout_page(&self, number: u64, page: u32) -> Result<Option<RolloutPage>, StoreError> {
-        let state = self.asked("rollout_page");
+        let state = self.count_call("rollout_page");
         Ok(state.pages.get(&(number, page)).map(|record| RolloutPage::clone(&record.value)))
     }
 
     async fn rollouts(&self, before: Option<u64>, limit: usize) -> Result<Page<Rollout, u64>, StoreError> {
-        let state = self.asked("rollouts");
+        let state = self.count_call("rollouts");
         let older = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
         let found = state.rollouts.range(older).rev();
         Ok(page(found.map(|(number, record)| (*number, Rollout::clone(&record.value))), limit))
     }
 
     async fn history(&self, id: &OperationId) -> Result<Option<Operation>, StoreError> {
-        Ok(self.asked("history").history.get(id).map(|record| Operation::clone(&record.value)))
+        Ok(self.count_call("history").history.get(id).map(|record| Operation::clone(&record.value)))
     }
 
     async fn operations(
@@ -190,7 +192,7 @@ impl Journal for FakeStore {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Page<Operation, u64>, StoreError> {
-        let state = self.asked("operations");
+        let state = self.count_call("operations");
         let older = |number: u64| before.is_none_or(|before| number < before);
         let ended = state.history.values().rev().filter(|record| older(record.value.id.number));
         let ended = ended.filter(|record| query.has(&record.value)).take(limit.max(1) + 1);
@@ -202,7 +204,7 @@ impl Journal for FakeStore {
     }
 
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
-        let state = self.asked("live");
+        let state = self.count_call("live");
         let operations = state.working.iter().filter_map(|(number, subject)| {
             let operation = state.operation(subject).filter(|operation| !operation.status.rests())?;
             Some(PendingWork {
@@ -227,9 +229,9 @@ impl Journal for FakeStore {
     }
 
     async fn allocate_ids(&self, _call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
-        let mut state = self.asked("numbers");
-        let first = state.drawn + 1;
-        state.drawn += u64::from(count);
+        let mut state = self.count_call("numbers");
+        let first = state.last_number + 1;
+        state.last_number += u64::from(count);
         Outcome::Applied(first)
     }
 
@@ -239,22 +241,22 @@ impl Journal for FakeStore {
         worker: &WorkerId,
         count: Option<u64>,
     ) -> Outcome<(), WriteError> {
-        let mut state = self.asked("beat");
+        let mut state = self.count_call("beat");
         match count {
             None => {
                 state.heartbeats.remove(worker);
             }
-            // A late one does not make a worker look older than it is.
+            // A late heartbeat does not lower the count.
             Some(count) => {
-                let known = state.heartbeats.entry(worker.clone()).or_default();
-                *known = count.max(*known);
+                let existing = state.heartbeats.entry(worker.clone()).or_default();
+                *existing = count.max(*existing);
             }
         }
         Outcome::Applied(())
     }
 
     async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
-        let state = self.asked("beats");
+        let state = self.count_call("beats");
         let heartbeats = state.heartbeats.iter();
         Ok(heartbeats
             .map(|(worker, count)| Heartbeat { worker: worker.clone(), count: *count, ended: false })
@@ -266,28 +268,28 @@ impl Journal for FakeStore {
         actor: &Actor,
         key: &IdempotencyKey,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
-        Ok(self.asked("idempotency").kept(actor, key).cloned())
+        Ok(self.count_call("idempotency").idempotency_record(actor, key).cloned())
     }
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {
-        let state = self.asked("audit");
+        let state = self.count_call("audit");
         let older = (Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded));
         Ok(page(state.audit.range(older).rev().map(|(at, entry)| (*at, entry.clone())), limit))
     }
 
     async fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, FeedEvent)>, StoreError> {
-        let state = self.asked("events");
+        let state = self.count_call("events");
         let newer = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let events = state.events.range(newer).take(limit.max(1));
         Ok(events.map(|(number, event)| (*number, event.clone())).collect())
     }
 
     async fn last_event(&self) -> Result<Option<u64>, StoreError> {
-        Ok(self.asked("last_event").events.last_key_value().map(|(number, _)| *number))
+        Ok(self.count_call("last_event").events.last_key_value().map(|(number, _)| *number))
     }
 
     async fn delete_old(&self, _call: &CallContext, old: &Old) -> Outcome<u64, WriteError> {
-        let mut state = self.asked("delete_old");
+        let mut state = self.count_call("delete_old");
         let before = state.audit.len() + state.events.len();
         let oldest: Vec<u64> = state.audit.keys().copied().take(old.most).collect();
         for number in oldest {
@@ -295,7 +297,7 @@ impl Journal for FakeStore {
                 state.audit.remove(&number);
             }
         }
-        // The last one stays: numbers go on from it.
+        // The last event stays, since event numbers continue from it.
         let events = state.events.len().saturating_sub(1);
         let oldest: Vec<u64> = state.events.keys().copied().take(old.most.min(events)).collect();
         for number in oldest.into_iter().filter(|number| old.events_to.is_none_or(|to| *number <= to)) {
@@ -307,7 +309,7 @@ impl Journal for FakeStore {
     }
 }
 
-/// The first items, at most `limit`, and where the next ones begin.
+/// Returns the first `limit` items, and the cursor of the next page if there are more.
 fn page<T, C>(mut items: impl Iterator<Item = (C, T)>, limit: usize) -> Page<T, C> {
     let (mut cursors, items_of_page): (Vec<C>, Vec<T>) = items.by_ref().take(limit.max(1)).unzip();
     Page { items: items_of_page, next: cursors.pop().filter(|_| items.next().is_some()) }
@@ -316,6 +318,6 @@ fn page<T, C>(mut items: impl Iterator<Item = (C, T)>, limit: usize) -> Page<T, 
 fn outcome<T>(result: Result<T, WriteError>) -> Outcome<T, WriteError> {
     match result {
         Ok(value) => Outcome::Applied(value),
-        Err(refused) => Outcome::NotApplied(refused),
+        Err(rejected) => Outcome::NotApplied(rejected),
     }
 }

@@ -1,4 +1,4 @@
-//! What the store in memory keeps, and how a write changes it: all of a batch or nothing.
+//! The state of the in-memory store. A batch is written completely or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use cdm_core::ports::{
 };
 
 use crate::clock::SimClock;
-use crate::log::{Effect, EffectLog, What};
+use crate::log::{Effect, EffectKind, EffectLog};
 
-/// How long the answer to a request with a key is kept.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the response to a request with an idempotency key is kept.
+const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many records a batch may have.
-const MOST: usize = 90;
+/// Maximum records of a batch.
+const MAX_RECORDS: usize = 90;
 
 pub(super) struct State {
     pub(super) log: EffectLog,
     clock: SimClock,
     pub(super) sites: BTreeMap<SiteId, SiteRecord>,
-    /// The write that removed the last site of that id.
+    /// The write that removed the last site with this id.
     removed: BTreeMap<SiteId, WriteId>,
     pub(super) hostnames: BTreeMap<Hostname, SiteId>,
     pub(super) services: BTreeMap<Color, Record<Service>>,
@@ -39,11 +39,11 @@ pub(super) struct State {
     pub(super) rollouts: BTreeMap<u64, Record<Rollout>>,
     pub(super) pages: BTreeMap<(u64, u32), Record<RolloutPage>>,
     pub(super) history: BTreeMap<OperationId, Record<Operation>>,
-    /// Where operations are at work or parked, but for rollouts' members: found without a look at every site.
+    /// Unfinished operations without those of rollout members, so that a query need not read every site.
     pub(super) working: BTreeSet<(u64, Subject)>,
-    /// The rollouts that a worker may have to do something for.
+    /// Rollouts that a worker may have to advance.
     pub(super) active: BTreeSet<u64>,
-    pub(super) drawn: u64,
+    pub(super) last_number: u64,
     pub(super) heartbeats: BTreeMap<WorkerId, u64>,
     keys: BTreeMap<(Actor, IdempotencyKey), IdempotencyRecord>,
     pub(super) audit: BTreeMap<u64, AuditEntry>,
@@ -57,16 +57,16 @@ pub(super) struct Record<T> {
     pub(super) write: Option<WriteId>,
 }
 
-/// Shared with the log alone: without one, a claim changes the site in place.
+/// Shared only with the log: if the log is off, a claim changes the site in place.
 pub(super) struct SiteRecord {
     pub(super) site: Arc<Site>,
     pub(super) write: Option<WriteId>,
-    /// What the claim that wrote it was answered.
-    pub(super) answer: Option<Result<Claimed, ClaimRefused>>,
+    /// Result of the claim that wrote the record.
+    pub(super) result: Option<Result<Claimed, ClaimRefused>>,
 }
 
 impl State {
-    /// Nothing yet.
+    /// Creates an empty state.
     pub(super) fn new(log: EffectLog, clock: SimClock) -> Self {
         Self {
             log,
@@ -83,7 +83,7 @@ impl State {
             history: BTreeMap::new(),
             working: BTreeSet::new(),
             active: BTreeSet::new(),
-            drawn: 0,
+            last_number: 0,
             heartbeats: BTreeMap::new(),
             keys: BTreeMap::new(),
             audit: BTreeMap::new(),
@@ -96,7 +96,9 @@ impl State {
         if batch.writes.first().is_some_and(|first| self.last_writer(first) == Some(call.write)) {
             return Ok(());
         }
-        if batch.idempotency.as_ref().is_some_and(|asked| self.kept(&asked.actor, &asked.key).is_some()) {
+        if batch.idempotency.as_ref().is_some_and(|idempotency| {
+            self.idempotency_record(&idempotency.actor, &idempotency.key).is_some()
+        }) {
             return Err(WriteError::KeyUsed);
         }
         self.check(&batch.writes)?;
@@ -115,7 +117,7 @@ impl State {
         Ok(())
     }
 
-    /// Who wrote the record that `write` is about last.
+    /// Returns the last write of the record that `write` changes.
     fn last_writer(&self, write: &Mutation) -> Option<WriteId> {
         match write {
             Mutation::CreateSite(site) | Mutation::Site(site) => self.sites.get(&site.id)?.write,
@@ -135,7 +137,9 @@ impl State {
     fn check(&self, writes: &[Mutation]) -> Result<(), WriteError> {
         let deny = |why: &str| Err(WriteError::Store(StoreError::Denied(why.to_owned())));
         let mut names = BTreeSet::new();
-        if writes.len() > MOST || writes.len() > 1 && !writes.iter().all(|write| names.insert(name(write))) {
+        if writes.len() > MAX_RECORDS
+            || writes.len() > 1 && !writes.iter().all(|write| names.insert(name(write)))
+        {
             return deny("a batch has at most 90 records, and each of them once");
         }
         let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
@@ -170,7 +174,7 @@ impl State {
         let site = |id: &SiteId| self.sites.get(id).map(|record| &record.site);
         match write {
             Mutation::CreateSite(site) => !self.sites.contains_key(&site.id),
-            // A site of another uid is another site, though it may have come to the same version.
+            // A site with another uid is another site, even if the versions are equal.
             Mutation::Site(new) => {
                 site(&new.id).is_some_and(|old| (old.version, old.uid) == (new.version, new.uid))
             }
@@ -202,17 +206,19 @@ impl State {
                 let (value, record) =
                     written(call, Service { version: service.version + 1, ..Service::clone(service) });
                 let before = self.services.insert(service.color, record);
-                let before = before.and_then(|record| single(record.value.operation.as_ref()));
-                self.reindex(before, single(value.operation.as_ref()), || Subject::Service(service.color));
-                self.tell(call.fence, || What::Colour(value));
+                let before = before.and_then(|record| own_number(record.value.operation.as_ref()));
+                self.reindex(before, own_number(value.operation.as_ref()), || {
+                    Subject::Service(service.color)
+                });
+                self.log_effect(call.fence, || EffectKind::Service(value));
             }
             Mutation::Fleet(fleet) => {
-                let before = single(self.fleet.value.operation.as_ref());
+                let before = own_number(self.fleet.value.operation.as_ref());
                 let (value, record) =
                     written(call, Fleet { version: fleet.version + 1, ..Fleet::clone(fleet) });
                 self.fleet = record;
-                self.reindex(before, single(value.operation.as_ref()), || Subject::Fleet);
-                self.tell(call.fence, || What::Fleet(value));
+                self.reindex(before, own_number(value.operation.as_ref()), || Subject::Fleet);
+                self.log_effect(call.fence, || EffectKind::Fleet(value));
             }
             Mutation::Webhooks(webhooks) => {
                 let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
@@ -233,7 +239,7 @@ impl State {
                 }
                 let (value, record) = written(call, Operation::clone(operation));
                 self.history.insert(operation.id.clone(), record);
-                self.tell(call.fence, || What::Ended(value));
+                self.log_effect(call.fence, || EffectKind::Ended(value));
             }
         }
     }
@@ -242,11 +248,11 @@ impl State {
         let hosts = site.hostnames.all().iter();
         self.hostnames.extend(hosts.map(|host| (host.clone(), site.id.clone())));
         let (after, Record { value, write }) = written(call, Site { version, ..site.clone() });
-        let record = SiteRecord { site: value, write, answer: None };
+        let record = SiteRecord { site: value, write, result: None };
         let before = self.sites.insert(site.id.clone(), record).map(|record| record.site);
-        let then = before.as_ref().and_then(|before| single(before.operation.as_ref()));
-        self.reindex(then, single(site.operation.as_ref()), || Subject::Site(site.id.clone()));
-        self.tell(call.fence, || What::Site(before, Some(after)));
+        let then = before.as_ref().and_then(|before| own_number(before.operation.as_ref()));
+        self.reindex(then, own_number(site.operation.as_ref()), || Subject::Site(site.id.clone()));
+        self.log_effect(call.fence, || EffectKind::Site(before, Some(after)));
     }
 
     fn remove_site(&mut self, call: &CallContext, id: &SiteId) {
@@ -257,8 +263,8 @@ impl State {
             }
         }
         self.removed.insert(id.clone(), call.write);
-        self.reindex(single(site.operation.as_ref()), None, || Subject::Site(id.clone()));
-        self.tell(call.fence, || What::Site(Some(site), None));
+        self.reindex(own_number(site.operation.as_ref()), None, || Subject::Site(id.clone()));
+        self.log_effect(call.fence, || EffectKind::Site(Some(site), None));
     }
 
     fn put_rollout(&mut self, call: &CallContext, rollout: &Rollout, version: u64) {
@@ -269,32 +275,34 @@ impl State {
         }
         let (value, record) = written(call, Rollout { version, ..rollout.clone() });
         self.rollouts.insert(rollout.number, record);
-        self.tell(call.fence, || What::Rollout(value));
+        self.log_effect(call.fence, || EffectKind::Rollout(value));
     }
 
     pub(super) fn claim(&mut self, call: &CallContext, claim: &Claim) -> Result<Claimed, ClaimRefused> {
-        let answer = self.change(call, &claim.id, |record| {
+        let result = self.change(call, &claim.id, |record| {
             if record.write == Some(call.write)
-                && let Some(answer) = record.answer
+                && let Some(result) = record.result
             {
-                return (answer, false);
+                return (result, false);
             }
             let site = Arc::make_mut(&mut record.site);
-            let seen = site.claim_token;
-            let answer = site.claim(claim);
-            let written = match answer {
+            let token_before = site.claim_token;
+            let result = site.claim(claim);
+            let written = match result {
                 Ok(Claimed::Taken { .. }) => true,
-                Ok(Claimed::FencedOff) | Err(ClaimRefused::AlreadyResolved(..)) => site.claim_token != seen,
+                Ok(Claimed::FencedOff) | Err(ClaimRefused::AlreadyResolved(..)) => {
+                    site.claim_token != token_before
+                }
                 Err(
                     ClaimRefused::Gone | ClaimRefused::NotActive | ClaimRefused::Busy | ClaimRefused::Fenced,
                 ) => false,
             };
             if written {
-                record.answer = Some(answer);
+                record.result = Some(result);
             }
-            (answer, written)
+            (result, written)
         });
-        answer.unwrap_or(Err(ClaimRefused::Gone))
+        result.unwrap_or(Err(ClaimRefused::Gone))
     }
 
     pub(super) fn release_claim(
@@ -302,20 +310,21 @@ impl State {
         call: &CallContext,
         complete: &ReleaseClaim,
     ) -> Result<(), ClaimRefused> {
-        let answer = self.change(call, &complete.id, |record| {
+        let result = self.change(call, &complete.id, |record| {
             if record.write == Some(call.write) {
                 return (Ok(()), false);
             }
-            let answer = Arc::make_mut(&mut record.site).release_claim(complete);
-            if answer.is_ok() {
-                record.answer = None;
+            let result = Arc::make_mut(&mut record.site).release_claim(complete);
+            if result.is_ok() {
+                record.result = None;
             }
-            (answer, answer.is_ok())
+            (result, result.is_ok())
         });
-        answer.unwrap_or(Err(ClaimRefused::Gone))
+        result.unwrap_or(Err(ClaimRefused::Gone))
     }
 
-    /// Lets `decide` change a site in place and say whether it did; `None` where there is no site.
+    /// Lets `decide` change a site in place and return whether it did. Returns `None` if the site does not
+    /// exist.
     fn change<T>(
         &mut self,
         call: &CallContext,
@@ -323,22 +332,22 @@ impl State {
         decide: impl FnOnce(&mut SiteRecord) -> (T, bool),
     ) -> Option<T> {
         let record = self.sites.get_mut(id)?;
-        // A second hand on the site makes every change copy it, so there is one only where the log wants it.
+        // A second reference to the site would force each change to copy it. The log alone needs one.
         let before = self.log.is_on().then(|| Arc::clone(&record.site));
-        let then = single(record.site.operation.as_ref());
-        let (answer, written) = decide(record);
+        let then = own_number(record.site.operation.as_ref());
+        let (result, written) = decide(record);
         if written {
             Arc::make_mut(&mut record.site).version += 1;
             record.write = Some(call.write);
-            let now = single(record.site.operation.as_ref());
+            let now = own_number(record.site.operation.as_ref());
             let after = before.is_some().then(|| Arc::clone(&record.site));
             self.reindex(then, now, || Subject::Site(id.clone()));
-            self.tell(call.fence, || What::Site(before, after));
+            self.log_effect(call.fence, || EffectKind::Site(before, after));
         }
-        Some(answer)
+        Some(result)
     }
 
-    /// Keeps [`State::working`] true after a subject's single operation changed from one number to another.
+    /// Updates [`State::working`] after the operation of a subject changed from one number to another.
     fn reindex(&mut self, then: Option<u64>, now: Option<u64>, subject: impl FnOnce() -> Subject) {
         if then == now {
             return;
@@ -350,8 +359,8 @@ impl State {
         self.working.extend(now.map(|number| (number, subject)));
     }
 
-    pub(super) fn tell(&self, by: Fence, what: impl FnOnce() -> What) {
-        self.log.push(|| Effect { at: self.clock.monotonic(), by, what: what() });
+    pub(super) fn log_effect(&self, by: Fence, kind: impl FnOnce() -> EffectKind) {
+        self.log.push(|| Effect { at: self.clock.monotonic(), by, kind: kind() });
     }
 
     pub(super) fn operation(&self, subject: &Subject) -> Option<&OperationState> {
@@ -362,31 +371,35 @@ impl State {
         }
     }
 
-    /// Every operation that has not ended, but for those of rollouts' members.
+    /// Returns every unfinished operation, without those of rollout members.
     pub(super) fn operations(&self) -> impl Iterator<Item = Operation> {
         self.working.iter().filter_map(|(_, subject)| {
             self.operation(subject).map(|operation| Operation::live(subject.clone(), operation.clone()))
         })
     }
 
-    pub(super) fn kept(&self, actor: &Actor, key: &IdempotencyKey) -> Option<&IdempotencyRecord> {
+    pub(super) fn idempotency_record(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+    ) -> Option<&IdempotencyRecord> {
         let record = self.keys.get(&(actor.clone(), key.clone()))?;
-        Some(record).filter(|record| self.clock.wall().since(record.at) < KEPT)
+        Some(record).filter(|record| self.clock.wall().since(record.at) < KEY_LIFETIME)
     }
 }
 
-/// A value as it is kept, and the same for the log.
+/// Returns a value as a record, and a second reference to it for the log.
 fn written<T>(call: &CallContext, value: T) -> (Arc<T>, Record<T>) {
     let value = Arc::new(value);
     (Arc::clone(&value), Record { value, write: Some(call.write) })
 }
 
-/// The number of an operation that is nobody's member.
-fn single(operation: Option<&OperationState>) -> Option<u64> {
+/// Returns the number of an operation that is not a rollout member's.
+fn own_number(operation: Option<&OperationState>) -> Option<u64> {
     operation.filter(|operation| operation.member.is_none()).map(|operation| operation.number)
 }
 
-/// What a written record is called, as no other is.
+/// Returns the unique name of a written record.
 fn name(write: &Mutation) -> String {
     match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),

@@ -1,4 +1,5 @@
-//! Deployments: a ReplicaSet for each template, moved from the old ones to the new within the limits of the strategy.
+//! Deployments: one ReplicaSet for each template. Pods move from the old ReplicaSets to the new one within the
+//! limits of the strategy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,37 +11,45 @@ use super::super::kinds::Kind;
 use super::super::object::Object;
 use super::super::store::{Key, Store};
 use super::super::writes::{self, Propagation, Run};
-use super::{Memory, all, collect, condition, keep, leaving, owned, reference};
+use super::{
+    ControllerMemory, all, condition, garbage_collector, is_terminating, owned, put_if_changed, reference,
+};
 
 const HASH: &str = "pod-template-hash";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
-/// When a Deployment came on last, and how it stood then.
+/// The last progress of a Deployment.
 #[derive(Debug)]
 pub(super) struct Progress {
     generation: Option<i64>,
-    /// Pods that are updated, ready and available, and the pods of before.
+    /// Number of updated, ready and available pods, and the negative number of old pods.
     counts: [i64; 4],
     at: Timestamp,
-    state: Rollout,
+    state: RolloutState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rollout {
-    Under,
+enum RolloutState {
+    InProgress,
     Complete,
     TimedOut,
 }
 
-pub(super) fn look(store: &mut Store, memory: &mut Memory, now: Timestamp) {
+pub(super) fn reconcile(store: &mut Store, memory: &mut ControllerMemory, now: Timestamp) {
     for (key, deployment) in all(store, "deployments") {
-        if !leaving(&deployment) {
-            look_at(store, memory, now, &key, &deployment);
+        if !is_terminating(&deployment) {
+            reconcile_one(store, memory, now, &key, &deployment);
         }
     }
 }
 
-fn look_at(store: &mut Store, memory: &mut Memory, now: Timestamp, key: &Key, deployment: &Value) {
+fn reconcile_one(
+    store: &mut Store,
+    memory: &mut ControllerMemory,
+    now: Timestamp,
+    key: &Key,
+    deployment: &Value,
+) {
     let sets = owned(store, "replicasets", deployment);
     let (mut new, mut old): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(_, set)| is_of(set, deployment));
     let mut revision = deployment
@@ -53,13 +62,13 @@ fn look_at(store: &mut Store, memory: &mut Memory, now: Timestamp, key: &Key, de
         new.extend(create(store, now, key, deployment, next));
     }
     if let Some((set_key, set)) = new.first() {
-        // A template that comes back makes its ReplicaSet the latest revision.
+        // A template that returns makes its ReplicaSet the latest revision.
         let newest = old.iter().map(|(_, set)| revision_of(set)).max().unwrap_or(0);
         if revision_of(set) <= newest {
             let mut set = set.as_ref().clone();
             set.map("/metadata/annotations").insert(REVISION.to_owned(), json!((newest + 1).to_string()));
             revision = (newest + 1).to_string();
-            keep(store, set_key, set);
+            put_if_changed(store, set_key, set);
         } else {
             revision = revision_of(set).to_string();
         }
@@ -71,17 +80,17 @@ fn look_at(store: &mut Store, memory: &mut Memory, now: Timestamp, key: &Key, de
         sets.iter().filter_map(|(key, _)| store.get(key).cloned()).collect()
     };
     let (new, old_sets) = (present(&new), present(&old));
-    show(store, memory, now, key, deployment, &new, &old_sets, &revision);
+    write_status(store, memory, now, key, deployment, &new, &old_sets, &revision);
     old.retain(|(_, set)| spec_replicas(set) == 0 && set.number("/status/replicas").unwrap_or(0) == 0);
     old.sort_by_key(|(_, set)| revision_of(set));
     let limit = usize::try_from(deployment.number("/spec/revisionHistoryLimit").unwrap_or(10)).unwrap_or(10);
     let many = old.len().saturating_sub(limit);
     for (key, _) in old.drain(..many) {
-        collect::delete(store, now, &key, Propagation::Background);
+        garbage_collector::delete(store, now, &key, Propagation::Background);
     }
 }
 
-/// Whether a ReplicaSet is of the present template.
+/// Returns whether a ReplicaSet has the current template.
 fn is_of(set: &Value, deployment: &Value) -> bool {
     let mut template = set["spec"]["template"].clone();
     template.map("/metadata/labels").remove(HASH);
@@ -134,7 +143,7 @@ fn pointer(key: &str) -> String {
     format!("/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
-/// How many more pods there may be than wanted, and how many fewer.
+/// Returns `maxSurge` and `maxUnavailable` as numbers of pods.
 fn limits(deployment: &Value) -> (i64, i64) {
     let wanted = spec_replicas(deployment);
     let share = |name: &str, up: i64| {
@@ -160,19 +169,20 @@ fn scale(store: &mut Store, deployment: &Value, new: &[(Key, Arc<Value>)], old: 
     let recreate = deployment.text("/spec/strategy/type") == "Recreate";
     let all = || new.iter().chain(old);
     let total: i64 = all().map(|(_, set)| spec_replicas(set)).sum();
-    let there: i64 = old.iter().map(|(_, set)| status(set, "replicas")).sum();
+    let existing: i64 = old.iter().map(|(_, set)| status(set, "replicas")).sum();
     if let Some((key, set)) = new.first() {
         let has = spec_replicas(set);
         let next = if has > wanted {
             wanted
-        } else if recreate && there > 0 {
+        } else if recreate && existing > 0 {
             has
         } else {
             wanted.min(has + (wanted + surge - total).max(0))
         };
         resize(store, key, next);
     }
-    // Old pods go as far as enough others are available; those that are not ready go first.
+    // Old pods are removed as long as enough other pods are available; pods that are not ready are removed
+    // first.
     let missing: i64 = new.iter().map(|(_, set)| spec_replicas(set) - status(set, "availableReplicas")).sum();
     let mut spare = total - (wanted - fewer) - missing.max(0);
     let available: i64 = all().map(|(_, set)| status(set, "availableReplicas")).sum();
@@ -200,13 +210,10 @@ fn resize(store: &mut Store, key: &Key, replicas: i64) {
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one place that puts together all that a status is made of"
-)]
-fn show(
+#[expect(clippy::too_many_arguments, reason = "the status depends on all of these values")]
+fn write_status(
     store: &mut Store,
-    memory: &mut Memory,
+    memory: &mut ControllerMemory,
     now: Timestamp,
     key: &Key,
     deployment: &Value,
@@ -255,57 +262,61 @@ fn show(
         now,
         deployment,
         [updated, ready, available, updated - total],
-        complete.then_some(Rollout::Complete),
+        complete.then_some(RolloutState::Complete),
     );
-    let said = |what: &str| format!("ReplicaSet \"{name}\" {what}");
+    let describe = |what: &str| format!("ReplicaSet \"{name}\" {what}");
     let (state, reason, message) = match rollout {
         _ if deployment.is("/spec/paused") => {
             ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned())
         }
-        Rollout::Complete => ("True", "NewReplicaSetAvailable", said("has successfully progressed.")),
-        Rollout::Under => ("True", "ReplicaSetUpdated", said("is progressing.")),
-        Rollout::TimedOut => ("False", "ProgressDeadlineExceeded", said("has timed out progressing.")),
+        RolloutState::Complete => {
+            ("True", "NewReplicaSetAvailable", describe("has successfully progressed."))
+        }
+        RolloutState::InProgress => ("True", "ReplicaSetUpdated", describe("is progressing.")),
+        RolloutState::TimedOut => {
+            ("False", "ProgressDeadlineExceeded", describe("has timed out progressing."))
+        }
     };
     condition(&mut shown, "Progressing", state, reason, &message, now);
-    keep(store, key, shown);
+    put_if_changed(store, key, shown);
 }
 
-/// Whether a rollout came on, is complete, or has stood still for too long.
+/// Records the progress of a rollout, and returns whether it is in progress, complete or timed out.
 fn progress(
-    memory: &mut Memory,
+    memory: &mut ControllerMemory,
     now: Timestamp,
     deployment: &Value,
     counts: [i64; 4],
-    complete: Option<Rollout>,
-) -> Rollout {
+    complete: Option<RolloutState>,
+) -> RolloutState {
     let generation = deployment.number("/metadata/generation");
-    let fresh = Progress { generation, counts, at: now, state: Rollout::Under };
+    let fresh = Progress { generation, counts, at: now, state: RolloutState::InProgress };
     let progress = memory.deployments.entry(deployment.text("/metadata/uid").to_owned()).or_insert(fresh);
     if progress.generation != generation {
-        *progress = Progress { generation, counts, at: now, state: Rollout::Under };
+        *progress = Progress { generation, counts, at: now, state: RolloutState::InProgress };
     }
     if progress.counts.iter().zip(counts).any(|(before, now)| now > *before) {
         progress.at = now;
-        progress.state = Rollout::Under;
+        progress.state = RolloutState::InProgress;
     }
     progress.counts = counts;
     if let Some(complete) = complete {
         progress.state = complete;
     }
-    if progress.state == Rollout::Under {
-        let patience = deployment.number("/spec/progressDeadlineSeconds").unwrap_or(600).unsigned_abs();
-        let until = progress.at.after(Duration::from_secs(patience));
+    if progress.state == RolloutState::InProgress {
+        let timeout = deployment.number("/spec/progressDeadlineSeconds").unwrap_or(600).unsigned_abs();
+        let until = progress.at.after(Duration::from_secs(timeout));
         if now >= until {
-            progress.state = Rollout::TimedOut;
+            progress.state = RolloutState::TimedOut;
         } else {
             memory.wake_at(until);
-            return Rollout::Under;
+            return RolloutState::InProgress;
         }
     }
     progress.state
 }
 
-/// A number of a template, the same whatever the order of its keys.
+/// Returns a hash of a template that does not depend on the order of its keys.
 fn hash(value: &Value) -> u32 {
     fn mix(hash: u32, bytes: &[u8]) -> u32 {
         bytes.iter().fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619))

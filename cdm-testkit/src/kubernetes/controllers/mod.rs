@@ -1,11 +1,11 @@
-//! What happens by itself: controllers that look at the objects, change some, and say when they want to look again.
+//! Controllers, which read the objects, change some of them, and schedule their next run.
 
-mod collect;
+mod container;
 mod deployment;
+mod garbage_collector;
 mod job;
 mod pod;
-mod replicas;
-mod start;
+mod replicaset;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,59 +15,59 @@ use cdm_core::domain::Timestamp;
 use serde_json::{Value, json};
 
 use self::deployment::Progress;
-use self::job::Tally;
-use self::pod::Life;
-use super::containers::{Containers, Fate};
+use self::job::JobCounters;
+use self::pod::PodState;
+use super::containers::{Containers, ImageBehavior};
 use super::kinds::Kind;
 use super::object::Object;
 use super::state::State;
 use super::store::{Key, Store};
 use super::time::written;
 
-/// Most rounds in which controllers answer each other; a platform that needs more goes round in circles.
-const MOST_ROUNDS: usize = 1_000;
+/// Maximum rounds of controllers that react to each other; more rounds indicate an endless loop.
+const MAX_ROUNDS: usize = 1_000;
 
-/// What the controllers remember, by the objects' uids.
+/// The state of the controllers, by the uids of the objects.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct ControllerMemory {
     pub(super) containers: Arc<dyn Containers>,
-    /// By the image, or the end of its name.
-    pub(super) fates: BTreeMap<String, Fate>,
-    pods: BTreeMap<String, Life>,
-    jobs: BTreeMap<String, Tally>,
+    /// The behavior of images, by the end of their reference.
+    pub(super) behaviors: BTreeMap<String, ImageBehavior>,
+    pods: BTreeMap<String, PodState>,
+    jobs: BTreeMap<String, JobCounters>,
     deployments: BTreeMap<String, Progress>,
-    /// When someone wants to look again.
+    /// Time of the next scheduled run.
     wake: Option<Timestamp>,
-    /// The version of the store after the last round.
-    seen: Option<u64>,
+    /// Version of the store after the last round.
+    last_version: Option<u64>,
 }
 
-impl Memory {
+impl ControllerMemory {
     pub(super) fn new(containers: Arc<dyn Containers>) -> Self {
         Self {
             containers,
-            fates: BTreeMap::new(),
+            behaviors: BTreeMap::new(),
             pods: BTreeMap::new(),
             jobs: BTreeMap::new(),
             deployments: BTreeMap::new(),
             wake: None,
-            seen: None,
+            last_version: None,
         }
     }
 
-    /// Decides anew, whatever was seen.
-    pub(super) fn poll_interval(&mut self) {
-        self.seen = None;
+    /// Makes the controllers run again, even if no object changed.
+    pub(super) fn invalidate(&mut self) {
+        self.last_version = None;
     }
 
-    /// What a container of a pod printed, or is printing.
+    /// Returns the log of a container of a pod.
     pub(super) fn log(&self, pod: &Value, container: &str) -> Option<&str> {
         self.pods.get(pod.text("/metadata/uid"))?.logs.get(container).map(String::as_str)
     }
 
-    fn fate(&self, image: &str) -> Fate {
-        let found = self.fates.iter().find(|(name, _)| image.ends_with(name.as_str()));
-        found.map(|(_, fate)| *fate).unwrap_or_default()
+    fn behavior(&self, image: &str) -> ImageBehavior {
+        let found = self.behaviors.iter().find(|(name, _)| image.ends_with(name.as_str()));
+        found.map(|(_, behavior)| *behavior).unwrap_or_default()
     }
 
     fn wake_at(&mut self, moment: Timestamp) {
@@ -75,42 +75,42 @@ impl Memory {
     }
 }
 
-/// Lets time pass, and everything happen that happens in it.
+/// Advances the time, and runs the controllers for each moment until then.
 pub(super) fn advance(state: &mut State, span: Duration) {
     let target = state.now.after(span);
     settle(state);
     while let Some(wake) = state.memory.wake.filter(|wake| *wake <= target) {
         state.now = wake.max(state.now);
-        state.memory.poll_interval();
+        state.memory.invalidate();
         settle(state);
     }
     state.now = target;
 }
 
-/// Lets controllers answer each other until nothing is left to be done now.
+/// Runs the controllers until no object changes.
 fn settle(state: &mut State) {
-    for _ in 0..MOST_ROUNDS {
-        if state.memory.seen == Some(state.store.version()) {
+    for _ in 0..MAX_ROUNDS {
+        if state.memory.last_version == Some(state.store.version()) {
             return;
         }
-        state.memory.seen = Some(state.store.version());
+        state.memory.last_version = Some(state.store.version());
         state.memory.wake = None;
         let (store, memory, now) = (&mut state.store, &mut state.memory, state.now);
-        collect::look(store, now);
-        deployment::look(store, memory, now);
-        replicas::look(store, memory, now);
-        job::look(store, memory, now);
-        pod::look(store, memory, now);
+        garbage_collector::reconcile(store, now);
+        deployment::reconcile(store, memory, now);
+        replicaset::reconcile(store, memory, now);
+        job::reconcile(store, memory, now);
+        pod::reconcile(store, memory, now);
     }
 }
 
-/// The objects of a resource, wherever they live.
+/// Returns the objects of a resource in all namespaces.
 fn all(store: &Store, resource: &str) -> Vec<(Key, Arc<Value>)> {
     let Some(kind) = Kind::of(resource) else { return Vec::new() };
     store.of(kind, None).map(|(key, object)| (key.clone(), Arc::clone(object))).collect()
 }
 
-/// The objects of a resource that a controller made, by its uid.
+/// Returns the objects of a resource that this controller owns, by its uid.
 fn owned(store: &Store, resource: &str, owner: &Value) -> Vec<(Key, Arc<Value>)> {
     let Some(kind) = Kind::of(resource) else { return Vec::new() };
     let uid = owner.text("/metadata/uid");
@@ -125,7 +125,7 @@ fn owned(store: &Store, resource: &str, owner: &Value) -> Vec<(Key, Arc<Value>)>
         .collect()
 }
 
-/// The objects of a resource that controllers made, by the controller's uid.
+/// Returns the objects of a resource that have a controller, by the uid of the controller.
 fn by_controller(store: &Store, resource: &str) -> BTreeMap<String, Vec<(Key, Arc<Value>)>> {
     let mut all_by_uid: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (key, object) in all(store, resource) {
@@ -137,18 +137,18 @@ fn by_controller(store: &Store, resource: &str) -> BTreeMap<String, Vec<(Key, Ar
     all_by_uid
 }
 
-/// Writes an object if that changes it.
-fn keep(store: &mut Store, key: &Key, object: Value) {
+/// Writes an object if it differs from the stored one.
+fn put_if_changed(store: &mut Store, key: &Key, object: Value) {
     if store.get(key).is_some_and(|before| **before != object) {
         store.put(key.clone(), object);
     }
 }
 
-fn leaving(object: &Value) -> bool {
+fn is_terminating(object: &Value) -> bool {
     !object.text("/metadata/deletionTimestamp").is_empty()
 }
 
-/// A reference to the controller that made an object.
+/// Returns owner references to a controller.
 fn reference(owner: &Value) -> Value {
     json!([{
         "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
@@ -156,7 +156,7 @@ fn reference(owner: &Value) -> Value {
     }])
 }
 
-/// A pod of a template.
+/// Returns a pod from the template of its owner.
 fn pod_of(owner: &Value, name: &str) -> Value {
     let template = &owner["spec"]["template"];
     let mut pod = json!({
@@ -173,7 +173,7 @@ fn pod_of(owner: &Value, name: &str) -> Value {
     pod
 }
 
-/// Sets a condition of a status; its transition is now where its status changes.
+/// Sets a condition of a status. Its transition time changes only with its status.
 fn condition(object: &mut Value, name: &str, status: &str, reason: &str, message: &str, now: Timestamp) {
     let mut conditions = object.list("/status/conditions").to_vec();
     let at = conditions.iter().position(|one| one["type"] == name);

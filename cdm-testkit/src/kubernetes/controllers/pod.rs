@@ -1,4 +1,4 @@
-//! Pods: placed, pulled, started, ready or ended, as their image's fate and their containers have it.
+//! Pods: scheduled, pulled, started, ready or ended, by the behavior of their images and containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,55 +7,55 @@ use std::time::Duration;
 use cdm_core::domain::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::containers::{Exit, Fate};
+use super::super::containers::{Exit, ImageBehavior};
 use super::super::object::Object;
 use super::super::store::{Key, Store};
 use super::super::time::written;
-use super::start::{self, Obstacle};
-use super::{Memory, all, condition, has_condition, keep, leaving};
+use super::container::{self, StartError};
+use super::{ControllerMemory, all, condition, has_condition, is_terminating, put_if_changed};
 
-/// From being placed to the start of its containers, and from there to being ready; and how long an end takes.
+/// Time from scheduling to the start of the containers, from there to readiness, and for a graceful end.
 const MOMENT: Duration = Duration::from_secs(1);
-/// The first wait before a container is started again, doubled each time, and the longest.
+/// The initial delay before a container restarts, doubled each time, and the maximum delay.
 const BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 const REGISTRY: &str = "failed to pull and unpack image";
 
-/// What a pod has behind it.
+/// The state of a pod.
 #[derive(Debug, Default)]
-pub(super) struct Life {
+pub(super) struct PodState {
     stage: Stage,
-    initial: Vec<Slot>,
-    main: Vec<Slot>,
-    /// By container.
+    initial: Vec<ContainerStatus>,
+    main: Vec<ContainerStatus>,
+    /// Logs by container.
     pub(super) logs: BTreeMap<String, String>,
     ready_since: Option<Timestamp>,
     gone_at: Option<Timestamp>,
-    /// The version in which its end was shown; nothing follows on that.
-    rests: Option<String>,
+    /// The resource version in which the end was reported; the pod does not change after it.
+    final_version: Option<String>,
 }
 
 #[derive(Debug, Default)]
 enum Stage {
     #[default]
-    Unplaced,
+    Unscheduled,
     Starting(Timestamp),
-    /// An image is not to be had, since.
+    /// An image cannot be pulled since this time.
     Pulling(Timestamp),
-    /// The container of that number, of those that run before the others, ends then.
+    /// The init container with this index ends at this time.
     Initial(usize, Timestamp, Exit),
-    /// They run for good, since.
+    /// The containers run without an end since this time.
     Serving(Timestamp),
-    /// They are started again then.
+    /// The containers restart at this time.
     Crashed(Timestamp),
-    /// They run to their ends.
+    /// The containers run until they end.
     Working(Vec<(Timestamp, Exit)>),
-    Over,
+    Ended,
 }
 
-/// A container's status.
+/// The status of a container.
 #[derive(Debug, Default)]
-struct Slot {
+struct ContainerStatus {
     state: Value,
     last: Value,
     restarts: u32,
@@ -63,40 +63,47 @@ struct Slot {
     started: Option<Timestamp>,
 }
 
-impl Memory {
-    /// Since when a pod is ready.
+impl ControllerMemory {
+    /// Returns the time since which a pod is ready.
     pub(super) fn ready_since(&self, pod: &Value) -> Option<Timestamp> {
-        self.pods.get(pod.text("/metadata/uid")).and_then(|life| life.ready_since)
+        self.pods.get(pod.text("/metadata/uid")).and_then(|state| state.ready_since)
     }
 }
 
-pub(super) fn look(store: &mut Store, memory: &mut Memory, now: Timestamp) {
+pub(super) fn reconcile(store: &mut Store, memory: &mut ControllerMemory, now: Timestamp) {
     let pods = all(store, "pods");
-    let there: BTreeSet<&str> = pods.iter().map(|(_, pod)| pod.text("/metadata/uid")).collect();
-    memory.pods.retain(|uid, _| there.contains(uid.as_str()));
+    let existing: BTreeSet<&str> = pods.iter().map(|(_, pod)| pod.text("/metadata/uid")).collect();
+    memory.pods.retain(|uid, _| existing.contains(uid.as_str()));
     for (key, pod) in &pods {
         let uid = pod.text("/metadata/uid").to_owned();
-        let mut life = memory.pods.remove(&uid).unwrap_or_default();
-        if leaving(pod) {
-            leave(store, memory, now, key, pod, &mut life);
-        } else if life.rests.as_deref() != Some(pod.text("/metadata/resourceVersion")) {
-            live(store, memory, now, pod, &mut life);
-            show(store, now, key, pod, &life, memory);
-            if let (Stage::Over, Some(shown)) = (&life.stage, store.get(key)) {
-                life.rests = Some(shown.text("/metadata/resourceVersion").to_owned());
+        let mut state = memory.pods.remove(&uid).unwrap_or_default();
+        if is_terminating(pod) {
+            terminate(store, memory, now, key, pod, &mut state);
+        } else if state.final_version.as_deref() != Some(pod.text("/metadata/resourceVersion")) {
+            advance_pod(store, memory, now, pod, &mut state);
+            write_status(store, now, key, pod, &state, memory);
+            if let (Stage::Ended, Some(shown)) = (&state.stage, store.get(key)) {
+                state.final_version = Some(shown.text("/metadata/resourceVersion").to_owned());
             }
         }
-        memory.pods.insert(uid, life);
+        memory.pods.insert(uid, state);
     }
 }
 
-/// Ends a pod that was deleted, after its moment.
-fn leave(store: &mut Store, memory: &mut Memory, now: Timestamp, key: &Key, pod: &Value, life: &mut Life) {
-    let runs = matches!(life.stage, Stage::Initial(..) | Stage::Serving(_) | Stage::Working(_));
+/// Ends a deleted pod after its grace period.
+fn terminate(
+    store: &mut Store,
+    memory: &mut ControllerMemory,
+    now: Timestamp,
+    key: &Key,
+    pod: &Value,
+    state: &mut PodState,
+) {
+    let runs = matches!(state.stage, Stage::Initial(..) | Stage::Serving(_) | Stage::Working(_));
     let grace =
         Duration::from_secs(pod.number("/metadata/deletionGracePeriodSeconds").unwrap_or(0).unsigned_abs());
     let moment = if runs { MOMENT.min(grace) } else { Duration::ZERO };
-    let gone_at = *life.gone_at.get_or_insert(now.after(moment));
+    let gone_at = *state.gone_at.get_or_insert(now.after(moment));
     if now < gone_at {
         memory.wake_at(gone_at);
     } else if pod.list("/metadata/finalizers").is_empty() {
@@ -108,59 +115,72 @@ fn specs<'a>(pod: &'a Value, list: &str) -> &'a [Value] {
     pod.list(&format!("/spec/{list}"))
 }
 
-fn live(store: &Store, memory: &mut Memory, now: Timestamp, pod: &Value, life: &mut Life) {
-    if life.main.is_empty() {
-        life.initial =
-            specs(pod, "initContainers").iter().map(|_| Slot::waiting("PodInitializing")).collect();
-        let reason = if life.initial.is_empty() { "ContainerCreating" } else { "PodInitializing" };
-        life.main = specs(pod, "containers").iter().map(|_| Slot::waiting(reason)).collect();
+fn advance_pod(
+    store: &Store,
+    memory: &mut ControllerMemory,
+    now: Timestamp,
+    pod: &Value,
+    state: &mut PodState,
+) {
+    if state.main.is_empty() {
+        state.initial = specs(pod, "initContainers")
+            .iter()
+            .map(|_| ContainerStatus::waiting("PodInitializing"))
+            .collect();
+        let reason = if state.initial.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        state.main = specs(pod, "containers").iter().map(|_| ContainerStatus::waiting(reason)).collect();
     }
-    // Each turn takes a pod one stage on; there are few of them, and it stops where it has to wait.
+    // Each iteration advances a pod by one stage, until it has to wait.
     for _ in 0..64 {
-        if !step(store, memory, now, pod, life) {
+        if !step(store, memory, now, pod, state) {
             break;
         }
     }
-    let due = match &life.stage {
+    let due = match &state.stage {
         Stage::Starting(at) | Stage::Crashed(at) => Some(*at),
         Stage::Pulling(since) => Some(since.after(BACKOFF)),
         Stage::Initial(_, until, _) => Some(*until),
         Stage::Serving(since) => Some(since.after(MOMENT)),
         Stage::Working(ends) => ends.iter().map(|(until, _)| *until).filter(|until| *until > now).min(),
-        Stage::Unplaced | Stage::Over => None,
+        Stage::Unscheduled | Stage::Ended => None,
     };
     if let Some(due) = due.filter(|due| *due > now) {
         memory.wake_at(due);
     }
 }
 
-/// Takes a pod one stage on; whether it came on.
-fn step(store: &Store, memory: &Memory, now: Timestamp, pod: &Value, life: &mut Life) -> bool {
-    let fates = |list: &str| -> Vec<Fate> {
-        specs(pod, list).iter().map(|spec| memory.fate(spec.text("/image"))).collect()
+/// Advances a pod by one stage; returns whether the stage changed.
+fn step(store: &Store, memory: &ControllerMemory, now: Timestamp, pod: &Value, state: &mut PodState) -> bool {
+    let behaviors = |list: &str| -> Vec<ImageBehavior> {
+        specs(pod, list).iter().map(|spec| memory.behavior(spec.text("/image"))).collect()
     };
-    let fate = |bad: Fate| fates("containers").contains(&bad) || fates("initContainers").contains(&bad);
-    let absent = |fate: &Fate| matches!(fate, Fate::Missing | Fate::Refused);
-    match &life.stage {
-        Stage::Unplaced if fate(Fate::Unschedulable) => return false,
-        Stage::Unplaced => life.stage = Stage::Starting(now.after(MOMENT)),
+    let behavior = |bad: ImageBehavior| {
+        behaviors("containers").contains(&bad) || behaviors("initContainers").contains(&bad)
+    };
+    let absent =
+        |behavior: &ImageBehavior| matches!(behavior, ImageBehavior::Missing | ImageBehavior::PullRejected);
+    match &state.stage {
+        Stage::Unscheduled if behavior(ImageBehavior::Unschedulable) => return false,
+        Stage::Unscheduled => state.stage = Stage::Starting(now.after(MOMENT)),
         Stage::Starting(at) if now < *at => return false,
-        Stage::Starting(_) if fate(Fate::Missing) || fate(Fate::Refused) => life.stage = Stage::Pulling(now),
-        Stage::Starting(_) => return begin(store, memory, now, pod, life, 0),
+        Stage::Starting(_) if behavior(ImageBehavior::Missing) || behavior(ImageBehavior::PullRejected) => {
+            state.stage = Stage::Pulling(now)
+        }
+        Stage::Starting(_) => return begin(store, memory, now, pod, state, 0),
         Stage::Pulling(since) => {
-            if !fate(Fate::Missing) && !fate(Fate::Refused) {
-                life.stage = Stage::Starting(now);
+            if !behavior(ImageBehavior::Missing) && !behavior(ImageBehavior::PullRejected) {
+                state.stage = Stage::Starting(now);
                 return true;
             }
             let reason = if now < since.after(BACKOFF) { "ErrImagePull" } else { "ImagePullBackOff" };
-            let (initial, main) = (fates("initContainers"), fates("containers"));
+            let (initial, main) = (behaviors("initContainers"), behaviors("containers"));
             let blocked = initial.iter().any(absent);
-            for (slots, fates, list) in
-                [(&mut life.initial, initial, "initContainers"), (&mut life.main, main, "containers")]
+            for (statuses, behaviors, list) in
+                [(&mut state.initial, initial, "initContainers"), (&mut state.main, main, "containers")]
             {
-                for ((slot, fate), spec) in slots.iter_mut().zip(fates).zip(specs(pod, list)) {
-                    if absent(&fate) && (list == "initContainers" || !blocked) {
-                        slot.state = pull_failure(reason, spec.text("/image"), fate);
+                for ((status, behavior), spec) in statuses.iter_mut().zip(behaviors).zip(specs(pod, list)) {
+                    if absent(&behavior) && (list == "initContainers" || !blocked) {
+                        status.state = pull_failure(reason, spec.text("/image"), behavior);
                     }
                 }
             }
@@ -169,88 +189,97 @@ fn step(store: &Store, memory: &Memory, now: Timestamp, pod: &Value, life: &mut 
         Stage::Initial(_, until, _) if now < *until => return false,
         Stage::Initial(at, _, exit) => {
             let (at, exit) = (*at, exit.clone());
-            life.initial[at].end(&specs(pod, "initContainers")[at], &exit, now);
+            state.initial[at].end(&specs(pod, "initContainers")[at], &exit, now);
             if exit.code == 0 {
-                return begin(store, memory, now, pod, life, at + 1);
+                return begin(store, memory, now, pod, state, at + 1);
             }
-            life.stage = if pod.text("/spec/restartPolicy") == "Never" {
-                Stage::Over
+            state.stage = if pod.text("/spec/restartPolicy") == "Never" {
+                Stage::Ended
             } else {
-                life.initial[at].restarts += 1;
-                Stage::Crashed(now.after(backoff(life.initial[at].restarts)))
+                state.initial[at].restarts += 1;
+                Stage::Crashed(now.after(backoff(state.initial[at].restarts)))
             };
         }
-        Stage::Serving(_) if fate(Fate::Crashing) => {
-            life.ready_since = None;
-            crash(life, pod, now);
+        Stage::Serving(_) if behavior(ImageBehavior::Crashing) => {
+            state.ready_since = None;
+            crash(state, pod, now);
         }
         Stage::Serving(since) => {
-            let ready = now >= since.after(MOMENT) && !fate(Fate::NeverReady);
-            life.main.iter_mut().for_each(|slot| slot.ready = ready);
-            life.ready_since = if ready { life.ready_since.or(Some(now)) } else { None };
+            let ready = now >= since.after(MOMENT) && !behavior(ImageBehavior::NeverReady);
+            state.main.iter_mut().for_each(|status| status.ready = ready);
+            state.ready_since = if ready { state.ready_since.or(Some(now)) } else { None };
             return false;
         }
         Stage::Crashed(until) if now < *until => return false,
-        Stage::Crashed(_) => return begin(store, memory, now, pod, life, 0),
-        Stage::Working(_) => return work(now, pod, life),
-        Stage::Over => return false,
+        Stage::Crashed(_) => return begin(store, memory, now, pod, state, 0),
+        Stage::Working(_) => return work(now, pod, state),
+        Stage::Ended => return false,
     }
     true
 }
 
-/// Starts the containers that run before the others, from number `at` on, or the others.
-fn begin(store: &Store, memory: &Memory, now: Timestamp, pod: &Value, life: &mut Life, at: usize) -> bool {
+/// Starts the init containers from index `at` on, or the main containers.
+fn begin(
+    store: &Store,
+    memory: &ControllerMemory,
+    now: Timestamp,
+    pod: &Value,
+    state: &mut PodState,
+    at: usize,
+) -> bool {
     let initial = specs(pod, "initContainers");
     if let Some(spec) = initial.get(at) {
         if spec.text("/restartPolicy") == "Always" {
-            // One that stays beside the others needs nothing but to be there.
-            life.initial[at].begin(now);
-            return begin(store, memory, now, pod, life, at + 1);
+            // A sidecar only has to be started.
+            state.initial[at].begin(now);
+            return begin(store, memory, now, pod, state, at + 1);
         }
-        let Some(exit) = run(store, memory, pod, spec, &mut life.initial[at], &mut life.logs) else {
+        let Some(exit) = run(store, memory, pod, spec, &mut state.initial[at], &mut state.logs) else {
             return false;
         };
-        life.initial[at].begin(now);
-        life.stage = Stage::Initial(at, now.after(exit.takes), exit);
+        state.initial[at].begin(now);
+        state.stage = Stage::Initial(at, now.after(exit.takes), exit);
         return true;
     }
     let containers = specs(pod, "containers");
     if pod.text("/spec/restartPolicy") == "Always" {
-        for (spec, slot) in containers.iter().zip(&mut life.main) {
-            if let Err(obstacle) = start::container(store, pod, spec) {
-                slot.state = obstacle.state();
+        for (spec, status) in containers.iter().zip(&mut state.main) {
+            if let Err(error) = container::resolve(store, pod, spec) {
+                status.state = error.state();
                 return false;
             }
         }
-        life.main.iter_mut().for_each(|slot| slot.begin(now));
-        life.stage = Stage::Serving(now);
+        state.main.iter_mut().for_each(|status| status.begin(now));
+        state.stage = Stage::Serving(now);
         return true;
     }
     let mut ends = Vec::new();
-    for (spec, slot) in containers.iter().zip(&mut life.main) {
-        let Some(exit) = run(store, memory, pod, spec, slot, &mut life.logs) else { return false };
-        slot.begin(now);
-        slot.ready = true;
+    for (spec, status) in containers.iter().zip(&mut state.main) {
+        let Some(exit) = run(store, memory, pod, spec, status, &mut state.logs) else { return false };
+        status.begin(now);
+        status.ready = true;
         ends.push((now.after(exit.takes), exit));
     }
-    life.stage = Stage::Working(ends);
+    state.stage = Stage::Working(ends);
     true
 }
 
-/// Runs a container, unless something keeps it from being started.
+/// Runs a container, unless it cannot be started.
 fn run(
     store: &Store,
-    memory: &Memory,
+    memory: &ControllerMemory,
     pod: &Value,
     spec: &Value,
-    slot: &mut Slot,
+    status: &mut ContainerStatus,
     logs: &mut BTreeMap<String, String>,
 ) -> Option<Exit> {
-    let exit = match start::container(store, pod, spec) {
-        Ok(_) if memory.fate(spec.text("/image")) == Fate::Crashing => Exit::failure(1, "it crashed\n"),
+    let exit = match container::resolve(store, pod, spec) {
+        Ok(_) if memory.behavior(spec.text("/image")) == ImageBehavior::Crashing => {
+            Exit::failure(1, "it crashed\n")
+        }
         Ok(container) => memory.containers.run(&container),
-        Err(obstacle) => {
-            slot.state = obstacle.state();
+        Err(error) => {
+            status.state = error.state();
             return None;
         }
     };
@@ -258,13 +287,13 @@ fn run(
     Some(exit)
 }
 
-/// Ends the containers whose time has come; whether the pod came on.
-fn work(now: Timestamp, pod: &Value, life: &mut Life) -> bool {
-    let Stage::Working(ends) = &life.stage else { return false };
+/// Ends the containers whose time has come; returns whether the stage changed.
+fn work(now: Timestamp, pod: &Value, state: &mut PodState) -> bool {
+    let Stage::Working(ends) = &state.stage else { return false };
     let ends = ends.clone();
-    for (((until, exit), slot), spec) in ends.iter().zip(&mut life.main).zip(specs(pod, "containers")) {
-        if now >= *until && slot.state.get("running").is_some() {
-            slot.end(spec, exit, now);
+    for (((until, exit), status), spec) in ends.iter().zip(&mut state.main).zip(specs(pod, "containers")) {
+        if now >= *until && status.state.get("running").is_some() {
+            status.end(spec, exit, now);
         }
     }
     if ends.iter().any(|(until, _)| now < *until) {
@@ -272,37 +301,37 @@ fn work(now: Timestamp, pod: &Value, life: &mut Life) -> bool {
     }
     let failed = ends.iter().any(|(_, exit)| exit.code != 0);
     if failed && pod.text("/spec/restartPolicy") == "OnFailure" {
-        crash(life, pod, now);
+        crash(state, pod, now);
     } else {
-        life.stage = Stage::Over;
+        state.stage = Stage::Ended;
     }
     true
 }
 
-/// Ends what runs with 1, and waits before it is started again.
-fn crash(life: &mut Life, pod: &Value, now: Timestamp) {
-    for (slot, spec) in life.main.iter_mut().zip(specs(pod, "containers")) {
-        if slot.state.get("running").is_some() {
-            slot.end(spec, &Exit::failure(1, "it crashed\n"), now);
+/// Ends the running containers with code 1, and schedules their restart.
+fn crash(state: &mut PodState, pod: &Value, now: Timestamp) {
+    for (status, spec) in state.main.iter_mut().zip(specs(pod, "containers")) {
+        if status.state.get("running").is_some() {
+            status.end(spec, &Exit::failure(1, "it crashed\n"), now);
         }
-        slot.restarts += 1;
-        slot.last = std::mem::take(&mut slot.state);
+        status.restarts += 1;
+        status.last = std::mem::take(&mut status.state);
         let name = spec.text("/name");
         let message =
             format!("back-off restarting failed container={name} pod={}", pod.text("/metadata/name"));
-        slot.state = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
+        status.state = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
     }
-    let restarts = life.main.first().map_or(1, |slot| slot.restarts);
-    life.stage = Stage::Crashed(now.after(backoff(restarts)));
+    let restarts = state.main.first().map_or(1, |status| status.restarts);
+    state.stage = Stage::Crashed(now.after(backoff(restarts)));
 }
 
 fn backoff(times: u32) -> Duration {
     BACKOFF.saturating_mul(1 << times.saturating_sub(1).min(8)).min(LONGEST_BACKOFF)
 }
 
-fn pull_failure(reason: &str, image: &str, fate: Fate) -> Value {
-    let said = match fate {
-        Fate::Refused => format!(
+fn pull_failure(reason: &str, image: &str, behavior: ImageBehavior) -> Value {
+    let cause = match behavior {
+        ImageBehavior::PullRejected => format!(
             "rpc error: code = Unknown desc = {REGISTRY} {image:?}: failed to resolve reference {image:?}: unexpected \
              status from HEAD request: 429 Too Many Requests"
         ),
@@ -311,26 +340,26 @@ fn pull_failure(reason: &str, image: &str, fate: Fate) -> Value {
              not found"
         ),
     };
-    // As kubelets since 1.32 say: the failure itself follows.
+    // As kubelets do since 1.32: the message includes the failure itself.
     let message = match reason {
-        "ImagePullBackOff" => format!("Back-off pulling image {image:?}: ErrImagePull: {said}"),
-        _ => said,
+        "ImagePullBackOff" => format!("Back-off pulling image {image:?}: ErrImagePull: {cause}"),
+        _ => cause,
     };
     json!({"waiting": {"reason": reason, "message": message}})
 }
 
-impl Obstacle {
+impl StartError {
     fn state(&self) -> Value {
         match self {
-            Self::Mount => json!({"waiting": {"reason": "ContainerCreating"}}),
-            Self::Config(message) => {
+            Self::MissingVolume => json!({"waiting": {"reason": "ContainerCreating"}}),
+            Self::MissingVariable(message) => {
                 json!({"waiting": {"reason": "CreateContainerConfigError", "message": message}})
             }
         }
     }
 }
 
-impl Slot {
+impl ContainerStatus {
     fn waiting(reason: &str) -> Self {
         Self { state: json!({"waiting": {"reason": reason}}), ..Self::default() }
     }
@@ -366,7 +395,7 @@ impl Slot {
     }
 }
 
-/// The last 80 lines of a log, and of these the last 2048 bytes.
+/// Returns the last 80 lines of a log, at most 2048 bytes.
 fn tail(log: &str) -> &str {
     let lines = log.trim_end_matches('\n').rmatch_indices('\n').nth(79).map_or(0, |(at, _)| at + 1);
     let from = lines.max(log.len().saturating_sub(2_048));
@@ -374,7 +403,7 @@ fn tail(log: &str) -> &str {
     &log[from..]
 }
 
-/// What was pulled: a digest is itself, a tag is a digest that its name decides.
+/// Returns the id of a pulled image: a digest is its own id, and a tag has a digest derived from its name.
 fn image_id(image: &str) -> String {
     if image.contains("@sha256:") {
         return image.to_owned();
@@ -386,28 +415,36 @@ fn image_id(image: &str) -> String {
     format!("{name}@sha256:{number:064x}")
 }
 
-fn show(store: &mut Store, now: Timestamp, key: &Key, pod: &Arc<Value>, life: &Life, memory: &Memory) {
+fn write_status(
+    store: &mut Store,
+    now: Timestamp,
+    key: &Key,
+    pod: &Arc<Value>,
+    state: &PodState,
+    memory: &ControllerMemory,
+) {
     let mut shown = pod.as_ref().clone();
-    let placed = !matches!(life.stage, Stage::Unplaced);
-    let failed =
-        |slots: &[Slot]| slots.iter().any(|slot| slot.state.number("/terminated/exitCode").unwrap_or(0) != 0);
-    let phase = match life.stage {
-        Stage::Over if failed(&life.initial) || failed(&life.main) => "Failed",
-        Stage::Over => "Succeeded",
+    let scheduled = !matches!(state.stage, Stage::Unscheduled);
+    let failed = |statuses: &[ContainerStatus]| {
+        statuses.iter().any(|status| status.state.number("/terminated/exitCode").unwrap_or(0) != 0)
+    };
+    let phase = match state.stage {
+        Stage::Ended if failed(&state.initial) || failed(&state.main) => "Failed",
+        Stage::Ended => "Succeeded",
         Stage::Serving(_) | Stage::Working(_) => "Running",
-        Stage::Crashed(_) if life.main.iter().any(|slot| slot.started.is_some()) => "Running",
+        Stage::Crashed(_) if state.main.iter().any(|status| status.started.is_some()) => "Running",
         _ => "Pending",
     };
     shown.put("/status/phase", phase);
     shown.put("/status/qosClass", "BestEffort");
-    if placed {
+    if scheduled {
         shown.put("/spec/nodeName", "loopback");
         shown.default_to("/status/startTime", written(now));
-        for (list, slots) in [("initContainer", &life.initial), ("container", &life.main)] {
-            let statuses: Vec<Value> = slots
+        for (list, statuses) in [("initContainer", &state.initial), ("container", &state.main)] {
+            let statuses: Vec<Value> = statuses
                 .iter()
                 .zip(specs(pod, &format!("{list}s")))
-                .map(|(slot, spec)| slot.shown(spec))
+                .map(|(status, spec)| status.shown(spec))
                 .collect();
             if !statuses.is_empty() {
                 shown.put(&format!("/status/{list}Statuses"), statuses);
@@ -417,21 +454,20 @@ fn show(store: &mut Store, now: Timestamp, key: &Key, pod: &Arc<Value>, life: &L
     } else {
         let unschedulable = specs(pod, "containers")
             .iter()
-            .any(|spec| memory.fate(spec.text("/image")) == Fate::Unschedulable);
+            .any(|spec| memory.behavior(spec.text("/image")) == ImageBehavior::Unschedulable);
         if unschedulable {
             let message = "0/3 nodes are available: 3 Insufficient cpu.";
             condition(&mut shown, "PodScheduled", "False", "Unschedulable", message, now);
         }
     }
-    if placed {
-        let initialized = life.main.iter().any(|slot| slot.started.is_some()) || life.initial.is_empty();
-        let ready = life.main.iter().all(|slot| slot.ready);
-        let over = matches!(life.stage, Stage::Over) && phase == "Succeeded";
+    if scheduled {
+        let initialized =
+            state.main.iter().any(|status| status.started.is_some()) || state.initial.is_empty();
+        let ready = state.main.iter().all(|status| status.ready);
+        let over = matches!(state.stage, Stage::Ended) && phase == "Succeeded";
         let reason = if over { "PodCompleted" } else { "ContainersNotReady" };
-        for (name, locked_color) in
-            [("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)]
-        {
-            if locked_color {
+        for (name, holds) in [("Initialized", initialized), ("ContainersReady", ready), ("Ready", ready)] {
+            if holds {
                 condition(&mut shown, name, "True", "", "", now);
             } else {
                 condition(&mut shown, name, "False", reason, "containers with unready status", now);
@@ -439,5 +475,5 @@ fn show(store: &mut Store, now: Timestamp, key: &Key, pod: &Arc<Value>, life: &L
         }
         debug_assert_eq!(has_condition(&shown, "Ready"), ready);
     }
-    keep(store, key, shown);
+    put_if_changed(store, key, shown);
 }

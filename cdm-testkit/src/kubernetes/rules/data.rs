@@ -1,17 +1,17 @@
-//! ConfigMaps and Secrets.
+//! Validation and defaults of ConfigMaps and Secrets.
 
 use serde_json::{Value, json};
 
 use super::super::base64;
 use super::super::kinds::Kind;
 use super::super::object::Object;
-use super::super::refusal::{Cause, Refusal};
+use super::super::status_error::{Cause, StatusError};
 use super::unchanged;
 
-const MOST_BYTES: usize = 1 << 20;
+const MAX_DATA_BYTES: usize = 1 << 20;
 
-/// `stringData` is written and never read.
-pub(super) fn fill_in_secret(object: &mut Value) -> Result<(), Refusal> {
+/// Moves `stringData`, which is write-only, to `data`, and sets the default type.
+pub(super) fn set_secret_defaults(object: &mut Value) -> Result<(), StatusError> {
     if let Some(plain) = object.remove("/stringData") {
         for (key, value) in plain.entries("") {
             let text = value.as_str().unwrap_or_default();
@@ -23,13 +23,13 @@ pub(super) fn fill_in_secret(object: &mut Value) -> Result<(), Refusal> {
         if value.as_str().and_then(base64::decode).is_none() {
             let message =
                 "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 0";
-            return Err(Refusal::bad_request(message));
+            return Err(StatusError::bad_request(message));
         }
     }
     Ok(())
 }
 
-pub(super) fn judge(kind: &Kind, object: &Value) -> Vec<Cause> {
+pub(super) fn validate(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let mut size = 0;
     for map in ["data", "binaryData"] {
@@ -53,13 +53,13 @@ pub(super) fn judge(kind: &Kind, object: &Value) -> Vec<Cause> {
             }
         }
     }
-    if size > MOST_BYTES {
-        causes.push(Cause::too_long("data", MOST_BYTES));
+    if size > MAX_DATA_BYTES {
+        causes.push(Cause::too_long("data", MAX_DATA_BYTES));
     }
     causes
 }
 
-pub(super) fn judge_change(object: &Value, before: &Value) -> Vec<Cause> {
+pub(super) fn validate_change(object: &Value, before: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     if before.is("/immutable") {
         for part in ["data", "binaryData", "immutable"] {

@@ -1,14 +1,14 @@
-//! Jobs.
+//! Validation and defaults of Jobs.
 
 use serde_json::{Value, json};
 
 use super::super::object::Object;
-use super::super::refusal::Cause;
+use super::super::status_error::Cause;
 use super::{metadata, pods, unchanged};
 
-const MOST_RULES: usize = 20;
+const MAX_RULES: usize = 20;
 
-pub(super) fn fill_in(object: &mut Value) {
+pub(super) fn set_defaults(object: &mut Value) {
     if object.number("/spec/completions").is_none() && object.number("/spec/parallelism").is_none() {
         object.put("/spec/completions", 1);
     }
@@ -44,12 +44,12 @@ pub(super) fn fill_in(object: &mut Value) {
             labels.insert(key.to_owned(), json!(value));
         }
     }
-    pods::fill_in(object, "/spec/template/spec");
+    pods::set_defaults(object, "/spec/template/spec");
 }
 
-pub(super) fn judge(object: &Value, before: Option<&Value>) -> Vec<Cause> {
+pub(super) fn validate(object: &Value, before: Option<&Value>) -> Vec<Cause> {
     let mut causes = metadata::labels(object, "/spec/template/metadata/labels");
-    causes.extend(pods::judge(object, "/spec/template/spec", &["OnFailure", "Never"]));
+    causes.extend(pods::validate(object, "/spec/template/spec", &["OnFailure", "Never"]));
     for number in [
         "completions",
         "parallelism",
@@ -91,7 +91,7 @@ pub(super) fn judge(object: &Value, before: Option<&Value>) -> Vec<Cause> {
     {
         causes.push(Cause::required("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified"));
     }
-    causes.extend(judge_policy(object));
+    causes.extend(validate_policy(object));
     if let Some(before) = before {
         for field in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy"] {
             unchanged(object, before, &format!("/spec/{field}"), &mut causes);
@@ -101,14 +101,14 @@ pub(super) fn judge(object: &Value, before: Option<&Value>) -> Vec<Cause> {
         if !(indexed && together) {
             unchanged(object, before, "/spec/completions", &mut causes);
         }
-        // A suspended job that never started may still change; of that, nothing is allowed for here but staying the same.
+        // A real server allows some changes of a suspended Job that never started; this one does not.
         unchanged(object, before, "/spec/template", &mut causes);
     }
     causes
 }
 
-fn judge_policy(object: &Value) -> Vec<Cause> {
-    const PLACE: &str = "spec.podFailurePolicy";
+fn validate_policy(object: &Value) -> Vec<Cause> {
+    const FIELD: &str = "spec.podFailurePolicy";
     let mut causes = Vec::new();
     if object.pointer("/spec/podFailurePolicy").is_none() {
         return causes;
@@ -127,11 +127,11 @@ fn judge_policy(object: &Value) -> Vec<Cause> {
         ));
     }
     let rules = object.list("/spec/podFailurePolicy/rules");
-    if rules.len() > MOST_RULES {
-        causes.push(Cause::too_long(format!("{PLACE}.rules"), MOST_RULES));
+    if rules.len() > MAX_RULES {
+        causes.push(Cause::too_long(format!("{FIELD}.rules"), MAX_RULES));
     }
     for (number, rule) in rules.iter().enumerate() {
-        let place = format!("{PLACE}.rules[{number}]");
+        let location = format!("{FIELD}.rules[{number}]");
         let action = rule.text("/action");
         let known: &[&str] = if object.number("/spec/backoffLimitPerIndex").is_some() {
             &["Count", "FailIndex", "FailJob", "Ignore"]
@@ -139,31 +139,31 @@ fn judge_policy(object: &Value) -> Vec<Cause> {
             &["Count", "FailJob", "Ignore"]
         };
         if !known.contains(&action) {
-            causes.push(Cause::unsupported(format!("{place}.action"), action, known));
+            causes.push(Cause::unsupported(format!("{location}.action"), action, known));
         }
         let codes = rule.get("onExitCodes").filter(|codes| !codes.is_null());
         let conditions = !rule.list("/onPodConditions").is_empty();
         if codes.is_some() == conditions {
             let why = "exactly one of onExitCodes and onPodConditions must be specified";
-            causes.push(Cause::invalid(place.clone(), &json!(action), why));
+            causes.push(Cause::invalid(location.clone(), &json!(action), why));
         }
         let Some(codes) = codes else { continue };
-        let place = format!("{place}.onExitCodes");
+        let location = format!("{location}.onExitCodes");
         let operator = codes.text("/operator");
         if !["In", "NotIn"].contains(&operator) {
-            causes.push(Cause::unsupported(format!("{place}.operator"), operator, &["In", "NotIn"]));
+            causes.push(Cause::unsupported(format!("{location}.operator"), operator, &["In", "NotIn"]));
         }
         let values: Vec<i64> = codes.list("/values").iter().filter_map(Value::as_i64).collect();
         if values.is_empty() || values.len() > 255 || !values.is_sorted_by(|one, next| one < next) {
             causes.push(Cause::invalid(
-                format!("{place}.values"),
+                format!("{location}.values"),
                 &codes["values"],
                 "must be ordered and unique, 1 to 255 of them",
             ));
         }
         if operator == "In" && values.contains(&0) {
             causes.push(Cause::invalid(
-                format!("{place}.values[0]"),
+                format!("{location}.values[0]"),
                 &json!(0),
                 "must not be 0 for the In operator",
             ));
@@ -172,7 +172,7 @@ fn judge_policy(object: &Value) -> Vec<Cause> {
         let mut containers = pod.list("/containers").iter().chain(pod.list("/initContainers"));
         if !name.is_empty() && !containers.any(|container| container.text("/name") == name) {
             let why = "must be one of the container or initContainer names in the pod template";
-            causes.push(Cause::invalid(format!("{place}.containerName"), &json!(name), why));
+            causes.push(Cause::invalid(format!("{location}.containerName"), &json!(name), why));
         }
     }
     causes

@@ -1,12 +1,12 @@
-//! Names, labels and annotations.
+//! Validation of names, labels and annotations.
 
 use serde_json::{Value, json};
 
 use super::super::kinds::Kind;
 use super::super::object::Object;
-use super::super::refusal::Cause;
+use super::super::status_error::Cause;
 
-const MOST_ANNOTATIONS: usize = 256 * 1024;
+const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
                          and must start and end with an alphanumeric character (e.g. 'example.com', regex used for \
                          validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
@@ -18,7 +18,7 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
                            'my_value',  or '12345', regex used for validation is \
                            '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
-pub(super) fn judge(kind: &Kind, object: &Value) -> Vec<Cause> {
+pub(super) fn validate(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let name = object.text("/metadata/name");
     let wrong = match kind.plural {
@@ -39,8 +39,8 @@ pub(super) fn judge(kind: &Kind, object: &Value) -> Vec<Cause> {
             None => causes.push(Cause::invalid("metadata.annotations", value, "must be a string")),
         }
     }
-    if size > MOST_ANNOTATIONS {
-        causes.push(Cause::too_long("metadata.annotations", MOST_ANNOTATIONS));
+    if size > MAX_ANNOTATION_BYTES {
+        causes.push(Cause::too_long("metadata.annotations", MAX_ANNOTATION_BYTES));
     }
     for (number, owner) in object.list("/metadata/ownerReferences").iter().enumerate() {
         for part in ["apiVersion", "kind", "name", "uid"] {
@@ -53,7 +53,7 @@ pub(super) fn judge(kind: &Kind, object: &Value) -> Vec<Cause> {
     causes
 }
 
-/// What is wrong with the labels at a place.
+/// Returns the errors in the labels at a pointer.
 pub(super) fn labels(object: &Value, pointer: &str) -> Vec<Cause> {
     let field = pointer.trim_start_matches('/').replace('/', ".");
     let mut causes = Vec::new();
@@ -71,7 +71,7 @@ pub(super) fn labels(object: &Value, pointer: &str) -> Vec<Cause> {
     causes
 }
 
-/// A DNS label in lower case.
+/// Returns whether a text is a DNS label in lower case.
 pub(super) fn is_label(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     (1..=63).contains(&text.len())
@@ -80,7 +80,8 @@ pub(super) fn is_label(text: &str) -> bool {
         && text.ends_with(plain)
 }
 
-/// DNS labels between dots; each may be as long as the whole, as in the real rule.
+/// Returns whether a text consists of DNS labels separated by dots. A label may be as long as the whole name,
+/// as in the real rule.
 pub(super) fn is_subdomain(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     text.len() <= 253
@@ -91,7 +92,7 @@ pub(super) fn is_subdomain(text: &str) -> bool {
         })
 }
 
-/// Letters and digits of either case with `-`, `_` and `.` between them.
+/// Returns whether a text has only letters, digits and inner `-`, `_` and `.`.
 fn is_word(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric();
     text.chars().all(|letter| plain(letter) || "-_.".contains(letter))
@@ -99,7 +100,7 @@ fn is_word(text: &str) -> bool {
         && text.ends_with(plain)
 }
 
-/// The name of a label or an annotation, with or without a prefix.
+/// Returns whether a text is the name of a label or an annotation, with or without a prefix.
 fn is_qualified(text: &str) -> bool {
     let (prefix, name) = text.split_once('/').unwrap_or(("a", text));
     is_subdomain(&prefix.to_lowercase()) && (1..=63).contains(&name.len()) && is_word(name)

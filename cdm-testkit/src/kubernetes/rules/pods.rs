@@ -1,16 +1,16 @@
-//! Pods, and the templates of pods.
+//! Validation and defaults of pods and pod templates.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::super::object::Object;
-use super::super::refusal::Cause;
+use super::super::status_error::Cause;
 use super::metadata::is_label;
 
-pub(super) const RESTARTS_OF_PODS: &[&str] = &["Always", "OnFailure", "Never"];
+pub(super) const POD_RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 
-pub(super) fn fill_in(object: &mut Value, spec: &str) {
+pub(super) fn set_defaults(object: &mut Value, spec: &str) {
     let defaults = [
         ("restartPolicy", json!("Always")),
         ("dnsPolicy", json!("ClusterFirst")),
@@ -26,7 +26,7 @@ pub(super) fn fill_in(object: &mut Value, spec: &str) {
     }
     for list in ["containers", "initContainers"] {
         let containers = object.pointer_mut(&format!("{spec}/{list}")).and_then(Value::as_array_mut);
-        containers.into_iter().flatten().for_each(fill_in_container);
+        containers.into_iter().flatten().for_each(set_container_defaults);
     }
     let volumes = object.pointer_mut(&format!("{spec}/volumes")).and_then(Value::as_array_mut);
     for volume in volumes.into_iter().flatten() {
@@ -38,7 +38,7 @@ pub(super) fn fill_in(object: &mut Value, spec: &str) {
     }
 }
 
-fn fill_in_container(container: &mut Value) {
+fn set_container_defaults(container: &mut Value) {
     let image = container.text("/image");
     let named = image.rsplit('/').next().unwrap_or_default();
     let latest = !named.contains('@') && (!named.contains(':') || named.ends_with(":latest"));
@@ -68,8 +68,8 @@ fn fill_in_container(container: &mut Value) {
     }
 }
 
-/// What is wrong with the pod's spec at a place.
-pub(super) fn judge(object: &Value, spec: &str, restarts: &[&str]) -> Vec<Cause> {
+/// Returns the errors in the pod spec at a pointer.
+pub(super) fn validate(object: &Value, spec: &str, restarts: &[&str]) -> Vec<Cause> {
     let mut causes = Vec::new();
     let field = spec.trim_start_matches('/').replace('/', ".");
     let pod = object.pointer(spec).unwrap_or(&Value::Null);
@@ -87,7 +87,7 @@ pub(super) fn judge(object: &Value, spec: &str, restarts: &[&str]) -> Vec<Cause>
             causes.push(Cause::invalid(
                 format!("{field}.volumes[{number}].name"),
                 &json!(name),
-                "must be a name of its own",
+                "must be a unique label",
             ));
         }
         if volume.as_object().is_none_or(|parts| parts.len() != 2) {
@@ -100,51 +100,51 @@ pub(super) fn judge(object: &Value, spec: &str, restarts: &[&str]) -> Vec<Cause>
     let mut names = BTreeSet::new();
     for list in ["initContainers", "containers"] {
         for (number, container) in pod.list(&format!("/{list}")).iter().enumerate() {
-            let place = format!("{field}.{list}[{number}]");
+            let location = format!("{field}.{list}[{number}]");
             let name = container.text("/name");
             if !is_label(name) || !names.insert(name) {
                 causes.push(Cause::invalid(
-                    format!("{place}.name"),
+                    format!("{location}.name"),
                     &json!(name),
-                    "must be a name of its own",
+                    "must be a unique label",
                 ));
             }
             if container.text("/image").is_empty() {
-                causes.push(Cause::required(format!("{place}.image"), ""));
+                causes.push(Cause::required(format!("{location}.image"), ""));
             }
             let sidecar = container.text("/restartPolicy") == "Always";
             for absent in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
                 if list == "initContainers" && !sidecar && container.get(absent).is_some() {
                     causes.push(Cause::forbidden(
-                        format!("{place}.{absent}"),
+                        format!("{location}.{absent}"),
                         "may not be set for init containers without restartPolicy=Always",
                     ));
                 }
             }
-            causes.extend(judge_container(container, &place, &volumes));
+            causes.extend(validate_container(container, &location, &volumes));
         }
     }
     causes
 }
 
-fn judge_container(container: &Value, place: &str, volumes: &BTreeSet<&str>) -> Vec<Cause> {
+fn validate_container(container: &Value, location: &str, volumes: &BTreeSet<&str>) -> Vec<Cause> {
     let mut causes = Vec::new();
     for (number, variable) in container.list("/env").iter().enumerate() {
         let name = variable.text("/name");
         if name.is_empty() || name.contains('=') {
             causes.push(Cause::invalid(
-                format!("{place}.env[{number}].name"),
+                format!("{location}.env[{number}].name"),
                 &json!(name),
                 "must be a name",
             ));
         }
         if variable.get("valueFrom").is_some() && !variable.text("/value").is_empty() {
             let why = "may not be specified when `value` is not empty";
-            causes.push(Cause::invalid(format!("{place}.env[{number}].valueFrom"), &json!(""), why));
+            causes.push(Cause::invalid(format!("{location}.env[{number}].valueFrom"), &json!(""), why));
         }
         if variable.get("value").is_some_and(|value| !value.is_string()) {
             causes.push(Cause::invalid(
-                format!("{place}.env[{number}].value"),
+                format!("{location}.env[{number}].value"),
                 &json!(name),
                 "must be a string",
             ));
@@ -152,15 +152,15 @@ fn judge_container(container: &Value, place: &str, volumes: &BTreeSet<&str>) -> 
     }
     let mut paths = BTreeSet::new();
     for (number, mount) in container.list("/volumeMounts").iter().enumerate() {
-        let place = format!("{place}.volumeMounts[{number}]");
+        let location = format!("{location}.volumeMounts[{number}]");
         let (name, path) = (mount.text("/name"), mount.text("/mountPath"));
         if !volumes.contains(name) {
-            causes.push(Cause::not_found(format!("{place}.name"), name));
+            causes.push(Cause::not_found(format!("{location}.name"), name));
         }
         if path.is_empty() {
-            causes.push(Cause::required(format!("{place}.mountPath"), ""));
+            causes.push(Cause::required(format!("{location}.mountPath"), ""));
         } else if !paths.insert(path) {
-            causes.push(Cause::invalid(format!("{place}.mountPath"), &json!(path), "must be unique"));
+            causes.push(Cause::invalid(format!("{location}.mountPath"), &json!(path), "must be unique"));
         }
     }
     causes

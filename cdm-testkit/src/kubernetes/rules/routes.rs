@@ -1,15 +1,15 @@
-//! Services, Ingresses and HTTPRoutes.
+//! Validation and defaults of Services, Ingresses and HTTPRoutes.
 
 use serde_json::{Value, json};
 
 use super::super::object::Object;
-use super::super::refusal::Cause;
+use super::super::status_error::Cause;
 use super::super::store::Store;
 use super::metadata::is_subdomain;
 
-const MOST_OF_A_ROUTE: usize = 16;
+const MAX_ROUTE_ENTRIES: usize = 16;
 
-pub(super) fn fill_in_service(object: &mut Value, store: &mut Store) {
+pub(super) fn set_service_defaults(object: &mut Value, store: &mut Store) {
     object.default_to("/spec/type", "ClusterIP");
     object.default_to("/spec/sessionAffinity", "None");
     object.default_to("/spec/internalTrafficPolicy", "Cluster");
@@ -26,8 +26,8 @@ pub(super) fn fill_in_service(object: &mut Value, store: &mut Store) {
     }
 }
 
-/// What the definition of the kind fills in.
-pub(super) fn fill_in_route(object: &mut Value) {
+/// Sets the defaults of the kind's definition.
+pub(super) fn set_route_defaults(object: &mut Value) {
     let each = |object: &mut Value, pointer: &str, fill: fn(&mut Value)| {
         object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten().for_each(fill);
     };
@@ -49,7 +49,7 @@ pub(super) fn fill_in_route(object: &mut Value) {
     }
 }
 
-pub(super) fn judge_ingress(object: &Value) -> Vec<Cause> {
+pub(super) fn validate_ingress(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let spec = &object["spec"];
     if spec.list("/rules").is_empty() && spec.get("defaultBackend").is_none() {
@@ -57,51 +57,51 @@ pub(super) fn judge_ingress(object: &Value) -> Vec<Cause> {
         causes.push(Cause::invalid("spec", &json!([]), why));
     }
     for (number, rule) in spec.list("/rules").iter().enumerate() {
-        let place = format!("spec.rules[{number}]");
+        let location = format!("spec.rules[{number}]");
         let host = rule.text("/host");
         if !host.is_empty() && !is_host(host) {
-            causes.push(Cause::invalid(format!("{place}.host"), &json!(host), "must be a DNS name"));
+            causes.push(Cause::invalid(format!("{location}.host"), &json!(host), "must be a DNS name"));
         }
         let paths = rule.list("/http/paths");
         if rule.get("http").is_some() && paths.is_empty() {
-            causes.push(Cause::required(format!("{place}.http.paths"), ""));
+            causes.push(Cause::required(format!("{location}.http.paths"), ""));
         }
         for (number, path) in paths.iter().enumerate() {
-            let place = format!("{place}.http.paths[{number}]");
+            let location = format!("{location}.http.paths[{number}]");
             let kind = path.text("/pathType");
             if kind.is_empty() {
-                causes.push(Cause::required(format!("{place}.pathType"), "pathType must be specified"));
+                causes.push(Cause::required(format!("{location}.pathType"), "pathType must be specified"));
             } else if !["Exact", "Prefix", "ImplementationSpecific"].contains(&kind) {
                 let known = ["Exact", "ImplementationSpecific", "Prefix"];
-                causes.push(Cause::unsupported(format!("{place}.pathType"), kind, &known));
+                causes.push(Cause::unsupported(format!("{location}.pathType"), kind, &known));
             }
             if !path.text("/path").starts_with('/') && kind != "ImplementationSpecific" {
                 causes.push(Cause::invalid(
-                    format!("{place}.path"),
+                    format!("{location}.path"),
                     &path["path"],
                     "must be an absolute path",
                 ));
             }
             let service = &path["backend"]["service"];
             if service.text("/name").is_empty() {
-                causes.push(Cause::required(format!("{place}.backend.service.name"), ""));
+                causes.push(Cause::required(format!("{location}.backend.service.name"), ""));
             }
             if service.number("/port/number").is_none() == service.text("/port/name").is_empty() {
                 let why = "port name or number is required, and not both";
-                causes.push(Cause::required(format!("{place}.backend.service.port"), why));
+                causes.push(Cause::required(format!("{location}.backend.service.port"), why));
             }
         }
     }
     causes
 }
 
-pub(super) fn judge_route(object: &Value) -> Vec<Cause> {
+pub(super) fn validate_route(object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let spec = &object["spec"];
     for list in ["hostnames", "rules"] {
         let many = spec.list(&format!("/{list}")).len();
-        if many > MOST_OF_A_ROUTE {
-            causes.push(Cause::too_many(format!("spec.{list}"), many, MOST_OF_A_ROUTE));
+        if many > MAX_ROUTE_ENTRIES {
+            causes.push(Cause::too_many(format!("spec.{list}"), many, MAX_ROUTE_ENTRIES));
         }
     }
     for (number, host) in spec.list("/hostnames").iter().enumerate() {
@@ -116,12 +116,16 @@ pub(super) fn judge_route(object: &Value) -> Vec<Cause> {
     }
     for (number, rule) in spec.list("/rules").iter().enumerate() {
         for (at, backend) in rule.list("/backendRefs").iter().enumerate() {
-            let place = format!("spec.rules[{number}].backendRefs[{at}]");
+            let location = format!("spec.rules[{number}].backendRefs[{at}]");
             if backend.text("/name").is_empty() {
-                causes.push(Cause::required(format!("{place}.name"), ""));
+                causes.push(Cause::required(format!("{location}.name"), ""));
             }
             if backend.text("/kind") == "Service" && backend.number("/port").is_none() {
-                causes.push(Cause::invalid(place, &json!("object"), "Must have port for Service reference"));
+                causes.push(Cause::invalid(
+                    location,
+                    &json!("object"),
+                    "Must have port for Service reference",
+                ));
             }
         }
     }

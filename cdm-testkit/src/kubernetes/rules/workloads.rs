@@ -1,14 +1,14 @@
-//! Deployments and ReplicaSets.
+//! Validation and defaults of Deployments and ReplicaSets.
 
 use serde_json::{Value, json};
 
 use super::super::kinds::Kind;
 use super::super::object::Object;
-use super::super::refusal::Cause;
 use super::super::selector::Selector;
+use super::super::status_error::Cause;
 use super::{metadata, pods, unchanged};
 
-pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
+pub(super) fn set_defaults(kind: &Kind, object: &mut Value) {
     object.default_to("/spec/replicas", 1);
     if kind.plural == "deployments" {
         object.default_to("/spec/strategy/type", "RollingUpdate");
@@ -19,10 +19,10 @@ pub(super) fn fill_in(kind: &Kind, object: &mut Value) {
         object.default_to("/spec/revisionHistoryLimit", 10);
         object.default_to("/spec/progressDeadlineSeconds", 600);
     }
-    pods::fill_in(object, "/spec/template/spec");
+    pods::set_defaults(object, "/spec/template/spec");
 }
 
-pub(super) fn judge(kind: &Kind, object: &Value, before: Option<&Value>) -> Vec<Cause> {
+pub(super) fn validate(kind: &Kind, object: &Value, before: Option<&Value>) -> Vec<Cause> {
     let mut causes = Vec::new();
     let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
     if selector.entries("/matchLabels").next().is_none() && selector.list("/matchExpressions").is_empty() {
@@ -53,7 +53,7 @@ pub(super) fn judge(kind: &Kind, object: &Value, before: Option<&Value>) -> Vec<
         ));
     }
     causes.extend(metadata::labels(object, "/spec/template/metadata/labels"));
-    causes.extend(pods::judge(object, "/spec/template/spec", &["Always"]));
+    causes.extend(pods::validate(object, "/spec/template/spec", &["Always"]));
     if let Some(before) = before {
         unchanged(object, before, "/spec/selector", &mut causes);
     }

@@ -1,4 +1,4 @@
-//! A batch: one request where it is one record, else one transaction; and what it means when it is refused.
+//! A batch: one request for a single record, otherwise one transaction; and what a rejected batch means.
 
 mod put;
 
@@ -6,49 +6,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::change::{ABSENT, Change};
-use super::failure::{Failure, Unmet};
+use super::failure::{ChangeOutcome, Failure};
 use super::feed::FeedWriter;
-use super::item::{Item, Key, Read, document, number, put as set};
+use super::item::{Item, ItemReader, Key, document, number, put as set};
 use super::table::DynamoTable;
-use super::{KEPT, site};
+use super::{KEY_RETENTION, site};
 use crate::domain::{Hostname, Hostnames, SiteId, Subject, Timestamp};
 use crate::ports::{CallContext, IdempotencyRecord, Mutation, Outcome, StoreError, WriteBatch, WriteError};
 
-/// How many records a batch has at most.
-const MOST: usize = 90;
-/// How often a place in the feed is taken anew after a reader has closed it.
-const TRIES: usize = 4;
-/// How long the table remembers who removed a site.
-const REMEMBERED: Duration = Duration::from_hours(7 * 24);
+/// The maximum number of records in a batch.
+const MAX_RECORDS: usize = 90;
+/// How many positions in the feed a batch tries, each after a reader has closed the previous one.
+const MAX_ATTEMPTS: usize = 4;
+/// How long the table stores which write removed a site.
+const REMOVAL_RETENTION: Duration = Duration::from_hours(7 * 24);
 
-/// What a change is made for, and so what it means when its condition is not met.
+/// What a change is for, which decides what a failed condition means.
 #[derive(Clone, Debug)]
-enum For {
-    /// The batch's record of that place.
+enum Purpose {
+    /// The record at this index of the batch.
     Record(usize),
     /// A hostname of a new site.
     Host(usize, Hostname),
-    /// The request's key.
+    /// The idempotency key of the request.
     Key,
-    /// An audit entry, or what the feed is told.
-    Trail,
+    /// An audit entry, or events of the feed.
+    Feed,
 }
 
-/// A change of a batch, and where it is made.
+/// A change of a batch, with the key of its item.
 #[derive(Clone, Debug)]
 struct Planned {
-    what: For,
+    what: Purpose,
     key: Key,
     change: Change,
 }
 
-/// What is to be told of a batch that met something.
-enum Met {
-    /// It was written before.
-    Itself,
-    Refusal(WriteError),
-    /// A reader of the feed has closed the place that was taken in it.
-    ClosedPlace,
+/// Why a batch was not written.
+enum Rejection {
+    /// This very batch was written by an earlier request.
+    AlreadyWritten,
+    Rejected(WriteError),
+    /// A reader of the feed has closed the position that the batch had allocated.
+    PositionClosed,
 }
 
 pub(super) async fn write(
@@ -56,59 +56,63 @@ pub(super) async fn write(
     call: &CallContext,
     batch: &WriteBatch,
 ) -> Outcome<(), WriteError> {
-    if let Err(refused) = sound(&batch.writes) {
+    if let Err(refused) = validate(&batch.writes) {
         return Outcome::NotApplied(refused);
     }
     let planned = match plan(table, call, batch).await {
         Ok(planned) => planned,
-        Err(error) => return Failure::Not(error).refused(),
+        Err(error) => return Failure::NotApplied(error).into_outcome(),
     };
-    let trail = FeedWriter { table, call, audit: batch.audit.as_ref(), events: &batch.events };
-    for _ in 0..TRIES {
-        let numbers = match trail.draw().await {
-            Ok(numbers) => numbers,
-            // Of the batch itself nothing was asked for yet.
+    let feed_writer = FeedWriter { table, call, audit: batch.audit.as_ref(), events: &batch.events };
+    for _ in 0..MAX_ATTEMPTS {
+        let allocation = match feed_writer.allocate().await {
+            Ok(allocation) => allocation,
+            // No change of the batch has been requested yet.
             Err(failure) => return Outcome::NotApplied(WriteError::Store(failure.into_error())),
         };
-        let kept = match trail.changes(numbers) {
-            Ok(kept) => kept,
-            Err(error) => return Failure::Not(error).refused(),
+        let feed_changes = match feed_writer.changes(allocation) {
+            Ok(feed_changes) => feed_changes,
+            Err(error) => return Failure::NotApplied(error).into_outcome(),
         };
         let mut all = planned.clone();
-        all.extend(kept.into_iter().map(|(key, change)| Planned { what: For::Trail, key, change }));
+        all.extend(feed_changes.into_iter().map(|(key, change)| Planned {
+            what: Purpose::Feed,
+            key,
+            change,
+        }));
         if all.is_empty() {
             return Outcome::Applied(());
         }
         let changes: Vec<Change> = all.iter().map(|planned| planned.change.clone()).collect();
         let unmet = match table.write(call, &changes).await {
             Ok(_) => return Outcome::Applied(()),
-            Err(Failure::Unmet(item)) => vec![Unmet::Condition(item)],
-            Err(Failure::Cancelled(unmet)) => unmet,
-            Err(failure @ Failure::Lost(_)) => return failure.refused(),
-            Err(failure @ (Failure::Not(_) | Failure::Busy)) => {
-                trail.give_up(numbers).await;
-                return failure.refused();
+            Err(Failure::ConditionFailed(item)) => vec![ChangeOutcome::ConditionFailed(item)],
+            Err(Failure::Canceled(unmet)) => unmet,
+            Err(failure @ Failure::Unknown(_)) => return failure.into_outcome(),
+            Err(failure @ (Failure::NotApplied(_) | Failure::Conflict)) => {
+                feed_writer.abandon(allocation).await;
+                return failure.into_outcome();
             }
         };
-        trail.give_up(numbers).await;
-        match met(table, call, batch, &all, &unmet).await {
-            Ok(Met::Itself) => return Outcome::Applied(()),
-            Ok(Met::Refusal(refused)) => return Outcome::NotApplied(refused),
-            Ok(Met::ClosedPlace) => {}
-            // This request did nothing. Whether one before it did is what could not be read.
+        feed_writer.abandon(allocation).await;
+        match rejection_cause(table, call, batch, &all, &unmet).await {
+            Ok(Rejection::AlreadyWritten) => return Outcome::Applied(()),
+            Ok(Rejection::Rejected(refused)) => return Outcome::NotApplied(refused),
+            Ok(Rejection::PositionClosed) => {}
+            // This request changed nothing. Whether an earlier request of the same write did could not be read.
             Err(error) => return Outcome::Unknown(WriteError::Store(error)),
         }
     }
     Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(
-        "the event feed is read too fast".to_owned(),
+        "the event feed advanced past this write too often; retry the request".to_owned(),
     )))
 }
 
-/// Refuses what no batch may be, whatever the table holds.
-fn sound(writes: &[Mutation]) -> Result<(), WriteError> {
+/// Rejects a batch that is invalid regardless of the table's content.
+fn validate(writes: &[Mutation]) -> Result<(), WriteError> {
     let mut names = BTreeSet::new();
-    if writes.len() > MOST || !writes.iter().all(|write| names.insert(name(write))) {
-        let message = "a batch has at most 90 records, and each of them once";
+    if writes.len() > MAX_RECORDS || !writes.iter().all(|write| names.insert(name(write))) {
+        let message = "a batch must have at most 90 records, and each record at most once";
         return Err(WriteError::Store(StoreError::Denied(message.to_owned())));
     }
     let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
@@ -123,7 +127,7 @@ fn sound(writes: &[Mutation]) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// The changes that a batch comes to, without what is kept of it for people.
+/// The changes of a batch, without its audit entry and its events.
 async fn plan(
     table: &DynamoTable,
     call: &CallContext,
@@ -138,7 +142,7 @@ async fn plan(
             Mutation::Site(site) => planned.push(put::site(at, site, id)?),
             Mutation::RemoveSite(site, uid, version) => {
                 let hostnames = hostnames(table, call, site, *version).await?;
-                let expires = seconds(now.after(REMEMBERED));
+                let expires = seconds(now.after(REMOVAL_RETENTION));
                 planned.extend(put::remove_site(at, (site, *uid, *version), hostnames.as_ref(), id, expires));
             }
             Mutation::Service(service) => planned.push(put::service(at, service, id)?),
@@ -164,12 +168,13 @@ async fn plan(
         }
     }
     if let Some(record) = &batch.idempotency {
-        planned.push(key_of(record, now)?);
+        planned.push(idempotency_change(record, now)?);
     }
     Ok(planned)
 }
 
-/// The hostnames of a site that is to be removed; none where it is not as expected, which its condition will say.
+/// The hostnames of a site to remove; `None` if the site is not in the expected version, which its condition then
+/// reports.
 async fn hostnames(
     table: &DynamoTable,
     call: &CallContext,
@@ -177,90 +182,91 @@ async fn hostnames(
     version: u64,
 ) -> Result<Option<Hostnames>, StoreError> {
     let item = table.get(&Key::site(id), call.deadline).await?;
-    let site = item.as_ref().map(site::of_item).transpose()?;
+    let site = item.as_ref().map(site::from_item).transpose()?;
     Ok(site.filter(|site| site.version == version).map(|site| site.hostnames))
 }
 
-/// A request's key, if it was not used within the time that keys are kept.
-fn key_of(record: &IdempotencyRecord, now: Timestamp) -> Result<Planned, StoreError> {
+/// The change that stores a request's idempotency key, unless the key was used within the retention period of keys.
+fn idempotency_change(record: &IdempotencyRecord, now: Timestamp) -> Result<Planned, StoreError> {
     let key = Key::idempotency(record.actor.as_str(), record.key.as_str());
     let mut item = key.item();
     set(&mut item, "document", document(record)?);
     set(&mut item, "at", number(record.at.millis()));
-    set(&mut item, "expires", seconds(record.at.after(KEPT)));
-    let long_ago = now.millis().saturating_sub(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
+    set(&mut item, "expires", seconds(record.at.after(KEY_RETENTION)));
+    let long_ago = now.millis().saturating_sub(u64::try_from(KEY_RETENTION.as_millis()).unwrap_or(u64::MAX));
     let change =
         Change::put(item).when(format!("{ABSENT} OR #at <= :longAgo")).with(":longAgo", number(long_ago));
-    Ok(Planned { what: For::Key, key, change })
+    Ok(Planned { what: Purpose::Key, key, change })
 }
 
-/// A moment as the table's clean-up wants it.
+/// A time in seconds, as DynamoDB's time to live expects it.
 pub(super) fn seconds(at: Timestamp) -> aws_sdk_dynamodb::types::AttributeValue {
     number(at.millis() / 1_000)
 }
 
-/// Finds out what a batch met, in the order in which a caller is told of it.
-async fn met(
+/// Determines why a batch was rejected. Of several failed conditions, the one of the idempotency key comes first, then
+/// the first one of a record.
+async fn rejection_cause(
     table: &DynamoTable,
     call: &CallContext,
     batch: &WriteBatch,
     planned: &[Planned],
-    unmet: &[Unmet],
-) -> Result<Met, StoreError> {
+    unmet: &[ChangeOutcome],
+) -> Result<Rejection, StoreError> {
     let unmet: Vec<(&Planned, Option<&Item>)> = planned
         .iter()
         .zip(unmet)
         .filter_map(|(planned, unmet)| match unmet {
-            Unmet::Nothing => None,
-            Unmet::Condition(item) => Some((planned, item.as_ref())),
+            ChangeOutcome::Passed => None,
+            ChangeOutcome::ConditionFailed(item) => Some((planned, item.as_ref())),
         })
         .collect();
     if let Some(first) = batch.writes.first()
-        && is_written(table, call, &told_by(first), &unmet).await?
+        && is_written(table, call, &key_of_write_id(first), &unmet).await?
     {
-        return Ok(Met::Itself);
+        return Ok(Rejection::AlreadyWritten);
     }
-    if unmet.iter().any(|(planned, _)| matches!(planned.what, For::Key)) {
-        return Ok(Met::Refusal(WriteError::KeyUsed));
+    if unmet.iter().any(|(planned, _)| matches!(planned.what, Purpose::Key)) {
+        return Ok(Rejection::Rejected(WriteError::KeyUsed));
     }
     for (planned, item) in unmet {
         let refused = match &planned.what {
-            For::Record(at) => match batch.writes.get(*at) {
-                Some(write) => of_record(write, item),
+            Purpose::Record(at) => match batch.writes.get(*at) {
+                Some(write) => record_error(write, item),
                 None => continue,
             },
-            For::Host(at, host) => match owner(table, call, planned, item).await? {
+            Purpose::Host(at, host) => match owner(table, call, planned, item).await? {
                 Some(site) => WriteError::HostnameTaken { host: host.clone(), site },
-                // It was freed since; the next try will tell.
+                // The hostname was released in the meantime; a retry decides.
                 None => WriteError::Conflict(batch.writes.get(*at).map(name).unwrap_or_default()),
             },
-            For::Key | For::Trail => continue,
+            Purpose::Key | Purpose::Feed => continue,
         };
-        return Ok(Met::Refusal(refused));
+        return Ok(Rejection::Rejected(refused));
     }
-    Ok(Met::ClosedPlace)
+    Ok(Rejection::PositionClosed)
 }
 
-/// Whether a batch's first record was last written by this very write.
+/// Whether the batch's first record was last written by this very write.
 async fn is_written(
     table: &DynamoTable,
     call: &CallContext,
     first: &Key,
     unmet: &[(&Planned, Option<&Item>)],
 ) -> Result<bool, StoreError> {
-    let told = unmet.iter().find(|(planned, item)| planned.key == *first && item.is_some());
-    if let Some((_, Some(item))) = told {
-        return Ok(Read(item).is_of(call.write));
+    let failed = unmet.iter().find(|(planned, item)| planned.key == *first && item.is_some());
+    if let Some((_, Some(item))) = failed {
+        return Ok(ItemReader(item).is_last_written_by(call.write));
     }
     let item = table.get(first, call.deadline).await?;
-    Ok(item.is_some_and(|item| Read(&item).is_of(call.write)))
+    Ok(item.is_some_and(|item| ItemReader(&item).is_last_written_by(call.write)))
 }
 
-/// Where it is kept whose write a record was.
-fn told_by(write: &Mutation) -> Key {
+/// The key of the item that stores which write last changed a record.
+fn key_of_write_id(write: &Mutation) -> Key {
     match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => Key::site(&site.id),
-        Mutation::RemoveSite(id, ..) => Key::gone(id),
+        Mutation::RemoveSite(id, ..) => Key::removal(id),
         Mutation::Service(service) => Key::service(service.color),
         Mutation::Fleet(_) => Key::fleet(),
         Mutation::Webhooks(_) => Key::webhooks(),
@@ -271,18 +277,18 @@ fn told_by(write: &Mutation) -> Key {
     }
 }
 
-fn of_record(write: &Mutation, item: Option<&Item>) -> WriteError {
+fn record_error(write: &Mutation, item: Option<&Item>) -> WriteError {
     if let (Mutation::Site(new), Some(item)) = (write, item)
-        && let Ok(old) = site::of_item(item)
+        && let Ok(old) = site::from_item(item)
         && (old.version, old.uid) == (new.version, new.uid)
     {
-        let message = "a site keeps the hostnames that it was created with";
+        let message = "the hostnames of a site cannot be changed after its creation";
         return WriteError::Store(StoreError::Denied(message.to_owned()));
     }
     WriteError::Conflict(name(write))
 }
 
-/// Who has a hostname.
+/// The site that owns a hostname.
 async fn owner(
     table: &DynamoTable,
     call: &CallContext,
@@ -294,10 +300,10 @@ async fn owner(
         None => table.get(&planned.key, call.deadline).await?,
     };
     let item = item.or(read.as_ref());
-    item.map(|item| Read(item).parsed("site", |text| SiteId::parse(text).ok())).transpose()
+    item.map(|item| ItemReader(item).parsed("site", |text| SiteId::parse(text).ok())).transpose()
 }
 
-/// The name of a record, for people and for telling it from the others of its batch.
+/// The name of a record, for messages and to detect duplicates in a batch.
 fn name(write: &Mutation) -> String {
     match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),

@@ -1,11 +1,11 @@
-//! The changes that write one record of a batch, each under the condition that it is as the batch expects it.
+//! The changes that write one record of a batch, each on the condition that the stored record is the expected one.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::{For, Planned};
+use super::{Planned, Purpose};
 use crate::adapters::dynamodb::change::{ABSENT, Change};
 use crate::adapters::dynamodb::item::{
-    Item, Key, SHARDS, document, list_work, live, number, put, text, written_by,
+    Item, Key, SHARDS, document, list_work, number, pending_shard, put, text, written_by,
 };
 use crate::adapters::dynamodb::site;
 use crate::domain::operation::OperationParent;
@@ -19,15 +19,15 @@ use crate::ports::{StoreError, WriteId};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Whose write it was, which records without a version are told apart by.
-const NOT_OURS: &str = "(attribute_not_exists(#write) OR #write <> :write)";
+/// The condition that this write has not changed the item before. Records without a version use it.
+const NOT_WRITTEN: &str = "(attribute_not_exists(#write) OR #write <> :write)";
 
-pub(super) fn create_site(at: usize, site: &Site, write: WriteId) -> Result<Vec<Planned>> {
+pub(super) fn create_site(index: usize, site: &Site, write: WriteId) -> Result<Vec<Planned>> {
     let item = site::to_item(&Site { version: 1, ..site.clone() }, write)?;
-    let mut planned = vec![record(at, Key::site(&site.id), Change::put(item).when(ABSENT))];
+    let mut planned = vec![record(index, Key::site(&site.id), Change::put(item).when(ABSENT))];
     for host in site.hostnames.all() {
         planned.push(Planned {
-            what: For::Host(at, host.clone()),
+            what: Purpose::Host(index, host.clone()),
             key: Key::host(host),
             change: Change::put(site::host_item(host, &site.id)).when(ABSENT),
         });
@@ -35,7 +35,7 @@ pub(super) fn create_site(at: usize, site: &Site, write: WriteId) -> Result<Vec<
     Ok(planned)
 }
 
-pub(super) fn site(at: usize, site: &Site, write: WriteId) -> Result<Planned> {
+pub(super) fn site(index: usize, site: &Site, write: WriteId) -> Result<Planned> {
     let item = site::to_item(&Site { version: site.version + 1, ..site.clone() }, write)?;
     let change = Change::put(item)
         .when("#version = :version AND #uid = :uid AND #hostnames = :hostnames AND #canonicalHostname = :canonical")
@@ -43,12 +43,12 @@ pub(super) fn site(at: usize, site: &Site, write: WriteId) -> Result<Planned> {
         .with(":uid", text(site.uid.to_string()))
         .with(":hostnames", site::hostnames(&site.hostnames))
         .with(":canonical", text(site.hostnames.canonical().as_str()));
-    Ok(record(at, Key::site(&site.id), change))
+    Ok(record(index, Key::site(&site.id), change))
 }
 
-/// What removes a site: its item, its hostnames, and a note of whose write it was.
+/// The changes that remove a site: of its item, of its hostnames, and a marker of the write that removed it.
 pub(super) fn remove_site(
-    at: usize,
+    index: usize,
     (id, uid, version): (&SiteId, Uid, u64),
     hostnames: Option<&Hostnames>,
     write: WriteId,
@@ -59,26 +59,26 @@ pub(super) fn remove_site(
         .when("#version = :version AND #uid = :uid")
         .with(":version", number(version))
         .with(":uid", text(uid.to_string()));
-    let mut planned = vec![record(at, key, change)];
+    let mut planned = vec![record(index, key, change)];
     for host in hostnames.into_iter().flat_map(Hostnames::all) {
         let key = Key::host(host);
         let change = Change::delete(key.clone())
             .when(format!("{ABSENT} OR #site = :site"))
             .with(":site", text(id.as_str()));
-        planned.push(record(at, key, change));
+        planned.push(record(index, key, change));
     }
-    let key = Key::gone(id);
+    let key = Key::removal(id);
     let mut item = key.item();
     put(&mut item, "write", written_by(write));
     put(&mut item, "expires", expires);
-    planned.push(record(at, key, Change::put(item)));
+    planned.push(record(index, key, Change::put(item)));
     planned
 }
 
-pub(super) fn service(at: usize, service: &Service, write: WriteId) -> Result<Planned> {
+pub(super) fn service(index: usize, service: &Service, write: WriteId) -> Result<Planned> {
     let after = Service { version: service.version + 1, ..service.clone() };
-    shared(
-        at,
+    shared_record(
+        index,
         Key::service(service.color),
         (service.version, document(&after)?),
         service.operation.as_ref(),
@@ -86,23 +86,23 @@ pub(super) fn service(at: usize, service: &Service, write: WriteId) -> Result<Pl
     )
 }
 
-pub(super) fn fleet(at: usize, fleet: &Fleet, write: WriteId) -> Result<Planned> {
+pub(super) fn fleet(index: usize, fleet: &Fleet, write: WriteId) -> Result<Planned> {
     let after = Fleet { version: fleet.version + 1, ..fleet.clone() };
-    shared(at, Key::fleet(), (fleet.version, document(&after)?), fleet.operation.as_ref(), write)
+    shared_record(index, Key::fleet(), (fleet.version, document(&after)?), fleet.operation.as_ref(), write)
 }
 
-pub(super) fn webhooks(at: usize, webhooks: &Webhooks, write: WriteId) -> Result<Planned> {
+pub(super) fn webhooks(index: usize, webhooks: &Webhooks, write: WriteId) -> Result<Planned> {
     let after = Webhooks { version: webhooks.version + 1, ..webhooks.clone() };
-    shared(at, Key::webhooks(), (webhooks.version, document(&after)?), None, write)
+    shared_record(index, Key::webhooks(), (webhooks.version, document(&after)?), None, write)
 }
 
-pub(super) fn users(at: usize, users: &Users, write: WriteId) -> Result<Planned> {
+pub(super) fn users(index: usize, users: &Users, write: WriteId) -> Result<Planned> {
     let after = Users { version: users.version + 1, ..users.clone() };
-    shared(at, Key::users(), (users.version, document(&after)?), None, write)
+    shared_record(index, Key::users(), (users.version, document(&after)?), None, write)
 }
 
-fn shared(
-    at: usize,
+fn shared_record(
+    index: usize,
     key: Key,
     (version, document): (u64, AttributeValue),
     operation: Option<&OperationState>,
@@ -114,24 +114,24 @@ fn shared(
         0 => Change::put(item).when(ABSENT),
         _ => Change::put(item).when("#version = :version").with(":version", number(version)),
     };
-    Ok(record(at, key, change))
+    Ok(record(index, key, change))
 }
 
-pub(super) fn create_rollout(at: usize, rollout: &Rollout, write: WriteId) -> Result<Planned> {
+pub(super) fn create_rollout(index: usize, rollout: &Rollout, write: WriteId) -> Result<Planned> {
     let item = rollout_item(&Rollout { version: 1, ..rollout.clone() }, write)?;
-    Ok(record(at, Key::rollout(rollout.number), Change::put(item).when(ABSENT)))
+    Ok(record(index, Key::rollout(rollout.number), Change::put(item).when(ABSENT)))
 }
 
-pub(super) fn rollout(at: usize, rollout: &Rollout, write: WriteId) -> Result<Planned> {
+pub(super) fn rollout(index: usize, rollout: &Rollout, write: WriteId) -> Result<Planned> {
     let item = rollout_item(&Rollout { version: rollout.version + 1, ..rollout.clone() }, write)?;
     let change = Change::put(item).when("#version = :version").with(":version", number(rollout.version));
-    Ok(record(at, Key::rollout(rollout.number), change))
+    Ok(record(index, Key::rollout(rollout.number), change))
 }
 
 fn rollout_item(rollout: &Rollout, write: WriteId) -> Result<Item> {
     let mut item = versioned(&Key::rollout(rollout.number), rollout.version, document(rollout)?, write);
     if rollout.status.runnable() || rollout.control.is_some() {
-        put(&mut item, "work", text(live(rollout.number % SHARDS)));
+        put(&mut item, "work", text(pending_shard(rollout.number % SHARDS)));
         put(&mut item, "number", number(rollout.number));
         put(&mut item, "opAsked", AttributeValue::Bool(rollout.control.is_some()));
         if let Some(owner) = &rollout.owner {
@@ -153,9 +153,10 @@ fn versioned(key: &Key, version: u64, document: AttributeValue, write: WriteId) 
     item
 }
 
-/// A page. One that comes without its rollout must find none.
+/// The change that writes a page of a rollout. A page that is written without its rollout requires that the rollout
+/// does not exist yet.
 pub(super) fn page(
-    at: usize,
+    index: usize,
     page: &RolloutPage,
     with_rollout: bool,
     write: WriteId,
@@ -164,17 +165,17 @@ pub(super) fn page(
     let mut item = key.item();
     put(&mut item, "document", document(page)?);
     put(&mut item, "write", written_by(write));
-    let change = not_again(at, Change::put(item), write);
-    let mut planned = vec![record(at, key, change)];
+    let change = unless_repeated(index, Change::put(item), write);
+    let mut planned = vec![record(index, key, change)];
     if !with_rollout {
         let key = Key::rollout(page.rollout);
-        planned.push(record(at, key.clone(), Change::check(key).when(ABSENT)));
+        planned.push(record(index, key.clone(), Change::check(key).when(ABSENT)));
     }
     Ok(planned)
 }
 
-/// An operation that has ended is written once; what became of it does not change.
-pub(super) fn history(at: usize, operation: &Operation, write: WriteId) -> Result<Planned> {
+/// The change that writes a finished operation. A finished operation is written once and never changes.
+pub(super) fn history(index: usize, operation: &Operation, write: WriteId) -> Result<Planned> {
     let key = Key::history(&operation.id);
     let mut values = vec![("document", document(operation)?), ("write", written_by(write))];
     if matches!(operation.id.parent, OperationParent::Subject(_)) {
@@ -187,14 +188,14 @@ pub(super) fn history(at: usize, operation: &Operation, write: WriteId) -> Resul
     let change = Change::update(key.clone(), format!("SET {}", sets.collect::<Vec<_>>().join(", ")));
     let change =
         values.into_iter().fold(change, |change, (name, value)| change.with(&format!(":{name}"), value));
-    Ok(record(at, key, not_again(at, change, write)))
+    Ok(record(index, key, unless_repeated(index, change, write)))
 }
 
-/// A first record tells a repetition; one without a version does so by whose write it is of.
-fn not_again(at: usize, change: Change, write: WriteId) -> Change {
-    if at > 0 { change } else { change.when(NOT_OURS).with(":write", written_by(write)) }
+/// The first record of a batch detects a repeated write; a record without a version detects it by the stored write ID.
+fn unless_repeated(index: usize, change: Change, write: WriteId) -> Change {
+    if index > 0 { change } else { change.when(NOT_WRITTEN).with(":write", written_by(write)) }
 }
 
-fn record(at: usize, key: Key, change: Change) -> Planned {
-    Planned { what: For::Record(at), key, change }
+fn record(index: usize, key: Key, change: Change) -> Planned {
+    Planned { what: Purpose::Record(index), key, change }
 }

@@ -1,4 +1,4 @@
-//! A service's object cache: what its pods have read of sites' databases, until a job flushes it.
+//! The object cache of a service: what its pods have read from the databases of sites, until a job flushes it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,50 +6,50 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::tenants::Options;
 use crate::domain::Uid;
 
-/// Most sites in a cache; a full one is emptied.
-const MOST: usize = 10_000;
+/// Maximum number of sites in a cache; a full cache is cleared.
+const MAX_SITES: usize = 10_000;
 
 /// The cache that all pods of a service share.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<Kept>);
+pub(super) struct Cache(Mutex<CacheState>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CacheState {
     options: HashMap<Uid, Arc<Options>>,
-    /// How often something was flushed.
+    /// The number of flushes.
     flushes: u64,
 }
 
-/// From before a read of a database, to tell whether the cache was flushed during it.
+/// The number of flushes before a read of a database, to detect a flush during the read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading(u64);
+pub(super) struct FlushCount(u64);
 
 impl Cache {
-    /// What is kept of a site, or leave to keep what is about to be read.
-    pub(super) fn get(&self, uid: Uid) -> Result<Arc<Options>, Reading> {
-        let kept = self.lock();
-        kept.options.get(&uid).cloned().ok_or(Reading(kept.flushes))
+    /// Returns the cached options of a site; on a miss, the ticket to insert what is read now.
+    pub(super) fn get(&self, uid: Uid) -> Result<Arc<Options>, FlushCount> {
+        let state = self.lock();
+        state.options.get(&uid).cloned().ok_or(FlushCount(state.flushes))
     }
 
-    /// Keeps what was read, unless a flush came between: then it may be old.
-    pub(super) fn keep(&self, uid: Uid, reading: Reading, options: &Arc<Options>) {
-        let mut kept = self.lock();
-        if reading != Reading(kept.flushes) {
+    /// Inserts what was read, unless a flush in the meantime may have made it outdated.
+    pub(super) fn insert(&self, uid: Uid, flush_count: FlushCount, options: &Arc<Options>) {
+        let mut state = self.lock();
+        if flush_count != FlushCount(state.flushes) {
             return;
         }
-        if kept.options.len() >= MOST {
-            kept.options.clear();
+        if state.options.len() >= MAX_SITES {
+            state.options.clear();
         }
-        kept.options.insert(uid, Arc::clone(options));
+        state.options.insert(uid, Arc::clone(options));
     }
 
     pub(super) fn flush(&self, uid: Uid) {
-        let mut kept = self.lock();
-        kept.flushes += 1;
-        kept.options.remove(&uid);
+        let mut state = self.lock();
+        state.flushes += 1;
+        state.options.remove(&uid);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

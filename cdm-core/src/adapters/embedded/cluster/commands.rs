@@ -1,16 +1,16 @@
-//! The writes that callers ask for, each in one transaction with its checks.
+//! The writes of callers, each in one transaction together with its checks.
 
 use sqlx::{Row, SqliteConnection};
 
-use super::tables::{ROUTES, TEMPLATES, bump, damaged};
-use super::{Inner, PORT, news, shapes};
+use super::tables::{ROUTES, TEMPLATES, damaged, next_number};
+use super::{Inner, PORT, changes, encoding};
 use crate::domain::{Color, Digest, Fence, JobName, Uid};
 use crate::ports::{
     CallContext, CanaryVersion, Changed, ErrorKind, ImageWant, JobSpec, JobState, Outcome, PortError,
     RouteSpec,
 };
 
-/// A write.
+/// A write with its parameters.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Command<'a> {
     Canary(Option<&'a CanaryVersion>, Color, Option<Digest>),
@@ -21,28 +21,29 @@ pub(super) enum Command<'a> {
     Job(&'a JobSpec),
 }
 
-/// Why a write did not happen.
+/// Why a write was not applied.
 #[derive(Debug)]
-enum Stop {
-    Refused(PortError),
-    File(sqlx::Error),
+enum CommandError {
+    Rejected(PortError),
+    Database(sqlx::Error),
 }
 
-impl From<sqlx::Error> for Stop {
+impl From<sqlx::Error> for CommandError {
     fn from(error: sqlx::Error) -> Self {
-        Self::File(error)
+        Self::Database(error)
     }
 }
 
 impl Inner {
-    /// Writes, and has the router follow before it answers.
+    /// Applies a write, and updates the router before returning.
     pub(super) async fn write(&self, call: &CallContext, command: Command<'_>) -> Outcome<()> {
         tokio::select! {
             biased;
             outcome = self.write_now(call, command) => outcome,
-            // A commit may be on its way.
+            // The commit may still take effect.
             () = self.clock.sleep_until(call.deadline) => {
-                Outcome::Unknown(PortError::new(PORT, ErrorKind::Unavailable, "the deadline has passed"))
+                let message = "the deadline passed before the write completed";
+                Outcome::Unknown(PortError::new(PORT, ErrorKind::Unavailable, message))
             }
         }
     }
@@ -54,23 +55,23 @@ impl Inner {
         };
         match command.apply(&mut tx, call.fence).await {
             Ok(()) => {}
-            Err(Stop::Refused(error)) => return Outcome::NotApplied(error),
-            Err(Stop::File(error)) => return Outcome::NotApplied(super::unavailable(error)),
+            Err(CommandError::Rejected(error)) => return Outcome::NotApplied(error),
+            Err(CommandError::Database(error)) => return Outcome::NotApplied(super::unavailable(error)),
         }
         if self.clock.monotonic() >= call.deadline {
-            let message = "the deadline had passed before the write";
+            let message = "the deadline passed before the write";
             return Outcome::NotApplied(PortError::new(PORT, ErrorKind::Unavailable, message));
         }
         if let Err(error) = tx.commit().await {
             return Outcome::Unknown(super::unavailable(error));
         }
         if command.routes() && self.own_boot().is_some() {
-            // The write stands; a router that cannot follow now does so at its next glance at the file.
+            // The write is committed. A router that cannot update now does so at its next poll of the file.
             if let Err(error) = self.routes.reload(&self.file).await {
-                tracing::warn!(%error, "the router does not see a route's change yet");
+                tracing::warn!(%error, "the router could not load a changed route; it tries again at its next poll");
             }
         }
-        self.tell();
+        self.notify();
         Outcome::Applied(())
     }
 }
@@ -83,10 +84,10 @@ impl Command<'_> {
         }
     }
 
-    async fn apply(self, conn: &mut SqliteConnection, fence: Fence) -> Result<(), Stop> {
+    async fn apply(self, conn: &mut SqliteConnection, fence: Fence) -> Result<(), CommandError> {
         match self {
             Self::Canary(expect, color, digest) => set_canary(conn, expect, color, digest).await,
-            Self::Image(color, expect, want) => set_image(conn, fence, color, expect, want).await,
+            Self::Image(color, expect, desired) => set_image(conn, fence, color, expect, desired).await,
             Self::PutRoute(spec) => put_route(conn, fence, spec).await,
             Self::MoveRoute(uid, expect, to) => move_route(conn, fence, uid, expect, to).await,
             Self::Release(uid) => release(conn, uid).await,
@@ -100,11 +101,11 @@ async fn set_canary(
     expect: Option<&CanaryVersion>,
     color: Color,
     digest: Option<Digest>,
-) -> Result<(), Stop> {
+) -> Result<(), CommandError> {
     let row = sqlx::query("SELECT version FROM cluster_canary").fetch_optional(&mut *conn).await?;
     let version: Option<i64> = row.map(|row| row.try_get(0)).transpose()?;
     if version.map(|version| version.to_string()).as_ref() != expect.map(|expect| &expect.0) {
-        return refuse(ErrorKind::Conflict, "the canary has another version");
+        return reject(ErrorKind::Conflict, "the canary was changed since it was read");
     }
     sqlx::query("INSERT OR REPLACE INTO cluster_canary (one, selector, digest, version) VALUES (1, ?, ?, ?)")
         .bind(color.as_str())
@@ -120,34 +121,34 @@ async fn set_image(
     fence: Fence,
     color: Color,
     expect: Fence,
-    want: &ImageWant,
-) -> Result<(), Stop> {
+    desired: &ImageWant,
+) -> Result<(), CommandError> {
     let row = sqlx::query("SELECT fence, digest, template FROM cluster_services WHERE selector = ?")
         .bind(color.as_str())
         .fetch_one(&mut *conn)
         .await?;
-    let (carried, runs, template): (String, String, String) =
+    let (current, current_digest, template): (String, String, String) =
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    if carried != expect.to_string() {
-        return refuse(ErrorKind::Conflict, "the workload carries another fence");
+    if current != expect.to_string() {
+        return reject(ErrorKind::Conflict, "the workload has another fence");
     }
-    let next = match want {
-        ImageWant::Digest(digest) if digest.to_string() == runs => None,
+    let next = match desired {
+        ImageWant::Digest(digest) if digest.to_string() == current_digest => None,
         ImageWant::Digest(digest) => {
-            Some((digest.to_string(), shapes::template(*digest, bump(conn, TEMPLATES).await?)))
+            Some((digest.to_string(), encoding::template(*digest, next_number(conn, TEMPLATES).await?)))
         }
         ImageWant::Template(wanted) if wanted.as_str() == template => None,
-        ImageWant::Template(wanted) => match shapes::digest_in(wanted.as_str()) {
+        ImageWant::Template(wanted) => match encoding::digest_in(wanted.as_str()) {
             Some(digest) => Some((digest.to_string(), wanted.as_str().to_owned())),
-            None => return refuse(ErrorKind::Invalid, "the template is none of this cluster's"),
+            None => return reject(ErrorKind::Invalid, "the template was not created by this cluster"),
         },
     };
-    let selector_text = color.as_str();
+    let color_text = color.as_str();
     match next {
         None => {
             sqlx::query("UPDATE cluster_services SET fence = ? WHERE selector = ?")
                 .bind(fence.to_string())
-                .bind(selector_text)
+                .bind(color_text)
                 .execute(&mut *conn)
                 .await?
         }
@@ -159,19 +160,19 @@ async fn set_image(
             .bind(fence.to_string())
             .bind(digest)
             .bind(template)
-            .bind(selector_text)
+            .bind(color_text)
             .execute(&mut *conn)
             .await?
         }
     };
-    news::tell(conn, &Changed::Service(color)).await?;
+    changes::record(conn, &Changed::Service(color)).await?;
     Ok(())
 }
 
-async fn put_route(conn: &mut SqliteConnection, fence: Fence, spec: &RouteSpec) -> Result<(), Stop> {
-    still_open(conn, Some(spec.uid)).await?;
+async fn put_route(conn: &mut SqliteConnection, fence: Fence, spec: &RouteSpec) -> Result<(), CommandError> {
+    check_not_released(conn, Some(spec.uid)).await?;
     if route_fence(conn, spec.uid).await?.is_some() {
-        return refuse(ErrorKind::Exists, "the site has a route");
+        return reject(ErrorKind::Exists, "the site already has a route");
     }
     for host in spec.hostnames.all() {
         let taken =
@@ -181,16 +182,16 @@ async fn put_route(conn: &mut SqliteConnection, fence: Fence, spec: &RouteSpec) 
                 .execute(&mut *conn)
                 .await?;
         if taken.rows_affected() == 0 {
-            return refuse(ErrorKind::Foreign, "another owner's route has one of the hostnames");
+            return reject(ErrorKind::Foreign, "the route of another owner has one of the hostnames");
         }
     }
-    let generation = bump(conn, ROUTES).await?;
+    let generation = next_number(conn, ROUTES).await?;
     sqlx::query(
         "INSERT INTO cluster_routes (uid, site, hostnames, service, fence, generation) VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(spec.uid.to_string())
     .bind(spec.site.as_str())
-    .bind(shapes::hostnames(&spec.hostnames))
+    .bind(encoding::hostnames(&spec.hostnames))
     .bind(spec.service.as_str())
     .bind(fence.to_string())
     .bind(generation)
@@ -205,15 +206,15 @@ async fn move_route(
     uid: Uid,
     expect: Fence,
     to: Color,
-) -> Result<(), Stop> {
+) -> Result<(), CommandError> {
     match route_fence(conn, uid).await? {
-        None => return refuse(ErrorKind::NotFound, "the site has no route"),
-        Some(carried) if carried != expect => {
-            return refuse(ErrorKind::Conflict, "the route carries another fence");
+        None => return reject(ErrorKind::NotFound, "the site has no route"),
+        Some(current) if current != expect => {
+            return reject(ErrorKind::Conflict, "the route has another fence");
         }
         Some(_) => {}
     }
-    let generation = bump(conn, ROUTES).await?;
+    let generation = next_number(conn, ROUTES).await?;
     sqlx::query("UPDATE cluster_routes SET service = ?, fence = ?, generation = ? WHERE uid = ?")
         .bind(to.as_str())
         .bind(fence.to_string())
@@ -224,13 +225,13 @@ async fn move_route(
     Ok(())
 }
 
-async fn release(conn: &mut SqliteConnection, uid: Uid) -> Result<(), Stop> {
+async fn release(conn: &mut SqliteConnection, uid: Uid) -> Result<(), CommandError> {
     let text = uid.to_string();
     let known = sqlx::query("SELECT 1 FROM cluster_released WHERE uid = ?").bind(&text);
     if known.fetch_optional(&mut *conn).await?.is_some() {
         return Ok(());
     }
-    let generation = bump(conn, ROUTES).await?;
+    let generation = next_number(conn, ROUTES).await?;
     sqlx::query("INSERT INTO cluster_released (uid, generation) VALUES (?, ?)")
         .bind(&text)
         .bind(generation)
@@ -241,22 +242,22 @@ async fn release(conn: &mut SqliteConnection, uid: Uid) -> Result<(), Stop> {
     let jobs = sqlx::query("DELETE FROM cluster_jobs WHERE uid = ? RETURNING name").bind(&text);
     for row in jobs.fetch_all(&mut *conn).await? {
         let name = JobName::parse(row.try_get(0)?).ok_or_else(|| damaged("a job's name"))?;
-        news::tell(conn, &Changed::Job(name)).await?;
+        changes::record(conn, &Changed::Job(name)).await?;
     }
     Ok(())
 }
 
-async fn run_job(conn: &mut SqliteConnection, spec: &JobSpec) -> Result<(), Stop> {
+async fn run_job(conn: &mut SqliteConnection, spec: &JobSpec) -> Result<(), CommandError> {
     let owner = spec.kind.uid();
-    still_open(conn, owner).await?;
+    check_not_released(conn, owner).await?;
     let owner = owner.map(|uid| uid.to_string());
-    let held = sqlx::query("SELECT uid FROM cluster_jobs WHERE name = ?").bind(spec.name.as_str());
-    if let Some(row) = held.fetch_optional(&mut *conn).await? {
-        let held: Option<String> = row.try_get(0)?;
-        return if held == owner {
-            refuse(ErrorKind::Exists, "the job is there")
+    let existing = sqlx::query("SELECT uid FROM cluster_jobs WHERE name = ?").bind(spec.name.as_str());
+    if let Some(row) = existing.fetch_optional(&mut *conn).await? {
+        let existing: Option<String> = row.try_get(0)?;
+        return if existing == owner {
+            reject(ErrorKind::Exists, "the job already exists")
         } else {
-            refuse(ErrorKind::Foreign, "another owner has a job of that name")
+            reject(ErrorKind::Foreign, "another owner has a job with this name")
         };
     }
     sqlx::query(
@@ -266,23 +267,23 @@ async fn run_job(conn: &mut SqliteConnection, spec: &JobSpec) -> Result<(), Stop
     .bind(spec.name.as_str())
     .bind(owner)
     .bind(spec.service.as_str())
-    .bind(shapes::kind(&spec.kind))
-    .bind(shapes::state(&JobState::Running))
+    .bind(encoding::kind(&spec.kind))
+    .bind(encoding::state(&JobState::Running))
     .execute(&mut *conn)
     .await?;
-    news::tell(conn, &Changed::Job(spec.name.clone())).await?;
+    changes::record(conn, &Changed::Job(spec.name.clone())).await?;
     Ok(())
 }
 
-fn refuse<T>(kind: ErrorKind, message: &str) -> Result<T, Stop> {
-    Err(Stop::Refused(PortError::new(PORT, kind, message)))
+fn reject<T>(kind: ErrorKind, message: &str) -> Result<T, CommandError> {
+    Err(CommandError::Rejected(PortError::new(PORT, kind, message)))
 }
 
-async fn still_open(conn: &mut SqliteConnection, uid: Option<Uid>) -> Result<(), Stop> {
+async fn check_not_released(conn: &mut SqliteConnection, uid: Option<Uid>) -> Result<(), CommandError> {
     let Some(uid) = uid else { return Ok(()) };
     let released = sqlx::query("SELECT 1 FROM cluster_released WHERE uid = ?").bind(uid.to_string());
     match released.fetch_optional(conn).await? {
-        Some(_) => refuse(ErrorKind::Gone, "the uid was released"),
+        Some(_) => reject(ErrorKind::Gone, "the uid was released"),
         None => Ok(()),
     }
 }

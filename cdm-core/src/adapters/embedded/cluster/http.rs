@@ -1,4 +1,4 @@
-//! HTTP/1.1 on loopback: a listener that hands requests on, and the shapes of bodies.
+//! HTTP/1.1 on loopback: a listener that passes requests to a handler, a client, and the types of bodies.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,51 +23,51 @@ use tokio::task::JoinSet;
 
 use crate::ports::Clock;
 
-/// What is sent back: a text, or what another sent.
-pub(super) type Answer = Response<Either<Full<Bytes>, Incoming>>;
-/// What is sent on: nothing, or what a client sends, up to a limit.
-pub(super) type Sent = Either<Empty<Bytes>, Limited<Incoming>>;
-/// Connections to pods, kept open between requests.
-pub(super) type Http = Client<HttpConnector, Sent>;
+/// A response: a text, or the body of another response.
+pub(super) type HttpResponse = Response<Either<Full<Bytes>, Incoming>>;
+/// The body of a forwarded request: empty, or the client's body up to a limit.
+pub(super) type RequestBody = Either<Empty<Bytes>, Limited<Incoming>>;
+/// A client for pods, which keeps connections open between requests.
+pub(super) type HttpClient = Client<HttpConnector, RequestBody>;
 
-/// Most bytes of a request's body.
-pub(super) const MOST_BODY: usize = 16 << 20;
-/// Most bytes of a request's head.
-const MOST_HEAD: usize = 64 << 10;
-/// Most headers.
-const MOST_HEADERS: usize = 100;
-/// How long a client may take over its head.
-const HEAD_PATIENCE: Duration = Duration::from_secs(15);
-/// Connections that one listener serves at a time, at most.
-pub(super) const MOST_CONNECTIONS: usize = 1024;
-/// How long a listener rests after it could not accept, as when descriptors have run out.
-const REST: Duration = Duration::from_millis(50);
+/// Maximum size of a request's body, in bytes.
+pub(super) const MAX_BODY: usize = 16 << 20;
+/// Maximum size of a request's head, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+/// Maximum number of headers.
+const MAX_HEADERS: usize = 100;
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Maximum number of connections that one listener serves at a time.
+pub(super) const MAX_CONNECTIONS: usize = 1024;
+/// Pause after a failed accept, for example when file descriptors have run out.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many requests are being answered.
+/// The number of requests in progress.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Busy(Arc<AtomicUsize>);
+pub(super) struct ActiveRequests(Arc<AtomicUsize>);
 
-impl Busy {
+impl ActiveRequests {
     pub(super) fn is_idle(&self) -> bool {
         self.0.load(Ordering::Acquire) == 0
     }
 
-    fn enter(&self) -> Guard {
+    fn enter(&self) -> ActiveGuard {
         self.0.fetch_add(1, Ordering::AcqRel);
-        Guard(Arc::clone(&self.0))
+        ActiveGuard(Arc::clone(&self.0))
     }
 }
 
-struct Guard(Arc<AtomicUsize>);
+struct ActiveGuard(Arc<AtomicUsize>);
 
-impl Drop for Guard {
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// The open connections without a request, the one that has waited longest first. At the limit it makes way for a new
-/// connection, so that silent ones keep nobody out.
+/// The open connections without a request, the longest idle first. At the limit, the longest idle connection is closed
+/// for a new one, so that idle connections cannot block new ones.
 #[derive(Clone, Debug, Default)]
 struct Idle(Arc<Mutex<IdleConnections>>);
 
@@ -75,8 +75,8 @@ struct Idle(Arc<Mutex<IdleConnections>>);
 struct IdleConnections {
     last: u64,
     by_age: BTreeMap<u64, Arc<Notify>>,
-    /// A new connection waits for one of these to close.
-    wanted: bool,
+    /// Whether a new connection waits for one of these to close.
+    close_next: bool,
 }
 
 impl Idle {
@@ -84,32 +84,32 @@ impl Idle {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the connection that has waited longest, where one waits.
+    /// Closes the connection that is idle the longest, if there is one.
     fn close_longest(&self) {
         if let Some((_, close)) = self.lock().by_age.pop_first() {
             close.notify_one();
         }
     }
 
-    /// The same; where none waits, the next one that would wait is closed.
-    fn make_room(&self) {
+    /// Closes the connection that is idle the longest; if none is idle, the next one that becomes idle.
+    fn close_one(&self) {
         let mut idle = self.lock();
         match idle.by_age.pop_first() {
             Some((_, close)) => close.notify_one(),
-            None => idle.wanted = true,
+            None => idle.close_next = true,
         }
     }
 
-    fn room_was_found(&self) {
-        self.lock().wanted = false;
+    fn cancel_close(&self) {
+        self.lock().close_next = false;
     }
 
-    /// The connection's number until it has a request.
+    /// Adds an idle connection; returns its number.
     fn add(&self, close: &Arc<Notify>) -> u64 {
         let mut idle = self.lock();
         idle.last += 1;
         let number = idle.last;
-        if std::mem::take(&mut idle.wanted) {
+        if std::mem::take(&mut idle.close_next) {
             close.notify_one();
         } else {
             idle.by_age.insert(number, Arc::clone(close));
@@ -122,11 +122,11 @@ impl Idle {
     }
 }
 
-/// An open connection; HTTP/1.1 has one request on it at a time.
+/// An open connection. HTTP/1.1 has one request at a time on a connection.
 struct Connection {
     idle: Idle,
     close: Arc<Notify>,
-    /// Its number among the idle ones; 0 while it has a request.
+    /// The number of the connection in the idle list; 0 while it has a request.
     number: AtomicU64,
 }
 
@@ -141,10 +141,10 @@ impl Connection {
         self.number.load(Ordering::Acquire) == 0
     }
 
-    /// A request has come, and is there until the guard is dropped.
-    fn begin(self: &Arc<Self>, busy: &Busy) -> OpenRequest {
+    /// Marks that a request has arrived, until the guard is dropped.
+    fn begin(self: &Arc<Self>, active: &ActiveRequests) -> OpenRequest {
         self.idle.remove(self.number.swap(0, Ordering::AcqRel));
-        OpenRequest { connection: Arc::clone(self), _busy: busy.enter() }
+        OpenRequest { connection: Arc::clone(self), _active: active.enter() }
     }
 }
 
@@ -154,10 +154,10 @@ impl Drop for Connection {
     }
 }
 
-/// A request whose answer is not sent yet.
+/// A request whose response is not sent yet.
 struct OpenRequest {
     connection: Arc<Connection>,
-    _busy: Guard,
+    _active: ActiveGuard,
 }
 
 impl Drop for OpenRequest {
@@ -167,13 +167,13 @@ impl Drop for OpenRequest {
     }
 }
 
-/// The body of an answer, which keeps the request open until it is sent.
-struct Sending<B> {
+/// The body of a response. It keeps the request open until it is sent.
+struct OpenBody<B> {
     body: B,
     _request: OpenRequest,
 }
 
-impl<B: Body + Unpin> Body for Sending<B> {
+impl<B: Body + Unpin> Body for OpenBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -193,8 +193,8 @@ impl<B: Body + Unpin> Body for Sending<B> {
     }
 }
 
-/// A client for pods.
-pub(super) fn client() -> Http {
+/// Creates a client for pods.
+pub(super) fn client() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_secs(2)));
@@ -204,63 +204,65 @@ pub(super) fn client() -> Http {
         .build(connector)
 }
 
-/// Serves every connection, so many at a time, until it is dropped, and all of them with it.
+/// Serves connections, at most the given number at a time, until the future is dropped, which closes them.
 pub(super) async fn serve<F, A>(
     (listener, connections): (TcpListener, usize),
     clock: Arc<dyn Clock>,
-    busy: Busy,
-    answer: F,
+    active: ActiveRequests,
+    handler: F,
 ) where
     F: Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Answer> + Send + 'static,
+    A: Future<Output = HttpResponse> + Send + 'static,
 {
-    let room = Arc::new(Semaphore::new(connections));
+    let permits = Arc::new(Semaphore::new(connections));
     let (idle, mut connections) = (Idle::default(), JoinSet::new());
     loop {
         while connections.try_join_next().is_some() {}
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "a connection was not accepted");
+                tracing::debug!(%error, "accepting a connection failed");
                 idle.close_longest();
-                clock.sleep_until(clock.monotonic().after(REST)).await;
+                clock.sleep_until(clock.monotonic().after(ACCEPT_RETRY_INTERVAL)).await;
                 continue;
             }
         };
-        let permit = match Arc::clone(&room).try_acquire_owned() {
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                idle.make_room();
-                let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-                idle.room_was_found();
+                idle.close_one();
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                idle.cancel_close();
                 permit
             }
         };
-        // Answers are small; whether they go out a little later is all that this changes.
+        // Responses are small; a failure here only delays them a little.
         drop(stream.set_nodelay(true));
-        let (answer, busy, connection) = (answer.clone(), busy.clone(), Connection::new(idle.clone()));
+        let (handler, active, connection) = (handler.clone(), active.clone(), Connection::new(idle.clone()));
         connections.spawn(async move {
             let opened = Arc::clone(&connection);
             let service = service_fn(move |request| {
-                let (request, answered) = (opened.begin(&busy), answer(request));
+                let (request, response_future) = (opened.begin(&active), handler(request));
                 async move {
-                    let answer = answered.await;
-                    Ok::<_, std::convert::Infallible>(answer.map(|body| Sending { body, _request: request }))
+                    let response = response_future.await;
+                    Ok::<_, std::convert::Infallible>(
+                        response.map(|body| OpenBody { body, _request: request }),
+                    )
                 }
             });
             let mut serving = pin!(
                 http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_PATIENCE)
-                    .max_buf_size(MOST_HEAD)
-                    .max_headers(MOST_HEADERS)
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .max_buf_size(MAX_HEAD)
+                    .max_headers(MAX_HEADERS)
                     .serve_connection(TokioIo::new(stream), service)
             );
             let mut ended = tokio::select! {
                 ended = serving.as_mut() => ended,
                 () = connection.close.notified() => Ok(()),
             };
-            // A request that came in the meantime is answered first.
+            // A request that arrived in the meantime is answered first.
             if ended.is_ok() && connection.has_request() {
                 serving.as_mut().graceful_shutdown();
                 ended = serving.await;
@@ -273,25 +275,25 @@ pub(super) async fn serve<F, A>(
     }
 }
 
-/// A short text.
-pub(super) fn text(status: StatusCode, text: String) -> Answer {
+/// A plain text.
+pub(super) fn text(status: StatusCode, text: String) -> HttpResponse {
     with_type(status, "text/plain; charset=utf-8", text + "\n")
 }
 
-/// A page.
-pub(super) fn html(status: StatusCode, page: String) -> Answer {
+/// An HTML page.
+pub(super) fn html(status: StatusCode, page: String) -> HttpResponse {
     with_type(status, "text/html; charset=utf-8", page)
 }
 
-fn with_type(status: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(body))));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+fn with_type(status: StatusCode, kind: &'static str, body: String) -> HttpResponse {
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(body))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
-/// The host that a request is for: in lower case, without a port; and the port.
+/// The host of a request, in lower case and without a port, and the port.
 pub(super) fn host<B>(request: &Request<B>) -> Option<(String, Option<u16>)> {
     let authority = match request.uri().authority() {
         Some(authority) => authority.clone(),

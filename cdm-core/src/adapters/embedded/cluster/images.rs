@@ -1,4 +1,4 @@
-//! How images behave: what stands in for a registry on one machine.
+//! Declared properties of images, in place of a registry.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,38 +10,40 @@ use super::Inner;
 use super::tables::damaged;
 use crate::domain::{Digest, Theme};
 
-/// Whether pods of an image pass their readiness check.
+/// When the pods of an image pass their readiness check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Readiness {
-    /// Once they have started.
+    /// As soon as they have started.
     #[default]
     Ready,
-    /// Never.
+    /// Never, so every rollout of the image fails.
     Never,
 }
 
-/// How an image behaves.
+/// The properties of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSpec {
-    /// Whether its pods get ready.
+    /// When its pods become ready. Default: as soon as they have started.
     pub readiness: Readiness,
-    /// The status that its pods answer requests to sites with: 200 for pages, anything else for a failure.
+    /// The status code of its pods' responses to requests for sites: 200 for pages, any other for a failure. Default:
+    /// 200.
     pub answers: u16,
-    /// The themes in it; `None` for every theme.
+    /// The themes in the image; `None` (the default) for every theme.
     pub themes: Option<Vec<Theme>>,
-    /// How long a pod of it takes to get ready; `None` for what the settings say.
+    /// How long a pod of the image takes to start; `None` (the default) uses
+    /// [`pod_start`](super::LocalSettings::pod_start).
     pub start: Option<Duration>,
 }
 
 impl Default for ImageSpec {
-    /// Gets ready, answers pages, has every theme.
+    /// An image that becomes ready, serves pages, and has every theme.
     fn default() -> Self {
         Self { readiness: Readiness::Ready, answers: 200, themes: None, start: None }
     }
 }
 
 impl ImageSpec {
-    /// Whether a theme is in the image.
+    /// Whether the image has a theme.
     pub fn has_theme(&self, theme: &Theme) -> bool {
         self.themes.as_ref().is_none_or(|themes| themes.contains(theme))
     }
@@ -52,7 +54,7 @@ impl ImageSpec {
 pub(super) struct Images(HashMap<Digest, ImageSpec>);
 
 #[derive(Serialize, Deserialize)]
-struct SpecShape {
+struct SpecJson {
     ready: bool,
     answers: u16,
     themes: Option<Vec<String>>,
@@ -71,7 +73,7 @@ impl Images {
         Ok(Self(images))
     }
 
-    /// How `digest` behaves.
+    /// The properties of an image; the default ones if it was not declared.
     pub(super) fn of(&self, digest: Digest) -> ImageSpec {
         self.0.get(&digest).cloned().unwrap_or_default()
     }
@@ -83,15 +85,15 @@ impl Images {
     }
 }
 
-/// Writes down how an image behaves, and lets this process know.
+/// Stores the properties of an image, and notifies the tasks of this process.
 pub(super) async fn declare(inner: &Inner, digest: Digest, spec: &ImageSpec) -> Result<(), sqlx::Error> {
-    let shape = SpecShape {
+    let json = SpecJson {
         ready: spec.readiness == Readiness::Ready,
         answers: spec.answers,
         themes: spec.themes.as_ref().map(|themes| themes.iter().map(ToString::to_string).collect()),
         start_ms: spec.start.map(|start| u64::try_from(start.as_millis()).unwrap_or(u64::MAX)),
     };
-    let text = serde_json::to_string(&shape).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let text = serde_json::to_string(&json).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let mut tx = inner.file.begin().await?;
     sqlx::query("INSERT OR REPLACE INTO cluster_images (digest, spec) VALUES (?, ?)")
         .bind(digest.to_string())
@@ -100,19 +102,19 @@ pub(super) async fn declare(inner: &Inner, digest: Digest, spec: &ImageSpec) -> 
         .await?;
     tx.commit().await?;
     inner.reload_images().await?;
-    inner.tell();
+    inner.notify();
     Ok(())
 }
 
 fn parse(text: &str) -> Option<ImageSpec> {
-    let shape: SpecShape = serde_json::from_str(text).ok()?;
+    let json: SpecJson = serde_json::from_str(text).ok()?;
     let parsed =
         |themes: Vec<String>| themes.iter().map(|theme| Theme::parse(theme)).collect::<Result<_, _>>();
-    let themes = shape.themes.map(parsed).transpose().ok()?;
+    let themes = json.themes.map(parsed).transpose().ok()?;
     Some(ImageSpec {
-        readiness: if shape.ready { Readiness::Ready } else { Readiness::Never },
-        answers: shape.answers,
+        readiness: if json.ready { Readiness::Ready } else { Readiness::Never },
+        answers: json.answers,
         themes,
-        start: shape.start_ms.map(Duration::from_millis),
+        start: json.start_ms.map(Duration::from_millis),
     })
 }

@@ -1,15 +1,15 @@
-//! `wp core install` in a site's database: table by table and group of rows by group of rows, as the real one does it.
+//! `wp core install` in the database of a site, statement by statement, as the real command does it.
 //!
-//! Without a transaction around it, so that a process which is killed leaves what a pod that is killed leaves.
+//! The statements run without a transaction, so a killed process leaves the same partial installation as a killed pod.
 
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::tenants::read_options;
 
-/// The theme of a fresh installation.
+/// The theme of a new installation.
 const FIRST_THEME: &str = "default";
 
-/// The tables of WordPress 6.1, in the order in which they are made, and their columns here.
+/// The tables of WordPress 6.1 in the order of their creation, with the columns that the local cluster needs.
 const TABLES: [(&str, &str); 12] = [
     ("users", "user_login TEXT PRIMARY KEY, user_email TEXT NOT NULL"),
     ("usermeta", "user_login TEXT NOT NULL, meta_key TEXT NOT NULL, meta_value TEXT NOT NULL"),
@@ -24,36 +24,36 @@ const TABLES: [(&str, &str); 12] = [
     ("postmeta", "meta_id INTEGER PRIMARY KEY"),
     ("posts", "ID INTEGER PRIMARY KEY, post_title TEXT NOT NULL"),
 ];
-/// The key of a user's roles.
+/// The key of a user's roles in `usermeta`.
 const ROLES: &str = "wp_capabilities";
 
-/// What is installed.
+/// The values of a new installation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fresh<'a> {
+pub(super) struct NewInstallation<'a> {
     pub(super) address: &'a str,
     pub(super) title: &'a str,
     pub(super) user: &'a str,
     pub(super) email: &'a str,
 }
 
-/// What the command found, and did.
+/// The outcome of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Installed {
-    /// There was nothing, and everything was written.
-    Now,
-    /// There was an address; nothing was written.
-    Already,
-    /// There were tables and no address; nothing was written.
-    Unavailable,
+pub(super) enum InstallOutcome {
+    /// The database was empty, and everything was written.
+    Installed,
+    /// The database has an installation; nothing was written.
+    AlreadyInstalled,
+    /// The database has tables but no site address; nothing was written.
+    Partial,
 }
 
-/// One write: a statement with its values.
+/// One statement with its values.
 struct Write<'a> {
     statement: String,
     values: Vec<&'a str>,
 }
 
-impl<'a> Fresh<'a> {
+impl<'a> NewInstallation<'a> {
     fn writes(&self) -> Vec<Write<'a>> {
         let table = |(name, columns): &(&str, &str)| Write {
             statement: format!("CREATE TABLE {name} ({columns}) STRICT"),
@@ -79,26 +79,26 @@ impl<'a> Fresh<'a> {
     }
 }
 
-/// Installs where there is nothing.
+/// Installs WordPress if the database is empty.
 pub(super) async fn install(
     database: &mut SqliteConnection,
-    site: &Fresh<'_>,
-) -> Result<Installed, sqlx::Error> {
+    site: &NewInstallation<'_>,
+) -> Result<InstallOutcome, sqlx::Error> {
     if read_options(database).await?.is_some() {
-        return Ok(Installed::Already);
+        return Ok(InstallOutcome::AlreadyInstalled);
     }
     if has_tables(database).await? {
-        return Ok(Installed::Unavailable);
+        return Ok(InstallOutcome::Partial);
     }
     for Write { statement, values } in site.writes() {
         let query = sqlx::query(AssertSqlSafe(statement)).persistent(false);
         values.into_iter().fold(query, |query, value| query.bind(value)).execute(&mut *database).await?;
     }
-    Ok(Installed::Now)
+    Ok(InstallOutcome::Installed)
 }
 
-/// The roles of a user; `None` where there is no such user. What the versions before wrote, in one transaction, has no
-/// roles, and one user.
+/// The roles of a user; `None` if the user does not exist. Installations of older versions, which were written in one
+/// transaction, have no roles and one user, an administrator.
 pub(super) async fn roles(
     database: &mut SqliteConnection,
     user: &str,
@@ -115,13 +115,14 @@ pub(super) async fn roles(
     row.map_or(Ok(Some(String::new())), |row| row.try_get(0).map(Some))
 }
 
-/// Whether an installation came to its end. What the versions before wrote, in one transaction, has no roles and did.
+/// Whether an installation is complete. Installations of older versions, which were written in one transaction, have no
+/// roles and are complete.
 pub(super) async fn is_complete(database: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     if !is_table(database, "usermeta").await? {
         return is_table(database, "users").await;
     }
-    let mark = sqlx::query("SELECT 1 FROM options WHERE option_name = 'cdm_installed'");
-    Ok(mark.fetch_optional(database).await?.is_some())
+    let marker = sqlx::query("SELECT 1 FROM options WHERE option_name = 'cdm_installed'");
+    Ok(marker.fetch_optional(database).await?.is_some())
 }
 
 async fn has_tables(database: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
@@ -144,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    const SITE: Fresh<'_> = Fresh {
+    const SITE: NewInstallation<'_> = NewInstallation {
         address: "https://rrr.example.com",
         title: "It's \"quoted\"",
         user: "admin",
@@ -156,10 +157,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_installation_is_whole_and_is_not_repeated() {
+    async fn an_installation_is_complete_and_not_repeated() {
         let mut database = empty().await;
-        assert_eq!(install(&mut database, &SITE).await.expect("written"), Installed::Now);
-        assert_eq!(install(&mut database, &SITE).await.expect("read"), Installed::Already);
+        assert_eq!(install(&mut database, &SITE).await.expect("written"), InstallOutcome::Installed);
+        assert_eq!(install(&mut database, &SITE).await.expect("read"), InstallOutcome::AlreadyInstalled);
         assert_eq!(roles(&mut database, "admin").await.expect("read").as_deref(), Some("administrator"));
         assert_eq!(roles(&mut database, "other").await.expect("read"), None);
         assert!(is_complete(&mut database).await.expect("read"));
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_installation_that_was_cut_short_is_not_taken_up_again() {
+    async fn an_interrupted_installation_is_not_continued() {
         let all = SITE.writes().len();
         for cut in 1..all {
             let mut database = empty().await;
@@ -178,7 +179,8 @@ mod tests {
                 query.execute(&mut database).await.expect("written");
             }
             let found = install(&mut database, &SITE).await.expect("read");
-            let expected = if cut <= TABLES.len() { Installed::Unavailable } else { Installed::Already };
+            let expected =
+                if cut <= TABLES.len() { InstallOutcome::Partial } else { InstallOutcome::AlreadyInstalled };
             assert_eq!(found, expected, "after {cut}");
             let usable =
                 roles(&mut database, "admin").await.expect("read").as_deref() == Some("administrator");

@@ -1,37 +1,37 @@
-//! What jobs do in sites' databases. Each may be run again from the beginning.
+//! What jobs do in the databases of sites. Every job may be run again from its beginning.
 
 use sqlx::{Connection, SqliteConnection};
 
-use super::host::World;
-use super::install::{self, Fresh, Installed};
-use super::runner::Due;
+use super::host::HostContext;
+use super::install::{self, InstallOutcome, NewInstallation};
+use super::runner::PendingJob;
 use super::tenants::{read_options, site_error};
 use crate::domain::{Color, Hostnames, SiteName, Theme, Uid};
 use crate::ports::{ErrorKind, Job, JobFailure, JobKind, JobState, PortError};
 
-/// Most bytes of a log.
-const MOST_LOG: usize = 64 << 10;
-/// What a job prints. Never a secret.
+/// Maximum size of a log, in bytes.
+const MAX_LOG: usize = 64 << 10;
+/// The output of a job, which never contains a secret.
 #[derive(Debug, Default)]
 struct Log(String);
 
 impl Log {
     fn line(&mut self, line: &str) {
-        const CUT: &str = "…\n";
-        if self.0.len() + line.len() + 1 + CUT.len() <= MOST_LOG {
+        const TRUNCATED: &str = "…\n";
+        if self.0.len() + line.len() + 1 + TRUNCATED.len() <= MAX_LOG {
             self.0.push_str(line);
             self.0.push('\n');
-        } else if !self.0.ends_with(CUT) {
-            self.0.push_str(CUT);
+        } else if !self.0.ends_with(TRUNCATED) {
+            self.0.push_str(TRUNCATED);
         }
     }
 }
 
-/// Why a job fails.
+/// Why a job failed.
 struct Failure {
     message: String,
     cause: JobFailure,
-    /// The disk has no space: the job is no failure, it can be run again once there is.
+    /// Whether the disk is full. The job then did not fail, and runs again once there is free space.
     full: bool,
 }
 
@@ -43,8 +43,9 @@ impl Failure {
 
 impl From<PortError> for Failure {
     fn from(error: PortError) -> Self {
-        let away = matches!(error.kind, ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unavailable);
-        let refused = away && error.port == "databases";
+        let unavailable =
+            matches!(error.kind, ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unavailable);
+        let refused = unavailable && error.port == "databases";
         let cause = if refused { JobFailure::DatabaseRefused } else { JobFailure::Other };
         Self { full: error.kind == ErrorKind::Full, ..Self::of(cause, error.message) }
     }
@@ -56,15 +57,17 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Does what a job does, and says what became of it; `None` where the disk has no space for it now.
-pub(super) async fn run(world: &World, due: &Due) -> Option<Job> {
+/// Runs a job and returns its result; `None` if the disk is full.
+pub(super) async fn run(context: &HostContext, pending: &PendingJob) -> Option<Job> {
     let mut log = Log::default();
-    let done = match &due.kind {
+    let done = match &pending.kind {
         JobKind::Install { uid, hostnames, title } => {
-            install(world, due.service, *uid, hostnames, title, &mut log).await
+            install(context, pending.service, *uid, hostnames, title, &mut log).await
         }
-        JobKind::ActivateTheme { uid, theme } => activate(world, due.service, *uid, theme, &mut log).await,
-        JobKind::FlushCaches { uids } => flush(world, due.service, uids, &mut log).await,
+        JobKind::ActivateTheme { uid, theme } => {
+            activate(context, pending.service, *uid, theme, &mut log).await
+        }
+        JobKind::FlushCaches { uids } => flush(context, pending.service, uids, &mut log).await,
     };
     let state = match done {
         Ok(failed) => JobState::Succeeded { failed },
@@ -77,21 +80,22 @@ pub(super) async fn run(world: &World, due: &Due) -> Option<Job> {
     Some(Job { state, log: log.0 })
 }
 
-type Done = Result<Vec<(Uid, String)>, Failure>;
+type JobResult = Result<Vec<(Uid, String)>, Failure>;
 
 async fn install(
-    world: &World,
+    context: &HostContext,
     service: Color,
     uid: Uid,
     hostnames: &Hostnames,
     title: &SiteName,
     log: &mut Log,
-) -> Done {
-    let cms = world.tenants.cms(uid).await?;
-    let mut database = world.tenants.connect(uid).await?;
-    let siteurl = format!("{}://{}", world.cluster.settings.site_scheme, hostnames.canonical());
-    let site = Fresh { address: &siteurl, title: title.as_str(), user: &cms.username, email: &cms.email };
-    let proof = async {
+) -> JobResult {
+    let cms = context.tenants.cms(uid).await?;
+    let mut database = context.tenants.connect(uid).await?;
+    let siteurl = format!("{}://{}", context.cluster.settings.site_scheme, hostnames.canonical());
+    let site =
+        NewInstallation { address: &siteurl, title: title.as_str(), user: &cms.username, email: &cms.email };
+    let result = async {
         let installed = install::install(&mut database, &site).await?;
         let options = read_options(&mut database).await?;
         let roles = install::roles(&mut database, &cms.username).await?;
@@ -100,19 +104,19 @@ async fn install(
     }
     .await;
     close(database).await;
-    world.cache(service).flush(uid);
-    let (installed, options, roles, complete) = proof?;
+    context.cache(service).flush(uid);
+    let (installed, options, roles, complete) = result?;
     match installed {
-        Installed::Now => log.line("Success: WordPress installed successfully."),
-        Installed::Already => log.line("WordPress is already installed."),
-        Installed::Unavailable => {
+        InstallOutcome::Installed => log.line("Success: WordPress installed successfully."),
+        InstallOutcome::AlreadyInstalled => log.line("WordPress is already installed."),
+        InstallOutcome::Partial => {
             let message =
                 "One or more database tables are unavailable. The database may need to be repaired.";
             return Err(Failure::of(JobFailure::InstallIncomplete, message));
         }
     }
     let Some(options) = options else {
-        return Err(Failure::of(JobFailure::Other, "the installation does not show"));
+        return Err(Failure::of(JobFailure::Other, "WordPress is not installed after the installation"));
     };
     log.line(&format!("siteurl: {}", options.siteurl));
     match roles.as_deref() {
@@ -125,7 +129,7 @@ async fn install(
             Ok(Vec::new())
         }
         Some(roles) => {
-            let message = format!("`{}` is no administrator; its roles: `{roles}`", cms.username);
+            let message = format!("`{}` is not an administrator; its roles: `{roles}`", cms.username);
             Err(Failure::of(JobFailure::InstallIncomplete, message))
         }
         None => {
@@ -135,16 +139,22 @@ async fn install(
     }
 }
 
-async fn activate(world: &World, service: Color, uid: Uid, theme: &Theme, log: &mut Log) -> Done {
-    let view = world.cluster.running_image(service).await?;
-    if !world.cluster.images().of(view).has_theme(theme) {
+async fn activate(
+    context: &HostContext,
+    service: Color,
+    uid: Uid,
+    theme: &Theme,
+    log: &mut Log,
+) -> JobResult {
+    let digest = context.cluster.running_image(service).await?;
+    if !context.cluster.images().of(digest).has_theme(theme) {
         let message = format!("The '{theme}' theme could not be found.");
         return Err(Failure::of(JobFailure::ThemeMissing, message));
     }
-    let mut database = world.tenants.connect(uid).await?;
+    let mut database = context.tenants.connect(uid).await?;
     let done = set_theme(&mut database, theme).await;
     close(database).await;
-    world.cache(service).flush(uid);
+    context.cache(service).flush(uid);
     if !done? {
         return Err(Failure::of(JobFailure::Other, "WordPress is not installed."));
     }
@@ -152,7 +162,7 @@ async fn activate(world: &World, service: Color, uid: Uid, theme: &Theme, log: &
     Ok(Vec::new())
 }
 
-/// `false` where WordPress is not installed.
+/// Returns `false` if WordPress is not installed.
 async fn set_theme(database: &mut SqliteConnection, theme: &Theme) -> Result<bool, sqlx::Error> {
     if read_options(database).await?.is_none() {
         return Ok(false);
@@ -167,12 +177,12 @@ async fn set_theme(database: &mut SqliteConnection, theme: &Theme) -> Result<boo
     .map(|_| true)
 }
 
-async fn flush(world: &World, service: Color, uids: &[Uid], log: &mut Log) -> Done {
+async fn flush(context: &HostContext, service: Color, uids: &[Uid], log: &mut Log) -> JobResult {
     let mut failed = Vec::new();
     for uid in uids {
-        // Flushed also where the database does not answer: nothing old is kept of such a site.
-        world.cache(service).flush(*uid);
-        match world.tenants.connect(*uid).await {
+        // The cache is flushed also if the database is not available, so that it holds no outdated entry of this site.
+        context.cache(service).flush(*uid);
+        match context.tenants.connect(*uid).await {
             Ok(database) => {
                 close(database).await;
                 log.line(&format!("Success: The cache was flushed for {uid}."));
@@ -188,6 +198,6 @@ async fn flush(world: &World, service: Color, uids: &[Uid], log: &mut Log) -> Do
 
 async fn close(database: SqliteConnection) {
     if let Err(error) = database.close().await {
-        tracing::debug!(%error, "a site's database was not closed in order");
+        tracing::debug!(%error, "closing the database of a site failed");
     }
 }

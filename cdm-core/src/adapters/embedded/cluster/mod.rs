@@ -1,20 +1,19 @@
-//! The local cluster: two services whose pods really answer HTTP, a router that serves hostnames, and jobs, all of it
-//! on one machine.
+//! The local cluster: two services whose pods serve HTTP, a router for hostnames, and jobs, all on one machine.
 //!
-//! What shall be stands in tables of the shared file, and so does what was seen last. [`LocalCluster`] works on the
-//! tables alone, in any process. One process at a time, the one that holds the lock, has controllers that compare what
-//! shall be with what is and act on the difference; see [`LocalCluster::host`]. A process that is killed leaves nothing
-//! to be cleaned up: the next one starts pods from the tables under a boot of its own, and what was seen under another
-//! boot counts for nothing.
+//! Tables of the database file hold the desired and the last observed state. [`LocalCluster`] reads and writes only the
+//! tables, in any process. One process at a time, the one that holds the lock, runs controllers that compare desired
+//! and actual state and act on the difference; see [`LocalCluster::host`]. A killed process leaves nothing to clean up:
+//! the next host starts pods from the tables under a new boot ID, and ignores what was observed under another boot ID.
 
 mod cache;
+mod changes;
 mod commands;
+mod encoding;
 mod host;
 mod http;
 mod images;
 mod install;
 mod jobs;
-mod news;
 mod ops;
 mod pages;
 mod pod;
@@ -23,7 +22,6 @@ mod router;
 mod routes;
 mod runner;
 mod service;
-mod shapes;
 mod tables;
 mod tenants;
 
@@ -50,21 +48,25 @@ use routes::RouteTable;
 
 const PORT: &str = "cluster";
 
-/// How often the file is looked at for what other processes have written.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How often the file is polled for the writes of other processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How the local cluster behaves.
+/// Settings of the local cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalSettings {
-    /// How long a pod takes to get ready, where its image says nothing else.
+    /// How long a pod takes to start, unless its image declares another time. Default: 400 ms. A longer time shows
+    /// rollouts as slow as on a real cluster; a shorter one makes tests faster.
     pub pod_start: Duration,
-    /// How long pods may make no progress before the service says that it has failed.
+    /// How long a service may make no progress before it reports a failure. Default: 5 s. A short time fails slow
+    /// images, a long time delays the failure of broken ones.
     pub progress_deadline: Duration,
-    /// How long a job runs before it does what it does.
+    /// How long a job takes before it does its work. Default: 150 ms.
     pub job: Duration,
-    /// `http` or `https`: how sites' own addresses begin.
+    /// The scheme of the sites' URLs, `http` or `https`. Default: `http`. Use `https` if a proxy in front of the router
+    /// terminates TLS.
     pub site_scheme: String,
-    /// Connections that the router serves at a time.
+    /// Maximum number of connections that the router serves at a time. Default: 1,024. Above it, a new connection
+    /// replaces the one that is idle the longest.
     pub router_connections: usize,
 }
 
@@ -75,41 +77,41 @@ impl Default for LocalSettings {
             progress_deadline: Duration::from_secs(5),
             job: Duration::from_millis(150),
             site_scheme: "http".to_owned(),
-            router_connections: http::MOST_CONNECTIONS,
+            router_connections: http::MAX_CONNECTIONS,
         }
     }
 }
 
 /// Why the local cluster cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("the local cluster's tables cannot be made or read")]
+#[error("the tables of the local cluster cannot be created or read")]
 pub struct ClusterOpenError(#[from] sqlx::Error);
 
-/// The local cluster, as its tables have it; clones are the same one.
+/// The local cluster, accessed through its tables. Clones refer to the same cluster.
 #[derive(Clone)]
 pub struct LocalCluster {
     inner: Arc<Inner>,
 }
 
-/// What everything of one handle shares.
+/// What all clones of a handle share.
 struct Inner {
     file: File,
     settings: LocalSettings,
     clock: Arc<dyn Clock>,
-    /// Moves whenever something may have been written.
-    pulse: watch::Sender<u64>,
-    /// The boot under which this very handle hosts.
+    /// Changes whenever something may have been written.
+    change_signal: watch::Sender<u64>,
+    /// The boot ID under which this handle hosts; `None` while it does not host.
     boot: Mutex<Option<String>>,
     routes: RouteTable,
     images: RwLock<Arc<Images>>,
 }
 
 impl LocalCluster {
-    /// Opens the tables, and makes them where they are missing: then blue is the canary, and both services shall run
-    /// [`LocalCluster::initial_image`].
+    /// Opens the tables, creating them if they are missing. After their creation, blue is the canary, and both services
+    /// run [`LocalCluster::initial_image`].
     ///
     /// # Errors
-    /// When the file does not take the tables.
+    /// When the tables cannot be created or read.
     pub async fn open(
         file: File,
         settings: LocalSettings,
@@ -117,13 +119,13 @@ impl LocalCluster {
     ) -> Result<Self, ClusterOpenError> {
         file.ensure(tables::SCHEMA).await?;
         let mut tx = file.begin().await?;
-        tables::first_state(&mut tx, Self::initial_image()).await?;
+        tables::initialize(&mut tx, Self::initial_image()).await?;
         tx.commit().await?;
         let inner = Inner {
             file,
             settings,
             clock,
-            pulse: watch::Sender::new(0),
+            change_signal: watch::Sender::new(0),
             boot: Mutex::new(None),
             routes: RouteTable::default(),
             images: RwLock::default(),
@@ -132,22 +134,22 @@ impl LocalCluster {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The image that both services run before anything else was set.
+    /// The image that both services run until another one is set.
     pub fn initial_image() -> Digest {
         let hash = Sha256::digest(b"cdm local cluster, initial image");
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Digest::parse(&hex).unwrap_or_else(|broken| unreachable!("a hash is a digest: {broken}"))
+        Digest::parse(&hex).unwrap_or_else(|error| unreachable!("a hash is a digest: {error}"))
     }
 
-    /// Whether the tables can be read.
+    /// Checks that the tables can be read.
     ///
     /// # Errors
-    /// `Unavailable` when they cannot.
+    /// `Unavailable` when the tables cannot be read.
     pub async fn check(&self) -> Result<(), PortError> {
         self.inner.live_boot().await.map(drop).map_err(unavailable)
     }
 
-    /// Where the router of whichever process hosts now listens; `None` while nobody does.
+    /// Returns the address of the current host's router; `None` while no process hosts the cluster.
     ///
     /// # Errors
     /// `Unavailable` when the tables cannot be read.
@@ -156,15 +158,15 @@ impl LocalCluster {
         Ok(hosted.and_then(|hosted| hosted.router.parse().ok()))
     }
 
-    /// Says how an image behaves wherever it runs, from now on; running pods of it follow.
+    /// Declares the properties of an image. Pods that already run the image follow.
     ///
     /// # Errors
-    /// `Unavailable` when the tables do not take it.
+    /// `Unavailable` when the tables cannot be written.
     pub async fn declare(&self, digest: Digest, spec: ImageSpec) -> Result<(), PortError> {
         images::declare(&self.inner, digest, &spec).await.map_err(unavailable)
     }
 
-    /// Every declared image; others are ready and have every theme.
+    /// Returns every declared image. Other images become ready and have every theme.
     ///
     /// # Errors
     /// `Unavailable` when the tables cannot be read.
@@ -173,25 +175,29 @@ impl LocalCluster {
         Ok(self.inner.images().all())
     }
 
-    /// Marks a hostname as led elsewhere by a stranger's route: no site's route can have it.
+    /// Reserves a hostname as if a route of another owner had it, so that no site can have it.
     ///
     /// # Errors
-    /// `Foreign` when a route has it already.
+    /// `Foreign` when the route of a site has the hostname.
     pub async fn reserve(&self, host: &Hostname) -> Result<(), PortError> {
         let mut tx = self.inner.file.begin().await.map_err(unavailable)?;
         let free = tables::reserve(&mut tx, host).await.map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)?;
-        if free { Ok(()) } else { Err(PortError::new(PORT, ErrorKind::Foreign, "a route has the hostname")) }
+        if free {
+            Ok(())
+        } else {
+            Err(PortError::new(PORT, ErrorKind::Foreign, "the route of a site has the hostname"))
+        }
     }
 }
 
 impl Inner {
-    /// Wakes whoever waits for news in this process.
-    fn tell(&self) {
-        self.pulse.send_modify(|count| *count = count.wrapping_add(1));
+    /// Wakes all tasks of this process that wait for a change.
+    fn notify(&self) {
+        self.change_signal.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Waits for `span`.
+    /// Sleeps for `span`.
     async fn pause(&self, span: Duration) {
         self.clock.sleep_until(self.clock.monotonic().after(span)).await;
     }
@@ -204,7 +210,7 @@ impl Inner {
         *self.boot.lock().unwrap_or_else(PoisonError::into_inner) = boot;
     }
 
-    /// The process that hosts now: this one, or one that holds the lock which it wrote down.
+    /// The current host: this process, or a process that holds the lock stored in the tables.
     async fn hosted(&self) -> Result<Option<tables::Hosted>, sqlx::Error> {
         let mut reader = self.file.reader().acquire().await?;
         let Some(hosted) = tables::hosted(&mut reader).await? else { return Ok(None) };
@@ -216,10 +222,10 @@ impl Inner {
         Ok(self.hosted().await?.map(|hosted| hosted.boot))
     }
 
-    /// The image that a service shall run, in which its jobs run.
+    /// The image that a service is to run. Its jobs use this image.
     async fn running_image(&self, color: Color) -> Result<Digest, sqlx::Error> {
         let mut reader = self.file.reader().acquire().await?;
-        Ok(tables::wanted(&mut reader, color).await?.digest)
+        Ok(tables::spec(&mut reader, color).await?.digest)
     }
 
     fn images(&self) -> Arc<Images> {
@@ -242,15 +248,15 @@ impl fmt::Debug for LocalCluster {
 
 fn unavailable(error: sqlx::Error) -> PortError {
     if is_full(&error) {
-        // The file has said so once; it is no news with every call.
+        // The file has logged the full disk once; the calls do not repeat it.
         return PortError::new(
             PORT,
             ErrorKind::Full,
-            "the local cluster's tables take no writes: the disk is full",
+            "the tables of the local cluster cannot be written: the disk is full",
         );
     }
-    tracing::warn!(%error, "the local cluster's tables do not answer");
-    PortError::new(PORT, ErrorKind::Unavailable, "the local cluster's tables do not answer")
+    tracing::warn!(%error, "the tables of the local cluster are not available");
+    PortError::new(PORT, ErrorKind::Unavailable, "the tables of the local cluster are not available")
 }
 
 impl fmt::Debug for Inner {

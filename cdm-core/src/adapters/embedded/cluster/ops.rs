@@ -1,4 +1,4 @@
-//! The port, over the tables.
+//! The port `ClusterOps`, on the tables.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use sqlx::Row;
 
 use super::commands::Command;
 use super::tables::{self, damaged};
-use super::{LocalCluster, news, shapes, unavailable};
+use super::{LocalCluster, changes, encoding, unavailable};
 use crate::domain::{Color, Digest, Fence, JobName, Uid};
 use crate::ports::{
     CallContext, Canary, CanaryVersion, ChangeCursor, Changed, ClusterOps, ImageWant, Job, JobSpec, Outcome,
@@ -70,10 +70,10 @@ impl ClusterOps for LocalCluster {
 
     async fn changes(
         &self,
-        mark: ChangeCursor,
+        cursor: ChangeCursor,
         wait: Duration,
     ) -> Result<(Vec<Changed>, ChangeCursor), PortError> {
-        news::since(&self.inner, mark, wait).await.map_err(unavailable)
+        changes::since(&self.inner, cursor, wait).await.map_err(unavailable)
     }
 }
 
@@ -85,7 +85,7 @@ impl LocalCluster {
         let digest: Option<String> = row.try_get(1)?;
         let version: i64 = row.try_get(2)?;
         Ok(Some(Canary {
-            color: Color::parse(&color).map_err(|_| damaged("a selector"))?,
+            color: Color::parse(&color).map_err(|_| damaged("a service color"))?,
             digest: digest.map(|text| Digest::parse(&text)).transpose().map_err(|_| damaged("a digest"))?,
             version: CanaryVersion(version.to_string()),
         }))
@@ -105,8 +105,8 @@ impl LocalCluster {
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         Ok(Some(Route {
             uid,
-            hostnames: shapes::parse_hostnames(&hostnames).ok_or_else(|| damaged("a list of hostnames"))?,
-            service: Color::parse(&service).map_err(|_| damaged("a selector"))?,
+            hostnames: encoding::parse_hostnames(&hostnames).ok_or_else(|| damaged("a list of hostnames"))?,
+            service: Color::parse(&service).map_err(|_| damaged("a service color"))?,
             fence: Fence::parse(&fence).ok_or_else(|| damaged("a fence"))?,
         }))
     }
@@ -115,7 +115,7 @@ impl LocalCluster {
         let row = sqlx::query("SELECT state, log FROM cluster_jobs WHERE name = ?").bind(name.as_str());
         let Some(row) = row.fetch_optional(self.inner.file.reader()).await? else { return Ok(None) };
         let state: String = row.try_get(0)?;
-        let state = shapes::parse_state(&state).ok_or_else(|| damaged("a job's state"))?;
+        let state = encoding::parse_state(&state).ok_or_else(|| damaged("a job's state"))?;
         Ok(Some(Job { state, log: row.try_get(1)? }))
     }
 }

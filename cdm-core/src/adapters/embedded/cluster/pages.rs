@@ -1,12 +1,12 @@
-//! What a pod answers to a request for a site: the page of the tenant that the hostname is of.
+//! A pod's response to a request for a site: the page of the tenant that has the hostname.
 
 use std::sync::Arc;
 
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 
-use super::host::World;
-use super::http::{self, Answer};
+use super::host::HostContext;
+use super::http::{self, HttpResponse};
 use super::tenants::Options;
 use crate::domain::{Color, Digest, Hostname, Site, Uid};
 use crate::ports::PortError;
@@ -15,34 +15,44 @@ pub(super) const SERVICE: HeaderName = HeaderName::from_static("x-cdm-service");
 const SITE: HeaderName = HeaderName::from_static("x-cdm-site");
 const DIGEST: HeaderName = HeaderName::from_static("x-cdm-digest");
 
-/// Answers as the image `digest` in the service `service` does.
-pub(super) async fn answer<B>(world: &World, service: Color, digest: Digest, request: &Request<B>) -> Answer {
-    let answers = world.cluster.images().of(digest).answers;
-    let mut answer = if answers == 200 {
-        tenant(world, service, digest, request).await
+/// Responds as the image `digest` in the service `service` does.
+pub(super) async fn respond<B>(
+    context: &HostContext,
+    service: Color,
+    digest: Digest,
+    request: &Request<B>,
+) -> HttpResponse {
+    let status_code = context.cluster.images().of(digest).answers;
+    let mut response = if status_code == 200 {
+        tenant(context, service, digest, request).await
     } else {
-        let status = StatusCode::from_u16(answers).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         http::text(status, format!("There has been a critical error on this website. ({digest})"))
     };
-    let headers = answer.headers_mut();
+    let headers = response.headers_mut();
     headers.insert(SERVICE, HeaderValue::from_static(service.as_str()));
     if let Ok(digest) = HeaderValue::from_str(&digest.to_string()) {
         headers.insert(DIGEST, digest);
     }
-    answer
+    response
 }
 
-async fn tenant<B>(world: &World, service: Color, digest: Digest, request: &Request<B>) -> Answer {
+async fn tenant<B>(
+    context: &HostContext,
+    service: Color,
+    digest: Digest,
+    request: &Request<B>,
+) -> HttpResponse {
     let Some((host, port)) = http::host(request) else {
-        return http::text(StatusCode::BAD_REQUEST, "the request names no host".to_owned());
+        return http::text(StatusCode::BAD_REQUEST, "the request has no host".to_owned());
     };
-    let site = match find(world, &host).await {
+    let site = match find(context, &host).await {
         Ok(Some(site)) => site,
         Ok(None) => return http::text(StatusCode::NOT_FOUND, format!("no tenant has the host `{host}`")),
         Err(message) => return http::text(StatusCode::SERVICE_UNAVAILABLE, message),
     };
-    let mut answer = if site.hostnames.canonical().as_str() == host {
-        match options(world, service, site.uid).await {
+    let mut response = if site.hostnames.canonical().as_str() == host {
+        match options(context, service, site.uid).await {
             Ok(Some(options)) => http::html(StatusCode::OK, page(&site, &options, service, digest)),
             Ok(None) => http::text(StatusCode::SERVICE_UNAVAILABLE, "not installed".to_owned()),
             Err(error) => {
@@ -51,45 +61,45 @@ async fn tenant<B>(world: &World, service: Color, digest: Digest, request: &Requ
             }
         }
     } else {
-        canonical(&world.cluster.settings.site_scheme, &site, port, request)
+        canonical(&context.cluster.settings.site_scheme, &site, port, request)
     };
     if let Ok(id) = HeaderValue::from_str(site.id.as_str()) {
-        answer.headers_mut().insert(SITE, id);
+        response.headers_mut().insert(SITE, id);
     }
-    answer
+    response
 }
 
-async fn find(world: &World, host: &str) -> Result<Option<Site>, String> {
+async fn find(context: &HostContext, host: &str) -> Result<Option<Site>, String> {
     let Ok(host) = Hostname::parse(host) else { return Ok(None) };
-    let repository = &world.tenants.repository;
+    let repository = &context.tenants.repository;
     let Some(id) = repository.hostname(&host).await.map_err(|error| error.to_string())? else {
         return Ok(None);
     };
     repository.site(&id).await.map_err(|error| error.to_string())
 }
 
-async fn options(world: &World, service: Color, uid: Uid) -> Result<Option<Arc<Options>>, PortError> {
-    let cache = world.cache(service);
-    let reading = match cache.get(uid) {
+async fn options(context: &HostContext, service: Color, uid: Uid) -> Result<Option<Arc<Options>>, PortError> {
+    let cache = context.cache(service);
+    let flush_count = match cache.get(uid) {
         Ok(options) => return Ok(Some(options)),
-        Err(reading) => reading,
+        Err(flush_count) => flush_count,
     };
-    let Some(options) = world.tenants.options(uid).await? else { return Ok(None) };
+    let Some(options) = context.tenants.options(uid).await? else { return Ok(None) };
     let options = Arc::new(options);
-    cache.keep(uid, reading, &options);
+    cache.insert(uid, flush_count, &options);
     Ok(Some(options))
 }
 
-/// Sends the client to the site's canonical hostname, on the port that it came by.
-fn canonical<B>(scheme: &str, site: &Site, port: Option<u16>, request: &Request<B>) -> Answer {
+/// Redirects the client to the site's canonical hostname, on the port of its request.
+fn canonical<B>(scheme: &str, site: &Site, port: Option<u16>, request: &Request<B>) -> HttpResponse {
     let port = port.map_or_else(String::new, |port| format!(":{port}"));
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let to = format!("{scheme}://{}{port}{path}", site.hostnames.canonical());
-    let mut answer = http::text(StatusCode::MOVED_PERMANENTLY, format!("moved to {to}"));
+    let mut response = http::text(StatusCode::MOVED_PERMANENTLY, format!("moved to {to}"));
     if let Ok(to) = HeaderValue::from_str(&to) {
-        answer.headers_mut().insert(LOCATION, to);
+        response.headers_mut().insert(LOCATION, to);
     }
-    answer
+    response
 }
 
 fn page(site: &Site, options: &Options, service: Color, digest: Digest) -> String {

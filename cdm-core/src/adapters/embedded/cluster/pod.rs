@@ -1,4 +1,4 @@
-//! A pod: a listener of its own on loopback, with its image baked in.
+//! A pod: a listener on loopback that serves one image.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,66 +11,66 @@ use hyper::{Request, StatusCode};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::host::World;
-use super::http::{self, Answer, Busy, MOST_BODY};
+use super::host::HostContext;
+use super::http::{self, ActiveRequests, HttpResponse, MAX_BODY};
 use super::images::Readiness;
 use super::pages;
 use crate::domain::{Color, Digest, MonotonicTime};
 
-/// Where a pod's readiness is asked for.
+/// The path of the readiness check.
 pub(super) const READY_PATH: &str = "/-/ready";
 
-/// How long a readiness check may take.
-const PROBE: Duration = Duration::from_secs(1);
+/// Timeout of a readiness check.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A pod; it ends when it is dropped.
+/// A running pod. Dropping it stops it.
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) name: String,
     pub(super) template: String,
     pub(super) address: SocketAddr,
-    /// What its last readiness check has come to.
+    /// The result of its last readiness check.
     pub(super) ready: Result<(), String>,
-    pub(super) busy: Busy,
+    pub(super) active: ActiveRequests,
     _listener: JoinSet<()>,
 }
 
-/// What a pod is made with.
+/// The parameters of a new pod.
 #[derive(Clone, Debug)]
 pub(super) struct PodSpec {
     pub(super) name: String,
     pub(super) service: Color,
     pub(super) digest: Digest,
     pub(super) template: String,
-    /// How long it takes to get ready.
+    /// How long the pod takes to become ready.
     pub(super) start: Duration,
 }
 
 impl Pod {
-    pub(super) async fn start(world: &Arc<World>, spec: PodSpec) -> io::Result<Self> {
+    pub(super) async fn start(context: &Arc<HostContext>, spec: PodSpec) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let started = world.cluster.clock.monotonic().after(spec.start);
-        let busy = Busy::default();
+        let started = context.cluster.clock.monotonic().after(spec.start);
+        let active = ActiveRequests::default();
         let PodSpec { name, service, digest, template, .. } = spec;
-        let (inside, clock) = (Arc::clone(world), Arc::clone(&world.cluster.clock));
-        let answer = move |request| answer(Arc::clone(&inside), service, digest, started, request);
+        let (shared, clock) = (Arc::clone(context), Arc::clone(&context.cluster.clock));
+        let handler = move |request| respond(Arc::clone(&shared), service, digest, started, request);
         let mut tasks = JoinSet::new();
-        tasks.spawn(http::serve((listener, http::MOST_CONNECTIONS), clock, busy.clone(), answer));
-        let ready = Err("has not been asked yet".to_owned());
-        Ok(Self { name, template, address, ready, busy, _listener: tasks })
+        tasks.spawn(http::serve((listener, http::MAX_CONNECTIONS), clock, active.clone(), handler));
+        let ready = Err("has not been probed yet".to_owned());
+        Ok(Self { name, template, address, ready, active, _listener: tasks })
     }
 
-    /// Asks the pod whether it is ready, over its own listener.
-    pub(super) async fn probe(&mut self, world: &World) {
+    /// Probes the readiness of the pod over its listener.
+    pub(super) async fn probe(&mut self, context: &HostContext) {
         let uri = format!("http://{}{READY_PATH}", self.address);
         let Ok(request) = Request::get(uri).body(Either::Left(Empty::new())) else { return };
         let status = tokio::select! {
-            answer = world.http.request(request) => match answer {
-                Ok(answer) => Ok(answer.status()),
+            response = context.http.request(request) => match response {
+                Ok(response) => Ok(response.status()),
                 Err(error) => Err(format!("Readiness probe failed: {error}")),
             },
-            () = world.cluster.pause(PROBE) => Err("Readiness probe failed: no answer in time".to_owned()),
+            () = context.cluster.pause(PROBE_TIMEOUT) => Err("Readiness probe failed: no response in time".to_owned()),
         };
         self.ready = match status {
             Ok(status) if status.is_success() => Ok(()),
@@ -82,24 +82,24 @@ impl Pod {
     }
 }
 
-async fn answer(
-    world: Arc<World>,
+async fn respond(
+    context: Arc<HostContext>,
     service: Color,
     digest: Digest,
     started: MonotonicTime,
     request: Request<Incoming>,
-) -> Answer {
+) -> HttpResponse {
     if request.uri().path() == READY_PATH {
-        let never = world.cluster.images().of(digest).readiness == Readiness::Never;
-        return if never || world.cluster.clock.monotonic() < started {
+        let never = context.cluster.images().of(digest).readiness == Readiness::Never;
+        return if never || context.cluster.clock.monotonic() < started {
             http::text(StatusCode::SERVICE_UNAVAILABLE, "not ready".to_owned())
         } else {
             http::text(StatusCode::OK, "ready".to_owned())
         };
     }
-    let answer = pages::answer(&world, service, digest, &request).await;
-    // A body is taken in and left unread, so that its sender hears the answer.
-    let mut body = Limited::new(request.into_body(), MOST_BODY);
+    let response = pages::respond(&context, service, digest, &request).await;
+    // The body is read to its end and discarded, so that the client receives the response.
+    let mut body = Limited::new(request.into_body(), MAX_BODY);
     while let Some(Ok(_)) = body.frame().await {}
-    answer
+    response
 }

@@ -1,4 +1,4 @@
-//! The router: takes requests for all hostnames and hands each to a ready pod of the service that its route points to.
+//! The router: forwards a request for any hostname to a ready pod of the service that its route points to.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,17 +13,17 @@ use hyper::header::{
 };
 use hyper::{Request, StatusCode, Uri, Version};
 
-use super::host::World;
-use super::http::{self, Answer, MOST_BODY, Sent};
+use super::host::HostContext;
+use super::http::{self, HttpResponse, MAX_BODY, RequestBody};
 use super::pages::SERVICE;
 use crate::domain::Color;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-cdm-route");
 
-/// How long a pod may take over the head of its answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a pod may take to send the head of its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is between two neighbours and not handed on (RFC 9110, 7.6.1).
+/// The headers that are not forwarded (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
@@ -39,91 +39,91 @@ impl Endpoints {
         *self.pods.write().unwrap_or_else(PoisonError::into_inner) = pods.into();
     }
 
-    /// Every ready pod, each time beginning with another.
-    fn in_turn(&self) -> Vec<SocketAddr> {
+    /// Returns the ready pods, each time starting with the next one.
+    fn round_robin(&self) -> Vec<SocketAddr> {
         let mut pods = self.pods.read().unwrap_or_else(PoisonError::into_inner).to_vec();
         if !pods.is_empty() {
-            let turn = self.next.fetch_add(1, Ordering::Relaxed) % pods.len();
-            pods.rotate_left(turn);
+            let offset = self.next.fetch_add(1, Ordering::Relaxed) % pods.len();
+            pods.rotate_left(offset);
         }
         pods
     }
 }
 
-/// Answers one request.
-pub(super) async fn route(world: Arc<World>, request: Request<Incoming>) -> Answer {
+/// Routes one request.
+pub(super) async fn route(context: Arc<HostContext>, request: Request<Incoming>) -> HttpResponse {
     let Some((host, _)) = http::host(&request) else {
-        return http::text(StatusCode::BAD_REQUEST, "the request names no host".to_owned());
+        return http::text(StatusCode::BAD_REQUEST, "the request has no host".to_owned());
     };
-    let Some(leads) = world.cluster.routes.find(&host) else {
-        return http::text(StatusCode::NOT_FOUND, format!("no route leads from the host `{host}`"));
+    let Some(target) = context.cluster.routes.find(&host) else {
+        return http::text(StatusCode::NOT_FOUND, format!("the host `{host}` has no route"));
     };
-    let service = asked_for(request.headers()).unwrap_or(leads.service);
-    let most = u64::try_from(MOST_BODY).unwrap_or(u64::MAX);
-    let mut answer = if request.body().size_hint().lower() > most {
-        http::text(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MOST_BODY} bytes"))
+    let service = selected_service(request.headers()).unwrap_or(target.service);
+    let max = u64::try_from(MAX_BODY).unwrap_or(u64::MAX);
+    let mut response = if request.body().size_hint().lower() > max {
+        http::text(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {MAX_BODY} bytes"))
     } else {
-        let pods = world.endpoints(service).in_turn();
+        let pods = context.endpoints(service).round_robin();
         if pods.is_empty() {
             let message = format!("no pod of the service `{service}` is ready");
             http::text(StatusCode::SERVICE_UNAVAILABLE, message)
         } else {
-            forward(&world, &pods, request).await
+            forward(&context, &pods, request).await
         }
     };
-    answer.headers_mut().insert(ROUTE, HeaderValue::from(leads.generation));
-    // Which service an answer is from, the pod says itself: the router's own answers, for want of a pod, are from none.
-    answer
+    response.headers_mut().insert(ROUTE, HeaderValue::from(target.generation));
+    // The pod adds the header of its service; a response of the router itself has none.
+    response
 }
 
-/// The service that a request asks for by name, wherever the route of its host leads: for a look before a move.
-fn asked_for(headers: &HeaderMap) -> Option<Color> {
+/// The service that a request selects by header, regardless of the route of its host: to probe a service before a move.
+fn selected_service(headers: &HeaderMap) -> Option<Color> {
     Color::parse(headers.get(SERVICE)?.to_str().ok()?).ok()
 }
 
-/// Hands a request to the first of `pods` that takes it; one with a body is handed on once.
-async fn forward(world: &World, pods: &[SocketAddr], request: Request<Incoming>) -> Answer {
+/// Forwards a request to the first of `pods` that responds. A request with a body is sent only once.
+async fn forward(context: &HostContext, pods: &[SocketAddr], request: Request<Incoming>) -> HttpResponse {
     let (mut parts, body) = request.into_parts();
     remove_hop_by_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    // A target in absolute form says the host, whatever the header says (RFC 9112, 3.2.2).
+    // An absolute request target overrides the Host header (RFC 9112, 3.2.2).
     if let Some(authority) = parts.uri.authority() {
         let Ok(host) = HeaderValue::from_str(authority.as_str()) else {
-            return http::text(StatusCode::BAD_REQUEST, "the request names no host".to_owned());
+            return http::text(StatusCode::BAD_REQUEST, "the request has no host".to_owned());
         };
         parts.headers.insert(HOST, host);
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let repeatable = body.is_end_stream() && parts.method.is_safe();
-    let mut body = (!body.is_end_stream()).then(|| Limited::new(body, MOST_BODY));
+    let mut body = (!body.is_end_stream()).then(|| Limited::new(body, MAX_BODY));
     for pod in pods {
         let Ok(uri) = format!("http://{pod}{path}").parse::<Uri>() else {
-            return http::text(StatusCode::BAD_REQUEST, "the request's path is none".to_owned());
+            return http::text(StatusCode::BAD_REQUEST, "the path of the request is invalid".to_owned());
         };
         parts.uri = uri;
-        let sent: Sent = body.take().map_or_else(|| Either::Left(Empty::new()), Either::Right);
-        let answered = tokio::select! {
-            answered = world.http.request(Request::from_parts(parts.clone(), sent)) => answered,
-            () = world.cluster.pause(PATIENCE) => {
-                return http::text(StatusCode::GATEWAY_TIMEOUT, "the pod did not answer in time".to_owned());
+        let sent: RequestBody = body.take().map_or_else(|| Either::Left(Empty::new()), Either::Right);
+        let result = tokio::select! {
+            result = context.http.request(Request::from_parts(parts.clone(), sent)) => result,
+            () = context.cluster.pause(RESPONSE_TIMEOUT) => {
+                return http::text(StatusCode::GATEWAY_TIMEOUT, "the pod did not respond in time".to_owned());
             }
         };
-        match answered {
-            Ok(answer) => {
-                let mut answer = answer.map(Either::Right);
-                remove_hop_by_hop(answer.headers_mut());
-                return answer;
+        match result {
+            Ok(response) => {
+                let mut response = response.map(Either::Right);
+                remove_hop_by_hop(response.headers_mut());
+                return response;
             }
             Err(error) if repeatable => {
-                tracing::debug!(%error, %pod, "a pod did not answer; the next one is asked")
+                tracing::debug!(%error, %pod, "a pod did not respond; trying the next one")
             }
             Err(error) => {
-                tracing::debug!(%error, %pod, "a pod did not answer");
+                tracing::debug!(%error, %pod, "a pod did not respond");
                 break;
             }
         }
     }
-    http::text(StatusCode::BAD_GATEWAY, "the pod did not answer".to_owned())
+    http::text(StatusCode::BAD_GATEWAY, "the pod did not respond".to_owned())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -1,4 +1,4 @@
-//! Starts the jobs that shall run, again after a process that was killed, and writes down what became of them.
+//! Runs the pending jobs, again if a process was killed while it ran them, and stores their results.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,147 +7,151 @@ use sqlx::Row;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::host::World;
+use super::host::HostContext;
 use super::tables::damaged;
-use super::{GLANCE, jobs, news, shapes};
+use super::{POLL_INTERVAL, changes, encoding, jobs};
 use crate::adapters::embedded::file::is_full;
 use crate::domain::{Color, JobName};
 use crate::ports::{Changed, Job, JobKind, JobState};
 
-/// Jobs that run at a time; others wait for their turn.
-const MOST: usize = 16;
+/// Maximum number of jobs that run at a time; others wait.
+const MAX_RUNNING: usize = 16;
 
-/// Ended jobs of several sites that are kept. Those of one site go with it.
-const KEPT: i64 = 1_000;
-const FORGET: &str = "DELETE FROM cluster_jobs WHERE rowid IN (
+/// How many finished jobs that concern several sites are kept. Jobs of one site are removed with the site.
+const MAX_FINISHED: i64 = 1_000;
+const DELETE_OLD: &str = "DELETE FROM cluster_jobs WHERE rowid IN (
     SELECT rowid FROM cluster_jobs WHERE uid IS NULL AND running = 0 ORDER BY rowid DESC LIMIT -1 OFFSET ?
 )";
 
-/// A job that shall run.
+/// A job that has not finished.
 #[derive(Debug)]
-pub(super) struct Due {
+pub(super) struct PendingJob {
     pub(super) name: JobName,
     pub(super) service: Color,
     pub(super) kind: JobKind,
 }
 
-/// Runs jobs until it is dropped, and they with it.
-pub(super) async fn keep(world: Arc<World>) {
+/// Runs jobs until the future is dropped, which aborts them.
+pub(super) async fn run(context: Arc<HostContext>) {
     let mut tasks: JoinSet<JobName> = JoinSet::new();
     let mut running: HashMap<JobName, AbortHandle> = HashMap::new();
-    let room = Arc::new(Semaphore::new(MOST));
-    let mut pulse = world.cluster.pulse.subscribe();
+    let permits = Arc::new(Semaphore::new(MAX_RUNNING));
+    let mut change_signal = context.cluster.change_signal.subscribe();
     loop {
         while let Some(ended) = tasks.try_join_next() {
             match ended {
                 Ok(name) => drop(running.remove(&name)),
                 Err(error) if error.is_cancelled() => {}
-                Err(error) => tracing::error!(%error, "a job's task broke off"),
+                Err(error) => tracing::error!(%error, "the task of a job stopped unexpectedly"),
             }
         }
         running.retain(|_, task| !task.is_finished());
-        match due(&world).await {
-            Ok(due) => {
-                let names: HashSet<JobName> = due.iter().map(|job| job.name.clone()).collect();
-                // A job that was released, or written off elsewhere.
+        match pending(&context).await {
+            Ok(pending) => {
+                let names: HashSet<JobName> = pending.iter().map(|job| job.name.clone()).collect();
+                // The others were released, or ended by another process.
                 running.retain(|name, task| {
-                    let stays = names.contains(name);
-                    if !stays {
+                    let is_pending = names.contains(name);
+                    if !is_pending {
                         task.abort();
                     }
-                    stays
+                    is_pending
                 });
-                for job in due.into_iter().filter(|job| !running.contains_key(&job.name)).collect::<Vec<_>>()
+                for job in
+                    pending.into_iter().filter(|job| !running.contains_key(&job.name)).collect::<Vec<_>>()
                 {
-                    let (world, room, name) = (Arc::clone(&world), Arc::clone(&room), job.name.clone());
+                    let (context, permits, name) =
+                        (Arc::clone(&context), Arc::clone(&permits), job.name.clone());
                     let task = tasks.spawn(async move {
-                        let _place = room.acquire_owned().await;
-                        run(&world, &job).await;
+                        let _permit = permits.acquire_owned().await;
+                        attempt(&context, &job).await;
                         job.name
                     });
                     running.insert(name, task);
                 }
             }
-            Err(error) => tracing::warn!(%error, "the jobs cannot be looked after for the moment"),
+            Err(error) => {
+                tracing::warn!(%error, "the jobs of the local cluster cannot be read at the moment")
+            }
         }
         tokio::select! {
-            _ = pulse.changed() => {}
+            _ = change_signal.changed() => {}
             Some(ended) = tasks.join_next() => {
                 if let Ok(name) = ended {
                     running.remove(&name);
                 }
             }
-            () = world.cluster.pause(GLANCE * 10) => {}
+            () = context.cluster.pause(POLL_INTERVAL * 10) => {}
         }
     }
 }
 
-async fn due(world: &World) -> Result<Vec<Due>, sqlx::Error> {
+async fn pending(context: &HostContext) -> Result<Vec<PendingJob>, sqlx::Error> {
     let rows = sqlx::query("SELECT name, service, kind FROM cluster_jobs WHERE running = 1")
-        .fetch_all(world.cluster.file.reader())
+        .fetch_all(context.cluster.file.reader())
         .await?;
-    let mut due = Vec::with_capacity(rows.len());
+    let mut pending = Vec::with_capacity(rows.len());
     for row in rows {
         let (name, service, kind): (String, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        due.push(Due {
+        pending.push(PendingJob {
             name: JobName::parse(&name).ok_or_else(|| damaged("a job's name"))?,
-            service: Color::parse(&service).map_err(|_| damaged("a selector"))?,
-            kind: shapes::parse_kind(&kind).ok_or_else(|| damaged("a job's kind"))?,
+            service: Color::parse(&service).map_err(|_| damaged("a service color"))?,
+            kind: encoding::parse_kind(&kind).ok_or_else(|| damaged("a job's kind"))?,
         });
     }
-    Ok(due)
+    Ok(pending)
 }
 
-/// One attempt, from its mark in the table to its end there.
-async fn run(world: &World, due: &Due) {
-    if let Err(error) = begin(world, due).await {
+/// One attempt of a job: marks its start in the table, runs it, and stores its result.
+async fn attempt(context: &HostContext, pending: &PendingJob) {
+    if let Err(error) = mark_started(context, pending).await {
         if !is_full(&error) {
-            tracing::warn!(%error, job = %due.name, "a job cannot begin for the moment");
+            tracing::warn!(%error, job = %pending.name, "a job cannot start at the moment");
         }
         return;
     }
-    world.cluster.pause(world.cluster.settings.job).await;
-    // Where the disk is full the job stays marked as running, and is run again until there is space.
-    let Some(job) = jobs::run(world, due).await else { return };
-    if let Err(error) = end(world, due, &job).await
+    context.cluster.pause(context.cluster.settings.job).await;
+    // If the disk is full, the job stays marked as running, and is run again until there is space.
+    let Some(job) = jobs::run(context, pending).await else { return };
+    if let Err(error) = store_result(context, pending, &job).await
         && !is_full(&error)
     {
-        // It is still marked as running, and is run again: every job may be.
-        tracing::warn!(%error, job = %due.name, "a job's end cannot be written down");
+        // The job is still marked as running and is run again, which every job allows.
+        tracing::warn!(%error, job = %pending.name, "the result of a job cannot be stored");
     }
 }
 
-async fn begin(world: &World, due: &Due) -> Result<(), sqlx::Error> {
-    let mut tx = world.cluster.file.begin().await?;
+async fn mark_started(context: &HostContext, pending: &PendingJob) -> Result<(), sqlx::Error> {
+    let mut tx = context.cluster.file.begin().await?;
     sqlx::query("UPDATE cluster_jobs SET boot = ?, attempts = attempts + 1 WHERE name = ? AND running = 1")
-        .bind(&world.boot)
-        .bind(due.name.as_str())
+        .bind(&context.boot)
+        .bind(pending.name.as_str())
         .execute(&mut *tx)
         .await?;
     tx.commit().await
 }
 
-async fn end(world: &World, due: &Due, job: &Job) -> Result<(), sqlx::Error> {
-    let mut tx = world.cluster.file.begin().await?;
+async fn store_result(context: &HostContext, pending: &PendingJob, job: &Job) -> Result<(), sqlx::Error> {
+    let mut tx = context.cluster.file.begin().await?;
     let ended = sqlx::query(
         "UPDATE cluster_jobs SET running = ?, state = ?, log = ? WHERE name = ? AND running = 1 AND boot = ?",
     )
     .bind(job.state == JobState::Running)
-    .bind(shapes::state(&job.state))
+    .bind(encoding::state(&job.state))
     .bind(&job.log)
-    .bind(due.name.as_str())
-    .bind(&world.boot)
+    .bind(pending.name.as_str())
+    .bind(&context.boot)
     .execute(&mut *tx)
     .await?;
-    // A job whose site was released has no row any more, and nobody to tell.
+    // A job whose site was released has no row any more, and nothing changed.
     if ended.rows_affected() > 0 {
-        news::tell(&mut tx, &Changed::Job(due.name.clone())).await?;
-        if due.kind.uid().is_none() {
-            sqlx::query(FORGET).bind(KEPT).execute(&mut *tx).await?;
+        changes::record(&mut tx, &Changed::Job(pending.name.clone())).await?;
+        if pending.kind.uid().is_none() {
+            sqlx::query(DELETE_OLD).bind(MAX_FINISHED).execute(&mut *tx).await?;
         }
     }
     tx.commit().await?;
-    world.cluster.tell();
+    context.cluster.notify();
     Ok(())
 }

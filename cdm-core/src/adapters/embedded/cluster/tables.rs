@@ -1,12 +1,12 @@
-//! The tables: what shall be, what was seen last, and the statements that several files need.
+//! The tables of the local cluster: desired state, last observed state, and the statements that several modules need.
 
 use sqlx::{Row, SqliteConnection};
 
-use super::shapes;
+use super::encoding;
 use crate::domain::{Color, Digest, Fence, Hostname, Template};
 use crate::ports::{PodFailure, ServiceView};
 
-/// Every table of the local cluster. Fences are texts: their numbers use all 64 bits.
+/// Every table of the local cluster. Fences are stored as texts, because their numbers use all 64 bits.
 pub(super) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS cluster_canary (
     one INTEGER PRIMARY KEY CHECK (one = 1), selector TEXT NOT NULL, digest TEXT, version INTEGER NOT NULL
@@ -40,21 +40,24 @@ CREATE TABLE IF NOT EXISTS cluster_news (thing TEXT PRIMARY KEY, number INTEGER 
 CREATE TABLE IF NOT EXISTS cluster_counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 ";
 
-/// Counts templates, so that no two are the same text.
+/// The counter of templates, which makes every template different.
 pub(super) const TEMPLATES: &str = "templates";
-/// Counts the writes to routes.
+/// The counter of writes to routes.
 pub(super) const ROUTES: &str = "routes";
 
-/// Pods that a service wants.
+/// The number of pods of a service.
 const DESIRED: i64 = 2;
 
-/// A stored text that no version of this code wrote.
+/// The error of a stored text that no version of this code wrote.
 pub(super) fn damaged(what: &str) -> sqlx::Error {
-    sqlx::Error::Decode(format!("{what} in the tables of the local cluster is not readable").into())
+    sqlx::Error::Decode(format!("{what} in the tables of the local cluster is invalid").into())
 }
 
-/// Draws the next number of a count.
-pub(super) async fn bump(conn: &mut SqliteConnection, count: &'static str) -> Result<i64, sqlx::Error> {
+/// Increments a counter and returns its value.
+pub(super) async fn next_number(
+    conn: &mut SqliteConnection,
+    count: &'static str,
+) -> Result<i64, sqlx::Error> {
     sqlx::query(
         "INSERT INTO cluster_counts (name, value) VALUES (?, 1)
          ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
@@ -65,20 +68,20 @@ pub(super) async fn bump(conn: &mut SqliteConnection, count: &'static str) -> Re
     .try_get(0)
 }
 
-/// The last number of a count.
+/// Returns the value of a counter.
 pub(super) async fn count(conn: &mut SqliteConnection, count: &'static str) -> Result<i64, sqlx::Error> {
     let row = sqlx::query("SELECT value FROM cluster_counts WHERE name = ?").bind(count);
     row.fetch_optional(conn).await?.map_or(Ok(0), |row| row.try_get(0))
 }
 
-/// Blue the canary and one image on both services, where nothing was written yet.
-pub(super) async fn first_state(conn: &mut SqliteConnection, image: Digest) -> Result<(), sqlx::Error> {
+/// Writes the initial state if the tables are empty: blue is the canary, and both services run one image.
+pub(super) async fn initialize(conn: &mut SqliteConnection, image: Digest) -> Result<(), sqlx::Error> {
     let there = sqlx::query("SELECT 1 FROM cluster_services LIMIT 1").fetch_optional(&mut *conn).await?;
     if there.is_some() {
         return Ok(());
     }
     for color in Color::ALL {
-        let template = shapes::template(image, bump(conn, TEMPLATES).await?);
+        let template = encoding::template(image, next_number(conn, TEMPLATES).await?);
         sqlx::query(
             "INSERT INTO cluster_services (selector, digest, template, fence, generation, desired, rolled_out)
              VALUES (?1, ?2, ?3, ?4, 1, ?5, ?3)",
@@ -99,7 +102,7 @@ pub(super) async fn first_state(conn: &mut SqliteConnection, image: Digest) -> R
         .map(drop)
 }
 
-/// Takes a hostname for a stranger; `false` when a route has it.
+/// Reserves a hostname for another owner; returns `false` if the route of a site has it.
 pub(super) async fn reserve(conn: &mut SqliteConnection, host: &Hostname) -> Result<bool, sqlx::Error> {
     sqlx::query("INSERT INTO cluster_hostnames (host, uid) VALUES (?, NULL) ON CONFLICT DO NOTHING")
         .bind(host.as_str())
@@ -109,7 +112,7 @@ pub(super) async fn reserve(conn: &mut SqliteConnection, host: &Hostname) -> Res
     row.fetch_one(conn).await?.try_get(0)
 }
 
-/// Who hosts, by its own words.
+/// The last host, as it registered itself.
 #[derive(Clone, Debug)]
 pub(super) struct Hosted {
     pub(super) boot: String,
@@ -123,7 +126,7 @@ pub(super) async fn hosted(conn: &mut SqliteConnection) -> Result<Option<Hosted>
         .transpose()
 }
 
-/// Writes down who hosts.
+/// Registers the host.
 pub(super) async fn set_hosted(conn: &mut SqliteConnection, hosted: &Hosted) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT OR REPLACE INTO cluster_host (one, boot, lock, router) VALUES (1, ?, ?, ?)")
         .bind(&hosted.boot)
@@ -134,18 +137,18 @@ pub(super) async fn set_hosted(conn: &mut SqliteConnection, hosted: &Hosted) -> 
         .map(drop)
 }
 
-/// What a service shall run.
+/// The desired state of a service.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct ServiceSpec {
     pub(super) digest: Digest,
     pub(super) template: String,
     pub(super) generation: i64,
     pub(super) desired: usize,
-    /// The template of which all pods were available last.
+    /// The last template whose pods were all available.
     pub(super) rolled_out: String,
 }
 
-pub(super) async fn wanted(conn: &mut SqliteConnection, color: Color) -> Result<Wanted, sqlx::Error> {
+pub(super) async fn spec(conn: &mut SqliteConnection, color: Color) -> Result<ServiceSpec, sqlx::Error> {
     let row = sqlx::query(
         "SELECT digest, template, generation, desired, rolled_out FROM cluster_services WHERE selector = ?",
     )
@@ -153,7 +156,7 @@ pub(super) async fn wanted(conn: &mut SqliteConnection, color: Color) -> Result<
     .fetch_one(conn)
     .await?;
     let digest: String = row.try_get(0)?;
-    Ok(Wanted {
+    Ok(ServiceSpec {
         digest: Digest::parse(&digest).map_err(|_| damaged("a digest"))?,
         template: row.try_get(1)?,
         generation: row.try_get(2)?,
@@ -162,9 +165,9 @@ pub(super) async fn wanted(conn: &mut SqliteConnection, color: Color) -> Result<
     })
 }
 
-/// What a controller saw of a service's pods.
+/// The observed state of a service's pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct ServiceStatus {
     pub(super) generation: i64,
     pub(super) updated: usize,
     pub(super) ready: usize,
@@ -173,12 +176,12 @@ pub(super) struct Seen {
     pub(super) failure: Option<PodFailure>,
 }
 
-/// Writes down what was seen under `boot`, unless another one has taken over since.
-pub(super) async fn set_seen(
+/// Stores what was observed under `boot`, unless another boot hosts by now.
+pub(super) async fn store_status(
     conn: &mut SqliteConnection,
     color: Color,
     boot: &str,
-    seen: &Seen,
+    status: &ServiceStatus,
 ) -> Result<(), sqlx::Error> {
     let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     sqlx::query(
@@ -188,18 +191,18 @@ pub(super) async fn set_seen(
     )
     .bind(color.as_str())
     .bind(boot)
-    .bind(seen.generation)
-    .bind(number(seen.updated))
-    .bind(number(seen.ready))
-    .bind(number(seen.available))
-    .bind(number(seen.total))
-    .bind(seen.failure.as_ref().map(shapes::failure))
+    .bind(status.generation)
+    .bind(number(status.updated))
+    .bind(number(status.ready))
+    .bind(number(status.available))
+    .bind(number(status.total))
+    .bind(status.failure.as_ref().map(encoding::failure))
     .execute(conn)
     .await
     .map(drop)
 }
 
-/// How a service stands, if `live` is the boot that hosts now.
+/// The state of a service, if `live` is the boot ID of the current host.
 pub(super) async fn view(
     conn: &mut SqliteConnection,
     color: Color,
@@ -238,12 +241,12 @@ pub(super) async fn view(
         observed,
         failure: failure
             .filter(|_| observed)
-            .map(|text| shapes::parse_failure(&text).ok_or_else(|| damaged("a failure")))
+            .map(|text| encoding::parse_failure(&text).ok_or_else(|| damaged("a failure")))
             .transpose()?,
     })
 }
 
-/// Writes down that all pods of a template were available.
+/// Stores the template whose pods were all available.
 pub(super) async fn set_rolled_out(
     conn: &mut SqliteConnection,
     color: Color,

@@ -1,4 +1,4 @@
-//! What pods and jobs need of the rest of the machine, and what a site's own database says.
+//! Access of pods and jobs to sites, their credentials and their databases.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use crate::ports::{
     Cms, Credentials, Database, ErrorKind, PortError, SecretStore, SiteRepository, StoredSecret,
 };
 
-/// Connects to a site's database, as its WordPress does.
+/// Connects to the database of a site, as the site's WordPress does.
 #[async_trait]
 pub trait TenantDatabases: Send + Sync + fmt::Debug + 'static {
-    /// A connection with a site's own credentials.
+    /// Opens a connection with the credentials of a site.
     ///
     /// # Errors
-    /// `NotFound` where there is no such database, `Denied` where the credentials are not its own.
+    /// `NotFound` when the database does not exist, `Denied` when the credentials are not those of the database.
     async fn connect(&self, credentials: &Database) -> Result<SqliteConnection, PortError>;
 }
 
-/// Where pods and jobs find a site, its credentials and its database.
+/// The stores in which pods and jobs look up a site, its credentials and its database.
 #[derive(Clone, Debug)]
 pub struct Tenants {
-    /// Which site a hostname is of.
+    /// Maps hostnames to sites.
     pub repository: Arc<dyn SiteRepository>,
-    /// Credentials.
+    /// The credentials of sites.
     pub secrets: Arc<dyn SecretStore>,
-    /// Databases.
+    /// The databases of sites.
     pub databases: Arc<dyn TenantDatabases>,
 }
 
-/// What a site's database says about it.
+/// The options of a site in its WordPress database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) siteurl: String,
@@ -46,7 +46,7 @@ impl Tenants {
         match self.secret(SecretName { uid, kind: SecretKind::Database }).await? {
             (_, Credentials::Database(database)) => Ok(database),
             (name, Credentials::Cms(_) | Credentials::Webhook(_) | Credentials::Sealing(_)) => {
-                Err(wrong(name))
+                Err(wrong_kind(name))
             }
         }
     }
@@ -55,7 +55,7 @@ impl Tenants {
         match self.secret(SecretName { uid, kind: SecretKind::Cms }).await? {
             (_, Credentials::Cms(cms)) => Ok(cms),
             (name, Credentials::Database(_) | Credentials::Webhook(_) | Credentials::Sealing(_)) => {
-                Err(wrong(name))
+                Err(wrong_kind(name))
             }
         }
     }
@@ -64,11 +64,11 @@ impl Tenants {
         self.databases.connect(&self.database(uid).await?).await
     }
 
-    /// What the site's database says; `None` where WordPress is not installed.
+    /// Reads the options of a site; `None` if WordPress is not installed.
     pub(super) async fn options(&self, uid: Uid) -> Result<Option<Options>, PortError> {
         let mut database = self.connect(uid).await?;
         let read = read_options(&mut database).await;
-        // It was only read from.
+        // The connection has only read, so a failed close loses nothing.
         drop(database.close().await);
         read.map_err(|error| site_error(&error))
     }
@@ -77,14 +77,14 @@ impl Tenants {
         match self.secrets.read(&name).await? {
             Some(StoredSecret::Value(credentials)) => Ok((name, credentials)),
             Some(StoredSecret::Deleting) | None => {
-                let message = format!("the secret `{name}` holds no value");
+                let message = format!("the secret `{name}` has no value");
                 Err(PortError::new("secrets", ErrorKind::NotFound, message))
             }
         }
     }
 }
 
-/// What the options say, where there are any.
+/// Reads the options from a database; `None` if there is no `siteurl`.
 pub(super) async fn read_options(database: &mut SqliteConnection) -> Result<Option<Options>, sqlx::Error> {
     let there = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'options'");
     if there.fetch_optional(&mut *database).await?.is_none() {
@@ -107,20 +107,20 @@ pub(super) async fn read_options(database: &mut SqliteConnection) -> Result<Opti
     Ok(siteurl.map(|siteurl| Options { siteurl, title, theme }))
 }
 
-/// What went wrong in a site's database, without a word of what is in it.
+/// The error of an operation on a site's database, without any of the database's content.
 pub(super) fn site_error(error: &sqlx::Error) -> PortError {
     if is_full(error) {
         return PortError::new(
             "databases",
             ErrorKind::Full,
-            "the site's database takes no writes: the disk is full",
+            "the database of the site cannot be written: the disk is full",
         );
     }
-    tracing::warn!(%error, "a site's database does not answer");
-    PortError::new("databases", ErrorKind::Unavailable, "the site's database does not answer")
+    tracing::warn!(%error, "the database of a site is not available");
+    PortError::new("databases", ErrorKind::Unavailable, "the database of the site is not available")
 }
 
-fn wrong(name: SecretName) -> PortError {
-    let message = format!("the secret `{name}` holds credentials of another kind");
+fn wrong_kind(name: SecretName) -> PortError {
+    let message = format!("the secret `{name}` has credentials of another kind");
     PortError::new("secrets", ErrorKind::Invalid, message)
 }

@@ -1,8 +1,8 @@
-//! A transaction that leaves its connection usable, however it ends.
+//! A transaction that leaves its connection usable, regardless of how the transaction ends.
 //!
-//! SQLite ends a transaction by itself when a commit fails, and when a statement meets a full disk. sqlx counts
-//! the depth itself and treats such a connection as inside a transaction for good. This transaction rolls back what was
-//! not committed, and replaces a connection that cannot roll back.
+//! SQLite ends a transaction itself when a commit fails, and when a statement fails because the disk is full. sqlx
+//! tracks the nesting depth itself, and treats such a connection as inside a transaction forever. This transaction
+//! rolls back what was not committed, and replaces a connection that cannot roll back.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -11,84 +11,84 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::runtime::Handle;
 
-use super::space::{Space, write_probe};
+use super::space::{DiskSpace, write_probe};
 
-/// `SQLITE_ERROR`, which `ROLLBACK` answers where no transaction is open.
-const NONE_OPEN: &str = "1";
+/// `SQLITE_ERROR`, the result of `ROLLBACK` without an open transaction.
+const NO_TRANSACTION: &str = "1";
 
-/// A transaction on a connection of its own, which it gives back in the end.
+/// A transaction on a pooled connection, which it returns to the pool when it ends.
 #[derive(Debug)]
 pub(in super::super) struct Transaction {
-    /// Taken when the transaction has ended.
+    /// `None` once the transaction has ended.
     connection: Option<PoolConnection<Sqlite>>,
-    /// Where a writing transaction notes what the disk does.
-    space: Option<Arc<Space>>,
+    /// Where a writing transaction records whether the disk has space; `None` for reads.
+    space: Option<Arc<DiskSpace>>,
 }
 
 impl Transaction {
-    /// Begins on a connection of `pool`, by `statement`.
+    /// Starts a transaction on a connection of `pool` with `statement`.
     pub(super) async fn begin(
         pool: &SqlitePool,
         statement: &'static str,
-        space: Option<Arc<Space>>,
+        space: Option<Arc<DiskSpace>>,
     ) -> Result<Self, sqlx::Error> {
-        // From here on the connection is rolled back when this future is dropped: the statement may be on its way.
-        let mut begun = Self { connection: Some(pool.acquire().await?), space };
-        run(&mut begun, statement).await.inspect_err(|error| begun.note(error))?;
-        Ok(begun)
+        // From here on, dropping this future rolls the connection back: the statement may have been sent.
+        let mut tx = Self { connection: Some(pool.acquire().await?), space };
+        execute_raw(&mut tx, statement).await.inspect_err(|error| tx.record_error(error))?;
+        Ok(tx)
     }
 
-    /// Makes everything since the beginning last. When it fails, nothing of it is there, but for one case: the disk may
-    /// have taken all of it before it failed, and a process that is killed then finds it there.
+    /// Commits the transaction. If the commit fails, no change was made, with one exception: the disk may have stored
+    /// all changes before it failed, and the next process then finds them if this one is killed.
     pub(in super::super) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        let done = self.try_commit().await;
-        match &done {
+        let result = self.try_commit().await;
+        match &result {
             Ok(()) => {
                 self.connection = None;
                 if let Some(space) = &self.space {
-                    space.written();
+                    space.record_success();
                 }
             }
             Err(error) => {
-                self.note(error);
+                self.record_error(error);
                 self.end().await;
             }
         }
-        done
+        result
     }
 
     async fn try_commit(&mut self) -> Result<(), sqlx::Error> {
-        // A commit that changes nothing needs no space and says nothing about it.
+        // A commit without changes needs no space, so it would show nothing about the space.
         if self.space.as_ref().is_some_and(|space| space.is_full()) {
             write_probe(self).await?;
         }
-        run(self, "COMMIT").await
+        execute_raw(self, "COMMIT").await
     }
 
-    /// Rolls everything back, and waits for it.
+    /// Rolls the transaction back, and waits for the end of the rollback.
     pub(in super::super) async fn rollback(mut self) {
         self.end().await;
     }
 
-    /// Opens a part of the transaction that [`Transaction::keep_part`] or [`Transaction::undo_part`] ends.
-    pub(in super::super) async fn begin_part(&mut self) -> Result<(), sqlx::Error> {
-        run(self, "SAVEPOINT part").await
+    /// Starts a savepoint, which [`Transaction::release_savepoint`] or [`Transaction::rollback_to_savepoint`] ends.
+    pub(in super::super) async fn begin_savepoint(&mut self) -> Result<(), sqlx::Error> {
+        execute_raw(self, "SAVEPOINT part").await
     }
 
-    /// Keeps what was done since the part began. Fails where SQLite has undone the whole transaction meanwhile.
-    pub(in super::super) async fn keep_part(&mut self) -> Result<(), sqlx::Error> {
-        run(self, "RELEASE part").await
+    /// Keeps the changes since the savepoint. Fails if SQLite has rolled back the whole transaction in the meantime.
+    pub(in super::super) async fn release_savepoint(&mut self) -> Result<(), sqlx::Error> {
+        execute_raw(self, "RELEASE part").await
     }
 
-    /// Undoes what was done since the part began, likewise.
-    pub(in super::super) async fn undo_part(&mut self) -> Result<(), sqlx::Error> {
-        run(self, "ROLLBACK TO part; RELEASE part").await
+    /// Undoes the changes since the savepoint. Fails if SQLite has rolled back the whole transaction in the meantime.
+    pub(in super::super) async fn rollback_to_savepoint(&mut self) -> Result<(), sqlx::Error> {
+        execute_raw(self, "ROLLBACK TO part; RELEASE part").await
     }
 
-    /// Takes note of an error of a statement.
-    pub(in super::super) fn note(&self, error: &sqlx::Error) {
+    /// Records the error of a statement.
+    pub(in super::super) fn record_error(&self, error: &sqlx::Error) {
         if let Some(space) = &self.space {
-            space.failed(error);
+            space.record_failure(error);
         }
     }
 
@@ -99,22 +99,23 @@ impl Transaction {
     }
 }
 
-/// Rolls back; a connection on which that fails is closed, and the pool opens another one.
+/// Rolls back. If that fails, closes the connection, and the pool opens another one.
 async fn end(mut connection: PoolConnection<Sqlite>) {
-    let ended = run(&mut connection, "ROLLBACK").await;
-    let none_open = |error: &sqlx::Error| {
-        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(NONE_OPEN)
+    let ended = execute_raw(&mut connection, "ROLLBACK").await;
+    let no_transaction = |error: &sqlx::Error| {
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref()
+            == Some(NO_TRANSACTION)
     };
     if let Err(error) = ended
-        && !none_open(&error)
+        && !no_transaction(&error)
     {
-        tracing::warn!(%error, "a connection to the database file is replaced: it does not roll back");
+        tracing::warn!(%error, "a connection to the database file is replaced, because its rollback failed");
         connection.close_on_drop();
     }
 }
 
-async fn run(on: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(statement).execute(on).await.map(drop)
+async fn execute_raw(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(statement).execute(connection).await.map(drop)
 }
 
 impl Drop for Transaction {
@@ -122,7 +123,7 @@ impl Drop for Transaction {
         let Some(connection) = self.connection.take() else { return };
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(end(connection))),
-            // Without a runtime nothing can be awaited. To close the connection rolls back too.
+            // Without a runtime the rollback cannot be awaited. Closing the connection rolls back too.
             Err(_) => drop(connection.detach()),
         }
     }
@@ -132,7 +133,7 @@ impl Deref for Transaction {
     type Target = SqliteConnection;
 
     /// # Panics
-    /// Never: the connection is taken only by what ends the transaction.
+    /// Never: only the functions that end the transaction take the connection.
     fn deref(&self) -> &SqliteConnection {
         match &self.connection {
             Some(connection) => connection,

@@ -1,8 +1,8 @@
-//! Rotates the key of the sealed secrets; a crash at any point loses neither a key nor a value.
+//! Rotation of the key of the secrets. A crash at any point loses neither a key nor a value.
 //!
-//! The next key is written to `key.next` before any value is sealed with it, and replaces the present key by one rename
-//! after every value was sealed again. The next open of the secrets finishes an interrupted rotation. A value carries no
-//! key id: the key that unseals it is the one that sealed it.
+//! The next key is written to `key.next` before any value is sealed with it. After all values are sealed again, one
+//! rename replaces the present key. Opening the secrets completes an interrupted rotation. A value has no key ID: it
+//! was sealed with the key that decrypts it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,54 +10,55 @@ use std::path::{Path, PathBuf};
 use sqlx::Row;
 
 use super::super::File;
-use super::super::disk::{blocking, sync_parent};
-use super::super::seal::{KeyError, Seal, make_key, read_key};
+use super::super::fs::{run_blocking, sync_parent};
+use super::super::seal::{KeyError, Seal, create_key, read_key};
 use super::{EmbeddedSecrets, PROOF, SecretsError};
 
-/// Values that one transaction seals anew.
+/// How many values one transaction seals again.
 const PAGE: i64 = 64;
 
-/// Where the rotation is, after something of it has reached the disk.
+/// The last completed step of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// There is a next key.
-    Begun,
-    /// Some more values are sealed with it.
+    /// The next key was created.
+    KeyCreated,
+    /// A page of values was sealed with the next key.
     Resealed,
-    /// All of them are, and so is the proof.
+    /// All values and the proof were sealed with the next key.
     Proven,
-    /// It is the key.
+    /// The next key has replaced the present one.
     Renamed,
 }
 
-/// Goes on after a step, or not: a test ends the process there.
-type Go<'a> = &'a mut (dyn FnMut(Step) -> Result<(), SecretsError> + Send);
+/// Called after every step. An error stops the rotation, as a crash would in tests.
+type AfterStep<'a> = &'a mut (dyn FnMut(Step) -> Result<(), SecretsError> + Send);
 
 impl EmbeddedSecrets {
-    /// Seals every value with a fresh key, which takes the place of the one in the file at `key_path`; returns how many
-    /// there are. No other process may be at work on the secrets, since it would go on with the old key: `alone` says
-    /// whether that is so, and is asked when no other can begin any more.
+    /// Seals every value with a new key, which replaces the key in the file at `key_path`. Returns the number of
+    /// values. No other process may use the secrets, since it would continue with the old key. `is_alone` returns
+    /// whether no other process does; it is called at a point after which no other process can start.
     ///
     /// # Errors
-    /// [`SecretsError::InUse`] where another process is at work; what keeps a key or a value from being written. Called
-    /// again, it goes on where it stopped, and so does the next process that opens the secrets.
+    /// [`SecretsError::InUse`] when another process uses the secrets; otherwise the error that prevented writing a key
+    /// or a value. A second call continues the interrupted rotation, and so does the next process that opens the
+    /// secrets.
     pub async fn rotate_key(
         file: &File,
         key_path: &Path,
-        alone: impl Fn() -> bool + Send,
+        is_alone: impl Fn() -> bool + Send,
     ) -> Result<u64, SecretsError> {
-        begin(file, key_path, alone).await?;
+        begin(file, key_path, is_alone).await?;
         Ok(finish(file, key_path, &mut |_| Ok(())).await?.unwrap_or_default())
     }
 }
 
-/// Finishes a rotation that was begun; `None` where none was.
-pub(super) async fn finish_begun(file: &File, key_path: &Path) -> Result<Option<u64>, SecretsError> {
+/// Completes a rotation that was started; `None` if there was none.
+pub(super) async fn finish_interrupted(file: &File, key_path: &Path) -> Result<Option<u64>, SecretsError> {
     finish(file, key_path, &mut |_| Ok(())).await
 }
 
-/// Whether there is a next key.
-pub(super) fn is_begun(key_path: &Path) -> Result<bool, KeyError> {
+/// Whether a next key exists.
+pub(super) fn has_next_key(key_path: &Path) -> Result<bool, KeyError> {
     let next = next_path(key_path);
     next.try_exists().map_err(|source| KeyError::File { path: next, source })
 }
@@ -68,54 +69,58 @@ fn next_path(key_path: &Path) -> PathBuf {
     next.into()
 }
 
-/// Makes the next key, unless an earlier rotation left one.
-async fn begin(file: &File, key_path: &Path, alone: impl Fn() -> bool + Send) -> Result<(), SecretsError> {
-    // Who opens the secrets reads the keys under the same lock, after it has said that it is at work.
+/// Creates the next key, unless an interrupted rotation has left one.
+async fn begin(file: &File, key_path: &Path, is_alone: impl Fn() -> bool + Send) -> Result<(), SecretsError> {
+    // A process that opens the secrets reads the keys under the same lock, after it has registered as live.
     let lock = file.begin().await?;
-    if !alone() {
+    if !is_alone() {
         return Err(SecretsError::InUse);
     }
     if read_key(key_path)?.is_none() {
         return Err(KeyError::Missing { path: key_path.to_owned() }.into());
     }
-    if !is_begun(key_path)? {
-        make_key(&next_path(key_path))?;
+    if !has_next_key(key_path)? {
+        create_key(&next_path(key_path))?;
     }
     lock.rollback().await;
     Ok(())
 }
 
-async fn finish(file: &File, key_path: &Path, go: Go<'_>) -> Result<Option<u64>, SecretsError> {
+async fn finish(
+    file: &File,
+    key_path: &Path,
+    after_step: AfterStep<'_>,
+) -> Result<Option<u64>, SecretsError> {
     let next_path = next_path(key_path);
     let Some(next) = read_key(&next_path)? else { return Ok(None) };
-    go(Step::Begun)?;
+    after_step(Step::KeyCreated)?;
     let next = Seal::new(&next);
     let present = read_key(key_path)?.map(|key| Seal::new(&key));
     let (mut after, mut count) = (String::new(), 0);
     while let Some(last) = reseal(file, key_path, &after, present.as_ref(), &next, &mut count).await? {
         after = last;
-        go(Step::Resealed)?;
+        after_step(Step::Resealed)?;
     }
     let mut tx = file.begin().await?;
     let proof = next.seal(PROOF, &[]).map_err(KeyError::Chance)?;
     let put = sqlx::query("INSERT OR REPLACE INTO secrets_key (only, proof) VALUES (1, ?)").bind(proof);
     put.execute(&mut *tx).await?;
     tx.commit().await?;
-    go(Step::Proven)?;
+    after_step(Step::Proven)?;
     let (from, to) = (next_path.clone(), key_path.to_owned());
-    let renamed = blocking(move || match fs::rename(&from, &to) {
+    let renamed = run_blocking(move || match fs::rename(&from, &to) {
         // Another process has finished the same rotation.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(()) => sync_parent(&to),
     });
     renamed.await.map_err(|source| KeyError::File { path: next_path, source })?;
-    go(Step::Renamed)?;
+    after_step(Step::Renamed)?;
     Ok(Some(count))
 }
 
-/// Seals the values after a name with the next key, a page of them, and returns the last one's name; `None` where there
-/// was none.
+/// Seals a page of values after a name with the next key, and returns the name of the last one; `None` if there was
+/// none.
 async fn reseal(
     file: &File,
     key_path: &Path,
@@ -158,14 +163,14 @@ mod tests {
     use crate::domain::{Fence, SecretKind, SecretName};
     use crate::ports::{CallContext, Clock, Cms, Credentials, Entropy, Outcome, SecretStore, StoredSecret};
 
-    struct Bench {
+    struct Fixture {
         dir: tempfile::TempDir,
         file: File,
         clock: SystemClock,
         ids: OsIds,
     }
 
-    impl Bench {
+    impl Fixture {
         async fn new() -> Self {
             let dir = tempfile::TempDir::new().unwrap();
             let file = File::open(&dir.path().join("cdm.db")).await.unwrap();
@@ -201,15 +206,15 @@ mod tests {
             values
         }
 
-        /// Every value is read, and there is one key.
-        async fn assert_whole(&self, values: &[(SecretName, Credentials)]) {
+        /// Asserts that every value can be read, and that only one key remains.
+        async fn assert_readable(&self, values: &[(SecretName, Credentials)]) {
             let secrets = self.open().await;
             for (name, value) in values {
                 let read = secrets.read(name).await.unwrap();
-                assert!(matches!(read, Some(StoredSecret::Value(held)) if held == *value), "{name}");
+                assert!(matches!(read, Some(StoredSecret::Value(stored)) if stored == *value), "{name}");
             }
             secrets.check().await.unwrap();
-            assert!(!next_path(&self.key()).exists(), "no key is left over");
+            assert!(!next_path(&self.key()).exists(), "no next key remains");
         }
 
         fn bytes(&self) -> Vec<u8> {
@@ -218,43 +223,44 @@ mod tests {
     }
 
     #[tokio::test]
-    #[expect(clippy::disallowed_methods, reason = "what stands in the files is what this is about")]
+    #[expect(clippy::disallowed_methods, reason = "the test is about the content of files")]
     async fn every_value_is_sealed_with_the_new_key() {
-        let bench = Bench::new().await;
-        let values = bench.fill(70).await;
-        let before = bench.bytes();
-        assert_eq!(EmbeddedSecrets::rotate_key(&bench.file, &bench.key(), || true).await.unwrap(), 70);
-        assert_ne!(bench.bytes(), before);
-        bench.assert_whole(&values).await;
-        // With the old key nothing opens any more.
-        fs::remove_file(bench.key()).unwrap();
-        fs::write(bench.key(), &before).unwrap();
-        fs::set_permissions(bench.key(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let opened = EmbeddedSecrets::open(bench.file.clone(), &bench.key(), Arc::new(bench.clock)).await;
+        let fixture = Fixture::new().await;
+        let values = fixture.fill(70).await;
+        let before = fixture.bytes();
+        assert_eq!(EmbeddedSecrets::rotate_key(&fixture.file, &fixture.key(), || true).await.unwrap(), 70);
+        assert_ne!(fixture.bytes(), before);
+        fixture.assert_readable(&values).await;
+        // The old key decrypts nothing any more.
+        fs::remove_file(fixture.key()).unwrap();
+        fs::write(fixture.key(), &before).unwrap();
+        fs::set_permissions(fixture.key(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let opened =
+            EmbeddedSecrets::open(fixture.file.clone(), &fixture.key(), Arc::new(fixture.clock)).await;
         assert!(matches!(opened, Err(SecretsError::Key(KeyError::Wrong { .. }))));
     }
 
     #[tokio::test]
-    async fn another_process_at_work_is_left_alone() {
-        let bench = Bench::new().await;
-        let values = bench.fill(1).await;
-        let before = bench.bytes();
-        let refused = EmbeddedSecrets::rotate_key(&bench.file, &bench.key(), || false).await;
+    async fn a_rotation_is_rejected_while_another_process_runs() {
+        let fixture = Fixture::new().await;
+        let values = fixture.fill(1).await;
+        let before = fixture.bytes();
+        let refused = EmbeddedSecrets::rotate_key(&fixture.file, &fixture.key(), || false).await;
         assert!(matches!(refused, Err(SecretsError::InUse)));
-        assert_eq!(bench.bytes(), before);
-        bench.assert_whole(&values).await;
+        assert_eq!(fixture.bytes(), before);
+        fixture.assert_readable(&values).await;
     }
 
     #[tokio::test]
     async fn a_crash_after_any_step_loses_nothing() {
         let mut reached = Vec::new();
         for crash in 0.. {
-            let bench = Bench::new().await;
-            let values = bench.fill(130).await;
-            let before = bench.bytes();
-            begin(&bench.file, &bench.key(), || true).await.unwrap();
+            let fixture = Fixture::new().await;
+            let values = fixture.fill(130).await;
+            let before = fixture.bytes();
+            begin(&fixture.file, &fixture.key(), || true).await.unwrap();
             let mut steps = 0;
-            let mut go = |step| {
+            let mut after_step = |step| {
                 steps += 1;
                 if steps <= crash {
                     return Ok(());
@@ -262,16 +268,16 @@ mod tests {
                 reached.push(step);
                 Err(SecretsError::InUse)
             };
-            let ended = finish(&bench.file, &bench.key(), &mut go).await;
-            // Another process opens the secrets, and finds all of it.
-            bench.assert_whole(&values).await;
-            assert_ne!(bench.bytes(), before, "the rotation was finished");
+            let ended = finish(&fixture.file, &fixture.key(), &mut after_step).await;
+            // Another process opens the secrets, and completes the rotation.
+            fixture.assert_readable(&values).await;
+            assert_ne!(fixture.bytes(), before, "the rotation was finished");
             if ended.is_ok() {
                 break;
             }
-            assert!(crash < 100, "it does not end");
+            assert!(crash < 100, "the rotation does not end");
         }
-        use Step::{Begun, Proven, Renamed, Resealed};
-        assert_eq!(reached, [Begun, Resealed, Resealed, Resealed, Proven, Renamed]);
+        use Step::{KeyCreated, Proven, Renamed, Resealed};
+        assert_eq!(reached, [KeyCreated, Resealed, Resealed, Resealed, Proven, Renamed]);
     }
 }

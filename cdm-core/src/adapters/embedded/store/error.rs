@@ -1,14 +1,14 @@
-//! What SQLite's errors mean to a caller.
+//! The errors of changes.
 
 use crate::adapters::embedded::file::is_full;
 use crate::ports::{StoreError, WriteError};
 
-/// Why a change was not made.
+/// Why a change was not applied.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It is refused.
+    /// The change was rejected.
     Refused(WriteError),
-    /// The file did not do it.
+    /// A statement failed.
     Sql(sqlx::Error),
 }
 
@@ -30,7 +30,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// A statement that failed: the file may be busy, the disk full. Its text is SQLite's own and holds no value.
+/// The error of a failed statement, for example because the file is locked or the disk is full. The text is SQLite's
+/// and contains no value.
 pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {
     if is_full(error) {
         StoreError::Full(error.to_string())

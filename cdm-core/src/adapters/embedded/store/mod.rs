@@ -1,4 +1,4 @@
-//! Records and the journal in SQLite: each call in whole or not at all, several of them under one commit.
+//! Records and the journal in SQLite: each change is atomic, and several changes share one commit.
 
 mod change;
 mod error;
@@ -12,9 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::Row;
 
+use super::coalesce::Coalescer;
 use super::file::File;
-use super::presence::Presence;
-use super::together::Together;
+use super::liveness_lock::LivenessLock;
 use crate::domain::rollout::RolloutPage;
 use crate::domain::site::{Claim, Claimed, ReleaseClaim};
 use crate::domain::user::Users;
@@ -30,17 +30,17 @@ use crate::ports::{
 use error::unavailable;
 use writer::Writer;
 
-/// How long a request's key is kept.
-const KEPT: Duration = Duration::from_hours(24);
+/// Retention period of idempotency keys.
+const KEY_RETENTION: Duration = Duration::from_hours(24);
 
-/// The store; clones share it.
+/// The store of records and the journal. Clones share it.
 #[derive(Clone)]
 pub struct EmbeddedStore {
     file: File,
     clock: Arc<dyn Clock>,
-    presence: Presence,
+    liveness_lock: LivenessLock,
     writer: Writer,
-    by_id: Arc<Together<SiteId, Site, StoreError>>,
+    by_id: Arc<Coalescer<SiteId, Site, StoreError>>,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -50,21 +50,25 @@ impl fmt::Debug for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `file`, making its tables where they are missing. `presence` tells which workers of this
-    /// machine have ended.
+    /// Opens the store in `file`, creating its tables if they are missing. `liveness_lock` determines which workers of
+    /// this machine have ended.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn open(file: File, clock: Arc<dyn Clock>, presence: Presence) -> Result<Self, StoreError> {
+    pub async fn open(
+        file: File,
+        clock: Arc<dyn Clock>,
+        liveness_lock: LivenessLock,
+    ) -> Result<Self, StoreError> {
         file.ensure(include_str!("schema.sql")).await.map_err(|error| unavailable(&error))?;
         let writer = Writer::start(file.clone(), Arc::clone(&clock));
-        Ok(Self { file, clock, presence, writer, by_id: Arc::default() })
+        Ok(Self { file, clock, liveness_lock, writer, by_id: Arc::default() })
     }
 
-    /// Whether the store takes writes: it is asked to take a small one.
+    /// Checks that the store can be written, by writing a small row.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The error of the write.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.file.probe().await.map_err(|error| unavailable(&error))
     }
@@ -99,12 +103,12 @@ impl SiteRepository for EmbeddedStore {
 #[async_trait]
 impl Journal for EmbeddedStore {
     async fn write(&self, call: &CallContext, batch: &WriteBatch) -> Outcome<(), WriteError> {
-        self.writer.change(call, change::Mutation(batch.clone())).await
+        self.writer.change(call, change::BatchWrite(batch.clone())).await
     }
 
     async fn claim(&self, call: &CallContext, claim: &Claim) -> Outcome<Claimed, WriteError> {
         match self.writer.change(call, change::ClaimSite(claim.clone())).await {
-            Outcome::Applied(answer) => match answer {
+            Outcome::Applied(response) => match response {
                 Ok(claimed) => Outcome::Applied(claimed),
                 Err(refused) => Outcome::NotApplied(WriteError::Claim(refused)),
             },
@@ -113,8 +117,8 @@ impl Journal for EmbeddedStore {
         }
     }
 
-    async fn release_claim(&self, call: &CallContext, complete: &ReleaseClaim) -> Outcome<(), WriteError> {
-        self.writer.change(call, change::CompleteSite(complete.clone())).await
+    async fn release_claim(&self, call: &CallContext, release: &ReleaseClaim) -> Outcome<(), WriteError> {
+        self.writer.change(call, change::ReleaseSite(release.clone())).await
     }
 
     async fn service(&self, color: Color) -> Result<Service, StoreError> {
@@ -168,11 +172,11 @@ impl Journal for EmbeddedStore {
     }
 
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
-        read::live(self.file.reader()).await
+        read::pending_work(self.file.reader()).await
     }
 
     async fn allocate_ids(&self, call: &CallContext, count: u32) -> Outcome<u64, WriteError> {
-        self.writer.change(call, change::Draw(count)).await
+        self.writer.change(call, change::AllocateIds(count)).await
     }
 
     async fn heartbeat(
@@ -181,12 +185,13 @@ impl Journal for EmbeddedStore {
         worker: &WorkerId,
         count: Option<u64>,
     ) -> Outcome<(), WriteError> {
-        let ended = if count.is_some() { Vec::new() } else { self.presence.ended() };
-        match self.writer.change(call, change::HeartbeatOf { worker: worker.clone(), count, ended }).await {
-            Outcome::Applied(gone) => {
+        let ended = if count.is_some() { Vec::new() } else { self.liveness_lock.ended() };
+        match self.writer.change(call, change::RecordHeartbeat { worker: worker.clone(), count, ended }).await
+        {
+            Outcome::Applied(removed) => {
                 if count.is_none() {
-                    self.presence.forget(&gone);
-                    self.presence.leave(worker);
+                    self.liveness_lock.remove_files(&removed);
+                    self.liveness_lock.release(worker);
                 }
                 Outcome::Applied(())
             }
@@ -201,7 +206,11 @@ impl Journal for EmbeddedStore {
         let beat = |row: &sqlx::sqlite::SqliteRow| -> Result<Heartbeat, StoreError> {
             let worker = read::parsed(row, 0, |text| Some(WorkerId::new(text)))?;
             let count: i64 = row.try_get(1).map_err(|error| unavailable(&error))?;
-            Ok(Heartbeat { ended: self.presence.has_ended(&worker), worker, count: read::natural(count) })
+            Ok(Heartbeat {
+                ended: self.liveness_lock.has_ended(&worker),
+                worker,
+                count: read::natural(count),
+            })
         };
         rows.iter().map(beat).collect()
     }
@@ -211,8 +220,8 @@ impl Journal for EmbeddedStore {
         actor: &Actor,
         key: &IdempotencyKey,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
-        let found = read::kept(self.file.reader(), actor, key).await?;
-        Ok(found.filter(|record| self.clock.wall().since(record.at) < KEPT))
+        let found = read::idempotency(self.file.reader(), actor, key).await?;
+        Ok(found.filter(|record| self.clock.wall().since(record.at) < KEY_RETENTION))
     }
 
     async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Page<AuditEntry, u64>, StoreError> {

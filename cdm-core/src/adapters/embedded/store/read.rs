@@ -1,4 +1,4 @@
-//! Lists and lookups.
+//! Reads of single records and of lists.
 
 use std::collections::HashMap;
 
@@ -19,22 +19,22 @@ use crate::ports::{
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// A number of ours as SQLite keeps it. No number of ours needs the 64th bit.
+/// Converts a number to SQLite's integer type. No stored number needs the 64th bit.
 pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A number that SQLite kept.
+/// Converts a stored integer back to a number.
 pub(super) fn natural(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Everything that is below this comes first in a list that goes down.
+/// The upper bound of a descending list; without a cursor, every number is below it.
 fn before_or_all(before: Option<u64>) -> i64 {
     before.map_or(i64::MAX, integer)
 }
 
-/// How many rows to ask for, so that one tells whether there are more.
+/// The number of rows to read: one more than the limit, which shows whether there is another page.
 fn one_more(limit: usize) -> i64 {
     i64::try_from(limit.max(1)).unwrap_or(i64::MAX - 1) + 1
 }
@@ -47,13 +47,13 @@ fn number(row: &SqliteRow, column: usize) -> Result<u64> {
     row.try_get(column).map(natural).map_err(|error| unavailable(&error))
 }
 
-/// A text column, parsed.
+/// Reads and parses a text column.
 pub(super) fn parsed<T>(row: &SqliteRow, column: usize, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
     let text = text(row, column)?;
-    parse(&text).ok_or_else(|| StoreError::Denied("a column cannot be read".to_owned()))
+    parse(&text).ok_or_else(|| StoreError::Denied("the value of a column is invalid".to_owned()))
 }
 
-/// The one document that a statement finds.
+/// Reads the single document that a statement selects.
 pub(super) async fn document<'q, T: Record, B>(
     sql: &'static str,
     bind: B,
@@ -66,7 +66,7 @@ where
     row.map(|row| records::decode(&text(&row, 0)?)).transpose()
 }
 
-/// A page of a list that goes down by a number; the statement selects number and body.
+/// Reads a page of a list in descending order; the statement selects the number and the body.
 pub(super) async fn page<T: Record>(
     sql: &'static str,
     before: Option<u64>,
@@ -76,24 +76,24 @@ pub(super) async fn page<T: Record>(
     let query = sqlx::query(sql).bind(before_or_all(before)).bind(one_more(limit));
     let rows = query.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
     let item = |row: &SqliteRow| Ok((number(row, 0)?, records::decode(&text(row, 1)?)?));
-    cut(rows.iter().map(item).collect::<Result<Vec<_>>>()?, limit)
+    truncate(rows.iter().map(item).collect::<Result<Vec<_>>>()?, limit)
 }
 
-/// The first of `items`, and where the next page begins if there are more.
-fn cut<T, C: Clone>(mut items: Vec<(C, T)>, limit: usize) -> Result<Page<T, C>> {
+/// Returns the first `limit` items, and the cursor of the next page if there are more items.
+fn truncate<T, C: Clone>(mut items: Vec<(C, T)>, limit: usize) -> Result<Page<T, C>> {
     let more = items.len() > limit.max(1);
     items.truncate(limit.max(1));
     let next = items.last().map(|(cursor, _)| cursor.clone()).filter(|_| more);
     Ok(Page { items: items.into_iter().map(|(_, item)| item).collect(), next })
 }
 
-/// The sites of these ids, as far as there are such.
+/// Reads the sites with these IDs that exist.
 pub(super) async fn sites_of(file: File, ids: Vec<SiteId>) -> Result<HashMap<SiteId, Site>> {
     const ONE: &str = "SELECT id, body FROM sites WHERE id = ?";
     const SOME: &str = "SELECT id, body FROM sites WHERE id IN (SELECT value FROM json_each(?))";
     let (sql, names) = match ids.as_slice() {
         [id] => (ONE, id.as_str().to_owned()),
-        // No id has a character that JSON would write otherwise.
+        // No ID contains a character that JSON would escape.
         _ => (SOME, format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","))),
     };
     let query = sqlx::query(sql).bind(names);
@@ -105,7 +105,7 @@ pub(super) async fn sites_of(file: File, ids: Vec<SiteId>) -> Result<HashMap<Sit
     rows.iter().map(site).collect()
 }
 
-/// What the column `search` is compared with: both forms of the query's text.
+/// The two forms of the query's text that the column `search` is compared with.
 fn forms(query: &SiteQuery) -> [Option<String>; 2] {
     let term = query.text.as_deref().map(SearchTerm::of);
     [0, 1].map(|form| term.as_ref().map(|term| term.forms()[form].to_owned()))
@@ -122,7 +122,7 @@ pub(super) async fn sites(
     limit: usize,
 ) -> Result<Page<Site, SiteId>> {
     let [folded, mapped] = forms(query);
-    let asked = sqlx::query(SITES)
+    let statement = sqlx::query(SITES)
         .bind(after.map_or("", SiteId::as_str))
         .bind(query.service.map(Color::as_str))
         .bind(query.state.map(|state| state.as_str()))
@@ -130,12 +130,12 @@ pub(super) async fn sites(
         .bind(mapped)
         .bind(query.drifted)
         .bind(one_more(limit));
-    let rows = asked.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
+    let rows = statement.fetch_all(pool).await.map_err(|error| unavailable(&error))?;
     let site = |row: &SqliteRow| {
         let site: Site = records::decode(&text(row, 1)?)?;
         Ok((site.id.clone(), site))
     };
-    cut(rows.iter().map(site).collect::<Result<Vec<_>>>()?, limit)
+    truncate(rows.iter().map(site).collect::<Result<Vec<_>>>()?, limit)
 }
 
 const COUNT: &str = "SELECT count(*) FROM sites WHERE (?1 IS NULL OR service = ?1) \
@@ -144,13 +144,13 @@ const COUNT: &str = "SELECT count(*) FROM sites WHERE (?1 IS NULL OR service = ?
 
 pub(super) async fn count(pool: &SqlitePool, query: &SiteQuery) -> Result<u64> {
     let [folded, mapped] = forms(query);
-    let asked = sqlx::query(COUNT)
+    let statement = sqlx::query(COUNT)
         .bind(query.service.map(Color::as_str))
         .bind(query.state.map(|state| state.as_str()))
         .bind(folded)
         .bind(mapped)
         .bind(query.drifted);
-    let row = asked.fetch_one(pool).await.map_err(|error| unavailable(&error))?;
+    let row = statement.fetch_one(pool).await.map_err(|error| unavailable(&error))?;
     number(&row, 0)
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn rollout_page(pool: &SqlitePool, rollout: u64, page: u32) -> 
     row.map(|row| records::decode(&text(&row, 0)?)).transpose()
 }
 
-pub(super) async fn kept(
+pub(super) async fn idempotency(
     pool: &SqlitePool,
     actor: &Actor,
     key: &IdempotencyKey,
@@ -189,7 +189,7 @@ pub(super) async fn last_event(pool: &SqlitePool) -> Result<Option<u64>> {
     last.map(|last| last.map(natural)).map_err(|error| unavailable(&error))
 }
 
-/// The subject that `Subject`'s `Display` printed.
+/// Parses a subject in the format of its `Display` implementation.
 fn subject(text: &str) -> Option<Subject> {
     match text.split_once('-') {
         Some(("site", id)) => SiteId::parse(id).ok().map(Subject::Site),
@@ -199,7 +199,7 @@ fn subject(text: &str) -> Option<Subject> {
     }
 }
 
-pub(super) async fn live(pool: &SqlitePool) -> Result<Vec<PendingWork>> {
+pub(super) async fn pending_work(pool: &SqlitePool) -> Result<Vec<PendingWork>> {
     const WORKING: &str = "SELECT number, owner, CASE status WHEN 'waiting' THEN wake END, asked, subject \
                            FROM working WHERE NOT rests ORDER BY number";
     const ACTIVE: &str = "SELECT number, owner, wake, asked FROM rollouts WHERE active ORDER BY number";
@@ -217,21 +217,22 @@ pub(super) async fn live(pool: &SqlitePool) -> Result<Vec<PendingWork>> {
             control_requested: row.try_get(3).map_err(column)?,
         })
     };
-    let mut live = Vec::new();
+    let mut pending = Vec::new();
     for row in fetch(WORKING).await? {
-        live.push(item(&row, WorkItem::Operation(parsed(&row, 4, subject)?))?);
+        pending.push(item(&row, WorkItem::Operation(parsed(&row, 4, subject)?))?);
     }
     for row in fetch(ACTIVE).await? {
-        live.push(item(&row, WorkItem::Rollout(number(&row, 0)?))?);
+        pending.push(item(&row, WorkItem::Rollout(number(&row, 0)?))?);
     }
-    Ok(live)
+    Ok(pending)
 }
 
-/// What narrows a list of operations, for both tables; `?1` is the number to stay below.
-const ENDED: &str = "SELECT number, body FROM history WHERE NOT member AND number < ?1 \
+/// The list of finished operations. Both lists have the same parameters; `?1` is an exclusive upper bound of the
+/// number.
+const FINISHED: &str = "SELECT number, body FROM history WHERE NOT member AND number < ?1 \
                      AND (?2 IS NULL OR subject = ?2) AND (?3 IS NULL OR kind = ?3) \
                      AND (?4 IS NULL OR status = ?4) ORDER BY number DESC LIMIT ?5";
-const AT_WORK: &str = "SELECT number, subject FROM working WHERE number < ?1 \
+const RUNNING: &str = "SELECT number, subject FROM working WHERE number < ?1 \
                        AND (?2 IS NULL OR subject = ?2) AND (?3 IS NULL OR kind = ?3) \
                        AND (?4 IS NULL OR status = ?4) ORDER BY number DESC LIMIT ?5";
 
@@ -243,17 +244,17 @@ pub(super) async fn operations(
 ) -> Result<Page<Operation, u64>> {
     let site = query.site.as_ref().map(|site| Subject::Site(site.clone()).to_string());
     let fetch = |sql| {
-        let asked = sqlx::query(sql)
+        let statement = sqlx::query(sql)
             .bind(before_or_all(before))
             .bind(site.as_deref())
             .bind(query.kind.map(|kind| kind.as_str()))
             .bind(query.status.map(|status| status.as_str()))
             .bind(one_more(limit));
-        async { asked.fetch_all(store.file.reader()).await.map_err(|error| unavailable(&error)) }
+        async { statement.fetch_all(store.file.reader()).await.map_err(|error| unavailable(&error)) }
     };
     let mut found: Vec<(u64, Operation)> = Vec::new();
-    // First those at work: one that ends in between is then seen twice rather than not at all.
-    for row in fetch(AT_WORK).await? {
+    // Running operations first: an operation that ends in between is then read twice instead of never.
+    for row in fetch(RUNNING).await? {
         let (number, subject) = (number(&row, 0)?, parsed(&row, 1, subject)?);
         let state = match &subject {
             Subject::Site(id) => store.site(id).await?.and_then(|site| site.operation),
@@ -263,11 +264,11 @@ pub(super) async fn operations(
         let state = state.filter(|state| state.number == number);
         found.extend(state.map(|state| (number, Operation::live(subject, state))));
     }
-    for row in fetch(ENDED).await? {
+    for row in fetch(FINISHED).await? {
         let operation: Operation = records::decode(&text(&row, 1)?)?;
         found.retain(|(_, known)| known.id != operation.id);
         found.push((number(&row, 0)?, operation));
     }
     found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-    cut(found, limit)
+    truncate(found, limit)
 }

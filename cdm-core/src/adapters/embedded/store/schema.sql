@@ -1,18 +1,18 @@
--- Records and journal. A body is a document (see `records`); what stands beside it is there to be searched.
+-- Records and the journal. A body is a document (see `records`); the other columns exist for queries.
 CREATE TABLE IF NOT EXISTS sites (
     id TEXT PRIMARY KEY, uid TEXT NOT NULL, version INTEGER NOT NULL,
     service TEXT NOT NULL, state TEXT NOT NULL, search TEXT NOT NULL,
     write INTEGER, answer TEXT, body TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS sites_by_service ON sites (service, id);
--- Which write removed a site, so that a repetition of it is recognised.
+-- The write that removed a site, so that a repetition of the write is recognized.
 CREATE TABLE IF NOT EXISTS removed (id TEXT PRIMARY KEY, write INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hostnames (host TEXT PRIMARY KEY, site TEXT NOT NULL) WITHOUT ROWID;
--- The two colours and the platform's record.
+-- The records of the two services, of the fleet, of the webhooks and of the users.
 CREATE TABLE IF NOT EXISTS shared (
     name TEXT PRIMARY KEY, version INTEGER NOT NULL, write INTEGER, body TEXT NOT NULL
 );
--- Operations that are in a record, but for those of rollouts' members.
+-- Operations in a record, except those of members of rollouts.
 CREATE TABLE IF NOT EXISTS working (
     subject TEXT PRIMARY KEY, number INTEGER NOT NULL, kind TEXT NOT NULL, status TEXT NOT NULL,
     rests INTEGER NOT NULL, owner TEXT, wake INTEGER, asked INTEGER NOT NULL

@@ -1,4 +1,4 @@
-//! The one that writes: makes the changes that wait under one commit, each of them in whole or not at all.
+//! The writer: applies queued changes in groups of one commit. Each change is atomic.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,169 +15,178 @@ use super::error::{Failure, unavailable};
 use crate::domain::{MonotonicTime, Timestamp};
 use crate::ports::{CallContext, Clock, Outcome, StoreError, WriteError};
 
-/// How many changes one commit has at most.
-const MOST: usize = 64;
+/// The maximum number of changes in one commit.
+const MAX_GROUP: usize = 64;
 
-/// Where changes are asked for; clones ask the same writer. It ends with the last of them.
+/// A handle to the writer's queue. The writer ends when the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::UnboundedSender<Box<dyn Asked>>);
+pub(super) struct Writer(mpsc::UnboundedSender<Box<dyn PendingChange>>);
 
 impl Writer {
-    /// Begins to write. A change that nobody waits with is committed at once.
+    /// Starts the writer. A change is committed at once if no other change is queued.
     pub(super) fn start(file: File, clock: Arc<dyn Clock>) -> Self {
-        let (asked, waiting) = mpsc::unbounded_channel();
-        let mut input = JoinSet::new();
-        input.spawn(keep(file, clock, waiting));
-        input.detach_all();
-        Self(asked)
+        let (queued, waiting) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run_writer(file, clock, waiting));
+        tasks.detach_all();
+        Self(queued)
     }
 
-    /// Makes a change. What fails before the commit has changed nothing; of what fails in the commit nobody knows. To
-    /// drop the call does no harm: a change that has not begun is not made then, another is made.
+    /// Applies a change. A failure before the commit means that nothing changed; after a failed commit the outcome is
+    /// unknown. Dropping the future is safe: a change that has not started is then skipped, and a change that has
+    /// started is completed.
     pub(super) async fn change<T, C>(&self, call: &CallContext, change: C) -> Outcome<T, WriteError>
     where
         T: Send + 'static,
         C: Change<T> + 'static,
     {
-        let (to, answer) = oneshot::channel();
-        let asked = One { call: *call, change, made: None, to };
-        if self.0.send(Box::new(asked)).is_err() {
-            return Outcome::NotApplied(refusal("the store is closed"));
+        let (reply, response) = oneshot::channel();
+        let queued = QueuedChange { call: *call, change, result: None, reply };
+        if self.0.send(Box::new(queued)).is_err() {
+            return Outcome::NotApplied(write_error("the store was closed"));
         }
-        answer.await.unwrap_or_else(|_| Outcome::Unknown(refusal("the store ended before it answered")))
+        response
+            .await
+            .unwrap_or_else(|_| Outcome::Unknown(write_error("the store was closed before it responded")))
     }
 }
 
-/// What became of a commit.
-enum End {
+/// The outcome of a commit.
+enum CommitOutcome {
     Committed,
-    /// Nothing of it was written.
-    Undone(StoreError),
+    /// Nothing was written.
+    RolledBack(StoreError),
     Unknown(StoreError),
 }
 
-/// A change that waits, whatever it answers.
+/// A queued change, independent of the type of its result.
 #[async_trait]
-trait Asked: Send {
-    /// Whether it is still to be made at this time.
-    fn wanted(&mut self, now: MonotonicTime) -> bool;
-    /// Whether what it did is to be kept.
-    async fn run(&mut self, on: &mut SqliteConnection, now: Timestamp) -> bool;
-    fn answer(self: Box<Self>, end: &End);
+trait PendingChange: Send {
+    /// Whether the change should still run: its deadline has not passed, and its caller still waits.
+    fn should_run(&mut self, now: MonotonicTime) -> bool;
+    /// Runs the change. Returns whether its writes are to be kept.
+    async fn run(&mut self, conn: &mut SqliteConnection, now: Timestamp) -> bool;
+    fn respond(self: Box<Self>, commit: &CommitOutcome);
 }
 
-struct One<T, C> {
+struct QueuedChange<T, C> {
     call: CallContext,
     change: C,
-    made: Option<Result<T, Failure>>,
-    to: oneshot::Sender<Outcome<T, WriteError>>,
+    result: Option<Result<T, Failure>>,
+    reply: oneshot::Sender<Outcome<T, WriteError>>,
 }
 
 #[async_trait]
-impl<T: Send, C: Change<T>> Asked for One<T, C> {
-    fn wanted(&mut self, now: MonotonicTime) -> bool {
+impl<T: Send, C: Change<T>> PendingChange for QueuedChange<T, C> {
+    fn should_run(&mut self, now: MonotonicTime) -> bool {
         let late = now > self.call.deadline;
         if late {
-            self.made = Some(Err(refusal("the call's deadline has passed").into()));
+            self.result = Some(Err(write_error("the deadline passed before the change started").into()));
         }
-        !late && !self.to.is_closed()
+        !late && !self.reply.is_closed()
     }
 
-    async fn run(&mut self, on: &mut SqliteConnection, now: Timestamp) -> bool {
-        self.made.insert(self.change.run(on, &self.call, now).await).is_ok()
+    async fn run(&mut self, conn: &mut SqliteConnection, now: Timestamp) -> bool {
+        self.result.insert(self.change.run(conn, &self.call, now).await).is_ok()
     }
 
-    fn answer(self: Box<Self>, end: &End) {
-        let outcome = match (self.made, end) {
+    fn respond(self: Box<Self>, commit: &CommitOutcome) {
+        let outcome = match (self.result, commit) {
             (Some(Err(Failure::Sql(error))), _) => {
                 Outcome::NotApplied(WriteError::Store(unavailable(&error)))
             }
-            (Some(Ok(value)), End::Committed) => Outcome::Applied(value),
-            (Some(Ok(_)), End::Unknown(why)) => Outcome::Unknown(WriteError::Store(why.clone())),
-            (Some(Err(Failure::Refused(refused))), End::Committed) => Outcome::NotApplied(refused),
-            // Why it was refused may have been a change that is not there.
-            (Some(Ok(_) | Err(Failure::Refused(_))), End::Undone(why))
-            | (Some(Err(Failure::Refused(_))), End::Unknown(why)) => {
+            (Some(Ok(value)), CommitOutcome::Committed) => Outcome::Applied(value),
+            (Some(Ok(_)), CommitOutcome::Unknown(why)) => Outcome::Unknown(WriteError::Store(why.clone())),
+            (Some(Err(Failure::Refused(refused))), CommitOutcome::Committed) => Outcome::NotApplied(refused),
+            // The rejection may be based on a change of the same group that was not committed.
+            (Some(Ok(_) | Err(Failure::Refused(_))), CommitOutcome::RolledBack(why))
+            | (Some(Err(Failure::Refused(_))), CommitOutcome::Unknown(why)) => {
                 Outcome::NotApplied(WriteError::Store(why.clone()))
             }
-            (None, _) => Outcome::NotApplied(refusal("the change was not begun")),
+            (None, _) => Outcome::NotApplied(write_error("the change was not started")),
         };
-        // Whoever asked may be gone.
-        let _ = self.to.send(outcome);
+        // The caller may have dropped its future.
+        let _ = self.reply.send(outcome);
     }
 }
 
-fn refusal(why: &str) -> WriteError {
+fn write_error(why: &str) -> WriteError {
     WriteError::Store(StoreError::Unavailable(why.to_owned()))
 }
 
-async fn keep(file: File, clock: Arc<dyn Clock>, mut waiting: mpsc::UnboundedReceiver<Box<dyn Asked>>) {
+async fn run_writer(
+    file: File,
+    clock: Arc<dyn Clock>,
+    mut waiting: mpsc::UnboundedReceiver<Box<dyn PendingChange>>,
+) {
     while let Some(first) = waiting.recv().await {
         let mut group = Vec::new();
         let written = write(&file, &*clock, first, &mut waiting, &mut group);
-        // A change that panics takes its group with it, and leaves the next one alone.
-        let end = AssertUnwindSafe(written).catch_unwind().await;
-        let end = end.unwrap_or_else(|_| {
-            End::Undone(StoreError::Unavailable("a change of the same commit broke off".to_owned()))
+        // If a change panics, its group fails; the next group is not affected.
+        let commit = AssertUnwindSafe(written).catch_unwind().await;
+        let commit = commit.unwrap_or_else(|_| {
+            CommitOutcome::RolledBack(StoreError::Unavailable(
+                "another change of the same commit failed unexpectedly".to_owned(),
+            ))
         });
-        for one in group {
-            one.answer(&end);
+        for item in group {
+            item.respond(&commit);
         }
     }
 }
 
-/// Makes a change, and after it those that have come meanwhile.
+/// Applies a change, and further queued changes, in one commit.
 async fn write(
     file: &File,
     clock: &dyn Clock,
-    first: Box<dyn Asked>,
-    waiting: &mut mpsc::UnboundedReceiver<Box<dyn Asked>>,
-    group: &mut Vec<Box<dyn Asked>>,
-) -> End {
-    let undone = |error: &sqlx::Error| End::Undone(unavailable(error));
-    let begun = file.begin().await;
+    first: Box<dyn PendingChange>,
+    waiting: &mut mpsc::UnboundedReceiver<Box<dyn PendingChange>>,
+    group: &mut Vec<Box<dyn PendingChange>>,
+) -> CommitOutcome {
+    let rolled_back = |error: &sqlx::Error| CommitOutcome::RolledBack(unavailable(error));
+    let started = file.begin().await;
     let mut next = Some(first);
-    let mut broken = None;
-    let mut transaction = match begun {
+    let mut failed = None;
+    let mut transaction = match started {
         Ok(transaction) => transaction,
         Err(error) => {
             group.extend(next);
-            while group.len() < MOST
-                && let Ok(one) = waiting.try_recv()
+            while group.len() < MAX_GROUP
+                && let Ok(item) = waiting.try_recv()
             {
-                group.push(one);
+                group.push(item);
             }
-            return undone(&error);
+            return rolled_back(&error);
         }
     };
-    while let Some(mut one) = next {
-        if one.wanted(clock.monotonic()) {
-            broken = alone(&mut transaction, &mut *one, clock.wall()).await.err();
+    while let Some(mut item) = next {
+        if item.should_run(clock.monotonic()) {
+            failed = run_in_savepoint(&mut transaction, &mut *item, clock.wall()).await.err();
         }
-        group.push(one);
-        next = if group.len() < MOST && broken.is_none() { waiting.try_recv().ok() } else { None };
+        group.push(item);
+        next = if group.len() < MAX_GROUP && failed.is_none() { waiting.try_recv().ok() } else { None };
     }
-    // The file itself may have undone everything so far; what was done is not to be committed in part.
-    if let Some(error) = broken {
+    // SQLite may have rolled back the whole transaction, so the remaining changes must not be committed.
+    if let Some(error) = failed {
         transaction.rollback().await;
-        return undone(&error);
+        return rolled_back(&error);
     }
     match transaction.commit().await {
-        Ok(()) => End::Committed,
-        Err(error) => End::Unknown(unavailable(&error)),
+        Ok(()) => CommitOutcome::Committed,
+        Err(error) => CommitOutcome::Unknown(unavailable(&error)),
     }
 }
 
-/// Makes one change of several; if it fails, it alone is undone.
-async fn alone(
+/// Applies one change of a group in a savepoint. If the change fails, only its own writes are rolled back.
+async fn run_in_savepoint(
     transaction: &mut Transaction,
-    one: &mut dyn Asked,
+    item: &mut dyn PendingChange,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    transaction.begin_part().await?;
-    if one.run(transaction, now).await {
-        transaction.keep_part().await
+    transaction.begin_savepoint().await?;
+    if item.run(transaction, now).await {
+        transaction.release_savepoint().await
     } else {
-        transaction.undo_part().await
+        transaction.rollback_to_savepoint().await
     }
 }

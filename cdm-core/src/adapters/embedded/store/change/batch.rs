@@ -1,62 +1,65 @@
-//! A batch: looked at as a whole, then written as a whole.
+//! A batch: all records are checked, then all are written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
-use super::super::KEPT;
+use super::super::KEY_RETENTION;
 use super::super::error::Failure;
 use super::super::read::integer;
 use super::{Change, FLEET, USERS, WEBHOOKS, bits, put, service_name};
 use crate::adapters::records;
 use crate::domain::{Hostname, SiteId, Subject, Timestamp};
-use crate::ports::{self, CallContext, StoreError, WriteBatch, WriteError};
+use crate::ports::{CallContext, Mutation, StoreError, WriteBatch, WriteError};
 
-/// How many records a batch has at most.
-const MOST: usize = 90;
+/// The maximum number of records in a batch.
+const MAX_RECORDS: usize = 90;
 
-/// Events that are kept, the newest; older ones go, a block at a time.
-const FEED: i64 = 100_000;
+/// How many of the newest events are kept; older ones are deleted in blocks.
+const MAX_EVENTS: i64 = 100_000;
 
-pub(in super::super) struct Mutation(pub(in super::super) WriteBatch);
+pub(in super::super) struct BatchWrite(pub(in super::super) WriteBatch);
 
 #[async_trait]
-impl Change<()> for Mutation {
+impl Change<()> for BatchWrite {
     async fn run(
         &self,
-        on: &mut SqliteConnection,
+        conn: &mut SqliteConnection,
         call: &CallContext,
         now: Timestamp,
     ) -> Result<(), Failure> {
         let batch = &self.0;
         if let Some(first) = batch.writes.first()
-            && last_writer(on, first).await? == Some(bits(call.write))
+            && last_writer(conn, first).await? == Some(bits(call.write))
         {
             return Ok(());
         }
-        if let Some(asked) = &batch.idempotency {
-            let long_ago = integer(now.millis().saturating_sub(KEPT.as_millis() as u64));
-            sqlx::query("DELETE FROM keys WHERE at <= ?").bind(long_ago).execute(&mut *on).await?;
+        if let Some(record) = &batch.idempotency {
+            let long_ago = integer(now.millis().saturating_sub(KEY_RETENTION.as_millis() as u64));
+            sqlx::query("DELETE FROM keys WHERE at <= ?").bind(long_ago).execute(&mut *conn).await?;
             let query = sqlx::query("SELECT 1 FROM keys WHERE actor = ? AND key = ?");
-            let query = query.bind(asked.actor.as_str()).bind(asked.key.as_str());
-            if query.fetch_optional(&mut *on).await?.is_some() {
+            let query = query.bind(record.actor.as_str()).bind(record.key.as_str());
+            if query.fetch_optional(&mut *conn).await?.is_some() {
                 return Err(WriteError::KeyUsed.into());
             }
         }
-        check(on, &batch.writes).await?;
+        check(conn, &batch.writes).await?;
         for write in &batch.writes {
-            put::put(on, call, write).await?;
+            put::put(conn, call, write).await?;
         }
         if let Some(entry) = &batch.audit {
             let query = sqlx::query("INSERT INTO audit (body) VALUES (?)");
-            query.bind(records::encode(entry)?).execute(&mut *on).await?;
+            query.bind(records::encode(entry)?).execute(&mut *conn).await?;
         }
         for event in &batch.events {
             let query = sqlx::query("INSERT INTO events (body) VALUES (?)").bind(records::encode(event)?);
-            let seq = query.execute(&mut *on).await?.last_insert_rowid();
+            let seq = query.execute(&mut *conn).await?.last_insert_rowid();
             if seq % 1_000 == 0 {
-                sqlx::query("DELETE FROM events WHERE seq <= ?").bind(seq - FEED).execute(&mut *on).await?;
+                sqlx::query("DELETE FROM events WHERE seq <= ?")
+                    .bind(seq - MAX_EVENTS)
+                    .execute(&mut *conn)
+                    .await?;
             }
         }
         if let Some(record) = &batch.idempotency {
@@ -65,65 +68,65 @@ impl Change<()> for Mutation {
                 .bind(record.key.as_str())
                 .bind(integer(record.at.millis()))
                 .bind(records::encode(record)?)
-                .execute(&mut *on)
+                .execute(&mut *conn)
                 .await?;
         }
         Ok(())
     }
 }
 
-/// Which write a record was last written by.
-async fn last_writer(on: &mut SqliteConnection, write: &ports::Mutation) -> Result<Option<i64>, Failure> {
-    use ports::Mutation as W;
+/// The ID of the last write of a record.
+async fn last_writer(conn: &mut SqliteConnection, write: &Mutation) -> Result<Option<i64>, Failure> {
     let query = match write {
-        W::CreateSite(site) | W::Site(site) => {
+        Mutation::CreateSite(site) | Mutation::Site(site) => {
             sqlx::query("SELECT write FROM sites WHERE id = ?").bind(site.id.to_string())
         }
-        W::RemoveSite(id, ..) => sqlx::query("SELECT write FROM removed WHERE id = ?").bind(id.to_string()),
-        W::Service(service) => {
+        Mutation::RemoveSite(id, ..) => {
+            sqlx::query("SELECT write FROM removed WHERE id = ?").bind(id.to_string())
+        }
+        Mutation::Service(service) => {
             sqlx::query("SELECT write FROM shared WHERE name = ?").bind(service_name(service.color))
         }
-        W::Fleet(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(FLEET),
-        W::Webhooks(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(WEBHOOKS),
-        W::Users(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(USERS),
-        W::CreateRollout(rollout) | W::Rollout(rollout) => {
+        Mutation::Fleet(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(FLEET),
+        Mutation::Webhooks(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(WEBHOOKS),
+        Mutation::Users(_) => sqlx::query("SELECT write FROM shared WHERE name = ?").bind(USERS),
+        Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => {
             sqlx::query("SELECT write FROM rollouts WHERE number = ?").bind(integer(rollout.number))
         }
-        W::RolloutPage(page) => sqlx::query("SELECT write FROM pages WHERE rollout = ? AND page = ?")
+        Mutation::RolloutPage(page) => sqlx::query("SELECT write FROM pages WHERE rollout = ? AND page = ?")
             .bind(integer(page.rollout))
             .bind(i64::from(page.page)),
-        W::History(operation) => {
+        Mutation::History(operation) => {
             sqlx::query("SELECT write FROM history WHERE id = ?").bind(operation.id.to_string())
         }
     };
-    let row = query.fetch_optional(on).await?;
+    let row = query.fetch_optional(conn).await?;
     Ok(row.map(|row| row.try_get::<Option<i64>, _>(0)).transpose()?.flatten())
 }
 
-/// Refuses a batch in which anything is not as expected.
-async fn check(on: &mut SqliteConnection, writes: &[ports::Mutation]) -> Result<(), Failure> {
-    use ports::Mutation as W;
+/// Rejects a batch if any record is not the expected one.
+async fn check(conn: &mut SqliteConnection, writes: &[Mutation]) -> Result<(), Failure> {
     let deny = |why: &str| Err(WriteError::Store(StoreError::Denied(why.to_owned())).into());
     let mut names = BTreeSet::new();
-    if writes.len() > MOST || !writes.iter().all(|write| names.insert(name(write))) {
-        return deny("a batch has at most 90 records, and each of them once");
+    if writes.len() > MAX_RECORDS || !writes.iter().all(|write| names.insert(name(write))) {
+        return deny("a batch must have at most 90 records, and each record at most once");
     }
     let mut claimed: BTreeMap<&Hostname, &SiteId> = BTreeMap::new();
     for write in writes {
-        if !as_expected(on, writes, write).await? {
+        if !as_expected(conn, writes, write).await? {
             return Err(WriteError::Conflict(name(write)).into());
         }
-        if let W::Site(new) = write
-            && let Some(old) = super::site(on, &new.id).await?
+        if let Mutation::Site(new) = write
+            && let Some(old) = super::site(conn, &new.id).await?
             && old.site.hostnames != new.hostnames
         {
-            return deny("a site keeps the hostnames that it was created with");
+            return deny("the hostnames of a site cannot be changed after its creation");
         }
-        let W::CreateSite(site) = write else { continue };
+        let Mutation::CreateSite(site) = write else { continue };
         for host in site.hostnames.all() {
             let taken = match claimed.insert(host, &site.id) {
                 Some(owner) => Some(owner.clone()),
-                None => owner(on, host).await?,
+                None => owner(conn, host).await?,
             };
             if let Some(owner) = taken {
                 return Err(WriteError::HostnameTaken { host: host.clone(), site: owner }.into());
@@ -133,77 +136,81 @@ async fn check(on: &mut SqliteConnection, writes: &[ports::Mutation]) -> Result<
     Ok(())
 }
 
-/// Who has claimed a hostname.
-async fn owner(on: &mut SqliteConnection, host: &Hostname) -> Result<Option<SiteId>, Failure> {
+/// The site that owns a hostname.
+async fn owner(conn: &mut SqliteConnection, host: &Hostname) -> Result<Option<SiteId>, Failure> {
     let query = sqlx::query("SELECT site FROM hostnames WHERE host = ?").bind(host.as_str());
-    let Some(row) = query.fetch_optional(on).await? else { return Ok(None) };
-    let broken = |_| StoreError::Denied("a hostname's owner cannot be read".to_owned());
-    Ok(Some(SiteId::parse(row.try_get(0)?).map_err(broken)?))
+    let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
+    let unreadable = |_| StoreError::Denied("the owner of a hostname cannot be read".to_owned());
+    Ok(Some(SiteId::parse(row.try_get(0)?).map_err(unreadable)?))
 }
 
-/// Whether a record is as the batch expects it.
+/// Whether the stored record is the one that the batch expects.
 async fn as_expected(
-    on: &mut SqliteConnection,
-    writes: &[ports::Mutation],
-    write: &ports::Mutation,
+    conn: &mut SqliteConnection,
+    writes: &[Mutation],
+    write: &Mutation,
 ) -> Result<bool, Failure> {
-    use ports::Mutation as W;
     Ok(match write {
-        W::CreateSite(site) => site_version(on, &site.id).await?.is_none(),
-        // A site of another uid is another site, though it may have come to the same version.
-        W::Site(site) => {
-            site_version(on, &site.id).await? == Some((integer(site.version), site.uid.to_string()))
+        Mutation::CreateSite(site) => site_version(conn, &site.id).await?.is_none(),
+        // A site with another uid is another site, even if its version is the same.
+        Mutation::Site(site) => {
+            site_version(conn, &site.id).await? == Some((integer(site.version), site.uid.to_string()))
         }
-        W::RemoveSite(id, uid, version) => {
-            site_version(on, id).await? == Some((integer(*version), uid.to_string()))
+        Mutation::RemoveSite(id, uid, version) => {
+            site_version(conn, id).await? == Some((integer(*version), uid.to_string()))
         }
-        W::Service(service) => shared_version(on, &service_name(service.color)).await? == service.version,
-        W::Fleet(fleet) => shared_version(on, FLEET).await? == fleet.version,
-        W::Webhooks(webhooks) => shared_version(on, WEBHOOKS).await? == webhooks.version,
-        W::Users(users) => shared_version(on, USERS).await? == users.version,
-        W::CreateRollout(rollout) => rollout_version(on, rollout.number).await?.is_none(),
-        W::Rollout(rollout) => rollout_version(on, rollout.number).await? == Some(integer(rollout.version)),
-        W::RolloutPage(page) => {
+        Mutation::Service(service) => {
+            shared_version(conn, &service_name(service.color)).await? == service.version
+        }
+        Mutation::Fleet(fleet) => shared_version(conn, FLEET).await? == fleet.version,
+        Mutation::Webhooks(webhooks) => shared_version(conn, WEBHOOKS).await? == webhooks.version,
+        Mutation::Users(users) => shared_version(conn, USERS).await? == users.version,
+        Mutation::CreateRollout(rollout) => rollout_version(conn, rollout.number).await?.is_none(),
+        Mutation::Rollout(rollout) => {
+            rollout_version(conn, rollout.number).await? == Some(integer(rollout.version))
+        }
+        Mutation::RolloutPage(page) => {
             let mut others = writes.iter();
-            let with =
-                others.any(|other| matches!(other, W::Rollout(rollout) if rollout.number == page.rollout));
-            with || rollout_version(on, page.rollout).await?.is_none()
+            let with = others
+                .any(|other| matches!(other, Mutation::Rollout(rollout) if rollout.number == page.rollout));
+            with || rollout_version(conn, page.rollout).await?.is_none()
         }
-        W::History(_) => true,
+        Mutation::History(_) => true,
     })
 }
 
-async fn site_version(on: &mut SqliteConnection, id: &SiteId) -> Result<Option<(i64, String)>, Failure> {
+async fn site_version(conn: &mut SqliteConnection, id: &SiteId) -> Result<Option<(i64, String)>, Failure> {
     let query = sqlx::query("SELECT version, uid FROM sites WHERE id = ?").bind(id.as_str());
-    let row = query.fetch_optional(on).await?;
+    let row = query.fetch_optional(conn).await?;
     Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
 }
 
-async fn shared_version(on: &mut SqliteConnection, name: &str) -> Result<u64, Failure> {
+async fn shared_version(conn: &mut SqliteConnection, name: &str) -> Result<u64, Failure> {
     let query = sqlx::query("SELECT version FROM shared WHERE name = ?").bind(name.to_owned());
-    let row = query.fetch_optional(on).await?;
+    let row = query.fetch_optional(conn).await?;
     let version: Option<i64> = row.map(|row| row.try_get(0)).transpose()?;
     Ok(version.map_or(0, super::super::read::natural))
 }
 
-async fn rollout_version(on: &mut SqliteConnection, number: u64) -> Result<Option<i64>, Failure> {
+async fn rollout_version(conn: &mut SqliteConnection, number: u64) -> Result<Option<i64>, Failure> {
     let query = sqlx::query("SELECT version FROM rollouts WHERE number = ?").bind(integer(number));
-    let row = query.fetch_optional(on).await?;
+    let row = query.fetch_optional(conn).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// The name of a record, for people and for telling it from the others of its batch.
-fn name(write: &ports::Mutation) -> String {
-    use ports::Mutation as W;
+/// The name of a record, for messages and to detect duplicates in a batch.
+fn name(write: &Mutation) -> String {
     match write {
-        W::CreateSite(site) | W::Site(site) => Subject::Site(site.id.clone()).to_string(),
-        W::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
-        W::Service(service) => service_name(service.color),
-        W::Fleet(_) => FLEET.to_owned(),
-        W::Webhooks(_) => WEBHOOKS.to_owned(),
-        W::Users(_) => USERS.to_owned(),
-        W::CreateRollout(rollout) | W::Rollout(rollout) => format!("rollout-{}", rollout.number),
-        W::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
-        W::History(operation) => operation.id.to_string(),
+        Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),
+        Mutation::RemoveSite(id, ..) => Subject::Site(id.clone()).to_string(),
+        Mutation::Service(service) => service_name(service.color),
+        Mutation::Fleet(_) => FLEET.to_owned(),
+        Mutation::Webhooks(_) => WEBHOOKS.to_owned(),
+        Mutation::Users(_) => USERS.to_owned(),
+        Mutation::CreateRollout(rollout) | Mutation::Rollout(rollout) => {
+            format!("rollout-{}", rollout.number)
+        }
+        Mutation::RolloutPage(page) => format!("rollout-{}, page {}", page.rollout, page.page),
+        Mutation::History(operation) => operation.id.to_string(),
     }
 }

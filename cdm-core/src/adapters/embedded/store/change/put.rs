@@ -1,4 +1,4 @@
-//! Writes one record of a batch that was looked at before.
+//! Writes one record of a batch after the batch was checked.
 
 use sqlx::SqliteConnection;
 
@@ -17,55 +17,55 @@ use crate::ports::{CallContext, Mutation};
 
 type Done = Result<(), Failure>;
 
-pub(super) async fn put(on: &mut SqliteConnection, call: &CallContext, write: &Mutation) -> Done {
+pub(super) async fn put(conn: &mut SqliteConnection, call: &CallContext, write: &Mutation) -> Done {
     match write {
-        Mutation::CreateSite(site) => create_site(on, call, site).await,
+        Mutation::CreateSite(site) => create_site(conn, call, site).await,
         Mutation::Site(site) => {
-            super::update(on, call, Site::clone(site), None).await?;
-            work(on, &Subject::Site(site.id.clone()), site.operation.as_ref()).await
+            super::update(conn, call, Site::clone(site), None).await?;
+            work(conn, &Subject::Site(site.id.clone()), site.operation.as_ref()).await
         }
-        Mutation::RemoveSite(id, ..) => remove_site(on, call, id).await,
+        Mutation::RemoveSite(id, ..) => remove_site(conn, call, id).await,
         Mutation::Service(service) => {
             let after = Service { version: service.version + 1, ..Service::clone(service) };
             let body = records::encode(&after)?;
-            shared(on, call, &service_name(service.color), after.version, body).await?;
-            work(on, &Subject::Service(service.color), service.operation.as_ref()).await
+            shared(conn, call, &service_name(service.color), after.version, body).await?;
+            work(conn, &Subject::Service(service.color), service.operation.as_ref()).await
         }
         Mutation::Fleet(fleet) => {
             let after = Fleet { version: fleet.version + 1, ..Fleet::clone(fleet) };
-            shared(on, call, FLEET, after.version, records::encode(&after)?).await?;
-            work(on, &Subject::Fleet, fleet.operation.as_ref()).await
+            shared(conn, call, FLEET, after.version, records::encode(&after)?).await?;
+            work(conn, &Subject::Fleet, fleet.operation.as_ref()).await
         }
         Mutation::Webhooks(webhooks) => {
             let after = Webhooks { version: webhooks.version + 1, ..Webhooks::clone(webhooks) };
-            shared(on, call, WEBHOOKS, after.version, records::encode(&after)?).await
+            shared(conn, call, WEBHOOKS, after.version, records::encode(&after)?).await
         }
         Mutation::Users(users) => {
             let after = Users { version: users.version + 1, ..Users::clone(users) };
-            shared(on, call, USERS, after.version, records::encode(&after)?).await
+            shared(conn, call, USERS, after.version, records::encode(&after)?).await
         }
-        Mutation::CreateRollout(rollout) => put_rollout(on, call, rollout, 1).await,
-        Mutation::Rollout(rollout) => put_rollout(on, call, rollout, rollout.version + 1).await,
+        Mutation::CreateRollout(rollout) => put_rollout(conn, call, rollout, 1).await,
+        Mutation::Rollout(rollout) => put_rollout(conn, call, rollout, rollout.version + 1).await,
         Mutation::RolloutPage(page) => {
             sqlx::query("INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?)")
                 .bind(integer(page.rollout))
                 .bind(i64::from(page.page))
                 .bind(bits(call.write))
                 .bind(records::encode(page)?)
-                .execute(on)
+                .execute(conn)
                 .await?;
             Ok(())
         }
-        Mutation::History(operation) => history(on, call, operation).await,
+        Mutation::History(operation) => history(conn, call, operation).await,
     }
 }
 
-async fn create_site(on: &mut SqliteConnection, call: &CallContext, site: &Site) -> Done {
+async fn create_site(conn: &mut SqliteConnection, call: &CallContext, site: &Site) -> Done {
     let site = Site { version: 1, ..site.clone() };
     let hosts = site.hostnames.all();
     for host in hosts {
         let query = sqlx::query("INSERT INTO hostnames VALUES (?, ?)");
-        query.bind(host.as_str()).bind(site.id.as_str()).execute(&mut *on).await?;
+        query.bind(host.as_str()).bind(site.id.as_str()).execute(&mut *conn).await?;
     }
     sqlx::query("INSERT INTO sites VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)")
         .bind(site.id.as_str())
@@ -76,24 +76,24 @@ async fn create_site(on: &mut SqliteConnection, call: &CallContext, site: &Site)
         .bind(SearchText::of(&site).as_str())
         .bind(bits(call.write))
         .bind(records::encode(&site)?)
-        .execute(&mut *on)
+        .execute(&mut *conn)
         .await?;
-    work(on, &Subject::Site(site.id.clone()), site.operation.as_ref()).await
+    work(conn, &Subject::Site(site.id.clone()), site.operation.as_ref()).await
 }
 
-async fn remove_site(on: &mut SqliteConnection, call: &CallContext, id: &SiteId) -> Done {
-    sqlx::query("DELETE FROM hostnames WHERE site = ?").bind(id.as_str()).execute(&mut *on).await?;
-    sqlx::query("DELETE FROM sites WHERE id = ?").bind(id.as_str()).execute(&mut *on).await?;
+async fn remove_site(conn: &mut SqliteConnection, call: &CallContext, id: &SiteId) -> Done {
+    sqlx::query("DELETE FROM hostnames WHERE site = ?").bind(id.as_str()).execute(&mut *conn).await?;
+    sqlx::query("DELETE FROM sites WHERE id = ?").bind(id.as_str()).execute(&mut *conn).await?;
     sqlx::query("INSERT OR REPLACE INTO removed VALUES (?, ?)")
         .bind(id.as_str())
         .bind(bits(call.write))
-        .execute(&mut *on)
+        .execute(&mut *conn)
         .await?;
-    work(on, &Subject::Site(id.clone()), None).await
+    work(conn, &Subject::Site(id.clone()), None).await
 }
 
 async fn shared(
-    on: &mut SqliteConnection,
+    conn: &mut SqliteConnection,
     call: &CallContext,
     name: &str,
     version: u64,
@@ -104,12 +104,17 @@ async fn shared(
         .bind(integer(version))
         .bind(bits(call.write))
         .bind(body)
-        .execute(on)
+        .execute(conn)
         .await?;
     Ok(())
 }
 
-async fn put_rollout(on: &mut SqliteConnection, call: &CallContext, rollout: &Rollout, version: u64) -> Done {
+async fn put_rollout(
+    conn: &mut SqliteConnection,
+    call: &CallContext,
+    rollout: &Rollout,
+    version: u64,
+) -> Done {
     let rollout = Rollout { version, ..rollout.clone() };
     let next_poll_at = rollout.next_poll_at.filter(|_| rollout.status == RolloutStatus::Waiting);
     sqlx::query("INSERT OR REPLACE INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
@@ -121,13 +126,13 @@ async fn put_rollout(on: &mut SqliteConnection, call: &CallContext, rollout: &Ro
         .bind(rollout.control.is_some())
         .bind(bits(call.write))
         .bind(records::encode(&rollout)?)
-        .execute(on)
+        .execute(conn)
         .await?;
     Ok(())
 }
 
-/// An operation that has ended is written once; what became of it does not change.
-async fn history(on: &mut SqliteConnection, call: &CallContext, operation: &Operation) -> Done {
+/// Writes a finished operation. A finished operation is written once and never changes.
+async fn history(conn: &mut SqliteConnection, call: &CallContext, operation: &Operation) -> Done {
     sqlx::query("INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(operation.id.to_string())
         .bind(integer(operation.id.number))
@@ -137,16 +142,16 @@ async fn history(on: &mut SqliteConnection, call: &CallContext, operation: &Oper
         .bind(matches!(operation.id.parent, OperationParent::Rollout(..)))
         .bind(bits(call.write))
         .bind(records::encode(operation)?)
-        .execute(on)
+        .execute(conn)
         .await?;
     Ok(())
 }
 
-/// Lists the operation that is in a record now, unless it is a rollout's.
-async fn work(on: &mut SqliteConnection, subject: &Subject, operation: Option<&OperationState>) -> Done {
+/// Updates the list of running operations with the operation of a record. Members of rollouts are not listed.
+async fn work(conn: &mut SqliteConnection, subject: &Subject, operation: Option<&OperationState>) -> Done {
     let Some(operation) = operation.filter(|operation| operation.member.is_none()) else {
         let query = sqlx::query("DELETE FROM working WHERE subject = ?").bind(subject.to_string());
-        query.execute(on).await?;
+        query.execute(conn).await?;
         return Ok(());
     };
     let next_poll_at = operation.next_poll_at.filter(|_| operation.status == Status::Waiting);
@@ -159,7 +164,7 @@ async fn work(on: &mut SqliteConnection, subject: &Subject, operation: Option<&O
         .bind(operation.owner.as_ref().map(|owner| owner.as_str().to_owned()))
         .bind(next_poll_at.map(|next_poll_at| integer(next_poll_at.millis())))
         .bind(operation.cancel)
-        .execute(on)
+        .execute(conn)
         .await?;
     Ok(())
 }

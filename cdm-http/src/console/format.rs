@@ -1,0 +1,219 @@
+//! The format of single values as HTML: ages, counts, badges, digests. The functions escape their input.
+
+use std::fmt::Write;
+
+use cdm_core::domain::{ReasonCode, Timestamp};
+
+use crate::api::moment;
+use crate::api::rollout::{Counts, Rollout};
+
+/// Escapes text for HTML, in an element or in a quoted attribute.
+pub(crate) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+/// Returns an error text as a sentence: with a capital letter and a period. Does not escape.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first: String = characters.next().into_iter().flat_map(char::to_uppercase).collect();
+    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{end}", characters.as_str())
+}
+
+/// The time at which a page is rendered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now(pub(crate) Timestamp);
+
+impl Now {
+    /// Returns the time relative to now, such as `2 min ago` or `in 3 h`, with the exact time as a tooltip.
+    pub(crate) fn ago(self, at: &str) -> String {
+        let Some(then) = moment(at) else { return escape(at) };
+        let (past, seconds) = if then <= self.0 {
+            (true, self.0.since(then).as_secs())
+        } else {
+            (false, then.since(self.0).as_secs())
+        };
+        let text = match (past, seconds) {
+            (true, 0..10) => "just now".to_owned(),
+            (true, seconds) => format!("{} ago", span(seconds)),
+            (false, seconds) => format!("in {}", span(seconds)),
+        };
+        format!("<time datetime=\"{at}\" title=\"{at}\">{text}</time>")
+    }
+
+    /// Returns a relative time like [`Now::ago`], or a dash for `None`.
+    pub(crate) fn ago_if(self, at: &Option<String>) -> String {
+        at.as_deref().map_or_else(none, |at| self.ago(at))
+    }
+
+    /// Returns the duration from `from` to `to`, or to now for an unfinished item; a dash if `from` is `None`.
+    pub(crate) fn took(self, from: &Option<String>, to: &Option<String>) -> String {
+        let Some(from) = from.as_deref().and_then(moment) else { return none() };
+        let to = to.as_deref().and_then(moment).unwrap_or(self.0);
+        duration(to.since(from))
+    }
+}
+
+/// Returns the dash that stands for a missing value.
+pub(crate) fn none() -> String {
+    "<span class=\"none\" aria-label=\"none\">–</span>".to_owned()
+}
+
+/// Returns a duration in its largest unit. Seconds are in steps of ten, so a live page does not change every second.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{} s", seconds.div_euclid(10) * 10),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        86_400..63_072_000 => format!("{} d", seconds / 86_400),
+        _ => format!("{} years", seconds / 31_536_000),
+    }
+}
+
+/// Returns a duration in two units at most.
+pub(crate) fn duration(span: std::time::Duration) -> String {
+    match span.as_secs() {
+        0 => format!("{} ms", span.as_millis()),
+        seconds @ 1..60 => format!("{seconds} s"),
+        seconds @ 60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// Returns a number with commas between the thousands.
+pub(crate) fn count(number: impl std::fmt::Display) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Returns a number with the noun `one` or its plural `many`.
+pub(crate) fn count_of(number: impl std::fmt::Display, one: &str, many: &str) -> String {
+    let number = count(number);
+    let noun = if number == "1" { one } else { many };
+    format!("{number} {noun}")
+}
+
+/// Returns a status, state or verdict as a badge. The color repeats the meaning of the word.
+pub(crate) fn badge(word: &str) -> String {
+    let kind = match word {
+        "healthy" | "succeeded" | "active" | "accepted" | "moved" => "good",
+        "bad" | "failed" | "halted" | "aborted" | "unhealthy" | "unhealthy_in_place" => "bad",
+        "parked" | "paused" | "cancelled" | "returned" | "frozen" | "busy" | "gone" | "inactive"
+        | "rolled_back" => "warn",
+        "running" | "waiting" | "queued" | "creating" | "provisioning" | "upgrading" | "promoting"
+        | "terminating" => "work",
+        _ => "plain",
+    };
+    let word = escape(word).replace('_', " ");
+    format!("<span class=\"badge {kind}\">{word}</span>")
+}
+
+/// Returns the status of a rollout as a badge. A rollout that left sites behind is partly succeeded; a rollout that
+/// waits for an operator because of a changed digest has a warning color.
+pub(crate) fn rollout_badge(rollout: &Rollout) -> String {
+    let changed =
+        rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged.as_str());
+    match rollout.status.as_str() {
+        "succeeded" if rollout.partial => "<span class=\"badge warn\">partly succeeded</span>".to_owned(),
+        "waiting" if changed => "<span class=\"badge warn\">waiting: digest changed</span>".to_owned(),
+        status => badge(status),
+    }
+}
+
+/// Returns whether a rollout waits for an operator.
+pub(crate) fn needs_operator(rollout: &Rollout) -> bool {
+    let changed =
+        rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged.as_str());
+    matches!(rollout.status.as_str(), "halted" | "paused") || (rollout.status == "waiting" && changed)
+}
+
+/// Returns the CSS class of a note about a rollout.
+pub(crate) fn note_class(rollout: &Rollout) -> &'static str {
+    match rollout.status.as_str() {
+        "halted" => "bad",
+        _ if needs_operator(rollout) => "warn",
+        _ => "work",
+    }
+}
+
+/// Returns the name of a service with its color.
+pub(crate) fn service(name: &str) -> String {
+    let name = escape(name);
+    format!("<span class=\"color {name}\">{name}</span>")
+}
+
+/// Returns the first twelve digits of an image's digest, with the complete image as a tooltip.
+pub(crate) fn digest(image: &str) -> String {
+    let hex = image.rsplit_once(':').map_or(image, |(_, hex)| hex);
+    let short: String = hex.chars().take(12).collect();
+    format!("<code class=\"digest\" title=\"{}\">{}</code>", escape(image), escape(&short))
+}
+
+/// Returns the target of an audit entry; a digest is shortened.
+pub(crate) fn target(text: &str) -> String {
+    if text.starts_with("sha256:") { digest(text) } else { escape(text) }
+}
+
+/// Returns a digest like [`digest`], or a dash for `None`.
+pub(crate) fn digest_if(image: &Option<String>) -> String {
+    image.as_deref().map_or_else(none, digest)
+}
+
+/// Returns a bar with the shares of succeeded, failed or parked, skipped, and running sites.
+pub(crate) fn bar(counts: &Counts) -> String {
+    let Counts { total, succeeded, failed, running, parked, skipped, .. } = *counts;
+    let mut parts = String::new();
+    let mut from = 0.0;
+    for (kind, number) in
+        [("good", succeeded), ("bad", failed + parked), ("warn", skipped), ("work", running)]
+    {
+        let share = 100.0 * f64::from(number) / f64::from(total.max(1));
+        let _ = write!(
+            parts,
+            "<rect class=\"{kind}\" x=\"{from:.2}\" y=\"0\" width=\"{share:.2}\" height=\"8\"/>"
+        );
+        from += share;
+    }
+    format!(
+        "<svg class=\"bar\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{parts}</svg>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_and_counts() {
+        let now = Now(Timestamp::from_millis(1_700_000_000_000));
+        for (before, text) in
+            [(0, "just now"), (59, "50 s ago"), (60, "1 min ago"), (7_200, "2 h ago"), (200_000, "2 d ago")]
+        {
+            let at = crate::api::time(Timestamp::from_millis(1_700_000_000_000 - before * 1_000));
+            assert!(now.ago(&at).contains(text), "{}", now.ago(&at));
+        }
+        assert!(now.ago("<b>").contains("&lt;b&gt;"));
+        assert_eq!(
+            [count(0_u32), count(999_u32), count(10_000_u32), count(1_234_567_u32)],
+            ["0", "999", "10,000", "1,234,567"]
+        );
+    }
+}
