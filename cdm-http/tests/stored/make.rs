@@ -216,7 +216,7 @@ pub(crate) async fn live(stage: &Stage, ids: &[&str], service: &str) {
 /// Deploys an image to its end.
 pub(crate) async fn deploy(stage: &Stage, service: &str, letter: char) -> String {
     let id = begin_deploy(stage, service, letter).await;
-    stage.until(&format!("/operations/{id}"), |operation| rests(operation)).await;
+    stage.until(&format!("/operations/{id}"), rests).await;
     id
 }
 

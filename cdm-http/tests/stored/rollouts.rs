@@ -128,7 +128,7 @@ async fn held(stage: &Stage) {
 async fn digest_changed(stage: &Stage) -> String {
     let id = baking(stage, &json!({"bake": 1})).await;
     let deploy = begin_deploy(stage, "green", 'b').await;
-    stage.until(&format!("/operations/{deploy}"), |operation| rests(operation)).await;
+    stage.until(&format!("/operations/{deploy}"), rests).await;
     demand(stage, &deploy, "succeeded").await;
     stage.until(&path(&id), has_reason("digest_changed")).await;
     id
