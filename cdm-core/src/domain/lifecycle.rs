@@ -1,45 +1,45 @@
-//! A site's life, as one table.
+//! The lifecycle of a site, as one table of transitions.
 //!
-//! A site rests in a *phase*; while an operation works on it, what users see as its *state* is the two together.
-//! Recovery, services and the engine all go through [`Life::next`]: there is no second place that knows what may
-//! follow what.
+//! The record of a site has a *phase*. The *state* that the API shows is the phase together with the kind of the
+//! operation that runs on the site. Every change uses [`Life::next`], in the manager, in the engine and in rollouts:
+//! the table exists only there.
 
 use std::fmt;
 
 use super::operation::{OperationKind, TerminalStatus};
 
-/// Where a site rests.
+/// The phase of a site: its state without a running operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// Recorded; its credentials may not exist yet.
+    /// The record exists. The credentials may not exist yet.
     New,
-    /// Recorded, with its credentials stored.
+    /// The record and the credentials exist.
     Created,
-    /// Installed and routed.
+    /// WordPress is installed, and the route exists.
     Active,
 }
 
-/// What users see of a site's life.
+/// The state of a site, as the API shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// The create pipeline is at work.
+    /// A create runs.
     Creating,
-    /// At rest, not installed.
+    /// No operation runs; WordPress is not installed.
     Created,
-    /// The provision pipeline is at work.
+    /// A provision runs.
     Provisioning,
-    /// At rest, served.
+    /// No operation runs; the site is served.
     Active,
-    /// The upgrade pipeline is at work.
+    /// An upgrade runs.
     Upgrading,
-    /// The promote pipeline is at work.
+    /// A promote runs.
     Promoting,
-    /// The terminate pipeline is at work.
+    /// A terminate runs.
     Terminating,
 }
 
 impl State {
-    /// All of them, in the order of a life.
+    /// All states, in the order of the lifecycle.
     pub const ALL: [Self; 7] = [
         Self::Creating,
         Self::Created,
@@ -50,7 +50,7 @@ impl State {
         Self::Terminating,
     ];
 
-    /// The word that users see.
+    /// Returns the name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -70,28 +70,28 @@ impl fmt::Display for State {
     }
 }
 
-/// A site's life at one moment.
+/// The position of a site in its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Life {
-    /// No record.
+    /// No record exists.
     Absent,
-    /// Recorded, with the kind of operation at work on it, if any.
+    /// A record exists.
     Present {
-        /// Where it rests.
+        /// The phase.
         phase: Phase,
-        /// What works on it.
+        /// The kind of the operation that has not ended, if there is one.
         work: Option<OperationKind>,
     },
 }
 
-/// What can happen to a site.
+/// An event in the lifecycle of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
     /// An operation is accepted.
     Begin(OperationKind),
-    /// A terminate is accepted while another operation is parked; that one ends cancelled.
+    /// A terminate is accepted while another operation is parked. The parked operation ends as cancelled.
     Displace,
-    /// The operation at work rests.
+    /// The operation ends with this status.
     End(TerminalStatus),
 }
 
@@ -105,23 +105,23 @@ impl fmt::Display for Event {
     }
 }
 
-/// A transition that the table does not have.
+/// An event that a site cannot have in its present state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a site that is {state} does not take the event `{event}`")]
+#[error("the event `{event}` is not possible while the site is `{state}`")]
 pub struct Illegal {
-    /// The state's word; `absent` without a record.
+    /// The name of the state; `absent` without a record.
     pub state: &'static str,
-    /// The event in words.
+    /// The name of the event.
     pub event: String,
 }
 
 impl Life {
-    /// A site that rests in `phase`.
+    /// Creates the position of a site in `phase` without a running operation.
     pub const fn resting(phase: Phase) -> Self {
         Self::Present { phase, work: None }
     }
 
-    /// What users see; `None` without a record.
+    /// Returns the state that the API shows. Returns `None` without a record.
     pub const fn state(self) -> Option<State> {
         match self {
             Self::Absent => None,
@@ -137,10 +137,10 @@ impl Life {
         }
     }
 
-    /// What follows when `event` happens.
+    /// Returns the position after `event`.
     ///
     /// # Errors
-    /// [`Illegal`], naming both, for every pair that the table does not have.
+    /// [`Illegal`] for each pair of position and event that is not a transition.
     pub fn next(self, event: Event) -> Result<Self, Illegal> {
         use OperationKind::{Create, Promote, Provision, Terminate, Upgrade};
         use Phase::{Active, Created, New};
@@ -148,7 +148,7 @@ impl Life {
         let at = |phase, work| Ok(Self::Present { phase, work });
         match (self, event) {
             (Self::Absent, Event::Begin(Create)) => at(New, Some(Create)),
-            (Self::Absent, _) => Err(self.refuse(event)),
+            (Self::Absent, _) => Err(self.illegal(event)),
             (Self::Present { phase, work }, event) => match (phase, work, event) {
                 (New, Some(Create), Event::End(Succeeded)) => at(Created, None),
                 (New, Some(Create), Event::End(Failed | Cancelled)) => Ok(Self::Absent),
@@ -165,15 +165,15 @@ impl Life {
                     at(phase, Some(Terminate))
                 }
                 (_, Some(Terminate), Event::End(Succeeded)) => Ok(Self::Absent),
-                // A site whose creation was displaced has nowhere to go back to.
+                // A site in phase `New`, whose create was displaced, has no phase to return to.
                 (Created | Active, Some(Terminate), Event::End(Cancelled)) => at(phase, None),
 
-                _ => Err(self.refuse(event)),
+                _ => Err(self.illegal(event)),
             },
         }
     }
 
-    fn refuse(self, event: Event) -> Illegal {
+    fn illegal(self, event: Event) -> Illegal {
         Illegal { state: self.state().map_or("absent", State::as_str), event: event.to_string() }
     }
 }

@@ -1,4 +1,4 @@
-//! Operations: what is asked for, how far it is, and how it ends.
+//! Operations: their kinds, inputs, statuses and steps, and the table of status transitions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use super::fence::{Direction, Fence};
 use super::reason::Reason;
 use super::{Actor, Color, Digest, SiteId, Template, Timestamp, WorkerId};
 
-/// What an operation does.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationKind {
     /// Records a site and stores its credentials.
@@ -18,16 +18,16 @@ pub enum OperationKind {
     Upgrade,
     /// Moves a site's route and assignment to another service.
     Promote,
-    /// Removes a site for good.
+    /// Deletes a site and its data.
     Terminate,
-    /// Sets an image on a colour.
+    /// Sets an image on a service.
     Deploy,
-    /// Makes a colour the active canary service.
+    /// Makes a service the active canary.
     Select,
 }
 
 impl OperationKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::Create,
         Self::Provision,
@@ -38,7 +38,7 @@ impl OperationKind {
         Self::Select,
     ];
 
-    /// The word that users see.
+    /// Returns the name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -58,14 +58,14 @@ impl fmt::Display for OperationKind {
     }
 }
 
-/// How an operation ended.
+/// The final status of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TerminalStatus {
-    /// All was done.
+    /// Every step has finished.
     Succeeded,
-    /// Nothing was done, or all was undone.
+    /// No step took effect, or every step that has an undo was undone.
     Failed,
-    /// Stopped because someone asked.
+    /// Canceled by a user.
     Cancelled,
 }
 
@@ -79,23 +79,33 @@ impl fmt::Display for TerminalStatus {
     }
 }
 
-/// Where an operation is.
+/// The status of an operation.
+///
+/// ```
+/// use cdm_core::domain::operation::{Event, Status};
+///
+/// let running = Status::Queued.next(Event::Claim).expect("a queued operation can be claimed");
+/// assert_eq!(running, Status::Running);
+/// let parked = running.next(Event::Park).expect("a running operation can be parked");
+/// assert_eq!(parked.next(Event::Retry), Ok(Status::Queued));
+/// assert!(parked.next(Event::Claim).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
-    /// Accepted; no worker has it.
+    /// Accepted, and not claimed by a worker.
     Queued,
-    /// A worker has it.
+    /// Claimed by a worker, which makes attempts.
     Running,
-    /// It will go on by itself; the reason says when.
+    /// Waits for a condition, and continues without a user; the reason states until when.
     Waiting,
-    /// A person is needed; the reason says what clears it.
+    /// Stopped until a user acts; the reason states how.
     Parked,
-    /// It rests.
+    /// Finished, with this final status.
     Ended(TerminalStatus),
 }
 
 impl Status {
-    /// The word that users see.
+    /// Returns the name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -108,18 +118,18 @@ impl Status {
         }
     }
 
-    /// Whether nothing happens any more unless a person asks.
-    pub const fn rests(self) -> bool {
+    /// Returns whether no worker continues the operation: it has ended, or it is parked until a user acts.
+    pub const fn is_settled(self) -> bool {
         match self {
             Self::Parked | Self::Ended(_) => true,
             Self::Queued | Self::Running | Self::Waiting => false,
         }
     }
 
-    /// What follows when `event` happens.
+    /// Returns the status after `event`.
     ///
     /// # Errors
-    /// [`IllegalEvent`], naming both, for every pair that the table does not have.
+    /// [`IllegalEvent`] for each pair of status and event that is not a transition.
     pub fn next(self, event: Event) -> Result<Self, IllegalEvent> {
         match (self, event) {
             (Self::Queued | Self::Running | Self::Waiting, Event::Claim) => Ok(Self::Running),
@@ -142,31 +152,31 @@ impl fmt::Display for Status {
     }
 }
 
-/// What can happen to an operation.
+/// An event that changes the status of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Event {
-    /// A worker takes it, also from a worker that is lost.
+    /// A worker claims the operation, also from a worker whose lease has expired.
     Claim,
-    /// Its step has to wait.
+    /// The current step waits for a condition.
     Wait,
-    /// What it waited for may have come.
+    /// The condition is polled again.
     Wake,
-    /// Its step cannot go on without a person.
+    /// The current step needs a user.
     Park,
-    /// Its worker stops in good order.
+    /// The worker shuts down and releases the operation.
     HandOver,
-    /// A person asks to go on.
+    /// A user requests a retry.
     Retry,
-    /// A person asks to stop; it takes effect at a step boundary.
+    /// A user requests a cancel; the request takes effect at a step boundary.
     Cancel,
-    /// A terminate takes a parked operation's place.
+    /// A terminate replaces a parked operation.
     Displace,
-    /// It has come to its end.
+    /// The operation ends with this status.
     Finish(TerminalStatus),
 }
 
 impl Event {
-    /// The event in words.
+    /// Returns the name of the event in error messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "claim",
@@ -184,24 +194,24 @@ impl Event {
     }
 }
 
-/// A transition that the table of operations does not have.
+/// An event that an operation cannot have in its present status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an operation that is {status} does not take the event `{event}`")]
+#[error("the event `{event}` is not possible while the operation is `{status}`")]
 pub struct IllegalEvent {
-    /// The status's word.
+    /// The name of the status.
     pub status: &'static str,
-    /// The event's word.
+    /// The name of the event.
     pub event: &'static str,
 }
 
-/// The record that an operation works on, and lives in until it rests.
+/// The record that an operation changes. The record contains the state of the operation until the operation ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// A site.
+    /// The record of a site.
     Site(SiteId),
-    /// One of the two services.
+    /// The record of one of the two services.
     Service(Color),
-    /// The platform: which service is the canary, which rollout moves sites.
+    /// The record of the fleet: the active canary, and the rollout that moves sites.
     Fleet,
 }
 
@@ -215,32 +225,44 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Where an operation is found.
+/// The record that an operation is read from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationParent {
-    /// In its subject's record, then in that subject's history.
+    /// The record of the subject, and after the end the history of that subject.
     Subject(Subject),
-    /// In a rollout: the rollout's number and the member's ordinal.
+    /// A rollout: its number, and the ordinal of the site in it.
     Rollout(u64, u32),
 }
 
-/// An operation's name. It tells where the operation is kept, so that finding one needs no index; users treat it as
-/// opaque.
+/// The identifier of an operation. Users treat the text as opaque.
+///
+/// The identifier contains the place of the operation, so that a lookup needs no index.
+///
+/// ```
+/// use cdm_core::domain::operation::{OperationParent, Subject};
+/// use cdm_core::domain::{Color, OperationId};
+///
+/// let id = OperationId::parse("op-7-service-blue").expect("a valid identifier");
+/// assert_eq!(id.number, 7);
+/// assert_eq!(id.parent, OperationParent::Subject(Subject::Service(Color::Blue)));
+/// assert_eq!(id.to_string(), "op-7-service-blue");
+/// assert_eq!(OperationId::parse("op-007-fleet"), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId {
-    /// Unique over the platform, never reused.
+    /// The number, which is unique on the platform and never reused.
     pub number: u64,
-    /// Where it is kept.
+    /// The record that contains the operation.
     pub parent: OperationParent,
 }
 
 impl OperationId {
-    /// The operation `number` on `subject`.
+    /// Creates the identifier of operation `number` on `subject`.
     pub const fn on(number: u64, subject: Subject) -> Self {
         Self { number, parent: OperationParent::Subject(subject) }
     }
 
-    /// Parses what `Display` prints; `None` for anything else.
+    /// Parses the text that `Display` prints. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, parent) = text.strip_prefix("op-")?.split_once('-')?;
         let number = number.parse().ok()?;
@@ -270,12 +292,12 @@ impl fmt::Display for OperationId {
     }
 }
 
-/// What an operation was asked to do, and what it has learnt that a restart must know.
+/// The input of an operation, with the data that its steps have stored for later attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationInput {
     /// See [`OperationKind::Create`].
     Create,
-    /// See [`OperationKind::Provision`]; the service that the record named when it was accepted.
+    /// See [`OperationKind::Provision`]. The value is the service of the site when the operation was accepted.
     Provision(Color),
     /// See [`OperationKind::Upgrade`].
     Upgrade(Move),
@@ -290,7 +312,7 @@ pub enum OperationInput {
 }
 
 impl OperationInput {
-    /// The task's kind.
+    /// Returns the kind of the operation.
     pub const fn kind(&self) -> OperationKind {
         match self {
             Self::Create => OperationKind::Create,
@@ -304,74 +326,74 @@ impl OperationInput {
     }
 }
 
-/// From which service a site goes to which.
+/// The services of a move, as they were when the operation was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Move {
-    /// The record's service when the operation was accepted.
+    /// The service in the record of the site.
     pub from: Color,
-    /// The active canary at that moment.
+    /// The active canary, which is the target.
     pub to: Color,
-    /// Where its route pointed at that moment.
+    /// The service that the route pointed to.
     pub routed: Color,
 }
 
-/// An image on its way to a colour.
+/// The input of a deploy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deploy {
-    /// To which colour.
+    /// The service that gets the image.
     pub color: Color,
-    /// The image.
+    /// The digest of the image.
     pub digest: Digest,
-    /// Whether the sites of that colour are routed to it afterwards.
+    /// Whether the hooks also route the sites of the service to it.
     pub promote: bool,
-    /// Whether the hooks run at all; a rollout that deploys first brings its own.
+    /// Whether the hooks run. A rollout that deploys first skips them, since it does the same itself.
     pub hooks: Hooks,
-    /// What ran before, kept before anything is changed; `None` until it was looked at.
+    /// The state that the deploy replaces, stored before the first change. `None` until the service was read.
     pub previous: Option<Previous>,
-    /// The rollout that runs the hooks, once its number is drawn.
+    /// The number of the rollout that runs the hooks. `None` until it is allocated.
     pub rollout: Option<u64>,
-    /// Whether it takes back what runs: that is not healthy any more then, until a person says so.
+    /// Whether the deploy is a rollback. The replaced image then no longer counts as healthy, until a user marks it.
     pub rolls_back: bool,
 }
 
-/// Whether a deploy's `Hooks` step has work.
+/// Whether the `Hooks` step of a deploy starts a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hooks {
-    /// Flush the caches of the colour's sites, and route them when asked.
+    /// The step flushes the caches of the sites of the service, and routes them if [`Deploy::promote`] is set.
     Run,
-    /// Someone else does it.
+    /// The rollout that requested the deploy does both.
     Skip,
 }
 
-/// What a colour ran before a deploy.
+/// The state of a service before a deploy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Previous {
-    /// The fence on the workload when it was looked at.
+    /// The fence on the workload when it was read.
     pub fence: Fence,
-    /// The whole pod template, to be put back; `None` where nothing ran.
+    /// The whole pod template, which a failed deploy restores. `None` if nothing ran.
     pub template: Option<Template>,
-    /// The digest it ran, where it was one.
+    /// The digest that ran. `None` if nothing ran, or if the image was not named by a digest.
     pub digest: Option<Digest>,
 }
 
-/// How far a step is.
+/// The status of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StepStatus {
-    /// Not begun.
+    /// Not started.
     #[default]
     Pending,
-    /// Its intent is stored.
+    /// Started: the intent is stored.
     Running,
-    /// Done.
+    /// Finished.
     Succeeded,
-    /// It ended the operation.
+    /// Failed, so that the operation is undone.
     Failed,
-    /// Not needed.
+    /// Not finished, since the operation was canceled.
     Skipped,
 }
 
 impl StepStatus {
-    /// The word that users see.
+    /// Returns the name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -383,29 +405,29 @@ impl StepStatus {
     }
 }
 
-/// One step as users see it.
+/// One step of an operation, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Its name; it may come from a pipeline version that this process does not know.
+    /// The name. It can be from a pipeline version that this process does not know.
     pub name: Cow<'static, str>,
-    /// How far it is.
+    /// The status.
     pub status: StepStatus,
-    /// How often it was begun.
+    /// The number of attempts.
     pub attempts: u32,
-    /// The job that does it, where one does.
+    /// The name of the job that runs the step. `None` if the step has no job.
     pub job: Option<String>,
-    /// What the job printed, kept before the job vanishes.
+    /// The output of the job, stored before the job is deleted.
     pub log: Option<String>,
-    /// When its intent was first stored.
+    /// The time when the intent was first stored.
     pub started_at: Option<Timestamp>,
-    /// When it was done.
+    /// The time when the step finished.
     pub finished_at: Option<Timestamp>,
-    /// What there is to say.
+    /// A message for users, such as the reason of a failure.
     pub message: Option<String>,
 }
 
 impl Step {
-    /// A step that has not begun.
+    /// Creates a step that has not started.
     pub const fn pending(name: &'static str) -> Self {
         Self {
             name: Cow::Borrowed(name),
@@ -420,82 +442,83 @@ impl Step {
     }
 }
 
-/// Where in its pipeline an operation is.
+/// The position of an operation in its pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Position {
-    /// At a step, on the way out.
+    /// At the step with this index.
     Forward(usize),
-    /// At an undo step, on the way to an end that is not success.
+    /// At the undo step with this index, before an end with this status.
     Undo(usize, TerminalStatus),
 }
 
-/// The part of a rollout that an operation is.
+/// The claim of a rollout on a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
-    /// The rollout's number.
+    /// The number of the rollout.
     pub rollout: u64,
-    /// Which of its sites.
+    /// The ordinal of the site in the rollout.
     pub ordinal: u32,
-    /// Out or back.
+    /// Whether the rollout moves the site forward, or rolls it back.
     pub direction: Direction,
     /// The term of the owner that claimed the site.
     pub term: u64,
 }
 
-/// An operation that has not ended. It lives inside its subject's record, so that the two move together or not at all.
+/// The state of an operation that has not ended. The record of the subject contains it, so that both change in one
+/// write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationState {
-    /// The operation's number.
+    /// The number of the operation.
     pub number: u64,
-    /// What it does.
+    /// The kind and the input.
     pub input: OperationInput,
-    /// The version of the pipeline it was accepted under.
+    /// The version of the pipeline when the operation was accepted.
     pub pipeline: u32,
-    /// How often it was claimed, and its direction changed.
+    /// The number of claims and of changes of direction.
     pub epoch: u64,
-    /// Who has it.
+    /// The worker that has claimed the operation.
     pub owner: Option<WorkerId>,
-    /// How it stands.
+    /// The present status.
     pub status: Status,
-    /// Where it is.
+    /// The position in the pipeline.
     pub position: Position,
-    /// Attempts of the present step, counted before each is made.
+    /// The number of attempts of the current step. An attempt is counted before it is made.
     pub attempts: u32,
-    /// Which job of the present step: 1, then one more for each that failed.
+    /// The number of the job of the current step: 1, and one more for each failed job.
     pub job: u32,
-    /// When a waiting operation looks again by itself.
+    /// The time of the next attempt while the operation waits.
     pub next_poll_at: Option<Timestamp>,
-    /// Since when the present step waits, for the step's deadline.
+    /// The start of the wait of the current step, for the timeout of the step.
     pub waiting_since: Option<Timestamp>,
-    /// Since when backends have kept the present step from its end; `None` while they answer.
+    /// The time of the first failure in the present series of failures of a backend. `None` while the backends respond.
     pub trouble_since: Option<Timestamp>,
-    /// Why it waits or is parked.
+    /// The reason why the operation waits, is parked, or is undone.
     pub reason: Option<Reason>,
-    /// Whether someone asked to stop.
+    /// Whether a cancel was requested.
     pub cancel: bool,
-    /// Which colour's hold it has.
+    /// The service whose lock the operation holds.
     pub locked_color: Option<Color>,
-    /// The part of a rollout that it is.
+    /// The claim, if a rollout has claimed the site. `None` for an operation that was requested.
     pub member: Option<Member>,
-    /// The steps as users see them; empty in a rollout, whose steps are known by their kind.
+    /// The steps, as the API shows them. Empty for a site of a rollout: the kind of the rollout determines the steps.
     pub steps: Vec<Step>,
-    /// Whose request it was.
+    /// The actor that requested the operation.
     pub requested_by: Actor,
-    /// The operation that this one repeats.
+    /// The operation that this operation retries.
     pub retry_of: Option<OperationId>,
-    /// When it was accepted.
+    /// The time when the operation was accepted.
     pub created_at: Timestamp,
-    /// When a worker first had it.
+    /// The time of the first claim.
     pub started_at: Option<Timestamp>,
 }
 
 impl OperationState {
-    /// The fence that this operation's effects carry now.
+    /// Returns the fence of calls that the operation makes now.
     pub const fn fence(&self) -> Fence {
         Fence::new(self.number, self.epoch)
     }
 
-    /// The step at work, counted from 0, when it goes forward.
+    /// Returns the index of the current step. Returns `None` while the operation is undone.
     pub const fn forward(&self) -> Option<usize> {
         match self.position {
             Position::Forward(step) => Some(step),
@@ -504,23 +527,24 @@ impl OperationState {
     }
 }
 
-/// An operation as it is kept and shown: a slot with its subject, or what is left of one.
+/// An operation with its identifier and its subject: one that has not ended, or one from the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Its name.
+    /// The identifier.
     pub id: OperationId,
-    /// What it was about.
+    /// The record that the operation changes.
     pub subject: Subject,
-    /// How it stands, in full.
+    /// The present state, or the last one.
     pub state: OperationState,
-    /// When it ended.
+    /// The time when the operation ended.
     pub finished_at: Option<Timestamp>,
-    /// Of a rollout's site: the digest that the target ran when the site was moved there, or asked there.
+    /// The digest that the target ran when a rollout moved the site there or probed it there. `None` for an operation
+    /// outside a rollout.
     pub digest: Option<Digest>,
 }
 
 impl Operation {
-    /// The operation in `subject`'s `slot`.
+    /// Creates the operation with this `state` in the record of `subject`.
     pub fn live(subject: Subject, state: OperationState) -> Self {
         let parent = match state.member {
             Some(member) => OperationParent::Rollout(member.rollout, member.ordinal),

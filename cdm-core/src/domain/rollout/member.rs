@@ -1,70 +1,70 @@
-//! The sites of a rollout: how each came out, on which digest, and why.
+//! The sites of a rollout: the outcome of each, its digest and its reason.
 
 use super::plan::Candidate;
 use crate::domain::reason::ReasonCode;
 use crate::domain::{Digest, SiteId, Uid};
 
-/// How one site came out of one leg.
+/// The outcome of one site in one direction of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemberOutcome {
-    /// Moved to the target from the other service.
+    /// The site was moved to the target.
     Moved,
-    /// It was on the target already, or is not moved by this kind.
+    /// The site was on the target already, or this kind of rollout moves no sites.
     InPlace,
-    /// Not moved; it is where it was.
+    /// The site was not moved.
     Failed,
-    /// The gate spoke against its move before it was moved; it is where it was.
+    /// The site failed the health gate before its move, and was not moved.
     Unhealthy,
-    /// It was on the target already, and the gate speaks against it there.
+    /// The site was on the target already, and failed the health gate there.
     UnhealthyInPlace,
-    /// Moved, and taken back: because the gate spoke against it, or all of the rollout was.
+    /// The site was moved and moved back: it failed the health gate, or the whole rollout was rolled back.
     Returned,
-    /// Not there any more.
+    /// Skipped: the site no longer exists.
     SkippedGone,
-    /// Not active.
+    /// Skipped: the site is not active.
     SkippedInactive,
-    /// Busy until the end of its window.
+    /// Skipped: another operation ran on the site until the end of its window.
     SkippedBusy,
-    /// Its moves are frozen.
+    /// Skipped: a freeze stops moves of the site.
     SkippedFrozen,
-    /// Moved, but its caches could not be flushed.
+    /// The site was moved, but its caches could not be flushed, or it could not be moved back.
     Parked,
 }
 
-/// One site of a rollout.
+/// One site in the list of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutMember {
-    /// Which.
+    /// The id of the site.
     pub id: SiteId,
-    /// Which incarnation.
+    /// The uid, which distinguishes it from an earlier or later site of the same id.
     pub uid: Uid,
-    /// How it came out.
+    /// The outcome. `None` until the site has one.
     pub outcome: Option<MemberOutcome>,
-    /// Why, where it came out badly or was skipped, and there is something to say.
+    /// The reason of a failed, parked or skipped site, if more is known than the outcome.
     pub why: Option<String>,
-    /// The digest that the target ran when it was moved there, or asked there. `None` where it was not, and in what was
-    /// stored before this was kept.
+    /// The digest that the target ran when the site was moved there or probed there. `None` if it was neither, and in
+    /// records of versions that did not store the digest.
     pub digest: Option<Digest>,
 }
 
-/// A site that came out badly, or was skipped.
+/// A site that failed, is parked, or was skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberFailure {
-    /// Which.
+    /// The id of the site.
     pub site: SiteId,
-    /// How.
+    /// The outcome.
     pub outcome: MemberOutcome,
-    /// Why, where there is something to say.
+    /// The reason, if more is known than the outcome.
     pub why: Option<String>,
 }
 
 impl MemberFailure {
-    /// How many a rollout's record names; its pages have them all.
+    /// The limit of failures in the record of a rollout. The pages of the rollout contain all of them.
     pub const KEPT: usize = 20;
 }
 
 impl MemberOutcome {
-    /// The word that users see.
+    /// Returns the name in feed events and in stored records.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Moved => "moved",
@@ -81,7 +81,7 @@ impl MemberOutcome {
         }
     }
 
-    /// Whether a wave's budget pays for it.
+    /// Returns whether the outcome counts against the budget of the wave.
     pub const fn fails(self) -> bool {
         match self {
             Self::Failed | Self::Unhealthy | Self::UnhealthyInPlace | Self::Returned => true,
@@ -95,47 +95,47 @@ impl MemberOutcome {
         }
     }
 
-    /// Whether nothing was done to it.
+    /// Returns whether the site was skipped.
     pub const fn is_skipped(self) -> bool {
         matches!(self, Self::SkippedGone | Self::SkippedInactive | Self::SkippedBusy | Self::SkippedFrozen)
     }
 
-    /// Whether it says something of the image that the target ran.
-    pub const fn speaks_against_image(self) -> bool {
+    /// Returns whether the outcome is evidence against the image that the target ran.
+    pub const fn blames_image(self) -> bool {
         matches!(self, Self::Unhealthy | Self::UnhealthyInPlace | Self::Returned)
     }
 
-    /// Why, in general; for what was stored without more.
+    /// Returns the general reason, for outcomes that are stored without a specific one.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::Moved => "it was moved",
-            Self::InPlace => "it was in place",
-            Self::Failed => "it was not moved",
-            Self::Unhealthy | Self::UnhealthyInPlace => "the gate spoke against it",
-            Self::Returned => "it was taken back with the rollout, which went over its budget",
-            Self::SkippedGone => "the site was gone when its turn came",
+            Self::Moved => "the site was moved",
+            Self::InPlace => "the site was on the target already",
+            Self::Failed => "the site was not moved",
+            Self::Unhealthy | Self::UnhealthyInPlace => "the site failed the health gate",
+            Self::Returned => "the site was moved back with the rollout, which exceeded its budget",
+            Self::SkippedGone => "the site no longer existed when its turn came",
             Self::SkippedInactive => "the site was not active when its turn came",
-            Self::SkippedBusy => "another operation was at work on the site until the end of its window",
-            Self::SkippedFrozen => "a freeze stopped its moves",
+            Self::SkippedBusy => "another operation ran on the site until the end of its window",
+            Self::SkippedFrozen => "a freeze stopped moves of the site",
             Self::Parked => {
-                "it was moved, and its caches could not be flushed, or it could not be taken back"
+                "the caches of the moved site could not be flushed, or the site could not be moved back"
             }
         }
     }
 }
 
 impl RolloutMember {
-    /// A site to which nothing was done yet.
+    /// Creates a site without an outcome.
     pub const fn new(id: SiteId, uid: Uid) -> Self {
         Self { id, uid, outcome: None, why: None, digest: None }
     }
 
-    /// Why it is not as it was wanted: a code, and the particulars.
+    /// Returns the reason of a failed, parked or skipped site: the code and the message.
     pub fn reason(&self) -> Option<(ReasonCode, String)> {
         let code = match self.outcome? {
             MemberOutcome::Moved | MemberOutcome::InPlace => return None,
             MemberOutcome::Failed => ReasonCode::MoveFailed,
-            // Nothing speaks against a site that went back with all others.
+            // A site that was rolled back with all others has not failed itself.
             MemberOutcome::Returned if self.why.is_none() => ReasonCode::BudgetExceeded,
             MemberOutcome::Unhealthy | MemberOutcome::UnhealthyInPlace | MemberOutcome::Returned => {
                 ReasonCode::GateFailed
@@ -146,8 +146,8 @@ impl RolloutMember {
             MemberOutcome::SkippedFrozen => ReasonCode::Frozen,
             MemberOutcome::Parked => ReasonCode::CacheFlushFailed,
         };
-        let told = self.outcome.map(MemberOutcome::describe).unwrap_or_default();
-        Some((code, self.why.clone().unwrap_or_else(|| told.to_owned())))
+        let general = self.outcome.map(MemberOutcome::describe).unwrap_or_default();
+        Some((code, self.why.clone().unwrap_or_else(|| general.to_owned())))
     }
 }
 
@@ -157,18 +157,18 @@ impl From<Candidate> for RolloutMember {
     }
 }
 
-/// A page of a rollout's frozen list.
+/// A page of the list of sites of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RolloutPage {
-    /// The rollout.
+    /// The number of the rollout.
     pub rollout: u64,
-    /// Which page, from 0.
+    /// The index of the page, from 0.
     pub page: u32,
-    /// Its sites, in ordinal order.
+    /// The sites, in the order of their ordinals.
     pub members: Vec<RolloutMember>,
 }
 
 impl RolloutPage {
-    /// How many sites a page has; two of the shortest windows.
+    /// The number of sites of a full page: two windows of the least size.
     pub const SIZE: u32 = 256;
 }

@@ -1,8 +1,8 @@
-//! The pure part of a rollout: waves, windows, budget, halt and return.
+//! The decisions of a rollout, without calls: waves, windows, budget, halt and rollback.
 //!
-//! A rollout's list of sites is frozen when it is accepted. Its owner works on one *window* of that list at a time; a
-//! *checkpoint* writes what became of the window, and in the same write grants the next. So a rollout stops at the
-//! next checkpoint whoever asks, and an owner that lost it can reach no site beyond the last window it was granted.
+//! The list of sites is fixed when the rollout is accepted. The owner processes one *window* of the list at a time. A
+//! *checkpoint* stores the outcomes of the window and grants the next one in the same write. Therefore a rollout stops
+//! at the next checkpoint, and an owner that has lost the rollout cannot claim sites after the last granted window.
 
 mod gate;
 mod member;
@@ -24,19 +24,19 @@ pub use samples::ProgressSample;
 pub use status::{IllegalRollout, RolloutEvent, RolloutStatus};
 pub use waves::{Budget, Counts, Wave, WaveTarget, plan_waves};
 
-/// What a rollout does to each of its sites.
+/// The kind of a rollout: its effect on each site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RolloutKind {
-    /// Assigns it to the target.
+    /// Assigns the site to the target.
     Upgrade,
-    /// Moves its route and assignment to the target.
+    /// Moves the route of the site to the target, and assigns the site to it.
     Promote,
-    /// Flushes its caches only: the hooks of a deploy.
+    /// Only flushes the caches of the site: the hooks of a deploy.
     Flush,
 }
 
 impl RolloutKind {
-    /// Whether sites change service, which only one unfinished rollout may do.
+    /// Returns whether sites change service. Only one unfinished rollout may do that.
     pub const fn moves(self) -> bool {
         match self {
             Self::Upgrade | Self::Promote => true,
@@ -45,169 +45,171 @@ impl RolloutKind {
     }
 }
 
-/// Which sites a rollout takes, in the words of whoever asked for it. Its frozen list says which they were.
+/// The sites of a rollout, as they were requested. The stored list contains the sites that this was resolved to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RolloutScope {
-    /// Those on the active canary service.
+    /// The sites on the active canary.
     #[default]
     Active,
-    /// Those on the other one.
+    /// The sites on the other service.
     Inactive,
-    /// All.
+    /// All sites.
     All,
-    /// Those on this service: the hooks of a deploy to it.
+    /// The sites on this service, for the hooks of a deploy to it.
     Service(Color),
-    /// These.
+    /// The listed sites.
     Sites(Vec<SiteId>),
 }
 
-/// What someone asked of a rollout that an owner has.
+/// A request of a user to a rollout that has an owner. The owner applies it at the next checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Control {
-    /// To pause.
+    /// Pause the rollout.
     Pause,
-    /// To abort; it outranks everything.
+    /// Abort the rollout. An abort replaces a requested pause.
     Abort,
 }
 
-/// A stretch of the frozen list: the ordinals from `start` up to, not including, `end`.
+/// A range of the list of sites: the ordinals from `start` up to, but not including, `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
-    /// The first.
+    /// The ordinal of the first site.
     pub start: u32,
-    /// The one after the last.
+    /// The ordinal after the last site.
     pub end: u32,
 }
 
 impl Window {
-    /// How many sites a window has at least, where there are as many; a checkpoint is written for each window.
-    pub const LEAST: u32 = 128;
-    /// How many at most.
-    pub const MOST: u32 = 512;
+    /// The least size of a window, in sites. A wave that has fewer sites has a smaller window. Each window costs a
+    /// checkpoint.
+    pub const MIN: u32 = 128;
+    /// The greatest size of a window, in sites.
+    pub const MAX: u32 = 512;
 
-    /// How many sites a window has: at its end those under way run out, so the more there are of them, the longer it is.
+    /// Returns the size of a window, in sites: four times `max_concurrent`, between [`Window::MIN`] and [`Window::MAX`].
+    /// At the end of a window fewer sites move concurrently, so higher concurrency needs larger windows.
     pub fn size(max_concurrent: u32) -> u32 {
-        max_concurrent.saturating_mul(4).clamp(Self::LEAST, Self::MOST)
+        max_concurrent.saturating_mul(4).clamp(Self::MIN, Self::MAX)
     }
 }
 
-/// Windows whose sites have their outcomes, and whose caches are flushed while further sites are moved.
+/// Windows whose sites have their outcomes, and whose caches are flushed while later windows are processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingFlush {
-    /// The stretch that they make up.
+    /// The range of these windows together.
     pub window: Window,
-    /// The first of its jobs, as [`Rollout::job`] had it.
+    /// The round of the jobs that flush them; see [`Rollout::job`].
     pub job: u32,
 }
 
 impl PendingFlush {
-    /// How many sites may be moved during the flush of those before them.
-    pub const MOST: u32 = 1_024;
+    /// The limit of sites that can move while the caches of earlier ones are flushed.
+    pub const MAX: u32 = 1_024;
 }
 
-/// A rollout's own record.
+/// The record of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
-    /// Its number, drawn like an operation's.
+    /// The number, from the same sequence as the numbers of operations.
     pub number: u64,
-    /// What it does.
+    /// The effect on each site.
     pub kind: RolloutKind,
-    /// Where to; fixed when it was accepted.
+    /// The service that the sites move to. It does not change after acceptance.
     pub target: Color,
-    /// The digest that the target has to run; fixed when it was accepted.
+    /// The digest that the target must run, as it was at acceptance.
     pub digest: Option<Digest>,
-    /// The digest that a person has resumed it on in place of that one; see [`Rollout::wanted`].
+    /// The digest that a user has accepted instead when resuming; see [`Rollout::wanted`].
     pub accepted_digest: Option<Digest>,
-    /// Which sites were asked for; of a retry, as the first one had it.
+    /// The requested sites. A retry has the scope of the original rollout.
     pub scope: RolloutScope,
-    /// The waves and what came out of them.
+    /// The waves, with the counts of their outcomes.
     pub waves: Vec<Wave>,
-    /// How many sites at once.
+    /// The limit of sites that move concurrently.
     pub max_concurrent: u32,
-    /// How many sites of a wave may fail.
+    /// The number of sites of a wave that may fail.
     pub budget: Budget,
-    /// Whether a halt takes the moved sites back.
+    /// Whether a rollout that exceeds its budget rolls the moved sites back.
     pub auto_rollback: bool,
-    /// What each site has to answer.
+    /// The health gate of each site. `None`: sites are not probed.
     pub gate: Option<HealthGate>,
-    /// How long it rests between two waves.
+    /// The bake time between two waves.
     pub bake: Duration,
-    /// Where it is.
+    /// The present status.
     pub status: RolloutStatus,
-    /// What was asked of it since the last checkpoint.
+    /// The request that was made since the last checkpoint.
     pub control: Option<Control>,
-    /// Who has it.
+    /// The worker that has claimed the rollout.
     pub owner: Option<WorkerId>,
-    /// How often it was claimed.
+    /// The number of claims.
     pub term: u64,
-    /// Which way it goes.
+    /// Whether sites move forward, or are rolled back.
     pub direction: Direction,
-    /// The stretch that the owner may touch.
+    /// The granted window: the owner claims only sites in it.
     pub window: Window,
-    /// Failures of the window's wave that a person has seen and resumed over.
+    /// The failures of the window's wave that a user has acknowledged by resuming.
     pub acknowledged_failures: u32,
-    /// How many sites of the window's wave the gate spoke against on the digest that is wanted, since a person last
-    /// resumed over them.
+    /// The number of sites of the window's wave that failed the health gate on the wanted digest, since a user last
+    /// acknowledged failures.
     pub unhealthy: u32,
-    /// How many sites were on the target already; they cannot be taken back one by one.
+    /// The number of sites that were on the target before the rollout. They cannot be rolled back one by one.
     pub in_place: u32,
-    /// The first sites that came out badly on the way out, or were skipped, at most [`MemberFailure::KEPT`].
+    /// The first sites that failed, are parked or were skipped on the way forward, at most [`MemberFailure::KEPT`].
     pub failures: Vec<MemberFailure>,
-    /// Until when the next wave waits.
+    /// The end of the present bake time, or of the last one.
     pub baking: Option<Timestamp>,
-    /// Whether the gate spoke against more sites of a wave than may fail: the image that is wanted is bad.
+    /// Whether more sites of a wave failed the health gate than the budget allows: the wanted image is bad.
     pub image_rejected: bool,
-    /// The deploy that puts the digest before this one back, where a halt asked for it.
+    /// The deploy that restores the previous digest, if a halt has requested one.
     pub rollback: Option<OperationId>,
-    /// On the way back: where it ends.
+    /// The end of the range that is rolled back.
     pub rollback_end: u32,
-    /// Whether sites of the window may be claimed by an owner that did not come to its end.
+    /// Whether sites of the window can still carry the claim of an earlier owner.
     pub needs_recovery: bool,
-    /// Which round of jobs flushes the window: 1, then one more each time that it is gone through again.
+    /// The round of jobs that flush the window: 1, and one more for each repetition of the window.
     pub job: u32,
-    /// The first of its members' operation numbers, which follow one another by ordinal.
+    /// The operation number of the first site. The numbers of the others follow in the order of the ordinals.
     pub first_number: u64,
-    /// How many sites.
+    /// The number of sites.
     pub total: u32,
-    /// The deploy that has to succeed first.
+    /// The deploy that must succeed before sites move. `None` once it has succeeded.
     pub after: Option<OperationId>,
-    /// Which colour's hold it has.
+    /// The service whose lock the rollout holds.
     pub locked_color: Option<Color>,
-    /// Whether the window's sites have their outcomes, and only their caches are still to be flushed.
+    /// Whether the outcomes of the window are stored, and only its caches must still be flushed.
     pub flushing: bool,
-    /// The windows that are being flushed beside this one.
+    /// The earlier windows whose caches are flushed in parallel.
     pub pending_flush: Option<PendingFlush>,
-    /// The caches of all sites before this one are flushed, or `trailing`.
+    /// The ordinal of the first site whose caches are neither flushed nor part of `pending_flush`.
     pub flush_from: u32,
-    /// How far it was and when, thinned out the longer it takes: at most [`ProgressSample::KEPT`].
+    /// The progress over time, at most [`ProgressSample::KEPT`] samples.
     pub samples: Vec<ProgressSample>,
-    /// Why it waits, is paused, halted or failed.
+    /// The reason why the rollout waits, paused, halted, failed, or is rolled back.
     pub reason: Option<Reason>,
-    /// Since when it has not come on, for the deadline of a wait.
+    /// The time since which the rollout has made no progress, for the timeout of a wait.
     pub waiting_since: Option<Timestamp>,
-    /// When a waiting rollout looks again by itself.
+    /// The time of the next poll while the rollout waits.
     pub next_poll_at: Option<Timestamp>,
-    /// The rollout whose failed sites this one takes up.
+    /// The rollout whose failed sites this one retries.
     pub retry_of: Option<u64>,
-    /// Whose request it was.
+    /// The actor that requested the rollout.
     pub requested_by: Actor,
-    /// When it was accepted.
+    /// The time when the rollout was accepted.
     pub created_at: Timestamp,
-    /// When a worker first had it.
+    /// The time of the first claim.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The time when the rollout ended.
     pub finished_at: Option<Timestamp>,
-    /// Raised by every write.
+    /// The version of the record, which each write increments.
     pub version: u64,
 }
 
 impl Rollout {
-    /// The owner's right to claim sites.
+    /// Returns the token with which the owner claims sites.
     pub const fn claim_token(&self) -> ClaimToken {
         ClaimToken { rollout: self.number, direction: self.direction, term: self.term }
     }
 
-    /// Where the sites go on the present leg.
+    /// Returns the service that sites move to in the present direction.
     pub const fn destination(&self) -> Color {
         match self.direction {
             Direction::Forward => self.target,
@@ -215,12 +217,13 @@ impl Rollout {
         }
     }
 
-    /// The digest on which sites may move: what it was started for, or what a person has accepted since.
+    /// Returns the digest that the target must run while sites move: the one of the request, or the one that a user has
+    /// accepted since.
     pub fn wanted(&self) -> Option<Digest> {
         self.accepted_digest.or(self.digest)
     }
 
-    /// The hold that it needs as it stands.
+    /// Returns the service whose lock the rollout needs in its present state.
     pub fn lock(&self) -> Option<Color> {
         let routes = self.control.is_none()
             && self.kind == RolloutKind::Promote
@@ -229,10 +232,10 @@ impl Rollout {
         routes.then(|| self.destination())
     }
 
-    /// A worker takes it. The first claim grants the first window.
+    /// Claims the rollout for a worker, under a new term.
     ///
     /// # Errors
-    /// [`IllegalRollout`] when its status does not take it; nothing is changed then.
+    /// [`IllegalRollout`] if a rollout in this status cannot be claimed. It is then unchanged.
     pub fn claim(&mut self, worker: &WorkerId, now: Timestamp) -> Result<(), IllegalRollout> {
         self.status = self.status.next(RolloutEvent::Claim)?;
         self.owner = Some(worker.clone());
@@ -240,12 +243,12 @@ impl Rollout {
         self.next_poll_at = None;
         self.reason = self.reason.take().filter(|_| self.direction == Direction::Rollback);
         self.started_at = self.started_at.or(Some(now));
-        self.mark(now);
+        self.record_sample(now);
         Ok(())
     }
 
-    /// Grants the first window; `false` when there is no site.
-    pub fn open(&mut self) -> bool {
+    /// Grants the first window, if no window was granted yet. Returns `false` if the rollout has no site.
+    pub fn grant_first_window(&mut self) -> bool {
         let Some(first) = self.waves.first() else { return false };
         if self.window.end == 0 {
             self.window = Window { start: 0, end: first.end.min(Window::size(self.max_concurrent)) };
@@ -253,7 +256,7 @@ impl Rollout {
         self.window.end > 0
     }
 
-    /// All waves' counts together.
+    /// Returns the sum of the counts of all waves.
     pub fn counts(&self) -> Counts {
         self.waves.iter().fold(Counts::default(), |sum, wave| Counts {
             succeeded: sum.succeeded + wave.counts.succeeded,
@@ -263,13 +266,13 @@ impl Rollout {
         })
     }
 
-    /// Whether it has come to its end with sites that it did not bring where it wanted them.
+    /// Returns whether the rollout has succeeded while sites failed, were skipped, or are parked.
     pub fn is_partial(&self) -> bool {
         let Counts { failed, skipped, parked, .. } = self.counts();
         self.status == RolloutStatus::Succeeded && failed + skipped + parked > 0
     }
 
-    /// Sites of the granted window without an outcome, while an owner works on them.
+    /// Returns the number of sites of the granted window that have no outcome yet, while an owner moves them forward.
     pub fn running(&self) -> u32 {
         match (self.status, self.direction) {
             (RolloutStatus::Running, Direction::Forward) => {
@@ -279,18 +282,18 @@ impl Rollout {
         }
     }
 
-    /// Sites that nothing was done to yet.
+    /// Returns the number of sites that no window has reached yet.
     pub fn pending(&self) -> u32 {
         self.total.saturating_sub(self.counts().resolved()).saturating_sub(self.running())
     }
 
-    /// The wave that the window lies in.
+    /// Returns the index of the wave that contains the window.
     pub fn wave(&self) -> Option<usize> {
         self.waves.iter().position(|wave| wave.end > self.window.start)
     }
 
-    /// How many more failures the window's wave bears.
-    pub fn room(&self) -> u32 {
+    /// Returns how many more sites of the window's wave may fail.
+    pub fn remaining_budget(&self) -> u32 {
         let Some(index) = self.wave() else { return 0 };
         let failed = self.waves[index].counts.failed.saturating_sub(self.acknowledged_failures);
         self.budget.allows(self.wave_size(index)).saturating_sub(failed)
@@ -305,8 +308,8 @@ impl Rollout {
         self.waves.iter_mut().find(|wave| wave.end > ordinal)
     }
 
-    /// Counts the outcomes of the window. On the way back an outcome replaces the one before. `digest` is the one on
-    /// which the site came out so.
+    /// Counts one outcome. On a rollback the new outcome replaces the earlier one, which is `before`. `digest` is the
+    /// digest on which the site has this outcome.
     pub fn count(
         &mut self,
         ordinal: u32,
@@ -314,7 +317,7 @@ impl Rollout {
         now: MemberOutcome,
         digest: Option<Digest>,
     ) {
-        let out = self.direction == Direction::Forward;
+        let forward = self.direction == Direction::Forward;
         let counts = digest == self.wanted() || crate::bug!(VerdictOnRolloutsDigest);
         let Some(wave) = self.wave_of(ordinal) else { return };
         if let Some(before) = before {
@@ -324,14 +327,14 @@ impl Rollout {
         if matches!(now, MemberOutcome::InPlace | MemberOutcome::UnhealthyInPlace) {
             self.in_place += 1;
         }
-        // What a site said of another image is held against none.
-        if out && counts && now.speaks_against_image() {
+        // A failed probe of another image says nothing about the wanted one.
+        if forward && counts && now.blames_image() {
             self.unhealthy += 1;
         }
     }
 
-    /// Keeps a site that came out badly or was skipped, while there is room; one that was skipped makes way for one that
-    /// came out badly.
+    /// Records a site that failed, is parked, or was skipped. When the list is full, a failed or parked site replaces
+    /// the last skipped one.
     pub fn record_failure(&mut self, failure: &MemberFailure) {
         let (bad, skipped) = (
             failure.outcome.fails() || failure.outcome == MemberOutcome::Parked,
@@ -348,20 +351,20 @@ impl Rollout {
         }
     }
 
-    /// Decides what follows a checkpoint. `whole` says whether every site of the window has its outcome.
+    /// Decides the next state at a checkpoint. `whole` states whether every site of the window has its outcome.
     ///
-    /// An abort comes first, then a pause, then the budget; only then is the next window granted.
+    /// A requested abort is applied first, then a pause, then the budget. Only then the next window is granted.
     ///
     /// # Errors
-    /// [`IllegalRollout`] when its status does not take what follows.
+    /// [`IllegalRollout`] if the decision is not possible in the present status.
     pub fn proceed(&mut self, whole: bool, now: Timestamp) -> Result<(), IllegalRollout> {
-        self.mark(now);
+        self.record_sample(now);
         match self.control.take() {
             Some(Control::Abort) => return self.settle(RolloutEvent::Abort, None, now),
             Some(Control::Pause) if !crate::bug!(PauseForgotten) => {
                 let message = "paused on request".to_owned();
                 let paused = Reason { code: ReasonCode::Paused, message, since: now, until: None };
-                // Why it goes back is what it ends with.
+                // A rollback ends with the reason that started it.
                 let reason =
                     self.reason.take().filter(|_| self.direction == Direction::Rollback).unwrap_or(paused);
                 return self.settle(RolloutEvent::Pause, Some(reason), now);
@@ -402,28 +405,28 @@ impl Rollout {
         }
     }
 
-    /// Whether the window's caches may be flushed while further sites are moved: there are some, at once, and nobody has
-    /// asked anything.
-    pub fn may_flush_later(&self) -> bool {
+    /// Returns whether the caches of the window can be flushed while later sites move: more sites follow without a bake
+    /// time in between, the budget is not exceeded, and neither a pause nor an abort was requested.
+    pub fn can_defer_flush(&self) -> bool {
         let ends = |wave: &Wave| wave.end == self.window.end;
         let next = match self.direction {
             Direction::Forward => {
-                let rests = !self.bake.is_zero() && self.waves.iter().any(ends);
-                self.window.end < self.total && !rests && !self.over_budget()
+                let pauses = !self.bake.is_zero() && self.waves.iter().any(ends);
+                self.window.end < self.total && !pauses && !self.over_budget()
             }
             Direction::Rollback => self.window.end < self.rollback_end,
         };
         next && self.control.is_none()
     }
 
-    /// Whether the window's wave has more failures than it may have.
+    /// Returns whether the window's wave has more failures than its budget allows.
     pub fn over_budget(&self) -> bool {
         let Some(index) = self.wave() else { return false };
         let failed = self.waves[index].counts.failed.saturating_sub(self.acknowledged_failures);
         failed > self.budget.allows(self.wave_size(index))
     }
 
-    /// Rests between two waves, where that was asked for.
+    /// Starts the bake time after a wave, if the rollout has one.
     fn bake(&mut self, now: Timestamp) -> Result<(), IllegalRollout> {
         if self.direction == Direction::Rollback || self.bake.is_zero() || crate::bug!(BakeSkipped) {
             return Ok(());
@@ -436,11 +439,11 @@ impl Rollout {
         Ok(())
     }
 
-    /// Why it rests, while it does.
+    /// Returns the reason of the present bake time. Returns `None` once it is over.
     fn baking_reason(&self, now: Timestamp) -> Option<Reason> {
         let until = self.baking.filter(|until| *until > now)?;
         let wave = self.wave().map_or("", |wave| self.waves[wave].name.as_str());
-        let message = format!("the wave `{wave}` begins when the one before has had its time");
+        let message = format!("the wave `{wave}` starts after the bake time of the previous wave");
         Some(Reason { code: ReasonCode::Baking, message, since: now, until: Some(until) })
     }
 
@@ -450,7 +453,7 @@ impl Rollout {
         let failed = self.wave().map_or(0, |wave| self.waves[wave].counts.failed);
         let name = self.wave().map_or("", |wave| self.waves[wave].name.as_str());
         let message =
-            format!("{failed} sites of the wave `{name}` failed, more than its budget of {allowed}");
+            format!("{failed} sites of the wave `{name}` failed, which exceeds its budget of {allowed}");
         let reason = Reason { code: ReasonCode::BudgetExceeded, message, since: now, until: None };
         if self.auto_rollback && self.kind.moves() {
             self.rollback_end = self.window.end;
@@ -467,10 +470,10 @@ impl Rollout {
         }
     }
 
-    /// Lets an event happen. What is asked of a rollout that has an owner does not race with it: that is `control`.
+    /// Applies an event, with the reason of the new status. For requests of users see [`Rollout::request`].
     ///
     /// # Errors
-    /// [`IllegalRollout`] when the table does not have it; nothing is changed then.
+    /// [`IllegalRollout`] if the event is not possible in the present status. The rollout is then unchanged.
     pub fn settle(
         &mut self,
         event: RolloutEvent,
@@ -489,10 +492,11 @@ impl Rollout {
         Ok(())
     }
 
-    /// Someone asks for something. What nobody owns changes at once; an owner learns of it at its next checkpoint.
+    /// Applies a request of a user. A pause or an abort of a started rollout is stored in [`Rollout::control`], and the
+    /// owner applies it at the next checkpoint. Every other request takes effect at once.
     ///
     /// # Errors
-    /// [`IllegalRollout`] when the status does not take it.
+    /// [`IllegalRollout`] if the request is not possible in the present status.
     pub fn request(&mut self, event: RolloutEvent, now: Timestamp) -> Result<(), IllegalRollout> {
         let status = self.status.next(event)?;
         let control = match event {
@@ -509,8 +513,8 @@ impl Rollout {
                     self.acknowledged_failures = self.wave().map_or(0, |wave| self.waves[wave].counts.failed);
                     self.unhealthy = 0;
                 }
-                // What was asked of one that waits stands, but for a pause.
-                self.control = self.control.filter(|asked| *asked == Control::Abort);
+                // A requested abort stays; a requested pause is withdrawn.
+                self.control = self.control.filter(|requested| *requested == Control::Abort);
                 self.waiting_since = None;
                 self.status = status;
                 self.reason = self.reason.take().filter(|_| self.direction == Direction::Rollback);
@@ -529,25 +533,25 @@ impl Rollout {
         Ok(())
     }
 
-    /// A person lets it go on, with `accepted` on that digest in place of the one that was wanted. A rollout that waits
-    /// takes that only where it waits for it, or is told a digest.
+    /// Resumes the rollout. `accepted` is a digest that replaces the wanted one. A waiting rollout is resumed only with
+    /// `accepted`, or if it waits because the digest has changed.
     ///
     /// # Errors
-    /// [`IllegalRollout`] when the status does not take it, when its own deploy comes first, or when it goes back and
-    /// moves no site to the target any more.
+    /// [`IllegalRollout`] if a rollout in this status cannot be resumed, or if `accepted` is set while the rollout still
+    /// waits for its own deploy, is rolled back, or moves no sites.
     pub fn resume(&mut self, accepted: Option<Digest>, now: Timestamp) -> Result<(), IllegalRollout> {
         let changed = self.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
-        let out = self.direction == Direction::Forward && self.after.is_none() && self.kind.moves();
+        let accepts = self.direction == Direction::Forward && self.after.is_none() && self.kind.moves();
         let waits = self.status == RolloutStatus::Waiting;
         let open = !waits || (self.control.is_none() && (changed || accepted.is_some()));
-        if !open || (accepted.is_some() && !out) {
+        if !open || (accepted.is_some() && !accepts) {
             let event = RolloutEvent::Resume.as_str();
             return Err(IllegalRollout { status: self.status.as_str(), event });
         }
         self.request(RolloutEvent::Resume, now)?;
         if accepted.is_some() && accepted != self.wanted() {
             self.accepted_digest = accepted.filter(|_| accepted != self.digest);
-            // Nothing is held against an image that was not there.
+            // The failures so far are of another image.
             self.unhealthy = 0;
             self.image_rejected = false;
         }

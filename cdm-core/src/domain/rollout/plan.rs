@@ -1,140 +1,140 @@
-//! What a rollout would do, before it is asked for: decided from the fleet as it stands, and named by a hash, so that
-//! the real request can be refused when the fleet has changed since.
+//! The plan of a rollout: its effects, computed from the present state of the fleet before the rollout is requested. A
+//! hash identifies the plan, so that the actual request is rejected if the fleet has changed since.
 
 use super::{RolloutKind, Wave, Window};
 use crate::domain::{Canonical, Color, Digest, SiteId, Uid};
 
-/// A site as a plan sees it.
+/// A site in the scope of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its id.
+    /// The id of the site.
     pub id: SiteId,
-    /// Which incarnation.
+    /// The uid, which distinguishes it from an earlier or later site of the same id.
     pub uid: Uid,
-    /// The service of its record.
+    /// The service in the record of the site.
     pub service: Color,
-    /// Where its route was last seen to point.
+    /// The service that the route was last confirmed to point to.
     pub routed: Option<Color>,
-    /// Whether an operation is at work on it.
+    /// Whether an operation runs on the site or is parked.
     pub busy: bool,
-    /// Whether a freeze stops its moves.
+    /// Whether a freeze stops moves of the site.
     pub frozen: bool,
 }
 
-/// What decides of a plan besides the sites.
+/// The inputs of a plan besides the sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanInputs {
-    /// What is done to each site.
+    /// The effect on each site.
     pub kind: RolloutKind,
-    /// Where to.
+    /// The service that the sites move to.
     pub target: Color,
-    /// What the target runs.
+    /// The digest that the target runs.
     pub running: Option<Digest>,
-    /// The digest that the target shall run.
+    /// The digest that the target must run.
     pub digest: Option<Digest>,
-    /// Whether every pod of the target is there.
+    /// Whether the target is ready.
     pub ready: bool,
-    /// Whether sites are asked before and after their move, and whether that is timed.
+    /// Whether the rollout has a health gate, and whether the gate compares latencies. `None`: it has no gate.
     pub gate: Option<Timed>,
-    /// Whether a halt takes the moved sites back.
+    /// Whether a rollout that exceeds its budget rolls the moved sites back.
     pub auto_rollback: bool,
-    /// Whether waves wait for their time.
+    /// Whether there is a bake time between waves.
     pub bakes: bool,
-    /// The digest that would be put back under sites that are in place.
-    pub put_back: Option<Digest>,
-    /// How many sites at once.
+    /// The digest that a rollback would restore for sites that are on the target already.
+    pub rollback_digest: Option<Digest>,
+    /// The limit of sites that move concurrently.
     pub max_concurrent: u32,
 }
 
-/// Whether a gate times the answers.
+/// Whether a health gate compares latencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timed {
-    /// It does.
+    /// The gate has a limit of the latency.
     Yes,
-    /// It does not.
+    /// The gate has no limit of the latency.
     No,
 }
 
-/// What would happen to a site.
+/// The effect of a plan on a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// It would be moved, or assigned, to the target.
+    /// The site would be moved or assigned to the target.
     Move,
-    /// It is on the target already.
+    /// The site is on the target already.
     InPlace,
-    /// An operation is at work on it; it is skipped unless that ends in time.
+    /// Another operation has not ended. The site is skipped unless that operation ends in time.
     Busy,
-    /// A freeze stops it; it is skipped.
+    /// A freeze stops moves of the site. The site is skipped.
     Frozen,
 }
 
 /// One wave of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedWave {
-    /// As it was asked for.
+    /// The size as it was requested, such as `25` or `10%`.
     pub name: String,
-    /// How many sites.
+    /// The number of sites.
     pub total: u32,
-    /// How many of them would be moved.
+    /// The number of sites that would be moved.
     pub moves: u32,
-    /// How many are on the target already.
+    /// The number of sites that are on the target already.
     pub in_place: u32,
 }
 
-/// What a plan costs, when nothing goes wrong and no site is skipped.
+/// The calls of a plan if no call fails and no site is skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallEstimate {
-    /// Writes of sites' own records: a claim and a completion each.
+    /// Writes of the records of sites: a claim and a release each.
     pub site_writes: u64,
-    /// Routes that are written.
+    /// Writes of routes.
     pub route_writes: u64,
-    /// Writes of the rollout's record and pages.
+    /// Writes of the record and the pages of the rollout.
     pub checkpoints: u64,
-    /// Jobs that flush caches, at most: what is moved during one is flushed by the next.
+    /// Jobs that flush caches, at most. The sites that move during one job are flushed by the next one together.
     pub jobs: u64,
-    /// Requests to the sites themselves.
+    /// Probes of sites.
     pub probes: u64,
 }
 
-/// Something that whoever applies a plan should know.
+/// A warning to the user who applies a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// A stable word.
+    /// The stable code.
     pub code: &'static str,
-    /// The particulars.
+    /// The text for users.
     pub message: String,
 }
 
-/// What a rollout would do.
+/// The effects of a rollout that was not started yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What decides besides the sites.
+    /// The inputs besides the sites.
     pub inputs: PlanInputs,
-    /// The waves.
+    /// The waves, in order.
     pub waves: Vec<PlannedWave>,
-    /// The first sites, at most [`Plan::SHOWN`], with the index of their wave and what would happen to them.
+    /// The first sites, at most [`Plan::SHOWN`], each with the index of its wave and the effect.
     pub sites: Vec<(Candidate, usize, Change)>,
-    /// What is done once, then what is done to each site and each group of sites, by the names that users see.
+    /// The names of the steps: those of the deploy, if the rollout deploys first, and those of each site.
     pub steps: Vec<&'static str>,
-    /// What it costs.
+    /// The calls that the rollout would make.
     pub calls: CallEstimate,
-    /// What should be known.
+    /// The warnings.
     pub warnings: Vec<Warning>,
-    /// Names the plan: another fleet, or another request, has another.
+    /// The hash of the request and of the state of the fleet.
     pub hash: String,
 }
 
 impl PlanInputs {
-    /// What would happen to a site.
+    /// Returns the effect on a site.
     pub fn change(&self, site: &Candidate) -> Change {
-        let place = match self.kind {
+        let service = match self.kind {
             RolloutKind::Promote => site.routed.unwrap_or(site.service),
             RolloutKind::Upgrade | RolloutKind::Flush => site.service,
         };
         match site {
             _ if site.frozen => Change::Frozen,
             _ if site.busy => Change::Busy,
-            _ if place == self.target => Change::InPlace,
+            _ if service == self.target => Change::InPlace,
             _ => Change::Move,
         }
     }
@@ -146,11 +146,11 @@ impl PlanInputs {
 }
 
 impl Plan {
-    /// How many sites a plan shows.
+    /// The limit of sites in a plan.
     pub const SHOWN: usize = 100;
 
-    /// Plans these sites in these waves. `steps` are the names of the steps of a rollout of this kind, `spec` encodes the
-    /// request.
+    /// Creates the plan of these sites in these waves. `steps` are the names of the steps of a rollout of this kind,
+    /// `spec` encodes the request.
     pub fn new(
         inputs: PlanInputs,
         waves: &[Wave],
@@ -168,8 +168,8 @@ impl Plan {
             };
             let (moves, in_place) = (count(Change::Move), count(Change::InPlace));
             planned.push(PlannedWave { name: wave.name.clone(), total: wave.end - start, moves, in_place });
-            let room = Self::SHOWN - shown.len();
-            let more = sites[from..to].iter().zip(&changes[from..to]).take(room);
+            let remaining = Self::SHOWN - shown.len();
+            let more = sites[from..to].iter().zip(&changes[from..to]).take(remaining);
             shown.extend(more.map(|(site, change)| (site.clone(), index, *change)));
             start = wave.end;
         }
@@ -180,22 +180,22 @@ impl Plan {
     }
 }
 
-/// The hash of the plan for these sites.
-pub fn hash(inputs: &PlanInputs, sites: &[Candidate], asked: &Canonical) -> String {
-    // Whether the target is ready changes by itself, and is checked before each move.
-    let PlanInputs { kind, target, running, digest, put_back, .. } = inputs;
+/// Returns the hash of the plan for these sites.
+pub fn hash(inputs: &PlanInputs, sites: &[Candidate], spec: &Canonical) -> String {
+    // The readiness of the target changes without a request, and is checked before each move.
+    let PlanInputs { kind, target, running, digest, rollback_digest, .. } = inputs;
     let kind = match kind {
         RolloutKind::Upgrade => "upgrade",
         RolloutKind::Promote => "promote",
         RolloutKind::Flush => "flush",
     };
     let base = Canonical::new()
-        .nested("spec", asked)
+        .nested("spec", spec)
         .field("kind", kind)
         .field("target", target)
         .optional("running", *running)
         .optional("digest", *digest)
-        .optional("putBack", *put_back);
+        .optional("putBack", *rollback_digest);
     let sites = sites.iter().fold(base, |encoded, Candidate { id, uid, service, routed, .. }| {
         encoded.field("site", id).field("uid", uid).field("service", service).optional("routed", *routed)
     });
@@ -207,7 +207,7 @@ impl PlanInputs {
         let count = |change| changes.iter().filter(|is| **is == change).count() as u64;
         let (moves, in_place) = (count(Change::Move), count(Change::InPlace));
         let windows = windows(waves, Window::size(self.max_concurrent));
-        let asked = match self.gate {
+        let probes = match self.gate {
             None => 0,
             Some(Timed::No) => 2 * moves + in_place,
             Some(Timed::Yes) => 3 * moves + in_place,
@@ -215,10 +215,10 @@ impl PlanInputs {
         CallEstimate {
             site_writes: if self.kind.moves() { 2 * (moves + in_place) } else { 0 },
             route_writes: if self.kind == RolloutKind::Promote { moves } else { 0 },
-            // The owner's claim, another after each rest, and for each window its outcomes and what follows.
+            // The claim of the owner, another one after each bake time, and for each window its outcomes and its end.
             checkpoints: 1 + 2 * windows + if self.bakes { waves.len().saturating_sub(1) as u64 } else { 0 },
             jobs: windows,
-            probes: asked,
+            probes,
         }
     }
 
@@ -238,10 +238,10 @@ impl PlanInputs {
         if in_place > 0 && self.kind == RolloutKind::Promote {
             let exposed =
                 if self.deploys() { "see the new image at once, all of them" } else { "are not moved" };
-            let back = match (self.auto_rollback, self.put_back) {
+            let back = match (self.auto_rollback, self.rollback_digest) {
                 (false, _) => "a halt leaves them as they are".to_owned(),
-                (true, Some(digest)) => format!("a halt by the gate puts {digest} back under them"),
-                (true, None) => "there is no healthy digest that a halt could put back under them".to_owned(),
+                (true, Some(digest)) => format!("a halt by the health gate restores {digest} for them"),
+                (true, None) => "there is no healthy digest that a halt could restore for them".to_owned(),
             };
             warn("in_place", format!("{in_place} sites are on `{target}` already and {exposed}; {back}"));
         }
@@ -249,19 +249,20 @@ impl PlanInputs {
             warn("not_ready", format!("`{target}` is not ready; the rollout waits until it is"));
         }
         if busy > 0 {
-            let message =
-                format!("operations are at work on {busy} sites; those that do not end are skipped");
+            let message = format!(
+                "operations run on {busy} sites; each site is skipped unless its operation ends in time"
+            );
             warn("busy", message);
         }
         if frozen > 0 {
-            let told = if frozen == 1 { "site is frozen and is" } else { "sites are frozen and are" };
-            warn("frozen", format!("{frozen} {told} skipped"));
+            let noun = if frozen == 1 { "site is frozen and is" } else { "sites are frozen and are" };
+            warn("frozen", format!("{frozen} {noun} skipped"));
         }
         warnings
     }
 }
 
-/// How many windows the waves are gone through in.
+/// Returns the number of windows of all waves.
 fn windows(waves: &[Wave], size: u32) -> u64 {
     let mut start = 0;
     let sizes = waves.iter().map(|wave| wave.end - std::mem::replace(&mut start, wave.end));

@@ -1,31 +1,32 @@
-//! A rollout's course over time, thinned out so that its record stays small however long it takes.
+//! The progress of a rollout over time, in a limited number of samples.
 
 use super::Rollout;
 use crate::domain::Timestamp;
 
-/// How far a rollout was at some moment.
+/// The progress of a rollout at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgressSample {
-    /// When.
+    /// The time of the sample.
     pub at: Timestamp,
-    /// Sites where the rollout wants them.
+    /// The number of sites that have succeeded.
     pub succeeded: u32,
-    /// Sites that failed or are parked.
+    /// The number of sites that failed or are parked.
     pub failed: u32,
 }
 
 impl ProgressSample {
-    /// How many a rollout keeps.
+    /// The limit of samples in the record of a rollout.
     pub const KEPT: usize = 48;
 }
 
 impl Rollout {
-    /// Notes how far it is. While nothing changes, the last mark goes along with time; where there are too many, every
-    /// second one goes.
-    pub(super) fn mark(&mut self, at: Timestamp) {
+    /// Records a sample. While the counts do not change, the last sample gets the new time. When the list is full, every
+    /// second sample is removed.
+    pub(super) fn record_sample(&mut self, at: Timestamp) {
         let counts = self.counts();
         let next = ProgressSample { at, succeeded: counts.succeeded, failed: counts.failed + counts.parked };
-        let same = |mark: &ProgressSample| (mark.succeeded, mark.failed) == (next.succeeded, next.failed);
+        let same =
+            |sample: &ProgressSample| (sample.succeeded, sample.failed) == (next.succeeded, next.failed);
         if let [.., before, last] = self.samples.as_mut_slice()
             && same(before)
             && same(last)

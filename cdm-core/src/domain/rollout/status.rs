@@ -1,57 +1,66 @@
-//! Where a rollout is, and the table of what may follow what.
+//! The status of a rollout, and the table of its transitions.
 
-/// Where a rollout is.
+/// The status of a rollout.
+///
+/// ```
+/// use cdm_core::domain::rollout::{RolloutEvent, RolloutStatus};
+///
+/// let paused = RolloutStatus::Running.next(RolloutEvent::Pause).expect("a running rollout can be paused");
+/// assert_eq!(paused, RolloutStatus::Paused);
+/// assert_eq!(paused.next(RolloutEvent::Resume), Ok(RolloutStatus::Waiting));
+/// assert!(paused.next(RolloutEvent::Claim).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RolloutStatus {
-    /// Accepted, or waiting for the reason that it names.
+    /// Accepted, or waiting for the condition that its reason names.
     Waiting,
-    /// An owner moves sites.
+    /// Claimed by a worker, which moves sites.
     Running,
-    /// Stopped because someone asked; resumable.
+    /// Stopped by a request or for a reason that needs a user; can be resumed.
     Paused,
-    /// Stopped because a wave went over its budget; resumable.
+    /// Stopped since a wave exceeded its budget; can be resumed.
     Halted,
-    /// Stopped for good.
+    /// Stopped by a request; cannot be resumed.
     Aborted,
-    /// Every site has an outcome, and no wave went over its budget.
+    /// Ended: every site has an outcome, and no wave exceeded its budget, or a user resumed it after that.
     Succeeded,
-    /// Its image did not get ready, or a wave went over its budget and its sites were returned.
+    /// Ended: its deploy did not succeed, or a wave exceeded its budget and the sites were rolled back.
     Failed,
 }
 
-/// What can happen to a rollout.
+/// An event that changes the status of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RolloutEvent {
-    /// A worker takes it.
+    /// A worker claims the rollout.
     Claim,
-    /// It has to wait.
+    /// The rollout waits for a condition.
     Wait,
-    /// A request to pause takes effect.
+    /// A requested pause takes effect, or the rollout needs a user.
     Pause,
-    /// A person asks to go on.
+    /// A user resumes the rollout.
     Resume,
-    /// A wave is over its budget.
+    /// A wave exceeds its budget, and its sites stay where they are.
     Halt,
-    /// A request to abort takes effect.
+    /// A requested abort takes effect.
     Abort,
     /// Every site has its outcome.
     Succeed,
-    /// It cannot succeed any more.
+    /// The deploy did not succeed, or the rollback has ended.
     Fail,
 }
 
-/// A transition that the table of rollouts does not have.
+/// An event that a rollout cannot have in its present status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a rollout that is {status} does not take the event `{event}`")]
+#[error("the event `{event}` is not possible while the rollout is `{status}`")]
 pub struct IllegalRollout {
-    /// The status's word.
+    /// The name of the status.
     pub status: &'static str,
-    /// The event's word.
+    /// The name of the event.
     pub event: &'static str,
 }
 
 impl RolloutEvent {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 8] = [
         Self::Claim,
         Self::Wait,
@@ -63,7 +72,7 @@ impl RolloutEvent {
         Self::Fail,
     ];
 
-    /// The event in words.
+    /// Returns the name of the event in error messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "claim",
@@ -79,7 +88,7 @@ impl RolloutEvent {
 }
 
 impl RolloutStatus {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 7] = [
         Self::Waiting,
         Self::Running,
@@ -90,7 +99,7 @@ impl RolloutStatus {
         Self::Failed,
     ];
 
-    /// The word that users see.
+    /// Returns the name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -103,7 +112,7 @@ impl RolloutStatus {
         }
     }
 
-    /// Whether nothing can happen to it any more.
+    /// Returns whether the status is final.
     pub const fn ended(self) -> bool {
         match self {
             Self::Aborted | Self::Succeeded | Self::Failed => true,
@@ -111,7 +120,7 @@ impl RolloutStatus {
         }
     }
 
-    /// Whether a worker has something to do.
+    /// Returns whether a worker can claim the rollout.
     pub const fn runnable(self) -> bool {
         match self {
             Self::Waiting | Self::Running => true,
@@ -119,10 +128,10 @@ impl RolloutStatus {
         }
     }
 
-    /// What follows when `event` happens.
+    /// Returns the status after `event`.
     ///
     /// # Errors
-    /// [`IllegalRollout`], naming both, for every pair that the table does not have.
+    /// [`IllegalRollout`] for each pair of status and event that is not a transition.
     pub fn next(self, event: RolloutEvent) -> Result<Self, IllegalRollout> {
         use RolloutEvent as E;
         match (self, event) {

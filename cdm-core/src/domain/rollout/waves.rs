@@ -1,16 +1,26 @@
-//! How a list of sites is cut into waves, what came out of each, and how much of one may fail.
+//! The waves of a rollout, the counts of their outcomes, and the failure budget.
 
 use std::fmt;
 
 use super::super::NameError;
 use super::MemberOutcome;
 
-/// How far one wave goes.
+/// The cumulative size of a wave.
+///
+/// ```
+/// use cdm_core::domain::rollout::WaveTarget;
+///
+/// let target = WaveTarget::parse("10%")?;
+/// assert_eq!(target, WaveTarget::Percent(10));
+/// assert_eq!(target.end(25), 3);
+/// assert!(WaveTarget::parse("0").is_err());
+/// # Ok::<(), cdm_core::domain::NameError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WaveTarget {
-    /// So many sites, counted from the first.
+    /// The number of sites, counted from the first site of the rollout.
     Count(u32),
-    /// So many hundredths of all sites, rounded up.
+    /// The percentage of all sites, rounded up.
     Percent(u8),
 }
 
@@ -18,17 +28,17 @@ impl WaveTarget {
     /// Parses `25` or `10%`.
     ///
     /// # Errors
-    /// Zero, a percentage over 100, or anything else.
+    /// The text is neither a positive count nor a percentage from 1 to 100.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let refuse = |rule| NameError::new("a wave", rule, text);
+        let error = |rule| NameError::new("a wave", rule, text);
         let parsed = match text.strip_suffix('%') {
             Some(percent) => percent.parse().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent),
             None => text.parse().ok().filter(|count| *count > 0).map(Self::Count),
         };
-        parsed.ok_or_else(|| refuse("a wave is a count such as `25`, or a percentage from `1%` to `100%`"))
+        parsed.ok_or_else(|| error("a wave is a count such as `25` or a percentage from `1%` to `100%`"))
     }
 
-    /// Where the wave ends among `total` sites.
+    /// Returns the ordinal at which the wave ends in a rollout of `total` sites.
     pub fn end(&self, total: u32) -> u32 {
         match self {
             Self::Count(count) => (*count).min(total),
@@ -49,61 +59,69 @@ impl fmt::Display for WaveTarget {
     }
 }
 
-/// One wave.
+/// One wave of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wave {
-    /// As it was asked for.
+    /// The size as it was requested, such as `25` or `10%`.
     pub name: String,
     /// The ordinal after its last site.
     pub end: u32,
-    /// How its sites came out.
+    /// The counts of the outcomes of its sites.
     pub counts: Counts,
 }
 
-/// Cuts `total` sites into waves.
+/// Plans the waves of `total` sites. Without targets there is one wave. A wave that would be empty is left out, as in a
+/// small fleet.
 ///
 /// # Errors
-/// A last wave other than `100%`, or waves that do not grow. Waves that come out empty, because the fleet is small,
-/// are left out.
-pub fn plan_waves(reaches: &[WaveTarget], total: u32) -> Result<Vec<Wave>, NameError> {
-    let refuse = |rule, at: &WaveTarget| NameError::new("a list of waves", rule, &at.to_string());
-    let Some(last) = reaches.last() else {
+/// The last target is not `100%`, or a target is not greater than the one before.
+pub fn plan_waves(targets: &[WaveTarget], total: u32) -> Result<Vec<Wave>, NameError> {
+    let error = |rule, at: &WaveTarget| NameError::new("a list of waves", rule, &at.to_string());
+    let Some(last) = targets.last() else {
         return Ok(vec![Wave { name: "100%".to_owned(), end: total, counts: Counts::default() }]);
     };
     if *last != WaveTarget::Percent(100) {
-        return Err(refuse("the last wave is `100%`", last));
+        return Err(error("the last wave must be `100%`", last));
     }
     let mut waves: Vec<Wave> = Vec::new();
-    // A count and a percentage are compared by what they come to; two of a kind by what they say, since in a small fleet
-    // they may come to the same.
+    // Two counts, and two percentages, are compared by their values, since they can end at the same site in a small
+    // fleet. A count and a percentage are compared by where they end.
     let (mut count, mut percent) = (0, 0);
-    for reach in reaches {
-        let grows = match reach {
+    for target in targets {
+        let grows = match target {
             WaveTarget::Percent(next) => std::mem::replace(&mut percent, *next) < *next,
             WaveTarget::Count(next) => std::mem::replace(&mut count, *next) < *next,
         };
         if !grows {
-            return Err(refuse("waves are cumulative: each goes further than the one before", reach));
+            return Err(error("waves are cumulative: each must be greater than the one before", target));
         }
-        let end = reach.end(total);
+        let end = target.end(total);
         if end > waves.last().map_or(0, |wave| wave.end) {
-            waves.push(Wave { name: reach.to_string(), end, counts: Counts::default() });
+            waves.push(Wave { name: target.to_string(), end, counts: Counts::default() });
         }
     }
     Ok(waves)
 }
 
-/// How many sites of a wave may fail before the rollout halts.
+/// The number of sites of a wave that may fail before the rollout halts.
+///
+/// ```
+/// use cdm_core::domain::rollout::Budget;
+///
+/// assert_eq!(Budget::Count(3).allows(500), 3);
+/// assert_eq!(Budget::Percent(1).allows(500), 5);
+/// assert_eq!(Budget::Percent(1).allows(99), 0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Budget {
-    /// So many.
+    /// The number of sites.
     Count(u32),
-    /// So many hundredths of the wave, rounded down.
+    /// The percentage of the sites of the wave, rounded down.
     Percent(u8),
 }
 
 impl Budget {
-    /// How many of a wave of `size` sites may fail.
+    /// Returns how many sites of a wave of `size` sites may fail.
     pub fn allows(self, size: u32) -> u32 {
         match self {
             Self::Count(count) => count,
@@ -114,31 +132,31 @@ impl Budget {
     }
 }
 
-/// How many sites came out how.
+/// The number of sites by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Counts {
-    /// Where the rollout wants them.
+    /// Moved to the target, or already there.
     pub succeeded: u32,
-    /// Where they were, moved back or never moved.
+    /// Not moved, moved back, or unhealthy on the target.
     pub failed: u32,
-    /// Gone, inactive or busy.
+    /// Deleted, inactive, busy or frozen.
     pub skipped: u32,
-    /// Moved, waiting for a person.
+    /// Moved, but a user must act.
     pub parked: u32,
 }
 
 impl Counts {
-    /// Sites with an outcome.
+    /// Returns the number of sites that have an outcome.
     pub const fn resolved(self) -> u32 {
         self.succeeded + self.failed + self.skipped + self.parked
     }
 
-    /// Counts one outcome.
+    /// Adds one outcome.
     pub fn add(&mut self, outcome: MemberOutcome) {
         *self.of(outcome) += 1;
     }
 
-    /// Takes one outcome back.
+    /// Removes one outcome.
     pub fn remove(&mut self, outcome: MemberOutcome) {
         let count = self.of(outcome);
         *count = count.saturating_sub(1);
