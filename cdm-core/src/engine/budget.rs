@@ -1,36 +1,39 @@
-//! One budget for retries, so that a backend in trouble is not kept there by them.
+//! The retry budget, which limits the load of retries on a backend that fails.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Settings;
 
-/// A bucket of tokens per dependency. A retry takes one; a success brings back a tenth. An empty bucket does not
-/// forbid a retry, it makes it wait the longest pause.
+/// A token bucket per port. A retry takes one token, and a success returns a tenth of one. An empty bucket does not
+/// reject a retry, but delays it by the longest pause.
 #[derive(Debug, Default)]
 pub struct RetryBudget {
+    /// Tenths of tokens that were taken and not returned, by port.
     spent: HashMap<&'static str, u32>,
 }
 
 impl RetryBudget {
-    /// Tenths of a token that a full bucket has.
+    /// The size of a bucket, in tenths of a token.
     const FULL: u32 = 1_000;
 
-    /// A success of `port`.
+    /// Records a success of `port`.
     pub fn succeeded(&mut self, port: &'static str) {
         if let Some(spent) = self.spent.get_mut(port) {
             *spent = spent.saturating_sub(1);
         }
     }
 
-    /// The pause before attempt number `attempt` (2 is the first retry) on `port`: an exponential with a quarter of it
-    /// drawn, never shorter than what the backend asked for. Three quarters are fixed, so that the number of calls in a
-    /// wait has a bound that chance does not move.
+    /// Takes a token for a retry of `port`, and returns the pause before attempt number `attempt`; 2 is the first retry.
+    ///
+    /// The pause grows exponentially. `jitter`, from 0 to 1, varies only a quarter of it, so that the number of calls
+    /// in a wait has a fixed bound. The pause is never shorter than `requested`, the pause that the backend has
+    /// requested.
     pub fn pause(
         &mut self,
         port: &'static str,
         attempt: u32,
-        asked: Option<Duration>,
+        requested: Option<Duration>,
         jitter: f64,
         settings: &Settings,
     ) -> Duration {
@@ -43,7 +46,7 @@ impl RetryBudget {
             settings.pause.saturating_mul(3_u32.saturating_pow(exponent)).min(settings.longest_pause)
         };
         let ceiling = if crate::bug!(PauseDoesNotGrow) { settings.pause } else { ceiling };
-        let drawn = ceiling.mul_f64(0.75 + 0.25 * jitter.clamp(0.0, 1.0));
-        drawn.max(asked.unwrap_or_default())
+        let jittered = ceiling.mul_f64(0.75 + 0.25 * jitter.clamp(0.0, 1.0));
+        jittered.max(requested.unwrap_or_default())
     }
 }

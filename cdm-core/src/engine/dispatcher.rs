@@ -1,5 +1,5 @@
-//! Brings what the feed tells to webhooks' receivers: each message at least once and in order, one receiver apart from
-//! the other, and none of them in the way of work.
+//! Sends events of the feed to the receivers of webhooks: each event at least once, in order, and each webhook
+//! independently of the others and of operations.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,62 +17,67 @@ use crate::ports::{
     WebhookSender, WriteBatch, WriteError,
 };
 
-/// How often a process looks whether there are webhooks, as long as there are none.
-const REST: Duration = Duration::from_secs(30);
-/// Events read at once; so many that are nobody's topic are passed by in memory before that is stored.
+/// The interval at which the webhooks are read while none is active.
+const IDLE_INTERVAL: Duration = Duration::from_secs(30);
+/// The number of events of one read, and the number of skipped events after which the cursor of a webhook is stored.
 const PAGE: usize = 100;
-/// How often a record that changed meanwhile is read anew.
+/// The limit of attempts to edit a record that changes concurrently.
 const TRIES: u32 = 8;
-/// The answer of a receiver that wants nothing any more.
+/// The status 410 of a receiver that wants no further messages.
 const GONE: u16 = 410;
 
-/// A process's share in sending. Of all processes the one that the record names sends; when that one is lost, another
-/// takes its place. A webhook's place is stored after each message, so that no more than one is sent again.
+/// The webhook dispatcher of a process.
+///
+/// Only the process that the record of the webhooks names sends. When the lease of its worker has expired, another
+/// process takes over. The cursor of a webhook is stored after each message, so that a takeover repeats at most one
+/// message of each webhook.
 #[derive(Debug)]
 pub struct WebhookDispatcher {
     worker: Arc<Worker>,
-    postman: Arc<dyn WebhookSender>,
+    sender: Arc<dyn WebhookSender>,
     wake_signal: WakeSignal,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The webhooks that messages are being brought to.
+    /// The numbers of the webhooks that messages are sent to at present.
     busy: BTreeSet<u64>,
-    /// How far each one's events were passed by that it is not told of.
-    passed: HashMap<u64, u64>,
+    /// By webhook: the number of the last event that was sent or skipped, which can be ahead of the stored cursor.
+    cursors: HashMap<u64, u64>,
+    /// The signing keys that were read, by the uid of the webhook.
     keys: HashMap<Uid, SigningKey>,
 }
 
 impl WebhookDispatcher {
-    /// Sends with `postman`, for the process of `worker`, which tells who of the others is lost.
-    pub fn new(worker: Arc<Worker>, postman: Arc<dyn WebhookSender>) -> Self {
-        Self { worker, postman, wake_signal: WakeSignal::default(), state: Mutex::default() }
+    /// Creates a dispatcher that sends with `sender`. `worker` is the worker of the same process, and determines which
+    /// other workers are lost.
+    pub fn new(worker: Arc<Worker>, sender: Arc<dyn WebhookSender>) -> Self {
+        Self { worker, sender, wake_signal: WakeSignal::default(), state: Mutex::default() }
     }
 
-    /// Asks it to stop: the message under way is the last one.
+    /// Stops the dispatcher after the message in progress.
     pub fn stop(&self) {
         self.wake_signal.stop();
     }
 
-    /// Tells it that there may be a new webhook.
+    /// Notifies the dispatcher of a new webhook.
     pub fn wake(&self) {
-        self.wake_signal.ring();
+        self.wake_signal.notify();
     }
 
-    /// Looks once, and brings all that is due. For tests; servers use [`WebhookDispatcher::run`].
+    /// Reads the webhooks once, and sends all events that are due. For tests; servers use [`WebhookDispatcher::run`].
     pub async fn run_once(&self) {
         let found = self.find().await.unwrap_or_default();
         join_all(found.into_iter().map(|webhook| self.deliver(webhook))).await;
     }
 
-    /// Brings messages until [`WebhookDispatcher::stop`].
+    /// Sends events until [`WebhookDispatcher::stop`] is called.
     pub async fn run(&self) {
         let mut work = FuturesUnordered::new();
         while !self.wake_signal.stopping() {
             let found = poll_while(self.find(), &mut work, &mut Vec::new()).await;
-            let pause = if found.is_some() { self.worker.settings().scan } else { REST };
+            let pause = if found.is_some() { self.worker.settings().scan } else { IDLE_INTERVAL };
             work.extend(found.unwrap_or_default().into_iter().map(|webhook| self.deliver(webhook)));
             poll_while(self.idle(pause), &mut work, &mut Vec::new()).await;
         }
@@ -90,21 +95,23 @@ impl WebhookDispatcher {
 
     async fn idle(&self, pause: Duration) {
         let clock = &self.ports().clock;
-        select(Box::pin(self.wake_signal.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
+        select(Box::pin(self.wake_signal.notified()), clock.sleep_until(clock.monotonic().after(pause)))
+            .await;
     }
 
-    /// The webhooks that are due and at rest, marked as busy; `None` where there is nothing to be told to anybody.
+    /// Returns the webhooks that are due and idle, and marks them as busy. Returns `None` if no webhook is active, or if
+    /// the store does not respond.
     async fn find(&self) -> Option<Vec<Webhook>> {
         let mut webhooks = self.ports().store.webhooks().await.ok()?;
         {
             let mut state = self.state();
-            state.passed.retain(|number, _| webhooks.of(*number).is_some());
+            state.cursors.retain(|number, _| webhooks.of(*number).is_some());
             state.keys.retain(|uid, _| webhooks.list.iter().any(|webhook| webhook.uid == *uid));
         }
         if !webhooks.any_live() {
             return None;
         }
-        if !self.is_courier(&webhooks) {
+        if !self.is_dispatcher(&webhooks) {
             if webhooks.dispatcher.as_ref().is_some_and(|other| !self.worker.lost(other)) {
                 return Some(Vec::new());
             }
@@ -117,28 +124,28 @@ impl WebhookDispatcher {
         Some(due.filter(|webhook| state.busy.insert(webhook.number)).collect())
     }
 
-    fn is_courier(&self, webhooks: &Webhooks) -> bool {
+    fn is_dispatcher(&self, webhooks: &Webhooks) -> bool {
         webhooks.dispatcher.as_ref() == Some(self.worker.lease().worker())
     }
 
-    /// Leaves the sending to whoever looks next. Should that fail, another finds out by the lease.
+    /// Releases the role of the dispatcher. If the write fails, another process takes over once the lease has expired.
     async fn release(&self) {
         if let Ok(webhooks) = self.ports().store.webhooks().await
-            && self.is_courier(&webhooks)
+            && self.is_dispatcher(&webhooks)
         {
             let _ = self.write(Webhooks { dispatcher: None, ..webhooks }).await;
         }
     }
 
     async fn deliver(&self, webhook: Webhook) {
-        // `None` when an attempt failed, or somebody else has it now; the next look goes on from what is stored.
-        let _ = self.bring(&webhook).await;
+        // `None`: an attempt failed, or another process sends now. The next pass continues from the stored cursor.
+        let _ = self.send_events(&webhook).await;
         self.state().busy.remove(&webhook.number);
     }
 
-    async fn bring(&self, webhook: &Webhook) -> Option<()> {
-        let mut cursor = self.state().passed.get(&webhook.number).copied().unwrap_or(0).max(webhook.cursor);
-        let mut unstored = 0;
+    async fn send_events(&self, webhook: &Webhook) -> Option<()> {
+        let mut cursor = self.state().cursors.get(&webhook.number).copied().unwrap_or(0).max(webhook.cursor);
+        let mut unstored_skips = 0;
         loop {
             let events = self.ports().store.events(Some(cursor), PAGE).await.ok()?;
             if events.is_empty() {
@@ -150,30 +157,30 @@ impl WebhookDispatcher {
                 }
                 let topic = Topic::of(event.rollout.is_some(), &event.what);
                 match topic.filter(|topic| webhook.wants(*topic)) {
-                    None => unstored += 1,
+                    None => unstored_skips += 1,
                     Some(topic) => {
-                        self.tell(webhook, number, topic, event).await?;
-                        unstored = 0;
+                        self.send_event(webhook, number, topic, event).await?;
+                        unstored_skips = 0;
                     }
                 }
                 cursor = number;
-                self.state().passed.insert(webhook.number, cursor);
+                self.state().cursors.insert(webhook.number, cursor);
             }
-            if unstored >= PAGE {
+            if unstored_skips >= PAGE {
                 self.change(webhook, |webhook| webhook.pass(cursor)).await?;
-                unstored = 0;
+                unstored_skips = 0;
             }
         }
     }
 
-    /// Makes one attempt and stores what came of it; `None` when the next event is not to be told now.
-    async fn tell(&self, webhook: &Webhook, number: u64, topic: Topic, event: FeedEvent) -> Option<()> {
+    /// Makes one attempt and stores the result. Returns `None` if the next event must not be sent now.
+    async fn send_event(&self, webhook: &Webhook, number: u64, topic: Topic, event: FeedEvent) -> Option<()> {
         if crate::bug!(WebhookPlaceFirst) {
             self.change(webhook, |webhook| webhook.mark_delivered(number)).await?;
         }
         let sent = self.post(webhook, number, topic, event).await;
         let now = self.ports().clock.wall();
-        let kept = self.change(webhook, |webhook| match &sent {
+        let stored = self.change(webhook, |webhook| match &sent {
             Ok(()) => webhook.mark_delivered(number),
             Err((Some(DeliveryError::Rejected { status: GONE, .. }), why)) => webhook.stop(now, why),
             Err((Some(DeliveryError::Rejected { retry_after, .. }), why)) => {
@@ -181,7 +188,7 @@ impl WebhookDispatcher {
             }
             Err((_, why)) => webhook.failed(now, why.clone(), None),
         });
-        kept.await?;
+        stored.await?;
         sent.ok()
     }
 
@@ -201,11 +208,11 @@ impl WebhookDispatcher {
             topic,
             event,
         };
-        let sent = self.postman.post(&message).await;
-        sent.map_err(|undelivered| (Some(undelivered), undelivered.to_string()))
+        let sent = self.sender.post(&message).await;
+        sent.map_err(|error| (Some(error), error.to_string()))
     }
 
-    /// A webhook's key never changes, so it is read once.
+    /// Returns the signing key of a webhook. The key never changes, so that it is read once.
     async fn key(&self, webhook: &Webhook) -> Result<SigningKey, &'static str> {
         if let Some(key) = self.state().keys.get(&webhook.uid) {
             return Ok(key.clone());
@@ -215,16 +222,16 @@ impl WebhookDispatcher {
                 self.state().keys.insert(webhook.uid, key.clone());
                 Ok(key)
             }
-            Ok(_) => Err("its key is not in the secret store; remove the webhook and create it anew"),
-            Err(_) => Err("the secret store does not answer"),
+            Ok(_) => Err("its key is not in the secret store; delete the webhook and create it again"),
+            Err(_) => Err("the secret store does not respond"),
         }
     }
 
-    /// Edits a webhook, if it is still there and this is still the courier.
+    /// Edits the record of a webhook, if it still exists and this process is still the dispatcher.
     async fn change(&self, of: &Webhook, edit: impl Fn(&mut Webhook) + Send) -> Option<()> {
         for _ in 0..TRIES {
             let mut webhooks = self.ports().store.webhooks().await.ok()?;
-            if !self.is_courier(&webhooks) {
+            if !self.is_dispatcher(&webhooks) {
                 return None;
             }
             edit(webhooks.of_mut(of.number).filter(|webhook| webhook.uid == of.uid)?);

@@ -1,7 +1,7 @@
-//! The lease of a worker: until when it may act.
+//! The lease of a worker: the time until which the worker may make calls.
 //!
-//! A lease is not mutual exclusion: a process can be stopped between the look at its lease and the call. So every
-//! effect is fenced at its target besides; the lease only keeps the fences from having much to do.
+//! A lease alone does not exclude a second owner: a process can be suspended between the check of its lease and a call.
+//! Therefore each target also checks the fence of a call. The lease makes such late calls rare.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::Settings;
 use crate::domain::{Fence, MonotonicTime, WorkerId};
 use crate::ports::{CallContext, Ports};
 
-/// The worker has no right to act any more. Whoever gets this stops at once and changes nothing.
+/// The worker has lost its lease, or the record that it works on. The caller stops at once and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the lease is lost")]
 pub struct Lost;
 
-/// Until when a worker may act.
+/// The lease of a worker.
 #[derive(Debug)]
 pub struct Lease {
     worker: WorkerId,
@@ -26,7 +26,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A lease that has still to be taken.
+    /// Creates a lease that has expired. The first heartbeat renews it.
     pub fn new(worker: WorkerId, settings: &Settings) -> Self {
         Self {
             worker,
@@ -37,20 +37,21 @@ impl Lease {
         }
     }
 
-    /// Whose lease it is.
+    /// Returns the worker that has the lease.
     pub const fn worker(&self) -> &WorkerId {
         &self.worker
     }
 
-    /// A sign of life that was sent at `sent` has arrived.
+    /// Renews the lease after the store has applied a heartbeat that was sent at `sent`.
     pub fn renewed(&self, sent: MonotonicTime) {
         self.until.fetch_max(sent.after(self.length).millis(), Ordering::SeqCst);
     }
 
-    /// The context of a new call by `fence`, whose deadline leaves the margin of the lease.
+    /// Returns the context of a new call with `fence`. The deadline of the call is at least [`Settings::margin`] before
+    /// the end of the lease.
     ///
     /// # Errors
-    /// [`Lost`] when too little of the lease is left for a call.
+    /// [`Lost`] if the remaining lease is too short for a call.
     pub fn call(&self, ports: &Ports, fence: Fence) -> Result<CallContext, Lost> {
         let deadline = ports.clock.monotonic().after(self.call);
         let until = MonotonicTime::from_millis(self.until.load(Ordering::SeqCst));

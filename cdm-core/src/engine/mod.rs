@@ -1,9 +1,9 @@
-//! Runs operations so that none is lost, none runs twice at once, and none waits silently.
+//! Runs operations: each one completes or states why it waits, and no two workers run the same one concurrently.
 //!
-//! [`plan`] decides, synchronously; the [`Runner`] does, and is the only loop that does. A [`Worker`] finds what is to
-//! be run, takes what a lost worker left, and keeps the lease under which all of it happens. A [`WebhookDispatcher`] beside it brings
-//! to receivers what the feed tells, and [`Retention`] deletes what is kept no longer. The engine knows lists of
-//! named steps; what a step does to a site it does not know.
+//! [`plan`] contains the decisions, as synchronous functions. The [`Runner`] executes them, and is the only loop that
+//! runs operations. A [`Worker`] finds pending work, takes over the work of lost workers, and renews the lease for all
+//! calls. A [`WebhookDispatcher`] sends the events of the feed to webhooks, and [`Retention`] deletes audit entries and
+//! events after their retention period. The engine runs tables of named steps, and does not depend on what they do.
 
 pub mod plan;
 
@@ -29,7 +29,7 @@ pub use pipeline::{
 };
 pub(crate) use poll_while::{next, poll_while};
 pub use record::Record;
-pub use retention::{Kept, Retention};
+pub use retention::{Retention, RetentionPeriods};
 pub(crate) use retry::{Backoff, Pauses, Unwritten, is_transient, retry_write};
 pub use runner::{NextPoll, RunOutcome, Runner};
 pub use settings::{PipelineSettings, Settings, StepTimeouts};

@@ -252,8 +252,8 @@ pub enum StepError {
         /// Changes that are stored together with the reason.
         changes: Vec<Change>,
     },
-    /// The attempt failed, or its outcome is unknown. While a backend is unavailable, throttles or denies, the attempt is
-    /// not counted.
+    /// The attempt failed, or its outcome is unknown. While a backend is unavailable, throttles or denies, the attempt
+    /// is not counted.
     Retry(PortError),
     /// The operation needs a person.
     Park(ReasonCode, String),
@@ -404,7 +404,8 @@ impl Registry {
         &self.settings
     }
 
-    /// Returns how long the present step of `operation` waits for a backend that is unavailable, and for one that denies.
+    /// Returns how long the present step of `operation` waits for a backend that is unavailable, and for one that
+    /// denies.
     pub fn timeouts(&self, pipeline: &Pipeline, operation: &OperationState) -> (Duration, Duration) {
         let timeouts = &self.settings.timeouts;
         let name = pipeline.name_at(operation.position);

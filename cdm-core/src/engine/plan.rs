@@ -1,4 +1,5 @@
-//! The engine's decisions. Pure: a slot, what happened, and now; never a call, a clock or chance.
+//! The decisions of the engine, as functions of the state of an operation, an event and the present time. They make no
+//! calls, read no clock and use no randomness.
 
 use std::time::Duration;
 
@@ -9,47 +10,47 @@ use crate::domain::operation::{
 use crate::domain::{Reason, ReasonCode, TerminalStatus, Timestamp, WorkerId};
 use crate::ports::{ErrorKind, PortError};
 
-/// What is to be done with an operation.
+/// The next action on an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing, by this worker.
-    Leave,
-    /// Its next attempt.
+    /// No action: the operation is parked or has ended.
+    Ignore,
+    /// Make the next attempt.
     Attempt,
-    /// It turns round: a request to cancel takes effect.
+    /// Start the undo steps: a requested cancel takes effect.
     BeginUndo,
-    /// Every attempt was used up.
+    /// Park the operation: no attempt remains.
     GiveUp,
-    /// It has come to its end.
-    Rest(TerminalStatus),
-    /// It waits.
+    /// End the operation with this status.
+    Finish(TerminalStatus),
+    /// Wait until the next poll.
     Sleep,
 }
 
-/// How long a step that is not done waits for a backend.
+/// How long a step that has not finished waits for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waits {
-    /// Until its next attempt.
+pub struct WaitLimits {
+    /// The pause before the next attempt.
     pub pause: Duration,
-    /// In all, while a backend is away or asks for fewer calls.
-    pub away: Duration,
-    /// In all, while a backend refuses for lack of permission.
+    /// The timeout while a backend is unavailable or throttles.
+    pub unavailable: Duration,
+    /// The timeout while a backend denies permission.
     pub denied: Duration,
 }
 
-/// Decides what is to be done.
+/// Decides the next action. `attempts` is the limit of attempts at a step.
 pub fn next(operation: &OperationState, pipeline: &Pipeline, attempts: u32, now: Timestamp) -> Next {
     match operation.status {
-        Status::Parked | Status::Ended(_) => return Next::Leave,
+        Status::Parked | Status::Ended(_) => return Next::Ignore,
         Status::Queued | Status::Running | Status::Waiting => {}
     }
     match operation.position {
         Position::Forward(step) if step >= pipeline.steps.len() => {
-            return Next::Rest(TerminalStatus::Succeeded);
+            return Next::Finish(TerminalStatus::Succeeded);
         }
-        Position::Undo(step, end) if step >= pipeline.undo().count() => return Next::Rest(end),
+        Position::Undo(step, end) if step >= pipeline.undo().count() => return Next::Finish(end),
         Position::Forward(0) if operation.cancel && operation.attempts == 0 => {
-            return Next::Rest(TerminalStatus::Cancelled);
+            return Next::Finish(TerminalStatus::Cancelled);
         }
         Position::Forward(step)
             if operation.cancel && pipeline.is_cancelable(step) && !crate::bug!(CancelIgnored) =>
@@ -69,19 +70,19 @@ pub fn next(operation: &OperationState, pipeline: &Pipeline, attempts: u32, now:
     Next::Attempt
 }
 
-/// A worker takes the operation. The attempt that it makes next is counted here, before it is made.
+/// Claims the operation for a worker, and counts the next attempt before it is made.
 ///
 /// # Errors
-/// [`IllegalEvent`] when its status does not take it; nothing is changed then.
+/// [`IllegalEvent`] if an operation in this status cannot be claimed. It is then unchanged.
 pub fn claim(operation: &mut OperationState, worker: &WorkerId, now: Timestamp) -> Result<(), IllegalEvent> {
     let status = operation.status.next(Event::Claim)?;
-    if counted_an_outage(operation) {
+    if counted_outages(operation) {
         operation.attempts = operation.attempts.min(1);
     }
-    // A cancel that arrives before anything was begun needs no attempt at all.
+    // A cancel before the first attempt needs no attempt.
     let untouched = operation.attempts == 0 && operation.cancel;
     if !untouched && (operation.owner.is_some() || operation.attempts == 0) {
-        begin(operation, now);
+        begin_attempt(operation, now);
     }
     operation.status = status;
     operation.owner = Some(worker.clone());
@@ -93,8 +94,8 @@ pub fn claim(operation: &mut OperationState, worker: &WorkerId, now: Timestamp) 
     Ok(())
 }
 
-/// Whether the slot was stored by a version that counted an attempt whenever a backend did not answer.
-fn counted_an_outage(operation: &OperationState) -> bool {
+/// Returns whether the state was stored by a version that counted attempts which a backend did not serve.
+fn counted_outages(operation: &OperationState) -> bool {
     let code = operation.reason.as_ref().map(|reason| reason.code);
     operation.status == Status::Waiting
         && operation.trouble_since.is_none()
@@ -102,18 +103,18 @@ fn counted_an_outage(operation: &OperationState) -> bool {
         && matches!(code, Some(ReasonCode::Retrying | ReasonCode::Throttled | ReasonCode::AttemptsExhausted))
 }
 
-/// What the operation waited for may have come, or it is looked at again.
+/// Ends the wait of an operation for another attempt.
 ///
 /// # Errors
-/// [`IllegalEvent`] when it does not wait.
+/// [`IllegalEvent`] if the operation does not wait.
 pub fn wake(operation: &mut OperationState) -> Result<(), IllegalEvent> {
     operation.status = operation.status.next(Event::Wake)?;
     operation.next_poll_at = None;
     Ok(())
 }
 
-/// The next attempt's intent.
-fn begin(operation: &mut OperationState, now: Timestamp) {
+/// Counts the next attempt.
+fn begin_attempt(operation: &mut OperationState, now: Timestamp) {
     operation.attempts += 1;
     if let Some(step) = operation.forward().and_then(|index| operation.steps.get_mut(index)) {
         step.status = StepStatus::Running;
@@ -122,11 +123,10 @@ fn begin(operation: &mut OperationState, now: Timestamp) {
     }
 }
 
-/// Turns an operation round: it goes through the undo steps to `end`, under a new epoch, so that what was sent on the
-/// way out cannot arrive on the way back.
+/// Starts the undo steps, after which the operation ends with `end`. A new epoch fences off the calls of the steps.
 ///
 /// # Errors
-/// [`IllegalEvent`] when it neither runs nor waits; nothing is changed then.
+/// [`IllegalEvent`] if the operation neither runs nor waits. It is then unchanged.
 pub fn begin_undo(
     operation: &mut OperationState,
     end: TerminalStatus,
@@ -142,12 +142,12 @@ pub fn begin_undo(
     }
     operation.position = Position::Undo(0, end);
     operation.epoch += 1;
-    fresh_step(operation);
-    begin(operation, now);
+    reset_step(operation);
+    begin_attempt(operation, now);
     Ok(())
 }
 
-fn fresh_step(operation: &mut OperationState) {
+fn reset_step(operation: &mut OperationState) {
     operation.attempts = 0;
     operation.job = 1;
     operation.next_poll_at = None;
@@ -158,7 +158,7 @@ fn fresh_step(operation: &mut OperationState) {
 /// Parks an operation.
 ///
 /// # Errors
-/// [`IllegalEvent`] when its status does not take it; nothing is changed then.
+/// [`IllegalEvent`] if an operation in this status cannot be parked. It is then unchanged.
 pub fn park(
     operation: &mut OperationState,
     code: ReasonCode,
@@ -178,23 +178,22 @@ pub fn park(
     Ok(())
 }
 
-/// Parks an operation that has no attempt left; `attempts` were made. The last error, where one is known, stays in the
-/// reason.
+/// Parks an operation after its last attempt; `attempts` were made. The reason includes the last error, if it is known.
 ///
 /// # Errors
 /// As [`park`].
 pub fn give_up(operation: &mut OperationState, attempts: u32, now: Timestamp) -> Result<(), IllegalEvent> {
     let last = match &operation.reason {
         Some(reason) if reason.code == ReasonCode::Retrying => format!("the last error: {}", reason.message),
-        Some(_) | None => "no result of the last one was stored".to_owned(),
+        Some(_) | None => "the result of the last one was not stored".to_owned(),
     };
     park(operation, ReasonCode::AttemptsExhausted, format!("gave up after {attempts} attempts; {last}"), now)
 }
 
-/// A worker that stops gives the operation back.
+/// Releases the operation of a worker that stops.
 ///
 /// # Errors
-/// [`IllegalEvent`] when its status does not take it; nothing is changed then.
+/// [`IllegalEvent`] if an operation in this status has no owner. It is then unchanged.
 pub fn hand_over(operation: &mut OperationState) -> Result<(), IllegalEvent> {
     operation.status = operation.status.next(Event::HandOver)?;
     operation.owner = None;
@@ -202,20 +201,20 @@ pub fn hand_over(operation: &mut OperationState) -> Result<(), IllegalEvent> {
     Ok(())
 }
 
-/// A step is done.
+/// Records that the current step has finished.
 ///
 /// # Errors
-/// [`IllegalEvent`] when the operation does not run; nothing is changed then.
-pub fn done(
+/// [`IllegalEvent`] if the operation does not run. It is then unchanged.
+pub fn complete_step(
     operation: &mut OperationState,
     pipeline: &Pipeline,
-    done: &StepOutput,
+    output: &StepOutput,
     now: Timestamp,
 ) -> Result<(), IllegalEvent> {
     if operation.status != Status::Running {
         return Err(IllegalEvent { status: operation.status.as_str(), event: "finish a step" });
     }
-    // Why it failed is what it ends with.
+    // A failed operation ends with the reason of its failure.
     if !matches!(operation.position, Position::Undo(_, TerminalStatus::Failed)) {
         operation.reason = None;
     }
@@ -224,36 +223,36 @@ pub fn done(
             if let Some(step) = operation.steps.get_mut(index) {
                 step.status = StepStatus::Succeeded;
                 step.finished_at = Some(now);
-                step.message.clone_from(&done.message);
+                step.message.clone_from(&output.message);
             }
             operation.position = Position::Forward(index + 1);
-            fresh_step(operation);
+            reset_step(operation);
             if index + 1 < pipeline.steps.len() {
-                begin(operation, now);
+                begin_attempt(operation, now);
             }
         }
         Position::Undo(index, end) => {
             operation.position = Position::Undo(index + 1, end);
-            fresh_step(operation);
+            reset_step(operation);
             if index + 1 < pipeline.undo().count() {
-                begin(operation, now);
+                begin_attempt(operation, now);
             }
         }
     }
     Ok(())
 }
 
-/// A step is not done.
+/// Records that the current step has not finished.
 ///
 /// # Errors
-/// [`IllegalEvent`] when the operation's status does not take what follows.
-pub fn stopped(
+/// [`IllegalEvent`] if the result is not possible in the present status.
+pub fn record_error(
     operation: &mut OperationState,
-    stop: &StepError,
-    waits: &Waits,
+    error: &StepError,
+    limits: &WaitLimits,
     now: Timestamp,
 ) -> Result<(), IllegalEvent> {
-    match stop {
+    match error {
         StepError::Lost | StepError::NeedsLock => {}
         StepError::PersistAndRetry(_) => operation.trouble_since = None,
         StepError::Wait { code, message, timeout, again, .. } => {
@@ -264,14 +263,14 @@ pub fn stopped(
             let until = since.after(*timeout);
             if now >= until {
                 let message = format!("{message}; gave up after {} s", timeout.as_secs());
-                return park(operation, waited_out(*code), message, now);
+                return park(operation, timeout_code(*code), message, now);
             }
             operation.status = operation.status.next(Event::Wait)?;
             operation.next_poll_at = Some(now.after(*again).min(until));
             operation.reason =
                 Some(Reason { code: *code, message: message.clone(), since, until: Some(until) });
         }
-        StepError::Retry(error) => return again(operation, error, waits, now),
+        StepError::Retry(error) => return retry_later(operation, error, limits, now),
         StepError::Park(code, message) => return park(operation, *code, message.clone(), now),
         StepError::Fail(code, message, _) => {
             if let Some(step) = operation.forward().and_then(|index| operation.steps.get_mut(index)) {
@@ -288,14 +287,14 @@ pub fn stopped(
     Ok(())
 }
 
-/// An attempt failed, and another may succeed.
+/// Records a failed attempt that is repeated later.
 ///
-/// A backend that is away, asks for fewer calls or denies says nothing about the step: it is waited for, and no attempt
-/// is counted. Should an attempt made in that wait kill its worker, the next claim counts it.
-fn again(
+/// While a backend is unavailable, throttles or denies, no attempt is counted, since the failure is not one of the step.
+/// If an attempt in such a wait ends the worker, the next claim counts it.
+fn retry_later(
     operation: &mut OperationState,
     error: &PortError,
-    waits: &Waits,
+    limits: &WaitLimits,
     now: Timestamp,
 ) -> Result<(), IllegalEvent> {
     let code = match error.kind {
@@ -306,10 +305,10 @@ fn again(
             let before = operation.reason.as_ref().filter(|reason| reason.code == ReasonCode::Retrying);
             let since = before.map_or(now, |reason| reason.since);
             operation.status = operation.status.next(Event::Wait)?;
-            begin(operation, now);
+            begin_attempt(operation, now);
             operation.waiting_since = None;
             operation.trouble_since = None;
-            operation.next_poll_at = Some(now.after(waits.pause));
+            operation.next_poll_at = Some(now.after(limits.pause));
             let (message, until) = (error.to_string(), operation.next_poll_at);
             operation.reason = Some(Reason { code: ReasonCode::Retrying, message, since, until });
             return Ok(());
@@ -324,30 +323,30 @@ fn again(
     };
     let since = operation.waiting_since.filter(|_| same).unwrap_or(now);
     let trouble_since = operation.trouble_since.unwrap_or(now);
-    let (until, gives_up, message) = if code == ReasonCode::Denied {
-        let minutes = waits.denied.as_secs().div_ceil(60);
+    let (until, final_code, message) = if code == ReasonCode::Denied {
+        let minutes = limits.denied.as_secs().div_ceil(60);
         let message = format!("{error}; retried for {minutes} min before the operation is parked");
-        (since.after(waits.denied), ReasonCode::Denied, message)
+        (since.after(limits.denied), ReasonCode::Denied, message)
     } else {
-        (trouble_since.after(waits.away), ReasonCode::DeadlineExceeded, error.to_string())
+        (trouble_since.after(limits.unavailable), ReasonCode::DeadlineExceeded, error.to_string())
     };
     if now >= until {
         let spent = now.since(if code == ReasonCode::Denied { since } else { trouble_since }).as_secs();
-        return park(operation, gives_up, format!("{error}; gave up after {spent} s"), now);
+        return park(operation, final_code, format!("{error}; gave up after {spent} s"), now);
     }
     if crate::bug!(WaitCountsAttempts) {
-        begin(operation, now);
+        begin_attempt(operation, now);
     }
     operation.status = operation.status.next(Event::Wait)?;
     operation.waiting_since = Some(since);
     operation.trouble_since = Some(trouble_since);
-    operation.next_poll_at = Some(now.after(waits.pause).min(until));
+    operation.next_poll_at = Some(now.after(limits.pause).min(until));
     operation.reason = Some(Reason { code, message, since, until: Some(until) });
     Ok(())
 }
 
-/// The code of a wait that took too long: it says what to do, where the wait's own said what it was for.
-const fn waited_out(code: ReasonCode) -> ReasonCode {
+/// Returns the code of a wait after its timeout. The code of the wait states the condition; this one what a user can do.
+const fn timeout_code(code: ReasonCode) -> ReasonCode {
     match code {
         ReasonCode::RollingOut => ReasonCode::ImageNotReady,
         ReasonCode::ServiceNotReady => ReasonCode::ServiceNotReady,
@@ -355,24 +354,24 @@ const fn waited_out(code: ReasonCode) -> ReasonCode {
     }
 }
 
-/// A person asks a parked operation to go on.
+/// Queues a parked operation again, on the request of a user.
 ///
 /// # Errors
-/// [`IllegalEvent`] when it is not parked; nothing is changed then.
+/// [`IllegalEvent`] if the operation is not parked. It is then unchanged.
 pub fn retry(operation: &mut OperationState) -> Result<(), IllegalEvent> {
     operation.status = operation.status.next(Event::Retry)?;
-    // A job that failed is followed by another; one that may still run is looked at again.
+    // A failed job is replaced by another one. A job that may still run is polled again.
     let job_failed = operation.reason.take().is_some_and(|reason| reason.code.is_of_job());
     operation.job += u32::from(job_failed);
-    // One stays counted: what was begun once is not taken for untouched.
+    // One attempt stays counted, so that the step does not count as not started.
     operation.attempts = operation.attempts.min(1);
     operation.waiting_since = None;
     operation.trouble_since = None;
     Ok(())
 }
 
-/// Writes a change that concerns the operation itself.
-pub fn note(operation: &mut OperationState, change: &Change) {
+/// Applies a change of the operation itself.
+pub fn apply_change(operation: &mut OperationState, change: &Change) {
     match change {
         Change::NextJob => operation.job += 1,
         Change::Job(name, log) => {

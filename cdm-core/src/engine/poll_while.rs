@@ -1,12 +1,12 @@
-//! Awaits one thing while others go on.
+//! Awaits one future while others make progress.
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-/// What `first` comes to; what the others come to meanwhile is added to `done`.
+/// Awaits `first`, and polls `others` meanwhile. Appends the results of those that finish to `done`.
 ///
-/// A future that nobody polls may hold the very connection that another one waits for. Whoever has some in flight
-/// awaits nothing else without them.
+/// A future that is not polled can hold a connection that `first` waits for. Therefore code with futures in flight
+/// awaits other futures only with this function.
 pub(crate) async fn poll_while<T, U>(
     first: impl Future<Output = T>,
     others: &mut FuturesUnordered<impl Future<Output = U>>,
@@ -15,20 +15,20 @@ pub(crate) async fn poll_while<T, U>(
     let mut first = std::pin::pin!(first);
     while !others.is_empty() {
         match select(&mut first, others.next()).await {
-            Either::Left((answer, _)) => return answer,
-            Either::Right((ended, _)) => done.extend(ended),
+            Either::Left((output, _)) => return output,
+            Either::Right((output, _)) => done.extend(output),
         }
     }
     first.await
 }
 
-/// The next that has come to its end: one of `done`, or else of those in flight.
+/// Returns the next result: one of `done`, or else of the futures in flight. Returns `None` if there are none.
 pub(crate) async fn next<U>(
     done: &mut Vec<U>,
     others: &mut FuturesUnordered<impl Future<Output = U>>,
 ) -> Option<U> {
     match done.pop() {
-        Some(ended) => Some(ended),
+        Some(output) => Some(output),
         None => others.next().await,
     }
 }

@@ -1,4 +1,4 @@
-//! The records that operations live in. This is the only file of the engine that tells them apart.
+//! The records that contain operations. Only this file of the engine distinguishes between their kinds.
 
 use super::pipeline::Change;
 use crate::domain::lifecycle::Illegal;
@@ -6,22 +6,22 @@ use crate::domain::operation::{Operation, OperationState, Status, Subject};
 use crate::domain::{Fleet, Service, Site, TerminalStatus, Timestamp};
 use crate::ports::{Mutation, Ports, StoreError};
 
-/// A record with a place for one operation.
+/// A record that can contain one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// A site.
+    /// The record of a site.
     Site(Box<Site>),
-    /// A colour.
+    /// The record of a service.
     Service(Box<Service>),
-    /// The platform.
+    /// The record of the fleet.
     Fleet(Box<Fleet>),
 }
 
 impl Record {
-    /// Reads a record; `None` when the site is gone.
+    /// Reads a record. Returns `None` if the site does not exist.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// An error of the store.
     pub async fn read(ports: &Ports, subject: &Subject) -> Result<Option<Self>, StoreError> {
         Ok(match subject {
             Subject::Site(id) => ports.store.site(id).await?.map(|site| Self::Site(Box::new(site))),
@@ -30,7 +30,7 @@ impl Record {
         })
     }
 
-    /// What it is a record of.
+    /// Returns the subject of the record.
     pub fn subject(&self) -> Subject {
         match self {
             Self::Site(site) => Subject::Site(site.id.clone()),
@@ -39,7 +39,7 @@ impl Record {
         }
     }
 
-    /// The operation in it.
+    /// Returns the operation that the record contains.
     pub fn operation(&self) -> Option<&OperationState> {
         match self {
             Self::Site(site) => site.operation.as_ref(),
@@ -83,7 +83,7 @@ impl Record {
         }
     }
 
-    /// The write that stores it as it is, over the version that it was read with.
+    /// Returns the write that replaces the version that was read.
     pub(crate) fn write(self) -> Mutation {
         match self {
             Self::Site(site) => Mutation::Site(site),
@@ -92,7 +92,8 @@ impl Record {
         }
     }
 
-    /// The record as it is once that write was applied; `None` for a write that leaves no record with an operation.
+    /// Returns the record after an applied write. Returns `None` for a write of another kind of record, and for a
+    /// deletion.
     pub(crate) fn written(write: Mutation) -> Option<Self> {
         let mut record = match write {
             Mutation::Site(site) => Self::Site(site),
@@ -111,11 +112,12 @@ impl Record {
         Some(record)
     }
 
-    /// The writes that take its operation out: the record without it, or no record any more, and the history.
+    /// Returns the writes that end the operation: the record without it, or the deletion of the record, and the entry in
+    /// the history.
     ///
     /// # Errors
-    /// [`Illegal`] when the site's state does not take that end.
-    pub(crate) fn rest(mut self, end: TerminalStatus, now: Timestamp) -> Result<Vec<Mutation>, Illegal> {
+    /// [`Illegal`] if this end is not possible in the state of the site.
+    pub(crate) fn finish(mut self, end: TerminalStatus, now: Timestamp) -> Result<Vec<Mutation>, Illegal> {
         let mut writes = Vec::with_capacity(2);
         let subject = self.subject();
         if let Some(mut operation) = self.operation().cloned() {

@@ -1,4 +1,4 @@
-//! Deletes audit entries and events that are older than they are kept: a bounded number at a time, by one process.
+//! Deletes audit entries and events after their retention period: a limited number per call, by one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,45 +10,47 @@ use super::wake_signal::WakeSignal;
 use crate::domain::{Fence, Timestamp};
 use crate::ports::{CallContext, Old, Outcome};
 
-/// Between two passes.
+/// The interval between two passes.
 const PERIOD: Duration = Duration::from_hours(1);
-/// Between two calls of one pass, so that deletes stay a small part of what the store does.
+/// The pause between two calls of one pass, so that deletions are a small part of the load of the store.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What one call deletes at most: one transaction of the smallest store.
-const MOST: usize = 90;
-/// Calls of one pass: what is left is deleted by the next one.
-const CALLS: usize = 1_000;
+/// The limit of entries that one call deletes, so that a call is one transaction in every store.
+const BATCH_SIZE: usize = 90;
+/// The limit of calls in one pass. The next pass deletes the rest.
+const CALLS_PER_PASS: usize = 1_000;
 
-/// How long the things are kept that people read; `None`: for good.
+/// The retention periods of audit entries and of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Audit entries.
+pub struct RetentionPeriods {
+    /// The retention period of audit entries. `None`: they are not deleted. A longer period needs more storage.
     pub audit: Option<Duration>,
-    /// Events. One that a webhook still has to be told of is kept longer.
+    /// The retention period of events. `None`: they are not deleted. An event that a webhook has not received yet is
+    /// kept longer.
     pub events: Option<Duration>,
 }
 
-/// A process's share in deleting: of the workers that are alive the one whose name comes first does it. Should two
-/// believe it of themselves, they delete the same.
+/// The deletion of old entries by a process. Of the workers that are not lost, the one whose id sorts first deletes. If
+/// two processes delete at the same time, they delete the same entries, without harm.
 #[derive(Debug)]
 pub struct Retention {
     worker: Arc<Worker>,
-    kept: Kept,
+    periods: RetentionPeriods,
     wake_signal: WakeSignal,
 }
 
 impl Retention {
-    /// Deletes for the process of `worker`, which knows who of the others is lost.
-    pub fn new(worker: Arc<Worker>, kept: Kept) -> Self {
-        Self { worker, kept, wake_signal: WakeSignal::default() }
+    /// Creates the deletion for the process of `worker`, which determines which other workers are lost.
+    pub fn new(worker: Arc<Worker>, periods: RetentionPeriods) -> Self {
+        Self { worker, periods, wake_signal: WakeSignal::default() }
     }
 
-    /// Asks it to stop: the call under way is the last one.
+    /// Stops after the call in progress.
     pub fn stop(&self) {
         self.wake_signal.stop();
     }
 
-    /// Makes one pass each hour until [`Retention::stop`]. The first one begins after the worker has said that it lives.
+    /// Makes one pass each hour until [`Retention::stop`] is called. The first pass starts after a minute, when the
+    /// worker has sent a heartbeat.
     pub async fn run(&self) {
         self.idle(PERIOD / 60).await;
         while !self.wake_signal.stopping() {
@@ -57,12 +59,13 @@ impl Retention {
         }
     }
 
-    /// Makes one pass: whatever is too old goes, unless another process is to do it or the store does not answer.
+    /// Makes one pass, which deletes every entry after its retention period. Does nothing if another process deletes, or
+    /// if the store does not respond.
     pub async fn run_once(&self) {
         if !self.is_first().await {
             return;
         }
-        for _ in 0..CALLS {
+        for _ in 0..CALLS_PER_PASS {
             match self.delete().await {
                 Some(deleted) if deleted > 0 && !self.wake_signal.stopping() => self.idle(PAUSE).await,
                 Some(_) | None => return,
@@ -70,26 +73,27 @@ impl Retention {
         }
     }
 
-    /// Whether no living worker's name comes before this one's.
+    /// Returns whether the id of this worker sorts before the ids of all workers that are not lost.
     async fn is_first(&self) -> bool {
         let own = self.worker.lease().worker();
         let Ok(heartbeats) = self.worker.ports().store.heartbeats().await else { return false };
         !heartbeats.iter().any(|beat| beat.worker < *own && !beat.ended && !self.worker.lost(&beat.worker))
     }
 
-    /// How many were deleted by one call; `None` where it is not known.
+    /// Makes one call, and returns the number of deleted entries. Returns `None` if the number is unknown.
     async fn delete(&self) -> Option<u64> {
         let ports = self.worker.ports();
         let now = ports.clock.wall();
-        let before = |kept: Option<Duration>| kept.map_or(Timestamp::default(), |kept| now.before(kept));
+        let before =
+            |period: Option<Duration>| period.map_or(Timestamp::default(), |period| now.before(period));
         let webhooks = ports.store.webhooks().await.ok()?;
-        let behind =
+        let min_cursor =
             webhooks.list.iter().filter(|webhook| webhook.is_live()).map(|webhook| webhook.cursor).min();
         let old = Old {
-            audit_before: before(self.kept.audit),
-            events_before: before(self.kept.events),
-            events_to: behind,
-            most: MOST,
+            audit_before: before(self.periods.audit),
+            events_before: before(self.periods.events),
+            events_to: min_cursor,
+            most: BATCH_SIZE,
         };
         let deadline = ports.clock.monotonic().after(self.worker.settings().call);
         let call = CallContext { deadline, write: ports.entropy.write(), fence: Fence::default() };
@@ -101,6 +105,7 @@ impl Retention {
 
     async fn idle(&self, pause: Duration) {
         let clock = &self.worker.ports().clock;
-        select(Box::pin(self.wake_signal.heard()), clock.sleep_until(clock.monotonic().after(pause))).await;
+        select(Box::pin(self.wake_signal.notified()), clock.sleep_until(clock.monotonic().after(pause)))
+            .await;
     }
 }

@@ -42,7 +42,7 @@ impl Backoff {
     }
 }
 
-/// A write that was given up.
+/// A write without a definite result, or with an error that is not retried.
 #[derive(Debug)]
 pub(crate) struct Unwritten {
     /// The last error.
@@ -52,7 +52,7 @@ pub(crate) struct Unwritten {
 }
 
 impl From<Unwritten> for Lost {
-    /// Without a written result an owner stops; the next one reads what was applied.
+    /// An owner whose write has no result stops. The next owner reads what was applied.
     fn from(_: Unwritten) -> Self {
         Self
     }
@@ -71,10 +71,10 @@ pub(crate) struct Pauses<'a> {
     pub(crate) tries: Option<u32>,
 }
 
-/// Repeats a write under one write id until the store answers it.
+/// Repeats a write under one write id until its result is definite.
 ///
-/// The store recognizes the id: what an earlier attempt has applied is not applied again. The write is repeated while
-/// `again` returns true for its error.
+/// The store recognizes the id, and does not apply a write twice. The write is repeated while `again` returns true for
+/// its error.
 ///
 /// # Errors
 /// [`Lost`] when `call` returns it, or the process stops.

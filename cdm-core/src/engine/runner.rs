@@ -1,10 +1,10 @@
-//! The only loop that does: it stores an intent, makes the attempt, stores what came of it.
+//! The loop that runs an operation: it stores an intent, makes the attempt, and stores the result.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use super::pipeline::{Change, Pipeline, Registry, StepContext, StepError, StepOutput};
-use super::plan::{self, Next, Waits};
+use super::plan::{self, Next, WaitLimits};
 use super::{
     Backoff, Lease, Lost, Pauses, Record, RetryBudget, Settings, Unwritten, is_transient, retry_write,
 };
@@ -13,96 +13,97 @@ use crate::domain::operation::{IllegalEvent, OperationState, Position, Status};
 use crate::domain::{Color, LockMode, MonotonicTime, OperationId, TerminalStatus, Timestamp};
 use crate::ports::{ErrorKind, FeedEvent, Mutation, PortError, Ports, StoreError, WriteBatch, WriteError};
 
-/// How a worker left an operation.
+/// The outcome of a run of an operation or a rollout by a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunOutcome {
-    /// It rests, or a person is needed.
-    Resting,
-    /// It waits until then.
+    /// It has ended, or needs a user.
+    Settled,
+    /// It waits until this time, or until it is woken.
     Waiting(Option<Timestamp>),
-    /// It waits under the reason that is stored, and this worker looks again.
-    Again(NextPoll),
-    /// It was given back.
+    /// It waits for the stored reason, and this worker polls it again.
+    PollAgain(NextPoll),
+    /// It was released for another worker.
     HandedOver,
-    /// Another worker has it, or the lease is gone.
+    /// Another worker owns it, or this worker has lost its lease.
     Lost,
-    /// This process does not know its pipeline's version.
+    /// This process does not know the version of its pipeline.
     Unknown,
-    /// A table of transitions does not have what was to follow. That is a bug; nothing was stored.
+    /// A transition was not possible, which is a bug. Nothing was stored.
     Illegal(String),
 }
 
-/// When a worker looks again at what waits. It is kept in memory: the record says why it waits, and until when.
+/// The next poll of a waiting operation or rollout. The worker keeps it in memory; the record contains the reason and
+/// the end of the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextPoll {
-    /// When.
+    /// The time of the poll.
     pub at: MonotonicTime,
-    /// How often in a row a backend has kept it from going on; 0 where it waits for something else.
+    /// The number of consecutive failures of a backend; 0 if the wait has another reason.
     pub tries: u32,
-    /// Whether news of the cluster ends the wait.
-    pub news: bool,
+    /// Whether a change in the cluster triggers an earlier poll.
+    pub on_change: bool,
 }
 
-/// Why a run ends before the operation rests or waits.
-enum Broken {
+/// The reason why a run ends although the operation neither has ended nor waits.
+enum RunError {
     Lost,
     Illegal(String),
 }
 
-impl From<Lost> for Broken {
+impl From<Lost> for RunError {
     fn from(_: Lost) -> Self {
         Self::Lost
     }
 }
 
-impl From<IllegalEvent> for Broken {
+impl From<IllegalEvent> for RunError {
     fn from(illegal: IllegalEvent) -> Self {
         Self::Illegal(illegal.to_string())
     }
 }
 
-impl From<Illegal> for Broken {
+impl From<Illegal> for RunError {
     fn from(illegal: Illegal) -> Self {
         Self::Illegal(illegal.to_string())
     }
 }
 
-impl From<Broken> for RunOutcome {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Lost => Self::Lost,
-            Broken::Illegal(illegal) => Self::Illegal(illegal),
+impl From<RunError> for RunOutcome {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Lost => Self::Lost,
+            RunError::Illegal(illegal) => Self::Illegal(illegal),
         }
     }
 }
 
-/// Runs one operation at a time; many runners' futures may run side by side.
+/// Runs one operation. The futures of many runners can run concurrently.
 pub struct Runner<'a> {
-    /// The world.
+    /// The backends.
     pub ports: &'a Ports,
-    /// What this process can run.
+    /// The pipelines that this process can run.
     pub registry: &'a Registry,
-    /// Under which lease.
+    /// The lease of the worker.
     pub lease: &'a Lease,
-    /// The measures.
+    /// The settings of the engine.
     pub settings: &'a Settings,
-    /// The retry budget, shared by all runners of a process.
+    /// The retry budget, which all runners of a process share.
     pub budget: &'a Mutex<RetryBudget>,
-    /// Whether the process wants to end; asked at each step boundary, and while the store does not take a result.
+    /// Returns whether the process stops. Called at each step boundary, and while the store does not accept a result.
     pub stopping: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// What a commit leaves.
+/// The result of a commit.
 enum Committed {
-    /// This record.
+    /// The stored record.
     Written(Record),
-    /// What was stored before: it says already why the operation waits.
+    /// Nothing was written: the stored record already contains the reason of the wait.
     Unchanged,
-    /// No operation any more.
+    /// The operation has ended.
     Ended,
 }
 
-/// What one commit changes.
+/// The changes of one commit.
 struct Edit {
     operation: OperationState,
     changes: Vec<Change>,
@@ -116,68 +117,68 @@ impl std::fmt::Debug for Runner<'_> {
 }
 
 impl Runner<'_> {
-    /// Takes the operation in `record` and runs it until it rests, waits or is lost. `tries` is how often in a row a
-    /// backend has kept it from going on, as [`NextPoll::tries`] had it.
+    /// Claims the operation in `record` and runs it until it ends, is parked, waits or is lost. `tries` is the last
+    /// [`NextPoll::tries`] of the operation.
     pub async fn run(&self, record: Record, tries: u32) -> RunOutcome {
         let Some(operation) = record.operation() else { return RunOutcome::Lost };
         let Some(pipeline) = self.registry.of(operation) else { return RunOutcome::Unknown };
         let mine = operation.owner.as_ref() == Some(self.lease.worker());
-        let left = if mine && operation.status == Status::Waiting {
-            self.go_on(record, pipeline, tries).await
+        let outcome = if mine && operation.status == Status::Waiting {
+            self.continue_run(record, pipeline, tries).await
         } else {
             self.claim(record, pipeline).await
         };
-        left.unwrap_or_else(RunOutcome::from)
+        outcome.unwrap_or_else(RunOutcome::from)
     }
 
-    async fn claim(&self, record: Record, pipeline: &Pipeline) -> Result<RunOutcome, Broken> {
+    async fn claim(&self, record: Record, pipeline: &Pipeline) -> Result<RunOutcome, RunError> {
         let Some(mut operation) = record.operation().cloned() else { return Ok(RunOutcome::Lost) };
         plan::claim(&mut operation, self.lease.worker(), self.now())?;
         match self.commit(&record, Edit { operation, changes: Vec::new(), end: None }).await? {
-            Committed::Written(record) => self.go_on(record, pipeline, 0).await,
-            Committed::Unchanged | Committed::Ended => Ok(RunOutcome::Resting),
+            Committed::Written(record) => self.continue_run(record, pipeline, 0).await,
+            Committed::Unchanged | Committed::Ended => Ok(RunOutcome::Settled),
         }
     }
 
-    /// Gives back an operation of this worker's that waits. One that is another worker's by now is left to it.
+    /// Releases a waiting operation of this worker. Does nothing if another worker owns the operation now.
     pub async fn hand_over(&self, record: Record) -> RunOutcome {
         let Some(operation) = record.operation() else { return RunOutcome::Lost };
         if operation.owner.as_ref() != Some(self.lease.worker()) || self.registry.of(operation).is_none() {
             return RunOutcome::Lost;
         }
         let mut operation = operation.clone();
-        let given = match plan::hand_over(&mut operation) {
+        let result = match plan::hand_over(&mut operation) {
             Ok(()) => self.commit(&record, Edit { operation, changes: Vec::new(), end: None }).await,
             Err(illegal) => Err(illegal.into()),
         };
-        given.map_or_else(RunOutcome::from, |_| RunOutcome::HandedOver)
+        result.map_or_else(RunOutcome::from, |_| RunOutcome::HandedOver)
     }
 
     fn now(&self) -> Timestamp {
         self.ports.clock.wall()
     }
 
-    async fn go_on(
+    async fn continue_run(
         &self,
         mut record: Record,
         pipeline: &Pipeline,
         mut tries: u32,
-    ) -> Result<RunOutcome, Broken> {
-        // What was found waiting has been waited for, whatever its stored moment says.
-        let mut woken = true;
+    ) -> Result<RunOutcome, RunError> {
+        // The worker has decided that the wait is over, also before the stored time of the next poll.
+        let mut resumed = true;
         loop {
-            let Some(operation) = record.operation() else { return Ok(RunOutcome::Resting) };
+            let Some(operation) = record.operation() else { return Ok(RunOutcome::Settled) };
             let mut operation = operation.clone();
             let now = self.now();
             let mut changes = Vec::new();
-            let mut later = None;
-            if std::mem::take(&mut woken) && operation.status == Status::Waiting {
+            let mut next_poll = None;
+            if std::mem::take(&mut resumed) && operation.status == Status::Waiting {
                 operation.next_poll_at = None;
             }
             match plan::next(&operation, pipeline, self.settings.attempts, now) {
-                Next::Leave => return Ok(RunOutcome::Resting),
+                Next::Ignore => return Ok(RunOutcome::Settled),
                 Next::Sleep => return Ok(RunOutcome::Waiting(operation.next_poll_at)),
-                Next::Rest(_) => {}
+                Next::Finish(_) => {}
                 Next::BeginUndo => plan::begin_undo(&mut operation, TerminalStatus::Cancelled, now)?,
                 Next::GiveUp => {
                     let made = operation.attempts.saturating_sub(1);
@@ -191,69 +192,69 @@ impl Runner<'_> {
                     }
                     let wanted = pipeline.lock(&operation).map(|(wanted, _)| wanted);
                     let held = wanted.is_none() || operation.locked_color == wanted;
-                    // What has waited looks before it takes its hold again: most looks find that it goes on waiting.
+                    // A step that has waited reads before it takes its lock again, since most waits continue.
                     let mut result = if held || waited {
                         self.attempt(&record, &operation, pipeline, now, held).await
                     } else {
                         Err(StepError::NeedsLock)
                     };
                     if crate::bug!(JournalAfterEffect) && result.is_ok() {
-                        // The next step's effect, whose intent nobody stored.
+                        // The effect of the next step, whose intent was not stored.
                         let mut ahead = operation.clone();
-                        plan::done(&mut ahead, pipeline, &StepOutput::default(), now)?;
+                        plan::complete_step(&mut ahead, pipeline, &StepOutput::default(), now)?;
                         if ahead.forward().is_some_and(|step| step < pipeline.steps.len()) {
                             let _ = self.attempt(&record, &ahead, pipeline, now, true).await;
                         }
                     }
                     match result {
                         Err(StepError::Lost) => return Ok(RunOutcome::Lost),
-                        // The commit below takes the hold, or makes the operation wait for it.
+                        // The commit below takes the lock, or makes the operation wait for it.
                         Err(StepError::NeedsLock) => {}
                         _ => {
-                            later = self.record_attempt(
+                            next_poll = self.record_attempt(
                                 &mut operation,
                                 pipeline,
                                 &mut result,
                                 &mut changes,
                                 tries,
                             )?;
-                            tries = later.map_or(0, |later| later.tries);
+                            tries = next_poll.map_or(0, |next_poll| next_poll.tries);
                         }
                     }
                 }
             }
-            let later = later.filter(|_| operation.status == Status::Waiting);
-            if let Some(later) = later
-                && self.says_the_same(&record, &operation, &changes)
+            let next_poll = next_poll.filter(|_| operation.status == Status::Waiting);
+            if let Some(next_poll) = next_poll
+                && self.is_unchanged(&record, &operation, &changes)
             {
-                return Ok(RunOutcome::Again(later));
+                return Ok(RunOutcome::PollAgain(next_poll));
             }
             let end = match plan::next(&operation, pipeline, self.settings.attempts, now) {
-                Next::Rest(end) => Some(end),
+                Next::Finish(end) => Some(end),
                 _ => None,
             };
             let handed_over = operation.status == Status::Queued;
             match self.commit(&record, Edit { operation, changes, end }).await? {
                 Committed::Written(_) if handed_over => return Ok(RunOutcome::HandedOver),
                 Committed::Written(written) => record = written,
-                Committed::Unchanged => return Ok(RunOutcome::Again(self.poll_interval())),
-                Committed::Ended => return Ok(RunOutcome::Resting),
+                Committed::Unchanged => return Ok(RunOutcome::PollAgain(self.poll_interval())),
+                Committed::Ended => return Ok(RunOutcome::Settled),
             }
-            // An attempt too many is given up at once, and a request to cancel is seen to.
+            // After the last attempt the operation is parked at once, and a requested cancel takes effect at once.
             let waits = record.operation().is_some_and(|operation| {
                 plan::next(operation, pipeline, self.settings.attempts, self.now()) == Next::Sleep
             });
-            if let Some(later) = later
+            if let Some(next_poll) = next_poll
                 && waits
             {
-                return Ok(RunOutcome::Again(later));
+                return Ok(RunOutcome::PollAgain(next_poll));
             }
         }
     }
 
-    /// Whether what is stored says of the wait what there is to say, but for when it is looked at again. Nothing is
-    /// written then, however long the wait lasts.
-    fn says_the_same(&self, stored: &Record, operation: &OperationState, changes: &[Change]) -> bool {
+    /// Returns whether the stored record already describes the wait, except for the time of the next poll. Then nothing
+    /// is written, however long the wait lasts.
+    fn is_unchanged(&self, stored: &Record, operation: &OperationState, changes: &[Change]) -> bool {
         if crate::bug!(WaitAlwaysStored) {
             return false;
         }
@@ -279,8 +280,8 @@ impl Runner<'_> {
         pipeline.attempt(&context).await
     }
 
-    /// Puts an attempt's result into the slot, and what it changes besides into `changes`. Answers when the step is
-    /// looked at again, where it waits.
+    /// Records the result of an attempt in the state of the operation, and the other changes in `changes`. Returns the
+    /// next poll, if the step waits.
     fn record_attempt(
         &self,
         operation: &mut OperationState,
@@ -291,7 +292,7 @@ impl Runner<'_> {
     ) -> Result<Option<NextPoll>, IllegalEvent> {
         let now = self.now();
         *changes = match result {
-            Ok(done) => std::mem::take(&mut done.changes),
+            Ok(output) => std::mem::take(&mut output.changes),
             Err(
                 StepError::PersistAndRetry(changes)
                 | StepError::Wait { changes, .. }
@@ -302,26 +303,27 @@ impl Runner<'_> {
             }
         };
         for change in changes.iter() {
-            plan::note(operation, change);
+            plan::apply_change(operation, change);
         }
-        let stop = match result {
-            Ok(done) => {
+        let error = match result {
+            Ok(output) => {
                 self.with_budget(|budget| budget.succeeded("step"));
-                plan::done(operation, pipeline, done, now)?;
+                plan::complete_step(operation, pipeline, output, now)?;
                 return Ok(None);
             }
-            Err(stop) => stop,
+            Err(error) => error,
         };
-        let (pause, tries, news) = match stop {
+        let (pause, tries, on_change) = match error {
             StepError::Retry(error) => {
-                let asked = match error.kind {
-                    ErrorKind::Throttled(asked) => asked,
+                let requested = match error.kind {
+                    ErrorKind::Throttled(requested) => requested,
                     _ => None,
                 };
                 let tries = tries + 1;
                 let (attempt, jitter) = (operation.attempts.max(tries) + 1, self.ports.entropy.jitter());
-                let pause = self
-                    .with_budget(|budget| budget.pause(error.port, attempt, asked, jitter, self.settings));
+                let pause = self.with_budget(|budget| {
+                    budget.pause(error.port, attempt, requested, jitter, self.settings)
+                });
                 (pause, tries, false)
             }
             StepError::Wait { again, .. } => (*again, 0, true),
@@ -331,24 +333,23 @@ impl Runner<'_> {
             | StepError::NeedsLock
             | StepError::Lost => (Duration::ZERO, 0, false),
         };
-        let (away, denied) = self.registry.timeouts(pipeline, operation);
-        plan::stopped(operation, stop, &Waits { pause, away, denied }, now)?;
-        // Never later than the moment at which it is given up.
+        let (unavailable, denied) = self.registry.timeouts(pipeline, operation);
+        plan::record_error(operation, error, &WaitLimits { pause, unavailable, denied }, now)?;
+        // The next poll is not later than the timeout.
         let pause = operation.next_poll_at.map_or(pause, |next_poll_at| next_poll_at.since(now));
         let at = self.ports.clock.monotonic().after(pause);
-        Ok((operation.status == Status::Waiting).then_some(NextPoll { at, tries, news }))
+        Ok((operation.status == Status::Waiting).then_some(NextPoll { at, tries, on_change }))
     }
 
     fn with_budget<T>(&self, act: impl FnOnce(&mut RetryBudget) -> T) -> T {
         act(&mut self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Stores an edit over `read`, and answers the record as it then is.
+    /// Stores an edit of the record `read`, and returns the stored record.
     ///
-    /// A record that changed meanwhile is read again, and if the operation is still this worker's, the same edit is
-    /// made to what is there now: what others may write beside a running operation (a request to cancel, a verdict, a
-    /// hold) is kept.
-    async fn commit(&self, read: &Record, edit: Edit) -> Result<Committed, Broken> {
+    /// If the record has changed meanwhile, it is read again. If this worker still owns the operation, the same edit is
+    /// applied to the new version, which keeps concurrent changes: a requested cancel, a verdict, a lock.
+    async fn commit(&self, read: &Record, edit: Edit) -> Result<Committed, RunError> {
         let held = read.operation().map(OperationState::fence).ok_or(Lost)?;
         let owner = read.operation().and_then(|operation| operation.owner.clone());
         let mut again: Option<Record> = None;
@@ -361,7 +362,7 @@ impl Runner<'_> {
                 && edit.end.is_none()
                 && after
                     .operation()
-                    .is_some_and(|operation| self.says_the_same(before, operation, &edit.changes))
+                    .is_some_and(|operation| self.is_unchanged(before, operation, &edit.changes))
             {
                 return Ok(Committed::Unchanged);
             }
@@ -379,7 +380,7 @@ impl Runner<'_> {
                     let written = Record::written(batch.writes.swap_remove(0));
                     return Ok(written.map_or(Committed::Ended, Committed::Written));
                 }
-                Err(Unwritten { error: WriteError::Store(_), .. }) => return Err(Broken::Lost),
+                Err(Unwritten { error: WriteError::Store(_), .. }) => return Err(RunError::Lost),
                 Err(_) => {}
             }
             let fresh = self.read_again(read, &mut backoff).await?;
@@ -393,7 +394,7 @@ impl Runner<'_> {
                 .operation()
                 .is_some_and(|operation| operation.fence() == held && operation.owner == owner);
             if !still_ours {
-                return Err(Broken::Lost);
+                return Err(RunError::Lost);
             }
             again = Some(fresh);
         }
@@ -412,8 +413,8 @@ impl Runner<'_> {
         }
     }
 
-    /// The pause before the store is asked again. A process that wants to end does not wait for it: what it could not
-    /// store is found out again by the next owner.
+    /// Pauses before the next call to the store. A process that stops does not pause: the next owner finds out the state
+    /// again.
     async fn sleep(&self, backoff: &mut Backoff) -> Result<(), Lost> {
         if (self.stopping)() {
             return Err(Lost);
@@ -422,8 +423,8 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// The batch that makes the edit to `fresh`; its first write is the record as it is afterwards.
-    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<WriteBatch, Broken> {
+    /// Returns the batch that applies the edit to `fresh`. Its first write is the edited record.
+    async fn batch(&self, fresh: &Record, edit: &Edit) -> Result<WriteBatch, RunError> {
         let now = self.now();
         let mut next = fresh.clone();
         for change in &edit.changes {
@@ -443,22 +444,22 @@ impl Runner<'_> {
         next.set_operation(Some(operation));
         match edit.end {
             Some(end) => {
-                writes.splice(0..0, next.rest(end, now)?);
+                writes.splice(0..0, next.finish(end, now)?);
             }
             None => writes.insert(0, next.write()),
         }
         Ok(WriteBatch { writes, events, ..WriteBatch::default() })
     }
 
-    /// Lets go of the hold that the slot has and takes the wanted one, in the slot's own record or in a colour's that
-    /// is written with it. A hold that is not to be had makes the operation wait.
+    /// Releases the lock of the operation and acquires the wanted one, in the record of the operation or in the record
+    /// of a service that is written with it. If the lock is not available, the operation waits.
     async fn change_lock(
         &self,
         record: &mut Record,
         operation: &mut OperationState,
         wanted: Option<(Color, LockMode)>,
         ends: bool,
-    ) -> Result<Vec<Mutation>, Broken> {
+    ) -> Result<Vec<Mutation>, RunError> {
         let now = self.now();
         let mut writes = Vec::new();
         let mut backoff = Backoff::of(self.settings);
@@ -483,14 +484,14 @@ impl Runner<'_> {
                         }
                     };
                     let Some(read) = read else {
-                        // What is held stays so, and is let go of later; but not left behind.
+                        // The lock stays and is released later, but not after the end of the operation.
                         if ends {
-                            return Err(Broken::Lost);
+                            return Err(RunError::Lost);
                         }
                         if takes.is_some() {
-                            let message = format!("the record of `{color}` is refused");
-                            let stop = StepError::Retry(PortError::new("store", ErrorKind::Denied, message));
-                            plan::stopped(operation, &stop, &self.waits(operation), now)?;
+                            let message = format!("the store denies access to the record of `{color}`");
+                            let error = StepError::Retry(PortError::new("store", ErrorKind::Denied, message));
+                            plan::record_error(operation, &error, &self.wait_limits(operation), now)?;
                         }
                         continue;
                     };
@@ -501,14 +502,14 @@ impl Runner<'_> {
                 None => service.lock.release(operation.number),
                 Some((_, mode)) if service.lock.acquire(operation.number, mode) => {}
                 Some(_) => {
-                    let stop = StepError::Wait {
+                    let error = StepError::Wait {
                         code: crate::domain::ReasonCode::ServiceLocked,
-                        message: format!("`{color}` is held by another operation"),
+                        message: format!("another operation holds the lock on `{color}`"),
                         timeout: Duration::from_secs(3_600),
                         again: self.settings.scan,
                         changes: Vec::new(),
                     };
-                    plan::stopped(operation, &stop, &self.waits(operation), now)?;
+                    plan::record_error(operation, &error, &self.wait_limits(operation), now)?;
                     continue;
                 }
             }
@@ -524,16 +525,16 @@ impl Runner<'_> {
     }
 
     fn poll_interval(&self) -> NextPoll {
-        NextPoll { at: self.ports.clock.monotonic().after(self.settings.scan), tries: 0, news: true }
+        NextPoll { at: self.ports.clock.monotonic().after(self.settings.scan), tries: 0, on_change: true }
     }
 
-    fn waits(&self, operation: &OperationState) -> Waits {
+    fn wait_limits(&self, operation: &OperationState) -> WaitLimits {
         let timeout = self.registry.of(operation).map(|pipeline| self.registry.timeouts(pipeline, operation));
-        let (away, denied) = timeout.unwrap_or_default();
-        Waits { pause: self.settings.longest_pause, away, denied }
+        let (unavailable, denied) = timeout.unwrap_or_default();
+        WaitLimits { pause: self.settings.longest_pause, unavailable, denied }
     }
 
-    /// What the feed is told of an edit: a change of status, or of the step.
+    /// Returns the feed events of an edit: a change of the status, or of the step.
     fn events(
         &self,
         before: &Record,
@@ -543,9 +544,9 @@ impl Runner<'_> {
     ) -> Vec<FeedEvent> {
         let Some(old) = before.operation() else { return Vec::new() };
         let status = end.map_or(state.status, Status::Ended);
-        // That it is looked at again is no news.
-        let woken = (old.status, status) == (Status::Waiting, Status::Running);
-        let same = old.status == status || woken;
+        // Another poll of a waiting operation is not an event.
+        let resumed = (old.status, status) == (Status::Waiting, Status::Running);
+        let same = old.status == status || resumed;
         if same && old.position == state.position {
             return Vec::new();
         }

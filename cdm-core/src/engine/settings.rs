@@ -1,52 +1,65 @@
-//! How long things may take and how often they are tried.
+//! Durations and limits of the engine, and of the steps that it runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The engine's measures. Plain values; the defaults suit a platform of some thousand sites.
+/// The settings of the engine. The defaults suit a platform with some thousand sites.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long after its last sign of life a worker is taken for lost, on the observer's clock.
+    /// How long after its last heartbeat a worker counts as lost, on the monotonic clock of the observer. Default:
+    /// 20 s. A shorter lease speeds up takeovers, but a slow store can then cost a running worker its operations.
     pub lease: Duration,
-    /// How often a worker gives a sign of life.
+    /// The interval of heartbeats. Default: 5 s. A shorter one makes more writes; with a longer one fewer lost
+    /// heartbeats end the lease.
     pub beat: Duration,
-    /// How long one call may take at most.
+    /// The timeout of one call. Default: 8 s. A longer one lets slow calls succeed, but must fit into the lease.
     pub call: Duration,
-    /// What must be left of the lease when a call's deadline has come.
+    /// The part of the lease that must remain at the deadline of a call. Default: 2 s. A larger margin
+    /// tolerates calls that end late and clocks that run at different rates, and leaves less of the lease for calls.
     pub margin: Duration,
-    /// How often a step is begun before its operation is parked. Counted is what may have ended a worker, or was refused
-    /// for a conflict; not that a backend was away.
+    /// The number of attempts at a step before its operation is parked. Default: 8. Attempts are counted that may have
+    /// ended the worker or that failed with a conflict, but not those that a backend did not serve. More attempts
+    /// survive more crashes and conflicts, and report a persistent one later.
     pub attempts: u32,
-    /// The shortest pause before another attempt.
+    /// The shortest pause before another attempt. Default: 200 ms. A shorter one recovers faster and puts more load on a
+    /// backend that fails.
     pub pause: Duration,
-    /// The longest.
+    /// The longest pause before another attempt. Default: 15 s. A longer one makes fewer calls and notices the recovery
+    /// of a backend later.
     pub longest_pause: Duration,
-    /// How often a worker looks for work that nobody told it of.
+    /// The interval at which a worker reads the pending work without a notification. Default: 2 s. A shorter one starts
+    /// work of other processes earlier and makes more reads.
     pub scan: Duration,
-    /// How often it looks while another worker has something: whose sign of life was seen late is taken for lost late.
+    /// The interval of these reads while another worker owns work. Default: 1 s. A shorter one detects the loss of that
+    /// worker earlier and makes more reads.
     pub watch: Duration,
-    /// How many operations a worker runs at once.
+    /// The number of operations and rollouts that a worker runs concurrently, and the limit of sites of a rollout that
+    /// it moves concurrently. Default: 64. A higher number needs more connections to the backends.
     pub concurrency: usize,
-    /// How long a worker that was told to stop lets calls under way come to their end.
+    /// How long a worker that stops waits for calls in progress, and then for the release of its operations. Default:
+    /// 4 s. With a shorter time more operations wait for the end of the lease.
     pub grace: Duration,
 }
 
-/// How long a step waits for a backend before its operation is parked with the backend's last error.
+/// The timeouts of steps: how long a step waits for a backend before its operation is parked with the last error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepTimeouts {
-    /// While the backend is away, or asks for fewer calls.
+    /// The timeout while a backend is unavailable or throttles. Default: 1 h. A longer one survives longer outages
+    /// without a user; a shorter one reports an outage earlier.
     pub backend: Duration,
-    /// While it refuses for lack of permission; at least [`StepTimeouts::LEAST_DENIED`].
+    /// The timeout while a backend denies permission, at least [`StepTimeouts::MIN_DENIED`]. Default: 5 min. A longer
+    /// one tolerates permissions that take effect late, and reports a missing one later.
     pub denied: Duration,
-    /// Other patience with a backend that is away, by the step's name.
+    /// Timeouts that replace `backend`, by the name of the step. Default: none.
     pub steps: BTreeMap<String, Duration>,
 }
 
 impl StepTimeouts {
-    /// Servers that have just started, and permissions that were just granted, are refused for minutes.
-    pub const LEAST_DENIED: Duration = Duration::from_secs(300);
+    /// The least value of `denied`, 5 min: an API server that has just started, or a permission that was just granted,
+    /// is denied for minutes.
+    pub const MIN_DENIED: Duration = Duration::from_secs(300);
 
-    /// That of the step of this name with a backend that is away.
+    /// Returns the timeout of the step of this name while a backend is unavailable or throttles.
     pub fn of(&self, step: &str) -> Duration {
         self.steps.get(step).copied().unwrap_or(self.backend)
     }
@@ -54,7 +67,7 @@ impl StepTimeouts {
 
 impl Default for StepTimeouts {
     fn default() -> Self {
-        Self { backend: Duration::from_secs(3_600), denied: Self::LEAST_DENIED, steps: BTreeMap::new() }
+        Self { backend: Duration::from_secs(3_600), denied: Self::MIN_DENIED, steps: BTreeMap::new() }
     }
 }
 
@@ -86,14 +99,17 @@ pub struct PipelineSettings {
     /// How long one job may run before its operation is parked. Default: 15 min. A job that is parked too early is found
     /// again by the retry.
     pub job_timeout: Duration,
-    /// How many jobs may fail in one step before its operation is parked. Default: 3.
+    /// How many jobs may fail in one step before its operation is parked. Default: 3. A higher number passes more
+    /// transient failures, and reports a persistent one later.
     pub job_tries: u32,
-    /// How long an operation waits for a service to be ready before it is parked. Default: 15 min.
+    /// How long an operation waits for a service to be ready before it is parked. Default: 15 min. A longer time passes
+    /// longer disruptions without a user.
     pub ready_timeout: Duration,
-    /// How long a new image may take to get ready where the cluster reports no progress deadline. Default: 15 min.
+    /// How long a new image may take to get ready if the cluster reports no progress deadline. Default: 15 min. A longer
+    /// time tolerates slow pulls, and keeps the service locked for longer.
     pub image_timeout: Duration,
-    /// The interval at which a waiting operation is attempted while the cluster reports no change. Default: 5 s. A longer
-    /// one makes fewer calls and notices a lost report later.
+    /// The interval at which a waiting operation is attempted while the cluster reports no change. Default: 5 s. A
+    /// longer one makes fewer calls and notices a lost report later.
     pub poll_interval: Duration,
     /// How long steps wait for a backend that does not serve them.
     pub timeouts: StepTimeouts,

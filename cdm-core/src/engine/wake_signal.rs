@@ -1,4 +1,4 @@
-//! Wakes a loop that rests: because there may be something to do, or because it shall end.
+//! A signal that wakes an idle loop, to check for work or to stop.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,37 +6,37 @@ use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 
-/// What a loop listens for while it has nothing to do; one loop for each bell.
+/// The signal of one loop. Only one task can wait for it.
 #[derive(Debug, Default)]
 pub(super) struct WakeSignal {
     stopping: AtomicBool,
-    rung: AtomicBool,
+    notified: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl WakeSignal {
-    /// The loop shall end.
+    /// Requests the end of the loop.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// Whether it shall.
+    /// Returns whether the end of the loop was requested.
     pub(super) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// There may be something to do.
-    pub(super) fn ring(&self) {
-        self.rung.store(true, Ordering::SeqCst);
+    /// Wakes the loop to check for work.
+    pub(super) fn notify(&self) {
+        self.notified.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// Returns once it has rung since the last time, or the loop shall end.
-    pub(super) async fn heard(&self) {
+    /// Returns once [`WakeSignal::notify`] was called since the last return, or the end of the loop was requested.
+    pub(super) async fn notified(&self) {
         poll_fn(|context| {
             self.waker.register(context.waker());
-            if self.rung.swap(false, Ordering::SeqCst) || self.stopping() {
+            if self.notified.swap(false, Ordering::SeqCst) || self.stopping() {
                 Poll::Ready(())
             } else {
                 Poll::Pending

@@ -1,4 +1,4 @@
-//! Finds what is to be run, takes what a lost worker left, and keeps the lease.
+//! The worker of a process: it finds pending work, takes over the work of lost workers, and renews its lease.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -15,14 +15,14 @@ use super::{Lease, NextPoll, Record, Registry, RetryBudget, RunOutcome, Runner, 
 use crate::domain::{Fence, MonotonicTime, Timestamp, WorkerId};
 use crate::ports::{ChangeCursor, Outcome, Ports, StoreError, WorkItem};
 
-/// Drives a rollout; the engine finds it and keeps its owner's lease.
+/// Runs rollouts. The engine finds them and renews the lease of the worker.
 #[async_trait]
 pub trait RolloutDriver: Send + Sync + fmt::Debug + 'static {
-    /// Takes the rollout and drives it until it ends, waits or is lost.
+    /// Claims the rollout and runs it until it ends, stops, waits or is lost.
     async fn drive(&self, worker: &Worker, number: u64) -> RunOutcome;
 }
 
-/// A process's share in the work. Any number of them may run on one store.
+/// The worker of a process. Any number of workers can share one store.
 #[derive(Debug)]
 pub struct Worker {
     ports: Ports,
@@ -39,47 +39,47 @@ pub struct Worker {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Every worker's last count, and since when it has stood there.
-    seen: HashMap<WorkerId, (u64, MonotonicTime)>,
-    /// Workers whose process is known to have ended.
+    /// By worker: the count of its last heartbeat, and the time when this worker first read that count.
+    last_beats: HashMap<WorkerId, (u64, MonotonicTime)>,
+    /// The workers that have announced their end.
     ended: BTreeSet<WorkerId>,
-    /// What this worker runs now.
+    /// The work that runs now.
     busy: BTreeSet<WorkItem>,
-    /// What this worker does not go on with before its moment.
-    resting: HashMap<WorkItem, NextPoll>,
-    /// How many looks in a row the store did not answer.
-    blind: u32,
-    /// Whose request was looked at already: one that still waits does so for its own reason.
-    heard: BTreeSet<WorkItem>,
-    /// Whether something of this worker's waits.
+    /// The work that waits, with its next poll.
+    polls: HashMap<WorkItem, NextPoll>,
+    /// The number of consecutive scans that failed.
+    failed_scans: u32,
+    /// The work whose requested cancel, pause or abort was handled. If it still waits, it waits for another reason.
+    handled_requests: BTreeSet<WorkItem>,
+    /// Whether work of this worker waits.
     waiting: bool,
-    /// When the first of those that are at work beside this one will have been silent for as long as its lease.
-    watched: Option<MonotonicTime>,
-    /// How far the cluster's changes were followed, and whether there was news since the last look.
-    mark: ChangeCursor,
-    news: bool,
+    /// The earliest end of the lease of another worker that owns work.
+    next_expiry: Option<MonotonicTime>,
+    /// The cursor of the changes in the cluster that were read, and whether any were read since the last scan.
+    change_cursor: ChangeCursor,
+    cluster_changed: bool,
 }
 
 impl State {
-    /// When a worker will have been silent for a lease; `None` when it is lost. Also one that is not listed is given a
-    /// lease's time: it may have come since the list was read.
-    fn silent(&mut self, owner: &WorkerId, now: MonotonicTime, lease: Duration) -> Option<MonotonicTime> {
-        let (_, since) = *self.seen.entry(owner.clone()).or_insert((0, now));
-        Some(since.after(lease)).filter(|silent| now <= *silent && !self.ended.contains(owner))
+    /// Returns the time at which the lease of a worker ends without another heartbeat. Returns `None` if it has ended. A
+    /// worker without a known heartbeat gets a full lease, since it can have started after the last read.
+    fn expires_at(&mut self, owner: &WorkerId, now: MonotonicTime, lease: Duration) -> Option<MonotonicTime> {
+        let (_, since) = *self.last_beats.entry(owner.clone()).or_insert((0, now));
+        Some(since.after(lease)).filter(|expiry| now <= *expiry && !self.ended.contains(owner))
     }
 }
 
-/// What a turn did.
+/// The result of [`Worker::run_once`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunSummary {
-    /// How many operations and rollouts were run.
+    /// The number of operations and rollouts that were run.
     pub ran: usize,
-    /// When something that waits wants to be looked at again.
+    /// The time of the next poll of waiting work.
     pub next_poll_at: Option<Timestamp>,
 }
 
 impl Worker {
-    /// A worker of that name; see [`WorkerId::new`].
+    /// Creates a worker. Each worker on a store needs its own id; see [`WorkerId::new`].
     pub fn new(
         id: WorkerId,
         ports: Ports,
@@ -101,64 +101,64 @@ impl Worker {
         }
     }
 
-    /// Its lease.
+    /// Returns the lease of the worker.
     pub const fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// The world.
+    /// Returns the backends.
     pub const fn ports(&self) -> &Ports {
         &self.ports
     }
 
-    /// What it can run.
+    /// Returns the pipelines that the worker can run.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The measures.
+    /// Returns the settings of the engine.
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Whether it was asked to stop.
+    /// Returns whether [`Worker::stop`] was called.
     pub fn stopping(&self) -> bool {
         self.wake_signal.stopping()
     }
 
-    /// Whether another worker was silent for a lease, as far as this one has looked.
+    /// Returns whether the lease of another worker has ended, by the heartbeats that this worker has read.
     pub(super) fn lost(&self, other: &WorkerId) -> bool {
         let now = self.ports.clock.monotonic();
-        self.state().silent(other, now, self.settings.lease).is_none()
+        self.state().expires_at(other, now, self.settings.lease).is_none()
     }
 
-    /// A table of transitions does not have what was to follow: a bug, which is logged and counted, and never passed over.
+    /// Logs and counts a transition that was not possible, which is a bug.
     pub(crate) fn illegal(&self, error: &dyn fmt::Display) {
         self.illegal.fetch_add(1, Ordering::SeqCst);
-        tracing::error!(%error, "an illegal transition was refused; this is a bug");
+        tracing::error!(%error, "rejected an illegal transition, which is a bug");
     }
 
-    /// How many illegal transitions it has refused.
+    /// Returns the number of illegal transitions that were rejected.
     pub fn illegal_transitions(&self) -> u64 {
         self.illegal.load(Ordering::SeqCst)
     }
 
-    /// Asks it to stop: it takes nothing new, gives back what it has at the next step boundary, and [`Worker::run`]
-    /// returns.
+    /// Stops the worker: it claims no further work and releases each operation at the next step boundary. Then
+    /// [`Worker::run`] returns.
     pub fn stop(&self) {
         self.wake_signal.stop();
     }
 
-    /// Tells it that there may be work, so that it need not wait for its next look.
+    /// Notifies the worker of new work, so that it scans at once.
     pub fn wake(&self) {
-        self.wake_signal.ring();
+        self.wake_signal.notify();
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a sign of life; the lease is renewed only if it has arrived for certain.
+    /// Sends a heartbeat. The lease is renewed only if the store has certainly applied it.
     pub async fn heartbeat(&self) {
         let sent = self.ports.clock.monotonic();
         let call = crate::ports::CallContext {
@@ -182,22 +182,22 @@ impl Worker {
         }
     }
 
-    /// Looks once, and runs everything it finds until it rests or waits. For tests and for a process that lives only
-    /// as long as there is work; servers use [`Worker::run`].
+    /// Scans once, and runs all due work until it ends, stops or waits. For tests, and for a process that ends when no
+    /// work is left; servers use [`Worker::run`].
     pub async fn run_once(&self) -> RunSummary {
         self.heartbeat().await;
         let (found, mut next_poll_at) = self.find().await;
         let ran = found.len();
         let work = join_all(found.into_iter().map(|subject| self.drive(subject)));
-        let left = match select(Box::pin(work), Box::pin(self.keep_lease())).await {
-            Either::Left((left, _)) => left,
+        let outcomes = match select(Box::pin(work), Box::pin(self.keep_lease())).await {
+            Either::Left((outcomes, _)) => outcomes,
             Either::Right(((), _)) => Vec::new(),
         };
-        for left in left {
-            let at = match left {
+        for outcome in outcomes {
+            let at = match outcome {
                 RunOutcome::Waiting(at) => at,
-                RunOutcome::Again(later) => Some(self.wall_at(later.at)),
-                RunOutcome::Resting
+                RunOutcome::PollAgain(next_poll) => Some(self.wall_at(next_poll.at)),
+                RunOutcome::Settled
                 | RunOutcome::HandedOver
                 | RunOutcome::Lost
                 | RunOutcome::Unknown
@@ -208,28 +208,28 @@ impl Worker {
         RunSummary { ran, next_poll_at }
     }
 
-    /// Works until [`Worker::stop`]; then gives back what it has, and says that it stops.
+    /// Runs until [`Worker::stop`] is called. Then releases the work of this worker and announces its end.
     pub async fn run(&self) {
         self.heartbeat().await;
-        let mut beating = Box::pin(self.keep_lease());
+        let mut renewing = Box::pin(self.keep_lease());
         let mut work = FuturesUnordered::new();
         while !self.stopping() {
-            let room = self.settings.concurrency.saturating_sub(work.len());
+            let capacity = self.settings.concurrency.saturating_sub(work.len());
             let mut ended = Vec::new();
-            let find = select(Box::pin(self.find()), &mut beating);
+            let find = select(Box::pin(self.find()), &mut renewing);
             let found = match poll_while(find, &mut work, &mut ended).await {
                 Either::Left(((found, _), _)) => found,
                 Either::Right(((), _)) => Vec::new(),
             };
             for (index, subject) in found.into_iter().enumerate() {
-                if index < room {
+                if index < capacity {
                     work.push(self.drive(subject));
                 } else {
                     self.state().busy.remove(&subject);
                 }
             }
             if !ended.is_empty() {
-                // There may be more room, and more to do, than was found.
+                // Finished work leaves capacity, and can have created further work.
                 continue;
             }
             let idle = async {
@@ -239,27 +239,27 @@ impl Worker {
                     select(work.next(), Box::pin(self.idle())).await;
                 }
             };
-            select(Box::pin(idle), &mut beating).await;
+            select(Box::pin(idle), &mut renewing).await;
         }
-        // A call that does not come back in time is cut off, as if the process had died in it: the next owner looks.
+        // A call that does not return in time is dropped, as in a crash: the next owner reads its effect.
         let ended = async {
             while !work.is_empty() {
-                select(work.next(), &mut beating).await;
+                select(work.next(), &mut renewing).await;
             }
         };
-        self.within_grace(ended).await;
+        self.finish_within_grace(ended).await;
         drop(work);
-        let given_back = async {
-            select(Box::pin(self.release()), &mut beating).await;
+        let handed_over = async {
+            select(Box::pin(self.release()), &mut renewing).await;
             let Ok(call) = self.lease.call(&self.ports, Fence::default()) else { return };
-            // Should the answer be lost, the others find out by the lease.
+            // If this call fails, other workers detect the end by the lease.
             let _ = self.ports.store.heartbeat(&call, self.lease.worker(), None).await;
         };
-        self.within_grace(given_back).await;
+        self.finish_within_grace(handed_over).await;
     }
 
-    /// Waits for `work`, at most for the time that a worker has to stop.
-    async fn within_grace(&self, work: impl Future<Output = ()>) {
+    /// Waits for `work`, but not longer than [`Settings::grace`].
+    async fn finish_within_grace(&self, work: impl Future<Output = ()>) {
         let clock = &self.ports.clock;
         let timer = clock.sleep_until(clock.monotonic().after(self.settings.grace));
         select(std::pin::pin!(work), timer).await;
@@ -269,14 +269,14 @@ impl Worker {
         self.ports.clock.wall().after(at.since(self.ports.clock.monotonic()))
     }
 
-    /// Gives back what waits, so that another worker need not wait for the lease to have it. What cannot be given back
-    /// is found by the lease.
+    /// Releases waiting operations, so that another worker can claim them before the lease ends. An operation that
+    /// cannot be released is claimed after the end of the lease.
     async fn release(&self) {
-        let Ok(live) = self.ports.store.pending_work().await else { return };
-        for item in live.into_iter().filter(|item| item.owner.as_ref() == Some(self.lease.worker())) {
+        let Ok(pending) = self.ports.store.pending_work().await else { return };
+        for item in pending.into_iter().filter(|item| item.owner.as_ref() == Some(self.lease.worker())) {
             let WorkItem::Operation(subject) = &item.subject else { continue };
             if let Ok(Some(record)) = Record::read(&self.ports, subject).await {
-                self.noticed(self.runner(&|| true).hand_over(record).await);
+                self.report_illegal(self.runner(&|| true).hand_over(record).await);
             }
         }
     }
@@ -292,58 +292,64 @@ impl Worker {
         }
     }
 
-    /// Returns when there may be something to do.
+    /// Returns when the next scan is due, or a notification or a change in the cluster arrives.
     async fn idle(&self) {
         let now = self.ports.clock.monotonic();
-        let (waiting, mark, watched, retry) = {
+        let (waiting, change_cursor, next_expiry, retry) = {
             let state = self.state();
-            // Without the store there is nothing to be found out, whatever else there is news of.
-            let seeing = state.blind == 0;
-            // A retry whose pause is shorter than the time to the next look is not kept waiting for that.
-            let retry = state.resting.values().map(|later| later.at).filter(|at| *at > now).min();
-            (state.waiting && seeing, state.mark, state.watched.filter(|_| seeing), retry.filter(|_| seeing))
+            // While the store does not respond, other triggers are useless.
+            let available = state.failed_scans == 0;
+            // A retry that is due before the next scan is not delayed until that scan.
+            let retry = state.polls.values().map(|next_poll| next_poll.at).filter(|at| *at > now).min();
+            (
+                state.waiting && available,
+                state.change_cursor,
+                state.next_expiry.filter(|_| available),
+                retry.filter(|_| available),
+            )
         };
-        let look = match watched {
-            Some(silent) => now.after(self.settings.watch).min(silent.after(Duration::from_millis(1))),
+        let next_scan = match next_expiry {
+            Some(expiry) => now.after(self.settings.watch).min(expiry.after(Duration::from_millis(1))),
             None => now.after(self.settings.scan),
         };
-        let until = retry.map_or(look, |retry| retry.min(look));
+        let until = retry.map_or(next_scan, |retry| retry.min(next_scan));
         let timer = self.ports.clock.sleep_until(until);
-        let news = async {
+        let cluster_changed = async {
             if !waiting {
                 return std::future::pending().await;
             }
-            match self.ports.cluster.changes(mark, self.settings.scan).await {
+            match self.ports.cluster.changes(change_cursor, self.settings.scan).await {
                 Ok((changed, _)) if !changed.is_empty() => {}
-                // The timer brings the next look.
+                // The timer triggers the next scan.
                 Ok(_) | Err(_) => std::future::pending().await,
             }
         };
-        select(select(Box::pin(self.wake_signal.heard()), timer), Box::pin(news)).await;
+        select(select(Box::pin(self.wake_signal.notified()), timer), Box::pin(cluster_changed)).await;
     }
 
-    /// What this worker is to run now, marked as being run; and when the first that waits wants to be looked at.
+    /// Returns the due work, marked as busy, and the time of the next poll of other work. A scan that fails finds no
+    /// work.
     async fn find(&self) -> (Vec<WorkItem>, Option<Timestamp>) {
-        match self.look().await {
+        match self.scan().await {
             Ok(found) => {
-                self.state().blind = 0;
+                self.state().failed_scans = 0;
                 found
             }
             Err(error) => {
                 let first = {
                     let mut state = self.state();
-                    state.blind = state.blind.saturating_add(1);
-                    state.blind == 1
+                    state.failed_scans = state.failed_scans.saturating_add(1);
+                    state.failed_scans == 1
                 };
                 if first {
-                    tracing::warn!(%error, "the store does not answer; no work is taken until it does");
+                    tracing::warn!(%error, "the store does not respond; no work is claimed until it does");
                 }
                 (Vec::new(), None)
             }
         }
     }
 
-    async fn look(&self) -> Result<(Vec<WorkItem>, Option<Timestamp>), StoreError> {
+    async fn scan(&self) -> Result<(Vec<WorkItem>, Option<Timestamp>), StoreError> {
         let heartbeats = self.ports.store.heartbeats().await?;
         let now = self.ports.clock.monotonic();
         {
@@ -351,40 +357,40 @@ impl Worker {
             state.ended =
                 heartbeats.iter().filter(|beat| beat.ended).map(|beat| beat.worker.clone()).collect();
             for beat in heartbeats.into_iter().filter(|beat| !beat.ended) {
-                let seen = state.seen.entry(beat.worker.clone()).or_insert((beat.count, now));
-                if seen.0 != beat.count {
-                    *seen = (beat.count, now);
+                let last = state.last_beats.entry(beat.worker.clone()).or_insert((beat.count, now));
+                if last.0 != beat.count {
+                    *last = (beat.count, now);
                 }
             }
         }
-        let live = self.ports.store.pending_work().await?;
-        self.follow().await;
+        let pending = self.ports.store.pending_work().await?;
+        self.read_changes().await;
         let wall = self.ports.clock.wall();
         let mut state = self.state();
-        let news = std::mem::take(&mut state.news);
+        let cluster_changed = std::mem::take(&mut state.cluster_changed);
         let (mut found, mut next_poll_at, mut waiting) = (Vec::new(), None::<Timestamp>, false);
-        let mut watched = None::<MonotonicTime>;
-        let listed: BTreeSet<WorkItem> = live.iter().map(|item| item.subject.clone()).collect();
-        state.heard.retain(|subject| listed.contains(subject));
-        state.resting.retain(|subject, _| listed.contains(subject));
-        for item in live {
+        let mut next_expiry = None::<MonotonicTime>;
+        let listed: BTreeSet<WorkItem> = pending.iter().map(|item| item.subject.clone()).collect();
+        state.handled_requests.retain(|subject| listed.contains(subject));
+        state.polls.retain(|subject, _| listed.contains(subject));
+        for item in pending {
             let mine = item.owner.as_ref() == Some(self.lease.worker());
             if !item.control_requested {
-                state.heard.remove(&item.subject);
+                state.handled_requests.remove(&item.subject);
             }
-            let asked = item.control_requested && !state.heard.contains(&item.subject);
-            let rest = state.resting.get(&item.subject).copied();
+            let requested = item.control_requested && !state.handled_requests.contains(&item.subject);
+            let poll = state.polls.get(&item.subject).copied();
             let due = match &item.owner {
-                None => item.next_poll_at.is_none_or(|next_poll_at| next_poll_at <= wall) || asked,
-                // What it waits for, it knows better than the record, which is not written at each look.
+                None => item.next_poll_at.is_none_or(|next_poll_at| next_poll_at <= wall) || requested,
+                // The record of own waiting work is not written at each poll, so that the memory is more recent.
                 Some(_) if mine => {
                     let woken = item.next_poll_at.is_none_or(|next_poll_at| next_poll_at <= wall);
-                    asked || rest.is_some() || news || woken
+                    requested || poll.is_some() || cluster_changed || woken
                 }
-                Some(owner) => match state.silent(owner, now, self.settings.lease) {
+                Some(owner) => match state.expires_at(owner, now, self.settings.lease) {
                     None => true,
                     Some(until) => {
-                        watched = Some(watched.map_or(until, |first| first.min(until)));
+                        next_expiry = Some(next_expiry.map_or(until, |first| first.min(until)));
                         false
                     }
                 },
@@ -392,16 +398,18 @@ impl Worker {
             if state.busy.contains(&item.subject) {
                 continue;
             }
-            if let Some(rest) = rest.filter(|rest| rest.at > now && !asked && !(rest.news && news)) {
-                let at = wall.after(rest.at.since(now));
+            if let Some(poll) =
+                poll.filter(|poll| poll.at > now && !requested && !(poll.on_change && cluster_changed))
+            {
+                let at = wall.after(poll.at.since(now));
                 next_poll_at = Some(next_poll_at.map_or(at, |next_poll_at| next_poll_at.min(at)));
-                waiting |= rest.news;
+                waiting |= poll.on_change;
                 continue;
             }
             if due {
                 state.busy.insert(item.subject.clone());
                 if item.control_requested {
-                    state.heard.insert(item.subject.clone());
+                    state.handled_requests.insert(item.subject.clone());
                 }
                 found.push(item.subject);
             } else if mine || item.owner.is_none() {
@@ -412,47 +420,49 @@ impl Worker {
             }
         }
         state.waiting = waiting;
-        state.watched = watched;
+        state.next_expiry = next_expiry;
         drop(state);
         Ok((found, next_poll_at))
     }
 
-    /// Hears the cluster's news, if something of this worker's waits.
-    async fn follow(&self) {
-        let (waiting, mark) = {
+    /// Reads the changes in the cluster, if work of this worker waits.
+    async fn read_changes(&self) {
+        let (waiting, change_cursor) = {
             let state = self.state();
-            (state.waiting, state.mark)
+            (state.waiting, state.change_cursor)
         };
         if !waiting {
             return;
         }
-        if let Ok((changed, mark)) = self.ports.cluster.changes(mark, Duration::ZERO).await {
+        if let Ok((changed, change_cursor)) = self.ports.cluster.changes(change_cursor, Duration::ZERO).await
+        {
             let mut state = self.state();
-            state.mark = mark;
-            state.news |= !changed.is_empty();
+            state.change_cursor = change_cursor;
+            state.cluster_changed |= !changed.is_empty();
         }
     }
 
-    /// How often in a row a backend has kept this from going on.
+    /// Returns the number of consecutive failures of a backend for this work.
     pub(crate) fn tries(&self, subject: &WorkItem) -> u32 {
-        self.state().resting.get(subject).map_or(0, |rest| rest.tries)
+        self.state().polls.get(subject).map_or(0, |poll| poll.tries)
     }
 
-    /// The pause after that many tries in a row which a backend has kept from going on.
-    pub(crate) fn pause(&self, port: &'static str, tries: u32, asked: Option<Duration>) -> Duration {
+    /// Returns the pause after `tries` consecutive failures of a backend. It is not shorter than `requested`, the pause
+    /// that the backend has requested.
+    pub(crate) fn pause(&self, port: &'static str, tries: u32, requested: Option<Duration>) -> Duration {
         let jitter = self.ports.entropy.jitter();
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.pause(port, tries + 1, asked, jitter, &self.settings)
+        budget.pause(port, tries + 1, requested, jitter, &self.settings)
     }
 
-    fn noticed(&self, left: RunOutcome) {
-        if let RunOutcome::Illegal(illegal) = left {
+    fn report_illegal(&self, outcome: RunOutcome) {
+        if let RunOutcome::Illegal(illegal) = outcome {
             self.illegal(&illegal);
         }
     }
 
     async fn drive(&self, subject: WorkItem) -> RunOutcome {
-        let left = match &subject {
+        let outcome = match &subject {
             WorkItem::Rollout(number) => self.rollouts.drive(self, *number).await,
             WorkItem::Operation(at) => match Record::read(&self.ports, at).await {
                 Ok(Some(record)) if self.may_take(&record) => {
@@ -462,34 +472,35 @@ impl Worker {
                 Ok(_) | Err(_) => RunOutcome::Lost,
             },
         };
-        self.noticed(left.clone());
+        self.report_illegal(outcome.clone());
         let mut state = self.state();
         state.busy.remove(&subject);
-        match &left {
-            RunOutcome::Again(later) => {
-                state.waiting |= later.news;
-                state.resting.insert(subject, *later);
+        match &outcome {
+            RunOutcome::PollAgain(next_poll) => {
+                state.waiting |= next_poll.on_change;
+                state.polls.insert(subject, *next_poll);
             }
             RunOutcome::Lost | RunOutcome::Unknown | RunOutcome::Illegal(_) => {
-                // Whatever kept it from going on is given time; another owner is found out by the list.
-                let tries = state.resting.get(&subject).map_or(0, |rest| rest.tries) + 1;
+                // A growing pause for a persistent cause. The next scan shows another owner.
+                let tries = state.polls.get(&subject).map_or(0, |poll| poll.tries) + 1;
                 let pause = self.settings.scan.saturating_mul(1 << (tries - 1).min(8));
                 let at = self.ports.clock.monotonic().after(pause.min(self.settings.longest_pause));
-                state.resting.insert(subject, NextPoll { at, tries, news: false });
+                state.polls.insert(subject, NextPoll { at, tries, on_change: false });
             }
             RunOutcome::Waiting(_) => {
                 state.waiting = true;
-                state.resting.remove(&subject);
+                state.polls.remove(&subject);
             }
-            RunOutcome::Resting | RunOutcome::HandedOver => {
-                state.resting.remove(&subject);
+            RunOutcome::Settled | RunOutcome::HandedOver => {
+                state.polls.remove(&subject);
             }
         }
         drop(state);
-        left
+        outcome
     }
 
-    /// Whether the owner that the record itself names, which the list may have been late to show, has lost it.
+    /// Returns whether the work can be claimed from `owner`, the owner in the record itself. The list of pending work
+    /// can lag behind the record.
     pub(crate) fn may_take_from(&self, owner: Option<&WorkerId>) -> bool {
         let Some(owner) = owner else { return true };
         if owner == self.lease.worker() {
@@ -497,14 +508,16 @@ impl Worker {
         }
         let now = self.ports.clock.monotonic();
         let state = self.state();
-        let silent = state.seen.get(owner).is_some_and(|(_, since)| now.since(*since) > self.settings.lease);
-        silent || state.ended.contains(owner)
+        let expired =
+            state.last_beats.get(owner).is_some_and(|(_, since)| now.since(*since) > self.settings.lease);
+        expired || state.ended.contains(owner)
     }
 
     fn may_take(&self, record: &Record) -> bool {
         record.operation().is_some_and(|operation| {
-            let waits = !operation.status.rests();
-            waits && operation.member.is_none() && self.may_take_from(operation.owner.as_ref())
+            !operation.status.is_settled()
+                && operation.member.is_none()
+                && self.may_take_from(operation.owner.as_ref())
         })
     }
 }
