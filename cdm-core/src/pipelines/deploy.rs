@@ -77,7 +77,7 @@ fn input<'a>(context: &StepContext<'a>) -> Result<&'a operation::Deploy, StepErr
     }
 }
 
-/// Keeps what runs, then sets the digest over exactly that.
+/// Stores the present state of the service, then sets the digest, provided that the state has not changed since.
 async fn patch_image(context: &StepContext<'_>) -> StepResult {
     let deploy = input(context)?;
     let view = context.ports.cluster.service(deploy.color).await?;
@@ -87,7 +87,7 @@ async fn patch_image(context: &StepContext<'_>) -> StepResult {
     }
     match &deploy.previous {
         Some(previous) if ours || previous.fence == view.fence => {}
-        // Not looked at yet, or changed since by someone else: what is there now is what is to be put back.
+        // Not read yet, or changed since by another writer: a failed deploy restores the present state.
         Some(_) | None => {
             let replaced = ServiceChange::Replaced {
                 previous: view.digest,
@@ -167,8 +167,8 @@ async fn patch_canary_env(context: &StepContext<'_>) -> StepResult {
     }
 }
 
-/// Starts the rollout that runs the hooks. The deploy ends with its start: a rollout that halts must not keep the
-/// next deploy, which may be the one that mends it, from this colour.
+/// Starts the rollout that runs the hooks. The deploy ends once the rollout has started: a rollout that halts must not
+/// block the next deploy to this service, which can contain the fix.
 async fn hooks(context: &StepContext<'_>) -> StepResult {
     let deploy = input(context)?;
     if deploy.hooks == Hooks::Skip {
@@ -184,11 +184,11 @@ async fn hooks(context: &StepContext<'_>) -> StepResult {
     if members.is_empty() {
         return Ok(StepOutput::message("no site on this service"));
     }
-    let Some(number) = deploy.rollout else { return Err(draw_rollout(context).await) };
+    let Some(number) = deploy.rollout else { return Err(allocate_rollout(context).await) };
     let kind = if deploy.promote { RolloutKind::Promote } else { RolloutKind::Flush };
     let first_number = match store.allocate_ids(&context.call()?, new_rollout::count(&members)).await {
         Outcome::Applied(first) => first,
-        Outcome::NotApplied(refused) | Outcome::Unknown(refused) => return Err(store_stop(&refused)),
+        Outcome::NotApplied(error) | Outcome::Unknown(error) => return Err(store_error(&error)),
     };
     let rollout = new_rollout::NewRollout {
         gate: None,
@@ -222,9 +222,9 @@ async fn hooks(context: &StepContext<'_>) -> StepResult {
                 changes: Vec::new(),
             });
         }
-        // Another has come and gone since the number was drawn, and sites would take this one's grants for older.
+        // Another rollout has ended since the number was allocated. Sites would reject the claims of a lower number.
         if number < fleet.newest {
-            return Err(draw_rollout(context).await);
+            return Err(allocate_rollout(context).await);
         }
         let marked = crate::domain::Fleet { rollout: Some(number), newest: number, ..fleet };
         batch.writes.push(crate::ports::Mutation::Fleet(Box::new(marked)));
@@ -232,7 +232,7 @@ async fn hooks(context: &StepContext<'_>) -> StepResult {
     for batch in pages.iter().chain([&batch]) {
         match store.write(&context.call()?, batch).await {
             Outcome::Applied(()) => {}
-            Outcome::NotApplied(refused) | Outcome::Unknown(refused) => return Err(store_stop(&refused)),
+            Outcome::NotApplied(error) | Outcome::Unknown(error) => return Err(store_error(&error)),
         }
     }
     Ok(StepOutput::message(format!("rollout {number}")))
@@ -254,15 +254,15 @@ async fn restore_image(context: &StepContext<'_>) -> StepResult {
     Ok(StepOutput::with(vec![Change::Service(ServiceChange::Restored(previous.digest))]))
 }
 
-/// Draws the number of the rollout that runs the hooks, and has it written down before it is used.
-async fn draw_rollout(context: &StepContext<'_>) -> StepError {
+/// Allocates the number of the rollout that runs the hooks. The number is stored before it is used.
+async fn allocate_rollout(context: &StepContext<'_>) -> StepError {
     let call = match context.call() {
         Ok(call) => call,
-        Err(stop) => return stop,
+        Err(error) => return error,
     };
     match context.ports.store.allocate_ids(&call, 1).await {
         Outcome::Applied(number) => StepError::PersistAndRetry(vec![Change::Rollout(number)]),
-        Outcome::NotApplied(refused) | Outcome::Unknown(refused) => store_stop(&refused),
+        Outcome::NotApplied(error) | Outcome::Unknown(error) => store_error(&error),
     }
 }
 
@@ -271,9 +271,9 @@ fn progress(view: &ServiceView) -> String {
     format!("{} of {} pods updated, {} available{why}", view.updated, view.desired, view.available)
 }
 
-/// What a store's refusal means inside a step: it is looked at again.
-fn store_stop(refused: &WriteError) -> StepError {
-    match refused {
+/// Returns the error of a step whose write failed: the step is attempted again.
+fn store_error(error: &WriteError) -> StepError {
+    match error {
         WriteError::Store(error) => StepError::from(error.clone()),
         other => StepError::Retry(PortError::new("store", ErrorKind::Conflict, other.to_string())),
     }

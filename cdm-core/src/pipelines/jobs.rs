@@ -14,8 +14,8 @@ pub(super) struct Failed {
     log: String,
 }
 
-/// Makes one attempt at a step that is the job `kind` in the image of `service`. After too many failed jobs the operation
-/// is parked with the code of the cause that the output names, or else with `failure`.
+/// Makes one attempt at a step that is the job `kind` in the image of `service`. After too many failed jobs the
+/// operation is parked with the code of the cause that the output names, or else with `failure`.
 pub(super) async fn job_step(
     context: &StepContext<'_>,
     kind: JobKind,

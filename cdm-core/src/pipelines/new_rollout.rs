@@ -1,4 +1,4 @@
-//! A rollout before it is accepted: its sites, its waves, its pages.
+//! The creation of a rollout: its sites, its waves and its pages.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use crate::domain::{
 };
 use crate::ports::{Mutation, Ports, SiteQuery, StoreError, WriteBatch};
 
-/// Sites at once where nobody says otherwise; more gains nothing at one API server.
+/// The default limit of sites that move concurrently. A higher limit does not increase the throughput of one API server.
 pub(crate) const MAX_CONCURRENT: u32 = 64;
 
-/// Pages that are written together with the rollout itself. A longer list is written before it, under a number that
-/// nobody knows until the rollout is accepted.
+/// The limit of pages in one batch. The other pages of a longer list are written before the record of the rollout, under
+/// a number that is not used until the rollout is accepted.
 const PAGES_AT_ONCE: usize = 80;
 
-/// Which sites a rollout takes.
+/// The sites of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those whose record names this service.
+    /// The sites whose record names this service.
     Service(Color),
-    /// All.
+    /// All sites.
     All,
-    /// These.
+    /// The listed sites.
     Sites(Vec<SiteId>),
 }
 
-/// The active sites in a scope, in the order of their ids.
+/// Returns the active sites in a scope, or the listed sites, in the order of their ids.
 ///
 /// # Errors
-/// When the store does not answer.
+/// An error of the store.
 pub(crate) async fn candidates(
     ports: &Ports,
     scope: &Scope,
@@ -73,66 +73,66 @@ pub(crate) async fn candidates(
     }
 }
 
-/// The members of a rollout over a scope, in the order of their ids: its active sites, or those that are listed. A
-/// listed site that is not there is left out.
+/// Returns the members of a rollout over a scope, in the order of their ids: its active sites, or the listed sites. A
+/// listed site that does not exist is left out.
 ///
 /// # Errors
-/// When the store does not answer.
+/// An error of the store.
 pub async fn membership(ports: &Ports, scope: &Scope) -> Result<Vec<RolloutMember>, StoreError> {
     let sites = candidates(ports, scope, &Fleet::default(), Timestamp::from_millis(0)).await?;
     Ok(sites.into_iter().map(RolloutMember::from).collect())
 }
 
-/// How many members, as the counts of a rollout are kept.
+/// Returns the number of members, in the type of the counts of a rollout.
 pub(crate) fn count(members: &[RolloutMember]) -> u32 {
     u32::try_from(members.len()).unwrap_or(u32::MAX)
 }
 
-/// Everything about a rollout that is fixed when it is accepted.
+/// The properties of a rollout that are fixed when it is accepted.
 #[derive(Clone, Debug)]
 pub struct NewRollout {
-    /// Its number.
+    /// The number, from the same sequence as the numbers of operations.
     pub number: u64,
-    /// What it does.
+    /// The effect on each site.
     pub kind: RolloutKind,
-    /// Where to.
+    /// The service that the sites move to.
     pub target: Color,
-    /// The digest the target has to run.
+    /// The digest that the target must run. `None`: any digest.
     pub digest: Option<Digest>,
-    /// As it was asked for.
+    /// The requested sites.
     pub scope: RolloutScope,
-    /// The sites.
+    /// The sites that the request was resolved to.
     pub members: Vec<RolloutMember>,
-    /// The waves; none for a single one.
+    /// The targets of the waves. Empty for a single wave of all sites.
     pub waves: Vec<WaveTarget>,
-    /// How many sites at once.
+    /// The limit of sites that move concurrently.
     pub max_concurrent: u32,
-    /// How many may fail.
+    /// The number of sites of a wave that may fail.
     pub budget: Budget,
-    /// Whether a halt takes the moved sites back.
+    /// Whether a rollout that exceeds its budget rolls the moved sites back.
     pub auto_rollback: bool,
-    /// What each site has to answer.
+    /// The health gate of each site. `None`: sites are not probed.
     pub gate: Option<HealthGate>,
-    /// How long it rests between two waves.
+    /// The bake time between two waves.
     pub bake: Duration,
-    /// The deploy that has to succeed first.
+    /// The deploy that must succeed before sites move.
     pub after: Option<OperationId>,
-    /// The rollout whose failed sites these are.
+    /// The rollout whose failed sites this one retries.
     pub retry_of: Option<u64>,
-    /// The first of the members' operation numbers.
+    /// The operation number of the first site.
     pub first_number: u64,
-    /// Whose request it is.
+    /// The actor that requested the rollout.
     pub requested_by: Actor,
-    /// Now.
+    /// The time of acceptance.
     pub now: Timestamp,
 }
 
 impl NewRollout {
-    /// The rollout's record.
+    /// Returns the record of the rollout.
     ///
     /// # Errors
-    /// When the waves do not cover the sites.
-    pub fn head(&self) -> Result<Rollout, NameError> {
+    /// The targets of the waves are invalid; see [`rollout::plan_waves`].
+    pub fn record(&self) -> Result<Rollout, NameError> {
         let total = count(&self.members);
         Ok(Rollout {
             number: self.number,
@@ -183,15 +183,16 @@ impl NewRollout {
         })
     }
 
-    /// The batches that create it: those of its pages that must come first, and the one that is its acceptance.
+    /// Returns the batches that create the rollout: those of pages that are written first, and the one that contains the
+    /// record, which is the acceptance.
     ///
     /// # Errors
-    /// As [`NewRollout::head`].
+    /// As [`NewRollout::record`].
     pub fn batches(self) -> Result<(Vec<WriteBatch>, WriteBatch), NameError> {
-        let head = self.head()?;
+        let record = self.record()?;
         let mut pages: Vec<Mutation> = Vec::new();
         let mut members = self.members.into_iter();
-        for page in 0..head.total.div_ceil(RolloutPage::SIZE) {
+        for page in 0..record.total.div_ceil(RolloutPage::SIZE) {
             let members = members.by_ref().take(RolloutPage::SIZE as usize).collect();
             pages.push(Mutation::RolloutPage(RolloutPage { rollout: self.number, page, members }));
         }
@@ -199,7 +200,7 @@ impl NewRollout {
         while pages.len() > PAGES_AT_ONCE {
             before.push(WriteBatch::of(pages.drain(..PAGES_AT_ONCE).collect()));
         }
-        pages.insert(0, Mutation::CreateRollout(Box::new(head)));
+        pages.insert(0, Mutation::CreateRollout(Box::new(record)));
         Ok((before, WriteBatch::of(pages)))
     }
 }

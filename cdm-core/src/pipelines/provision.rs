@@ -71,8 +71,8 @@ async fn create_objects(context: &StepContext<'_>) -> StepResult {
 /// Installs WordPress.
 ///
 /// The remains of an interrupted installation make every further one fail, so the database of a site that was never
-/// active nor routed is renewed before the next job. The database of any other site may contain somebody's work: the
-/// operation is parked.
+/// active nor routed is renewed before the next job. The database of any other site may contain content of its users:
+/// the operation is parked.
 async fn install(context: &StepContext<'_>) -> StepResult {
     let site = site(context)?;
     let (hostnames, title) = (site.hostnames.clone(), site.name.clone());

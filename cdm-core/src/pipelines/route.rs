@@ -1,9 +1,9 @@
 //! Moves of a site's route: never to a service that is not ready, never over the write of a later owner.
 //!
-//! Single promotes, bulk rollouts and rollouts with a health gate move routes by the same protocol: read the route, check
-//! that the caller still owns the site, write with the fence that was read, and classify the result. Each move ends with
-//! a write of the caller's fence, also where the route points to the service already, so that a request which an earlier
-//! attempt or an earlier owner sent cannot arrive afterwards.
+//! Single promotes, bulk rollouts and rollouts with a health gate move routes by the same protocol: read the route,
+//! check that the caller still owns the site, write with the fence that was read, and classify the result. Each move
+//! ends with a write of the caller's fence, also where the route points to the service already, so that a request which
+//! an earlier attempt or an earlier owner sent cannot arrive afterwards.
 
 use std::time::Duration;
 

@@ -1,138 +1,148 @@
-//! The end of a window: what became of it is written, and what comes next is granted, in one write.
+//! The checkpoint at the end of a window, which grants the next window.
 
 use std::time::Duration;
 
-use super::course::Flushes;
-use super::driver::{Interruption, RolloutRun, shortened};
+use super::driver::{Interruption, RolloutRun, truncate};
 use super::freeze;
-use super::why::{Why, growing, is_of_backend};
+use super::run::FlushProgress;
+use super::wait_reason::{WaitReason, growing_pause, is_of_backend};
 use crate::domain::rollout::{IllegalRollout, PendingFlush, RolloutEvent, Window};
 use crate::domain::{Direction, Reason, ReasonCode, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Lost, RunOutcome};
 
 impl RolloutRun<'_> {
-    /// Ends a window: grants the next, or stops, or waits for what the window could not be finished without.
+    /// Ends a window: grants the next one, or stops, or waits for the condition that has interrupted the window.
     pub(super) async fn checkpoint(
         &mut self,
-        early: Option<Interruption>,
-        flushes: Flushes,
+        interruption: Option<Interruption>,
+        progress: FlushProgress,
     ) -> Result<Option<RunOutcome>, Lost> {
         let now = self.now();
         let again = self.worker.settings().scan;
-        let whole = early.is_none() && self.todo().is_empty();
-        let (needs_recovery, destination) = (self.head.needs_recovery, self.head.destination());
+        let whole = interruption.is_none() && self.remaining().is_empty();
+        let (needs_recovery, destination) = (self.rollout.needs_recovery, self.rollout.destination());
         let timeout = Some(self.settings.ready_timeout);
-        let slow = growing(self.worker, self.head.waiting_since, now);
-        let trouble = self.trouble.take().unwrap_or_else(|| Why::unknown("the cluster does not answer"));
+        let slow = growing_pause(self.worker, self.rollout.waiting_since, now);
+        let wait_reason =
+            self.wait_reason.take().unwrap_or_else(|| WaitReason::unknown("the cluster does not respond"));
         let backend = Some(self.settings.timeouts.backend.max(self.settings.timeouts.denied));
-        let (direction, unasked, frozen) = (self.head.direction, self.unasked.take(), self.frozen.take());
-        self.commit(Vec::new(), |head| {
-            head.needs_recovery = needs_recovery;
-            // What was flushed has been waited for.
-            head.reason = head.reason.take().filter(|reason| {
-                reason.code != ReasonCode::JobRunning || head.direction == Direction::Rollback
+        let (direction, inconclusive, frozen) =
+            (self.rollout.direction, self.inconclusive.take(), self.frozen.take());
+        self.commit(Vec::new(), |rollout| {
+            rollout.needs_recovery = needs_recovery;
+            // The wait for the flush has ended.
+            rollout.reason = rollout.reason.take().filter(|reason| {
+                reason.code != ReasonCode::JobRunning || rollout.direction == Direction::Rollback
             });
-            head.pending_flush = head.pending_flush.filter(|_| !flushes.trailed);
-            if flushes.done {
-                head.flush_from = if whole { head.window.end } else { head.window.start };
+            rollout.pending_flush = rollout.pending_flush.filter(|_| !progress.deferred_finished);
+            if progress.complete {
+                rollout.flush_from = if whole { rollout.window.end } else { rollout.window.start };
             }
-            match early {
-                Some(Interruption::Unreachable) => wait(head, trouble.clone(), now, slow, None)?,
-                Some(Interruption::Backend) if head.control.is_none() => {
-                    wait(head, trouble.clone(), now, slow, backend)?;
+            match interruption {
+                Some(Interruption::Unreachable) => wait(rollout, wait_reason.clone(), now, slow, None)?,
+                Some(Interruption::FlushBlocked) if rollout.control.is_none() => {
+                    wait(rollout, wait_reason.clone(), now, slow, backend)?;
                 }
-                Some(Interruption::Away) if head.control.is_none() => {
-                    head.flushing = false;
-                    wait(head, trouble.clone(), now, slow, backend)?;
+                Some(Interruption::ClusterUnavailable) if rollout.control.is_none() => {
+                    rollout.flushing = false;
+                    wait(rollout, wait_reason.clone(), now, slow, backend)?;
                 }
-                Some(Interruption::NotReady) if head.control.is_none() => {
-                    head.flushing = false;
+                Some(Interruption::NotReady) if rollout.control.is_none() => {
+                    rollout.flushing = false;
                     let message = format!("`{destination}` is not ready");
-                    wait(head, Why { code: ReasonCode::ServiceNotReady, message }, now, again, timeout)?;
+                    wait(
+                        rollout,
+                        WaitReason { code: ReasonCode::ServiceNotReady, message },
+                        now,
+                        again,
+                        timeout,
+                    )?;
                 }
-                Some(Interruption::Frozen) if head.control.is_none() && !head.over_budget() => {
-                    head.flushing = false;
-                    head.job += 1;
+                Some(Interruption::Frozen) if rollout.control.is_none() && !rollout.over_budget() => {
+                    rollout.flushing = false;
+                    rollout.job += 1;
                     if let Some(freeze) = &frozen {
-                        freeze::wait_for(head, freeze, now)?;
+                        freeze::wait_for(rollout, freeze, now)?;
                     }
                 }
-                Some(Interruption::Changed) if head.control.is_none() && !head.over_budget() => {
-                    head.flushing = false;
-                    head.job += 1;
-                    wait(head, trouble.clone(), now, again, None)?;
+                Some(Interruption::DigestChanged) if rollout.control.is_none() && !rollout.over_budget() => {
+                    rollout.flushing = false;
+                    rollout.job += 1;
+                    wait(rollout, wait_reason.clone(), now, again, None)?;
                 }
                 Some(Interruption::Stopping)
-                    if head.control.is_none() || head.flushing || head.pending_flush.is_some() =>
+                    if rollout.control.is_none() || rollout.flushing || rollout.pending_flush.is_some() =>
                 {
-                    head.settle(RolloutEvent::Wait, None, now)?;
-                    head.owner = None;
+                    rollout.settle(RolloutEvent::Wait, None, now)?;
+                    rollout.owner = None;
                 }
-                // Somebody has asked meanwhile: what was moved is flushed before it is answered.
-                None | Some(Interruption::NotReady | Interruption::Away)
-                    if flushes.owed && !(flushes.trails && head.may_flush_later()) =>
+                // A pause or an abort was requested meanwhile: moved sites are flushed before it takes effect.
+                None | Some(Interruption::NotReady | Interruption::ClusterUnavailable)
+                    if progress.pending && !(progress.deferred && rollout.can_defer_flush()) =>
                 {
-                    head.flushing = true;
+                    rollout.flushing = true;
                 }
                 None | Some(_) => {
-                    if flushes.trails && head.pending_flush.is_none() {
-                        let stretch = Window { start: head.flush_from, end: head.window.end };
-                        let pending_flush = PendingFlush { window: stretch, job: head.job };
-                        head.pending_flush = Some(pending_flush).filter(|_| !crate::bug!(TrailingForgotten));
-                        head.flush_from = head.window.end;
+                    if progress.deferred && rollout.pending_flush.is_none() {
+                        let range = Window { start: rollout.flush_from, end: rollout.window.end };
+                        let pending_flush = PendingFlush { window: range, job: rollout.job };
+                        rollout.pending_flush =
+                            Some(pending_flush).filter(|_| !crate::bug!(TrailingForgotten));
+                        rollout.flush_from = rollout.window.end;
                     }
-                    head.flushing = false;
+                    rollout.flushing = false;
                     if !whole {
-                        head.job += 1;
+                        rollout.job += 1;
                     }
-                    head.proceed(whole, now)?;
-                    let goes_on = head.status == RolloutStatus::Running && head.direction == direction;
+                    rollout.proceed(whole, now)?;
+                    let continues =
+                        rollout.status == RolloutStatus::Running && rollout.direction == direction;
                     if let (Some(Interruption::Inconclusive), Some(message), true) =
-                        (early, &unasked, goes_on)
+                        (interruption, &inconclusive, continues)
                     {
-                        let message = shortened(message);
+                        let message = truncate(message);
                         let code = ReasonCode::GateInconclusive;
                         let reason = Reason { code, message, since: now, until: None };
-                        head.settle(RolloutEvent::Pause, Some(reason), now)?;
+                        rollout.settle(RolloutEvent::Pause, Some(reason), now)?;
                     }
                 }
             }
-            // What goes on claims again.
-            head.needs_recovery |= head.status == RolloutStatus::Running;
+            // A running rollout claims sites again.
+            rollout.needs_recovery |= rollout.status == RolloutStatus::Running;
             Ok(true)
         })
         .await?;
-        self.head.needs_recovery = needs_recovery;
-        Ok(match (self.head.status, early) {
+        self.rollout.needs_recovery = needs_recovery;
+        Ok(match (self.rollout.status, interruption) {
             (RolloutStatus::Waiting, Some(Interruption::Stopping)) => Some(RunOutcome::HandedOver),
-            (RolloutStatus::Waiting, _) => Some(RunOutcome::Waiting(self.head.next_poll_at)),
+            (RolloutStatus::Waiting, _) => Some(RunOutcome::Waiting(self.rollout.next_poll_at)),
             (RolloutStatus::Running, _) => None,
-            _ => Some(RunOutcome::Resting),
+            _ => Some(RunOutcome::Settled),
         })
     }
 }
 
-/// The rollout waits, and is anybody's who comes when it is time. One that has waited for longer than `patience` is
-/// paused with its reason, for a person to resume.
+/// Makes the rollout wait, without an owner, until the next poll after `again`. A rollout that has waited for longer
+/// than `timeout` is paused with its reason, until a user resumes it.
 pub(super) fn wait(
-    head: &mut Rollout,
-    why: Why,
+    rollout: &mut Rollout,
+    why: WaitReason,
     now: Timestamp,
     again: Duration,
     timeout: Option<Duration>,
 ) -> Result<(), IllegalRollout> {
-    let since = *head.waiting_since.get_or_insert(now);
-    let Why { mut code, mut message } = why;
+    let since = *rollout.waiting_since.get_or_insert(now);
+    let WaitReason { mut code, mut message } = why;
     let deadline = timeout.map(|timeout| since.after(timeout));
-    let given_up = deadline.is_some_and(|deadline| now >= deadline);
-    if given_up && is_of_backend(code) {
+    let timed_out = deadline.is_some_and(|deadline| now >= deadline);
+    if timed_out && is_of_backend(code) {
         message = format!("{message}; gave up after {} s", now.since(since).as_secs());
         code = if code == ReasonCode::Denied { ReasonCode::Denied } else { ReasonCode::DeadlineExceeded };
     }
-    let kept = head.reason.take().filter(|_| head.direction == Direction::Rollback);
+    let kept = rollout.reason.take().filter(|_| rollout.direction == Direction::Rollback);
     let reason = kept.unwrap_or(Reason { code, message, since, until: deadline });
-    head.settle(if given_up { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now)?;
-    head.owner = None;
-    head.next_poll_at = Some(now.after(again)).filter(|_| !given_up);
+    rollout.settle(if timed_out { RolloutEvent::Pause } else { RolloutEvent::Wait }, Some(reason), now)?;
+    rollout.owner = None;
+    rollout.next_poll_at = Some(now.after(again)).filter(|_| !timed_out);
     Ok(())
 }

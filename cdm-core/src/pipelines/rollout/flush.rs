@@ -1,13 +1,13 @@
-//! A window's caches, flushed by one job, and by further ones for the sites that it failed for.
+//! The flush of the caches of a window: by one job, and by further jobs for the sites for which it failed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::driver::{Out, RolloutRun, flushable};
+use super::driver::{ResolvedSite, RolloutRun, flushable};
 use super::member::Resolution;
-use super::why::Why;
+use super::wait_reason::WaitReason;
 use crate::domain::rollout::{Control, MemberOutcome, Window};
 use crate::domain::{Color, Direction, Fence, JobName, Uid};
 use crate::engine::{Backoff, Lost, Worker};
@@ -16,16 +16,16 @@ use crate::ports::{
     ChangeCursor, Changed, ErrorKind, Job, JobFailure, JobKind, JobSpec, JobState, Outcome, PortError,
 };
 
-/// What the reason of a member begins with whose caches were not flushed after its move.
+/// The start of the reason of a site whose caches were not flushed after its move. Stored reasons are compared with it.
 pub(crate) const NOT_FLUSHED: &str = "its caches were not flushed";
 
-/// How soon a job is looked at after it was started; each later look is twice as far, up to the last.
-const FIRST_LOOK: Duration = Duration::from_millis(50);
-const LAST_LOOK: Duration = Duration::from_secs(1);
-/// How many looks in a row the cluster may not answer before the rollout waits for it under a reason of its own.
-const TROUBLES: u32 = 4;
+/// The pause before the first poll of a job. Each later pause is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The number of consecutive polls that may fail before the rollout waits for the cluster.
+const MAX_FAILED_POLLS: u32 = 4;
 
-/// The flush of a window. It has what it needs of the rollout, which goes on beside it.
+/// The flush of a window. It contains a copy of the data that it needs, since the rollout changes in parallel.
 #[derive(Debug)]
 pub(super) struct Flush<'a> {
     worker: &'a Worker,
@@ -36,31 +36,31 @@ pub(super) struct Flush<'a> {
     start: u32,
     round: u32,
     sites: Vec<(u32, Uid)>,
-    /// Why the last job failed for a site.
+    /// By site: the reason why the last job failed for it.
     why: BTreeMap<Uid, String>,
 }
 
-/// What came of a flush.
+/// The result of a flush.
 #[derive(Debug)]
-pub(super) enum Flushed {
-    /// It was done, but for these sites, which stay where they are and count as parked.
-    But(Vec<Out>),
-    /// The cluster runs no job for now, and why.
-    Blocked(Why),
-    /// The process wants to end; whoever comes next finds the job.
+pub(super) enum FlushResult {
+    /// The flush has ended. It failed for these sites, which stay where they are and count as parked.
+    Finished(Vec<ResolvedSite>),
+    /// The cluster runs no job at present, for this reason.
+    Blocked(WaitReason),
+    /// The process stops. The next owner adopts the job.
     Stopping,
 }
 
 impl<'a> RolloutRun<'a> {
-    /// The flush of that window's sites, by the jobs of that round.
+    /// Creates the flush of the sites of `window`, by the jobs of this round.
     pub(super) fn flush_of(&self, window: Window, round: u32) -> Flush<'a> {
         let flushable = self.members_of(window).filter(|(_, member)| flushable(member.outcome));
         Flush {
             worker: self.worker,
             settings: self.settings,
-            fence: Fence::new(self.head.number, self.head.term),
-            direction: self.head.direction,
-            destination: self.head.destination(),
+            fence: Fence::new(self.rollout.number, self.rollout.term),
+            direction: self.rollout.direction,
+            destination: self.rollout.destination(),
             start: window.start,
             round,
             sites: flushable.map(|(ordinal, member)| (ordinal, member.uid)).collect(),
@@ -70,51 +70,51 @@ impl<'a> RolloutRun<'a> {
 }
 
 impl Flush<'_> {
-    /// Flushes. Those whose flush failed are tried again by themselves, as often as a job may fail. An owner that comes
-    /// after this one goes through the same jobs in the same order, and finds those that were there.
-    pub(super) async fn run(mut self) -> Result<Flushed, Lost> {
+    /// Runs the jobs. Sites for which a job failed are repeated in a further job, up to `job_tries` jobs in all. A later
+    /// owner uses the same names in the same order, and adopts the jobs that exist.
+    pub(super) async fn run(mut self) -> Result<FlushResult, Lost> {
         let clock = &self.worker.ports().clock;
         let started = clock.monotonic();
-        let mut pauses = Backoff::new(FIRST_LOOK, LAST_LOOK);
-        let mut mark = self.mark().await;
+        let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut cursor = self.latest_cursor().await;
         let tries = self.settings.job_tries.max(1);
-        let (mut attempt, mut troubles) = (1, 0);
+        let (mut attempt, mut failed_polls) = (1, 0);
         while !self.sites.is_empty() {
             let waited = clock.monotonic().since(started);
             let name = self.name((self.round - 1) * tries + attempt);
-            let state = match self.look(&name).await? {
+            let state = match self.poll(&name).await? {
                 Ok(state) => {
-                    troubles = 0;
+                    failed_polls = 0;
                     state
                 }
                 Err(error) => {
-                    troubles += 1;
-                    if troubles == TROUBLES || error.kind == ErrorKind::Denied {
-                        return Ok(Flushed::Blocked(Why::from(&error)));
+                    failed_polls += 1;
+                    if failed_polls == MAX_FAILED_POLLS || error.kind == ErrorKind::Denied {
+                        return Ok(FlushResult::Blocked(WaitReason::from(&error)));
                     }
                     None
                 }
             };
             let failed: Vec<(Uid, String)> = match state {
-                // What the product judges by; the seeded bug trusts the end of the job.
+                // The output of the job lists the failed sites; the seeded bug trusts the exit code.
                 Some(JobState::Succeeded { failed }) if crate::bug!(ExitProvesFlush) => failed
                     .into_iter()
                     .filter(|(_, why)| JobFailure::of_output(why) != JobFailure::EndedEarly)
                     .collect(),
                 Some(JobState::Succeeded { failed }) => failed,
                 Some(JobState::Failed { message, .. }) => {
-                    self.all_for(&format!("the job `{name}` failed: {message}"))
+                    self.with_reason(&format!("the job `{name}` failed: {message}"))
                 }
-                Some(JobState::Running) | None if self.worker.stopping() => return Ok(Flushed::Stopping),
-                Some(JobState::Running) | None if self.aborted().await => break,
+                Some(JobState::Running) | None if self.worker.stopping() => return Ok(FlushResult::Stopping),
+                Some(JobState::Running) | None if self.is_aborted().await => break,
                 Some(JobState::Running) | None if waited < self.settings.job_timeout => {
-                    self.news(&name, &mut mark, pauses.next_pause()).await;
+                    self.wait_for_job(&name, &mut cursor, pauses.next_pause()).await;
                     continue;
                 }
                 Some(JobState::Running) | None => {
                     attempt = tries;
                     let waited = waited.as_secs();
-                    self.all_for(&format!("the job `{name}` has not ended after {waited} s"))
+                    self.with_reason(&format!("the job `{name}` has not ended after {waited} s"))
                 }
             };
             self.why = failed.into_iter().collect();
@@ -122,54 +122,54 @@ impl Flush<'_> {
             if attempt == tries {
                 let parked = self.sites.iter().map(|(ordinal, uid)| {
                     let why = self.why.get(uid).map(|why| format!("{NOT_FLUSHED}: {why}"));
-                    let came = Resolution { outcome: MemberOutcome::Parked, why, digest: None };
-                    Out { ordinal: *ordinal, came }
+                    let resolution = Resolution { outcome: MemberOutcome::Parked, why, digest: None };
+                    ResolvedSite { ordinal: *ordinal, resolution }
                 });
-                return Ok(Flushed::But(parked.collect()));
+                return Ok(FlushResult::Finished(parked.collect()));
             }
             attempt += 1;
         }
-        Ok(Flushed::But(Vec::new()))
+        Ok(FlushResult::Finished(Vec::new()))
     }
 
-    /// From where on the cluster's news is of interest.
-    async fn mark(&self) -> ChangeCursor {
+    /// Returns the cursor after the present changes in the cluster.
+    async fn latest_cursor(&self) -> ChangeCursor {
         let now = self.worker.ports().cluster.changes(ChangeCursor::default(), Duration::ZERO).await;
-        now.map(|(_, mark)| mark).unwrap_or_default()
+        now.map(|(_, cursor)| cursor).unwrap_or_default()
     }
 
-    /// Returns when the job has changed, or after the pause.
-    async fn news(&self, name: &JobName, mark: &mut ChangeCursor, pause: Duration) {
+    /// Waits until the job changes, but not longer than the pause.
+    async fn wait_for_job(&self, name: &JobName, cursor: &mut ChangeCursor, pause: Duration) {
         let ports = self.worker.ports();
         let timer = ports.clock.sleep_until(ports.clock.monotonic().after(pause));
-        let news = async {
-            let heard = ports.cluster.changes(*mark, pause).await;
-            if let Ok((changed, next)) = heard {
-                *mark = next;
-                let it = |one: &Changed| match one {
+        let change = async {
+            let response = ports.cluster.changes(*cursor, pause).await;
+            if let Ok((changed, next)) = response {
+                *cursor = next;
+                let concerns_job = |one: &Changed| match one {
                     Changed::Job(of) => of == name,
                     Changed::Anything => true,
                     Changed::Service(_) => false,
                 };
-                if changed.iter().any(it) {
+                if changed.iter().any(concerns_job) {
                     return;
                 }
             }
             std::future::pending().await
         };
-        select(Box::pin(news), timer).await;
+        select(Box::pin(change), timer).await;
     }
 
-    /// Every site that is still to be flushed, with the one reason.
-    fn all_for(&self, why: &str) -> Vec<(Uid, String)> {
-        self.all().into_iter().map(|uid| (uid, why.to_owned())).collect()
+    /// Returns every remaining site with the same reason.
+    fn with_reason(&self, why: &str) -> Vec<(Uid, String)> {
+        self.uids().into_iter().map(|uid| (uid, why.to_owned())).collect()
     }
 
-    fn all(&self) -> Vec<Uid> {
+    fn uids(&self) -> Vec<Uid> {
         self.sites.iter().map(|(_, uid)| *uid).collect()
     }
 
-    /// The job of that number. Both legs flush the same windows, under names of their own.
+    /// Returns the name of the job of this number. The two directions flush the same windows, under different names.
     fn name(&self, number: u32) -> JobName {
         let number = match self.direction {
             Direction::Forward => number,
@@ -178,20 +178,20 @@ impl Flush<'_> {
         JobName::of_window("flush-caches", self.fence.number, self.start, number)
     }
 
-    /// One look at a job, which is started where it is not there.
-    async fn look(&self, name: &JobName) -> Result<Result<Option<JobState>, PortError>, Lost> {
+    /// Reads a job, and starts it if it does not exist.
+    async fn poll(&self, name: &JobName) -> Result<Result<Option<JobState>, PortError>, Lost> {
         let cluster = &self.worker.ports().cluster;
         match cluster.job(name).await {
             Ok(Some(Job { state, .. })) => return Ok(Ok(Some(state))),
             Ok(None) => {}
             Err(error) => return Ok(Err(error)),
         }
-        let kind = JobKind::FlushCaches { uids: self.all() };
+        let kind = JobKind::FlushCaches { uids: self.uids() };
         let spec = JobSpec { name: name.clone(), service: self.destination, kind };
         let call = self.worker.lease().call(self.worker.ports(), self.fence)?;
         match cluster.run_job(&call, &spec).await {
             Outcome::Applied(()) => Ok(Ok(Some(JobState::Running))),
-            // It was there after all; a later look sees it.
+            // The job exists, and a later poll reads it.
             Outcome::NotApplied(error) if error.kind == ErrorKind::Exists => Ok(Ok(None)),
             Outcome::NotApplied(error) if error.is_retryable() || error.kind == ErrorKind::Denied => {
                 Ok(Err(error))
@@ -203,9 +203,9 @@ impl Flush<'_> {
         }
     }
 
-    /// Whether the flush is not worth waiting for any more.
-    async fn aborted(&self) -> bool {
-        let head = self.worker.ports().store.rollout(self.fence.number).await;
-        matches!(head, Ok(Some(head)) if head.control == Some(Control::Abort))
+    /// Returns whether an abort was requested, which does not wait for a flush.
+    async fn is_aborted(&self) -> bool {
+        let rollout = self.worker.ports().store.rollout(self.fence.number).await;
+        matches!(rollout, Ok(Some(rollout)) if rollout.control == Some(Control::Abort))
     }
 }

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::answered;
 use super::member::{MemberResult, Placement, WindowContext};
+use super::read_with_retry;
 use crate::domain::operation::Move;
 use crate::domain::rollout::{HealthGate, Judgement, MemberOutcome, ProbeResponse, RolloutMember};
 use crate::domain::{Color, Fence, Hostname, Routed};
@@ -214,8 +214,8 @@ impl WindowContext<'_> {
         }
     }
 
-    /// Keeps a failed probe only if the target still runs the digest that it ran before. Otherwise the answering image is
-    /// unknown, and the site is probed again on the next one.
+    /// Keeps a failed probe only if the target still runs the digest that it ran before. Otherwise the answering image
+    /// is unknown, and the site is probed again on the next one.
     async fn of_running_digest(&self, result: GateResult, to: Color) -> GateResult {
         let known = self.running().is_some();
         if !matches!(result, GateResult::Unhealthy(_)) || !known || crate::bug!(WindowIgnoresDigest) {
@@ -230,7 +230,7 @@ impl WindowContext<'_> {
 
     /// Returns the hostname for the probes; `None` when the site no longer exists.
     async fn host(&self, member: &RolloutMember) -> Result<Option<Hostname>, Lost> {
-        let site = answered(self.worker, || self.worker.ports().store.site(&member.id)).await?;
+        let site = read_with_retry(self.worker, || self.worker.ports().store.site(&member.id)).await?;
         let ours = site.filter(|site| site.uid == member.uid);
         Ok(ours.map(|site| site.hostnames.canonical().clone()))
     }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::gate::ClaimedSite;
-use super::why::Why;
-use super::{answered, driver};
+use super::wait_reason::WaitReason;
+use super::{driver, read_with_retry};
 use crate::domain::fence::ClaimToken;
 use crate::domain::rollout::{HealthGate, MemberOutcome, RolloutMember};
 use crate::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, ReleaseClaim};
@@ -29,7 +29,7 @@ pub(super) struct WindowContext<'a> {
     pub(super) running: Mutex<Option<Digest>>,
     /// The health gate of each site; `None` on a rollback.
     pub(super) gate: Option<&'a HealthGate>,
-    /// Whether a pause or an abort was requested, and when the store was last asked.
+    /// Whether a pause or an abort was requested, and when the store was last read for it.
     pub(super) control_requested: AtomicBool,
     pub(super) polled_at: Mutex<MonotonicTime>,
 }
@@ -44,7 +44,7 @@ pub(super) enum MemberResult {
     /// The site is untouched, and rejects a lost owner.
     FencedOff,
     /// The site is claimed, and the cluster does not answer: the next owner resolves it.
-    Unreachable(Why),
+    Unreachable(WaitReason),
     /// The site is untouched: the target is not ready.
     NotReady,
     /// The site is untouched: the health gate has no conclusive answer, for this reason.
@@ -77,7 +77,7 @@ pub(super) enum Placement {
     /// The cluster does not move it.
     Refused,
     /// Unknown, for a reason that is not the site's.
-    Unreachable(Why),
+    Unreachable(WaitReason),
 }
 
 /// How often a call for one site is tried before the rollout waits for the backend.
@@ -94,7 +94,7 @@ impl RouteOwner for SiteOwner<'_> {
     type Error = Lost;
 
     async fn still_owner(&self) -> Result<(), Lost> {
-        let site = answered(self.worker, || self.worker.ports().store.site(&self.member.id)).await?;
+        let site = read_with_retry(self.worker, || self.worker.ports().store.site(&self.member.id)).await?;
         let operation = site.and_then(|site| site.operation);
         if operation.is_some_and(|operation| operation.fence() == self.fence) { Ok(()) } else { Err(Lost) }
     }
@@ -263,7 +263,7 @@ impl WindowContext<'_> {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = digest;
     }
 
-    /// Returns whether the worker stops, or a pause or an abort was requested: long waits are then cut short. Asks the
+    /// Returns whether the worker stops, or a pause or an abort was requested: long waits then end early. Reads the
     /// store at most once per [`driver::CONTROL_INTERVAL`].
     pub(super) async fn should_stop(&self) -> bool {
         let ports = self.worker.ports();
@@ -277,8 +277,8 @@ impl WindowContext<'_> {
             *polled = if due { now } else { *polled };
             due
         };
-        if due && let Ok(Some(head)) = ports.store.rollout(self.claim_token.rollout).await {
-            self.control_requested.store(head.control.is_some(), Ordering::SeqCst);
+        if due && let Ok(Some(rollout)) = ports.store.rollout(self.claim_token.rollout).await {
+            self.control_requested.store(rollout.control.is_some(), Ordering::SeqCst);
         }
         self.control_requested.load(Ordering::SeqCst)
     }
@@ -330,8 +330,8 @@ impl WindowContext<'_> {
         claimed.fence.epoch == self.claim_token.direction.first_epoch()
     }
 
-    /// Moves the route of a claimed site to a service; `None` leaves it where it is, and only keeps out what a lost owner
-    /// has sent. `known` is the route as it was last confirmed; without it the cluster is read.
+    /// Moves the route of a claimed site to a service; `None` leaves it where it is, and only keeps out what a lost
+    /// owner has sent. `known` is the route as it was last confirmed; without it the cluster is read.
     pub(super) async fn place(
         &self,
         claimed: &ClaimedSite<'_>,
@@ -346,14 +346,17 @@ impl WindowContext<'_> {
         let mover = RouteMover { ports, owner: &owner, uid, to, fence, readiness, confirmed: None };
         let (mut known, mut sent, mut missing) = (known, None, false);
         let mut backoff = Backoff::of(self.worker.settings());
-        let mut why = Why::unknown("whether the route was moved is unknown");
+        let mut why = WaitReason::unknown("whether the route was moved is unknown");
         for _ in 0..TRIES {
             let least = match mover.attempt(known, sent).await? {
                 RouteResult::Moved(at) => return Ok(Placement::At(at)),
                 RouteResult::NotReady(..) if sent.is_none() => return Ok(Placement::NotReady),
                 RouteResult::NotReady(service, _) => {
                     let message = format!("`{service}` is not ready");
-                    return Ok(Placement::Unreachable(Why { code: ReasonCode::ServiceNotReady, message }));
+                    return Ok(Placement::Unreachable(WaitReason {
+                        code: ReasonCode::ServiceNotReady,
+                        message,
+                    }));
                 }
                 RouteResult::Missing if missing => return Ok(Placement::Refused),
                 // The view may lag: only a route that stays absent is missing.
@@ -362,27 +365,29 @@ impl WindowContext<'_> {
                     None
                 }
                 RouteResult::Conflict(error) => {
-                    (why, known) = (Why::from(&error), None);
+                    (why, known) = (WaitReason::from(&error), None);
                     continue;
                 }
                 RouteResult::Busy(error) => {
-                    why = Why::from(&error);
+                    why = WaitReason::from(&error);
                     match error.kind {
                         ErrorKind::Throttled(least) => least,
                         _ => None,
                     }
                 }
-                RouteResult::Unreachable(error) => return Ok(Placement::Unreachable(Why::from(&error))),
+                RouteResult::Unreachable(error) => {
+                    return Ok(Placement::Unreachable(WaitReason::from(&error)));
+                }
                 // Nothing was applied, and no earlier request is in flight.
                 RouteResult::Rejected(error)
                     if error.kind == ErrorKind::NotFound || (sent.is_none() && self.is_first(claimed)) =>
                 {
                     return Ok(Placement::Refused);
                 }
-                // After an unknown outcome, a rejection alone does not tell where the route points.
-                RouteResult::Rejected(error) => return Ok(Placement::Unreachable(Why::from(&error))),
+                // After an unknown outcome, a rejection alone does not show where the route points.
+                RouteResult::Rejected(error) => return Ok(Placement::Unreachable(WaitReason::from(&error))),
                 RouteResult::Unknown(error, next) => {
-                    why = Why::from(&error);
+                    why = WaitReason::from(&error);
                     (sent, known) = (Some(next), None);
                     None
                 }

@@ -1,20 +1,20 @@
-//! Drives a rollout: one owner, one window at a time, many sites of it at once.
+//! Runs a rollout: one owner processes one window at a time, and many sites of the window concurrently.
 //!
-//! Per site: claim, move the route, complete; two writes of the site's own record and one request to the cluster, and
-//! no read where nothing went wrong. A checkpoint writes a window's outcomes and grants the next. Caches are flushed by
-//! one job after the other, each for all that were moved during the one before, while further sites are moved. What was
-//! begun under a lost owner is finished or fenced before anything new is begun.
+//! Each site is claimed, moved and released. Without faults that is two writes of the record of the site, one request to
+//! the cluster, and no read. A checkpoint stores the outcomes of a window and grants the next one. One job at a time
+//! flushes caches, each for all sites that moved during the one before, while further sites move. The claims of a lost
+//! owner are resolved or fenced off before further sites move.
 
 mod checkpoint;
 mod commit;
-mod course;
 mod driver;
 mod flush;
 mod freeze;
 mod gate;
 mod member;
 mod reject;
-mod why;
+mod run;
+mod wait_reason;
 
 pub(crate) use flush::NOT_FLUSHED;
 
@@ -54,7 +54,7 @@ pub struct Rollouts {
 }
 
 impl Rollouts {
-    /// With these measures.
+    /// Creates a driver with the settings of pipelines.
     pub const fn new(settings: PipelineSettings) -> Self {
         Self { settings }
     }
@@ -64,15 +64,15 @@ impl Rollouts {
 impl RolloutDriver for Rollouts {
     async fn drive(&self, worker: &Worker, number: u64) -> RunOutcome {
         match driver::RolloutRun::take(worker, &self.settings, number).await {
-            Ok(Some(mut owner)) => owner.run().await.unwrap_or(RunOutcome::Lost),
-            Ok(None) => RunOutcome::Resting,
-            Err(left) => left,
+            Ok(Some(mut run)) => run.run().await.unwrap_or(RunOutcome::Lost),
+            Ok(None) => RunOutcome::Settled,
+            Err(outcome) => outcome,
         }
     }
 }
 
-/// Reads until the store answers, as long as the worker has its lease.
-async fn answered<T, F>(worker: &Worker, read: impl Fn() -> F) -> Result<T, Lost>
+/// Repeats a read until the store responds, while the worker has its lease.
+async fn read_with_retry<T, F>(worker: &Worker, read: impl Fn() -> F) -> Result<T, Lost>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -80,9 +80,9 @@ where
     let mut backoff = Backoff::of(worker.settings());
     loop {
         match read().await {
-            Ok(found) => return Ok(found),
+            Ok(value) => return Ok(value),
             Err(StoreError::Denied(_)) => return Err(Lost),
-            // Whoever has the rollout next reads it anew.
+            // The next owner of the rollout reads again.
             Err(_) if worker.stopping() => return Err(Lost),
             Err(StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Throttled) => {
                 backoff.wait(&**clock).await;

@@ -1,5 +1,5 @@
-//! What a halt by the gate means for the image: it is bad, and where sites ran on it before the rollout came, the one
-//! before it is put back.
+//! The effect of a halt by the health gate on the image: the image is marked as bad. If sites ran on it before the
+//! rollout, a deploy restores the previous image.
 
 use super::driver::RolloutRun;
 use crate::domain::operation::{Deploy, Hooks};
@@ -9,38 +9,38 @@ use crate::engine::{Backoff, Lost};
 use crate::ports::{Outcome, StoreError, WriteError};
 
 impl RolloutRun<'_> {
-    /// Writes the gate's verdict into the target's record, and where it is asked for the deploy that puts the digest
-    /// before it back: sites that were in place cannot be taken back one by one.
-    pub(super) async fn condemn(&self, next: &mut Rollout, target: &mut Service) -> Result<(), Lost> {
-        let rollouts = next.digest.filter(|_| crate::bug!(VerdictOnRolloutsDigest));
-        let Some(digest) = rollouts.or_else(|| next.wanted()) else { return Ok(()) };
-        let why = format!("the gate of rollout-{} spoke against it", next.number);
+    /// Records the verdict of the health gate in the record of the target. With automatic rollback it also starts the
+    /// deploy that restores the previous digest, since sites that were on the target already cannot be moved back.
+    pub(super) async fn reject_image(&self, next: &mut Rollout, target: &mut Service) -> Result<(), Lost> {
+        let requested = next.digest.filter(|_| crate::bug!(VerdictOnRolloutsDigest));
+        let Some(digest) = requested.or_else(|| next.wanted()) else { return Ok(()) };
+        let why = format!("sites failed the health gate of rollout-{}", next.number);
         target.condemn(&digest, self.now(), &next.requested_by, &why);
         if !next.auto_rollback || next.in_place == 0 {
             return Ok(());
         }
         let other = self.service(target.color.other()).await?;
-        let said = match (rollback_choice(target, &other, Some(digest)), &target.operation) {
+        let note = match (rollback_choice(target, &other, Some(digest)), &target.operation) {
             (Some(previous), None) => {
-                let number = self.number().await?;
+                let number = self.allocate_number().await?;
                 next.rollback = Some(OperationId::on(number, Subject::Service(target.color)));
-                let deploy = put_back(target, previous);
+                let deploy = rollback_input(target, previous);
                 let registry = self.worker.registry();
                 target.operation = Some(registry.queued(number, deploy, &next.requested_by, self.now()));
-                format!("{previous} is put back on `{}`", target.color)
+                format!("a deploy restores {previous} on `{}`", target.color)
             }
-            (None, _) => format!("`{}` has no healthy digest that could be put back", target.color),
+            (None, _) => format!("`{}` has no healthy digest to restore", target.color),
             (Some(_), Some(_)) => {
-                format!("nothing is put back on `{}`: another operation changes it", target.color)
+                format!("no digest is restored on `{}`, since another operation runs on it", target.color)
             }
         };
         if let Some(reason) = &mut next.reason {
-            reason.message = format!("{}; {said}", reason.message);
+            reason.message = format!("{}; {note}", reason.message);
         }
         Ok(())
     }
 
-    async fn number(&self) -> Result<u64, Lost> {
+    async fn allocate_number(&self) -> Result<u64, Lost> {
         let ports = self.worker.ports();
         let mut backoff = Backoff::of(self.worker.settings());
         loop {
@@ -54,7 +54,7 @@ impl RolloutRun<'_> {
     }
 }
 
-fn put_back(target: &Service, digest: Digest) -> OperationInput {
+fn rollback_input(target: &Service, digest: Digest) -> OperationInput {
     OperationInput::Deploy(Box::new(Deploy {
         color: target.color,
         digest,

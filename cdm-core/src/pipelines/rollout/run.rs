@@ -1,4 +1,4 @@
-//! The course of a rollout under one owner: window after window, and beside them the flushes of those before.
+//! The loop of a rollout under one owner: one window after another, and in parallel the flush of earlier windows.
 
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use super::answered;
 use super::driver::{Interruption, RolloutRun, flushable};
-use super::flush::Flushed;
+use super::flush::FlushResult;
+use super::read_with_retry;
 use crate::domain::rollout::{PendingFlush, RolloutPage, Window};
 use crate::domain::{Direction, Reason, ReasonCode, Rollout, RolloutStatus, Timestamp};
 use crate::engine::{Lost, RunOutcome};
 
-/// The flush of the windows before, under way.
-type Behind<'a> = Pin<Box<dyn Future<Output = Result<Flushed, Lost>> + Send + 'a>>;
+/// The flush of earlier windows, in progress.
+type RunningFlush<'a> = Pin<Box<dyn Future<Output = Result<FlushResult, Lost>> + Send + 'a>>;
 
-/// What came of the flush that goes on beside the windows, until a window's end takes notice.
+/// The result of the flush of earlier windows, until the end of a window processes it.
 #[derive(Debug, Default)]
-struct Come(Mutex<Option<Flushed>>);
+struct FinishedFlush(Mutex<Option<FlushResult>>);
 
-impl Come {
-    fn put(&self, flushed: Flushed) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(flushed);
+impl FinishedFlush {
+    fn put(&self, result: FlushResult) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     }
 
-    fn take(&self) -> Option<Flushed> {
+    fn take(&self) -> Option<FlushResult> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -34,159 +34,163 @@ impl Come {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Returns once it has come. Whoever polls the flush polls this, too.
-    async fn wait(&self) -> Flushed {
+    /// Returns the result once there is one. No waker is registered: the task that polls the flush also polls this
+    /// future.
+    async fn wait(&self) -> FlushResult {
         std::future::poll_fn(|_| self.take().map_or(Poll::Pending, Poll::Ready)).await
     }
 }
 
-/// What is flushed at the end of a window.
+/// The state of the flushes at the end of a window.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flushes {
-    /// The window's caches are flushed beside what comes next.
-    pub(super) trails: bool,
-    /// Those of the windows that trailed are.
-    pub(super) trailed: bool,
-    /// All that were to be are.
-    pub(super) done: bool,
-    /// Some sites were moved whose caches are still to be flushed.
-    pub(super) owed: bool,
+pub(super) struct FlushProgress {
+    /// Whether the caches of the window are flushed while the next windows are processed.
+    pub(super) deferred: bool,
+    /// Whether the deferred flush of earlier windows has finished.
+    pub(super) deferred_finished: bool,
+    /// Whether every cache that had to be flushed before the checkpoint is flushed.
+    pub(super) complete: bool,
+    /// Whether sites were moved whose caches must still be flushed.
+    pub(super) pending: bool,
 }
 
 impl<'a> RolloutRun<'a> {
-    /// Drives it until it ends, waits or is given back.
+    /// Runs the rollout until it ends, stops, waits or is released.
     pub(super) async fn run(&mut self) -> Result<RunOutcome, Lost> {
-        if let Some(left) = self.await_deploy().await? {
-            return Ok(left);
+        if let Some(outcome) = self.await_deploy().await? {
+            return Ok(outcome);
         }
-        let come = Come::default();
-        let mut behind: Option<Behind<'a>> = None;
-        while self.head.status == RolloutStatus::Running {
-            if let (None, true, Some(stretch)) = (&behind, come.is_empty(), self.head.pending_flush) {
+        let finished = FinishedFlush::default();
+        let mut running: Option<RunningFlush<'a>> = None;
+        while self.rollout.status == RolloutStatus::Running {
+            if let (None, true, Some(range)) = (&running, finished.is_empty(), self.rollout.pending_flush) {
                 self.load().await?;
-                behind = Some(Box::pin(self.flush_of(stretch.window, stretch.job).run()));
+                running = Some(Box::pin(self.flush_of(range.window, range.job).run()));
             }
-            let step = Box::pin(self.step(&come));
-            let left = match behind.take() {
+            let step = Box::pin(self.run_window(&finished));
+            let outcome = match running.take() {
                 None => step.await?,
                 Some(flush) => match select(step, flush).await {
-                    Either::Left((left, flush)) => {
-                        behind = Some(flush);
-                        left?
+                    Either::Left((outcome, flush)) => {
+                        running = Some(flush);
+                        outcome?
                     }
-                    Either::Right((flushed, step)) => {
-                        come.put(flushed?);
+                    Either::Right((result, step)) => {
+                        finished.put(result?);
                         step.await?
                     }
                 },
             };
-            if let Some(left) = left {
-                return Ok(left);
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
             }
         }
-        Ok(match self.head.status {
-            RolloutStatus::Waiting => RunOutcome::Waiting(self.head.next_poll_at),
-            _ => RunOutcome::Resting,
+        Ok(match self.rollout.status {
+            RolloutStatus::Waiting => RunOutcome::Waiting(self.rollout.next_poll_at),
+            _ => RunOutcome::Settled,
         })
     }
 
-    /// One window, and its end.
-    async fn step(&mut self, come: &Come) -> Result<Option<RunOutcome>, Lost> {
+    /// Processes one window, and ends it with a checkpoint.
+    async fn run_window(&mut self, finished: &FinishedFlush) -> Result<Option<RunOutcome>, Lost> {
         self.load().await?;
-        let mut early = None;
-        if !self.head.flushing {
-            self.frozen = self.look_for_freezes().await?;
-            early = self.window().await?;
+        let mut interruption = None;
+        if !self.rollout.flushing {
+            self.frozen = self.read_freezes().await?;
+            interruption = self.move_window().await?;
         }
-        let mut flushes = Flushes {
-            trails: early.is_none() && self.todo().is_empty() && self.head.may_flush_later(),
-            ..Flushes::default()
+        let mut progress = FlushProgress {
+            deferred: interruption.is_none() && self.remaining().is_empty() && self.rollout.can_defer_flush(),
+            ..FlushProgress::default()
         };
-        if self.head.pending_flush.is_some() {
-            let stands = Interruption::moves(early) || early == Some(Interruption::NotReady);
-            let full = self.head.window.end - self.head.flush_from >= PendingFlush::MOST;
-            let waits = if flushes.trails { full } else { stands };
-            let flushed = if waits { Some(come.wait().await) } else { come.take() };
-            if let Some(flushed) = flushed {
-                flushes.trailed = matches!(flushed, Flushed::But(_));
-                early = self.flushed(flushed, early).await?;
+        if self.rollout.pending_flush.is_some() {
+            let stops =
+                Interruption::allows_flush(interruption) || interruption == Some(Interruption::NotReady);
+            let full = self.rollout.window.end - self.rollout.flush_from >= PendingFlush::MAX;
+            let waits = if progress.deferred { full } else { stops };
+            let result = if waits { Some(finished.wait().await) } else { finished.take() };
+            if let Some(result) = result {
+                progress.deferred_finished = matches!(result, FlushResult::Finished(_));
+                interruption = self.record_flush(result, interruption).await?;
             }
         }
-        flushes.trails &= early.is_none();
-        // What was moved before the rollout stands still is flushed first; where the destination is not ready, the
-        // window comes back.
-        let until = match early {
-            _ if flushes.trails => None,
-            Some(Interruption::NotReady) => Some(self.head.window.start),
-            _ => Interruption::moves(early).then_some(self.head.window.end),
+        progress.deferred &= interruption.is_none();
+        // Moved sites are flushed before the rollout stops. If the destination is not ready, only earlier windows are
+        // flushed, since this window is repeated.
+        let until = match interruption {
+            _ if progress.deferred => None,
+            Some(Interruption::NotReady) => Some(self.rollout.window.start),
+            _ => Interruption::allows_flush(interruption).then_some(self.rollout.window.end),
         };
         if let Some(end) = until {
-            let stretch = Window { start: self.head.flush_from.min(end), end };
-            flushes.done = true;
-            if self.owes(stretch) {
-                self.intend_flush().await?;
-                let flushed = self.flush_of(stretch, self.head.job).run().await?;
-                flushes.done = matches!(flushed, Flushed::But(_));
-                early = self.flushed(flushed, early).await?;
+            let range = Window { start: self.rollout.flush_from.min(end), end };
+            progress.complete = true;
+            if self.has_flushable(range) {
+                self.announce_flush().await?;
+                let result = self.flush_of(range, self.rollout.job).run().await?;
+                progress.complete = matches!(result, FlushResult::Finished(_));
+                interruption = self.record_flush(result, interruption).await?;
             }
         }
-        let start = until.filter(|_| flushes.done).unwrap_or(self.head.flush_from);
-        flushes.owed = self.owes(Window { start, end: self.head.window.end });
-        self.checkpoint(early, flushes).await
+        let start = until.filter(|_| progress.complete).unwrap_or(self.rollout.flush_from);
+        progress.pending = self.has_flushable(Window { start, end: self.rollout.window.end });
+        self.checkpoint(interruption, progress).await
     }
 
-    /// Counts the sites whose caches could not be flushed, and answers why the window is left early, be it that.
-    async fn flushed(
+    /// Records the sites whose caches could not be flushed. Returns the interruption of the window, which can be the one
+    /// of the flush.
+    async fn record_flush(
         &mut self,
-        flushed: Flushed,
-        early: Option<Interruption>,
+        result: FlushResult,
+        interruption: Option<Interruption>,
     ) -> Result<Option<Interruption>, Lost> {
-        Ok(match flushed {
-            Flushed::But(parked) if parked.is_empty() => early,
-            Flushed::But(parked) => {
-                self.write_outcomes(&parked, early).await?;
-                early
+        Ok(match result {
+            FlushResult::Finished(parked) if parked.is_empty() => interruption,
+            FlushResult::Finished(parked) => {
+                self.write_outcomes(&parked, interruption).await?;
+                interruption
             }
-            Flushed::Blocked(why) if Interruption::moves(early) => {
-                self.trouble = Some(why);
-                Some(Interruption::Backend)
+            FlushResult::Blocked(why) if Interruption::allows_flush(interruption) => {
+                self.wait_reason = Some(why);
+                Some(Interruption::FlushBlocked)
             }
-            Flushed::Stopping if Interruption::moves(early) => Some(Interruption::Stopping),
-            Flushed::Blocked(_) | Flushed::Stopping => early,
+            FlushResult::Stopping if Interruption::allows_flush(interruption) => Some(Interruption::Stopping),
+            FlushResult::Blocked(_) | FlushResult::Stopping => interruption,
         })
     }
 
-    /// Whether a stretch has sites whose caches are to be flushed.
-    fn owes(&self, stretch: Window) -> bool {
-        self.members_of(stretch).any(|(_, member)| flushable(member.outcome))
+    /// Returns whether a range has sites whose caches must be flushed.
+    fn has_flushable(&self, range: Window) -> bool {
+        self.members_of(range).any(|(_, member)| flushable(member.outcome))
     }
 
-    /// Says that a flush is next and waited for, where the outcomes of the window have not said so.
-    async fn intend_flush(&mut self) -> Result<(), Lost> {
-        if self.head.flushing && self.head.reason.is_some() {
+    /// Stores that the rollout waits for a flush, unless the write of the outcomes has stored it.
+    async fn announce_flush(&mut self) -> Result<(), Lost> {
+        if self.rollout.flushing && self.rollout.reason.is_some() {
             return Ok(());
         }
         let (now, timeout) = (self.now(), self.settings.job_timeout);
-        self.commit(Vec::new(), |head| {
-            head.flushing = true;
-            flushes(head, now, timeout);
+        self.commit(Vec::new(), |rollout| {
+            rollout.flushing = true;
+            set_flush_reason(rollout, now, timeout);
             Ok(true)
         })
         .await
     }
 
-    /// Reads the pages that the window lies in, and those before it whose caches are still to be flushed.
+    /// Reads the pages of the window, and of earlier sites whose caches must still be flushed.
     async fn load(&mut self) -> Result<(), Lost> {
-        let window = self.head.window;
-        let start = self.head.flush_from.min(window.start);
-        let start = self.head.pending_flush.map_or(start, |behind| behind.window.start.min(start));
+        let window = self.rollout.window;
+        let start = self.rollout.flush_from.min(window.start);
+        let start = self.rollout.pending_flush.map_or(start, |pending| pending.window.start.min(start));
         let first = start / RolloutPage::SIZE;
         let last = window.end.saturating_sub(1) / RolloutPage::SIZE;
         self.pages.retain(|page, _| (first..=last).contains(page));
         for page in first..=last {
             if !self.pages.contains_key(&page) {
                 let store = &self.worker.ports().store;
-                let read = answered(self.worker, || store.rollout_page(self.head.number, page)).await?;
+                let read =
+                    read_with_retry(self.worker, || store.rollout_page(self.rollout.number, page)).await?;
                 self.pages.insert(page, read.ok_or(Lost)?);
             }
         }
@@ -194,12 +198,12 @@ impl<'a> RolloutRun<'a> {
     }
 }
 
-/// Says that the rollout waits for the jobs that flush caches. Why it goes back is what a return ends with.
-pub(super) fn flushes(head: &mut Rollout, now: Timestamp, timeout: Duration) {
-    if head.direction == Direction::Rollback && head.reason.is_some() {
+/// Sets the reason of a wait for jobs that flush caches. A rollback keeps its own reason.
+pub(super) fn set_flush_reason(rollout: &mut Rollout, now: Timestamp, timeout: Duration) {
+    if rollout.direction == Direction::Rollback && rollout.reason.is_some() {
         return;
     }
     let message = "jobs flush the caches of the sites that were moved".to_owned();
     let until = Some(now.after(timeout));
-    head.reason = Some(Reason { code: ReasonCode::JobRunning, message, since: now, until });
+    rollout.reason = Some(Reason { code: ReasonCode::JobRunning, message, since: now, until });
 }
