@@ -1,2 +1,1 @@
-//! Tests of the whole house: what several crates show together and no single one alone. Empty for now: so far
-//! everything is tested beside the crate that it is about.
+//! Tests that involve several crates of the workspace. There are none yet: each test so far is in the crate that it tests.
