@@ -1,14 +1,14 @@
 //! The lifecycle of a site, as one table of transitions.
 //!
 //! The record of a site has a *phase*. The *state* that the API shows is the phase together with the kind of the
-//! operation that runs on the site. Every change uses [`Life::next`], in the manager, in the engine and in rollouts:
-//! the table exists only there.
+//! operation on the site that has not ended. Every change uses [`Life::next`], in the manager, in the engine and in
+//! rollouts: the table exists only there.
 
 use std::fmt;
 
 use super::operation::{OperationKind, TerminalStatus};
 
-/// The phase of a site: its state without a running operation.
+/// The phase of a site: its state without a pending operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// The record exists. The credentials may not exist yet.
@@ -22,19 +22,19 @@ pub enum Phase {
 /// The state of a site, as the API shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// A create runs.
+    /// A create has not ended; it can be parked.
     Creating,
-    /// No operation runs; WordPress is not installed.
+    /// No operation is pending, and WordPress is not installed.
     Created,
-    /// A provision runs.
+    /// A provision has not ended; it can be parked.
     Provisioning,
-    /// No operation runs; the site is served.
+    /// No operation is pending, and the site is served.
     Active,
-    /// An upgrade runs.
+    /// An upgrade has not ended; it can be parked.
     Upgrading,
-    /// A promote runs.
+    /// A promote has not ended; it can be parked.
     Promoting,
-    /// A terminate runs.
+    /// A terminate has not ended; it can be parked.
     Terminating,
 }
 
@@ -73,11 +73,11 @@ impl fmt::Display for State {
 /// The position of a site in its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Life {
-    /// No record exists.
+    /// The site has no record.
     Absent,
-    /// A record exists.
+    /// The site has a record.
     Present {
-        /// The phase.
+        /// The phase in the record.
         phase: Phase,
         /// The kind of the operation that has not ended, if there is one.
         work: Option<OperationKind>,
@@ -116,7 +116,7 @@ pub struct Illegal {
 }
 
 impl Life {
-    /// Creates the position of a site in `phase` without a running operation.
+    /// Creates the position of a site in `phase` without a pending operation.
     pub const fn resting(phase: Phase) -> Self {
         Self::Present { phase, work: None }
     }

@@ -27,7 +27,7 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    /// All kinds.
+    /// All kinds, in the order of their definition.
     pub const ALL: [Self; 7] = [
         Self::Create,
         Self::Provision,
@@ -379,12 +379,12 @@ pub struct Previous {
 /// The status of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StepStatus {
-    /// Not started.
+    /// Not started: no intent is stored.
     #[default]
     Pending,
     /// Started: the intent is stored.
     Running,
-    /// Finished.
+    /// Finished, with the result stored.
     Succeeded,
     /// Failed, so that the operation is undone.
     Failed,
@@ -410,7 +410,7 @@ impl StepStatus {
 pub struct Step {
     /// The name. It can be from a pipeline version that this process does not know.
     pub name: Cow<'static, str>,
-    /// The status.
+    /// The status, which is pending until the first attempt.
     pub status: StepStatus,
     /// The number of attempts.
     pub attempts: u32,
@@ -478,7 +478,7 @@ pub struct OperationState {
     pub epoch: u64,
     /// The worker that has claimed the operation.
     pub owner: Option<WorkerId>,
-    /// The present status.
+    /// The status; see [`Status::next`] for its transitions.
     pub status: Status,
     /// The position in the pipeline.
     pub position: Position,
@@ -530,7 +530,7 @@ impl OperationState {
 /// An operation with its identifier and its subject: one that has not ended, or one from the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// The identifier.
+    /// The identifier, which users see.
     pub id: OperationId,
     /// The record that the operation changes.
     pub subject: Subject,

@@ -35,7 +35,7 @@ pub struct Pipeline {
 pub struct Step {
     /// The name that users see.
     pub name: &'static str,
-    /// Makes one attempt.
+    /// Makes one attempt at the step.
     pub run: Run,
     /// Reverts the step when the operation fails or is canceled. `None`: the effect stays, and a later operation adopts
     /// or removes it.
@@ -243,7 +243,7 @@ pub enum StepError {
     Wait {
         /// The reason that users see.
         code: ReasonCode,
-        /// The particulars.
+        /// The particulars, for users.
         message: String,
         /// The total duration after which the operation is parked.
         timeout: Duration,
@@ -305,13 +305,13 @@ impl From<StoreError> for StepError {
 /// The inputs of one attempt.
 #[derive(Debug)]
 pub struct StepContext<'a> {
-    /// The backends.
+    /// The backends that the step calls.
     pub ports: &'a Ports,
     /// The settings of pipelines.
     pub settings: &'a PipelineSettings,
     /// The record that contains the operation.
     pub record: &'a Record,
-    /// The operation.
+    /// The operation whose step is attempted.
     pub operation: &'a OperationState,
     /// The time of the attempt.
     pub now: Timestamp,
@@ -394,7 +394,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Creates a registry.
+    /// Creates a registry of these pipelines, which run with these settings.
     pub const fn new(pipelines: Vec<Pipeline>, settings: PipelineSettings) -> Self {
         Self { pipelines, settings }
     }

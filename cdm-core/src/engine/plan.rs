@@ -155,7 +155,7 @@ fn reset_step(operation: &mut OperationState) {
     operation.trouble_since = None;
 }
 
-/// Parks an operation.
+/// Parks an operation with a reason, until a user acts.
 ///
 /// # Errors
 /// [`IllegalEvent`] if an operation in this status cannot be parked. It is then unchanged.

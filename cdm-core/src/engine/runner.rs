@@ -79,7 +79,7 @@ impl From<RunError> for RunOutcome {
 
 /// Runs one operation. The futures of many runners can run concurrently.
 pub struct Runner<'a> {
-    /// The backends.
+    /// The backends that the steps call.
     pub ports: &'a Ports,
     /// The pipelines that this process can run.
     pub registry: &'a Registry,

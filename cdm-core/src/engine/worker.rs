@@ -106,7 +106,7 @@ impl Worker {
         &self.lease
     }
 
-    /// Returns the backends.
+    /// Returns the backends that the worker calls.
     pub const fn ports(&self) -> &Ports {
         &self.ports
     }

@@ -22,11 +22,11 @@ const PAGES_AT_ONCE: usize = 80;
 /// The sites of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The sites whose record names this service.
+    /// The active sites whose record names this service.
     Service(Color),
-    /// All sites.
+    /// The active sites of both services.
     All,
-    /// The listed sites.
+    /// The sites with these ids.
     Sites(Vec<SiteId>),
 }
 
@@ -99,7 +99,7 @@ pub struct NewRollout {
     pub target: Color,
     /// The digest that the target must run. `None`: any digest.
     pub digest: Option<Digest>,
-    /// The requested sites.
+    /// The scope of the request.
     pub scope: RolloutScope,
     /// The sites that the request was resolved to.
     pub members: Vec<RolloutMember>,

@@ -21,7 +21,7 @@ pub struct HealthGate {
 /// The response of a site to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResponse {
-    /// The HTTP status.
+    /// The HTTP status of the response.
     pub status: u16,
     /// Whether the body contains the required text; `true` if the gate requires none.
     pub contains: bool,

@@ -52,7 +52,7 @@ pub struct RolloutMember {
 pub struct MemberFailure {
     /// The id of the site.
     pub site: SiteId,
-    /// The outcome.
+    /// The outcome: a failed, parked or skipped one.
     pub outcome: MemberOutcome,
     /// The reason, if more is known than the outcome.
     pub why: Option<String>,

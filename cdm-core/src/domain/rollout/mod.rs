@@ -53,18 +53,18 @@ pub enum RolloutScope {
     Active,
     /// The sites on the other service.
     Inactive,
-    /// All sites.
+    /// The active sites of both services.
     All,
     /// The sites on this service, for the hooks of a deploy to it.
     Service(Color),
-    /// The listed sites.
+    /// The sites with these ids.
     Sites(Vec<SiteId>),
 }
 
 /// A request of a user to a rollout that has an owner. The owner applies it at the next checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Control {
-    /// Pause the rollout.
+    /// Pause the rollout, so that a user can resume it.
     Pause,
     /// Abort the rollout. An abort replaces a requested pause.
     Abort,
@@ -134,7 +134,7 @@ pub struct Rollout {
     pub gate: Option<HealthGate>,
     /// The bake time between two waves.
     pub bake: Duration,
-    /// The present status.
+    /// The status; see [`RolloutStatus::next`] for its transitions.
     pub status: RolloutStatus,
     /// The request that was made since the last checkpoint.
     pub control: Option<Control>,

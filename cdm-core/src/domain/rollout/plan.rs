@@ -86,20 +86,20 @@ pub struct PlannedWave {
 pub struct CallEstimate {
     /// Writes of the records of sites: a claim and a release each.
     pub site_writes: u64,
-    /// Writes of routes.
+    /// Writes of routes, one for each site that a promote moves.
     pub route_writes: u64,
     /// Writes of the record and the pages of the rollout.
     pub checkpoints: u64,
     /// Jobs that flush caches, at most. The sites that move during one job are flushed by the next one together.
     pub jobs: u64,
-    /// Probes of sites.
+    /// Probes of sites, if the rollout has a health gate.
     pub probes: u64,
 }
 
 /// A warning to the user who applies a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// The stable code.
+    /// The stable code, such as `busy`.
     pub code: &'static str,
     /// The text for users.
     pub message: String,
@@ -118,7 +118,7 @@ pub struct Plan {
     pub steps: Vec<&'static str>,
     /// The calls that the rollout would make.
     pub calls: CallEstimate,
-    /// The warnings.
+    /// The warnings to the user who applies the plan.
     pub warnings: Vec<Warning>,
     /// The hash of the request and of the state of the fleet.
     pub hash: String,

@@ -60,7 +60,7 @@ pub struct IllegalRollout {
 }
 
 impl RolloutEvent {
-    /// All events.
+    /// All events, in the order of their definition.
     pub const ALL: [Self; 8] = [
         Self::Claim,
         Self::Wait,
@@ -88,7 +88,7 @@ impl RolloutEvent {
 }
 
 impl RolloutStatus {
-    /// All statuses.
+    /// All statuses, in the order of their definition.
     pub const ALL: [Self; 7] = [
         Self::Waiting,
         Self::Running,

@@ -151,12 +151,12 @@ impl Counts {
         self.succeeded + self.failed + self.skipped + self.parked
     }
 
-    /// Adds one outcome.
+    /// Counts one more site with this outcome.
     pub fn add(&mut self, outcome: MemberOutcome) {
         *self.of(outcome) += 1;
     }
 
-    /// Removes one outcome.
+    /// Counts one site less with this outcome.
     pub fn remove(&mut self, outcome: MemberOutcome) {
         let count = self.of(outcome);
         *count = count.saturating_sub(1);
