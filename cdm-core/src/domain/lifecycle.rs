@@ -117,7 +117,7 @@ pub struct Illegal {
 
 impl Life {
     /// Creates the position of a site in `phase` without a pending operation.
-    pub const fn resting(phase: Phase) -> Self {
+    pub const fn idle(phase: Phase) -> Self {
         Self::Present { phase, work: None }
     }
 
