@@ -105,7 +105,7 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Color, total: u32) -> Rol
         requested_by: actor(),
         now: CREATED_AT,
     };
-    parsed(draft.head())
+    parsed(draft.record())
 }
 
 /// Returns page `page` of the frozen member list of rollout `number`, with these sites and without outcomes.

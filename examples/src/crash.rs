@@ -80,7 +80,7 @@ impl Resumed {
     }
 
     fn owned(&self) -> bool {
-        self.before.state.owner.is_some() && !self.before.state.status.rests()
+        self.before.state.owner.is_some() && !self.before.state.status.is_settled()
     }
 
     /// Returns how often the step in progress was started again.
@@ -105,7 +105,7 @@ impl Resumed {
                 !self.owned() || self.takeover >= Settings::default().lease,
             ),
             ("a takeover increments the epoch", {
-                let taken_over = u64::from(!self.before.state.status.rests());
+                let taken_over = u64::from(!self.before.state.status.is_settled());
                 self.after.state.epoch == self.before.state.epoch + taken_over
             }),
         ];

@@ -45,7 +45,7 @@ pub async fn wait_until_settled(
 ) -> Result<Operation, ManagerError> {
     loop {
         let operation = manager.operation(id).await?;
-        if operation.state.status.rests() {
+        if operation.state.status.is_settled() {
             return Ok(operation);
         }
         pause(ports).await;

@@ -226,7 +226,7 @@ impl Manager {
         loop {
             let operation = self.operation(id).await?;
             let now = self.ports.clock.monotonic();
-            if operation.state.status.rests() || now >= until {
+            if operation.state.status.is_settled() || now >= until {
                 return Ok(operation);
             }
             self.ports.clock.sleep_until(now.after(pauses.next_pause()).min(until)).await;

@@ -57,7 +57,7 @@ impl Manager {
         };
         let sites = candidates(&self.ports, &scope, fleet, self.now()).await?;
         let view = self.ports.cluster.service(target).await?;
-        let put_back = if requested.auto_rollback {
+        let rollback_digest = if requested.auto_rollback {
             let store = &self.ports.store;
             let (own, other) = (store.service(target).await?, store.service(target.other()).await?);
             rollback_choice(&own, &other, requested.digest.or(view.digest))
@@ -74,7 +74,7 @@ impl Manager {
             gate: requested.gate.as_ref().map(|gate| timed(gate.latency())),
             auto_rollback: requested.auto_rollback,
             bakes: !requested.bake.is_zero(),
-            put_back,
+            rollback_digest,
             max_concurrent: requested.max_concurrent,
         };
         Ok((inputs, sites))

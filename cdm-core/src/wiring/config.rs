@@ -21,7 +21,7 @@ use crate::domain::NameError;
 use crate::domain::administrator;
 use crate::domain::token::judge_bootstrap;
 use crate::domain::webhook::Allowed;
-use crate::engine::Kept;
+use crate::engine::RetentionPeriods;
 
 /// The configuration of a process. Each field names its environment variable, which overrides the file, and its key in the
 /// file.
@@ -76,7 +76,7 @@ pub struct Config {
     pub oidc: Option<OidcConfig>,
     /// The retention of audit entries and events, by default 400 and 7 days. `CDM_RETENTION_AUDIT`, `CDM_RETENTION_EVENTS`,
     /// `[retention]`.
-    pub retention: Kept,
+    pub retention: RetentionPeriods,
     /// How long steps wait for unavailable backends, and the pauses between retries. `CDM_RETRY_…`, `retry.…`.
     pub retry: RetryConfig,
     /// How users sign in to the console. `CDM_PASSWORDS`, `CDM_SECOND_FACTOR`, `passwords`, `second_factor`.

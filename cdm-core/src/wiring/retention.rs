@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::config::{ConfigError, Environment};
 use super::sources::pick;
-use crate::engine::Kept;
+use crate::engine::RetentionPeriods;
 
 /// The default retention of audit entries: longer than a year, so that a whole year is available.
 const DEFAULT_AUDIT: &str = "400d";
@@ -27,7 +27,10 @@ pub(super) struct RawRetention {
 }
 
 /// Reads the retention of audit entries and events.
-pub(super) fn resolve(environment: Environment<'_>, raw: Option<RawRetention>) -> Result<Kept, ConfigError> {
+pub(super) fn resolve(
+    environment: Environment<'_>,
+    raw: Option<RawRetention>,
+) -> Result<RetentionPeriods, ConfigError> {
     let raw = raw.unwrap_or_default();
     let retention = |variable: &str, key: &str, from_file: Option<String>, default: &str| {
         let setting = pick(environment, variable, key, from_file);
@@ -39,7 +42,7 @@ pub(super) fn resolve(environment: Environment<'_>, raw: Option<RawRetention>) -
             ),
         })
     };
-    Ok(Kept {
+    Ok(RetentionPeriods {
         audit: retention("CDM_RETENTION_AUDIT", "retention.audit", raw.audit, DEFAULT_AUDIT)?,
         events: retention("CDM_RETENTION_EVENTS", "retention.events", raw.events, DEFAULT_EVENTS)?,
     })

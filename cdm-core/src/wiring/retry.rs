@@ -95,7 +95,7 @@ impl RetryConfig {
             raw.denied_patience_s,
             defaults.timeout.denied.as_secs(),
             "a number of seconds from 300 to 604800",
-            StepTimeouts::LEAST_DENIED.as_secs(),
+            StepTimeouts::MIN_DENIED.as_secs(),
             MAX_TIMEOUT_S,
         )?;
         Ok(Self {

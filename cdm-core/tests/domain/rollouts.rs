@@ -39,7 +39,7 @@ fn waves() {
 fn invalid_waves_are_rejected() {
     for list in [&["10%"][..], &["1", "99%"], &["5"], &["100%", "5"]] {
         let error = plan_waves(&targets(list), 400).expect_err("the last is not 100%");
-        assert_eq!(error.rule(), "the last wave is `100%`", "{list:?}");
+        assert_eq!(error.rule(), "the last wave must be `100%`", "{list:?}");
     }
     for list in [&["20%", "10%", "100%"][..], &["10%", "10%", "100%"], &["100%", "100%"]] {
         assert!(plan_waves(&targets(list), 400).is_err(), "{list:?}");
@@ -129,9 +129,9 @@ fn running(total: u32, waves: &[WaveTarget], budget: Budget, auto_rollback: bool
         requested_by: actor(),
         now: NOW,
     };
-    let mut rollout = draft.head().expect("waves");
+    let mut rollout = draft.record().expect("waves");
     rollout.claim(&WorkerId::new("worker"), NOW).unwrap();
-    rollout.open();
+    rollout.grant_first_window();
     rollout
 }
 

@@ -339,7 +339,7 @@ impl SequenceRun {
         self.wrong.extend(violations);
         for id in &self.operations {
             match now(self.manager.operation(id)) {
-                Ok(at) if at.state.status.rests() => {}
+                Ok(at) if at.state.status.is_settled() => {}
                 other => self.wrong.push(format!("Journal: {id} does not rest: {other:?}")),
             }
         }

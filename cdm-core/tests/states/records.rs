@@ -12,7 +12,7 @@ use cdm_core::domain::{
     ClaimToken, Color, Digest, Hostnames, OperationInput, OperationKind, OperationState, Phase, ReasonCode,
     Site, SiteId, SiteName, State, Status, TerminalStatus, Theme, Uid,
 };
-use cdm_core::engine::plan::{self, Next, Waits};
+use cdm_core::engine::plan::{self, Next, WaitLimits};
 use cdm_core::engine::{Pipeline, Registry, StepError, StepOutput};
 use cdm_core::pipelines::{PipelineSettings, registry};
 use cdm_core::ports::{ErrorKind, PortError};
@@ -102,7 +102,7 @@ impl RecordState {
 
     /// Stores the operation; an operation that has ended is removed in the same write.
     fn store(&self, pipeline: &Pipeline, operation: OperationState) -> Step<Self> {
-        let Next::Rest(end) = plan::next(&operation, pipeline, ATTEMPTS, NOW) else {
+        let Next::Finish(end) = plan::next(&operation, pipeline, ATTEMPTS, NOW) else {
             return Step::To(self.with(operation));
         };
         if let Err(illegal) = Status::Running.next(Event::Finish(end)) {
@@ -222,8 +222,8 @@ impl RecordState {
             |event: &str, step: Step<Self>| loop_results.push((Trigger::System, event.to_owned(), step));
         let mut next = operation.clone();
         match plan::next(operation, pipeline, ATTEMPTS, NOW) {
-            Next::Leave | Next::Sleep => {}
-            Next::Rest(_) => result("rest", self.store(pipeline, next)),
+            Next::Ignore | Next::Sleep => {}
+            Next::Finish(_) => result("rest", self.store(pipeline, next)),
             Next::BeginUndo => {
                 let turned = plan::begin_undo(&mut next, TerminalStatus::Cancelled, NOW);
                 let step = if let Err(illegal) = turned {
@@ -251,11 +251,11 @@ impl RecordState {
                 let forward = operation.forward().is_some();
                 let world = Self { touched: self.touched || forward, ..self.clone() };
                 let mut next = operation.clone();
-                let done = plan::done(&mut next, pipeline, &StepOutput::default(), NOW);
+                let done = plan::complete_step(&mut next, pipeline, &StepOutput::default(), NOW);
                 result("done", legal(done, || world.store(pipeline, next)));
                 for (event, stop, waits) in step_errors() {
                     let mut next = operation.clone();
-                    let stopped = plan::stopped(&mut next, &stop, &waits, NOW);
+                    let stopped = plan::record_error(&mut next, &stop, &waits, NOW);
                     if matches!(&stop, StepError::Retry(error) if error.kind != ErrorKind::Conflict)
                         && next.attempts > operation.attempts
                     {
@@ -283,9 +283,9 @@ fn legal(
 }
 
 /// Returns every error of a step, and how long the step may wait.
-fn step_errors() -> [(&'static str, StepError, Waits); 11] {
-    let long = Waits { pause: LONG, away: 2 * LONG, denied: 2 * LONG };
-    let short = Waits { away: Duration::ZERO, denied: Duration::ZERO, ..long };
+fn step_errors() -> [(&'static str, StepError, WaitLimits); 11] {
+    let long = WaitLimits { pause: LONG, unavailable: 2 * LONG, denied: 2 * LONG };
+    let short = WaitLimits { unavailable: Duration::ZERO, denied: Duration::ZERO, ..long };
     let retry_error = |kind| StepError::Retry(PortError::new("cluster", kind, "no response"));
     let wait = |timeout| StepError::Wait {
         code: ReasonCode::JobRunning,
@@ -457,7 +457,7 @@ impl StateMachine for RecordState {
     }
 
     fn rests(&self) -> bool {
-        self.operation().is_none_or(|operation| operation.status.rests())
+        self.operation().is_none_or(|operation| operation.status.is_settled())
     }
 
     fn ended(&self) -> bool {

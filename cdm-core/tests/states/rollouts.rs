@@ -36,7 +36,7 @@ impl RolloutState {
     pub(crate) fn all() -> Vec<Self> {
         let single = (3, vec![]);
         let canary = (3, vec![WaveTarget::Count(1), WaveTarget::Percent(100)]);
-        let wide = (Window::LEAST + 2, vec![WaveTarget::Count(1), WaveTarget::Percent(100)]);
+        let wide = (Window::MIN + 2, vec![WaveTarget::Count(1), WaveTarget::Percent(100)]);
         let empty = (0, vec![]);
         let mut all = Vec::new();
         for (total, waves) in [empty, single, canary, wide] {
@@ -80,7 +80,7 @@ impl RolloutState {
             now: NOW,
         };
         let outcomes = vec![None; total as usize];
-        Self { rollout: draft.head().expect("a rollout"), outcomes }
+        Self { rollout: draft.record().expect("a rollout"), outcomes }
     }
 
     pub(crate) fn status(&self) -> RolloutStatus {
@@ -112,7 +112,7 @@ impl RolloutState {
         }
         next.rollout.term = 1;
         if next.rollout.after.is_none()
-            && !next.rollout.open()
+            && !next.rollout.grant_first_window()
             && let Err(illegal) = next.rollout.settle(RolloutEvent::Succeed, None, NOW)
         {
             return Step::Wrong(illegal.to_string());
@@ -150,7 +150,7 @@ impl RolloutState {
         let step = |event: &str, step| (Trigger::System, event.to_owned(), step);
         let succeeded = self.edit(|head| {
             head.after = None;
-            if head.open() { Ok(()) } else { head.settle(RolloutEvent::Succeed, None, NOW) }
+            if head.grant_first_window() { Ok(()) } else { head.settle(RolloutEvent::Succeed, None, NOW) }
         });
         let failed =
             self.edit(|head| head.settle(RolloutEvent::Fail, Some(reason(ReasonCode::ImageNotReady)), NOW));
@@ -345,7 +345,7 @@ impl StateMachine for RolloutState {
         }
         let counts = rollout.counts().resolved() + rollout.running() + rollout.pending();
         let checks = [
-            (end.saturating_sub(start) <= Window::MOST && end <= rollout.total, "a window is too wide"),
+            (end.saturating_sub(start) <= Window::MAX && end <= rollout.total, "a window is too wide"),
             (counts == rollout.total, "the counts do not sum to the total"),
             (
                 rollout.status.runnable() || rollout.owner.is_none(),

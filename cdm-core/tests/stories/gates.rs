@@ -217,7 +217,7 @@ fn without_a_service_header_the_gate_waits_for_the_route_to_settle() {
     let number = number(start_rollout(&mut world, &RolloutRequest { waves: Vec::new(), ..gated(0) }));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
-    assert!(world.clock.monotonic().since(before) >= HealthGate::SETTLE);
+    assert!(world.clock.monotonic().since(before) >= HealthGate::DEFAULT_SETTLE);
     assert_sound(&mut world);
 }
 
@@ -225,7 +225,7 @@ fn without_a_service_header_the_gate_waits_for_the_route_to_settle() {
 fn an_abort_does_not_wait_for_a_gate() {
     let mut world = two_images(4);
     world.probe.delay_routes(Duration::from_secs(600), &world.cluster.routes());
-    let long = gate().with_settle(HealthGate::LONGEST_SETTLE).unwrap();
+    let long = gate().with_settle(HealthGate::MAX_SETTLE).unwrap();
     let wanted = RolloutRequest { gate: Some(long), waves: Vec::new(), ..all(0) };
     let number = number(start_rollout(&mut world, &wanted));
     let mut owner = super::run_once(&world.process());

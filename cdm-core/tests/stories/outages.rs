@@ -38,7 +38,7 @@ fn exhausted() -> (World, OperationId) {
     let promote = operation_id(world.on_site("a", Verb::Promote));
     for _ in 0..100 {
         let _ = world.run_once();
-        if status(&world, &promote).rests() {
+        if status(&world, &promote).is_settled() {
             break;
         }
         world.clock.advance(Duration::from_secs(5));
@@ -139,7 +139,7 @@ fn a_denying_backend_is_retried_for_five_minutes() {
         for _ in 0..2_000 {
             let _ = world.run_once();
             let operation = operation(&world, &provision).state;
-            if operation.status.rests() {
+            if operation.status.is_settled() {
                 break;
             }
             if let Some(reason) = operation.reason.filter(|reason| reason.code == ReasonCode::Denied) {

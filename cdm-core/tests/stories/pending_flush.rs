@@ -78,7 +78,7 @@ fn the_number_of_unflushed_sites_is_limited() {
         assert!(matches!(owner.poll(&world), PollState::Pending));
         advance_to_next_event(&world);
     }
-    let (moved, max_unflushed) = (on_green(&world, 1_300).len(), PendingFlush::MOST as usize);
+    let (moved, max_unflushed) = (on_green(&world, 1_300).len(), PendingFlush::MAX as usize);
     assert_eq!(
         moved,
         Window::size(64) as usize + max_unflushed,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::{Fence, Timestamp, WorkerId};
-use cdm_core::engine::{Kept, Retention};
+use cdm_core::engine::{Retention, RetentionPeriods};
 use cdm_core::ports::{CallContext, Clock, Outcome, WriteId};
 use cdm_testkit::world::{World, now};
 
@@ -14,7 +14,7 @@ const HOOK: &str = "https://hooks.example.com/cdm";
 const DAY: Duration = Duration::from_hours(24);
 
 /// Runs one retention pass of the world's process.
-fn delete(world: &World, kept: Kept) {
+fn delete(world: &World, kept: RetentionPeriods) {
     let retention = Arc::new(Retention::new(world.process().worker, kept));
     ManualPoll::new(async move { retention.run_once().await }).finish(world);
 }
@@ -43,10 +43,10 @@ fn expired_records_are_deleted_and_undelivered_events_are_kept() {
     let (newer_audits, all) = (audits(&world).iter().filter(|at| **at >= long_ago).count(), events(&world));
     assert!(all.iter().filter(|(_, at)| *at < long_ago).count() > 90, "more than one call deletes");
 
-    delete(&world, Kept { audit: None, events: None });
+    delete(&world, RetentionPeriods { audit: None, events: None });
     assert_eq!(events(&world), all, "without a retention period, nothing is deleted");
 
-    delete(&world, Kept { audit: Some(5 * DAY), events: Some(5 * DAY) });
+    delete(&world, RetentionPeriods { audit: Some(5 * DAY), events: Some(5 * DAY) });
     assert_eq!(audits(&world).len(), newer_audits, "older entries are gone, newer ones are not");
     let undelivered: Vec<_> = all.iter().copied().filter(|(number, _)| *number > hook.cursor).collect();
     assert_eq!(events(&world), undelivered, "none of the events has been delivered yet");
@@ -57,7 +57,7 @@ fn expired_records_are_deleted_and_undelivered_events_are_kept() {
         })
         .expect("a removal");
     let last = now(world.raw().store.last_event()).expect("the feed");
-    delete(&world, Kept { audit: None, events: Some(5 * DAY) });
+    delete(&world, RetentionPeriods { audit: None, events: Some(5 * DAY) });
     assert!(events(&world).iter().all(|(_, at)| *at >= long_ago));
     assert_eq!(now(world.raw().store.last_event()), Ok(last), "numbers continue");
     assert_sound(&mut world);
@@ -70,7 +70,7 @@ fn only_the_worker_with_the_first_name_deletes() {
     world.clock.advance(10 * DAY);
     world.create_active_site("new");
     let before = audits(&world).len();
-    let kept = Kept { audit: Some(DAY), events: None };
+    let kept = RetentionPeriods { audit: Some(DAY), events: None };
     let deadline = world.clock.monotonic().after(DAY);
     let call = CallContext { deadline, write: WriteId(1), fence: Fence::default() };
     let beat = |count| now(world.raw().store.heartbeat(&call, &WorkerId::new("!first"), count));

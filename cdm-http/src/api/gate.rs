@@ -41,7 +41,7 @@ const fn ok() -> u16 {
 }
 
 const fn settle() -> u64 {
-    rollout::HealthGate::SETTLE.as_secs()
+    rollout::HealthGate::DEFAULT_SETTLE.as_secs()
 }
 
 impl Gate {

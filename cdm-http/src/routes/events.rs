@@ -63,7 +63,7 @@ impl StreamSubject {
             Self::Operation(id) => {
                 let status = manager.operation(id).await.ok()?.state.status;
                 let end = serde_json::json!({"operation": id.to_string(), "rollout": null, "what": status.as_str()});
-                status.rests().then_some(end)?
+                status.is_settled().then_some(end)?
             }
             Self::Rollout(number) => {
                 let status = manager.get_rollout(*number).await.ok()?.status;

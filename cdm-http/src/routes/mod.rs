@@ -47,7 +47,7 @@ impl AppState {
         match accepted {
             Accepted::Operation(id) => {
                 let operation = self.wait_for_operation(&id, wait.unwrap_or(Duration::ZERO)).await?;
-                let rests = wait.is_some() && operation.state.status.rests();
+                let rests = wait.is_some() && operation.state.status.is_settled();
                 Ok(operation_response(if rests { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation))
             }
             Accepted::Rollout(number) => self.rollout_response(number).await,

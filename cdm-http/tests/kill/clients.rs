@@ -139,7 +139,9 @@ impl RetryingClient {
                 (201, None) | (200, Some("succeeded")) => {}
                 // An operation, or an installation, that was interrupted by several kills is parked for an operator, who
                 // retries it.
-                (200 | 202, Some("parked")) if reason == "attempts_exhausted" || reason == "install_incomplete" => {
+                (200 | 202, Some("parked"))
+                    if reason == "attempts_exhausted" || reason == "install_incomplete" =>
+                {
                     self.shared.retried.fetch_add(1, Ordering::SeqCst);
                     self.retry(response["id"].as_str().unwrap_or_default()).await?;
                     continue;

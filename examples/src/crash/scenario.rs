@@ -107,7 +107,7 @@ impl Scenario {
         let taken_over = async {
             loop {
                 let now = manager.operation(&self.provision).await?;
-                if now.state.epoch > before.state.epoch || now.state.status.rests() {
+                if now.state.epoch > before.state.epoch || now.state.status.is_settled() {
                     return Ok::<_, ManagerError>(clock.monotonic().since(died));
                 }
                 clock.sleep_until(clock.monotonic().after(Duration::from_millis(100))).await;

@@ -169,8 +169,11 @@ pub(super) fn put(item: &mut Item, name: &str, value: AttributeValue) {
 /// Adds a record's operation to the work index, unless the operation is a member of a rollout.
 pub(super) fn list_work(item: &mut Item, operation: Option<&OperationState>) {
     let Some(operation) = operation.filter(|operation| operation.member.is_none()) else { return };
-    let work =
-        if operation.status.rests() { "parked".to_owned() } else { pending_shard(operation.number % SHARDS) };
+    let work = if operation.status.is_settled() {
+        "parked".to_owned()
+    } else {
+        pending_shard(operation.number % SHARDS)
+    };
     put(item, "work", text(work));
     put(item, "number", number(operation.number));
     put(item, "opKind", text(operation.input.kind().as_str()));

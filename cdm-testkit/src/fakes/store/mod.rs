@@ -206,7 +206,7 @@ impl Journal for FakeStore {
     async fn pending_work(&self) -> Result<Vec<PendingWork>, StoreError> {
         let state = self.count_call("live");
         let operations = state.working.iter().filter_map(|(number, subject)| {
-            let operation = state.operation(subject).filter(|operation| !operation.status.rests())?;
+            let operation = state.operation(subject).filter(|operation| !operation.status.is_settled())?;
             Some(PendingWork {
                 subject: WorkItem::Operation(subject.clone()),
                 number: *number,

@@ -160,7 +160,7 @@ async fn work(conn: &mut SqliteConnection, subject: &Subject, operation: Option<
         .bind(integer(operation.number))
         .bind(operation.input.kind().as_str())
         .bind(operation.status.as_str())
-        .bind(operation.status.rests())
+        .bind(operation.status.is_settled())
         .bind(operation.owner.as_ref().map(|owner| owner.as_str().to_owned()))
         .bind(next_poll_at.map(|next_poll_at| integer(next_poll_at.millis())))
         .bind(operation.cancel)
