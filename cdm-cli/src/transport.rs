@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// A request to the API.
@@ -184,14 +185,11 @@ pub fn target(path: &str, query: &[(String, String)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query_string(query)) }
 }
 
+/// The characters that are encoded in a segment or a query: all but the unreserved ones of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
+    let encoded = utf8_percent_encode(text, RESERVED).to_string();
     // A segment of dots only would be interpreted as a parent directory.
-    if !out.is_empty() && out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
+    if encoded.bytes().all(|byte| byte == b'.') { encoded.replace('.', "%2E") } else { encoded }
 }

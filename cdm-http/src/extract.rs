@@ -297,27 +297,15 @@ impl Paging {
 
 /// Returns the cursor of the next page of a list.
 pub(crate) fn cursor(list: char, position: impl std::fmt::Display) -> String {
-    hex(&format!("{list}{position}"))
+    hex::encode(format!("{list}{position}"))
 }
 
-/// Encodes text in hexadecimal, which needs no escaping in a URL or a cookie.
-pub(crate) fn hex(text: &str) -> String {
-    hex_bytes(text.as_bytes())
-}
-
-/// Encodes bytes in hexadecimal.
-pub(crate) fn hex_bytes(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Decodes text that [`hex`] encoded; `None` if it is not valid.
+/// Decodes text from hexadecimal digits, which need no escaping in a URL or a cookie; `None` if they are not valid.
 pub(crate) fn unhex(text: &str) -> Option<String> {
     String::from_utf8(unhex_bytes(text)?).ok()
 }
 
 /// Decodes hexadecimal text of at most 1,024 digits; `None` if it is not valid.
 pub(crate) fn unhex_bytes(text: &str) -> Option<Vec<u8>> {
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let even = text.len().is_multiple_of(2) && text.len() <= 1_024;
-    text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>().filter(|_| even)
+    if text.len() <= 1_024 { hex::decode(text).ok() } else { None }
 }

@@ -100,8 +100,7 @@ impl Passwords {
             let mut hash = [0; 32];
             let password = password.expose_secret().as_bytes();
             let made = Argon2::default().hash_password_into(password, &salt, &mut hash);
-            let text = || hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            made.ok().map(|()| PasswordHash::new(text()))
+            made.ok().map(|()| PasswordHash::new(hex::encode(hash)))
         });
         made.await?.map(Some).ok_or_else(ApiError::internal)
     }

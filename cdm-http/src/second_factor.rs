@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use totp_rs::{Builder, Secret, Totp};
 
-use crate::extract::{hex_bytes, unhex_bytes};
+use crate::extract::unhex_bytes;
 
 /// The issuer that authenticator apps show next to the user name.
 const ISSUER: &str = "Cloud Deployment Manager";
@@ -85,7 +85,7 @@ impl Sealer {
         let aad = format!("{}\0{name}", purpose.label());
         let payload = Payload { msg: text.as_bytes(), aad: aad.as_bytes() };
         let sealed = self.0.encrypt(XNonce::from_slice(&nonce), payload).ok()?;
-        Some(hex_bytes(&[nonce.as_slice(), &sealed].concat()))
+        Some(hex::encode([nonce.as_slice(), &sealed].concat()))
     }
 
     /// Unseals a text; `None` if it was not sealed for this purpose and user.
@@ -130,7 +130,7 @@ pub(crate) struct SharedSecret {
 impl SharedSecret {
     /// Generates a secret from the random text `fresh`.
     pub(crate) fn fresh(name: &UserName, fresh: &SecretString) -> Option<Self> {
-        Self::of(name, &hex_bytes(&bytes_of::<SECRET>("shared secret", fresh)))
+        Self::of(name, &hex::encode(bytes_of::<SECRET>("shared secret", fresh)))
     }
 
     /// Parses a secret from hexadecimal text.

@@ -4,7 +4,7 @@
 //! crate. The encoding depends on field names and values alone, never on the names of Rust types or fields: a renamed
 //! type keeps its fingerprints. A change of the encoding itself increases [`Fingerprint::VERSION`].
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 
 use sha2::{Digest as _, Sha256};
 
@@ -59,7 +59,7 @@ impl Canonical {
 
     /// Returns the SHA-256 of the encoding in lower-case hexadecimal digits.
     pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(&self.0))
+        hex::encode(Sha256::digest(&self.0))
     }
 
     fn text(mut self, text: &str) -> Self {
@@ -112,14 +112,6 @@ impl Fingerprint {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -12,13 +12,11 @@ pub struct Digest([u8; 32]);
 impl Digest {
     const ALGORITHM: &str = "sha256:";
 
+    const LENGTH: &str = "a digest is 64 hexadecimal digits, alone or after sha256:";
     /// Applied to the text after the optional `sha256:`.
     const RULES: &[Rule] = &[
-        (
-            |hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()),
-            "a digest is 64 hexadecimal digits, alone or after sha256:",
-        ),
-        (|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()), "a digest is written in lower case"),
+        (|digits| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()), Self::LENGTH),
+        (|digits| !digits.bytes().any(|b| b.is_ascii_uppercase()), "a digest is written in lower case"),
     ];
 
     /// Parses a digest, with or without the prefix `sha256:`.
@@ -38,14 +36,13 @@ impl Digest {
     /// Returns the first rule that `text` breaks. Uppercase digits are rejected instead of converted, because
     /// registries compare digests as text.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let hex = text.strip_prefix(Self::ALGORITHM).unwrap_or(text);
-        if let Some(rule) = first_broken(Self::RULES, hex) {
-            return Err(NameError::new("a digest", rule, text));
+        let digits = text.strip_prefix(Self::ALGORITHM).unwrap_or(text);
+        let invalid = |rule| NameError::new("a digest", rule, text);
+        if let Some(rule) = first_broken(Self::RULES, digits) {
+            return Err(invalid(rule));
         }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            *byte = pair.iter().fold(0, |byte, &digit| byte << 4 | nibble(digit));
-        }
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| invalid(Self::LENGTH))?;
         Ok(Self(bytes))
     }
 
@@ -90,13 +87,13 @@ impl Digest {
 
     /// Returns the first 12 hexadecimal digits, enough for a user to distinguish two images.
     pub fn short(&self) -> String {
-        hex(&self.0[..6])
+        hex::encode(&self.0[..6])
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}{}", Self::ALGORITHM, hex(&self.0)))
+        f.pad(&format!("{}{}", Self::ALGORITHM, hex::encode(self.0)))
     }
 }
 
@@ -163,13 +160,4 @@ fn is_tagged(text: &str) -> bool {
         && !digest
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(is_of_reference)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Returns the value of one lower-case hexadecimal digit.
-fn nibble(digit: u8) -> u8 {
-    if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 }
 }

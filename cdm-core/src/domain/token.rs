@@ -63,8 +63,7 @@ pub struct TokenHash(pub [u8; 32]);
 impl TokenHash {
     /// Returns the name of a bootstrap token with this hash: `bootstrap-` and the first 8 hexadecimal digits.
     pub fn bootstrap_name(&self) -> String {
-        let digits: String = self.0.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        format!("bootstrap-{digits}")
+        format!("bootstrap-{}", hex::encode(&self.0[..4]))
     }
 }
 

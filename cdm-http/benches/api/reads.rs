@@ -59,8 +59,7 @@ fn page(n: usize) -> String {
         0 => format!("/sites?limit={PAGE}"),
         first => {
             let place = format!("s{}", arms::id(first - 1));
-            let cursor: String = place.bytes().map(|byte| format!("{byte:02x}")).collect();
-            format!("/sites?limit={PAGE}&cursor={cursor}")
+            format!("/sites?limit={PAGE}&cursor={}", hex::encode(place))
         }
     }
 }

@@ -24,8 +24,7 @@ const FILES: [File; 4] = [
 static PATHS: LazyLock<[String; 4]> = LazyLock::new(|| {
     FILES.map(|(name, _, content)| {
         let hash = Sha256::digest(content);
-        let short: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        format!("{short}-{name}")
+        format!("{}-{name}", hex::encode(&hash[..6]))
     })
 });
 
@@ -59,8 +58,7 @@ mod tests {
         for row in rows {
             let (hash, name) = row.split_once("  ").expect("a hash and a name");
             let (_, _, content) = FILES.iter().find(|(known, ..)| *known == name).expect("a file");
-            let found: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(found, hash, "{name}");
+            assert_eq!(hex::encode(Sha256::digest(content)), hash, "{name}");
             checked += 1;
         }
         assert_eq!(checked, 2);

@@ -60,7 +60,7 @@ pub(super) fn cookie(
 ) -> CookieJar {
     let until = now.after(LIFETIME).millis().to_string();
     let Some(mac) = signature(user, id, &until) else { return CookieJar::new() };
-    let signed: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let signed = hex::encode(mac.finalize().into_bytes());
     let text =
         format!("{}={id}.{until}.{signed}; Max-Age={}", cookie_name(headers, client), LIFETIME.as_secs());
     let Ok(mut cookie) = Cookie::parse(text) else { return CookieJar::new() };

@@ -32,7 +32,7 @@ use super::sign_in::{NextQuery, anonymous_actor, open_session, safe_next};
 use crate::app::{AppState, SharedState};
 use crate::client::Client as Caller;
 use crate::error::ApiError;
-use crate::extract::{hex, unhex};
+use crate::extract::unhex;
 use crate::middleware::RequestId;
 
 /// The path to which the provider redirects browsers.
@@ -175,7 +175,7 @@ pub(crate) async fn begin(
         .add_scope(Scope::new("profile".to_owned()));
     let (url, state, nonce) = authorization.url();
     let next = next.next.unwrap_or_default();
-    let next = hex(safe_next(&next));
+    let next = hex::encode(safe_next(&next));
     let until = server.app.clock.wall().after(SIGN_IN_TIMEOUT).millis();
     let value = format!("{}.{}.{}.{next}.{until}", state.secret(), nonce.secret(), verifier.secret());
     Ok((state_cookie(&headers, caller, Some(value)), Redirect::to(url.as_str())).into_response())

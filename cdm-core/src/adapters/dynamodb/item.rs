@@ -110,8 +110,7 @@ impl Key {
     }
 
     pub(super) fn token(hash: &TokenHash) -> Self {
-        let hex: String = hash.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::new(format!("T#{hex}"), "TOKEN")
+        Self::new(format!("T#{}", hex::encode(hash.0)), "TOKEN")
     }
 
     /// The item that maps a token's ID to its record.

@@ -30,8 +30,7 @@ pub(super) const fn resource(kind: &RouteKind) -> Resource {
 pub(super) fn host_label(host: &Hostname) -> String {
     use sha2::{Digest as _, Sha256};
     let hash = Sha256::digest(host.as_str().as_bytes());
-    let short: String = hash.iter().take(20).map(|byte| format!("{byte:02x}")).collect();
-    format!("{HOST}/{short}")
+    format!("{HOST}/{}", hex::encode(&hash[..20]))
 }
 
 /// The object of a route.

@@ -59,26 +59,17 @@ as_text! {
     WorkerId: printed, |text| Some(Self::new(text));
     Template: |template| template.as_str().to_owned(), |text| Some(Self::new(text));
     PasswordHash: |hash| hash.as_str().to_owned(), |text| Some(Self::new(text.to_owned()));
-    TokenHash: |hash| hex(&hash.0), |text| bytes(text).map(Self);
-    RecoveryHash: |hash| hex(&hash.0), |text| bytes(text).map(Self);
+    TokenHash: |hash| hex::encode(hash.0), |text| bytes(text).map(Self);
+    RecoveryHash: |hash| hex::encode(hash.0), |text| bytes(text).map(Self);
 }
 
 fn printed(value: &impl Display) -> String {
     value.to_string()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if hex.len() != 2 * N || !hex.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
+    hex::decode_to_slice(text, &mut bytes).ok()?;
     Some(bytes)
 }
 

@@ -1,9 +1,11 @@
 //! The port's keys, which identify a version, a delete marker or an unfinished upload of an object, and S3's encoding
 //! of keys.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use aws_sdk_s3::types::EncodingType;
+use percent_encoding::percent_decode_str;
 
 const VERSION: &str = "?versionId=";
 const UPLOAD: &str = "?uploadId=";
@@ -86,24 +88,9 @@ pub(super) fn decoder(encoding: Option<&EncodingType>) -> impl Fn(&str) -> Strin
 }
 
 fn decoded(key: &str) -> String {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    while let [first, after @ ..] = rest {
-        let code = match rest {
-            [b'%', high, low, after @ ..] => hex(*high, *low).map(|byte| (byte, after)),
-            _ => None,
-        };
-        let plain = if *first == b'+' { b' ' } else { *first };
-        let (byte, after) = code.unwrap_or((plain, after));
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
-}
-
-fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |byte| char::from(byte).to_digit(16);
-    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+    let spaced = key.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded.map_or_else(|_| key.to_owned(), Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -136,9 +136,8 @@ impl LocalCluster {
 
     /// The image that both services run until another one is set.
     pub fn initial_image() -> Digest {
-        let hash = Sha256::digest(b"cdm local cluster, initial image");
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Digest::parse(&hex).unwrap_or_else(|error| unreachable!("a hash is a digest: {error}"))
+        let hash = hex::encode(Sha256::digest(b"cdm local cluster, initial image"));
+        Digest::parse(&hash).unwrap_or_else(|error| unreachable!("a hash is a digest: {error}"))
     }
 
     /// Checks that the tables can be read.
