@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cdm_core::adapters::SystemClock;
 use cdm_core::adapters::outbound::{Outbound, OutboundError, OutboundRequest, OutboundResponse};
+use cdm_testkit::clock::SimClock;
 use hyper::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -34,7 +35,7 @@ fn request_to(to: SocketAddr) -> OutboundRequest {
         method: Method::GET,
         target: "/health?deep=1".to_owned(),
         headers: Vec::new(),
-        body: hyper::body::Bytes::new(),
+        body: Vec::new(),
     }
 }
 
@@ -78,8 +79,8 @@ async fn send(response: &'static [u8], most: usize) -> Result<OutboundResponse, 
     response
 }
 
-/// Starts a TLS peer with a certificate for that name, and returns its root certificate.
-async fn tls_peer(name: &str) -> (SocketAddr, Vec<u8>, JoinHandle<Option<String>>) {
+/// Returns an acceptor with a self-signed certificate for `name`, and the certificate in DER format.
+fn tls_acceptor(name: &str) -> (TlsAcceptor, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     let (chain, key) =
         (vec![made.cert.der().clone()], PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -89,7 +90,12 @@ async fn tls_peer(name: &str) -> (SocketAddr, Vec<u8>, JoinHandle<Option<String>
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::from(key))
         .expect("a key of the certificate");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), made.cert.der().to_vec())
+}
+
+/// Starts a TLS peer with a certificate for that name, and returns its root certificate.
+async fn tls_peer(name: &str) -> (SocketAddr, Vec<u8>, JoinHandle<Option<String>>) {
+    let (acceptor, root) = tls_acceptor(name);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let served = Handle::current().spawn(async move {
@@ -97,7 +103,7 @@ async fn tls_peer(name: &str) -> (SocketAddr, Vec<u8>, JoinHandle<Option<String>
         let stream = acceptor.accept(stream).await.ok()?;
         Some(serve(stream, b"HTTP/1.1 204 No Content\r\n\r\n").await)
     });
-    (address, made.cert.der().to_vec(), served)
+    (address, root, served)
 }
 
 #[tokio::test]
@@ -186,4 +192,60 @@ async fn a_name_without_an_address_is_an_error() {
     assert_eq!(addresses, ["127.0.0.1:80".parse().expect("an address")]);
     let none = outbound().resolve("no such name", 80, LONG).await;
     assert_eq!(none.expect_err("no name"), OutboundError::NoAddress);
+}
+
+#[tokio::test]
+async fn a_handshake_that_breaks_off_is_a_tls_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let served = Handle::current().spawn(async move { drop(listener.accept().await.expect("a connection")) });
+    let result = outbound().send(OutboundRequest { tls: true, ..request_to(address) }, 10, LONG).await;
+    assert_eq!(result.expect_err("no certificate"), OutboundError::Tls);
+    served.await.expect("the peer ends");
+}
+
+#[tokio::test]
+async fn a_name_that_is_another_ip_address_is_invalid() {
+    let (listener, address) = webhooks::listener();
+    for name in ["127.0.0.2", "127.1", "2130706433", "0x7f.1", "::1", "a@b", "a/b", "a:80", ""] {
+        for tls in [false, true] {
+            let request = OutboundRequest { name: name.to_owned(), tls, ..request_to(address) };
+            let result = outbound().send(request, 10, LONG).await;
+            assert_eq!(result.expect_err(name), OutboundError::InvalidRequest, "{name}");
+        }
+        assert!(webhooks::no_connection(&listener), "{name}");
+    }
+    let (address, served) = peer(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+    let request = OutboundRequest { name: "127.0.0.1".to_owned(), ..request_to(address) };
+    assert_eq!(outbound().send(request, 10, LONG).await.expect("a response").status, 204);
+    assert!(served.await.expect("the peer ends").contains("host: 127.0.0.1\r\n"));
+}
+
+#[tokio::test]
+async fn headers_over_the_limit_are_an_error() {
+    let head = format!("HTTP/1.1 200 OK\r\nx-large: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(33 << 10));
+    let result = send(head.leak().as_bytes(), 10).await;
+    assert_eq!(result.expect_err("too many bytes"), OutboundError::Broken);
+}
+
+#[tokio::test]
+async fn the_latency_does_not_include_the_connection() {
+    let clock = SimClock::new();
+    let (acceptor, root) = tls_acceptor("rrr.example.com");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let peer_clock = clock.clone();
+    let served = Handle::current().spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        peer_clock.advance(Duration::from_secs(5));
+        let mut stream = acceptor.accept(stream).await.expect("a handshake");
+        let mut first = [0];
+        stream.read_exact(&mut first).await.expect("a request");
+        peer_clock.advance(Duration::from_secs(2));
+        serve(stream, b"HTTP/1.1 204 No Content\r\n\r\n").await
+    });
+    let outbound = Outbound::trusting(Arc::new(clock), &[root]);
+    let response = outbound.send(OutboundRequest { tls: true, ..request_to(address) }, 10, LONG).await;
+    assert_eq!(response.expect("a response").took, Duration::from_secs(2));
+    served.await.expect("the peer ends");
 }

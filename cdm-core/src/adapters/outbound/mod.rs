@@ -7,28 +7,28 @@
 pub mod probe;
 pub mod webhook;
 
-mod tls;
-
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::error::Error;
+use std::future::ready;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
+use std::{fmt, io, iter};
 
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Request, Response, Url, redirect, retry};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore};
+use tower::util::MapResponseLayer;
 
+use crate::domain::MonotonicTime;
 use crate::ports::Clock;
 
-/// Maximum size of a response's head, in bytes.
+/// Maximum size of a response's headers, in bytes.
 const MAX_HEAD: usize = 32 << 10;
 
 /// Sends requests over HTTP/1.1. Clones share the trusted certificates.
@@ -36,7 +36,7 @@ const MAX_HEAD: usize = 32 << 10;
 pub struct Outbound {
     clock: Arc<dyn Clock>,
     /// Created for the first TLS connection, because reading the system's certificates takes a while.
-    tls: Arc<LazyLock<TlsConnector, Box<dyn FnOnce() -> TlsConnector + Send>>>,
+    tls: Arc<LazyLock<ClientConfig, Box<dyn FnOnce() -> ClientConfig + Send>>>,
 }
 
 /// A request.
@@ -57,7 +57,7 @@ pub struct OutboundRequest {
     /// Headers other than `Host`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body; empty for none.
-    pub body: Bytes,
+    pub body: Vec<u8>,
 }
 
 /// A response.
@@ -68,7 +68,7 @@ pub struct OutboundResponse {
     /// All headers of the response.
     pub headers: HeaderMap,
     /// The start of the body.
-    pub body: Bytes,
+    pub body: Vec<u8>,
     /// Whether the body has more bytes.
     pub truncated: bool,
     /// The time from the established connection to the head of the response.
@@ -104,13 +104,13 @@ pub enum OutboundError {
 impl Outbound {
     /// Creates a client that trusts the system's certificates, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls::connector(tls::system_roots())))) }
+        Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls_config(system_roots())))) }
     }
 
     /// Creates a client that trusts only certificates signed by these roots, in DER format.
     pub fn trusting(clock: Arc<dyn Clock>, roots: &[Vec<u8>]) -> Self {
-        let roots = tls::roots_from(roots);
-        Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls::connector(roots)))) }
+        let roots = roots_from(roots);
+        Self { clock, tls: Arc::new(LazyLock::new(Box::new(|| tls_config(roots)))) }
     }
 
     /// Resolves the addresses of a host name.
@@ -142,53 +142,60 @@ impl Outbound {
         max_body: usize,
         timeout: Duration,
     ) -> Result<OutboundResponse, OutboundError> {
-        let started = self.clock.monotonic();
-        let encoded = encode(&request)?;
-        let connected = self.within(timeout, TcpStream::connect(request.to)).await;
-        let stream =
-            connected.ok_or(OutboundError::ConnectTimeout)?.map_err(|_| OutboundError::Unreachable)?;
-        // Requests are small, so waiting for more bytes would only delay them.
-        drop(stream.set_nodelay(true));
-        let remaining = || timeout.saturating_sub(self.clock.monotonic().since(started));
-        if request.tls {
-            let name = tls::name(&request.name).ok_or(OutboundError::InvalidRequest)?;
-            let handshake = self.within(remaining(), self.tls.connect(name, stream)).await;
-            let stream = handshake.ok_or(OutboundError::ConnectTimeout)?.map_err(|_| OutboundError::Tls)?;
-            self.exchange(stream, encoded, max_body, remaining()).await
-        } else {
-            self.exchange(stream, encoded, max_body, remaining()).await
+        let connected = Arc::new(OnceLock::new());
+        let client = self.client(&request, &connected)?;
+        let exchange = self.exchange(client, encode(request)?, max_body, &connected);
+        match self.within(timeout, exchange).await {
+            Some(result) => result,
+            None if connected.get().is_some() => Err(OutboundError::TimedOut),
+            None => Err(OutboundError::ConnectTimeout),
         }
     }
 
-    async fn exchange<S>(
+    /// Creates the client of one request, which can connect to one address only. It sets `connected` to the time at which
+    /// the connection is established, including TLS.
+    fn client(
         &self,
-        stream: S,
-        request: Request<Full<Bytes>>,
+        request: &OutboundRequest,
+        connected: &Arc<OnceLock<MonotonicTime>>,
+    ) -> Result<Client, OutboundError> {
+        // Plaintext requests do not need the system's certificates.
+        let tls = if request.tls { (**self.tls).clone() } else { tls_config(RootCertStore::empty()) };
+        let (clock, connected) = (Arc::clone(&self.clock), Arc::clone(connected));
+        let record_time = MapResponseLayer::new(move |connection| {
+            connected.get_or_init(|| clock.monotonic());
+            connection
+        });
+        Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(PinnedResolver(request.to))
+            .connector_layer(record_time)
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            // A feature of another crate in the build must not change what is sent, or what the body limit counts.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .build()
+            .map_err(|_| OutboundError::InvalidRequest)
+    }
+
+    async fn exchange(
+        &self,
+        client: Client,
+        request: Request,
         max_body: usize,
-        timeout: Duration,
-    ) -> Result<OutboundResponse, OutboundError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let started = self.clock.monotonic();
-        let exchange = async {
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(MAX_HEAD);
-            let (mut sender, connection) =
-                builder.handshake(TokioIo::new(stream)).await.map_err(|_| OutboundError::Broken)?;
-            let receiving = async {
-                let response = sender.send_request(request).await.map_err(|_| OutboundError::Broken)?;
-                let took = self.clock.monotonic().since(started);
-                read(response, max_body, took).await
-            };
-            pin_mut!(receiving, connection);
-            match select(receiving, connection).await {
-                Either::Left((result, _)) => result,
-                // The connection has ended, and the bytes that it has received can be read.
-                Either::Right((_, receiving)) => receiving.await,
-            }
-        };
-        self.within(timeout, exchange).await.ok_or(OutboundError::TimedOut)?
+        connected: &OnceLock<MonotonicTime>,
+    ) -> Result<OutboundResponse, OutboundError> {
+        let response = client.execute(request).await.map_err(|error| classify(&error))?;
+        let now = self.clock.monotonic();
+        let took = now.since(*connected.get().unwrap_or(&now));
+        read(response, max_body, took).await
     }
 
     /// The output of `work`; `None` after the timeout.
@@ -208,42 +215,108 @@ impl fmt::Debug for Outbound {
     }
 }
 
-fn encode(request: &OutboundRequest) -> Result<Request<Full<Bytes>>, OutboundError> {
-    let literal =
-        if request.name.contains(':') { format!("[{}]", request.name) } else { request.name.clone() };
-    let host = match request.port {
+/// Resolves every name to one address, so that a client connects to no other.
+struct PinnedResolver(SocketAddr);
+
+impl Resolve for PinnedResolver {
+    fn resolve(&self, _: Name) -> Resolving {
+        let addresses: Addrs = Box::new(iter::once(self.0));
+        Box::pin(ready(Ok(addresses)))
+    }
+}
+
+/// The certificates of the system. Certificates that cannot be parsed are skipped.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// The given certificates, in DER format.
+fn roots_from(roots: &[Vec<u8>]) -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().map(|der| CertificateDer::from(der.clone())));
+    store
+}
+
+/// TLS 1.2 or newer and HTTP/1.1, on ring.
+fn tls_config(roots: RootCertStore) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let Ok(builder) = builder.with_protocol_versions(&[&TLS13, &TLS12]) else {
+        unreachable!("ring has the suites of both versions");
+    };
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+fn encode(request: OutboundRequest) -> Result<Request, OutboundError> {
+    let OutboundRequest { to, tls, name, port, method, target, headers, body } = request;
+    let scheme = if tls { "https" } else { "http" };
+    // A client connects to an IP address in a URL without its resolver, and to the port in a URL before the resolver's.
+    let ip = name.parse::<IpAddr>().ok();
+    let authority = match ip {
+        Some(ip) if ip == to.ip() => to.to_string(),
+        Some(_) => return Err(OutboundError::InvalidRequest),
+        None => name.clone(),
+    };
+    let url = Url::parse(&format!("{scheme}://{authority}{target}"));
+    let url = url.map_err(|_| OutboundError::InvalidRequest)?;
+    let is_host = ip.is_some() || url.host_str().is_some_and(|host| host.eq_ignore_ascii_case(&name));
+    let has_name = !tls || ServerName::try_from(name.as_str()).is_ok();
+    if !is_host || !has_name || !target.starts_with('/') {
+        return Err(OutboundError::InvalidRequest);
+    }
+    let literal = if name.contains(':') { format!("[{name}]") } else { name };
+    let host = match port {
         Some(port) => format!("{literal}:{port}"),
         None => literal,
     };
-    if !request.target.starts_with('/') {
-        return Err(OutboundError::InvalidRequest);
+    let host = HeaderValue::try_from(host).map_err(|_| OutboundError::InvalidRequest)?;
+    let mut encoded = Request::new(method, url);
+    encoded.headers_mut().insert(HOST, host);
+    encoded.headers_mut().extend(headers);
+    if !body.is_empty() {
+        *encoded.body_mut() = Some(body.into());
     }
-    let mut builder =
-        Request::builder().method(request.method.clone()).uri(request.target.as_str()).header(HOST, host);
-    if let Some(headers) = builder.headers_mut() {
-        headers.extend(request.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+    Ok(encoded)
+}
+
+fn classify(error: &reqwest::Error) -> OutboundError {
+    if error.is_builder() {
+        OutboundError::InvalidRequest
+    } else if !error.is_connect() {
+        OutboundError::Broken
+    } else if is_handshake_error(error) {
+        OutboundError::Tls
+    } else {
+        OutboundError::Unreachable
     }
-    builder.body(Full::new(request.body.clone())).map_err(|_| OutboundError::InvalidRequest)
+}
+
+/// Returns whether a connect error is an error of the TLS handshake. The connector wraps such an error in an I/O error of
+/// the kind `Other`, and reports an I/O error of a TCP connection as it is.
+fn is_handshake_error(error: &(dyn Error + 'static)) -> bool {
+    iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+        .is_some_and(|error| error.kind() == io::ErrorKind::Other)
 }
 
 async fn read(
-    response: Response<Incoming>,
+    mut response: Response,
     max_body: usize,
     took: Duration,
 ) -> Result<OutboundResponse, OutboundError> {
-    let (parts, mut body) = response.into_parts();
-    let (mut body_start, mut truncated) = (Vec::new(), max_body == 0);
-    while !truncated && let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| OutboundError::Broken)?.into_data() else { continue };
-        let remaining = max_body - body_start.len();
-        truncated = data.len() > remaining;
-        body_start.extend_from_slice(&data[..data.len().min(remaining)]);
+    let headers = std::mem::take(response.headers_mut());
+    let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if head > MAX_HEAD {
+        return Err(OutboundError::Broken);
     }
-    Ok(OutboundResponse {
-        status: parts.status.as_u16(),
-        headers: parts.headers,
-        body: body_start.into(),
-        truncated,
-        took,
-    })
+    let (mut body, mut truncated) = (Vec::new(), max_body == 0);
+    while !truncated && let Some(data) = response.chunk().await.map_err(|_| OutboundError::Broken)? {
+        let remaining = max_body - body.len();
+        truncated = data.len() > remaining;
+        body.extend_from_slice(&data[..data.len().min(remaining)]);
+    }
+    Ok(OutboundResponse { status: response.status().as_u16(), headers, body, truncated, took })
 }

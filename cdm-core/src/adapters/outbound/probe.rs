@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hyper::Method;
-use hyper::body::Bytes;
-use hyper::header::{HeaderName, HeaderValue, USER_AGENT};
+use reqwest::Method;
+use reqwest::header::{HeaderName, HeaderValue, USER_AGENT};
 
 use super::webhook::Resolver;
 use super::{Outbound, OutboundError, OutboundRequest, OutboundResponse};
@@ -154,7 +153,7 @@ pub(in crate::adapters) fn request(
         method: Method::GET,
         target: check.path.clone(),
         headers: all,
-        body: Bytes::new(),
+        body: Vec::new(),
     }
 }
 
