@@ -5,21 +5,21 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::{StatusCode, header};
+use axum::http::header;
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use cdm_core::domain::MonotonicTime;
-use futures_util::stream;
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::AppState;
 
-/// The time without a frame after which a stream sends a comment to show that it is alive.
+/// The time without an event after which a stream sends a comment to show that it is alive.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often the authorization of the subscriber is checked, also while the stream waits for events or for the client.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(900);
-/// How long the client may leave frames unread.
+/// How long the client may leave events unread.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The token or session for which a stream was opened.
@@ -27,9 +27,9 @@ pub(crate) trait Subscriber: Send + Sync {
     /// Returns whether the subscriber may still read the stream; `true` if the store does not respond.
     fn is_authorized(&self, server: &AppState) -> impl Future<Output = bool> + Send;
 
-    /// Returns the frame that ends the stream if the subscriber is no longer authorized.
-    fn final_frame(&self) -> Option<String> {
-        None
+    /// Returns the events that end the stream if the subscriber is no longer authorized.
+    fn final_events(&self) -> Vec<Event> {
+        Vec::new()
     }
 }
 
@@ -37,24 +37,24 @@ pub(crate) trait Subscriber: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
 
-/// Ends a body at once, and drops the frames that are not sent yet.
+/// Ends a body at once, and drops the events that are not sent yet.
 #[derive(Debug, Default)]
 struct Abort {
     token: CancellationToken,
-    final_frame: OnceLock<String>,
+    final_events: OnceLock<Vec<Event>>,
 }
 
-/// Writes the frames of a stream.
+/// Writes the events of a stream.
 pub(crate) struct EventWriter<'a, S> {
     server: &'a AppState,
     subscriber: S,
-    sender: mpsc::Sender<String>,
+    sender: mpsc::Sender<Event>,
     abort: Arc<Abort>,
     checked: MonotonicTime,
     last_sent: MonotonicTime,
 }
 
-/// Returns the sender and the response of a stream, with a buffer of `capacity` frames between them.
+/// Returns the sender and the response of a stream, with a buffer of `capacity` events between them.
 pub(crate) fn channel(capacity: usize) -> (StreamSender, Response) {
     let (sender, receiver) = mpsc::channel(capacity);
     let abort = Arc::new(Abort::default());
@@ -63,7 +63,7 @@ pub(crate) fn channel(capacity: usize) -> (StreamSender, Response) {
 
 /// The sending half of a stream.
 pub(crate) struct StreamSender {
-    sender: mpsc::Sender<String>,
+    sender: mpsc::Sender<Event>,
     abort: Arc<Abort>,
 }
 
@@ -76,37 +76,32 @@ impl StreamSender {
     }
 }
 
-/// Returns a stream of one frame.
-pub(crate) fn single_frame(frame: String) -> Response {
-    let (sender, receiver) = mpsc::channel(1);
-    // The channel has the capacity for the frame.
-    let _ = sender.try_send(frame);
-    body(receiver, Arc::default())
+/// Returns a stream of these events.
+pub(crate) fn complete(events: Vec<Event>) -> Response {
+    response(stream::iter(events))
 }
 
-fn body(receiver: mpsc::Receiver<String>, abort: Arc<Abort>) -> Response {
-    let frames = stream::unfold(Some((receiver, abort)), |state| async {
-        let (mut receiver, abort) = state?;
+fn body(receiver: mpsc::Receiver<Event>, abort: Arc<Abort>) -> Response {
+    let until_abort = stream::unfold((receiver, Arc::clone(&abort)), |(mut receiver, abort)| async {
         tokio::select! {
             biased;
-            () = abort.token.cancelled() => {
-                let last = abort.final_frame.get().cloned()?;
-                Some((Ok::<_, Infallible>(Bytes::from(last)), None))
-            }
-            frame = receiver.recv() => Some((Ok(Bytes::from(frame?)), Some((receiver, abort)))),
+            () = abort.token.cancelled() => None,
+            event = receiver.recv() => Some((event?, (receiver, abort))),
         }
     });
-    let headers = [
-        (header::CONTENT_TYPE.as_str(), "text/event-stream"),
-        (header::CACHE_CONTROL.as_str(), "no-store"),
-        ("x-accel-buffering", "no"),
-    ];
-    (StatusCode::OK, headers, Body::from_stream(frames)).into_response()
+    let last =
+        stream::once(async move { stream::iter(abort.final_events.get().cloned().unwrap_or_default()) });
+    response(until_abort.chain(last.flatten()))
+}
+
+fn response(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    let headers = [(header::CACHE_CONTROL.as_str(), "no-store"), ("x-accel-buffering", "no")];
+    (headers, Sse::new(events.map(Ok::<_, Infallible>))).into_response()
 }
 
 impl<S: Subscriber> EventWriter<'_, S> {
-    /// Sends a frame once the buffer has capacity for it.
-    pub(crate) async fn send(&mut self, frame: String) -> Result<(), Closed> {
+    /// Sends an event once the buffer has capacity for it.
+    pub(crate) async fn send(&mut self, event: Event) -> Result<(), Closed> {
         let clock = &self.server.app.clock;
         let until = clock.monotonic().after(WRITE_TIMEOUT);
         loop {
@@ -115,7 +110,7 @@ impl<S: Subscriber> EventWriter<'_, S> {
                 biased;
                 () = self.server.stopping.cancelled() => return Err(Closed),
                 permit = self.sender.reserve() => {
-                    permit.map_err(|_| Closed)?.send(frame);
+                    permit.map_err(|_| Closed)?.send(event);
                     self.last_sent = clock.monotonic();
                     return Ok(());
                 }
@@ -141,9 +136,7 @@ impl<S: Subscriber> EventWriter<'_, S> {
 
     /// Ends the stream of a subscriber who is no longer authorized.
     pub(crate) fn close_unauthorized(&self) -> Result<(), Closed> {
-        if let Some(frame) = self.subscriber.final_frame() {
-            let _ = self.abort.final_frame.set(frame);
-        }
+        let _ = self.abort.final_events.set(self.subscriber.final_events());
         self.abort.token.cancel();
         Err(Closed)
     }
@@ -161,11 +154,11 @@ impl<S: Subscriber> EventWriter<'_, S> {
         }
     }
 
-    /// Sends a comment if the stream has not sent a frame for [`KEEP_ALIVE`].
+    /// Sends a comment if the stream has not sent an event for [`KEEP_ALIVE`].
     pub(crate) async fn keep_alive(&mut self) -> Result<(), Closed> {
         if self.server.app.clock.monotonic().since(self.last_sent) < KEEP_ALIVE {
             return Ok(());
         }
-        self.send(": alive\n\n".to_owned()).await
+        self.send(Event::default().comment("alive")).await
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cdm_core::domain::Actor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::network;
 
@@ -17,82 +18,62 @@ const ADDRESS_FRACTION: usize = 2;
 const RESERVED_FRACTION: usize = 8;
 
 /// The permits for the event streams of one server.
-#[derive(Clone, Debug)]
-pub(crate) struct StreamPermits(Arc<Inner>);
-
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct StreamPermits {
     limit: usize,
-    counts: Mutex<Counts>,
+    total: Arc<Semaphore>,
+    shares: Mutex<Shares>,
 }
 
+/// The shares with a permit in use, and perhaps some without.
 #[derive(Debug, Default)]
-struct Counts {
-    total: usize,
-    holders: HashMap<Actor, usize>,
-    addresses: HashMap<IpAddr, usize>,
+struct Shares {
+    holders: HashMap<Actor, Arc<Semaphore>>,
+    addresses: HashMap<IpAddr, Arc<Semaphore>>,
 }
 
 /// The permit of one open stream, which is released on drop.
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
-    permits: StreamPermits,
-    holder: Actor,
-    address: Option<IpAddr>,
+    _total: OwnedSemaphorePermit,
+    _holder: OwnedSemaphorePermit,
+    _address: Option<OwnedSemaphorePermit>,
 }
 
 impl StreamPermits {
     /// Returns permits for `limit` streams in total.
     pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new(Inner { limit, counts: Mutex::default() }))
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        Self { limit, total: Arc::new(Semaphore::new(limit)), shares: Mutex::default() }
     }
 
     /// Acquires a permit for a stream of a token or user; `None` if the holder, the address or the server has reached its
     /// limit. Loopback addresses have no limit, since a proxy on this machine may forward many clients.
     pub(crate) fn acquire(&self, holder: &Actor, address: Option<IpAddr>) -> Option<StreamPermit> {
-        let limit = self.0.limit;
-        let share = |fraction: usize| (limit / fraction).max(1);
+        let share = |fraction: usize| (self.limit / fraction).max(1);
         let address = address.map(network).filter(|address| !address.is_loopback());
-        let mut counts = self.lock();
-        let of_holder = counts.holders.get(holder).copied().unwrap_or_default();
+        // Permits are acquired under this lock only, so the comparison with the reserve and the acquisition are one step.
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_holder = share_of(&mut shares.holders, holder.clone(), share(HOLDER_FRACTION));
         let of_address =
-            address.and_then(|address| counts.addresses.get(&address).copied()).unwrap_or_default();
-        let free = limit.saturating_sub(counts.total);
-        let reserved = if of_holder == 0 { 0 } else { limit / RESERVED_FRACTION };
-        if free <= reserved || of_holder >= share(HOLDER_FRACTION) || of_address >= share(ADDRESS_FRACTION) {
+            address.map(|address| share_of(&mut shares.addresses, address, share(ADDRESS_FRACTION)));
+        let is_first = of_holder.available_permits() == share(HOLDER_FRACTION);
+        let reserved = if is_first { 0 } else { self.limit / RESERVED_FRACTION };
+        if self.total.available_permits() <= reserved {
             return None;
         }
-        counts.total += 1;
-        *counts.holders.entry(holder.clone()).or_default() += 1;
-        if let Some(address) = address {
-            *counts.addresses.entry(address).or_default() += 1;
-        }
-        Some(StreamPermit { permits: self.clone(), holder: holder.clone(), address })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(StreamPermit {
+            _holder: of_holder.try_acquire_owned().ok()?,
+            _address: of_address.map(Semaphore::try_acquire_owned).transpose().ok()?,
+            _total: Arc::clone(&self.total).try_acquire_owned().ok()?,
+        })
     }
 }
 
-fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-impl Drop for StreamPermit {
-    fn drop(&mut self) {
-        let mut counts = self.permits.lock();
-        counts.total -= 1;
-        decrement(&mut counts.holders, &self.holder);
-        if let Some(address) = &self.address {
-            decrement(&mut counts.addresses, address);
-        }
-    }
+/// Returns the share of `key` with `size` permits, and removes the shares of which no permit is in use.
+fn share_of<K: Hash + Eq>(shares: &mut HashMap<K, Arc<Semaphore>>, key: K, size: usize) -> Arc<Semaphore> {
+    shares.retain(|_, share| share.available_permits() < size);
+    Arc::clone(shares.entry(key).or_insert_with(|| Arc::new(Semaphore::new(size))))
 }
 
 #[cfg(test)]
@@ -119,8 +100,10 @@ mod tests {
         acquired.remove(0);
         assert!(permits.acquire(&holder("viewer"), None).is_some(), "a released permit is free");
         acquired.clear();
-        let counts = permits.lock();
-        assert!(counts.total == 0 && counts.holders.is_empty() && counts.addresses.is_empty(), "{counts:?}");
+        assert_eq!(permits.total.available_permits(), 256);
+        acquired.extend(permits.acquire(&holder("another"), address(1)));
+        let shares = permits.shares.lock().expect("no panic");
+        assert_eq!((shares.holders.len(), shares.addresses.len()), (1, 1), "unused shares are removed");
     }
 
     #[test]

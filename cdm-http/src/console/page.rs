@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::sse::Event;
 use axum::response::{Html, IntoResponse, Response};
 use cdm_core::ports::{Clock, FeedEvent};
 
@@ -13,10 +14,12 @@ use super::{assets, format};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 use crate::events::EventReader;
-use crate::stream::{Closed, EventWriter, Subscriber, channel, single_frame};
+use crate::stream::{Closed, EventWriter, Subscriber, channel, complete};
 
 /// The shortest interval between two renderings for a stream.
 const MIN_REFRESH: Duration = Duration::from_millis(250);
+/// How long a page waits before it reconnects to a stream that was refused.
+const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 /// The longest interval between two renderings for a stream: pods and ages change without an event.
 const MAX_REFRESH: Duration = Duration::from_secs(2);
 
@@ -164,8 +167,8 @@ impl Subscriber for Arc<CurrentUser> {
         !matches!(self.reload(server).await, Ok(None))
     }
 
-    fn final_frame(&self) -> Option<String> {
-        Some(signed_out_message())
+    fn final_events(&self) -> Vec<Event> {
+        signed_out_events()
     }
 }
 
@@ -198,7 +201,7 @@ where
         if body == last {
             outlet.keep_alive().await?;
         } else {
-            outlet.send(sse_data(&body)).await?;
+            outlet.send(replacement(&body)).await?;
             last = body;
         }
         outlet.wait(next_update(&mut listener, &affects, &clock)).await?;
@@ -231,17 +234,16 @@ async fn next_update<A: Fn(&FeedEvent) -> bool>(
     futures_util::future::select(std::pin::pin!(timeout), std::pin::pin!(event)).await;
 }
 
-/// Returns HTML as the data of a server-sent event, which the page swaps in.
-fn sse_data(html: &str) -> String {
-    let lines: String = html.lines().map(|line| format!("data: {line}\n")).collect();
-    format!("{lines}\n")
+/// Returns an event with HTML that the page swaps in.
+fn replacement(html: &str) -> Event {
+    Event::default().data(html.strip_suffix('\n').unwrap_or(html))
 }
 
-/// Returns the last message of the stream of an ended session, after which the page does not reconnect.
-fn signed_out_message() -> String {
+/// Returns the last events of the stream of an ended session, after which the page does not reconnect.
+fn signed_out_events() -> Vec<Event> {
     let note = "<p class=\"note bad\" role=\"status\">You are signed out. <a href=\"/console/sign-in\">Sign in \
                 again</a> to continue.</p>";
-    format!("{}event: gone\ndata: \n\n", sse_data(note))
+    vec![replacement(note), Event::default().event("gone").data("gone")]
 }
 
 /// Redirects a browser that requested a fragment to a complete page.
@@ -254,14 +256,14 @@ pub(crate) fn client_redirect(to: &str) -> Response {
 }
 
 /// Returns a stream without content, over the limit or after an error: the page keeps its content and reconnects after
-/// 15 s.
+/// [`RETRY_INTERVAL`].
 pub(crate) fn retry_later() -> Response {
-    single_frame("retry: 15000\nevent: later\ndata: \n\n".to_owned())
+    complete(vec![Event::default().retry(RETRY_INTERVAL).event("later").data("later")])
 }
 
 /// Returns the stream of an ended session.
 pub(crate) fn signed_out_stream() -> Response {
-    single_frame(signed_out_message())
+    complete(signed_out_events())
 }
 
 /// Returns the note that replaces the changing part if it cannot be rendered; the next rendering may succeed.

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{Response, sse};
 use cdm_core::domain::OperationId;
 use cdm_core::domain::operation::OperationParent;
 use cdm_core::ports::FeedEvent;
@@ -54,9 +54,9 @@ impl StreamSubject {
         }
     }
 
-    /// Returns the last frame of the stream once the operation has ended or is parked, or the rollout has ended, halted or
+    /// Returns the last event of the stream once the operation has ended or is parked, or the rollout has ended, halted or
     /// paused. If the store does not respond, the stream continues.
-    async fn end(&self, server: &AppState) -> Option<String> {
+    async fn end(&self, server: &AppState) -> Option<sse::Event> {
         let manager = &server.app.manager;
         let end = match self {
             Self::All => return None,
@@ -72,7 +72,7 @@ impl StreamSubject {
                 (!status.runnable()).then_some(end)?
             }
         };
-        Some(format!("event: end\ndata: {end}\n\n"))
+        Some(sse::Event::default().event("end").data(end.to_string()))
     }
 }
 
@@ -162,7 +162,7 @@ async fn copy_events(
     mut reader: EventReader,
     subject: &StreamSubject,
 ) -> Result<(), Closed> {
-    writer.send(": open\n\n".to_owned()).await?;
+    writer.send(sse::Event::default().comment("open")).await?;
     loop {
         // The subject is also checked without new events, since an earlier check may have failed.
         let timeout = server.app.clock.sleep_until(server.app.clock.monotonic().after(CHECK_INTERVAL));
@@ -192,17 +192,17 @@ async fn send_new_events(
         }
         writer.check().await?;
         for (cursor, event) in events.iter().filter(|(_, event)| subject.contains(event)) {
-            writer.send(frame(*cursor, event)).await?;
+            writer.send(encode(*cursor, event)).await?;
         }
     }
 }
 
-fn frame(cursor: EventCursor, event: &FeedEvent) -> String {
+fn encode(cursor: EventCursor, event: &FeedEvent) -> sse::Event {
     let kind = match (event.rollout, &event.operation) {
         (Some(_), _) => "rollout",
         (None, Some(_)) => "operation",
         (None, None) => "site",
     };
     let data = serde_json::to_string(&Event::from(event)).unwrap_or_default();
-    format!("id: {cursor}\nevent: {kind}\ndata: {data}\n\n")
+    sse::Event::default().id(cursor.to_string()).event(kind).data(data)
 }

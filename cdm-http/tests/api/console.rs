@@ -142,7 +142,7 @@ async fn without_a_session_every_page_leads_to_the_sign_in() {
     assert_eq!(stream_response.headers["content-type"], "text/event-stream");
     assert!(
         stream_response.text.contains("You are signed out")
-            && stream_response.text.ends_with("event: gone\ndata: \n\n")
+            && stream_response.text.ends_with("event: gone\ndata: gone\n\n")
     );
 }
 
@@ -213,7 +213,10 @@ async fn fragments_and_streams_are_never_full_pages() {
         anonymous.headers["hx-redirect"].to_str().is_ok_and(|to| to.starts_with("/console/sign-in?next="))
     );
     let full = ask(&ada.cookie, "/console/sites", true).await;
-    assert_eq!((full.status.as_u16(), full.text.as_str()), (200, "retry: 15000\nevent: later\ndata: \n\n"));
+    assert_eq!(
+        (full.status.as_u16(), full.text.as_str()),
+        (200, "retry: 15000\nevent: later\ndata: later\n\n")
+    );
 }
 
 /// Over TLS, the name of the cookie has a prefix, so that no other host and no plaintext page of this host can set it.
@@ -289,7 +292,7 @@ async fn a_stream_of_a_page_ends_with_its_session() {
     let closed = env.app.manager.close_session(&request, &name, None);
     let (stream, closed) = futures_util::future::join(stream, closed).await;
     closed.expect("the session exists");
-    assert!(stream.text.ends_with("event: gone\ndata: \n\n"), "{}", stream.text);
+    assert!(stream.text.ends_with("event: gone\ndata: gone\n\n"), "{}", stream.text);
 }
 
 /// A browser that signs in again has one session, not two; an unused session expires.
