@@ -4,15 +4,10 @@
 //! same counts of creates, deletes and moves as the run without faults. The invariants are checked after every effect
 //! of either run. A planned fault that did not occur fails the campaign.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a replayed plan is printed, and named by the environment"
-)]
+#![allow(clippy::print_stdout, reason = "a replayed plan is printed")]
 
-mod campaign;
-
-use campaign::{Campaign, catch_panic, full, seed};
+use cdm_testkit::backends;
+use cdm_testkit::campaign::{Campaign, catch_panic, full, seed};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::ids::Rng;
 use cdm_testkit::world::{Scenario, Summary, World, scenarios};
@@ -123,7 +118,7 @@ fn pairs() {
 /// cdm-core --test faults replay`.
 #[test]
 fn replay() {
-    let Ok(text) = std::env::var("CDM_PLAN") else { return };
+    let Some(text) = backends::optional("CDM_PLAN") else { return };
     let mut parts = text.split(';');
     let name = parts.next().unwrap_or_default();
     let scenario =

@@ -4,16 +4,14 @@
 
 #![allow(clippy::print_stdout, reason = "the campaign prints its result")]
 
-mod campaign;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use campaign::{Campaign, full, seed};
 use cdm_core::domain::rollout::{Budget, Counts, HealthGate, MemberOutcome, RolloutMember, WaveTarget};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, Digest, ReasonCode, Rollout, RolloutStatus};
 use cdm_core::manager::{Accepted, Force, NewFreeze, Resume, RolloutRequest, RolloutScope};
+use cdm_testkit::campaign::{Campaign, full, seed};
 use cdm_testkit::fakes::Unreachable;
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::ids::Rng;

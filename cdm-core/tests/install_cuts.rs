@@ -5,11 +5,9 @@
 //! database of a site that may have been used is never recreated. The invariants `SignIn` and `KeptDatabase` check
 //! this.
 
-mod campaign;
-
-use campaign::{Campaign, catch_panic, full};
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{OperationKind, ReasonCode, State, Status, TerminalStatus};
+use cdm_testkit::campaign::{Campaign, catch_panic, full};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::installation::Installation;
 use cdm_testkit::log::EffectKind;

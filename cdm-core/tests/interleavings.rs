@@ -2,9 +2,7 @@
 //! than its lease, and the second takes over. The first resumes at every point of the second's work, after it, after
 //! the site was terminated, and after the same id was created again. The resumed worker must change nothing.
 
-mod campaign;
-
-use campaign::{Campaign, catch_panic, full};
+use cdm_testkit::campaign::{Campaign, catch_panic, full};
 use cdm_testkit::world::{Scenario, Summary, Wake, World, scenarios, zombie};
 
 /// Number of points of the successor's work that are tested for each call in the sampled campaign.

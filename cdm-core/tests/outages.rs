@@ -6,15 +6,13 @@
 //! calls to the port during its outage is bounded. An outage longer than a step's timeout parks the operation with the
 //! last error, and a retry after the outage succeeds.
 
-mod campaign;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use campaign::{Campaign, catch_panic};
 use cdm_core::domain::{ReasonCode, RolloutStatus, Status};
 use cdm_core::ports::Clock;
+use cdm_testkit::campaign::{Campaign, catch_panic};
 use cdm_testkit::faults::{CallSite, Outage, OutageKind};
 use cdm_testkit::log::EffectKind;
 use cdm_testkit::world::{Scenario, Summary, World, scenarios};

@@ -12,9 +12,6 @@
 )]
 
 mod engine;
-#[path = "../engine/measure.rs"]
-#[allow(dead_code, reason = "shared with the other benchmark, which measures threads and memory too")]
-mod measure;
 mod raw;
 mod script;
 mod servers;
@@ -23,9 +20,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cdm_core::domain::Color;
+use cdm_testkit::measure::Rounds;
 
 use engine::{Engine, SiteSetup};
-use measure::Rounds;
 use raw::RawClient;
 use servers::{Counts, Servers};
 

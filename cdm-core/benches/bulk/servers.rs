@@ -102,14 +102,13 @@ pub(crate) async fn serve(dynamodb: &str) {
     }
     api.advance(Duration::from_secs(60));
     tokio::spawn(speed_up(Arc::clone(&api), Arc::clone(&clock)));
-    let upstream = dynamodb.trim_start_matches("http://").trim_end_matches('/').to_owned();
-    let proxy = Proxy::http(upstream, clock).await.expect("a proxy");
+    let proxy = Proxy::http(dynamodb, clock).await.expect("a proxy");
     println!(
         "{}",
         json!({
             "kubeconfig": api.kubeconfig_of(TOKEN, NAMESPACE),
             "for_kubectl": api.kubeconfig_by_address(TOKEN, NAMESPACE),
-            "dynamodb": format!("http://{}", proxy.address()),
+            "dynamodb": proxy.url(),
         })
     );
     let mut before = (0, 0);

@@ -10,15 +10,14 @@
 )]
 
 mod codec;
-mod measure;
 mod platform;
 mod tap;
 
 use std::process::Command;
 
 use cdm_core::domain::Color;
+use cdm_testkit::measure::{self, Elapsed, Rounds, time};
 
-use measure::{Elapsed, Rounds, time};
 use platform::{Fakes, Platform, Single};
 use tap::{Counts, Recorder, Request, Trace, counts};
 

@@ -9,11 +9,11 @@ use cdm_core::ports::{
     WriteError,
 };
 use cdm_testkit::fixtures;
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 use tokio::sync::Semaphore;
 
 use super::TestEnv;
 use super::lost_responses::event;
-use super::proxy::Fault;
 
 const THROTTLED: &str =
     r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}"#;
@@ -32,7 +32,7 @@ async fn a_rejection_is_definite_and_a_server_error_is_unknown() {
         let write = WriteBatch::of(vec![Mutation::Site(Box::new(site.clone()))]);
         let mut outcomes = Vec::new();
         for (status, body) in [(400, THROTTLED), (400, DENIED), (500, FAILED), (503, "")] {
-            env.proxy.next("PutItem", Fault::Respond(status, body.to_owned()));
+            env.proxy.next("PutItem", HttpFault::Respond(HttpResponse::json(status, body)));
             outcomes.push(env.store.write(&env.suite.cx().call(), &write).await);
         }
         assert_eq!(outcomes[0], Outcome::NotApplied(WriteError::Store(StoreError::Throttled)));
@@ -44,9 +44,9 @@ async fn a_rejection_is_definite_and_a_server_error_is_unknown() {
                 "{outcome:?}"
             );
         }
-        env.proxy.next("GetItem", Fault::Respond(400, THROTTLED.to_owned()));
+        env.proxy.next("GetItem", HttpFault::Respond(HttpResponse::json(400, THROTTLED)));
         assert_eq!(env.store.site(&site.id).await, Err(StoreError::Throttled));
-        assert_eq!(env.proxy.take_requests().len(), 5, "the client does not retry by itself");
+        assert_eq!(env.proxy.take_operations().len(), 5, "the client does not retry by itself");
     }
 }
 
@@ -55,14 +55,14 @@ async fn a_rejection_is_definite_and_a_server_error_is_unknown() {
 async fn conflicting_writes_are_retried() {
     for env in TestEnv::all().await {
         let site = env.site("a").await;
-        env.proxy.next("PutItem", Fault::Respond(400, CONFLICT.to_owned()));
+        env.proxy.next("PutItem", HttpFault::Respond(HttpResponse::json(400, CONFLICT)));
         env.write(vec![Mutation::Site(Box::new(site.clone()))]).await;
-        assert_eq!(env.proxy.take_requests(), ["PutItem", "PutItem"]);
-        env.proxy.next("TransactWriteItems", Fault::Respond(400, CANCELLED.to_owned()));
+        assert_eq!(env.proxy.take_operations(), ["PutItem", "PutItem"]);
+        env.proxy.next("TransactWriteItems", HttpFault::Respond(HttpResponse::json(400, CANCELLED)));
         env.write(vec![Mutation::RemoveSite(site.id.clone(), site.uid, 2)]).await;
-        assert_eq!(env.proxy.take_requests(), ["GetItem", "TransactWriteItems", "TransactWriteItems"]);
+        assert_eq!(env.proxy.take_operations(), ["GetItem", "TransactWriteItems", "TransactWriteItems"]);
         for _ in 0..5 {
-            env.proxy.next("UpdateItem", Fault::Respond(400, CONFLICT.to_owned()));
+            env.proxy.next("UpdateItem", HttpFault::Respond(HttpResponse::json(400, CONFLICT)));
         }
         let drawn = env.store.allocate_ids(&env.suite.cx().call(), 1).await;
         assert!(
@@ -79,19 +79,19 @@ async fn a_call_ends_at_its_deadline() {
         let site = env.site("a").await;
         let never = Arc::new(Semaphore::new(0));
         let write = WriteBatch::of(vec![Mutation::Site(Box::new(site))]);
-        env.proxy.next("PutItem", Fault::Delay(never));
+        env.proxy.next("PutItem", HttpFault::Hold(never));
         let deadline = env.suite.clock.monotonic().after(Duration::from_millis(200));
         let call = CallContext { deadline, ..env.suite.cx().call() };
         let late = env.store.write(&call, &write).await;
         assert!(matches!(late, Outcome::Unknown(WriteError::Store(StoreError::Unavailable(_)))), "{late:?}");
-        env.proxy.take_requests();
+        env.proxy.take_operations();
         let event_batch = WriteBatch { events: vec![event("late")], ..write };
         let late = env.store.write(&call, &event_batch).await;
         assert!(
             matches!(late, Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(_)))),
             "{late:?}"
         );
-        assert_eq!(env.proxy.take_requests(), Vec::<String>::new());
+        assert_eq!(env.proxy.take_operations(), Vec::<String>::new());
     }
 }
 
@@ -104,7 +104,7 @@ async fn a_lost_draw_writes_nothing() {
             events: vec![event("x")],
             ..WriteBatch::of(vec![Mutation::Site(Box::new(site.clone()))])
         };
-        env.proxy.next("UpdateItem", Fault::LoseResponse);
+        env.proxy.next("UpdateItem", HttpFault::LoseResponse);
         let lost = env.store.write(&env.suite.cx().call(), &event_batch).await;
         assert!(
             matches!(lost, Outcome::NotApplied(WriteError::Store(StoreError::Unavailable(_)))),
@@ -125,10 +125,10 @@ async fn unprocessed_keys_are_requested_again() {
             format!(r#"{{"Responses":{{"{name}":[{read}]}},"UnprocessedKeys":{{"{name}":{keys}}}}}"#)
         };
         let another = r#"{"pk":{"S":"S#b"},"sk":{"S":"SITE"}}"#;
-        env.proxy.next("BatchGetItem", Fault::Respond(200, unprocessed(another)));
+        env.proxy.next("BatchGetItem", HttpFault::Respond(HttpResponse::json(200, &unprocessed(another))));
         let page = env.store.sites(&SiteQuery::default(), None, 10).await.expect("a page");
         assert_eq!(page.items, [site]);
-        env.proxy.next("BatchGetItem", Fault::Respond(200, unprocessed("")));
+        env.proxy.next("BatchGetItem", HttpFault::Respond(HttpResponse::json(200, &unprocessed(""))));
         let page = env.store.sites(&SiteQuery::default(), None, 10).await;
         assert_eq!(page, Err(StoreError::Throttled));
     }
@@ -157,7 +157,7 @@ async fn an_invalid_batch_is_rejected() {
         let twice = vec![create("b", "same.example.org"), create("c", "same.example.org")];
         let refused = env.store.write(&call, &WriteBatch::of(twice)).await;
         assert!(matches!(refused, Outcome::NotApplied(WriteError::HostnameTaken { .. })), "{refused:?}");
-        assert_eq!(env.proxy.take_requests(), Vec::<String>::new());
+        assert_eq!(env.proxy.take_operations(), Vec::<String>::new());
 
         let hostnames = Hostnames::parse(&["else.example.org"], "else.example.org").expect("hostnames");
         let moved = Mutation::Site(Box::new(Site { hostnames, ..site.clone() }));

@@ -7,12 +7,12 @@ use std::time::Duration;
 use cdm_core::domain::Site;
 use cdm_core::ports::{Journal, Mutation, Outcome, WriteBatch};
 use cdm_testkit::fixtures;
+use cdm_testkit::proxy::HttpFault;
 use futures_util::future::{join, join_all};
 use tokio::sync::Semaphore;
 
 use super::TestEnv;
 use super::lost_responses::event;
-use super::proxy::Fault;
 
 fn event_batch(what: &str) -> WriteBatch {
     WriteBatch { events: vec![event(what)], ..WriteBatch::default() }
@@ -36,8 +36,8 @@ async fn a_late_event_is_not_skipped() {
     for env in TestEnv::all().await {
         append(&env, "one").await;
         let permit = Arc::new(Semaphore::new(0));
-        env.proxy.take_requests();
-        env.proxy.next("PutItem", Fault::Delay(Arc::clone(&permit)));
+        env.proxy.take_operations();
+        env.proxy.next("PutItem", HttpFault::Hold(Arc::clone(&permit)));
         let call = env.suite.cx().call();
         let batch = event_batch("two");
         let late = env.store.write(&call, &batch);
@@ -66,8 +66,8 @@ async fn a_paused_writer_draws_a_new_position() {
             events: vec![event("two")],
             ..WriteBatch::of(vec![Mutation::CreateSite(Box::new(site))])
         };
-        env.proxy.take_requests();
-        env.proxy.next("TransactWriteItems", Fault::Delay(Arc::clone(&permit)));
+        env.proxy.take_operations();
+        env.proxy.next("TransactWriteItems", HttpFault::Hold(Arc::clone(&permit)));
         let call = env.suite.cx().call();
         let late = env.store.write(&call, &batch);
         let meanwhile = async {
@@ -95,7 +95,7 @@ async fn a_paused_writer_draws_a_new_position() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_writer_does_not_block_readers() {
     for env in TestEnv::all().await {
-        env.proxy.next("PutItem", Fault::LoseRequest);
+        env.proxy.next("PutItem", HttpFault::LoseRequest);
         let lost = env.store.write(&env.suite.cx().call(), &event_batch("one")).await;
         assert!(matches!(lost, Outcome::Unknown(_)), "{lost:?}");
         append(&env, "two").await;

@@ -10,9 +10,9 @@ use cdm_core::domain::{
 };
 use cdm_core::ports::{FeedEvent, Journal, Mutation, Outcome, SiteRepository, TokenStore, WriteBatch};
 use cdm_testkit::fixtures;
+use cdm_testkit::proxy::HttpFault;
 
 use super::TestEnv;
-use super::proxy::Fault;
 
 pub(super) fn claim(site: &Site, rollout: u64, term: u64) -> Claim {
     Claim {
@@ -54,7 +54,7 @@ pub(super) fn event(what: &str) -> FeedEvent {
 /// Writes a batch whose request of that kind loses its response, and repeats it.
 async fn twice(env: &TestEnv, operation: &'static str, batch: &WriteBatch) {
     let call = env.suite.cx().call();
-    env.proxy.next(operation, Fault::LoseResponse);
+    env.proxy.next(operation, HttpFault::LoseResponse);
     let first = env.store.write(&call, batch).await;
     assert!(matches!(first, Outcome::Unknown(_)), "a lost response has an unknown outcome: {first:?}");
     assert_eq!(env.store.write(&call, batch).await, Outcome::Applied(()), "the repeated write is recognized");
@@ -66,13 +66,13 @@ async fn a_repeated_claim_and_release_are_recognized() {
         let site = env.site("a").await;
         let rollout = env.number().await;
         let (call, claim) = (env.suite.cx().call(), claim(&site, rollout, 1));
-        env.proxy.next("UpdateItem", Fault::LoseResponse);
+        env.proxy.next("UpdateItem", HttpFault::LoseResponse);
         assert!(matches!(env.store.claim(&call, &claim).await, Outcome::Unknown(_)));
         let again = env.store.claim(&call, &claim).await;
         assert!(matches!(again, Outcome::Applied(Claimed::Taken { epoch: 1, version: 2, .. })), "{again:?}");
 
         let (call, complete) = (env.suite.cx().call(), release_claim(&site, rollout, 1));
-        env.proxy.next("UpdateItem", Fault::LoseResponse);
+        env.proxy.next("UpdateItem", HttpFault::LoseResponse);
         assert!(matches!(env.store.release_claim(&call, &complete).await, Outcome::Unknown(_)));
         assert_eq!(env.store.release_claim(&call, &complete).await, Outcome::Applied(()));
         let read = env.store.site(&site.id).await.expect("a response").expect("a site");
@@ -90,7 +90,7 @@ async fn a_repeated_takeover_is_recognized() {
         assert!(matches!(first, Outcome::Applied(Claimed::Taken { .. })));
         let (call, over) =
             (env.suite.cx().call(), Claim { intent: ClaimIntent::Recover, ..claim(&site, rollout, 2) });
-        env.proxy.next("PutItem", Fault::LoseResponse);
+        env.proxy.next("PutItem", HttpFault::LoseResponse);
         assert!(matches!(env.store.claim(&call, &over).await, Outcome::Unknown(_)));
         let again = env.store.claim(&call, &over).await;
         assert!(matches!(again, Outcome::Applied(Claimed::Taken { epoch: 2, version: 3, .. })), "{again:?}");
@@ -186,10 +186,10 @@ async fn a_repeated_create_of_a_token_is_recognized() {
             revoked_at: None,
         };
         let call = env.suite.cx().call();
-        env.proxy.next("TransactWriteItems", Fault::LoseResponse);
+        env.proxy.next("TransactWriteItems", HttpFault::LoseResponse);
         assert!(matches!(tokens.create(&call, &token).await, Outcome::Unknown(_)));
         assert_eq!(tokens.create(&call, &token).await, Outcome::Applied(()));
-        env.proxy.next("UpdateItem", Fault::LoseResponse);
+        env.proxy.next("UpdateItem", HttpFault::LoseResponse);
         assert!(matches!(tokens.revoke(&call, id, fixtures::CREATED_AT).await, Outcome::Unknown(_)));
         let revoked = Token { revoked_at: Some(fixtures::CREATED_AT), ..token };
         assert_eq!(tokens.revoke(&call, id, fixtures::CREATED_AT).await, Outcome::Applied(revoked));

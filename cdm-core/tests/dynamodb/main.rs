@@ -10,9 +10,6 @@ mod failures;
 mod feed;
 mod lists;
 mod lost_responses;
-#[path = "../parts/mod.rs"]
-mod parts;
-mod proxy;
 mod single_faults;
 mod table;
 
@@ -26,11 +23,9 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable, DynamoTokens};
 use cdm_core::domain::{MonotonicTime, Site, Timestamp};
 use cdm_core::ports::{Clock, Journal, Mutation, Outcome, WriteBatch};
-use cdm_testkit::contract::{store, tokens};
-use cdm_testkit::fixtures;
-
-use parts::SystemEnv;
-use proxy::Proxy;
+use cdm_testkit::contract::{SystemEnv, store, tokens};
+use cdm_testkit::proxy::Proxy;
+use cdm_testkit::{backends, fixtures};
 
 /// A table on a server, accessed through a proxy.
 #[derive(Debug)]
@@ -79,7 +74,7 @@ impl TestEnv {
     async fn all() -> Vec<Self> {
         let mut envs = Vec::new();
         for part in ["CDM_TEST_AWS_ENDPOINT", "CDM_TEST_DYNOXIDE"] {
-            if let Some(address) = parts::address(part) {
+            if let Some(address) = backends::address(part) {
                 envs.push(Self::at(&address).await);
             }
         }
@@ -87,13 +82,13 @@ impl TestEnv {
     }
 
     async fn at(direct: &str) -> Self {
-        let proxy = Proxy::to(direct).await;
         let suite = SystemEnv::new();
+        let proxy = Proxy::recording(direct, Arc::new(suite.clock)).await.expect("a proxy");
         let clock = ShiftedClock { clock: suite.clock, ahead: Arc::default() };
         let name = format!("cdm-test-{}", suite.cx().uid());
-        let table = DynamoTable::new(&aws(Some(&proxy.address)).await, &name, Arc::new(clock.clone()));
+        let table = DynamoTable::new(&aws(Some(&proxy.url())).await, &name, Arc::new(clock.clone()));
         table.bootstrap().await.expect("a table is made");
-        proxy.take_requests();
+        proxy.take_operations();
         let store = DynamoStore::new(table.clone());
         Self { suite, proxy, direct: direct.to_owned(), name, clock, table, store }
     }
@@ -108,7 +103,7 @@ impl TestEnv {
     async fn site(&self, id: &str) -> Site {
         let site = Site { uid: self.suite.cx().uid(), ..fixtures::site(id) };
         self.write(vec![Mutation::CreateSite(Box::new(site.clone()))]).await;
-        self.proxy.take_requests();
+        self.proxy.take_operations();
         Site { version: 1, ..site }
     }
 
@@ -140,15 +135,14 @@ async fn the_contracts_are_fulfilled() {
         store::suite(&env.store, &env.suite.cx()).await;
         tokens::suite(&DynamoTokens::new(env.table.clone()), &env.suite.cx()).await;
         env.table.check().await.expect("a response");
-        cost::assert_documented_permissions(env.proxy.take_requests());
+        cost::assert_documented_permissions(env.proxy.take_operations());
     }
 }
 
 /// On an AWS account, indexes lag, transactions conflict, and creating a table takes time.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_fulfills_the_contracts() {
-    #[expect(clippy::disallowed_methods, reason = "the environment states whether an account is available")]
-    if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
+    if !backends::has_aws_account() {
         return;
     }
     let suite = SystemEnv::new();

@@ -11,10 +11,10 @@ use cdm_core::ports::{
     WriteError,
 };
 use cdm_testkit::fixtures;
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 
 use super::TestEnv;
 use super::lost_responses::{claim, event, release_claim};
-use super::proxy::Fault;
 
 /// Maximum attempts of one call; a fault breaks one request only.
 const MAX_ATTEMPTS: usize = 3;
@@ -139,22 +139,22 @@ async fn every_request_may_fail() {
         // The requests before the final reads: draw, create; change; allocate ids; claim; release; hostnames, draw,
         // remove.
         let requests =
-            env.proxy.take_requests().iter().position(|seen| seen == "Query").expect("a read of the feed");
+            env.proxy.take_operations().iter().position(|seen| seen == "Query").expect("a read of the feed");
         assert_eq!(requests, 9);
         let faults = || {
-            let fault_response = |status, body: &str| Fault::Respond(status, body.to_owned());
+            let fault_response = |status, body: &str| HttpFault::Respond(HttpResponse::json(status, body));
             [
-                Fault::LoseResponse,
-                Fault::LoseRequest,
+                HttpFault::LoseResponse,
+                HttpFault::LoseRequest,
                 fault_response(500, FAILED),
                 fault_response(400, THROTTLED),
             ]
         };
         for at in 0..requests {
             for (which, fault) in faults().into_iter().enumerate() {
-                env.proxy.after(at, fault.clone());
+                env.proxy.plan(at as u64, fault.clone());
                 let broken = run_lifecycle(&env, &format!("broken-{at}-{which}")).await;
-                assert!(!env.proxy.is_armed(), "the fault did not occur: {fault:?} at request {at}");
+                assert!(env.proxy.fired(), "the fault did not occur: {fault:?} at request {at}");
                 assert_eq!(broken, expected, "{fault:?} at request {at}");
             }
         }

@@ -114,7 +114,7 @@ async fn a_table_is_created_once_and_checked() {
     for env in TestEnv::all().await {
         env.table.bootstrap().await.expect("an existing table is not changed");
         env.table.check().await.expect("the table is as required");
-        let seen = env.proxy.take_requests();
+        let seen = env.proxy.take_operations();
         let changes = ["CreateTable", "UpdateTimeToLive"];
         assert!(!seen.iter().any(|operation| changes.contains(&operation.as_str())), "{seen:?}");
         let client = client(Some(&env.direct)).await;

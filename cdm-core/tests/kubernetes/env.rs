@@ -18,13 +18,11 @@ use cdm_core::ports::{
     PortError, RouteSpec, SecretStore, StoredSecret,
 };
 use cdm_testkit::contract::cluster::Images;
-use cdm_testkit::contract::{Settle, SuiteContext};
+use cdm_testkit::contract::{Settle, SuiteContext, SystemEnv};
 use cdm_testkit::kubernetes::{Containers, KubernetesApi, Settings, User, WordPress};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
-
-use crate::parts::SystemEnv;
 
 pub(crate) const NAMESPACE: &str = "wp-platform";
 pub(crate) const REPOSITORY: &str = "registry.example/wordpress";

@@ -6,8 +6,6 @@ mod credentials;
 mod env;
 mod failures;
 mod jobs;
-#[path = "../parts/mod.rs"]
-mod parts;
 mod real;
 #[cfg(feature = "mysql")]
 mod real_wp;

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use cdm_core::adapters::kubernetes::{Access, KubernetesSettings};
 use cdm_core::domain::Digest;
 use cdm_core::ports::Clock;
+use cdm_testkit::backends;
 use cdm_testkit::contract::cluster::{Images, suite};
-use cdm_testkit::contract::{Settle, SuiteContext};
+use cdm_testkit::contract::{Settle, SuiteContext, SystemEnv};
 
 use crate::env::open_cluster;
-use crate::parts::{self, SystemEnv};
 
 /// Polls at intervals that suit a real cluster.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ impl Settle for SlowSettle {
 /// a comma.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_is_fulfilled_on_a_real_cluster() {
-    let Some(path) = parts::optional("CDM_TEST_KUBECONFIG") else { return };
+    let Some(path) = backends::optional("CDM_TEST_KUBECONFIG") else { return };
     let required =
-        |name: &str| parts::optional(name).unwrap_or_else(|| panic!("{name} is required with a cluster"));
+        |name: &str| backends::optional(name).unwrap_or_else(|| panic!("{name} is required with a cluster"));
     let settings = KubernetesSettings::new(&required("CDM_TEST_NAMESPACE"), &required("CDM_TEST_IMAGE"));
     let digests = required("CDM_TEST_DIGESTS");
     let (first, second) = digests.split_once(',').expect("two digests");

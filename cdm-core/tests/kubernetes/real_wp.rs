@@ -18,11 +18,11 @@ use cdm_core::ports::{
 };
 use cdm_testkit::ids::Rng;
 use cdm_testkit::kubernetes::{Container, Containers, Exit};
+use cdm_testkit::{backends, campaign};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
 use crate::env::{StaticSecrets, TestEnv};
-use crate::parts;
 
 /// Debian's WordPress.
 const WORDPRESS: &str = "/usr/share/wordpress";
@@ -180,15 +180,14 @@ fn first_posts(processes: &Processes, uid: Uid) -> usize {
     reason = "a campaign reads its seed and prints its result"
 )]
 async fn installations_killed_at_random_times_end_with_an_administrator() {
-    let Some(phar) = parts::optional("CDM_TEST_WP") else { return };
-    let Some(url) = parts::address("CDM_TEST_MYSQL") else { return };
+    let Some(phar) = backends::optional("CDM_TEST_WP") else { return };
+    let Some(url) = backends::address("CDM_TEST_MYSQL") else { return };
     if !Path::new(WORDPRESS).is_dir() {
-        println!(
-            "skipped: WordPress is not installed in {WORDPRESS}; on Debian: apt-get install wordpress php-cli php-mysql"
-        );
-        return;
+        return backends::skip(&format!(
+            "WordPress is not installed in {WORDPRESS}; on Debian: apt-get install wordpress php-cli php-mysql"
+        ));
     }
-    let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
+    let seed = campaign::seed();
     let mut chance = Rng::new(seed);
     let server = url.rsplit('@').next().unwrap_or_default().trim_end_matches('/').to_owned();
     let processes = Arc::new(Processes::new(phar, &server));

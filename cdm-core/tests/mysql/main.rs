@@ -2,8 +2,6 @@
 
 mod failures;
 mod grants;
-#[path = "../parts/mod.rs"]
-mod parts;
 mod server;
 mod tls;
 
@@ -12,12 +10,11 @@ use std::sync::Arc;
 use cdm_core::adapters::mysql::{MysqlDatabases, MysqlError, MysqlSettings};
 use cdm_core::domain::{DatabaseName, Uid};
 use cdm_core::ports::{Database, SiteDatabases};
-use cdm_testkit::contract::databases;
+use cdm_testkit::backends;
+use cdm_testkit::contract::{SystemEnv, databases};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection};
-
-use parts::SystemEnv;
 
 /// A server, its databases, and a clock.
 #[derive(Debug)]
@@ -30,7 +27,7 @@ struct TestEnv {
 impl TestEnv {
     /// Connects to the shared server; `None` if it was not started.
     fn shared() -> Option<Self> {
-        parts::address("CDM_TEST_MYSQL").map(|url| Self::at(&url))
+        backends::address("CDM_TEST_MYSQL").map(|url| Self::at(&url))
     }
 
     fn at(url: &str) -> Self {

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use cdm_testkit::backends;
 use tempfile::TempDir;
 
-use crate::{TestEnv, parts};
+use crate::TestEnv;
 
 /// The server and its data directory; both are removed when this value is dropped.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Server {
     /// Starts a new server; returns `None` if the shared server was not started, because its script installs the
     /// programs.
     pub(crate) async fn start(options: &[&str]) -> Option<Self> {
-        parts::address("CDM_TEST_MYSQL")?;
+        backends::address("CDM_TEST_MYSQL")?;
         let data = tempfile::tempdir().expect("a directory");
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();

@@ -4,9 +4,9 @@
 use cdm_core::domain::ObjectPrefix;
 use cdm_core::ports::{ErrorKind, ObjectStore, Outcome};
 use cdm_testkit::contract::objects::ObjectSeeder;
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 
 use crate::TestEnv;
-use crate::http_stub::{Fault, Response};
 
 /// Deletes page by page, as the termination of a site does.
 async fn empty(env: &TestEnv, uid: cdm_core::domain::Uid) {
@@ -123,18 +123,18 @@ async fn keys_that_xml_cannot_contain_are_listed_and_deleted() {
          </ListVersionsResult>"
     );
     env.strict
-        .http_stub
-        .next("ListObjectVersions", Fault::Respond(Response::new(200, "application/xml", &listed)));
+        .proxy
+        .next("ListObjectVersions", HttpFault::Respond(HttpResponse::new(200, "application/xml", &listed)));
     let keys = env.objects.page(&ObjectPrefix::of(uid), None).await.expect("a page").keys;
     let key = |file: &str| format!("sites/{uid}/{file}?versionId=v1");
     assert_eq!(keys, [key("a b"), key("bell\u{7}"), key("line\nbreak"), key("return\rhere")]);
     for operation in ["DeleteObjects", "DeleteObject"] {
-        let done = Response::new(200, "application/xml", "<DeleteResult></DeleteResult>");
-        env.strict.http_stub.next(operation, Fault::Respond(done));
+        let done = HttpResponse::new(200, "application/xml", "<DeleteResult></DeleteResult>");
+        env.strict.proxy.next(operation, HttpFault::Respond(done));
     }
-    env.strict.http_stub.take_requests();
+    env.strict.proxy.take_requests();
     assert_eq!(env.delete(uid, &keys).await, Outcome::Applied(Vec::new()));
-    let requests = env.strict.http_stub.take_requests();
+    let requests = env.strict.proxy.take_requests();
     let [list, single] = requests.as_slice() else { panic!("{requests:?}") };
     let list = String::from_utf8_lossy(&list.body);
     for escaped in ["/a b<", "/line&#xA;break<", "/return&#xD;here<"] {
@@ -150,16 +150,16 @@ async fn a_page_has_at_most_a_thousand_keys() {
     let uid = env.uid();
     let keys =
         |count: usize| -> Vec<_> { (0..count).map(|n| format!("sites/{uid}/{n}?versionId=null")).collect() };
-    env.strict.http_stub.take_requests();
+    env.strict.proxy.take_requests();
     let outcome = env.delete(uid, &keys(1_001)).await;
     assert!(
         matches!(&outcome, Outcome::NotApplied(error) if error.kind == ErrorKind::Invalid),
         "{outcome:?}"
     );
-    assert_eq!(env.strict.http_stub.operations(), [] as [String; 0]);
+    assert_eq!(env.strict.proxy.take_operations(), [] as [String; 0]);
     // The proxy checks the limit as well.
     assert_eq!(env.delete(uid, &keys(1_000)).await, Outcome::Applied(Vec::new()));
-    assert_eq!(env.strict.http_stub.operations(), ["DeleteObjects"]);
+    assert_eq!(env.strict.proxy.take_operations(), ["DeleteObjects"]);
     assert_eq!(env.delete(uid, &[]).await, Outcome::Applied(Vec::new()));
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use cdm_core::domain::ObjectPrefix;
 use cdm_core::ports::{CallContext, Clock, ErrorKind, ObjectStore, Outcome};
 use cdm_testkit::contract::objects::ObjectSeeder;
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 
 use crate::TestEnv;
-use crate::http_stub::{Fault, Response};
 use crate::strict::error;
 
 #[track_caller]
@@ -63,7 +63,9 @@ async fn a_response_with_errors_is_read_completely() {
         one("d", "", "SlowDown"),
     ];
     let body = format!("<DeleteResult>{}</DeleteResult>", errors.concat());
-    env.strict.http_stub.next("DeleteObjects", Fault::Respond(Response::new(200, "application/xml", &body)));
+    env.strict
+        .proxy
+        .next("DeleteObjects", HttpFault::Respond(HttpResponse::new(200, "application/xml", &body)));
     let failure = |key: &String, why: &str| (key.clone(), why.to_owned());
     let expected = vec![
         failure(&keys[0], "AccessDenied"),
@@ -73,11 +75,11 @@ async fn a_response_with_errors_is_read_completely() {
     assert_eq!(env.delete(uid, &keys).await, Outcome::Applied(expected));
 
     // An error body with status 200.
-    env.strict.http_stub.next("DeleteObjects", Fault::Respond(error(200, "InternalError")));
+    env.strict.proxy.next("DeleteObjects", HttpFault::Respond(error(200, "InternalError")));
     unknown(&env.delete(uid, &keys).await);
     // A truncated response.
-    let cut = Response::new(200, "application/xml", "<DeleteResult></DeleteResult>").cut();
-    env.strict.http_stub.next("DeleteObjects", Fault::Respond(cut));
+    let cut = HttpResponse::new(200, "application/xml", "<DeleteResult></DeleteResult>").truncated();
+    env.strict.proxy.next("DeleteObjects", HttpFault::Respond(cut));
     unknown(&env.delete(uid, &keys).await);
 }
 
@@ -96,7 +98,7 @@ async fn errors_of_s3_map_to_errors_of_the_port() {
         (503, "ServiceUnavailable", ErrorKind::Unavailable, true),
         (504, "", ErrorKind::Unavailable, true),
     ] {
-        let respond = |operation| env.strict.http_stub.next(operation, Fault::Respond(error(status, code)));
+        let respond = |operation| env.strict.proxy.next(operation, HttpFault::Respond(error(status, code)));
         let assert_outcome = |failure: Outcome<()>| match (lost, &failure) {
             (true, Outcome::Unknown(error)) | (false, Outcome::NotApplied(error)) => {
                 assert_eq!(error.kind, kind, "{code}");
@@ -134,7 +136,7 @@ async fn a_lost_response_is_unknown_and_the_call_can_be_repeated() {
         let uid = env.uid();
         let prefix = ObjectPrefix::of(uid);
         let call = env.suite.cx().call();
-        env.strict.http_stub.next("PutObject", Fault::LoseResponse);
+        env.strict.proxy.next("PutObject", HttpFault::LoseResponse);
         unknown(&env.objects.put_marker(&call, &prefix).await);
         assert_eq!(env.objects.put_marker(&call, &prefix).await, Outcome::Applied(()));
         // The marker was not written again.
@@ -143,7 +145,7 @@ async fn a_lost_response_is_unknown_and_the_call_can_be_repeated() {
         let keys = env.keys(uid).await;
         assert_eq!(keys.len(), 2);
         for operation in ["DeleteObjects", "AbortMultipartUpload"] {
-            env.strict.http_stub.next(operation, Fault::LoseResponse);
+            env.strict.proxy.next(operation, HttpFault::LoseResponse);
             unknown(&env.delete(uid, &keys).await);
         }
         assert_eq!(env.delete(uid, &keys).await, Outcome::Applied(Vec::new()));
@@ -159,7 +161,7 @@ async fn a_late_marker_is_rejected_by_the_store() {
         let deadline = env.suite.clock.monotonic().after(time);
         CallContext { deadline, ..env.suite.cx().call() }
     };
-    env.strict.http_stub.take_requests();
+    env.strict.proxy.take_requests();
     // The server's clock is set to when a delayed request would have arrived.
     env.strict.ahead.store(20, Ordering::Relaxed);
     assert_rejected(
@@ -171,7 +173,7 @@ async fn a_late_marker_is_rejected_by_the_store() {
         env.objects.put_marker(&within(Duration::from_millis(25_900)), &prefix).await,
         Outcome::Applied(())
     );
-    let requests = env.strict.http_stub.take_requests();
+    let requests = env.strict.proxy.take_requests();
     let good_for: Vec<_> = requests.iter().filter_map(|request| request.query("X-Amz-Expires")).collect();
     assert_eq!(good_for, ["15", "25"]);
     assert!(requests.iter().all(|request| request.header("if-none-match") == Some("*")));
@@ -179,14 +181,14 @@ async fn a_late_marker_is_rejected_by_the_store() {
     // With less than a whole second left, no request is sent.
     let late = within(Duration::from_millis(900));
     assert_rejected(ErrorKind::Unavailable, &env.objects.put_marker(&late, &prefix).await);
-    assert_eq!(env.strict.http_stub.operations(), [] as [String; 0]);
+    assert_eq!(env.strict.proxy.take_operations(), [] as [String; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_concurrent_marker_is_at_most_a_conflict() {
     let Some(env) = TestEnv::plain().await else { return };
     let prefix = ObjectPrefix::of(env.uid());
-    env.strict.http_stub.next("PutObject", Fault::Respond(error(409, "ConditionalRequestConflict")));
+    env.strict.proxy.next("PutObject", HttpFault::Respond(error(409, "ConditionalRequestConflict")));
     assert_rejected(ErrorKind::Conflict, &env.objects.put_marker(&env.suite.cx().call(), &prefix).await);
     assert_eq!(env.objects.put_marker(&env.suite.cx().call(), &prefix).await, Outcome::Applied(()));
 }
@@ -197,11 +199,11 @@ async fn a_call_ends_at_its_deadline() {
     let uid = env.uid();
     let keys = [format!("sites/{uid}/a?versionId=null")];
     let late = env.suite.cx().late_call().await;
-    env.strict.http_stub.take_requests();
+    env.strict.proxy.take_requests();
     assert_rejected(ErrorKind::Unavailable, &env.objects.delete(&late, &ObjectPrefix::of(uid), &keys).await);
-    assert_eq!(env.strict.http_stub.operations(), [] as [String; 0]);
+    assert_eq!(env.strict.proxy.take_operations(), [] as [String; 0]);
 
-    env.strict.http_stub.next("DeleteObjects", Fault::NeverRespond);
+    env.strict.proxy.next("DeleteObjects", HttpFault::NeverRespond);
     let deadline = env.suite.clock.monotonic().after(Duration::from_millis(300));
     let call = CallContext { deadline, ..env.suite.cx().call() };
     unknown(&env.objects.delete(&call, &ObjectPrefix::of(uid), &keys).await);
@@ -213,7 +215,7 @@ async fn a_call_ends_at_its_deadline() {
 async fn account_details_are_not_shown() {
     let Some(env) = TestEnv::plain().await else { return };
     let uid = env.uid();
-    env.strict.http_stub.next("PutObject", Fault::LoseResponse);
+    env.strict.proxy.next("PutObject", HttpFault::LoseResponse);
     let put = env.objects.put_marker(&env.suite.cx().call(), &ObjectPrefix::of(uid)).await;
     for text in [format!("{:?}", env.objects), format!("{put:?}")] {
         for hidden in ["127.0.0.1", "Signature", "Credential", "secret"] {

@@ -3,10 +3,6 @@
 
 mod deletion;
 mod failures;
-#[path = "../http_stub/mod.rs"]
-mod http_stub;
-#[path = "../parts/mod.rs"]
-mod parts;
 mod strict;
 
 use std::sync::Arc;
@@ -20,10 +16,11 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::s3::{S3Objects, S3Settings};
 use cdm_core::domain::{ObjectPrefix, Uid};
 use cdm_core::ports::{ErrorKind, ObjectStore, Outcome};
+use cdm_testkit::backends;
+use cdm_testkit::contract::SystemEnv;
 use cdm_testkit::contract::objects::{self, ObjectSeeder};
 use futures_util::future::join_all;
 
-use parts::SystemEnv;
 use strict::StrictServer;
 
 /// A separate bucket, and the adapter, whose requests go through a proxy with injectable faults.
@@ -63,15 +60,12 @@ impl TestEnv {
     }
 
     async fn without_bucket() -> Option<Self> {
-        let moto = parts::address("CDM_TEST_AWS_ENDPOINT")?;
+        let moto = backends::address("CDM_TEST_AWS_ENDPOINT")?;
         let suite = SystemEnv::new();
-        let strict = strict::start(moto.clone());
+        let strict = strict::start(&moto, suite.clock).await;
         let bucket = format!("cdm-{}", suite.cx().uid());
-        let settings = S3Settings {
-            bucket: bucket.clone(),
-            endpoint: Some(strict.http_stub.endpoint()),
-            path_style: true,
-        };
+        let settings =
+            S3Settings { bucket: bucket.clone(), endpoint: Some(strict.proxy.url()), path_style: true };
         let region = Some("eu-central-1".to_owned());
         let aws = Aws::load(&AwsSettings { region, ..AwsSettings::default() }).await;
         let objects = S3Objects::new(&aws, &settings, Arc::new(suite.clock));
@@ -176,16 +170,15 @@ async fn bootstrap_creates_a_missing_bucket_and_keeps_an_existing_one() {
     assert_eq!((all, blocked.restrict_public_buckets()), ([Some(true); 3], Some(true)));
     let put = env.client.put_object().bucket(&env.bucket).key("other").send().await.expect("an object");
     assert!(put.version_id().is_some(), "versioning is enabled");
-    env.strict.http_stub.take_requests();
+    env.strict.proxy.take_requests();
     env.objects.bootstrap().await.expect("no change");
-    assert_eq!(env.strict.http_stub.operations(), ["HeadBucket"]);
+    assert_eq!(env.strict.proxy.take_operations(), ["HeadBucket"]);
 }
 
 /// Uses a separate bucket, which is emptied and deleted afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_fulfills_the_contract() {
-    #[expect(clippy::disallowed_methods, reason = "the environment states whether an account is available")]
-    if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
+    if !backends::has_aws_account() {
         return;
     }
     let suite = SystemEnv::new();

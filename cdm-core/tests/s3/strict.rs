@@ -6,37 +6,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cdm_core::adapters::SystemClock;
 use cdm_core::ports::Clock;
-
-use crate::http_stub::{HttpStub, Request, Response, forward};
+use cdm_testkit::proxy::{HttpRequest, HttpResponse, Proxy};
 
 /// The server of a bucket, and the clock with which it validates requests.
 #[derive(Debug)]
 pub(crate) struct StrictServer {
-    pub(crate) http_stub: HttpStub,
+    pub(crate) proxy: Proxy,
     /// Seconds by which the clock of the server is ahead.
     pub(crate) ahead: Arc<AtomicU64>,
 }
 
-pub(crate) fn start(moto: String) -> StrictServer {
+pub(crate) async fn start(moto: &str, clock: SystemClock) -> StrictServer {
     let ahead = Arc::new(AtomicU64::new(0));
-    let (clock, shift) = (SystemClock::new(), Arc::clone(&ahead));
-    let http_stub = HttpStub::start(move |request| {
+    let shift = Arc::clone(&ahead);
+    let reject = move |request: &HttpRequest| {
         let now = clock.wall().millis() / 1000 + shift.load(Ordering::Relaxed);
-        match rejection(request, now) {
-            Some((status, code)) => error(status, code),
-            None => forward(&moto, request),
-        }
-    });
-    StrictServer { http_stub, ahead }
+        rejection(request, now).map(|(status, code)| error(status, code))
+    };
+    let proxy = Proxy::intercepting(moto, Arc::new(clock), reject).await.expect("a proxy");
+    StrictServer { proxy, ahead }
 }
 
 /// Returns an error response of S3.
-pub(crate) fn error(status: u16, code: &str) -> Response {
+pub(crate) fn error(status: u16, code: &str) -> HttpResponse {
     let text = format!("<Error><Code>{code}</Code><Message>a-message-of-the-service</Message></Error>");
-    Response::new(status, "application/xml", &text)
+    HttpResponse::new(status, "application/xml", &text)
 }
 
-fn rejection(request: &Request, now: u64) -> Option<(u16, &'static str)> {
+fn rejection(request: &HttpRequest, now: u64) -> Option<(u16, &'static str)> {
     let has = |name: &str| request.headers.iter().any(|(known, _)| known.starts_with(name));
     if request.operation() == "DeleteObjects" {
         let named = String::from_utf8_lossy(&request.body).matches("<Object>").count();

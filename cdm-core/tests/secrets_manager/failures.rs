@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cdm_core::domain::SecretKind;
 use cdm_core::ports::{CallContext, Clock, ErrorKind, Outcome, SecretStore, StoredSecret};
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 
-use crate::http_stub::{Fault, Response};
 use crate::strict::error;
 use crate::{HUSHED, TestEnv, assert_rejected, cms, secrets};
 
@@ -18,7 +18,7 @@ async fn a_lost_response_is_unknown_and_resolved_by_a_repetition() {
     for env in TestEnv::both().await {
         let (name, value) = (env.name(SecretKind::Cms), cms("p"));
         let call = env.suite.cx().call();
-        env.http_stub.next("CreateSecret", Fault::LoseResponse);
+        env.proxy.next("CreateSecret", HttpFault::LoseResponse);
         unknown(&env.secrets.create(&call, &name, &value).await);
         assert!(matches!(env.reads(&name).await, Some(StoredSecret::Value(stored)) if stored == value));
         assert_eq!(env.secrets.create(&call, &name, &value).await, Outcome::Applied(()));
@@ -26,12 +26,12 @@ async fn a_lost_response_is_unknown_and_resolved_by_a_repetition() {
         assert!(matches!(env.reads(&name).await, Some(StoredSecret::Value(stored)) if stored == value));
 
         // The adapter reads the state before it reports an unknown outcome.
-        env.http_stub.next("DeleteSecret", Fault::LoseResponse);
+        env.proxy.next("DeleteSecret", HttpFault::LoseResponse);
         assert_eq!(env.close(&name).await, Outcome::Applied(()));
         assert!(matches!(env.reads(&name).await, Some(StoredSecret::Deleting)));
 
         let nothing = env.name(SecretKind::Cms);
-        env.http_stub.next("CreateSecret", Fault::LoseResponse);
+        env.proxy.next("CreateSecret", HttpFault::LoseResponse);
         unknown(&env.close(&nothing).await);
         // A half-finished close already rejects a create.
         assert_rejected(ErrorKind::Gone, &env.create(&nothing, &value).await);
@@ -53,7 +53,7 @@ async fn errors_of_aws_map_to_errors_of_the_port() {
             ("", 503, ErrorKind::Unavailable, true),
             ("", 504, ErrorKind::Unavailable, true),
         ] {
-            let respond = |operation| env.http_stub.next(operation, Fault::Respond(error(status, code)));
+            let respond = |operation| env.proxy.next(operation, HttpFault::Respond(error(status, code)));
             let assert_outcome = |outcome: Outcome<()>| match (lost, outcome) {
                 (true, Outcome::Unknown(error)) | (false, Outcome::NotApplied(error)) => {
                     assert_eq!(error.kind, kind, "{code}: {error}");
@@ -74,16 +74,16 @@ async fn errors_of_aws_map_to_errors_of_the_port() {
             assert_rejected(kind, &env.close(&name).await);
         }
         // A truncated response is not a response.
-        env.http_stub.next("CreateSecret", Fault::Respond(error(400, "ResourceExistsException").cut()));
+        env.proxy.next("CreateSecret", HttpFault::Respond(error(400, "ResourceExistsException").truncated()));
         unknown(&env.create(&name, &cms("p")).await);
         assert!(env.reads(&name).await.is_none());
         let stored = env.name(SecretKind::Cms);
         assert_eq!(env.create(&stored, &cms("p")).await, Outcome::Applied(()));
-        env.http_stub.next("DeleteSecret", Fault::Respond(error(400, "ThrottlingException")));
+        env.proxy.next("DeleteSecret", HttpFault::Respond(error(400, "ThrottlingException")));
         assert_rejected(throttled, &env.close(&stored).await);
-        env.http_stub.next("DeleteSecret", Fault::Respond(error(500, "InternalServiceError")));
+        env.proxy.next("DeleteSecret", HttpFault::Respond(error(500, "InternalServiceError")));
         unknown(&env.close(&stored).await);
-        env.http_stub.next("GetSecretValue", Fault::Respond(error(400, "AccessDeniedException")));
+        env.proxy.next("GetSecretValue", HttpFault::Respond(error(400, "AccessDeniedException")));
         assert_eq!(env.secrets.read(&stored).await.expect_err("denied").kind, ErrorKind::Denied);
     }
 }
@@ -91,22 +91,22 @@ async fn errors_of_aws_map_to_errors_of_the_port() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_not_visible_yet_is_awaited() {
     for env in TestEnv::both().await {
-        let unseen = || Fault::Respond(error(400, "ResourceNotFoundException"));
+        let unseen = || HttpFault::Respond(error(400, "ResourceNotFoundException"));
         let name = env.name(SecretKind::Cms);
-        env.http_stub.next("DescribeSecret", unseen());
+        env.proxy.next("DescribeSecret", unseen());
         assert_eq!(env.create(&name, &cms("p")).await, Outcome::Applied(()));
-        env.http_stub.next("DescribeSecret", unseen());
+        env.proxy.next("DescribeSecret", unseen());
         assert_rejected(ErrorKind::Conflict, &env.create(&name, &cms("q")).await);
-        env.http_stub.next("GetSecretValue", unseen());
+        env.proxy.next("GetSecretValue", unseen());
         assert!(env.reads(&name).await.is_none());
         // A deletion detects the secret by an attempt to create it.
         for _ in 0..2 {
-            env.http_stub.next("DescribeSecret", unseen());
+            env.proxy.next("DescribeSecret", unseen());
         }
         assert_rejected(ErrorKind::Conflict, &env.close(&name).await);
-        env.http_stub.next("DeleteSecret", unseen());
+        env.proxy.next("DeleteSecret", unseen());
         assert_rejected(ErrorKind::Conflict, &env.close(&name).await);
-        env.http_stub.next("DescribeSecret", unseen());
+        env.proxy.next("DescribeSecret", unseen());
         assert_eq!(env.close(&name).await, Outcome::Applied(()));
         assert!(matches!(env.reads(&name).await, Some(StoredSecret::Deleting)));
     }
@@ -117,13 +117,13 @@ async fn a_call_ends_at_its_deadline() {
     for env in TestEnv::both().await {
         let name = env.name(SecretKind::Cms);
         let late = env.suite.cx().late_call().await;
-        env.http_stub.take_requests();
+        env.proxy.take_requests();
         assert_rejected(ErrorKind::Unavailable, &env.secrets.create(&late, &name, &cms("p")).await);
         assert_rejected(ErrorKind::Unavailable, &env.secrets.schedule_delete(&late, &name).await);
-        assert_eq!(env.http_stub.operations(), [] as [String; 0]);
+        assert_eq!(env.proxy.take_operations(), [] as [String; 0]);
 
         let deadline = env.suite.clock.monotonic().after(Duration::from_millis(300));
-        env.http_stub.next("CreateSecret", Fault::NeverRespond);
+        env.proxy.next("CreateSecret", HttpFault::NeverRespond);
         let call = CallContext { deadline, ..env.suite.cx().call() };
         unknown(&env.secrets.create(&call, &name, &cms("p")).await);
         let over = env.suite.clock.monotonic().since(deadline);
@@ -137,10 +137,10 @@ async fn secrets_are_not_shown() {
         let (name, value) = (env.name(SecretKind::Cms), cms(HUSHED));
         let mut shown = vec![format!("{:?}", env.secrets), format!("{value:?}")];
         for (status, code) in [(400, "ValidationException"), (500, "InternalServiceError")] {
-            env.http_stub.next("CreateSecret", Fault::Respond(error(status, code)));
+            env.proxy.next("CreateSecret", HttpFault::Respond(error(status, code)));
             shown.push(format!("{:?}", env.create(&name, &value).await));
         }
-        env.http_stub.next("CreateSecret", Fault::Respond(Response::new(400, "text/plain", HUSHED)));
+        env.proxy.next("CreateSecret", HttpFault::Respond(HttpResponse::new(400, "text/plain", HUSHED)));
         shown.push(format!("{:?}", env.create(&name, &value).await));
         assert_eq!(env.create(&name, &value).await, Outcome::Applied(()));
         shown.push(format!("{:?}", env.create(&name, &value).await));

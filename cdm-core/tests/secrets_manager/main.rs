@@ -2,10 +2,6 @@
 //! an AWS account if `CDM_TEST_AWS=1`.
 
 mod failures;
-#[path = "../http_stub/mod.rs"]
-mod http_stub;
-#[path = "../parts/mod.rs"]
-mod parts;
 mod strict;
 
 use std::sync::Arc;
@@ -20,11 +16,10 @@ use cdm_core::adapters::secrets_manager::{PrefixError, SecretsManager, SecretsMa
 use cdm_core::domain::webhook::SigningKey;
 use cdm_core::domain::{SecretKind, SecretName};
 use cdm_core::ports::{Cms, Credentials, Database, ErrorKind, Outcome, SecretStore, StoredSecret};
-use cdm_testkit::contract;
+use cdm_testkit::backends;
+use cdm_testkit::contract::{self, SystemEnv};
+use cdm_testkit::proxy::Proxy;
 use secrecy::SecretString;
-
-use http_stub::{HttpStub, forward};
-use parts::SystemEnv;
 
 /// Text that no message may contain.
 const HUSHED: &str = "a-hushed-word";
@@ -33,7 +28,7 @@ const HUSHED: &str = "a-hushed-word";
 #[derive(Debug)]
 struct TestEnv {
     suite: SystemEnv,
-    http_stub: HttpStub,
+    proxy: Proxy,
     secrets: SecretsManager,
     prefix: String,
 }
@@ -41,21 +36,22 @@ struct TestEnv {
 impl TestEnv {
     /// Creates an environment on moto and one on the strict stub; none if the backends were not started.
     async fn both() -> Vec<Self> {
-        let Some(moto) = parts::address("CDM_TEST_AWS_ENDPOINT") else { return Vec::new() };
-        let http_stub = HttpStub::start(move |request| forward(&moto, request));
-        vec![Self::at(http_stub).await, Self::at(strict::start()).await]
+        let Some(moto) = backends::address("CDM_TEST_AWS_ENDPOINT") else { return Vec::new() };
+        let clock = Arc::new(SystemClock::new());
+        let proxy = Proxy::recording(&moto, clock.clone()).await.expect("a proxy");
+        vec![Self::at(proxy).await, Self::at(strict::start(clock).await).await]
     }
 
-    async fn at(http_stub: HttpStub) -> Self {
+    async fn at(proxy: Proxy) -> Self {
         let suite = SystemEnv::new();
         let prefix = format!("cdm/{}", suite.cx().uid());
-        let secrets = secrets(&http_stub.endpoint(), &prefix, suite.clock).await.expect("settings");
-        Self { suite, http_stub, secrets, prefix }
+        let secrets = secrets(&proxy.url(), &prefix, suite.clock).await.expect("settings");
+        Self { suite, proxy, secrets, prefix }
     }
 
     /// Returns a separate client, without the adapter.
     async fn client(&self) -> Client {
-        Client::new(&config().endpoint_url(self.http_stub.endpoint()).load().await)
+        Client::new(&config().endpoint_url(self.proxy.url()).load().await)
     }
 
     fn name(&self, kind: SecretKind) -> SecretName {
@@ -214,9 +210,9 @@ async fn the_recovery_window_is_seven_days_and_is_not_extended() {
             if stored {
                 assert_eq!(env.create(&name, &cms("p")).await, Outcome::Applied(()));
             }
-            env.http_stub.take_requests();
+            env.proxy.take_requests();
             assert_eq!(env.close(&name).await, Outcome::Applied(()));
-            let requests = env.http_stub.take_requests();
+            let requests = env.proxy.take_requests();
             let delete =
                 requests.iter().find(|request| request.operation() == "DeleteSecret").expect("a delete");
             let body: serde_json::Value = serde_json::from_slice(&delete.body).expect("JSON");
@@ -228,9 +224,9 @@ async fn the_recovery_window_is_seven_days_and_is_not_extended() {
             };
             let end = until().await;
             assert!(end.is_some());
-            env.http_stub.take_requests();
+            env.proxy.take_requests();
             assert_eq!(env.close(&name).await, Outcome::Applied(()));
-            assert_eq!(env.http_stub.operations(), ["DescribeSecret"]);
+            assert_eq!(env.proxy.take_operations(), ["DescribeSecret"]);
             assert_eq!(until().await, end);
         }
     }
@@ -287,7 +283,7 @@ async fn a_create_during_a_deletion_leaves_nothing() {
 async fn a_prefix_is_validated() {
     let Some(env) = &TestEnv::both().await.pop() else { return };
     let (most, too_much) = ("a".repeat(400), "a".repeat(401));
-    let with = |prefix| async move { secrets(&env.http_stub.endpoint(), prefix, env.suite.clock).await };
+    let with = |prefix| async move { secrets(&env.proxy.url(), prefix, env.suite.clock).await };
     for prefix in ["", "/a", "a/", "a b", "a*", "é", too_much.as_str()] {
         assert_eq!(with(prefix).await.expect_err(prefix), PrefixError);
     }
@@ -299,8 +295,7 @@ async fn a_prefix_is_validated() {
 /// Uses a separate prefix, whose secrets are deleted afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_fulfills_the_contract() {
-    #[expect(clippy::disallowed_methods, reason = "the environment states whether an account is available")]
-    if std::env::var("CDM_TEST_AWS").as_deref() != Ok("1") {
+    if !backends::has_aws_account() {
         return;
     }
     let suite = SystemEnv::new();

@@ -2,11 +2,11 @@
 //! the limits of names, tokens and values.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use cdm_core::ports::Clock;
+use cdm_testkit::proxy::{HttpRequest, HttpResponse, Proxy};
 use serde_json::{Value, json};
-
-use crate::http_stub::{HttpStub, Request, Response};
 
 #[derive(Debug, Default)]
 struct Secret {
@@ -18,27 +18,31 @@ struct Secret {
 }
 
 /// Starts a server that follows the documentation.
-pub(crate) fn start() -> HttpStub {
+pub(crate) async fn start(clock: Arc<dyn Clock>) -> Proxy {
     let stored: Mutex<BTreeMap<String, Secret>> = Mutex::default();
-    HttpStub::start(move |request| {
+    let respond = move |request: &HttpRequest| {
         let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
-        match respond(&mut stored, request) {
+        match response_body(&mut stored, request) {
             Ok(body) => json(200, &body),
             Err(code) => error(400, code),
         }
-    })
+    };
+    Proxy::stub(clock, respond).await.expect("a stub")
 }
 
 /// Returns an error response of the service.
-pub(crate) fn error(status: u16, code: &str) -> Response {
+pub(crate) fn error(status: u16, code: &str) -> HttpResponse {
     json(status, &json!({ "__type": code, "Message": "a-message-of-the-service" }))
 }
 
-fn json(status: u16, body: &Value) -> Response {
-    Response::new(status, "application/x-amz-json-1.1", &body.to_string())
+fn json(status: u16, body: &Value) -> HttpResponse {
+    HttpResponse::new(status, "application/x-amz-json-1.1", &body.to_string())
 }
 
-fn respond(stored: &mut BTreeMap<String, Secret>, request: &Request) -> Result<Value, &'static str> {
+fn response_body(
+    stored: &mut BTreeMap<String, Secret>,
+    request: &HttpRequest,
+) -> Result<Value, &'static str> {
     let body: Value = serde_json::from_slice(&request.body).map_err(|_| "SerializationException")?;
     let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
     if request.operation() == "CreateSecret" {

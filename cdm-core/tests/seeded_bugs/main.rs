@@ -2,21 +2,19 @@
 
 #![allow(clippy::print_stdout, reason = "the campaign prints which test caught each bug")]
 
-#[path = "../campaign/mod.rs"]
-mod campaign;
 mod digests;
 mod installs;
 mod waits;
 
 use std::time::Duration;
 
-use campaign::{Campaign, catch_panic};
 use cdm_core::bugs::{Bug, plant};
 use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, OperationKind, RolloutStatus, State, Status, TerminalStatus};
 use cdm_core::manager::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
 use cdm_core::ports::{Clock, JobFailure, JobState};
+use cdm_testkit::campaign::{Campaign, catch_panic};
 use cdm_testkit::fakes::{FakeWebhookSender, JobScript, ReceiverBehavior, Unreachable};
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Scenario, Summary, Verb, Wake, World, digest, now, scenarios, zombie};

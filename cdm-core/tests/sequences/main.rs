@@ -4,14 +4,8 @@
 //! The result of the campaign contains its seed. `CDM_SEQUENCE=<seed> cargo test -p cdm-core --test sequences` replays
 //! one sequence; a failing sequence is printed without the commands that are not needed for the failure.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a replayed sequence is printed, and named by the environment"
-)]
+#![allow(clippy::print_stdout, reason = "a replayed sequence is printed")]
 
-#[path = "../campaign/mod.rs"]
-mod campaign;
 mod commands;
 mod model;
 mod run;
@@ -19,8 +13,9 @@ mod run;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use campaign::{Campaign, catch_panic, full, seed};
 use cdm_core::domain::SiteId;
+use cdm_testkit::backends;
+use cdm_testkit::campaign::{Campaign, catch_panic, full, seed};
 use cdm_testkit::faults::Fault;
 use cdm_testkit::ids::Rng;
 use commands::{Command, SITES, generate};
@@ -105,7 +100,8 @@ fn sequences() {
 /// Replays one sequence and prints it, shrunk if it fails.
 #[test]
 fn replay() {
-    let Some(seed) = std::env::var("CDM_SEQUENCE").ok().and_then(|seed| seed.parse().ok()) else { return };
+    let Some(seed) = backends::optional("CDM_SEQUENCE") else { return };
+    let seed = seed.parse().expect("a seed");
     let commands = generate(&mut Rng::new(seed));
     let (_, failure) = wrong(seed, &commands);
     if failure.is_empty() {

@@ -5,8 +5,6 @@
 //! state, a state at rest is reachable without a user; from every parked state, an end is reachable with a user. The
 //! counts are pinned, so that an added or removed row of a table is noticed.
 
-#[path = "../campaign/mod.rs"]
-mod campaign;
 mod records;
 mod rollouts;
 mod search;
@@ -18,8 +16,8 @@ use cdm_core::domain::lifecycle::Life;
 use cdm_core::domain::{
     Actor, OperationKind, Phase, RolloutStatus, State, Status, TerminalStatus, Timestamp, WorkerId,
 };
+use cdm_testkit::campaign::Campaign;
 
-use campaign::Campaign;
 use records::{RecordState, phase};
 use rollouts::RolloutState;
 use search::{SearchResult, StateMachine, Trigger, all_reached};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Debug;
 
-use crate::campaign::Campaign;
+use cdm_testkit::campaign::Campaign;
 
 /// What causes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use cdm_core::domain::rollout::RolloutEvent;
 use cdm_core::domain::{OperationKind, Phase, RolloutStatus, TerminalStatus};
 
 use crate::STATUSES;
-use crate::campaign::Campaign;
 use crate::records::life_name;
+use cdm_testkit::campaign::Campaign;
 
 /// Exactly the rows of the three tables are legal; an error names both the state and the event.
 #[test]

@@ -119,19 +119,23 @@ fn an_abort_at_any_call_ends_the_rollout_and_grants_no_further_window() {
 #[test]
 fn an_abort_outranks_a_pause_in_either_order_at_any_call() {
     for controls in [[Control::Pause, Control::Abort], [Control::Abort, Control::Pause]] {
+        let mut aborted = 0;
         for call in (0..).step_by(3) {
             let Some((mut world, number, accepted)) = control_at_call(call, &controls) else { break };
             let status = rollout(&world, number).status;
             if accepted.contains(&true) {
                 assert_eq!(status, RolloutStatus::Aborted, "{controls:?} at call {call}");
+                aborted += 1;
             }
             assert_consistent(&mut world, number, call);
         }
+        assert!(aborted > 13, "{controls:?}: {aborted}");
     }
 }
 
 #[test]
 fn a_pause_followed_by_a_resume_has_no_lasting_effect() {
+    let mut paused = 0;
     for call in (0..).step_by(3) {
         let Some((mut world, number, accepted)) = control_at_call(call, &[Control::Pause, Control::Resume])
         else {
@@ -142,9 +146,11 @@ fn a_pause_followed_by_a_resume_has_no_lasting_effect() {
             send_control(&mut world, number, Control::Resume).unwrap();
             world.run();
         }
+        paused += usize::from(accepted[0]);
         assert_eq!(rollout(&world, number).status, RolloutStatus::Succeeded, "call {call}");
         assert_consistent(&mut world, number, call);
     }
+    assert!(paused > 13, "{paused}");
 }
 
 #[test]

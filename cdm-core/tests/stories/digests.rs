@@ -230,7 +230,7 @@ fn a_deploy_of_a_bad_digest_is_repeated_only_with_force() {
 #[test]
 fn a_deploy_at_any_call_of_a_gated_rollout_moves_no_site_and_marks_no_wrong_digest() {
     for outside in [false, true] {
-        let mut changed = 0;
+        let (mut changed, mut runs) = (0, 0);
         for call in 0.. {
             let mut world = two_images(4);
             world.probe.break_digest(digest(2));
@@ -242,6 +242,7 @@ fn a_deploy_at_any_call_of_a_gated_rollout_moves_no_site_and_marks_no_wrong_dige
             if !owner.runs_until_paused(&world) {
                 break;
             }
+            runs += 1;
             if outside {
                 world.cluster.install(Color::Green, digest(2));
                 let _ = owner.finish(&world);
@@ -273,6 +274,7 @@ fn a_deploy_at_any_call_of_a_gated_rollout_moves_no_site_and_marks_no_wrong_dige
                 assert_eq!(reached.0, RolloutStatus::Succeeded, "{at}");
             }
         }
+        assert!(runs > 40, "{runs} runs");
         assert!(!outside || changed > 5, "{changed} runs with another digest");
     }
 }

@@ -310,7 +310,8 @@ fn promote_calls() -> Vec<CallSite> {
 
 #[test]
 fn a_worker_that_lost_its_lease_changes_nothing() {
-    for call in 0..promote_calls().len() {
+    let (calls, mut paused) = (promote_calls().len(), 0);
+    for call in 0..calls {
         let mut world = World::new(1);
         let promoted = promote(&mut world);
         world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
@@ -323,6 +324,7 @@ fn a_worker_that_lost_its_lease_changes_nothing() {
                 break;
             }
         }
+        paused += world.faults.fired();
         world.restart();
         let _ = world.run_once();
         world.clock.advance(Duration::from_secs(60));
@@ -340,11 +342,14 @@ fn a_worker_that_lost_its_lease_changes_nothing() {
         assert_eq!((site(&world, "a"), routed(&world, "a")), (record, Some(Color::Green)), "call {call}");
         assert_sound(&mut world);
     }
+    // The operation ends without the last calls of the trace.
+    assert!(paused > calls / 2, "the worker was paused in {paused} of {calls} runs");
 }
 
 #[test]
 fn of_two_workers_one_runs_an_operation_in_every_interleaving() {
-    for call in 0..promote_calls().len() {
+    let (calls, mut paused) = (promote_calls().len(), 0);
+    for call in 0..calls {
         let mut world = World::new(1);
         let promoted = promote(&mut world);
         world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
@@ -357,6 +362,7 @@ fn of_two_workers_one_runs_an_operation_in_every_interleaving() {
             if slow.runs_until_paused(&world) {
                 // The fault injector has no further fault: this worker finishes.
                 assert!(!run_once(&both[other]).runs_until_paused(&world), "call {call}");
+                paused += 1;
                 let _ = slow.finish(&world);
             }
             world.clock.advance(Duration::from_millis(500));
@@ -367,6 +373,7 @@ fn of_two_workers_one_runs_an_operation_in_every_interleaving() {
         assert_eq!(operation.epoch, 1, "call {call}");
         assert_sound(&mut world);
     }
+    assert_eq!(paused, calls, "one of the workers was paused once in each run");
 }
 
 #[test]

@@ -170,7 +170,10 @@ fn calls(before: impl FnOnce(&mut World), act: impl FnOnce(&mut World)) -> Vec<C
     before(&mut world);
     world.faults.start_trace();
     act(&mut world);
-    world.faults.trace()
+    let calls = world.faults.trace();
+    // Tests iterate over the calls, and would test nothing.
+    assert!(!calls.is_empty(), "no call was made");
+    calls
 }
 
 /// Returns the index of the first call of that name.

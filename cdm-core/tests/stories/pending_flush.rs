@@ -126,6 +126,8 @@ fn every_moved_site_is_flushed_after_a_pause_or_takeover() {
             );
             let flushed = world.cluster.flushes();
             let on_green = world.store.all_sites().into_iter().filter(|site| site.service == Color::Green);
+            let on_green: Vec<_> = on_green.collect();
+            assert!(on_green.len() >= moved, "{moved}: {} sites were moved", on_green.len());
             for site in on_green {
                 assert!(flushed.contains(&(number, site.uid)), "{moved}: `{}` is not flushed", site.id);
             }

@@ -229,7 +229,9 @@ fn an_install_that_fails_three_times_parks_with_its_log_and_a_retry_starts_a_fou
     let names = [format!("a-install-{n}"), format!("a-install-{n}-r2"), format!("a-install-{n}-r3")];
     assert_eq!(jobs_started(&world, 0), names);
     // The cluster removes its jobs; their logs are kept.
-    for (name, ..) in world.cluster.jobs() {
+    let jobs = world.cluster.jobs();
+    assert_eq!(jobs.len(), 3);
+    for (name, ..) in jobs {
         world.cluster.expire_job(&name);
     }
     let log = now(world.process().manager.step_log(&provision, "Install")).unwrap();

@@ -8,9 +8,6 @@ mod listener;
 #[cfg(feature = "oidc")]
 mod oidc;
 mod postman;
-#[cfg(feature = "oidc")]
-#[path = "../e2e/provider.rs"]
-mod provider;
 mod refusals;
 mod responses;
 mod roles;

@@ -13,8 +13,8 @@ use cdm_testkit::clock::SimClock;
 use secrecy::SecretString;
 use serde_json::json;
 
-use crate::provider::{TokenClaims, provider};
 use crate::support::TestEnv;
+use cdm_testkit::oidc_provider::{TokenClaims, provider};
 
 /// Follows the redirects of a browser from the link on the sign-in page to the provider and back.
 async fn sign_in(env: &TestEnv) -> StatusCode {

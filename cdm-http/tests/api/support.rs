@@ -7,56 +7,23 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use cdm_core::domain::token::{Role, Token, TokenHash};
-use cdm_core::domain::{Actor, Color, Digest, Timestamp, Uid, WorkerId};
+use cdm_core::domain::token::Role;
+use cdm_core::domain::{Actor, Color, Digest, WorkerId};
 use cdm_core::engine::{RolloutDriver, Settings, Worker};
 use cdm_core::manager::{self, Access, Expiry, Manager, NewToken};
 use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
-use cdm_core::ports::{CallContext, Clock, ErrorKind, Outcome, PortError, Ports, TokenStore};
+use cdm_core::ports::{Clock, Ports};
 use cdm_http::{App, Backend, Health, HttpSettings};
 use cdm_testkit::clock::SimClock;
-use cdm_testkit::fakes::{FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore};
+use cdm_testkit::fakes::{
+    FakeCluster, FakeDatabases, FakeObjects, FakeProbe, FakeSecrets, FakeStore, FakeTokens,
+};
 use cdm_testkit::ids::SeededIds;
 use cdm_testkit::log::EffectLog;
 use http_body_util::BodyExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tower::ServiceExt;
-
-/// Tokens in memory.
-#[derive(Debug, Default)]
-struct Tokens(Mutex<Vec<Token>>);
-
-#[async_trait]
-impl TokenStore for Tokens {
-    async fn create(&self, _: &CallContext, token: &Token) -> Outcome<()> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.iter().any(|known| known.name == token.name) {
-            return Outcome::NotApplied(PortError::new("tokens", ErrorKind::Exists, "taken"));
-        }
-        all.push(token.clone());
-        Outcome::Applied(())
-    }
-
-    async fn by_hash(&self, hash: &TokenHash) -> Result<Option<Token>, PortError> {
-        Ok(self.tokens().await?.into_iter().find(|token| token.hash == *hash))
-    }
-
-    async fn tokens(&self) -> Result<Vec<Token>, PortError> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    async fn revoke(&self, _: &CallContext, id: Uid, at: Timestamp) -> Outcome<Token> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.iter_mut().find(|token| token.id == id) {
-            Some(token) => {
-                token.revoked_at = token.revoked_at.or(Some(at));
-                Outcome::Applied(token.clone())
-            }
-            None => Outcome::NotApplied(PortError::new("tokens", ErrorKind::NotFound, "unknown")),
-        }
-    }
-}
 
 /// Backends whose health a test controls.
 #[derive(Debug, Default)]
@@ -149,7 +116,7 @@ impl TestEnv {
             Arc::new(Worker::new(name, ports.clone(), Arc::clone(&pipelines), rollouts, measures.clone()));
         let manager = Manager::new(ports.clone(), pipelines, measures).with_worker(Arc::clone(&worker));
         let access =
-            Arc::new(Access::new(Arc::new(Tokens::default()), ports.clone(), Duration::from_secs(8)));
+            Arc::new(Access::new(Arc::new(FakeTokens::default()), ports.clone(), Duration::from_secs(8)));
         let mut tokens = Vec::new();
         for role in Role::ALL {
             let name = Actor::parse(role.as_str()).expect("a name");

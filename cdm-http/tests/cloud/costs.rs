@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::platform::Platform;
-use super::server::{Server, new_site};
+use cdm_testkit::server::{Server, new_site};
 
 /// Number of measured lifecycles; the median is printed. Heartbeats of a worker occur in few of them.
 const LIVES: usize = 9;

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cdm_testkit::campaign;
 use cdm_testkit::ids::Rng;
-use cdm_testkit::proxy::HttpFault;
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::platform::{NAMESPACE, Outside, Platform};
-use super::server::{ADMIN, Server, new_site};
+use cdm_testkit::server::{ADMIN, Server, new_site};
 
 /// Number of platforms that run in parallel, and number of plans on each.
 const SAMPLE: (usize, usize) = (3, 7);
@@ -23,10 +24,10 @@ const FULL: (usize, usize) = (4, 80);
 /// Returns the faults that a request to a backend can have.
 fn http_faults(part: &str) -> Vec<HttpFault> {
     let mut http_faults =
-        vec![HttpFault::Refused, HttpFault::LostAnswer, HttpFault::Delay(Duration::from_millis(700))];
+        vec![HttpFault::LoseRequest, HttpFault::LoseResponse, HttpFault::Delay(Duration::from_millis(700))];
     if part != "mysql" {
-        let failed = |status| HttpFault::Respond(status, String::new());
-        http_faults.extend([failed(500), failed(503), failed(504), HttpFault::Throttled]);
+        let failed = |status| HttpFault::Respond(HttpResponse::json(status, "").retry_after(1));
+        http_faults.extend([failed(500), failed(503), failed(504), HttpFault::Throttle]);
     }
     http_faults
 }
@@ -43,11 +44,10 @@ struct Tally {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "a campaign reads its size from the environment")]
 async fn a_failing_request_fails_no_lifecycle() {
-    let full = std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full");
+    let full = campaign::full();
     let (lanes, plans) = if full { FULL } else { SAMPLE };
-    let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
+    let seed = campaign::seed();
     let mut playing = JoinSet::new();
     for index in 0..lanes {
         let Some(platform) = Platform::open().await else { return };
@@ -104,11 +104,13 @@ async fn run_plans(platform: Platform, index: usize, plans: usize, mut chance: R
 
 fn fault_name(http_fault: &HttpFault) -> String {
     match http_fault {
-        HttpFault::Refused => "refused".to_owned(),
-        HttpFault::LostAnswer => "answer lost".to_owned(),
+        HttpFault::LoseRequest => "request lost".to_owned(),
+        HttpFault::LoseResponse => "response lost".to_owned(),
         HttpFault::Delay(_) => "delayed".to_owned(),
-        HttpFault::Throttled => "throttled".to_owned(),
-        HttpFault::Respond(status, _) => status.to_string(),
+        HttpFault::Throttle => "throttled".to_owned(),
+        HttpFault::Respond(response) => response.status().to_string(),
+        HttpFault::Hold(_) => "held".to_owned(),
+        HttpFault::NeverRespond => "without a response".to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::platform::{Outside, Platform};
-use super::server::{Server, new_site};
+use cdm_testkit::server::{Server, new_site};
 
 /// Returns the service to which an Ingress routes each host.
 fn backends(ingress: &Value) -> Vec<(String, String)> {

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 
+use cdm_testkit::campaign;
 use cdm_testkit::ids::Rng;
-use cdm_testkit::proxy::HttpFault;
+use cdm_testkit::proxy::{HttpFault, HttpResponse};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::platform::Platform;
-use super::server::{Server, new_site};
+use cdm_testkit::server::{Server, new_site};
 
 /// More than the eight attempts of a step. The server's watches also send requests to Kubernetes, and use up a part.
 const REQUESTS: &[(&str, u64)] = &[("aws", 14), ("dynamodb", 14), ("kubernetes", 30), ("mysql", 14)];
@@ -24,11 +25,11 @@ const CONFIGURATION: &[(&str, &str)] =
     &[("CDM_RETRY_PAUSE_MS", "20"), ("CDM_RETRY_LONGEST_PAUSE_MS", "200"), ("AWS_MAX_ATTEMPTS", "1")];
 
 fn http_faults(backend: &str) -> Vec<HttpFault> {
-    let respond = |status| HttpFault::Respond(status, String::new());
+    let respond = |status| HttpFault::Respond(HttpResponse::json(status, "").retry_after(1));
     match backend {
-        "mysql" => vec![HttpFault::Refused],
-        "dynamodb" => vec![HttpFault::Refused, HttpFault::Throttled],
-        _ => vec![HttpFault::Refused, HttpFault::Throttled, respond(403), respond(503)],
+        "mysql" => vec![HttpFault::LoseRequest],
+        "dynamodb" => vec![HttpFault::LoseRequest, HttpFault::Throttle],
+        _ => vec![HttpFault::LoseRequest, HttpFault::Throttle, respond(403), respond(503)],
     }
 }
 
@@ -92,11 +93,10 @@ async fn provision(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stdout, reason = "the campaign prints its result")]
-#[expect(clippy::disallowed_methods, reason = "a campaign reads its size from the environment")]
 async fn an_outage_longer_than_all_attempts_is_awaited() {
     let Some(platform) = Platform::open().await else { return };
-    let full = std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full");
-    let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
+    let full = campaign::full();
+    let seed = campaign::seed();
     let mut chance = Rng::new(seed);
     let server = tokio::task::block_in_place(|| platform.start_with(CONFIGURATION));
     let (mut runs, mut seen) = (0, BTreeSet::new());

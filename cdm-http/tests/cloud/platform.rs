@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::ports::{Clock, Entropy};
+use cdm_testkit::backends;
 use cdm_testkit::kubernetes::{Container, Containers, Exit, KubernetesApi, Pace, Settings, User, WordPress};
 use cdm_testkit::proxy::Proxy;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::parts;
-use super::server::{Server, ServerMode, client, command, directory};
+use cdm_testkit::server::{Server, ServerMode, client, command, directory};
 
 pub(crate) const NAMESPACE: &str = "wp-platform";
 const REPOSITORY: &str = "registry.example.com/wordpress";
@@ -48,10 +48,10 @@ impl Platform {
     /// Creates a platform without a server; `None` if the backends were not started.
     pub(crate) async fn open() -> Option<Self> {
         let addresses = Addresses {
-            aws: parts::address("CDM_TEST_AWS_ENDPOINT")?,
-            dynamodb: parts::address("CDM_TEST_DYNOXIDE")?,
-            mysql: parts::address("CDM_TEST_MYSQL")?,
-            python: parts::address("CDM_TEST_PYTHON")?,
+            aws: backends::address("CDM_TEST_AWS_ENDPOINT")?,
+            dynamodb: backends::address("CDM_TEST_DYNOXIDE")?,
+            mysql: backends::address("CDM_TEST_MYSQL")?,
+            python: backends::address("CDM_TEST_PYTHON")?,
         };
         // Installs the TLS provider of the process.
         drop(client());
@@ -69,24 +69,13 @@ impl Platform {
         for object in services(&name) {
             kubernetes.put(&object).expect("an object of the platform");
         }
-        let plain = |url: &str, scheme: &str| url.trim_start_matches(scheme).trim_end_matches('/').to_owned();
-        let mysql = plain(&addresses.mysql, "mysql://root@");
+        let http = async |url: String| Proxy::http(&url, Arc::clone(&clock)).await.expect("a proxy");
+        let mysql = addresses.mysql.trim_start_matches("mysql://root@").trim_end_matches('/').to_owned();
         let proxies = BTreeMap::from([
-            (
-                "aws",
-                Proxy::http(plain(&addresses.aws, "http://"), Arc::clone(&clock)).await.expect("a proxy"),
-            ),
-            (
-                "dynamodb",
-                Proxy::http(plain(&addresses.dynamodb, "http://"), Arc::clone(&clock))
-                    .await
-                    .expect("a proxy"),
-            ),
-            (
-                "kubernetes",
-                Proxy::http(plain(&kubernetes.url(), "http://"), Arc::clone(&clock)).await.expect("a proxy"),
-            ),
-            ("mysql", Proxy::stream(mysql, clock).await.expect("a proxy")),
+            ("aws", http(addresses.aws.clone()).await),
+            ("dynamodb", http(addresses.dynamodb.clone()).await),
+            ("kubernetes", http(kubernetes.url()).await),
+            ("mysql", Proxy::stream(mysql, Arc::clone(&clock)).await.expect("a proxy")),
         ]);
         let platform = Self { dir: directory(), addresses, name, kubernetes, wordpress, proxies };
         let kubeconfig = platform.kubernetes.kubeconfig_of(TOKEN, NAMESPACE);

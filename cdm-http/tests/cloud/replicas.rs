@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::platform::Platform;
-use super::server::{Server, new_site};
+use cdm_testkit::server::{Server, new_site};
 
 const SITES: usize = 6;
 

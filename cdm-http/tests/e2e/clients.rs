@@ -7,7 +7,7 @@ use std::process::Stdio;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::server::{QUICK, Server, ServerMode, command, directory};
+use cdm_testkit::server::{QUICK, Server, ServerMode, command, directory};
 
 /// Starts a server for the first time; returns the server, its local token, and the link that creates the first user.
 fn first_start(dir: &Path, trusted: &str) -> (Server, String, String) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::server::{LISTEN_TIMEOUT, QUICK, Server, ServerMode, client, command, directory};
+use cdm_testkit::server::{LISTEN_TIMEOUT, QUICK, Server, ServerMode, client, command, directory};
 
 /// Raises the limit of open files of this process, which holds both sides of the connections.
 fn raise_limit() {

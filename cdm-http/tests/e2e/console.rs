@@ -4,7 +4,7 @@ use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::server::{QUICK, Server, directory};
+use cdm_testkit::server::{QUICK, Server, directory};
 
 const PASSWORD: &str = "correct horse battery";
 

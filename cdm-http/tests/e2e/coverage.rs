@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::server::{ADMIN, Server, directory, new_site};
+use cdm_testkit::server::{ADMIN, Server, directory, new_site};
 
 /// Codes that cannot be provoked from outside, with the reason.
 const INTERNAL_ONLY: [(&str, &str); 8] = [

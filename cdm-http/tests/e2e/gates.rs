@@ -5,7 +5,7 @@ use cdm_core::domain::Digest;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::server::{Server, declare, directory, new_site};
+use cdm_testkit::server::{Server, declare, directory, new_site};
 
 async fn fleet(server: &Server, sites: usize) {
     for n in 0..sites {

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::server::{Server, directory, new_site};
+use cdm_testkit::server::{Server, directory, new_site};
 
 fn digest(hex_digit: &str) -> String {
     hex_digit.repeat(64)
@@ -32,7 +32,7 @@ async fn a_site_is_created_provisioned_served_moved_and_terminated() {
     assert_eq!(moved.status(), StatusCode::MOVED_PERMANENTLY);
     assert!(header(&moved, "location").contains("//rrr.example.com"));
     let log = format!("/operations/{}/steps/Install/log", operation["id"].as_str().unwrap());
-    let log = server.ask_as(Some(super::server::ADMIN), Method::GET, &log, None).await;
+    let log = server.ask_as(Some(cdm_testkit::server::ADMIN), Method::GET, &log, None).await;
     assert!(log.text().await.unwrap().contains("WordPress"), "the job's log is kept");
 
     let (status, selected) = server.ask(Method::POST, "/services", Some(&json!({"selector": "green"}))).await;
@@ -122,12 +122,12 @@ async fn no_output_contains_a_secret() {
         output += &server.page(&format!("{id}.example.com")).await.text().await.unwrap();
     }
     for path in ["/sites", "/operations", "/services", "/audit", "/tokens", "/metrics", "/readyz"] {
-        let response = server.ask_as(Some(super::server::ADMIN), Method::GET, path, None).await;
+        let response = server.ask_as(Some(cdm_testkit::server::ADMIN), Method::GET, path, None).await;
         output += &response.text().await.unwrap();
     }
     for operation in server.get("/operations").await["items"].as_array().unwrap() {
         let events = format!("/operations/{}/events", operation["id"].as_str().unwrap());
-        let events = server.ask_as(Some(super::server::ADMIN), Method::GET, &events, None).await;
+        let events = server.ask_as(Some(cdm_testkit::server::ADMIN), Method::GET, &events, None).await;
         output += &events.text().await.unwrap();
     }
     assert!(output.contains("event: end"), "the streams were not read");
@@ -136,11 +136,11 @@ async fn no_output_contains_a_secret() {
     output += &arguments;
     output += &server.log.lock().unwrap();
     let data = dir.path().join("data");
-    let secrets = super::server::passwords(&data).await;
+    let secrets = cdm_testkit::server::passwords(&data).await;
     assert_eq!(secrets.len(), 4, "two of each site");
-    for secret in secrets.iter().map(String::as_str).chain([super::server::ADMIN]) {
+    for secret in secrets.iter().map(String::as_str).chain([cdm_testkit::server::ADMIN]) {
         assert!(!output.contains(secret), "a secret is in the output");
-        for (file, bytes) in super::server::files(&data) {
+        for (file, bytes) in cdm_testkit::server::files(&data) {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!found, "a secret is stored unencrypted in {}", file.display());
         }

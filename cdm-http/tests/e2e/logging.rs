@@ -6,7 +6,7 @@ use std::process::{ChildStderr, Command, Stdio};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use super::server::{QUICK, Server, ServerMode, begin, command, directory, new_site};
+use cdm_testkit::server::{QUICK, Server, ServerMode, begin, command, directory, new_site};
 
 /// Starts a server, and reads its log up to the line with the listening address; returns the rest of the log.
 fn start(dir: &std::path::Path) -> (Server, BufReader<ChildStderr>) {
@@ -44,7 +44,7 @@ async fn requests_are_served_after_the_log_reader_closes() {
     let (mut server, log) = start(dir.path());
     drop(log);
     send_many_requests(&server).await;
-    let metrics = server.ask_as(Some(super::server::ADMIN), Method::GET, "/metrics", None).await;
+    let metrics = server.ask_as(Some(cdm_testkit::server::ADMIN), Method::GET, "/metrics", None).await;
     let metrics = metrics.text().await.expect("metrics");
     let dropped = metrics.lines().find_map(|line| line.strip_prefix("cdm_log_lines_dropped_total "));
     let dropped: u64 = dropped.expect("the metric").parse().expect("a number");

@@ -12,11 +12,8 @@ mod logging;
 mod oidc;
 mod outages;
 mod passwords;
-#[cfg(feature = "oidc")]
-mod provider;
 mod refusals;
 mod second_factor;
-mod server;
 mod shutdown;
 mod startup;
 mod storage;

@@ -7,8 +7,8 @@ use reqwest::Method;
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use serde_json::{Value, json};
 
-use super::provider::{TokenClaims, provider};
-use super::server::{QUICK, Server, directory};
+use cdm_testkit::oidc_provider::{TokenClaims, provider};
+use cdm_testkit::server::{QUICK, Server, directory};
 
 /// Follows the redirects of a browser; returns the final response with its cookie.
 async fn sign_in(server: &Server, modify: impl Fn(&str, &str) -> (String, String)) -> reqwest::Response {

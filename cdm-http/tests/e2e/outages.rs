@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use super::server::{ADMIN, Server, directory, new_site};
+use cdm_testkit::server::{ADMIN, Server, directory, new_site};
 
 /// Makes the site databases unavailable: replaces their directory by a file.
 fn make_unavailable(data: &Path) {

@@ -6,9 +6,9 @@ use serde_json::json;
 #[cfg(target_os = "linux")]
 use tokio::io::AsyncWriteExt;
 
-use super::server::{QUICK, Server, directory};
+use cdm_testkit::server::{QUICK, Server, directory};
 #[cfg(target_os = "linux")]
-use super::server::{ServerMode, command};
+use cdm_testkit::server::{ServerMode, command};
 
 const PASSWORD: &str = "correct horse battery";
 

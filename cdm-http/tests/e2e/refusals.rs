@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::server::{ADMIN, Server, directory, new_site};
+use cdm_testkit::server::{ADMIN, Server, directory, new_site};
 
 /// Requests beyond a role are rejected with 403; permitted requests are not.
 #[tokio::test]

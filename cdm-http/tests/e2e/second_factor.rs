@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use totp_rs::{Builder, Secret};
 
-use super::server::{QUICK, Server, directory, files};
+use cdm_testkit::server::{QUICK, Server, directory, files};
 
 const PASSWORD: &str = "correct horse battery";
 

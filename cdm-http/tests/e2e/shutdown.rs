@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use reqwest::{Method, StatusCode};
 
-use super::server::{ADMIN, Server, directory, new_site};
+use cdm_testkit::server::{ADMIN, Server, directory, new_site};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_streams_hands_work_over_and_exits_with_0() {

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::server::{ADMIN, QUICK, Server, command, directory};
+use cdm_testkit::server::{ADMIN, QUICK, Server, command, directory};
 
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =

@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use reqwest::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 
-use super::server::{ADMIN, Server, directory, new_site};
+use cdm_testkit::server::{ADMIN, Server, directory, new_site};
 
 /// Reads a stream until `enough` is satisfied or the stream ends; returns everything received.
 async fn read(response: reqwest::Response, enough: impl Fn(&str) -> bool) -> String {

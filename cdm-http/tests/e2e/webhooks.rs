@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::server::{LISTEN_TIMEOUT, QUICK, Server, directory, new_site};
+use cdm_testkit::server::{LISTEN_TIMEOUT, QUICK, Server, directory, new_site};
 
 /// A received message.
 struct ReceivedMessage {
@@ -114,7 +114,7 @@ async fn a_receiver_gets_the_events_of_the_feed_signed_and_in_order() {
     assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "{positions:?}");
     // The same events as in `/events`, with the same names.
     let events =
-        server.client.get(format!("{}/events?after=0", server.url)).bearer_auth(super::server::ADMIN);
+        server.client.get(format!("{}/events?after=0", server.url)).bearer_auth(cdm_testkit::server::ADMIN);
     let mut events = events.send().await.expect("a stream");
     let mut text = String::new();
     while text.matches("\ndata: {").count() < messages.len() {

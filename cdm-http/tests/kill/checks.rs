@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::clients::{SharedState, ends};
-use super::server::{ADMIN, Backends, Server, files};
+use cdm_testkit::server::{ADMIN, Backends, Server, files};
 
 /// The jobs of an active site.
 const JOBS: [&str; 3] = ["install", "activate-theme", "flush-caches"];

@@ -9,7 +9,7 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::server::{ADMIN, new_site};
+use cdm_testkit::server::{ADMIN, new_site};
 
 /// How long a client waits before it repeats a request, unless another server starts first.
 const RETRY_DELAY: Duration = Duration::from_millis(100);

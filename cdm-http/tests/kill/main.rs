@@ -7,20 +7,18 @@
 mod checks;
 mod clients;
 mod rollouts;
-#[path = "../e2e/server.rs"]
-#[allow(dead_code, reason = "other tests of the server use more of this module")]
-mod server;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cdm_testkit::campaign;
 use cdm_testkit::ids::Rng;
+use cdm_testkit::server::{QUICK, Server, begin, client, directory};
 use clients::{RetryingClient, SharedState};
 use reqwest::Method;
 use serde_json::json;
-use server::{QUICK, Server, begin, client, directory};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -53,10 +51,9 @@ struct Processes {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "a campaign reads its size from the environment")]
 async fn repeated_kills_lose_and_duplicate_nothing() {
-    let plan = if std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full") { FULL } else { SAMPLE };
-    let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
+    let plan = if campaign::full() { FULL } else { SAMPLE };
+    let seed = campaign::seed();
     let dir = directory();
     let mut processes = Processes::default();
     let server = start(dir.path(), &mut processes).await;

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use cdm_testkit::campaign;
 use cdm_testkit::ids::Rng;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -16,7 +17,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::now;
-use super::server::{Server, ServerMode, begin, directory, new_site};
+use cdm_testkit::server::{Server, ServerMode, begin, directory, new_site};
 
 /// The amount of work.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +52,9 @@ struct RolloutResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "a campaign reads its size from the environment")]
 async fn a_killed_rollout_skips_no_site_and_repeats_only_sites_in_flight() {
-    let plan = if std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full") { FULL } else { SAMPLE };
-    let seed = std::env::var("CDM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2026);
+    let plan = if campaign::full() { FULL } else { SAMPLE };
+    let seed = campaign::seed();
     let dir = directory();
     let server = start(dir.path());
     fleet(&server, plan.sites).await;

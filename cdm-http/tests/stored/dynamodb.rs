@@ -5,11 +5,12 @@ use std::process::Command;
 
 use cdm_core::adapters::OsIds;
 use cdm_core::ports::Entropy;
+use cdm_testkit::backends;
 use futures_util::StreamExt;
 use tempfile::TempDir;
 
 use super::stage::Stage;
-use super::{keys, make, parts, resume, scenes, stage};
+use super::{VERSIONS_WITH_PEOPLE, keys, make, resume, scenes, stage};
 
 /// Scenes that are resumed at once. Each one waits for the leases of its workers to expire.
 const AT_ONCE: usize = 16;
@@ -24,8 +25,8 @@ struct Table {
 impl Table {
     /// `None` where `tests/parts` did not start a server.
     fn new() -> Option<Self> {
-        let endpoint = parts::address("CDM_TEST_DYNOXIDE")?;
-        let python = parts::address("CDM_TEST_PYTHON")?;
+        let endpoint = backends::address("CDM_TEST_DYNOXIDE")?;
+        let python = backends::address("CDM_TEST_PYTHON")?;
         let name = format!("cdm-stored-{:016x}", OsIds::new().expect("randomness").write().0);
         Some(Self { endpoint, python, name })
     }
@@ -69,7 +70,10 @@ async fn table_is_read_and_resumed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idempotency_records_of_table_are_not_replayed() {
     let Some(table) = Table::new() else { return };
-    for stored in scenes("dynamodb").into_iter().filter(|scene| scene.ends_with("people")) {
+    let people: Vec<PathBuf> =
+        scenes("dynamodb").into_iter().filter(|scene| scene.ends_with("people")).collect();
+    assert_eq!(people.len(), VERSIONS_WITH_PEOPLE, "scenes with idempotency records");
+    for stored in people {
         let dir = stage::unpack(&stored);
         keys::renew_items(&dir.path().join("items.json"));
         keys::check(table.filled(dir).await, &stored).await;

@@ -4,6 +4,8 @@
 //! its own uids. It may run against a shared backend, but a dedicated backend is better.
 
 mod context;
+#[cfg(feature = "machine")]
+mod system_env;
 
 pub mod cluster;
 pub mod databases;
@@ -13,3 +15,5 @@ pub mod store;
 pub mod tokens;
 
 pub use context::{Settle, SuiteContext};
+#[cfg(feature = "machine")]
+pub use system_env::SystemEnv;

@@ -8,9 +8,9 @@ use cdm_core::domain::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::object::Object;
+use super::object::rfc3339;
 use super::patch::merge_key;
 use super::status_error::StatusError;
-use super::time::written;
 
 /// The path of a field. A part is `f:` and a name, or `k:` and the key of a list entry; `.` is the entry
 /// itself.
@@ -284,7 +284,7 @@ fn set_managed_fields(object: &mut Value, owners: &Owners, now: Timestamp) {
                 debug_assert!(leaf.is_object());
             }
             json!({
-                "manager": manager, "operation": operation, "apiVersion": api_version, "time": written(now),
+                "manager": manager, "operation": operation, "apiVersion": api_version, "time": rfc3339(now),
                 "fieldsType": "FieldsV1", "fieldsV1": tree,
             })
         })

@@ -3,7 +3,6 @@
 //!
 //! The server does not use types of a Kubernetes client, so that it is an independent check of the client.
 
-mod base64;
 mod containers;
 mod controllers;
 mod faults;
@@ -20,7 +19,6 @@ mod selector;
 mod state;
 mod status_error;
 mod store;
-mod time;
 mod watches;
 mod wordpress;
 mod writes;

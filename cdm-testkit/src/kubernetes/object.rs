@@ -1,6 +1,13 @@
-//! Access to fields of a JSON object by JSON pointer.
+//! Access to fields of a JSON object by JSON pointer, and the format of times.
 
+use cdm_core::domain::Timestamp;
 use serde_json::{Map, Value};
+
+/// Formats a time by RFC 3339, in whole seconds.
+pub(super) fn rfc3339(moment: Timestamp) -> String {
+    let seconds = i64::try_from(moment.millis() / 1000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
 
 /// A JSON object with access by pointers such as `/metadata/name`.
 pub(super) trait Object {

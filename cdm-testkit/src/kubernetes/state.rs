@@ -12,13 +12,13 @@ use super::faults::RequestLog;
 use super::kinds::{ACCESS_REVIEW, Kind, Origin, Scope};
 use super::managed_fields::{self, Force};
 use super::object::Object;
+use super::object::rfc3339;
 use super::patch;
 use super::rbac::{AccessRequest, User, denial_message};
 use super::request::ApiRequest;
 use super::selector::Selector;
 use super::status_error::StatusError;
 use super::store::{Key, Store};
-use super::time::written;
 use super::watches::{Signals, WatchStart};
 use super::writes::{self, Gone, Part};
 
@@ -60,7 +60,7 @@ impl State {
         for name in namespaces {
             let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             namespace.put("/metadata/uid", store.uid());
-            namespace.put("/metadata/creationTimestamp", written(now));
+            namespace.put("/metadata/creationTimestamp", rfc3339(now));
             namespace.put("/status/phase", "Active");
             store.put(("namespaces", String::new(), name.clone()), namespace);
         }

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::kinds::{Kind, Origin, Scope, StatusPart};
 use super::object::Object;
+use super::object::rfc3339;
 use super::rules;
 use super::status_error::{Cause, StatusError};
 use super::store::{Key, Store};
-use super::time::written;
 
 /// What happens to the dependents of a deleted object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub(super) fn create(
         object.remove(&format!("/metadata/{own}"));
     }
     object.put("/metadata/uid", uid);
-    object.put("/metadata/creationTimestamp", written(now));
+    object.put("/metadata/creationTimestamp", rfc3339(now));
     if kind.status == StatusPart::Subresource {
         object.remove("/status");
         object.put("/metadata/generation", 1);
@@ -257,7 +257,7 @@ pub(super) fn delete(
         leaving.put("/metadata/finalizers", finalizers);
     }
     if leaving.text("/metadata/deletionTimestamp").is_empty() {
-        leaving.put("/metadata/deletionTimestamp", written(now));
+        leaving.put("/metadata/deletionTimestamp", rfc3339(now));
         leaving.put(
             "/metadata/deletionGracePeriodSeconds",
             if graceful { options.grace.unwrap_or(30) } else { 0 },

@@ -1,124 +1,137 @@
-//! The HTTP proxy: handles one request at a time and streams response bodies.
+//! The HTTP side of a proxy: collects each request, and streams response bodies.
 
-use std::sync::{Arc, Mutex};
+use std::future;
+use std::sync::Arc;
 
 use cdm_core::ports::Clock;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use futures_util::{StreamExt, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, Scheme};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
-use super::{HttpFault, ProxyState, lock, take_fault};
+use super::{HttpFault, HttpRequest, HttpResponse, Shared};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type ProxyResponse = Response<BoxBody<Bytes, BoxError>>;
+type ProxyResponse = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type Handler = dyn Fn(&HttpRequest) -> Option<HttpResponse> + Send + Sync;
 
-/// State that all connections share.
+/// Responds to requests, or forwards them.
 #[derive(Clone)]
-struct ProxyContext {
+pub(super) struct HttpServer {
+    /// `host:port`.
     upstream: String,
-    client: Client<HttpConnector, Incoming>,
-    state: Arc<Mutex<ProxyState>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    handler: Option<Arc<Handler>>,
     clock: Arc<dyn Clock>,
 }
 
-pub(super) async fn serve(
-    listener: TcpListener,
-    upstream: String,
-    state: Arc<Mutex<ProxyState>>,
-    clock: Arc<dyn Clock>,
-) {
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let context = ProxyContext { upstream, client, state, clock };
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let context = context.clone();
-        connections.spawn(async move {
-            let service = service_fn(|request| handle(context.clone(), request));
-            // The proxy breaks connections on purpose.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
-        });
-        while connections.try_join_next().is_some() {}
+impl HttpServer {
+    pub(super) fn forwarding(upstream: &str, clock: Arc<dyn Clock>) -> Self {
+        let upstream = upstream.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { upstream, client, handler: None, clock }
     }
-}
 
-/// Handles one request. An error closes the connection.
-async fn handle(context: ProxyContext, request: Request<Incoming>) -> Result<ProxyResponse, BoxError> {
-    if changes(&request) {
-        lock(&context.state).changes += 1;
+    pub(super) fn with_handler(
+        self,
+        handler: impl Fn(&HttpRequest) -> Option<HttpResponse> + Send + Sync + 'static,
+    ) -> Self {
+        Self { handler: Some(Arc::new(handler)), ..self }
     }
-    match take_fault(&context.state) {
-        None => forward(&context, request).await,
-        Some(HttpFault::Refused) => Err("refused by plan".into()),
-        Some(HttpFault::LostAnswer) => {
-            forward(&context, request).await?.into_body().collect().await?;
-            Err("response lost by plan".into())
+
+    pub(super) async fn serve(self, listener: TcpListener, shared: Arc<Shared>) {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (server, shared) = (self.clone(), Arc::clone(&shared));
+            connections.spawn(async move {
+                let service = service_fn(|request| server.handle(&shared, request));
+                // The proxy breaks connections on purpose.
+                drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            });
+            while connections.try_join_next().is_some() {}
         }
-        Some(HttpFault::Delay(span)) => {
-            context.clock.sleep_until(context.clock.monotonic().after(span)).await;
-            forward(&context, request).await
+    }
+
+    /// Handles one request. An error closes the connection.
+    async fn handle(&self, shared: &Shared, request: Request<Incoming>) -> Result<ProxyResponse, BoxError> {
+        let (parts, body) = request.into_parts();
+        let request = message(&parts, &body.collect().await?.to_bytes());
+        match shared.request_fault(&request) {
+            None => self.respond(parts, &request).await,
+            Some(HttpFault::LoseRequest) => Err("the request is lost by plan".into()),
+            Some(HttpFault::LoseResponse) => {
+                self.respond(parts, &request).await?.into_body().collect().await?;
+                Err("the response is lost by plan".into())
+            }
+            Some(HttpFault::Delay(span)) => {
+                self.clock.sleep_until(self.clock.monotonic().after(span)).await;
+                self.respond(parts, &request).await
+            }
+            Some(HttpFault::Hold(permits)) => {
+                permits.acquire().await?.forget();
+                self.respond(parts, &request).await
+            }
+            Some(HttpFault::NeverRespond) => {
+                self.respond(parts, &request).await?.into_body().collect().await?;
+                future::pending().await
+            }
+            Some(HttpFault::Respond(response)) => encoded(response),
+            Some(HttpFault::Throttle) => encoded(HttpResponse::throttling(&request)),
         }
-        Some(HttpFault::Respond(status, body)) => respond(status, "application/json", body),
-        Some(HttpFault::Throttled) => throttled(&request),
+    }
+
+    /// Returns the response of the handler, or of the server behind the proxy.
+    async fn respond(&self, mut parts: Parts, request: &HttpRequest) -> Result<ProxyResponse, BoxError> {
+        if let Some(response) = self.handler.as_deref().and_then(|handler| handler(request)) {
+            return encoded(response);
+        }
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(self.upstream.parse::<Authority>()?);
+        parts.uri = Uri::from_parts(uri)?;
+        let body = Full::new(Bytes::from(request.body.clone()));
+        let response = self.client.request(Request::from_parts(parts, body)).await?;
+        Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
     }
 }
 
-/// DynamoDB and Secrets Manager operations that are sent by POST and only read.
-const READS: [&str; 7] = [
-    "BatchGetItem",
-    "DescribeSecret",
-    "DescribeTable",
-    "GetItem",
-    "GetSecretValue",
-    "Query",
-    "TransactGetItems",
-];
-
-fn changes(request: &Request<Incoming>) -> bool {
-    let operation = request.headers().get("x-amz-target").and_then(|value| value.to_str().ok());
-    match operation {
-        Some(operation) => !READS.iter().any(|read| operation.ends_with(&format!(".{read}"))),
-        None => request.method() != Method::GET && request.method() != Method::HEAD,
-    }
+fn message(parts: &Parts, body: &[u8]) -> HttpRequest {
+    let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let headers = parts.headers.iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    HttpRequest { method: parts.method.to_string(), target, headers: headers.collect(), body: body.to_vec() }
 }
 
-fn respond(status: u16, kind: &str, body: String) -> Result<ProxyResponse, BoxError> {
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
-    let response = Response::builder().status(StatusCode::from_u16(status)?).header("content-type", kind);
-    Ok(response.header("retry-after", "1").body(body)?)
-}
-
-/// Returns the throttling error of the target service. DynamoDB and Secrets Manager name the operation in a
-/// header; S3 signs its requests without that header; Kubernetes does neither.
-fn throttled(request: &Request<Incoming>) -> Result<ProxyResponse, BoxError> {
-    let header =
-        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !header("x-amz-target").is_empty() {
-        let body = r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#;
-        return respond(400, "application/x-amz-json-1.0", body.to_owned());
+fn encoded(response: HttpResponse) -> Result<ProxyResponse, BoxError> {
+    let HttpResponse { status, content_type, body, retry_after, truncated } = response;
+    let mut head =
+        Response::builder().status(StatusCode::from_u16(status)?).header("content-type", content_type);
+    if let Some(seconds) = retry_after {
+        head = head.header("retry-after", seconds.to_string());
     }
-    if header("authorization").starts_with("AWS4") {
-        let body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-        return respond(503, "application/xml", body.to_owned());
+    if truncated == 0 {
+        let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+        return Ok(head.body(body)?);
     }
-    let body =
-        r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"TooManyRequests","code":429}"#;
-    respond(429, "application/json", body.to_owned())
-}
-
-async fn forward(context: &ProxyContext, mut request: Request<Incoming>) -> Result<ProxyResponse, BoxError> {
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(context.upstream.parse::<Authority>()?);
-    *request.uri_mut() = Uri::from_parts(parts)?;
-    let response = context.client.request(request).await?;
-    Ok(response.map(|body| body.map_err(BoxError::from).boxed()))
+    let head = head.header("content-length", body.len().to_string());
+    let mut sent = Bytes::from(body);
+    sent.truncate(sent.len().saturating_sub(truncated));
+    let sent = stream::once(future::ready(Ok(Frame::data(sent))));
+    let end = stream::once(async {
+        // The connection sends what it has while this waits.
+        task::yield_now().await;
+        Err::<Frame<Bytes>, BoxError>("the response is truncated by plan".into())
+    });
+    Ok(head.body(StreamBody::new(sent.chain(end)).boxed_unsync())?)
 }

@@ -1,14 +1,14 @@
 //! The stream proxy: forwards chunks of any protocol.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cdm_core::ports::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::{HttpFault, ProxyState, take_fault};
+use super::{HttpFault, Shared};
 
 /// Maximum size of a chunk, in bytes.
 const MAX_CHUNK: usize = 64 * 1024;
@@ -16,26 +16,21 @@ const MAX_CHUNK: usize = 64 * 1024;
 pub(super) async fn serve(
     listener: TcpListener,
     upstream: String,
-    state: Arc<Mutex<ProxyState>>,
+    shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (upstream, state, clock) = (upstream.clone(), Arc::clone(&state), Arc::clone(&clock));
+        let (upstream, shared, clock) = (upstream.clone(), Arc::clone(&shared), Arc::clone(&clock));
         connections.spawn(async move {
             // The proxy breaks connections on purpose.
-            drop(handle(stream, &upstream, &state, &*clock).await);
+            drop(handle(stream, &upstream, &shared, &*clock).await);
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn handle(
-    mut client: TcpStream,
-    upstream: &str,
-    state: &Mutex<ProxyState>,
-    clock: &dyn Clock,
-) -> io::Result<()> {
+async fn handle(mut client: TcpStream, upstream: &str, shared: &Shared, clock: &dyn Clock) -> io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
     let (mut request_buffer, mut response_buffer) = (vec![0; MAX_CHUNK], vec![0; MAX_CHUNK]);
     loop {
@@ -45,11 +40,20 @@ async fn handle(
                 if chunk.is_empty() {
                     return server.shutdown().await;
                 }
-                match take_fault(state) {
+                match shared.chunk_fault() {
                     None => {}
-                    Some(HttpFault::Refused | HttpFault::Respond(..) | HttpFault::Throttled) => return Ok(()),
+                    Some(
+                        HttpFault::LoseRequest
+                        | HttpFault::NeverRespond
+                        | HttpFault::Respond(_)
+                        | HttpFault::Throttle,
+                    ) => return Ok(()),
                     Some(HttpFault::Delay(span)) => clock.sleep_until(clock.monotonic().after(span)).await,
-                    Some(HttpFault::LostAnswer) => {
+                    Some(HttpFault::Hold(permits)) => match permits.acquire().await {
+                        Ok(permit) => permit.forget(),
+                        Err(_closed) => return Ok(()),
+                    },
+                    Some(HttpFault::LoseResponse) => {
                         server.write_all(chunk).await?;
                         // The response is discarded, regardless of its content and length.
                         let _lost = server.read(&mut response_buffer).await?;

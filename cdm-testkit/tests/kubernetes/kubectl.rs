@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use cdm_core::adapters::SystemClock;
 use cdm_core::domain::{MonotonicTime, Timestamp};
 use cdm_core::ports::Clock;
+use cdm_testkit::backends;
 use cdm_testkit::kubernetes::{Container, Containers, Exit, KubernetesApi, Pace, Settings, User};
 use serde_json::{Value, json};
 
@@ -25,22 +26,6 @@ rules:
   resources: [configmaps, deployments]
   verbs: [get, list]
 ";
-
-/// Returns the path of kubectl. If it is not configured and not required, prints that the test is skipped.
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "the environment configures the real programs, and skipped tests are printed"
-)]
-fn program() -> Option<PathBuf> {
-    let program = std::env::var_os("CDM_TEST_KUBECTL").filter(|program| !program.is_empty());
-    if program.is_none() {
-        let required = std::env::var("CDM_PARTS").is_ok_and(|wanted| wanted == "required");
-        assert!(!required, "CDM_TEST_KUBECTL names no program; ./tests/run finds one");
-        println!("skipped: CDM_TEST_KUBECTL names no program; ./tests/run finds one");
-    }
-    program.map(PathBuf::from)
-}
 
 /// A kubectl with its own kubeconfig.
 struct Kubectl {
@@ -133,7 +118,7 @@ fn has(text: &str, parts: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_works_with_the_server() {
-    let Some(program) = program() else { return };
+    let Some(program) = backends::address("CDM_TEST_KUBECTL").map(PathBuf::from) else { return };
     let reader = User::with_roles("reader", "reader-token", ROLE, "cdm").expect("a role");
     let settings = Settings {
         pace: Pace::Clock(Arc::new(Fast(SystemClock::new()))),

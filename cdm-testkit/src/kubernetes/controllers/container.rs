@@ -1,10 +1,11 @@
 //! The start of a container by a kubelet: variables, files and arguments are resolved from the current objects.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::super::base64;
 use super::super::containers::Container;
 use super::super::object::Object;
 use super::super::store::{Key, Store};
@@ -185,7 +186,7 @@ fn data(store: &Store, resource: &'static str, pod: &Value, name: &str) -> Optio
     let plain = |value: &Value| {
         let text = value.as_str().unwrap_or_default();
         if resource == "secrets" {
-            String::from_utf8_lossy(&base64::decode(text).unwrap_or_default()).into_owned()
+            String::from_utf8_lossy(&BASE64.decode(text).unwrap_or_default()).into_owned()
         } else {
             text.to_owned()
         }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::super::kinds::Kind;
 use super::super::object::Object;
+use super::super::object::rfc3339;
 use super::super::store::{Key, Store};
-use super::super::time::written;
 use super::super::writes::{self, Propagation, Run};
 use super::replicaset::suffix;
 use super::{
@@ -399,7 +399,7 @@ fn write_status(
         }
     }
     match counters.started {
-        Some(started) => status["startTime"] = json!(written(started)),
+        Some(started) => status["startTime"] = json!(rfc3339(started)),
         None => drop(status.remove("/startTime")),
     }
     if indexed(job) && !counters.completed.is_empty() {
@@ -427,7 +427,7 @@ fn write_status(
     if was_decided && active.is_empty() {
         condition(&mut shown, over, "True", reason, &message, now);
         if over == "Complete" {
-            shown.put("/status/completionTime", written(now));
+            shown.put("/status/completionTime", rfc3339(now));
         }
         counters.finished = Some(now);
     }

@@ -20,9 +20,9 @@ use self::pod::PodState;
 use super::containers::{Containers, ImageBehavior};
 use super::kinds::Kind;
 use super::object::Object;
+use super::object::rfc3339;
 use super::state::State;
 use super::store::{Key, Store};
-use super::time::written;
 
 /// Maximum rounds of controllers that react to each other; more rounds indicate an endless loop.
 const MAX_ROUNDS: usize = 1_000;
@@ -180,7 +180,7 @@ fn condition(object: &mut Value, name: &str, status: &str, reason: &str, message
     let before = at.map(|at| conditions.remove(at)).unwrap_or(Value::Null);
     let same = before.text("/status") == status;
     let changed = !same || before.text("/reason") != reason || before.text("/message") != message;
-    let transition = if same { before["lastTransitionTime"].clone() } else { json!(written(now)) };
+    let transition = if same { before["lastTransitionTime"].clone() } else { json!(rfc3339(now)) };
     let mut fresh = json!({"type": name, "status": status, "lastTransitionTime": transition});
     if !reason.is_empty() {
         fresh["reason"] = json!(reason);
@@ -190,7 +190,7 @@ fn condition(object: &mut Value, name: &str, status: &str, reason: &str, message
         "Deployment" => "lastUpdateTime",
         _ => "lastProbeTime",
     };
-    fresh[stamp] = if changed { json!(written(now)) } else { before[stamp].clone() };
+    fresh[stamp] = if changed { json!(rfc3339(now)) } else { before[stamp].clone() };
     conditions.insert(at.unwrap_or(conditions.len()), fresh);
     object.put("/status/conditions", conditions);
 }

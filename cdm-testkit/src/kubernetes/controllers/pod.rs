@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::super::containers::{Exit, ImageBehavior};
 use super::super::object::Object;
+use super::super::object::rfc3339;
 use super::super::store::{Key, Store};
-use super::super::time::written;
 use super::container::{self, StartError};
 use super::{ControllerMemory, all, condition, has_condition, is_terminating, put_if_changed};
 
@@ -366,13 +366,13 @@ impl ContainerStatus {
 
     fn begin(&mut self, now: Timestamp) {
         self.started = Some(now);
-        self.state = json!({"running": {"startedAt": written(now)}});
+        self.state = json!({"running": {"startedAt": rfc3339(now)}});
     }
 
     fn end(&mut self, spec: &Value, exit: &Exit, now: Timestamp) {
         let mut ended = json!({
             "exitCode": exit.code, "reason": if exit.code == 0 { "Completed" } else { "Error" },
-            "startedAt": written(self.started.unwrap_or(now)), "finishedAt": written(now),
+            "startedAt": rfc3339(self.started.unwrap_or(now)), "finishedAt": rfc3339(now),
         });
         if !exit.message.is_empty() {
             ended["message"] = json!(exit.message);
@@ -439,7 +439,7 @@ fn write_status(
     shown.put("/status/qosClass", "BestEffort");
     if scheduled {
         shown.put("/spec/nodeName", "loopback");
-        shown.default_to("/status/startTime", written(now));
+        shown.default_to("/status/startTime", rfc3339(now));
         for (list, statuses) in [("initContainer", &state.initial), ("container", &state.main)] {
             let statuses: Vec<Value> = statuses
                 .iter()

@@ -1,8 +1,9 @@
 //! Validation and defaults of ConfigMaps and Secrets.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::super::base64;
 use super::super::kinds::Kind;
 use super::super::object::Object;
 use super::super::status_error::{Cause, StatusError};
@@ -15,12 +16,12 @@ pub(super) fn set_secret_defaults(object: &mut Value) -> Result<(), StatusError>
     if let Some(plain) = object.remove("/stringData") {
         for (key, value) in plain.entries("") {
             let text = value.as_str().unwrap_or_default();
-            object.map("/data").insert(key.to_owned(), json!(base64::encode(text.as_bytes())));
+            object.map("/data").insert(key.to_owned(), json!(BASE64.encode(text)));
         }
     }
     object.default_to("/type", "Opaque");
     for (_, value) in object.entries("/data") {
-        if value.as_str().and_then(base64::decode).is_none() {
+        if value.as_str().is_none_or(|text| BASE64.decode(text).is_err()) {
             let message =
                 "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 0";
             return Err(StatusError::bad_request(message));
@@ -46,7 +47,7 @@ pub(super) fn validate(kind: &Kind, object: &Value) -> Vec<Cause> {
             }
             match value.as_str() {
                 Some(text) if kind.plural == "secrets" => {
-                    size += base64::decode(text).map_or(0, |bytes| bytes.len())
+                    size += BASE64.decode(text).map_or(0, |bytes| bytes.len())
                 }
                 Some(text) => size += text.len(),
                 None => causes.push(Cause::invalid(format!("{map}[{key}]"), value, "must be a string")),

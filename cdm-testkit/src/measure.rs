@@ -1,14 +1,18 @@
 //! Clocks, medians and resident memory.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks measure time")]
+
 use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant};
 
 /// Duration of a measured action: wall-clock time, and CPU time of this thread.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Elapsed {
-    pub(crate) wall: Duration,
-    pub(crate) cpu: Duration,
+pub struct Elapsed {
+    /// Wall-clock time.
+    pub wall: Duration,
+    /// CPU time of the measuring thread.
+    pub cpu: Duration,
 }
 
 impl std::ops::AddAssign for Elapsed {
@@ -19,7 +23,7 @@ impl std::ops::AddAssign for Elapsed {
 }
 
 /// Measures `act`.
-pub(crate) fn time<T>(act: impl FnOnce() -> T) -> (Elapsed, T) {
+pub fn time<T>(act: impl FnOnce() -> T) -> (Elapsed, T) {
     let (wall, cpu) = (Instant::now(), cpu());
     let value = act();
     let wall = wall.elapsed();
@@ -41,23 +45,28 @@ fn cpu() -> Option<Duration> {
 
 /// Several rounds of one measurement.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rounds(Vec<f64>);
+pub struct Rounds(Vec<f64>);
 
 impl Rounds {
-    pub(crate) fn push(&mut self, value: f64) {
+    /// Adds the measurement of a round.
+    pub fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
     /// Combines two measurements round by round.
-    pub(crate) fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
+    #[must_use]
+    pub fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| combine(*a, *b)).collect())
     }
 
-    pub(crate) fn each(&self, change: impl Fn(f64) -> f64) -> Self {
+    /// Changes the measurement of each round.
+    #[must_use]
+    pub fn each(&self, change: impl Fn(f64) -> f64) -> Self {
         Self(self.0.iter().map(|value| change(*value)).collect())
     }
 
-    pub(crate) fn median(&self) -> f64 {
+    /// Returns the median; NaN without rounds.
+    pub fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         match sorted.len() {
@@ -78,7 +87,7 @@ impl fmt::Display for Rounds {
 }
 
 /// Returns the resident memory of this process in kilobytes: the current value, and the peak since [`reset_peak`].
-pub(crate) fn resident_kb() -> Option<(u64, u64)> {
+pub fn resident_kb() -> Option<(u64, u64)> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -88,6 +97,6 @@ pub(crate) fn resident_kb() -> Option<(u64, u64)> {
 }
 
 /// Resets the peak; returns `false` where the system does not support it.
-pub(crate) fn reset_peak() -> bool {
+pub fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }

@@ -1,8 +1,10 @@
-//! Shared by all campaigns: counts runs, keeps the first failures, prints one line.
+//! Campaigns: tests of many generated runs. A campaign counts its runs, keeps the first failures, and prints one line.
 
-#![allow(dead_code, reason = "each campaign uses a part")]
-#![allow(clippy::print_stdout, reason = "a campaign's line is its result")]
-#![allow(clippy::disallowed_methods, reason = "how long a campaign is comes from the environment")]
+#![expect(clippy::print_stdout, reason = "the printed line is the result of a campaign")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the environment selects the length and the seed of a campaign"
+)]
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +16,10 @@ thread_local! {
 
 /// Runs a closure that may panic. The first line of a panic becomes the failure, and is printed only with the result
 /// of the campaign.
-pub(crate) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// Returns the first line of the panic.
+pub fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let loud = std::panic::take_hook();
@@ -35,7 +40,8 @@ pub(crate) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// A running campaign.
-pub(crate) struct Campaign {
+#[derive(Debug)]
+pub struct Campaign {
     name: &'static str,
     runs: u64,
     failed: u64,
@@ -47,12 +53,12 @@ impl Campaign {
     const SHOWN: usize = 40;
 
     /// Starts a campaign of that name.
-    pub(crate) fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         Self { name, runs: 0, failed: 0, failures: Vec::new() }
     }
 
     /// Counts a run.
-    pub(crate) fn run(&mut self, result: Result<(), String>) {
+    pub fn run(&mut self, result: Result<(), String>) {
         self.runs += 1;
         if let Err(failure) = result {
             self.failed += 1;
@@ -63,11 +69,7 @@ impl Campaign {
     }
 
     /// Runs `run` for each of `items`, on two threads.
-    pub(crate) fn over<T: Sync>(
-        mut self,
-        items: &[T],
-        run: impl Fn(&T) -> Result<(), String> + Sync,
-    ) -> Self {
+    pub fn over<T: Sync>(mut self, items: &[T], run: impl Fn(&T) -> Result<(), String> + Sync) -> Self {
         let half = items.len().div_ceil(2);
         let run = &run;
         std::thread::scope(|scope| {
@@ -84,18 +86,22 @@ impl Campaign {
     }
 
     /// Prints the result, and panics if a run failed.
-    pub(crate) fn end(self, detail: &str) {
+    ///
+    /// # Panics
+    /// If a run failed, or if there was no run.
+    pub fn end(self, detail: &str) {
         println!("campaign {}: {} runs, {} failed, {detail}", self.name, self.runs, self.failed);
+        assert!(self.runs > 0, "campaign {}: nothing was run", self.name);
         assert!(self.failed == 0, "campaign {}:\n{}", self.name, self.failures.join("\n"));
     }
 }
 
 /// Returns whether the full campaigns are requested.
-pub(crate) fn full() -> bool {
+pub fn full() -> bool {
     std::env::var("CDM_CAMPAIGNS").is_ok_and(|value| value == "full")
 }
 
 /// Returns the seed of the samples: `CDM_SEED`, or a constant.
-pub(crate) fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("CDM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(2026)
 }

@@ -1,6 +1,7 @@
 //! An OpenID Connect provider on loopback, which signs the claims that a test specifies.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,22 +18,33 @@ use serde_json::{Value, json};
 
 /// The claims of the next token.
 #[derive(Clone, Debug)]
-pub(crate) struct TokenClaims {
-    pub(crate) claims: Value,
+pub struct TokenClaims {
+    /// The claims that replace or extend those of every token.
+    pub claims: Value,
     /// Whether the token is signed with the key that the provider publishes.
-    pub(crate) own_key: bool,
+    pub own_key: bool,
 }
 
-pub(crate) struct Provider {
-    pub(crate) url: String,
+/// A running provider.
+pub struct Provider {
+    /// The address of the provider, which is its issuer.
+    pub url: String,
     keys: [EcdsaKeyPair; 2],
     /// The index of the published key, which signs.
-    pub(crate) current: AtomicUsize,
-    pub(crate) next_token: Mutex<TokenClaims>,
+    pub current: AtomicUsize,
+    /// The claims of the next token.
+    pub next_token: Mutex<TokenClaims>,
     /// How often the discovery document was requested.
-    pub(crate) described: AtomicUsize,
+    pub described: AtomicUsize,
     /// Nonce and challenge of each issued and unused code.
     codes: Mutex<HashMap<String, (String, String)>>,
+}
+
+impl fmt::Debug for Provider {
+    /// Omits the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 fn key() -> EcdsaKeyPair {
@@ -101,7 +113,8 @@ async fn token(
     Json(json!({"access_token": "nothing", "token_type": "Bearer", "id_token": token})).into_response()
 }
 
-pub(crate) async fn provider() -> Arc<Provider> {
+/// Starts a provider, which ends with the runtime of the test.
+pub async fn provider() -> Arc<Provider> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let next_token = Mutex::new(TokenClaims { claims: json!({}), own_key: true });

@@ -1,58 +1,73 @@
 //! Starts a server in a separate directory, sends requests to it, and stops it: by itself, by SIGTERM or by SIGKILL.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use cdm_core::adapters::SystemClock;
+use cdm_core::adapters::embedded::{
+    EmbeddedSecrets, EmbeddedStore, File, ImageSpec, LivenessLock, LocalCluster, LocalSettings,
+};
+use cdm_core::domain::{Digest, SecretKind, SecretName, WorkerId};
+use cdm_core::ports::{Clock, SecretStore, SiteQuery, SiteRepository, StoredSecret};
 use reqwest::{Client, Method, Response, StatusCode};
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The administrator's token in all tests.
-pub(crate) const ADMIN: &str = "an-administrator-of-the-tests-0123456789";
+pub const ADMIN: &str = "an-administrator-of-the-tests-0123456789";
 
 /// Timeout for a server to log its listening address.
-pub(crate) const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
+pub const LISTEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server process with its addresses and its log.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     /// The address of the API.
-    pub(crate) url: String,
+    pub url: String,
     /// The address of the site router.
-    pub(crate) router: String,
+    pub router: String,
     /// Everything that the server has logged.
-    pub(crate) log: Arc<Mutex<String>>,
-    pub(crate) client: Client,
+    pub log: Arc<Mutex<String>>,
+    /// A client without redirects.
+    pub client: Client,
 }
 
 /// Creates a directory for a server.
-pub(crate) fn directory() -> TempDir {
+pub fn directory() -> TempDir {
     TempDir::new().expect("a directory for the test")
 }
 
 /// Returns a client, and installs the TLS provider of the process, which the client requires.
-pub(crate) fn client() -> Client {
+pub fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
 
 /// Pods and jobs that take milliseconds.
-pub(crate) const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n";
+pub const QUICK: &str = "[local]\npod_start_ms = 20\nprogress_deadline_ms = 1500\njob_ms = 5\n";
 
 /// Starts the process of a server on `dir`; its log is piped.
-pub(crate) fn begin(dir: &Path, configuration: &str) -> Child {
+pub fn begin(dir: &Path, configuration: &str) -> Child {
     command(dir, configuration).spawn().expect("the server starts")
 }
 
+/// Returns the path of the program, which cargo builds for the tests of `cdm-http` in the directory above theirs.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of the test");
+    let directory = test.parent().and_then(Path::parent).expect("a directory of programs");
+    directory.join(format!("cdm-server{}", std::env::consts::EXE_SUFFIX))
+}
+
 /// Returns the command of a server on `dir`; its log is piped.
-pub(crate) fn command(dir: &Path, configuration: &str) -> Command {
+pub fn command(dir: &Path, configuration: &str) -> Command {
     let config = dir.join("cdm.toml");
     std::fs::write(&config, configuration).expect("a configuration");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cdm-server"));
+    let mut command = Command::new(program());
     command
         .arg("--config")
         .arg(&config)
@@ -68,22 +83,21 @@ pub(crate) fn command(dir: &Path, configuration: &str) -> Command {
 
 /// The listeners of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ServerMode {
+pub enum ServerMode {
     /// The API and the site router.
     ApiAndSites,
     /// The API only; sites are served elsewhere.
-    #[allow(dead_code, reason = "only the tests of the cloud platform have no router")]
     Api,
 }
 
 impl Server {
     /// Starts a server on `dir` with fast pods and jobs, and waits until it logs its listening address.
-    pub(crate) fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path) -> Self {
         Self::start_with(dir, QUICK)
     }
 
     /// Starts a server with slower pods and jobs, so that work is in progress when the next request arrives.
-    pub(crate) fn start_slow(dir: &Path) -> Self {
+    pub fn start_slow(dir: &Path) -> Self {
         Self::start_with(
             dir,
             "[local]
@@ -94,12 +108,13 @@ job_ms = 400
         )
     }
 
-    pub(crate) fn start_with(dir: &Path, configuration: &str) -> Self {
+    /// Starts a server on `dir` with this configuration file, and waits until it listens.
+    pub fn start_with(dir: &Path, configuration: &str) -> Self {
         Self::listen(begin(dir, configuration), ServerMode::ApiAndSites)
     }
 
     /// Waits until a newly started process logs its listening address.
-    pub(crate) fn listen(mut child: Child, mode: ServerMode) -> Self {
+    pub fn listen(mut child: Child, mode: ServerMode) -> Self {
         let log = Arc::new(Mutex::new(String::new()));
         let (line_sender, received_lines) = mpsc::channel();
         let (lines, log_buffer) =
@@ -133,20 +148,18 @@ job_ms = 400
     }
 
     /// Returns a server whose log the test itself reads.
-    #[allow(dead_code, reason = "only the tests of the log read it themselves")]
-    pub(crate) fn unread(child: Child) -> Self {
+    pub fn unread(child: Child) -> Self {
         let (url, router) = (String::new(), String::new());
         Self { child, url, router, log: Arc::default(), client: client() }
     }
 
     /// Returns the process id.
-    #[allow(dead_code, reason = "only the tests of limits ask for it")]
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Returns the arguments of the process as a process list shows them.
-    pub(crate) fn arguments(&self) -> String {
+    pub fn arguments(&self) -> String {
         let id = self.child.id();
         let shown = std::fs::read(format!("/proc/{id}/cmdline")).or_else(|_| {
             let output = Command::new("ps").args(["-ww", "-o", "args=", "-p", &id.to_string()]).output();
@@ -156,7 +169,7 @@ job_ms = 400
     }
 
     /// Sends a request with a token; `None` sends no token.
-    pub(crate) async fn ask_as(
+    pub async fn ask_as(
         &self,
         token: Option<&str>,
         method: Method,
@@ -174,13 +187,13 @@ job_ms = 400
     }
 
     /// Sends a request as the administrator; returns the status and the JSON body.
-    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let response = self.ask_as(Some(ADMIN), method, path, body).await;
         (response.status(), response.json().await.unwrap_or(Value::Null))
     }
 
     /// Sends raw bytes on a connection that the server closes; returns the JSON body.
-    pub(crate) fn raw(&self, request: &str) -> Value {
+    pub fn raw(&self, request: &str) -> Value {
         let mut stream =
             std::net::TcpStream::connect(self.url.trim_start_matches("http://")).expect("a connection");
         stream.write_all(request.as_bytes()).expect("a request");
@@ -191,21 +204,21 @@ job_ms = 400
     }
 
     /// Reads a resource as the administrator; panics unless the status is 200.
-    pub(crate) async fn get(&self, path: &str) -> Value {
+    pub async fn get(&self, path: &str) -> Value {
         let (status, value) = self.ask(Method::GET, path, None).await;
         assert_eq!(status, StatusCode::OK, "{path}: {value}");
         value
     }
 
     /// Requests an operation and waits until it is at rest; panics unless it succeeded.
-    pub(crate) async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+    pub async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         let (status, operation) = self.ask(method, &format!("{path}?wait=30s"), body).await;
         assert_eq!((status, &operation["status"]), (StatusCode::OK, &"succeeded".into()), "{operation}");
         operation
     }
 
     /// Returns an operation or a rollout at rest; waits for the end of its event stream.
-    pub(crate) async fn wait_until_at_rest(&self, path: &str) -> Value {
+    pub async fn wait_until_at_rest(&self, path: &str) -> Value {
         let events = self.ask_as(Some(ADMIN), Method::GET, &format!("{path}/events"), None).await;
         assert_eq!(events.status(), StatusCode::OK, "{path}");
         events.text().await.expect("a stream that ends");
@@ -213,13 +226,13 @@ job_ms = 400
     }
 
     /// Requests a site's page through the router.
-    pub(crate) async fn page(&self, host: &str) -> Response {
+    pub async fn page(&self, host: &str) -> Response {
         let request = self.client.get(&self.router).header("host", host);
         request.send().await.expect("a response of the router")
     }
 
     /// Creates a token of a role; returns its id and its text.
-    pub(crate) async fn token(&self, role: &str) -> (String, String) {
+    pub async fn token(&self, role: &str) -> (String, String) {
         let body = serde_json::json!({"name": format!("{role}-{}", self.url.len()), "role": role});
         let (status, made) = self.ask(Method::POST, "/tokens", Some(&body)).await;
         assert_eq!(status, StatusCode::CREATED, "{made}");
@@ -228,24 +241,24 @@ job_ms = 400
     }
 
     /// Stops or continues the process: `-STOP`, `-CONT`.
-    pub(crate) fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let received_lines = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(received_lines.expect("a signal").success());
     }
 
     /// Kills the server immediately.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
     }
 
     /// Sends SIGTERM to the server, and waits until it has ended.
-    pub(crate) fn terminate(&mut self) -> ExitStatus {
+    pub fn terminate(&mut self) -> ExitStatus {
         self.end("-TERM")
     }
 
     /// Sends a signal that ends the server, and waits until it has ended.
-    pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
+    pub fn end(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         self.child.wait().expect("an end")
     }
@@ -260,7 +273,7 @@ impl Drop for Server {
 }
 
 /// Returns the body of a request to create a site.
-pub(crate) fn new_site(id: &str) -> Value {
+pub fn new_site(id: &str) -> Value {
     serde_json::json!({
         "id": id,
         "name": format!("The site {id}"),
@@ -271,7 +284,7 @@ pub(crate) fn new_site(id: &str) -> Value {
 }
 
 /// Returns every file below a directory, with its content.
-pub(crate) fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+pub fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
         let path = entry.path();
@@ -285,10 +298,7 @@ pub(crate) fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 }
 
 /// Returns every password that the platform in `data` stores, decrypted.
-pub(crate) async fn passwords(data: &Path) -> Vec<String> {
-    use cdm_core::domain::{SecretKind, SecretName};
-    use cdm_core::ports::{SecretStore, SiteQuery, SiteRepository, StoredSecret};
-    use secrecy::ExposeSecret;
+pub async fn passwords(data: &Path) -> Vec<String> {
     let backends = Backends::open(data).await;
     let mut found = Vec::new();
     for site in backends.store.sites(&SiteQuery::default(), None, 1_000).await.expect("sites").items {
@@ -304,17 +314,17 @@ pub(crate) async fn passwords(data: &Path) -> Vec<String> {
 
 /// The backends of a data directory, opened while the server runs or afterwards.
 #[derive(Debug)]
-pub(crate) struct Backends {
-    pub(crate) store: cdm_core::adapters::embedded::EmbeddedStore,
-    pub(crate) secrets: cdm_core::adapters::embedded::EmbeddedSecrets,
+pub struct Backends {
+    /// The records.
+    pub store: EmbeddedStore,
+    /// The credentials.
+    pub secrets: EmbeddedSecrets,
 }
 
 impl Backends {
-    pub(crate) async fn open(data: &Path) -> Self {
-        use cdm_core::adapters::SystemClock;
-        use cdm_core::adapters::embedded::{EmbeddedSecrets, EmbeddedStore, File, LivenessLock};
-        use cdm_core::domain::WorkerId;
-        let clock: Arc<dyn cdm_core::ports::Clock> = Arc::new(SystemClock::new());
+    /// Opens the backends of a data directory.
+    pub async fn open(data: &Path) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let file = File::open(&data.join("cdm.db")).await.expect("the file");
         let liveness_lock =
             LivenessLock::open(&data.join("observers"), &WorkerId::new("observer")).expect("a presence");
@@ -328,13 +338,7 @@ impl Backends {
 }
 
 /// Sets the behavior of an image on the local cluster of a data directory.
-pub(crate) async fn declare(
-    data: &Path,
-    digest: cdm_core::domain::Digest,
-    image: cdm_core::adapters::embedded::ImageSpec,
-) {
-    use cdm_core::adapters::SystemClock;
-    use cdm_core::adapters::embedded::{File, LocalCluster, LocalSettings};
+pub async fn declare(data: &Path, digest: Digest, image: ImageSpec) {
     let file = File::open(&data.join("cdm.db")).await.expect("the file");
     let cluster = LocalCluster::open(file, LocalSettings::default(), Arc::new(SystemClock::new())).await;
     cluster.expect("the local cluster").declare(digest, image).await.expect("a declared image");
