@@ -1,24 +1,28 @@
 //! Checks the permissions of CDM's service account, one rule at a time.
 
-use serde_json::json;
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 
-use super::api::{CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Resource, SECRETS, Session};
+use super::api::Session;
 use super::failure::Failure;
 use super::manifest;
 use super::settings::KubernetesSettings;
 use crate::domain::Color;
 use crate::ports::ErrorKind;
 
+/// The group of a resource, and its name in paths.
+type Resource = (&'static str, &'static str);
 /// A resource, a subresource or an empty string, and the required verbs.
 type Rule = (Resource, &'static str, &'static [&'static str]);
 
+const DEPLOYMENTS: Resource = ("apps", "deployments");
+
 const RULES: &[Rule] = &[
-    (CONFIG_MAPS, "", &["get", "list", "create", "patch", "delete"]),
-    (SECRETS, "", &["create", "delete"]),
-    (PODS, "", &["list", "watch"]),
-    (PODS, "log", &["get"]),
+    (("", "configmaps"), "", &["get", "list", "create", "patch", "delete"]),
+    (("", "secrets"), "", &["create", "delete"]),
+    (("", "pods"), "", &["list", "watch"]),
+    (("", "pods"), "log", &["get"]),
     (DEPLOYMENTS, "", &["list", "watch"]),
-    (JOBS, "", &["get", "list", "watch", "create", "patch", "delete"]),
+    (("batch", "jobs"), "", &["get", "list", "watch", "create", "patch", "delete"]),
 ];
 
 const ROUTES: &[&str] = &["get", "list", "create", "patch", "delete"];
@@ -43,25 +47,27 @@ pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) 
 
 async fn check_rule(
     session: &Session<'_>,
-    resource: Resource,
+    (group, resource): Resource,
     (part, name): (&str, &str),
     verb: &str,
 ) -> Result<(), Failure> {
-    let attributes = json!({
-        "namespace": session.namespace(),
-        "group": resource.group,
-        "resource": resource.plural,
-        "subresource": part,
-        "name": name,
-        "verb": verb,
-    });
-    if session.is_allowed(&attributes).await? {
+    let text = |text: &str| Some(text.to_owned());
+    let attributes = ResourceAttributes {
+        namespace: text(session.namespace()),
+        group: text(group),
+        resource: text(resource),
+        subresource: text(part),
+        name: text(name),
+        verb: text(verb),
+        ..ResourceAttributes::default()
+    };
+    if session.is_allowed(attributes).await? {
         return Ok(());
     }
     let part = if part.is_empty() { String::new() } else { format!("/{part}") };
     let name = if name.is_empty() { String::new() } else { format!(" `{name}`") };
-    let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
-    let what = format!("{}{group}{part}{name}", resource.plural);
+    let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+    let what = format!("{resource}{group}{part}{name}");
     let namespace = session.namespace();
     let message =
         format!("the role does not grant the verb `{verb}` on {what} in the namespace `{namespace}`");

@@ -6,15 +6,18 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::ObjectMeta;
 
-use super::api::{CONFIG_MAPS, JOBS, SECRETS, Session};
+use super::api::Session;
 use super::failure::Failure;
-use super::manifest;
+use super::manifest::{self, RouteObject};
 use super::names::{
-    self, CDM, COMPONENT, MANAGED_BY, annotation, label, labels, of_site, own_uid, site_of, text,
+    self, CDM, COMPONENT, MANAGED_BY, annotation, is_deleting, label, labels, name, of_site, own_uid,
+    site_of, texts,
 };
-use super::pods;
 use super::settings::KubernetesSettings;
 use crate::domain::{Hostnames, Uid};
 use crate::ports::ErrorKind;
@@ -41,13 +44,20 @@ pub(super) struct Anchor {
 
 impl Anchor {
     /// The owner reference of the anchor's objects.
-    pub(super) fn owner(&self) -> Value {
-        json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": of_site(self.uid), "uid": self.own_uid })
+    pub(super) fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            name: of_site(self.uid),
+            uid: self.own_uid.clone(),
+            ..OwnerReference::default()
+        }
     }
 
-    fn read(uid: Uid, object: &Value) -> Result<Self, Failure> {
+    fn read(uid: Uid, object: &ConfigMap) -> Result<Self, Failure> {
+        let object = &object.metadata;
         match label(object, COMPONENT).filter(|_| site_of(object) == Some(uid)) {
-            Some(ANCHOR) if pods::is_deleting(object) => {
+            Some(ANCHOR) if is_deleting(object) => {
                 Err(Failure::new(ErrorKind::Unavailable, "the site's anchor is being deleted"))
             }
             Some(ANCHOR) => {
@@ -70,7 +80,7 @@ pub(super) fn address(settings: &KubernetesSettings, hostnames: &Hostnames) -> S
 
 /// Returns the site's anchor; `None` if the site has none.
 pub(super) async fn find(session: &Session<'_>, uid: Uid) -> Result<Option<Anchor>, Failure> {
-    let object = session.get(CONFIG_MAPS, &of_site(uid)).await?;
+    let object = session.get::<ConfigMap>(&of_site(uid)).await?;
     object.map(|object| Anchor::read(uid, &object)).transpose()
 }
 
@@ -83,8 +93,9 @@ pub(super) async fn of_many(session: &Session<'_>, uids: &[Uid]) -> Result<Vec<A
         let texts: Vec<String> = chunk.iter().map(ToString::to_string).collect();
         let anchors_of =
             format!("{MANAGED_BY}={CDM},{COMPONENT}={ANCHOR},{} in ({})", names::UID, texts.join(","));
-        let found = session.list(CONFIG_MAPS, &anchors_of).await?;
-        anchors.extend(found.iter().filter_map(|object| Anchor::read(site_of(object)?, object).ok()));
+        let found: Vec<ConfigMap> = session.list(&anchors_of).await?;
+        let read = |object: &ConfigMap| Anchor::read(site_of(&object.metadata)?, object).ok();
+        anchors.extend(found.iter().filter_map(read));
     }
     Ok(anchors)
 }
@@ -94,7 +105,7 @@ pub(super) async fn ensure(session: &Session<'_>, uid: Uid, address: &str) -> Re
     if let Some(anchor) = find(session, uid).await? {
         return Ok(anchor);
     }
-    match session.create(CONFIG_MAPS, &config_map(ANCHOR, uid, &json!({ ADDRESS: address }))).await {
+    match session.create::<ConfigMap>(&config_map(ANCHOR, uid, (ADDRESS, address))).await {
         Ok(object) => Anchor::read(uid, &object),
         Err(failure) if failure.kind == ErrorKind::Exists => find(session, uid).await?.ok_or_else(|| {
             Failure::new(ErrorKind::Unavailable, "the site's anchor was created and deleted at the same time")
@@ -111,24 +122,21 @@ pub(super) async fn release(
     uid: Uid,
 ) -> Result<(), Failure> {
     put_tombstone(session, uid).await?;
-    let resource = manifest::resource(&settings.route);
-    for object in session.list(JOBS, &names::label_selector(super::job::JOB, uid)).await? {
-        let name = text(&object, "/metadata/name").unwrap_or_default();
-        session.delete(JOBS, name, Some(own_uid(&object))).await?;
+    for object in session.list::<Job>(&names::label_selector(super::job::JOB, uid)).await? {
+        let object = object.metadata;
+        session.delete::<Job>(name(&object), Some(own_uid(&object))).await?;
         // A job that is still suspended has no annotation with the uid of its Secret yet.
-        session.delete(SECRETS, name, annotation(&object, super::jobs::SECRET)).await?;
+        session.delete::<Secret>(name(&object), annotation(&object, names::SECRET)).await?;
     }
-    let name = of_site(uid);
-    if let Some(object) = session.get(resource, &name).await?
-        && site_of(&object) == Some(uid)
+    let (kind, name) = (&settings.route, of_site(uid));
+    if let Some(route) = RouteObject::get(session, kind, &name).await?
+        && site_of(route.metadata()) == Some(uid)
     {
-        session.delete(resource, &name, Some(own_uid(&object))).await?;
+        let own = own_uid(route.metadata());
+        manifest::delete(session, kind, &name, own).await?;
         // The controller of a load balancer may have finalizers to process before the object is deleted.
-        if session
-            .get(resource, &name)
-            .await?
-            .is_some_and(|remaining| own_uid(&remaining) == own_uid(&object))
-        {
+        let remaining = RouteObject::get(session, kind, &name).await?;
+        if remaining.is_some_and(|remaining| own_uid(remaining.metadata()) == own) {
             return Err(Failure::new(ErrorKind::Unavailable, "the site's route is being deleted")
                 .into_maybe_applied());
         }
@@ -138,17 +146,17 @@ pub(super) async fn release(
 
 async fn put_tombstone(session: &Session<'_>, uid: Uid) -> Result<(), Failure> {
     let name = of_site(uid);
-    let now = json!({ RELEASED: session.clock().wall().millis().to_string() });
+    let now = session.clock().wall().millis().to_string();
     for _ in 0..MAX_ATTEMPTS {
-        match session.create(CONFIG_MAPS, &config_map(TOMBSTONE, uid, &now)).await {
+        match session.create::<ConfigMap>(&config_map(TOMBSTONE, uid, (RELEASED, &now))).await {
             Ok(_) => return Ok(()),
             Err(failure) if failure.kind == ErrorKind::Exists => {}
             Err(failure) => return Err(failure),
         }
-        let Some(existing) = session.get(CONFIG_MAPS, &name).await? else { continue };
+        let Some(existing) = session.get::<ConfigMap>(&name).await? else { continue };
         match Anchor::read(uid, &existing) {
             Err(failure) if failure.kind == ErrorKind::Gone => return Ok(()),
-            Ok(_) => session.delete(CONFIG_MAPS, &name, Some(own_uid(&existing))).await?,
+            Ok(_) => session.delete::<ConfigMap>(&name, Some(own_uid(&existing.metadata))).await?,
             Err(failure) => return Err(failure),
         }
     }
@@ -160,25 +168,23 @@ async fn put_tombstone(session: &Session<'_>, uid: Uid) -> Result<(), Failure> {
 pub(super) async fn sweep(session: &Session<'_>) -> Result<(), Failure> {
     let now = session.clock().wall();
     let tombstones = format!("{MANAGED_BY}={CDM},{COMPONENT}={TOMBSTONE}");
-    for object in session.list(CONFIG_MAPS, &tombstones).await? {
+    for object in session.list::<ConfigMap>(&tombstones).await? {
+        let object = object.metadata;
         let released =
             annotation(&object, RELEASED).and_then(|millis| millis.parse().ok()).unwrap_or(u64::MAX);
         if now.since(crate::domain::Timestamp::from_millis(released)) >= TOMBSTONE_RETENTION {
-            let name = text(&object, "/metadata/name").unwrap_or_default();
-            session.delete(CONFIG_MAPS, name, Some(own_uid(&object))).await?;
+            session.delete::<ConfigMap>(name(&object), Some(own_uid(&object))).await?;
         }
     }
     Ok(())
 }
 
-fn config_map(component: &str, uid: Uid, annotations: &Value) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": of_site(uid),
-            "labels": labels(component, uid, None),
-            "annotations": annotations,
-        },
-    })
+fn config_map(component: &str, uid: Uid, annotation: (&str, &str)) -> ConfigMap {
+    let metadata = ObjectMeta {
+        name: Some(of_site(uid)),
+        labels: Some(labels(component, uid, None)),
+        annotations: Some(texts([annotation])),
+        ..ObjectMeta::default()
+    };
+    ConfigMap { metadata, ..ConfigMap::default() }
 }

@@ -1,79 +1,53 @@
-//! Requests to the API server: paths, deadlines, the content of responses, and whether a request may have changed
-//! something.
+//! Requests to the API server: deadlines, the content of responses, and whether a request may have changed something.
 
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::RETRY_AFTER;
 use hyper::{Method, Request};
-use kube::Client;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{
+    DeleteParams, GetParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::client::Body;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use kube::core::{ObjectList, request};
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::failure::{Failure, MessagePolicy, is_ambiguous};
+use super::failure::{ErrorStatus, Failure, MessagePolicy, is_ambiguous};
 use crate::domain::MonotonicTime;
 use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 
 /// Maximum number of objects in a page of a list.
-const PAGE: usize = 500;
+const PAGE: u32 = 500;
 /// How often a list is started again after the token of a page has expired.
 const MAX_LIST_ATTEMPTS: u32 = 4;
 /// The status of the response to an expired page token.
 const EXPIRED: u16 = 410;
 
-/// A kind of object, with its name in paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Resource {
-    pub(super) group: &'static str,
-    pub(super) version: &'static str,
-    pub(super) kind: &'static str,
-    pub(super) plural: &'static str,
-    message_policy: MessagePolicy,
+/// A kind of object in the namespace.
+pub(super) trait Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned {
+    /// Whether messages of the server about the object may be included in errors.
+    const MESSAGES: MessagePolicy = MessagePolicy::Include;
 }
 
-const fn resource(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-) -> Resource {
-    Resource { group, version, kind, plural, message_policy: MessagePolicy::Include }
-}
-
-pub(super) const CONFIG_MAPS: Resource = resource("", "v1", "ConfigMap", "configmaps");
-pub(super) const SECRETS: Resource =
-    Resource { message_policy: MessagePolicy::Omit, ..resource("", "v1", "Secret", "secrets") };
-pub(super) const PODS: Resource = resource("", "v1", "Pod", "pods");
-pub(super) const DEPLOYMENTS: Resource = resource("apps", "v1", "Deployment", "deployments");
-pub(super) const JOBS: Resource = resource("batch", "v1", "Job", "jobs");
-pub(super) const INGRESSES: Resource = resource("networking.k8s.io", "v1", "Ingress", "ingresses");
-pub(super) const HTTP_ROUTES: Resource =
-    resource("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes");
-
-impl Resource {
-    pub(super) fn api_version(self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    fn path(self, namespace: &str) -> String {
-        let root = if self.group.is_empty() { "api" } else { "apis" };
-        format!("/{root}/{}/namespaces/{namespace}/{}", self.api_version(), self.plural)
-    }
-}
-
-/// The format of a patch.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patch<'a> {
-    /// A JSON Patch (RFC 6902): a list of operations, applied atomically.
-    Json(&'a [Value]),
-    /// A JSON Merge Patch (RFC 7386).
-    Merge(&'a Value),
+impl Kind for ConfigMap {}
+impl Kind for Deployment {}
+impl Kind for Ingress {}
+impl Kind for Job {}
+impl Kind for Pod {}
+impl Kind for Secret {
+    const MESSAGES: MessagePolicy = MessagePolicy::Omit;
 }
 
 /// One call of the port: sends the requests of the call, until its deadline.
@@ -147,18 +121,31 @@ impl<'a> Session<'a> {
     }
 
     /// Returns an object; `None` if it does not exist.
-    pub(super) async fn get(&self, resource: Resource, name: &str) -> Result<Option<Value>, Failure> {
-        let path = self.object(resource, name);
-        optional(self.send(Method::GET, path, None, resource.message_policy).await)
+    pub(super) async fn get<K: Kind>(&self, name: &str) -> Result<Option<K>, Failure> {
+        self.get_as::<K, K>(name).await
+    }
+
+    /// Returns an object as JSON, with the fields that this version of its type does not have.
+    pub(super) async fn get_json<K: Kind>(&self, name: &str) -> Result<Option<Value>, Failure> {
+        self.get_as::<K, Value>(name).await
+    }
+
+    async fn get_as<K: Kind, T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let request = self.requests::<K>().get(name, &GetParams::default());
+        match self.send(request, K::MESSAGES).await {
+            Ok(object) => Ok(Some(object)),
+            Err(failure) if failure.kind == ErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Lists the objects that match a label selector.
     ///
     /// The token of the next page can expire, for example when the server compacts its history; the list then starts
     /// again: <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks>.
-    pub(super) async fn list(&self, resource: Resource, labels: &str) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn list<K: Kind>(&self, labels: &str) -> Result<Vec<K>, Failure> {
         for _ in 0..MAX_LIST_ATTEMPTS {
-            if let Some(objects) = self.list_once(resource, labels).await? {
+            if let Some(objects) = self.list_once(labels).await? {
                 return Ok(objects);
             }
         }
@@ -169,25 +156,18 @@ impl<'a> Session<'a> {
     }
 
     /// Lists all pages once; `None` when the token of a page has expired.
-    async fn list_once(&self, resource: Resource, labels: &str) -> Result<Option<Vec<Value>>, Failure> {
+    async fn list_once<K: Kind>(&self, labels: &str) -> Result<Option<Vec<K>>, Failure> {
         let mut objects = Vec::new();
-        let mut next = String::new();
+        let mut page = ListParams::default().labels(labels).limit(PAGE);
         loop {
-            let path = format!(
-                "{}?limit={PAGE}&labelSelector={}&continue={}",
-                resource.path(self.namespace()),
-                encoded(labels),
-                encoded(&next)
-            );
-            let response = self.raw(Method::GET, path, None).await?;
-            if response.status == EXPIRED && !next.is_empty() {
+            let response = self.raw(self.requests::<K>().list(&page)).await?;
+            if response.status == EXPIRED && page.continue_token.is_some() {
                 return Ok(None);
             }
-            let page = response.object(resource.message_policy)?;
-            let items = page.get("items").and_then(Value::as_array);
-            objects.extend(items.into_iter().flatten().cloned());
-            match page.pointer("/metadata/continue").and_then(Value::as_str) {
-                Some(token) if !token.is_empty() => next = token.to_owned(),
+            let list: ObjectList<K> = response.object(K::MESSAGES)?;
+            objects.extend(list.items);
+            match list.metadata.continue_ {
+                Some(token) if !token.is_empty() => page = page.continue_token(&token),
                 Some(_) | None => return Ok(Some(objects)),
             }
         }
@@ -195,12 +175,13 @@ impl<'a> Session<'a> {
 
     /// Returns the last part of a container's log; `None` if the container has no log.
     pub(super) async fn log(&self, pod: &str, container: &str) -> Result<Option<String>, Failure> {
-        let path = format!(
-            "{}/log?container={}&tailLines=200&limitBytes=65536",
-            self.object(PODS, pod),
-            encoded(container)
-        );
-        let response = self.raw(Method::GET, path, None).await?;
+        let part = LogParams {
+            container: Some(container.to_owned()),
+            limit_bytes: Some(65_536),
+            tail_lines: Some(200),
+            ..LogParams::default()
+        };
+        let response = self.raw(self.requests::<Pod>().logs(pod, &part)).await?;
         match response.status {
             200 => Ok(Some(String::from_utf8_lossy(&response.body).into_owned())),
             // The container never started, or was deleted with its pod.
@@ -209,49 +190,25 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub(super) async fn create(&self, resource: Resource, object: &Value) -> Result<Value, Failure> {
-        let path = resource.path(self.namespace());
-        self.change(Method::POST, path, ("application/json", object), resource.message_policy).await
+    /// Creates an object, which is of the kind `K` or JSON for one.
+    pub(super) async fn create<K: Kind>(&self, object: &impl Serialize) -> Result<K, Failure> {
+        let request =
+            encoded(object).and_then(|object| self.requests::<K>().create(&PostParams::default(), object));
+        self.change(request, K::MESSAGES).await
     }
 
-    pub(super) async fn patch(
-        &self,
-        resource: Resource,
-        name: &str,
-        patch: Patch<'_>,
-    ) -> Result<Value, Failure> {
-        let path = self.object(resource, name);
-        match patch {
-            Patch::Json(operations) => {
-                let content = ("application/json-patch+json", &json!(operations));
-                self.change(Method::PATCH, path, content, resource.message_policy).await
-            }
-            Patch::Merge(value) => {
-                let content = ("application/merge-patch+json", value);
-                self.change(Method::PATCH, path, content, resource.message_policy).await
-            }
-        }
+    pub(super) async fn patch<K: Kind>(&self, name: &str, patch: Patch<Value>) -> Result<K, Failure> {
+        let request = self.requests::<K>().patch(name, &PatchParams::default(), &patch);
+        self.change(request, K::MESSAGES).await
     }
 
     /// Deletes the object with this uid, and the objects it owns in the background. Succeeds if the object does not
     /// exist or has another uid.
-    pub(super) async fn delete(
-        &self,
-        resource: Resource,
-        name: &str,
-        uid: Option<&str>,
-    ) -> Result<(), Failure> {
-        let mut options = json!({
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
-        });
-        if let Some(uid) = uid {
-            options["preconditions"] = json!({ "uid": uid });
-        }
-        let path = self.object(resource, name);
-        let content = ("application/json", &options);
-        match self.change(Method::DELETE, path, content, resource.message_policy).await {
+    pub(super) async fn delete<K: Kind>(&self, name: &str, uid: Option<&str>) -> Result<(), Failure> {
+        let mut options = DeleteParams::background();
+        options.preconditions =
+            uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() });
+        match self.change::<Value>(self.requests::<K>().delete(name, &options), K::MESSAGES).await {
             Ok(_) => Ok(()),
             Err(failure) if matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Conflict) => Ok(()),
             Err(failure) => Err(failure),
@@ -259,71 +216,59 @@ impl<'a> Session<'a> {
     }
 
     /// Whether the API server authorizes this client for the given action.
-    pub(super) async fn is_allowed(&self, attributes: &Value) -> Result<bool, Failure> {
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": { "resourceAttributes": attributes },
-        });
-        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned();
-        let content = Some(("application/json", &review));
-        let response = self.send(Method::POST, path, content, MessagePolicy::Include).await?;
-        Ok(response.pointer("/status/allowed").and_then(Value::as_bool) == Some(true))
+    pub(super) async fn is_allowed(&self, attributes: ResourceAttributes) -> Result<bool, Failure> {
+        let resource_attributes = Some(attributes);
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes,
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let requests = request::Request::new(SelfSubjectAccessReview::url_path(&(), None));
+        let request = encoded(&review).and_then(|review| requests.create(&PostParams::default(), review));
+        let response: SelfSubjectAccessReview = self.send(request, MessagePolicy::Include).await?;
+        Ok(response.status.is_some_and(|status| status.allowed))
     }
 
-    fn object(&self, resource: Resource, name: &str) -> String {
-        format!("{}/{}", resource.path(self.namespace()), encoded(name))
+    fn requests<K: Kind>(&self) -> request::Request {
+        request::Request::new(K::url_path(&(), Some(self.namespace())))
     }
 
     /// Sends a request that changes something. Without a reliable response, the request may still take effect.
-    async fn change(
+    async fn change<T: DeserializeOwned>(
         &self,
-        method: Method,
-        path: String,
-        content: (&'static str, &Value),
+        request: EncodedRequest,
         message_policy: MessagePolicy,
-    ) -> Result<Value, Failure> {
+    ) -> Result<T, Failure> {
         self.changes_sent.fetch_add(1, Ordering::Relaxed);
-        let response = self.send(method, path, Some(content), message_policy).await;
+        let response = self.send(request, message_policy).await;
         if response.as_ref().is_err_and(|failure| !failure.maybe_applied) {
             self.changes_sent.fetch_sub(1, Ordering::Relaxed);
         }
         response
     }
 
-    async fn send(
+    async fn send<T: DeserializeOwned>(
         &self,
-        method: Method,
-        path: String,
-        content: Option<(&'static str, &Value)>,
+        request: EncodedRequest,
         message_policy: MessagePolicy,
-    ) -> Result<Value, Failure> {
-        let changes = method != Method::GET;
-        let response = self.raw(method, path, content).await?;
+    ) -> Result<T, Failure> {
+        let changes = request.as_ref().is_ok_and(changes);
+        let response = self.raw(request).await?;
         let maybe_applied = changes && (response.status < 300 || is_ambiguous(response.status));
         response
             .object(message_policy)
             .map_err(|failure| if maybe_applied { failure.into_maybe_applied() } else { failure })
     }
 
-    async fn raw(
-        &self,
-        method: Method,
-        path: String,
-        content: Option<(&'static str, &Value)>,
-    ) -> Result<RawResponse, Failure> {
-        let changes = method != Method::GET;
-        let request = Request::builder().method(method).uri(path);
-        let request = match content {
-            Some((format, value)) => {
-                request.header(CONTENT_TYPE, format).body(Body::from(value.to_string().into_bytes()))
-            }
-            None => request.body(Body::empty()),
-        };
+    async fn raw(&self, request: EncodedRequest) -> Result<RawResponse, Failure> {
         let request =
             request.map_err(|_| Failure::new(ErrorKind::Invalid, "the request cannot be encoded"))?;
+        let changes = changes(&request);
         let no_response = |failure: Failure| if changes { failure.into_maybe_applied() } else { failure };
-        let response = self.client.client.send(request).await.map_err(|error| match reached(&error) {
+        let sent = self.client.client.send(request.map(Body::from)).await;
+        let response = sent.map_err(|error| match reached(&error) {
             Reached::No => Failure::new(ErrorKind::Unavailable, "the API server cannot be reached"),
             Reached::Maybe => {
                 no_response(Failure::new(ErrorKind::Unavailable, "the API server did not respond"))
@@ -339,6 +284,17 @@ impl<'a> Session<'a> {
     }
 }
 
+/// A request, or why it cannot be encoded.
+type EncodedRequest = Result<Request<Vec<u8>>, request::Error>;
+
+fn encoded(object: &impl Serialize) -> Result<Vec<u8>, request::Error> {
+    serde_json::to_vec(object).map_err(request::Error::SerializeBody)
+}
+
+fn changes(request: &Request<Vec<u8>>) -> bool {
+    request.method() != Method::GET
+}
+
 struct RawResponse {
     status: u16,
     retry_after: Option<u64>,
@@ -347,26 +303,21 @@ struct RawResponse {
 
 impl RawResponse {
     /// The object in a response.
-    fn object(&self, message_policy: MessagePolicy) -> Result<Value, Failure> {
+    fn object<T: DeserializeOwned>(&self, message_policy: MessagePolicy) -> Result<T, Failure> {
         match self.status {
             200..=299 => serde_json::from_slice(&self.body).map_err(|_| {
-                Failure::new(ErrorKind::Unavailable, "the response of the API server is not JSON")
+                Failure::new(
+                    ErrorKind::Unavailable,
+                    "the response of the API server is not the requested object",
+                )
             }),
             status => Err(self.failure(status, message_policy)),
         }
     }
 
     fn failure(&self, status: u16, message_policy: MessagePolicy) -> Failure {
-        let object = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
+        let object: ErrorStatus = serde_json::from_slice(&self.body).unwrap_or_default();
         Failure::from_response(status, &object, self.retry_after, message_policy)
-    }
-}
-
-fn optional(response: Result<Value, Failure>) -> Result<Option<Value>, Failure> {
-    match response {
-        Ok(object) => Ok(Some(object)),
-        Err(failure) if failure.kind == ErrorKind::NotFound => Ok(None),
-        Err(failure) => Err(failure),
     }
 }
 
@@ -384,28 +335,13 @@ fn reached(error: &kube::Error) -> Reached {
     }
 }
 
-/// The characters that are encoded in a part of a path or a query: all but the unreserved ones of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Percent-encodes a text as a part of a path or a query.
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, RESERVED).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_one_segment() {
-        assert_eq!(encoded("cdm/uid in (a,b)"), "cdm%2Fuid%20in%20%28a%2Cb%29");
-        assert_eq!(encoded("../x?y#z"), "..%2Fx%3Fy%23z");
-        assert_eq!(encoded("rrr-install-78"), "rrr-install-78");
-    }
-
-    #[test]
     fn paths_are_those_of_the_groups() {
-        assert_eq!(PODS.path("sites"), "/api/v1/namespaces/sites/pods");
-        assert_eq!(JOBS.path("sites"), "/apis/batch/v1/namespaces/sites/jobs");
+        assert_eq!(Pod::url_path(&(), Some("sites")), "/api/v1/namespaces/sites/pods");
+        assert_eq!(Job::url_path(&(), Some("sites")), "/apis/batch/v1/namespaces/sites/jobs");
     }
 }

@@ -7,14 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use super::job::proof_annotation;
 use super::job_status::JobEnd;
-use super::names::{annotation, text};
+use super::names::{Texts, annotation};
 use super::pods;
 use super::settings::KubernetesSettings;
-use super::wp;
+use super::wp::{self, proof_annotation};
 use crate::domain::Uid;
 use crate::ports::{JobFailure, JobState};
 
@@ -72,24 +72,24 @@ impl Batch {
     }
 
     /// Adds the batch to a Job.
-    pub(super) fn write(&self, settings: &KubernetesSettings, annotations: &mut Value, body: &mut Value) {
+    pub(super) fn write(&self, settings: &KubernetesSettings, annotations: &mut Texts, body: &mut JobSpec) {
         let list = |uids: &[Uid]| uids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        annotations[SITES] = json!(list(&self.sites));
-        annotations[WITHOUT_ADDRESS] = json!(list(&self.without_address));
-        annotations[SLOTS] = json!(self.slots.to_string());
-        body["completionMode"] = json!("Indexed");
-        body["completions"] = json!(self.indexes());
-        body["parallelism"] = json!(self.indexes().min(settings.batch_width as usize));
+        let count = |count: usize| Some(i32::try_from(count).unwrap_or(i32::MAX));
+        annotations.insert(SITES.to_owned(), list(&self.sites));
+        annotations.insert(WITHOUT_ADDRESS.to_owned(), list(&self.without_address));
+        annotations.insert(SLOTS.to_owned(), self.slots.to_string());
+        body.completion_mode = Some("Indexed".to_owned());
+        body.completions = count(self.indexes());
+        body.parallelism = count(self.indexes().min(settings.batch_width as usize));
         // A failed index does not stop the others. The caller that started the job starts another one for the failed
         // sites.
-        body["backoffLimitPerIndex"] = json!(0);
-        if let Some(body) = body.as_object_mut() {
-            body.remove("backoffLimit");
-        }
+        body.backoff_limit_per_index = Some(0);
+        body.backoff_limit = None;
     }
 
     /// The batch of a Job; `None` for a job of a single site.
-    pub(super) fn read(job: &Value) -> Option<Self> {
+    pub(super) fn read(job: &Job) -> Option<Self> {
+        let job = &job.metadata;
         let listed = |name| {
             let uids = annotation(job, name).unwrap_or_default().split(',');
             uids.filter_map(|uid| Uid::parse(uid).ok()).collect::<Vec<_>>()
@@ -100,14 +100,15 @@ impl Batch {
     }
 
     /// The state of a finished Job of this batch.
-    pub(super) fn state(&self, job: &Value, end: &JobEnd, pods: &[Value]) -> JobState {
+    pub(super) fn state(&self, job: &Job, end: &JobEnd, pods: &[Pod]) -> JobState {
         let without_address = self.without_address.iter().map(|uid| (*uid, "it has no address".to_owned()));
         // A container's success needs the line that proves its work. Jobs of older versions have no such line.
-        let proof = annotation(job, &proof_annotation(wp::FLUSH));
+        let proof = annotation(&job.metadata, &proof_annotation(wp::FLUSH));
         let indexes = match end {
             JobEnd::Complete if proof.is_none() => Vec::new(),
             JobEnd::Failed { reason, .. } if reason == "FailedIndexes" && proof.is_none() => {
-                indexes(text(job, "/status/failedIndexes").unwrap_or_default())
+                let status = job.status.as_ref();
+                indexes(status.and_then(|status| status.failed_indexes.as_deref()).unwrap_or_default())
             }
             JobEnd::Complete => (0..self.indexes()).collect(),
             JobEnd::Failed { reason, .. } if reason == "FailedIndexes" => (0..self.indexes()).collect(),
@@ -120,9 +121,10 @@ impl Batch {
         };
         let mut failed = Vec::new();
         for index in indexes {
-            let of_index =
-                |pod: &&Value| annotation(pod, INDEX).and_then(|text| text.parse().ok()) == Some(index);
-            let pods: Vec<&Value> = pods.iter().filter(of_index).collect();
+            let of_index = |pod: &&Pod| {
+                annotation(&pod.metadata, INDEX).and_then(|text| text.parse().ok()) == Some(index)
+            };
+            let pods: Vec<&Pod> = pods.iter().filter(of_index).collect();
             for (slot, uid) in self.of_index(index) {
                 failed.extend(failure(&pods, &container(slot), proof).map(|why| (uid, why)));
             }
@@ -142,8 +144,8 @@ pub(super) fn file(slot: usize) -> String {
 }
 
 /// Why a container did not complete in any of the pods of its index; `None` if it did.
-fn failure(pods: &[&Value], container: &str, proof: Option<&str>) -> Option<String> {
-    let named = |status: &&Value| text(status, "/name") == Some(container);
+fn failure(pods: &[&Pod], container: &str, proof: Option<&str>) -> Option<String> {
+    let named = |status: &&ContainerStatus| status.name == container;
     let ended = pods.iter().flat_map(|pod| pods::statuses(pod).filter(named)).filter_map(pods::exit);
     let exits: Vec<pods::Termination<'_>> = ended.collect();
     let proved =
@@ -175,17 +177,26 @@ fn indexes(text: &str) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::ObjectMeta;
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn uids(many: u128) -> Vec<Uid> {
         (1..=many).map(|n| Uid::from_parts(1, n)).collect()
     }
 
-    fn job(batch: &Batch) -> Value {
-        let (mut annotations, mut body) = (json!({}), json!({ "backoffLimit": 0 }));
+    fn job(batch: &Batch) -> Job {
+        let (mut annotations, mut body) =
+            (Texts::new(), JobSpec { backoff_limit: Some(0), ..JobSpec::default() });
         batch.write(&KubernetesSettings::new("sites", "repo"), &mut annotations, &mut body);
-        annotations[proof_annotation(wp::FLUSH)] = json!(wp::FLUSHED);
-        json!({ "metadata": { "annotations": annotations }, "spec": body })
+        annotations.insert(proof_annotation(wp::FLUSH), wp::FLUSHED.to_owned());
+        let metadata = ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() };
+        Job { metadata, spec: Some(body), ..Job::default() }
+    }
+
+    fn pod_of(value: Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
     }
 
     #[test]
@@ -193,11 +204,11 @@ mod tests {
         for (sites, indexes, slots) in [(1, 1, 1), (8, 1, 8), (9, 2, 5), (20, 3, 7), (128, 16, 8)] {
             let batch = Batch::new(uids(sites), Vec::new(), 8);
             let job = job(&batch);
-            let spec = &job["spec"];
+            let spec = job.spec.as_ref().expect("a specification");
             assert_eq!((batch.indexes(), batch.slots()), (indexes, slots), "{sites}");
-            assert_eq!(spec["completions"], json!(indexes));
-            assert_eq!(spec["parallelism"], json!(indexes.min(4)));
-            assert_eq!((&spec["backoffLimitPerIndex"], &spec["backoffLimit"]), (&json!(0), &Value::Null));
+            let indexes = i32::try_from(indexes).expect("a small number");
+            assert_eq!((spec.completions, spec.parallelism), (Some(indexes), Some(indexes.min(4))));
+            assert_eq!((spec.backoff_limit_per_index, spec.backoff_limit), (Some(0), None));
             assert_eq!(Batch::read(&job), Some(batch));
         }
     }
@@ -221,20 +232,20 @@ mod tests {
         let sites = uids(7);
         let batch = Batch::new(sites[..6].to_vec(), vec![sites[6]], 3);
         let mut job = job(&batch);
-        job["status"]["failedIndexes"] = json!("1");
+        job.status = serde_json::from_value(json!({ "failedIndexes": "1" })).expect("a status");
         let exit = |slot: usize, code: i64| {
             let output = if code == 0 { "Success: The cache was flushed.\n" } else { "Error: no" };
             let ended = json!({ "exitCode": code, "reason": "Error", "message": output });
             json!({ "name": container(slot), "state": { "terminated": ended } })
         };
         let pod = |index: &str, exits: &[Value]| {
-            json!({
+            pod_of(json!({
                 "metadata": { "annotations": { INDEX: index } },
                 "status": { "containerStatuses": exits },
-            })
+            }))
         };
         let end = JobEnd::Failed { reason: "FailedIndexes".to_owned(), message: String::new() };
-        let failed = |pods: &[Value]| {
+        let failed = |pods: &[Pod]| {
             let JobState::Succeeded { failed } = batch.state(&job, &end, pods) else { panic!("a batch") };
             failed
         };
@@ -262,10 +273,10 @@ mod tests {
             json!({ "name": container(slot), "state": { "terminated": ended } })
         };
         let exits = json!([ended(0, "Success: The cache was flushed.\n"), ended(1, "")]);
-        let pod = json!({
+        let pod = pod_of(json!({
             "metadata": { "annotations": { INDEX: "0" } },
             "status": { "containerStatuses": exits },
-        });
+        }));
         let JobState::Succeeded { failed } = batch.state(&job, &JobEnd::Complete, &[pod]) else {
             panic!("a batch")
         };
@@ -279,7 +290,7 @@ mod tests {
         let sites = uids(3);
         let batch = Batch::new(sites[..2].to_vec(), vec![sites[2]], 8);
         let mut job = job(&batch);
-        if let Some(annotations) = job["metadata"]["annotations"].as_object_mut() {
+        if let Some(annotations) = &mut job.metadata.annotations {
             annotations.remove(&proof_annotation(wp::FLUSH));
         }
         assert_eq!(

@@ -1,12 +1,16 @@
 //! The canary service: one key of one ConfigMap, changed only if its version is the one that was read.
 
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Patch;
+use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use super::api::{CONFIG_MAPS, Patch, Session};
+use super::api::Session;
 use super::failure::Failure;
-use super::names::{self, CDM, FENCE, MANAGED_BY, text};
+use super::names::{CDM, COMPONENT, FENCE, MANAGED_BY, Texts, texts};
+use super::pods::{self, digest_of};
+use super::service;
 use super::settings::KubernetesSettings;
-use super::{pods, service};
 use crate::domain::{Color, Digest};
 use crate::ports::{CallContext, Canary, CanaryVersion, ErrorKind};
 
@@ -27,9 +31,9 @@ async fn read_stored(
     session: &Session<'_>,
     settings: &KubernetesSettings,
 ) -> Result<Option<StoredCanary>, Failure> {
-    let Some(object) = session.get(CONFIG_MAPS, &settings.canary_config_map).await? else { return Ok(None) };
-    let version = text(&object, "/metadata/resourceVersion").unwrap_or_default().to_owned();
-    let Some(text) = object.get("data").and_then(|data| data.get(&settings.canary_key)?.as_str()) else {
+    let Some(object) = session.get::<ConfigMap>(&settings.canary_config_map).await? else { return Ok(None) };
+    let version = object.metadata.resource_version.unwrap_or_default();
+    let Some(text) = object.data.as_ref().and_then(|data| data.get(&settings.canary_key)) else {
         return Ok(Some(StoredCanary { version, fields: None }));
     };
     match serde_json::from_str(text) {
@@ -77,18 +81,17 @@ pub(super) async fn set(
         Some(digest) => fields.insert("image".to_owned(), json!(format!("{}@{digest}", settings.image))),
         None => fields.remove("image"),
     };
-    let data = json!({ settings.canary_key.as_str(): Value::Object(fields).to_string() });
-    let annotations = json!({ FENCE: call.fence.to_string(), WRITE: call.write.0.to_string() });
-    let written = match &stored {
+    let annotations = texts([(FENCE, &call.fence.to_string()), (WRITE, &call.write.0.to_string())]);
+    let written: Result<ConfigMap, Failure> = match &stored {
         Some(stored) => {
             // The server rejects a patch whose version is not the current one.
             let patch = json!({
                 "metadata": { "resourceVersion": stored.version, "annotations": annotations },
-                "data": data,
+                "data": data(settings, fields),
             });
-            session.patch(CONFIG_MAPS, &settings.canary_config_map, Patch::Merge(&patch)).await
+            session.patch(&settings.canary_config_map, Patch::Merge(patch)).await
         }
-        None => session.create(CONFIG_MAPS, &object(settings, annotations, data)).await,
+        None => session.create(&object(settings, annotations, fields)).await,
     };
     match written {
         Ok(_) => Ok(()),
@@ -104,18 +107,17 @@ pub(super) async fn ensure(session: &Session<'_>, settings: &KubernetesSettings)
     if stored.as_ref().is_some_and(|stored| stored.fields.is_some()) {
         return Ok(());
     }
-    let deployment = service::deployment(session, settings, INITIAL).await?;
-    let pod_spec = deployment.pointer("/spec/template/spec");
-    let image = pod_spec.and_then(|pod_spec| pods::image(pod_spec, &settings.container));
+    let workload = service::workload(session, settings, INITIAL).await?;
+    let image = pods::template_image(&workload.template, &settings.container);
     let mut fields = Map::from_iter([("selector".to_owned(), json!(INITIAL.as_str()))]);
     fields.extend(image.map(|image| ("image".to_owned(), json!(image))));
-    let data = json!({ settings.canary_key.as_str(): Value::Object(fields).to_string() });
-    let written = match stored {
+    let written: Result<ConfigMap, Failure> = match stored {
         Some(StoredCanary { version, .. }) => {
+            let data = data(settings, fields);
             let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
-            session.patch(CONFIG_MAPS, &settings.canary_config_map, Patch::Merge(&patch)).await
+            session.patch(&settings.canary_config_map, Patch::Merge(patch)).await
         }
-        None => session.create(CONFIG_MAPS, &object(settings, json!({}), data)).await,
+        None => session.create(&object(settings, Texts::new(), fields)).await,
     };
     match written {
         // Another process has created or changed the ConfigMap first.
@@ -124,20 +126,19 @@ pub(super) async fn ensure(session: &Session<'_>, settings: &KubernetesSettings)
     }
 }
 
-fn object(settings: &KubernetesSettings, annotations: Value, data: Value) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": settings.canary_config_map,
-            "labels": { MANAGED_BY: CDM, names::COMPONENT: "canary" },
-            "annotations": annotations,
-        },
-        "data": data,
-    })
+fn data(settings: &KubernetesSettings, fields: Map<String, Value>) -> Texts {
+    texts([(&settings.canary_key, &Value::Object(fields).to_string())])
 }
 
-/// The digest in an image reference; `None` for a tag.
-pub(super) fn digest_of(image: &str) -> Option<Digest> {
-    Digest::parse(image.rsplit_once('@')?.1).ok()
+fn object(settings: &KubernetesSettings, annotations: Texts, fields: Map<String, Value>) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(settings.canary_config_map.clone()),
+            labels: Some(texts([(MANAGED_BY, CDM), (COMPONENT, "canary")])),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        data: Some(data(settings, fields)),
+        ..ConfigMap::default()
+    }
 }

@@ -6,33 +6,33 @@ use serde_json::{Value, json};
 use super::names::text;
 use super::settings::KubernetesSettings;
 
-/// The pod template of a Deployment, and the container in it that runs the image.
+/// The pod of a Deployment's template, and the container in it that runs the image.
 pub(super) fn container<'a>(
     settings: &KubernetesSettings,
-    deployment: &'a Value,
+    template: &'a Value,
 ) -> Option<(&'a Value, &'a Value)> {
-    let template = deployment.pointer("/spec/template/spec")?;
-    let mut containers = template.get("containers").and_then(Value::as_array)?.iter();
+    let pod = template.get("spec")?;
+    let mut containers = pod.get("containers").and_then(Value::as_array)?.iter();
     let found = containers.find(|container| text(container, "/name") == Some(&settings.container))?;
-    Some((template, found))
+    Some((pod, found))
 }
 
-/// Why jobs cannot be created from this Deployment, or cannot work; `None` if they can.
-pub(super) fn unsupported(settings: &KubernetesSettings, deployment: &Value) -> Option<String> {
-    let (template, container) = container(settings, deployment)?;
-    let account = text(template, "/serviceAccountName").filter(|name| *name != "default");
+/// Why jobs cannot be created from this pod template of a Deployment, or cannot work; `None` if they can.
+pub(super) fn unsupported(settings: &KubernetesSettings, template: &Value) -> Option<String> {
+    let (pod, container) = container(settings, template)?;
+    let account = text(pod, "/serviceAccountName").filter(|name| *name != "default");
     let unnamed = account.filter(|_| settings.job_service_account.is_none()).map(|name| {
         format!(
             "its pods use the service account `{name}`, which jobs do not use; set \
              `CDM_JOB_SERVICE_ACCOUNT` to the service account for jobs, or to `default`"
         )
     });
-    node_access(template, container).or(unnamed)
+    node_access(pod, container).or(unnamed)
 }
 
 /// Why a mounted volume cannot be used by a job: it exposes files of the node, or a token of the API server.
-pub(super) fn node_access(template: &Value, container: &Value) -> Option<String> {
-    mounted(template, container).find_map(|volume| {
+pub(super) fn node_access(pod: &Value, container: &Value) -> Option<String> {
+    mounted(pod, container).find_map(|volume| {
         let name = text(volume, "/name").unwrap_or_default();
         if volume.get("hostPath").is_some() {
             return Some(format!(
@@ -49,12 +49,12 @@ pub(super) fn node_access(template: &Value, container: &Value) -> Option<String>
 }
 
 /// The volumes that a container mounts.
-pub(super) fn mounted<'a>(template: &'a Value, container: &'a Value) -> impl Iterator<Item = &'a Value> {
+pub(super) fn mounted<'a>(pod: &'a Value, container: &'a Value) -> impl Iterator<Item = &'a Value> {
     let mounts = |name: Option<&str>| {
         let mounts = container.get("volumeMounts").and_then(Value::as_array);
         mounts.into_iter().flatten().any(|mount| text(mount, "/name") == name)
     };
-    let volumes = template.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    let volumes = pod.get("volumes").and_then(Value::as_array).into_iter().flatten();
     volumes.filter(move |volume| mounts(text(volume, "/name")))
 }
 
@@ -95,20 +95,20 @@ mod tests {
         KubernetesSettings { job_service_account, ..KubernetesSettings::new("sites", "repo") }
     }
 
-    fn deployment(volume: Value, account: &str) -> Value {
-        json!({ "spec": { "template": { "spec": {
+    fn template(volume: Value, account: &str) -> Value {
+        json!({ "spec": {
             "serviceAccountName": account,
             "containers": [
                 { "name": "proxy", "volumeMounts": [{ "name": "other", "mountPath": "/o" }] },
                 { "name": "web", "volumeMounts": [{ "name": "files", "mountPath": "/f" }] },
             ],
             "volumes": [volume, { "name": "other", "hostPath": { "path": "/" } }],
-        } } } })
+        } })
     }
 
     #[test]
     fn a_volume_of_the_node_or_with_a_token_is_rejected() {
-        let reported = |volume| unsupported(&settings(None), &deployment(volume, "default"));
+        let reported = |volume| unsupported(&settings(None), &template(volume, "default"));
         assert_eq!(
             reported(json!({ "name": "files", "emptyDir": {} })),
             None,
@@ -124,10 +124,7 @@ mod tests {
     #[test]
     fn a_service_account_must_be_configured_or_the_default() {
         let reported = |configured, account| {
-            unsupported(
-                &settings(configured),
-                &deployment(json!({ "name": "files", "emptyDir": {} }), account),
-            )
+            unsupported(&settings(configured), &template(json!({ "name": "files", "emptyDir": {} }), account))
         };
         assert!(reported(None, "wordpress").is_some_and(|why| why.contains("`wordpress`")));
         assert_eq!(reported(None, "default"), None);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::ports::{ErrorKind, Outcome, PortError};
 
@@ -18,6 +18,14 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// Whether a change was sent that may still take effect.
     pub(super) maybe_applied: bool,
+}
+
+/// The fields of a `Status` object that determine a failure. Its other fields may have any format.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ErrorStatus {
+    reason: String,
+    message: String,
 }
 
 impl Failure {
@@ -40,14 +48,13 @@ impl Failure {
     /// included.
     pub(super) fn from_response(
         status: u16,
-        status_object: &Value,
+        status_object: &ErrorStatus,
         retry_after: Option<u64>,
         message_policy: MessagePolicy,
     ) -> Self {
-        let text = |name: &str| status_object.get(name).and_then(Value::as_str).unwrap_or_default();
-        let kind = of_status(status, text("reason"), retry_after);
+        let kind = of_status(status, &status_object.reason, retry_after);
         let server_message = match message_policy {
-            MessagePolicy::Include => text("message"),
+            MessagePolicy::Include => status_object.message.as_str(),
             MessagePolicy::Omit => "",
         };
         let server_message: String =
@@ -100,8 +107,6 @@ pub(super) const fn is_ambiguous(status: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -129,10 +134,11 @@ mod tests {
 
     #[test]
     fn messages_are_truncated_and_omitted_for_secrets() {
-        let status = json!({ "reason": "Forbidden", "message": "no\n".repeat(500) });
+        let status = ErrorStatus { reason: "Forbidden".to_owned(), message: "no\n".repeat(500) };
         let kept = Failure::from_response(403, &status, None, MessagePolicy::Include);
         assert_eq!((kept.kind, kept.message.len()), (ErrorKind::Denied, MAX_MESSAGE));
-        let dropped = Failure::from_response(422, &json!({ "message": "hush" }), None, MessagePolicy::Omit);
+        let status = ErrorStatus { message: "hush".to_owned(), ..ErrorStatus::default() };
+        let dropped = Failure::from_response(422, &status, None, MessagePolicy::Omit);
         assert_eq!(dropped.message, "the API server returned status 422");
     }
 }

@@ -1,12 +1,16 @@
 //! Changes the image of a service with one JSON patch, which tests the workload's fence and writes the caller's.
 
+use json_patch::PatchOperation;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff;
+use kube::api::Patch;
 use serde_json::{Value, json};
 
-use super::api::{DEPLOYMENTS, Patch, Session};
+use super::api::Session;
 use super::failure::Failure;
-use super::names::{FENCE, annotation, annotation_path, escaped, fence, text};
-use super::service::deployment;
+use super::names::{FENCE, annotation, fence, text};
+use super::patch::{self, add, replace, test};
+use super::service::{Workload, workload};
 use super::settings::KubernetesSettings;
 use crate::domain::{Color, Fence};
 use crate::ports::{CallContext, ErrorKind, ImageWant};
@@ -27,13 +31,13 @@ pub(super) async fn set(
     let other = || Failure::new(ErrorKind::Conflict, format!("the workload of `{color}` has another fence"));
     let mut refused = other();
     for _ in 0..MAX_ATTEMPTS {
-        let workload = deployment(session, settings, color).await?;
-        if fence(&workload)? != expect {
+        let workload = workload(session, settings, color).await?;
+        if fence(&workload.deployment.metadata)? != expect {
             return Err(other());
         }
         let now = session.clock().wall().millis();
-        let patch = patch(&workload, settings, call.fence, want, now)?;
-        match session.patch(DEPLOYMENTS, name, Patch::Json(&patch)).await {
+        let operations = operations(&workload, settings, call.fence, want, now)?;
+        match session.patch::<Deployment>(name, Patch::Json(json_patch::Patch(operations))).await {
             Ok(_) => return Ok(()),
             // A test failed: of the fence, or of a field that changes without it. Reading again shows which.
             Err(failure) if is_failed_test(&failure) => refused = failure,
@@ -48,26 +52,26 @@ pub(super) fn is_failed_test(failure: &Failure) -> bool {
     matches!(failure.kind, ErrorKind::Invalid | ErrorKind::Conflict) && !failure.maybe_applied
 }
 
-fn patch(
-    workload: &Value,
+fn operations(
+    workload: &Workload,
     settings: &KubernetesSettings,
     fence: Fence,
     want: &ImageWant,
     now: u64,
-) -> Result<Vec<Value>, Failure> {
+) -> Result<Vec<PatchOperation>, Failure> {
     let invalid = |message: &str| Failure::new(ErrorKind::Invalid, message);
-    let mut patch = vec![match annotation(workload, FENCE) {
-        Some(stored) => json!({ "op": "test", "path": annotation_path(FENCE), "value": stored }),
+    let metadata = &workload.deployment.metadata;
+    let mut operations = vec![match annotation(metadata, FENCE) {
+        Some(stored) => test(&patch::annotation(FENCE), stored),
         // Without a fence, the patch tests the resource version of the whole object.
         None => {
-            let version = text(workload, "/metadata/resourceVersion").unwrap_or_default();
-            json!({ "op": "test", "path": "/metadata/resourceVersion", "value": version })
+            test(&["metadata", "resourceVersion"], metadata.resource_version.as_deref().unwrap_or_default())
         }
     }];
-    if workload.pointer("/metadata/annotations").is_none() {
-        patch.push(json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
+    if metadata.annotations.is_none() {
+        operations.push(add(&["metadata", "annotations"], json!({})));
     }
-    patch.push(json!({ "op": "add", "path": annotation_path(FENCE), "value": fence.to_string() }));
+    operations.push(add(&patch::annotation(FENCE), fence.to_string()));
     match want {
         ImageWant::Template(template) => {
             let template: Value = serde_json::from_str(template.as_str())
@@ -75,43 +79,44 @@ fn patch(
             if template.pointer("/spec/containers").is_none() {
                 return Err(invalid("the template was not created by this cluster"));
             }
-            if workload.pointer("/spec/template") != Some(&template) {
-                patch.push(json!({ "op": "replace", "path": "/spec/template", "value": template }));
+            if workload.template != template {
+                operations.push(replace(&["spec", "template"], template));
             }
         }
         ImageWant::Digest(digest) => {
-            let containers = workload.pointer("/spec/template/spec/containers").and_then(Value::as_array);
-            let mut containers = containers.into_iter().flatten();
-            let named = |container: &Value| text(container, "/name") == Some(&settings.container);
-            let at = containers
-                .position(named)
+            let containers = workload.template.pointer("/spec/containers").and_then(Value::as_array);
+            let containers = containers.into_iter().flatten();
+            let (index, container) = containers
+                .enumerate()
+                .find(|(_, container)| text(container, "/name") == Some(&settings.container))
                 .ok_or_else(|| invalid(&format!("the workload has no container `{}`", settings.container)))?;
-            let path = format!("/spec/template/spec/containers/{at}");
             let image = format!("{}@{digest}", settings.image);
-            if workload.pointer(&format!("{path}/image")).and_then(Value::as_str) != Some(&image) {
-                let named =
-                    json!({ "op": "test", "path": format!("{path}/name"), "value": settings.container });
-                patch.push(named);
-                patch.push(json!({ "op": "replace", "path": format!("{path}/image"), "value": image }));
-                patch.extend(restart(workload, now));
+            if text(container, "/image") != Some(&image) {
+                let index = index.to_string();
+                let field =
+                    |name: &'static str| ["spec", "template", "spec", "containers", index.as_str(), name];
+                operations.push(test(&field("name"), settings.container.as_str()));
+                operations.push(replace(&field("image"), image));
+                operations.extend(restart(workload, now));
             }
         }
     }
-    Ok(patch)
+    Ok(operations)
 }
 
-fn restart(workload: &Value, now: u64) -> Vec<Value> {
+fn restart(workload: &Workload, now: u64) -> Vec<PatchOperation> {
     let now = i64::try_from(now).ok().and_then(|now| jiff::Timestamp::from_millisecond(now).ok());
     let Some(now) = now else { return Vec::new() };
-    let mut patch = Vec::new();
-    for parent in ["/spec/template/metadata", "/spec/template/metadata/annotations"] {
-        if workload.pointer(parent).is_none() {
-            patch.push(json!({ "op": "add", "path": parent, "value": {} }));
-        }
+    let mut operations = Vec::new();
+    let path = ["spec", "template", "metadata", "annotations", RESTARTED];
+    if workload.template.get("metadata").is_none() {
+        operations.push(add(&path[..3], json!({})));
     }
-    let path = format!("/spec/template/metadata/annotations/{}", escaped(RESTARTED));
-    patch.push(json!({ "op": "add", "path": path, "value": now.to_string() }));
-    patch
+    if workload.template.pointer("/metadata/annotations").is_none() {
+        operations.push(add(&path[..4], json!({})));
+    }
+    operations.push(add(&path, now.to_string()));
+    operations
 }
 
 #[cfg(test)]
@@ -133,13 +138,19 @@ mod tests {
         })
     }
 
+    /// The operations as JSON.
+    fn patched(workload: Value, fence: Fence, want: &ImageWant, now: u64) -> Result<Value, Failure> {
+        let workload = Workload::parse(workload).expect("a Deployment");
+        operations(&workload, &settings(), fence, want, now).map(|operations| json!(operations))
+    }
+
     fn digest() -> Digest {
         Digest::parse(&"a".repeat(64)).expect("a digest")
     }
 
     #[test]
     fn the_image_is_replaced_under_the_fence() {
-        let result = patch(&workload(), &settings(), Fence::new(4, 1), &ImageWant::Digest(digest()), 1_000);
+        let result = patched(workload(), Fence::new(4, 1), &ImageWant::Digest(digest()), 1_000);
         let image = format!("registry.example/wordpress@{}", digest());
         let want = json!([
             { "op": "test", "path": "/metadata/annotations/cdm~1fence", "value": "3.1" },
@@ -154,7 +165,7 @@ mod tests {
                 "value": "1970-01-01T00:00:01Z",
             },
         ]);
-        assert_eq!(result.map(Value::from), Ok(want));
+        assert_eq!(result, Ok(want));
     }
 
     #[test]
@@ -164,8 +175,8 @@ mod tests {
         workload["spec"]["template"]["spec"]["containers"][1]["image"] = json!(image);
         let template = Template::new(&workload["spec"]["template"].to_string());
         for want in [ImageWant::Digest(digest()), ImageWant::Template(template)] {
-            let result = patch(&workload, &settings(), Fence::new(4, 1), &want, 1_000).expect("a patch");
-            assert_eq!(result.len(), 2, "{result:?}");
+            let result = patched(workload.clone(), Fence::new(4, 1), &want, 1_000).expect("a patch");
+            assert_eq!(result.as_array().map(Vec::len), Some(2), "{result:?}");
         }
     }
 
@@ -174,7 +185,7 @@ mod tests {
         let mut workload = workload();
         workload["metadata"] = json!({ "resourceVersion": "12" });
         let want = ImageWant::Digest(digest());
-        let result = patch(&workload, &settings(), Fence::new(4, 1), &want, 1_000).expect("a patch");
+        let result = patched(workload.clone(), Fence::new(4, 1), &want, 1_000).expect("a patch");
         assert_eq!(result[0], json!({ "op": "test", "path": "/metadata/resourceVersion", "value": "12" }));
         assert_eq!(result[1], json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
     }
@@ -183,7 +194,7 @@ mod tests {
     fn an_invalid_template_is_rejected() {
         for text in ["", "template:1", "{}", "[]"] {
             let want = ImageWant::Template(Template::new(text));
-            let refused = patch(&workload(), &settings(), Fence::new(4, 1), &want, 1).expect_err(text);
+            let refused = patched(workload(), Fence::new(4, 1), &want, 1).expect_err(text);
             assert_eq!(refused.kind, ErrorKind::Invalid);
         }
     }

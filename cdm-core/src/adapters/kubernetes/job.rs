@@ -1,21 +1,25 @@
 //! The Job object of a job: the service's container without probes, hooks and ports, with separate labels.
 
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec as BatchJobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern,
+    PodFailurePolicyRule,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::ObjectMeta;
 use serde_json::{Map, Value, json};
 
 use super::batch::{self, Batch};
 use super::confinement::{container, mounted, node_access, restrict_pod, restricted_container};
 use super::failure::Failure;
-use super::names::{CDM, COMPONENT, MANAGED_BY, UID, text};
+use super::names::{CDM, COMPONENT, MANAGED_BY, Texts, UID, text, texts};
 use super::settings::{JobSecurity, KubernetesSettings};
-use super::wp::{Command, Commands, FILES, PROVE};
+use super::wp::{Command, Commands, FILES, proof_annotation};
 use crate::ports::{ErrorKind, JobSpec};
 
 /// The component label of a job and of its pods.
 pub(super) const JOB: &str = "job";
 /// The label with the kind of a job.
 pub(super) const KIND: &str = "cdm/job";
-/// The prefix of the annotations with the lines that prove a container's work; the name of the container follows.
-const PROOF: &str = "cdm/proof";
 /// The volume with the files of a job.
 const VOLUME: &str = "cdm-job";
 /// The environment variable with a pod's index in a batch.
@@ -42,72 +46,83 @@ pub(super) enum Work {
 /// The name of the configuration file of `wp`.
 pub(super) const CONFIGURATION_FILE: &str = CONFIGURATION.1;
 
-/// The annotation with the line that a container prints when its work is done. The last container's annotation has the
-/// name that jobs of older versions use.
-pub(super) fn proof_annotation(container: &str) -> String {
-    if container == PROVE { PROOF.to_owned() } else { format!("{PROOF}-{container}") }
-}
-
 /// The labels of a job and of its pods. Never the labels of the service, which would route visitors to these pods.
-fn labels(spec: &JobSpec) -> Value {
-    let mut labels = json!({ MANAGED_BY: CDM, COMPONENT: JOB, KIND: spec.kind.word() });
-    if let Some(uid) = spec.kind.uid() {
-        labels[UID] = json!(uid.to_string());
-    }
+fn labels(spec: &JobSpec) -> Texts {
+    let mut labels = texts([(MANAGED_BY, CDM), (COMPONENT, JOB), (KIND, spec.kind.word())]);
+    labels.extend(spec.kind.uid().map(|uid| (UID.to_owned(), uid.to_string())));
     labels
 }
 
 /// The Job object, suspended until its files exist.
+///
+/// The object is JSON, because its pod is copied from the Deployment with the fields that this version of its type does
+/// not have.
 pub(super) fn object(
     settings: &KubernetesSettings,
-    deployment: &Value,
+    template: &Value,
     spec: &JobSpec,
     (commands, work): (&Commands, &Work),
-    owner: Option<Value>,
+    owner: Option<OwnerReference>,
 ) -> Result<Value, Failure> {
-    let (template, container) = container(settings, deployment).ok_or_else(|| {
+    let (copied, container) = container(settings, template).ok_or_else(|| {
         let message =
             format!("the Deployment of `{}` has no container `{}`", spec.service, settings.container);
         Failure::new(ErrorKind::Invalid, message)
     })?;
-    if let Some(problem) = node_access(template, container) {
+    if let Some(problem) = node_access(copied, container) {
         let message = format!("the Deployment of `{}`: {problem}", spec.service);
         return Err(Failure::new(ErrorKind::Invalid, message));
     }
-    let mut annotations = json!({});
-    for (container, proof) in &commands.proofs {
-        annotations[&proof_annotation(container)] = json!(proof);
-    }
-    let mut body = json!({
-        "suspend": true,
+    let proofs = commands.proofs.iter();
+    let mut annotations: Texts =
+        proofs.map(|(container, proof)| (proof_annotation(container), proof.clone())).collect();
+    let mut body = BatchJobSpec {
+        suspend: Some(true),
         // The caller that started the job tries again with another job.
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": settings.job_deadline.as_secs().max(1),
-        "ttlSecondsAfterFinished": settings.job_kept.as_secs(),
-        "podReplacementPolicy": "Failed",
-        "podFailurePolicy": { "rules": [
-            { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] },
-        ] },
-        "template": {
-            "metadata": { "labels": labels(spec) },
-            "spec": pod(settings, template, (container, spec.name.as_str()), commands, work),
-        },
-    });
+        backoff_limit: Some(0),
+        active_deadline_seconds: Some(
+            i64::try_from(settings.job_deadline.as_secs().max(1)).unwrap_or(i64::MAX),
+        ),
+        ttl_seconds_after_finished: Some(i32::try_from(settings.job_kept.as_secs()).unwrap_or(i32::MAX)),
+        pod_replacement_policy: Some("Failed".to_owned()),
+        pod_failure_policy: Some(ignore_disruptions()),
+        ..BatchJobSpec::default()
+    };
     if let Work::Batch(batch) = work {
         batch.write(settings, &mut annotations, &mut body);
     }
-    let owners: Vec<Value> = owner.into_iter().collect();
-    Ok(json!({
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": spec.name.as_str(),
-            "labels": labels(spec),
-            "annotations": annotations,
-            "ownerReferences": owners,
+    let job = Job {
+        metadata: ObjectMeta {
+            name: Some(spec.name.as_str().to_owned()),
+            labels: Some(labels(spec)),
+            annotations: Some(annotations),
+            owner_references: Some(owner.into_iter().collect()),
+            ..ObjectMeta::default()
         },
-        "spec": body,
-    }))
+        spec: Some(body),
+        status: None,
+    };
+    let mut job = serde_json::to_value(job)
+        .map_err(|_| Failure::new(ErrorKind::Invalid, "the Job cannot be encoded"))?;
+    job["spec"]["template"] = json!({
+        "metadata": { "labels": labels(spec) },
+        "spec": pod(settings, copied, (container, spec.name.as_str()), commands, work),
+    });
+    Ok(job)
+}
+
+/// The policy that does not count a pod as failed that its node evicted.
+fn ignore_disruptions() -> PodFailurePolicy {
+    let disrupted = PodFailurePolicyOnPodConditionsPattern {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+    };
+    let rule = PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![disrupted]),
+        on_exit_codes: None,
+    };
+    PodFailurePolicy { rules: vec![rule] }
 }
 
 /// The pod: scheduled like the service's pods, with only the volumes that its container mounts, the service account for
@@ -260,7 +275,7 @@ mod tests {
         KubernetesSettings::new("sites", "repo")
     }
 
-    fn deployment() -> Value {
+    fn template() -> Value {
         let web = json!({
             "name": "web",
             "image": "repo@sha256:aa",
@@ -276,7 +291,7 @@ mod tests {
             "volumeMounts": [{ "name": "uploads", "mountPath": "/var/www/uploads" }],
             "resources": { "limits": { "memory": "512Mi" } },
         });
-        json!({ "spec": { "template": {
+        json!({
             "metadata": { "labels": { "app": "blue" }, "annotations": { "a": "b" } },
             "spec": {
                 "containers": [{ "name": "proxy", "image": "proxy:1" }, web],
@@ -289,7 +304,7 @@ mod tests {
                 "topologySpreadConstraints": [{}],
                 "restartPolicy": "Always",
             },
-        } } })
+        })
     }
 
     fn theme_job() -> Value {
@@ -302,8 +317,8 @@ mod tests {
             },
         };
         let commands = wp::activate_theme(&settings(), "https://rrr.example.com", "twentytwentysix");
-        let owner = Some(json!({ "uid": "anchor" }));
-        object(&settings(), &deployment(), &spec, (&commands, &Work::Site), owner).expect("a job")
+        let owner = OwnerReference { uid: "anchor".to_owned(), ..OwnerReference::default() };
+        object(&settings(), &template(), &spec, (&commands, &Work::Site), Some(owner)).expect("a job")
     }
 
     #[test]
@@ -350,7 +365,7 @@ mod tests {
         ]);
         assert_eq!(env, &expected);
         assert_eq!(job["spec"]["suspend"], json!(true));
-        assert_eq!(job["metadata"]["ownerReferences"], json!([{ "uid": "anchor" }]));
+        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], json!("anchor"));
     }
 
     #[test]
@@ -363,7 +378,7 @@ mod tests {
         };
         let work = Work::Batch(Batch::new(uids, Vec::new(), 8));
         let commands = wp::flush_caches(&settings());
-        let job = object(&settings(), &deployment(), &spec, (&commands, &work), None).expect("a job");
+        let job = object(&settings(), &template(), &spec, (&commands, &work), None).expect("a job");
         let pod = job.pointer("/spec/template/spec").expect("a pod");
         let containers = pod["containers"].as_array().expect("containers");
         let names: Vec<&str> = containers.iter().filter_map(|container| text(container, "/name")).collect();
@@ -405,7 +420,7 @@ mod tests {
             kind: JobKind::FlushCaches { uids: Vec::new() },
         };
         let commands = wp::flush_caches(&settings);
-        let refused = object(&settings, &deployment(), &spec, (&commands, &Work::Site), None);
+        let refused = object(&settings, &template(), &spec, (&commands, &Work::Site), None);
         assert_eq!(refused.map_err(|failure| failure.kind), Err(ErrorKind::Invalid));
     }
 }

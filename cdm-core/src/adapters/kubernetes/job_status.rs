@@ -1,11 +1,11 @@
 //! The status of a job, from the conditions of its Job, the problems of its pods, and the proof in its log.
 
-use serde_json::Value;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 
-use super::job::proof_annotation;
-use super::names::{annotation, text};
+use super::names::annotation;
 use super::pods;
-use super::wp::{ADDRESS, MARKER, PROVE};
+use super::wp::{ADDRESS, MARKER, PROVE, proof_annotation};
 use crate::domain::Timestamp;
 use crate::ports::{JobFailure, JobState};
 
@@ -20,28 +20,29 @@ pub(super) enum JobEnd {
 }
 
 /// The end of a Job; `None` if it has not ended. Conditions that only announce the end do not count.
-pub(super) fn end(job: &Value) -> Option<JobEnd> {
-    let is_true =
-        |of_type| pods::condition(job, of_type).filter(|found| text(found, "/status") == Some("True"));
+pub(super) fn end(job: &Job) -> Option<JobEnd> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let is_true = |of_type: &str| {
+        conditions.iter().find(|condition| condition.type_ == of_type && condition.status == "True")
+    };
     if is_true("Complete").is_some() {
         return Some(JobEnd::Complete);
     }
     let failed = is_true("Failed")?;
-    let detail = |pointer| text(failed, pointer).unwrap_or_default().to_owned();
-    Some(JobEnd::Failed { reason: detail("/reason"), message: detail("/message") })
+    let detail = |text: &Option<String>| text.clone().unwrap_or_default();
+    Some(JobEnd::Failed { reason: detail(&failed.reason), message: detail(&failed.message) })
 }
 
 /// Whether a Job is suspended until its Secret exists, and so has not started.
-pub(super) fn is_suspended(job: &Value) -> bool {
-    job.pointer("/spec/suspend").and_then(Value::as_bool) == Some(true)
+pub(super) fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
 }
 
 /// Whether the pods of an unfinished job need no examination: all are ready, or the job has just started.
-pub(super) fn is_healthy(job: &Value, now: Timestamp) -> bool {
-    let count = |pointer| job.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
-    let (active, ready) = (count("/status/active"), count("/status/ready"));
-    let started = text(job, "/status/startTime").and_then(|at| at.parse::<jiff::Timestamp>().ok());
-    let started = started.and_then(|at| u64::try_from(at.as_millisecond()).ok());
+pub(super) fn is_healthy(job: &Job, now: Timestamp) -> bool {
+    let Some(status) = &job.status else { return false };
+    let (active, ready) = (status.active.unwrap_or_default(), status.ready.unwrap_or_default());
+    let started = status.start_time.as_ref().and_then(|at| u64::try_from(at.0.as_millisecond()).ok());
     // The server's times have whole seconds. A start in the future means that its clock is ahead, and does not count.
     let starting = started.is_some_and(|started| (started..started + STARTUP_MILLIS).contains(&now.millis()));
     active > 0 && (active == ready || starting)
@@ -49,7 +50,7 @@ pub(super) fn is_healthy(job: &Value, now: Timestamp) -> bool {
 
 /// The state of a job that has not ended. A job whose image cannot be pulled fails at once, because its Job would
 /// otherwise wait for its whole deadline.
-pub(super) fn unfinished(pods: &[Value]) -> JobState {
+pub(super) fn unfinished(pods: &[Pod]) -> JobState {
     let problems = pods.iter().filter_map(pods::problem);
     match problems.filter(pods::PodProblem::fails_job).max_by_key(|problem| problem.cause) {
         Some(problem) if problem.cause.is_pull() => {
@@ -70,7 +71,7 @@ pub(super) fn unfinished(pods: &[Value]) -> JobState {
 pub(super) type Log = (String, String);
 
 /// The state of an ended job of one site, whose containers printed `logs`.
-pub(super) fn of_site(job: &Value, end: &JobEnd, pods: &[Value], logs: &[Log]) -> JobState {
+pub(super) fn of_site(job: &Job, end: &JobEnd, pods: &[Pod], logs: &[Log]) -> JobState {
     match end {
         JobEnd::Complete => {
             let containers = [ADDRESS, MARKER, PROVE].into_iter();
@@ -96,8 +97,8 @@ pub(super) fn of_site(job: &Value, end: &JobEnd, pods: &[Value], logs: &[Log]) -
 /// The failure of a job whose container has not printed its proof; `None` if the container has, or needs none.
 ///
 /// An interrupted installation leaves a site with its address but without an administrator.
-fn missing_proof(job: &Value, container: &str, logs: &[Log]) -> Option<JobState> {
-    let proof = annotation(job, &proof_annotation(container))?;
+fn missing_proof(job: &Job, container: &str, logs: &[Log]) -> Option<JobState> {
+    let proof = annotation(&job.metadata, &proof_annotation(container))?;
     let log = logs.iter().find(|(name, _)| name == container).map(|(_, log)| log.as_str());
     let is_proof = |line: &str| line.trim() == proof || line.split(',').any(|word| word.trim() == proof);
     if log.is_some_and(|log| log.lines().any(is_proof)) {
@@ -107,34 +108,43 @@ fn missing_proof(job: &Value, container: &str, logs: &[Log]) -> Option<JobState>
         Some(log) => format!("the command succeeded, but its output is not `{proof}`: {log}"),
         None => format!("the command succeeded, but without the output `{proof}`"),
     };
-    let of_administrator =
-        container == PROVE && annotation(job, &proof_annotation(ADDRESS)).is_some() && log.is_some();
+    let of_administrator = container == PROVE
+        && annotation(&job.metadata, &proof_annotation(ADDRESS)).is_some()
+        && log.is_some();
     let cause = if of_administrator { JobFailure::InstallIncomplete } else { JobFailure::Other };
     Some(JobState::Failed { message, cause })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn job(condition: &str, reason: &str) -> Value {
+    fn job_of(value: Value) -> Job {
+        serde_json::from_value(value).expect("a Job")
+    }
+
+    fn pod_of(value: Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    fn job(condition: &str, reason: &str) -> Job {
         let proofs = json!({
             "cdm/proof-address": "https://rrr.example.com",
             "cdm/proof": "administrator",
         });
-        json!({
+        job_of(json!({
             "metadata": { "annotations": proofs },
             "status": { "conditions": [
                 { "type": condition, "status": "True", "reason": reason, "message": "as it is" },
             ] },
-        })
+        }))
     }
 
-    fn failed_pod(container: &str, output: &str) -> Value {
+    fn failed_pod(container: &str, output: &str) -> Pod {
         let ended = json!({ "terminated": { "exitCode": 1, "reason": "Error", "message": output } });
-        json!({ "status": { "initContainerStatuses": [{ "name": container, "state": ended }] } })
+        pod_of(json!({ "status": { "initContainerStatuses": [{ "name": container, "state": ended }] } }))
     }
 
     #[test]
@@ -200,7 +210,7 @@ mod tests {
     fn pods_are_examined_when_some_are_not_ready_after_a_while() {
         let healthy = |active: u64, ready: u64, at: u64| {
             let status = json!({ "active": active, "ready": ready, "startTime": "1970-01-01T00:00:10Z" });
-            is_healthy(&json!({ "status": status }), Timestamp::from_millis(at))
+            is_healthy(&job_of(json!({ "status": status })), Timestamp::from_millis(at))
         };
         assert!(healthy(3, 3, 100_000), "all are ready");
         assert!(healthy(3, 0, 10_000) && healthy(3, 0, 12_999), "the job has just started");
@@ -213,7 +223,9 @@ mod tests {
     fn a_failed_pull_fails_the_job_at_once() {
         let waiting = |reason: &str| {
             let state = json!({ "waiting": { "reason": reason, "message": "not found" } });
-            json!({ "metadata": { "name": "p" }, "status": { "initContainerStatuses": [{ "state": state }] } })
+            pod_of(
+                json!({ "metadata": { "name": "p" }, "status": { "initContainerStatuses": [{ "state": state }] } }),
+            )
         };
         let JobState::Failed { message, .. } = unfinished(&[waiting("ErrImagePull")]) else {
             panic!("the job fails")
@@ -228,6 +240,7 @@ mod tests {
         let detail = "container has runAsNonRoot and image will run as root";
         let state = json!({ "waiting": { "reason": "CreateContainerConfigError", "message": detail } });
         let pod = json!({ "metadata": { "name": "p" }, "status": { "initContainerStatuses": [{ "state": state }] } });
+        let pod = pod_of(pod);
         let JobState::Failed { message, cause: JobFailure::Other } = unfinished(&[pod]) else {
             panic!("the job fails")
         };

@@ -11,42 +11,39 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use kube::api::Patch;
+use kube::core::ObjectMeta;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::anchor::{self, Anchor};
-use super::api::{CONFIG_MAPS, JOBS, PODS, Patch, Resource, SECRETS, Session};
+use super::api::{Kind, Session};
 use super::batch::{self, Batch};
 use super::failure::Failure;
 use super::image::is_failed_test;
 use super::job::{self, CONFIGURATION_FILE, JOB, Work};
 use super::job_status::{self, JobEnd};
-use super::names::{CDM, COMPONENT, MANAGED_BY, annotation, annotation_path, label, own_uid, site_of, text};
+use super::names::{
+    self, CDM, COMPONENT, MANAGED_BY, SECRET, annotation, is_deleting, label, own_uid, site_of, texts,
+};
+use super::patch::{self, add, remove, replace, test};
 use super::pods;
 use super::service;
 use super::settings::KubernetesSettings;
 use super::wp;
 use crate::domain::{JobName, SecretKind, SecretName, Uid};
 use crate::ports::{
-    Cms, Credentials, Database, ErrorKind, Job, JobKind, JobSpec, JobState, SecretStore, StoredSecret,
+    self, Cms, Credentials, Database, ErrorKind, JobKind, JobSpec, JobState, SecretStore, StoredSecret,
 };
-
-/// The annotation with the uid of a Job's Secret, which exists as long as the Secret may exist.
-pub(super) const SECRET: &str = "cdm/secret";
 
 /// The files of a job, by name.
 enum Files {
     Secret(Vec<(String, SecretString)>),
     Plain(BTreeMap<String, String>),
-}
-
-impl Files {
-    const fn resource(&self) -> Resource {
-        match self {
-            Self::Secret(_) => SECRETS,
-            Self::Plain(_) => CONFIG_MAPS,
-        }
-    }
 }
 
 pub(super) async fn run(
@@ -57,10 +54,10 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let (object, files) = prepare(session, settings, secrets, spec).await?;
     let name = spec.name.as_str();
-    let existing = match session.create(JOBS, &object).await {
+    let existing = match session.create::<Job>(&object).await {
         Ok(created) => created,
         Err(failure) if failure.kind == ErrorKind::Exists => {
-            let existing = session.get(JOBS, name).await?;
+            let existing = session.get::<Job>(name).await?;
             adoptable(
                 existing.ok_or_else(|| {
                     deletion_failure(spec, "the job was created and deleted at the same time")
@@ -70,24 +67,19 @@ pub(super) async fn run(
         }
         Err(failure) => return Err(failure),
     };
-    let (resource, files) = (files.resource(), files_object(name, own_uid(&existing), &files)?);
-    let created = match session.create(resource, &files).await {
-        Err(failure) if failure.kind == ErrorKind::Exists => {
-            // The object belongs to an earlier attempt, or to a deleted job.
-            session.delete(resource, name, None).await?;
-            session.create(resource, &files).await?
+    let own = own_uid(&existing.metadata);
+    let mut resume = vec![test(&["metadata", "uid"], own), replace(&["spec", "suspend"], false)];
+    match files {
+        Files::Secret(files) => {
+            let created = create_anew(session, name, &secret(name, own, &files)).await?;
+            // The object has annotations, because the proof of its work is one.
+            resume.push(add(&patch::annotation(SECRET), own_uid(&created.metadata)));
         }
-        created => created?,
-    };
-    let mut resume = vec![
-        json!({ "op": "test", "path": "/metadata/uid", "value": own_uid(&existing) }),
-        json!({ "op": "replace", "path": "/spec/suspend", "value": false }),
-    ];
-    if resource == SECRETS {
-        // The object has annotations, because the proof of its work is one.
-        resume.push(json!({ "op": "add", "path": annotation_path(SECRET), "value": own_uid(&created) }));
+        Files::Plain(files) => {
+            create_anew(session, name, &config_map(name, own, files)).await?;
+        }
     }
-    match session.patch(JOBS, name, Patch::Json(&resume)).await {
+    match session.patch::<Job>(name, Patch::Json(json_patch::Patch(resume))).await {
         // Another attempt started the Job, and the Job has ended since: no pod will read the Secret that was just
         // created.
         Ok(job) if job_status::end(&job).is_some() => {
@@ -105,6 +97,22 @@ pub(super) async fn run(
     }
 }
 
+/// Creates the object with the files of a job. An object that exists belongs to an earlier attempt, or to a deleted job,
+/// and is replaced.
+async fn create_anew<K: Kind + Serialize>(
+    session: &Session<'_>,
+    name: &str,
+    object: &K,
+) -> Result<K, Failure> {
+    match session.create(object).await {
+        Err(failure) if failure.kind == ErrorKind::Exists => {
+            session.delete::<K>(name, None).await?;
+            session.create(object).await
+        }
+        created => created,
+    }
+}
+
 /// A Job that has ended, and whose Secret may still exist.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Leftover {
@@ -115,10 +123,11 @@ pub(super) struct Leftover {
 
 impl Leftover {
     /// The remaining Secret of a Job; `None` if the Job has not ended, or if its Secret was deleted.
-    pub(super) fn of(job: &Value) -> Option<Self> {
+    pub(super) fn of(job: &Job) -> Option<Self> {
         job_status::end(job).filter(|_| is_ours(job))?;
+        let job = &job.metadata;
         Some(Self {
-            job: text(job, "/metadata/name")?.to_owned(),
+            job: job.name.clone()?,
             job_uid: own_uid(job).to_owned(),
             secret_uid: annotation(job, SECRET)?.to_owned(),
         })
@@ -126,13 +135,14 @@ impl Leftover {
 
     /// Deletes the Secret, then the annotation. The Secret of a deleted Job is garbage-collected.
     pub(super) async fn clear(&self, session: &Session<'_>) -> Result<(), Failure> {
-        session.delete(SECRETS, &self.job, Some(&self.secret_uid)).await?;
-        let cleared = [
-            json!({ "op": "test", "path": "/metadata/uid", "value": self.job_uid }),
-            json!({ "op": "test", "path": annotation_path(SECRET), "value": self.secret_uid }),
-            json!({ "op": "remove", "path": annotation_path(SECRET) }),
+        session.delete::<Secret>(&self.job, Some(&self.secret_uid)).await?;
+        let path = patch::annotation(SECRET);
+        let cleared = vec![
+            test(&["metadata", "uid"], self.job_uid.as_str()),
+            test(&path, self.secret_uid.as_str()),
+            remove(&path),
         ];
-        match session.patch(JOBS, &self.job, Patch::Json(&cleared)).await {
+        match session.patch::<Job>(&self.job, Patch::Json(json_patch::Patch(cleared))).await {
             Err(failure) if failure.kind != ErrorKind::NotFound && !is_failed_test(&failure) => Err(failure),
             // Another process has removed the annotation first.
             Ok(_) | Err(_) => Ok(()),
@@ -141,7 +151,7 @@ impl Leftover {
 }
 
 /// Deletes the Secret of a Job that has ended, if it may still exist.
-async fn clear(session: &Session<'_>, job: &Value) -> Result<(), Failure> {
+async fn clear(session: &Session<'_>, job: &Job) -> Result<(), Failure> {
     match Leftover::of(job) {
         Some(leftover) => leftover.clear(session).await,
         None => Ok(()),
@@ -155,18 +165,18 @@ fn deletion_failure(spec: &JobSpec, message: &str) -> Failure {
 }
 
 /// The existing job with this name, if CDM created it for the same site and it is still suspended.
-fn adoptable(existing: Value, spec: &JobSpec) -> Result<Value, Failure> {
-    if !is_ours(&existing) || site_of(&existing) != spec.kind.uid() {
+fn adoptable(existing: Job, spec: &JobSpec) -> Result<Job, Failure> {
+    if !is_ours(&existing) || site_of(&existing.metadata) != spec.kind.uid() {
         return Err(Failure::new(ErrorKind::Foreign, "another owner has a job with this name"));
     }
-    if pods::is_deleting(&existing) || !job_status::is_suspended(&existing) {
+    if is_deleting(&existing.metadata) || !job_status::is_suspended(&existing) {
         return Err(Failure::new(ErrorKind::Exists, "the job already exists"));
     }
     Ok(existing)
 }
 
-fn is_ours(job: &Value) -> bool {
-    label(job, MANAGED_BY) == Some(CDM) && label(job, COMPONENT) == Some(JOB)
+fn is_ours(job: &Job) -> bool {
+    label(&job.metadata, MANAGED_BY) == Some(CDM) && label(&job.metadata, COMPONENT) == Some(JOB)
 }
 
 /// Creates the Job object and its files.
@@ -229,8 +239,8 @@ async fn job_object(
     what: (&wp::Commands, &Work),
     owner: Option<&Anchor>,
 ) -> Result<Value, Failure> {
-    let deployment = service::deployment(session, settings, spec.service).await?;
-    job::object(settings, &deployment, spec, what, owner.map(Anchor::owner))
+    let template = service::workload(session, settings, spec.service).await?.template;
+    job::object(settings, &template, spec, what, owner.map(Anchor::owner))
 }
 
 async fn required_anchor(session: &Session<'_>, uid: Uid) -> Result<Anchor, Failure> {
@@ -283,63 +293,65 @@ fn database_files(database: &Database) -> Vec<(String, SecretString)> {
     ]
 }
 
-/// The object with the files of a job, which the job owns.
-fn files_object(name: &str, job: &str, files: &Files) -> Result<Value, Failure> {
-    let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job });
-    let mut object = json!({
-        "apiVersion": "v1",
-        "kind": files.resource().kind,
-        "metadata": {
-            "name": name,
-            "labels": { MANAGED_BY: CDM, COMPONENT: JOB },
-            "ownerReferences": [owner],
-        },
-    });
-    match files {
-        Files::Plain(files) => object["data"] = json!(files),
-        Files::Secret(files) => {
-            let mut data = Map::new();
-            for (file, content) in files {
-                let content = ByteString(content.expose_secret().as_bytes().to_vec());
-                let content = serde_json::to_value(content)
-                    .map_err(|_| Failure::new(ErrorKind::Invalid, "a credential cannot be encoded"))?;
-                data.insert(file.clone(), content);
-            }
-            object["type"] = json!("Opaque");
-            object["data"] = Value::Object(data);
-        }
+/// The metadata of the object with the files of a job, which the job owns.
+fn files_metadata(name: &str, job: &str) -> ObjectMeta {
+    let owner = OwnerReference {
+        api_version: "batch/v1".to_owned(),
+        kind: "Job".to_owned(),
+        name: name.to_owned(),
+        uid: job.to_owned(),
+        ..OwnerReference::default()
+    };
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(texts([(MANAGED_BY, CDM), (COMPONENT, JOB)])),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
     }
-    Ok(object)
 }
 
-pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option<Job>, Failure> {
-    let Some(job) = session.get(JOBS, name.as_str()).await? else { return Ok(None) };
-    if !is_ours(&job) || pods::is_deleting(&job) || job_status::is_suspended(&job) {
+fn config_map(name: &str, job: &str, files: BTreeMap<String, String>) -> ConfigMap {
+    ConfigMap { metadata: files_metadata(name, job), data: Some(files), ..ConfigMap::default() }
+}
+
+fn secret(name: &str, job: &str, files: &[(String, SecretString)]) -> Secret {
+    let content = |content: &SecretString| ByteString(content.expose_secret().as_bytes().to_vec());
+    Secret {
+        metadata: files_metadata(name, job),
+        type_: Some("Opaque".to_owned()),
+        data: Some(files.iter().map(|(file, text)| (file.clone(), content(text))).collect()),
+        ..Secret::default()
+    }
+}
+
+pub(super) async fn read(session: &Session<'_>, name: &JobName) -> Result<Option<ports::Job>, Failure> {
+    let Some(job) = session.get::<Job>(name.as_str()).await? else { return Ok(None) };
+    if !is_ours(&job) || is_deleting(&job.metadata) || job_status::is_suspended(&job) {
         return Ok(None);
     }
     let (end, batch) = (job_status::end(&job), Batch::read(&job));
-    let mut pods = Vec::new();
+    let mut pods: Vec<Pod> = Vec::new();
     if end.is_some() || !job_status::is_healthy(&job, session.clock().wall()) {
-        pods = session.list(PODS, &format!("batch.kubernetes.io/job-name={name}")).await?;
+        pods = session.list(&format!("batch.kubernetes.io/job-name={name}")).await?;
         pods.sort_by(|a, b| age(a).cmp(&age(b)));
     }
     let Some(end) = end else {
-        return Ok(Some(Job { state: job_status::unfinished(&pods), log: String::new() }));
+        return Ok(Some(ports::Job { state: job_status::unfinished(&pods), log: String::new() }));
     };
     clear(session, &job).await?;
     if let Some(batch) = batch {
         let state = batch.state(&job, &end, &pods);
         let log = batch_log(&state);
-        return Ok(Some(Job { state, log }));
+        return Ok(Some(ports::Job { state, log }));
     }
     let logs = logs(session, pods.last()).await?;
     let state = job_status::of_site(&job, &end, &pods, &logs);
     let log: String = logs.iter().map(|(name, log)| format!("{name}: {}\n", log.trim_end())).collect();
-    Ok(Some(Job { state, log: log + &end_text(&end) }))
+    Ok(Some(ports::Job { state, log: log + &end_text(&end) }))
 }
 
-fn age(pod: &Value) -> (Option<&str>, Option<&str>) {
-    (text(pod, "/metadata/creationTimestamp"), text(pod, "/metadata/name"))
+fn age(pod: &Pod) -> (Option<&Time>, Option<&str>) {
+    (pod.metadata.creation_timestamp.as_ref(), pod.metadata.name.as_deref())
 }
 
 fn end_text(end: &JobEnd) -> String {
@@ -350,14 +362,13 @@ fn end_text(end: &JobEnd) -> String {
 }
 
 /// The logs of a pod's containers, in order.
-async fn logs(session: &Session<'_>, pod: Option<&Value>) -> Result<Vec<job_status::Log>, Failure> {
+async fn logs(session: &Session<'_>, pod: Option<&Pod>) -> Result<Vec<job_status::Log>, Failure> {
     let mut all = Vec::new();
     let Some(pod) = pod else { return Ok(all) };
-    let name = text(pod, "/metadata/name").unwrap_or_default();
+    let name = names::name(&pod.metadata);
     for status in pods::statuses(pod) {
-        let container = text(status, "/name").unwrap_or_default();
-        let Some(log) = session.log(name, container).await? else { continue };
-        all.push((container.to_owned(), log));
+        let Some(log) = session.log(name, &status.name).await? else { continue };
+        all.push((status.name.clone(), log));
     }
     Ok(all)
 }

@@ -20,10 +20,9 @@ const UNSET: &str = "cdm";
 /// Deployment.
 pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) -> Result<(), Failure> {
     for color in Color::ALL {
-        let deployment = service::deployment(session, settings, color).await?;
-        let lookup_problem =
-            settings.lookup.as_ref().and_then(|lookup| problem(settings, lookup, &deployment));
-        if let Some(problem) = lookup_problem.or_else(|| confinement::unsupported(settings, &deployment)) {
+        let template = service::workload(session, settings, color).await?.template;
+        let lookup_problem = settings.lookup.as_ref().and_then(|lookup| problem(settings, lookup, &template));
+        if let Some(problem) = lookup_problem.or_else(|| confinement::unsupported(settings, &template)) {
             let name = &settings.names(color).deployment;
             return Err(Failure::new(ErrorKind::Invalid, format!("the Deployment `{name}`: {problem}")));
         }
@@ -31,9 +30,8 @@ pub(super) async fn check(session: &Session<'_>, settings: &KubernetesSettings) 
     Ok(())
 }
 
-fn problem(settings: &KubernetesSettings, lookup: &Lookup, deployment: &Value) -> Option<String> {
-    let containers = deployment.pointer("/spec/template/spec/containers").and_then(Value::as_array)?;
-    let container = containers.iter().find(|one| text(one, "/name") == Some(&settings.container))?;
+fn problem(settings: &KubernetesSettings, lookup: &Lookup, template: &Value) -> Option<String> {
+    let (_, container) = confinement::container(settings, template)?;
     let list = |name: &str| container.get(name).and_then(Value::as_array).into_iter().flatten();
     let wanted = [("CDM_TABLE", &lookup.table), ("CDM_SECRET_PREFIX", &lookup.secret_prefix)];
     wanted.into_iter().find_map(|(name, wanted)| {
@@ -70,7 +68,7 @@ mod tests {
             let mut container = container;
             container["name"] = json!("web");
             let spec = json!({ "containers": [{ "name": "proxy" }, container] });
-            problem(&settings, &lookup, &json!({ "spec": { "template": { "spec": spec } } }))
+            problem(&settings, &lookup, &json!({ "spec": spec }))
         };
         let with = |value: &str| json!({ "env": [{ "name": "CDM_TABLE", "value": value }] });
         assert_eq!(reported("cdm", json!({})), None);

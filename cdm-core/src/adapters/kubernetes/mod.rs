@@ -19,6 +19,7 @@ mod jobs;
 mod lookup;
 mod manifest;
 mod names;
+mod patch;
 mod pods;
 mod routes;
 mod service;

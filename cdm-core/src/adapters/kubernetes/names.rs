@@ -1,5 +1,8 @@
 //! Names, labels and annotations of CDM's objects.
 
+use std::collections::BTreeMap;
+
+use kube::core::ObjectMeta;
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -17,6 +20,11 @@ pub(super) const UID: &str = "cdm/uid";
 pub(super) const SITE: &str = "cdm/site";
 /// The annotation with the fence of the last write.
 pub(super) const FENCE: &str = "cdm/fence";
+/// The annotation with the uid of a Job's Secret, which exists as long as the Secret may exist.
+pub(super) const SECRET: &str = "cdm/secret";
+
+/// Labels or annotations.
+pub(super) type Texts = BTreeMap<String, String>;
 
 /// The name of a site's anchor, its tombstone and its route.
 pub(super) fn of_site(uid: Uid) -> String {
@@ -28,28 +36,32 @@ pub(super) fn label_selector(component: &str, uid: Uid) -> String {
     format!("{MANAGED_BY}={CDM},{COMPONENT}={component},{UID}={uid}")
 }
 
-/// The string at a JSON pointer of an object.
-pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
-    object.pointer(pointer).and_then(Value::as_str)
-}
-
 /// The value of a label.
-pub(super) fn label<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object.pointer("/metadata/labels")?.get(name)?.as_str()
+pub(super) fn label<'a>(object: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    object.labels.as_ref()?.get(name).map(String::as_str)
 }
 
 /// The value of an annotation.
-pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object.pointer("/metadata/annotations")?.get(name)?.as_str()
+pub(super) fn annotation<'a>(object: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    object.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The name of an object.
+pub(super) fn name(object: &ObjectMeta) -> &str {
+    object.name.as_deref().unwrap_or_default()
 }
 
 /// The Kubernetes uid of an object, for an owner reference or a precondition.
-pub(super) fn own_uid(object: &Value) -> &str {
-    text(object, "/metadata/uid").unwrap_or_default()
+pub(super) fn own_uid(object: &ObjectMeta) -> &str {
+    object.uid.as_deref().unwrap_or_default()
+}
+
+pub(super) fn is_deleting(object: &ObjectMeta) -> bool {
+    object.deletion_timestamp.is_some()
 }
 
 /// The uid of the site that owns the object; `None` if CDM did not create it, or not for a single site.
-pub(super) fn site_of(object: &Value) -> Option<Uid> {
+pub(super) fn site_of(object: &ObjectMeta) -> Option<Uid> {
     if label(object, MANAGED_BY) != Some(CDM) {
         return None;
     }
@@ -57,33 +69,26 @@ pub(super) fn site_of(object: &Value) -> Option<Uid> {
 }
 
 /// The fence of an object; the default fence if none was written.
-pub(super) fn fence(object: &Value) -> Result<Fence, Failure> {
+pub(super) fn fence(object: &ObjectMeta) -> Result<Fence, Failure> {
     let Some(text) = annotation(object, FENCE) else { return Ok(Fence::default()) };
     let invalid =
         || Failure::new(ErrorKind::Invalid, format!("the annotation `{FENCE}` is not a valid fence"));
     Fence::parse(text).ok_or_else(invalid)
 }
 
-/// Escapes a key as a part of a JSON pointer.
-pub(super) fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
-/// The path of an annotation in a JSON patch.
-pub(super) fn annotation_path(name: &str) -> String {
-    format!("/metadata/annotations/{}", escaped(name))
-}
-
-/// The path of a label in a JSON patch.
-pub(super) fn label_path(name: &str) -> String {
-    format!("/metadata/labels/{}", escaped(name))
+/// Labels or annotations from names and values.
+pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Texts {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 /// The labels of an object of a site.
-pub(super) fn labels(component: &str, uid: Uid, site: Option<&SiteId>) -> Value {
-    let mut labels = serde_json::json!({ MANAGED_BY: CDM, COMPONENT: component, UID: uid.to_string() });
-    if let Some(site) = site {
-        labels[SITE] = Value::from(site.as_str());
-    }
+pub(super) fn labels(component: &str, uid: Uid, site: Option<&SiteId>) -> Texts {
+    let mut labels = texts([(MANAGED_BY, CDM), (COMPONENT, component), (UID, &uid.to_string())]);
+    labels.extend(site.map(|site| (SITE.to_owned(), site.as_str().to_owned())));
     labels
+}
+
+/// The string at a JSON pointer.
+pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str)
 }

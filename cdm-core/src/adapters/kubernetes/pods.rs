@@ -1,9 +1,9 @@
 //! Why a pod does not start or become ready, in the words of Kubernetes, and whether the image is the cause.
 
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use serde_json::Value;
 
-use super::canary::digest_of;
-use super::names::text;
+use super::names::{self, text};
 use crate::domain::Digest;
 
 /// Maximum length of a container's message, in characters.
@@ -57,55 +57,59 @@ impl Cause {
 }
 
 /// The most severe problem of a pod.
-pub(super) fn problem(pod: &Value) -> Option<PodProblem> {
+pub(super) fn problem(pod: &Pod) -> Option<PodProblem> {
     let waiting = statuses(pod).filter_map(|status| of_container(status, pod));
     waiting.chain(unschedulable(pod)).max_by_key(|problem| problem.cause)
 }
 
 /// The statuses of all containers, init containers first.
-pub(super) fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
-    let of = |list: &str| pod.pointer(list).and_then(Value::as_array).into_iter().flatten();
-    of("/status/initContainerStatuses").chain(of("/status/containerStatuses"))
+pub(super) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| {
+        let init_containers = status.init_container_statuses.iter().flatten();
+        init_containers.chain(status.container_statuses.iter().flatten())
+    })
 }
 
-pub(super) fn is_ready(pod: &Value) -> bool {
-    condition(pod, "Ready").and_then(|condition| text(condition, "/status")) == Some("True")
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
 }
 
-pub(super) fn is_deleting(object: &Value) -> bool {
-    text(object, "/metadata/deletionTimestamp").is_some()
+fn condition<'a>(pod: &'a Pod, of_type: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == of_type)
 }
 
-/// A condition of an object's status.
-pub(super) fn condition<'a>(object: &'a Value, of_type: &str) -> Option<&'a Value> {
-    let conditions = object.pointer("/status/conditions")?.as_array()?;
-    conditions.iter().find(|condition| text(condition, "/type") == Some(of_type))
+/// The image of a container of a pod.
+pub(super) fn image<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
+    let containers = &pod.spec.as_ref()?.containers;
+    containers.iter().find(|candidate| candidate.name == container)?.image.as_deref()
 }
 
-/// The image of a container in a pod's specification.
-pub(super) fn image<'a>(pod_spec: &'a Value, container: &str) -> Option<&'a str> {
-    let containers = pod_spec.get("containers")?.as_array()?;
+/// The image of a container in a pod template.
+pub(super) fn template_image<'a>(template: &'a Value, container: &str) -> Option<&'a str> {
+    let containers = template.pointer("/spec/containers")?.as_array()?;
     text(containers.iter().find(|candidate| text(candidate, "/name") == Some(container))?, "/image")
+}
+
+/// The digest in an image reference; `None` for a tag.
+pub(super) fn digest_of(image: &str) -> Option<Digest> {
+    Digest::parse(image.rsplit_once('@')?.1).ok()
 }
 
 /// Whether a pod's container runs this digest, as its node reports. If the node reports only a local image ID, which is
 /// not the registry's digest, the digest in the pod's specification counts.
-pub(super) fn runs(pod: &Value, container: &str, digest: Digest) -> bool {
-    let mut statuses = statuses(pod).filter(|status| text(status, "/name") == Some(container));
-    let Some(image_id) = statuses.find_map(|status| text(status, "/imageID")) else { return false };
+pub(super) fn runs(pod: &Pod, container: &str, digest: Digest) -> bool {
+    let Some(status) = statuses(pod).find(|status| status.name == container) else { return false };
+    let image_id = &status.image_id;
     match image_id.rsplit_once('@') {
         Some(_) => digest_of(image_id) == Some(digest),
-        None => {
-            let wanted = pod.get("spec").and_then(|spec| image(spec, container));
-            !image_id.is_empty() && wanted.and_then(digest_of) == Some(digest)
-        }
+        None => !image_id.is_empty() && image(pod, container).and_then(digest_of) == Some(digest),
     }
 }
 
 /// The termination of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Termination<'a> {
-    pub(super) code: i64,
+    pub(super) code: i32,
     name: &'a str,
     message: &'a str,
 }
@@ -123,15 +127,15 @@ impl Termination<'_> {
 }
 
 /// The termination in a container's status; `None` if the container has not terminated.
-pub(super) fn exit(status: &Value) -> Option<Termination<'_>> {
-    let code = status.pointer("/state/terminated/exitCode").and_then(Value::as_i64)?;
-    let reason = text(status, "/state/terminated/reason").filter(|reason| *reason != "Error");
-    let message = text(status, "/state/terminated/message").or(reason).unwrap_or_default();
-    Some(Termination { code, name: text(status, "/name").unwrap_or_default(), message })
+pub(super) fn exit(status: &ContainerStatus) -> Option<Termination<'_>> {
+    let terminated = status.state.as_ref()?.terminated.as_ref()?;
+    let reason = terminated.reason.as_deref().filter(|reason| *reason != "Error");
+    let message = terminated.message.as_deref().or(reason).unwrap_or_default();
+    Some(Termination { code: terminated.exit_code, name: &status.name, message })
 }
 
 /// The message of the first container that failed, with its name.
-pub(super) fn failure_message(pod: &Value) -> Option<String> {
+pub(super) fn failure_message(pod: &Pod) -> Option<String> {
     statuses(pod).filter_map(exit).find(|exit| exit.code != 0).map(|exit| exit.describe())
 }
 
@@ -143,9 +147,10 @@ pub(super) fn tail(text: &str) -> String {
     line.chars().skip(skip).collect()
 }
 
-fn of_container(status: &Value, pod: &Value) -> Option<PodProblem> {
-    let reason = text(status, "/state/waiting/reason")?;
-    let detail = text(status, "/state/waiting/message").unwrap_or_default();
+fn of_container(status: &ContainerStatus, pod: &Pod) -> Option<PodProblem> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    let detail = waiting.message.as_deref().unwrap_or_default();
     let cause = match reason {
         "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" => pull(detail),
         "InvalidImageName" | "ErrImageNeverPull" => Cause::AbsentImage,
@@ -153,12 +158,12 @@ fn of_container(status: &Value, pod: &Value) -> Option<PodProblem> {
         "CreateContainerConfigError" => Cause::Configuration,
         _ => return None,
     };
-    let ended = status.pointer("/lastState/terminated").map(|ended| {
-        let code = ended.get("exitCode").and_then(Value::as_i64).unwrap_or_default();
-        let message = text(ended, "/message").or_else(|| text(ended, "/reason")).unwrap_or_default();
-        format!(", ended with {code}: {message}")
+    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let ended = last.map(|ended| {
+        let message = ended.message.as_deref().or(ended.reason.as_deref()).unwrap_or_default();
+        format!(", ended with {}: {message}", ended.exit_code)
     });
-    let pod = text(pod, "/metadata/name").unwrap_or_default();
+    let pod = names::name(&pod.metadata);
     let message = ended.unwrap_or_else(|| format!(": {detail}"));
     Some(PodProblem { cause, message: format!("pod `{pod}`: {reason}{}", tail(&message)) })
 }
@@ -173,13 +178,13 @@ fn pull(detail: &str) -> Cause {
     if !contains_any(REFUSED) && contains_any(ABSENT) { Cause::AbsentImage } else { Cause::Registry }
 }
 
-fn unschedulable(pod: &Value) -> Option<PodProblem> {
+fn unschedulable(pod: &Pod) -> Option<PodProblem> {
     let scheduled = condition(pod, "PodScheduled")?;
-    if text(scheduled, "/status") != Some("False") {
+    if scheduled.status != "False" {
         return None;
     }
-    let name = text(pod, "/metadata/name").unwrap_or_default();
-    let detail = text(scheduled, "/message").unwrap_or_default();
+    let name = names::name(&pod.metadata);
+    let detail = scheduled.message.as_deref().unwrap_or_default();
     let message = format!("pod `{name}` is not scheduled: {}", tail(detail));
     Some(PodProblem { cause: Cause::Unschedulable, message })
 }
@@ -190,12 +195,16 @@ mod tests {
 
     use super::*;
 
-    fn waiting(reason: &str, message: &str) -> Value {
+    fn pod_of(value: Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    fn waiting(reason: &str, message: &str) -> Pod {
         let state = json!({ "waiting": { "reason": reason, "message": message } });
-        json!({
+        pod_of(json!({
             "metadata": { "name": "blue-1" },
             "status": { "containerStatuses": [{ "name": "web", "state": state }] },
-        })
+        }))
     }
 
     #[test]
@@ -220,12 +229,12 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_node_does_not_blame_the_image() {
-        let pod = json!({
+        let pod = pod_of(json!({
             "metadata": { "name": "blue-1" },
             "status": { "conditions": [
                 { "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" },
             ] },
-        });
+        }));
         let problem = problem(&pod).expect("a problem");
         assert!(!problem.cause.blames_image());
         assert!(problem.message.contains("0/3 nodes"));
@@ -235,10 +244,10 @@ mod tests {
     fn the_image_id_of_the_node_takes_precedence() {
         let digest = |letter: &str| format!("sha256:{}", letter.repeat(64));
         let pod = |image_id: &str| {
-            json!({
+            pod_of(json!({
                 "spec": { "containers": [{ "name": "web", "image": format!("repo@{}", digest("a")) }] },
                 "status": { "containerStatuses": [{ "name": "web", "imageID": image_id }] },
-            })
+            }))
         };
         let wanted = Digest::parse(&digest("a")).expect("a digest");
         for (image_id, runs_it) in [
@@ -250,6 +259,6 @@ mod tests {
         ] {
             assert_eq!(runs(&pod(&image_id), "web", wanted), runs_it, "{image_id}");
         }
-        assert!(!runs(&json!({}), "web", wanted));
+        assert!(!runs(&Pod::default(), "web", wanted));
     }
 }

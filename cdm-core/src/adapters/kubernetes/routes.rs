@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::anchor;
-use super::api::{Patch, Session};
+use super::api::Session;
 use super::failure::Failure;
 use super::image::is_failed_test;
-use super::manifest;
+use super::manifest::{self, RouteObject};
 use super::names::{CDM, MANAGED_BY, fence, of_site, site_of};
 use super::settings::KubernetesSettings;
 use crate::domain::{Color, Fence, Hostname, Uid};
@@ -17,7 +17,7 @@ pub(super) async fn read(
     settings: &KubernetesSettings,
     uid: Uid,
 ) -> Result<Option<Route>, Failure> {
-    let object = session.get(manifest::resource(&settings.route), &of_site(uid)).await?;
+    let object = RouteObject::get(session, &settings.route, &of_site(uid)).await?;
     object.map_or(Ok(None), |object| manifest::route(settings, uid, &object))
 }
 
@@ -27,27 +27,27 @@ pub(super) async fn put(
     call: &CallContext,
     spec: &RouteSpec,
 ) -> Result<(), Failure> {
-    let resource = manifest::resource(&settings.route);
+    let kind = &settings.route;
     let anchor = anchor::ensure(session, spec.uid, &anchor::address(settings, &spec.hostnames)).await?;
     let foreign = || Failure::new(ErrorKind::Foreign, "the route of another owner has one of the hostnames");
     for host in spec.hostnames.all() {
-        let same_host =
-            session.list(resource, &format!("{MANAGED_BY}={CDM},{}", manifest::host_label(host))).await?;
-        if same_host.iter().any(|route| site_of(route) != Some(spec.uid)) {
+        let selector = format!("{MANAGED_BY}={CDM},{}", manifest::host_label(host));
+        let same_host = RouteObject::list(session, kind, &selector).await?;
+        if same_host.iter().any(|route| site_of(route.metadata()) != Some(spec.uid)) {
             return Err(foreign());
         }
     }
-    let others = session.list(resource, &format!("{MANAGED_BY}!={CDM}")).await?;
+    let others = RouteObject::list(session, kind, &format!("{MANAGED_BY}!={CDM}")).await?;
     let own_hosts: Vec<&str> = spec.hostnames.all().iter().map(Hostname::as_str).collect();
-    if others.iter().any(|other| manifest::hosts(other).iter().any(|host| own_hosts.contains(host))) {
+    if others.iter().any(|other| other.hosts().iter().any(|host| own_hosts.contains(host))) {
         return Err(foreign());
     }
-    match session.create(resource, &manifest::object(settings, spec, call.fence, &anchor.owner())).await {
-        Ok(_) => Ok(()),
+    match RouteObject::new(settings, spec, call.fence, anchor.owner()).create(session).await {
+        Ok(()) => Ok(()),
         Err(failure) if failure.kind == ErrorKind::Exists => {
-            let existing = session.get(resource, &of_site(spec.uid)).await?;
+            let existing = RouteObject::get(session, kind, &of_site(spec.uid)).await?;
             match existing {
-                Some(existing) if site_of(&existing) == Some(spec.uid) => {
+                Some(existing) if site_of(existing.metadata()) == Some(spec.uid) => {
                     Err(Failure::new(ErrorKind::Exists, "the site already has a route"))
                 }
                 Some(_) => Err(foreign()),
@@ -86,27 +86,26 @@ pub(super) async fn move_route(
     (uid, expect, fence_after): (Uid, Fence, Fence),
     to: Color,
 ) -> Result<(), Failure> {
-    let resource = manifest::resource(&settings.route);
-    let name = of_site(uid);
+    let (kind, name) = (&settings.route, of_site(uid));
     let rules = hint.0.load(Ordering::Relaxed);
     let patch = manifest::move_patch(settings, uid, rules, (expect, fence_after), to);
-    match session.patch(resource, &name, Patch::Json(&patch)).await {
-        Ok(_) => return Ok(()),
+    match manifest::patch(session, kind, &name, patch).await {
+        Ok(()) => return Ok(()),
         Err(failure) if failure.kind == ErrorKind::NotFound => return Err(absent()),
         Err(failure) if is_failed_test(&failure) => {}
         Err(failure) => return Err(failure),
     }
-    let object = session.get(resource, &name).await?.ok_or_else(absent)?;
+    let object = RouteObject::get(session, kind, &name).await?.ok_or_else(absent)?;
     manifest::route(settings, uid, &object)?.ok_or_else(absent)?;
     let other = || Failure::new(ErrorKind::Conflict, "the route has another fence");
-    if fence(&object)? != expect {
+    if fence(object.metadata())? != expect {
         return Err(other());
     }
-    let rules = manifest::rules(&settings.route, &object);
+    let rules = object.moved_rules();
     hint.0.store(rules, Ordering::Relaxed);
     let patch = manifest::move_patch(settings, uid, rules, (expect, fence_after), to);
-    match session.patch(resource, &name, Patch::Json(&patch)).await {
-        Ok(_) => Ok(()),
+    match manifest::patch(session, kind, &name, patch).await {
+        Ok(()) => Ok(()),
         Err(failure) if failure.kind == ErrorKind::NotFound => Err(absent()),
         Err(failure) if is_failed_test(&failure) => Err(other()),
         Err(failure) => Err(failure),

@@ -1,108 +1,126 @@
 //! The state of a service: its Deployment by the rule of `kubectl rollout status`, and what its pods actually run.
 
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
-use super::api::{DEPLOYMENTS, PODS, Session};
-use super::canary::digest_of;
+use super::api::Session;
 use super::failure::Failure;
-use super::names::{fence, text};
-use super::pods::{self, PodProblem};
+use super::names::{fence, is_deleting};
+use super::pods::{self, PodProblem, digest_of};
 use super::settings::KubernetesSettings;
 use crate::domain::{Color, Template};
 use crate::ports::{ErrorKind, PodFailure, ServiceView};
+
+/// The Deployment of a service.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    /// The Deployment, with an empty pod template.
+    pub(super) deployment: Deployment,
+    /// The pod template as JSON. Jobs and rollbacks copy it, so it keeps fields that this version of its type does not
+    /// have.
+    pub(super) template: Value,
+}
+
+impl Workload {
+    pub(super) fn parse(mut object: Value) -> Result<Self, Failure> {
+        let template = object.pointer_mut("/spec/template").map(Value::take).unwrap_or_default();
+        let deployment = serde_json::from_value(object).map_err(|_| {
+            Failure::new(ErrorKind::Unavailable, "the API server returned an invalid Deployment")
+        })?;
+        Ok(Self { deployment, template })
+    }
+}
 
 pub(super) async fn read(
     session: &Session<'_>,
     settings: &KubernetesSettings,
     color: Color,
 ) -> Result<ServiceView, Failure> {
-    let deployment = deployment(session, settings, color).await?;
-    let pods = session.list(PODS, &label_selector(&deployment)).await?;
-    view(color, &settings.container, &deployment, &pods)
+    let workload = workload(session, settings, color).await?;
+    let selector = workload.deployment.spec.as_ref().map(|spec| label_selector(&spec.selector));
+    let pods = session.list(&selector.unwrap_or_default()).await?;
+    view(color, &settings.container, &workload, &pods)
 }
 
 /// Reads the Deployment of a service.
-pub(super) async fn deployment(
+pub(super) async fn workload(
     session: &Session<'_>,
     settings: &KubernetesSettings,
     color: Color,
-) -> Result<Value, Failure> {
+) -> Result<Workload, Failure> {
     let name = &settings.names(color).deployment;
-    session.get(DEPLOYMENTS, name).await?.ok_or_else(|| {
+    let object = session.get_json::<Deployment>(name).await?.ok_or_else(|| {
         Failure::new(ErrorKind::NotFound, format!("the Deployment `{name}` of `{color}` does not exist"))
-    })
+    })?;
+    Workload::parse(object)
 }
 
-/// The label selector of a Deployment, in the format of a query.
-fn label_selector(deployment: &Value) -> String {
-    let mut parts = Vec::new();
-    let selector = deployment.pointer("/spec/selector");
-    let labels = selector.and_then(|selector| selector.get("matchLabels")?.as_object());
-    for (key, value) in labels.into_iter().flatten() {
-        parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
-    }
-    let expressions = selector.and_then(|selector| selector.get("matchExpressions")?.as_array());
-    for expression in expressions.into_iter().flatten() {
-        let key = text(expression, "/key").unwrap_or_default();
-        let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
-        let values: Vec<&str> = values.filter_map(Value::as_str).collect();
-        match text(expression, "/operator").unwrap_or_default() {
-            "In" => parts.push(format!("{key} in ({})", values.join(","))),
-            "NotIn" => parts.push(format!("{key} notin ({})", values.join(","))),
-            "DoesNotExist" => parts.push(format!("!{key}")),
-            _ => parts.push(key.to_owned()),
-        }
+/// A label selector in the format of a query.
+fn label_selector(selector: &LabelSelector) -> String {
+    let labels = selector.match_labels.iter().flatten();
+    let mut parts: Vec<String> = labels.map(|(key, value)| format!("{key}={value}")).collect();
+    for expression in selector.match_expressions.iter().flatten() {
+        let key = &expression.key;
+        let values = expression.values.as_deref().unwrap_or_default().join(",");
+        parts.push(match expression.operator.as_str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.clone(),
+        });
     }
     parts.join(",")
 }
 
-fn view(color: Color, container: &str, deployment: &Value, pods: &[Value]) -> Result<ServiceView, Failure> {
-    let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_u64);
-    let count = |pointer: &str| number(pointer).and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
-    let template = deployment.pointer("/spec/template");
-    let wanted =
-        template.and_then(|template| pods::image(template.get("spec")?, container)).ok_or_else(|| {
-            Failure::new(
-                ErrorKind::Invalid,
-                format!("the Deployment of `{color}` has no container `{container}`"),
-            )
-        })?;
+fn view(color: Color, container: &str, workload: &Workload, pods: &[Pod]) -> Result<ServiceView, Failure> {
+    let Workload { deployment, template } = workload;
+    let status = deployment.status.clone().unwrap_or_default();
+    let count = |number: Option<i32>| number.and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+    let wanted = pods::template_image(template, container).ok_or_else(|| {
+        Failure::new(
+            ErrorKind::Invalid,
+            format!("the Deployment of `{color}` has no container `{container}`"),
+        )
+    })?;
     let digest = digest_of(wanted);
-    let present: Vec<&Value> = pods
+    let present: Vec<&Pod> = pods
         .iter()
-        .filter(|pod| !pods::is_deleting(pod))
-        .filter(|pod| pod.get("spec").and_then(|spec| pods::image(spec, container)) == Some(wanted))
+        .filter(|pod| !is_deleting(&pod.metadata))
+        .filter(|pod| pods::image(pod, container) == Some(wanted))
         .collect();
-    let runs_it = |pod: &&&Value| digest.is_none_or(|digest| pods::runs(pod, container, digest));
+    let runs_it = |pod: &&&Pod| digest.is_none_or(|digest| pods::runs(pod, container, digest));
     let proven = present.iter().filter(|pod| pods::is_ready(pod)).filter(runs_it).count();
-    let available = count("/status/availableReplicas").min(u32::try_from(proven).unwrap_or(u32::MAX));
-    let observed = number("/status/observedGeneration") >= number("/metadata/generation");
+    let available = count(status.available_replicas).min(u32::try_from(proven).unwrap_or(u32::MAX));
+    let observed = status.observed_generation >= deployment.metadata.generation;
+    let desired = deployment.spec.as_ref().and_then(|spec| spec.replicas);
     Ok(ServiceView {
         color,
         digest,
-        template: template.map(|template| Template::new(&template.to_string())),
-        fence: fence(deployment)?,
-        desired: number("/spec/replicas").map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
-        updated: count("/status/updatedReplicas"),
-        ready: count("/status/readyReplicas"),
+        template: Some(Template::new(&template.to_string())),
+        fence: fence(&deployment.metadata)?,
+        desired: desired.map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+        updated: count(status.updated_replicas),
+        ready: count(status.ready_replicas),
         available,
-        total: count("/status/replicas"),
+        total: count(status.replicas),
         observed,
         failure: if observed { failure(deployment, &present) } else { None },
     })
 }
 
 /// Why the pods of the current template do not become ready; `None` if there is no problem.
-fn failure(deployment: &Value, present: &[&Value]) -> Option<PodFailure> {
-    let unready: Vec<&Value> = present.iter().copied().filter(|pod| !pods::is_ready(pod)).collect();
+fn failure(deployment: &Deployment, present: &[&Pod]) -> Option<PodFailure> {
+    let unready: Vec<&Pod> = present.iter().copied().filter(|pod| !pods::is_ready(pod)).collect();
     let problem = unready.iter().filter_map(|pod| pods::problem(pod)).max_by_key(|problem| problem.cause);
-    let message_of = |condition: &Value| text(condition, "/message").unwrap_or_default().to_owned();
-    let deadline_exceeded = pods::condition(deployment, "Progressing").filter(|condition| {
-        text(condition, "/status") == Some("False")
-            && text(condition, "/reason") == Some("ProgressDeadlineExceeded")
+    let conditions = deployment.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let condition = |of_type: &str| conditions?.iter().find(|condition| condition.type_ == of_type);
+    let message_of = |condition: &DeploymentCondition| condition.message.clone().unwrap_or_default();
+    let deadline_exceeded = condition("Progressing").filter(|condition| {
+        condition.status == "False" && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
     });
-    let replica_failure = pods::condition(deployment, "ReplicaFailure")
-        .filter(|condition| text(condition, "/status") == Some("True"));
+    let replica_failure = condition("ReplicaFailure").filter(|condition| condition.status == "True");
     let (blames_image, message) = match (problem, replica_failure, deadline_exceeded) {
         (Some(PodProblem { cause, message }), _, _) => (cause.blames_image(), message),
         (None, Some(replica_failure), _) => (false, message_of(replica_failure)),
@@ -157,7 +175,9 @@ mod tests {
     }
 
     fn view_of(status: &Value, pods: &[Value]) -> ServiceView {
-        view(Color::Blue, "web", &deployed(status), pods).expect("a view")
+        let workload = Workload::parse(deployed(status)).expect("a Deployment");
+        let pods = pods.iter().map(|pod| serde_json::from_value(pod.clone()).expect("a pod"));
+        view(Color::Blue, "web", &workload, &pods.collect::<Vec<Pod>>()).expect("a view")
     }
 
     #[test]
@@ -198,13 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn a_template_keeps_unknown_fields() {
+        let mut object = deployed(&done());
+        object["spec"]["template"]["spec"]["fieldOfALaterVersion"] = json!({ "a": 1 });
+        let template = object["spec"]["template"].clone();
+        let workload = Workload::parse(object).expect("a Deployment");
+        assert_eq!(workload.template, template);
+        let view = view(Color::Blue, "web", &workload, &[]).expect("a view");
+        assert_eq!(view.template, Some(Template::new(&template.to_string())));
+    }
+
+    #[test]
     fn a_label_selector_has_labels_and_expressions() {
-        let mut deployment = deployed(&json!({}));
-        deployment["spec"]["selector"]["matchExpressions"] = json!([
+        let mut selector = deployed(&json!({}))["spec"]["selector"].take();
+        selector["matchExpressions"] = json!([
             { "key": "tier", "operator": "In", "values": ["a", "b"] },
             { "key": "old", "operator": "DoesNotExist" },
             { "key": "new", "operator": "Exists" },
         ]);
-        assert_eq!(label_selector(&deployment), "app=blue,tier in (a,b),!old,new");
+        let selector = serde_json::from_value(selector).expect("a label selector");
+        assert_eq!(label_selector(&selector), "app=blue,tier in (a,b),!old,new");
     }
 }

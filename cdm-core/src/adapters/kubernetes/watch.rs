@@ -2,7 +2,6 @@
 //! a running job needs no request.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,16 +11,16 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::api;
 use super::changes::ChangeLog;
 use super::job::JOB;
 use super::job_status;
 use super::jobs::Leftover;
-use super::names::{CDM, COMPONENT, MANAGED_BY};
+use super::names::{CDM, COMPONENT, MANAGED_BY, label, name};
 use super::pods;
 use super::settings::KubernetesSettings;
 use crate::domain::JobName;
@@ -165,10 +164,7 @@ struct KindWatch {
 }
 
 impl KindWatch {
-    async fn run<K>(self, api: Api<K>, config: Config)
-    where
-        K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize + Send + 'static,
-    {
+    async fn run<K: Watched>(self, api: Api<K>, config: Config) {
         loop {
             self.watch_once(api.clone(), config.clone()).await;
         }
@@ -176,10 +172,7 @@ impl KindWatch {
 
     /// Watches until the watch must be created again: if the server does not know the version of a list any more when
     /// the watch starts, the watcher does not list again, and every further attempt would be rejected.
-    async fn watch_once<K>(&self, api: Api<K>, config: Config)
-    where
-        K: Resource + Clone + Debug + DeserializeOwned + serde::Serialize + Send + 'static,
-    {
+    async fn watch_once<K: Watched>(&self, api: Api<K>, config: Config) {
         let events = watcher(api, config).default_backoff();
         pin_mut!(events);
         let mut too_old = false;
@@ -203,14 +196,14 @@ impl KindWatch {
                         state.changes.invalidate();
                     }
                 }
-                Ok(Event::InitApply(object)) => self.apply(&mut state, &object),
+                Ok(Event::InitApply(object)) => object.apply(&self.settings, &mut state),
                 Ok(Event::Apply(object)) => {
                     state.live.insert(self.kind);
-                    self.apply(&mut state, &object);
+                    object.apply(&self.settings, &mut state);
                 }
                 Ok(Event::Delete(object)) => {
                     state.live.insert(self.kind);
-                    self.delete(&mut state, &object);
+                    object.delete(&self.settings, &mut state);
                 }
                 Err(error) => {
                     // Until the watch is up to date again, callers read from the server.
@@ -222,65 +215,74 @@ impl KindWatch {
             self.change_signal.send_replace(());
         }
     }
+}
 
-    fn apply<K: Resource + serde::Serialize>(&self, state: &mut WatchState, object: &K) {
-        let name = object.name_any();
-        match self.kind {
-            Kind::Deployment => self.notify_service(state, &name),
-            Kind::Job => {
-                let Ok(object) = serde_json::to_value(object) else { return };
-                match Leftover::of(&object) {
-                    Some(leftover) => {
-                        let entry = state.leftovers.entry(name.clone());
-                        let entry = entry.or_insert_with(|| (leftover.clone(), false));
-                        if entry.0 != leftover {
-                            *entry = (leftover, false);
-                        }
-                    }
-                    None => drop(state.leftovers.remove(&name)),
-                }
-                let stage = match job_status::end(&object) {
-                    Some(_) => Stage::Ended,
-                    None if job_status::is_suspended(&object) => Stage::Suspended,
-                    None => Stage::Running,
-                };
-                if state.jobs.insert(name.clone(), stage) != Some(stage) {
-                    notify_job(state, &name);
-                }
-            }
-            Kind::Pod => {
-                let Ok(object) = serde_json::to_value(object) else { return };
-                let Some(job) = super::names::label(&object, "batch.kubernetes.io/job-name") else { return };
-                let is_blocked = pods::problem(&object).is_some_and(|problem| problem.fails_job());
-                if is_blocked && state.blocked.insert(name.clone(), job.to_owned()).is_none() {
-                    notify_job(state, job);
-                }
-                if !is_blocked {
-                    state.blocked.remove(&name);
-                }
-            }
-        }
-    }
+/// A kind of object that is watched.
+trait Watched: api::Kind + Send + 'static {
+    /// Records a created or changed object.
+    fn apply(&self, settings: &KubernetesSettings, state: &mut WatchState);
+    /// Records a deleted object.
+    fn delete(&self, settings: &KubernetesSettings, state: &mut WatchState);
+}
 
-    fn delete<K: Resource>(&self, state: &mut WatchState, object: &K) {
-        let name = object.name_any();
-        match self.kind {
-            Kind::Deployment => self.notify_service(state, &name),
-            Kind::Job => {
-                state.jobs.remove(&name);
-                state.leftovers.remove(&name);
-                notify_job(state, &name);
-            }
-            Kind::Pod => {
-                state.blocked.remove(&name);
-            }
-        }
-    }
-
-    fn notify_service(&self, state: &mut WatchState, name: &str) {
-        if let Some(color) = self.settings.color_of(name) {
+impl Watched for Deployment {
+    fn apply(&self, settings: &KubernetesSettings, state: &mut WatchState) {
+        if let Some(color) = settings.color_of(name(&self.metadata)) {
             state.changes.record(Changed::Service(color));
         }
+    }
+
+    fn delete(&self, settings: &KubernetesSettings, state: &mut WatchState) {
+        self.apply(settings, state);
+    }
+}
+
+impl Watched for Job {
+    fn apply(&self, _: &KubernetesSettings, state: &mut WatchState) {
+        let name = name(&self.metadata);
+        match Leftover::of(self) {
+            Some(leftover) => {
+                let entry = state.leftovers.entry(name.to_owned());
+                let entry = entry.or_insert_with(|| (leftover.clone(), false));
+                if entry.0 != leftover {
+                    *entry = (leftover, false);
+                }
+            }
+            None => drop(state.leftovers.remove(name)),
+        }
+        let stage = match job_status::end(self) {
+            Some(_) => Stage::Ended,
+            None if job_status::is_suspended(self) => Stage::Suspended,
+            None => Stage::Running,
+        };
+        if state.jobs.insert(name.to_owned(), stage) != Some(stage) {
+            notify_job(state, name);
+        }
+    }
+
+    fn delete(&self, _: &KubernetesSettings, state: &mut WatchState) {
+        let name = name(&self.metadata);
+        state.jobs.remove(name);
+        state.leftovers.remove(name);
+        notify_job(state, name);
+    }
+}
+
+impl Watched for Pod {
+    fn apply(&self, _: &KubernetesSettings, state: &mut WatchState) {
+        let Some(job) = label(&self.metadata, "batch.kubernetes.io/job-name") else { return };
+        let name = name(&self.metadata);
+        let is_blocked = pods::problem(self).is_some_and(|problem| problem.fails_job());
+        if is_blocked && state.blocked.insert(name.to_owned(), job.to_owned()).is_none() {
+            notify_job(state, job);
+        }
+        if !is_blocked {
+            state.blocked.remove(name);
+        }
+    }
+
+    fn delete(&self, _: &KubernetesSettings, state: &mut WatchState) {
+        state.blocked.remove(name(&self.metadata));
     }
 }
 

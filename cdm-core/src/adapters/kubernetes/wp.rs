@@ -67,6 +67,15 @@ pub(super) const MARKER: &str = "mark";
 /// The container that flushes caches. The containers of a batch are numbered.
 pub(super) const FLUSH: &str = "flush";
 
+/// The prefix of the annotations with the lines that prove a container's work; the name of the container follows.
+const PROOF: &str = "cdm/proof";
+
+/// The annotation of a Job with the line that a container prints when its work is done. The last container's annotation
+/// has the name that jobs of older versions use.
+pub(super) fn proof_annotation(container: &str) -> String {
+    if container == PROVE { PROOF.to_owned() } else { format!("{PROOF}-{container}") }
+}
+
 /// The arguments of `core install`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site<'a> {
