@@ -5,10 +5,12 @@
 //! The injector can trace the calls of a run, from which a campaign enumerates its plans.
 
 mod fair_lock;
+mod fault;
 mod injector;
 mod outage;
 mod ports;
 
-pub use injector::{CallSite, Fault, FaultInjector, Halt, Plan};
+pub use fault::Fault;
+pub use injector::{CallSite, FaultInjector, Halt, Plan};
 pub use outage::{Outage, OutageKind};
 pub use ports::faulty;

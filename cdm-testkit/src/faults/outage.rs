@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cdm_core::domain::MonotonicTime;
 
-use super::injector::Fault;
+use super::fault::Fault;
 
 /// How a port fails during an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::batch::seconds;
 use super::change::{ABSENT, Change};
 use super::failure::Failure;
-use super::item::{Item, ItemReader, Key, document, number, padded, put, text};
+use super::item::{Item, ItemReader, Key, document, number, padded, put, seconds, text};
 use super::table::{DynamoTable, KeyRange};
 use crate::adapters::records;
 use crate::domain::{AuditEntry, Fence, Timestamp};

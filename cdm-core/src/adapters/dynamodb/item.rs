@@ -6,7 +6,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::adapters::records::{self, Record};
 use crate::domain::operation::OperationParent;
-use crate::domain::{Color, Hostname, OperationId, OperationState, SiteId, Status, Subject, TokenHash};
+use crate::domain::{
+    Color, Hostname, OperationId, OperationState, SiteId, Status, Subject, Timestamp, TokenHash,
+};
 use crate::ports::{StoreError, WriteId};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -151,6 +153,11 @@ pub(super) fn text(value: impl Into<String>) -> AttributeValue {
 
 pub(super) fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
+}
+
+/// A time in seconds, as DynamoDB's time to live expects it.
+pub(super) fn seconds(at: Timestamp) -> AttributeValue {
+    number(at.millis() / 1_000)
 }
 
 pub(super) fn written_by(write: WriteId) -> AttributeValue {

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use self::change::Change;
 use self::failure::Failure;
 use self::feed::Feed;
-use self::item::{ItemReader, Key, number, text};
+use self::item::{ItemReader, Key, number, seconds, text};
 use self::table::KeyRange;
 use crate::adapters::records::Record;
 use crate::domain::rollout::RolloutPage;
@@ -185,7 +185,7 @@ impl Journal for DynamoStore {
             Some(count) => Change::update(key, "SET #count = :count, #expires = :expires")
                 .when("attribute_not_exists(#count) OR #count <= :count")
                 .with(":count", number(count))
-                .with(":expires", batch::seconds(self.table.clock.wall().after(WORKER_RETENTION))),
+                .with(":expires", seconds(self.table.clock.wall().after(WORKER_RETENTION))),
         };
         match self.table.write(call, &[change]).await {
             Ok(_) | Err(Failure::ConditionFailed(_)) => Outcome::Applied(()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::change::{ABSENT, Change};
 use super::failure::{ChangeOutcome, Failure};
 use super::feed::FeedWriter;
-use super::item::{Item, ItemReader, Key, document, number, put as set};
+use super::item::{Item, ItemReader, Key, document, number, put as set, seconds};
 use super::table::DynamoTable;
 use super::{KEY_RETENTION, site};
 use crate::domain::{Hostname, Hostnames, SiteId, Subject, Timestamp};
@@ -197,11 +197,6 @@ fn idempotency_change(record: &IdempotencyRecord, now: Timestamp) -> Result<Plan
     let change =
         Change::put(item).when(format!("{ABSENT} OR #at <= :longAgo")).with(":longAgo", number(long_ago));
     Ok(Planned { what: Purpose::Key, key, change })
-}
-
-/// A time in seconds, as DynamoDB's time to live expects it.
-pub(super) fn seconds(at: Timestamp) -> aws_sdk_dynamodb::types::AttributeValue {
-    number(at.millis() / 1_000)
 }
 
 /// Determines why a batch was rejected. Of several failed conditions, the one of the idempotency key comes first, then

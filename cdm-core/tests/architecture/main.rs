@@ -3,6 +3,8 @@
 //!
 //! The tests read source text, so a macro could bypass them. They guard against accidents, not against intent.
 
+mod cycles;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
