@@ -76,11 +76,6 @@ impl Installation {
         self.writes > Self::TABLES.len()
     }
 
-    /// Returns whether the title and the other values that differ between sites are stored.
-    pub const fn has_title(&self) -> bool {
-        self.writes >= Self::TABLES.len() + 3
-    }
-
     /// Returns what `wp user get <administrator> --field=roles` prints, or `None` if the user does not exist.
     pub const fn roles(&self) -> Option<&'static str> {
         match self.writes {

@@ -29,8 +29,8 @@ pub use objects::{ObjectPage, ObjectStore};
 pub use probe::{HealthProbe, Inconclusive, ProbeRequest, Via};
 pub use secrets::{Cms, Credentials, Database, SecretStore, StoredSecret};
 pub use store::{
-    Expect, FeedEvent, Heartbeat, IdempotencyRecord, Journal, Mutation, Old, OperationQuery, Page,
-    PendingWork, SiteQuery, SiteRepository, Store, StoreError, WorkItem, WriteBatch, WriteError,
+    FeedEvent, Heartbeat, IdempotencyRecord, Journal, Mutation, Old, OperationQuery, Page, PendingWork,
+    SiteQuery, SiteRepository, Store, StoreError, WorkItem, WriteBatch, WriteError,
 };
 pub use tokens::TokenStore;
 pub use webhooks::{DeliveryError, Message, WebhookSender};

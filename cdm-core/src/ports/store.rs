@@ -156,15 +156,6 @@ pub trait Store: SiteRepository + Journal {}
 
 impl<T: SiteRepository + Journal> Store for T {}
 
-/// The expected state of a record before a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// The record does not exist.
-    Absent,
-    /// The record has this version.
-    Version(u64),
-}
-
 /// A change to one record in a batch. The stored record gets the version after the expected one, regardless of the
 /// version in the value.
 #[derive(Clone, Debug, PartialEq, Eq)]

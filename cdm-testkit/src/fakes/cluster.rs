@@ -102,11 +102,6 @@ impl FakeCluster {
         self.lock().job_scripts.insert(word.to_owned(), scripts.into());
     }
 
-    /// Adds a job of another owner with this name.
-    pub fn foreign_job(&self, name: JobName) {
-        self.lock().foreign_jobs.insert(name);
-    }
-
     /// Returns all jobs of CDM: name, uid if there is one, and state.
     pub fn jobs(&self) -> Vec<(JobName, Option<Uid>, JobState)> {
         let now = self.clock.monotonic();
@@ -315,7 +310,7 @@ impl ClusterOps for FakeCluster {
             return self.reject(call, "cluster.run_job", ErrorKind::Gone, message);
         }
         let existing = state.jobs.get(&spec.name);
-        if state.foreign_jobs.contains(&spec.name) || existing.is_some_and(|job| job.owner != owner) {
+        if existing.is_some_and(|job| job.owner != owner) {
             return not_applied(ErrorKind::Foreign, "another owner has a job with this name");
         }
         if existing.is_some() {
@@ -420,7 +415,6 @@ struct State {
     hosts: BTreeSet<Hostname>,
     jobs: BTreeMap<JobName, StartedJob>,
     job_scripts: BTreeMap<String, VecDeque<JobScript>>,
-    foreign_jobs: BTreeSet<JobName>,
     /// Numbers of writes after which the next installations are interrupted.
     interrupts: VecDeque<usize>,
     flushes: BTreeSet<(u64, Uid)>,

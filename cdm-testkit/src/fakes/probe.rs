@@ -50,11 +50,6 @@ impl FakeProbe {
         self.lock().broken.insert(digest);
     }
 
-    /// Undoes [`FakeProbe::break_digest`].
-    pub fn repair_digest(&self, digest: Digest) {
-        self.lock().broken.remove(&digest);
-    }
-
     /// Makes one site respond with 500 on a service that runs this digest.
     pub fn break_site(&self, uid: Uid, digest: Digest) {
         self.lock().broken_sites.insert((uid, digest));

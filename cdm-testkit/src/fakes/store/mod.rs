@@ -67,11 +67,6 @@ impl FakeStore {
         self.state().hostnames.iter().map(|(host, site)| (host.clone(), site.clone())).collect()
     }
 
-    /// Returns the number of audit entries.
-    pub fn audit_len(&self) -> usize {
-        self.state().audit.len()
-    }
-
     /// Returns the number of calls to the store.
     pub fn requests(&self) -> u64 {
         self.state().counts.values().sum()
