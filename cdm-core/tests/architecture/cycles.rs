@@ -38,12 +38,12 @@ const KNOWN: &[(&str, &[&str])] = &[
         "cdm-core",
         &[
             "pipelines/rollout/checkpoint.rs",
-            "pipelines/rollout/course.rs",
             "pipelines/rollout/driver.rs",
             "pipelines/rollout/flush.rs",
             "pipelines/rollout/freeze.rs",
             "pipelines/rollout/gate.rs",
             "pipelines/rollout/member.rs",
+            "pipelines/rollout/run.rs",
         ],
     ),
     (
